@@ -1,0 +1,74 @@
+"""The command line: a group whose commands are imported only when they are called.
+
+`mpsprobe --help` must not import torch (it starts in a tenth of a second), so each command is a module of
+this package and is named, with its help line, in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from mpsprobe import __version__
+from mpsprobe.cli.sink import Sink
+from mpsprobe.errors import MpsprobeError
+
+#: Command name -> (module of this package that holds a `click.Command` called `command`, help line).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Run the suite on a model, in a supervised child process."),
+    "report": ("report", "Rebuild reports from a run.json."),
+    "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help lines, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mpsprobe.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mpsprobe")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors, on stderr.")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Will this PyTorch model run on that Mac, how well, and what should its owner do?"""
+    ctx.obj = Sink(as_json=as_json, quiet=quiet)
+    ctx.meta["mpsprobe.debug"] = debug
+
+
+def main() -> None:
+    """Entry point: errors of the hierarchy become one line on stderr and their documented exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(2)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except MpsprobeError as problem:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"mpsprobe: {problem.what}", err=True)
+        if problem.hint:
+            click.echo(f"  {problem.hint}", err=True)
+        sys.exit(problem.exit_code)

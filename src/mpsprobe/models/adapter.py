@@ -1,0 +1,61 @@
+"""What a target must be able to do, so that the phases can probe it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpsprobe.models.profile import Profile
+
+#: A processed input: keyword arguments of the model, tensors on one device beside plain values.
+Batch = dict[str, Any]
+#: Named results on the CPU: tensors, strings, or lists of strings.
+Outputs = dict[str, Any]
+
+
+class Adapter(ABC):
+    """One target's own ways of loading, sampling, preparing, inferring and extracting.
+
+    The phases call these in order; an adapter holds no device and no model, so that the same adapter serves
+    the model under test and its float32 CPU reference.
+
+    Attributes:
+        snapshot: local folder with the target's config, weights and processor.
+        profile: the profile in force.
+    """
+
+    def __init__(self, snapshot: Path, profile: Profile) -> None:
+        self.snapshot = snapshot
+        self.profile = profile
+
+    @abstractmethod
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
+
+    @abstractmethod
+    def sample(self) -> dict[str, Any]:
+        """One raw input as the world gives it (images, text, history), made from a fixed seed."""
+
+    @abstractmethod
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        """The processed input, on the CPU. Built anew for every call: inference may consume it."""
+
+    @abstractmethod
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """One plain forward pass: named tensors that parity compares. Runs under `torch.inference_mode`."""
+
+    @abstractmethod
+    def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
+        """The target's own inference: generate, a trajectory, an embedding. Deterministic by seed."""
+
+    @abstractmethod
+    def extract(self, raw: Any) -> Outputs:
+        """Named results of `infer`, on the CPU, as the profile's `outputs` name them."""
+
+    def judge(self, outputs: Outputs) -> list[str]:
+        """What is wrong with the *meaning* of the outputs, one sentence each; nothing by default."""
+        del outputs
+        return []

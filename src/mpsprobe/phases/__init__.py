@@ -1,0 +1,1 @@
+"""The six phases: each measures and returns checks. Nothing here knows pytest."""

@@ -1,0 +1,1 @@
+"""The recorder of op uses, and the flight recorder that survives a crash."""
