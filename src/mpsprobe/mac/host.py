@@ -76,10 +76,11 @@ def is_virtual_gpu(*names: str | None) -> bool:
 def _mac(runner: Runner) -> Host:
     sysctl = _sysctl(runner)
     chip = sysctl.get("machdep.cpu.brand_string") or None
-    # `machine` of a translated process is x86_64; the hardware says otherwise. sysctl may itself run
-    # natively and deny a translation, so an arm64 machine under an x86_64 Python is proof enough.
-    arm64 = runner.machine == "arm64" or sysctl.get("hw.optional.arm64") == "1"
-    rosetta = arm64 and (runner.machine != "arm64" or sysctl.get("sysctl.proc_translated") == "1")
+    # A translated Python calls itself x86_64, the hardware knows better. proc_translated alone is not enough:
+    # it speaks of the sysctl process, which may run natively.
+    arm64 = "1" in (sysctl.get("hw.optional.arm64"), sysctl.get("sysctl.proc_translated"))
+    arm64 = arm64 or runner.machine == "arm64"
+    rosetta = arm64 and runner.machine != "arm64"
     gpu, cores = _gpu(runner)
     virtual = arm64 and (
         is_virtual_gpu(chip, gpu, sysctl.get("hw.model")) or sysctl.get("kern.hv_vmm_present") == "1"
