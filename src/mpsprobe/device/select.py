@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from mpsprobe.device.compute import Product
+from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
 from mpsprobe.errors import MpsprobeError, UsageError
-from mpsprobe.mac.obstacle import Obstacle, torch_facts, why_no_mps
+from mpsprobe.mac.obstacle import Obstacle, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
 
 #: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling

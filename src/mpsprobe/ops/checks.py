@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from mpsprobe.ops.verdicts import Judged, Mac, judge
+from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
 
