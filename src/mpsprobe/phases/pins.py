@@ -164,9 +164,7 @@ def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, bi
     return pins
 
 
-def _pin(
-    name: str, specifier: SpecifierSet, found: str | None, stated_by: str, binding: bool = True
-) -> Pin:
+def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, binding: bool = True) -> Pin:
     satisfied = found is not None and specifier.contains(Version(found), prereleases=True)
     return Pin(name, str(specifier), found, stated_by, satisfied, binding)
 
