@@ -19,10 +19,7 @@ from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.mac.obstacle import Obstacle, why_no_mps
-from mpsprobe.run import DeviceChoice, Host, Status
-
-#: What `--device` takes.
-DEVICES = ("auto", "mps", "emulated", "cuda", "cpu")
+from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
 
 #: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
 #: the first Metal kernels take a few; macos-14 runners hang for good (sleap-nn PR 695).

@@ -55,7 +55,8 @@ class Preflight:
 
     Attributes:
         repo: its id.
-        revision: the commit that was asked about.
+        asked: the revision asked for; None for the default branch.
+        revision: the commit that this is at the moment.
         files: sizes in bytes by file name, of what would be fetched.
         cached_bytes: how much of that the cache already holds.
         free_bytes: free space on the cache's disk.
@@ -64,6 +65,7 @@ class Preflight:
     """
 
     repo: str
+    asked: str | None
     revision: str
     files: dict[str, int]
     cached_bytes: int
@@ -141,6 +143,7 @@ def preflight(repo: str, revision: str | None = None) -> Preflight:
     folder = cache / f"models--{repo.replace('/', '--')}"
     return Preflight(
         repo=repo,
+        asked=revision,
         revision=info.sha or revision or "main",
         files=files,
         cached_bytes=min(_bytes_below(folder / "blobs"), sum(files.values())),
@@ -174,8 +177,10 @@ def download(plan: Preflight, progress: Callable[[int, int], None] | None = None
         )
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{plan.repo.replace('/', '--')}" / "blobs"
     with _watched(blobs, plan.total_bytes, progress), _worded(plan.repo, plan.revision):
+        # By the name asked for, not by its commit: only then does the cache remember what that name meant,
+        # which is how it is found again offline.
         return Path(
-            snapshot_download(plan.repo, revision=plan.revision, allow_patterns=sorted(plan.files) or None)
+            snapshot_download(plan.repo, revision=plan.asked, allow_patterns=sorted(plan.files) or None)
         )
 
 

@@ -190,20 +190,20 @@ def _time(prediction: Prediction) -> Result:
 @CHECKS.add("memory", "Inference fits in the device's memory")
 def _memory(prediction: Prediction) -> Result:
     loaded, memory = prediction.loaded, prediction.memory
-    limit = loaded.device.memory_limit()
-    if memory.peak is None:
+    peak, limit = memory.peak.allocated, memory.peak.limit
+    if peak is None:
         result = Result(Status.UNKNOWN, "This device does not tell its memory.")
-    elif limit is not None and memory.peak > limit:
+    elif limit is not None and peak > limit:
         result = loaded.result(
             Status.WARN,
-            f"{memory.peak / 1e9:.2f} GB at the peak, recommended are at most {limit / 1e9:.2f} GB.",
+            f"{peak / 1e9:.2f} GB at the peak, {limit / 1e9:.2f} GB are to be had.",
             "Expect swapping: a shorter context, a smaller dtype or fewer samples at once.",
         )
     else:
-        result = loaded.result(Status.PASS, f"{memory.peak / 1e9:.2f} GB at the peak.")
+        result = loaded.result(Status.PASS, f"{peak / 1e9:.2f} GB at the peak; {memory.method}.")
     result.measurements = [
-        loaded.measured("memory before", memory.before, "bytes"),
-        loaded.measured("memory peak", memory.peak, "bytes"),
+        loaded.measured("memory before", memory.before.allocated, "bytes"),
+        loaded.measured("memory peak", peak, "bytes"),
         loaded.measured("memory limit", limit, "bytes"),
     ]
     return result

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpsprobe.errors import UsageError
-
-#: What `--device` takes.
-DEVICES = ("auto", "mps", "emulated", "cuda", "cpu")
+from mpsprobe.run import DEVICES
 
 
 @dataclass(frozen=True)

@@ -193,26 +193,26 @@ def _attention(loaded: Loaded) -> Result:
 def _memory(loaded: Loaded) -> Result:
     memory = loaded.memory
     weights = sum(tensor.numel() * tensor.element_size() for _, tensor in loaded.tensors())
-    measurements = [
-        loaded.measured("weights", weights, "bytes"),
-        loaded.measured("memory before", memory.before, "bytes"),
-        loaded.measured("memory after", memory.after, "bytes"),
-        loaded.measured("memory peak", memory.peak, "bytes"),
-    ]
-    if memory.peak is None or memory.before is None:
+    peak, before = memory.peak.allocated, memory.before.allocated
+    if peak is None or before is None:
         result = Result(Status.UNKNOWN, "This device does not tell its memory.")
     else:
-        extra = memory.peak - memory.before
+        extra = peak - before
         # Below 1 GiB the libraries' own allocations outweigh the weights and say nothing of a second copy.
         doubled = weights > (1 << 30) and extra > 1.8 * weights
         result = loaded.result(
             Status.WARN if doubled else Status.PASS,
-            f"{extra / 1e9:.2f} GB at the peak for {weights / 1e9:.2f} GB of weights.",
+            f"{extra / 1e9:.2f} GB more at the peak, for {weights / 1e9:.2f} GB of weights; {memory.method}.",
             "Load with device_map and safetensors so that each shard goes straight to the device."
             if doubled
             else "",
         )
-    result.measurements = measurements
+    result.measurements = [
+        loaded.measured("weights", weights, "bytes"),
+        loaded.measured("memory before", before, "bytes"),
+        loaded.measured("memory after", memory.after.allocated, "bytes"),
+        loaded.measured("memory peak", peak, "bytes"),
+    ]
     return result
 
 

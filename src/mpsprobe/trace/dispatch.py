@@ -94,7 +94,11 @@ def _is_composite(func: Any) -> bool:
 def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
     """Whether the device of the arguments has a kernel for a composite op as a whole (MPS: linear)."""
     backend = next(
-        (value.device.type for value in _flat((*args, *(kwargs or {}).values())) if isinstance(value, torch.Tensor)),
+        (
+            value.device.type
+            for value in _flat((*args, *(kwargs or {}).values()))
+            if isinstance(value, torch.Tensor)
+        ),
         "cpu",
     )
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), backend.upper())

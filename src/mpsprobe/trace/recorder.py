@@ -206,7 +206,9 @@ class Recorder:
             return self._overflow
         use = node.uses[key] = Use(index, plan, node.path, site, args, kwargs)
         if self._flight is not None:
-            inputs = " ".join(f"{meta.dtype}{list(meta.shape)}" for meta in tensors((*args, *dict(kwargs).values())))
+            inputs = " ".join(
+                f"{meta.dtype}{list(meta.shape)}" for meta in tensors((*args, *dict(kwargs).values()))
+            )
             self._flight.name(index, op_name(plan.func), inputs, node.path, site.text)
         return use
 

@@ -106,7 +106,9 @@ def describe(
     if schema is None:  # a higher-order op: no schema, so arguments have no names
         named = {f"arg{index}": value for index, value in enumerate(frozen_args)} | frozen_kwargs
         inputs = tensors(tuple(named.values()))
-        return inputs, {name: _readable(value) for name, value in named.items() if not is_frozen_tensor(value)}
+        return inputs, {
+            name: _readable(value) for name, value in named.items() if not is_frozen_tensor(value)
+        }
     inputs = []
     scalars: dict[str, Any] = {}
     for index, argument in enumerate(schema.arguments):

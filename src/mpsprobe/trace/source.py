@@ -109,7 +109,9 @@ def _library_roots() -> tuple[str, ...]:
     roots += [f"{ours / room}/" for room in _OWN]
     # The standard library's folder holds site-packages too, so it cannot be a prefix as a whole.
     standard = Path(sysconfig.get_path("stdlib"))
-    roots += [str(entry) + ("/" if entry.is_dir() else "") for entry in standard.iterdir() if _standard(entry)]
+    roots += [
+        str(entry) + ("/" if entry.is_dir() else "") for entry in standard.iterdir() if _standard(entry)
+    ]
     return tuple(roots)
 
 
