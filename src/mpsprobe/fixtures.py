@@ -14,6 +14,7 @@ import pytest
 from mpsprobe.run import Phase
 
 if TYPE_CHECKING:
+    from mpsprobe.ops.checks import Recorded
     from mpsprobe.phases.data import Prepared
     from mpsprobe.phases.download import Obtained
     from mpsprobe.phases.inference import Prediction
@@ -83,3 +84,15 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
 
     with mps_session.making(Phase.INFERENCE):
         return inference.predict(mps_batch)
+
+
+@pytest.fixture(scope="session")
+def mps_op_uses(mps_session: Session, mps_site: Site, mps_batch: Prepared) -> Recorded:
+    """The per-op checks' link: what the target calls, judged for the Mac asked about."""
+    from mpsprobe.ops import checks
+    from mpsprobe.phases import recording
+
+    device = mps_batch.device
+    link = checks.recorded(recording.record_uses(mps_batch), mps_site.mac, device.name, device.evidence)
+    mps_session.learnt(op_uses=link.uses)
+    return link

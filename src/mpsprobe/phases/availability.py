@@ -187,7 +187,7 @@ def _environment(site: Site) -> Result:
             result.message += " Whether they were set in time is not known here."
         return result
     # What ends a program on a Mac does nothing elsewhere.
-    on_mps = site.choice.used in ("", "mps")
+    on_mps = site.choice.used == "mps"
     serious = on_mps and any(problem.severity == "error" for problem in problems)
     result.status = Status.FAIL if serious else Status.WARN
     result.message = " ".join(problem.what for problem in problems)
