@@ -59,8 +59,8 @@ class Supervisor:
         """
         self.journal.unlink(missing_ok=True)
         with (
-            open(self.folder / "child.out", "wb") as out,
-            open(self.folder / "child.err", "wb") as err,
+            (self.folder / "child.out").open("wb") as out,
+            (self.folder / "child.err").open("wb") as err,
             self._signals(),
         ):
             child = subprocess.Popen(
@@ -131,7 +131,7 @@ class Supervisor:
         """Fold in what the journal has gained."""
         if not self.journal.exists():
             return
-        with open(self.journal, "rb") as file:
+        with self.journal.open("rb") as file:
             file.seek(self._offset)
             data = self._tail + file.read()
             self._offset = file.tell()
