@@ -7,6 +7,8 @@ import re
 
 from markupsafe import Markup, escape
 
+from mpsprobe.report.words import plural
+
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 #: Everything outside the Char production of XML 1.0 (https://www.w3.org/TR/xml/#charsets).
@@ -28,7 +30,7 @@ def tail(text: str, lines: int) -> str:
     kept = clean(text).rstrip().split("\n")
     if len(kept) <= lines:
         return "\n".join(kept)
-    return "\n".join([f"... {len(kept) - lines} lines left out", *kept[-lines:]])
+    return "\n".join([f"... {plural(len(kept) - lines, 'line')} left out", *kept[-lines:]])
 
 
 def prose_html(text: str) -> Markup:
