@@ -13,7 +13,15 @@ _BOX = re.compile(r"[\u2500-\u259f\u2800-\u28ff]")
 _QUOTE_MARK = re.compile(r"^[ \t]*(?:(?:>|\|)[ \t]?)+", re.MULTILINE)
 _PYTEST_MARK = re.compile(r"^E {2,}", re.MULTILINE)
 _PLAIN = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\u200b": None, "\ufeff": None}
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u00a0": " ",
+        "\u200b": None,
+        "\ufeff": None,
+    }
 )
 
 _FRAMES = (
@@ -25,7 +33,8 @@ _FRAMES = (
     ),
     # IPython: File ~/x/y.py:3, in f(...)  and  Cell In[2], line 3, in f(...)
     re.compile(
-        r"^[ \t]*(?:File )?(?P<path>[~/.][^\s:()]*\.py):(?P<line>\d+),? in (?P<function>[\w.<>]+)", re.MULTILINE
+        r"^[ \t]*(?:File )?(?P<path>[~/.][^\s:()]*\.py):(?P<line>\d+),? in (?P<function>[\w.<>]+)",
+        re.MULTILINE,
     ),
     re.compile(
         r"^[ \t]*(?P<path>(?:Cell|Input) In ?\[\d+\]),? line (?P<line>\d+)(?:, in (?P<function>[\w.<>]+))?",

@@ -158,7 +158,9 @@ def _matches(message: Message, text: str) -> Iterator[Found]:
     for anchor in message.anchor_regex.finditer(text):
         if anchor.start() < done:
             continue
-        for match in message.regex.finditer(text, max(0, anchor.start() - _BEFORE, done), anchor.end() + _AFTER):
+        for match in message.regex.finditer(
+            text, max(0, anchor.start() - _BEFORE, done), anchor.end() + _AFTER
+        ):
             if match.start() <= anchor.start() and match.end() > anchor.start():
                 done = match.end()
                 yield Found(message, match.start(), match.end(), _values(match), _wheels(message, match))
