@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from mpsprobe.device.virtual import limits, messages
 from mpsprobe.device.virtual.limits import Check
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
 from mpsprobe.device.virtual.schema import Op
-from mpsprobe.knowledge import dtypes, ops
+from mpsprobe.knowledge import ops
 
 OnFail = Literal["raise", "collect"]
 
@@ -110,9 +111,9 @@ class Contract:
         text, grade = messages.mixed_devices(op, args, kwargs, self.version)
         self.fail("device", op.qualified, RuntimeError(text), grade)
 
-    def wrong_generator(self, op: Op, generator: torch.Generator) -> None:
-        """Refuse a random generator of another device."""
-        text = f"Expected a 'mps' device type for generator but found '{generator.device.type}'"
+    def wrong_generator(self, op: Op) -> None:
+        """Refuse the CPU's random generator (check_generator, aten/src/ATen/Utils.h)."""
+        text = "Expected a 'mps' device type for generator but found 'cpu'"
         self.fail("generator", op.qualified, RuntimeError(text), Grade.CERTAIN)
 
     def refuse(self, op: Op, result: Tensor, text: str) -> Tensor:
@@ -147,8 +148,6 @@ _NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 @functools.lru_cache(maxsize=1)
 def _not_users() -> tuple[str, ...]:
-    from pathlib import Path
-
     return str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen", "<string>"
 
 
@@ -169,6 +168,3 @@ def _stack_level() -> int:
         frame, level = frame.f_back, level + 1  # type: ignore[assignment]
     return level + 1
 
-
-Restriction = Callable[..., None]
-del dtypes

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.library import Library
 
-from mpsprobe.device.virtual import relabel, schema
+from mpsprobe.device.virtual import random, relabel, schema
 from mpsprobe.device.virtual.contract import Contract
 from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Observer, OpFlag
@@ -263,8 +263,8 @@ class Kernels:
     def _host_generator(self, op: Op, generator: torch.Generator | None) -> torch.Generator:
         if generator is None:
             return self._generator
-        if generator.device.type != "mps":
-            self.contract.wrong_generator(op, generator)
+        if not random.is_device(generator):
+            self.contract.wrong_generator(op)
         return generator
 
     def host(self, tensor: Tensor) -> Tensor:

@@ -17,40 +17,11 @@ import torch
 
 from mpsprobe.device.virtual.contract import Contract
 from mpsprobe.device.virtual.memory import UnifiedMemory
-from mpsprobe.device.virtual.observer import Observer
+from mpsprobe.device.virtual.observer import Grade, Observer
+from mpsprobe.device.virtual.random import Generator
 
 _MISSING = object()
 _MPS = torch.device("mps", 0)
-
-
-class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
-    """Makes generators made before, or by C++, instances of the class that stands in for `torch.Generator`."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, torch._C.Generator)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return torch._C.Generator in subclass.__mro__
-
-
-class Generator(torch._C.Generator, metaclass=_AnyGenerator):
-    """`torch.Generator`, which can also be on `mps`: the CPU's random stream under that device's name."""
-
-    _virtual: torch.device
-
-    def __new__(cls, device: Any = "cpu") -> Generator:
-        wanted = torch.device(device)
-        virtual = wanted.type == "mps"
-        generator = super().__new__(cls, torch.device("cpu") if virtual else wanted)
-        generator._virtual = _MPS if virtual else wanted
-        return generator
-
-    def __init__(self, device: Any = "cpu") -> None:
-        pass
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return self._virtual
 
 
 class Patches:
@@ -181,8 +152,6 @@ class Answers:
             cache_enabled: bool | None = None,
         ) -> None:
             if device_type == "mps" and version < (2, 5):
-                from mpsprobe.device.virtual.observer import Grade
-
                 error = RuntimeError(f"User specified an unsupported autocast device_type '{device_type}'")
                 contract.fail("autocast", "", error, Grade.CERTAIN)
             elif device_type == "mps" and enabled and dtype is torch.bfloat16:

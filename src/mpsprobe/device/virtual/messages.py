@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpsprobe.device.virtual import relabel
 from mpsprobe.device.virtual.observer import Grade
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.knowledge import dtypes
@@ -56,6 +57,13 @@ def fallback(op: str) -> str:
 
 #: Names that c10 prints for dtypes (c10/core/ScalarType.h), where they are not the Python name in capitals.
 _SCALAR_TYPES = {
+    torch.float32: "Float",
+    torch.float16: "Half",
+    torch.int64: "Long",
+    torch.int32: "Int",
+    torch.int16: "Short",
+    torch.int8: "Char",
+    torch.uint8: "Byte",
     torch.float64: "Double",
     torch.complex128: "ComplexDouble",
     torch.complex64: "ComplexFloat",
@@ -104,22 +112,34 @@ def _all_dtypes() -> list[torch.dtype]:
 def mixed_devices(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]) -> tuple[str, Grade]:
     """What an op says to a CPU tensor beside device tensors.
 
-    TensorIterator checks devices before any kernel runs, in PyTorch's common code; the same check runs on meta
-    tensors, so it is asked: what it says about meta and cpu it says about mps:0 and cpu on a Mac. Kernels without it
-    find no Metal buffer behind the CPU tensor.
+    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same on every
+    machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses TensorIterator it
+    says so itself. Kernels without that check find no Metal buffer behind the CPU tensor.
     """
-
-    def meta(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta") if value.is_mps else value
-        if isinstance(value, (list, tuple)):
-            return type(value)([meta(one) for one in value]) if not isinstance(value, torch.Size) else value
-        return torch.device("meta") if isinstance(value, torch.device) else value
-
+    if op.name == "linear" and version >= (2, 5):
+        names = ("input", "weight", "bias")
+        for name, value in zip(names, args, strict=False):
+            if isinstance(value, Tensor) and not value.is_mps:  # _mps_linear, operations/Linear.mm
+                return f"Tensor for argument {name} is on {value.device} but expected on mps", Grade.LIKELY
     try:
-        op.overload.overloadpacket(*[meta(one) for one in args], **{name: meta(one) for name, one in kwargs.items()})
-    except Exception as problem:  # noqa: BLE001: whatever it says is looked at, not handled
+        op.overload.redispatch(
+            _CPU_KEYS, *[_one_element(one) for one in args], **{name: _one_element(one) for name, one in kwargs.items()}
+        )
+    except Exception as problem:  # noqa: BLE001: what it says is looked at; all else means "no such check"
         text = str(problem)
         if text.startswith("Expected all tensors to be on the same device"):
-            return re.sub(r"\bmeta\b(:0)?", "mps:0", text), Grade.CERTAIN
+            return text, Grade.CERTAIN
     return PLACEHOLDER, Grade.LIKELY
+
+
+_CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+def _one_element(value: Any) -> Any:
+    """An argument with its tensors cut down to one element, on the same device, over memory of their own."""
+    if isinstance(value, Tensor):
+        small = torch.ones([1] * value.dim(), dtype=value.dtype, device="cpu")
+        return relabel.device(small) if value.is_mps else small
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return type(value)([_one_element(one) for one in value])
+    return value

@@ -8,7 +8,6 @@ are the Mac's. Ops that only MPS has are computed by CPU ops: `COMPUTED_BY`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
+from mpsprobe.device.virtual.messages import scalar_type
 from mpsprobe.device.virtual.observer import OpFlag
 
 aten = torch.ops.aten
@@ -33,8 +33,9 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     """
     fused = aten._scaled_dot_product_attention_math_for_mps.default
     plain = aten._scaled_dot_product_attention_math.default
-    fused_takes_groups = _has_argument(fused, "enable_gqa")
-    recent = version >= (2, 13)
+    unconditional = version >= (2, 13)
+    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
+    passes_groups = version >= (2, 12) and _has_argument(fused, "enable_gqa")
 
     def scaled_dot_product_attention(
         query: Tensor,
@@ -53,12 +54,12 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
             attn_mask = torch.where(attn_mask, 0.0, hidden)
         needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
         contiguous = all(one.is_contiguous() for one in (query, key, value))
-        fits = recent or (dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7))))
+        fits = unconditional or (dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7))))
         if needs_grad or not fits:
             result = plain(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa)
             return result[0]  # type: ignore[no-any-return]
         groups = {}
-        if enable_gqa and recent and fused_takes_groups:
+        if enable_gqa and passes_groups:
             groups = {"enable_gqa": True}
         elif enable_gqa and query.size(-3) > key.size(-3):
             times = query.size(-3) // key.size(-3)
@@ -203,11 +204,9 @@ class Convolution:
 
 
 def _type_name(tensor: Tensor) -> str:
-    """`TensorBase::toString`: `"MPSFloatType"`, and `"CPUFloatType"` for the host."""
-    from mpsprobe.device.virtual.messages import scalar_type
-
-    name = {"float32": "Float", "float16": "Half"}.get(str(tensor.dtype).removeprefix("torch."))
-    return f"{tensor.device.type.upper()}{name or scalar_type(tensor.dtype)}Type"
+    """A tensor's type as this message writes it: `"MPSFloatType"`, but `"torch.FloatTensor"` for the host."""
+    name = scalar_type(tensor.dtype)
+    return f"MPS{name}Type" if tensor.is_mps else f"torch.{name}Tensor"
 
 
 # ----------------------------------------------------------------------- ops that only MPS has, computed by the CPU
@@ -359,5 +358,3 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     kernels.special["convolution_backward"] = convolution.backward
     return {"scaled_dot_product_attention": attention(version, macos), "lstm.input": lstm}
 
-
-del warnings

@@ -16,6 +16,7 @@ from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Finding, Observer
+from mpsprobe.device.virtual.random import Generator
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Session:
             observer=settings.observer,
         )
         self.memory = UnifiedMemory(settings.memory_gb, binary_units=self.contract.version >= (2, 8))
-        self._generator = library.Generator("mps")
+        self._generator = Generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
         self.kernels.computed_by.update(computed_by)
         self._answers = library.Answers(self.contract, self.memory, self._generator, settings.observer)
