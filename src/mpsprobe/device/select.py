@@ -16,8 +16,11 @@ import torch
 
 from mpsprobe.device.compute import Product
 from mpsprobe.device.installed import torch_facts
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
 from mpsprobe.errors import MpsprobeError, UsageError
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.mac.asked import Mac
 from mpsprobe.mac.obstacle import Obstacle, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
 
@@ -48,7 +51,10 @@ class Probe:
 
 
 def choose(
-    requested: str, host: Host, probe: Callable[[str], Probe] | None = None
+    requested: str,
+    host: Host,
+    probe: Callable[[str], Probe] | None = None,
+    emulated: Callable[[], Device] = lambda: Emulated(Mac(torch="")),
 ) -> tuple[Device, DeviceChoice]:
     """Find the device for `--device requested`.
 
@@ -58,6 +64,7 @@ def choose(
         requested: one of `DEVICES`.
         host: facts of this machine, for the reasons given.
         probe: tries a device; by default `probe_device`, once a process.
+        emulated: makes the virtual device, of the Mac asked about.
 
     Raises:
         UsageError: unknown device.
@@ -67,7 +74,7 @@ def choose(
     if requested not in DEVICES:
         raise UsageError(f"No device is called {requested!r}.", f"Devices: {', '.join(DEVICES)}.")
     if requested == "auto":
-        return _automatic(host, probe)
+        return _automatic(host, probe, emulated)
     if requested == "mps":
         obstacle = mps_obstacle(host, probe)
         if obstacle:
@@ -81,26 +88,24 @@ def choose(
             )
         return Cuda(), DeviceChoice(requested, "cuda", "asked for")
     if requested == "emulated":
-        device = emulated_device()
-        if device is None:
-            raise DeviceUnavailableError("This version has no virtual MPS device.", "Leave --device out.")
+        try:
+            device = emulated()
+        except UnsupportedInstallError as problem:
+            raise DeviceUnavailableError(problem.what, problem.hint) from problem
         return device, DeviceChoice(requested, "emulated", "asked for")
     return Cpu(), DeviceChoice(requested, "cpu", "asked for")
 
 
-def _automatic(host: Host, probe: Callable[[str], Probe]) -> tuple[Device, DeviceChoice]:
+def _automatic(
+    host: Host, probe: Callable[[str], Probe], emulated: Callable[[], Device]
+) -> tuple[Device, DeviceChoice]:
     obstacle = mps_obstacle(host, probe)
     if obstacle is None:
         return Mps(), DeviceChoice("auto", "mps", "MPS computes here")
-    device = emulated_device()
-    if device is not None:
-        return device, DeviceChoice("auto", "emulated", obstacle.what)
-    return Cpu(), DeviceChoice("auto", "cpu", obstacle.what)
-
-
-def emulated_device() -> Device | None:
-    """The virtual MPS device; None as long as this version has none."""
-    return None
+    try:
+        return emulated(), DeviceChoice("auto", "emulated", obstacle.what)
+    except UnsupportedInstallError as problem:
+        return Cpu(), DeviceChoice("auto", "cpu", f"{obstacle.what} {problem.what}")
 
 
 def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obstacle | None:
