@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
-
+from mpsprobe import mac
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
 from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
@@ -98,17 +97,5 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
         obstacle=mps_obstacle(host) if requested in ("auto", "mps") else why_no_mps(host, facts),
         torch=facts,
         env=dict(os.environ),
-        env_at_start=environment_at_start(),
+        env_at_start=mac.environment_at_start(),
     )
-
-
-def environment_at_start() -> dict[str, str] | None:
-    """The variables this process was started with; None where the system does not tell.
-
-    Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
-    Integrity Protection, such as /usr/bin/python3).
-    """
-    try:
-        return psutil.Process().environ() or None
-    except psutil.Error:
-        return None
