@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
+import itertools
 import os
 import sys
 import tempfile
@@ -26,8 +28,8 @@ FAULTS = {
     "kill": lambda: os.kill(os.getpid(), 9),
     "exit": lambda: os._exit(7),
     "hang": lambda: time.sleep(3600),
-    # Holds the interpreter's lock, so that no signal handler of Python's runs: as a hung kernel does.
-    "native-hang": lambda: ctypes.PyDLL(None).sleep(3600),
+    # A loop in C that looks at no signal and keeps the interpreter's lock: as a hung kernel does.
+    "native-hang": lambda: collections.deque(itertools.repeat(0), maxlen=0),
     "raise": lambda: _raise(RuntimeError("planted")),
     "system-exit": lambda: sys.exit(3),
     "missing-op": lambda: _raise(NotImplementedError("The operator 'aten::planted' is not implemented")),

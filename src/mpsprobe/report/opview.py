@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mpsprobe.report import units
 from mpsprobe.report.text import clean
-from mpsprobe.report.words import EVIDENCE, VERDICT, Word, plural
-from mpsprobe.run import OpUse, OpVerdict, TensorMeta
+from mpsprobe.report.words import EVIDENCE, VERDICT, Word, enumerate_words, plural
+from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 
 #: Verdicts that a user has to do something about.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
@@ -160,7 +160,9 @@ def _shares(uses: list[OpUse]) -> list[VerdictShare]:
 
 def _summary(uses: list[OpUse]) -> str:
     ops = len({use.op for use in uses})
-    text = f"{plural(len(uses), 'op use')} of {plural(ops, 'op')}, {plural(_calls(uses), 'call')} in all."
+    text = f"{plural(len(uses), 'op use')} of {plural(ops, 'op')}, {plural(_calls(uses), 'call')} in all"
+    known_as = {evidence: sum(use.evidence is evidence for use in uses) for evidence in Evidence}
+    text += f" ({enumerate_words([f'{n:,} {evidence.value}' for evidence, n in known_as.items() if n])})."
     if known := [use.flops for use in uses if use.flops is not None]:
         work = units.scaled_flops(sum(known))
         text += f" Arithmetic: {work}, from the {plural(len(known), 'use')} with a known formula."
