@@ -275,6 +275,16 @@ def test_an_unknown_start_is_said() -> None:
     assert "not known" in result.message
 
 
+def test_what_only_torch_can_tell_is_added_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeMps()
+    device.gpu = "Apple M1 Max"
+    monkeypatch.setattr(site, "choose", lambda *_: (device, DeviceChoice("auto", "mps", "")))
+    monkeypatch.setattr(site, "mps_obstacle", lambda _: None)
+    with open_site(Settings(), host(gpu=None)) as opened:
+        assert opened.host.gpu == "Apple M1 Max"
+        assert opened.host.working_set_bytes == 51539607552
+
+
 def test_a_mac_that_does_not_compute_is_reported_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Obstacle("does-not-compute", "mps hung.", "Restart the Mac.")
     monkeypatch.setattr(site, "choose", lambda *_: (Cpu(), DeviceChoice("auto", "cpu", broken.what)))

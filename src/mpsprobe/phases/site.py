@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from mpsprobe import mac
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
@@ -23,7 +25,7 @@ class Site:
     """The link of phase 1. Its checks look at it even when the device asked for is not there.
 
     Attributes:
-        host: facts of this machine.
+        host: facts of this machine, with those that only torch can tell.
         mac: the Mac asked about: this one where it is one.
         choice: the device asked for, the one used (the same when it is not to be had), and why.
         limits: what the run's results cannot say.
@@ -80,6 +82,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     except DeviceUnavailableError as problem:
         found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem
     facts = torch_facts()
+    host = _with_device(host, found)
     here = host.system == "Darwin"
     yield Site(
         host=host,
@@ -98,4 +101,16 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
         torch=facts,
         env=dict(os.environ),
         env_at_start=mac.environment_at_start(),
+    )
+
+
+def _with_device(host: Host, device: Device | None) -> Host:
+    """The host's facts with what only torch can tell: the GPU's name, and Metal's working set."""
+    if device is None or device.evidence is not Evidence.MEASURED:
+        return host
+    limit = device.memory().limit if device.name == "mps" else None
+    return msgspec.structs.replace(
+        host,
+        gpu=host.gpu or device.gpu,
+        working_set_bytes=limit or host.working_set_bytes,
     )
