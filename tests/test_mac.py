@@ -371,6 +371,11 @@ def test_a_name_that_is_none_is_a_usage_error(name: str, hint: str) -> None:
     assert hint in caught.value.hint
 
 
+def test_a_macos_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="Sequoia"):
+        mac.named("m4-16", macos="Sequoia")
+
+
 def test_a_chip_does_not_answer_for_its_bigger_sister() -> None:
     with pytest.raises(UsageError) as caught:
         mac.named("m1-64")

@@ -148,6 +148,21 @@ def test_a_wrong_product_is_no_pass(error: float) -> None:
     assert "wrong" in outcome.reason
 
 
+def test_a_silent_fault_of_the_gpu_is_no_pass() -> None:
+    code = (
+        "import sys; sys.stderr.write('Error: command buffer exited with error status.\\n')\n"
+        'print(\'{"error": 0.0, "tolerance": 1e-6}\')'
+    )
+    outcome = probe_device("mps", command=planted(code))
+    assert outcome.status is Status.FAIL
+    assert "fault of the GPU" in outcome.reason
+
+
+@pytest.mark.parametrize("code", ["pass", "print('hello')", "print('[1]')", "print('{}')"])
+def test_a_child_without_an_answer_is_our_error(code: str) -> None:
+    assert probe_device("mps", command=planted(code)).status is Status.ERROR
+
+
 @pytest.mark.parametrize("text", NOTHING_FREE)
 def test_the_first_allocation_of_a_ci_runner_is_recognised(text: str) -> None:
     outcome = probe_device("mps", command=planted(f"raise SystemExit({text!r})"))

@@ -151,7 +151,9 @@ def test_a_mac_that_is_too_old() -> None:
 
 
 def test_an_unknown_macos_is_not_judged() -> None:
-    found = results(mac_site(host=host(os_version="unknown")))
+    at = mac_site(host=host(os_version="unknown"), found=Cpu(), choice=DeviceChoice("cpu", "cpu", ""))
+    found = results(at)
+    assert found["working-set"].evidence is Evidence.PREDICTED
     assert found["macos"].status is Status.UNKNOWN
     assert found["macos"].evidence is None
 
