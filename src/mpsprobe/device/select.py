@@ -38,7 +38,7 @@ class Probe:
     """Whether a device computes, tried in a child process.
 
     Attributes:
-        status: pass, fail (an error or a wrong result), crashed or timeout.
+        status: pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (ours).
         reason: one line.
         remedy: what to do; empty for a pass.
         output: last lines of the child's stderr.
@@ -163,7 +163,23 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     if child.returncode > 0:
         what, remedy = explain_failure(name, child.stderr)
         return Probe(Status.FAIL, what, remedy, _tail(child.stderr))
-    product = Product(**json.loads(child.stdout.splitlines()[-1]))
+    # A fault of the GPU can pass as success, with this line alone to show for it (pytorch PR 193571).
+    if "command buffer exited with error status" in child.stderr:
+        return Probe(
+            Status.FAIL,
+            f"{name} reports a fault of the GPU while it multiplies two matrices.",
+            "Read the output; update macOS and torch.",
+            _tail(child.stderr),
+        )
+    try:
+        product = Product(**json.loads(child.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        return Probe(
+            Status.ERROR,
+            f"Whether {name} computes is not known: the child that tried it gave no answer.",
+            "Please report it, with the output.",
+            _tail(child.stdout + child.stderr),
+        )
     if not product.right:
         return Probe(
             Status.FAIL,

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import psutil
+import msgspec
 
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
 from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
+from mpsprobe.mac import environment_at_start
 from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
 from mpsprobe.phases.check import LinkFailed, Result
@@ -25,7 +26,7 @@ class Site:
     """The link of phase 1. Its checks look at it even when the device asked for is not there.
 
     Attributes:
-        host: facts of this machine.
+        host: facts of this machine, with those that only torch can tell.
         mac: the Mac asked about: this one where it is one.
         choice: the device asked for, the one used (the same when it is not to be had), and why.
         limits: what the run's results cannot say.
@@ -90,6 +91,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
         unavailable = None
     except DeviceUnavailableError as problem:
         found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem
+    host = _with_device(host, found)
     site = Site(
         host=host,
         mac=mac,
@@ -113,13 +115,13 @@ def _fallback_at_start() -> bool:
     return value.strip().isdigit() and int(value) != 0
 
 
-def environment_at_start() -> dict[str, str] | None:
-    """The variables this process was started with; None where the system does not tell.
-
-    Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
-    Integrity Protection, such as /usr/bin/python3).
-    """
-    try:
-        return psutil.Process().environ() or None
-    except psutil.Error:
-        return None
+def _with_device(host: Host, device: Device | None) -> Host:
+    """The host's facts with what only torch can tell: the GPU's name, and Metal's working set."""
+    if device is None or device.evidence is not Evidence.MEASURED:
+        return host
+    limit = device.memory().limit if device.name == "mps" else None
+    return msgspec.structs.replace(
+        host,
+        gpu=host.gpu or device.gpu,
+        working_set_bytes=limit or host.working_set_bytes,
+    )
