@@ -40,6 +40,7 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
     """Phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
 
+    _ = mps_site.device  # not to be had: then nothing after it is worth its time
     with mps_session.making(Phase.PINS):
         return pins.require(mps_session.target.profile, ignore=mps_session.settings.ignore_pins)
 

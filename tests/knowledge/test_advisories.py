@@ -16,7 +16,7 @@ from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge import _conditions as conditions
 from mpsprobe.knowledge import advisories
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
-from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint
+from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
 from mpsprobe.run import OpUse, TensorMeta
 
 EXAMPLES = [
@@ -32,7 +32,7 @@ def test_matcher_says_of_an_example_what_its_author_wrote(advisory: Advisory, ex
 
 
 def test_committed_advisories_keep_the_rules() -> None:
-    assert list(lint(advisories.load_all(), RELEASES)) == []
+    assert list(lint(advisories.load_all(), RELEASES, op_exists)) == []
 
 
 def test_there_are_enough_and_each_is_found_by_its_id() -> None:

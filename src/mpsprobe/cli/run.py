@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
     latest, link = reports / "latest", reports / f".latest-{run_id}"
     if latest.is_symlink() or not latest.exists():
         link.symlink_to(Path("runs") / run_id, target_is_directory=True)
-        os.replace(link, latest)
+        link.replace(latest)
     else:
         raise UsageError(f"{latest}: exists and is not a link of mpsprobe's.", "Move it, or use --output.")
     return folder.resolve()

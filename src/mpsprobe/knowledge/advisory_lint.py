@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.knowledge import advisories
+from mpsprobe.knowledge import advisories, ops
 from mpsprobe.knowledge._conditions import ITEM_SIZE
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
@@ -53,6 +54,17 @@ def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | No
     for advisory in found:
         for problem in _one(advisory, releases, exists):
             yield f"{advisory.id}: {problem}"
+
+
+def op_exists(op: str, release: str) -> bool:
+    """Whether a torch release has `op`; a name without overload stands for any of its overloads."""
+    return op in _names(ops.release(release).torch)
+
+
+@functools.lru_cache(maxsize=None)
+def _names(release: str) -> frozenset[str]:
+    names = ops.release(release).names
+    return names | {advisories.base_name(name) for name in names}
 
 
 def _one(advisory: Advisory, releases: Sequence[str], exists: Exists | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from mpsprobe.device.real import Device, MemoryWatch, watch_memory
+from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.models.adapter import Outputs
 from mpsprobe.models.profile import Output, Profile
 from mpsprobe.phases.check import Checks, Result, Stopwatch

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mpsprobe.phases.availability import CHECKS
 from mpsprobe.phases.check import Spec
-from mpsprobe.phases.site import CHECKS, Site
+from mpsprobe.phases.site import Site
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 

@@ -5,7 +5,7 @@ What it records is what the device's kernels are called for, below autograd and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsprobe.trace.flight import FlightRecorder
+from mpsprobe.trace.overloads import PLANS, make_plan
 from mpsprobe.trace.recorder import LIMIT, Recorder
 
 
@@ -45,13 +46,18 @@ def record(
 
 
 class DispatchHook(TorchDispatchMode):
-    """Feeds a recorder with the ops of the thread that enters it."""
+    """Feeds a recorder with the ops of the thread that makes and enters it."""
 
     supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
+        self._stack = recorder.paths.calls.stack  # this thread's; finding it anew would cost every op
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -60,14 +66,14 @@ class DispatchHook(TorchDispatchMode):
         if types:
             # A subclass unpacks itself into the ops that reach the device, and those come back here.
             return NotImplemented
-        composite = _composites.get(func)
-        if composite is None:
-            composite = _composites[func] = _is_composite(func)
-        if composite and not _has_own_kernel(func, args, kwargs):
+        plan = PLANS.get(id(func)) or make_plan(func)
+        if plan.composite and not _has_own_kernel(func, args, kwargs):
+            # Under no_grad such an op is taken apart above this hook. Under inference_mode it arrives whole:
+            # the autograd keys, where it is taken apart, are off.
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
         recorder = self.recorder
-        use = recorder.enter(func, args, kwargs)
+        use = recorder.count(self._stack[-1], plan, args, kwargs)
         try:
             result = func(*args, **kwargs) if kwargs else func(*args)
         except BaseException as error:
@@ -75,20 +81,6 @@ class DispatchHook(TorchDispatchMode):
             raise
         recorder.leave(use, result)
         return result
-
-
-_composites: dict[Any, bool] = {}
-
-
-def _is_composite(func: Any) -> bool:
-    """Whether an op is made of others on most devices.
-
-    Under `no_grad` such an op is taken apart above the hook; under `inference_mode` it arrives whole, as
-    autograd's keys, which take it apart, are off.
-    """
-    return isinstance(func, torch._ops.OpOverload) and torch._C._dispatch_has_kernel_for_dispatch_key(
-        func.name(), "CompositeImplicitAutograd"
-    )
 
 
 def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:

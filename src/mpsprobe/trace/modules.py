@@ -87,9 +87,11 @@ class ModulePaths:
             if kind not in parent.children:
                 parent.children[kind] = CallNode(f"{parent.path}.{kind.__name__}".lstrip("."))
             return parent.children[kind]
-        # A module shared by two parents has two paths: the caller's own is the one with more in common.
-        caller = parent.path.split(".")
-        path = max(paths, key=lambda path: len(commonprefix([path.split("."), caller])))
+        path = paths[0]
+        if len(paths) > 1:
+            # A module shared by two parents has two paths: the caller's own is the one with more in common.
+            caller = parent.path.split(".")
+            path = max(paths, key=lambda path: len(commonprefix([path.split("."), caller])))
         node = parent.children[module] = CallNode(path)
         return node
 

@@ -47,46 +47,32 @@ class Site:
 NOWHERE = Site("")
 
 
-class _Code:
-    """What is known of a code object: whether it is user code, and its lines seen so far by instruction."""
-
-    __slots__ = ("code", "sites", "user")
-
-    def __init__(self, code: CodeType, user: bool) -> None:
-        self.code = code  # keeps the object alive, so that its id stays its own
-        self.user = user
-        self.sites: dict[int, Site] = {}
+#: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines seen so
+#: far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode, and turning an
+#: instruction into a line number decodes the line table: both are too slow for every op. Shared by all recorders.
+_codes: dict[int, tuple[CodeType, dict[int, Site] | None]] = {}
+_sites: dict[str, Site] = {}
 
 
-class SourceLines:
-    """Finds the user's line of a frame, at the cost of two dictionary look-ups a frame.
+def find_site(frame: FrameType | None) -> Site:
+    """The innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
+    while frame is not None:
+        code = frame.f_code
+        known = _codes.get(id(code))
+        if known is None:
+            known = _codes[id(code)] = (code, {} if is_user_code(code.co_filename) else None)
+        lines = known[1]
+        if lines is not None:
+            return lines.get(frame.f_lasti) or _locate(frame, lines)
+        frame = frame.f_back
+    return NOWHERE
 
-    Keyed by the id of the code object and the instruction offset: hashing a code object hashes its bytecode,
-    and turning an offset into a line number decodes the line table, both too slow for every op.
-    """
 
-    def __init__(self) -> None:
-        self._codes: dict[int, _Code] = {}
-        self._sites: dict[str, Site] = {}
-
-    def find(self, frame: FrameType | None) -> Site:
-        """The innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
-        codes = self._codes
-        while frame is not None:
-            code = frame.f_code
-            known = codes.get(id(code))
-            if known is None:
-                known = codes[id(code)] = _Code(code, is_user_code(code.co_filename))
-            if known.user:
-                found = known.sites.get(frame.f_lasti)
-                return found if found is not None else self._locate(known, frame)
-            frame = frame.f_back
-        return NOWHERE
-
-    def _locate(self, known: _Code, frame: FrameType) -> Site:
-        text = f"{short_path(known.code.co_filename)}:{frame.f_lineno or known.code.co_firstlineno}"
-        found = known.sites[frame.f_lasti] = self._sites.setdefault(text, Site(text))
-        return found
+def _locate(frame: FrameType, lines: dict[int, Site]) -> Site:
+    code = frame.f_code
+    text = f"{short_path(code.co_filename)}:{frame.f_lineno or code.co_firstlineno}"
+    site = lines[frame.f_lasti] = _sites.setdefault(text, Site(text))
+    return site
 
 
 @functools.cache
