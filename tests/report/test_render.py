@@ -134,6 +134,12 @@ def test_every_run_there_can_be_gives_every_report(run: Run) -> None:
             assert {cells(row) for row in (header, rule, *rows)} == {cells(header)}
 
 
+def test_numbers_that_are_no_numbers_are_shown() -> None:
+    run = examples.passed("cpu", Evidence.MEASURED)
+    run.checks[2].table = Table(columns=["x"], rows=[[float("inf")], [float("nan")]])
+    assert "| inf |" in render(run, "md")
+
+
 def test_formats_have_files() -> None:
     assert tuple(sorted(FILES)) == tuple(sorted(get_args(Format)))
 

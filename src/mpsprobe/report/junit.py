@@ -1,8 +1,8 @@
 """A run as JUnit XML: a test suite per stage, a test case per check.
 
 The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That one knows
-properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite, and
-their names begin with the case's.
+properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite,
+under names that begin with the case's.
 """
 
 from __future__ import annotations
