@@ -182,7 +182,7 @@ def page(run: Run) -> Page:
         limits=tuple(map(clean, headline.limits)),
         command=command(run),
         install=install(run),
-        statuses=tuple(STATUS.values()),
+        statuses=(*STATUS.values(), PARTIAL),
         evidences=tuple(EVIDENCE.values()),
         verdicts=tuple(VERDICT.values()),
     )
