@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import get_args
@@ -138,6 +140,11 @@ def test_numbers_that_are_no_numbers_are_shown() -> None:
     run = examples.passed("cpu", Evidence.MEASURED)
     run.checks[2].table = Table(columns=["x"], rows=[[float("inf")], [float("nan")]])
     assert "| inf |" in render(run, "md")
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, mpsprobe.cli.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_formats_have_files() -> None:
