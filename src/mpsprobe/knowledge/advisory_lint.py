@@ -61,7 +61,7 @@ def op_exists(op: str, release: str) -> bool:
     return op in _names(ops.release(release).torch)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _names(release: str) -> frozenset[str]:
     names = ops.release(release).names
     return names | {advisories.base_name(name) for name in names}
