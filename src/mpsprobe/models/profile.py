@@ -56,6 +56,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         adapter: `package.module:Class` of the adapter (see `models.adapter`).
         models: repo ids this profile is for.
         architectures: classes named by a config.json that this profile is for.
+        markers: files whose presence in a model folder says that this profile is for it.
+        builder: `package.module:function` that makes the target's folder on this machine and returns its
+            path; `""` for targets that are downloaded or already there.
         dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
         attention: attn_implementation; `""` leaves the class its own default.
         autocast: dtype of an autocast region around inference; `""` for none.
@@ -75,6 +78,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adapter: str
     models: list[str] = []
     architectures: list[str] = []
+    markers: list[str] = []
+    builder: str = ""
     dtype: str = "auto"
     attention: str = "sdpa"
     autocast: str = ""
