@@ -35,9 +35,11 @@ def test_committed_advisories_keep_the_rules() -> None:
     assert list(lint(advisories.load_all(), RELEASES, op_exists)) == []
 
 
-def test_there_are_enough_and_each_is_found_by_its_id() -> None:
+def test_each_is_found_by_its_id_and_every_symptom_and_severity_is_used() -> None:
     found = advisories.load_all()
-    assert found
+    assert len(found) >= 80
+    assert {advisory.symptom for advisory in found} == set(advisories.Symptom)
+    assert {advisory.severity for advisory in found} == set(advisories.Severity)
     assert all(advisories.by_id(advisory.id) is advisory for advisory in found)
     with pytest.raises(UsageError, match="no-such"):
         advisories.by_id("no-such")
@@ -197,6 +199,7 @@ def test_one_case_is_enough_and_all_its_conditions_are_needed(only: Install) -> 
         ({"expanded": True}, ["int8[4,3]@[0,1]"], ["int8[1,3]@[0,1]"]),
         ({"transposed": True}, ["int8[5,4,3]@[12,1,4]"], ["int8[5,4,3]@[3,15,1]"]),
         ({"channels_last": True}, ["int8[2,3,4,5]@[60,1,15,3]"], ["int8[2,3,4,5]"]),
+        ({"device": "cpu", "rank": 0}, ["int8[2]", "int8[] on cpu"], ["int8[2] on cpu", "int8[]"]),
     ],
 )
 def test_tensor_conditions(condition: dict[str, object], inside: list[str], outside: list[str]) -> None:
@@ -237,6 +240,8 @@ def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
         assert msgspec.convert({field: True}, conditions.TensorCondition).holds(bare) is None
     large = msgspec.convert({"of": "outputs", "numel": {"min": 9}}, conditions.TensorCondition)
     assert large.holds(bare) is None
+    unplaced = OpUse(op="aten::mul", inputs=[TensorMeta("float32", (), ())])
+    assert msgspec.convert({"device": "cpu"}, conditions.TensorCondition).holds(unplaced) is None
     assert large.holds(msgspec.structs.replace(bare, outputs=[advisories.tensor("int8[9]")])) is True
 
 
@@ -251,6 +256,9 @@ def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
         ({"name": "p", "one_of": [True]}, {"p": 1}, False),
         ({"name": "p", "given": True}, {"p": None}, False),
         ({"name": "p", "given": False}, {"p": None}, True),
+        ({"name": "p", "given": False}, {}, True),
+        ({"name": "p", "given": True}, {}, False),
+        ({"name": "p", "given": True}, {"p": False}, True),
         ({"name": "p", "length": {"min": 2}}, {"p": [1, 2]}, True),
         ({"name": "p", "length": {"min": 2}}, {"p": [1]}, False),
     ],
@@ -276,6 +284,14 @@ def test_relations_compare_sizes_and_say_when_one_is_missing() -> None:
     assert relation.holds(_use("int8[7]", output_size=[2])) is True
     assert relation.holds(_use("int8[8]", output_size=[2])) is False
     assert relation.holds(_use("int8[8]")) is None
+
+
+def test_products_multiply_sizes() -> None:
+    scores = {"sizes": [{"arg": 0, "dim": 0}, {"arg": 0, "dim": -2}, {"arg": 1, "dim": -2}], "min": 25}
+    product = msgspec.convert(scores, conditions.Product)
+    assert product.holds(_use("int8[1,5,8]", "int8[1,5,8]")) is True
+    assert product.holds(_use("int8[1,4,8]", "int8[1,6,8]")) is False
+    assert product.holds(_use("int8[1,5,8]")) is None
 
 
 def test_modes() -> None:

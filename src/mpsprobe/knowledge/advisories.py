@@ -195,7 +195,7 @@ def by_id(id_: str) -> Advisory:
     raise UsageError(f"No advisory is called {id_!r}.", "`mpsprobe advisories` lists them.")
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def applicable(torch: str, macos: str | None = None, chip: str | None = None) -> tuple[Match, ...]:
     """The advisories about this torch, macOS and chip, whatever runs on them.
 
@@ -265,11 +265,11 @@ def base_name(op: str) -> str:
     return op.partition(".")[0]
 
 
-_TENSOR = re.compile(r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\](@\[(?P<strides>[\d,]*)\])?")
+_TENSOR = re.compile(r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\](@\[(?P<strides>[\d,]*)\])?( on (?P<device>\w+))?")
 
 
 def tensor(text: str) -> TensorMeta:
-    """`"float16[2,8]"`, or `"float16[2,8]@[1,2]"` with strides, as a tensor; without strides it is packed.
+    """`"float16[2,8]"`, `"float16[2,8]@[1,2]"` (strides; else packed) or `"float32[] on cpu"` as a tensor.
 
     Raises:
         DataError: it is neither.
@@ -281,7 +281,7 @@ def tensor(text: str) -> TensorMeta:
     strides = _numbers(parts["strides"]) if parts["strides"] is not None else _row_major(shape)
     if len(strides) != len(shape):
         raise DataError(f"{text!r} has {len(shape)} dimensions and {len(strides)} strides.")
-    return TensorMeta(parts["dtype"], shape, strides)
+    return TensorMeta(parts["dtype"], shape, strides, parts["device"] or "mps")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -296,7 +296,7 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _by_op(torch: str, macos: str | None, chip: str | None) -> dict[str, list[Match]]:
     """What applies to this Mac, by name of op without overload: a use then looks at a few advisories only."""
     index: dict[str, list[Match]] = {}
@@ -326,7 +326,16 @@ def _unknown_of_use(advisory: Advisory, use: OpUse, modes: frozenset[Mode] | Non
     return tuple(reasons)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
+def _version(text: str) -> Version:
+    try:
+        return Version(Version(text).public)
+    except InvalidVersion as problem:
+        hint = "Give one such as 2.8.0 (torch) or 15.5 (macOS)."
+        raise UsageError(f"{text!r} is no version.", hint) from problem
+
+
+@lru_cache(maxsize=512)
 def _specifiers(text: str) -> SpecifierSet:
     try:
         return SpecifierSet(text, prereleases=True)
@@ -334,6 +343,7 @@ def _specifiers(text: str) -> SpecifierSet:
         raise DataError(f"{text!r} is no version specifier.") from problem
 
 
+@lru_cache(maxsize=4096)
 def _within(version: str | None, known: str | None, maybe: str | None) -> bool | None:
     """Whether `version` lies in the range; None in the range of which nobody knows.
 
@@ -341,11 +351,7 @@ def _within(version: str | None, known: str | None, maybe: str | None) -> bool |
     """
     if not version:
         return None
-    try:
-        parsed = Version(Version(version).public)
-    except InvalidVersion as problem:
-        hint = "Give one such as 2.8.0 (torch) or 15.5 (macOS)."
-        raise UsageError(f"{version!r} is no version.", hint) from problem
+    parsed = _version(version)
     if known is not None and _specifiers(known).contains(parsed):
         return True
     return None if maybe is not None and _specifiers(maybe).contains(parsed) else False
