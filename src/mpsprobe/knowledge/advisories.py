@@ -114,7 +114,8 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         chips: chips it is known for (`"M1"` stands for all M1, `"M1 Max"` for that one); empty: all.
         ops: overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`: every overload of it).
             Empty for what no single op shows, such as start-up errors.
-        when: cases, any of which is enough; none: every use of the ops.
+        when: cases, any of which is enough; none: every use of the ops. Without ops, cases hold nothing but
+            conditions in words, and it is never more than possible.
         symptom, severity: see their types.
         mend: what to do about it.
         first_good: first torch release said to be right; empty when no source says so.
@@ -211,8 +212,8 @@ def applicable(torch: str, macos: str | None = None, chip: str | None = None) ->
     for advisory in load_all():
         answer = advisory.concerns(torch, macos, chip)
         if answer is not False:
-            certainty = Certainty.POSSIBLE if answer is None else Certainty.CERTAIN
-            found.append(Match(advisory, certainty, _unknown_of_mac(advisory, torch, macos, chip)))
+            unknown = _unknown_of_mac(advisory, torch, macos, chip)
+            found.append(Match(advisory, Certainty.POSSIBLE if unknown else Certainty.CERTAIN, unknown))
     return tuple(found)
 
 
@@ -307,13 +308,15 @@ def _by_op(torch: str, macos: str | None, chip: str | None) -> dict[str, list[Ma
 
 
 def _unknown_of_mac(advisory: Advisory, torch: str, macos: str | None, chip: str | None) -> tuple[str, ...]:
-    facts = {
+    facts: dict[str, bool | None] = {
         f"whether torch {torch} has it": _within(torch, advisory.torch, advisory.torch_maybe),
         f"whether macOS {macos} has it" if macos else "the macOS version": (
             _within(macos, advisory.macos, advisory.macos_maybe) if advisory.macos else True
         ),
         "the chip": _is_chip(chip, advisory.chips),
     }
+    if not advisory.ops:
+        facts.update((case.unrecorded, None) for case in advisory.when)
     return tuple(words for words, answer in facts.items() if answer is None)
 
 
