@@ -143,6 +143,8 @@ def test_facts_that_are_not_known_make_a_match_possible(only: Install) -> None:
     assert ids("2.8.0", "15.5", "Apple M4") == {"later": "certain"}
     assert ids("2.15.0", "26.2", "Apple M1") == {"later": "possible"}
     assert ids("2.6.0") == {}
+    assert ids("2.8.0", "15.5", "Intel(R) Core(TM) i7-9750H") == {"later": "certain"}
+    assert ids("2.8.0", "15.5", "Apple virtual processor") == {"chip": "possible", "later": "certain"}
     (found,) = [m for m in advisories.match(_use(), "2.8.0", "26.2") if m.advisory.id == "chip"]
     assert found.unknown == ("the chip",)
 
@@ -152,8 +154,9 @@ def test_builds_count_as_their_release_and_nightlies_come_before_it(only: Instal
     assert advisories.match(_use(), "2.9.0+cpu")
     assert not advisories.match(_use(), "2.9.0.dev20250701")
     assert not advisories.match(_use(), "2.10.0.dev20251008")
-    with pytest.raises(UsageError, match="nightly"):
-        advisories.match(_use(), "nightly")
+    for no_version in ("nightly", ""):
+        with pytest.raises(UsageError, match=f"'{no_version}' is no version"):
+            advisories.match(_use(), no_version)
 
 
 def test_a_name_without_overload_stands_for_all_of_them(only: Install) -> None:

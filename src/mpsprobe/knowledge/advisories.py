@@ -208,6 +208,7 @@ def applicable(torch: str, macos: str | None = None, chip: str | None = None) ->
     Raises:
         UsageError: a version cannot be read.
     """
+    _version(torch)  # an empty one is no unknown fact, but a mistake
     found = []
     for advisory in load_all():
         answer = advisory.concerns(torch, macos, chip)
@@ -361,9 +362,10 @@ def _within(version: str | None, known: str | None, maybe: str | None) -> bool |
 
 
 def _is_chip(chip: str | None, chips: list[str]) -> bool | None:
+    """Whether `chip` is one of them; None when it names no chip that we can tell (a virtual machine's does not)."""
     if not chips:
         return True
-    if not chip:
+    words = re.findall(r"\w+", (chip or "").lower())
+    if not any(re.fullmatch(r"m\d+|intel", word) for word in words):
         return None
-    words = chip.lower().replace("-", " ").split()
     return any(all(word in words for word in known.lower().split()) for known in chips)
