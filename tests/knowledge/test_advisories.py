@@ -14,7 +14,8 @@ import torch
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge import _conditions as conditions
-from mpsprobe.knowledge import advisories
+from mpsprobe.knowledge import _layout, advisories
+from mpsprobe.knowledge._advisory import tensor
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
 from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
 from mpsprobe.run import OpUse, TensorMeta
@@ -124,7 +125,7 @@ def test_linter_is_content_with_a_good_one_and_wants_ids_and_first_links_once(on
 
 
 def _use(*inputs: str, op: str = "aten::mm", **scalars: Any) -> OpUse:
-    return OpUse(op=op, inputs=[advisories.tensor(text) for text in inputs], scalars=scalars)
+    return OpUse(op=op, inputs=[tensor(text) for text in inputs], scalars=scalars)
 
 
 def test_facts_that_are_not_known_make_a_match_possible(only: Install) -> None:
@@ -227,14 +228,14 @@ def test_layout_agrees_with_torch() -> None:
         torch.empty(2, 3, 2, 2, 2).to(memory_format=torch.channels_last_3d),
         torch.tensor(1.0),
     ]
-    for tensor in layouts:
-        meta = TensorMeta("float32", tuple(tensor.shape), tensor.stride())
-        assert conditions.is_contiguous(meta) is tensor.is_contiguous()
-        assert conditions.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
-        if tensor.dim() in (4, 5):
-            form = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
-            expected = tensor.is_contiguous(memory_format=form) and not tensor.is_contiguous()
-            assert conditions.is_channels_last(meta) is expected
+    for view in layouts:
+        meta = TensorMeta("float32", tuple(view.shape), view.stride())
+        assert _layout.is_contiguous(meta) is view.is_contiguous()
+        assert _layout.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
+        if view.dim() in (4, 5):
+            form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
+            expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
+            assert _layout.is_channels_last(meta) is expected
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
@@ -245,7 +246,7 @@ def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
     assert large.holds(bare) is None
     unplaced = OpUse(op="aten::mul", inputs=[TensorMeta("float32", (), ())])
     assert msgspec.convert({"device": "cpu"}, conditions.TensorCondition).holds(unplaced) is None
-    assert large.holds(msgspec.structs.replace(bare, outputs=[advisories.tensor("int8[9]")])) is True
+    assert large.holds(msgspec.structs.replace(bare, outputs=[tensor("int8[9]")])) is True
 
 
 @pytest.mark.parametrize(
