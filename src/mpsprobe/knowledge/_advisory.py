@@ -11,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge._conditions import Case, Mode, Scalar
+from mpsprobe.knowledge._conditions import Case, Mode, Scalar, every
 from mpsprobe.run import OpUse, TensorMeta
 
 
@@ -117,6 +117,10 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     confirmed: str
     probe: str = ""
     examples: list[Example] = []
+
+    def concerns(self, torch: str, macos: str | None, chip: str | None) -> bool | None:
+        """Whether it is about this torch, macOS and chip; None when that is not known."""
+        return every(self.facts(torch, macos, chip).values())
 
     def facts(self, torch: str, macos: str | None, chip: str | None) -> dict[str, bool | None]:
         """What it asks of a Mac, in words, each with whether it holds; None where that is not known.
