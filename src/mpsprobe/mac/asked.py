@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpsprobe.mac.named import named
+from mpsprobe.mac.lineup import named
 from mpsprobe.run import Host
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge.ops import resolve_release
-from mpsprobe.mac.named import named
+from mpsprobe.mac.lineup import named
 from mpsprobe.run import DEVICES
 
 
