@@ -293,6 +293,12 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         "sort-axis",
         {"axis": "4"},
     ),
+    (
+        G + "Lightning-AI/pytorch-lightning/issues/14634",
+        "MisconfigurationException: MPSAccelerator can not run on your system since the accelerator is not available.",
+        "lightning-accelerator",
+        {},
+    ),
     (P + "125442", COMMAND_BUFFER, "command-buffer", {}),
     (
         G + "huggingface/diffusers/issues/2521",

@@ -45,8 +45,24 @@ def test_a_text_that_says_nothing_of_mps_gives_nothing() -> None:
         "Epoch 3/10 step 100 loss=0.31",
         "The operator 'aten::foo' is not currently implemented for the XLA device.",
         "ModuleNotFoundError: No module named 'cv2'",
+        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!",
+        "RuntimeError: Expected a 'cuda' device type for generator but found 'cpu'",
+        "Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the same",
     ):
         assert find(text) == [], text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Expected all tensors to be on the same device, but found at least two devices, mps:0 and cpu!",
+        "Expected all tensors to be on the same device, but got index is on cpu, different from other tensors on mps:0 "
+        "(when checking argument in method wrapper_MPS__index_select)",
+    ],
+)
+def test_both_wordings_of_two_devices_name_them(text: str) -> None:
+    (hit,) = find(text)
+    assert {hit.values["device"], hit.values["device2"]} == {"cpu", "mps:0"}
 
 
 def test_the_line_of_mpsgraph_and_the_one_of_llvm_are_one_finding() -> None:
