@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import Snapshot
+from mpsprobe.models.snapshot import Snapshot, architecture, read_config
 
 #: The profile for every transformers model that has none of its own.
 GENERIC = "transformers"
@@ -21,24 +23,35 @@ def for_repo(repo_id: str) -> Profile | None:
 def choose_profile(snapshot: Snapshot, repo_id: str | None = None) -> Profile:
     """The profile for a model folder; the generic one when no other claims it.
 
-    A repo id outranks a marker file (a sentence encoder also names a plain architecture), and that outranks
-    the architecture. Without `repo_id`, one is read from the folder's place in the hub's cache.
+    A repo id outranks what is in the folder. Without `repo_id`, one is read from the folder's place in the
+    hub's cache.
     """
-    repo_id = repo_id or repo_of(snapshot)
-    if repo_id and (named := for_repo(repo_id)):
-        return named
-    for candidate in _all():
-        if any((snapshot.path / marker).is_file() for marker in candidate.markers):
+    repo_id = repo_id or repo_of(snapshot.path)
+    return (for_repo(repo_id) if repo_id else None) or for_config(snapshot.path)
+
+
+def for_config(folder: Path) -> Profile:
+    """The profile for a folder that holds at least `config.json`; its weights need not be there.
+
+    A marker file outranks the architecture: a sentence encoder also names the plain encoder's class.
+
+    Raises:
+        ConfigError: `config.json` is missing or malformed.
+    """
+    named = architecture(read_config(folder))
+    everyone = _all()
+    for candidate in everyone:
+        if any((folder / marker).is_file() for marker in candidate.markers):
             return candidate
-    for candidate in _all():
-        if snapshot.architecture in candidate.architectures:
+    for candidate in everyone:
+        if named in candidate.architectures:
             return candidate
     return profiles.load(GENERIC)
 
 
-def repo_of(snapshot: Snapshot) -> str | None:
+def repo_of(folder: Path) -> str | None:
     """The repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
-    parts = snapshot.path.parts
+    parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return None
     return parts[-3].removeprefix("models--").replace("--", "/", 1)

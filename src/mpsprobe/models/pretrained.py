@@ -11,7 +11,12 @@ from mpsprobe.errors import TargetError
 
 
 def load_pretrained(
-    cls: Any, snapshot: Path, device: torch.device, dtype: str, attention: str = "", **options: Any
+    cls: Any,
+    snapshot: Path,
+    device: torch.device,
+    dtype: str,
+    attention: str = "",
+    unused: tuple[str, ...] = (),
 ) -> torch.nn.Module:
     """`cls.from_pretrained(snapshot)` in eval mode on `device`.
 
@@ -25,22 +30,22 @@ def load_pretrained(
         device: where to.
         dtype: of the weights, `"auto"` for the stored one.
         attention: attn_implementation; `""` leaves the class its own default.
-        options: further arguments of `from_pretrained`.
+        unused: beginnings of the names of weights that may be missing, because the caller does not use
+            what they compute.
 
     Raises:
         TargetError: weights are missing, or do not fit; transformers alone would warn and use random ones.
     """
-    if attention:
-        options["attn_implementation"] = attention
     model, info = cls.from_pretrained(
         snapshot,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         local_files_only=True,
         output_loading_info=True,
-        **options,
+        **({"attn_implementation": attention} if attention else {}),
     )
     for key, complaint in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
-        if names := sorted(str(name) for name in info.get(key, ())):
+        names = sorted(name if isinstance(name, str) else str(name[0]) for name in info[key])
+        if names := [name for name in names if not name.startswith(unused)]:
             raise TargetError(
                 f"{snapshot}: {len(names)} weights of {type(model).__name__} {complaint}, first {names[0]}.",
                 "The weights are not of this class: check architectures in config.json.",

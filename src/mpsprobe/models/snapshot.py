@@ -137,7 +137,7 @@ def inspect(folder: Path) -> Snapshot:
         weight_bytes=sum(tensor.nbytes for tensor in everything),
         parameters=sum(elements.values()),
         dtypes=dict(elements.most_common()),
-        architecture=_architecture(config),
+        architecture=architecture(config),
     )
 
 
@@ -283,7 +283,8 @@ def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> No
         )
 
 
-def _architecture(config: dict[str, Any]) -> str | None:
+def architecture(config: dict[str, Any]) -> str | None:
+    """The class that a config names first; None when it names none."""
     named = config.get("architectures")
     return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
 

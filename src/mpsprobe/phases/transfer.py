@@ -63,6 +63,8 @@ def load(adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device)
     Raises:
         LinkFailed: loading raised.
     """
+    if profile.cpu_threads:
+        torch.set_num_threads(profile.cpu_threads)
     with (
         target_code(Phase.TRANSFER, "loading", device.evidence, device.name),
         watch_memory(device) as memory,

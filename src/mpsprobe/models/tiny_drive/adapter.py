@@ -21,6 +21,8 @@ _HIGHEST_SPEED = 70.0
 class TinyDriveAdapter(Adapter):
     """Loads, samples and drives `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
 
+    meaning = "The trajectory's rotations rotate, and a vehicle could drive its steps."
+
     def load(self, device: torch.device, dtype: str) -> TinyDrive:
         model = load_pretrained(TinyDrive, self.snapshot, device, dtype, self.profile.attention)
         assert isinstance(model, TinyDrive)
