@@ -33,6 +33,7 @@ _MACOS_LINE = re.compile(
 _SYMPTOMS = {
     Cause.METAL_ASSERTION: {Symptom.ABORT},
     Cause.LLVM: {Symptom.ABORT},
+    Cause.CRASH: {Symptom.ABORT},
     Cause.HANG: {Symptom.HANG},
     Cause.NUMERICS: {Symptom.NAN, Symptom.WRONG},
     Cause.OUT_OF_MEMORY: {Symptom.LEAK},
@@ -177,7 +178,7 @@ def _finding(hit: Found, text: str, torch: str, macos: str) -> Finding:
     op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
     fixed_in, fixed = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
-    frames = _logtext.frames_before(text, hit.start)
+    frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
     return Finding(
         message=message.id,
         cause=message.cause,

@@ -40,6 +40,7 @@ class Cause(str, enum.Enum):
     LLVM = "llvm"
     COMMAND_BUFFER = "command-buffer"
     SHADER = "shader"
+    CRASH = "crash"
     HANG = "hang"
     AUTOCAST = "autocast"
     NOT_AVAILABLE = "not-available"
