@@ -20,11 +20,12 @@ from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
-from mpsprobe.trace.overloads import PLANS, Plan, make_plan
-from mpsprobe.trace.signature import brief, describe, freeze, op_name, tensors, unflatten
+from mpsprobe.trace.overloads import PLANS, Plan, make_plan, op_name
+from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
 from mpsprobe.trace.source import NOWHERE, find_site
 
-#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2 kB.
+#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
+#: kB.
 LIMIT = 200_000
 
 _Tensor, _Parameter = torch.Tensor, nn.Parameter  # found faster than as attributes

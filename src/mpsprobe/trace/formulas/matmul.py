@@ -1,7 +1,7 @@
 """FLOPs of matrix products: a multiply-add is two, the addition of a bias is not counted.
 
-The convention of `torch.utils.flop_counter`, which the tests compare with. A complex multiply-add is four real
-ones; PyTorch's counter takes it as one.
+The convention of `torch.utils.flop_counter`, which the tests compare with. A complex multiply-add is four
+real ones; PyTorch's counter takes it as one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,12 @@ def _linear(use: OpUse) -> int:
     return product(numel(x), 1, numel(weight) // weight.shape[-1] if weight.shape[-1] else 0, x)
 
 
-@formula("_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu", "_weight_int8pack_mm", "_weight_int4pack_mm_with_scales_and_zeros")
+@formula(
+    "_weight_int4pack_mm",
+    "_weight_int4pack_mm_for_cpu",
+    "_weight_int8pack_mm",
+    "_weight_int4pack_mm_with_scales_and_zeros",
+)
 def _packed(use: OpUse) -> int:
     """The packed weight's shape is the kernel's own; the result's says how many columns it has."""
     return sum(product(numel(out), use.inputs[0].shape[-1], 1, use.inputs[0]) for out in use.outputs)
