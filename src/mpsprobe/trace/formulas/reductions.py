@@ -18,11 +18,11 @@ STEPS = {
     0: "nll_loss_forward nll_loss2d_forward nll_loss_backward nll_loss2d_backward",
     # Each element is added, or compared, once; adaptive windows cover the input once.
     1: """sum nansum mean prod amax amin max min argmax argmin aminmax _aminmax trace
-        embedding_dense_backward col2im _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-        adaptive_max_pool2d adaptive_max_pool3d avg_pool2d_backward avg_pool3d_backward
-        _adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward max_pool2d_with_indices_backward
-        max_pool2d_backward upsample_nearest1d_backward upsample_nearest2d_backward
-        upsample_nearest3d_backward""",
+        embedding_dense_backward col2im _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d
+        adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
+        avg_pool2d_backward avg_pool3d_backward _adaptive_avg_pool2d_backward
+        _adaptive_avg_pool3d_backward max_pool2d_with_indices_backward max_pool2d_backward
+        upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward""",
     # Square, sum. Or an affine map, to which a normalisation with known statistics folds.
     2: "norm linalg_vector_norm linalg__powsum _native_batch_norm_legit_no_training _batch_norm_no_update",
     3: "dist _euclidean_dist mse_loss mse_loss_backward _weight_norm_interface",
