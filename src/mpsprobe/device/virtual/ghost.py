@@ -82,8 +82,8 @@ class Ghosts:
                 "The system refused 64 GB of address space.", "A limit (`ulimit -v`) or a sandbox forbids it."
             )
         self._start: int = start
-        self._end = self._next = self._start
-        self._end += size
+        self._end = self._start + size
+        self._next = self._start
 
     def close(self) -> None:
         """Nothing is given back: tensors may outlive the session, and the space costs nothing."""
@@ -91,7 +91,8 @@ class Ghosts:
     def has(self, tensor: Tensor) -> bool:
         """Whether a tensor is a ghost."""
         address: int = tensor.data_ptr()
-        return self._start <= address < self._end
+        inside: bool = self._start <= address < self._end
+        return inside
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A ghost on `mps:0`; strides in elements."""

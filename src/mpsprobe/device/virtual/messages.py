@@ -39,8 +39,8 @@ def missing_op(op: str, torch_release: str, commit: str) -> str:
     )
     return (
         f"The operator '{op}' is not currently implemented for the MPS device. If you want this op to be "
-        f"{wish}. As a temporary fix, you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the "
-        "CPU as a fallback for this op. WARNING: this will be slower than running natively on MPS."
+        f"{wish}. As a temporary fix, you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` "
+        "to use the CPU as a fallback for this op. WARNING: this will be slower than running natively on MPS."
     )
 
 
