@@ -1,0 +1,111 @@
+"""The recorder on a real device: one dispatch hook in every thread that runs a module.
+
+What it records is what the device's kernels are called for, below autograd and below composite ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mpsprobe.trace.flight import FlightRecorder
+from mpsprobe.trace.overloads import PLANS, make_plan
+from mpsprobe.trace.recorder import LIMIT, Recorder
+
+
+@contextmanager
+def record(
+    model: nn.Module | Mapping[str, nn.Module] | None = None,
+    *,
+    flight: FlightRecorder | None = None,
+    limit: int = LIMIT,
+) -> Iterator[Recorder]:
+    """Record every op of this thread, and of modules called in other threads, while the context lasts.
+
+    Args:
+        model: names the modules, see `ModulePaths`.
+        flight: where the op about to run is written.
+        limit: distinct uses to keep.
+
+    Yields:
+        The recorder; read `op_uses()` at any time, best after the context.
+    """
+    recorder = Recorder(model, flight=flight, limit=limit)
+
+    def hook_here() -> DispatchHook | None:
+        """A hook for a thread that has none. Dispatch modes hold for one thread."""
+        return None if _hooked(recorder) else DispatchHook(recorder)
+
+    with recorder.paths.following(hook_here), DispatchHook(recorder):
+        yield recorder
+
+
+class DispatchHook(TorchDispatchMode):
+    """Feeds a recorder with the ops of the thread that makes and enters it."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self._stack = recorder.paths.calls.stack  # this thread's; finding it anew would cost every op
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Record one op and run it; run a composite one as the ops that it is made of."""
+        if types:
+            # A subclass unpacks itself into the ops that reach the device, and those come back here.
+            return NotImplemented
+        plan = PLANS.get(id(func)) or make_plan(func)
+        if plan.composite and not _has_own_kernel(func, args, kwargs):
+            # Under no_grad such an op is taken apart above this hook. Under inference_mode it arrives whole:
+            # the autograd keys, where it is taken apart, are off.
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+        recorder = self.recorder
+        use = recorder.count(self._stack[-1], plan, args, kwargs)
+        try:
+            result = func(*args, **kwargs) if kwargs else func(*args)
+        except BaseException as error:
+            recorder.failed(use, error)
+            raise
+        recorder.leave(use, result)
+        return result
+
+
+def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Whether the device of the arguments has a kernel for a composite op as a whole (MPS: linear)."""
+    backend = next(
+        (
+            value.device.type
+            for value in _flat((*args, *(kwargs or {}).values()))
+            if isinstance(value, torch.Tensor)
+        ),
+        "cpu",
+    )
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), backend.upper())
+
+
+def _flat(values: tuple[Any, ...]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
+
+
+def _hooked(recorder: Recorder) -> bool:
+    """Whether this thread has a hook that feeds `recorder`."""
+    depth = torch._C._len_torch_dispatch_stack()
+    modes = map(torch._C._get_dispatch_stack_at, range(depth))
+    return any(isinstance(mode, DispatchHook) and mode.recorder is recorder for mode in modes)

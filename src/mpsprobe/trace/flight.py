@@ -1,0 +1,162 @@
+"""The flight recorder: names the op in flight after the process is gone.
+
+The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at
+once, so it outlives SIGKILL, an abort inside Metal and the out-of-memory killer (not a power cut).
+
+The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and whether it
+ended), then one line of text for each distinct op use, appended when it is first seen. A word holds no running
+number and no time: a reader that watches a hang sees the header's number stand still.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from mpsprobe.errors import DataError
+
+_HEADER = struct.Struct("<8sIIQQ")  # magic, form, slots, pid, number of the last op
+_HEADER_BYTES = 64
+_LAST = 3  # the last op's number is the fourth 64-bit word
+_MAGIC = b"mpsprobF"
+_FORM = 1
+# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python int.
+
+
+@dataclass(frozen=True)
+class FlightOp:
+    """An op as the ring knew it.
+
+    Attributes:
+        number: running number in the process, from 1.
+        op: e.g. `"aten::mm"`; `"?"` when it was never named.
+        inputs: its tensors, e.g. `"float32[2, 3] float32[3, 4]"`.
+        module: path of the innermost module.
+        source: `file:line` of user code.
+        ended: it returned (or raised). On a device with a queue, such as MPS, an op returns before its kernel
+            runs: then the culprit is one of the last few, not always the last.
+    """
+
+    number: int
+    op: str
+    inputs: str
+    module: str
+    source: str
+    ended: bool
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.module, self.source) if part)
+        return f"{self.op}({self.inputs})" + (f" in {where}" if where else "")
+
+
+class FlightRecorder:
+    """Writes the op in flight to `path`. One process a file.
+
+    Attributes:
+        path: the file.
+        begin: `begin(use)` notes that a named use begins and returns its slot.
+        end: `end(slot, use)` notes that it returned or raised.
+
+    Args:
+        path: created, or emptied when it exists.
+        slots: ops the ring holds, a power of two.
+    """
+
+    begin: Callable[[int], int]
+    end: Callable[[int, int], None]
+
+    def __init__(self, path: Path | str, slots: int = 256) -> None:
+        if slots < 2 or slots & (slots - 1):
+            raise ValueError(f"slots must be a power of two, not {slots}")
+        self.path = Path(path)
+        size = _HEADER_BYTES + 4 * slots
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        header = _HEADER.pack(_MAGIC, _FORM, slots, os.getpid(), 0)
+        os.write(self._file, header.ljust(size, b"\0"))
+        self._map = mmap.mmap(self._file, size)
+        view = memoryview(self._map)
+        self.begin, self.end = _writers(view[:_HEADER_BYTES].cast("Q"), view[_HEADER_BYTES:].cast("I"), slots)
+
+    def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
+        """Say once what a use is, before its first `begin`. Costs one write to the file."""
+        line = "\t".join((str(use), op, inputs, module, source)).replace("\n", " ")
+        os.write(self._file, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Release the file, which stays readable. No use can be named afterwards."""
+        if self._file < 0:
+            return
+
+        os.close(self._file)
+        self._file = -1
+
+    def __enter__(self) -> FlightRecorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _writers(
+    header: memoryview, ring: memoryview, slots: int
+) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
+    """The two writers, as closures and without arithmetic on large numbers: this runs for every op.
+
+    Two threads may store their numbers in the wrong order; the next op of either puts that right.
+    """
+    number = itertools.count(1).__next__  # atomic, so threads get a slot each
+    mask = slots - 1
+
+    def begin(use: int) -> int:
+        running = number()
+        slot = running & mask
+        ring[slot] = use + use + 2
+        header[_LAST] = running
+        return slot
+
+    def end(slot: int, use: int) -> None:
+        ring[slot] = use + use + 3
+
+    return begin, end
+
+
+def read_flight(path: Path | str, last: int = 8) -> list[FlightOp]:
+    """The last ops of a process that may be dead, in the order in which they began.
+
+    Args:
+        path: the file of a `FlightRecorder`.
+        last: how many at most.
+
+    Raises:
+        DataError: the file cannot be read or is not one of a flight recorder.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read: {problem.strerror}.") from problem
+    if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
+        raise DataError(f"{path}: not the file of a flight recorder.")
+    _, form, slots, _pid, newest = _HEADER.unpack_from(data)
+    ring_end = _HEADER_BYTES + 4 * slots
+    if form != _FORM or len(data) < ring_end:
+        raise DataError(f"{path}: a flight recorder's file of another form ({form}), or cut short.")
+    names = {}
+    for line in data[ring_end:].decode(errors="replace").splitlines():
+        use, *fields = line.split("\t")
+        if use.isdigit() and len(fields) == 4:  # a last line that was cut off is left out
+            names[int(use)] = fields
+    ring = struct.unpack_from(f"<{slots}I", data, _HEADER_BYTES)
+    ops = []
+    for number in range(max(1, newest - min(last, slots) + 1), newest + 1):
+        word = ring[number % slots]
+        op, inputs, module, source = names.get((word >> 1) - 1, ["?", "", "", ""])
+        ops.append(FlightOp(number, op, inputs, module, source, ended=bool(word & 1)))
+    return ops

@@ -1,0 +1,74 @@
+"""The registry of FLOP formulas: one function an op, found by the op's base name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from mpsprobe.run import OpUse, TensorMeta
+
+#: FLOPs of one call. None: this call cannot be counted from what an op use holds.
+Formula = Callable[[OpUse], "int | None"]
+
+FORMULAS: dict[str, Formula] = {}
+
+#: Bytes of an element, by dtype.
+ITEM_BYTES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+    "float4_e2m1fn_x2": 1,
+    "complex128": 16, "complex64": 8, "complex32": 4,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
+    "quint8": 1, "qint8": 1, "qint32": 4,
+}  # fmt: skip
+
+
+def formula(*names: str) -> Callable[[Formula], Formula]:
+    """Register the FLOPs of one call of each named op.
+
+    Args:
+        names: base names as `base_name` gives them.
+
+    Raises:
+        ValueError: a name is taken.
+    """
+
+    def register(function: Formula) -> Formula:
+        for name in names:
+            if name in FORMULAS:
+                raise ValueError(f"{name} has a formula already")
+            FORMULAS[name] = function
+        return function
+
+    return register
+
+
+def base_name(op: str) -> str:
+    """An op without its overload and without the mark of an in-place variant.
+
+    `aten::add_.Tensor` -> `add`; other namespaces are kept: `torchvision::nms`.
+    """
+    name = op.split(".")[0].removeprefix("aten::")
+    if name.startswith("__") and name.endswith("__"):  # __iand__ and the like: named after Python's operator
+        return name
+    return name.removesuffix("_")
+
+
+def overload_name(op: str) -> str:
+    """`aten::add.out` -> `out`; empty for the default overload."""
+    return op.partition(".")[2]
+
+
+def numel(tensor: TensorMeta) -> int:
+    """Elements of a tensor by its shape."""
+    return prod(tensor.shape)
+
+
+def is_floating(tensor: TensorMeta) -> bool:
+    """Whether arithmetic on it is floating-point arithmetic."""
+    return tensor.dtype.startswith(("float", "bfloat", "complex"))
+
+
+def is_complex(tensor: TensorMeta) -> bool:
+    """Whether its elements are pairs of numbers."""
+    return tensor.dtype.startswith("complex")

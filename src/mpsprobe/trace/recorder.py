@@ -1,0 +1,225 @@
+"""The recorder: one stream of op uses for every device.
+
+On a real device a dispatch mode feeds it (`mpsprobe.trace.dispatch.record`), on the virtual device the kernel
+itself does. It keeps distinct uses with a count, not a log of calls, so that its size follows the model and
+not the length of the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from mpsprobe.run import Evidence, OpUse
+from mpsprobe.trace.flight import FlightRecorder
+from mpsprobe.trace.formulas import add_costs
+from mpsprobe.trace.modules import CallNode, ModulePaths
+from mpsprobe.trace.overloads import PLANS, Plan, make_plan
+from mpsprobe.trace.signature import brief, describe, freeze, op_name, tensors, unflatten
+from mpsprobe.trace.source import NOWHERE, find_site
+
+#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2 kB.
+LIMIT = 200_000
+
+_Tensor, _Parameter = torch.Tensor, nn.Parameter  # found faster than as attributes
+_UNSEEN = object()
+
+
+class Use(msgspec.Struct, gc=False, eq=False):
+    """One distinct use while it is being counted; what it means is worked out at the end.
+
+    A msgspec Struct, which is made in C: most ops of a first pass are the first of their kind.
+
+    Attributes:
+        index: running number of the use.
+        path: of the innermost module.
+        key: plan, source line, arguments (flat, see `unflatten`), keyword arguments; the result where it
+            belongs to the signature.
+        outputs: the frozen result.
+        count: calls.
+        slot: of the last call in the flight recorder.
+    """
+
+    index: int
+    path: str
+    key: tuple[Any, ...]
+    outputs: Any = _UNSEEN
+    count: int = 0
+    slot: int = 0
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Equal for uses that an `OpUse` does not tell apart."""
+        return (self.path, *self.key[:4], self.outputs)
+
+
+class Recorder:
+    """Collects the distinct op uses of a run.
+
+    Safe to call from several threads. `enter` and `leave` stand around an op; `op` does both after it.
+
+    Attributes:
+        paths: follows the modules (see `ModulePaths.following`).
+
+    Args:
+        model: names the modules, see `ModulePaths`.
+        flight: where the op about to run is written, for a reader that outlives this process.
+        limit: distinct uses to keep.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping[str, nn.Module] | None = None,
+        *,
+        flight: FlightRecorder | None = None,
+        limit: int = LIMIT,
+    ) -> None:
+        self.paths = ModulePaths(model)
+        self._flight = flight
+        self._begin = flight.begin if flight is not None else None
+        self._end = flight.end if flight is not None else None
+        self._limit = limit
+        self._numbers = itertools.count()
+        self._failures: list[tuple[Use, str]] = []
+        #: Takes the calls of uses that are not itemised.
+        self._overflow = Use(limit, "", (make_plan(None), NOWHERE, (), ()), outputs=())
+
+    @property
+    def dropped(self) -> int:
+        """Calls of uses that were new after `limit` distinct ones: counted here, not itemised."""
+        return self._overflow.count
+
+    def enter(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Use:
+        """Count an op that is about to run.
+
+        Args:
+            func: the overload (or higher-order op).
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What to hand to `leave` or `failed`.
+        """
+        plan = PLANS.get(id(func)) or make_plan(func)
+        return self.count(self.paths.calls.stack[-1], plan, args, kwargs)
+
+    def count(
+        self, node: CallNode, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+    ) -> Use:
+        """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short."""
+        # What most arguments are is written out here, flat: a nested tuple a tensor, and a call of freeze(),
+        # would cost more than all the rest.
+        flat: list[Any] = []
+        for value in args:
+            kind = type(value)
+            if kind is _Tensor or kind is _Parameter:
+                try:
+                    flat += (value.dtype, value.shape, value.stride(), value.device)
+                except RuntimeError:  # sparse or nested: no strides
+                    flat.append(freeze(value))
+            elif kind is int:
+                flat.append(value)
+            else:
+                flat.append(freeze(value))
+        named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
+        key = (plan, find_site(sys._getframe(2)), tuple(flat), named)
+        use: Use | None = node.uses.get(key)
+        if use is None:
+            use = self._new(node, key)
+        use.count += 1
+        begin = self._begin
+        if begin is not None:
+            use.slot = begin(use.index)
+        return use
+
+    def leave(self, use: Use, result: Any) -> None:
+        """Note that an op returned.
+
+        Args:
+            use: what `enter` gave.
+            result: what the op returned.
+        """
+        if self._end is not None:
+            self._end(use.slot, use.index)
+        if use.outputs is _UNSEEN:
+            use.outputs = freeze(result)
+        elif use.key[0].varies:
+            self._recount(use, freeze(result))
+
+    def failed(self, use: Use, error: BaseException) -> None:
+        """Note that an op raised; its call stays counted, without outputs."""
+        if self._end is not None:
+            self._end(use.slot, use.index)
+        self._failures.append((use, f"{type(error).__name__}: {error}"))
+
+    def op(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any) -> None:
+        """Note an op that has run: `enter` and `leave` in one, for a caller that cannot stand around it."""
+        self.leave(self.enter(func, args, kwargs), result)
+
+    def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
+        """What was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
+
+        Args:
+            evidence: how these uses are known: the caller knows what kind of run this is.
+        """
+        return list(self._described(evidence).values())
+
+    def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
+        """Op uses that raised, with the error as one line, in the order in which they did.
+
+        The model may have caught it: an error here is not yet an error of the run.
+        """
+        described = self._described(evidence)
+        return [(described[use.identity], error) for use, error in self._failures]
+
+    def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], OpUse]:
+        """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
+        uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
+        described: dict[tuple[Any, ...], OpUse] = {}
+        for use in sorted(uses, key=lambda use: use.index):
+            known = described.get(use.identity)
+            if known is not None:
+                known.count += use.count
+                continue
+            plan, site, args, kwargs = use.key[:4]
+            inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
+            described[use.identity] = OpUse(
+                op=op_name(plan.func),
+                inputs=inputs,
+                outputs=tensors(use.outputs),
+                scalars=scalars,
+                count=use.count,
+                module=use.path,
+                source=site.text,
+                evidence=evidence,
+            )
+        for op_use in described.values():
+            add_costs(op_use)
+        return described
+
+    def _new(self, node: CallNode, key: tuple[Any, ...], outputs: Any = _UNSEEN) -> Use:
+        index = next(self._numbers)
+        if index >= self._limit:
+            return self._overflow
+        use = node.uses[key] = Use(index, node.path, key, outputs)
+        if self._flight is not None:
+            plan, site, args, kwargs = key[:4]
+            given = [*unflatten(args), *dict(kwargs).values()]
+            self._flight.name(index, op_name(plan.func), brief(given), node.path, site.text)
+        return use
+
+    def _recount(self, use: Use, outputs: Any) -> None:
+        """Move a call to the use with these outputs: same arguments, but another shape came out."""
+        if outputs == use.outputs:
+            return
+        use.count -= 1
+        node = self.paths.calls.stack[-1]
+        key = (*use.key[:4], outputs)
+        other = node.uses.get(key) or self._new(node, key, outputs)
+        other.count += 1

@@ -1,0 +1,255 @@
+"""What tells one use of an op from another, and how it is written down.
+
+Two steps, because the first runs for every op and the second once for each distinct use: `freeze` turns
+arguments into a hashable value that holds no tensor, `describe` turns that value into the tensors and named
+scalars of an `OpUse`. `rebuild` is the inverse of both, for a replay.
+
+How arguments are written in an `OpUse`:
+
+- `inputs` are the tensor arguments in schema order, lists flattened.
+- `scalars` are the other arguments by name, without those that equal the schema's default.
+- An optional tensor that is absent stands in `scalars` as null, a list that holds tensors as a list of
+  `"tensor"` and null: so `inputs` can be told apart again.
+- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are strings
+  because JSON has no such numbers; a complex number is `"1+2j"`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from mpsprobe.run import OpUse, TensorMeta
+
+#: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that starts with none of these.
+FrozenTensor = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], torch.device]
+
+_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter  # found faster than as attributes
+_PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
+
+
+def freeze(value: Any) -> Any:
+    """An argument or result as a hashable value without tensors.
+
+    Equal values mean equal arguments: floats and bools carry their type, since `1 == 1.0 == True` while
+    `x + 1` and `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
+    """
+    kind = type(value)
+    if kind is _Tensor or kind is _Parameter:
+        try:
+            return (value.dtype, value.shape, value.stride(), value.device)
+        except RuntimeError:
+            return _freeze_unusual(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list or kind is tuple:
+        if value and type(value[0]) is int:  # a schema has no mixed lists
+            return tuple(value)
+        return tuple([freeze(item) for item in value])
+    if kind is float or kind is bool or kind is complex:
+        return (kind, value if value == value else "nan")
+    if isinstance(value, torch.Tensor):
+        return _freeze_unusual(value)
+    if isinstance(value, (list, tuple)):
+        return tuple([freeze(item) for item in value])
+    # Generators, script objects, functions: what they hold cannot be rebuilt, so only their kind counts.
+    return (object, kind.__name__)
+
+
+def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
+    """A tensor that lacks strides (sparse, nested, opaque) or is of a subclass."""
+    try:
+        shape = tuple(value.shape)
+    except RuntimeError:
+        shape = ()
+    try:
+        strides = tuple(value.stride())
+    except RuntimeError:
+        strides = ()
+    return (value.dtype, shape, strides, value.device)
+
+
+def unflatten(flat: Sequence[Any]) -> list[Any]:
+    """Frozen arguments, one item each, from a sequence in which a tensor's four facts stand side by side.
+
+    A shape is always a `torch.Size` there, a list of numbers is a plain tuple, so a dtype that is an argument
+    of its own (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
+    """
+    items: list[Any] = []
+    index = 0
+    while index < len(flat):
+        if type(flat[index]) is torch.dtype and index + 1 < len(flat) and type(flat[index + 1]) is torch.Size:
+            items.append(tuple(flat[index : index + 4]))
+            index += 4
+        else:
+            items.append(flat[index])
+            index += 1
+    return items
+
+
+def is_frozen_tensor(value: Any) -> bool:
+    """Whether a frozen value stands for a tensor."""
+    return type(value) is tuple and len(value) == 4 and type(value[0]) is torch.dtype
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def tensor_meta(frozen: FrozenTensor) -> TensorMeta:
+    """A frozen tensor in the words of a run."""
+    dtype, shape, strides, device = frozen
+    return TensorMeta(_dtype_name(dtype), tuple(shape), tuple(strides), str(device))
+
+
+def tensors(frozen: Any) -> list[TensorMeta]:
+    """The tensors of a frozen value, in order, lists flattened."""
+    if is_frozen_tensor(frozen):
+        return [tensor_meta(frozen)]
+    if type(frozen) is tuple:
+        return [meta for item in frozen for meta in tensors(item)]
+    return []
+
+
+def brief(frozen: Sequence[Any]) -> str:
+    """The tensors of frozen arguments in short: `"float32[2, 3] float32[3, 4]"`."""
+    parts = []
+    for value in frozen:
+        if is_frozen_tensor(value):
+            parts.append(f"{_dtype_name(value[0])}[{', '.join(map(str, value[1]))}]")
+        elif type(value) is tuple and value:
+            parts.append(brief(value))
+    return " ".join(filter(None, parts))
+
+
+@functools.cache
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.cache
+def op_name(func: Any) -> str:
+    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages."""
+    if isinstance(func, torch._ops.OpOverload):
+        return func.name()
+    return f"higher_order::{func}"
+
+
+def describe(
+    func: Any, frozen_args: Sequence[Any], frozen_kwargs: dict[str, Any]
+) -> tuple[list[TensorMeta], dict[str, Any]]:
+    """The tensors and named scalars of a call, as they stand in an `OpUse`."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:  # a higher-order op: no schema, so arguments have no names
+        named = {f"arg{index}": value for index, value in enumerate(frozen_args)} | frozen_kwargs
+        inputs = tensors(tuple(named.values()))
+        return inputs, {
+            name: _readable(value) for name, value in named.items() if not is_frozen_tensor(value)
+        }
+    inputs = []
+    scalars: dict[str, Any] = {}
+    for index, argument in enumerate(schema.arguments):
+        given = index < len(frozen_args) or argument.name in frozen_kwargs
+        value = frozen_args[index] if index < len(frozen_args) else frozen_kwargs.get(argument.name)
+        if is_frozen_tensor(value):
+            inputs.append(tensor_meta(value))
+        elif value is None and _takes_tensor(argument):
+            scalars[argument.name] = None
+        elif given and not (argument.has_default_value() and value == freeze(argument.default_value)):
+            inputs += tensors(value)
+            scalars[argument.name] = _readable(value)
+    return inputs, scalars
+
+
+def _takes_tensor(argument: Any) -> bool:
+    return "Tensor" in str(argument.type)
+
+
+def _readable(frozen: Any) -> Any:
+    """A frozen scalar (or list) as a JSON value."""
+    if is_frozen_tensor(frozen):
+        return "tensor"
+    if isinstance(frozen, tuple):
+        if len(frozen) == 2 and isinstance(frozen[0], type):
+            return _readable_typed(*frozen)
+        return [_readable(item) for item in frozen]
+    if frozen is None or isinstance(frozen, (int, str)):
+        return frozen
+    return str(frozen).removeprefix("torch.")
+
+
+def _readable_typed(kind: type, value: Any) -> Any:
+    if kind is complex:
+        return str(value).strip("()")
+    if kind is float and value != "nan" and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[Any], dict[str, Any]]:
+    """The overload and arguments of an op use, with tensors from `make`.
+
+    Args:
+        use: an op use that has a schema (not a higher-order op).
+        make: gives a tensor for each of `use.inputs`, called in order.
+
+    Returns:
+        The overload, its positional arguments and its keyword arguments: `func(*args, **kwargs)` calls it.
+
+    Raises:
+        LookupError: the installed torch has no such overload.
+    """
+    func = overload(use.op)
+    waiting: Iterator[Any] = map(make, use.inputs)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for argument in func._schema.arguments:
+        if argument.name in use.scalars:
+            value = _parse(use.scalars[argument.name], str(argument.real_type), waiting)
+        elif str(argument.type) in ("Tensor", "Optional[Tensor]"):
+            value = next(waiting)
+        elif argument.has_default_value():
+            value = argument.default_value
+        else:
+            raise LookupError(f"{use.op}: no value for {argument.name!r}")
+        if argument.kwarg_only:
+            kwargs[argument.name] = value
+        else:
+            args.append(value)
+    return func, args, kwargs
+
+
+def overload(name: str) -> torch._ops.OpOverload:
+    """The installed overload of an op's name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    namespace, _, rest = name.partition("::")
+    base, _, variant = rest.partition(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
+    except AttributeError as missing:
+        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
+    assert isinstance(found, torch._ops.OpOverload)
+    return found
+
+
+def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:
+    """A JSON value back in the type that the schema asks for (`kind`, as TorchScript writes it)."""
+    if isinstance(value, list):
+        return [next(waiting) if item == "tensor" else _parse(item, kind, waiting) for item in value]
+    if not isinstance(value, str):
+        return value
+    if "ScalarType" in kind:
+        return getattr(torch, value)
+    if "Device" in kind:
+        return torch.device(value)
+    if "Layout" in kind or "MemoryFormat" in kind:
+        return getattr(torch, value)
+    if any(word in kind for word in ("number", "float", "Tensor")):  # `x * inf` is mul.Tensor(x, inf)
+        return complex(value) if value.endswith("j") else float(value)
+    if "Generator" in kind:
+        return None
+    return value

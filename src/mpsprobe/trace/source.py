@@ -1,0 +1,120 @@
+"""From a running op to the line of code that asked for it.
+
+The line wanted is the one a person would mend: the innermost frame that is neither PyTorch's, nor the standard
+library's, nor a helper's that only passes tensors on, nor the recorder's own. A modeling file inside
+transformers or diffusers is such a line; so is a cache or a mask helper of theirs when it calls the op itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import site
+import sys
+import sysconfig
+from pathlib import Path
+from types import CodeType, FrameType
+
+#: Packages whose frames are never the line to mend: they run ops on behalf of their callers.
+PASS_THROUGH = (
+    "torch",
+    "torchgen",
+    "functorch",
+    "numpy",
+    "einops",
+    "opt_einsum",
+    "jaxtyping",
+    "beartype",
+    "typeguard",
+    "accelerate",
+    "pluggy",
+    "_pytest",
+)
+
+#: Our own rooms that stand between an op and its caller. `mpsprobe.models` is not one: a model may live there.
+_OWN = ("device", "trace")
+
+
+class Site:
+    """One line of user code; two calls on the same line share it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+NOWHERE = Site("")
+
+
+#: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines seen so
+#: far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode, and turning an
+#: instruction into a line number decodes the line table: both are too slow for every op. Shared by all recorders.
+_codes: dict[int, tuple[CodeType, dict[int, Site] | None]] = {}
+_sites: dict[str, Site] = {}
+
+
+def find_site(frame: FrameType | None) -> Site:
+    """The innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
+    while frame is not None:
+        code = frame.f_code
+        known = _codes.get(id(code))
+        if known is None:
+            known = _codes[id(code)] = (code, {} if is_user_code(code.co_filename) else None)
+        lines = known[1]
+        if lines is not None:
+            return lines.get(frame.f_lasti) or _locate(frame, lines)
+        frame = frame.f_back
+    return NOWHERE
+
+
+def _locate(frame: FrameType, lines: dict[int, Site]) -> Site:
+    code = frame.f_code
+    text = f"{short_path(code.co_filename)}:{frame.f_lineno or code.co_firstlineno}"
+    site = lines[frame.f_lasti] = _sites.setdefault(text, Site(text))
+    return site
+
+
+@functools.cache
+def is_user_code(filename: str) -> bool:
+    """Whether a file is one that a person would mend (see the module's text for the rule)."""
+    if filename.startswith("<"):  # <string>, <frozen importlib._bootstrap>, <eval_with_key>: no file to mend
+        return False
+    return not filename.startswith(_library_roots())
+
+
+@functools.cache
+def _library_roots() -> tuple[str, ...]:
+    roots = []
+    for name in PASS_THROUGH:
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations or [spec.origin]) if spec is not None else []:
+            if place:
+                roots.append(place if place.endswith(".py") else f"{place}/")
+    ours = Path(__file__).parent.parent
+    roots += [f"{ours / room}/" for room in _OWN]
+    # The standard library's folder holds site-packages too, so it cannot be a prefix as a whole.
+    standard = Path(sysconfig.get_path("stdlib"))
+    roots += [
+        str(entry) + ("/" if entry.is_dir() else "") for entry in standard.iterdir() if _standard(entry)
+    ]
+    return tuple(roots)
+
+
+def _standard(entry: Path) -> bool:
+    return entry.stem in sys.stdlib_module_names and entry.suffix in ("", ".py")
+
+
+@functools.cache
+def short_path(filename: str) -> str:
+    """A path as a person reads it: relative to its site-packages, else to the working directory, else to the
+    import path it was found on (the Hub's remote code), else absolute.
+    """
+    path = Path(filename)
+    packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    searched = sorted((entry for entry in sys.path if len(entry) > 1), key=len, reverse=True)
+    in_packages = [entry for entry in searched if Path(entry).name in ("site-packages", "dist-packages")]
+    for base in (*packages, *in_packages, Path.cwd(), *searched):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()
