@@ -10,6 +10,8 @@ from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
 
+#: Devices whose op uses are those a Mac dispatches.
+_AS_MPS = ("mps", "emulated")
 #: Rows of a check's own table; all op uses are in the run's document.
 _ROWS = 30
 
@@ -38,7 +40,7 @@ class Recorded:
     @property
     def dispatches_as_mps(self) -> bool:
         """Whether the ops seen are those a Mac would dispatch; a CPU or CUDA run has kernels of its own."""
-        return self.device in ("mps", "emulated")
+        return self.device in _AS_MPS
 
     def of(self, *verdicts: OpVerdict) -> list[Judged]:
         """Those with one of these verdicts."""
@@ -46,8 +48,9 @@ class Recorded:
 
 
 def recorded(uses: list[OpUse], mac: Mac, device: str, evidence: Evidence) -> Recorded:
-    """Judge the op uses of a target for a Mac."""
-    return Recorded(judge(uses, mac), mac, device, evidence)
+    """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
+    asks_a_mac = device in _AS_MPS
+    return Recorded(judge(uses, mac) if asks_a_mac else [Judged(use) for use in uses], mac, device, evidence)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
