@@ -129,6 +129,11 @@ def test_a_long_log_is_searched_whole() -> None:
     assert result.findings[0].line == 20_001
 
 
+def test_a_message_repeated_twenty_thousand_times_is_counted() -> None:
+    (finding,) = explain("Error: command buffer exited with error status.\n" * 20_000).findings
+    assert finding.count == 20_000
+
+
 def test_versions_are_read_from_collect_env() -> None:
     text = "PyTorch version: 2.5.1\nOS: macOS 12.7.6 (arm64)\nRuntimeError: The MPS backend is supported on MacOS 12.3+."
     result = explain(text)
@@ -143,7 +148,7 @@ def test_versions_are_read_from_collect_env() -> None:
 
 
 def test_what_is_given_goes_before_what_the_text_says() -> None:
-    result = explain("PyTorch version: 2.5.1\nmacOS 14.2", torch="2.8", macos="15.5")
+    result = explain("PyTorch version: 2.5.1\nmacOS 14.2\n" + BROADCAST, torch="2.8", macos="15.5")
     assert (result.torch, result.torch_from, result.macos) == ("2.8", "option", "15.5")
 
 

@@ -7,6 +7,7 @@ What it cannot tell it leaves empty: an unknown text gives no findings.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -14,12 +15,16 @@ import msgspec
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _logtext, advisories, environment, ops
 from mpsprobe.knowledge._logtext import Frame
+from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
 from mpsprobe.knowledge.messages import Cause, Found, find
 
 #: Longest excerpt of the text that a finding shows.
 _EXCERPT = 300
+
+#: A text up to this length may be pasted from a terminal; a longer one comes from a file, with its lines whole.
+_PASTED = 200_000
 
 #: `collect_env` and pip lines that name the versions.
 _TORCH_LINE = re.compile(
@@ -115,23 +120,29 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     Raises:
         UsageError: `torch` or `macos` is no version, or a release of which nothing is known.
     """
-    clean = _logtext.plain(text)
-    found = find(clean)
-    if not found:  # a terminal breaks long lines inside words too
-        clean = clean.replace("\n", "")
-        found = find(clean)
     if torch is not None:
         ops.resolve_release(torch)
+    if macos is not None:
+        macos_version(macos)
+    clean = _logtext.plain(text)
+    found = find(clean)
+    if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
+        clean = clean.replace("\n", "")
+        found = find(clean)
+    if not found:
+        given = ("option" if torch else "", "option" if macos else "")
+        return Explanation((), torch or "", given[0], macos or "", given[1])
     release, release_from = _torch_of(clean, found, torch)
     system, system_from = _macos_of(clean, macos)
 
-    findings: dict[tuple[object, ...], Finding] = {}
+    first: dict[tuple[object, ...], Found] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
     for hit in found:
-        finding = _finding(hit, clean, release, system)
-        key = (finding.message, finding.op, finding.dtype, tuple(sorted(finding.values.items())))
-        first = findings.get(key)
-        findings[key] = finding if first is None else msgspec.structs.replace(first, count=first.count + 1)
-    return Explanation(_primary_first(findings.values()), release, release_from, system, system_from)
+        key = (hit.message.id, *sorted(hit.values.items()))
+        first.setdefault(key, hit)
+        counts[key] += 1
+    findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
+    return Explanation(_primary_first(findings), release, release_from, system, system_from)
 
 
 def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -169,7 +180,7 @@ def _is_known(torch: str) -> bool:
     return True
 
 
-def _finding(hit: Found, text: str, torch: str, macos: str) -> Finding:
+def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Finding:
     message, values = hit.message, dict(hit.values)
     named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
     values.pop("commit", None)
@@ -185,6 +196,7 @@ def _finding(hit: Found, text: str, torch: str, macos: str) -> Finding:
         severity=message.severity,
         excerpt=_excerpt(hit, text),
         line=text.count("\n", 0, hit.start) + 1,
+        count=count,
         op=op,
         dtype=dtype,
         values=values,
