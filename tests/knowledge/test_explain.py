@@ -4,6 +4,7 @@
 import pytest
 
 from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.knowledge.history import dtype_first_good, op_history
 from mpsprobe.knowledge.messages import Cause
@@ -202,7 +203,12 @@ def test_whether_the_fallback_variable_helps(text: str, fallback: str) -> None:
 def test_an_op_that_the_cpu_lacks_too_is_not_helped_by_the_variable() -> None:
     # pytorch issue 156540: "fallback to CPU failed" for sparse tensors
     text = "Could not run 'aten::_sparse_coo_tensor_with_dims_and_tensors' with arguments from the 'SparseMPS' backend"
-    assert explain(text).findings[0].fallback == "no"
+    (finding,) = explain(text).findings
+    assert finding.fallback == "no"
+    release = ops.release(finding.fixed_in)
+    assert finding.op in release.sparse["SparseMPS"]
+    before = ops.releases()[ops.releases().index(finding.fixed_in) - 1]
+    assert finding.op not in ops.release(before).sparse.get("SparseMPS", ())
 
 
 def test_an_op_of_another_library_is_left_to_it() -> None:

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _logtext, advisories, environment, ops
+from mpsprobe.knowledge._fixed import fixed, is_known
 from mpsprobe.knowledge._logtext import Frame
 from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
-from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
+from mpsprobe.knowledge.history import OpHistory, dtype_name, op_history
 from mpsprobe.knowledge.messages import Cause, Found, find
 
 #: Longest excerpt of the text that a finding shows.
@@ -162,7 +162,7 @@ def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, st
         if version:
             return version, "commit"
     named = _TORCH_LINE.search(text)
-    return (named["version"], "log") if named and _is_known(named["version"]) else ("", "")
+    return (named["version"], "log") if named and is_known(named["version"]) else ("", "")
 
 
 def _macos_of(text: str, given: str | None) -> tuple[str, str]:
@@ -172,14 +172,6 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
     return (named["version"], "log") if named else ("", "")
 
 
-def _is_known(torch: str) -> bool:
-    try:
-        ops.resolve_release(torch)
-    except UsageError:
-        return False
-    return True
-
-
 def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Finding:
     message, values = hit.message, dict(hit.values)
     named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
@@ -187,7 +179,7 @@ def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Findi
     dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
     history = op_history(named) if named else None
     op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
-    fixed_in, fixed = _fixed(hit, history, dtype, torch, macos)
+    fixed_in, fixed_text = fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
     frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
     return Finding(
@@ -204,7 +196,7 @@ def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Findi
         mend=_mend_op(fixed_in, fallback) if message.id == "missing-op" else message.mend,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
-        fixed=fixed,
+        fixed=fixed_text,
         fallback=fallback,
         fallback_why=why,
         frame=_logtext.user_frame(frames),
@@ -219,74 +211,6 @@ def _op_of_kernel(values: dict[str, str]) -> str:
     kernel = values.get("kernel", "")
     name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
-
-
-def _fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
-    """The release that ends it, and the same in words."""
-    message = hit.message
-    if message.cause in (Cause.MISSING_OP, Cause.FALLBACK) and "op" in hit.values:
-        return _fixed_op(history, hit.values["op"], torch)
-    if message.id == "dtype-not-on-mps" and dtype:
-        return _fixed_dtype(dtype)
-    if message.id == "macos-too-old":
-        return "", environment.macos_allows(torch, macos).message if torch and macos else ""
-    if message.id == "no-wheel":
-        wanted = hit.values.get("torch", "")
-        return "", _wheels_of(wanted) if wanted and _is_known(wanted) else ""
-    if message.fixed:
-        return message.fixed, f"torch {message.fixed} and newer do not raise it."
-    if hit.wheels and not message.reworded:
-        return _fixed_text(hit.wheels[1])
-    return "", ""
-
-
-def _fixed_op(history: OpHistory | None, name: str, torch: str) -> tuple[str, str]:
-    if history is None:
-        library = library_op(name)
-        if library is None:
-            return "", f"{name} is not in PyTorch itself: the library that it comes from decides."
-        since = f"MPS kernel since {library.library} {library.since}." if library.since else ""
-        return "", f"{since} {library.note}".strip()
-    if not history.first_good:
-        return "", f"No release up to {ops.releases()[-1]} has it on MPS."
-    how = {"native": "native", "composite": "run through other ops", "fallback": "run on the CPU by itself"}
-    words = how[history.how]
-    if history.oldest:
-        text = f"It is {words} in every release from {history.first_good} on, so yours is older."
-        text = text if history.how == "native" else text.replace("It is run", "It runs")
-    else:
-        text = f"First release in which it is {words}: {history.first_good}."
-        text = text if history.how == "native" else text.replace("it is run", "it runs")
-    if torch and ops.releases().index(ops.resolve_release(torch)) >= ops.releases().index(history.first_good):
-        text += f" torch {torch} should have it: check which torch the program imports."
-    return history.first_good, text
-
-
-def _fixed_dtype(dtype: str) -> tuple[str, str]:
-    first = dtype_first_good(dtype)
-    if first is None:
-        return "", ""
-    if not first:
-        return "", f"No release up to {ops.releases()[-1]} has {dtype} on MPS."
-    needs = ops.release(first).dtypes.get(dtype, "")
-    gate = f" on macOS {needs} and newer" if needs else ""
-    return first, f"{dtype} tensors exist on MPS from torch {first} on{gate}."
-
-
-def _fixed_text(last: str) -> tuple[str, str]:
-    wheels = [version for entry in environment.releases() for version in entry.commits]
-    later = wheels[wheels.index(last) + 1 :]
-    if not later:
-        return "", f"torch {last}, the newest we know, still raises it."
-    return later[0], f"The text is gone from torch {later[0]} on."
-
-
-def _wheels_of(torch: str) -> str:
-    return f"torch {torch} has arm64 wheels for Python {', '.join(environment.pythons(torch))}. " + (
-        "Wheels for Intel Macs exist for it."
-        if environment.intel(torch).ok
-        else "It has none for Intel Macs."
-    )
 
 
 def _mend_op(fixed_in: str, fallback: str) -> str:
