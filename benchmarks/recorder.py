@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recorder.py [--repeats 15] [--device cpu] [--json FILE]
 
-A Llama of 22 M parameters, batch 1, 64 tokens, one thread, `no_grad`. Every repetition runs all variants, in an
-order that rotates, so that a slow moment of the machine falls on all alike; figures are medians of process CPU
-time. Each variant opens its context anew, as its users do. Two bounds are checked, and a miss ends with status 1:
-the recorder adds at most half of what FlopCounterMode adds; the flight recorder costs at most 1 us an op.
+A Llama of 22 M parameters, batch 1, 64 tokens, one thread, `no_grad`. Every repetition runs all variants,
+in an order that rotates, so that a slow moment of the machine falls on all alike; figures are medians of
+process CPU time. Each variant opens its context anew, as its users do. Two bounds are checked, and a miss
+ends with status 1: the recorder adds at most half of what FlopCounterMode adds; the flight recorder costs
+at most 1 us an op.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def llama(device: str) -> tuple[Callable[[], None], torch.nn.Module]:
     return forward, model
 
 
-def variants(forward: Callable[[], None], model: torch.nn.Module, folder: Path) -> dict[str, Callable[[], None]]:
+def variants(
+    forward: Callable[[], None], model: torch.nn.Module, folder: Path
+) -> dict[str, Callable[[], None]]:
     """Each way of running the pass, by the name it has in the table."""
 
     def within(context: Callable[[], contextlib.AbstractContextManager[Any]]) -> Callable[[], None]:
@@ -137,7 +140,9 @@ def machine() -> str:
     """The processor's name, as far as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = {line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line}
+        names = {
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        }
         return ", ".join(names)
     return platform.processor() or platform.machine()
 
@@ -172,7 +177,8 @@ def main() -> int:
     out(f"{machine()}, Python {platform.python_version()}, torch {torch.__version__}, {options.device}\n")
     out(f"{parameters / 1e6:.1f} M parameters, {counter.calls} ops, {distinct} distinct op uses, ")
     out(f"{options.repeats} repetitions, CPU ms\n\n")
-    out("| variant | median | min | added | us an op | share of FlopCounterMode |\n|---|--:|--:|--:|--:|--:|\n")
+    out("| variant | median | min | added | us an op | share of FlopCounterMode |\n")
+    out("|---|--:|--:|--:|--:|--:|\n")
     for name, value in median.items():
         share = added[name] / added["FlopCounterMode"]
         out(f"| {name} | {value:.1f} | {min(taken[name]):.1f} | {added[name]:.1f} | ")
@@ -181,7 +187,13 @@ def main() -> int:
     out(f"\nflight recorder, known op use: {store:.2f} us an op (bound {FLIGHT_US})\n")
     out(f"recorder: {share:.2f} of what FlopCounterMode adds (bound {FLOP_SHARE})\n")
     if options.json:
-        figures = {"machine": machine(), "ops": counter.calls, "distinct": distinct, "cpu_ms": taken, "flight_us": store}
+        figures = {
+            "machine": machine(),
+            "ops": counter.calls,
+            "distinct": distinct,
+            "cpu_ms": taken,
+            "flight_us": store,
+        }
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return int(share > FLOP_SHARE or store > FLIGHT_US)
 

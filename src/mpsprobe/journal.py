@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, DeviceChoice, Interruption, OpUse, Phase, Run, Status, Target
+from mpsprobe.run import Check, DeviceChoice, Host, Interruption, OpUse, Phase, Run, Status, Target
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -58,6 +58,7 @@ class Progress(msgspec.Struct, tag="progress"):
 class Learnt(msgspec.Struct, tag="learnt"):
     """Facts of the run that became known on the way; None leaves what is there."""
 
+    host: Host | None = None
     target: Target | None = None
     device: DeviceChoice | None = None
     limits: list[str] | None = None
@@ -130,6 +131,7 @@ class Reading:
             self.in_flight = None
             self.run.checks.append(event.check)
         elif isinstance(event, Learnt):
+            self.run.host = event.host or self.run.host
             self.run.target = event.target or self.run.target
             self.run.device = event.device or self.run.device
             self.run.limits = event.limits if event.limits is not None else self.run.limits

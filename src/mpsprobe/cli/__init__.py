@@ -59,7 +59,8 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
 def main() -> None:
     """Entry point: errors of the hierarchy become one line on stderr and their documented exit code."""
     try:
-        cli.main(standalone_mode=False)
+        # Outside click's own mode the code of ctx.exit() is returned, not raised.
+        sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as problem:
         problem.show()
         sys.exit(2)

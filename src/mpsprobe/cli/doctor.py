@@ -82,17 +82,20 @@ def _tried(host: Host) -> Obstacle | None:
 def _working_set(host: Host, torch: TorchFacts) -> tuple[int | None, Evidence | None]:
     if host.system != "Darwin" or host.machine != "arm64":
         return None, None
-    if torch.available:
-        from mpsprobe.device.real import Mps
-
-        limit = Mps().memory().limit
-        if limit:
-            return limit, Evidence.MEASURED
+    limit = _limit_of_torch() if torch.available else None
+    if limit:
+        return limit, Evidence.MEASURED
     if host.working_set_bytes:
         return host.working_set_bytes, Evidence.MEASURED
     if host.memory_bytes:
         return chips.working_set(host.memory_bytes, host.os_version)[0], Evidence.PREDICTED
     return None, None
+
+
+def _limit_of_torch() -> int | None:
+    from mpsprobe.device.real import Mps  # imports torch
+
+    return Mps().memory().limit
 
 
 def _text(diagnosis: Diagnosis) -> str:

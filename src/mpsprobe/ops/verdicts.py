@@ -20,11 +20,14 @@ class Judged:
         use: with `verdict`, `via` and `advisories` filled in.
         reason: why it is not plainly native: one line, `""` when there is nothing to say.
         certain: False where the tables can only say that it may be so.
+        known: ids of the advisories whose every condition is met; the other ones of `use.advisories` may be
+            met: something that they ask about (macOS, chip, a mode) is not known.
     """
 
     use: OpUse
     reason: str = ""
     certain: bool = True
+    known: tuple[str, ...] = ()
 
 
 def judge(uses: Iterable[OpUse], mac: Mac) -> list[Judged]:
@@ -55,6 +58,7 @@ def _judge(use: OpUse, mac: Mac) -> Judged:
         ),
         reason,
         certain,
+        tuple(match.advisory.id for match in known),
     )
 
 

@@ -30,9 +30,11 @@ def _device(site: Site) -> Result:
         return site.missing()
     result = Result(Status.PASS, f"{site.choice.used}: {site.choice.reason.rstrip('.')}.")
     result.device, result.evidence = site.found.name, site.found.evidence
-    result.measurements = [
-        Measurement("device memory", site.found.memory().limit, "bytes", site.found.evidence, site.found.name)
-    ]
+    limit = site.found.memory().limit
+    if limit is not None:
+        result.measurements = [
+            Measurement("device memory", limit, "bytes", site.found.evidence, site.found.name)
+        ]
     return result
 
 
@@ -269,7 +271,7 @@ def _fact(name: str, value: str | bool | int | None, unit: str = "") -> Measurem
 
 
 def _machine_facts(host: Host) -> list[Measurement]:
-    return [
+    facts = [
         _fact("system", f"{host.system} {host.os_version}"),
         _fact("chip", host.chip),
         _fact("GPU", host.gpu),
@@ -277,6 +279,7 @@ def _machine_facts(host: Host) -> list[Measurement]:
         _fact("memory", host.memory_bytes, "bytes"),
         _fact("confinement", host.container),
     ]
+    return [fact for fact in facts if fact.value is not None]
 
 
 def _gib(size: int | None) -> str:

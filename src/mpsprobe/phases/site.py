@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import psutil
+import msgspec
 
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
 from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
-from mpsprobe.mac.asked import Mac
+from mpsprobe.mac import environment_at_start
+from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.phases.settings import Settings
@@ -24,7 +26,7 @@ class Site:
     """The link of phase 1. Its checks look at it even when the device asked for is not there.
 
     Attributes:
-        host: facts of this machine.
+        host: facts of this machine, with those that only torch can tell.
         mac: the Mac asked about: this one where it is one.
         choice: the device asked for, the one used (the same when it is not to be had), and why.
         limits: what the run's results cannot say.
@@ -73,23 +75,26 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     raises for the links that need one.
     """
     requested = settings.device
+    facts = torch_facts()
+    mac = ask(
+        host,
+        facts.version or "",
+        name=settings.mac,
+        torch=settings.torch,
+        macos=settings.macos,
+        fallback=_fallback_at_start() if settings.fallback is None else settings.fallback,
+    )
     found: Device | None
     unavailable: DeviceUnavailableError | None
     try:
-        found, choice = choose(requested, host)
+        found, choice = choose(requested, host, emulated=lambda: Emulated(mac))
         unavailable = None
     except DeviceUnavailableError as problem:
         found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem
-    facts = torch_facts()
-    here = host.system == "Darwin"
-    yield Site(
+    host = _with_device(host, found)
+    site = Site(
         host=host,
-        mac=Mac(
-            torch=facts.version or "",
-            macos=host.os_version if here else None,
-            chip=host.chip if here else None,
-            fallback=os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "0") not in ("", "0"),
-        ),
+        mac=mac,
         choice=choice,
         limits=limits(choice, host) if found is not None else [],
         found=found,
@@ -100,15 +105,23 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
         env=dict(os.environ),
         env_at_start=environment_at_start(),
     )
+    with found.opened() if isinstance(found, Emulated) else nullcontext():
+        yield site
 
 
-def environment_at_start() -> dict[str, str] | None:
-    """The variables this process was started with; None where the system does not tell.
+def _fallback_at_start() -> bool:
+    """As PyTorch reads PYTORCH_ENABLE_MPS_FALLBACK: when its library is loaded, so at the process's start."""
+    value = (environment_at_start() or os.environ).get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    return value.strip().isdigit() and int(value) != 0
 
-    Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
-    Integrity Protection, such as /usr/bin/python3).
-    """
-    try:
-        return psutil.Process().environ() or None
-    except psutil.Error:
-        return None
+
+def _with_device(host: Host, device: Device | None) -> Host:
+    """The host's facts with what only torch can tell: the GPU's name, and Metal's working set."""
+    if device is None or device.evidence is not Evidence.MEASURED:
+        return host
+    limit = device.memory().limit if device.name == "mps" else None
+    return msgspec.structs.replace(
+        host,
+        gpu=host.gpu or device.gpu,
+        working_set_bytes=limit or host.working_set_bytes,
+    )

@@ -141,6 +141,11 @@ def _limits(run: Run, learnt: list[Check]) -> list[str]:
             f"Values were computed on {run.device.used}: that shows neither which ops MPS lacks, nor its "
             "dtype limits, its speed or its memory."
         )
+        if run.op_uses:
+            sentences.append(
+                f"Op uses were recorded on {run.device.used}. MPS takes other ops for some calls, so a verdict can be "
+                "about an op that a Mac never runs."
+            )
     if Evidence.PREDICTED in evidences:
         sentences.append(
             "What is marked predicted was derived without weights or a device: values that depend on data "

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsprobe.trace.flight import FlightRecorder
-from mpsprobe.trace.overloads import PLANS, make_plan
+from mpsprobe.trace.overloads import PLANS, make_plan, op_name
 from mpsprobe.trace.recorder import LIMIT, Recorder
 
 
@@ -45,13 +45,13 @@ def record(
         yield recorder
 
 
-class DispatchHook(TorchDispatchMode):
+class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
     supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self._stack = recorder.paths.calls.stack  # this thread's; finding it anew would cost every op
 
@@ -93,7 +93,7 @@ def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | N
         ),
         "cpu",
     )
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), backend.upper())
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op_name(func), backend.upper())
 
 
 def _flat(values: tuple[Any, ...]) -> Iterator[Any]:

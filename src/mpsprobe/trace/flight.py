@@ -3,9 +3,9 @@
 The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at
 once, so it outlives SIGKILL, an abort inside Metal and the out-of-memory killer (not a power cut).
 
-The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and whether it
-ended), then one line of text for each distinct op use, appended when it is first seen. A word holds no running
-number and no time: a reader that watches a hang sees the header's number stand still.
+The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and
+whether it ended), then one line of text for each distinct op use, appended when it is first seen. A word
+holds no running number and no time: a reader that watches a hang sees the header's number stand still.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _HEADER_BYTES = 64
 _LAST = 3  # the last op's number is the fourth 64-bit word
 _MAGIC = b"mpsprobF"
 _FORM = 1
-# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python int.
+# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python
+# int.
 
 
 @dataclass(frozen=True)

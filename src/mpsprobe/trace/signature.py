@@ -10,7 +10,8 @@ How arguments are written in an `OpUse`:
 - `scalars` are the other arguments by name, without those that equal the schema's default.
 - An optional tensor that is absent stands in `scalars` as null, a list that holds tensors as a list of
   `"tensor"` and null: so `inputs` can be told apart again.
-- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are strings
+- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are
+strings
   because JSON has no such numbers; a complex number is `"1+2j"`.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from mpsprobe.run import OpUse, TensorMeta
+from mpsprobe.trace.overloads import overload
 
 #: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that starts with none of these.
 FrozenTensor = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], torch.device]
@@ -128,14 +130,6 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-@functools.cache
-def op_name(func: Any) -> str:
-    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages."""
-    if isinstance(func, torch._ops.OpOverload):
-        return func.name()
-    return f"higher_order::{func}"
-
-
 def describe(
     func: Any, frozen_args: Sequence[Any], frozen_kwargs: dict[str, Any]
 ) -> tuple[list[TensorMeta], dict[str, Any]]:
@@ -218,22 +212,6 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
         else:
             args.append(value)
     return func, args, kwargs
-
-
-def overload(name: str) -> torch._ops.OpOverload:
-    """The installed overload of an op's name.
-
-    Raises:
-        LookupError: there is none.
-    """
-    namespace, _, rest = name.partition("::")
-    base, _, variant = rest.partition(".")
-    try:
-        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
-    except AttributeError as missing:
-        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
-    assert isinstance(found, torch._ops.OpOverload)
-    return found
 
 
 def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:

@@ -1,7 +1,7 @@
 """The C++ hooks of MPS: what ATen itself asks (is it there, how many, random generators, pinned memory).
 
-`at::detail::getMPSHooks()` returns one object for the life of the process; on Linux its functions refuse. While the
-virtual device is on, the object uses a patched copy of its vtable.
+`at::detail::getMPSHooks()` returns one object for the life of the process; on Linux its functions refuse.
+While the virtual device is on, the object uses a patched copy of its vtable.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import functools
 
 from mpsprobe.device.virtual import native
 
+_BASE = "ATen/detail/AcceleratorHooksInterface.h"
 _ANSWERS = {
-    "one": ("hasMPS", "isBuilt", "isAvailable", "hasPrimaryContext", "deviceCount", "isOnMacOSorNewer"),
-    "zero": ("init", "deviceSynchronize", "emptyCache", "commitStream", "getCurrentDevice", "setCurrentDevice")
-    + ("exchangeDevice", "maybeExchangeDevice", "isPinnedPtr"),
+    "one": "hasMPS isBuilt isAvailable hasPrimaryContext deviceCount isOnMacOSorNewer",
+    "zero": "init deviceSynchronize emptyCache commitStream getCurrentDevice setCurrentDevice exchangeDevice "
+    "maybeExchangeDevice isPinnedPtr",
     # aoti_torch_create_tensor_from_blob asks for the device of a pointer (torch < 2.9, see relabel.py)
-    "mps0": ("getDeviceFromPtr",),
+    "mps0": "getDeviceFromPtr",
 }
 
 
@@ -24,10 +25,9 @@ def slots() -> list[str]:
     """Slot order of `MPSHooksInterface`: the base's functions, then its own new ones."""
     names = [name for name, _ in native.virtual_functions(_BASE, "AcceleratorHooksInterface")]
     own = native.virtual_functions("ATen/detail/MPSHooksInterface.h", "MPSHooksInterface")
-    return names + [name for name, overrides in own if not overrides and name not in (*names, "~complete", "~deleting")]
-
-
-_BASE = "ATen/detail/AcceleratorHooksInterface.h"
+    return names + [
+        name for name, overrides in own if not overrides and name not in (*names, "~complete", "~deleting")
+    ]
 
 
 def _object() -> int:
@@ -39,7 +39,7 @@ def _object() -> int:
 
 @functools.lru_cache(maxsize=1)
 def _vtable() -> native.PatchedVtable:
-    replaced = {name: native.function(answer) for answer, names in _ANSWERS.items() for name in names}
+    replaced = {name: native.function(answer) for answer, names in _ANSWERS.items() for name in names.split()}
     get_allocator = native.library("libc10.so")["_ZN3c1015GetCPUAllocatorEv"]
     get_allocator.restype = ctypes.c_void_p
     # host memory that the GPU can read is all memory on a Mac; here it is plain memory

@@ -1,8 +1,8 @@
 """The same memory under another device: a CPU tensor that says `mps:0`, and back.
 
-DLPack is the one public way to make a tensor over given memory on a given device. The capsule that `to_dlpack`
-returns is a C struct; writing its device field is the whole trick. torch 2.6 - 2.8 refuse `kDLMetal` in
-`from_dlpack`; there the C ABI of AOTInductor makes the tensor (`legacy.py`).
+DLPack is the one public way to make a tensor over given memory on a given device. The capsule that
+`to_dlpack` returns is a C struct; writing its device field is the whole trick. torch 2.6 - 2.8 refuse
+`kDLMetal` in `from_dlpack`; there the C ABI of AOTInductor makes the tensor (`legacy.py`).
 """
 
 from __future__ import annotations
