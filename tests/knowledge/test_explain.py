@@ -4,6 +4,7 @@
 import pytest
 
 from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.knowledge.history import dtype_first_good, op_history
 from mpsprobe.knowledge.messages import Cause
@@ -129,6 +130,11 @@ def test_a_long_log_is_searched_whole() -> None:
     assert result.findings[0].line == 20_001
 
 
+def test_a_message_repeated_twenty_thousand_times_is_counted() -> None:
+    (finding,) = explain("Error: command buffer exited with error status.\n" * 20_000).findings
+    assert finding.count == 20_000
+
+
 def test_versions_are_read_from_collect_env() -> None:
     text = "PyTorch version: 2.5.1\nOS: macOS 12.7.6 (arm64)\nRuntimeError: The MPS backend is supported on MacOS 12.3+."
     result = explain(text)
@@ -143,7 +149,7 @@ def test_versions_are_read_from_collect_env() -> None:
 
 
 def test_what_is_given_goes_before_what_the_text_says() -> None:
-    result = explain("PyTorch version: 2.5.1\nmacOS 14.2", torch="2.8", macos="15.5")
+    result = explain("PyTorch version: 2.5.1\nmacOS 14.2\n" + BROADCAST, torch="2.8", macos="15.5")
     assert (result.torch, result.torch_from, result.macos) == ("2.8", "option", "15.5")
 
 
@@ -197,7 +203,12 @@ def test_whether_the_fallback_variable_helps(text: str, fallback: str) -> None:
 def test_an_op_that_the_cpu_lacks_too_is_not_helped_by_the_variable() -> None:
     # pytorch issue 156540: "fallback to CPU failed" for sparse tensors
     text = "Could not run 'aten::_sparse_coo_tensor_with_dims_and_tensors' with arguments from the 'SparseMPS' backend"
-    assert explain(text).findings[0].fallback == "no"
+    (finding,) = explain(text).findings
+    assert finding.fallback == "no"
+    release = ops.release(finding.fixed_in)
+    assert finding.op in release.sparse["SparseMPS"]
+    before = ops.releases()[ops.releases().index(finding.fixed_in) - 1]
+    assert finding.op not in ops.release(before).sparse.get("SparseMPS", ())
 
 
 def test_an_op_of_another_library_is_left_to_it() -> None:
