@@ -6,7 +6,7 @@ What it records is what the device's kernels are called for, below autograd and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ def record(
 ) -> Iterator[Recorder]:
     """Record every op of this thread, and of modules called in other threads, while the context lasts.
 
+    What `torch.compile` compiled runs eagerly meanwhile.
+
     Args:
         model: names the modules, see `ModulePaths`.
         flight: where the op about to run is written.
@@ -41,8 +43,15 @@ def record(
         """A hook for a thread that has none. Dispatch modes hold for one thread."""
         return None if _hooked(recorder) else DispatchHook(recorder)
 
-    with recorder.paths.following(hook_here), DispatchHook(recorder):
+    with _eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
         yield recorder
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
+    if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -57,7 +66,8 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False
+        # True wraps the method below, at 3 us an op. `record` turns the compiler off where that can be done.
+        return not hasattr(torch.compiler, "set_stance")
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -68,10 +78,7 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NotImplemented
         plan = PLANS.get(id(func)) or make_plan(func)
         if plan.composite and not _has_own_kernel(func, args, kwargs):
-            # Under no_grad such an op is taken apart above this hook. Under inference_mode it arrives whole:
-            # the autograd keys, where it is taken apart, are off.
-            with self:
-                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+            return self._take_apart(func, args, kwargs or {})
         recorder = self.recorder
         use = recorder.count(self._stack[-1], plan, args, kwargs)
         try:
@@ -81,6 +88,23 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise
         recorder.leave(use, result)
         return result
+
+    def _take_apart(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a composite op in the view of this hook.
+
+        Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
+        of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
+        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks at
+        that, would call bmm where it calls mm without a hook.
+        """
+        views = torch._C.DispatchKey.ADInplaceOrView
+        excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)
+        torch._C._dispatch_tls_set_dispatch_key_excluded(views, False)
+        try:
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        finally:
+            torch._C._dispatch_tls_set_dispatch_key_excluded(views, excluded)
 
 
 def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
