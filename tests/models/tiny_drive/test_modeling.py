@@ -81,7 +81,9 @@ def test_cached_prefix_is_not_touched(reference: TinyDrive, batch: dict[str, Any
     keys = cache.layers[0].keys.clone()
     view = share_prefix(cache, repeats=3)
     view.update(torch.zeros(3, 2, 5, 32), torch.zeros(3, 2, 5, 32), 0)
-    assert view.layers[0].keys.shape == (3, 2, length + 5, 32)
+    grown = view.layers[0].keys
+    assert grown is not None
+    assert grown.shape == (3, 2, length + 5, 32)
     assert cache.get_seq_length() == length
     assert torch.equal(cache.layers[0].keys, keys)
 
@@ -107,7 +109,7 @@ def test_euler_follows_an_ordinary_differential_equation() -> None:
 
 
 def test_rollout_of_several_trajectories(model: TinyDrive, batch: dict[str, Any]) -> None:
-    rollout = model.rollout(**batch, num_traj_samples=3, trace_tokens=5)
+    rollout = model.rollout(**batch, num_traj_samples=3, trace_tokens=1)
     assert rollout.pred_xyz.shape == (1, 1, 3, 64, 3)
     assert rollout.pred_rot.shape == (1, 1, 3, 64, 3, 3)
     assert rollout.pred_xyz.dtype == rollout.pred_rot.dtype == torch.float32
@@ -117,8 +119,8 @@ def test_rollout_of_several_trajectories(model: TinyDrive, batch: dict[str, Any]
 
 
 def test_seed_decides(model: TinyDrive, batch: dict[str, Any]) -> None:
-    one, same = (model.rollout(**batch, trace_tokens=8, seed=3) for _ in range(2))
-    other = model.rollout(**batch, trace_tokens=8, seed=4)
+    one, same = (model.rollout(**batch, trace_tokens=3, seed=3) for _ in range(2))
+    other = model.rollout(**batch, trace_tokens=3, seed=4)
     assert torch.equal(one.tokens, same.tokens)
     assert torch.equal(one.pred_xyz, same.pred_xyz)
     assert not torch.equal(one.tokens, other.tokens)
@@ -134,7 +136,7 @@ def test_trace_has_its_form(model: TinyDrive, batch: dict[str, Any]) -> None:
 
 
 def test_trajectory_starts_at_the_speed_of_the_history(model: TinyDrive, batch: dict[str, Any]) -> None:
-    xyz = model.rollout(**batch, num_traj_samples=4).pred_xyz[0, 0]
+    xyz = model.rollout(**batch, num_traj_samples=4, trace_tokens=1).pred_xyz[0, 0]
     history = batch["ego_history_xyz"][0, 0]
     driven = float((history[-1] - history[-2]).norm())
     torch.testing.assert_close(xyz[:, 0].norm(dim=-1), torch.full((4,), driven), atol=0.05, rtol=0)

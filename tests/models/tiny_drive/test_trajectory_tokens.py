@@ -11,7 +11,7 @@ def test_each_value_lies_in_its_bin() -> None:
     values = torch.linspace(-4, 3.999, 5001)
     indices = BINS.encode(values)
     assert indices.dtype == torch.int64
-    assert indices.unique().tolist() == list(range(256))
+    assert set(indices.tolist()) == set(range(256))
     assert float((BINS.decode(indices) - values).abs().max()) <= WIDTH / 2 + 1e-6
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from mpsprobe.models.tiny_drive import vocabulary as v
 
@@ -40,7 +40,7 @@ def test_special_and_trajectory_tokens_are_where_the_config_says() -> None:
 
 
 def test_the_saved_tokenizer_is_the_same(snapshot: Path) -> None:
-    loaded = AutoTokenizer.from_pretrained(snapshot)
+    loaded = PreTrainedTokenizerFast.from_pretrained(snapshot)
     text = " follow the road<|cot_end|> é"
     assert loaded(text)["input_ids"] == v.build_tokenizer().encode(text).ids
     assert loaded.eos_token_id == v.SPECIAL_IDS["<|im_end|>"]
