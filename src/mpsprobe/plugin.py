@@ -53,6 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-revision", metavar="REVISION", help="commit, tag or branch of a repo id")
     group.addoption("--mpsprobe-offline", action="store_true", help="do not ask the hub")
     group.addoption("--mpsprobe-ignore-pins", action="store_true", help="go on with unmet requirements")
+    group.addoption("--mpsprobe-mac", metavar="NAME", help="the Mac asked about, e.g. m1-max-64")
+    group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
+    group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
+    group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
     parser.addini("mpsprobe_model", "target of the suite in this repository")
@@ -118,6 +122,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             revision=_option(config, "revision"),
             offline=config.getoption("--mpsprobe-offline"),
             ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
+            mac=_option(config, "mac"),
+            torch=_option(config, "torch"),
+            macos=_option(config, "macos"),
+            fallback=None if (fallback := _option(config, "fallback")) is None else fallback == "1",
         )
         config.stash[_session] = Session(
             settings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,12 @@ _IDLE_LIMIT_S = 300.0
 _LAST_WORDS_S = 1.0
 _POLL_S = 0.05
 _OUTPUT_LINES = 40
+
+#: Lines of a dumped Python stack that are the harness's and not the target's; with them, forty lines of pytest
+#: would stand where the target's own should.
+_HARNESS_FRAME = re.compile(
+    r'File ".*[/\\](_pytest|pluggy|pytest)[/\\]|File "<frozen runpy>|^Extension modules:'
+)
 
 #: Plugins of the child: these and no others, so that another plugin of the environment cannot break a run.
 _PLUGINS = ("mpsprobe.plugin", "pytest_timeout", "pytest_benchmark.plugin")
@@ -59,8 +66,8 @@ class Supervisor:
         """
         self.journal.unlink(missing_ok=True)
         with (
-            open(self.folder / "child.out", "wb") as out,
-            open(self.folder / "child.err", "wb") as err,
+            (self.folder / "child.out").open("wb") as out,
+            (self.folder / "child.err").open("wb") as err,
             self._signals(),
         ):
             child = subprocess.Popen(
@@ -83,7 +90,8 @@ class Supervisor:
         suite = Path(__file__).parent / "suite"
         return [
             sys.executable, "-m", "pytest", "-c", str(suite / "suite.ini"), "--rootdir", str(suite), *plugins,
-            "-p", "no:cacheprovider", "--import-mode=importlib", "--mpsprobe-journal", str(self.journal),
+            # Captured output would die with the child: a Metal assertion is written just before the abort.
+            "--capture=no", "-p", "no:cacheprovider", "--import-mode=importlib", "--mpsprobe-journal", str(self.journal),
             *arguments, str(suite),
         ]  # fmt: skip
 
@@ -131,7 +139,7 @@ class Supervisor:
         """Fold in what the journal has gained."""
         if not self.journal.exists():
             return
-        with open(self.journal, "rb") as file:
+        with self.journal.open("rb") as file:
             file.seek(self._offset)
             data = self._tail + file.read()
             self._offset = file.tell()
@@ -174,4 +182,5 @@ class Supervisor:
     def _last_words(self, lines: int) -> str:
         """The end of the child's stderr (pytest's usage errors are there too)."""
         text = (self.folder / "child.err").read_bytes().decode(errors="replace")
-        return "\n".join(text.rstrip().splitlines()[-lines:])
+        told = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
+        return "\n".join(told[-lines:])

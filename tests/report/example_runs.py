@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Literal
+
 from mpsprobe.run import (
     Check,
     DeviceChoice,
@@ -18,6 +22,9 @@ from mpsprobe.run import (
     Target,
     TensorMeta,
 )
+
+Build = Callable[[], Run]
+Markdown = Literal["md", "summary"]
 
 LINUX = Host(
     system="Linux",
@@ -96,8 +103,8 @@ def passed(device: str, evidence: Evidence, host: Host = LINUX) -> Run:
         started="2026-11-22T13:15:00Z",
         ended="2026-11-22T13:15:21Z",
         command=["mpsprobe", "run", "--device", device],
-        target=TINY,
-        host=host,
+        target=deepcopy(TINY),
+        host=deepcopy(host),
         device=DeviceChoice(requested="auto", used=device, reason=f"{device} was the best this machine has"),
     )
     for phase, titles in _TITLES.items():
@@ -356,7 +363,7 @@ def virtual_gpu() -> Run:
     return passed("mps", Evidence.MEASURED, RUNNER)
 
 
-ALL = {
+ALL: dict[str, Build] = {
     "cpu": lambda: passed("cpu", Evidence.MEASURED),
     "mps": lambda: passed("mps", Evidence.MEASURED, M1_MAX),
     "pins": pins_failed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
     latest, link = reports / "latest", reports / f".latest-{run_id}"
     if latest.is_symlink() or not latest.exists():
         link.symlink_to(Path("runs") / run_id, target_is_directory=True)
-        os.replace(link, latest)
+        link.replace(latest)
     else:
         raise UsageError(f"{latest}: exists and is not a link of mpsprobe's.", "Move it, or use --output.")
     return folder.resolve()
@@ -89,6 +88,10 @@ def _folder(output: Path | None, run_id: str) -> Path:
 @click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
 @click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only.")
 @click.option("--ignore-pins", is_flag=True, help="Go on although requirements are not met.")
+@click.option("--mac", metavar="NAME", help="The Mac asked about, e.g. m1-max-64.")
+@click.option("--torch", metavar="RELEASE", help="The torch release asked about.  [default: the installed]")
+@click.option("--macos", metavar="VERSION", help="The macOS asked about.")
+@click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the reports.")
 @json_flag
 @pass_sink
@@ -101,6 +104,10 @@ def command(
     revision: str | None,
     offline: bool,
     ignore_pins: bool,
+    mac: str | None,
+    torch: str | None,
+    macos: str | None,
+    fallback: bool | None,
     output: Path | None,
 ) -> None:
     """Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed or timed out."""
@@ -114,7 +121,7 @@ def command(
     unknown = [name for name in phases if name not in _PHASES]
     if unknown:
         raise UsageError(f"--phase {unknown[0]}: no such phase.", f"One of {', '.join(_PHASES)}.")
-    Settings(model, device, profile, revision, offline, ignore_pins)
+    Settings(model, device, profile, revision, offline, ignore_pins, mac, torch, macos, fallback)
     if profile is not None or model is None or targets.is_path(model):
         targets.resolve(model, profile, revision, offline=True)
 
@@ -125,6 +132,10 @@ def command(
             # Paths are made whole here: the child runs where it likes.
             is_file = name != "revision" and Path(value).expanduser().exists()
             arguments += [f"--mpsprobe-{name}", str(Path(value).expanduser().resolve()) if is_file else value]
+    for name, value in (("mac", mac), ("torch", torch), ("macos", macos)):
+        arguments += [f"--mpsprobe-{name}", value] if value is not None else []
+    if fallback is not None:
+        arguments += ["--mpsprobe-fallback", str(int(fallback))]
     arguments += ["--mpsprobe-offline"] * offline + ["--mpsprobe-ignore-pins"] * ignore_pins
     if phases:
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]

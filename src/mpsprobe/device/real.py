@@ -157,7 +157,7 @@ class Mps:
     evidence = Evidence.MEASURED
 
     def __init__(self) -> None:
-        # Since 2.9; before that only macOS itself names the GPU (`mac.host`).
+        # Since 2.9; before that only macOS itself names the GPU (`mac.facts`).
         get_name = getattr(torch.backends.mps, "get_name", None)
         self.gpu: str | None = get_name() if get_name is not None else None
         # Since 2.5.

@@ -15,9 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from mpsprobe.device.compute import Product
+from mpsprobe.device.installed import torch_facts
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
 from mpsprobe.errors import MpsprobeError, UsageError
-from mpsprobe.mac.obstacle import Obstacle, torch_facts, why_no_mps
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.mac.asked import Mac
+from mpsprobe.mac.obstacle import Obstacle, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
 
 #: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
@@ -34,7 +38,7 @@ class Probe:
     """Whether a device computes, tried in a child process.
 
     Attributes:
-        status: pass, fail (an error or a wrong result), crashed or timeout.
+        status: pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (ours).
         reason: one line.
         remedy: what to do; empty for a pass.
         output: last lines of the child's stderr.
@@ -47,7 +51,10 @@ class Probe:
 
 
 def choose(
-    requested: str, host: Host, probe: Callable[[str], Probe] | None = None
+    requested: str,
+    host: Host,
+    probe: Callable[[str], Probe] | None = None,
+    emulated: Callable[[], Device] = lambda: Emulated(Mac(torch="")),
 ) -> tuple[Device, DeviceChoice]:
     """Find the device for `--device requested`.
 
@@ -57,6 +64,7 @@ def choose(
         requested: one of `DEVICES`.
         host: facts of this machine, for the reasons given.
         probe: tries a device; by default `probe_device`, once a process.
+        emulated: makes the virtual device, of the Mac asked about.
 
     Raises:
         UsageError: unknown device.
@@ -66,7 +74,7 @@ def choose(
     if requested not in DEVICES:
         raise UsageError(f"No device is called {requested!r}.", f"Devices: {', '.join(DEVICES)}.")
     if requested == "auto":
-        return _automatic(host, probe)
+        return _automatic(host, probe, emulated)
     if requested == "mps":
         obstacle = mps_obstacle(host, probe)
         if obstacle:
@@ -80,26 +88,24 @@ def choose(
             )
         return Cuda(), DeviceChoice(requested, "cuda", "asked for")
     if requested == "emulated":
-        device = emulated_device()
-        if device is None:
-            raise DeviceUnavailableError("This version has no virtual MPS device.", "Leave --device out.")
+        try:
+            device = emulated()
+        except UnsupportedInstallError as problem:
+            raise DeviceUnavailableError(problem.what, problem.hint) from problem
         return device, DeviceChoice(requested, "emulated", "asked for")
     return Cpu(), DeviceChoice(requested, "cpu", "asked for")
 
 
-def _automatic(host: Host, probe: Callable[[str], Probe]) -> tuple[Device, DeviceChoice]:
+def _automatic(
+    host: Host, probe: Callable[[str], Probe], emulated: Callable[[], Device]
+) -> tuple[Device, DeviceChoice]:
     obstacle = mps_obstacle(host, probe)
     if obstacle is None:
         return Mps(), DeviceChoice("auto", "mps", "MPS computes here")
-    device = emulated_device()
-    if device is not None:
-        return device, DeviceChoice("auto", "emulated", obstacle.what)
-    return Cpu(), DeviceChoice("auto", "cpu", obstacle.what)
-
-
-def emulated_device() -> Device | None:
-    """The virtual MPS device; None as long as this version has none."""
-    return None
+    try:
+        return emulated(), DeviceChoice("auto", "emulated", obstacle.what)
+    except UnsupportedInstallError as problem:
+        return Cpu(), DeviceChoice("auto", "cpu", f"{obstacle.what} {problem.what}")
 
 
 def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obstacle | None:
@@ -157,7 +163,23 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     if child.returncode > 0:
         what, remedy = explain_failure(name, child.stderr)
         return Probe(Status.FAIL, what, remedy, _tail(child.stderr))
-    product = Product(**json.loads(child.stdout.splitlines()[-1]))
+    # A fault of the GPU can pass as success, with this line alone to show for it (pytorch PR 193571).
+    if "command buffer exited with error status" in child.stderr:
+        return Probe(
+            Status.FAIL,
+            f"{name} reports a fault of the GPU while it multiplies two matrices.",
+            "Read the output; update macOS and torch.",
+            _tail(child.stderr),
+        )
+    try:
+        product = Product(**json.loads(child.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        return Probe(
+            Status.ERROR,
+            f"Whether {name} computes is not known: the child that tried it gave no answer.",
+            "Please report it, with the output.",
+            _tail(child.stdout + child.stderr),
+        )
     if not product.right:
         return Probe(
             Status.FAIL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.knowledge import advisories
-from mpsprobe.knowledge._conditions import ITEM_SIZE
+from mpsprobe.knowledge import advisories, ops
+from mpsprobe.knowledge._conditions import ITEM_SIZE, Case
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
 #: macOS versions a range is tried on, minor by minor: a range that holds none of them is a slip.
@@ -55,6 +56,17 @@ def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | No
             yield f"{advisory.id}: {problem}"
 
 
+def op_exists(op: str, release: str) -> bool:
+    """Whether a torch release has `op`; a name without overload stands for any of its overloads."""
+    return op in _names(ops.release(release).torch)
+
+
+@functools.cache
+def _names(release: str) -> frozenset[str]:
+    names = ops.release(release).names
+    return names | {advisories.base_name(name) for name in names}
+
+
 def _one(advisory: Advisory, releases: Sequence[str], exists: Exists | None) -> Iterator[str]:
     yield from _form(advisory)
     broken = list(_ranges(advisory, releases))
@@ -93,7 +105,7 @@ def _form(advisory: Advisory) -> Iterator[str]:
     dtypes = {dtype for case in advisory.when for tensor in case.tensors for dtype in tensor.dtype or ()}
     for dtype in sorted(dtypes - ITEM_SIZE.keys()):
         yield f"{dtype!r} is no dtype"
-    if advisory.when and not advisory.ops:
+    if not advisory.ops and any(case != Case(unrecorded=case.unrecorded or "?") for case in advisory.when):
         yield "conditions on an op use, but no op"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
+from mpsprobe.knowledge._versions import macos_version
 
 _FILE = Path(__file__).parent / "data" / "chips.toml"
 
@@ -124,14 +125,17 @@ def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, Worki
 
     Args:
         memory_bytes: physical memory.
-        macos: macOS version, e.g. `"15.5"`.
+        macos: macOS version, e.g. `"15.5"`; None or `"unknown"` (see `run.Host`) when it is not known.
 
     Returns:
         Bytes, and the observation they rest on.
+
+    Raises:
+        UsageError: `macos` is no version.
     """
     rows = _file().working_sets
     oldest = min(row.since_macos for row in rows)
-    major = int(macos.split(".")[0]) if macos else oldest
+    major = macos_version(macos).major if macos and macos != "unknown" else oldest
     smallest = min(row.memory_gib for row in rows)
     fitting = [
         row

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
-
+from mpsprobe.knowledge.environment import intel, macos_allows
 from mpsprobe.run import Host
 
 
@@ -46,34 +45,20 @@ class TorchFacts:
     broken: str = ""
 
 
-def torch_facts() -> TorchFacts:
-    """Ask the installed torch; importing it is the only way to know what it was built with."""
-    try:
-        import torch
-    except ModuleNotFoundError as problem:
-        return TorchFacts(None, broken="" if problem.name == "torch" else str(problem))
-    except (ImportError, OSError) as problem:  # a wheel of another architecture fails in dlopen
-        return TorchFacts(None, broken=str(problem).splitlines()[0])
-    return TorchFacts(
-        version=str(torch.__version__),
-        built=torch.backends.mps.is_built(),
-        available=torch.backends.mps.is_available(),
-    )
-
-
 def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
-    """The first cause that explains a missing MPS device; None when torch finds one.
+    """The first cause that explains a missing MPS device; None when torch finds one on a Mac.
 
-    The order matters: each cause hides those after it.
+    The order matters: each cause hides those after it. What torch says counts only on a Mac: elsewhere a
+    device that it finds is the virtual one.
     """
-    if torch.available:
-        return None
     if host.system != "Darwin":
         return _elsewhere(host)
+    if torch.available:
+        return None
     if host.machine != "arm64":
         return Obstacle(
             "intel",
-            f"This Mac has an Intel processor ({host.chip or 'unknown'}), whose torch wheels end at 2.2.2.",
+            f"This Mac has an Intel processor ({host.chip or 'unknown'}). {intel('2.4').message}",
             "Use a Mac with Apple silicon; on this one the model runs on the CPU.",
         )
     if host.rosetta:
@@ -91,13 +76,9 @@ def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
             f"torch {torch.version} was compiled without MPS.",
             "Install the wheel from PyPI: pip install --force-reinstall torch.",
         )
-    needed = _minimum_macos(torch.version)
-    if needed and _older(host.os_version, needed):
-        return Obstacle(
-            "macos",
-            f"macOS {host.os_version} is too old for torch {torch.version}, which needs {needed}.",
-            f"Update macOS to {needed} or later, or install an older torch.",
-        )
+    allowed = None if host.os_version == "unknown" else macos_allows(torch.version, host.os_version)
+    if allowed is not None and allowed.ok is False:
+        return Obstacle("macos", allowed.message, "Update macOS, or install the torch named.")
     if host.container:
         return Obstacle(
             "sandbox",
@@ -136,18 +117,3 @@ def _no_torch(torch: TorchFacts) -> Obstacle:
     if torch.broken:
         return Obstacle("no-torch", f"torch cannot be imported: {torch.broken}.", "Reinstall torch.")
     return Obstacle("no-torch", "torch is not installed.", "pip install torch")
-
-
-def _minimum_macos(torch: str) -> str | None:
-    """Least macOS on which this release offers MPS (13.0 for 2.5.x to 2.8, 14.0 from 2.9: issue 164943)."""
-    release = Version(torch)
-    if release < Version("2.5"):
-        return "12.3"
-    return "13.0" if release < Version("2.9.0.dev0") else "14.0"
-
-
-def _older(found: str, needed: str) -> bool:
-    try:
-        return Version(found) < Version(needed)
-    except InvalidVersion:
-        return False

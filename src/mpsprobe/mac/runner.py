@@ -97,3 +97,15 @@ class LocalRunner:
 
     def memory(self) -> int:
         return int(psutil.virtual_memory().total)
+
+
+def environment_at_start() -> dict[str, str] | None:
+    """The variables this process was started with; None where the system does not tell.
+
+    Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
+    Integrity Protection, such as /usr/bin/python3).
+    """
+    try:
+        return psutil.Process().environ() or None
+    except psutil.Error:
+        return None

@@ -71,6 +71,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parity: largest accepted difference from the float32 CPU reference, relative to the reference's
             own scale, by output name (`"*"` for the rest).
         limits: seconds by phase name.
+        cpu_threads: threads of ops on the CPU; 0 leaves torch's own choice. For models whose ops are too
+            small to share: the second thread then costs as much CPU time as the first and saves none.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: list[Output] = []
     parity: dict[str, float] = {}
     limits: dict[Phase, float] = {}
+    cpu_threads: int = 0
 
     def limit(self, phase: Phase) -> float:
         """Seconds that phase may take."""

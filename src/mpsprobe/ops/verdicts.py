@@ -8,24 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.knowledge import advisories, dtypes, ops
+from mpsprobe.mac.asked import Mac
 from mpsprobe.run import OpUse, OpVerdict
-
-
-@dataclass(frozen=True)
-class Mac:
-    """The Mac asked about, as far as the tables need it.
-
-    Attributes:
-        torch: the torch release there.
-        macos: None when not known: new enough for everything that release can do.
-        chip: e.g. `"Apple M1 Max"`; None when not known.
-        fallback: PYTORCH_ENABLE_MPS_FALLBACK=1 was set before Python started.
-    """
-
-    torch: str
-    macos: str | None = None
-    chip: str | None = None
-    fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,11 +20,14 @@ class Judged:
         use: with `verdict`, `via` and `advisories` filled in.
         reason: why it is not plainly native: one line, `""` when there is nothing to say.
         certain: False where the tables can only say that it may be so.
+        known: ids of the advisories whose every condition is met; the other ones of `use.advisories` may be
+            met: something that they ask about (macOS, chip, a mode) is not known.
     """
 
     use: OpUse
     reason: str = ""
     certain: bool = True
+    known: tuple[str, ...] = ()
 
 
 def judge(uses: Iterable[OpUse], mac: Mac) -> list[Judged]:
@@ -71,6 +58,7 @@ def _judge(use: OpUse, mac: Mac) -> Judged:
         ),
         reason,
         certain,
+        tuple(match.advisory.id for match in known),
     )
 
 

@@ -13,7 +13,7 @@ from mpsprobe.models.adapter import Batch
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
-from mpsprobe.run import Measurement, Phase, Status, Table
+from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
 
 
 @dataclass
@@ -114,10 +114,11 @@ def _prepare(prepared: Prepared) -> Result:
     )
     size = sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
     result.measurements = [
-        Measurement("processing", round(prepared.processing_s, 4), "s", prepared.device.evidence, "cpu"),
-        prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"),
+        Measurement("processing", round(prepared.processing_s, 4), "s", Evidence.MEASURED, "host"),
         prepared.loaded.measured("batch size", size, "bytes"),
     ]
+    if prepared.device.evidence is Evidence.MEASURED:
+        result.measurements.append(prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"))
     return result
 
 

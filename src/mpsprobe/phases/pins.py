@@ -25,6 +25,10 @@ from mpsprobe.run import Evidence, Phase, Status, Table
 
 #: Version of an installed distribution by canonical name, None when it is not installed.
 Installed = Callable[[str], "str | None"]
+#: Packages that look at their own requirements when they are imported, and refuse: transformers does
+#: (dependency_versions_check.py). Others, torch with its setuptools for one, run all the same.
+_CHECK_AT_IMPORT = ("transformers",)
+
 #: Requirement strings of an installed distribution's own metadata.
 Metadata = Callable[[str], "Iterable[str]"]
 
@@ -39,6 +43,7 @@ class Pin:
         found: installed version; None when it is not installed.
         stated_by: who asks for it: `"profile"`, or a distribution with its version.
         satisfied: found is within required.
+        binding: without it the target does not load; otherwise it is worth a warning.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Pin:
     found: str | None
     stated_by: str
     satisfied: bool
+    binding: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,13 @@ class Pins:
     def unmet(self) -> list[Pin]:
         """Those that are missing or out of range."""
         return [pin for pin in self.pins if not pin.satisfied]
+
+    @property
+    def status(self) -> Status:
+        """Fail when a binding one is unmet, a warning when another is."""
+        if any(pin.binding for pin in self.unmet):
+            return Status.FAIL
+        return Status.WARN if self.unmet else Status.PASS
 
     def mend(self) -> str:
         """One command that satisfies all of them; empty when all are satisfied, or only Python's is not.
@@ -114,18 +127,19 @@ def resolve(
         pins.append(_pin("python", SpecifierSet(profile.python), python, "profile"))
     roots = [Requirement(text) for text in profile.requires]
     if profile.package:
-        pins += _stated_by(profile.package, installed, requirements_of)
+        pins += _stated_by(profile.package, installed, requirements_of, binding=True)
     for root in roots:
         if root.marker is not None and not root.marker.evaluate():
             continue
         pin = _pin(canonicalize_name(root.name), root.specifier, installed(root.name), "profile")
         pins.append(pin)
         if pin.satisfied:
-            pins += _stated_by(root.name, installed, requirements_of)
+            binding = canonicalize_name(root.name) in _CHECK_AT_IMPORT
+            pins += _stated_by(root.name, installed, requirements_of, binding=binding)
     return Pins(_without_repeats(pins))
 
 
-def _stated_by(name: str, installed: Installed, requirements_of: Metadata) -> list[Pin]:
+def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, binding: bool) -> list[Pin]:
     version = installed(name)
     if version is None:
         return []
@@ -144,14 +158,15 @@ def _stated_by(name: str, installed: Installed, requirements_of: Metadata) -> li
                 requirement.specifier,
                 installed(requirement.name),
                 f"{canonicalize_name(name)} {version}",
+                binding,
             )
         )
     return pins
 
 
-def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str) -> Pin:
+def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, binding: bool = True) -> Pin:
     satisfied = found is not None and specifier.contains(Version(found), prereleases=True)
-    return Pin(name, str(specifier), found, stated_by, satisfied)
+    return Pin(name, str(specifier), found, stated_by, satisfied, binding)
 
 
 def _without_repeats(pins: list[Pin]) -> list[Pin]:
@@ -190,7 +205,7 @@ def verdict(pins: Pins) -> Result:
     if any(pin.name == "python" for pin in unmet):
         required = next(pin.required for pin in unmet if pin.name == "python")
         remedy = f"Use a Python {required}. {remedy}".strip()
-    return Result(Status.FAIL, f"{found}.", remedy, evidence=Evidence.MEASURED, table=table)
+    return Result(pins.status, f"{found}.", remedy, evidence=Evidence.MEASURED, table=table)
 
 
 def require(profile: Profile, *, ignore: bool = False) -> Pins:
@@ -200,7 +215,7 @@ def require(profile: Profile, *, ignore: bool = False) -> Pins:
         LinkFailed: a requirement is not met, unless `ignore` is set.
     """
     pins = resolve(profile)
-    if pins.unmet and not ignore:
+    if pins.status is Status.FAIL and not ignore:
         raise LinkFailed(Phase.PINS, verdict(pins))
     return pins
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpsprobe.errors import UsageError
+from mpsprobe.knowledge.ops import resolve_release
+from mpsprobe.mac.lineup import named
 from mpsprobe.run import DEVICES
 
 
@@ -19,6 +21,10 @@ class Settings:
         revision: commit, tag or branch of a repo id.
         offline: ask no hub.
         ignore_pins: go on although requirements are not met.
+        mac: name of the Mac asked about; None: the one at hand, if there is one.
+        torch: torch release asked about; None: the installed one.
+        macos: macOS asked about.
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set there; None: as it is here.
     """
 
     model: str | None = None
@@ -27,7 +33,15 @@ class Settings:
     revision: str | None = None
     offline: bool = False
     ignore_pins: bool = False
+    mac: str | None = None
+    torch: str | None = None
+    macos: str | None = None
+    fallback: bool | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise UsageError(f"--device {self.device}: no such device.", f"One of {', '.join(DEVICES)}.")
+        if self.torch is not None:
+            resolve_release(self.torch)
+        if self.mac is not None:
+            named(self.mac, self.macos)

@@ -17,7 +17,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.run import Measurement, Phase, Status, Table, Target
+from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
 
 #: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
 NEVER_ON_MPS = (torch.float64, torch.complex128)
@@ -63,6 +63,8 @@ def load(adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device)
     Raises:
         LinkFailed: loading raised.
     """
+    if profile.cpu_threads:
+        torch.set_num_threads(profile.cpu_threads)
     with (
         target_code(Phase.TRANSFER, "loading", device.evidence, device.name),
         watch_memory(device) as memory,
@@ -92,7 +94,14 @@ def _load(loaded: Loaded) -> Result:
         Status.PASS, f"{type(loaded.model).__name__}, {parameters:,} parameters, in {loaded.seconds:.2f} s."
     )
     result.measurements = [
-        loaded.measured("load time", round(loaded.seconds, 3), "s"),
+        # Emulated or not, it is this machine that took the time.
+        Measurement(
+            "load time",
+            round(loaded.seconds, 3),
+            "s",
+            Evidence.MEASURED,
+            "host" if loaded.device.evidence is Evidence.EMULATED else loaded.device.name,
+        ),
         loaded.measured("parameters", parameters),
     ]
     return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mpsprobe.report.headline import verdict
 from mpsprobe.report.templating import fill
-from mpsprobe.report.words import evidence_word
+from mpsprobe.report.text import clean
 from mpsprobe.run import Run, Status
 
 #: Backgrounds on which white text has a contrast of at least 4.5 : 1.
@@ -44,10 +44,7 @@ class Badge:
 def badge(run: Run) -> str:
     """The badge as SVG."""
     headline = verdict(run)
-    evidence = evidence_word(headline.evidence).text if headline.evidence else "no evidence"
-    label, message = "mpsprobe", f"{headline.word} · {evidence}"
-    if run.host.virtual_gpu:
-        message += " · virtual GPU"
+    label, message = "mpsprobe", f"{headline.word} · {clean(headline.standing)}"
     label_length, message_length = round(len(label) * _CHARACTER), round(len(message) * _CHARACTER)
     left, right = label_length + _PADDING, message_length + _PADDING
     return fill(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpsprobe.report.words import enumerate_words, plural
+from mpsprobe.report.words import EVIDENCE, enumerate_words, plural
 from mpsprobe.run import Check, Evidence, Phase, Run
 
 #: Stages whose checks compute with the target; the ones before them look at the machine and at files.
@@ -17,12 +17,14 @@ class Ground:
 
     Attributes:
         evidence: the weakest evidence that the verdict leans on; None when nothing was learnt.
+        standing: the evidence with its device, for stamps and badges: `measured on cpu`.
         place: the tail of the verdict's clause: ` on cpu (measured on this machine)`; empty without evidence.
         caveat: what the verdict must not be taken for; empty for a run measured on a real Mac's MPS.
         limits: the same at length, one sentence each.
     """
 
     evidence: Evidence | None
+    standing: str
     place: str
     caveat: str
     limits: tuple[str, ...]
@@ -36,6 +38,7 @@ def ground(run: Run, checks: list[Check]) -> Ground:
     evidence = min((_evidence(check) for check in computed or numbered), key=_strength, default=None)
     return Ground(
         evidence=evidence,
+        standing=_standing(run, numbered, evidence) if evidence else "no evidence",
         place=_place(run, numbered, evidence) if evidence else "",
         caveat=_caveat(run, learnt),
         limits=tuple(_limits(run, learnt)),
@@ -61,7 +64,7 @@ def _strength(evidence: Evidence) -> int:
 
 def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
     """Where the target computed and how that is known; only the latter when it never got that far."""
-    devices = list(dict.fromkeys(c.device for c in learnt if c.phase in _COMPUTING and c.device != "host"))
+    devices = _devices(learnt)
     basis = _basis(run, evidence, on_mps=_measured_on_mps(learnt))
     if not devices:
         return f", {basis}"
@@ -69,6 +72,19 @@ def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
         return " on an emulated MPS device (computed on this machine)"
     names = ["an emulated MPS device" if name == "emulated" else name for name in devices]
     return f" on {enumerate_words(names)} ({basis})"
+
+
+def _devices(learnt: list[Check]) -> list[str]:
+    """The devices on which the target computed, in order."""
+    return list(dict.fromkeys(c.device for c in learnt if c.phase in _COMPUTING and c.device != "host"))
+
+
+def _standing(run: Run, learnt: list[Check], evidence: Evidence) -> str:
+    if evidence is not Evidence.MEASURED:
+        return EVIDENCE[evidence].text
+    devices = _devices(learnt) or ["host"]
+    names = [f"{name} (virtual GPU)" if name == "mps" and run.host.virtual_gpu else name for name in devices]
+    return f"{evidence.value} on {enumerate_words(names)}"
 
 
 def _basis(run: Run, evidence: Evidence, *, on_mps: bool) -> str:
@@ -108,8 +124,8 @@ def _limits(run: Run, learnt: list[Check]) -> list[str]:
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
     if host.virtual_gpu:
         sentences.append(
-            f"The GPU ({host.gpu or 'unnamed'}) is a virtual one: its results, times and memory limits are no "
-            "evidence for real Macs."
+            f"The GPU ({host.gpu or 'unnamed'}) is a virtual one: its results, times and memory limits are "
+            "no evidence for real Macs."
         )
     if not is_mac(run):
         sentences.append(
@@ -117,18 +133,23 @@ def _limits(run: Run, learnt: list[Check]) -> list[str]:
         )
     if "emulated" in devices:
         sentences.append(
-            "The emulated device applies the rules of MPS (missing ops, dtypes, memory) to values computed by "
-            "other kernels: it does not show the numerics of Metal kernels, their speed, or faults inside Metal."
+            "The emulated device applies the rules of MPS (missing ops, dtypes, memory) to values computed "
+            "by other kernels: it does not show the numerics of Metal's kernels, their speed or their faults."
         )
     if run.device.used in ("cpu", "cuda"):
         sentences.append(
-            f"Values were computed on {run.device.used}: that shows neither which ops MPS lacks, nor its dtype "
-            "limits, its speed or its memory."
+            f"Values were computed on {run.device.used}: that shows neither which ops MPS lacks, nor its "
+            "dtype limits, its speed or its memory."
         )
+        if run.op_uses:
+            sentences.append(
+                f"Op uses were recorded on {run.device.used}. MPS takes other ops for some calls, so a verdict can be "
+                "about an op that a Mac never runs."
+            )
     if Evidence.PREDICTED in evidences:
         sentences.append(
-            "What is marked predicted was derived without weights or a device: values that depend on data were "
-            "assumed."
+            "What is marked predicted was derived without weights or a device: values that depend on data "
+            "were assumed."
         )
     if is_mac(run) and not host.virtual_gpu and _measured_on_mps(learnt):
         torch = f", torch {host.packages['torch']}" if "torch" in host.packages else ""

@@ -29,6 +29,7 @@ class Headline:
         word: that status as a word; `interrupted` for a run that its user ended, `unfinished` for one that
             has no end.
         evidence: the weakest evidence behind the outcome; None when nothing was learnt.
+        standing: that evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
         counts: number of checks by status, those present only, in the order of `Status`.
         limits: what the evidence cannot show, one sentence each.
     """
@@ -38,6 +39,7 @@ class Headline:
     status: Status
     word: str
     evidence: Evidence | None
+    standing: str
     counts: dict[Status, int]
     limits: tuple[str, ...]
 
@@ -71,6 +73,7 @@ def verdict(run: Run) -> Headline:
         status=status,
         word=word,
         evidence=footing.evidence,
+        standing=footing.standing,
         counts={each: counted[each] for each in Status if counted[each]},
         limits=tuple(dict.fromkeys([*run.limits, *footing.limits])),
     )
@@ -96,7 +99,7 @@ def in_flight(run: Run) -> Check | None:
     return Check(
         id=cut.check,
         phase=_phase_of(cut.check, run),
-        title=cut.check,
+        title="The check that was in flight when the run ended",
         status=status,
         device=run.device.used,
         message=what,
@@ -129,7 +132,7 @@ def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
         return f"mpsprobe itself failed in {_labels(broken)}: that says nothing about {name}"
     place = footing.place if run.ended else f"{footing.place}, but the run has no end yet"
     if failed := [phase for phase in _NUMBERED if at.get(phase) is Status.FAIL]:
-        return f"{name} failed {_labels(failed)}{place}: {_failures(checks, failed)}{_blocked(at)}"
+        return f"{name} failed {_failures(checks, failed)}{place}{_blocked(at)}"
     if blocked := [phase for phase in at if at[phase] is Status.BLOCKED]:
         return f"{name} got no further than {_labels(blocked[:1])}, which was blocked"
     return f"{name} {_passed(checks, at)}{place}{_reservations(checks)}"
@@ -174,16 +177,15 @@ def _labels(phases: list[Phase]) -> str:
 def _failures(checks: list[Check], phases: list[Phase]) -> str:
     within = [check for check in checks if check.phase in phases]
     failed = [check for check in within if check.status is Status.FAIL]
-    return (
-        f"{len(failed):,} of {plural(len(within), 'check')} failed" if len(within) > 1 else "its check failed"
-    )
+    share = f"{len(failed):,} of {len(within):,} checks" if len(within) > 1 else "the one check"
+    return f"{share} of {_labels(phases)}"
 
 
 def _blocked(at: dict[Phase, Status]) -> str:
     blocked = [phase for phase in _NUMBERED if at.get(phase) is Status.BLOCKED]
     if not blocked:
         return ""
-    return f", which blocked {phase_numbers(blocked)}"
+    return f"; {phase_numbers(blocked)} {'was' if len(blocked) == 1 else 'were'} blocked"
 
 
 def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:

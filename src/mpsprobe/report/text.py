@@ -7,11 +7,17 @@ import re
 
 from markupsafe import Markup, escape
 
+from mpsprobe.report.words import plural
+
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 #: Everything outside the Char production of XML 1.0 (https://www.w3.org/TR/xml/#charsets).
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$])|&(?=#?\w+;)|(?<!\w)([@#])(?=\w)|^(\s*)([-+]|\d+[.)])(?=\s)")
+#: What GitHub would take for markup: escapes, emphasis, links, tables, math, tags, entities, mentions, lists.
+_MARKDOWN = re.compile(
+    r"([\\`*\[|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|^[>#](?=.))"
+    r"|&(?=#?\w+;)|(?<!\w)([@#])(?=\w)|^([-+=]|\d+[.)])(?=\s|$)"
+)
 
 
 def clean(text: str) -> str:
@@ -24,7 +30,7 @@ def tail(text: str, lines: int) -> str:
     kept = clean(text).rstrip().split("\n")
     if len(kept) <= lines:
         return "\n".join(kept)
-    return "\n".join([f"... {len(kept) - lines} lines left out", *kept[-lines:]])
+    return "\n".join([f"... {plural(len(kept) - lines, 'line')} left out", *kept[-lines:]])
 
 
 def prose_html(text: str) -> Markup:
@@ -77,13 +83,13 @@ def fence_markdown(text: str) -> str:
 
 def _escape_markdown(text: str) -> str:
     def safe(match: re.Match[str]) -> str:
-        special, mention, indent, bullet = match.groups()
+        special, mention, bullet = match.groups()
         if special:
             return f"\\{special}"
         if mention:  # neither a user nor an issue is meant: an empty comment stops GitHub's links
             return f"{mention}<!-- -->"
         if bullet:
-            return f"{indent}{bullet[:-1]}\\{bullet[-1]}"
+            return f"{bullet[:-1]}\\{bullet[-1]}"
         return "&amp;"
 
     return _MARKDOWN.sub(safe, text)

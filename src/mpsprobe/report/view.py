@@ -5,18 +5,17 @@ Texts are plain and free of control characters; escaping belongs to the format.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mpsprobe.report import units
+from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, phase_status, verdict
 from mpsprobe.report.opview import OpUses, op_uses
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, STATUS, VERDICT, Word, evidence_word, plural
-from mpsprobe.run import Check, Measurement, Phase, Run, Status, Table
+from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word, plural
+from mpsprobe.run import Check, Phase, Run, Status
 
 #: Statuses that make a check a problem to solve; they are shown in this order.
 PROBLEMS = (Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.ERROR)
@@ -24,74 +23,35 @@ PROBLEMS = (Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.ERROR)
 #: A phase with more passed checks than this folds them (the per-op checks are hundreds).
 _FOLD_ABOVE = 12
 
-#: Lines of output kept in a report; run.json has them all.
-_OUTPUT_LINES = 60
-
 #: Stages and units of the numbers that answer "how well does it run", the most telling first.
 _KEY_PHASES = (Phase.INFERENCE, Phase.BENCHMARK, Phase.TRANSFER)
 _KEY_UNITS = ("s", "bytes", "B", "tokens/s")
 _KEY_NUMBERS = 8
+
+#: Anchor of the section for stages of which every check was blocked.
+_BARRIERS = "blocked-phases"
 
 #: Failures that the short summary lists.
 _SUMMARY_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
-class Number:
-    """A measurement as text, with what it takes to read it."""
-
-    name: str
-    value: str
-    exact: str
-    evidence: Word
-    device: str
-    check: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a check's table; `status` when it names one."""
-
-    text: str
-    number: bool
-    status: Word | None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A check's table."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True)
-class CheckView:
-    """A check as shown. `see` is the anchor of its details when they are shown elsewhere."""
-
-    id: str
-    anchor: str
-    phase: str
-    title: str
-    status: Word
-    evidence: Word
-    device: str
-    message: str
-    remedy: str
-    numbers: tuple[Number, ...]
-    grid: Grid | None
-    output: str
-    duration: str
-    see: str = ""
-
-
-@dataclass(frozen=True)
 class Fold:
-    """Checks behind one line."""
+    """Checks behind one line. `by` names the phase that blocked them, as ` by phase 2 (pins)`."""
+
+    title: str
+    checks: tuple[CheckView, ...]
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Stages that did not run at all, for one reason."""
 
     title: str
     reason: str
-    checks: tuple[CheckView, ...]
+    folds: tuple[Fold, ...]
 
 
 @dataclass(frozen=True)
@@ -157,6 +117,8 @@ class Page:
     phases: tuple[PhaseView, ...]
     extras: tuple[PhaseView, ...]
     stages: tuple[PhaseView, ...]
+    barriers: tuple[Barrier, ...]
+    blocked: Word
     facts: tuple[FactList, ...]
     key_numbers: tuple[Number, ...]
     numbers: tuple[Number, ...]
@@ -177,7 +139,7 @@ def page(run: Run) -> Page:
     """Draw the page of a run."""
     headline = verdict(run)
     checks = all_checks(run)
-    views = _views(checks, run)
+    views = check_views(checks, run)
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
     problems = [
         view for status in PROBLEMS for check, view in _pairs(checks, views) if check.status is status
@@ -189,7 +151,7 @@ def page(run: Run) -> Page:
         headline=replace(headline, limits=tuple(map(clean, headline.limits))),
         status=STATUS[headline.status],
         state=headline.word,
-        evidence=evidence_word(headline.evidence),
+        evidence=replace(evidence_word(headline.evidence), text=clean(headline.standing)),
         caveat=f"{headline.caveat[:1].upper()}{headline.caveat[1:]}." if headline.caveat else "",
         counts=tuple(
             Count(STATUS[status], f"{count:,} {status.value}") for status, count in headline.counts.items()
@@ -204,10 +166,12 @@ def page(run: Run) -> Page:
         ending=_ending(run),
         phases=stages[:6],
         extras=tuple(stage for stage in stages[6:] if stage.ran),
-        stages=tuple(stage for stage in stages if stage.ran),
+        stages=tuple(stage for stage in stages if stage.checks or stage.folded),
+        barriers=tuple(_barriers(checks, views)),
+        blocked=STATUS[Status.BLOCKED],
         facts=fact_lists(run),
         key_numbers=tuple(_key_numbers(checks)),
-        numbers=tuple(_number(each, check) for check in checks for each in check.measurements),
+        numbers=tuple(number(each, check) for check in checks for each in check.measurements),
         problems=tuple(problems),
         first_problems=tuple(problems[:_SUMMARY_PROBLEMS]),
         more_problems=f"and {plural(len(problems) - _SUMMARY_PROBLEMS, 'more failure')}"
@@ -218,7 +182,7 @@ def page(run: Run) -> Page:
         limits=tuple(map(clean, headline.limits)),
         command=command(run),
         install=install(run),
-        statuses=tuple(STATUS.values()),
+        statuses=(*STATUS.values(), PARTIAL),
         evidences=tuple(EVIDENCE.values()),
         verdicts=tuple(VERDICT.values()),
     )
@@ -228,51 +192,9 @@ def _pairs(checks: list[Check], views: dict[str, CheckView]) -> Iterable[tuple[C
     return [(check, views[check.id]) for check in checks]
 
 
-def _views(checks: list[Check], run: Run) -> dict[str, CheckView]:
-    """A view of each check by id; the anchors differ even where ids differ only in punctuation."""
-    seen: dict[str, int] = defaultdict(int)
-    views = {}
-    for check in checks:
-        slug = "check-" + re.sub(r"[^A-Za-z0-9._-]+", "-", check.id)
-        seen[slug] += 1
-        views[check.id] = _view(check, slug if seen[slug] == 1 else f"{slug}-{seen[slug]}", run)
-    return views
-
-
-def _view(check: Check, anchor: str, run: Run) -> CheckView:
-    shown_above = run.interruption is not None and check.output == run.interruption.output
-    return CheckView(
-        id=clean(check.id),
-        anchor=anchor,
-        phase=check.phase.label,
-        title=clean(check.title),
-        status=STATUS[check.status],
-        evidence=evidence_word(check.evidence),
-        device=clean(check.device),
-        message=clean(check.message),
-        remedy=clean(check.remedy),
-        numbers=tuple(_number(each, check) for each in check.measurements),
-        grid=_grid(check.table) if check.table else None,
-        output="" if shown_above or not check.output.strip() else tail(check.output, _OUTPUT_LINES),
-        duration=units.seconds(check.duration_s) if check.duration_s else "",
-    )
-
-
-def _number(measurement: Measurement, check: Check) -> Number:
-    value = units.value(measurement)
-    return Number(
-        name=clean(measurement.name),
-        value=clean(value.text),
-        exact=clean(value.exact),
-        evidence=EVIDENCE[measurement.evidence],
-        device=clean(measurement.device),
-        check=clean(check.id),
-    )
-
-
 def _key_numbers(checks: list[Check]) -> list[Number]:
     found = [
-        _number(each, check)
+        number(each, check)
         for phase in _KEY_PHASES
         for check in checks
         if check.phase is phase
@@ -282,54 +204,34 @@ def _key_numbers(checks: list[Check]) -> list[Number]:
     return found[:_KEY_NUMBERS]
 
 
-def _grid(table: Table) -> Grid:
-    """A table whose rows all have as many cells as there are columns."""
-    width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
-    columns = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))
-    rows = [
-        tuple(
-            _cell(value, column)
-            for value, column in zip([*row, *[None] * (width - len(row))], columns, strict=True)
-        )
-        for row in table.rows
-    ]
-    return Grid(tuple(columns), tuple(rows))
-
-
-def _cell(value: str | float | None, column: str) -> Cell:
-    if value is None:
-        return Cell("", number=False, status=None)
-    if isinstance(value, bool):
-        return Cell("yes" if value else "no", number=False, status=None)
-    if isinstance(value, str):
-        named = column.lower() in ("status", "verdict") and value in {status.value for status in Status}
-        return Cell(clean(value), number=False, status=STATUS[Status(value)] if named else None)
-    return Cell(units.plain(value), number=True, status=None)
-
-
 def _stage(run: Run, phase: Phase, checks: list[Check], views: dict[str, CheckView]) -> PhaseView:
     present = [check for check in checks if check.phase is phase]
     status = phase_status(checks, phase)
+    partial = status is Status.PASS and any(check.status is Status.UNKNOWN for check in present)
     passed = [check for check in present if check.status is Status.PASS]
     fold = len(passed) > _FOLD_ABOVE
     shown = [c for c in present if c.status is not Status.BLOCKED and not (fold and c.status is Status.PASS)]
     return PhaseView(
-        anchor=phase.marker,
+        anchor=_BARRIERS if status is Status.BLOCKED and not shown and not fold else phase.marker,
         number=str(phase.order) if phase.order <= Phase.INFERENCE.order else "",
         name=phase.value,
-        label=phase.label[:1].upper() + phase.label[1:],
-        status=STATUS[status or Status.UNKNOWN],
-        state=_state(run, status, present),
+        label=_label(phase),
+        status=PARTIAL if partial else STATUS[status or Status.UNKNOWN],
+        state=PARTIAL.text if partial else _state(run, status, present),
         counts=" · ".join(
             f"{count:,} {each.value}" for each in Status if (count := sum(c.status is each for c in present))
         ),
-        duration=units.seconds(sum(check.duration_s for check in present)) if present else "",
+        duration=spent(sum(check.duration_s for check in present)),
         checks=tuple(_in_phase(check, views[check.id]) for check in shown),
         blocked=tuple(_blocked(present, views)),
-        folded=Fold(f"{plural(len(passed), 'check')} passed", "", tuple(views[c.id] for c in passed))
+        folded=Fold(f"{plural(len(passed), 'check')} passed", tuple(views[c.id] for c in passed))
         if fold
         else None,
     )
+
+
+def _label(phase: Phase) -> str:
+    return phase.label[:1].upper() + phase.label[1:]
 
 
 def _state(run: Run, status: Status | None, present: list[Check]) -> str:
@@ -351,18 +253,33 @@ def _in_phase(check: Check, view: CheckView) -> CheckView:
 
 def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
     """One line per reason for the checks that an earlier phase kept from running."""
-    groups: dict[tuple[Phase | None, str], list[CheckView]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
     for check in present:
         if check.status is Status.BLOCKED:
-            groups[check.blocked_by, clean(check.message)].append(views[check.id])
+            by = f" by {check.blocked_by.label}" if check.blocked_by else ""
+            groups[by, clean(check.message)].append(check)
     return [
         Fold(
-            title=f"{plural(len(group), 'check')} blocked" + (f" by {phase.label}" if phase else ""),
+            title=f"{plural(len(group), 'check')} blocked{by}",
+            by=by,
             reason=reason,
-            checks=tuple(group),
+            checks=tuple(views[check.id] for check in group),
         )
-        for (phase, reason), group in groups.items()
+        for (by, reason), group in groups.items()
     ]
+
+
+def _barriers(checks: list[Check], views: dict[str, CheckView]) -> list[Barrier]:
+    """The stages of which every check was blocked, gathered by reason, so that each reason is read once."""
+    groups: dict[tuple[str, str], list[Fold]] = defaultdict(list)
+    for phase in Phase:
+        present = [check for check in checks if check.phase is phase]
+        if any(check.status is not Status.BLOCKED for check in present):
+            continue
+        for fold in _blocked(present, views):
+            title = f"{_label(phase)}: {plural(len(fold.checks), 'check')}"
+            groups[fold.by, fold.reason].append(replace(fold, title=title, reason=""))
+    return [Barrier(f"Not run: blocked{by}", reason, tuple(folds)) for (by, reason), folds in groups.items()]
 
 
 def _ending(run: Run) -> Ending | None:
@@ -372,7 +289,7 @@ def _ending(run: Run) -> Ending | None:
     title = {"crashed": "The process died", "timeout": "The process was stopped at its time limit"}.get(
         cut.cause, "The run was interrupted"
     )
-    output = tail(cut.output, _OUTPUT_LINES) if cut.output.strip() else ""
+    output = tail(cut.output, OUTPUT_LINES) if cut.output.strip() else ""
     return Ending(
         title=title,
         signal=clean(cut.signal) or "none seen",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -19,42 +20,46 @@ from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
-from mpsprobe.trace.signature import describe, freeze, op_name, tensors
-from mpsprobe.trace.source import NOWHERE, Site, SourceLines
+from mpsprobe.trace.overloads import PLANS, Plan, make_plan, op_name
+from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
+from mpsprobe.trace.source import NOWHERE, find_site
 
-#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2 kB.
+#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
+#: kB.
 LIMIT = 200_000
 
+_Tensor, _Parameter = torch.Tensor, nn.Parameter  # found faster than as attributes
 _UNSEEN = object()
 
 
-class _Plan:
-    """What is known of an overload before any call of it."""
+class Use(msgspec.Struct, gc=False, eq=False):
+    """One distinct use while it is being counted; what it means is worked out at the end.
 
-    __slots__ = ("func", "varies")
+    A msgspec Struct, which is made in C: most ops of a first pass are the first of their kind.
 
-    def __init__(self, func: Any) -> None:
-        self.func = func  # keeps the overload alive, so that its id stays its own
-        tags = getattr(func, "tags", ())
-        #: The shape of its result follows from values, so it belongs to the signature.
-        self.varies = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+    Attributes:
+        index: running number of the use.
+        path: of the innermost module.
+        key: plan, source line, arguments (flat, see `unflatten`), keyword arguments; the result where it
+            belongs to the signature.
+        outputs: the frozen result.
+        count: calls.
+        slot: of the last call in the flight recorder.
+        flags: what the virtual device said of the calls, or-ed.
+    """
 
+    index: int
+    path: str
+    key: tuple[Any, ...]
+    outputs: Any = _UNSEEN
+    count: int = 0
+    slot: int = 0
+    flags: int = 0
 
-class Use:
-    """One distinct use while it is being counted. What it means is worked out at the end."""
-
-    __slots__ = ("args", "count", "index", "kwargs", "outputs", "path", "plan", "site", "slot")
-
-    def __init__(self, index: int, plan: _Plan, path: str, site: Site, args: Any, kwargs: Any) -> None:
-        self.index = index
-        self.plan = plan
-        self.path = path
-        self.site = site
-        self.args = args
-        self.kwargs = kwargs
-        self.outputs: Any = _UNSEEN
-        self.count = 0
-        self.slot = 0
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Equal for uses that an `OpUse` does not tell apart."""
+        return (self.path, *self.key[:4], self.outputs)
 
 
 class Recorder:
@@ -79,15 +84,14 @@ class Recorder:
         limit: int = LIMIT,
     ) -> None:
         self.paths = ModulePaths(model)
-        self._calls = self.paths.calls
-        self._lines = SourceLines()
-        self._plans: dict[int, _Plan] = {}
-        self._numbers = itertools.count()
         self._flight = flight
+        self._begin = flight.begin if flight is not None else None
+        self._end = flight.end if flight is not None else None
         self._limit = limit
+        self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
         #: Takes the calls of uses that are not itemised.
-        self._overflow = Use(limit, _Plan(None), "", NOWHERE, (), ())
+        self._overflow = Use(limit, "", (make_plan(None), NOWHERE, (), ()), outputs=())
 
     @property
     def dropped(self) -> int:
@@ -95,7 +99,7 @@ class Recorder:
         return self._overflow.count
 
     def enter(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Use:
-        """Count an op that is about to run. Every call costs the run time: keep this short.
+        """Count an op that is about to run.
 
         Args:
             func: the overload (or higher-order op).
@@ -105,32 +109,37 @@ class Recorder:
         Returns:
             What to hand to `leave` or `failed`.
         """
-        plan = self._plans.get(id(func))
-        if plan is None:
-            plan = self._plans[id(func)] = _Plan(func)
-        node = self._calls.stack[-1]
-        site = self._lines.find(sys._getframe(1))
-        frozen: list[Any] = []
+        plan = PLANS.get(id(func)) or make_plan(func)
+        return self.count(self.paths.calls.stack[-1], plan, args, kwargs)
+
+    def count(self, node: CallNode, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Use:
+        """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short.
+
+        The search for the source line begins at the caller's caller.
+        """
+        # What most arguments are is written out here, flat: a nested tuple a tensor, and a call of freeze(),
+        # would cost more than all the rest.
+        flat: list[Any] = []
         for value in args:
-            # freeze() written out for what most arguments are.
             kind = type(value)
-            if kind is torch.Tensor or kind is nn.Parameter:
+            if kind is _Tensor or kind is _Parameter:
                 try:
-                    frozen.append((value.dtype, value.shape, value.stride(), value.device))
+                    flat += (value.dtype, value.shape, value.stride(), value.device)
                 except RuntimeError:  # sparse or nested: no strides
-                    frozen.append(freeze(value))
-            elif kind is int or value is None:
-                frozen.append(value)
+                    flat.append(freeze(value))
+            elif kind is int:
+                flat.append(value)
             else:
-                frozen.append(freeze(value))
+                flat.append(freeze(value))
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
-        key = (plan, site, tuple(frozen), named)
+        key = (plan, find_site(sys._getframe(2)), tuple(flat), named)
         use: Use | None = node.uses.get(key)
         if use is None:
             use = self._new(node, key)
         use.count += 1
-        if self._flight is not None:
-            use.slot = self._flight.entry(use.index)
+        begin = self._begin
+        if begin is not None:
+            use.slot = begin(use.index)
         return use
 
     def leave(self, use: Use, result: Any) -> None:
@@ -140,22 +149,40 @@ class Recorder:
             use: what `enter` gave.
             result: what the op returned.
         """
-        if self._flight is not None:
-            self._flight.ended(use.slot)
+        if self._end is not None:
+            self._end(use.slot, use.index)
         if use.outputs is _UNSEEN:
             use.outputs = freeze(result)
-        elif use.plan.varies:
+        elif use.key[0].varies:
             self._recount(use, freeze(result))
 
     def failed(self, use: Use, error: BaseException) -> None:
         """Note that an op raised; its call stays counted, without outputs."""
-        if self._flight is not None:
-            self._flight.ended(use.slot)
+        if self._end is not None:
+            self._end(use.slot, use.index)
         self._failures.append((use, f"{type(error).__name__}: {error}"))
 
-    def op(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any) -> None:
-        """Note an op that has run: `enter` and `leave` in one, for a caller that cannot stand around it."""
-        self.leave(self.enter(func, args, kwargs), result)
+    def op(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        result: Any,
+        flags: int = 0,
+    ) -> None:
+        """Note an op that has run, for a caller that cannot stand around it: the virtual device's kernel.
+
+        Args:
+            func: the overload.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+            result: what it returned.
+            flags: what the device has to say of this call, kept for `flagged_uses`.
+        """
+        plan = PLANS.get(id(func)) or make_plan(func)
+        use = self.count(self.paths.calls.stack[-1], plan, args, kwargs)
+        use.flags |= flags
+        self.leave(use, result)
 
     def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
         """What was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
@@ -163,6 +190,10 @@ class Recorder:
         Args:
             evidence: how these uses are known: the caller knows what kind of run this is.
         """
+        return [use for use, _ in self.flagged_uses(evidence)]
+
+    def flagged_uses(self, evidence: Evidence) -> list[tuple[OpUse, int]]:
+        """The same, each with the flags that `op` was given."""
         return list(self._described(evidence).values())
 
     def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
@@ -171,45 +202,45 @@ class Recorder:
         The model may have caught it: an error here is not yet an error of the run.
         """
         described = self._described(evidence)
-        return [(described[_identity(use)], error) for use, error in self._failures]
+        return [(described[use.identity][0], error) for use, error in self._failures]
 
-    def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], OpUse]:
+    def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
         """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
         uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
-        described: dict[tuple[Any, ...], OpUse] = {}
+        described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
         for use in sorted(uses, key=lambda use: use.index):
-            identity = _identity(use)
-            known = described.get(identity)
-            if known is not None:
-                known.count += use.count
-                continue
-            func = use.plan.func
-            inputs, scalars = describe(func, use.args, dict(use.kwargs))
-            described[identity] = OpUse(
-                op=op_name(func),
-                inputs=inputs,
-                outputs=tensors(use.outputs),
-                scalars=scalars,
-                count=use.count,
-                module=use.path,
-                source=use.site.text,
-                evidence=evidence,
-            )
-        for op_use in described.values():
+            identity = use.identity
+            op_use, flags = described.get(identity) or (self._describe(use, evidence), 0)
+            op_use.count += use.count
+            described[identity] = (op_use, flags | use.flags)
+        for op_use, _ in described.values():
             add_costs(op_use)
         return described
 
-    def _new(self, node: CallNode, key: tuple[Any, ...]) -> Use:
-        plan, site, args, kwargs = key[:4]
+    @staticmethod
+    def _describe(use: Use, evidence: Evidence) -> OpUse:
+        plan, site, args, kwargs = use.key[:4]
+        inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
+        return OpUse(
+            op=op_name(plan.func),
+            inputs=inputs,
+            outputs=tensors(use.outputs),
+            scalars=scalars,
+            count=0,
+            module=use.path,
+            source=site.text,
+            evidence=evidence,
+        )
+
+    def _new(self, node: CallNode, key: tuple[Any, ...], outputs: Any = _UNSEEN) -> Use:
         index = next(self._numbers)
         if index >= self._limit:
             return self._overflow
-        use = node.uses[key] = Use(index, plan, node.path, site, args, kwargs)
+        use = node.uses[key] = Use(index, node.path, key, outputs)
         if self._flight is not None:
-            inputs = " ".join(
-                f"{meta.dtype}{list(meta.shape)}" for meta in tensors((*args, *dict(kwargs).values()))
-            )
-            self._flight.name(index, op_name(plan.func), inputs, node.path, site.text)
+            plan, site, args, kwargs = key[:4]
+            given = [*unflatten(args), *dict(kwargs).values()]
+            self._flight.name(index, op_name(plan.func), brief(given), node.path, site.text)
         return use
 
     def _recount(self, use: Use, outputs: Any) -> None:
@@ -217,14 +248,7 @@ class Recorder:
         if outputs == use.outputs:
             return
         use.count -= 1
-        node = self._calls.stack[-1]
-        key = (use.plan, use.site, use.args, use.kwargs, outputs)
-        other = node.uses.get(key)
-        if other is None:
-            other = self._new(node, key)
-            other.outputs = outputs
+        node = self.paths.calls.stack[-1]
+        key = (*use.key[:4], outputs)
+        other = node.uses.get(key) or self._new(node, key, outputs)
         other.count += 1
-
-
-def _identity(use: Use) -> tuple[Any, ...]:
-    return (use.plan, use.path, use.site, use.args, use.kwargs, use.outputs)

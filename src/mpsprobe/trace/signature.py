@@ -10,7 +10,8 @@ How arguments are written in an `OpUse`:
 - `scalars` are the other arguments by name, without those that equal the schema's default.
 - An optional tensor that is absent stands in `scalars` as null, a list that holds tensors as a list of
   `"tensor"` and null: so `inputs` can be told apart again.
-- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are strings
+- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are
+strings
   because JSON has no such numbers; a complex number is `"1+2j"`.
 """
 
@@ -24,10 +25,12 @@ from typing import Any
 import torch
 
 from mpsprobe.run import OpUse, TensorMeta
+from mpsprobe.trace.overloads import overload
 
 #: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that starts with none of these.
 FrozenTensor = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], torch.device]
 
+_Tensor, _Parameter = torch.Tensor, torch.nn.Parameter  # found faster than as attributes
 _PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 
 
@@ -38,7 +41,7 @@ def freeze(value: Any) -> Any:
     `x + 1` and `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
     """
     kind = type(value)
-    if kind is torch.Tensor or kind is torch.nn.Parameter:
+    if kind is _Tensor or kind is _Parameter:
         try:
             return (value.dtype, value.shape, value.stride(), value.device)
         except RuntimeError:
@@ -46,6 +49,8 @@ def freeze(value: Any) -> Any:
     if kind in _PLAIN:
         return value
     if kind is list or kind is tuple:
+        if value and type(value[0]) is int:  # a schema has no mixed lists
+            return tuple(value)
         return tuple([freeze(item) for item in value])
     if kind is float or kind is bool or kind is complex:
         return (kind, value if value == value else "nan")
@@ -70,6 +75,24 @@ def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
     return (value.dtype, shape, strides, value.device)
 
 
+def unflatten(flat: Sequence[Any]) -> list[Any]:
+    """Frozen arguments, one item each, from a sequence in which a tensor's four facts stand side by side.
+
+    A shape is always a `torch.Size` there, a list of numbers is a plain tuple, so a dtype that is an argument
+    of its own (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
+    """
+    items: list[Any] = []
+    index = 0
+    while index < len(flat):
+        if type(flat[index]) is torch.dtype and index + 1 < len(flat) and type(flat[index + 1]) is torch.Size:
+            items.append(tuple(flat[index : index + 4]))
+            index += 4
+        else:
+            items.append(flat[index])
+            index += 1
+    return items
+
+
 def is_frozen_tensor(value: Any) -> bool:
     """Whether a frozen value stands for a tensor."""
     return type(value) is tuple and len(value) == 4 and type(value[0]) is torch.dtype
@@ -79,7 +102,7 @@ def is_frozen_tensor(value: Any) -> bool:
 def tensor_meta(frozen: FrozenTensor) -> TensorMeta:
     """A frozen tensor in the words of a run."""
     dtype, shape, strides, device = frozen
-    return TensorMeta(str(dtype)[6:], tuple(shape), tuple(strides), str(device))
+    return TensorMeta(_dtype_name(dtype), tuple(shape), tuple(strides), str(device))
 
 
 def tensors(frozen: Any) -> list[TensorMeta]:
@@ -91,11 +114,20 @@ def tensors(frozen: Any) -> list[TensorMeta]:
     return []
 
 
-def op_name(func: Any) -> str:
-    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages."""
-    if isinstance(func, torch._ops.OpOverload):
-        return func.name()
-    return f"higher_order::{func}"
+def brief(frozen: Sequence[Any]) -> str:
+    """The tensors of frozen arguments in short: `"float32[2, 3] float32[3, 4]"`."""
+    parts = []
+    for value in frozen:
+        if is_frozen_tensor(value):
+            parts.append(f"{_dtype_name(value[0])}[{', '.join(map(str, value[1]))}]")
+        elif type(value) is tuple and value:
+            parts.append(brief(value))
+    return " ".join(filter(None, parts))
+
+
+@functools.cache
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def describe(
@@ -180,22 +212,6 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
         else:
             args.append(value)
     return func, args, kwargs
-
-
-def overload(name: str) -> torch._ops.OpOverload:
-    """The installed overload of an op's name.
-
-    Raises:
-        LookupError: there is none.
-    """
-    namespace, _, rest = name.partition("::")
-    base, _, variant = rest.partition(".")
-    try:
-        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
-    except AttributeError as missing:
-        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
-    assert isinstance(found, torch._ops.OpOverload)
-    return found
 
 
 def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:

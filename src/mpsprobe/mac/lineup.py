@@ -63,7 +63,7 @@ def named(name: str, macos: str | None = None) -> NamedMac:
         macos: macOS version; left out, the cautious figure of the older releases is used.
 
     Raises:
-        UsageError: not a name, no such chip, or not sold so; the hint names what is.
+        UsageError: not a name, no such chip, or not sold so (the hint names what is); no macOS version.
     """
     match = _NAME.fullmatch(name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("apple-"))
     chip = chips.find(match["chip"]) if match else None

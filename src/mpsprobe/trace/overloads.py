@@ -1,0 +1,63 @@
+"""What is known of an overload before any call of it; looked up once for every op that runs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+
+class Plan:
+    """Facts of an overload that decide how a call of it is recorded.
+
+    Attributes:
+        func: the overload (kept, so that its id stays its own), a higher-order op, or None.
+        composite: it is made of other ops on devices that have no kernel of their own for it.
+        varies: the shape of its result follows from values, so the result belongs to the signature.
+    """
+
+    __slots__ = ("composite", "func", "varies")
+
+    def __init__(self, func: Any) -> None:
+        self.func = func
+        tags = getattr(func, "tags", ())
+        self.varies = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+        self.composite = isinstance(func, torch._ops.OpOverload) and bool(
+            torch._C._dispatch_has_kernel_for_dispatch_key(op_name(func), "CompositeImplicitAutograd")
+        )
+
+
+#: By `id(func)`: an OpOverload's own hash is written in Python. Shared by all recorders.
+PLANS: dict[int, Plan] = {}
+
+
+def make_plan(func: Any) -> Plan:
+    """The plan of an overload that has none yet."""
+    plan = PLANS[id(func)] = Plan(func)
+    return plan
+
+
+@functools.cache
+def op_name(func: Any) -> str:
+    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages; else `"higher_order::cond"`."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return f"higher_order::{func}"
+    return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
+
+
+def overload(name: str) -> torch._ops.OpOverload:
+    """The installed overload of an op's name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    namespace, _, rest = name.partition("::")
+    base, _, variant = rest.partition(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
+    except AttributeError as missing:
+        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
+    assert isinstance(found, torch._ops.OpOverload)
+    return found
