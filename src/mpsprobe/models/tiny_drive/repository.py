@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -199,7 +200,7 @@ def _write_weights(folder: Path) -> None:
     from mpsprobe.models.tiny_drive.modeling import TinyDrive
 
     with torch.device("meta"):  # only names and shapes are wanted
-        model = TinyDrive(TinyDriveConfig(**CONFIG))
+        model = TinyDrive(TinyDriveConfig(**copy.deepcopy(CONFIG)))  # transformers 5 changes nested values
     tensors = {name: _weight(name, tuple(t.shape)) for name, t in sorted(model.state_dict().items())}
     total = sum(tensor.nbytes for tensor in tensors.values())
     shards: list[dict[str, torch.Tensor]] = [{} for _ in range(_SHARDS)]
