@@ -54,6 +54,9 @@ def _eager() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
+_PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
+
+
 class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
@@ -73,7 +76,7 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Record one op and run it; run a composite one as the ops that it is made of."""
-        if types:
+        if types and not _PLAIN.issuperset(types):  # autograd's own detach gives (torch.Tensor,)
             # A subclass unpacks itself into the ops that reach the device, and those come back here.
             return NotImplemented
         plan = PLANS.get(id(func)) or make_plan(func)
