@@ -14,6 +14,9 @@ import msgspec
 
 from mpsprobe.errors import DataError
 
+#: What `--device` takes.
+DEVICES = ("auto", "mps", "emulated", "cuda", "cpu")
+
 #: Version of the document's form. It grows when a reader of the old form would misread the new one.
 SCHEMA_VERSION = 1
 

@@ -19,6 +19,9 @@ from mpsprobe.errors import MpsprobeError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the suite on a model, in a supervised child process."),
     "report": ("report", "Rebuild reports from a run.json."),
+    "ops": ("ops", "Look ops up: what each torch release does with them on MPS."),
+    "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),
+    "explain": ("explain", "Say what an error, a warning or a whole log of an MPS run means."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }
 
@@ -56,7 +59,8 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
 def main() -> None:
     """Entry point: errors of the hierarchy become one line on stderr and their documented exit code."""
     try:
-        cli.main(standalone_mode=False)
+        # Outside click's own mode the code of ctx.exit() is returned, not raised.
+        sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as problem:
         problem.show()
         sys.exit(2)

@@ -55,7 +55,13 @@ class Adapter(ABC):
     def extract(self, raw: Any) -> Outputs:
         """Named results of `infer`, on the CPU, as the profile's `outputs` name them."""
 
-    def judge(self, outputs: Outputs) -> list[str]:
-        """What is wrong with the *meaning* of the outputs, one sentence each; nothing by default."""
+    #: What `judge` looks at, as a sentence for people.
+    meaning: str = ""
+
+    def judge(self, outputs: Outputs) -> list[str] | None:
+        """What is wrong with the *meaning* of the outputs, one sentence each.
+
+        None (the default) says that this adapter knows no test of meaning.
+        """
         del outputs
-        return []
+        return None

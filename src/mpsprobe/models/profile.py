@@ -56,6 +56,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         adapter: `package.module:Class` of the adapter (see `models.adapter`).
         models: repo ids this profile is for.
         architectures: classes named by a config.json that this profile is for.
+        markers: files whose presence in a model folder says that this profile is for it.
+        builder: `package.module:function` that makes the target's folder on this machine and returns its
+            path; `""` for targets that are downloaded or already there.
         dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
         attention: attn_implementation; `""` leaves the class its own default.
         autocast: dtype of an autocast region around inference; `""` for none.
@@ -68,6 +71,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parity: largest accepted difference from the float32 CPU reference, relative to the reference's
             own scale, by output name (`"*"` for the rest).
         limits: seconds by phase name.
+        cpu_threads: threads of ops on the CPU; 0 leaves torch's own choice. For models whose ops are too
+            small to share: the second thread then costs as much CPU time as the first and saves none.
     """
 
     name: str
@@ -75,6 +80,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adapter: str
     models: list[str] = []
     architectures: list[str] = []
+    markers: list[str] = []
+    builder: str = ""
     dtype: str = "auto"
     attention: str = "sdpa"
     autocast: str = ""
@@ -86,6 +93,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: list[Output] = []
     parity: dict[str, float] = {}
     limits: dict[Phase, float] = {}
+    cpu_threads: int = 0
 
     def limit(self, phase: Phase) -> float:
         """Seconds that phase may take."""

@@ -1,0 +1,124 @@
+"""`mpsprobe explain`: what an error, a warning or a log of MPS means, and what to do."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge.explain import Explanation, Finding, explain
+
+#: Exit code when nothing in the text is known.
+NOTHING_KNOWN = 1
+
+_WIDTH = 100
+
+
+@click.command("explain")
+@click.argument("text", nargs=-1, required=True, metavar="TEXT|FILE|-")
+@click.option("--torch", metavar="VERSION", help="The torch release that wrote it, e.g. 2.8.0.")
+@click.option("--macos", metavar="VERSION", help="The macOS it ran on, e.g. 15.5.")
+@json_flag
+@pass_sink
+def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | None) -> None:
+    """Explain an error, a warning or a log: op, cause, the release that fixes it, the way around.
+
+    TEXT is the text itself, a file that holds it, or - for standard input.
+
+    Exit code: 0 when something was explained, 1 when nothing in the text is known, 2 for a wrong call.
+    """
+    result = explain(_read(text), torch, macos)
+    if result.findings:
+        sink.result(render(result), result)
+        return
+    sink.result(
+        "mpsprobe knows no message in this text.\n"
+        "It looks for what torch, Metal and MPSGraph write on MPS. Paste the whole traceback with its last lines.",
+        result,
+    )
+    sys.exit(NOTHING_KNOWN)
+
+
+def _read(words: tuple[str, ...]) -> str:
+    if words == ("-",):
+        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    if len(words) == 1 and _is_file(words[0]):
+        return Path(words[0]).read_bytes().decode("utf-8", errors="replace")
+    text = " ".join(words)
+    if not text.strip():
+        raise UsageError("There is no text to explain.", "Give it in quotes, or as a file, or pipe it to -.")
+    return text
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text may be too long for a file name, or hold a zero byte
+        return False
+
+
+def render(result: Explanation) -> str:
+    """The explanation for people."""
+    parts = [_finding(finding) for finding in result.findings]
+    context = [
+        f"torch {result.torch} ({_ORIGIN[result.torch_from]})" if result.torch else "",
+        f"macOS {result.macos} ({_ORIGIN[result.macos_from]})" if result.macos else "",
+    ]
+    known = ", ".join(part for part in context if part)
+    if known:
+        parts.append(f"Judged for {known}.")
+    return "\n\n".join(parts)
+
+
+_ORIGIN = {"option": "as given", "commit": "from the commit in the error", "log": "as the text says"}
+
+
+def _finding(finding: Finding) -> str:
+    about = ", ".join(part for part in (finding.op, finding.dtype) if part)
+    head = f"{finding.cause.value}{': ' + about if about else ''}"
+    times = f" ({finding.count} times)" if finding.count > 1 else ""
+    rows = [
+        ("text", f"{finding.excerpt}{times}"),
+        ("means", finding.means),
+        ("do", finding.mend),
+        ("fixed", finding.fixed),
+        ("fallback", _fallback(finding)),
+        ("in wheels", finding.releases),
+        ("your line", _line(finding)),
+        *(("advisory", f"{id_}: {title}") for id_, title in finding.advisories.items()),
+        *(("read", link) for link in finding.links),
+    ]
+    return "\n".join([head, *(_row(name, value) for name, value in rows if value)])
+
+
+def _fallback(finding: Finding) -> str:
+    why = f": {finding.fallback_why}" if finding.fallback_why else ""
+    if finding.fallback == "yes":
+        return f"PYTORCH_ENABLE_MPS_FALLBACK=1, set before Python starts, helps{why}."
+    if finding.fallback == "no" and finding.fallback_why:
+        return f"PYTORCH_ENABLE_MPS_FALLBACK=1 does not help{why}."
+    return "PYTORCH_ENABLE_MPS_FALLBACK=1 does not help." if finding.fallback == "no" else ""
+
+
+def _line(finding: Finding) -> str:
+    frame = finding.frame
+    if frame is None:
+        return ""
+    place = f"{frame.path}:{frame.line}" + (f" in {frame.function}" if frame.function else "")
+    return f"{place}: {frame.code}" if frame.code else place
+
+
+def _row(name: str, value: str) -> str:
+    lead = f"  {name + ':':<11}"
+    return textwrap.fill(
+        value,
+        _WIDTH,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

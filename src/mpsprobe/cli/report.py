@@ -1,0 +1,99 @@
+"""`mpsprobe report`: rebuild reports from what a run left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from mpsprobe import report
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.errors import UsageError
+from mpsprobe.run import Run, json_schema
+
+DEFAULT_RUN = Path("reports/latest/run.json")
+
+
+@click.command("report")
+@click.argument("run_path", metavar="[RUN.json]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-f",
+    "--format",
+    "wanted",
+    type=click.Choice(list(report.FILES)),
+    help="Print one format instead of writing the folder of reports.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File for --format, else folder for all reports. Default: stdout, else where the run is.",
+)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json and stop.")
+@json_flag
+@pass_sink
+def command(
+    sink: Sink, run_path: Path | None, wanted: report.Format | None, output: Path | None, schema: bool
+) -> None:
+    """Rebuild reports from RUN.json, from its folder, or from the journal.jsonl of a killed run.
+
+    Without RUN.json it takes reports/latest/run.json. Without --format it writes run.json, report.md,
+    report.html and junit.xml and says the verdict.
+    """
+    if schema:
+        sink.result(_pretty(json_schema()), json_schema())
+        return
+    source = _find(run_path or DEFAULT_RUN)
+    run = _read(source)
+    headline = report.verdict(run)
+    answer = {
+        "verdict": headline.sentence,
+        "status": headline.word,
+        "evidence": headline.evidence.value if headline.evidence else None,
+    }
+    if wanted is None:
+        files = report.write(run, output or source.parent)
+        paths = {name: str(path) for name, path in files.items()}
+        sink.result("\n".join([headline.sentence, *paths.values()]), {**answer, "files": paths})
+    elif output is None:
+        text = report.render(run, wanted)
+        sink.result(text.removesuffix("\n"), {**answer, "format": wanted, "text": text})
+    else:
+        path = _save(report.render(run, wanted), output / report.FILES[wanted] if output.is_dir() else output)
+        sink.result(str(path), {**answer, "files": {wanted: str(path)}})
+
+
+def _find(path: Path) -> Path:
+    """The document that `path` stands for: itself, or the run or journal in that folder."""
+    if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"{path}: no such file.", "Name a run.json, or make one: mpsprobe run")
+        return path
+    for name in ("run.json", "journal.jsonl"):
+        if (path / name).is_file():
+            return path / name
+    raise UsageError(
+        f"{path}: neither run.json nor journal.jsonl is in this folder.", "Make one: mpsprobe run"
+    )
+
+
+def _read(path: Path) -> Run:
+    if path.suffix != ".jsonl":
+        return Run.load(path)
+    from mpsprobe.journal import replay
+
+    return replay(path)
+
+
+def _save(text: str, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    except OSError as problem:
+        raise UsageError(f"{path}: cannot be written: {problem.strerror}.") from problem
+    return path
+
+
+def _pretty(data: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()

@@ -1,0 +1,20 @@
+"""What the installed torch says of itself; importable where torch is not installed or is broken."""
+
+from __future__ import annotations
+
+from mpsprobe.mac.obstacle import TorchFacts
+
+
+def torch_facts() -> TorchFacts:
+    """Ask torch: importing it is the only way to know what it was built with."""
+    try:
+        import torch
+    except ModuleNotFoundError as problem:
+        return TorchFacts(None, broken="" if problem.name == "torch" else str(problem))
+    except (ImportError, OSError) as problem:  # a wheel of another architecture fails in dlopen
+        return TorchFacts(None, broken=str(problem).splitlines()[0])
+    return TorchFacts(
+        version=str(torch.__version__),
+        built=torch.backends.mps.is_built(),
+        available=torch.backends.mps.is_available(),
+    )

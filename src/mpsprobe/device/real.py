@@ -1,0 +1,260 @@
+"""The devices that a machine really has: cpu, cuda and mps, with how each is waited for and measured."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psutil
+import torch
+
+from mpsprobe.errors import UsageError
+from mpsprobe.run import Evidence
+
+#: Seconds between two readings of a device that keeps no peak of its own.
+SAMPLE_INTERVAL = 0.005
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a device at one moment, in bytes; None where the device or the torch release cannot say.
+
+    Attributes:
+        allocated: held by tensors; on the CPU the resident set of this process.
+        driver: held from the system, caches included: `torch.mps.driver_allocated_memory`,
+            `torch.cuda.memory_reserved`.
+        limit: what may be used: Metal's recommended maximum, the GPU's memory, physical memory.
+    """
+
+    allocated: int | None = None
+    driver: int | None = None
+    limit: int | None = None
+
+
+@dataclass
+class MemoryWatch:
+    """Memory over the body of `watch_memory`; `after` and `peak` are filled at its end.
+
+    Attributes:
+        before, after: readings at either end.
+        peak: the largest of each figure.
+        method: how the peak was had.
+        evidence: that of the device.
+    """
+
+    before: Memory
+    evidence: Evidence
+    method: str = ""
+    after: Memory = field(default_factory=Memory)
+    peak: Memory = field(default_factory=Memory)
+
+
+class Device(Protocol):
+    """Where tensors live in a run.
+
+    Attributes:
+        name: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, as in a run's measurements.
+        torch_device: to give to torch.
+        evidence: what a result on it counts for.
+        gpu: name of the GPU; None for the CPU, or when torch cannot say.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def torch_device(self) -> torch.device: ...
+
+    @property
+    def evidence(self) -> Evidence: ...
+
+    @property
+    def gpu(self) -> str | None: ...
+
+    def synchronize(self) -> None:
+        """Wait until everything that was queued is done."""
+
+    def memory(self) -> Memory:
+        """Read now."""
+
+    def reset_peak(self) -> None:
+        """Forget the peak so far; does nothing where the device keeps none."""
+
+    def peak(self) -> Memory | None:
+        """The peak since `reset_peak`, from the allocator itself; None where it keeps none."""
+
+
+class Cpu:
+    """The CPU, as itself: nothing measured on it is evidence for a Mac's GPU."""
+
+    name = "cpu"
+    torch_device = torch.device("cpu")
+    evidence = Evidence.MEASURED
+    gpu: str | None = None
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._limit = int(psutil.virtual_memory().total)
+        self._high_water = _max_rss()
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: CPU kernels return when they are done."""
+
+    def memory(self) -> Memory:
+        return Memory(allocated=int(self._process.memory_info().rss), limit=self._limit)
+
+    def reset_peak(self) -> None:
+        self._high_water = _max_rss()
+
+    def peak(self) -> Memory | None:
+        """The kernel's own peak, which only grows: it speaks of this stretch when it grew in it."""
+        now = _max_rss()
+        return Memory(allocated=now, limit=self._limit) if now > self._high_water else None
+
+
+class Cuda:
+    """The current CUDA device."""
+
+    name = "cuda"
+    evidence = Evidence.MEASURED
+
+    def __init__(self) -> None:
+        self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.gpu: str | None = torch.cuda.get_device_name(self.torch_device)
+        self._limit = int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.torch_device)
+
+    def memory(self) -> Memory:
+        return Memory(
+            allocated=torch.cuda.memory_allocated(self.torch_device),
+            driver=torch.cuda.memory_reserved(self.torch_device),
+            limit=self._limit,
+        )
+
+    def reset_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+
+    def peak(self) -> Memory | None:
+        return Memory(
+            allocated=torch.cuda.max_memory_allocated(self.torch_device),
+            driver=torch.cuda.max_memory_reserved(self.torch_device),
+            limit=self._limit,
+        )
+
+
+class Mps:
+    """The GPU of this Mac."""
+
+    name = "mps"
+    torch_device = torch.device("mps", 0)
+    evidence = Evidence.MEASURED
+
+    def __init__(self) -> None:
+        # Since 2.9; before that only macOS itself names the GPU (`mac.facts`).
+        get_name = getattr(torch.backends.mps, "get_name", None)
+        self.gpu: str | None = get_name() if get_name is not None else None
+        # Since 2.5.
+        recommended = getattr(torch.mps, "recommended_max_memory", None)
+        self._limit: int | None = int(recommended()) if recommended is not None else None
+
+    def synchronize(self) -> None:
+        torch.mps.synchronize()
+
+    def memory(self) -> Memory:
+        return Memory(
+            allocated=torch.mps.current_allocated_memory(),
+            driver=torch.mps.driver_allocated_memory(),
+            limit=self._limit,
+        )
+
+    def reset_peak(self) -> None:
+        """torch.mps keeps no peak."""
+
+    def peak(self) -> Memory | None:
+        return None
+
+
+#: Real devices by the name that users give.
+REAL: dict[str, type[Cpu] | type[Cuda] | type[Mps]] = {"cpu": Cpu, "cuda": Cuda, "mps": Mps}
+
+
+def real_device(name: str) -> Device:
+    """The device called `name`; whether it is there is for `device.select` to find out.
+
+    Raises:
+        UsageError: there is no such kind of device.
+    """
+    if name not in REAL:
+        raise UsageError(f"No real device is called {name!r}.", f"Real devices: {', '.join(REAL)}.")
+    return REAL[name]()
+
+
+@contextlib.contextmanager
+def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[MemoryWatch]:
+    """Measure memory before, after and at its highest over the body.
+
+    Where the allocator keeps a peak, that one is used. Elsewhere (mps always) a thread reads every
+    `interval` seconds, so a spike shorter than that can be missed: the sampled peak is a lower bound.
+
+    Args:
+        device: whose memory.
+        interval: seconds between two readings.
+
+    Yields:
+        A watch; its `after`, `peak` and `method` are there once the body has ended, also by an error.
+    """
+    device.synchronize()
+    device.reset_peak()
+    watch = MemoryWatch(before=device.memory(), evidence=device.evidence)
+    highest = watch.before
+    done = threading.Event()
+
+    def sample() -> None:
+        nonlocal highest
+        while not done.wait(interval):
+            highest = _highest(highest, device.memory())
+
+    sampler = threading.Thread(target=sample, name="mpsprobe-memory", daemon=True)
+    sampler.start()
+    try:
+        yield watch
+    finally:
+        done.set()
+        sampler.join()
+        # An error of the body must not be hidden by one of a device that it broke.
+        with contextlib.suppress(RuntimeError):
+            device.synchronize()
+        watch.after = device.memory()
+        own = device.peak()
+        watch.peak = _highest(_highest(highest, watch.after), own or Memory())
+        watch.method = (
+            "exact: the device's own counter"
+            if own
+            else f"sampled every {interval * 1000:g} ms (lower bound)"
+        )
+
+
+def _highest(one: Memory, other: Memory) -> Memory:
+    return Memory(
+        allocated=_max(one.allocated, other.allocated),
+        driver=_max(one.driver, other.driver),
+        limit=_max(one.limit, other.limit),
+    )
+
+
+def _max(one: int | None, other: int | None) -> int | None:
+    values = [value for value in (one, other) if value is not None]
+    return max(values) if values else None
+
+
+def _max_rss() -> int:
+    """Largest resident set of this process so far, bytes: ru_maxrss is in bytes on macOS, KiB elsewhere."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024

@@ -1,0 +1,251 @@
+"""Which device a run uses, why that one, and what its results cannot say."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mpsprobe.device.compute import Product
+from mpsprobe.device.installed import torch_facts
+from mpsprobe.device.emulated import Emulated
+from mpsprobe.device.real import Cpu, Cuda, Device, Mps
+from mpsprobe.errors import MpsprobeError, UsageError
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.mac.asked import Mac
+from mpsprobe.mac.obstacle import Obstacle, why_no_mps
+from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
+
+#: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
+#: the first Metal kernels take a few; macos-14 runners hang for good (sleap-nn PR 695).
+PROBE_LIMIT = 90.0
+
+
+class DeviceUnavailableError(MpsprobeError):
+    """A device was asked for by name and is not to be had here."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a device computes, tried in a child process.
+
+    Attributes:
+        status: pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (ours).
+        reason: one line.
+        remedy: what to do; empty for a pass.
+        output: last lines of the child's stderr.
+    """
+
+    status: Status
+    reason: str
+    remedy: str = ""
+    output: str = ""
+
+
+def choose(
+    requested: str,
+    host: Host,
+    probe: Callable[[str], Probe] | None = None,
+    emulated: Callable[[], Device] = lambda: Emulated(Mac(torch="")),
+) -> tuple[Device, DeviceChoice]:
+    """Find the device for `--device requested`.
+
+    `auto` is mps where it really computes, else the virtual device, else the CPU.
+
+    Args:
+        requested: one of `DEVICES`.
+        host: facts of this machine, for the reasons given.
+        probe: tries a device; by default `probe_device`, once a process.
+        emulated: makes the virtual device, of the Mac asked about.
+
+    Raises:
+        UsageError: unknown device.
+        DeviceUnavailableError: mps, cuda or emulated was asked for and is not there, with the reason.
+    """
+    probe = probe or _probe_once
+    if requested not in DEVICES:
+        raise UsageError(f"No device is called {requested!r}.", f"Devices: {', '.join(DEVICES)}.")
+    if requested == "auto":
+        return _automatic(host, probe, emulated)
+    if requested == "mps":
+        obstacle = mps_obstacle(host, probe)
+        if obstacle:
+            raise DeviceUnavailableError(obstacle.what, obstacle.remedy)
+        return Mps(), DeviceChoice(requested, "mps", "asked for; it computes")
+    if requested == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceUnavailableError(
+                f"torch {torch.__version__} finds no CUDA device.",
+                "Install a CUDA build of torch on a machine with an NVIDIA GPU, or leave --device out.",
+            )
+        return Cuda(), DeviceChoice(requested, "cuda", "asked for")
+    if requested == "emulated":
+        try:
+            device = emulated()
+        except UnsupportedInstallError as problem:
+            raise DeviceUnavailableError(problem.what, problem.hint) from problem
+        return device, DeviceChoice(requested, "emulated", "asked for")
+    return Cpu(), DeviceChoice(requested, "cpu", "asked for")
+
+
+def _automatic(
+    host: Host, probe: Callable[[str], Probe], emulated: Callable[[], Device]
+) -> tuple[Device, DeviceChoice]:
+    obstacle = mps_obstacle(host, probe)
+    if obstacle is None:
+        return Mps(), DeviceChoice("auto", "mps", "MPS computes here")
+    try:
+        return emulated(), DeviceChoice("auto", "emulated", obstacle.what)
+    except UnsupportedInstallError as problem:
+        return Cpu(), DeviceChoice("auto", "cpu", f"{obstacle.what} {problem.what}")
+
+
+def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obstacle | None:
+    """What keeps MPS from computing here: a missing device, or one that is there and fails."""
+    obstacle = why_no_mps(host, torch_facts())
+    if obstacle:
+        return obstacle
+    outcome = (probe or _probe_once)("mps")
+    if outcome.status is Status.PASS:
+        return None
+    return Obstacle("does-not-compute", outcome.reason, outcome.remedy)
+
+
+@functools.cache
+def _probe_once(name: str) -> Probe:
+    """A device that is broken stays so for the life of a process; asking again costs seconds."""
+    return probe_device(name)
+
+
+def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | None = None) -> Probe:
+    """Multiply two small matrices on device `name` in a child process and look at how it ends.
+
+    Args:
+        name: a torch device: `"mps"`, `"cpu"`.
+        limit: seconds.
+        command: what to run in place of `python -m mpsprobe.device.compute NAME`.
+    """
+    command = command or [sys.executable, "-m", "mpsprobe.device.compute", name]
+    try:
+        child = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=limit,
+            env=_child_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        tail = late.stderr.decode(errors="replace") if isinstance(late.stderr, bytes) else late.stderr or ""
+        return Probe(
+            Status.TIMEOUT,
+            f"{name} is there but did not finish a small matrix product in {limit:g} s.",
+            "Restart the Mac; on a CI runner move to macos-15 (macos-14 is known to hang).",
+            _tail(tail),
+        )
+    if child.returncode < 0:
+        return Probe(
+            Status.CRASHED,
+            f"{name} is there but a small matrix product ended its process by {_signal(-child.returncode)}.",
+            "Read the last lines of its output; `mpsprobe explain` knows Metal's assertions.",
+            _tail(child.stderr),
+        )
+    if child.returncode > 0:
+        what, remedy = explain_failure(name, child.stderr)
+        return Probe(Status.FAIL, what, remedy, _tail(child.stderr))
+    # A fault of the GPU can pass as success, with this line alone to show for it (pytorch PR 193571).
+    if "command buffer exited with error status" in child.stderr:
+        return Probe(
+            Status.FAIL,
+            f"{name} reports a fault of the GPU while it multiplies two matrices.",
+            "Read the output; update macOS and torch.",
+            _tail(child.stderr),
+        )
+    try:
+        product = Product(**json.loads(child.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        return Probe(
+            Status.ERROR,
+            f"Whether {name} computes is not known: the child that tried it gave no answer.",
+            "Please report it, with the output.",
+            _tail(child.stdout + child.stderr),
+        )
+    if not product.right:
+        return Probe(
+            Status.FAIL,
+            f"{name} computes a wrong matrix product: error {product.error:.1e}, "
+            f"accepted {product.tolerance:.1e}.",
+            "Update macOS and torch; do not trust results of this device.",
+            _tail(child.stderr),
+        )
+    return Probe(Status.PASS, f"{name} computes: error {product.error:.1e}.")
+
+
+def explain_failure(name: str, text: str) -> tuple[str, str]:
+    """What an error of the first computation means, and what to do.
+
+    Args:
+        name: the device.
+        text: the error's message, or the child's stderr.
+    """
+    # CI runners: the first allocation fails although nothing is held. Seen as "MPS allocated: 0 bytes, ...
+    # Tried to allocate 256 bytes on private pool" (runner-images 9918) and, in 2023, "... allocate 0 bytes".
+    if re.search(r"MPS backend out of memory \(MPS allocated: 0 bytes", text):
+        return (
+            f"{name} refuses its first allocation with 0 bytes in use: the virtual GPU of a CI runner.",
+            "Use a real Mac or a macos-15 runner; the watermark variables do not cure it (torchchat PR 974).",
+        )
+    if "MPS backend out of memory" in text:
+        return (
+            f"{name} is out of memory before anything was loaded.",
+            "Close what else uses the GPU; a virtual GPU may allow about 1 GB in all (runner-images 11899).",
+        )
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
+    return f"{name} is there but fails to multiply two matrices: {last}", "Read the output; update torch."
+
+
+def limits(choice: DeviceChoice, host: Host) -> list[str]:
+    """What a run on this device cannot say, one sentence each; empty for a real Mac's GPU."""
+    if choice.used == "mps":
+        if not host.virtual_gpu:
+            return []
+        return [
+            f"The GPU is a virtual one ({host.gpu or host.chip or 'unknown'}): "
+            "virtual GPU, not evidence for real Macs."
+        ]
+    if choice.used == "emulated":
+        return [
+            "Emulated: MPS's rules over another device's arithmetic; "
+            "it says nothing of a Mac's speed, of its kernels' numerics or of faults inside Metal."
+        ]
+    place = host.gpu if choice.used == "cuda" and host.gpu else f"this machine's {choice.used.upper()}"
+    return [
+        f"Measured on {place}, not on MPS: it says nothing of whether the target runs on a Mac's GPU, "
+        "how fast, or how exactly."
+    ]
+
+
+def _child_environment() -> dict[str, str]:
+    """The parent's, with its import path: the child must find the same mpsprobe."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(text: str, lines: int = 8) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])

@@ -1,0 +1,60 @@
+"""`emulate`: real values under MPS's rules, on any supported machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+from mpsprobe.device.virtual import redirect
+from mpsprobe.device.virtual.contract import OnFail
+from mpsprobe.device.virtual.errors import VirtualDeviceError
+from mpsprobe.device.virtual.kernels import Kernels
+from mpsprobe.device.virtual.observer import Observer
+from mpsprobe.device.virtual.session import Session, Settings
+
+Storage = Literal["cpu"]
+
+
+@contextlib.contextmanager
+def emulate(
+    torch: str | None = None,
+    macos: str = "15.5",
+    memory_gb: float = 64,
+    *,
+    fallback: bool | None = None,
+    storage: Storage = "cpu",
+    observer: Observer | None = None,
+    on_fail: OnFail = "raise",
+) -> Iterator[Session]:
+    """Make `mps` a device of this process, with real values and the rules of a Mac.
+
+    Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward and optimiser steps work, and
+    what a Mac refuses is refused in PyTorch's own words. Afterwards everything is as before.
+
+    Args:
+        torch: the release whose op table and rules apply, e.g. `"2.8"`; None: the installed one.
+        macos: the system, e.g. `"15.5"`.
+        memory_gb: unified memory of the Mac, GB as Apple counts them (GiB).
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
+        storage: where values live: `"cpu"`.
+        observer: is told of every op, host sync, device crossing and finding.
+        on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if
+            mended.
+
+    Yields:
+        The session: `findings`, `memory`, `contract`.
+
+    Raises:
+        UnsupportedInstallError: this machine or PyTorch cannot carry it; the text says why.
+        AlreadyActiveError: another virtual device is on.
+        UnknownReleaseError: there is no data on that release.
+    """
+    if storage != "cpu":
+        raise VirtualDeviceError(f"Storage {storage!r} is not supported.", "Values live in CPU memory.")
+    settings = Settings(
+        torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
+    )
+    session = Session(settings, Kernels, redirect.COMPUTED_BY)
+    with session:
+        yield session

@@ -1,0 +1,385 @@
+"""The kernel behind every op of the virtual device: relabel, run the CPU's op, relabel back.
+
+One Python function is registered at the MPS dispatch key for every op that the chosen release registers
+there, and one as that key's fallback. Both matter: with the fallback alone, ops that are composite elsewhere
+(`linear`) would decompose as on the CPU, and the op stream would not be the Mac's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from mpsprobe.device.virtual import random, relabel, schema
+from mpsprobe.device.virtual.contract import Contract
+from mpsprobe.device.virtual.errors import VirtualDeviceError
+from mpsprobe.device.virtual.memory import UnifiedMemory
+from mpsprobe.device.virtual.observer import Observer, OpFlag
+from mpsprobe.device.virtual.schema import Op
+
+Kernel = Callable[..., Any]
+
+_CPU = torch.device("cpu")
+_CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_set_ = torch.ops.aten.set_.source_Tensor
+_set_storage = torch.ops.aten.set_.source_Storage_storage_offset
+
+#: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
+_DATA_DEPENDENT = frozenset(
+    {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"}
+    | {"equal", "bincount", "repeat_interleave.Tensor", "is_nonzero"}
+)
+#: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
+#: moved).
+_MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
+
+
+class Kernels:
+    """Runs what reaches the MPS key, over host memory.
+
+    Attributes:
+        contract: the rules of the chosen release; they decide what raises and what falls back.
+        memory: the modelled unified memory that results are counted in.
+        observer: who is told; None costs nothing.
+    """
+
+    def __init__(
+        self, contract: Contract, memory: UnifiedMemory, observer: Observer | None, generator: torch.Generator
+    ) -> None:
+        self.contract = contract
+        self.memory = memory
+        self.observer = observer
+        self._generator = generator
+        self._libraries: list[Any] = []
+        #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
+        self.computed_by: dict[str, Kernel] = {}
+        self.special: dict[str, Kernel] = {
+            "copy_": self.copy_,
+            "resize_": self.resize_,
+            "_local_scalar_dense": self.local_scalar,
+        }
+
+    # ------------------------------------------------------------------------------------------ registration
+
+    def register(self, names: Iterable[str], autograd: dict[str, Kernel]) -> None:
+        """Register a kernel for each op of `names`, those of `autograd` above autograd, and the fallback.
+
+        Args:
+            names: ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
+                left out.
+            autograd: composite ops that take another way on a Mac (`redirect.py`).
+        """
+        everything, aten = _library("_"), _library("aten")
+        self._libraries += [everything, aten]
+        everything.fallback(self.fallback, "MPS")
+        wanted = dict.fromkeys([*names, *self.special])
+        with warnings.catch_warnings():
+            # "Overriding a previously registered kernel": that is the purpose
+            warnings.simplefilter("ignore", UserWarning)
+            for name in wanted:
+                overload = schema.overload_named(name)
+                if overload is not None:
+                    aten.impl(name, self.special.get(name) or self.bind(schema.facts(overload)), "MPS")
+            for name, kernel in autograd.items():
+                aten.impl(name, kernel, "AutogradMPS")
+                aten.impl(name, kernel, "MPS")
+
+    def unregister(self) -> None:
+        """Take every kernel out of the dispatcher again."""
+        while self._libraries:
+            self._libraries.pop()._destroy()
+
+    def bind(self, op: Op) -> Kernel:
+        """The kernel of one registered op."""
+        if op.is_view or op.base == "set_":
+            return self._view(op)
+        always_cpu = self.contract.runs_on_cpu(op.name)
+        compute = self.computed_by.get(op.name)
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            return self.run(op, args, kwargs, compute, OpFlag.FALLBACK if always_cpu else OpFlag.NATIVE)
+
+        return kernel
+
+    def _view(self, op: Op) -> Kernel:
+        # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
+        # for any device, and the storage stays shared.
+        redispatch = op.overload.redispatch
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            result = redispatch(_CPU_KEYS, *args, **kwargs)
+            if self.observer is not None:
+                self.observer.op(op.overload, args, kwargs, result, 0)
+            return result
+
+        return kernel
+
+    # ------------------------------------------------------------------------------------------------ running
+
+    def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
+        """What runs for an op without a kernel at the MPS key: it raises, or the CPU takes over."""
+        op = schema.facts(overload)
+        if op.is_view:
+            return overload.redispatch(_CPU_KEYS, *args, **kwargs)
+        flags = self.contract.missing(op)
+        if flags & OpFlag.RAISED and self.observer is not None:
+            self.observer.op(overload, args, kwargs, None, flags)
+        return self.run(op, args, kwargs, self.computed_by.get(op.name), flags)
+
+    def run(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
+    ) -> Any:
+        """Run one op: check, compute on the host's memory, account, tell the observer."""
+        checks = self.contract.checks(op.base)
+        if checks:
+            self.contract.check_arguments(op, checks, args, kwargs)
+        if flags & OpFlag.FALLBACK:
+            self.contract.warn_fallback(op)
+            self._count_fallback(args, kwargs)
+        host_args, host_kwargs = self.unwrap(op, args, kwargs)
+        result = self.compute(op, args, kwargs, host_args, host_kwargs, compute)
+        if self.observer is not None:
+            self.observer.op(op.overload, args, kwargs, result, flags)
+            if op.name in _DATA_DEPENDENT:
+                self.observer.sync("data-dependent")
+        return result
+
+    def compute(
+        self,
+        op: Op,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        host_args: list[Any],
+        host_kwargs: dict[str, Any],
+        compute: Kernel | None,
+    ) -> Any:
+        """Run the op on host tensors and put its results on the device."""
+        call = compute or self._callable(op, host_args)
+        if op.writes and not op.is_inplace:
+            return self._write(op, args, kwargs, host_args, host_kwargs, call)
+        result = call(*host_args, **host_kwargs)
+        return args[0] if op.is_inplace else self.wrap(op, result)
+
+    def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
+        # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number.
+        # Only the overload packet takes numbers there and keeps their weaker part in type promotion.
+        for k in op.tensors:
+            if k < len(host_args) and isinstance(host_args[k], (int, float, complex)):
+                packet: Kernel = op.overload.overloadpacket
+                return packet
+        return op.call
+
+    def _write(
+        self,
+        op: Op,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        host_args: list[Any],
+        host_kwargs: dict[str, Any],
+        call: Kernel,
+    ) -> Any:
+        """Run an op that writes into its arguments and may change their shapes (`out=`)."""
+        self._fresh_outputs(op, host_args, host_kwargs, only_empty=True)
+        try:
+            result = call(*host_args, **host_kwargs)
+        except RuntimeError as problem:
+            if "not resizable" not in str(problem):
+                raise
+            # memory made through DLPack cannot grow: let the op fill a new tensor, which then replaces the
+            # old one
+            self._fresh_outputs(op, host_args, host_kwargs, only_empty=False)
+            result = call(*host_args, **host_kwargs)
+        written = []
+        for position, name in op.writes:
+            old = op.argument(position, name, args, kwargs)
+            new = op.argument(position, name, host_args, host_kwargs)
+            if (
+                isinstance(old, Tensor)
+                and old.is_mps
+                and (old.shape != new.shape or old.data_ptr() != new.data_ptr())
+            ):
+                _set_.redispatch(_CPU_KEYS, old, self.wrap(op, new))
+            written.append(old)
+        if op.returns_writes:
+            return written[0] if len(written) == 1 else tuple(written)
+        return None if op.returns == 0 else self.wrap(op, result)
+
+    @staticmethod
+    def _fresh_outputs(
+        op: Op, host_args: list[Any], host_kwargs: dict[str, Any], *, only_empty: bool
+    ) -> None:
+        for position, name in op.writes:
+            value = op.argument(position, name, host_args, host_kwargs)
+            if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
+                continue
+            fresh = torch.empty(0, dtype=value.dtype, device=_CPU)
+            if position < len(host_args):
+                host_args[position] = fresh
+            else:
+                host_kwargs[name] = fresh
+
+    # ---------------------------------------------------------------------------------------- host and device
+
+    def unwrap(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The same call on host tensors. CPU tensors among them are an error, unless they are scalars."""
+        host, strangers = list(args), False
+        count = len(host)
+        for k in op.tensors:
+            if k < count:
+                value = host[k]
+                if isinstance(value, Tensor):
+                    if value.is_mps:
+                        host[k] = self.host(value)
+                    elif value.dim():
+                        strangers = True
+        for k in op.lists:
+            if k < count and host[k] is not None:
+                strangers |= self._unwrap_list(host, k)
+        if op.device is not None and op.device[0] < count:
+            host[op.device[0]] = _CPU
+        if op.generator is not None and op.generator[0] < count:
+            host[op.generator[0]] = self._host_generator(op, host[op.generator[0]])
+        host_kwargs = dict(kwargs)
+        for name, value in kwargs.items():
+            if isinstance(value, Tensor):
+                if value.is_mps:
+                    host_kwargs[name] = self.host(value)
+                elif value.dim():
+                    strangers = True
+            elif name in op.list_names and value is not None:
+                strangers |= self._unwrap_list(host_kwargs, name)
+            elif isinstance(value, torch.device):
+                host_kwargs[name] = _CPU
+        if op.generator is not None and op.generator[0] >= count:
+            name = op.generator[1]
+            host_kwargs[name] = self._host_generator(op, kwargs.get(name))
+        if strangers and op.base not in _MOVES_INDICES:
+            self.contract.mixed_devices(op, args, kwargs)
+        return host, host_kwargs
+
+    def _unwrap_list(self, where: Any, key: Any) -> bool:
+        strangers, tensors = False, []
+        for value in where[key]:
+            if isinstance(value, Tensor) and value.is_mps:
+                tensors.append(self.host(value))
+            else:
+                strangers |= isinstance(value, Tensor) and value.dim() > 0
+                tensors.append(value)
+        where[key] = tensors
+        return strangers
+
+    def _host_generator(self, op: Op, generator: torch.Generator | None) -> torch.Generator:
+        if generator is None:
+            return self._generator
+        if not random.is_device(generator):
+            self.contract.wrong_generator(op)
+        return generator
+
+    def host(self, tensor: Tensor) -> Tensor:
+        """The host's view of a device tensor."""
+        return relabel.host(tensor)
+
+    def wrap(self, op: Op, result: Any) -> Any:
+        """Results as device tensors, counted in the modelled memory and held to the release's dtypes."""
+        if isinstance(result, Tensor):
+            if result.is_mps:
+                return result
+            if result.layout is not torch.strided:
+                raise VirtualDeviceError(
+                    f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
+                )
+            refused = self.contract.refused.get(result.dtype)
+            if refused is not None:
+                result = self.contract.refuse(op, result, refused)
+            tensor = relabel.device(result)
+            self.memory.track(tensor)
+            return tensor
+        if isinstance(result, (list, tuple)):
+            return type(result)([self.wrap(op, one) for one in result])
+        return result
+
+    def _count_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.observer is not None:
+            self.observer.sync("fallback")
+            nbytes = sum(
+                t.numel() * t.element_size() for t in tensors_of((*args, *kwargs.values())) if t.is_mps
+            )
+            self.observer.crossing(nbytes, "to-host")
+
+    # -------------------------------------------------------------------------------------------- special ops
+
+    def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+        """`copy_`, the one op that crosses between host and device."""
+        self.contract.check_copy(_COPY, dst, src)
+        _COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
+        self._told_copy(dst, src, non_blocking)
+        return dst
+
+    def _told_copy(self, dst: Tensor, src: Tensor, non_blocking: bool) -> None:
+        if self.observer is None:
+            return
+        self.observer.op(_COPY.overload, (dst, src, non_blocking), {}, dst, 0)
+        if not src.is_mps:
+            self.observer.crossing(src.numel() * src.element_size(), "to-device")
+        elif not dst.is_mps:
+            self.observer.crossing(dst.numel() * dst.element_size(), "to-host")
+            if not non_blocking:
+                self.observer.sync("copy")
+
+    def resize_(
+        self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
+    ) -> Tensor:
+        """`resize_`: in place while the storage is large enough, over new memory otherwise."""
+        wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
+        if memory_format not in (None, torch.contiguous_format, torch.preserve_format):
+            wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
+        end = (wanted.numel() + tensor.storage_offset()) * tensor.element_size()
+        if end > tensor.untyped_storage().nbytes():
+            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=_CPU)
+            kept = min(tensor.numel(), new.numel())
+            if kept:
+                new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
+            _set_.redispatch(_CPU_KEYS, tensor, self.wrap(_RESIZE, new))
+        _set_storage.redispatch(
+            _CPU_KEYS,
+            tensor,
+            tensor.untyped_storage(),
+            tensor.storage_offset(),
+            list(wanted.shape),
+            list(wanted.stride()),
+        )
+        return tensor
+
+    def local_scalar(self, tensor: Tensor) -> Any:
+        """`.item()`: the host waits for the device."""
+        if self.observer is not None:
+            self.observer.op(_ITEM.overload, (tensor,), {}, None, 0)
+            self.observer.sync("item")
+        return self.host(tensor).item()
+
+
+def _library(namespace: str) -> Any:
+    return torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+
+
+_COPY = schema.facts(torch.ops.aten.copy_.default)
+_RESIZE = schema.facts(torch.ops.aten.resize_.default)
+_ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
+
+
+def tensors_of(values: Iterable[Any]) -> list[Tensor]:
+    """All tensors among arguments, lists flattened."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [one for one in value if isinstance(one, Tensor)]
+    return found

@@ -1,0 +1,210 @@
+"""What PyTorch and the libraries above it answer about MPS while the virtual device is on.
+
+The C++ hooks (`hooks.py`) answer most questions by themselves, `torch.accelerator` among them. What is left
+are questions with an answer that varies (memory, macOS), objects that Linux cannot make (generators, events)
+and caches of answers given earlier.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mpsprobe.device.virtual.contract import Contract, parse_macos
+from mpsprobe.device.virtual.memory import UnifiedMemory
+from mpsprobe.device.virtual.observer import Grade, Observer
+from mpsprobe.device.virtual.random import Generator
+
+_MISSING = object()
+_MPS = torch.device("mps", 0)
+
+
+class Patches:
+    """Replaced attributes, put back in reverse order."""
+
+    def __init__(self) -> None:
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Replace an attribute, whether or not it was there."""
+        self._undo.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def replace(self, owner: Any, name: str, value: Any) -> None:
+        """Replace an attribute if this PyTorch has it."""
+        if hasattr(owner, name):
+            self.set(owner, name, value)
+
+    def undo(self) -> None:
+        """Put everything back."""
+        while self._undo:
+            owner, name, old = self._undo.pop()
+            if old is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+
+
+class Answers:
+    """Installs the answers and takes them back.
+
+    Args:
+        contract: the release and macOS.
+        memory: what memory questions are answered from.
+        generator: the device's default random generator.
+        observer: is told of `torch.mps.synchronize()`.
+    """
+
+    def __init__(
+        self, contract: Contract, memory: UnifiedMemory, generator: Generator, observer: Observer | None
+    ) -> None:
+        self._contract = contract
+        self._memory = memory
+        self._generator = generator
+        self._observer = observer
+        self._patches = Patches()
+        self._events = 0
+
+    def install(self) -> None:
+        """Answer as on a Mac from here on."""
+        patches, memory = self._patches, self._memory
+        patches.set(torch._C, "_has_mps", True)
+        for name, answer in {
+            "_mps_is_on_macos_or_newer": self._is_on_macos,
+            "_mps_deviceSynchronize": self._synchronize,
+            "_mps_emptyCache": memory.empty_cache,
+            "_mps_setMemoryFraction": memory.set_high_watermark,
+            "_mps_currentAllocatedMemory": memory.allocated,
+            "_mps_driverAllocatedMemory": memory.driver_allocated,
+            "_mps_recommendedMaxMemory": lambda: memory.recommended,
+            "_mps_maxBufferLength": lambda: memory.total // 2,
+            "_mps_get_default_generator": lambda: self._generator,
+            "_mps_get_name": lambda: "Apple (emulated)",
+            "_mps_get_core_count": lambda: 0,
+            "_mps_acquireEvent": self._new_event,
+            "_mps_releaseEvent": _nothing,
+            "_mps_recordEvent": _nothing,
+            "_mps_waitForEvent": _nothing,
+            "_mps_synchronizeEvent": self._synchronize,
+            "_mps_queryEvent": lambda _event: True,
+            "_mps_elapsedTimeOfEvents": lambda _start, _end: 0.0,
+            "_mps_profilerStartTrace": _nothing,
+            "_mps_profilerStopTrace": _nothing,
+            "_accelerator_synchronizeDevice": self._synchronize,
+            "_accelerator_emptyCache": memory.empty_cache,
+        }.items():
+            patches.replace(torch._C, name, answer)
+        backend = torch.backends.mps
+        patches.set(backend, "is_available", _like(backend.is_available, True))
+        patches.set(backend, "is_built", _like(backend.is_built, True))
+        patches.replace(backend, "is_macos_or_newer", self._is_on_macos)
+        patches.replace(backend, "is_macos13_or_newer", lambda minor=0: self._is_on_macos(13, minor))
+        patches.set(torch.mps, "_default_mps_generator", self._generator)
+        patches.set(torch, "Generator", Generator)
+        patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
+        patches.set(torch.cuda, "is_available", lambda: False)
+        patches.set(torch.cuda, "_lazy_init", _no_cuda)
+        self._autocast()
+        forget_answers()
+
+    def remove(self) -> None:
+        """Give everything back."""
+        self._patches.undo()
+        forget_answers()
+
+    def _is_on_macos(self, major: int = 13, minor: int = 0) -> bool:
+        return (major, minor) <= parse_macos(self._contract.macos)
+
+    def _synchronize(self, *_ignored: Any) -> None:
+        if self._observer is not None:
+            self._observer.sync("synchronize")
+
+    def _new_event(self, *_ignored: Any) -> int:
+        self._events += 1
+        return self._events
+
+    def _autocast(self) -> None:
+        """Autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
+        version, macos = self._contract.version, parse_macos(self._contract.macos)
+        if version >= (2, 6) and macos >= (14, 0):
+            return
+        original = torch.autocast.__init__
+        bad_bf16 = (
+            "In MPS autocast, but the target dtype is not supported. Disabling autocast.\n"
+            "MPS Autocast only supports dtypes of torch.bfloat16, torch.float16 currently."
+            if version >= (2, 6)
+            else "In MPS autocast, but the target dtype is not supported. Disabling autocast.\n"
+            "MPS Autocast only supports dtype of torch.float16 currently."
+        )
+        contract = self._contract
+
+        @functools.wraps(original)
+        def init(
+            self: torch.autocast,
+            device_type: str,
+            dtype: torch.dtype | None = None,
+            enabled: bool = True,
+            cache_enabled: bool | None = None,
+        ) -> None:
+            if device_type == "mps" and version < (2, 5):
+                error = RuntimeError(f"User specified an unsupported autocast device_type '{device_type}'")
+                contract.fail("autocast", "", error, Grade.CERTAIN)
+            elif device_type == "mps" and enabled and dtype is torch.bfloat16:
+                warnings.warn(bad_bf16, UserWarning, stacklevel=2)
+                enabled = False
+            original(self, device_type, dtype, enabled, cache_enabled)
+
+        self._patches.set(torch.autocast, "__init__", init)
+
+
+def _nothing(*_ignored: Any) -> None:
+    pass
+
+
+def _like(original: Callable[..., Any], value: Any) -> Callable[..., Any]:
+    """A function that returns `value`. Dynamo (2.15) looks for `__wrapped__`, others for `cache_clear`."""
+
+    @functools.wraps(original)
+    def answer(*_args: Any, **_kwargs: Any) -> Any:
+        return value
+
+    answer.cache_clear = _nothing  # type: ignore[attr-defined]
+    return answer
+
+
+def _storage_to_mps(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    """`UntypedStorage.mps()`: torch.load and safetensors move storages, not tensors."""
+    if storage.device.type == "mps":
+        return storage
+    source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+    return source.to(_MPS).untyped_storage()
+
+
+def _no_cuda() -> None:
+    raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+#: Cached answers of libraries: module -> functions made with lru_cache.
+_CACHES = {
+    "transformers.utils.import_utils": (
+        "is_torch_mps_available",
+        "is_torch_cuda_available",
+        "is_torch_bf16_available",
+    ),
+    "accelerate.utils.imports": ("is_mps_available", "is_cuda_available", "is_bf16_available"),
+    "torch.backends.mps": ("is_available", "is_built"),
+}
+
+
+def forget_answers() -> None:
+    """Clear what libraries remember about the machine, if they are loaded."""
+    for module, names in _CACHES.items():
+        for name in names:
+            clear = getattr(getattr(sys.modules.get(module), name, None), "cache_clear", None)
+            if clear is not None:
+                clear()

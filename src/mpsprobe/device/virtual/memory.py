@@ -1,0 +1,176 @@
+"""A Mac's unified memory, modelled: how much is in use, and PyTorch's out-of-memory error at its limit.
+
+The rules are those of aten/src/ATen/mps/MPSAllocator.mm. What a model cannot know (other processes, Metal's
+own heaps, buffers still in flight) is left out, so the real limit is reached earlier, never later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Watermark ratios of MPSAllocator.h, relative to Metal's recommended working set (unified memory).
+HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
+_UPPER_BOUND = 2.0
+#: Metal aligns small buffers to 256 bytes and PyTorch keeps sizes up to 1 MiB in pools of their own.
+_ALIGNMENT = 256
+_MAX_SMALL = 1 << 20
+#: Buffers up to this size live in shared memory (kMaxScalarAlloc).
+_MAX_SCALAR = 8
+#: Expired entries are swept when the list has grown by this many, or the sum claims a new peak.
+_SWEEP = 4096
+
+
+def working_set(memory_gb: float) -> int:
+    """Metal's recommendedMaxWorkingSetSize, bytes, as public reports show it: 2/3 up to 32 GB, 3/4 above."""
+    total = int(memory_gb * (1 << 30))
+    return total * 2 // 3 if memory_gb <= 32 else total * 3 // 4
+
+
+def format_size(size: int, *, binary: bool) -> str:
+    """c10's `format_size`; `binary`: the release writes `GiB`, not `GB` (the numbers are the same)."""
+    i = "i" if binary else ""
+    if size <= 1024:
+        return f"{size} bytes"
+    for unit, shift in (("K", 10), ("M", 20)):
+        if size <= 1 << (shift + 10):
+            return f"{size / (1 << shift):.2f} {unit}{i}B"
+    return f"{size / (1 << 30):.2f} G{i}B"
+
+
+class UnifiedMemory:
+    """Counts the storages of device tensors, holding none of them alive.
+
+    A storage's end cannot be seen as it happens, only asked for (weak references), so the running sum is an
+    upper bound that is swept when it matters: before an error, for an answer, or when it claims a new peak.
+
+    Attributes:
+        recommended: Metal's recommendedMaxWorkingSetSize, bytes.
+        limit: what may be allocated, bytes; None without a limit.
+        peak: most bytes in use at once, at most 2 % above the truth.
+    """
+
+    def __init__(
+        self,
+        memory_gb: float,
+        *,
+        working_set_bytes: int | None = None,
+        high: float = HIGH_WATERMARK,
+        binary_units: bool = True,
+        on_full: Callable[[RuntimeError], None] | None = None,
+    ) -> None:
+        self.total = int(memory_gb * (1 << 30))
+        self.recommended = working_set(memory_gb) if working_set_bytes is None else working_set_bytes
+        self.peak = 0
+        self.binary_units = binary_units
+        self._on_full = on_full
+        self._references: list[tuple[int, int]] = []
+        self._in_use = 0
+        self._cached = 0
+        self._swept_at = 0
+        self.set_high_watermark(high)
+
+    def set_high_watermark(self, ratio: float) -> None:
+        """Set the limit as PYTORCH_MPS_HIGH_WATERMARK_RATIO does; 0 means none.
+
+        Raises:
+            RuntimeError: in PyTorch's words, for a ratio outside 0 ... 2.
+        """
+        if not 0.0 <= ratio <= _UPPER_BOUND:
+            raise RuntimeError(f"invalid high watermark ratio {ratio:g}")
+        self.limit = None if ratio == 0.0 else int(ratio * self.recommended)
+
+    def track(self, tensor: Tensor) -> None:
+        """Count a new tensor's storage.
+
+        Raises:
+            RuntimeError: "MPS backend out of memory (MPS allocated: ...": the limit is reached.
+        """
+        storage = tensor.untyped_storage()
+        size = _aligned(storage.nbytes())
+        if not size:
+            return
+        if self.limit is not None and self._in_use + size > self.limit:
+            self._sweep()
+            if self._in_use + size > self.limit:
+                self._full(RuntimeError(self._out_of_memory(size)))
+        self._references.append((weak_reference(storage), size))
+        self._in_use += size
+        if self._in_use > self.peak:
+            self._claim_peak()
+        elif len(self._references) > self._swept_at + _SWEEP:
+            self._sweep()
+
+    def _full(self, error: RuntimeError) -> None:
+        if self._on_full is None:
+            raise error
+        self._on_full(error)
+        self.limit = None  # whoever goes on has heard of it
+
+    def allocated(self) -> int:
+        """Bytes in use: torch.mps.current_allocated_memory()."""
+        self._sweep()
+        return self._in_use
+
+    def driver_allocated(self) -> int:
+        """Bytes taken from Metal: in use, and kept by the allocator for reuse (modelled as the peak)."""
+        self._cached = max(self._cached, self.peak)
+        return max(self._cached, self.allocated())
+
+    def empty_cache(self) -> None:
+        """Give back what is not in use."""
+        self._sweep()
+        self.peak = self._cached = self._in_use
+
+    def _claim_peak(self) -> None:
+        if self._in_use > self.peak * 1.02:
+            self._sweep()
+        self.peak = max(self.peak, self._in_use)
+
+    def _sweep(self) -> None:
+        expired, free = torch.UntypedStorage._expired, free_reference
+        alive = []
+        for entry in self._references:
+            if expired(entry[0]):
+                free(entry[0])
+                self._in_use -= entry[1]
+            else:
+                alive.append(entry)
+        self._references = alive
+        self._swept_at = len(alive)
+
+    def close(self) -> None:
+        """Let go of all weak references."""
+        for reference, _ in self._references:
+            free_reference(reference)
+        self._references = []
+
+    def _out_of_memory(self, size: int) -> str:
+        def text(value: int) -> str:
+            return format_size(value, binary=self.binary_units)
+
+        assert self.limit is not None
+        pool = "shared" if size <= _MAX_SCALAR else "private"
+        return (
+            f"MPS backend out of memory (MPS allocated: {text(self._in_use)}, other allocations: {text(0)}, "
+            f"max allowed: {text(self.limit)}). Tried to allocate {text(size)} on {pool} pool. "
+            "Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations "
+            "(may cause system failure)."
+        )
+
+
+def weak_reference(storage: torch.UntypedStorage) -> int:
+    """A weak reference to a storage: it keeps the address of the C++ object, not its memory."""
+    reference: int = storage._weak_ref()  # type: ignore[assignment]
+    return reference
+
+
+def free_reference(reference: int) -> None:
+    """Let go of a weak reference."""
+    torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

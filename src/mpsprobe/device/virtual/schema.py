@@ -1,0 +1,111 @@
+"""Facts of an op overload that the kernel needs on every call, taken from its schema once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+_TENSOR = ("Tensor", "Optional[Tensor]")
+_TENSORS = ("List[Tensor]", "List[Optional[Tensor]]", "Optional[List[Tensor]]")
+
+
+class Op:
+    """An ATen overload.
+
+    Attributes:
+        name: as in PyTorch's messages without the namespace: `"add.Tensor"`, `"mm"`.
+        base: the name without the overload: `"add"`.
+        overload: the overload itself.
+        tensors: positions of its tensor arguments among the positional ones.
+        lists: positions of arguments that are lists of tensors.
+        tensor_names, list_names: the same for arguments passed by name.
+        writes: (position, name) of each argument it writes to.
+        returns_writes: it returns exactly the arguments it writes to.
+        is_view: its result shares memory with an argument.
+        is_inplace: it changes its first argument and never its shape.
+        generator: (position, name) of its random generator.
+        device: (position, name) of its device argument.
+        returns: number of results.
+    """
+
+    __slots__ = (
+        "base",
+        "call",
+        "device",
+        "generator",
+        "is_inplace",
+        "is_view",
+        "list_names",
+        "lists",
+        "name",
+        "overload",
+        "returns",
+        "returns_writes",
+        "tensor_names",
+        "tensors",
+        "writes",
+    )
+
+    def __init__(self, overload: OpOverload) -> None:
+        schema = overload._schema
+        namespace, self.base = schema.name.split("::")
+        self.name = self.base + (f".{schema.overload_name}" if schema.overload_name else "")
+        if namespace != "aten":
+            self.name = f"{namespace}::{self.name}"
+        self.overload = overload
+        self.call = overload._op
+        kinds = [str(argument.type) for argument in schema.arguments]
+        self.tensors = tuple(k for k, kind in enumerate(kinds) if kind in _TENSOR)
+        self.lists = tuple(k for k, kind in enumerate(kinds) if kind in _TENSORS)
+        self.tensor_names = frozenset(schema.arguments[k].name for k in self.tensors)
+        self.list_names = frozenset(schema.arguments[k].name for k in self.lists)
+        self.writes = tuple(
+            (k, argument.name)
+            for k, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+        aliases = [result.alias_info for result in schema.returns]
+        written = [alias is not None and alias.is_write for alias in aliases]
+        self.returns_writes = bool(written) and all(written) and len(written) == len(self.writes)
+        self.is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        self.is_inplace = len(self.writes) == 1 and self.writes[0] == (0, "self") and self.base.endswith("_")
+        self.generator = _find(schema.arguments, kinds, "Generator")
+        self.device = _find(schema.arguments, kinds, "Device")
+        self.returns = len(schema.returns)
+
+    def argument(self, position: int, name: str, args: Any, kwargs: Any) -> Any:
+        """An argument of a call, wherever it was passed; None when it was left out."""
+        return args[position] if position < len(args) else kwargs.get(name)
+
+    @property
+    def qualified(self) -> str:
+        """`"aten::add.Tensor"`."""
+        return self.name if "::" in self.name else f"aten::{self.name}"
+
+
+def _find(arguments: Any, kinds: list[str], wanted: str) -> tuple[int, str] | None:
+    for k, kind in enumerate(kinds):
+        if wanted in kind:
+            return k, arguments[k].name
+    return None
+
+
+_known: dict[OpOverload, Op] = {}
+
+
+def facts(overload: OpOverload) -> Op:
+    """The facts of an overload, made once per process."""
+    op = _known.get(overload)
+    if op is None:
+        op = _known[overload] = Op(overload)
+    return op
+
+
+def overload_named(name: str) -> OpOverload | None:
+    """The overload called `name` (`"add.Tensor"`) in the installed PyTorch, or None."""
+    base, _, suffix = name.partition(".")
+    packet = getattr(torch.ops.aten, base, None)
+    overload = None if packet is None else getattr(packet, suffix or "default", None)
+    return overload if isinstance(overload, OpOverload) else None

@@ -1,0 +1,103 @@
+"""The on state of the virtual device: everything that is installed, and its removal in reverse order."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+
+from mpsprobe.device.virtual import engine, guard, hooks, library, redirect, support
+from mpsprobe.device.virtual.contract import Contract, OnFail, parse_macos
+from mpsprobe.device.virtual.errors import AlreadyActiveError
+from mpsprobe.device.virtual.kernels import Kernel, Kernels
+from mpsprobe.device.virtual.memory import UnifiedMemory
+from mpsprobe.device.virtual.observer import Finding, Grade, Observer
+from mpsprobe.device.virtual.random import Generator
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What Mac to be; see `emulate` for each field."""
+
+    torch: str | None
+    macos: str
+    memory_gb: float
+    fallback: bool | None
+    observer: Observer | None
+    on_fail: OnFail
+
+
+_active = threading.Lock()
+
+
+class Session:
+    """One virtual device, while it is on.
+
+    Attributes:
+        contract: the rules in force.
+        memory: the modelled unified memory.
+        kernels: what runs the ops.
+    """
+
+    def __init__(
+        self, settings: Settings, make_kernels: Callable[..., Kernels], computed_by: dict[str, Kernel]
+    ) -> None:
+        installed = ".".join(map(str, support.installed_release()))
+        fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
+        self.contract = Contract(
+            settings.torch or installed,
+            settings.macos,
+            fallback=fallback,
+            on_fail=settings.on_fail,
+            observer=settings.observer,
+        )
+        self.memory = UnifiedMemory(
+            settings.memory_gb,
+            binary_units=self.contract.version >= (2, 8),
+            on_full=lambda error: self.contract.fail("memory", "", error, Grade.LIKELY),
+        )
+        self._generator = Generator("mps")
+        self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
+        self.kernels.computed_by.update(computed_by)
+        self._answers = library.Answers(self.contract, self.memory, self._generator, settings.observer)
+        self._undo = contextlib.ExitStack()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What failed or fell back so far, in order."""
+        return self.contract.findings
+
+    def __enter__(self) -> Session:
+        support.require()
+        if not _active.acquire(blocking=False):
+            raise AlreadyActiveError(
+                "A virtual device is already on in this process.", "Leave it first: there is one mps slot."
+            )
+        with contextlib.ExitStack() as undo:
+            undo.callback(_active.release)
+            self._install(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def _install(self, undo: contextlib.ExitStack) -> None:
+        undo.callback(self.memory.close)
+        guard.install()
+        undo.callback(guard.remove)
+        hooks.install()
+        undo.callback(hooks.remove)
+        above = redirect.install(self.kernels, self.contract.version, parse_macos(self.contract.macos))
+        undo.callback(self.kernels.unregister)
+        self.kernels.register(self.contract.registered, above)
+        undo.callback(self._answers.remove)
+        self._answers.install()
+        self._generator.manual_seed(torch.initial_seed())
+        engine.start_thread()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()

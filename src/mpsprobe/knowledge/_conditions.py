@@ -1,0 +1,340 @@
+"""The condition language of advisories: small, declarative, typed, and three-valued.
+
+A condition is `True`, `False` or `None` on an op use; `None` means that what was recorded does not say.
+Nothing here evaluates text. `docs/advisories.md` describes the language for those who write advisories.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from mpsprobe.knowledge._layout import LAYOUTS
+from mpsprobe.run import OpUse, TensorMeta
+
+#: Bytes of one element, by dtype name without the `torch.` prefix.
+ITEM_SIZE = {
+    **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
+    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("uint32", "int32", "float32", "complex32"), 4),
+    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
+
+Scalar = bool | int | float | str | None
+Relations = Literal["==", "!=", "<", ">", "not a multiple of"]
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "==": lambda left, right: left == right,
+    "!=": lambda left, right: left != right,
+    "<": lambda left, right: left < right,
+    ">": lambda left, right: left > right,
+    "not a multiple of": lambda left, right: right == 0 or left % right != 0,
+}
+
+
+class Mode(str, enum.Enum):
+    """What surrounds an op use. Modes do not exclude one another, but for the first two."""
+
+    INFERENCE = "inference"
+    TRAINING = "training"
+    AUTOCAST = "autocast"
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A closed interval; an end left out is open."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (self.min is None or number >= self.min) and (self.max is None or number <= self.max)
+
+
+class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The size of one dimension.
+
+    Attributes:
+        index: which dimension, negative from the end; a tensor without it does not meet the condition.
+        min, max: closed bounds of its size.
+        multiple_of: its size divides by this without remainder.
+        not_multiple_of: its size does not.
+    """
+
+    index: int
+    min: int | None = None
+    max: int | None = None
+    multiple_of: int | None = None
+    not_multiple_of: int | None = None
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape meets it."""
+        if not -len(shape) <= self.index < len(shape):
+            return False
+        size = shape[self.index]
+        return (
+            size in Range(self.min, self.max)
+            and (self.multiple_of is None or size % self.multiple_of == 0)
+            and (self.not_multiple_of is None or size % self.not_multiple_of != 0)
+        )
+
+
+class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one tensor of the op use is like; every field that is given must hold.
+
+    Attributes:
+        arg: position among the tensor arguments, a list of positions (one of them must meet it), `"any"` or
+            `"all"`.
+        of: look at the `inputs` or at the `outputs`.
+        dtype: one of these.
+        rank: number of dimensions.
+        dims: sizes of dimensions, all of them.
+        numel, bytes: number of elements; their size.
+        largest: the largest dimension.
+        contiguous: strides are those of a packed row-major tensor.
+        transposed: the last dimension is not the one that varies fastest, but the one before it is.
+        expanded: a dimension larger than 1 has stride 0.
+        channels_last: packed, with the channels varying fastest (rank 4 or 5), and not contiguous as well.
+        device: where it lives, e.g. `"cpu"` for a scalar tensor among those of the GPU.
+    """
+
+    arg: int | list[int] | Literal["any", "all"] = "any"
+    of: Literal["inputs", "outputs"] = "inputs"
+    dtype: list[str] | None = None
+    rank: int | Range | None = None
+    dims: list[Dim] = []
+    numel: Range | None = None
+    bytes: Range | None = None
+    largest: Range | None = None
+    contiguous: bool | None = None
+    transposed: bool | None = None
+    expanded: bool | None = None
+    channels_last: bool | None = None
+    device: str | None = None
+
+    def holds(self, use: OpUse) -> bool | None:
+        """Whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded."""
+        tensors = use.inputs if self.of == "inputs" else use.outputs
+        if self.of == "outputs" and not tensors:
+            return None
+        if isinstance(self.arg, int):
+            return self._tensor(tensors[self.arg]) if self.arg < len(tensors) else False
+        if self.arg == "all":
+            return every(self._tensor(tensor) for tensor in tensors) if tensors else False
+        chosen = tensors if self.arg == "any" else [tensors[i] for i in self.arg if i < len(tensors)]
+        return some(self._tensor(tensor) for tensor in chosen)
+
+    def _tensor(self, tensor: TensorMeta) -> bool | None:
+        return every(self._answers(tensor))
+
+    def _answers(self, tensor: TensorMeta) -> Iterator[bool | None]:
+        # What rules out most uses at least cost comes first.
+        shape = tensor.shape
+        if self.dtype is not None:
+            yield tensor.dtype in self.dtype
+        if self.rank is not None:
+            yield len(shape) == self.rank if isinstance(self.rank, int) else len(shape) in self.rank
+        for dim in self.dims:
+            yield dim.holds(shape)
+        if self.numel is not None:
+            yield math.prod(shape) in self.numel
+        if self.bytes is not None:
+            yield math.prod(shape) * ITEM_SIZE.get(tensor.dtype, 0) in self.bytes
+        if self.largest is not None:
+            yield max(shape, default=0) in self.largest
+        if self.device is not None:
+            yield tensor.device.partition(":")[0] == self.device if tensor.device else None
+        for layout in LAYOUTS:
+            wanted = getattr(self, layout)
+            if wanted is not None:
+                found = LAYOUTS[layout](tensor)
+                yield None if found is None else found == wanted
+
+
+class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one other argument of the op use is.
+
+    Attributes:
+        name: its name in the schema.
+        one_of: it is one of these values.
+        min, max: closed bounds of a number.
+        length: length of a list.
+        given: it is not None (true), or it is None or was not passed (false).
+        default: the schema's default, for where the recording leaves the argument out. Without a default the
+            answer is unknown then.
+    """
+
+    name: str
+    one_of: list[Scalar] | None = None
+    min: float | None = None
+    max: float | None = None
+    length: Range | None = None
+    given: bool | None = None
+    default: Scalar | msgspec.UnsetType = msgspec.UNSET
+
+    def holds(self, use: OpUse) -> bool | None:
+        """Whether the argument is so; None when it was not recorded and has no default here."""
+        if self.given is not None and (use.scalars.get(self.name) is not None) != self.given:
+            return False
+        if self.one_of is None and self.length is None and self.min is None and self.max is None:
+            return True
+        value = use.scalars.get(self.name, self.default)
+        if value is msgspec.UNSET:
+            return None
+        if self.one_of is not None and not any(_same(value, wanted) for wanted in self.one_of):
+            return False
+        if self.length is not None and not (isinstance(value, list) and len(value) in self.length):
+            return False
+        if self.min is None and self.max is None:
+            return True
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return value in Range(self.min, self.max)
+
+
+class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A size to compare: of dimension `dim` of tensor argument `arg`, or item `item` of the list `scalar`."""
+
+    arg: int | None = None
+    dim: int | None = None
+    scalar: str | None = None
+    item: int | None = None
+
+    def __post_init__(self) -> None:
+        of_tensor = self.arg is not None and self.dim is not None
+        of_list = self.scalar is not None and self.item is not None
+        if of_tensor == of_list:
+            raise ValueError("give either arg and dim, or scalar and item")
+
+    def of(self, use: OpUse) -> int | None:
+        """The size in `use`; None where it has none, or where the list was not recorded."""
+        if self.arg is not None and self.dim is not None:
+            shape = use.inputs[self.arg].shape if self.arg < len(use.inputs) else ()
+            return shape[self.dim] if -len(shape) <= self.dim < len(shape) else None
+        items = use.scalars.get(self.scalar or "")
+        try:
+            return int(items[self.item])  # type: ignore[index]  # any JSON value; what is no list has no item
+        except (TypeError, ValueError, IndexError):
+            return None
+
+
+class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How two sizes of an op use stand to each other, such as key heads fewer than query heads."""
+
+    left: Size
+    relation: Relations
+    right: Size
+
+    def holds(self, use: OpUse) -> bool | None:
+        """Whether it is so; None when a size is not known."""
+        left, right = self.left.of(use), self.right.of(use)
+        if left is None or right is None:
+            return None
+        return _COMPARE[self.relation](left, right)
+
+
+class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A product of sizes, such as the number of attention scores.
+
+    Attributes:
+        sizes: what is multiplied.
+        min, max: closed bounds of the product.
+    """
+
+    sizes: list[Size]
+    min: int | None = None
+    max: int | None = None
+
+    def holds(self, use: OpUse) -> bool | None:
+        """Whether the product lies within; None when a size is not known."""
+        product = 1
+        for size in self.sizes:
+            found = size.of(use)
+            if found is None:
+                return None
+            product *= found
+        return product in Range(self.min, self.max)
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One set of conditions, all of which must hold.
+
+    Attributes:
+        tensors, scalars, relations, products: see their types.
+        inputs: number of tensor arguments (an optional one, such as a mask or a bias, adds to it).
+        mode: what the op use runs under.
+        unrecorded: a condition in words that no recording shows (values, storage offsets, load). With it a
+            match is never certain.
+    """
+
+    tensors: list[TensorCondition] = []
+    scalars: list[ScalarCondition] = []
+    relations: list[Relation] = []
+    products: list[Product] = []
+    inputs: Range | None = None
+    mode: Mode | None = None
+    unrecorded: str = ""
+
+    def holds(self, use: OpUse, modes: frozenset[Mode] | None) -> bool | None:
+        """Whether `use` meets it; None when something is not known and nothing speaks against it."""
+        return every(self._answers(use, modes))
+
+    def unknowns(self, use: OpUse, modes: frozenset[Mode] | None) -> list[str]:
+        """What is not known of `use`, in words."""
+        words = [f"{tensor.of} not recorded in full" for tensor in self.tensors if tensor.holds(use) is None]
+        words += [
+            f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None
+        ]
+        sizes: tuple[Relation | Product, ...] = (*self.relations, *self.products)
+        if any(condition.holds(use) is None for condition in sizes):
+            words.append("sizes not recorded in full")
+        if self.mode is not None and modes is None:
+            words.append(f"whether it runs under {self.mode.value}")
+        if self.unrecorded:
+            words.append(self.unrecorded)
+        return words
+
+    def _answers(self, use: OpUse, modes: frozenset[Mode] | None) -> Iterator[bool | None]:
+        if self.inputs is not None:
+            yield len(use.inputs) in self.inputs
+        for condition in self.tensors:
+            yield condition.holds(use)
+        for scalar in self.scalars:
+            yield scalar.holds(use)
+        for relation in self.relations:
+            yield relation.holds(use)
+        for product in self.products:
+            yield product.holds(use)
+        if self.mode is not None:
+            yield None if modes is None else self.mode in modes
+        if self.unrecorded:
+            yield None
+
+
+def every(values: Iterable[bool | None]) -> bool | None:
+    """And, with unknowns: False if one is False, else None if one is None."""
+    known = True
+    for value in values:
+        if value is False:
+            return False
+        known = known and value is not None
+    return True if known else None
+
+
+def some(values: Iterable[bool | None]) -> bool | None:
+    """Or, with unknowns: True if one is True, else None if one is None; False of nothing."""
+    known = True
+    for value in values:
+        if value:
+            return True
+        known = known and value is not None
+    return False if known else None
+
+
+def _same(value: object, wanted: Scalar) -> bool:
+    # JSON knows true apart from 1; Python does not.
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

@@ -1,0 +1,95 @@
+"""The form of the files in `data/ops/`: one a torch release, written by `tools/op_support`, read by `ops`."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+#: Grows when a reader of the old form would misread the new one.
+FORM = 1
+
+
+class Kernel(str, enum.Enum):
+    """What PyTorch's dispatcher finds for an op on an MPS tensor."""
+
+    MPS = "mps"  #: a C++ kernel registered under MPS
+    PYTHON = "python"  #: a decomposition registered under MPS by PyTorch's Python code
+    CPU_FALLBACK = "cpu"  #: the CPU-fallback function, registered under MPS
+    COMPOSITE_EXPLICIT = (
+        "explicit"  #: CompositeExplicitAutograd, written by hand or generated for `.out` forms
+    )
+    STRUCTURED = (
+        "structured"  #: CompositeExplicitAutogradNonFunctional: generated, calls the op's `.out` form
+    )
+    COMPOSITE_IMPLICIT = "implicit"  #: CompositeImplicitAutograd: decomposes before autograd
+    BACKEND_SELECT = "select"  #: chosen by BackendSelect: a factory without a tensor argument
+    NONE = "none"  #: nothing, but the CPU has a kernel: the fallback variable helps
+    NONE_NO_CPU = "none-no-cpu"  #: nothing, and the CPU has none either
+    NONE_VIEW = "none-view"  #: nothing, and a view cannot be computed on another device
+
+
+class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a release's facts were read.
+
+    Attributes:
+        file: name of the wheel on PyPI.
+        sha256: its digest, hexadecimal.
+        version: full version, e.g. `"2.13.0"`.
+        git: PyTorch's commit, from `torch/version.py`.
+    """
+
+    file: str
+    sha256: str
+    version: str
+    git: str
+
+
+class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One release. Op names are overload names; those of the `aten` namespace go without it.
+
+    Attributes:
+        form: see `FORM`.
+        torch: minor release, e.g. `"2.13"`.
+        wheel: where it was read.
+        minimum_macos: oldest macOS on which this release offers MPS.
+        dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
+        ops: kernel of every op of the release.
+        via: for a composite that cannot run: the missing ops that its kernel calls.
+        may_reach: for a composite that can fail: the missing ops that some path of its kernel calls.
+        messages: text in the binary -> the ops whose kernels can reach it.
+        autocast: cast policy -> ops, as registered under AutocastMPS.
+        autograd: ops with a kernel of their own under AutogradMPS.
+        sparse: dispatch key (`SparseMPS`, `SparseCsrMPS`) -> ops.
+        other_keys: any other key of the MPS family -> ops.
+    """
+
+    form: int
+    torch: str
+    wheel: Wheel
+    minimum_macos: str
+    dtypes: dict[str, str]
+    ops: dict[str, Kernel]
+    via: dict[str, list[str]]
+    may_reach: dict[str, list[str]]
+    messages: dict[str, list[str]]
+    autocast: dict[str, list[str]]
+    autograd: list[str]
+    sparse: dict[str, list[str]]
+    other_keys: dict[str, list[str]]
+
+
+def dump(data: ReleaseFile) -> bytes:
+    """The file's bytes: sorted JSON, one op a line, so that a diff of two releases reads as a change log."""
+    lines = []
+    for name, value in msgspec.to_builtins(data).items():
+        if isinstance(value, dict) and name != "wheel":
+            body = ",\n".join(f"{_json(key)}:{_json(value[key])}" for key in sorted(value))
+            lines.append(f"{_json(name)}:{{\n{body}\n}}" if body else f"{_json(name)}:{{}}")
+        else:
+            lines.append(f"{_json(name)}:{_json(value)}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

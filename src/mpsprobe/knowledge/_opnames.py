@@ -1,0 +1,83 @@
+"""The spellings of an op that people paste: error texts, traces, FX graphs and Python code differ."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+
+#: `torch.linalg.svd` is `aten::linalg_svd`: these Python modules became prefixes of ATen names.
+_PREFIXED = ("fft", "linalg", "special", "sparse")
+
+#: Python modules whose names are ATen names as they stand.
+_PLAIN = (
+    "torch.nn.functional.",
+    "nn.functional.",
+    "torch.functional.",
+    "torch.Tensor.",
+    "torch._C._nn.",
+    "torch.",
+)
+
+
+def qualified(op: str) -> str:
+    """An overload name with its namespace and without `.default`: the form of PyTorch's error messages.
+
+    `aten.add.Tensor`, `torch.ops.aten.add.Tensor` and `add.Tensor` give `aten::add.Tensor`.
+    """
+    name = op.strip().strip("'\"`").removesuffix("()")
+    name = name.removeprefix("torch.ops.").removeprefix("torch._ops.")
+    if "::" not in name:
+        namespace, dot, rest = name.partition(".")
+        name = (
+            f"{namespace}::{rest}"
+            if dot and namespace in {"aten", "mps", "quantized", "prims"}
+            else f"aten::{name}"
+        )
+    return name.removesuffix(".default")
+
+
+def python_name(op: str) -> str | None:
+    """The ATen base name that a Python function's name stands for; None when `op` is not written as one."""
+    name = op.strip().strip("'\"`").removesuffix("()")
+    if name.startswith("F."):
+        name = "torch.nn.functional." + name[2:]
+    for prefix in _PLAIN:
+        if name.startswith(prefix) and not name.startswith("torch.ops."):
+            name = name.removeprefix(prefix)
+            break
+    else:
+        if name.partition(".")[0] not in _PREFIXED:
+            return None
+    module, dot, rest = name.partition(".")
+    if dot and module in _PREFIXED:
+        return f"aten::{module}_{rest}"
+    return f"aten::{name}"
+
+
+def base(op: str) -> str:
+    """`aten::add` of `aten::add.Tensor`."""
+    namespace, _, name = op.partition("::")
+    return f"{namespace}::{name.partition('.')[0]}"
+
+
+def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
+    """Known names that a misspelt one may have meant, best first."""
+    wanted = _letters(op)
+    by_letters: dict[str, str] = {}
+    for name in known:
+        by_letters.setdefault(_letters(base(name)), base(name))
+    if wanted in by_letters:
+        return [by_letters[wanted]]
+    close = difflib.get_close_matches(wanted, by_letters, n=limit, cutoff=0.7)
+    return [by_letters[letters] for letters in close]
+
+
+def _letters(op: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", op.partition("::")[2].lower())
+
+
+def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Overloads of one base name, the functional ones before the `.out` forms."""
+    found = [name for name in known if base(name) == wanted]
+    return tuple(sorted(found, key=lambda name: (name.endswith("out"), name)))

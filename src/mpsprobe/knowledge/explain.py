@@ -1,0 +1,256 @@
+"""From a pasted error or log to what it means: op, cause, the release that fixes it, the way around, the line.
+
+`explain` joins the messages found in the text with the op table, the environment rules and the advisories.
+What it cannot tell it leaves empty: an unknown text gives no findings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from mpsprobe.knowledge import _logtext, advisories, environment, ops
+from mpsprobe.knowledge._fixed import fixed, is_known
+from mpsprobe.knowledge._logtext import Frame
+from mpsprobe.knowledge._versions import macos_version
+from mpsprobe.knowledge.advisories import Advisory, Symptom
+from mpsprobe.knowledge.history import OpHistory, dtype_name, op_history
+from mpsprobe.knowledge.messages import Cause, Found, find
+
+#: Longest excerpt of the text that a finding shows.
+_EXCERPT = 300
+
+#: A text up to this length may be pasted from a terminal; a longer one comes from a file, with its lines whole.
+_PASTED = 200_000
+
+#: `collect_env` and pip lines that name the versions.
+_TORCH_LINE = re.compile(
+    r"(?:PyTorch version: |\btorch==|\bpytorch[ =]+|\btorch +|\bTorch[ :]+v?)"
+    r"(?P<version>2\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b",
+)
+_MACOS_LINE = re.compile(
+    r"\bmac ?OS[ :-]+(?:\w+ )?(?P<version>1[0-9]\.\d+(?:\.\d+)?|2[6-9]\.\d+(?:\.\d+)?)\b", re.IGNORECASE
+)
+
+_SYMPTOMS = {
+    Cause.METAL_ASSERTION: {Symptom.ABORT},
+    Cause.LLVM: {Symptom.ABORT},
+    Cause.CRASH: {Symptom.ABORT},
+    Cause.HANG: {Symptom.HANG},
+    Cause.NUMERICS: {Symptom.NAN, Symptom.WRONG},
+    Cause.OUT_OF_MEMORY: {Symptom.LEAK},
+}
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One thing that the text says.
+
+    Attributes:
+        message: id of the message in `messages.toml`.
+        cause: kind of cause.
+        severity: `abort`, `error` or `warning`.
+        excerpt: the piece of the text, in one line.
+        line: line of the text where it begins, 1-based.
+        count: how often the same was said.
+        op: the op it is about, as the op table or its library spells it; "" when the text does not say.
+        dtype: the dtype it is about; "" when the text does not say.
+        values: the other named pieces: sizes, devices, ratios ...
+        means, mend: what happened, what to do.
+        releases: releases whose wheels hold this very text, e.g. `2.1.0 to 2.7.1`; "" when not known.
+        fixed_in: torch release from which on it does not happen; "" when not known or in none.
+        fixed: the same in words, with what is not known.
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
+        fallback_why: why not.
+        frame: the line of the user's code, or of the model's, that led there; None without a stack.
+        raised_in: the innermost line of the stack.
+        advisories: known faults that fit: id and title.
+        links: where the message was met.
+    """
+
+    message: str
+    cause: Cause
+    severity: str
+    excerpt: str
+    line: int
+    count: int = 1
+    op: str = ""
+    dtype: str = ""
+    values: dict[str, str] = {}
+    means: str
+    mend: str
+    releases: str = ""
+    fixed_in: str = ""
+    fixed: str = ""
+    fallback: str = ""
+    fallback_why: str = ""
+    frame: Frame | None = None
+    raised_in: Frame | None = None
+    advisories: dict[str, str] = {}
+    links: tuple[str, ...] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a text says.
+
+    Attributes:
+        findings: the one that ended the program first (the last error), then the others in their order.
+        torch: the release they were judged by; "" when not known.
+        torch_from: `option`, `commit` (quoted by the error), `log` or "".
+        macos, macos_from: likewise.
+    """
+
+    findings: tuple[Finding, ...]
+    torch: str = ""
+    torch_from: str = ""
+    macos: str = ""
+    macos_from: str = ""
+
+
+def explain(text: str, torch: str | None = None, macos: str | None = None) -> Explanation:
+    """Explain an error, a warning or a whole log.
+
+    Args:
+        text: as pasted, of any length.
+        torch: the release that wrote it; else it is read from the text, where it is there.
+        macos: the macOS, likewise.
+
+    Raises:
+        UsageError: `torch` or `macos` is no version, or a release of which nothing is known.
+    """
+    if torch is not None:
+        ops.resolve_release(torch)
+    if macos is not None:
+        macos_version(macos)
+    clean = _logtext.plain(text)
+    found = find(clean)
+    if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
+        clean = clean.replace("\n", "")
+        found = find(clean)
+    if not found:
+        given = ("option" if torch else "", "option" if macos else "")
+        return Explanation((), torch or "", given[0], macos or "", given[1])
+    release, release_from = _torch_of(clean, found, torch)
+    system, system_from = _macos_of(clean, macos)
+
+    first: dict[tuple[object, ...], Found] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
+    for hit in found:
+        key = (hit.message.id, *sorted(hit.values.items()))
+        first.setdefault(key, hit)
+        counts[key] += 1
+    findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
+    return Explanation(_primary_first(findings), release, release_from, system, system_from)
+
+
+def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    ordered = list(findings)
+    fatal = [finding for finding in ordered if finding.severity != "warning"]
+    if fatal:
+        ordered.remove(fatal[-1])
+        ordered.insert(0, fatal[-1])
+    return tuple(ordered)
+
+
+def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, str]:
+    if given is not None:
+        return given, "option"
+    for hit in found:
+        version = environment.release_of_commit(hit.values.get("commit", ""))
+        if version:
+            return version, "commit"
+    named = _TORCH_LINE.search(text)
+    return (named["version"], "log") if named and is_known(named["version"]) else ("", "")
+
+
+def _macos_of(text: str, given: str | None) -> tuple[str, str]:
+    if given is not None:
+        return given, "option"
+    named = _MACOS_LINE.search(text)
+    return (named["version"], "log") if named else ("", "")
+
+
+def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Finding:
+    message, values = hit.message, dict(hit.values)
+    named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
+    values.pop("commit", None)
+    dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
+    history = op_history(named) if named else None
+    op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
+    fixed_in, fixed_text = fixed(hit, history, dtype, torch, macos)
+    fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
+    frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
+    return Finding(
+        message=message.id,
+        cause=message.cause,
+        severity=message.severity,
+        excerpt=_excerpt(hit, text),
+        line=text.count("\n", 0, hit.start) + 1,
+        count=count,
+        op=op,
+        dtype=dtype,
+        values=values,
+        means=message.means,
+        mend=_mend_op(fixed_in, fallback) if message.id == "missing-op" else message.mend,
+        releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
+        fixed_in=fixed_in,
+        fixed=fixed_text,
+        fallback=fallback,
+        fallback_why=why,
+        frame=_logtext.user_frame(frames),
+        raised_in=frames[-1] if frames else None,
+        advisories={advisory.id: advisory.title for advisory in _fitting(hit, op, torch, macos)},
+        links=message.links,
+    )
+
+
+def _op_of_kernel(values: dict[str, str]) -> str:
+    """The op of a name without `aten::`, as dtype messages give it: `cumsum`, `linalg.lu_factor`."""
+    kernel = values.get("kernel", "")
+    name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
+    return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
+
+
+def _mend_op(fixed_in: str, fallback: str) -> str:
+    ways = [f'install torch {fixed_in} or newer (pip install -U "torch>={fixed_in}")'] if fixed_in else []
+    if fallback == "yes":
+        ways.append("set PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts")
+    ways.append("move its inputs to the CPU for that op")
+    text = "; or ".join(ways)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _fallback(history: OpHistory | None, op: str, torch: str) -> tuple[str, str]:
+    if history is None:
+        known = not op.startswith(("aten::", "mps::"))
+        return (
+            ("yes", "if the library registered a CPU kernel for it, as torchvision does")
+            if known
+            else ("", "")
+        )
+    return history.fallback(ops.resolve_release(torch) if torch else None)
+
+
+def _fitting(hit: Found, op: str, torch: str, macos: str) -> list[Advisory]:
+    """Advisories that tell of the same report, or of the same op ending in the same way on this release."""
+    links = set(hit.message.links)
+    symptoms = _SYMPTOMS.get(hit.message.cause, set())
+    fitting = []
+    for advisory in advisories.load_all():
+        if torch and advisory.concerns(torch, macos or None, None) is False:
+            continue
+        same_op = op in advisory.ops or op.partition(".")[0] in advisory.ops
+        if links.intersection(advisory.links) or (op and same_op and advisory.symptom in symptoms):
+            fitting.append(advisory)
+    return fitting
+
+
+def _excerpt(hit: Found, text: str) -> str:
+    """The message with the rest of its first and last line, in one line."""
+    begin = max(text.rfind("\n", 0, hit.start) + 1, hit.start - _EXCERPT // 2)
+    end = text.find("\n", hit.end)
+    end = min(end if end >= 0 else len(text), hit.end + _EXCERPT)
+    joined = " ".join(text[begin:end].split())
+    return joined if len(joined) <= _EXCERPT else joined[: _EXCERPT - 3] + "..."

@@ -1,0 +1,169 @@
+"""From which torch release on an op, or a dtype, works on MPS, and whether the fallback variable helps before."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import toml
+from mpsprobe.knowledge import dtypes, ops
+from mpsprobe.knowledge.ops import OpSupport, Support
+
+#: ScalarType as PyTorch's messages spell it -> dtype.
+SCALAR_TYPES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+    "ComplexHalf": "complex32",
+    "cfloat": "complex64",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "Long": "int64",
+    "long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+}
+
+#: Dtypes that MPS tensors can have although `getMPSScalarType` of that release does not list them: they have
+#: Metal kernels only (pytorch PR 194074; transformers PR 48985: "torch 2.15 will add fp8_e4m3 tensors").
+_METAL_ONLY = {"float8_e4m3fn": "2.15"}
+
+_WHY_NOT = {
+    Support.MISSING_NO_CPU: "the CPU has no kernel for it either",
+    Support.MISSING_VIEW: "it is a view, and a view of an MPS tensor cannot be made on the CPU",
+}
+
+
+class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Support of one op over the releases.
+
+    Attributes:
+        op: overload name as in the op table.
+        by_release: minor release -> support, oldest first.
+        first_good: minor release from which on it runs without the variable; "" when the newest does not.
+        how: its support there: `native`, `composite` or `fallback`.
+        oldest: whether `first_good` is the oldest release of the table: it may be older still.
+    """
+
+    op: str
+    by_release: dict[str, Support]
+    first_good: str
+    how: str
+    oldest: bool
+
+    def fallback(self, torch: str | None = None) -> tuple[str, str]:
+        """Whether PYTORCH_ENABLE_MPS_FALLBACK=1 makes the op run, and why not.
+
+        Args:
+            torch: minor release; without it, or where the op is not missing there, the newest in which it is.
+
+        Returns:
+            `("yes" | "no" | "", reason)`; "" when it is missing in no release we know.
+        """
+        missing = [
+            minor for minor, support in self.by_release.items() if not _works(support) and support != "absent"
+        ]
+        if not missing:
+            return "", ""
+        support = self.by_release[torch if torch in missing else missing[-1]]
+        if support is Support.MISSING:
+            return "yes", "the CPU has a kernel for it"
+        return "no", _WHY_NOT.get(support, "")
+
+
+def op_history(name: str) -> OpHistory | None:
+    """The history of an op as error texts spell it; None for one that PyTorch itself does not have.
+
+    A name without an overload, as `aten::cumsum`, stands for the first overload of that base.
+    """
+    try:
+        op = ops.normalise(name)[0]
+    except ops.UnknownOpError:
+        return None
+    return _history(op)
+
+
+@lru_cache(maxsize=1024)
+def _history(op: str) -> OpHistory:
+    by_release = {minor: _support(ops.release(minor).lookup(op)) for minor in ops.releases()}
+    first_good = ""
+    for minor in reversed(by_release):
+        if not _works(by_release[minor]):
+            break
+        first_good = minor
+    return OpHistory(
+        op=op,
+        by_release=by_release,
+        first_good=first_good,
+        how=by_release[first_good].value if first_good else "",
+        oldest=first_good == ops.releases()[0],
+    )
+
+
+def _support(entry: OpSupport) -> Support:
+    """Its own support, or for a composite that surely ends in a missing op, that op's."""
+    if entry.support is Support.COMPOSITE and entry.via and entry.certain:
+        return _support(ops.release(entry.torch).lookup(entry.via))
+    return entry.support
+
+
+def _works(support: Support) -> bool:
+    return support in (Support.NATIVE, Support.COMPOSITE, Support.FALLBACK)
+
+
+class LibraryOp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """C++ ops of another library: the release from which on they have MPS kernels, where a source names one."""
+
+    names: tuple[str, ...]
+    library: str
+    source: str
+    since: str = ""
+    note: str = ""
+
+
+class _LibraryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    op: tuple[LibraryOp, ...]
+
+
+def library_op(name: str) -> LibraryOp | None:
+    """What is known of an op such as `torchvision::nms`."""
+    return next((entry for entry in _library_ops() if name in entry.names), None)
+
+
+@lru_cache(maxsize=1)
+def _library_ops() -> tuple[LibraryOp, ...]:
+    return toml.load(Path(__file__).parent / "data" / "library_ops.toml", _LibraryFile).op
+
+
+def dtype_name(text: str) -> str:
+    """The dtype of a name in a message: `BFloat16`, `torch.long`, `Float8_e4m3fn`, `int64`."""
+    plain = text.removeprefix("torch.")
+    return SCALAR_TYPES.get(plain, plain.lower())
+
+
+def dtype_first_good(dtype: str) -> str | None:
+    """Minor release from which on MPS tensors can have this dtype; "" when none can, None for no dtype."""
+    if dtype not in _all_dtypes():
+        return None
+    first = ""
+    for minor in reversed(ops.releases()):
+        if dtype not in dtypes.accepted(minor):
+            break
+        first = minor
+    return first or _METAL_ONLY.get(dtype, "")
+
+
+@lru_cache(maxsize=1)
+def _all_dtypes() -> frozenset[str]:
+    """Names that torch gives its dtypes."""
+    known = frozenset().union(*(dtypes.accepted(minor) for minor in ops.releases()))
+    never = {"float64", "complex128", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+    return known | never | {"float8_e8m0fnu", "float4_e2m1fn_x2"}

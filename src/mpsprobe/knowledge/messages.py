@@ -1,0 +1,239 @@
+"""The error and warning texts of MPS: what each means, what to do, and in which releases it existed.
+
+Data: `data/messages.toml`. `find` looks for them in a text of any length; `mpsprobe.knowledge.explain` adds what
+the op table, the environment rules and the advisories know.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import re
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mpsprobe import toml
+
+#: Text around an anchor in which a pattern is tried: more than the longest message with its commit hash.
+_BEFORE, _AFTER = 600, 900
+
+#: Findings of two messages this near tell of one event (MPSGraph's line and LLVM's line after it).
+_NEAR = 400
+
+
+class Cause(str, enum.Enum):
+    """What kind of thing went wrong."""
+
+    MISSING_OP = "missing-op"
+    FALLBACK = "fallback"
+    DTYPE = "dtype"
+    RANK_OR_SIZE = "rank-or-size"
+    UNSUPPORTED_ARGUMENT = "unsupported-argument"
+    PLACEHOLDER_STORAGE = "placeholder-storage"
+    DEVICE_MISMATCH = "device-mismatch"
+    WATERMARK = "watermark"
+    OUT_OF_MEMORY = "out-of-memory"
+    METAL_ASSERTION = "metal-assertion"
+    LLVM = "llvm"
+    COMMAND_BUFFER = "command-buffer"
+    SHADER = "shader"
+    CRASH = "crash"
+    HANG = "hang"
+    AUTOCAST = "autocast"
+    NOT_AVAILABLE = "not-available"
+    NOT_BUILT = "not-built"
+    CUDA_ONLY = "cuda-only"
+    COMPILE = "compile"
+    NUMERICS = "numerics"
+    THIRD_PARTY = "third-party"
+    INSTALL = "install"
+    INTERNAL = "internal"
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One message, or one family of messages with the same meaning.
+
+    Attributes:
+        id: unique, kebab-case.
+        cause: kind of cause.
+        pattern: regular expression; a blank outside a character class stands for any white space.
+        anchors: literal pieces, one of which is in every match.
+        means, mend: what happened, what to do.
+        severity: `abort` (the process ends), `error` (an exception) or `warning`.
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no`, `op` (the op decides), `""` (not
+            applicable).
+        texts: (string, first wheel, last wheel) as found in PyTorch's macOS wheels.
+        reworded: the strings changed while the restriction stayed.
+        fixed: first torch release without it, where `texts` cannot say.
+        ops, dtypes: what it is about, where the text does not name it.
+        macos: the macOS from which it is gone.
+        hides: ids of less specific messages at the same place.
+        generic: only worth showing where nothing else explains the place.
+        links: where it was met.
+    """
+
+    id: str
+    cause: Cause
+    pattern: str
+    anchors: tuple[str, ...]
+    means: str
+    mend: str
+    severity: Literal["abort", "error", "warning"] = "error"
+    fallback: Literal["yes", "no", "op", ""] = ""
+    texts: tuple[tuple[str, str, str], ...] = ()
+    reworded: bool = False
+    fixed: str = ""
+    ops: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    macos: str = ""
+    hides: tuple[str, ...] = ()
+    generic: bool = False
+    links: tuple[str, ...] = ()
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(_flexible(self.pattern), re.DOTALL)
+
+    @cached_property
+    def anchor_regex(self) -> re.Pattern[str]:
+        return re.compile("|".join(_flexible(re.escape(a).replace("\\ ", " ")) for a in self.anchors))
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A message at one place of a text.
+
+    Attributes:
+        message: the message.
+        start, end: its place in the text that was searched.
+        values: named pieces of the text: `op`, `kernel`, `dtype`, `commit`, `size` ...
+        wheels: (first, last) wheel that holds this very string; None when it is not one of `texts`.
+    """
+
+    message: Message
+    start: int
+    end: int
+    values: dict[str, str]
+    wheels: tuple[str, str] | None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    message: tuple[Message, ...]
+
+
+@lru_cache(maxsize=1)
+def messages() -> tuple[Message, ...]:
+    """All messages, in the order of the data file."""
+    return toml.load(Path(__file__).parent / "data" / "messages.toml", _File).message
+
+
+def by_id(id_: str) -> Message:
+    """The message of that id.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return next((m for m in messages() if m.id == id_), None) or _no_message(id_)
+
+
+def find(text: str) -> list[Found]:
+    """Every known message in `text`, in the order of their places, without those that a better one explains."""
+    flat = " ".join(text.split())
+    found = [
+        hit
+        for message in messages()
+        if any(anchor in flat for anchor in message.anchors)
+        for hit in _matches(message, text)
+    ]
+    found.sort(key=lambda hit: hit.start)
+    starts = [hit.start for hit in found]
+    return [hit for hit in found if not _explained(hit, _around(hit, found, starts), text)]
+
+
+def _no_message(id_: str) -> Message:
+    raise KeyError(id_)
+
+
+def _matches(message: Message, text: str) -> Iterator[Found]:
+    done = -1
+    for anchor in message.anchor_regex.finditer(text):
+        if anchor.start() < done:
+            continue
+        for match in message.regex.finditer(
+            text, max(0, anchor.start() - _BEFORE, done), anchor.end() + _AFTER
+        ):
+            if match.start() <= anchor.start() and match.end() > anchor.start():
+                done = match.end()
+                yield Found(message, match.start(), match.end(), _values(match), _wheels(message, match))
+                break
+
+
+def _values(match: re.Match[str]) -> dict[str, str]:
+    """Named groups; `dtype2` stands for `dtype` in another branch of the pattern, unless both are there."""
+    values: dict[str, str] = {}
+    for name, value in match.groupdict().items():
+        if value is None:
+            continue
+        plain = name.rstrip("0123456789")
+        values[plain if plain not in values else name] = " ".join(value.split())
+    return values
+
+
+def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
+    """The releases that hold the string that matched; the longest of `texts` that fits decides."""
+    around = " ".join(match.string[max(0, match.start() - 120) : match.end() + 320].split())
+    fitting = [entry for entry in message.texts if " ".join(entry[0].split()) in around]
+    if not fitting:
+        return None
+    _, first, last = max(fitting, key=lambda entry: len(entry[0]))
+    return first, last
+
+
+def _around(hit: Found, found: list[Found], starts: list[int]) -> list[Found]:
+    """Findings of other messages near `hit`: a log may hold the same message ten thousand times."""
+    low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
+    high = bisect.bisect_right(starts, hit.end + _NEAR)
+    return [other for other in found[low:high] if other.message is not hit.message]
+
+
+def _explained(hit: Found, found: list[Found], text: str) -> bool:
+    """Whether another finding says the same, better."""
+    for other in found:
+        overlap = other.start < hit.end and hit.start < other.end
+        near = overlap or 0 <= hit.start - other.end < _NEAR or 0 <= other.start - hit.end < _NEAR
+        if near and hit.message.id in other.message.hides:
+            return True
+        if hit.message.generic and not other.message.generic and (overlap or _same_line(hit, other, text)):
+            return True
+    return False
+
+
+def _same_line(one: Found, other: Found, text: str) -> bool:
+    first, second = sorted((one, other), key=lambda hit: hit.start)
+    return second.start - first.end < _NEAR and "\n" not in text[first.end : second.start]
+
+
+def _flexible(pattern: str) -> str:
+    r"""The pattern with `\s+` for each blank outside a character class: messages are wrapped when pasted."""
+    out: list[str] = []
+    in_class = escaped = False
+    for char in pattern:
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == "[" and not in_class:
+            in_class = True
+        elif char == "]" and in_class:
+            in_class = False
+        elif char == " " and not in_class:
+            out.append(r"\s+")
+            continue
+        elif char == "?" and out[-1:] == [r"\s+"]:  # an optional blank
+            out[-1] = r"\s*"
+            continue
+        out.append(char)
+    return "".join(out)

@@ -1,0 +1,327 @@
+"""Which ATen ops work on MPS, release by release, read from PyTorch's own macOS wheels.
+
+The files in `data/ops/` are written by `tools/op_support`; `docs/op-support.md` says how, and what they
+cannot say. Nothing here imports torch. Loading a release takes a few milliseconds, a look-up is a dictionary
+access.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe.errors import DataError, UsageError
+from mpsprobe.knowledge import _opnames
+from mpsprobe.knowledge._opfile import FORM, Kernel, ReleaseFile, Wheel
+from mpsprobe.run import OpVerdict
+
+__all__ = [
+    "Kernel",
+    "OpSupport",
+    "Release",
+    "Support",
+    "UnknownOpError",
+    "UnknownReleaseError",
+    "Wheel",
+    "known_ops",
+    "normalise",
+    "release",
+    "releases",
+    "resolve_release",
+    "verdict",
+]
+
+
+_FOLDER = Path(__file__).parent / "data" / "ops"
+
+
+class UnknownOpError(UsageError):
+    """No torch release that we know has an op of this name (it may be another library's)."""
+
+
+class UnknownReleaseError(UsageError):
+    """We hold no data on this torch release."""
+
+
+class Support(str, enum.Enum):
+    """How an op runs on MPS in one torch release."""
+
+    NATIVE = "native"  #: a kernel on the GPU
+    FALLBACK = "fallback"  #: registered with the CPU-fallback kernel: runs on the CPU without being asked
+    COMPOSITE = "composite"  #: runs through other ops; `OpSupport.via` names one that is missing
+    MISSING = "missing"  #: NotImplementedError; PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU
+    MISSING_NO_CPU = "missing-no-cpu"  #: NotImplementedError; the CPU has no kernel either
+    MISSING_VIEW = "missing-view"  #: NotImplementedError; a view cannot be computed on the CPU
+    ABSENT = "absent"  #: this release has no such op, another one has
+
+
+_SUPPORT: Mapping[Kernel, Support] = {
+    Kernel.MPS: Support.NATIVE,
+    Kernel.PYTHON: Support.COMPOSITE,
+    Kernel.CPU_FALLBACK: Support.FALLBACK,
+    Kernel.COMPOSITE_EXPLICIT: Support.COMPOSITE,
+    Kernel.STRUCTURED: Support.COMPOSITE,
+    Kernel.COMPOSITE_IMPLICIT: Support.COMPOSITE,
+    Kernel.BACKEND_SELECT: Support.COMPOSITE,
+    Kernel.NONE: Support.MISSING,
+    Kernel.NONE_NO_CPU: Support.MISSING_NO_CPU,
+    Kernel.NONE_VIEW: Support.MISSING_VIEW,
+}
+
+#: Kernels that are registered under the MPS dispatch key.
+_REGISTERED = frozenset({Kernel.MPS, Kernel.PYTHON, Kernel.CPU_FALLBACK})
+
+
+class OpSupport(msgspec.Struct, frozen=True):
+    """What one torch release has for one op on MPS.
+
+    Attributes:
+        op: overload name, e.g. `"aten::add.Tensor"`.
+        torch: minor release, e.g. `"2.13"`.
+        support: how it runs.
+        via: the op that is really missing when a composite cannot run; the name that the user's error shows.
+        certain: False when `via` is only reached on some path, so that the composite *may* fail.
+        kernel: what the dispatcher finds; None when the op is absent.
+        messages: restrictions whose text the op's kernel can reach: it *may* raise them.
+    """
+
+    op: str
+    torch: str
+    support: Support
+    via: str = ""
+    certain: bool = True
+    kernel: Kernel | None = None
+    messages: tuple[str, ...] = ()
+
+    def verdict(self, *, fallback: bool) -> OpVerdict:
+        """What happens to a call on a Mac, as far as registrations decide it.
+
+        Args:
+            fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set.
+        """
+        if self.support is Support.ABSENT:
+            return OpVerdict.UNKNOWN
+        if self.support is Support.COMPOSITE and self.via and self.certain:
+            return release(self.torch).lookup(self.via).verdict(fallback=fallback)
+        if self.support is Support.MISSING and fallback:
+            return OpVerdict.FALLBACK
+        return _VERDICT[self.support]
+
+
+_VERDICT: Mapping[Support, OpVerdict] = {
+    Support.NATIVE: OpVerdict.NATIVE,
+    Support.FALLBACK: OpVerdict.FALLBACK,
+    Support.COMPOSITE: OpVerdict.COMPOSITE,
+    Support.MISSING: OpVerdict.RAISES,
+    Support.MISSING_NO_CPU: OpVerdict.RAISES,
+    Support.MISSING_VIEW: OpVerdict.RAISES,
+}
+
+
+class Release:
+    """One torch release. Get it from `release()`, which keeps it.
+
+    Attributes:
+        torch: minor release, e.g. `"2.13"`.
+        wheel: the macOS arm64 wheel that its facts were read from.
+        minimum_macos: oldest macOS on which it offers MPS, e.g. `"14.0"`.
+        dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
+        autocast: autocast policy -> ops; `fp16` holds what autocast runs in float16 or bfloat16, `fp32` what
+            it runs in float32, other policies have PyTorch's own names.
+        autograd: ops with a kernel of their own under AutogradMPS.
+        sparse: sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`) -> ops.
+        mps_ops: every op with a kernel registered under the MPS key: native, from Python or CPU fallback.
+    """
+
+    def __init__(self, data: ReleaseFile) -> None:
+        self._data = data
+        self.torch = data.torch
+        self.wheel = data.wheel
+        self.minimum_macos = data.minimum_macos
+        self.dtypes: Mapping[str, str] = data.dtypes
+        self.autocast = _qualified_sets(data.autocast)
+        self.autograd = frozenset(_qualify(op) for op in data.autograd)
+        self.sparse = _qualified_sets(data.sparse)
+
+    @functools.cached_property
+    def mps_ops(self) -> frozenset[str]:
+        return frozenset(_qualify(op) for op, kernel in self._data.ops.items() if kernel in _REGISTERED)
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """Every op of this release."""
+        return frozenset(_qualify(op) for op in self._data.ops)
+
+    @functools.cached_property
+    def _messages(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for text, ops in self._data.messages.items():
+            for op in ops:
+                found.setdefault(op, []).append(text)
+        return {op: tuple(texts) for op, texts in found.items()}
+
+    def lookup(self, op: str) -> OpSupport:
+        """Support of one overload, in any spelling that names exactly one.
+
+        Raises:
+            UnknownOpError: no release has such an op.
+        """
+        name = _opnames.qualified(op)
+        short = name.removeprefix("aten::")
+        kernel = self._data.ops.get(short)
+        if kernel is None:
+            if name not in known_ops():
+                raise _unknown(op)
+            return OpSupport(op=name, torch=self.torch, support=Support.ABSENT)
+        missing = self._data.via.get(short)
+        reachable = self._data.may_reach.get(short)
+        return OpSupport(
+            op=name,
+            torch=self.torch,
+            support=_SUPPORT[kernel],
+            via=_qualify((missing or reachable or [""])[0]),
+            certain=missing is not None or reachable is None,
+            kernel=kernel,
+            messages=self._messages.get(short, ()),
+        )
+
+    def ops(self, support: Support | None = None) -> tuple[OpSupport, ...]:
+        """All ops of this release, or those with one kind of support, by name."""
+        return tuple(
+            self.lookup(op)
+            for op in sorted(self._data.ops)
+            if support is None or _SUPPORT[self._data.ops[op]] is support
+        )
+
+
+def releases() -> tuple[str, ...]:
+    """Minor releases of torch that we hold data on, oldest first."""
+    return _releases()
+
+
+@functools.cache
+def _releases() -> tuple[str, ...]:
+    names = (entry.name for entry in _FOLDER.iterdir())
+    found = [name.removesuffix(".json") for name in names if re.fullmatch(r"\d+\.\d+\.json", name)]
+    return tuple(sorted(found, key=lambda name: tuple(map(int, name.split(".")))))
+
+
+def resolve_release(torch: str) -> str:
+    """The minor release that a version belongs to: `"2.8"` for `"2.8.0"`, `"2.8"` or `"v2.8.0+cpu"`.
+
+    Raises:
+        UnknownReleaseError: it is not a version, or of a release that we hold no data on.
+    """
+    match = re.match(r"v?(\d+)\.(\d+)(?![\d])", torch.strip())
+    minor = f"{match[1]}.{match[2]}" if match else ""
+    if minor not in releases():
+        raise UnknownReleaseError(
+            f"No op data on torch {torch}.", f"Known releases: {releases()[0]} to {releases()[-1]}."
+        )
+    return minor
+
+
+def release(torch: str) -> Release:
+    """Everything we know of one torch release; loaded once.
+
+    Args:
+        torch: a version in any form that `resolve_release` reads.
+
+    Raises:
+        UnknownReleaseError: see `resolve_release`.
+        DataError: the data file does not have its form.
+    """
+    return _load(resolve_release(torch))
+
+
+@functools.cache
+def _load(minor: str) -> Release:
+    file = _FOLDER / f"{minor}.json"
+    try:
+        data = msgspec.json.decode(file.read_bytes(), type=ReleaseFile)
+    except msgspec.DecodeError as problem:
+        raise DataError(f"{file}: not op data: {problem}.", "Reinstall mpsprobe.") from problem
+    if data.form != FORM:
+        raise DataError(
+            f"{file}: written in form {data.form}, this mpsprobe reads {FORM}.", "Reinstall mpsprobe."
+        )
+    return Release(data)
+
+
+@functools.cache
+def known_ops() -> frozenset[str]:
+    """Every op of every release."""
+    return frozenset().union(*(release(torch).names for torch in releases()))
+
+
+def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...]:
+    """Overload names that a spelling stands for.
+
+    `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add`
+    and `add` name all overloads of a base, the functional ones first; so does `aten::add`, since no overload
+    is called that.
+
+    Args:
+        name: in any of these spellings.
+        known: names to choose from; by default those of all releases.
+
+    Raises:
+        UnknownOpError: none fits; its hint says what may have been meant.
+    """
+    known = known_ops() if known is None else known
+    exact = _opnames.qualified(name)
+    explicit = "::" in name or name.removesuffix(".default") != name
+    if exact in known and (explicit or "." in exact):
+        return (exact,)
+    python = _opnames.python_name(name)
+    for candidate in (exact, python):
+        found = _opnames.overloads(candidate, known) if candidate else ()
+        if found:
+            return found
+    raise _unknown(name, known)
+
+
+def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
+    """What happens to a call of `op` on a Mac with this release, and the op that is really missing.
+
+    Registrations decide it, not dtypes, sizes or known bugs. An op that no release has (a third party's, say)
+    is `unknown`.
+
+    Raises:
+        UnknownReleaseError: see `resolve_release`.
+    """
+    try:
+        support = release(torch).lookup(op)
+    except UnknownOpError:
+        return OpVerdict.UNKNOWN, ""
+    return support.verdict(fallback=fallback), support.via
+
+
+def _qualify(op: str) -> str:
+    return op if not op or "::" in op else f"aten::{op}"
+
+
+def _qualified_sets(groups: Mapping[str, Collection[str]]) -> Mapping[str, frozenset[str]]:
+    return {group: frozenset(_qualify(op) for op in ops) for group, ops in groups.items()}
+
+
+def _unknown(op: str, known: Collection[str] | None = None) -> UnknownOpError:
+    namespace = op.partition("::")[0] if "::" in op else "aten"
+    if namespace not in {"aten", "mps", "quantized"}:
+        return UnknownOpError(
+            f"{op}: not an op of PyTorch itself.", f"The library {namespace} knows where it runs."
+        )
+    close = _opnames.suggestions(_opnames.python_name(op) or _opnames.qualified(op), known or known_ops())
+    hint = (
+        f"Did you mean {' or '.join(close)}?"
+        if close
+        else "`mpsprobe ops` takes names such as aten::add.Tensor."
+    )
+    return UnknownOpError(
+        f"{op}: no torch release from {releases()[0]} to {releases()[-1]} has such an op.", hint
+    )

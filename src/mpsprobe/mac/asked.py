@@ -1,0 +1,59 @@
+"""The Mac a question is about, as far as the tables and the virtual device need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpsprobe.mac.lineup import named
+from mpsprobe.run import Host
+
+
+@dataclass(frozen=True)
+class Mac:
+    """The Mac asked about.
+
+    Attributes:
+        torch: the torch release there.
+        macos: None when not known: new enough for everything that release can do.
+        chip: e.g. `"Apple M1 Max"`; None when not known.
+        memory_gb: unified memory, GiB (Apple's GB); None when not known.
+        fallback: PYTORCH_ENABLE_MPS_FALLBACK=1 was set before Python started.
+    """
+
+    torch: str
+    macos: str | None = None
+    chip: str | None = None
+    memory_gb: float | None = None
+    fallback: bool = False
+
+
+def ask(
+    host: Host,
+    installed_torch: str,
+    *,
+    name: str | None = None,
+    torch: str | None = None,
+    macos: str | None = None,
+    fallback: bool = False,
+) -> Mac:
+    """The Mac that is meant: a named one, or the one at hand, or one of which only the releases are known.
+
+    Args:
+        host: this machine.
+        installed_torch: release installed here; stands in where none is asked for.
+        name: e.g. `"m1-max-64"`.
+        torch: release asked about.
+        macos: version asked about.
+        fallback: whether the fallback variable is set there.
+
+    Raises:
+        UsageError: no Mac of that name.
+    """
+    release = torch or installed_torch
+    if name is not None:
+        meant = named(name, macos)
+        return Mac(release, macos, meant.chip, meant.memory_bytes / (1 << 30), fallback)
+    if host.system == "Darwin":
+        memory = host.memory_bytes / (1 << 30) if host.memory_bytes else None
+        return Mac(release, macos or host.os_version, host.chip, memory, fallback)
+    return Mac(release, macos, fallback=fallback)

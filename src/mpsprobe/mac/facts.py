@@ -1,0 +1,200 @@
+"""What this machine is: chip, GPU, memory, macOS, and what stands between Python and the GPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+
+from mpsprobe.mac.runner import LocalRunner, Runner
+from mpsprobe.run import Host
+
+#: Distributions whose versions matter to a run.
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "tokenizers",
+    "huggingface-hub",
+    "safetensors",
+    "accelerate",
+    "diffusers",
+    "peft",
+    "numpy",
+    "mlx",
+)
+
+_SYSCTLS = (
+    "machdep.cpu.brand_string",
+    "hw.memsize",
+    "hw.logicalcpu",
+    "hw.model",
+    "hw.optional.arm64",
+    "sysctl.proc_translated",
+    "kern.hv_vmm_present",
+    "iogpu.wired_limit_mb",
+)
+
+#: Darwin's major release -> macOS: the names left the sequence at Darwin 25 (macOS 26).
+_MACOS_OF_DARWIN = {20: "11", 21: "12", 22: "13", 23: "14", 24: "15", 25: "26", 26: "27"}
+
+#: A translated or old-SDK process is told this version on macOS 11 and later.
+_COMPATIBILITY_VERSION = "10.16"
+
+
+def host(runner: Runner | None = None) -> Host:
+    """Read this machine. Takes about a second on a Mac (system_profiler), milliseconds elsewhere.
+
+    Args:
+        runner: where answers come from; this machine by default.
+
+    Returns:
+        Facts; what could not be read is None. `working_set_bytes` is only filled where the owner has set
+        `iogpu.wired_limit_mb`: Metal's own figure needs torch (`device.real`).
+    """
+    runner = runner or LocalRunner()
+    found = _mac(runner) if runner.system == "Darwin" else _other(runner)
+    found.container = _confinement(runner)
+    found.python = platform.python_version()
+    found.packages = _packages()
+    return found
+
+
+def is_virtual_gpu(*names: str | None) -> bool:
+    """Whether a chip, GPU or model name is that of Apple's paravirtual GPU (virtual machines, CI runners).
+
+    Seen: GPU "Apple Paravirtual device" (MLX and llama.cpp on GitHub's macos-14 and 15), chip
+    "Apple M1 (Virtual)", model "VirtualMac2,1".
+    """
+    marks = ("paravirt", "(virtual)", "virtualmac")
+    return any(mark in name.lower() for name in names if name for mark in marks)
+
+
+def _mac(runner: Runner) -> Host:
+    sysctl = _sysctl(runner)
+    chip = sysctl.get("machdep.cpu.brand_string") or None
+    # A translated Python calls itself x86_64, the hardware knows better. proc_translated alone is not enough:
+    # it speaks of the sysctl process, which may run natively.
+    arm64 = "1" in (sysctl.get("hw.optional.arm64"), sysctl.get("sysctl.proc_translated"))
+    arm64 = arm64 or runner.machine == "arm64"
+    rosetta = arm64 and runner.machine != "arm64"
+    gpu, cores = _gpu(runner)
+    virtual = arm64 and (
+        is_virtual_gpu(chip, gpu, sysctl.get("hw.model")) or sysctl.get("kern.hv_vmm_present") == "1"
+    )
+    wired_limit = _integer(sysctl.get("iogpu.wired_limit_mb"))
+    return Host(
+        system="Darwin",
+        machine="arm64" if arm64 else runner.machine,
+        os_version=_macos(runner),
+        chip=chip,
+        cpu_cores=_integer(sysctl.get("hw.logicalcpu")),
+        gpu=gpu,
+        gpu_cores=cores,
+        memory_bytes=_integer(sysctl.get("hw.memsize")) or runner.memory(),
+        # Metal's figure follows this setting: github.com/antirez/ds4/pull/893 (114688 MB -> 112.00 GiB).
+        working_set_bytes=wired_limit * 2**20 if wired_limit else None,
+        virtual_gpu=virtual,
+        rosetta=rosetta,
+    )
+
+
+def _other(runner: Runner) -> Host:
+    return Host(
+        system=runner.system,
+        machine=runner.machine,
+        os_version=runner.release,
+        chip=_linux_chip(runner) or platform.processor() or None,
+        cpu_cores=os.cpu_count(),
+        memory_bytes=runner.memory(),
+    )
+
+
+def _sysctl(runner: Runner) -> dict[str, str]:
+    """One call for all: an unknown name costs a line on stderr and an exit status, not the other values."""
+    values = {}
+    for line in runner.output("/usr/sbin/sysctl", *_SYSCTLS).splitlines():
+        name, colon, value = line.partition(": ")
+        if colon:
+            values[name.strip()] = value.strip()
+    return values
+
+
+def _macos(runner: Runner) -> str:
+    version = runner.output("/usr/bin/sw_vers", "-productVersion").strip()
+    if version and version != _COMPATIBILITY_VERSION:
+        return version
+    darwin = _integer(runner.release.split(".")[0])
+    return _MACOS_OF_DARWIN.get(darwin or 0, version or "unknown")
+
+
+def _gpu(runner: Runner) -> tuple[str | None, int | None]:
+    """Name and cores: from system_profiler, else (it hangs or is missing in some sandboxes) from IOKit."""
+    output = runner.output("/usr/sbin/system_profiler", "-json", "SPDisplaysDataType", timeout=20.0)
+    try:
+        cards = json.loads(output)["SPDisplaysDataType"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        cards = []
+    cards = [card for card in cards if isinstance(card, dict)]
+    # An Intel Mac can have two GPUs: Apple's own comes first where there is one.
+    cards.sort(key=lambda card: "Apple" not in str(card.get("spdisplays_vendor", "")))
+    for card in cards:
+        # _name is a key of a strings table on old releases ("kHW_AppleM1Item"); sppci_model is for people.
+        name = card.get("sppci_model") or card.get("_name")
+        if name:
+            return str(name), _integer(card.get("sppci_cores"))
+    tree = runner.output("/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator")
+    model = re.search(r'"model" = "([^"]+)"', tree)
+    count = re.search(r'"gpu-core-count" = (\d+)', tree)
+    if model is None and "AppleParavirt" in tree:
+        return "Apple Paravirtual device", None
+    return (model[1] if model else None), (int(count[1]) if count else None)
+
+
+def _confinement(runner: Runner) -> str | None:
+    """What confines this process: a container, or on macOS a sandbox (it hides Metal's devices)."""
+    environ = runner.environ
+    if runner.system == "Darwin":
+        if environ.get(
+            "CODEX_SANDBOX"
+        ):  # github.com/openai/codex/issues/10199: is_available() is False there
+            return f"codex sandbox ({environ['CODEX_SANDBOX']})"
+        return "sandbox" if environ.get("APP_SANDBOX_CONTAINER_ID") or runner.sandboxed() else None
+    if runner.system != "Linux":
+        return None
+    if runner.exists("/run/.containerenv"):
+        return "podman"
+    if runner.exists("/.dockerenv"):
+        return "docker"
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return "kubernetes"
+    if environ.get("container"):  # systemd's convention, followed by lxc and others
+        return environ["container"]
+    found = re.search(r"docker|kubepods|lxc|containerd", runner.text("/proc/1/cgroup"))
+    return found[0] if found else None
+
+
+def _linux_chip(runner: Runner) -> str | None:
+    text = runner.text("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    if model:
+        return model[1].strip()
+    # arm64 Linux has no model name. 0x61 is Apple (a virtual machine on an M3: Dr-Noob/cpufetch issue 229).
+    return (
+        "Apple (virtual machine)" if re.search(r"^CPU implementer\s*:\s*0x61$", text, re.MULTILINE) else None
+    )
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return int(str(value))
+    except ValueError:
+        return None
+
+
+def _packages() -> dict[str, str]:
+    present = {item.name.lower().replace("_", "-") for item in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in present}

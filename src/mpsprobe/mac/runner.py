@@ -1,0 +1,111 @@
+"""The one door to the operating system, so that tests can replay what real Macs answered."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+
+class Runner(Protocol):
+    """What facts about a machine are read through."""
+
+    @property
+    def system(self) -> str:
+        """`"Darwin"`, `"Linux"` ... as `platform.system()` has it."""
+
+    @property
+    def machine(self) -> str:
+        """Architecture of this process, as `platform.machine()` has it."""
+
+    @property
+    def release(self) -> str:
+        """The kernel's release."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Environment variables of this process."""
+
+    def output(self, *command: str, timeout: float = 5.0) -> str:
+        """Standard output of `command`, whatever its exit status; empty when it cannot run or is late."""
+
+    def text(self, path: str) -> str:
+        """Text of a file; empty when it cannot be read."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file at `path`."""
+
+    def sandboxed(self) -> bool | None:
+        """Whether macOS confines this process; None when that cannot be asked."""
+
+    def memory(self) -> int:
+        """Physical memory, bytes."""
+
+
+class LocalRunner:
+    """This machine."""
+
+    system = platform.system()
+    machine = platform.machine()
+    release = platform.release()
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return os.environ
+
+    def output(self, *command: str, timeout: float = 5.0) -> str:
+        # Without SYSTEM_VERSION_COMPAT=0, binaries linked against an old SDK (conda's Python among them) are
+        # told that macOS 11 and later is 10.16, and so are the commands they start.
+        environment = {**os.environ, "SYSTEM_VERSION_COMPAT": "0", "LC_ALL": "C"}
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=timeout,
+                env=environment,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.decode(errors="replace")
+
+    def text(self, path: str) -> str:
+        try:
+            return Path(path).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def sandboxed(self) -> bool | None:
+        if self.system != "Darwin":
+            return None
+        try:
+            # sandbox_check(pid, NULL, SANDBOX_FILTER_NONE) of libSystem: 1 when any profile is applied.
+            check = ctypes.CDLL(None).sandbox_check
+        except (OSError, AttributeError):
+            return None
+        return bool(check(os.getpid(), None, 0))
+
+    def memory(self) -> int:
+        return int(psutil.virtual_memory().total)
+
+
+def environment_at_start() -> dict[str, str] | None:
+    """The variables this process was started with; None where the system does not tell.
+
+    Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
+    Integrity Protection, such as /usr/bin/python3).
+    """
+    try:
+        return psutil.Process().environ() or None
+    except psutil.Error:
+        return None

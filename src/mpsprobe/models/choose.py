@@ -1,0 +1,61 @@
+"""Which profile is for a model: by its repo id, by the files in its folder, by its architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpsprobe.models import profile as profiles
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.snapshot import Snapshot, architecture, read_config
+
+#: The profile for every transformers model that has none of its own.
+GENERIC = "transformers"
+#: The profile of the target that is probed when none is named.
+DEFAULT = "tiny-drive"
+
+
+def for_repo(repo_id: str) -> Profile | None:
+    """The profile that names this repository (letter case aside, as on the hub); None when none does."""
+    wanted = repo_id.lower()
+    return next((p for p in _all() if wanted in (model.lower() for model in p.models)), None)
+
+
+def choose_profile(snapshot: Snapshot, repo_id: str | None = None) -> Profile:
+    """The profile for a model folder; the generic one when no other claims it.
+
+    A repo id outranks what is in the folder. Without `repo_id`, one is read from the folder's place in the
+    hub's cache.
+    """
+    repo_id = repo_id or repo_of(snapshot.path)
+    return (for_repo(repo_id) if repo_id else None) or for_config(snapshot.path)
+
+
+def for_config(folder: Path) -> Profile:
+    """The profile for a folder that holds at least `config.json`; its weights need not be there.
+
+    A marker file outranks the architecture: a sentence encoder also names the plain encoder's class.
+
+    Raises:
+        ConfigError: `config.json` is missing or malformed.
+    """
+    named = architecture(read_config(folder))
+    everyone = _all()
+    for candidate in everyone:
+        if any((folder / marker).is_file() for marker in candidate.markers):
+            return candidate
+    for candidate in everyone:
+        if named in candidate.architectures:
+            return candidate
+    return profiles.load(GENERIC)
+
+
+def repo_of(folder: Path) -> str | None:
+    """The repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
+    parts = folder.parts
+    if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
+        return None
+    return parts[-3].removeprefix("models--").replace("--", "/", 1)
+
+
+def _all() -> list[Profile]:
+    return [profiles.load(name) for name in profiles.names()]

@@ -1,0 +1,54 @@
+"""Loading a transformers class from a local folder onto a device, with nothing silently made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpsprobe.errors import TargetError
+
+
+def load_pretrained(
+    cls: Any,
+    snapshot: Path,
+    device: torch.device,
+    dtype: str,
+    attention: str = "",
+    unused: tuple[str, ...] = (),
+) -> torch.nn.Module:
+    """`cls.from_pretrained(snapshot)` in eval mode on `device`.
+
+    Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
+    copying it, so on unified memory the peak is the model once. `device_map` would need accelerate, which
+    transformers does not require.
+
+    Args:
+        cls: a model class or Auto class of transformers.
+        snapshot: folder with config and weights.
+        device: where to.
+        dtype: of the weights, `"auto"` for the stored one.
+        attention: attn_implementation; `""` leaves the class its own default.
+        unused: beginnings of the names of weights that may be missing, because the caller does not use
+            what they compute.
+
+    Raises:
+        TargetError: weights are missing, or do not fit; transformers alone would warn and use random ones.
+    """
+    model, info = cls.from_pretrained(
+        snapshot,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        local_files_only=True,
+        output_loading_info=True,
+        **({"attn_implementation": attention} if attention else {}),
+    )
+    for key, complaint in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
+        names = sorted(name if isinstance(name, str) else str(name[0]) for name in info[key])
+        if names := [name for name in names if not name.startswith(unused)]:
+            raise TargetError(
+                f"{snapshot}: {len(names)} weights of {type(model).__name__} {complaint}, first {names[0]}.",
+                "The weights are not of this class: check architectures in config.json.",
+            )
+    moved: torch.nn.Module = model.to(device).eval()
+    return moved

@@ -1,0 +1,66 @@
+"""From the names in a profile (`package.module:attribute`) to the code they name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpsprobe.errors import ProfileError
+from mpsprobe.models.profile import Profile
+
+if TYPE_CHECKING:
+    from mpsprobe.models.adapter import Adapter
+
+
+def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
+    """The profile's adapter over the model folder `snapshot`. Imports torch, loads nothing.
+
+    Raises:
+        ProfileError: `profile.adapter` names no class, or one that is not an adapter.
+    """
+    from mpsprobe.models.adapter import Adapter  # imports torch: not before an adapter is wanted
+
+    found = resolve(profile, "adapter", profile.adapter)
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise ProfileError(
+            f"profile {profile.name}: adapter {profile.adapter!r} is not a subclass of "
+            f"{Adapter.__module__}.{Adapter.__qualname__}."
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ProfileError(f"profile {profile.name}: adapter {profile.adapter!r} lacks {missing}.")
+    return found(snapshot, profile)
+
+
+def build_snapshot(profile: Profile) -> Path:
+    """The model folder that the profile's builder makes, made now if it is not there yet.
+
+    Raises:
+        ProfileError: `profile.builder` names no function.
+    """
+    path: Path = resolve(profile, "builder", profile.builder)()
+    return path
+
+
+def resolve(profile: Profile, key: str, spec: str) -> Any:
+    """What `spec` (`package.module:attribute`), the value of the profile's `key`, names.
+
+    Raises:
+        ProfileError: it has another form, its module cannot be imported, or there is no such attribute.
+    """
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise ProfileError(f"profile {profile.name}: {key} {spec!r} is not of the form package.module:Name.")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as problem:
+        hint = f"Install what provides {problem.name}." if problem.name else ""
+        raise ProfileError(
+            f"profile {profile.name}: {key} {spec!r} cannot be imported: {problem}.", hint
+        ) from problem
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ProfileError(f"profile {profile.name}: {module_name} has no {attribute}.") from None

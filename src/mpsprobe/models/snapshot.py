@@ -1,0 +1,315 @@
+"""A model's local folder, read without loading it: its config, and what its safetensors headers say.
+
+A safetensors file begins with 8 bytes (little-endian length of the header), the header (JSON: dtype, shape
+and byte range of each tensor) and the tensors' bytes, without gaps
+(https://github.com/huggingface/safetensors#format). So a missing shard, a cut-off download or a Git LFS
+pointer is found in milliseconds, before gigabytes are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpsprobe.errors import TargetError
+
+
+class SnapshotError(TargetError):
+    """The folder is not a usable model."""
+
+
+class ConfigError(SnapshotError):
+    """`config.json` is missing, not JSON, or not an object."""
+
+
+class ShardError(SnapshotError):
+    """The index and the weight files that are there do not agree."""
+
+
+class WeightsError(SnapshotError):
+    """A weight file is cut off or damaged."""
+
+
+class NoWeightsError(SnapshotError):
+    """The folder holds no weights that can be read."""
+
+
+class PickledWeightsError(NoWeightsError):
+    """The only weights are pickles, which run code when they are read."""
+
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_OTHER_FORMATS = (".gguf", ".h5", ".msgpack", ".onnx", ".tflite", ".mlpackage", ".npz")
+#: The reference implementation refuses larger headers.
+_MAX_HEADER = 100_000_000
+#: safetensors' names of element types -> (PyTorch's name, bits).
+_DTYPES: dict[str, tuple[str, int]] = {
+    "BOOL": ("bool", 8),
+    "U8": ("uint8", 8),
+    "I8": ("int8", 8),
+    "F8_E5M2": ("float8_e5m2", 8),
+    "F8_E4M3": ("float8_e4m3fn", 8),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8),
+    "F8_E8M0": ("float8_e8m0fnu", 8),
+    "F4": ("float4_e2m1fn_x2", 4),
+    "I16": ("int16", 16),
+    "U16": ("uint16", 16),
+    "F16": ("float16", 16),
+    "BF16": ("bfloat16", 16),
+    "I32": ("int32", 32),
+    "U32": ("uint32", 32),
+    "F32": ("float32", 32),
+    "C64": ("complex64", 64),
+    "I64": ("int64", 64),
+    "U64": ("uint64", 64),
+    "F64": ("float64", 64),
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a weight file, as its header states it."""
+
+    dtype: str  #: PyTorch's name; safetensors' own name where PyTorch has none
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a model folder holds, from its config and the headers of its weights.
+
+    Attributes:
+        path: the folder.
+        config: `config.json`.
+        files: weight files, by name, in the order in which they are read.
+        weight_bytes: bytes of all tensors, in their stored dtypes.
+        parameters: elements of all tensors. Stored buffers count; for packed (quantised) weights this is
+            not the number of parameters of the model.
+        dtypes: elements by dtype (PyTorch's names), most first.
+        architecture: the class that `config.json` names; None when it names none.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    files: tuple[str, ...]
+    weight_bytes: int
+    parameters: int
+    dtypes: dict[str, int]
+    architecture: str | None
+
+
+def inspect(folder: Path) -> Snapshot:
+    """Read and validate the model folder `folder`; its tensors are not read.
+
+    Raises:
+        SnapshotError: it is not a folder, or one of the errors of this module with the file that is wrong.
+    """
+    if not folder.is_dir():
+        raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
+    config = read_config(folder)
+    files = _weight_files(folder)
+    tensors = {name: read_header(folder / name) for name in files}
+    if (folder / INDEX).is_file():
+        _check_index(folder / INDEX, tensors)
+    everything = [tensor for of_file in tensors.values() for tensor in of_file.values()]
+    if not everything:
+        raise NoWeightsError(f"{folder}: its weight files hold no tensors.", "Download the model again.")
+    elements: Counter[str] = Counter()
+    for tensor in everything:
+        elements[tensor.dtype] += tensor.elements
+    return Snapshot(
+        path=folder,
+        config=config,
+        files=files,
+        weight_bytes=sum(tensor.nbytes for tensor in everything),
+        parameters=sum(elements.values()),
+        dtypes=dict(elements.most_common()),
+        architecture=architecture(config),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`.
+
+    Raises:
+        ConfigError: missing, not JSON (with line and column), or not an object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no config.json.", _hint_without_config(folder))
+    return _read_json(path, ConfigError)
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of the safetensors file `path`, by name.
+
+    Raises:
+        WeightsError: the file is cut off, damaged, or a Git LFS pointer.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            if head.startswith(b"version "):
+                raise WeightsError(f"{path}: a Git LFS pointer, not the weights.", "Run: git lfs pull")
+            length = int.from_bytes(head, "little")
+            if len(head) < 8 or length > min(size - 8, _MAX_HEADER):
+                raise WeightsError(
+                    f"{path}: not a safetensors file, or cut off in its header ({size} bytes).",
+                    "Download it again.",
+                )
+            header = json.loads(file.read(length))
+    except OSError as problem:
+        raise WeightsError(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except ValueError as problem:
+        raise WeightsError(
+            f"{path}: its header is not JSON: {problem}.", "The file is damaged: download it again."
+        ) from problem
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path}: its header is not a JSON object.", "Download it again.")
+    header.pop("__metadata__", None)
+    return _tensors(path, header, size - 8 - length)
+
+
+def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, StoredTensor]:
+    """The entries of a header, checked against each other and against the bytes that are there."""
+    tensors: dict[str, StoredTensor] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        try:
+            stored, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            dtype, bits = _DTYPES.get(stored, (str(stored), None))
+            expected = None if bits is None else math.prod(shape) * bits // 8
+            usable = 0 <= begin <= end and all(isinstance(n, int) and n >= 0 for n in shape)
+        except (KeyError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise WeightsError(f"{path}: the header's entry for {name!r} is malformed.", "Download it again.")
+        if expected is not None and end - begin != expected:
+            raise WeightsError(
+                f"{path}: {name!r} is {dtype} {list(shape)}, which is {expected} bytes, "
+                f"but the header gives it {end - begin}.",
+                "The file is damaged: download it again.",
+            )
+        ranges.append((begin, end, name))
+        tensors[name] = StoredTensor(dtype, shape, end - begin)
+    position = 0
+    for begin, end, name in sorted(ranges):
+        if begin != position:
+            raise WeightsError(
+                f"{path}: {name!r} begins at byte {begin} of the data, expected {position}: "
+                "tensors overlap or leave a gap.",
+                "The file is damaged: download it again.",
+            )
+        position = end
+    if position != data_bytes:
+        raise WeightsError(
+            f"{path}: the header describes {position} bytes of tensors, the file holds {data_bytes}.",
+            "The download is not complete: download it again.",
+        )
+    return tensors
+
+
+def _weight_files(folder: Path) -> tuple[str, ...]:
+    """Names of the safetensors files that make up the model."""
+    if (folder / INDEX).is_file():
+        return _indexed_files(folder / INDEX)
+    if (folder / SINGLE).exists():
+        return (SINGLE,)
+    found = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
+    if found:
+        numbered = [name for name in found if "-of-" in name]
+        if numbered:
+            raise ShardError(
+                f"{folder}: {len(numbered)} shards, but no {INDEX} to say what is in them.",
+                "Download the index too.",
+            )
+        return tuple(found)
+    names = sorted(path.name for path in folder.iterdir())
+    pickled = [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
+    if pickled:
+        raise PickledWeightsError(
+            f"{folder}: only pickled weights ({', '.join(pickled[:3])}), and reading a pickle runs its code.",
+            "Convert them in a place you trust: load the model there, then call its save_pretrained().",
+        )
+    other = [name for name in names if name.endswith(_OTHER_FORMATS)]
+    raise NoWeightsError(
+        f"{folder}: no safetensors weights" + (f" (found {', '.join(other[:3])})." if other else "."),
+        "This suite loads PyTorch models: get the repository's safetensors files."
+        if other
+        else "Download the model's weights too.",
+    )
+
+
+def _indexed_files(index: Path) -> tuple[str, ...]:
+    weight_map = _read_json(index, ShardError).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ShardError(f"{index}: no usable weight_map.", "Download it again.")
+    files = sorted(set(weight_map.values()))
+    if outside := [name for name in files if Path(name).name != name]:
+        raise ShardError(f"{index}: names a file outside the folder: {outside[0]!r}.")
+    # exists() is False for a link whose blob is gone, which is how an interrupted hub download looks
+    if missing := [name for name in files if not (index.parent / name).exists()]:
+        raise ShardError(
+            f"{index.parent}: {len(missing)} of {len(files)} shards missing: {', '.join(missing[:3])}"
+            + (" ..." if len(missing) > 3 else "."),
+            "Download the model again: what is complete is kept.",
+        )
+    return tuple(files)
+
+
+def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> None:
+    """Each tensor of the index must be in the shard that the index names."""
+    weight_map: dict[str, str] = _read_json(index, ShardError)["weight_map"]
+    absent = [name for name, file in weight_map.items() if name not in tensors[file]]
+    if absent:
+        raise ShardError(
+            f"{index}: {len(absent)} tensors are not in their shards, first {absent[0]!r} "
+            f"in {weight_map[absent[0]]}.",
+            "Index and shards are of different versions: download both again.",
+        )
+
+
+def architecture(config: dict[str, Any]) -> str | None:
+    """The class that a config names first; None when it names none."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+
+def _hint_without_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "This is a PEFT adapter: merge it into its base model first (merge_and_unload)."
+    if (folder / "model_index.json").is_file():
+        return "This is a diffusers pipeline: name one of its models, such as its unet or transformer folder."
+    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"Did you mean {folder / inside[0]}?" if inside else "Name a folder with config.json and weights."
+
+
+def _read_json(path: Path, error: type[SnapshotError]) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except json.JSONDecodeError as problem:
+        raise error(
+            f"{path}: not valid JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}.",
+            "Download it again, or mend it there.",
+        ) from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 text (byte {problem.start}).", "Download it again.") from problem
+    if not isinstance(data, dict):
+        raise error(f"{path}: expected a JSON object, found {type(data).__name__}.", "Download it again.")
+    return data

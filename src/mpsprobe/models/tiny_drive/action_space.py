@@ -1,0 +1,124 @@
+"""Trajectories as acceleration and curvature of a unicycle, and back. Always float32.
+
+A vehicle with speed v and heading theta that holds acceleration a and curvature k for dt seconds moves by
+
+    v'     = v + a dt
+    theta' = theta + k (v dt + a dt^2 / 2)
+    xy'    = xy + dt/2 (v (cos theta, sin theta) + v' (cos theta', sin theta'))
+
+The way back is least squares: speeds and curvatures that explain noisy points, with a penalty on their
+second difference (Tikhonov), so the normal matrix is symmetric positive definite and solved by Cholesky.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Weight of the second differences against the residuals, and of the values themselves. The last keeps the
+#: matrix positive definite when the vehicle stands, where curvature is not observable; the ratio bounds the
+#: condition number near 16 * SMOOTHING / RIDGE = 2e4, which float32 bears.
+SMOOTHING = 1e-2
+RIDGE = 1e-5
+
+
+class UnicycleActionSpace:
+    """Maps normalised actions to trajectories in the frame of the last history point, and back.
+
+    Attributes:
+        time_step: seconds between points.
+        mean, std: of (acceleration in m/s^2, curvature in 1/m).
+    """
+
+    def __init__(
+        self, time_step: float, acceleration: tuple[float, float], curvature: tuple[float, float]
+    ) -> None:
+        self.time_step = time_step
+        self.mean = (acceleration[0], curvature[0])
+        self.std = (acceleration[1], curvature[1])
+
+    def to_trajectory(self, actions: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+        """Drive `actions` (..., T, 2) from the origin, heading along x, at `speed` (...) m/s.
+
+        Returns:
+            Positions (..., T, 3) in metres (z is 0) and rotation matrices (..., T, 3, 3), float32.
+        """
+        actions = (
+            actions.float() * actions.new_tensor(self.std).float() + actions.new_tensor(self.mean).float()
+        )
+        acceleration, curvature = actions.unbind(-1)
+        speed = speed.float()[..., None]
+        speeds = torch.cat([speed, speed + self.time_step * acceleration.cumsum(-1)], dim=-1)
+        mean_speeds = (speeds[..., 1:] + speeds[..., :-1]) / 2
+        turned = (curvature * mean_speeds * self.time_step).cumsum(-1)
+        headings = torch.cat([torch.zeros_like(speed), turned], dim=-1)
+        velocity = speeds[..., None] * torch.stack([headings.cos(), headings.sin()], dim=-1)
+        xy = (self.time_step / 2 * (velocity[..., 1:, :] + velocity[..., :-1, :])).cumsum(-2)
+        xyz = torch.cat([xy, torch.zeros_like(xy[..., :1])], dim=-1)
+        return xyz, rotation_from_heading(turned)
+
+    def from_trajectory(self, xyz: Tensor, rotation: Tensor) -> Tensor:
+        """The normalised actions (..., T, 2) that best explain a trajectory that starts at the origin.
+
+        Args:
+            xyz: (..., T, 3) metres.
+            rotation: (..., T, 3, 3).
+        """
+        xyz, headings = xyz.float(), heading_from_rotation(rotation.float())
+        xy = torch.cat([torch.zeros_like(xyz[..., :1, :2]), xyz[..., :2]], dim=-2)
+        headings = torch.cat([torch.zeros_like(headings[..., :1]), unwrap(headings)], dim=-1)
+        speeds = self.speeds(xy, headings)
+        acceleration = speeds.diff(dim=-1) / self.time_step
+        travelled = (speeds[..., 1:] + speeds[..., :-1]) * (self.time_step / 2)
+        curvature = least_squares(torch.diag_embed(travelled), headings.diff(dim=-1))
+        actions = torch.stack([acceleration, curvature], dim=-1)
+        return (actions - actions.new_tensor(self.mean)) / actions.new_tensor(self.std)
+
+    def last_speed(self, xyz: Tensor, rotation: Tensor) -> Tensor:
+        """Speed (...) in m/s at the last point of a history (..., T, 3), (..., T, 3, 3)."""
+        xyz, rotation = xyz.float(), rotation.float()
+        return self.speeds(xyz[..., :2], heading_from_rotation(rotation))[..., -1]
+
+    def speeds(self, xy: Tensor, headings: Tensor) -> Tensor:
+        """Smooth speeds (..., N) in m/s at points `xy` (..., N, 2) with `headings` (..., N)."""
+        steps = xy.diff(dim=-2) / self.time_step
+        count = headings.shape[-1]
+        eye = torch.eye(count, dtype=headings.dtype, device=headings.device)
+        halves = (eye[:-1] + eye[1:]) / 2  # each step is covered at the mean velocity of its two ends
+        direction = torch.stack([headings.cos(), headings.sin()])  # (2, ..., N)
+        design = torch.cat(list(halves * direction[..., None, :]), dim=-2)  # (..., 2(N-1), N)
+        return least_squares(design, torch.cat([steps[..., 0], steps[..., 1]], dim=-1))
+
+
+def least_squares(design: Tensor, target: Tensor) -> Tensor:
+    """Smooth x (..., N) that minimises |design x - target|^2 + SMOOTHING |x''|^2 + RIDGE |x|^2.
+
+    Args:
+        design: (..., M, N).
+        target: (..., M).
+    """
+    eye = torch.eye(design.shape[-1], dtype=design.dtype, device=design.device)
+    second_difference = eye[:-2] - 2 * eye[1:-1] + eye[2:]
+    penalty = SMOOTHING * second_difference.mT @ second_difference + RIDGE * eye
+    normal = design.mT @ design + penalty
+    moment = design.mT @ target[..., None]
+    return torch.cholesky_solve(moment, torch.linalg.cholesky(normal))[..., 0]
+
+
+def rotation_from_heading(headings: Tensor) -> Tensor:
+    """Rotations about z (..., 3, 3) by `headings` (...) in radians."""
+    cos, sin, zero = headings.cos(), headings.sin(), torch.zeros_like(headings)
+    rows = [cos, -sin, zero, sin, cos, zero, zero, zero, torch.ones_like(headings)]
+    return torch.stack(rows, dim=-1).reshape(*headings.shape, 3, 3)
+
+
+def heading_from_rotation(rotation: Tensor) -> Tensor:
+    """Heading (...) in radians, in (-pi, pi], of rotations (..., 3, 3)."""
+    return torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
+
+
+def unwrap(angles: Tensor) -> Tensor:
+    """The same angles (..., T) without jumps of 2 pi between neighbours; the first one stays."""
+    steps = angles.diff(dim=-1)
+    steps = torch.atan2(steps.sin(), steps.cos())
+    return torch.cat([angles[..., :1], angles[..., :1] + steps.cumsum(-1)], dim=-1)

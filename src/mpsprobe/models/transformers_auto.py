@@ -1,0 +1,253 @@
+"""Any transformers model with a local snapshot: text in or an image in, by what its class is for.
+
+The class is the one that config.json names; nothing of the repository's own code runs. What a model is fed,
+and what counts as its inference, follows from the table of transformers' Auto classes that names the class.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models.adapter import Adapter, Batch, Outputs
+from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.snapshot import architecture, read_config
+
+#: A text that any language model can go on with, and that has a word to mask.
+_TEXT = "The capital of France is Paris, and the capital of Italy is"
+_MASKED = "Paris is the {mask} of France."
+_IMAGE_SIZE = 224
+#: A pooler is often missing from checkpoints of plain encoders. Its output is not looked at.
+_UNUSED = ("pooler.", "bert.pooler.", "roberta.pooler.", "vit.pooler.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What models of one kind are fed and asked.
+
+    Attributes:
+        name: for messages.
+        auto: which table of transformers' Auto classes holds its classes, by the part of the table's name.
+        image: takes an image; otherwise text.
+        infer: (adapter, model, batch) to named results on the model's device.
+    """
+
+    name: str
+    auto: str
+    image: bool
+    infer: Callable[[TransformersAdapter, Any, Batch], Outputs]
+
+
+class TransformersAdapter(Adapter):
+    """Loads the class that config.json names and feeds it by its task.
+
+    `profile.sample` may hold `text`; `profile.inference` `max_new_tokens`.
+    """
+
+    def __init__(self, snapshot: Path, profile: Profile) -> None:
+        super().__init__(snapshot, profile)
+        self.config = read_config(snapshot)
+        self.architecture = architecture(self.config) or ""
+
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        attention = self.profile.attention
+        return load_pretrained(self._model_class(), self.snapshot, device, dtype, attention, _UNUSED)
+
+    def sample(self) -> dict[str, Any]:
+        """`image` (224, 224, 3) uint8, or `text`."""
+        if self.task.image:
+            ramp = torch.linspace(0, 255, _IMAGE_SIZE)
+            down, across = torch.meshgrid(ramp, ramp, indexing="ij")
+            return {"image": torch.stack([down, across, (down - across).abs()], dim=-1).to(torch.uint8)}
+        text = self.profile.sample.get("text") or _TEXT
+        if self.task is _MASKED_LM:
+            text = _MASKED.format(mask=self.tokenizer.mask_token)
+        return {"text": text}
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        if self.task.image:
+            return dict(self.image_processor(images=sample["image"].numpy(), return_tensors="pt"))
+        text = sample["text"]
+        if self.task is _CAUSAL_LM and self.tokenizer.chat_template:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            return dict(self.tokenizer(text, return_tensors="pt", add_special_tokens=False))
+        return dict(self.tokenizer(text, return_tensors="pt"))
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """Those of `logits` and `last_hidden_state` that the model yields."""
+        config: Any = model.config
+        batch = _accepted(model, batch)
+        if config.is_encoder_decoder:
+            start = torch.full_like(batch["input_ids"][:, :1], config.decoder_start_token_id)
+            batch = {**batch, "decoder_input_ids": start}
+        output = model(**batch)
+        named = {name: getattr(output, name, None) for name in ("logits", "last_hidden_state")}
+        return {name: value.cpu() for name, value in named.items() if isinstance(value, Tensor)}
+
+    def infer(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        return self.task.infer(self, model, _accepted(model, batch))
+
+    def extract(self, raw: Outputs) -> Outputs:
+        return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in raw.items()}
+
+    @cached_property
+    def task(self) -> Task:
+        """What the class is for.
+
+        Raises:
+            TargetError: nothing this adapter knows; the target then needs an adapter of its own.
+        """
+        found = next((task for task in _TASKS if self.architecture in _classes(task)), None)
+        if found is _ANY_TEXT_MODEL and not self._takes_only_text():
+            found = None
+        if found is None:
+            raise TargetError(
+                f"{self.snapshot}: no known task for {self.architecture or 'a config that names no class'}.",
+                "Write a profile with an adapter of its own: see CONTRIBUTING.",
+            )
+        return found
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The repository's own tokenizer."""
+        from transformers import AutoTokenizer
+
+        return self._processor(AutoTokenizer, "tokenizer")
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """The repository's own image processor, in the form that needs no torchvision."""
+        from transformers import AutoImageProcessor
+
+        slow = {"backend": "pil"} if _takes_backend() else {"use_fast": False}
+        return self._processor(AutoImageProcessor, "image processor", **slow)
+
+    def _processor(self, auto_class: Any, kind: str, **options: Any) -> Any:
+        try:
+            return auto_class.from_pretrained(
+                self.snapshot, local_files_only=True, trust_remote_code=False, **options
+            )
+        except (OSError, ValueError, ImportError, KeyError) as problem:
+            reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+            raise TargetError(
+                f"{self.snapshot}: its {kind} cannot be loaded: {reason}", "Download the whole repository."
+            ) from problem
+
+    def _takes_only_text(self) -> bool:
+        """Whether a plain model of unknown kind can be fed text alone."""
+        files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+        return (
+            any((self.snapshot / name).is_file() for name in files)
+            and not (self.snapshot / "preprocessor_config.json").is_file()
+            and not self.config.get("is_encoder_decoder", False)
+        )
+
+    def _model_class(self) -> Any:
+        import transformers
+
+        if not self.architecture:
+            raise TargetError(
+                f"{self.snapshot / 'config.json'}: names no class in architectures.",
+                'Add the class that the weights are of, as in "architectures": ["LlamaForCausalLM"].',
+            )
+        found = getattr(transformers, self.architecture, None)
+        if found is not None:
+            return found
+        if "auto_map" in self.config:
+            raise TargetError(
+                f"{self.snapshot}: {self.architecture} is code of the repository itself, which is not run.",
+                "Read that code; then write an adapter that imports it: see CONTRIBUTING.",
+            )
+        raise TargetError(
+            f"{self.snapshot}: transformers {transformers.__version__} has no class {self.architecture}.",
+            f"Its config was written by transformers {self.config.get('transformers_version', '(unknown)')}.",
+        )
+
+
+def _accepted(model: torch.nn.Module, batch: Batch) -> Batch:
+    """Without token types for a model that knows none: a tokenizer of the plain class makes them unasked."""
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        return batch
+    return {name: value for name, value in batch.items() if name != "token_type_ids"}
+
+
+def _takes_backend() -> bool:
+    """Whether image processors are chosen by `backend`, as from transformers 5 on, and not by `use_fast`."""
+    from packaging.version import Version
+    from transformers import __version__
+
+    return Version(__version__) >= Version("5.0.0.dev0")
+
+
+def _generate(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
+    tokenizer = adapter.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    tokens = model.generate(
+        **batch,
+        do_sample=False,
+        max_new_tokens=int(adapter.profile.inference.get("max_new_tokens", 16)),
+        pad_token_id=pad,
+    )
+    new = tokens if model.config.is_encoder_decoder else tokens[:, batch["input_ids"].shape[1] :]
+    return {"text": tokenizer.batch_decode(new, skip_special_tokens=True), "tokens": tokens}
+
+
+def _fill_mask(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
+    logits = model(**batch).logits
+    scores = logits[batch["input_ids"] == adapter.tokenizer.mask_token_id].softmax(-1)
+    best = scores.argmax(-1)
+    return {"text": [adapter.tokenizer.decode([token]).strip() for token in best.tolist()], "tokens": best}
+
+
+def _classify(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
+    del adapter
+    probabilities = model(**batch).logits.softmax(-1)
+    labels = model.config.id2label
+    best = probabilities.argmax(-1).flatten().tolist()
+    return {"label": [labels.get(index, str(index)) for index in best], "probabilities": probabilities}
+
+
+def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
+    """The mean over positions that are no padding."""
+    del adapter
+    hidden = model(**batch).last_hidden_state
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return {"embedding": hidden.flatten(2).mean(-1) if hidden.ndim == 4 else hidden.mean(1)}
+    weights = mask[..., None].to(hidden.dtype)
+    return {"embedding": (hidden * weights).sum(1) / weights.sum(1)}
+
+
+def _classes(task: Task) -> set[str]:
+    """Names of transformers' classes for a task."""
+    from transformers.models.auto import modeling_auto
+
+    table = getattr(modeling_auto, f"MODEL_{task.auto}MAPPING_NAMES")
+    return {name for names in table.values() for name in ([names] if isinstance(names, str) else names)}
+
+
+_CAUSAL_LM = Task("causal language model", "FOR_CAUSAL_LM_", False, _generate)
+_MASKED_LM = Task("masked language model", "FOR_MASKED_LM_", False, _fill_mask)
+_ANY_TEXT_MODEL = Task("text encoder", "", False, _embed)
+_TASKS = (
+    _CAUSAL_LM,
+    Task("sequence to sequence", "FOR_SEQ_TO_SEQ_CAUSAL_LM_", False, _generate),
+    _MASKED_LM,  # after sequence to sequence: BART's class stands in both tables
+    Task("image classifier", "FOR_IMAGE_CLASSIFICATION_", True, _classify),
+    Task("text classifier", "FOR_SEQUENCE_CLASSIFICATION_", False, _classify),
+    Task("token classifier", "FOR_TOKEN_CLASSIFICATION_", False, _classify),
+    Task("text encoder", "FOR_TEXT_ENCODING_", False, _embed),
+    Task("image encoder", "FOR_IMAGE_", True, _embed),
+    _ANY_TEXT_MODEL,
+)

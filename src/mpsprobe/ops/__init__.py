@@ -1,0 +1,1 @@
+"""Op uses of a target, one by one: what becomes of each on a Mac."""

@@ -1,0 +1,146 @@
+"""The checks on a target's op uses: which run natively on the Mac asked about, and which do not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.verdicts import Judged, judge
+from mpsprobe.phases.check import Checks, Result
+from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
+
+#: Devices whose op uses are those a Mac dispatches.
+_AS_MPS = ("mps", "emulated")
+#: Rows of a check's own table; all op uses are in the run's document.
+_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The link of the per-op checks.
+
+    Attributes:
+        judged: distinct op uses with their verdicts.
+        mac: the Mac they were judged for.
+        device: where they were recorded.
+        evidence: how the uses themselves are known.
+    """
+
+    judged: list[Judged]
+    mac: Mac
+    device: str
+    evidence: Evidence
+
+    @property
+    def uses(self) -> list[OpUse]:
+        """The op uses, for the run's document."""
+        return [one.use for one in self.judged]
+
+    @property
+    def dispatches_as_mps(self) -> bool:
+        """Whether the ops seen are those a Mac would dispatch; a CPU or CUDA run has kernels of its own."""
+        return self.device in _AS_MPS
+
+    def of(self, *verdicts: OpVerdict) -> list[Judged]:
+        """Those with one of these verdicts."""
+        return [one for one in self.judged if one.use.verdict in verdicts]
+
+
+def recorded(uses: list[OpUse], mac: Mac, device: str, evidence: Evidence) -> Recorded:
+    """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
+    asks_a_mac = device in _AS_MPS
+    return Recorded(judge(uses, mac) if asks_a_mac else [Judged(use) for use in uses], mac, device, evidence)
+
+
+CHECKS: Checks[Recorded] = Checks(Phase.OPS)
+
+
+@CHECKS.add("recorded", "Every op that the target calls is recorded", link=True)
+def _recorded(link: Recorded) -> Result:
+    calls = sum(use.count for use in link.uses)
+    result = Result(
+        Status.PASS if link.uses else Status.FAIL,
+        f"{len(link.uses)} distinct op uses, {calls:,} calls, {len({use.op for use in link.uses})} ops.",
+        evidence=link.evidence,
+        device=link.device,
+    )
+    if link.dispatches_as_mps:
+        counts = Counter(use.verdict for use in link.uses)
+        calls_by = Counter({v: sum(u.count for u in link.uses if u.verdict is v) for v in counts})
+        result.table = Table(
+            columns=["verdict", "op uses", "calls"],
+            rows=[[verdict.value, n, calls_by[verdict]] for verdict, n in counts.most_common()],
+        )
+    return result
+
+
+@CHECKS.add("missing", "No op that the target calls is missing on MPS, or refused by its kernel")
+def _missing(link: Recorded) -> Result:
+    remedy = (
+        "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts helps where a kernel is missing; not for dtypes."
+    )
+    return _found(link, link.of(OpVerdict.RAISES), Status.FAIL, remedy)
+
+
+@CHECKS.add("fallback", "No op falls back to the CPU")
+def _fallback(link: Recorded) -> Result:
+    remedy = "Each costs two copies and a wait; look whether a newer torch has the kernel: mpsprobe ops NAME."
+    return _found(link, link.of(OpVerdict.FALLBACK), Status.WARN, remedy)
+
+
+@CHECKS.add("wrong", "No op use is known to give wrong results on this torch and macOS")
+def _wrong(link: Recorded) -> Result:
+    remedy = "See the advisory for the first good release and the way around it: mpsprobe advisories."
+    return _found(link, link.of(OpVerdict.WRONG), Status.FAIL, remedy)
+
+
+@CHECKS.add("advisories", "No op use meets every condition of an advisory")
+def _advisories(link: Recorded) -> Result:
+    remedy = "Each is a known fault, with its way around: mpsprobe advisories --op NAME."
+    result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
+    possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
+    if possible and link.dispatches_as_mps:
+        unknown = "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        result.message += f" {len(possible)} more may apply: they depend on {unknown}."
+    return result
+
+
+@CHECKS.add("known", "Every op is in the table of its torch release")
+def _known(link: Recorded) -> Result:
+    remedy = "Operators of other packages need their own MPS kernels: ask their maintainers."
+    return _found(link, link.of(OpVerdict.UNKNOWN), Status.WARN, remedy)
+
+
+def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:
+    """Pass when nothing was found, else `status` with a table of it."""
+    if not link.dispatches_as_mps:
+        return Result(
+            Status.UNKNOWN,
+            f"Recorded on {link.device}, whose kernels are not those of MPS.",
+            "Run with --device emulated.",
+        )
+    # The uses were seen, what becomes of them is read from tables: the weaker of the two counts.
+    on = f"torch {link.mac.torch}" + (f", macOS {link.mac.macos}" if link.mac.macos else "")
+    if not found:
+        return Result(Status.PASS, f"On {on}.", evidence=Evidence.PREDICTED, device="mps")
+    names = Counter(one.use.op for one in found)
+    shown = ", ".join(names) if len(names) <= 5 else f"{', '.join(list(names)[:5])} and {len(names) - 5} more"
+    rows = [
+        [
+            one.use.op,
+            one.use.count,
+            one.use.module,
+            one.use.source,
+            one.reason or ", ".join(one.known),
+        ]
+        for one in found[:_ROWS]
+    ]
+    return Result(
+        status,
+        f"{len(found)} op uses on {on}: {shown}.",
+        remedy,
+        evidence=Evidence.PREDICTED,
+        device="mps",
+        table=Table(columns=["op", "calls", "module", "source", "why"], rows=[[*row] for row in rows]),
+    )

@@ -1,0 +1,286 @@
+"""Phase 1: is there an MPS device, does it compute, and if not, why not.
+
+Facts of the Mac are asserted where there is one; elsewhere those checks are skipped with the reason, and the
+product of two matrices is computed on the device in use, which says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from packaging.version import Version
+
+from mpsprobe.device.compute import multiply
+from mpsprobe.device.select import explain_failure
+from mpsprobe.knowledge import chips
+from mpsprobe.knowledge.environment import check_variables, macos_allows, release, releases
+from mpsprobe.knowledge.variables import Problem, variables
+from mpsprobe.phases.check import Checks, Result
+from mpsprobe.phases.site import Site
+from mpsprobe.run import Evidence, Host, Measurement, Phase, Status, Table
+
+#: Least torch that mpsprobe supports: the lower bound of its own requirement.
+LEAST_TORCH = "2.4"
+
+CHECKS: Checks[Site] = Checks(Phase.AVAILABILITY)
+
+
+@CHECKS.add("device", "The run has the device asked for", link=True)
+def _device(site: Site) -> Result:
+    if site.found is None:
+        return site.missing()
+    result = Result(Status.PASS, f"{site.choice.used}: {site.choice.reason.rstrip('.')}.")
+    result.device, result.evidence = site.found.name, site.found.evidence
+    limit = site.found.memory().limit
+    if limit is not None:
+        result.measurements = [
+            Measurement("device memory", limit, "bytes", site.found.evidence, site.found.name)
+        ]
+    return result
+
+
+@CHECKS.add("torch", "The installed torch is a supported and known release")
+def _torch(site: Site) -> Result:
+    version = site.torch.version
+    if version is None:
+        return Result(Status.FAIL, site.torch.broken or "torch is not installed.", "pip install torch")
+    result = _measured(f"torch {version}.", [_fact("torch", version)])
+    newest, known = releases()[-1].torch, release(version)
+    if Version(version) < Version(LEAST_TORCH):
+        result.status = Status.FAIL
+        result.message = f"torch {version} is older than {LEAST_TORCH}, the least supported."
+        result.remedy = f"pip install 'torch>={LEAST_TORCH}'"
+    elif known is None:
+        result.status = Status.WARN
+        result.message = f"torch {version} is not a known release (known: up to {newest})."
+        result.remedy = "Upgrade mpsprobe, or read verdicts as those of the nearest release."
+    elif Version(version).is_prerelease:
+        result.status = Status.WARN
+        result.message = f"torch {version} is a pre-release; it is judged as {known.torch}."
+    return result
+
+
+@CHECKS.add("machine", "The machine is a Mac with Apple silicon")
+def _machine(site: Site) -> Result:
+    host = site.host
+    chip, memory = host.chip or "unknown chip", _gib(host.memory_bytes)
+    facts = _machine_facts(host)
+    if host.system == "Darwin" and host.machine == "arm64":
+        cores = f"{host.gpu_cores} GPU cores" if host.gpu_cores else "unknown number of GPU cores"
+        result = _measured(f"{chip}, {cores}, {memory}, macOS {host.os_version}.", facts)
+        if host.rosetta:
+            result.status = Status.WARN
+            result.message += " Python is an x86-64 build under Rosetta."
+            result.remedy = "Install an arm64 Python and make a new environment with it."
+        return result
+    confined = f" in {host.container}" if host.container else ""
+    what = f"{host.system} on {host.machine}{confined}: {chip}, {memory}."
+    if host.system == "Darwin":
+        what = f"An Intel Mac: {chip}, {memory}, macOS {host.os_version}."
+    return _without_mps(site, _measured(what, facts), root=("no-mac", "intel"))
+
+
+@CHECKS.add("macos", "macOS is new enough for the installed torch")
+def _macos(site: Site) -> Result:
+    host, version = site.host, site.torch.version
+    if host.system != "Darwin":
+        return Result(Status.SKIPPED, f"This is {host.system}, not macOS.")
+    if version is None or host.os_version == "unknown":
+        return Result(Status.UNKNOWN, "The version of torch or of macOS is not known.")
+    answer = macos_allows(version, host.os_version)
+    if answer.ok is None:
+        return Result(Status.UNKNOWN, answer.message)
+    result = _measured(answer.message, [_fact("macOS", host.os_version)])
+    if not answer.ok:
+        result.status = Status.FAIL
+        result.remedy = "Update macOS, or install the torch named."
+    return result
+
+
+@CHECKS.add("built", "torch is compiled with MPS")
+def _built(site: Site) -> Result:
+    if site.host.system != "Darwin":
+        return _without_mps(site, Result(Status.PASS, f"torch for {site.host.system} has no MPS."), root=())
+    result = _measured(
+        f"torch {site.torch.version} has MPS.", [_fact("torch.backends.mps.is_built()", site.torch.built)]
+    )
+    if site.torch.built:
+        return result
+    result.message = f"torch {site.torch.version or '(not installed)'} has no MPS."
+    return _without_mps(site, result, root=("no-torch", "not-built"))
+
+
+@CHECKS.add("available", "torch finds an MPS device that computes")
+def _available(site: Site) -> Result:
+    result = _measured(
+        "MPS computes here.", [_fact("torch.backends.mps.is_available()", site.torch.available)]
+    )
+    if site.obstacle is not None:
+        result.message = site.obstacle.what
+        return _without_mps(site, result, root=(site.obstacle.cause,))
+    if site.choice.requested not in ("auto", "mps"):
+        return Result(
+            Status.UNKNOWN,
+            "torch finds an MPS device; whether it computes was not tried, "
+            f"because --device {site.choice.requested} was asked for.",
+        )
+    return result
+
+
+@CHECKS.add("virtual-gpu", "The GPU is a real one, not that of a virtual machine")
+def _virtual_gpu(site: Site) -> Result:
+    host = site.host
+    if host.system != "Darwin":
+        return Result(Status.SKIPPED, f"This is {host.system}: there is no Apple GPU.")
+    name = host.gpu or host.chip or "unknown GPU"
+    result = _measured(f"{name}.", [_fact("GPU", host.gpu)])
+    if host.virtual_gpu:
+        result.status = Status.WARN
+        result.message = f"{name}: a virtual GPU, whose results are not evidence for real Macs."
+        result.remedy = "Repeat on a real Mac before relying on anything measured here."
+    return result
+
+
+@CHECKS.add("working-set", "Metal's recommended maximum working set is known")
+def _working_set(site: Site) -> Result:
+    host, device = site.host, site.found
+    if host.system != "Darwin" or host.machine != "arm64":
+        return Result(Status.SKIPPED, "There is no Apple GPU here.")
+    measured = device.memory().limit if device is not None and device.name == "mps" else None
+    size, evidence, how = measured or host.working_set_bytes, Evidence.MEASURED, ""
+    if not size and host.memory_bytes:
+        evidence = Evidence.PREDICTED
+        size, row = chips.working_set(host.memory_bytes, host.os_version)
+        how = (
+            f", predicted from what a {row.memory_gib} GB Mac with macOS {row.since_macos} or later has "
+            f"({row.share:.0%})"
+        )
+    if not size:
+        return Result(Status.UNKNOWN, "Neither torch nor macOS tells.")
+    return Result(
+        Status.PASS,
+        f"{size / 2**30:.2f} GiB of {_gib(host.memory_bytes)}{how}.",
+        evidence=evidence,
+        measurements=[Measurement("recommended maximum working set", size, "bytes", evidence, "mps")],
+    )
+
+
+@CHECKS.add("compute.float32", "The device multiplies float32 matrices as a float64 reference does")
+def _float32(site: Site) -> Result:
+    return _compute(site, torch.float32)
+
+
+@CHECKS.add("compute.float16", "The device multiplies float16 matrices as a float64 reference does")
+def _float16(site: Site) -> Result:
+    return _compute(site, torch.float16)
+
+
+@CHECKS.add("compute.bfloat16", "The device multiplies bfloat16 matrices as a float64 reference does")
+def _bfloat16(site: Site) -> Result:
+    return _compute(site, torch.bfloat16)
+
+
+@CHECKS.add("environment", "MPS environment variables are legal and were set before Python started")
+def _environment(site: Site) -> Result:
+    problems = [*check_variables(site.env, site.torch.version), *_changed_late(site)]
+    names = [variable.name for variable in variables() if variable.name in site.env]
+    result = _measured(f"Set: {', '.join(names)}." if names else "None is set.", [])
+    if not problems:
+        if site.env_at_start is None and names:
+            result.message += " Whether they were set in time is not known here."
+        return result
+    # What ends a program on a Mac does nothing elsewhere.
+    on_mps = site.choice.used == "mps"
+    serious = on_mps and any(problem.severity == "error" for problem in problems)
+    result.status = Status.FAIL if serious else Status.WARN
+    result.message = " ".join(problem.what for problem in problems)
+    result.remedy = " ".join(dict.fromkeys(problem.mend for problem in problems))
+    result.table = Table(
+        columns=["variable", "value", "what", "mend"],
+        rows=[[problem.variable, problem.value, problem.what, problem.mend] for problem in problems],
+    )
+    return result
+
+
+def _compute(site: Site, dtype: torch.dtype) -> Result:
+    """Allocate, multiply, synchronise and compare, on the device in use (tolerance: `device.compute`)."""
+    device = site.found
+    if device is None:
+        return Result(Status.BLOCKED, site.missing().message, blocked_by=Phase.AVAILABILITY)
+    result = Result(Status.PASS, evidence=device.evidence, device=device.name)
+    try:
+        product = multiply(device.torch_device, dtype)
+        device.synchronize()
+    except (RuntimeError, TypeError) as problem:
+        # A target that does not use this dtype runs all the same, so only float32 fails the phase.
+        result.status = Status.FAIL if dtype is torch.float32 else Status.WARN
+        result.message, result.remedy = explain_failure(device.name, str(problem))
+        result.output = str(problem)
+        return result
+    result.message = f"On {device.name}: error {product.error:.1e}, accepted {product.tolerance:.1e}."
+    result.measurements = [
+        Measurement("largest relative error", product.error, "", device.evidence, device.name),
+        Measurement("accepted relative error", product.tolerance, "", device.evidence, device.name),
+    ]
+    if not product.right:
+        result.status = Status.FAIL
+        result.message = f"Wrong product. {result.message}"
+        result.remedy = "Update macOS and torch; do not trust results of this device."
+    return result
+
+
+def _changed_late(site: Site) -> list[Problem]:
+    """Variables that this process changed itself: torch reads each only once."""
+    if site.env_at_start is None:
+        return []
+    late = []
+    for variable in variables():
+        now, then = site.env.get(variable.name), site.env_at_start.get(variable.name)
+        if now == then:
+            continue
+        how = "set" if then is None else "unset" if now is None else f"changed from {then!r}"
+        what = (
+            f"{variable.name} was {how} by this process itself; torch reads it at {variable.when}, "
+            "and a change after that has no effect."
+        )
+        late.append(Problem(variable.name, now or "", what, "Set it in the shell, before Python starts."))
+    return late
+
+
+def _without_mps(site: Site, result: Result, root: tuple[str, ...]) -> Result:
+    """How a check of MPS ends where there is none: a failure only if MPS was asked for.
+
+    The remedy stands where the cause lies (`root`: causes of `mac.obstacle` that the check is about), so that
+    a report does not say the same thing five times.
+    """
+    remedy = site.obstacle.remedy if site.obstacle and site.obstacle.cause in root else ""
+    if site.choice.requested == "mps":
+        result.status, result.remedy = Status.FAIL, remedy
+    elif site.host.system == "Darwin" and site.choice.requested == "auto":
+        result.status, result.remedy = Status.WARN, remedy
+    else:
+        result.status, result.evidence = Status.SKIPPED, None
+    return result
+
+
+def _measured(message: str, measurements: list[Measurement]) -> Result:
+    return Result(Status.PASS, message, evidence=Evidence.MEASURED, measurements=measurements)
+
+
+def _fact(name: str, value: str | bool | int | None, unit: str = "") -> Measurement:
+    return Measurement(name, value, unit, Evidence.MEASURED, "host")
+
+
+def _machine_facts(host: Host) -> list[Measurement]:
+    facts = [
+        _fact("system", f"{host.system} {host.os_version}"),
+        _fact("chip", host.chip),
+        _fact("GPU", host.gpu),
+        _fact("GPU cores", host.gpu_cores),
+        _fact("memory", host.memory_bytes, "bytes"),
+        _fact("confinement", host.container),
+    ]
+    return [fact for fact in facts if fact.value is not None]
+
+
+def _gib(size: int | None) -> str:
+    return f"{size / 2**30:.0f} GiB" if size else "an unknown amount of memory"

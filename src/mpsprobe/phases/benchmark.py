@@ -1,0 +1,103 @@
+"""Benchmarks of the target: what is timed, and what the timings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from mpsprobe.device.real import Device
+from mpsprobe.phases.check import Checks, Result
+from mpsprobe.phases.data import move
+from mpsprobe.phases.inference import Prediction, autocast
+from mpsprobe.run import Evidence, Phase, Status
+
+#: Seconds that the rounds of one benchmark may take together, and how many rounds at least and at most.
+_BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A benchmark's timings on the device of the run.
+
+    Attributes:
+        prediction: what was timed.
+        seconds: wall time of each round, synchronised.
+    """
+
+    prediction: Prediction
+    seconds: Sequence[float]
+
+
+def rounds(device: Device, one_s: float) -> int:
+    """How often to time something that takes `one_s` seconds.
+
+    0 when the budget allows too few, and on the virtual device: the speed of an emulation is nobody's.
+    """
+    if device.evidence is Evidence.EMULATED:
+        return 0
+    fitting = int(_BUDGET_S / max(one_s, 1e-6))
+    return 0 if fitting < _FEWEST else min(fitting, _MOST)
+
+
+def forward(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+    """One forward pass on the device, synchronised, and about how long it takes."""
+    loaded, batch = prediction.loaded, prediction.prepared.device_batch
+
+    def call() -> None:
+        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+            loaded.adapter.forward(loaded.model, batch)
+            loaded.device.synchronize()
+
+    return call, prediction.forward_s
+
+
+def inference(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+    """One inference, input moved anew, synchronised, and about how long it takes."""
+    loaded = prediction.loaded
+
+    def call() -> None:
+        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+            batch = move(loaded.adapter.prepare(prediction.prepared.sample), loaded.device.torch_device)
+            loaded.adapter.extract(loaded.adapter.infer(loaded.model, batch))
+            loaded.device.synchronize()
+
+    return call, min(prediction.warm_s, default=prediction.cold_s)
+
+
+#: What is timed, by the name of its check.
+SUBJECTS: dict[str, Callable[[Prediction], tuple[Callable[[], Any], float]]] = {
+    "forward": forward,
+    "inference": inference,
+}
+
+CHECKS: Checks[Timed] = Checks(Phase.BENCHMARK)
+
+
+def _timings(timed: Timed) -> Result:
+    loaded = timed.prediction.loaded
+    if loaded.device.evidence is Evidence.EMULATED:
+        return Result(Status.SKIPPED, "The speed of an emulation says nothing of a Mac's.")
+    if not timed.seconds:
+        return Result(
+            Status.UNKNOWN,
+            f"One round takes too long for {_FEWEST} in {_BUDGET_S:g} s: phase 6 timed it once.",
+        )
+    middle = median(timed.seconds)
+    low, _, high = quantiles(timed.seconds, n=4)
+    result = loaded.result(
+        Status.PASS,
+        f"median {middle:.4g} s, middle half {low:.4g} to {high:.4g} s, {len(timed.seconds)} rounds.",
+    )
+    result.measurements = [
+        loaded.measured("median", round(middle, 6), "s"),
+        loaded.measured("rounds", len(timed.seconds)),
+    ]
+    return result
+
+
+CHECKS.add("forward", "Speed of a forward pass")(_timings)
+CHECKS.add("inference", "Speed of the target's own inference")(_timings)

@@ -1,0 +1,135 @@
+"""How a phase states its checks: what each asserts, and what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from mpsprobe.run import Check, Evidence, Measurement, Phase, Status, Table
+
+#: What a phase's checks look at: its link of the chain.
+Link = TypeVar("Link")
+
+
+@dataclass
+class Result:
+    """What a check found. Fields as in `run.Check`."""
+
+    status: Status
+    message: str = ""
+    remedy: str = ""
+    evidence: Evidence | None = None
+    device: str = "host"
+    measurements: list[Measurement] = field(default_factory=list)
+    table: Table | None = None
+    output: str = ""
+    blocked_by: Phase | None = None
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Link]):
+    """One check of a phase.
+
+    Attributes:
+        phase: where it belongs.
+        name: unique in its phase.
+        title: what is asserted, as a sentence without a full stop.
+        function: finds out, given the phase's link.
+        link: True for the check that stands for the link itself: it carries the failure when the link could
+            not be made, and its siblings are blocked by it.
+    """
+
+    phase: Phase
+    name: str
+    title: str
+    function: Callable[[Link], Result]
+    link: bool = False
+
+    @property
+    def id(self) -> str:
+        """Unique in a run: `transfer.dtypes`."""
+        return f"{self.phase.value}.{self.name}"
+
+    def __call__(self, link: Link) -> Result:
+        """Find out."""
+        return self.function(link)
+
+    def check(self, result: Result, duration_s: float) -> Check:
+        """The check that goes into the run."""
+        return Check(
+            id=self.id,
+            phase=self.phase,
+            title=self.title,
+            status=result.status,
+            evidence=result.evidence,
+            device=result.device,
+            message=_encodable(result.message),
+            remedy=_encodable(result.remedy),
+            measurements=result.measurements,
+            table=result.table and Table(result.table.columns, _encodable(result.table.rows)),
+            output=_encodable(result.output),
+            blocked_by=result.blocked_by,
+            duration_s=round(duration_s, 4),
+        )
+
+
+def _encodable(value: Any) -> Any:
+    """The same without lone surrogates: a model's error or text may hold them, and no JSON can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value
+
+
+class Checks(list["Spec[Link]"], Generic[Link]):
+    """The checks of one phase, in order; filled by its decorator.
+
+    >>> CHECKS: Checks[Loaded] = Checks(Phase.TRANSFER)
+    >>> @CHECKS.add("dtypes", "Every parameter has the dtype asked for")
+    ... def _dtypes(loaded: Loaded) -> Result: ...
+    """
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__()
+        self.phase = phase
+
+    def add(
+        self, name: str, title: str, *, link: bool = False
+    ) -> Callable[[Callable[[Link], Result]], Callable[[Link], Result]]:
+        """Register the decorated function as a check of this phase."""
+
+        def register(function: Callable[[Link], Result]) -> Callable[[Link], Result]:
+            self.append(Spec(self.phase, name, title, function, link))
+            return function
+
+        return register
+
+
+class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not an error of the program
+    """A link of the chain could not be made: its phase fails, later phases are blocked.
+
+    Attributes:
+        phase: the phase whose link it is.
+        result: what its link check reports.
+    """
+
+    def __init__(self, phase: Phase, result: Result) -> None:
+        self.phase = phase
+        self.result = result
+        super().__init__(f"{phase.label}: {result.message}")
+
+
+class Stopwatch:
+    """Wall time of a block, seconds, in `seconds` (read it after the block)."""
+
+    seconds: float
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.seconds = time.perf_counter() - self._start

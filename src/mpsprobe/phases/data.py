@@ -1,0 +1,158 @@
+"""Phase 5: one sample, processed on the CPU and moved to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mpsprobe.device.real import Device
+from mpsprobe.models.adapter import Batch
+from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
+from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+
+
+@dataclass
+class Prepared:
+    """The link of phase 5.
+
+    Attributes:
+        loaded: the model it is for.
+        sample: the raw input.
+        cpu: the processed input, before it was moved.
+        device_batch: the same on the device.
+        seconds: wall time of processing, and of moving.
+    """
+
+    loaded: Loaded
+    sample: dict[str, Any]
+    cpu: Batch
+    device_batch: Batch
+    processing_s: float
+    moving_s: float
+
+    @property
+    def device(self) -> Device:
+        """Where the batch was moved."""
+        return self.loaded.device
+
+
+def tensors(batch: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a nested batch, by path: `pixel_values`, `history.xyz`, `images[0]`."""
+    if isinstance(batch, torch.Tensor):
+        yield path, batch
+    elif isinstance(batch, dict):
+        for key, value in batch.items():
+            yield from tensors(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(batch, (list, tuple)):
+        for index, value in enumerate(batch):
+            yield from tensors(value, f"{path}[{index}]")
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """A nested batch with its tensors on `device`; everything else as it is."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(move(value, device) for value in batch)
+    return batch
+
+
+def prepare(loaded: Loaded) -> Prepared:
+    """Draw a sample from the adapter, process it, move it to the device.
+
+    Raises:
+        LinkFailed: the adapter raised, the batch holds a dtype MPS cannot have, or moving it raised.
+    """
+    device = loaded.device
+    with (
+        target_code(Phase.DATA, "preparing a sample", device.evidence, device.name),
+        Stopwatch() as processing,
+    ):
+        sample = loaded.adapter.sample()
+        cpu = loaded.adapter.prepare(sample)
+    doubles = [name for name, tensor in tensors(cpu) if tensor.dtype in NEVER_ON_MPS]
+    if doubles and device.torch_device.type == "mps":
+        # Found here, by name: the device's own error names no tensor.
+        raise LinkFailed(Phase.DATA, _doubles(loaded, doubles, Status.FAIL))
+    with (
+        target_code(Phase.DATA, "moving the sample to the device", device.evidence, device.name),
+        Stopwatch() as moving,
+    ):
+        device_batch = move(cpu, device.torch_device)
+        device.synchronize()
+    return Prepared(loaded, sample, cpu, device_batch, processing.seconds, moving.seconds)
+
+
+def _doubles(loaded: Loaded, names: list[str], status: Status) -> Result:
+    return loaded.result(
+        status,
+        f"{', '.join(names)}: float64 or complex128, which MPS cannot hold.",
+        "Cast on the CPU before the move: tensor.to(torch.float32).",
+    )
+
+
+CHECKS: Checks[Prepared] = Checks(Phase.DATA)
+
+
+@CHECKS.add("prepare", "A sample is processed and moved to the device", link=True)
+def _prepare(prepared: Prepared) -> Result:
+    moved = dict(tensors(prepared.device_batch))
+    result = prepared.loaded.result(Status.PASS, f"{len(moved)} tensors.")
+    result.table = Table(
+        columns=["tensor", "dtype", "shape", "device"],
+        rows=[
+            [name, str(t.dtype).removeprefix("torch."), "x".join(map(str, t.shape)), str(t.device)]
+            for name, t in moved.items()
+        ],
+    )
+    size = sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
+    result.measurements = [
+        Measurement("processing", round(prepared.processing_s, 4), "s", Evidence.MEASURED, "host"),
+        prepared.loaded.measured("batch size", size, "bytes"),
+    ]
+    if prepared.device.evidence is Evidence.MEASURED:
+        result.measurements.append(prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"))
+    return result
+
+
+@CHECKS.add("dtypes", "No tensor of the batch has a dtype that MPS cannot hold")
+def _dtypes(prepared: Prepared) -> Result:
+    doubles = [name for name, tensor in tensors(prepared.cpu) if tensor.dtype in NEVER_ON_MPS]
+    if doubles:  # on mps the link has failed already
+        return _doubles(prepared.loaded, doubles, Status.FAIL)
+    return prepared.loaded.result(Status.PASS)
+
+
+@CHECKS.add("moved", "What is on the device equals what was sent, bit for bit")
+def _moved(prepared: Prepared) -> Result:
+    wanted = prepared.device.torch_device.type
+    sent = dict(tensors(prepared.cpu))
+    for name, tensor in tensors(prepared.device_batch):
+        if tensor.device.type != wanted:
+            return prepared.loaded.result(Status.FAIL, f"{name} is on {tensor.device}, not on {wanted}.")
+        if not torch.equal(tensor.cpu(), sent[name]):
+            return prepared.loaded.result(Status.FAIL, f"{name} changed on its way to the device.")
+    return prepared.loaded.result(Status.PASS)
+
+
+@CHECKS.add("repeatable", "Preparing the same sample again gives the same batch")
+def _repeatable(prepared: Prepared) -> Result:
+    again = dict(tensors(prepared.loaded.adapter.prepare(prepared.sample)))
+    first = dict(tensors(prepared.cpu))
+    if again.keys() != first.keys():
+        return prepared.loaded.result(Status.FAIL, f"Other tensors: {sorted(again.keys() ^ first.keys())}.")
+    differing = [name for name, tensor in first.items() if not torch.equal(tensor, again[name])]
+    if differing:
+        return prepared.loaded.result(
+            Status.FAIL,
+            f"{', '.join(differing)} differ.",
+            "The processor consumes its input or draws random numbers: build the batch anew, with a seed.",
+        )
+    return prepared.loaded.result(Status.PASS)

@@ -1,0 +1,339 @@
+"""Phase 6: one forward pass, the target's own inference, and whether the results can be believed."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from mpsprobe.device.real import MemoryWatch, watch_memory
+from mpsprobe.models.adapter import Outputs
+from mpsprobe.models.profile import Output, Profile
+from mpsprobe.phases.check import Checks, Result, Stopwatch
+from mpsprobe.phases.data import Prepared, move, tensors
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.phases.transfer import Loaded
+from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+
+#: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
+#: shows whether the outputs are the same; its time means nothing.
+_REPEATS, _BUDGET_S = 3, 20.0
+#: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
+#: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
+DEFAULT_PARITY = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+
+
+@dataclass
+class Prediction:
+    """The link of phase 6.
+
+    Attributes:
+        prepared: what was run.
+        forward: outputs of one forward pass, on the CPU.
+        outputs: what inference yielded, extracted.
+        cold_s: wall time of the first inference, synchronised.
+        warm_s: wall times of the repeats, synchronised; empty when the first took the whole budget.
+        repeats: outputs of the last repeat; None without one.
+        memory: the device's memory around the first inference.
+    """
+
+    prepared: Prepared
+    forward: Outputs
+    outputs: Outputs
+    cold_s: float
+    warm_s: list[float]
+    memory: MemoryWatch
+    repeats: Outputs | None = None
+    forward_s: float = field(default=0.0)
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model that ran."""
+        return self.prepared.loaded
+
+
+def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The autocast region that the profile asks for; nothing otherwise."""
+    if not profile.autocast:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, profile.autocast))
+
+
+def predict(prepared: Prepared) -> Prediction:
+    """Run a forward pass and the target's own inference, timed.
+
+    Raises:
+        LinkFailed: the target raised.
+    """
+    loaded = prepared.loaded
+    device, adapter, model = loaded.device, loaded.adapter, loaded.model
+
+    def batch() -> Any:  # inference may consume its input
+        return move(adapter.prepare(prepared.sample), device.torch_device)
+
+    guard = target_code(Phase.INFERENCE, "forward pass", device.evidence, device.name)
+    with (
+        guard,
+        torch.inference_mode(),
+        autocast(loaded.profile, device.torch_device),
+        Stopwatch() as forward_watch,
+    ):
+        forward = _to_cpu(adapter.forward(model, prepared.device_batch))
+        device.synchronize()
+
+    warm: list[float] = []
+    repeated: Outputs | None = None
+    guard = target_code(Phase.INFERENCE, "inference", device.evidence, device.name)
+    with guard, torch.inference_mode(), autocast(loaded.profile, device.torch_device):
+        first = batch()
+        with watch_memory(device) as memory, Stopwatch() as cold:
+            outputs = adapter.extract(adapter.infer(model, first))
+            device.synchronize()
+        repeats = 1 if device.evidence is Evidence.EMULATED else _REPEATS
+        while len(warm) < repeats and cold.seconds + sum(warm) + (warm or [cold.seconds])[-1] < _BUDGET_S:
+            following = batch()
+            with Stopwatch() as watch:
+                repeated = adapter.extract(adapter.infer(model, following))
+                device.synchronize()
+            warm.append(watch.seconds)
+    return Prediction(prepared, forward, outputs, cold.seconds, warm, memory, repeated, forward_watch.seconds)
+
+
+CHECKS: Checks[Prediction] = Checks(Phase.INFERENCE)
+
+
+@CHECKS.add("runs", "A forward pass and the target's own inference complete", link=True)
+def _runs(prediction: Prediction) -> Result:
+    result = prediction.loaded.result(Status.PASS)
+    result.table = Table(
+        columns=["output", "kind", "shape or text"],
+        rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
+    )
+    return result
+
+
+@CHECKS.add("finite", "No output holds NaN or infinity")
+def _finite(prediction: Prediction) -> Result:
+    bad = [
+        f"{where} {name}: {int((~torch.isfinite(tensor)).sum()):,} of {tensor.numel():,} elements"
+        for where, outputs in (("forward", prediction.forward), ("inference", prediction.outputs))
+        for name, tensor in tensors(outputs)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if bad:
+        return prediction.loaded.result(
+            Status.FAIL,
+            f"Not finite: {'; '.join(bad)}.",
+            "Run in float32 to see whether the range of the dtype is the cause; then layer by layer.",
+        )
+    return prediction.loaded.result(Status.PASS)
+
+
+@CHECKS.add("outputs", "Inference yields what the profile says: shapes, bounds, text")
+def _outputs(prediction: Prediction) -> Result:
+    expected = prediction.loaded.profile.outputs
+    if not expected:
+        return Result(Status.SKIPPED, "The profile states no outputs.")
+    problems = [problem for output in expected for problem in _mismatch(output, prediction.outputs)]
+    if problems:
+        return prediction.loaded.result(Status.FAIL, f"{'; '.join(problems)}.")
+    return prediction.loaded.result(Status.PASS, f"{len(expected)} outputs as stated.")
+
+
+@CHECKS.add("meaning", "The outputs mean what they should")
+def _meaning(prediction: Prediction) -> Result:
+    adapter = prediction.loaded.adapter
+    problems = adapter.judge(prediction.outputs)
+    if problems is None:
+        return Result(Status.UNKNOWN, "This target's adapter knows no test of meaning.")
+    if problems:
+        return prediction.loaded.result(Status.FAIL, " ".join(problems))
+    return prediction.loaded.result(Status.PASS, adapter.meaning)
+
+
+@CHECKS.add("repeatable", "The same sample again gives the same outputs")
+def _repeatable(prediction: Prediction) -> Result:
+    if prediction.repeats is None:
+        return Result(Status.UNKNOWN, f"One inference took all of {_BUDGET_S:g} s, so it was not repeated.")
+    differing = [
+        name for name, value in prediction.outputs.items() if not _same(value, prediction.repeats.get(name))
+    ]
+    if differing:
+        return prediction.loaded.result(
+            Status.WARN,
+            f"{', '.join(differing)} differ between two runs with the same seed.",
+            "Kernels that add in varying order do that; draw noise from a seeded CPU generator and move it.",
+        )
+    return prediction.loaded.result(Status.PASS)
+
+
+@CHECKS.add("time", "Time per sample is known")
+def _time(prediction: Prediction) -> Result:
+    loaded = prediction.loaded
+    device = loaded.device
+    per_sample = statistics.median(prediction.warm_s) if prediction.warm_s else prediction.cold_s
+    count = len(prediction.warm_s)
+    how = f"{f'median of {count} after a first' if count else 'the first'} of {prediction.cold_s:.3g} s"
+    if device.evidence is Evidence.EMULATED:
+        return Result(
+            Status.UNKNOWN,
+            f"Emulation took {per_sample:.3g} s a sample here ({how}), which says nothing of a Mac's speed.",
+            "Measure on the Mac.",
+        )
+    result = loaded.result(Status.PASS, f"{per_sample:.3g} s a sample on {device.name} ({how}).")
+    result.measurements = [
+        loaded.measured("time per sample", round(per_sample, 4), "s"),
+        loaded.measured("first inference", round(prediction.cold_s, 4), "s"),
+        loaded.measured("forward pass", round(prediction.forward_s, 4), "s"),
+    ]
+    return result
+
+
+@CHECKS.add("memory", "Inference fits in the device's memory")
+def _memory(prediction: Prediction) -> Result:
+    loaded, memory = prediction.loaded, prediction.memory
+    peak, limit = memory.peak.allocated, memory.peak.limit
+    if peak is None:
+        result = Result(Status.UNKNOWN, "This device does not tell its memory.")
+    elif limit is not None and peak > limit:
+        result = loaded.result(
+            Status.WARN,
+            f"{peak / 1e9:.2f} GB at the peak, {limit / 1e9:.2f} GB are to be had.",
+            "Expect swapping: a shorter context, a smaller dtype or fewer samples at once.",
+        )
+    else:
+        result = loaded.result(Status.PASS, f"{peak / 1e9:.2f} GB at the peak; {memory.method}.")
+    result.measurements = [
+        loaded.measured("memory before", memory.before.allocated, "bytes"),
+        loaded.measured("memory peak", peak, "bytes"),
+        loaded.measured("memory limit", limit, "bytes"),
+    ]
+    return result
+
+
+@CHECKS.add("parity", "The forward pass agrees with a float32 reference on the CPU")
+def _parity(prediction: Prediction) -> Result:
+    loaded = prediction.loaded
+    needed = 4 * sum(parameter.numel() for parameter in loaded.model.parameters())
+    available = psutil.virtual_memory().available
+    if needed > 0.8 * available:
+        return Result(
+            Status.UNKNOWN,
+            f"A float32 reference needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            "Compare with a baseline written on a larger machine.",
+        )
+    with (
+        target_code(Phase.INFERENCE, "the float32 reference", loaded.device.evidence, "cpu"),
+        torch.inference_mode(),
+    ):
+        model = loaded.adapter.load(torch.device("cpu"), "float32")
+        reference = _to_cpu(loaded.adapter.forward(model, loaded.adapter.prepare(prediction.prepared.sample)))
+        del model
+    rows: list[list[str | int | float | bool | None]] = []
+    failed = []
+    found = dict(tensors(prediction.forward))
+    for name, expected in tensors(reference):
+        if not expected.is_floating_point():
+            continue
+        if name not in found or found[name].shape != expected.shape:
+            failed.append(f"{name} is missing or has another shape")
+            continue
+        actual = found[name]
+        difference = (actual.double() - expected.double()).abs().max().item()
+        scale = expected.double().abs().max().item()
+        relative = difference / scale if scale else difference
+        limit = _parity_limit(loaded, name)
+        rows.append([name, float(f"{relative:.3g}"), float(f"{limit:.3g}"), relative <= limit])
+        if not relative <= limit:  # also true for NaN
+            failed.append(f"{name} is off by {relative:.2g} of its scale, accepted are {limit:.2g}")
+    if failed:
+        result = loaded.result(
+            Status.FAIL,
+            f"{'; '.join(failed)}.",
+            "Compare layer by layer; run the op checks: a known-bad kernel of this torch release is likely.",
+        )
+    elif not rows:
+        return Result(Status.UNKNOWN, "The forward pass yields no floating tensor to compare.")
+    else:
+        worst = max(rows, key=lambda row: float(row[1] or 0) / float(row[2] or 1))
+        result = loaded.result(Status.PASS, f"Largest difference {worst[1]:.2g} of the scale ({worst[0]}).")
+    result.table = Table(columns=["output", "difference / scale", "accepted", "within"], rows=rows)
+    result.measurements = [
+        Measurement(
+            f"parity of {row[0]}",
+            row[1],
+            "of the reference's scale",
+            loaded.device.evidence,
+            loaded.device.name,
+        )
+        for row in rows
+    ]
+    return result
+
+
+def _parity_limit(loaded: Loaded, name: str) -> float:
+    stated = loaded.profile.parity
+    if name in stated or "*" in stated:
+        return stated.get(name, stated.get("*", 0.0))
+    dtypes = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} or {torch.float32}
+    return max(DEFAULT_PARITY.get(dtype, DEFAULT_PARITY[torch.float32]) for dtype in dtypes)
+
+
+def _mismatch(output: Output, outputs: Outputs) -> list[str]:
+    """What of one stated output is not so."""
+    if output.name not in outputs:
+        return [f"{output.name} is not there"]
+    value = outputs[output.name]
+    if output.kind == "text":
+        texts = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(text, str) for text in texts):
+            return [f"{output.name} is not text"]
+        return [f"{output.name} is empty"] if output.nonempty and not all(texts) else []
+    if not isinstance(value, torch.Tensor):
+        return [f"{output.name} is a {type(value).__name__}, not a tensor"]
+    problems = []
+    if output.shape is not None and not _fits(list(value.shape), output.shape):
+        problems.append(f"{output.name} has shape {tuple(value.shape)}, stated is {tuple(output.shape)}")
+    for bound, beyond, extreme in (
+        (output.min, "below", value.min() if value.numel() else None),
+        (output.max, "above", value.max() if value.numel() else None),
+    ):
+        if bound is None or extreme is None:
+            continue
+        reached = float(extreme)
+        if (beyond == "below" and reached < bound) or (beyond == "above" and reached > bound):
+            problems.append(f"{output.name} reaches {reached:.4g} {output.unit}, {beyond} {bound:g}")
+    return problems
+
+
+def _fits(shape: list[int], stated: list[int | str]) -> bool:
+    return len(shape) == len(stated) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, stated, strict=True)
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _described(value: Any) -> list[str]:
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype).removeprefix("torch."), "x".join(map(str, value.shape))]
+    text = str(value)
+    return [type(value).__name__, text if len(text) <= 200 else f"{text[:200]}..."]
+
+
+def _to_cpu(outputs: Outputs) -> Outputs:
+    moved: Outputs = move(outputs, torch.device("cpu"))
+    return moved

@@ -1,0 +1,127 @@
+"""The first link of the chain: this machine, the device it uses, and the Mac that is asked about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import msgspec
+
+from mpsprobe.device.emulated import Emulated
+from mpsprobe.device.installed import torch_facts
+from mpsprobe.device.real import Device
+from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
+from mpsprobe.mac import environment_at_start
+from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.phases.check import LinkFailed, Result
+from mpsprobe.phases.settings import Settings
+from mpsprobe.run import DeviceChoice, Evidence, Host, Phase, Status
+
+
+@dataclass(frozen=True)
+class Site:
+    """The link of phase 1. Its checks look at it even when the device asked for is not there.
+
+    Attributes:
+        host: facts of this machine, with those that only torch can tell.
+        mac: the Mac asked about: this one where it is one.
+        choice: the device asked for, the one used (the same when it is not to be had), and why.
+        limits: what the run's results cannot say.
+        found: the device; None when the one asked for is not to be had.
+        unavailable: why not; None when there is one.
+        obstacle: what keeps MPS from computing here; None where it computes, or where torch finds it and
+            another device was asked for.
+        torch: what torch says of itself.
+        env: environment variables now.
+        env_at_start: those the process was started with; None when that is not known.
+    """
+
+    host: Host
+    mac: Mac
+    choice: DeviceChoice
+    limits: list[str]
+    found: Device | None
+    unavailable: DeviceUnavailableError | None
+    obstacle: Obstacle | None
+    torch: TorchFacts
+    env: Mapping[str, str]
+    env_at_start: Mapping[str, str] | None
+
+    @property
+    def device(self) -> Device:
+        """The device of the run, for later links.
+
+        Raises:
+            LinkFailed: the one asked for is not to be had.
+        """
+        if self.found is None:
+            raise LinkFailed(Phase.AVAILABILITY, self.missing())
+        return self.found
+
+    def missing(self) -> Result:
+        """That the device asked for is not to be had, and why."""
+        assert self.unavailable is not None
+        return Result(Status.FAIL, self.unavailable.what, self.unavailable.hint, evidence=Evidence.MEASURED)
+
+
+@contextmanager
+def open_site(settings: Settings, host: Host) -> Iterator[Site]:
+    """Choose the device, gather what phase 1 looks at, and keep the device open as long as the run lasts.
+
+    A device that is not to be had does not raise here, so that phase 1 can say all it knows; `Site.device`
+    raises for the links that need one.
+    """
+    requested = settings.device
+    facts = torch_facts()
+    mac = ask(
+        host,
+        facts.version or "",
+        name=settings.mac,
+        torch=settings.torch,
+        macos=settings.macos,
+        fallback=_fallback_at_start() if settings.fallback is None else settings.fallback,
+    )
+    found: Device | None
+    unavailable: DeviceUnavailableError | None
+    try:
+        found, choice = choose(requested, host, emulated=lambda: Emulated(mac))
+        unavailable = None
+    except DeviceUnavailableError as problem:
+        found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem
+    host = _with_device(host, found)
+    site = Site(
+        host=host,
+        mac=mac,
+        choice=choice,
+        limits=limits(choice, host) if found is not None else [],
+        found=found,
+        unavailable=unavailable,
+        # Trying MPS in a child process costs seconds: only where its answer decides.
+        obstacle=mps_obstacle(host) if requested in ("auto", "mps") else why_no_mps(host, facts),
+        torch=facts,
+        env=dict(os.environ),
+        env_at_start=environment_at_start(),
+    )
+    with found.opened() if isinstance(found, Emulated) else nullcontext():
+        yield site
+
+
+def _fallback_at_start() -> bool:
+    """As PyTorch reads PYTORCH_ENABLE_MPS_FALLBACK: when its library is loaded, so at the process's start."""
+    value = (environment_at_start() or os.environ).get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    return value.strip().isdigit() and int(value) != 0
+
+
+def _with_device(host: Host, device: Device | None) -> Host:
+    """The host's facts with what only torch can tell: the GPU's name, and Metal's working set."""
+    if device is None or device.evidence is not Evidence.MEASURED:
+        return host
+    limit = device.memory().limit if device.name == "mps" else None
+    return msgspec.structs.replace(
+        host,
+        gpu=host.gpu or device.gpu,
+        working_set_bytes=limit or host.working_set_bytes,
+    )

@@ -1,0 +1,78 @@
+"""The target's own code runs here: what it raises is a finding about the target, with its line."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.phases.check import LinkFailed, Result
+from mpsprobe.run import Evidence, Phase, Status
+
+#: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
+_OUTPUT_LINES = 40
+_PACKAGE = Path(__file__).resolve().parents[1]
+_HARNESS = tuple(str(_PACKAGE / room) for room in ("phases", "device", "trace", "suite", "plugin.py"))
+
+
+def source_line(trace: TracebackType | None) -> str:
+    """`file:line` of the innermost frame that is neither torch's nor ours; `""` when there is none.
+
+    The modelling code of transformers counts as the target's: that is where a mend would go.
+    """
+    found = ""
+    for frame, line in traceback.walk_tb(trace):
+        path = frame.f_code.co_filename
+        if not path.startswith(_HARNESS) and f"{'/'}torch/" not in path and not path.startswith("<"):
+            found = f"{_shortened(path)}:{line}"
+    return found
+
+
+def _shortened(path: str) -> str:
+    """Without the part that differs between machines: what stands before site-packages, or the cwd."""
+    _, found, rest = path.rpartition("site-packages/")
+    if found:
+        return rest
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+@contextmanager
+def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> Iterator[None]:
+    """Turn whatever the block raises into the failure of that phase's link.
+
+    Args:
+        phase: whose link is being made.
+        doing: what was being done, for the message: `"loading"`.
+        evidence: how a failure here is known.
+        device: where.
+
+    Raises:
+        LinkFailed: the target's code raised. `SystemExit` counts: a model must not end the suite.
+    """
+    try:
+        yield
+    except MpsprobeError as problem:  # worded already, by an adapter
+        raise LinkFailed(
+            phase, Result(Status.FAIL, problem.what, problem.hint, evidence=evidence, device=device)
+        ) from problem
+    except (Exception, SystemExit) as problem:
+        lines = traceback.format_exception(problem)
+        text = "".join(lines).rstrip().splitlines()
+        where = source_line(problem.__traceback__)
+        first = (str(problem).strip().splitlines() or [""])[0]
+        raise LinkFailed(
+            phase,
+            Result(
+                Status.FAIL,
+                f"{doing}: {type(problem).__name__}: {first}{f' (at {where})' if where else ''}",
+                evidence=evidence,
+                device=device,
+                output="\n".join(text[-_OUTPUT_LINES:]),
+            ),
+        ) from problem

@@ -1,0 +1,245 @@
+"""Phase 4: load the target straight to the device, and see that everything arrived as asked."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from safetensors import safe_open
+
+from mpsprobe.device.real import Device, MemoryWatch, watch_memory
+from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.snapshot import Snapshot
+from mpsprobe.phases.check import Checks, Result, Stopwatch
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
+
+#: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
+NEVER_ON_MPS = (torch.float64, torch.complex128)
+#: Tensors compared bit for bit with the files: enough to meet a systematic fault, few enough to be quick.
+_COMPARED = 24
+
+
+@dataclass
+class Loaded:
+    """The link of phase 4: a model on the device.
+
+    Attributes:
+        model: in eval mode.
+        adapter, profile, snapshot, device: what it was loaded with.
+        memory: the device's memory around the load.
+        seconds: wall time of the load, synchronised.
+    """
+
+    model: torch.nn.Module
+    adapter: Adapter
+    profile: Profile
+    snapshot: Snapshot
+    device: Device
+    memory: MemoryWatch
+    seconds: float
+
+    def measured(self, name: str, value: float | int | str | None, unit: str = "") -> Measurement:
+        """A measurement on this device."""
+        return Measurement(name, value, unit, self.device.evidence, self.device.name)
+
+    def result(self, status: Status, message: str = "", remedy: str = "") -> Result:
+        """A result learnt on this device."""
+        return Result(status, message, remedy, evidence=self.device.evidence, device=self.device.name)
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Parameters and buffers by name."""
+        return itertools.chain(self.model.named_parameters(), self.model.named_buffers())
+
+
+def load(adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device) -> Loaded:
+    """Load the target with the profile's dtype and attention, straight to the device.
+
+    Raises:
+        LinkFailed: loading raised.
+    """
+    if profile.cpu_threads:
+        torch.set_num_threads(profile.cpu_threads)
+    with (
+        target_code(Phase.TRANSFER, "loading", device.evidence, device.name),
+        watch_memory(device) as memory,
+        Stopwatch() as watch,
+    ):
+        model = adapter.load(device.torch_device, profile.dtype)
+        device.synchronize()
+    return Loaded(model, adapter, profile, snapshot, device, memory, watch.seconds)
+
+
+def described(loaded: Loaded, target: Target) -> Target:
+    """The run's target, with what became known by loading it."""
+    return msgspec.structs.replace(
+        target,
+        architecture=type(loaded.model).__name__,
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+    )
+
+
+CHECKS: Checks[Loaded] = Checks(Phase.TRANSFER)
+
+
+@CHECKS.add("load", "The model loads straight to the device", link=True)
+def _load(loaded: Loaded) -> Result:
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    result = loaded.result(
+        Status.PASS, f"{type(loaded.model).__name__}, {parameters:,} parameters, in {loaded.seconds:.2f} s."
+    )
+    result.measurements = [
+        # Emulated or not, it is this machine that took the time.
+        Measurement(
+            "load time",
+            round(loaded.seconds, 3),
+            "s",
+            Evidence.MEASURED,
+            "host" if loaded.device.evidence is Evidence.EMULATED else loaded.device.name,
+        ),
+        loaded.measured("parameters", parameters),
+    ]
+    return result
+
+
+@CHECKS.add("placement", "Every parameter and buffer is on the device")
+def _placement(loaded: Loaded) -> Result:
+    wanted = loaded.device.torch_device.type
+    stray = [(name, tensor.device) for name, tensor in loaded.tensors() if tensor.device.type != wanted]
+    if not stray:
+        return loaded.result(Status.PASS, f"All {sum(1 for _ in loaded.tensors())} tensors are on {wanted}.")
+    name, where = stray[0]
+    meta = any(device.type == "meta" for _, device in stray)
+    return loaded.result(
+        Status.FAIL,
+        f"{len(stray)} tensors are not on {wanted}, the first is {name} on {where}.",
+        "Tensors on meta were never given values: the checkpoint lacks them."
+        if meta
+        else "Register plain tensor attributes as buffers, so that .to(device) moves them.",
+    )
+
+
+@CHECKS.add("dtypes", "Every floating parameter has the dtype asked for, and none that MPS lacks")
+def _dtypes(loaded: Loaded) -> Result:
+    counts = Counter((_dtype(tensor), kind) for kind, tensor in _by_kind(loaded.model))
+    table = Table(
+        columns=["dtype", "kind", "tensors"], rows=[[dtype, kind, n] for (dtype, kind), n in counts.items()]
+    )
+    never = [name for name, tensor in loaded.tensors() if tensor.dtype in NEVER_ON_MPS]
+    asked = loaded.profile.dtype
+    wrong = [
+        name
+        for name, parameter in loaded.model.named_parameters()
+        if asked != "auto" and parameter.is_floating_point() and _dtype(parameter) != asked
+    ]
+    if never:
+        result = loaded.result(
+            Status.FAIL,
+            f"{len(never)} tensors are float64 or complex128, which MPS cannot hold; the first is {never[0]}.",
+            "Create it in float32, or cast it on the CPU before it is moved; the fallback variable is no help.",
+        )
+    elif wrong:
+        result = loaded.result(
+            Status.WARN,
+            f"{len(wrong)} parameters are not {asked}; the first is {wrong[0]}.",
+            "The class keeps parts in another dtype: state it in the profile, or set it in the config.",
+        )
+    else:
+        result = loaded.result(Status.PASS, "As stored." if asked == "auto" else f"All {asked}.")
+    result.table = table
+    return result
+
+
+@CHECKS.add("values", "The weights on the device equal those in the files, bit for bit")
+def _values(loaded: Loaded) -> Result:
+    """On some virtual Macs mmapped buffers read stale data (runner-images, macos-14): so look, do not trust."""
+    state = dict(loaded.tensors())
+    compared, differing = 0, []
+    with torch.inference_mode():
+        for name, stored in _stored_tensors(loaded.snapshot, state):
+            on_device = state[name]
+            compared += 1
+            expected = stored.to(on_device.dtype)
+            if expected.shape != on_device.shape or not torch.equal(on_device.detach().cpu(), expected):
+                differing.append(name)
+            if compared == _COMPARED:
+                break
+    if not compared:
+        return Result(
+            Status.UNKNOWN,
+            "No tensor of the files has the name of one in the model, so none could be compared.",
+        )
+    if differing:
+        return loaded.result(
+            Status.FAIL,
+            f"{len(differing)} of {compared} tensors compared differ from the file; the first is {differing[0]}.",
+            "Load again with use_safetensors and without mmap; on a virtual GPU, use another macOS image.",
+        )
+    return loaded.result(Status.PASS, f"{compared} tensors compared, of {len(state)}.")
+
+
+@CHECKS.add("attention", "Attention runs in the implementation asked for")
+def _attention(loaded: Loaded) -> Result:
+    wanted = loaded.profile.attention
+    found = getattr(getattr(loaded.model, "config", None), "_attn_implementation", None)
+    if not wanted:
+        return Result(Status.SKIPPED, "The profile asks for none in particular.")
+    if found is None:
+        return Result(Status.UNKNOWN, "The model's config does not say which implementation it uses.")
+    if found != wanted:
+        return loaded.result(
+            Status.WARN, f"{found} instead of {wanted}.", f"Set config.attn_implementation = {wanted!r}."
+        )
+    return loaded.result(Status.PASS, f"{found}.")
+
+
+@CHECKS.add("memory", "Loading needs no second copy of the weights")
+def _memory(loaded: Loaded) -> Result:
+    memory = loaded.memory
+    weights = sum(tensor.numel() * tensor.element_size() for _, tensor in loaded.tensors())
+    peak, before = memory.peak.allocated, memory.before.allocated
+    if peak is None or before is None:
+        result = Result(Status.UNKNOWN, "This device does not tell its memory.")
+    else:
+        extra = peak - before
+        # Below 1 GiB the libraries' own allocations outweigh the weights and say nothing of a second copy.
+        doubled = weights > (1 << 30) and extra > 1.8 * weights
+        result = loaded.result(
+            Status.WARN if doubled else Status.PASS,
+            f"{extra / 1e9:.2f} GB more at the peak, for {weights / 1e9:.2f} GB of weights; {memory.method}.",
+            "Load with device_map and safetensors so that each shard goes straight to the device."
+            if doubled
+            else "",
+        )
+    result.measurements = [
+        loaded.measured("weights", weights, "bytes"),
+        loaded.measured("memory before", before, "bytes"),
+        loaded.measured("memory after", memory.after.allocated, "bytes"),
+        loaded.measured("memory peak", peak, "bytes"),
+    ]
+    return result
+
+
+def _by_kind(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from (("parameter", parameter) for parameter in model.parameters())
+    yield from (("buffer", buffer) for buffer in model.buffers())
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _stored_tensors(snapshot: Snapshot, state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of the snapshot's safetensors files that the model has under the same name, spread over all files."""
+    files = [name for name in snapshot.files if name.endswith(".safetensors")]
+    for path in files:
+        with safe_open(snapshot.path / path, framework="pt") as file:
+            shared = [name for name in file.keys() if name in state]  # noqa: SIM118 - not a mapping
+            share = max(1, _COMPARED // len(files))
+            for name in shared[:: max(1, len(shared) // share)]:
+                yield name, file.get_tensor(name)

@@ -1,0 +1,156 @@
+"""A check as its reports show it: texts, numbers and tables, without control characters, not yet escaped."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mpsprobe.report import units
+from mpsprobe.report.text import clean, tail
+from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word, plural
+from mpsprobe.run import Check, Measurement, Run, Status, Table
+
+#: Lines of output kept in a report; run.json has them all.
+OUTPUT_LINES = 60
+
+#: The table of a passed check is folded when it has more rows.
+FOLD_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measurement as text, with what it takes to read it; `wordy` when it is not a number."""
+
+    name: str
+    value: str
+    exact: str
+    wordy: bool
+    evidence: Word
+    device: str
+    check: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a check's table; `status` when it names one."""
+
+    text: str
+    number: bool
+    status: Word | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name; `number` when all that is in it are numbers."""
+
+    text: str
+    number: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A check's table. `fold` is the line it is shown behind, empty when it is shown at once."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    fold: str
+
+
+@dataclass(frozen=True)
+class CheckView:
+    """A check as shown. `see` is the anchor of its details when they are shown elsewhere."""
+
+    id: str
+    anchor: str
+    phase: str
+    title: str
+    status: Word
+    evidence: Word
+    device: str
+    message: str
+    remedy: str
+    numbers: tuple[Number, ...]
+    grid: Grid | None
+    output: str
+    duration: str
+    see: str = ""
+
+
+def check_views(checks: list[Check], run: Run) -> dict[str, CheckView]:
+    """A view of each check by id; the anchors differ even where ids differ only in punctuation."""
+    seen: dict[str, int] = defaultdict(int)
+    views = {}
+    for check in checks:
+        slug = "check-" + re.sub(r"[^A-Za-z0-9._-]+", "-", check.id)
+        seen[slug] += 1
+        views[check.id] = _view(check, slug if seen[slug] == 1 else f"{slug}-{seen[slug]}", run)
+    return views
+
+
+def _view(check: Check, anchor: str, run: Run) -> CheckView:
+    shown_above = run.interruption is not None and check.output == run.interruption.output
+    return CheckView(
+        id=clean(check.id),
+        anchor=anchor,
+        phase=check.phase.label,
+        title=clean(check.title),
+        status=STATUS[check.status],
+        evidence=evidence_word(check.evidence),
+        device=clean(check.device),
+        message=clean(check.message),
+        remedy=clean(check.remedy),
+        numbers=tuple(number(each, check) for each in check.measurements),
+        grid=_grid(check.table, check.status) if check.table else None,
+        output="" if shown_above or not check.output.strip() else tail(check.output, OUTPUT_LINES),
+        duration=spent(check.duration_s),
+    )
+
+
+def spent(duration_s: float) -> str:
+    """Wall time; empty when none was taken."""
+    return units.seconds(duration_s) if duration_s else ""
+
+
+def number(measurement: Measurement, check: Check) -> Number:
+    """A measurement of a check as text."""
+    value = units.value(measurement)
+    return Number(
+        name=clean(measurement.name),
+        value=clean(value.text),
+        exact=clean(value.exact),
+        wordy=not isinstance(measurement.value, int | float),
+        evidence=EVIDENCE[measurement.evidence],
+        device=clean(measurement.device),
+        check=clean(check.id),
+    )
+
+
+def _grid(table: Table, status: Status) -> Grid:
+    """A table whose rows all have as many cells as there are columns; long ones of a passed check are folded."""
+    width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
+    names = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))
+    rows = [
+        tuple(
+            _cell(value, name)
+            for value, name in zip([*row, *[None] * (width - len(row))], names, strict=True)
+        )
+        for row in table.rows
+    ]
+    columns = []
+    for at, name in enumerate(names):
+        filled = [row[at] for row in rows if row[at].text]
+        columns.append(Column(name, number=bool(filled) and all(cell.number for cell in filled)))
+    long = status is Status.PASS and len(rows) > FOLD_ROWS
+    return Grid(tuple(columns), tuple(rows), fold=plural(len(rows), "row") if long else "")
+
+
+def _cell(value: str | float | None, column: str) -> Cell:
+    if value is None:
+        return Cell("", number=False, status=None)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", number=False, status=None)
+    if isinstance(value, str):
+        named = column.lower() in ("status", "verdict") and value in {status.value for status in Status}
+        return Cell(clean(value), number=False, status=STATUS[Status(value)] if named else None)
+    return Cell(units.plain(value), number=True, status=None)

@@ -1,0 +1,125 @@
+"""The facts of a run's target, machine and tools, and how to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+
+from mpsprobe.report import units
+from mpsprobe.report.text import clean
+from mpsprobe.run import Run
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A labelled value; `code` for what a reader copies (names, paths, hashes)."""
+
+    label: str
+    value: str
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class FactList:
+    """Facts of one subject, and how they are known."""
+
+    title: str
+    origin: str
+    facts: tuple[Fact, ...]
+
+
+def fact_lists(run: Run) -> tuple[FactList, ...]:
+    """Target, machine, device and versions."""
+    return (
+        FactList("Target", "from the command line, the profile and the model's files", tuple(_target(run))),
+        FactList("Machine", "measured: read from the host", tuple(_machine(run))),
+        FactList("Versions", "measured: installed on the host", tuple(_versions(run))),
+    )
+
+
+def command(run: Run) -> str:
+    """The command line as a shell would take it."""
+    return clean(shlex.join(run.command))
+
+
+def install(run: Run) -> str:
+    """One pip command for the versions that were installed; empty when none were recorded.
+
+    Local versions (`2.13.0+cpu`) lose their suffix: an index does not have them by that name.
+    """
+    pins = [f"{name}=={version.partition('+')[0]}" for name, version in run.host.packages.items() if version]
+    return clean(shlex.join(["python", "-m", "pip", "install", *pins])) if pins else ""
+
+
+def moment(stamp: str) -> str:
+    """An ISO 8601 time in UTC for people: `2026-11-22 13:15:00 UTC`; unreadable stamps as they are."""
+    parsed = _parsed(stamp)
+    return parsed.strftime("%Y-%m-%d %H:%M:%S UTC") if parsed else clean(stamp)
+
+
+def elapsed(run: Run) -> str:
+    """Wall time from start to end; empty for a run that was cut off."""
+    started, ended = _parsed(run.started), _parsed(run.ended)
+    if started is None or ended is None or (started.tzinfo is None) != (ended.tzinfo is None):
+        return ""
+    return units.seconds((ended - started).total_seconds())
+
+
+def _parsed(stamp: str) -> datetime | None:
+    try:  # before Python 3.11 fromisoformat does not take the `Z`
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+
+
+def _target(run: Run) -> list[Fact]:
+    target = run.target
+    return _present(
+        ("Name", target.name, True),
+        ("Profile", target.profile, False),
+        ("Revision", target.revision, True),
+        ("Path", target.path, True),
+        ("Class", target.architecture, True),
+        ("Parameters", None if target.parameters is None else units.parameters(target.parameters), False),
+        ("Weights", None if target.weight_bytes is None else units.both_sizes(target.weight_bytes), False),
+        ("dtype asked for", target.dtype, True),
+        ("Device", f"{run.device.used} (asked for: {run.device.requested})", False),
+        ("Why that device", run.device.reason, False),
+    )
+
+
+def _machine(run: Run) -> list[Fact]:
+    host = run.host
+    gpu = f"{host.gpu or 'unnamed'} (virtual: no evidence for real Macs)" if host.virtual_gpu else host.gpu
+    system = f"macOS {host.os_version}" if host.system == "Darwin" else f"{host.system} {host.os_version}"
+    return _present(
+        ("Chip", host.chip or "unknown", False),
+        ("GPU", gpu or "none found", False),
+        ("GPU cores", _count(host.gpu_cores), False),
+        ("CPU cores", _count(host.cpu_cores), False),
+        ("Memory", None if host.memory_bytes is None else units.size(host.memory_bytes), False),
+        (
+            "Metal working set",
+            None
+            if host.working_set_bytes is None
+            else f"{units.size(host.working_set_bytes)} recommended maximum",
+            False,
+        ),
+        ("System", f"{system} ({host.machine})", False),
+        ("Rosetta", "yes: this Python runs translated" if host.rosetta else None, False),
+        ("Container", host.container, False),
+    )
+
+
+def _versions(run: Run) -> list[Fact]:
+    rows = [("mpsprobe", run.mpsprobe, True), ("Python", run.host.python, True)]
+    return _present(*rows, *[(name, version, True) for name, version in run.host.packages.items()])
+
+
+def _count(number: int | None) -> str | None:
+    return None if number is None else f"{number:,}"
+
+
+def _present(*rows: tuple[str, str | None, bool]) -> list[Fact]:
+    return [Fact(clean(label), clean(value), code) for label, value, code in rows if value]

@@ -1,0 +1,217 @@
+"""The verdict of a run in one sentence, never better than its evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from mpsprobe.report.ground import Ground, ground
+from mpsprobe.report.words import enumerate_words, phase_numbers, plural
+from mpsprobe.run import Check, Evidence, Phase, Run, Status, worst
+
+_NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]
+_OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
+_PASSED = (Status.PASS, Status.WARN)
+_DIED = (Status.CRASHED, Status.TIMEOUT)
+
+#: How a cause of an interruption counts, and the word for it.
+_CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader takes away.
+
+    Attributes:
+        outcome: what happened, on which device, how that is known.
+        caveat: what it must not be taken for; empty for a run measured on a real Mac.
+        status: the worst of the run.
+        word: that status as a word; `interrupted` for a run that its user ended, `unfinished` for one that
+            has no end.
+        evidence: the weakest evidence behind the outcome; None when nothing was learnt.
+        standing: that evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
+        counts: number of checks by status, those present only, in the order of `Status`.
+        limits: what the evidence cannot show, one sentence each.
+    """
+
+    outcome: str
+    caveat: str
+    status: Status
+    word: str
+    evidence: Evidence | None
+    standing: str
+    counts: dict[Status, int]
+    limits: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Outcome and caveat as one sentence."""
+        return f"{self.outcome}; {self.caveat}." if self.caveat else f"{self.outcome}."
+
+
+def verdict(run: Run) -> Headline:
+    """Compute the headline from the run alone."""
+    checks = all_checks(run)
+    footing = ground(run, checks)
+    counted = Counter(check.status for check in checks)
+    status = worst(counted)
+    word = status.value
+    if run.interruption is not None and run.interruption.cause not in _CAUSES:
+        others = worst(check.status for check in checks if check.id != run.interruption.check)
+        status, word = (
+            (others if others in (Status.FAIL, Status.ERROR, *_DIED) else Status.UNKNOWN),
+            "interrupted",
+        )
+    elif run.interruption is not None:
+        status = _CAUSES[run.interruption.cause]
+        word = status.value
+    elif not run.ended:
+        status, word = (Status.UNKNOWN if status in _PASSED else status), "unfinished"
+    return Headline(
+        outcome=_outcome(run, checks, footing),
+        caveat=footing.caveat,
+        status=status,
+        word=word,
+        evidence=footing.evidence,
+        standing=footing.standing,
+        counts={each: counted[each] for each in Status if counted[each]},
+        limits=tuple(dict.fromkeys([*run.limits, *footing.limits])),
+    )
+
+
+def all_checks(run: Run) -> list[Check]:
+    """The run's checks, and the one that was in flight when it was cut off unless it is among them."""
+    flying = in_flight(run)
+    return run.checks if flying is None else [*run.checks, flying]
+
+
+def in_flight(run: Run) -> Check | None:
+    """The check that never ended, made from the interruption; None when there is none to add."""
+    cut = run.interruption
+    if cut is None or not cut.check or any(check.id == cut.check for check in run.checks):
+        return None
+    status = _CAUSES.get(cut.cause, Status.UNKNOWN)
+    by = f" with {cut.signal}" if cut.signal else ""
+    what = {
+        "crashed": f"The process died{by} while this check ran.",
+        "timeout": "This check ran past its limit and the process was stopped.",
+    }.get(cut.cause, f"The run was interrupted{by} while this check ran.")
+    return Check(
+        id=cut.check,
+        phase=_phase_of(cut.check, run),
+        title="The check that was in flight when the run ended",
+        status=status,
+        device=run.device.used,
+        message=what,
+        output=cut.output,
+    )
+
+
+def phase_status(checks: list[Check], phase: Phase) -> Status | None:
+    """The status of one stage; None when it has no checks."""
+    present = [check.status for check in checks if check.phase is phase]
+    return worst(present) if present else None
+
+
+def _phase_of(check_id: str, run: Run) -> Phase:
+    """The stage in a check's id (`transfer.dtypes`), else the one that was reached last."""
+    stem = check_id.split(".", 1)[0]
+    for phase in Phase:
+        if phase.value == stem:
+            return phase
+    return run.checks[-1].phase if run.checks else Phase.AVAILABILITY
+
+
+def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
+    name = run.target.name
+    at = {phase: status for phase in Phase if (status := phase_status(checks, phase)) is not None}
+    died = [check for check in checks if check.status in _DIED]
+    if run.interruption is not None or died:
+        return f"{_ending(run, died)}{_before(checks, at)}"
+    if broken := [phase for phase in at if at[phase] is Status.ERROR]:
+        return f"mpsprobe itself failed in {_labels(broken)}: that says nothing about {name}"
+    place = footing.place if run.ended else f"{footing.place}, but the run has no end yet"
+    if failed := [phase for phase in _NUMBERED if at.get(phase) is Status.FAIL]:
+        return f"{name} failed {_failures(checks, failed)}{place}{_blocked(at)}"
+    if blocked := [phase for phase in at if at[phase] is Status.BLOCKED]:
+        return f"{name} got no further than {_labels(blocked[:1])}, which was blocked"
+    return f"{name} {_passed(checks, at)}{place}{_reservations(checks)}"
+
+
+def _ending(run: Run, died: list[Check]) -> str:
+    """How the process ended, or which check it died under."""
+    name, cut = run.target.name, run.interruption
+    if cut is None:
+        first = died[0]
+        how = "crashed" if first.status is Status.CRASHED else "ran past its limit"
+        more = f" and {plural(len(died) - 1, 'other check')}" if len(died) > 1 else ""
+        return f"{name} {how} in {first.phase.label}, in the check {first.id}{more}"
+    flying = in_flight(run) or next((check for check in run.checks if check.id == cut.check), None)
+    where = (
+        f"in {flying.phase.label}, in the check {flying.id}"
+        if flying is not None
+        else f"after {plural(len(run.checks), 'check')}, between two checks"
+    )
+    if cut.cause == "crashed":
+        return f"{name} crashed{f' with {cut.signal}' if cut.signal else ''} {where}"
+    if cut.cause == "timeout":
+        return f"{name} ran past its limit {where}"
+    return f"The run on {name} was interrupted{f' ({cut.signal})' if cut.signal else ''} {where}"
+
+
+def _before(checks: list[Check], at: dict[Phase, Status]) -> str:
+    """What the phases that were not cut off had come to."""
+    passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
+    failed = [check for check in checks if check.status is Status.FAIL]
+    parts = [
+        *([f"{phase_numbers(passed)} had passed"] if passed else []),
+        *([f"{plural(len(failed), 'check')} had failed"] if failed else []),
+    ]
+    return f"; {enumerate_words(parts)}" if parts else ""
+
+
+def _labels(phases: list[Phase]) -> str:
+    return enumerate_words([phase.label for phase in phases])
+
+
+def _failures(checks: list[Check], phases: list[Phase]) -> str:
+    within = [check for check in checks if check.phase in phases]
+    failed = [check for check in within if check.status is Status.FAIL]
+    share = f"{len(failed):,} of {len(within):,} checks" if len(within) > 1 else "the one check"
+    return f"{share} of {_labels(phases)}"
+
+
+def _blocked(at: dict[Phase, Status]) -> str:
+    blocked = [phase for phase in _NUMBERED if at.get(phase) is Status.BLOCKED]
+    if not blocked:
+        return ""
+    return f"; {phase_numbers(blocked)} {'was' if len(blocked) == 1 else 'were'} blocked"
+
+
+def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
+    """Which stages passed, and what became of the per-op checks and the benchmarks."""
+    passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
+    rest = [phase for phase in _OUTSIDE if phase in at]
+    failed = [check for check in checks if check.phase in rest and check.status is Status.FAIL]
+    words = []
+    if len(passed) == len(_NUMBERED):
+        words.append("passed all six phases")
+    elif passed:
+        words.append(f"passed {phase_numbers(passed)}")
+    elif rest and any(at[phase] in _PASSED for phase in rest):
+        done = sum(check.status in _PASSED for check in checks if check.phase in rest)
+        words.append(f"passed {plural(done, 'check')} of ops and benchmarks")
+    if failed:
+        words.append(f"{'but ' if words else ''}failed {plural(len(failed), 'check')} of {_labels(rest)}")
+    return " ".join(words) or "was not checked"
+
+
+def _reservations(checks: list[Check]) -> str:
+    """Warnings and open questions, which a bare 'passed' would hide."""
+    warnings = sum(check.status is Status.WARN for check in checks)
+    unknown = sum(check.status is Status.UNKNOWN for check in checks)
+    parts = [
+        *([plural(warnings, "warning")] if warnings else []),
+        *([f"{plural(unknown, 'check')} unknown"] if unknown else []),
+    ]
+    return f", with {enumerate_words(parts)}" if parts else ""

@@ -1,0 +1,182 @@
+"""Op uses as rows for people: calls that differ in layer or size share a row, the worst verdict comes first."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mpsprobe.report import units
+from mpsprobe.report.text import clean
+from mpsprobe.report.words import EVIDENCE, VERDICT, Word, enumerate_words, plural
+from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
+
+#: Verdicts that a user has to do something about.
+TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
+
+_NOTE = "A verdict is looked up for the Mac asked about; the evidence beside it tells how the use itself is known."
+
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One op as called from one place, or from that place in several layers, with one signature or several sizes."""
+
+    verdict: Word
+    op: str
+    signature: str
+    count: str
+    module: str
+    source: str
+    via: str
+    advisories: str
+    evidence: Word
+
+
+@dataclass(frozen=True)
+class VerdictShare:
+    """How much of a run has one verdict. `left` and `width` are per cent of the bar."""
+
+    verdict: Word
+    uses: str
+    calls: str
+    left: str
+    width: str
+
+
+@dataclass(frozen=True)
+class OpUses:
+    """All op uses of a run.
+
+    Attributes:
+        summary: how many there are, in one sentence.
+        note: what the evidence beside a verdict is about.
+        shares: one per verdict that occurs, worst first; bars are by number of calls.
+        trouble: rows that a user has to act on.
+        rest: all others.
+        shown: the first of `trouble`, then of `rest`, for the short reports.
+        left_out: how many of them were not shown.
+    """
+
+    summary: str
+    note: str
+    shares: tuple[VerdictShare, ...]
+    trouble: tuple[OpRow, ...]
+    rest: tuple[OpRow, ...]
+    trouble_title: str
+    rest_title: str
+    shown: tuple[OpRow, ...]
+    left_out: str
+
+
+def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
+    """The view of a run's op uses; None when it has none."""
+    if not uses:
+        return None
+    order = list(VERDICT)
+    groups = _grouped(uses)
+    groups.sort(key=lambda group: (order.index(group[0].verdict), -_calls(group), group[0].op))
+    trouble = tuple(_row(group) for group in groups if group[0].verdict in TROUBLE)
+    rest = tuple(_row(group) for group in groups if group[0].verdict not in TROUBLE)
+    shown = (*trouble, *rest)[:limit]
+    hidden = len(trouble) + len(rest) - len(shown)
+    return OpUses(
+        summary=_summary(uses),
+        note=_NOTE,
+        shares=tuple(_shares(uses)),
+        trouble=trouble,
+        rest=rest,
+        trouble_title=f"Raises, wrong, falls back or unknown: {plural(len(trouble), 'row')}",
+        rest_title=f"Native or composite: {plural(len(rest), 'row')}",
+        shown=shown,
+        left_out=f"{plural(hidden, 'more row')} in report.html and run.json" if hidden else "",
+    )
+
+
+def signature(group: list[OpUse]) -> str:
+    """Dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`.
+
+    Args:
+        group: uses with equal dtypes and ranks; a size that differs among them is told as `228..255`.
+    """
+    together = [[use.inputs[at] for use in group] for at in range(len(group[0].inputs))]
+    return ", ".join(f"{metas[0].dtype}[{', '.join(_sizes(metas))}]" for metas in together)
+
+
+def _sizes(metas: list[TensorMeta]) -> list[str]:
+    spans = [(min(sizes), max(sizes)) for sizes in zip(*(meta.shape for meta in metas), strict=True)]
+    return [f"{least}" if least == most else f"{least}..{most}" for least, most in spans]
+
+
+def _grouped(uses: list[OpUse]) -> list[list[OpUse]]:
+    """Uses that differ only in numbers of their module path (a stack of layers) or in sizes (a cache that grows)."""
+    groups: dict[tuple[object, ...], list[OpUse]] = defaultdict(list)
+    for use in uses:
+        key = (
+            use.op,
+            tuple((meta.dtype, len(meta.shape)) for meta in use.inputs),
+            _INDEX.sub("*", use.module),
+            use.source,
+            use.verdict,
+            use.via,
+            tuple(use.advisories),
+            use.evidence,
+        )
+        groups[key].append(use)
+    return list(groups.values())
+
+
+def _calls(uses: list[OpUse]) -> int:
+    return sum(use.count for use in uses)
+
+
+def _row(group: list[OpUse]) -> OpRow:
+    first = group[0]
+    paths = {use.module for use in group}
+    module = first.module if len(paths) == 1 else f"{_INDEX.sub('*', first.module)} ({len(paths)} modules)"
+    return OpRow(
+        verdict=VERDICT[first.verdict],
+        op=clean(first.op),
+        signature=clean(signature(group)),
+        count=f"{_calls(group):,}",
+        module=clean(module),
+        source=clean(first.source),
+        via=clean(first.via),
+        advisories=clean(", ".join(first.advisories)),
+        evidence=EVIDENCE[first.evidence],
+    )
+
+
+def _shares(uses: list[OpUse]) -> list[VerdictShare]:
+    total = _calls(uses) or 1
+    shares, left = [], 0.0
+    for verdict, word in VERDICT.items():
+        group = [use for use in uses if use.verdict is verdict]
+        if not group:
+            continue
+        width = 100 * _calls(group) / total
+        shares.append(
+            VerdictShare(
+                verdict=word,
+                uses=plural(len(group), "use"),
+                calls=plural(_calls(group), "call"),
+                left=f"{left:.3f}",
+                width=f"{width:.3f}",
+            )
+        )
+        left += width
+    return shares
+
+
+def _summary(uses: list[OpUse]) -> str:
+    ops = len({use.op for use in uses})
+    text = f"{plural(len(uses), 'op use')} of {plural(ops, 'op')}, {plural(_calls(uses), 'call')} in all"
+    known_as = {evidence: sum(use.evidence is evidence for use in uses) for evidence in Evidence}
+    text += f" ({enumerate_words([f'{n:,} {evidence.value}' for evidence, n in known_as.items() if n])})."
+    if known := [use.flops for use in uses if use.flops is not None]:
+        work = units.scaled_flops(sum(known))
+        text += f" Arithmetic: {work}, from the {plural(len(known), 'use')} with a known formula."
+    if moved := [use.bytes for use in uses if use.bytes is not None]:
+        text += f" Least memory traffic: {units.size(sum(moved))}, from {plural(len(moved), 'use')}."
+    return text

@@ -1,0 +1,71 @@
+"""A run in each format, as text or as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mpsprobe.errors import UsageError
+from mpsprobe.report.badge import badge
+from mpsprobe.report.junit import junit
+from mpsprobe.report.templating import fill
+from mpsprobe.report.view import page
+from mpsprobe.run import Run
+
+Format = Literal["md", "html", "json", "junit", "summary", "badge"]
+
+#: Names of the files of a folder of reports.
+FILES: dict[Format, str] = {
+    "json": "run.json",
+    "md": "report.md",
+    "html": "report.html",
+    "junit": "junit.xml",
+    "summary": "summary.md",
+    "badge": "badge.svg",
+}
+
+#: What `write` leaves unless told otherwise.
+DEFAULT: tuple[Format, ...] = ("json", "md", "html", "junit")
+
+
+def _json(run: Run) -> str:
+    return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"
+
+
+_RENDERERS: dict[Format, Callable[[Run], str]] = {
+    "md": lambda run: fill("report.md.j2", page=page(run)),
+    "html": lambda run: fill("report.html.j2", page=page(run)),
+    "json": _json,
+    "junit": junit,
+    "summary": lambda run: fill("summary.md.j2", page=page(run)),
+    "badge": badge,
+}
+
+
+def render(run: Run, format: Format) -> str:
+    """The run in one format, as text that ends in a newline."""
+    return _RENDERERS[format](run)
+
+
+def write(run: Run, folder: Path, formats: Iterable[Format] = DEFAULT) -> dict[str, Path]:
+    """Write reports into `folder`, which is made if need be.
+
+    Returns:
+        The path of each report by its format.
+
+    Raises:
+        UsageError: the folder or a file in it cannot be written.
+    """
+    written: dict[str, Path] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in formats:
+            path = folder / FILES[each]
+            path.write_bytes(render(run, each).encode())
+            written[each] = path
+    except OSError as problem:
+        raise UsageError(f"{problem.filename or folder}: cannot be written: {problem.strerror}.") from problem
+    return written

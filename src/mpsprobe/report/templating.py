@@ -1,0 +1,57 @@
+"""The templates and how each format escapes what they print."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mpsprobe.report.text import code_markdown, fence_markdown, prose_html, prose_markdown
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def fill(template: str, **values: Any) -> str:
+    """Print `values` through a template; its name says the format (`.html.j2`, `.svg.j2`, `.md.j2`)."""
+    environment = _markdown() if template.endswith(".md.j2") else _markup()
+    return environment.get_template(template).render(**values)
+
+
+@cache
+def _markup() -> jinja2.Environment:
+    """HTML and SVG: everything is escaped."""
+    environment = _environment(autoescape=True)
+    environment.filters["prose"] = prose_html
+    environment.globals["css"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment
+
+
+@cache
+def _markdown() -> jinja2.Environment:
+    """Markdown: a value is one line of escaped prose unless it is printed as code or as a fenced block."""
+    environment = _environment(autoescape=False, finalize=_finalize)
+    environment.filters["code"] = lambda text: _Ready(code_markdown(text))
+    environment.filters["fence"] = lambda text: _Ready(fence_markdown(text))
+    return environment
+
+
+class _Ready(str):
+    """Markdown that is already escaped."""
+
+
+def _finalize(value: Any) -> Any:
+    return value if isinstance(value, _Ready) else prose_markdown(str(value))
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )

@@ -1,0 +1,299 @@
+"""A run as its reports show it: every join, word and choice is made here, templates only print.
+
+Texts are plain and free of control characters; escaping belongs to the format.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
+from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
+from mpsprobe.report.headline import Headline, all_checks, in_flight, phase_status, verdict
+from mpsprobe.report.opview import OpUses, op_uses
+from mpsprobe.report.text import clean, tail
+from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word, plural
+from mpsprobe.run import Check, Phase, Run, Status
+
+#: Statuses that make a check a problem to solve; they are shown in this order.
+PROBLEMS = (Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.ERROR)
+
+#: A phase with more passed checks than this folds them (the per-op checks are hundreds).
+_FOLD_ABOVE = 12
+
+#: Stages and units of the numbers that answer "how well does it run", the most telling first.
+_KEY_PHASES = (Phase.INFERENCE, Phase.BENCHMARK, Phase.TRANSFER)
+_KEY_UNITS = ("s", "bytes", "B", "tokens/s")
+_KEY_NUMBERS = 8
+
+#: Anchor of the section for stages of which every check was blocked.
+_BARRIERS = "blocked-phases"
+
+#: Failures that the short summary lists.
+_SUMMARY_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Checks behind one line. `by` names the phase that blocked them, as ` by phase 2 (pins)`."""
+
+    title: str
+    checks: tuple[CheckView, ...]
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Stages that did not run at all, for one reason."""
+
+    title: str
+    reason: str
+    folds: tuple[Fold, ...]
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """A stage: its tile in the strip, and its section."""
+
+    anchor: str
+    number: str
+    name: str
+    label: str
+    status: Word
+    state: str
+    counts: str
+    duration: str
+    checks: tuple[CheckView, ...]
+    blocked: tuple[Fold, ...]
+    folded: Fold | None
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is anything to show beyond its tile."""
+        return bool(self.checks or self.blocked or self.folded)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run was cut off."""
+
+    title: str
+    signal: str
+    check: str
+    output: str
+    last_line: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many checks have a status."""
+
+    status: Word
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything a report prints."""
+
+    title: str
+    headline: Headline
+    status: Word
+    state: str
+    evidence: Word
+    caveat: str
+    counts: tuple[Count, ...]
+    tally: str
+    when: str
+    elapsed: str
+    run_id: str
+    version: str
+    target: str
+    device: str
+    ending: Ending | None
+    phases: tuple[PhaseView, ...]
+    extras: tuple[PhaseView, ...]
+    stages: tuple[PhaseView, ...]
+    barriers: tuple[Barrier, ...]
+    blocked: Word
+    facts: tuple[FactList, ...]
+    key_numbers: tuple[Number, ...]
+    numbers: tuple[Number, ...]
+    problems: tuple[CheckView, ...]
+    first_problems: tuple[CheckView, ...]
+    more_problems: str
+    warnings: tuple[CheckView, ...]
+    ops: OpUses | None
+    limits: tuple[str, ...]
+    command: str
+    install: str
+    statuses: tuple[Word, ...]
+    evidences: tuple[Word, ...]
+    verdicts: tuple[Word, ...]
+
+
+def page(run: Run) -> Page:
+    """Draw the page of a run."""
+    headline = verdict(run)
+    checks = all_checks(run)
+    views = check_views(checks, run)
+    stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
+    problems = [
+        view for status in PROBLEMS for check, view in _pairs(checks, views) if check.status is status
+    ]
+    warnings = [view for check, view in _pairs(checks, views) if check.status is Status.WARN]
+    name = clean(run.target.name)
+    return Page(
+        title=f"mpsprobe: {name}: {headline.word}",
+        headline=replace(headline, limits=tuple(map(clean, headline.limits))),
+        status=STATUS[headline.status],
+        state=headline.word,
+        evidence=replace(evidence_word(headline.evidence), text=clean(headline.standing)),
+        caveat=f"{headline.caveat[:1].upper()}{headline.caveat[1:]}." if headline.caveat else "",
+        counts=tuple(
+            Count(STATUS[status], f"{count:,} {status.value}") for status, count in headline.counts.items()
+        ),
+        tally=", ".join(f"{count:,} {status.value}" for status, count in headline.counts.items()),
+        when=moment(run.started),
+        elapsed=elapsed(run),
+        run_id=clean(run.id),
+        version=clean(run.mpsprobe),
+        target=name,
+        device=clean(run.device.used),
+        ending=_ending(run),
+        phases=stages[:6],
+        extras=tuple(stage for stage in stages[6:] if stage.ran),
+        stages=tuple(stage for stage in stages if stage.checks or stage.folded),
+        barriers=tuple(_barriers(checks, views)),
+        blocked=STATUS[Status.BLOCKED],
+        facts=fact_lists(run),
+        key_numbers=tuple(_key_numbers(checks)),
+        numbers=tuple(number(each, check) for check in checks for each in check.measurements),
+        problems=tuple(problems),
+        first_problems=tuple(problems[:_SUMMARY_PROBLEMS]),
+        more_problems=f"and {plural(len(problems) - _SUMMARY_PROBLEMS, 'more failure')}"
+        if len(problems) > _SUMMARY_PROBLEMS
+        else "",
+        warnings=tuple(warnings),
+        ops=op_uses(run.op_uses),
+        limits=tuple(map(clean, headline.limits)),
+        command=command(run),
+        install=install(run),
+        statuses=(*STATUS.values(), PARTIAL),
+        evidences=tuple(EVIDENCE.values()),
+        verdicts=tuple(VERDICT.values()),
+    )
+
+
+def _pairs(checks: list[Check], views: dict[str, CheckView]) -> Iterable[tuple[Check, CheckView]]:
+    return [(check, views[check.id]) for check in checks]
+
+
+def _key_numbers(checks: list[Check]) -> list[Number]:
+    found = [
+        number(each, check)
+        for phase in _KEY_PHASES
+        for check in checks
+        if check.phase is phase
+        for each in check.measurements
+        if each.unit in _KEY_UNITS and isinstance(each.value, int | float)
+    ]
+    return found[:_KEY_NUMBERS]
+
+
+def _stage(run: Run, phase: Phase, checks: list[Check], views: dict[str, CheckView]) -> PhaseView:
+    present = [check for check in checks if check.phase is phase]
+    status = phase_status(checks, phase)
+    partial = status is Status.PASS and any(check.status is Status.UNKNOWN for check in present)
+    passed = [check for check in present if check.status is Status.PASS]
+    fold = len(passed) > _FOLD_ABOVE
+    shown = [c for c in present if c.status is not Status.BLOCKED and not (fold and c.status is Status.PASS)]
+    return PhaseView(
+        anchor=_BARRIERS if status is Status.BLOCKED and not shown and not fold else phase.marker,
+        number=str(phase.order) if phase.order <= Phase.INFERENCE.order else "",
+        name=phase.value,
+        label=_label(phase),
+        status=PARTIAL if partial else STATUS[status or Status.UNKNOWN],
+        state=PARTIAL.text if partial else _state(run, status, present),
+        counts=" · ".join(
+            f"{count:,} {each.value}" for each in Status if (count := sum(c.status is each for c in present))
+        ),
+        duration=spent(sum(check.duration_s for check in present)),
+        checks=tuple(_in_phase(check, views[check.id]) for check in shown),
+        blocked=tuple(_blocked(present, views)),
+        folded=Fold(f"{plural(len(passed), 'check')} passed", tuple(views[c.id] for c in passed))
+        if fold
+        else None,
+    )
+
+
+def _label(phase: Phase) -> str:
+    return phase.label[:1].upper() + phase.label[1:]
+
+
+def _state(run: Run, status: Status | None, present: list[Check]) -> str:
+    """The word on a stage's tile: its status, or why it has none."""
+    flying = in_flight(run)
+    if flying is not None and flying.status is Status.UNKNOWN and flying in present:
+        return "interrupted"
+    if status is not None:
+        return status.value
+    return "not reached" if run.interruption is not None or not run.ended else "not run"
+
+
+def _in_phase(check: Check, view: CheckView) -> CheckView:
+    """A check's place in its phase: details that stand among the problems or warnings are not repeated."""
+    if check.status in PROBLEMS or check.status is Status.WARN:
+        return replace(view, see=view.anchor, anchor="", remedy="", numbers=(), grid=None, output="")
+    return view
+
+
+def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
+    """One line per reason for the checks that an earlier phase kept from running."""
+    groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
+    for check in present:
+        if check.status is Status.BLOCKED:
+            by = f" by {check.blocked_by.label}" if check.blocked_by else ""
+            groups[by, clean(check.message)].append(check)
+    return [
+        Fold(
+            title=f"{plural(len(group), 'check')} blocked{by}",
+            by=by,
+            reason=reason,
+            checks=tuple(views[check.id] for check in group),
+        )
+        for (by, reason), group in groups.items()
+    ]
+
+
+def _barriers(checks: list[Check], views: dict[str, CheckView]) -> list[Barrier]:
+    """The stages of which every check was blocked, gathered by reason, so that each reason is read once."""
+    groups: dict[tuple[str, str], list[Fold]] = defaultdict(list)
+    for phase in Phase:
+        present = [check for check in checks if check.phase is phase]
+        if any(check.status is not Status.BLOCKED for check in present):
+            continue
+        for fold in _blocked(present, views):
+            title = f"{_label(phase)}: {plural(len(fold.checks), 'check')}"
+            groups[fold.by, fold.reason].append(replace(fold, title=title, reason=""))
+    return [Barrier(f"Not run: blocked{by}", reason, tuple(folds)) for (by, reason), folds in groups.items()]
+
+
+def _ending(run: Run) -> Ending | None:
+    cut = run.interruption
+    if cut is None:
+        return None
+    title = {"crashed": "The process died", "timeout": "The process was stopped at its time limit"}.get(
+        cut.cause, "The run was interrupted"
+    )
+    output = tail(cut.output, OUTPUT_LINES) if cut.output.strip() else ""
+    return Ending(
+        title=title,
+        signal=clean(cut.signal) or "none seen",
+        check=clean(cut.check) or "none: it ended between two checks",
+        output=output,
+        last_line=output.rpartition("\n")[2],
+    )

@@ -1,0 +1,105 @@
+"""What reports call things: one word, symbol and explanation for each status, evidence level and verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpsprobe.run import Evidence, OpVerdict, Phase, Status
+
+
+@dataclass(frozen=True)
+class Word:
+    """How a status, an evidence level or a verdict is shown.
+
+    Attributes:
+        key: its value in run.json; also the name of its icon and its CSS class.
+        text: the word a reader sees.
+        symbol: an emoji for Markdown, where colour cannot be set; empty when there is none.
+        meaning: one explanation, used in legends.
+    """
+
+    key: str
+    text: str
+    symbol: str
+    meaning: str
+
+
+STATUS: dict[Status, Word] = {
+    Status.PASS: Word("pass", "pass", "✅", "The assertion holds."),
+    Status.WARN: Word("warn", "warn", "⚠️", "It holds, but something needs attention."),
+    Status.FAIL: Word("fail", "fail", "❌", "The assertion does not hold."),
+    Status.CRASHED: Word("crashed", "crashed", "💥", "The process died under this check."),
+    Status.TIMEOUT: Word("timeout", "timeout", "⏱️", "It ran past its time limit and was stopped."),
+    Status.ERROR: Word("error", "error", "🔧", "mpsprobe itself failed: this says nothing about the target."),
+    Status.BLOCKED: Word("blocked", "blocked", "⛔", "An earlier phase failed, so this could not run."),
+    Status.SKIPPED: Word("skipped", "skipped", "⏭️", "It does not apply here."),
+    Status.UNKNOWN: Word(
+        "unknown", "unknown", "❔", "It was not checked; the message says what it would need."
+    ),
+}
+
+EVIDENCE: dict[Evidence, Word] = {
+    Evidence.PREDICTED: Word(
+        "predicted", "predicted", "▮▯▯", "Derived from known facts: no weights and no device were used."
+    ),
+    Evidence.EMULATED: Word(
+        "emulated",
+        "emulated",
+        "▮▮▯",
+        "Real values under the rules of MPS, computed on another kind of device.",
+    ),
+    Evidence.MEASURED: Word("measured", "measured", "▮▮▮", "Measured on the device that is named beside it."),
+}
+
+#: A stage of which some checks passed and others are unknown: less than a pass.
+PARTIAL = Word("partial", "pass in part", "❔", "Of a phase: what was checked passed, the rest is unknown.")
+
+#: Shown where nothing was learnt (blocked, skipped, unknown).
+NO_EVIDENCE = Word("none", "none", "▯▯▯", "Nothing was learnt.")
+
+VERDICT: dict[OpVerdict, Word] = {
+    OpVerdict.RAISES: Word("raises", "raises", "❌", "Stops with an error on that Mac."),
+    OpVerdict.WRONG: Word("wrong", "wrong", "❌", "Runs, but is known or was measured to give wrong values."),
+    OpVerdict.FALLBACK: Word(
+        "fallback", "fallback", "⚠️", "Runs on the CPU, with copies to and from the GPU."
+    ),
+    OpVerdict.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
+    OpVerdict.COMPOSITE: Word("composite", "composite", "✅", "Runs through other ops that are native."),
+    OpVerdict.NATIVE: Word("native", "native", "✅", "Has a kernel of its own on MPS."),
+}
+
+
+def evidence_word(evidence: Evidence | None) -> Word:
+    """The word for an evidence level, also for none."""
+    return NO_EVIDENCE if evidence is None else EVIDENCE[evidence]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 check`, `1,204 checks`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def enumerate_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def phase_numbers(phases: Sequence[Phase]) -> str:
+    """Numbered phases in short: `phase 2`, `phases 1 to 3 and 5`.
+
+    Args:
+        phases: phases one to six, in order; at least one.
+    """
+    runs: list[list[int]] = []
+    for number in (phase.order for phase in phases):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [
+        word
+        for run in runs
+        for word in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run])
+    ]
+    return f"phase{'' if len(phases) == 1 else 's'} {enumerate_words(words)}"

@@ -1,0 +1,130 @@
+"""A run in progress, inside the pytest process: settings, target, journal, and the links made so far."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpsprobe import __version__, mac
+from mpsprobe.journal import (
+    CheckEnded,
+    CheckStarted,
+    Event,
+    Journal,
+    Learnt,
+    Plan,
+    Planned,
+    Progress,
+    Reading,
+    RunEnded,
+    RunStarted,
+    utc_now,
+)
+from mpsprobe.models import targets
+from mpsprobe.phases.check import Result, Spec
+from mpsprobe.phases.settings import Settings
+from mpsprobe.run import DeviceChoice, Phase, Run, Target
+
+
+def new_run_id(now: str) -> str:
+    """Sortable and unique: `20261122T131500Z-4f2a`."""
+    return f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}"
+
+
+class Session:
+    """Folds events into a `Run`, and writes them to the journal when there is one.
+
+    Attributes:
+        settings: what the user asked for.
+        target: what that means: default, folder or repository, with its profile.
+        run: the document so far.
+        written: reports written at the end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[Spec[Any]],
+        *,
+        journal: Path | None,
+        report: Path | None,
+        command: Sequence[str],
+    ) -> None:
+        self.settings = settings
+        self.target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
+        self.written: list[Path] = []
+        self._journal = Journal(journal) if journal else None
+        self._report = report
+        self._made: set[Phase] = set()
+        self._reading = Reading()
+        now = utc_now()
+        self._emit(
+            RunStarted(
+                Run(
+                    mpsprobe=__version__,
+                    id=new_run_id(now),
+                    started=now,
+                    command=list(command),
+                    target=Target(name=self.target.name, profile=self.target.profile.name),
+                    host=mac.host(),
+                    device=DeviceChoice(settings.device, "", ""),
+                )
+            )
+        )
+        self._emit(Plan([Planned(spec.id, spec.phase, spec.title) for spec in specs]))
+
+    @property
+    def run(self) -> Run:
+        """The document so far."""
+        assert self._reading.run is not None
+        return self._reading.run
+
+    def _emit(self, event: Event) -> None:
+        self._reading.take(event)
+        if self._journal is not None:
+            self._journal.write(event)
+
+    def limit(self, phase: Phase) -> float:
+        """Seconds a check of that phase may take now: its own, and those of the links still to be made."""
+        profile = self.target.profile
+        waiting = [p for p in Phase if p.order < phase.order and p.order <= 6 and p not in self._made]
+        return sum(profile.limit(p) for p in (*waiting, phase))
+
+    def begin(self, spec: Spec[Any], limit_s: float) -> None:
+        """A check begins."""
+        self._started = time.perf_counter()
+        self._emit(CheckStarted(spec.id, limit_s))
+
+    def end(self, spec: Spec[Any], result: Result) -> None:
+        """A check has its result."""
+        self._emit(CheckEnded(spec.check(result, time.perf_counter() - self._started)))
+
+    @contextmanager
+    def making(self, phase: Phase) -> Iterator[None]:
+        """Around the making of a phase's link."""
+        yield
+        self._made.add(phase)
+
+    def learnt(self, **facts: Any) -> None:
+        """Facts that became known: see `journal.Learnt`."""
+        self._emit(Learnt(**facts))
+
+    def progress(self, text: str) -> None:
+        """How far a long step is."""
+        self._emit(Progress(text))
+
+    def finish(self) -> None:
+        """The run is over: close the journal and write the reports."""
+        self._emit(RunEnded(utc_now()))
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._report is not None:
+            from mpsprobe import report
+
+            self._report.mkdir(parents=True, exist_ok=True)
+            self.written = list(report.write(self.run, self._report).values())

@@ -1,0 +1,24 @@
+"""The decorator that makes a test of a phase's checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mpsprobe.phases.check import Checks, Spec
+
+#: What the `mps_judge` fixture gives: make a check on its link.
+Judge = Callable[[Spec[Any], Any], None]
+
+
+def checks_of(checks: Checks[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """One test a check, marked with the phase."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        each = pytest.mark.parametrize("check", checks, ids=[check.name for check in checks])
+        marked: Callable[..., None] = getattr(pytest.mark, checks.phase.marker)(each(test))
+        return marked
+
+    return decorate

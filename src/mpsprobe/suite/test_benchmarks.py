@@ -1,0 +1,31 @@
+"""Benchmarks of the target, by pytest-benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpsprobe.phases.benchmark import CHECKS, SUBJECTS, Timed, rounds
+from mpsprobe.phases.check import Spec
+from mpsprobe.phases.inference import Prediction
+from mpsprobe.suite.checks_of import Judge, checks_of
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+
+@checks_of(CHECKS)
+def test_benchmark(
+    check: Spec[Timed], mps_prediction: Prediction, benchmark: BenchmarkFixture, mps_judge: Judge
+) -> None:
+    """The target's speed on the device of the run."""
+    call, one_s = SUBJECTS[check.name](mps_prediction)
+    device = mps_prediction.loaded.device
+    benchmark.extra_info.update(device=device.name, evidence=device.evidence.value, gpu=device.gpu)
+    count = rounds(device, one_s)
+    if count:
+        benchmark.pedantic(call, rounds=count, warmup_rounds=0)
+        seconds = list(benchmark.stats.stats.data) if benchmark.stats else []
+    else:
+        benchmark.pedantic(lambda: None)  # pytest-benchmark objects to a fixture that was not used
+        seconds = []
+    mps_judge(check, Timed(mps_prediction, seconds))

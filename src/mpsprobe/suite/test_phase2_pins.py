@@ -1,0 +1,14 @@
+"""Phase 2: the target's requirements against what is installed."""
+
+from __future__ import annotations
+
+from mpsprobe.phases import pins
+from mpsprobe.phases.check import Spec
+from mpsprobe.phases.pins import Pins
+from mpsprobe.suite.checks_of import Judge, checks_of
+
+
+@checks_of(pins.CHECKS)
+def test_pins(check: Spec[Pins], mps_pins: Pins, mps_judge: Judge) -> None:
+    """The target's requirements against what is installed."""
+    mps_judge(check, mps_pins)
