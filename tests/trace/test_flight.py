@@ -44,7 +44,12 @@ with torch.no_grad(), FlightRecorder(sys.argv[1]) as flight, record(model, fligh
 
 
 @pytest.mark.parametrize(
-    ("how", "ended_by"), [("kill", signal.SIGKILL), ("abort", signal.SIGABRT), ("segfault", signal.SIGSEGV)]
+    ("how", "ended_by"),
+    [
+        ("kill", signal.SIGKILL),
+        pytest.param("abort", signal.SIGABRT, marks=pytest.mark.slow),
+        pytest.param("segfault", signal.SIGSEGV, marks=pytest.mark.slow),
+    ],
 )
 def test_the_op_in_flight_is_named_after_the_process_died(tmp_path: Path, how: str, ended_by: int) -> None:
     script, box = tmp_path / "dying.py", tmp_path / "flight.bin"
@@ -54,7 +59,7 @@ def test_the_op_in_flight_is_named_after_the_process_died(tmp_path: Path, how: s
     *before, last = read_flight(box)
     line = next(number for number, text in enumerate(DYING.splitlines(), 1) if "the line to be named" in text)
     assert (last.op, last.inputs, last.module, last.ended) == ("planted::die", "float32[4, 2]", "1", False)
-    assert last.source == f"{script}:{line}"
+    assert last.source == f"dying.py:{line}"
     assert last.number == 300 * 3 + 4  # ones, t and addmm each time, then once more and the one that kills
     assert [op.ended for op in before] == [True] * 7
     assert str(before[-1]) == f"aten::addmm(float32[2] float32[4, 3] float32[3, 2]) in 0 {before[-1].source}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ class Scale(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return x * self.factor
 
 
@@ -27,9 +29,9 @@ class Tied(nn.Module):
         super().__init__()
         self.encoder = nn.ModuleDict({"embed": nn.Embedding(8, 4), "head": nn.Linear(4, 4)})
         self.decoder = nn.ModuleDict({"embed": self.encoder["embed"], "head": nn.Linear(4, 4)})
-        self.branches = nn.ModuleList([Branch(self.encoder["embed"]) for _ in range(2)])
+        self.branches: Any = nn.ModuleList([Branch(self.encoder["embed"]) for _ in range(2)])
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor) -> Any:
         return self.branches[0](tokens) + self.branches[1](tokens)
 
 
@@ -38,7 +40,7 @@ class Branch(nn.Module):
         super().__init__()
         self.embed = embed
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor) -> Any:
         return self.embed(tokens)
 
 
@@ -91,7 +93,7 @@ def test_a_model_that_was_not_named_goes_by_its_class() -> None:
 
 def test_modules_made_in_a_forward_pass_do_not_pile_up() -> None:
     class Careless(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return Scale()(x)
 
     model, x = Careless(), torch.ones(2)
@@ -105,8 +107,8 @@ def test_modules_made_in_a_forward_pass_do_not_pile_up() -> None:
 
 def test_an_exception_leaves_the_stack_in_order() -> None:
     class Failing(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            raise ValueError
+        def forward(self, x: torch.Tensor) -> Any:
+            raise ValueError("planted")
 
     class Catching(nn.Module):
         def __init__(self) -> None:
@@ -114,8 +116,8 @@ def test_an_exception_leaves_the_stack_in_order() -> None:
             self.failing = nn.Sequential(Failing())
             self.scale = Scale()
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            with pytest.raises(ValueError):
+        def forward(self, x: torch.Tensor) -> Any:
+            with pytest.raises(ValueError, match="planted"):
                 self.failing(x)
             return self.scale(x + 1)
 
@@ -130,7 +132,7 @@ def test_an_exception_leaves_the_stack_in_order() -> None:
 def test_hooks_still_run_and_see_the_module() -> None:
     model = nn.Sequential(Scale())
     seen = []
-    model[0].register_forward_hook(lambda module, args, result: seen.append(module))
+    model[0].register_forward_hook(lambda module, *_: seen.append(module))
     with record(model):
         model(torch.ones(2))
     assert seen == [model[0]]
@@ -144,7 +146,7 @@ def test_a_wrapper_put_on_top_of_ours_survives_it() -> None:
         def theirs(self: nn.Module, *args: object, **kwargs: object) -> object:
             return ours(self, *args, **kwargs)
 
-        nn.Module.__call__ = theirs  # type: ignore[method-assign,assignment]
+        nn.Module.__call__ = theirs  # type: ignore[method-assign]
     try:
         assert nn.Module.__call__ is theirs
         assert torch.equal(Scale()(torch.ones(2)), torch.full((2,), 2.0))

@@ -187,4 +187,4 @@ def test_a_recorded_use_can_be_run_again(name: str) -> None:
 
 def test_rebuild_names_an_op_that_is_not_there() -> None:
     with pytest.raises(LookupError, match="aten::not_an_op"):
-        rebuild(OpUse(op="aten::not_an_op.x", inputs=[]), lambda meta: None)
+        rebuild(OpUse(op="aten::not_an_op.x", inputs=[]), lambda _: None)

@@ -51,7 +51,8 @@ def _eager() -> AbstractContextManager[Any]:
     """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
@@ -97,8 +98,8 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
         of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
-        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks at
-        that, would call bmm where it calls mm without a hook.
+        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
+        at that, would call bmm where it calls mm without a hook.
         """
         views = torch._C.DispatchKey.ADInplaceOrView
         excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)
