@@ -21,7 +21,9 @@ from mpsprobe.run import Evidence
 class OpSink(Protocol):
     """Takes op uses; the recorder is one."""
 
-    def op(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any) -> None: ...
+    def op(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any
+    ) -> None: ...
 
 
 class Relay(Quiet):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -89,12 +90,12 @@ FLOAT64 = (
 
 
 def test_float64(mps: Session) -> None:
-    attempts = [
+    attempts: list[Callable[[], object]] = [
         lambda: torch.zeros(2, dtype=torch.float64, device="mps"),
         lambda: torch.ones(2, device="mps").double(),
         lambda: torch.ones(2, dtype=torch.float64).to("mps"),
         lambda: torch.tensor([1.0], dtype=torch.float64, device="mps"),
-        lambda: nn.Linear(2, 2).double().to("mps"),
+        lambda: nn.Linear(2, 2, dtype=torch.float64).to("mps"),
     ]
     for attempt in attempts:
         with pytest.raises(TypeError) as caught:
@@ -122,7 +123,7 @@ def test_tensors_of_two_devices(mps: Session) -> None:
     host, device = torch.ones(2, 2), torch.ones(2, 2, device="mps")
     same = "Expected all tensors to be on the same device, but found at least two devices, "
     placeholder = "Placeholder storage has not been allocated on MPS device!"
-    for attempt, text in [
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: device + host, same + "mps:0 and cpu!"),
         (
             lambda: host - device,
@@ -138,7 +139,8 @@ def test_tensors_of_two_devices(mps: Session) -> None:
             lambda: F.conv1d(device[None], host[None]),
             "Input type (MPSFloatType) and weight type (torch.FloatTensor) should be the same",
         ),
-    ]:
+    ]
+    for attempt, text in cases:
         with pytest.raises(RuntimeError) as caught:
             attempt()
         assert str(caught.value) == text

@@ -19,6 +19,7 @@ from mpsprobe.device.virtual.errors import AlreadyActiveError, VirtualDeviceErro
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.knowledge.ops import UnknownReleaseError
+from tests.device.virtual.llama import tiny_llama
 
 
 def _answers() -> dict[str, Any]:
@@ -113,7 +114,8 @@ class _Mixed(nn.Module):
         z, _ = self.recurrent(y.transpose(1, 2))
         heads = self.norm(z).unflatten(-1, (4, 8)).transpose(1, 2)
         attended = F.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
-        return self.head(attended.transpose(1, 2).flatten(2))
+        scores: torch.Tensor = self.head(attended.transpose(1, 2).flatten(2))
+        return scores
 
 
 def test_forward_equals_the_cpu(mps: Session) -> None:
@@ -136,7 +138,7 @@ def test_training_equals_the_cpu(mps: Session) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for _ in range(3):
             loss = F.cross_entropy(model(x).flatten(0, 1), torch.arange(68, device=device) % 5)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -151,14 +153,10 @@ def test_training_equals_the_cpu(mps: Session) -> None:
 def test_a_transformers_model_generates_what_the_cpu_generates(
     mps: Session, tmp_path: Path, implementation: str
 ) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tiny_llama().save_pretrained(tmp_path)
     ids = torch.arange(3, 12)[None]
 
     def tokens(device: str, **options: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mpsprobe.device.virtual import guard, hooks, native, relabel
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
 
 
@@ -27,12 +28,12 @@ def test_slot_order_is_read_from_the_headers() -> None:
 
 
 def test_a_struct_that_is_not_there_is_a_typed_error() -> None:
-    with pytest.raises(native.UnsupportedInstallError, match="does not declare Nothing"):
+    with pytest.raises(UnsupportedInstallError, match="does not declare Nothing"):
         native.virtual_functions("ATen/detail/MPSHooksInterface.h", "Nothing")
 
 
 def test_guard_refuses_a_taken_slot(mps: Session) -> None:
-    with pytest.raises(native.UnsupportedInstallError, match="backend of its own"):
+    with pytest.raises(UnsupportedInstallError, match="backend of its own"):
         guard.install()
 
 

@@ -132,12 +132,17 @@ def test_channels_on_an_older_macos() -> None:
         F.conv1d(_ones(1, 1, 1), _ones(weight[1], 1, 1))
 
 
+def _attend(q: torch.Tensor) -> torch.Tensor:
+    q = q.to("mps")
+    return F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+
+
 def test_attention_with_dropout() -> None:
     q = torch.ones(1, 1, 2, 8)
     with emulate("2.13"), torch.no_grad(), pytest.raises(RuntimeError, match="MPS does not support dropout"):
-        F.scaled_dot_product_attention(*[q.to("mps")] * 3, dropout_p=0.5)
+        _attend(q)
     with emulate("2.8"), torch.no_grad():  # decomposes there instead
-        F.scaled_dot_product_attention(*[q.to("mps")] * 3, dropout_p=0.5)
+        _attend(q)
 
 
 def test_sixteen_dimensions() -> None:

@@ -11,6 +11,7 @@ import torch
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.predict import predict
+from tests.device.virtual.llama import tiny_llama
 
 
 class _Ops(Quiet):
@@ -72,21 +73,11 @@ def test_failures_are_collected_all_at_once() -> None:
     assert [one.kind for one in session.findings] == ["missing-op", "dtype", "device", "memory"]
 
 
-def _tiny_llama() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, pad_token_id=0,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
-
-
 def test_op_stream_equals_that_of_an_emulated_run() -> None:
     def stream(device: Any) -> list[Any]:
         ops = _Ops()
         with device(observer=ops), torch.device("mps"):
-            model = _tiny_llama()
+            model = tiny_llama(hidden_size=256, vocab_size=512)
             ids = torch.arange(3, 12)[None]
             ops.seen.clear()
             with torch.no_grad():
@@ -99,7 +90,7 @@ def test_op_stream_equals_that_of_an_emulated_run() -> None:
 
 def test_gradients_and_a_step() -> None:
     with predict() as session, torch.device("mps"):
-        model = _tiny_llama().train()
+        model = tiny_llama(hidden_size=256, vocab_size=512).train()
         ids = torch.arange(3, 12)[None]
         optimizer = torch.optim.AdamW(model.parameters())
         model(ids, labels=ids).loss.backward()

@@ -371,7 +371,7 @@ def replace(tensor: Tensor, new: Tensor) -> None:
     _set_memory(tensor, new, new.storage_offset(), new)
 
 
-def _set_memory(tensor: Tensor, memory: Tensor, offset: int, form: Tensor) -> None:
+def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
     # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
     storage = memory.untyped_storage()
     _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
