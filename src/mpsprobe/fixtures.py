@@ -31,7 +31,7 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
 
     with site.open_site(mps_session.settings, mps_session.run.host) as opened:
         with mps_session.making(Phase.AVAILABILITY):
-            mps_session.learnt(host=opened.host, device=opened.choice, limits=opened.limits)
+            mps_session.learnt(host=opened.host, device=opened.choice, mac=opened.mac, limits=opened.limits)
         yield opened
 
 

@@ -46,7 +46,13 @@ def minilm() -> Path:
 
 
 def test_help_and_version_start_without_torch(tmp_path: Path) -> None:
-    code = "import sys; sys.argv = ['mpsprobe', {!r}]\nfrom mpsprobe.cli import main\ntry: main()\nexcept SystemExit: pass\nassert not {{'torch', 'transformers', 'pytest', 'huggingface_hub'}} & set(sys.modules)"
+    code = (
+        "import sys; sys.argv = ['mpsprobe', {!r}]\n"
+        "from mpsprobe.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {{'torch', 'transformers', 'pytest', 'huggingface_hub'}} & set(sys.modules)"
+    )
     for option in ("--help", "--version"):
         done = subprocess.run(
             [sys.executable, "-c", code.format(option)], capture_output=True, text=True, cwd=tmp_path
