@@ -26,6 +26,7 @@ Kernel = Callable[..., Any]
 
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
@@ -109,9 +110,11 @@ class Kernels:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
         # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
+        # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
+        keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            result = redispatch(_CPU_KEYS, *args, **kwargs)
+            result = redispatch(keys, *args, **kwargs)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
             return result
