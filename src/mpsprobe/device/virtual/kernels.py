@@ -84,7 +84,7 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    aten.impl(name, self.special.get(name) or self.bind(schema.facts(overload)), "MPS")
+                    aten.impl(name, self.special.get(name) or self._bound_later(overload), "MPS")
             for name, kernel in autograd.items():
                 aten.impl(name, kernel, "AutogradMPS")
                 aten.impl(name, kernel, "MPS")
@@ -93,6 +93,18 @@ class Kernels:
         """Take every kernel out of the dispatcher again."""
         while self._libraries:
             self._libraries.pop()._destroy()
+
+    def _bound_later(self, overload: OpOverload) -> Kernel:
+        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+        bound: Kernel | None = None
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal bound
+            if bound is None:
+                bound = self.bind(schema.facts(overload))
+            return bound(*args, **kwargs)
+
+        return kernel
 
     def bind(self, op: Op) -> Kernel:
         """The kernel of one registered op."""

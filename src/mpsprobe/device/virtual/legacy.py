@@ -53,7 +53,7 @@ def _handle_stays() -> bool:
     made, _ = _make(owner.data_ptr(), (1,), (1,), owner.dtype, mps=False)
     reference = made.untyped_storage()._weak_ref()
     del made
-    stays = not torch.UntypedStorage._expired(reference)  # type: ignore[no-untyped-call]
+    stays = not torch.UntypedStorage._expired(reference)
     torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
     return stays
 
