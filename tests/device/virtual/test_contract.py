@@ -46,7 +46,7 @@ def test_missing_op_of_an_old_release() -> None:
 
 
 def test_fallback_computes_on_the_cpu_and_warns_once() -> None:
-    with emulate(fallback=True) as session:
+    with emulate("2.13", fallback=True) as session:
         matrix = torch.diag(torch.tensor([1.0, 2.0], device="mps"))
         with pytest.warns(UserWarning, match="will fall back to run on the CPU") as seen:
             torch.linalg.eigh(matrix)
@@ -71,7 +71,7 @@ def test_ops_registered_with_the_fallback_kernel_need_no_variable() -> None:
 def test_the_variable_counts_only_as_it_was_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     monkeypatch.setattr(support, "FALLBACK_AT_START", False)
-    with emulate(), pytest.raises(NotImplementedError):
+    with emulate("2.13"), pytest.raises(NotImplementedError):
         torch.linalg.eigh(torch.eye(3, device="mps"))
 
 

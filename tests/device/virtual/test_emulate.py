@@ -18,6 +18,7 @@ from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import AlreadyActiveError, VirtualDeviceError
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.support import installed_release
 from mpsprobe.knowledge.ops import UnknownReleaseError
 from tests.device.virtual.llama import tiny_llama
 
@@ -172,8 +173,12 @@ def test_a_transformers_model_generates_what_the_cpu_generates(
         return out.sequences.cpu(), torch.stack(out.logits).cpu()
 
     for options in ({"do_sample": False}, {"do_sample": True, "top_p": 0.9}):
-        for got, expected in zip(tokens("mps", **options), tokens("cpu", **options), strict=True):
+        (got, scores), (expected, expected_scores) = tokens("mps", **options), tokens("cpu", **options)
+        if installed_release() >= (2, 12) or implementation == "eager":
+            assert torch.equal(scores, expected_scores)
             assert torch.equal(got, expected)
+        else:  # grouped heads are repeated before the kernel there, the CPU groups them inside
+            torch.testing.assert_close(scores[0], expected_scores[0], rtol=0, atol=0.02)
 
 
 def test_autocast_computes_in_half_precision(mps: Session) -> None:

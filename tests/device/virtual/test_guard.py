@@ -22,7 +22,7 @@ def test_slot_order_is_read_from_the_headers() -> None:
     ]
     assert names[:3] == ["type", "exchangeDevice", "getDevice"]
     assert names[-2:] == ["~complete", "~deleting"]
-    slots = hooks.slots()
+    slots = hooks.MPS.slots()
     assert slots.index("hasMPS") > slots.index("getNewGenerator")
     assert len(slots) == len(set(slots))
 

@@ -26,6 +26,7 @@ Kernel = Callable[..., Any]
 
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
@@ -83,7 +84,7 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    aten.impl(name, self.special.get(name) or self.bind(schema.facts(overload)), "MPS")
+                    aten.impl(name, self.special.get(name) or self._bound_later(overload), "MPS")
             for name, kernel in autograd.items():
                 aten.impl(name, kernel, "AutogradMPS")
                 aten.impl(name, kernel, "MPS")
@@ -92,6 +93,18 @@ class Kernels:
         """Take every kernel out of the dispatcher again."""
         while self._libraries:
             self._libraries.pop()._destroy()
+
+    def _bound_later(self, overload: OpOverload) -> Kernel:
+        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+        bound: Kernel | None = None
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal bound
+            if bound is None:
+                bound = self.bind(schema.facts(overload))
+            return bound(*args, **kwargs)
+
+        return kernel
 
     def bind(self, op: Op) -> Kernel:
         """The kernel of one registered op."""
@@ -109,9 +122,11 @@ class Kernels:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
         # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
+        # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
+        keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            result = redispatch(_CPU_KEYS, *args, **kwargs)
+            result = redispatch(keys, *args, **kwargs)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
             return result
