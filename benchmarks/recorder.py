@@ -24,19 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers as _transformers
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from mpsprobe.trace.dispatch import record
 from mpsprobe.trace.flight import FlightRecorder
 
+transformers: Any = _transformers  # most of its classes are not typed
 FLOP_SHARE = 0.5
 FLIGHT_US = 1.0
 
 
-class BareMode(TorchDispatchMode):
+class BareMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The least a dispatch mode can do."""
 
     calls = 0
@@ -50,7 +51,7 @@ class BareMode(TorchDispatchMode):
 def llama(device: str) -> tuple[Callable[[], None], torch.nn.Module]:
     """One forward pass of the model, and the model."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=20_000,
         hidden_size=384,
         intermediate_size=1024,
@@ -59,7 +60,7 @@ def llama(device: str) -> tuple[Callable[[], None], torch.nn.Module]:
         num_key_value_heads=6,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config).eval().to(device)
+    model: torch.nn.Module = transformers.LlamaForCausalLM(config).eval().to(device)
     tokens = torch.arange(64, device=device)[None]
 
     def forward() -> None:
@@ -156,7 +157,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     forward, model = llama(options.device)
-    with BareMode() as counter:
+    with BareMode() as counter:  # type: ignore[no-untyped-call]
         forward()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

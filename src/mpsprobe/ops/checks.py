@@ -142,5 +142,5 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         remedy,
         evidence=Evidence.PREDICTED,
         device="mps",
-        table=Table(columns=["op", "calls", "module", "source", "why"], rows=[[*row] for row in rows]),
+        table=Table(columns=["op", "calls", "module", "source", "why"], rows=rows),
     )

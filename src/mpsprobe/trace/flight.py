@@ -86,8 +86,9 @@ class FlightRecorder:
 
     def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
         """Say once what a use is, before its first `begin`. Costs one write to the file."""
-        line = "\t".join((str(use), op, inputs, module, source)).replace("\n", " ")
-        os.write(self._file, line.encode() + b"\n")
+        fields = (str(use), op, inputs, module, source)
+        line = "\t".join(" ".join(field.splitlines()).replace("\t", " ") for field in fields)
+        os.write(self._file, line.encode(errors="replace") + b"\n")
 
     def close(self) -> None:
         """Release the file, which stays readable. No use can be named afterwards."""

@@ -26,7 +26,6 @@ Kernel = Callable[..., Any]
 
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-_set_ = torch.ops.aten.set_.source_Tensor
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
@@ -203,7 +202,7 @@ class Kernels:
                 and old.is_mps
                 and (old.shape != new.shape or old.data_ptr() != new.data_ptr())
             ):
-                _set_.redispatch(_CPU_KEYS, old, self.wrap(op, new))
+                replace(old, self.wrap(op, new))
             written.append(old)
         if op.returns_writes:
             return written[0] if len(written) == 1 else tuple(written)
@@ -346,15 +345,8 @@ class Kernels:
             kept = min(tensor.numel(), new.numel())
             if kept:
                 new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
-            _set_.redispatch(_CPU_KEYS, tensor, self.wrap(_RESIZE, new))
-        _set_storage.redispatch(
-            _CPU_KEYS,
-            tensor,
-            tensor.untyped_storage(),
-            tensor.storage_offset(),
-            list(wanted.shape),
-            list(wanted.stride()),
-        )
+            replace(tensor, self.wrap(_RESIZE, new))
+        _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -372,6 +364,17 @@ def _library(namespace: str) -> Any:
 _COPY = schema.facts(torch.ops.aten.copy_.default)
 _RESIZE = schema.facts(torch.ops.aten.resize_.default)
 _ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
+
+
+def replace(tensor: Tensor, new: Tensor) -> None:
+    """Give a tensor the memory, shape and strides of another."""
+    _set_memory(tensor, new, new.storage_offset(), new)
+
+
+def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
+    # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
+    storage = memory.untyped_storage()
+    _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
