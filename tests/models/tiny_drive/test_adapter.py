@@ -34,9 +34,9 @@ def test_batch_has_the_form_of_the_large_model(adapter: TinyDriveAdapter) -> Non
         "ego_history_xyz": torch.float32,
         "ego_history_rot": torch.float32,
     }
-    patches = 16 * 4 * 6  # images of 64 x 96 pixels in patches of 16
+    patches = 16 * 2 * 4  # images of 32 x 64 pixels in patches of 16
     assert batch["pixel_values"].shape == (patches, 1536)
-    assert batch["image_grid_thw"].tolist() == [[1, 4, 6]] * 16
+    assert batch["image_grid_thw"].tolist() == [[1, 2, 4]] * 16
 
 
 def test_outputs_are_what_the_profile_says(adapter: TinyDriveAdapter, outputs: Outputs) -> None:
