@@ -127,7 +127,7 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         return Result(Status.PASS, f"On {on}.", evidence=Evidence.PREDICTED, device="mps")
     names = Counter(one.use.op for one in found)
     shown = ", ".join(names) if len(names) <= 5 else f"{', '.join(list(names)[:5])} and {len(names) - 5} more"
-    rows = [
+    rows: list[list[str | int | float | bool | None]] = [
         [
             one.use.op,
             one.use.count,
