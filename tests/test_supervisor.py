@@ -169,7 +169,9 @@ def test_an_interrupt_still_gives_a_report(supervise: Callable[..., Run], number
         ("nan", "infer", "inference.finite"),
     ],
 )
-def test_a_fault_fails_its_own_check_and_no_harness(supervise: Callable[..., Run], fault: str, at: str, failing: str) -> None:
+def test_a_fault_fails_its_own_check_and_no_harness(
+    supervise: Callable[..., Run], fault: str, at: str, failing: str
+) -> None:
     run = supervise(fault, at)
     assert statuses(run)[failing] is Status.FAIL
     assert Status.ERROR not in statuses(run).values()
