@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, DeviceChoice, Host, Interruption, OpUse, Phase, Run, Status, Target
+from mpsprobe.run import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Phase, Run, Status, Target
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -61,6 +61,7 @@ class Learnt(msgspec.Struct, tag="learnt"):
     host: Host | None = None
     target: Target | None = None
     device: DeviceChoice | None = None
+    mac: Mac | None = None
     limits: list[str] | None = None
     op_uses: list[OpUse] | None = None
 
@@ -134,6 +135,7 @@ class Reading:
             self.run.host = event.host or self.run.host
             self.run.target = event.target or self.run.target
             self.run.device = event.device or self.run.device
+            self.run.mac = event.mac or self.run.mac
             self.run.limits = event.limits if event.limits is not None else self.run.limits
             self.run.op_uses = event.op_uses if event.op_uses is not None else self.run.op_uses
         elif isinstance(event, RunEnded):
@@ -156,8 +158,9 @@ def replay(path: Path, interruption: Interruption | None = None) -> Run:
         path: the journal.
         interruption: how the run was cut off, when its supervisor knows.
 
-    A run without an end was cut off: its check in flight is `crashed` (or `timeout`), checks of later phases
-    are `blocked` by that one, and checks of the same phase that never began are `unknown`.
+    A run without an end was cut off: its check in flight is `crashed` (or `timeout`, or `unknown` when its user
+    interrupted it), checks of later phases are `blocked` by a crash or a timeout, and all others that were not
+    made are `unknown`.
 
     Raises:
         DataError: it cannot be read, or a line other than the last is not an event.
@@ -189,18 +192,20 @@ def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
     planned = reading.plan or []
     flying = next((plan for plan in planned if started is not None and plan.id == started.id), None)
     run.interruption = msgspec.structs.replace(interruption, check=flying.id if flying else "")
-    how = f"{interruption.cause}{f' by {interruption.signal}' if interruption.signal else ''}"
+    verb = {"crashed": "crashed", "timeout": "was stopped at a limit"}.get(interruption.cause, "was interrupted")
+    how = f"{verb}{f' by {interruption.signal}' if interruption.signal else ''}"
+    status, message = {
+        "timeout": (Status.TIMEOUT, f"Took longer than its limit of {started.limit_s if started else 0:g} s."),
+        "interrupted": (Status.UNKNOWN, f"The run {how} while this check was in flight."),
+    }.get(interruption.cause, (Status.CRASHED, f"The run {how} while this check was in flight."))
     if flying is not None:
-        timed_out = interruption.cause == "timeout"
         run.checks.append(
             Check(
                 id=flying.id,
                 phase=flying.phase,
                 title=flying.title,
-                status=Status.TIMEOUT if timed_out else Status.CRASHED,
-                message=f"The run was {how} while this check was in flight."
-                if not timed_out
-                else f"Took longer than its limit of {started.limit_s if started else 0:g} s.",
+                status=status,
+                message=message,
                 output=interruption.output,
             )
         )
@@ -208,16 +213,17 @@ def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
     for plan in planned:
         if plan.id in done:
             continue
-        blocked = flying is not None and plan.phase.order > flying.phase.order
+        blocker = flying.phase if flying and status is not Status.UNKNOWN else None
+        blocked = blocker is not None and plan.phase.order > blocker.order
         run.checks.append(
             Check(
                 id=plan.id,
                 phase=plan.phase,
                 title=plan.title,
                 status=Status.BLOCKED if blocked else Status.UNKNOWN,
-                blocked_by=flying.phase if blocked and flying else None,
-                message=f"The run was {how} in {flying.phase.label}."
-                if blocked and flying
-                else f"Not checked: the run was {how} before.",
+                blocked_by=blocker if blocked else None,
+                message=f"blocked by {blocker.label}: the run {how} there."
+                if blocked and blocker
+                else f"Not checked: the run {how} before.",
             )
         )

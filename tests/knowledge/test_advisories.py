@@ -14,7 +14,8 @@ import torch
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge import _conditions as conditions
-from mpsprobe.knowledge import advisories
+from mpsprobe.knowledge import _layout, advisories
+from mpsprobe.knowledge._advisory import tensor
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
 from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
 from mpsprobe.run import OpUse, TensorMeta
@@ -35,9 +36,11 @@ def test_committed_advisories_keep_the_rules() -> None:
     assert list(lint(advisories.load_all(), RELEASES, op_exists)) == []
 
 
-def test_there_are_enough_and_each_is_found_by_its_id() -> None:
+def test_each_is_found_by_its_id_and_every_symptom_and_severity_is_used() -> None:
     found = advisories.load_all()
-    assert found
+    assert len(found) >= 80
+    assert {advisory.symptom for advisory in found} == set(advisories.Symptom)
+    assert {advisory.severity for advisory in found} == set(advisories.Severity)
     assert all(advisories.by_id(advisory.id) is advisory for advisory in found)
     with pytest.raises(UsageError, match="no-such"):
         advisories.by_id("no-such")
@@ -122,7 +125,7 @@ def test_linter_is_content_with_a_good_one_and_wants_ids_and_first_links_once(on
 
 
 def _use(*inputs: str, op: str = "aten::mm", **scalars: Any) -> OpUse:
-    return OpUse(op=op, inputs=[advisories.tensor(text) for text in inputs], scalars=scalars)
+    return OpUse(op=op, inputs=[tensor(text) for text in inputs], scalars=scalars)
 
 
 def test_facts_that_are_not_known_make_a_match_possible(only: Install) -> None:
@@ -141,6 +144,8 @@ def test_facts_that_are_not_known_make_a_match_possible(only: Install) -> None:
     assert ids("2.8.0", "15.5", "Apple M4") == {"later": "certain"}
     assert ids("2.15.0", "26.2", "Apple M1") == {"later": "possible"}
     assert ids("2.6.0") == {}
+    assert ids("2.8.0", "15.5", "Intel(R) Core(TM) i7-9750H") == {"later": "certain"}
+    assert ids("2.8.0", "15.5", "Apple virtual processor") == {"chip": "possible", "later": "certain"}
     (found,) = [m for m in advisories.match(_use(), "2.8.0", "26.2") if m.advisory.id == "chip"]
     assert found.unknown == ("the chip",)
 
@@ -150,8 +155,9 @@ def test_builds_count_as_their_release_and_nightlies_come_before_it(only: Instal
     assert advisories.match(_use(), "2.9.0+cpu")
     assert not advisories.match(_use(), "2.9.0.dev20250701")
     assert not advisories.match(_use(), "2.10.0.dev20251008")
-    with pytest.raises(UsageError, match="nightly"):
-        advisories.match(_use(), "nightly")
+    for no_version in ("nightly", ""):
+        with pytest.raises(UsageError, match=f"'{no_version}' is no version"):
+            advisories.match(_use(), no_version)
 
 
 def test_a_name_without_overload_stands_for_all_of_them(only: Install) -> None:
@@ -197,6 +203,7 @@ def test_one_case_is_enough_and_all_its_conditions_are_needed(only: Install) -> 
         ({"expanded": True}, ["int8[4,3]@[0,1]"], ["int8[1,3]@[0,1]"]),
         ({"transposed": True}, ["int8[5,4,3]@[12,1,4]"], ["int8[5,4,3]@[3,15,1]"]),
         ({"channels_last": True}, ["int8[2,3,4,5]@[60,1,15,3]"], ["int8[2,3,4,5]"]),
+        ({"device": "cpu", "rank": 0}, ["int8[2]", "int8[] on cpu"], ["int8[2] on cpu", "int8[]"]),
     ],
 )
 def test_tensor_conditions(condition: dict[str, object], inside: list[str], outside: list[str]) -> None:
@@ -221,14 +228,14 @@ def test_layout_agrees_with_torch() -> None:
         torch.empty(2, 3, 2, 2, 2).to(memory_format=torch.channels_last_3d),
         torch.tensor(1.0),
     ]
-    for tensor in layouts:
-        meta = TensorMeta("float32", tuple(tensor.shape), tensor.stride())
-        assert conditions.is_contiguous(meta) is tensor.is_contiguous()
-        assert conditions.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
-        if tensor.dim() in (4, 5):
-            form = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
-            expected = tensor.is_contiguous(memory_format=form) and not tensor.is_contiguous()
-            assert conditions.is_channels_last(meta) is expected
+    for view in layouts:
+        meta = TensorMeta("float32", tuple(view.shape), view.stride())
+        assert _layout.is_contiguous(meta) is view.is_contiguous()
+        assert _layout.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
+        if view.dim() in (4, 5):
+            form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
+            expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
+            assert _layout.is_channels_last(meta) is expected
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
@@ -237,7 +244,9 @@ def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
         assert msgspec.convert({field: True}, conditions.TensorCondition).holds(bare) is None
     large = msgspec.convert({"of": "outputs", "numel": {"min": 9}}, conditions.TensorCondition)
     assert large.holds(bare) is None
-    assert large.holds(msgspec.structs.replace(bare, outputs=[advisories.tensor("int8[9]")])) is True
+    unplaced = OpUse(op="aten::mul", inputs=[TensorMeta("float32", (), ())])
+    assert msgspec.convert({"device": "cpu"}, conditions.TensorCondition).holds(unplaced) is None
+    assert large.holds(msgspec.structs.replace(bare, outputs=[tensor("int8[9]")])) is True
 
 
 @pytest.mark.parametrize(
@@ -251,6 +260,9 @@ def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
         ({"name": "p", "one_of": [True]}, {"p": 1}, False),
         ({"name": "p", "given": True}, {"p": None}, False),
         ({"name": "p", "given": False}, {"p": None}, True),
+        ({"name": "p", "given": False}, {}, True),
+        ({"name": "p", "given": True}, {}, False),
+        ({"name": "p", "given": True}, {"p": False}, True),
         ({"name": "p", "length": {"min": 2}}, {"p": [1, 2]}, True),
         ({"name": "p", "length": {"min": 2}}, {"p": [1]}, False),
     ],
@@ -276,6 +288,14 @@ def test_relations_compare_sizes_and_say_when_one_is_missing() -> None:
     assert relation.holds(_use("int8[7]", output_size=[2])) is True
     assert relation.holds(_use("int8[8]", output_size=[2])) is False
     assert relation.holds(_use("int8[8]")) is None
+
+
+def test_products_multiply_sizes() -> None:
+    scores = {"sizes": [{"arg": 0, "dim": 0}, {"arg": 0, "dim": -2}, {"arg": 1, "dim": -2}], "min": 25}
+    product = msgspec.convert(scores, conditions.Product)
+    assert product.holds(_use("int8[1,5,8]", "int8[1,5,8]")) is True
+    assert product.holds(_use("int8[1,4,8]", "int8[1,6,8]")) is False
+    assert product.holds(_use("int8[1,5,8]")) is None
 
 
 def test_modes() -> None:

@@ -95,7 +95,7 @@ def test_output_of_the_target_cannot_become_markup() -> None:
     run.checks[0].id = '"><script>alert(2)</script>'
     text = render(run, "html")
     page = Page(text)
-    assert page.tags["script"] == page.tags["img"] == page.tags["b"] - text.count("<b>") == 0
+    assert page.tags["script"] == page.tags["img"] == 0
     assert "<script" not in text
     assert 'alert("not markup")' in page.words
 

@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 
@@ -7,12 +8,25 @@ from mpsprobe.report import render
 from mpsprobe.run import Evidence, Phase, Status
 from tests.report import example_runs as examples
 
-#: What the children of each element may be, in order: junit-10.xsd of Jenkins' xunit plugin.
-_ORDER = {
-    "testsuites": ["testsuite"],
-    "testsuite": ["properties", "testcase"],
-    "testcase": ["properties", "skipped", "error", "failure", "system-out", "system-err"],
-    "properties": ["property"],
+#: Elements of junit-10.xsd (Jenkins' xunit plugin) that we use: children, attributes they must and may have.
+_SCHEMA: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": ({"testsuite"}, set(), {"name", "time", "tests", "failures", "errors"}),
+    "testsuite": (
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+        {"name", "tests", "failures", "errors"},
+        {"group", "time", "skipped", "timestamp", "hostname", "id", "package"},
+    ),
+    "testcase": (
+        {"skipped", "error", "failure", "system-out", "system-err"},
+        {"name"},
+        {"time", "classname", "group"},
+    ),
+    "properties": ({"property"}, set(), set()),
+    "property": (set(), {"name", "value"}, set()),
+    "skipped": (set(), set(), {"type", "message"}),
+    "error": (set(), set(), {"type", "message"}),
+    "failure": (set(), set(), {"type", "message"}),
+    "system-out": (set(), set(), set()),
 }
 
 
@@ -20,9 +34,11 @@ _ORDER = {
 def test_the_document_keeps_the_conventions(build: examples.Build) -> None:
     root = ET.fromstring(render(build(), "junit"))
     for element in root.iter():
-        allowed = _ORDER.get(element.tag, [])
-        positions = [allowed.index(child.tag) for child in element]
-        assert positions == sorted(positions)
+        children, required, optional = _SCHEMA[element.tag]
+        assert {child.tag for child in element} <= children
+        assert required <= set(element.attrib) <= required | optional
+        if "time" in element.attrib:
+            assert re.fullmatch(r"\d+\.\d{0,3}", element.attrib["time"])
     for suite in root.iter("testsuite"):
         cases = list(suite.iter("testcase"))
         assert int(suite.attrib["tests"]) == len(cases)
@@ -74,11 +90,9 @@ def test_evidence_and_measurements_are_properties() -> None:
     suite = {p.attrib["name"]: p.attrib["value"] for p in root.findall("testsuite[1]/properties/property")}
     assert suite["virtual_gpu"] == "true"
     assert "no evidence for real Macs" in suite["verdict"]
-    case = root.find(".//testcase[@name='inference.check1']/properties")
-    assert case is not None
-    values = {p.attrib["name"]: p.attrib["value"] for p in case}
-    assert values["evidence"] == "measured"
-    assert values["measurement: time per sample"] == "51.3 ms (measured, mps)"
+    values = {p.attrib["name"]: p.attrib["value"] for p in root.iter("property")}
+    assert values["inference.check1: evidence"] == "measured, mps"
+    assert values["inference.check1: time per sample"] == "51.3 ms (measured, mps)"
 
 
 def test_a_blocked_case_says_by_what() -> None:

@@ -44,7 +44,21 @@ def test_uses_that_differ_in_anything_but_the_layer_stay_apart() -> None:
 
 def test_signatures_are_dtype_and_shape() -> None:
     metas = [TensorMeta("bfloat16", (1, 128), (128, 1)), TensorMeta("int64", (), ())]
-    assert signature(OpUse(op="aten::x", inputs=metas)) == "bfloat16[1, 128], int64[]"
+    assert signature([OpUse(op="aten::x", inputs=metas)]) == "bfloat16[1, 128], int64[]"
+
+
+def test_sizes_that_grow_are_one_row_with_their_span() -> None:
+    uses = [
+        OpUse(op="aten::cat", inputs=[TensorMeta("float32", (1, length, 8), ())], count=2)
+        for length in (230, 228, 229)
+    ]
+    other = OpUse(op="aten::cat", inputs=[TensorMeta("float16", (1, 228, 8), ())])
+    view = op_uses([*uses, other])
+    assert view is not None
+    assert [(row.signature, row.count) for row in view.trouble] == [
+        ("float32[1, 228..230, 8]", "6"),
+        ("float16[1, 228, 8]", "1"),
+    ]
 
 
 def test_long_lists_are_cut_with_a_count() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import get_args
@@ -132,6 +134,17 @@ def test_every_run_there_can_be_gives_every_report(run: Run) -> None:
     for name in ("md", "summary"):
         for header, rule, *rows in tables(render(run, name)):
             assert {cells(row) for row in (header, rule, *rows)} == {cells(header)}
+
+
+def test_numbers_that_are_no_numbers_are_shown() -> None:
+    run = examples.passed("cpu", Evidence.MEASURED)
+    run.checks[2].table = Table(columns=["x"], rows=[[float("inf")], [float("nan")]])
+    assert "| inf |" in render(run, "md")
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, mpsprobe.cli.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_formats_have_files() -> None:

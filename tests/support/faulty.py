@@ -30,7 +30,7 @@ FAULTS = {
     "hang": lambda: time.sleep(3600),
     # A loop in C that looks at no signal and keeps the interpreter's lock: as a hung kernel does.
     "native-hang": lambda: collections.deque(itertools.repeat(0), maxlen=0),
-    "raise": lambda: _raise(RuntimeError("planted")),
+    "raise": lambda: _raise(RuntimeError("planted \ud800")),  # a lone surrogate: no JSON can hold it
     "system-exit": lambda: sys.exit(3),
     "missing-op": lambda: _raise(NotImplementedError("The operator 'aten::planted' is not implemented")),
     "metal": lambda: (

@@ -10,7 +10,6 @@ import click
 
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge.environment import macos_allows
 from mpsprobe.knowledge.explain import Explanation, Finding, explain
 
 #: Exit code when nothing in the text is known.
@@ -32,8 +31,6 @@ def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | N
 
     Exit code: 0 when something was explained, 1 when nothing in the text is known, 2 for a wrong call.
     """
-    if macos is not None and torch is not None:
-        macos_allows(torch, macos)  # raises what is wrong with them
     result = explain(_read(text), torch, macos)
     if result.findings:
         sink.result(render(result), result)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
 
+from mpsprobe.knowledge._layout import LAYOUTS
 from mpsprobe.run import OpUse, TensorMeta
 
 #: Bytes of one element, by dtype name without the `torch.` prefix.
@@ -98,6 +99,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         transposed: the last dimension is not the one that varies fastest, but the one before it is.
         expanded: a dimension larger than 1 has stride 0.
         channels_last: packed, with the channels varying fastest (rank 4 or 5), and not contiguous as well.
+        device: where it lives, e.g. `"cpu"` for a scalar tensor among those of the GPU.
     """
 
     arg: int | list[int] | Literal["any", "all"] = "any"
@@ -112,6 +114,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transposed: bool | None = None
     expanded: bool | None = None
     channels_last: bool | None = None
+    device: str | None = None
 
     def holds(self, use: OpUse) -> bool | None:
         """Whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded."""
@@ -126,23 +129,30 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return some(self._tensor(tensor) for tensor in chosen)
 
     def _tensor(self, tensor: TensorMeta) -> bool | None:
+        return every(self._answers(tensor))
+
+    def _answers(self, tensor: TensorMeta) -> Iterator[bool | None]:
+        # What rules out most uses at least cost comes first.
         shape = tensor.shape
-        numel = math.prod(shape)
-        return every(
-            (
-                self.dtype is None or tensor.dtype in self.dtype,
-                self.rank is None
-                or (len(shape) == self.rank if isinstance(self.rank, int) else len(shape) in self.rank),
-                all(dim.holds(shape) for dim in self.dims),
-                self.numel is None or numel in self.numel,
-                self.bytes is None or numel * ITEM_SIZE.get(tensor.dtype, 0) in self.bytes,
-                self.largest is None or max(shape, default=0) in self.largest,
-                self.contiguous is None or _agrees(is_contiguous(tensor), self.contiguous),
-                self.transposed is None or _agrees(is_transposed(tensor), self.transposed),
-                self.expanded is None or _agrees(is_expanded(tensor), self.expanded),
-                self.channels_last is None or _agrees(is_channels_last(tensor), self.channels_last),
-            )
-        )
+        if self.dtype is not None:
+            yield tensor.dtype in self.dtype
+        if self.rank is not None:
+            yield len(shape) == self.rank if isinstance(self.rank, int) else len(shape) in self.rank
+        for dim in self.dims:
+            yield dim.holds(shape)
+        if self.numel is not None:
+            yield math.prod(shape) in self.numel
+        if self.bytes is not None:
+            yield math.prod(shape) * ITEM_SIZE.get(tensor.dtype, 0) in self.bytes
+        if self.largest is not None:
+            yield max(shape, default=0) in self.largest
+        if self.device is not None:
+            yield tensor.device.partition(":")[0] == self.device if tensor.device else None
+        for layout in LAYOUTS:
+            wanted = getattr(self, layout)
+            if wanted is not None:
+                found = LAYOUTS[layout](tensor)
+                yield None if found is None else found == wanted
 
 
 class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,11 +160,11 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: its name in the schema.
-        one_of: it is one of these values (text, numbers, booleans; `"None"` in TOML is text, see `given`).
+        one_of: it is one of these values.
         min, max: closed bounds of a number.
         length: length of a list.
-        given: it is not None (true) or is None (false).
-        default: the schema's default, used where the recording leaves the argument out. Without a default the
+        given: it is not None (true), or it is None or was not passed (false).
+        default: the schema's default, for where the recording leaves the argument out. Without a default the
             answer is unknown then.
     """
 
@@ -168,11 +178,13 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def holds(self, use: OpUse) -> bool | None:
         """Whether the argument is so; None when it was not recorded and has no default here."""
+        if self.given is not None and (use.scalars.get(self.name) is not None) != self.given:
+            return False
+        if self.one_of is None and self.length is None and self.min is None and self.max is None:
+            return True
         value = use.scalars.get(self.name, self.default)
         if value is msgspec.UNSET:
             return None
-        if self.given is not None and (value is not None) != self.given:
-            return False
         if self.one_of is not None and not any(_same(value, wanted) for wanted in self.one_of):
             return False
         if self.length is not None and not (isinstance(value, list) and len(value) in self.length):
@@ -269,93 +281,60 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def holds(self, use: OpUse, modes: frozenset[Mode] | None) -> bool | None:
         """Whether `use` meets it; None when something is not known and nothing speaks against it."""
-        return every(answer for _, answer in self._answers(use, modes))
+        return every(self._answers(use, modes))
 
     def unknowns(self, use: OpUse, modes: frozenset[Mode] | None) -> list[str]:
         """What is not known of `use`, in words."""
-        return [words for words, answer in self._answers(use, modes) if answer is None]
-
-    def _answers(self, use: OpUse, modes: frozenset[Mode] | None) -> Iterable[tuple[str, bool | None]]:
-        if self.inputs is not None:
-            yield "", len(use.inputs) in self.inputs
-        for tensor in self.tensors:
-            yield f"{tensor.of} not recorded in full", tensor.holds(use)
-        for scalar in self.scalars:
-            yield f"argument {scalar.name} not recorded", scalar.holds(use)
-        for relation in self.relations:
-            yield "sizes not recorded in full", relation.holds(use)
-        for product in self.products:
-            yield "sizes not recorded in full", product.holds(use)
-        if self.mode is not None:
-            yield f"whether it runs under {self.mode.value}", None if modes is None else self.mode in modes
+        words = [f"{tensor.of} not recorded in full" for tensor in self.tensors if tensor.holds(use) is None]
+        words += [
+            f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None
+        ]
+        sizes: tuple[Relation | Product, ...] = (*self.relations, *self.products)
+        if any(condition.holds(use) is None for condition in sizes):
+            words.append("sizes not recorded in full")
+        if self.mode is not None and modes is None:
+            words.append(f"whether it runs under {self.mode.value}")
         if self.unrecorded:
-            yield self.unrecorded, None
+            words.append(self.unrecorded)
+        return words
+
+    def _answers(self, use: OpUse, modes: frozenset[Mode] | None) -> Iterator[bool | None]:
+        if self.inputs is not None:
+            yield len(use.inputs) in self.inputs
+        for condition in self.tensors:
+            yield condition.holds(use)
+        for scalar in self.scalars:
+            yield scalar.holds(use)
+        for relation in self.relations:
+            yield relation.holds(use)
+        for product in self.products:
+            yield product.holds(use)
+        if self.mode is not None:
+            yield None if modes is None else self.mode in modes
+        if self.unrecorded:
+            yield None
 
 
 def every(values: Iterable[bool | None]) -> bool | None:
     """And, with unknowns: False if one is False, else None if one is None."""
-    seen = set(values)
-    return False if False in seen else None if None in seen else True
+    known = True
+    for value in values:
+        if value is False:
+            return False
+        known = known and value is not None
+    return True if known else None
 
 
 def some(values: Iterable[bool | None]) -> bool | None:
     """Or, with unknowns: True if one is True, else None if one is None; False of nothing."""
-    seen = set(values)
-    return True if True in seen else None if None in seen else False
-
-
-def _agrees(found: bool | None, wanted: bool) -> bool | None:
-    return None if found is None else found == wanted
+    known = True
+    for value in values:
+        if value:
+            return True
+        known = known and value is not None
+    return False if known else None
 
 
 def _same(value: object, wanted: Scalar) -> bool:
     # JSON knows true apart from 1; Python does not.
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
-
-
-def _packed(shape: Iterable[int], strides: Iterable[int]) -> bool:
-    """Whether strides are row-major without gaps, dimensions of size 1 left aside (as PyTorch does)."""
-    step = 1
-    for size, stride in zip(reversed(tuple(shape)), reversed(tuple(strides)), strict=True):
-        if size != 1:
-            if stride != step:
-                return False
-            step *= size
-    return True
-
-
-def _has_strides(tensor: TensorMeta) -> bool:
-    return len(tensor.strides) == len(tensor.shape)
-
-
-def is_contiguous(tensor: TensorMeta) -> bool | None:
-    """Row-major and packed; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    return 0 in tensor.shape or _packed(tensor.shape, tensor.strides)
-
-
-def is_transposed(tensor: TensorMeta) -> bool | None:
-    """The last two dimensions are swapped in memory; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    if len(tensor.shape) < 2 or min(tensor.shape[-2:]) < 2:
-        return False
-    return tensor.strides[-2] == 1 and tensor.strides[-1] > 1
-
-
-def is_expanded(tensor: TensorMeta) -> bool | None:
-    """One element stands for several along a dimension; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-
-
-def is_channels_last(tensor: TensorMeta) -> bool | None:
-    """Packed with channels fastest and not row-major too; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    if len(tensor.shape) not in (4, 5) or is_contiguous(tensor):
-        return False
-    order = [0, *range(2, len(tensor.shape)), 1]
-    return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))

@@ -27,7 +27,7 @@ _PLAIN = str.maketrans(
 _FRAMES = (
     # Python: File "/x/y.py", line 3, in f, and the code on the next line
     re.compile(
-        r'^[ \t]*File "(?P<path>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>[^\n]+))?'
+        r'^[ \t]*File "(?P<path>[^"\n]+)", line (?P<line>\d+)(?:,? in (?P<function>[^\n]+))?'
         r"(?:\n[ \t]+(?![ \t]*File \")(?P<code>[^\s^~][^\n]*))?",
         re.MULTILINE,
     ),
@@ -107,6 +107,21 @@ def frames_before(text: str, end: int) -> list[Frame]:
     line_end = text.find("\n", end)
     window = text[begin : line_end if line_end >= 0 else len(text)]
     return [frame for _, frame in sorted(_frames(window), key=lambda pair: pair[0])]
+
+
+def frames_after(text: str, start: int) -> list[Frame]:
+    """The stack that faulthandler prints below a crash, turned outermost first.
+
+    Args:
+        text: from `plain`.
+        start: where the message ends.
+    """
+    begin = text.find("(most recent call first)", start, start + _REACH)
+    if begin < 0:
+        return []
+    end = text.find("\n\n", begin)
+    window = text[begin : end if end >= 0 else len(text)]
+    return [frame for _, frame in sorted(_frames(window), key=lambda pair: -pair[0])]
 
 
 def user_frame(frames: list[Frame]) -> Frame | None:

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge import advisories, ops
-from mpsprobe.knowledge._conditions import ITEM_SIZE
+from mpsprobe.knowledge._conditions import ITEM_SIZE, Case
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
 #: macOS versions a range is tried on, minor by minor: a range that holds none of them is a slip.
@@ -61,7 +61,7 @@ def op_exists(op: str, release: str) -> bool:
     return op in _names(ops.release(release).torch)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _names(release: str) -> frozenset[str]:
     names = ops.release(release).names
     return names | {advisories.base_name(name) for name in names}
@@ -105,7 +105,7 @@ def _form(advisory: Advisory) -> Iterator[str]:
     dtypes = {dtype for case in advisory.when for tensor in case.tensors for dtype in tensor.dtype or ()}
     for dtype in sorted(dtypes - ITEM_SIZE.keys()):
         yield f"{dtype!r} is no dtype"
-    if advisory.when and not advisory.ops:
+    if not advisory.ops and any(case != Case(unrecorded=case.unrecorded or "?") for case in advisory.when):
         yield "conditions on an op use, but no op"
 
 

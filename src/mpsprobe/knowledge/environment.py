@@ -19,6 +19,7 @@ from mpsprobe.knowledge.variables import Problem, Variable, check_variables
 
 __all__ = [
     "Answer",
+    "Package",
     "Problem",
     "Release",
     "Runner",
@@ -30,6 +31,7 @@ __all__ = [
     "intel",
     "macos_allows",
     "minimum_macos",
+    "package",
     "pythons",
     "release",
     "release_of_commit",
@@ -120,11 +122,21 @@ class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: str = ""
 
 
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A package that needs CUDA: why, and what to use on a Mac."""
+
+    names: tuple[str, ...]
+    why: str
+    instead: str
+    source: str
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: tuple[Release, ...]
     autocast: tuple[Autocast, ...]
     api: tuple[Api, ...]
     variable: tuple[Variable, ...]
+    package: tuple[Package, ...]
 
 
 class _Runners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -244,6 +256,11 @@ def api(name: str, torch: str) -> Answer:
 def grad_scaler(torch: str) -> Answer:
     """Whether `torch.amp.GradScaler("mps")` works in that release."""
     return api("torch.amp.GradScaler('mps')", torch)
+
+
+def package(name: str) -> Package | None:
+    """What is known of a package (its PyPI or import name) that needs CUDA; None for any other."""
+    return next((entry for entry in _data().package if name in entry.names), None)
 
 
 @lru_cache(maxsize=1)

@@ -7,19 +7,24 @@ What it cannot tell it leaves empty: an unknown text gives no findings.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
 
-from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _logtext, advisories, environment, ops
+from mpsprobe.knowledge._fixed import fixed, is_known
 from mpsprobe.knowledge._logtext import Frame
+from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
-from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
+from mpsprobe.knowledge.history import OpHistory, dtype_name, op_history
 from mpsprobe.knowledge.messages import Cause, Found, find
 
 #: Longest excerpt of the text that a finding shows.
 _EXCERPT = 300
+
+#: A text up to this length may be pasted from a terminal; a longer one comes from a file, with its lines whole.
+_PASTED = 200_000
 
 #: `collect_env` and pip lines that name the versions.
 _TORCH_LINE = re.compile(
@@ -33,6 +38,7 @@ _MACOS_LINE = re.compile(
 _SYMPTOMS = {
     Cause.METAL_ASSERTION: {Symptom.ABORT},
     Cause.LLVM: {Symptom.ABORT},
+    Cause.CRASH: {Symptom.ABORT},
     Cause.HANG: {Symptom.HANG},
     Cause.NUMERICS: {Symptom.NAN, Symptom.WRONG},
     Cause.OUT_OF_MEMORY: {Symptom.LEAK},
@@ -114,23 +120,29 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     Raises:
         UsageError: `torch` or `macos` is no version, or a release of which nothing is known.
     """
-    clean = _logtext.plain(text)
-    found = find(clean)
-    if not found:  # a terminal breaks long lines inside words too
-        clean = clean.replace("\n", "")
-        found = find(clean)
     if torch is not None:
         ops.resolve_release(torch)
+    if macos is not None:
+        macos_version(macos)
+    clean = _logtext.plain(text)
+    found = find(clean)
+    if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
+        clean = clean.replace("\n", "")
+        found = find(clean)
+    if not found:
+        given = ("option" if torch else "", "option" if macos else "")
+        return Explanation((), torch or "", given[0], macos or "", given[1])
     release, release_from = _torch_of(clean, found, torch)
     system, system_from = _macos_of(clean, macos)
 
-    findings: dict[tuple[object, ...], Finding] = {}
+    first: dict[tuple[object, ...], Found] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
     for hit in found:
-        finding = _finding(hit, clean, release, system)
-        key = (finding.message, finding.op, finding.dtype, tuple(sorted(finding.values.items())))
-        first = findings.get(key)
-        findings[key] = finding if first is None else msgspec.structs.replace(first, count=first.count + 1)
-    return Explanation(_primary_first(findings.values()), release, release_from, system, system_from)
+        key = (hit.message.id, *sorted(hit.values.items()))
+        first.setdefault(key, hit)
+        counts[key] += 1
+    findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
+    return Explanation(_primary_first(findings), release, release_from, system, system_from)
 
 
 def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -150,7 +162,7 @@ def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, st
         if version:
             return version, "commit"
     named = _TORCH_LINE.search(text)
-    return (named["version"], "log") if named and _is_known(named["version"]) else ("", "")
+    return (named["version"], "log") if named and is_known(named["version"]) else ("", "")
 
 
 def _macos_of(text: str, given: str | None) -> tuple[str, str]:
@@ -160,30 +172,23 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
     return (named["version"], "log") if named else ("", "")
 
 
-def _is_known(torch: str) -> bool:
-    try:
-        ops.resolve_release(torch)
-    except UsageError:
-        return False
-    return True
-
-
-def _finding(hit: Found, text: str, torch: str, macos: str) -> Finding:
+def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Finding:
     message, values = hit.message, dict(hit.values)
     named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
     values.pop("commit", None)
     dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
     history = op_history(named) if named else None
     op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
-    fixed_in, fixed = _fixed(hit, history, dtype, torch, macos)
+    fixed_in, fixed_text = fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
-    frames = _logtext.frames_before(text, hit.start)
+    frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
     return Finding(
         message=message.id,
         cause=message.cause,
         severity=message.severity,
         excerpt=_excerpt(hit, text),
         line=text.count("\n", 0, hit.start) + 1,
+        count=count,
         op=op,
         dtype=dtype,
         values=values,
@@ -191,7 +196,7 @@ def _finding(hit: Found, text: str, torch: str, macos: str) -> Finding:
         mend=_mend_op(fixed_in, fallback) if message.id == "missing-op" else message.mend,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
-        fixed=fixed,
+        fixed=fixed_text,
         fallback=fallback,
         fallback_why=why,
         frame=_logtext.user_frame(frames),
@@ -206,74 +211,6 @@ def _op_of_kernel(values: dict[str, str]) -> str:
     kernel = values.get("kernel", "")
     name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
-
-
-def _fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
-    """The release that ends it, and the same in words."""
-    message = hit.message
-    if message.cause in (Cause.MISSING_OP, Cause.FALLBACK) and "op" in hit.values:
-        return _fixed_op(history, hit.values["op"], torch)
-    if message.id == "dtype-not-on-mps" and dtype:
-        return _fixed_dtype(dtype)
-    if message.id == "macos-too-old":
-        return "", environment.macos_allows(torch, macos).message if torch and macos else ""
-    if message.id == "no-wheel":
-        wanted = hit.values.get("torch", "")
-        return "", _wheels_of(wanted) if wanted and _is_known(wanted) else ""
-    if message.fixed:
-        return message.fixed, f"torch {message.fixed} and newer do not raise it."
-    if hit.wheels and not message.reworded:
-        return _fixed_text(hit.wheels[1])
-    return "", ""
-
-
-def _fixed_op(history: OpHistory | None, name: str, torch: str) -> tuple[str, str]:
-    if history is None:
-        library = library_op(name)
-        if library is None:
-            return "", f"{name} is not in PyTorch itself: the library that it comes from decides."
-        since = f"MPS kernel since {library.library} {library.since}." if library.since else ""
-        return "", f"{since} {library.note}".strip()
-    if not history.first_good:
-        return "", f"No release up to {ops.releases()[-1]} has it on MPS."
-    how = {"native": "native", "composite": "run through other ops", "fallback": "run on the CPU by itself"}
-    words = how[history.how]
-    if history.oldest:
-        text = f"It is {words} in every release from {history.first_good} on, so yours is older."
-        text = text if history.how == "native" else text.replace("It is run", "It runs")
-    else:
-        text = f"First release in which it is {words}: {history.first_good}."
-        text = text if history.how == "native" else text.replace("it is run", "it runs")
-    if torch and ops.releases().index(ops.resolve_release(torch)) >= ops.releases().index(history.first_good):
-        text += f" torch {torch} should have it: check which torch the program imports."
-    return history.first_good, text
-
-
-def _fixed_dtype(dtype: str) -> tuple[str, str]:
-    first = dtype_first_good(dtype)
-    if first is None:
-        return "", ""
-    if not first:
-        return "", f"No release up to {ops.releases()[-1]} has {dtype} on MPS."
-    needs = ops.release(first).dtypes.get(dtype, "")
-    gate = f" on macOS {needs} and newer" if needs else ""
-    return first, f"{dtype} tensors exist on MPS from torch {first} on{gate}."
-
-
-def _fixed_text(last: str) -> tuple[str, str]:
-    wheels = [version for entry in environment.releases() for version in entry.commits]
-    later = wheels[wheels.index(last) + 1 :]
-    if not later:
-        return "", f"torch {last}, the newest we know, still raises it."
-    return later[0], f"The text is gone from torch {later[0]} on."
-
-
-def _wheels_of(torch: str) -> str:
-    return f"torch {torch} has arm64 wheels for Python {', '.join(environment.pythons(torch))}. " + (
-        "Wheels for Intel Macs exist for it."
-        if environment.intel(torch).ok
-        else "It has none for Intel Macs."
-    )
 
 
 def _mend_op(fixed_in: str, fallback: str) -> str:

@@ -21,6 +21,8 @@ SCALAR_TYPES = {
     "ComplexFloat": "complex64",
     "ComplexHalf": "complex32",
     "cfloat": "complex64",
+    "fp16": "float16",
+    "bf16": "bfloat16",
     "Long": "int64",
     "long": "int64",
     "Int": "int32",

@@ -6,6 +6,7 @@ the op table, the environment rules and the advisories know.
 
 from __future__ import annotations
 
+import bisect
 import enum
 import re
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Cause(str, enum.Enum):
     LLVM = "llvm"
     COMMAND_BUFFER = "command-buffer"
     SHADER = "shader"
+    CRASH = "crash"
     HANG = "hang"
     AUTOCAST = "autocast"
     NOT_AVAILABLE = "not-available"
@@ -146,7 +148,9 @@ def find(text: str) -> list[Found]:
         if any(anchor in flat for anchor in message.anchors)
         for hit in _matches(message, text)
     ]
-    return sorted((hit for hit in found if not _explained(hit, found, text)), key=lambda hit: hit.start)
+    found.sort(key=lambda hit: hit.start)
+    starts = [hit.start for hit in found]
+    return [hit for hit in found if not _explained(hit, _around(hit, found, starts), text)]
 
 
 def _no_message(id_: str) -> Message:
@@ -188,11 +192,16 @@ def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
     return first, last
 
 
+def _around(hit: Found, found: list[Found], starts: list[int]) -> list[Found]:
+    """Findings of other messages near `hit`: a log may hold the same message ten thousand times."""
+    low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
+    high = bisect.bisect_right(starts, hit.end + _NEAR)
+    return [other for other in found[low:high] if other.message is not hit.message]
+
+
 def _explained(hit: Found, found: list[Found], text: str) -> bool:
     """Whether another finding says the same, better."""
     for other in found:
-        if other is hit:
-            continue
         overlap = other.start < hit.end and hit.start < other.end
         near = overlap or 0 <= hit.start - other.end < _NEAR or 0 <= other.start - hit.end < _NEAR
         if near and hit.message.id in other.message.hides:

@@ -21,8 +21,8 @@ def load_pretrained(
     """`cls.from_pretrained(snapshot)` in eval mode on `device`.
 
     Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
-    copying it, so on unified memory the peak is the model once. `device_map` would need accelerate, which
-    transformers does not require.
+    copying it (unless `dtype` is not the stored one), so on unified memory the peak is the model once.
+    `device_map` would need accelerate, which transformers does not require.
 
     Args:
         cls: a model class or Auto class of transformers.
@@ -34,7 +34,8 @@ def load_pretrained(
             what they compute.
 
     Raises:
-        TargetError: weights are missing, or do not fit; transformers alone would warn and use random ones.
+        TargetError: weights are missing; transformers alone would warn and use random ones.
+        RuntimeError: weights have another shape than the class; transformers' own words.
     """
     model, info = cls.from_pretrained(
         snapshot,
@@ -43,12 +44,11 @@ def load_pretrained(
         output_loading_info=True,
         **({"attn_implementation": attention} if attention else {}),
     )
-    for key, complaint in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
-        names = sorted(name if isinstance(name, str) else str(name[0]) for name in info[key])
-        if names := [name for name in names if not name.startswith(unused)]:
-            raise TargetError(
-                f"{snapshot}: {len(names)} weights of {type(model).__name__} {complaint}, first {names[0]}.",
-                "The weights are not of this class: check architectures in config.json.",
-            )
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
+    if missing:
+        raise TargetError(
+            f"{snapshot}: {len(missing)} weights of {type(model).__name__} are missing, first {missing[0]}.",
+            "The weights are not of this class: check architectures in config.json.",
+        )
     moved: torch.nn.Module = model.to(device).eval()
     return moved

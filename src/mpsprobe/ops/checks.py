@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
-from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Phase, Status, Table
 
+#: Devices whose op uses are those a Mac dispatches.
+_AS_MPS = ("mps", "emulated")
 #: Rows of a check's own table; all op uses are in the run's document.
 _ROWS = 30
 
@@ -38,7 +39,7 @@ class Recorded:
     @property
     def dispatches_as_mps(self) -> bool:
         """Whether the ops seen are those a Mac would dispatch; a CPU or CUDA run has kernels of its own."""
-        return self.device in ("mps", "emulated")
+        return self.device in _AS_MPS
 
     def of(self, *verdicts: OpVerdict) -> list[Judged]:
         """Those with one of these verdicts."""
@@ -46,8 +47,9 @@ class Recorded:
 
 
 def recorded(uses: list[OpUse], mac: Mac, device: str, evidence: Evidence) -> Recorded:
-    """Judge the op uses of a target for a Mac."""
-    return Recorded(judge(uses, mac), mac, device, evidence)
+    """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
+    asks_a_mac = device in _AS_MPS
+    return Recorded(judge(uses, mac) if asks_a_mac else [Judged(use) for use in uses], mac, device, evidence)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
@@ -98,7 +100,9 @@ def _advisories(link: Recorded) -> Result:
     result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
     possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
     if possible and link.dispatches_as_mps:
-        unknown = "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        unknown = (
+            "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        )
         result.message += f" {len(possible)} more may apply: they depend on {unknown}."
     return result
 
@@ -139,5 +143,5 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         remedy,
         evidence=Evidence.PREDICTED,
         device="mps",
-        table=Table(columns=["op", "calls", "module", "source", "why"], rows=[[*row] for row in rows]),
+        table=Table(columns=["op", "calls", "module", "source", "why"], rows=rows),
     )

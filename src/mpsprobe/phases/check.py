@@ -65,14 +65,23 @@ class Spec(Generic[Link]):
             status=result.status,
             evidence=result.evidence,
             device=result.device,
-            message=result.message,
-            remedy=result.remedy,
+            message=_encodable(result.message),
+            remedy=_encodable(result.remedy),
             measurements=result.measurements,
-            table=result.table,
-            output=result.output,
+            table=result.table and Table(result.table.columns, _encodable(result.table.rows)),
+            output=_encodable(result.output),
             blocked_by=result.blocked_by,
             duration_s=round(duration_s, 4),
         )
+
+
+def _encodable(value: Any) -> Any:
+    """The same without lone surrogates: a model's error or text may hold them, and no JSON can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value
 
 
 class Checks(list["Spec[Link]"], Generic[Link]):

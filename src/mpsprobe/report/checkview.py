@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from mpsprobe.report import units
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word
+from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word, plural
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
 #: Lines of output kept in a report; run.json has them all.
 OUTPUT_LINES = 60
+
+#: The table of a passed check is folded when it has more rows.
+FOLD_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A check's table."""
+class Column:
+    """A column's name; `number` when all that is in it are numbers."""
 
-    columns: tuple[str, ...]
+    text: str
+    number: bool
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A check's table. `fold` is the line it is shown behind, empty when it is shown at once."""
+
+    columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    fold: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
         message=clean(check.message),
         remedy=clean(check.remedy),
         numbers=tuple(number(each, check) for each in check.measurements),
-        grid=_grid(check.table) if check.table else None,
+        grid=_grid(check.table, check.status) if check.table else None,
         output="" if shown_above or not check.output.strip() else tail(check.output, OUTPUT_LINES),
         duration=spent(check.duration_s),
     )
@@ -114,18 +126,23 @@ def number(measurement: Measurement, check: Check) -> Number:
     )
 
 
-def _grid(table: Table) -> Grid:
-    """A table whose rows all have as many cells as there are columns."""
+def _grid(table: Table, status: Status) -> Grid:
+    """A table whose rows all have as many cells as there are columns; long ones of a passed check are folded."""
     width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
-    columns = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))
+    names = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))
     rows = [
         tuple(
-            _cell(value, column)
-            for value, column in zip([*row, *[None] * (width - len(row))], columns, strict=True)
+            _cell(value, name)
+            for value, name in zip([*row, *[None] * (width - len(row))], names, strict=True)
         )
         for row in table.rows
     ]
-    return Grid(tuple(columns), tuple(rows))
+    columns = []
+    for at, name in enumerate(names):
+        filled = [row[at] for row in rows if row[at].text]
+        columns.append(Column(name, number=bool(filled) and all(cell.number for cell in filled)))
+    long = status is Status.PASS and len(rows) > FOLD_ROWS
+    return Grid(tuple(columns), tuple(rows), fold=plural(len(rows), "row") if long else "")
 
 
 def _cell(value: str | float | None, column: str) -> Cell:

@@ -1,4 +1,4 @@
-"""Op uses as rows for people: layers that call an op alike become one row, the worst verdict comes first."""
+"""Op uses as rows for people: calls that differ in layer or size share a row, the worst verdict comes first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 #: Verdicts that a user has to do something about.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
 
+_NOTE = "A verdict is looked up for the Mac asked about; the evidence beside it tells how the use itself is known."
+
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op as called with one signature, from one place or from the same place in several layers."""
+    """One op as called from one place, or from that place in several layers, with one signature or several sizes."""
 
     verdict: Word
     op: str
@@ -49,6 +51,7 @@ class OpUses:
 
     Attributes:
         summary: how many there are, in one sentence.
+        note: what the evidence beside a verdict is about.
         shares: one per verdict that occurs, worst first; bars are by number of calls.
         trouble: rows that a user has to act on.
         rest: all others.
@@ -57,6 +60,7 @@ class OpUses:
     """
 
     summary: str
+    note: str
     shares: tuple[VerdictShare, ...]
     trouble: tuple[OpRow, ...]
     rest: tuple[OpRow, ...]
@@ -79,6 +83,7 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
     hidden = len(trouble) + len(rest) - len(shown)
     return OpUses(
         summary=_summary(uses),
+        note=_NOTE,
         shares=tuple(_shares(uses)),
         trouble=trouble,
         rest=rest,
@@ -89,22 +94,28 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
     )
 
 
-def signature(use: OpUse) -> str:
-    """Dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`."""
-    return ", ".join(_tensor(meta) for meta in use.inputs)
+def signature(group: list[OpUse]) -> str:
+    """Dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`.
+
+    Args:
+        group: uses with equal dtypes and ranks; a size that differs among them is told as `228..255`.
+    """
+    together = [[use.inputs[at] for use in group] for at in range(len(group[0].inputs))]
+    return ", ".join(f"{metas[0].dtype}[{', '.join(_sizes(metas))}]" for metas in together)
 
 
-def _tensor(meta: TensorMeta) -> str:
-    return f"{meta.dtype}[{', '.join(map(str, meta.shape))}]"
+def _sizes(metas: list[TensorMeta]) -> list[str]:
+    spans = [(min(sizes), max(sizes)) for sizes in zip(*(meta.shape for meta in metas), strict=True)]
+    return [f"{least}" if least == most else f"{least}..{most}" for least, most in spans]
 
 
 def _grouped(uses: list[OpUse]) -> list[list[OpUse]]:
-    """Uses that differ only in the numbers of their module path, such as layers of one stack."""
+    """Uses that differ only in numbers of their module path (a stack of layers) or in sizes (a cache that grows)."""
     groups: dict[tuple[object, ...], list[OpUse]] = defaultdict(list)
     for use in uses:
         key = (
             use.op,
-            signature(use),
+            tuple((meta.dtype, len(meta.shape)) for meta in use.inputs),
             _INDEX.sub("*", use.module),
             use.source,
             use.verdict,
@@ -127,7 +138,7 @@ def _row(group: list[OpUse]) -> OpRow:
     return OpRow(
         verdict=VERDICT[first.verdict],
         op=clean(first.op),
-        signature=clean(signature(first)),
+        signature=clean(signature(group)),
         count=f"{_calls(group):,}",
         module=clean(module),
         source=clean(first.source),

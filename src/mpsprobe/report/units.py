@@ -84,7 +84,9 @@ def seconds(duration: float) -> str:
 
 
 def plain(number: float) -> str:
-    """A number without a unit of its own: integers in full, others with four significant digits."""
+    """A number without its unit: integers in full, others with four significant digits."""
+    if not math.isfinite(number):
+        return str(number)
     if isinstance(number, int) or (number == int(number) and abs(number) < 1e15):
         return f"{int(number):,}"
     return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"

@@ -14,7 +14,7 @@ from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, instal
 from mpsprobe.report.headline import Headline, all_checks, in_flight, phase_status, verdict
 from mpsprobe.report.opview import OpUses, op_uses
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, STATUS, VERDICT, Word, evidence_word, plural
+from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word, plural
 from mpsprobe.run import Check, Phase, Run, Status
 
 #: Statuses that make a check a problem to solve; they are shown in this order.
@@ -182,7 +182,7 @@ def page(run: Run) -> Page:
         limits=tuple(map(clean, headline.limits)),
         command=command(run),
         install=install(run),
-        statuses=tuple(STATUS.values()),
+        statuses=(*STATUS.values(), PARTIAL),
         evidences=tuple(EVIDENCE.values()),
         verdicts=tuple(VERDICT.values()),
     )
@@ -207,6 +207,7 @@ def _key_numbers(checks: list[Check]) -> list[Number]:
 def _stage(run: Run, phase: Phase, checks: list[Check], views: dict[str, CheckView]) -> PhaseView:
     present = [check for check in checks if check.phase is phase]
     status = phase_status(checks, phase)
+    partial = status is Status.PASS and any(check.status is Status.UNKNOWN for check in present)
     passed = [check for check in present if check.status is Status.PASS]
     fold = len(passed) > _FOLD_ABOVE
     shown = [c for c in present if c.status is not Status.BLOCKED and not (fold and c.status is Status.PASS)]
@@ -215,8 +216,8 @@ def _stage(run: Run, phase: Phase, checks: list[Check], views: dict[str, CheckVi
         number=str(phase.order) if phase.order <= Phase.INFERENCE.order else "",
         name=phase.value,
         label=_label(phase),
-        status=STATUS[status or Status.UNKNOWN],
-        state=_state(run, status, present),
+        status=PARTIAL if partial else STATUS[status or Status.UNKNOWN],
+        state=PARTIAL.text if partial else _state(run, status, present),
         counts=" · ".join(
             f"{count:,} {each.value}" for each in Status if (count := sum(c.status is each for c in present))
         ),

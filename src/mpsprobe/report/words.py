@@ -52,6 +52,9 @@ EVIDENCE: dict[Evidence, Word] = {
     Evidence.MEASURED: Word("measured", "measured", "▮▮▮", "Measured on the device that is named beside it."),
 }
 
+#: A stage of which some checks passed and others are unknown: less than a pass.
+PARTIAL = Word("partial", "pass in part", "❔", "Of a phase: what was checked passed, the rest is unknown.")
+
 #: Shown where nothing was learnt (blocked, skipped, unknown).
 NO_EVIDENCE = Word("none", "none", "▯▯▯", "Nothing was learnt.")
 

@@ -6,7 +6,7 @@ What it records is what the device's kernels are called for, below autograd and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsprobe.trace.flight import FlightRecorder
-from mpsprobe.trace.overloads import PLANS, make_plan
+from mpsprobe.trace.overloads import PLANS, make_plan, op_name
 from mpsprobe.trace.recorder import LIMIT, Recorder
 
 
@@ -26,6 +26,8 @@ def record(
     limit: int = LIMIT,
 ) -> Iterator[Recorder]:
     """Record every op of this thread, and of modules called in other threads, while the context lasts.
+
+    What `torch.compile` compiled runs eagerly meanwhile.
 
     Args:
         model: names the modules, see `ModulePaths`.
@@ -41,37 +43,46 @@ def record(
         """A hook for a thread that has none. Dispatch modes hold for one thread."""
         return None if _hooked(recorder) else DispatchHook(recorder)
 
-    with recorder.paths.following(hook_here), DispatchHook(recorder):
+    with _eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
         yield recorder
 
 
-class DispatchHook(TorchDispatchMode):
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
+    if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+_PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
+
+
+class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
     supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self._stack = recorder.paths.calls.stack  # this thread's; finding it anew would cost every op
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False
+        # True wraps the method below, at 3 us an op. `record` turns the compiler off where that can be done.
+        return not hasattr(torch.compiler, "set_stance")
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Record one op and run it; run a composite one as the ops that it is made of."""
-        if types:
+        if types and not _PLAIN.issuperset(types):  # autograd's own detach gives (torch.Tensor,)
             # A subclass unpacks itself into the ops that reach the device, and those come back here.
             return NotImplemented
         plan = PLANS.get(id(func)) or make_plan(func)
         if plan.composite and not _has_own_kernel(func, args, kwargs):
-            # Under no_grad such an op is taken apart above this hook. Under inference_mode it arrives whole:
-            # the autograd keys, where it is taken apart, are off.
-            with self:
-                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+            return self._take_apart(func, args, kwargs or {})
         recorder = self.recorder
         use = recorder.count(self._stack[-1], plan, args, kwargs)
         try:
@@ -81,6 +92,23 @@ class DispatchHook(TorchDispatchMode):
             raise
         recorder.leave(use, result)
         return result
+
+    def _take_apart(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a composite op in the view of this hook.
+
+        Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
+        of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
+        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
+        at that, would call bmm where it calls mm without a hook.
+        """
+        views = torch._C.DispatchKey.ADInplaceOrView
+        excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)
+        torch._C._dispatch_tls_set_dispatch_key_excluded(views, False)
+        try:
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        finally:
+            torch._C._dispatch_tls_set_dispatch_key_excluded(views, excluded)
 
 
 def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
@@ -93,7 +121,7 @@ def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | N
         ),
         "cpu",
     )
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), backend.upper())
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op_name(func), backend.upper())
 
 
 def _flat(values: tuple[Any, ...]) -> Iterator[Any]:

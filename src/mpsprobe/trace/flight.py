@@ -3,9 +3,9 @@
 The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at
 once, so it outlives SIGKILL, an abort inside Metal and the out-of-memory killer (not a power cut).
 
-The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and whether it
-ended), then one line of text for each distinct op use, appended when it is first seen. A word holds no running
-number and no time: a reader that watches a hang sees the header's number stand still.
+The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and
+whether it ended), then one line of text for each distinct op use, appended when it is first seen. A word
+holds no running number and no time: a reader that watches a hang sees the header's number stand still.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _HEADER_BYTES = 64
 _LAST = 3  # the last op's number is the fourth 64-bit word
 _MAGIC = b"mpsprobF"
 _FORM = 1
-# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python int.
+# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python
+# int.
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ class FlightRecorder:
 
     def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
         """Say once what a use is, before its first `begin`. Costs one write to the file."""
-        line = "\t".join((str(use), op, inputs, module, source)).replace("\n", " ")
-        os.write(self._file, line.encode() + b"\n")
+        line = f"{use}\t{op}\t{inputs}\t{module}\t{source}"
+        if line.count("\t") != 4 or "\n" in line:
+            fields = (str(use), op, inputs, module, source)
+            line = "\t".join(field.replace("\t", " ").replace("\n", " ") for field in fields)
+        os.write(self._file, f"{line}\n".encode(errors="replace"))
 
     def close(self) -> None:
         """Release the file, which stays readable. No use can be named afterwards."""
@@ -149,7 +153,7 @@ def read_flight(path: Path | str, last: int = 8) -> list[FlightOp]:
     if form != _FORM or len(data) < ring_end:
         raise DataError(f"{path}: a flight recorder's file of another form ({form}), or cut short.")
     names = {}
-    for line in data[ring_end:].decode(errors="replace").splitlines():
+    for line in data[ring_end:].decode(errors="replace").split("\n"):
         use, *fields = line.split("\t")
         if use.isdigit() and len(fields) == 4:  # a last line that was cut off is left out
             names[int(use)] = fields

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from torch import nn
@@ -90,8 +90,7 @@ class ModulePaths:
         path = paths[0]
         if len(paths) > 1:
             # A module shared by two parents has two paths: the caller's own is the one with more in common.
-            caller = parent.path.split(".")
-            path = max(paths, key=lambda path: len(commonprefix([path.split("."), caller])))
+            path = max(paths, key=lambda path: _shared_parts(path, parent.path))
         node = parent.children[module] = CallNode(path)
         return node
 
@@ -135,3 +134,9 @@ class ModulePaths:
             active = False
             if nn.Module.__call__ is call:
                 nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def _shared_parts(path: str, other: str) -> int:
+    """How many parts two paths have in common from their beginning."""
+    pairs = zip(path.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

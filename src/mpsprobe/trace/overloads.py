@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Plan:
         tags = getattr(func, "tags", ())
         self.varies = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
         self.composite = isinstance(func, torch._ops.OpOverload) and bool(
-            torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+            torch._C._dispatch_has_kernel_for_dispatch_key(op_name(func), "CompositeImplicitAutograd")
         )
 
 
@@ -35,3 +36,28 @@ def make_plan(func: Any) -> Plan:
     """The plan of an overload that has none yet."""
     plan = PLANS[id(func)] = Plan(func)
     return plan
+
+
+@functools.cache
+def op_name(func: Any) -> str:
+    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages; else `"higher_order::cond"`."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return f"higher_order::{func}"
+    return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
+
+
+def overload(name: str) -> torch._ops.OpOverload:
+    """The installed overload of an op's name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    namespace, _, rest = name.partition("::")
+    base, _, variant = rest.partition(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
+    except AttributeError as missing:
+        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
+    assert isinstance(found, torch._ops.OpOverload)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,14 +20,16 @@ from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
-from mpsprobe.trace.overloads import PLANS, Plan, make_plan
-from mpsprobe.trace.signature import brief, describe, freeze, op_name, tensors, unflatten
+from mpsprobe.trace.overloads import PLANS, Plan, make_plan, op_name
+from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
 from mpsprobe.trace.source import NOWHERE, find_site
 
-#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2 kB.
+#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
+#: kB.
 LIMIT = 200_000
 
-_Tensor, _Parameter = torch.Tensor, nn.Parameter  # found faster than as attributes
+# Found faster than as attributes of their modules, for every op.
+_Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
 _UNSEEN = object()
 
 
@@ -44,6 +46,7 @@ class Use(msgspec.Struct, gc=False, eq=False):
         outputs: the frozen result.
         count: calls.
         slot: of the last call in the flight recorder.
+        flags: what the virtual device said of the calls, or-ed.
     """
 
     index: int
@@ -52,6 +55,7 @@ class Use(msgspec.Struct, gc=False, eq=False):
     outputs: Any = _UNSEEN
     count: int = 0
     slot: int = 0
+    flags: int = 0
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -109,10 +113,11 @@ class Recorder:
         plan = PLANS.get(id(func)) or make_plan(func)
         return self.count(self.paths.calls.stack[-1], plan, args, kwargs)
 
-    def count(
-        self, node: CallNode, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
-    ) -> Use:
-        """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short."""
+    def count(self, node: CallNode, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Use:
+        """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short.
+
+        The search for the source line begins at the caller's caller.
+        """
         # What most arguments are is written out here, flat: a nested tuple a tensor, and a call of freeze(),
         # would cost more than all the rest.
         flat: list[Any] = []
@@ -128,7 +133,7 @@ class Recorder:
             else:
                 flat.append(freeze(value))
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
-        key = (plan, find_site(sys._getframe(2)), tuple(flat), named)
+        key = (plan, find_site(_getframe(2)), tuple(flat), named)
         use: Use | None = node.uses.get(key)
         if use is None:
             use = self._new(node, key)
@@ -158,9 +163,27 @@ class Recorder:
             self._end(use.slot, use.index)
         self._failures.append((use, f"{type(error).__name__}: {error}"))
 
-    def op(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any) -> None:
-        """Note an op that has run: `enter` and `leave` in one, for a caller that cannot stand around it."""
-        self.leave(self.enter(func, args, kwargs), result)
+    def op(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        result: Any,
+        flags: int = 0,
+    ) -> None:
+        """Note an op that has run, for a caller that cannot stand around it: the virtual device's kernel.
+
+        Args:
+            func: the overload.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+            result: what it returned.
+            flags: what the device has to say of this call, kept for `flagged_uses`.
+        """
+        plan = PLANS.get(id(func)) or make_plan(func)
+        use = self.count(self.paths.calls.stack[-1], plan, args, kwargs)
+        use.flags |= flags
+        self.leave(use, result)
 
     def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
         """What was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
@@ -168,6 +191,10 @@ class Recorder:
         Args:
             evidence: how these uses are known: the caller knows what kind of run this is.
         """
+        return [use for use, _ in self.flagged_uses(evidence)]
+
+    def flagged_uses(self, evidence: Evidence) -> list[tuple[OpUse, int]]:
+        """The same, each with the flags that `op` was given."""
         return list(self._described(evidence).values())
 
     def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
@@ -176,32 +203,35 @@ class Recorder:
         The model may have caught it: an error here is not yet an error of the run.
         """
         described = self._described(evidence)
-        return [(described[use.identity], error) for use, error in self._failures]
+        return [(described[use.identity][0], error) for use, error in self._failures]
 
-    def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], OpUse]:
+    def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
         """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
         uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
-        described: dict[tuple[Any, ...], OpUse] = {}
+        described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
         for use in sorted(uses, key=lambda use: use.index):
-            known = described.get(use.identity)
-            if known is not None:
-                known.count += use.count
-                continue
-            plan, site, args, kwargs = use.key[:4]
-            inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
-            described[use.identity] = OpUse(
-                op=op_name(plan.func),
-                inputs=inputs,
-                outputs=tensors(use.outputs),
-                scalars=scalars,
-                count=use.count,
-                module=use.path,
-                source=site.text,
-                evidence=evidence,
-            )
-        for op_use in described.values():
+            identity = use.identity
+            op_use, flags = described.get(identity) or (self._describe(use, evidence), 0)
+            op_use.count += use.count
+            described[identity] = (op_use, flags | use.flags)
+        for op_use, _ in described.values():
             add_costs(op_use)
         return described
+
+    @staticmethod
+    def _describe(use: Use, evidence: Evidence) -> OpUse:
+        plan, site, args, kwargs = use.key[:4]
+        inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
+        return OpUse(
+            op=op_name(plan.func),
+            inputs=inputs,
+            outputs=tensors(use.outputs),
+            scalars=scalars,
+            count=0,
+            module=use.path,
+            source=site.text,
+            evidence=evidence,
+        )
 
     def _new(self, node: CallNode, key: tuple[Any, ...], outputs: Any = _UNSEEN) -> Use:
         index = next(self._numbers)
@@ -210,8 +240,7 @@ class Recorder:
         use = node.uses[key] = Use(index, node.path, key, outputs)
         if self._flight is not None:
             plan, site, args, kwargs = key[:4]
-            given = [*unflatten(args), *dict(kwargs).values()]
-            self._flight.name(index, op_name(plan.func), brief(given), node.path, site.text)
+            self._flight.name(index, op_name(plan.func), brief((args, kwargs)), node.path, site.text)
         return use
 
     def _recount(self, use: Use, outputs: Any) -> None:

@@ -10,7 +10,8 @@ How arguments are written in an `OpUse`:
 - `scalars` are the other arguments by name, without those that equal the schema's default.
 - An optional tensor that is absent stands in `scalars` as null, a list that holds tensors as a list of
   `"tensor"` and null: so `inputs` can be told apart again.
-- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are strings
+- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are
+strings
   because JSON has no such numbers; a complex number is `"1+2j"`.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from mpsprobe.run import OpUse, TensorMeta
+from mpsprobe.trace.overloads import overload
 
 #: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that starts with none of these.
 FrozenTensor = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], torch.device]
@@ -63,9 +65,9 @@ def freeze(value: Any) -> Any:
 def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
     """A tensor that lacks strides (sparse, nested, opaque) or is of a subclass."""
     try:
-        shape = tuple(value.shape)
+        shape = value.shape
     except RuntimeError:
-        shape = ()
+        shape = torch.Size()
     try:
         strides = tuple(value.stride())
     except RuntimeError:
@@ -113,12 +115,12 @@ def tensors(frozen: Any) -> list[TensorMeta]:
 
 
 def brief(frozen: Sequence[Any]) -> str:
-    """The tensors of frozen arguments in short: `"float32[2, 3] float32[3, 4]"`."""
+    """The tensors of frozen arguments, flat or not, in short: `"float32[2, 3] float32[3, 4]"`."""
     parts = []
-    for value in frozen:
-        if is_frozen_tensor(value):
-            parts.append(f"{_dtype_name(value[0])}[{', '.join(map(str, value[1]))}]")
-        elif type(value) is tuple and value:
+    for index, value in enumerate(frozen):
+        if type(value) is torch.Size:  # a tensor's second fact
+            parts.append(_dtype_name(frozen[index - 1]) + str(list(value)))
+        elif type(value) is tuple and value and type(value[0]) is not int:
             parts.append(brief(value))
     return " ".join(filter(None, parts))
 
@@ -126,14 +128,6 @@ def brief(frozen: Sequence[Any]) -> str:
 @functools.cache
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@functools.cache
-def op_name(func: Any) -> str:
-    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages."""
-    if isinstance(func, torch._ops.OpOverload):
-        return func.name()
-    return f"higher_order::{func}"
 
 
 def describe(
@@ -149,21 +143,32 @@ def describe(
         }
     inputs = []
     scalars: dict[str, Any] = {}
-    for index, argument in enumerate(schema.arguments):
-        given = index < len(frozen_args) or argument.name in frozen_kwargs
-        value = frozen_args[index] if index < len(frozen_args) else frozen_kwargs.get(argument.name)
+    for index, (name, takes_tensor, default) in enumerate(_parameters(func)):
+        value = frozen_args[index] if index < len(frozen_args) else frozen_kwargs.get(name, _ABSENT)
         if is_frozen_tensor(value):
             inputs.append(tensor_meta(value))
-        elif value is None and _takes_tensor(argument):
-            scalars[argument.name] = None
-        elif given and not (argument.has_default_value() and value == freeze(argument.default_value)):
+        elif takes_tensor and (value is None or value is _ABSENT):
+            scalars[name] = None
+        elif value is not _ABSENT and value != default:
             inputs += tensors(value)
-            scalars[argument.name] = _readable(value)
+            scalars[name] = _readable(value)
     return inputs, scalars
 
 
-def _takes_tensor(argument: Any) -> bool:
-    return "Tensor" in str(argument.type)
+_ABSENT = object()
+
+
+@functools.cache
+def _parameters(func: Any) -> list[tuple[str, bool, Any]]:
+    """Of each argument in the schema: its name, whether it is or holds tensors, its frozen default."""
+    return [
+        (
+            argument.name,
+            "Tensor" in str(argument.type),
+            freeze(argument.default_value) if argument.has_default_value() else _ABSENT,
+        )
+        for argument in func._schema.arguments
+    ]
 
 
 def _readable(frozen: Any) -> Any:
@@ -218,22 +223,6 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
         else:
             args.append(value)
     return func, args, kwargs
-
-
-def overload(name: str) -> torch._ops.OpOverload:
-    """The installed overload of an op's name.
-
-    Raises:
-        LookupError: there is none.
-    """
-    namespace, _, rest = name.partition("::")
-    base, _, variant = rest.partition(".")
-    try:
-        found = getattr(getattr(getattr(torch.ops, namespace), base), variant or "default")
-    except AttributeError as missing:
-        raise LookupError(f"{name} is not an op of torch {torch.__version__}") from missing
-    assert isinstance(found, torch._ops.OpOverload)
-    return found
 
 
 def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:

@@ -1,8 +1,9 @@
 """From a running op to the line of code that asked for it.
 
-The line wanted is the one a person would mend: the innermost frame that is neither PyTorch's, nor the standard
-library's, nor a helper's that only passes tensors on, nor the recorder's own. A modeling file inside
-transformers or diffusers is such a line; so is a cache or a mask helper of theirs when it calls the op itself.
+The line wanted is the one a person would mend: the innermost frame that is neither PyTorch's, nor the
+standard library's, nor a helper's that only passes tensors on, nor the recorder's own. A modeling file
+inside transformers or diffusers is such a line; so is a cache or a mask helper of theirs when it calls the
+op itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ PASS_THROUGH = (
     "_pytest",
 )
 
-#: Our own rooms that stand between an op and its caller. `mpsprobe.models` is not one: a model may live there.
+#: Our own rooms that stand between an op and its caller. `mpsprobe.models` is not one: a model may live
+#: there.
 _OWN = ("device", "trace")
 
 
@@ -47,9 +49,10 @@ class Site:
 NOWHERE = Site("")
 
 
-#: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines seen so
-#: far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode, and turning an
-#: instruction into a line number decodes the line table: both are too slow for every op. Shared by all recorders.
+#: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines
+#: seen so far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode,
+#: and turning an instruction into a line number decodes the line table: both are too slow for every op.
+#: Shared by all recorders.
 _codes: dict[int, tuple[CodeType, dict[int, Site] | None]] = {}
 _sites: dict[str, Site] = {}
 
@@ -88,9 +91,10 @@ def _library_roots() -> tuple[str, ...]:
     roots = []
     for name in PASS_THROUGH:
         spec = importlib.util.find_spec(name)
-        for place in (spec.submodule_search_locations or [spec.origin]) if spec is not None else []:
-            if place:
-                roots.append(place if place.endswith(".py") else f"{place}/")
+        if spec is not None and spec.submodule_search_locations:
+            roots += [f"{place}/" for place in spec.submodule_search_locations]
+        elif spec is not None and spec.origin:
+            roots.append(spec.origin)
     ours = Path(__file__).parent.parent
     roots += [f"{ours / room}/" for room in _OWN]
     # The standard library's folder holds site-packages too, so it cannot be a prefix as a whole.
@@ -107,14 +111,17 @@ def _standard(entry: Path) -> bool:
 
 @functools.cache
 def short_path(filename: str) -> str:
-    """A path as a person reads it: relative to its site-packages, else to the working directory, else to the
-    import path it was found on (the Hub's remote code), else absolute.
+    """A path as a person reads it.
+
+    Relative to its site-packages, else to the working directory, else to the import path that it was found on
+    (the Hub's remote code), else absolute.
     """
     path = Path(filename)
     packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    searched = sorted((entry for entry in sys.path if len(entry) > 1), key=len, reverse=True)
+    searched: list[str] = sorted((entry for entry in sys.path if len(entry) > 1), key=len, reverse=True)
     in_packages = [entry for entry in searched if Path(entry).name in ("site-packages", "dist-packages")]
-    for base in (*packages, *in_packages, Path.cwd(), *searched):
+    bases: list[str | Path] = [*packages, *in_packages, Path.cwd(), *searched]
+    for base in bases:
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
     return path.as_posix()

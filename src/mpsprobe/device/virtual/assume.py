@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual.contract import innermost_source
+from mpsprobe.device.virtual.memory import free_reference, weak_reference
 
 
 @dataclass
@@ -21,7 +21,8 @@ class Assumption:
         op: the op whose result it is.
         source: `file:line` where that op was called.
         count: how often it was assumed there.
-        dependents: `"op at file:line"` of what read it on the host or took its shape from it: branches, loops, sizes.
+        dependents: `"op at file:line"` of what read it on the host or took its shape from it: branches,
+            loops, sizes.
     """
 
     value: str
@@ -34,8 +35,8 @@ class Assumption:
 class Assumptions:
     """The list of assumptions, and which tensors hold assumed values.
 
-    A tensor is recognised by its storage. The weak reference kept for it also keeps the address of the storage object
-    from being used again, so no other storage can be taken for it.
+    A tensor is recognised by its storage. The weak reference kept for it also keeps the address of the
+    storage object from being used again, so no other storage can be taken for it.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Assumptions:
     def hold(self, tensor: Tensor, assumption: Assumption) -> None:
         """Remember that a tensor's values rest on an assumption."""
         storage = tensor.untyped_storage()
-        self._held.setdefault(storage._cdata, (storage._weak_ref(), assumption))
+        self._held.setdefault(storage._cdata, (weak_reference(storage), assumption))
 
     def behind(self, tensors: Iterable[Any]) -> Assumption | None:
         """The assumption behind the first of these tensors that rests on one."""
@@ -84,5 +85,5 @@ class Assumptions:
     def close(self) -> None:
         """Let go of all weak references."""
         for reference, _ in self._held.values():
-            torch.UntypedStorage._free_weak_ref(reference)
+            free_reference(reference)
         self._held.clear()

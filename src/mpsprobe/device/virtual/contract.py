@@ -1,12 +1,15 @@
-"""The rules of one torch release on one macOS: what is missing, what falls back, what is refused, in which words."""
+"""The rules of one torch release on one macOS: what is missing, falls back or is refused, in which words."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -16,6 +19,7 @@ from mpsprobe.device.virtual import limits, messages
 from mpsprobe.device.virtual.limits import Check
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
 from mpsprobe.device.virtual.schema import Op
+from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 
 OnFail = Literal["raise", "collect"]
@@ -40,20 +44,27 @@ class Contract:
     """
 
     def __init__(
-        self, release: str, macos: str, *, fallback: bool, on_fail: OnFail = "raise", observer: Observer | None = None
+        self,
+        release: str,
+        macos: str,
+        *,
+        fallback: bool,
+        on_fail: OnFail = "raise",
+        observer: Observer | None = None,
     ) -> None:
         self.release = ops.release(release)
         self.macos = macos
         self.fallback = fallback
         self.findings: list[Finding] = []
-        self._on_fail = on_fail
+        self._on_fail: OnFail = on_fail
         self._observer = observer
         self._warned = False
         version = tuple(int(part) for part in self.release.torch.split("."))
         self.version = (version[0], version[1])
         self._on_cpu = frozenset(one.op for one in self.release.ops(ops.Support.FALLBACK))
+        system = parse_macos(macos)
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
-        self._limits = limits.for_release(self.version, macos)
+        self._limits = limits.for_release(self.version, system)
         self._fallback_sites: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- op support
@@ -79,7 +90,9 @@ class Contract:
         try:
             support = self.release.lookup(op.qualified).support
         except ops.UnknownOpError:
-            support = ops.Support.MISSING  # another library's op without an MPS kernel meets the same fallback
+            support = (
+                ops.Support.MISSING
+            )  # another library's op without an MPS kernel meets the same fallback
         if support is ops.Support.ABSENT:
             return OpFlag.FOREIGN
         if support not in _MISSING:
@@ -105,6 +118,16 @@ class Contract:
     def checks(self, base: str) -> Sequence[Check]:
         """Checks of arguments that the op's kernel makes on MPS."""
         return self._limits.get(base, ())
+
+    def check_arguments(
+        self, op: Op, checks: Sequence[Check], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Make the kernel's checks of its arguments."""
+        call = limits.Call(args, kwargs)
+        for check in checks:
+            text = check.test(call)
+            if text is not None:
+                self.fail("limit", op.qualified, check.error(text), check.grade)
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse CPU tensors beside device tensors, in the op's own words."""
@@ -135,10 +158,31 @@ class Contract:
         if self._on_fail == "raise":
             raise error
 
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Go on after failures while the context lasts, as a Mac with the mends applied would."""
+        before, self._on_fail = self._on_fail, "collect"
+        try:
+            yield
+        finally:
+            self._on_fail = before
+
     def _note(self, finding: Finding) -> None:
         self.findings.append(finding)
         if self._observer is not None:
             self._observer.finding(finding)
+
+
+def parse_macos(version: str) -> tuple[int, int]:
+    """`"15.5"` -> (15, 5); `"15"` -> (15, 0).
+
+    Raises:
+        UsageError: it is not a version.
+    """
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?(?:\.\d+)*", version.strip())
+    if match is None:
+        raise UsageError(f"macOS {version!r} is not a version.", "It looks like 15.5.")
+    return int(match[1]), int(match[2] or 0)
 
 
 _MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
@@ -153,18 +197,18 @@ def _not_users() -> tuple[str, ...]:
 
 def innermost_source() -> str:
     """`file:line` of the innermost frame outside PyTorch and the virtual device; empty when there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_not_users()):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 
 def _stack_level() -> int:
     """The `stacklevel` with which a warning names the user's line."""
-    frame, level = sys._getframe(2), 1
+    frame: FrameType | None = sys._getframe(2)
+    level = 1
     while frame is not None and frame.f_code.co_filename.startswith(_not_users()):
-        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+        frame, level = frame.f_back, level + 1
     return level + 1
-

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mpsprobe.device.virtual import redirect
 from mpsprobe.device.virtual.contract import OnFail
+from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Observer
 from mpsprobe.device.virtual.session import Session, Settings
@@ -28,8 +29,8 @@ def emulate(
 ) -> Iterator[Session]:
     """Make `mps` a device of this process, with real values and the rules of a Mac.
 
-    Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward and optimiser steps work, and what a
-    Mac refuses is refused in PyTorch's own words. Afterwards everything is as before.
+    Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward and optimiser steps work, and
+    what a Mac refuses is refused in PyTorch's own words. Afterwards everything is as before.
 
     Args:
         torch: the release whose op table and rules apply, e.g. `"2.8"`; None: the installed one.
@@ -38,7 +39,8 @@ def emulate(
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
         storage: where values live: `"cpu"`.
         observer: is told of every op, host sync, device crossing and finding.
-        on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if mended.
+        on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if
+            mended.
 
     Yields:
         The session: `findings`, `memory`, `contract`.
@@ -48,6 +50,8 @@ def emulate(
         AlreadyActiveError: another virtual device is on.
         UnknownReleaseError: there is no data on that release.
     """
+    if storage != "cpu":
+        raise VirtualDeviceError(f"Storage {storage!r} is not supported.", "Values live in CPU memory.")
     settings = Settings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )

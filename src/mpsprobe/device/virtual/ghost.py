@@ -1,7 +1,7 @@
 """Tensors without memory: they live in address space that is reserved and never backed.
 
-A ghost is a plain `mps:0` tensor with shape, strides, dtype and a data pointer. Reading gives zeros, writing would
-fault; the kernel never does either. 108 billion parameters take no memory and no time.
+A ghost is a plain `mps:0` tensor with shape, strides, dtype and a data pointer. Reading gives zeros, writing
+would fault; the kernel never does either. 108 billion parameters take no memory and no time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mpsprobe.device.virtual import legacy, relabel
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
@@ -41,16 +42,24 @@ for _name, _code in {"e4m3fn": 10, "e4m3fnuz": 11, "e5m2": 12, "e5m2fnuz": 13, "
 
 _NAME = b"dltensor"
 _ALIGNMENT = 64
-#: A DLManagedTensor of dlpack.h as 64-bit words: data, device, ndim and dtype, shape, strides, offset, context, deleter.
+#: A DLManagedTensor of dlpack.h as 64-bit words: data, device, ndim and dtype, shape, strides, offset,
+#: context, deleter.
 _WORDS = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.malloc.restype = ctypes.c_void_p
 _libc.malloc.argtypes = [ctypes.c_size_t]
-_free = ctypes.cast(_libc.free, ctypes.c_void_p).value
+_free = ctypes.cast(_libc.free, ctypes.c_void_p).value or 0
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -73,14 +82,18 @@ class Ghosts:
             raise UnsupportedInstallError(
                 "The system refused 64 GB of address space.", "A limit (`ulimit -v`) or a sandbox forbids it."
             )
-        self._start, self._end, self._next = start, start + size, start
+        self._start: int = start
+        self._end = self._start + size
+        self._next = self._start
 
     def close(self) -> None:
         """Nothing is given back: tensors may outlive the session, and the space costs nothing."""
 
     def has(self, tensor: Tensor) -> bool:
         """Whether a tensor is a ghost."""
-        return self._start <= tensor.data_ptr() < self._end
+        address: int = tensor.data_ptr()
+        inside: bool = self._start <= address < self._end
+        return inside
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A ghost on `mps:0`; strides in elements."""
@@ -96,8 +109,10 @@ class Ghosts:
         if self._next + nbytes > self._end:
             self._next = self._start  # addresses repeat; there are no values that could meet
         data, self._next = self._next, self._next + nbytes
-        # The struct must live as long as the tensor. The tensor calls its deleter with the struct's address at its
-        # end, and that is just what free() takes.
+        if relabel.LEGACY:
+            return legacy.tensor(data, shape, strides, dtype, mps=True)
+        # The struct must live as long as the tensor. The tensor calls its deleter with the struct's address
+        # at its end, and that is just what free() takes.
         address = _libc.malloc(8 * (_WORDS + 2 * rank))
         words = (ctypes.c_int64 * (_WORDS + 2 * rank)).from_address(address)
         sizes = address + 8 * _WORDS

@@ -1,11 +1,13 @@
 """The kernel of `predict`: real values while they are small, ghosts otherwise.
 
-Ints, bools and small tensors keep real values, so that masks, grids, counters and `.item()` work as in a real run.
-A result of a ghost is a ghost if it is floating point, and an assumed value if the program may look at it.
+Ints, bools and small tensors keep real values, so that masks, grids, counters and `.item()` work as in a real
+run. A result of a ghost is a ghost if it is floating point, and an assumed value if the program may look at
+it.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,18 +17,23 @@ from torch import Tensor
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.ghost import Ghosts
-from mpsprobe.device.virtual.kernels import _CPU, _CPU_KEYS, _set_, Kernel, Kernels, tensors_of
+from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.shapes import Shapes, Spec
 
+_CPU = torch.device("cpu")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 #: Up to this many elements floating-point tensors are real, and integer tensors.
 FLOAT_LIMIT, INTEGER_LIMIT = 1 << 16, 1 << 22
 
-_INDEXING = frozenset({"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"})
-#: Ops whose second result (or only one) is an index into a dimension: which argument names the dimension.
-_INDEX_RESULTS = frozenset({"argmax", "argmin", "max", "min", "topk", "sort", "multinomial", "kthvalue", "median", "mode"})
+_INDEXING = frozenset(
+    {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"}
+)
+#: Ops whose second result (or only one) is an index into a dimension of size n, and what is assumed for it.
+_INDEX_RESULTS = dict.fromkeys(
+    ("argmax", "argmin", "max", "min", "multinomial", "kthvalue", "median", "mode"), "index n // 2"
+) | {"topk": "indices in turn, from n // 2 on", "sort": "the order as it is"}
 
 
 class GhostKernels(Kernels):
@@ -43,13 +50,12 @@ class GhostKernels(Kernels):
         self.float_limit = FLOAT_LIMIT
         self._ghosts = Ghosts()
         self._shapes = Shapes()
-        self._flag = 0
 
     def unregister(self) -> None:
         super().unregister()
         self.assumptions.close()
 
-    # ------------------------------------------------------------------------------------------ host and device
+    # ---------------------------------------------------------------------------------------- host and device
 
     def host(self, tensor: Tensor) -> Tensor:
         """The host's view of a real tensor; a ghost stays itself, which tells it apart."""
@@ -101,13 +107,18 @@ class GhostKernels(Kernels):
             self.assumptions.depend(assumed, f"{op.qualified} (its result's size)")
 
     def _write_ghosts(
-        self, op: Op, args: Sequence[Any], kwargs: dict[str, Any], changed: dict[int, Spec], assumed: Assumption | None
+        self,
+        op: Op,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        changed: dict[int, Spec],
+        assumed: Assumption | None,
     ) -> list[Any]:
         written = []
         for index, (position, name) in enumerate(op.writes):
             target = op.argument(position, name, args, kwargs)
             if index in changed:
-                _set_.redispatch(_CPU_KEYS, target, self._result(op, changed[index]))
+                replace(target, self._result(op, changed[index]))
             elif isinstance(target, Tensor) and target.is_mps and not self._ghosts.has(target):
                 self._overwrite_with_unknown(op, target)
             written.append(target)
@@ -117,7 +128,7 @@ class GhostKernels(Kernels):
         """A real tensor gets values that nobody computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
-            _set_.redispatch(_CPU_KEYS, target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype))
+            replace(target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype))
         else:
             super().host(target).zero_()
             self.assumptions.assume(_zero(target.dtype), op.qualified, target)
@@ -137,9 +148,9 @@ class GhostKernels(Kernels):
 
     def _result(self, op: Op, spec: Spec) -> Tensor:
         if spec.dtype in _INTEGERS and spec.numel <= INTEGER_LIMIT:
-            zeros = torch.empty_strided(spec.shape, spec.strides, dtype=spec.dtype, device=_CPU).zero_()
-            tensor = self.wrap(op, zeros)
-            self.assumptions.assume(_zero(spec.dtype), op.qualified, tensor)
+            tensor = self.wrap(op, _untouched_zeros(spec))
+            value = _INDEX_RESULTS.get(op.base) if spec.dtype is torch.int64 else None
+            self.assumptions.assume(value or _zero(spec.dtype), op.qualified, tensor)
             return tensor  # type: ignore[no-any-return]
         dtype = spec.dtype
         refused = self.contract.refused.get(dtype)
@@ -161,13 +172,15 @@ class GhostKernels(Kernels):
             return
         size, values = like.shape[-1] if like.dim() else 1, super().host(result)
         if op.base == "sort":
-            values.copy_(torch.arange(size, device=_CPU).expand(values.shape) if values.shape[-1] == size else values)
+            values.copy_(
+                torch.arange(size, device=_CPU).expand(values.shape) if values.shape[-1] == size else values
+            )
         elif op.base == "topk":
             values.view(-1).copy_((torch.arange(values.numel(), device=_CPU) + size // 2) % size)
         else:
             values.fill_(size // 2)
 
-    # --------------------------------------------------------------------------------------- values and shapes
+    # -------------------------------------------------------------------------------------- values and shapes
 
     def _plain_indices(self, op: Op, args: list[Any]) -> list[Any]:
         """Masks among the indices as the index tensors they stand for; an unknown mask selects nothing."""
@@ -186,7 +199,9 @@ class GhostKernels(Kernels):
         """Ops whose result's shape needs values that a ghost does not have."""
         value, make = _DATA[op.base]
         result = make(self, op, args, kwargs)
-        held = result if isinstance(result, Tensor) and result.is_mps and not self._ghosts.has(result) else None
+        held = (
+            result if isinstance(result, Tensor) and result.is_mps and not self._ghosts.has(result) else None
+        )
         assumption = self.assumptions.assume(value, op.qualified, held)
         self.assumptions.depend(assumption, f"{op.qualified} (its result's size)")
         return result
@@ -199,19 +214,30 @@ class GhostKernels(Kernels):
         return self._real(op, torch.zeros(0, args[0].dim(), dtype=torch.int64, device=_CPU))
 
     def _masked_select(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        mask = args[1]
-        selected = 0 if mask.is_mps else int(mask.expand(torch.broadcast_shapes(mask.shape, args[0].shape)).sum())
-        return self._ghosts.new((selected,), (1,), args[0].dtype)
+        x, mask = args[0], args[1]
+        selected = 0
+        if not mask.is_mps:
+            shape = torch.broadcast_shapes(mask.shape, x.shape)  # type: ignore[no-untyped-call]
+            selected = int(mask.expand(shape).sum())
+        return self._ghosts.new((selected,), (1,), x.dtype)
 
     def _unique(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         x = args[0]
-        inverse = torch.zeros((x.shape[0],) if op.base.startswith("unique_dim") else x.shape, dtype=torch.int64, device=_CPU)
-        one = self._ghosts.new((1, *x.shape[1:]) if op.base.startswith("unique_dim") else (1,), (1,) * max(x.dim(), 1), x.dtype)
+        inverse = torch.zeros(
+            (x.shape[0],) if op.base.startswith("unique_dim") else x.shape, dtype=torch.int64, device=_CPU
+        )
+        one = self._ghosts.new(
+            (1, *x.shape[1:]) if op.base.startswith("unique_dim") else (1,), (1,) * max(x.dim(), 1), x.dtype
+        )
         counts = torch.full((1,), x.numel(), device=_CPU)
         return one, self._real(op, inverse), self._real(op, counts)
 
     def _histogram(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        bins = op.argument(2, "minlength", args, kwargs) if op.base == "bincount" else op.argument(1, "bins", args, kwargs)
+        bins = (
+            op.argument(2, "minlength", args, kwargs)
+            if op.base == "bincount"
+            else op.argument(1, "bins", args, kwargs)
+        )
         dtype = torch.int64 if op.base == "bincount" else args[0].dtype
         return self._real(op, torch.zeros(max(1, bins or 0), dtype=dtype, device=_CPU))
 
@@ -241,7 +267,9 @@ class GhostKernels(Kernels):
         self._told_copy(dst, src, non_blocking)
         return dst
 
-    def resize_(self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None) -> Tensor:
+    def resize_(
+        self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
+    ) -> Tensor:
         elements = 1
         for one in size:
             elements *= one
@@ -249,7 +277,7 @@ class GhostKernels(Kernels):
         if not large and not self._ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
-        _set_.redispatch(_CPU_KEYS, tensor, self._result(_RESIZE, spec))
+        replace(tensor, self._result(_RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -286,6 +314,19 @@ _DATA: dict[str, tuple[str, Any]] = {
 }
 
 
+def _untouched_zeros(spec: Spec) -> Tensor:
+    """Zeros on the host; large ones in pages of their own, which take memory only when written to."""
+    nbytes = spec.numel * spec.dtype.itemsize
+    if nbytes < _OWN_PAGES:
+        return torch.empty_strided(spec.shape, spec.strides, dtype=spec.dtype, device=_CPU).zero_()
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(spec.shape, spec.strides, strict=True))
+    pages = mmap.mmap(-1, extent * spec.dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=spec.dtype).as_strided(spec.shape, spec.strides)
+
+
+_OWN_PAGES = 1 << 20
+
+
 def _zero(dtype: torch.dtype) -> str:
     return "False" if dtype is torch.bool else "0"
 
@@ -306,7 +347,7 @@ def _too_large(op: Op, tensors: Sequence[Tensor]) -> bool:
 
 
 def _fill_with_zeros(host: Tensor) -> None:
-    """Zeros in a CPU tensor; a large one gets fresh pages, which the system hands out as zeros when touched."""
+    """Zeros in a CPU tensor; a large one gets fresh pages, which take no memory until written."""
     whole = host.untyped_storage().nbytes() == host.numel() * host.element_size()
     if host.numel() > INTEGER_LIMIT and whole and not host.requires_grad:
         host.set_(torch.zeros(host.shape, dtype=host.dtype, device=_CPU))  # type: ignore[call-overload]

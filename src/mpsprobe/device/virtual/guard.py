@@ -1,7 +1,8 @@
 """The device guard: what makes `torch.device("mps")` a device that tensors can be on.
 
-`c10::impl::device_guard_impl_registry` has one slot per device type. On a build without MPS slot 13 is null, and
-`.to("mps")` fails with "PyTorch is not linked with support for mps devices". A real Mac's slot is never touched.
+`c10::impl::device_guard_impl_registry` has one slot per device type. On a build without MPS slot 13 is null,
+and `.to("mps")` fails with "PyTorch is not linked with support for mps devices". A real Mac's slot is never
+touched.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import functools
 from mpsprobe.device.virtual import native
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
-#: Functions of a guard that tell which device is current: with the CPU's own answers, `.to("mps")` would come back
-#: as a CPU tensor. The stream functions answer the default stream of mps:0.
+#: Functions of a guard that tell which device is current: with the CPU's own answers, `.to("mps")` would come
+#: back as a CPU tensor. The stream functions answer the default stream of mps:0.
 _ANSWERS = {
-    "mps0": ("type", "exchangeDevice", "getDevice", "getStream", "getDefaultStream", "getNewStream")
-    + ("getStreamFromGlobalPool", "exchangeStream"),
-    "zero": ("setDevice", "uncheckedSetDevice", "record", "block", "destroyEvent", "synchronizeEvent")
-    + ("synchronizeStream", "synchronizeDevice"),
-    "one": ("deviceCount", "queryEvent", "queryStream"),
+    "mps0": "type exchangeDevice getDevice getStream getDefaultStream getNewStream getStreamFromGlobalPool "
+    "exchangeStream",
+    "zero": "setDevice uncheckedSetDevice record block destroyEvent synchronizeEvent synchronizeStream "
+    "synchronizeDevice",
+    "one": "deviceCount queryEvent queryStream",
 }
 _FIRST_SLOTS = ["type", "exchangeDevice", "getDevice", "setDevice", "uncheckedSetDevice", "getStream"]
 
@@ -49,7 +50,7 @@ def _guard() -> tuple[int, list[object]]:
     cpu = _registry()[native.DEVICE_TYPE_CPU]
     if slots[: len(_FIRST_SLOTS)] != _FIRST_SLOTS or not cpu:
         raise UnsupportedInstallError("c10's device guard has another form than the virtual device knows.")
-    replaced = {name: native.function(answer) for answer, names in _ANSWERS.items() for name in names}
+    replaced = {name: native.function(answer) for answer, names in _ANSWERS.items() for name in names.split()}
     vtable = native.PatchedVtable(cpu, slots, replaced)
     guard = (ctypes.c_void_p * 4)()
     guard[0] = vtable.address
@@ -64,7 +65,9 @@ def install() -> None:
     """
     registry = _registry()
     if registry[native.DEVICE_TYPE_MPS]:
-        raise UnsupportedInstallError("This PyTorch has an MPS backend of its own; the virtual device stays away.")
+        raise UnsupportedInstallError(
+            "This PyTorch has an MPS backend of its own; the virtual device stays away."
+        )
     address, keep = _guard()
     registry[native.DEVICE_TYPE_MPS] = address
     _installed[:] = keep

@@ -1,8 +1,8 @@
 """The kernel behind every op of the virtual device: relabel, run the CPU's op, relabel back.
 
-One Python function is registered at the MPS dispatch key for every op that the chosen release registers there, and
-one as that key's fallback. Both matter: with the fallback alone, ops that are composite elsewhere (`linear`) would
-decompose as on the CPU, and the op stream would not be the Mac's.
+One Python function is registered at the MPS dispatch key for every op that the chosen release registers
+there, and one as that key's fallback. Both matter: with the fallback alone, ops that are composite elsewhere
+(`linear`) would decompose as on the CPU, and the op stream would not be the Mac's.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.library import Library
 
 from mpsprobe.device.virtual import random, relabel, schema
 from mpsprobe.device.virtual.contract import Contract
+from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.schema import Op
@@ -26,7 +26,7 @@ Kernel = Callable[..., Any]
 
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-_set_ = torch.ops.aten.set_.source_Tensor
+_META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
@@ -34,7 +34,8 @@ _DATA_DEPENDENT = frozenset(
     {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"}
     | {"equal", "bincount", "repeat_interleave.Tensor", "is_nonzero"}
 )
-#: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are moved).
+#: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
+#: moved).
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
 
 
@@ -54,7 +55,7 @@ class Kernels:
         self.memory = memory
         self.observer = observer
         self._generator = generator
-        self._libraries: list[Library] = []
+        self._libraries: list[Any] = []
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
         self.computed_by: dict[str, Kernel] = {}
         self.special: dict[str, Kernel] = {
@@ -69,10 +70,11 @@ class Kernels:
         """Register a kernel for each op of `names`, those of `autograd` above autograd, and the fallback.
 
         Args:
-            names: ops that the chosen release registers for MPS; those that the installed PyTorch lacks are left out.
+            names: ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
+                left out.
             autograd: composite ops that take another way on a Mac (`redirect.py`).
         """
-        everything, aten = Library("_", "IMPL"), Library("aten", "IMPL")
+        everything, aten = _library("_"), _library("aten")
         self._libraries += [everything, aten]
         everything.fallback(self.fallback, "MPS")
         wanted = dict.fromkeys([*names, *self.special])
@@ -82,7 +84,7 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    aten.impl(name, self.special.get(name) or self.bind(schema.facts(overload)), "MPS")
+                    aten.impl(name, self.special.get(name) or self._bound_later(overload), "MPS")
             for name, kernel in autograd.items():
                 aten.impl(name, kernel, "AutogradMPS")
                 aten.impl(name, kernel, "MPS")
@@ -91,6 +93,18 @@ class Kernels:
         """Take every kernel out of the dispatcher again."""
         while self._libraries:
             self._libraries.pop()._destroy()
+
+    def _bound_later(self, overload: OpOverload) -> Kernel:
+        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+        bound: Kernel | None = None
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal bound
+            if bound is None:
+                bound = self.bind(schema.facts(overload))
+            return bound(*args, **kwargs)
+
+        return kernel
 
     def bind(self, op: Op) -> Kernel:
         """The kernel of one registered op."""
@@ -105,19 +119,21 @@ class Kernels:
         return kernel
 
     def _view(self, op: Op) -> Kernel:
-        # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so for any
-        # device, and the storage stays shared.
+        # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
+        # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
+        # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
+        keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            result = redispatch(_CPU_KEYS, *args, **kwargs)
+            result = redispatch(keys, *args, **kwargs)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
             return result
 
         return kernel
 
-    # -------------------------------------------------------------------------------------------------- running
+    # ------------------------------------------------------------------------------------------------ running
 
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
         """What runs for an op without a kernel at the MPS key: it raises, or the CPU takes over."""
@@ -129,10 +145,13 @@ class Kernels:
             self.observer.op(overload, args, kwargs, None, flags)
         return self.run(op, args, kwargs, self.computed_by.get(op.name), flags)
 
-    def run(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int) -> Any:
+    def run(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
+    ) -> Any:
         """Run one op: check, compute on the host's memory, account, tell the observer."""
-        for check in self.contract.checks(op.base):
-            check(op, args, kwargs)
+        checks = self.contract.checks(op.base)
+        if checks:
+            self.contract.check_arguments(op, checks, args, kwargs)
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
             self._count_fallback(args, kwargs)
@@ -161,11 +180,12 @@ class Kernels:
         return args[0] if op.is_inplace else self.wrap(op, result)
 
     def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
-        # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number. Only the
-        # overload packet takes numbers there and keeps their weaker part in type promotion.
+        # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number.
+        # Only the overload packet takes numbers there and keeps their weaker part in type promotion.
         for k in op.tensors:
             if k < len(host_args) and isinstance(host_args[k], (int, float, complex)):
-                return op.overload.overloadpacket
+                packet: Kernel = op.overload.overloadpacket
+                return packet
         return op.call
 
     def _write(
@@ -177,29 +197,36 @@ class Kernels:
         host_kwargs: dict[str, Any],
         call: Kernel,
     ) -> Any:
-        """Run an op that writes into its arguments and may change their shapes (`out=`, batch norm's statistics)."""
+        """Run an op that writes into its arguments and may change their shapes (`out=`)."""
         self._fresh_outputs(op, host_args, host_kwargs, only_empty=True)
         try:
             result = call(*host_args, **host_kwargs)
         except RuntimeError as problem:
             if "not resizable" not in str(problem):
                 raise
-            # memory made through DLPack cannot grow: let the op fill a new tensor, which then replaces the old one
+            # memory made through DLPack cannot grow: let the op fill a new tensor, which then replaces the
+            # old one
             self._fresh_outputs(op, host_args, host_kwargs, only_empty=False)
             result = call(*host_args, **host_kwargs)
         written = []
         for position, name in op.writes:
             old = op.argument(position, name, args, kwargs)
             new = op.argument(position, name, host_args, host_kwargs)
-            if isinstance(old, Tensor) and old.is_mps and (old.shape != new.shape or old.data_ptr() != new.data_ptr()):
-                _set_.redispatch(_CPU_KEYS, old, self.wrap(op, new))
+            if (
+                isinstance(old, Tensor)
+                and old.is_mps
+                and (old.shape != new.shape or old.data_ptr() != new.data_ptr())
+            ):
+                replace(old, self.wrap(op, new))
             written.append(old)
         if op.returns_writes:
             return written[0] if len(written) == 1 else tuple(written)
         return None if op.returns == 0 else self.wrap(op, result)
 
     @staticmethod
-    def _fresh_outputs(op: Op, host_args: list[Any], host_kwargs: dict[str, Any], *, only_empty: bool) -> None:
+    def _fresh_outputs(
+        op: Op, host_args: list[Any], host_kwargs: dict[str, Any], *, only_empty: bool
+    ) -> None:
         for position, name in op.writes:
             value = op.argument(position, name, host_args, host_kwargs)
             if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
@@ -210,10 +237,12 @@ class Kernels:
             else:
                 host_kwargs[name] = fresh
 
-    # ----------------------------------------------------------------------------------------- host and device
+    # ---------------------------------------------------------------------------------------- host and device
 
-    def unwrap(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The same call on host tensors. Tensors of another device are an error, scalars on the CPU are not."""
+    def unwrap(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The same call on host tensors. CPU tensors among them are an error, unless they are scalars."""
         host, strangers = list(args), False
         count = len(host)
         for k in op.tensors:
@@ -276,6 +305,10 @@ class Kernels:
         if isinstance(result, Tensor):
             if result.is_mps:
                 return result
+            if result.layout is not torch.strided:
+                raise VirtualDeviceError(
+                    f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
+                )
             refused = self.contract.refused.get(result.dtype)
             if refused is not None:
                 result = self.contract.refuse(op, result, refused)
@@ -289,18 +322,17 @@ class Kernels:
     def _count_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.observer is not None:
             self.observer.sync("fallback")
-            nbytes = sum(t.numel() * t.element_size() for t in tensors_of((*args, *kwargs.values())) if t.is_mps)
+            nbytes = sum(
+                t.numel() * t.element_size() for t in tensors_of((*args, *kwargs.values())) if t.is_mps
+            )
             self.observer.crossing(nbytes, "to-host")
 
     # -------------------------------------------------------------------------------------------- special ops
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
         """`copy_`, the one op that crosses between host and device."""
-        op = _COPY
-        self.contract.check_copy(op, dst, src)
-        _COPY.call(
-            self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking
-        )
+        self.contract.check_copy(_COPY, dst, src)
+        _COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
         self._told_copy(dst, src, non_blocking)
         return dst
 
@@ -315,7 +347,9 @@ class Kernels:
             if not non_blocking:
                 self.observer.sync("copy")
 
-    def resize_(self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None) -> Tensor:
+    def resize_(
+        self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
+    ) -> Tensor:
         """`resize_`: in place while the storage is large enough, over new memory otherwise."""
         wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
         if memory_format not in (None, torch.contiguous_format, torch.preserve_format):
@@ -326,15 +360,8 @@ class Kernels:
             kept = min(tensor.numel(), new.numel())
             if kept:
                 new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
-            _set_.redispatch(_CPU_KEYS, tensor, self.wrap(_RESIZE, new))
-        _set_storage.redispatch(
-            _CPU_KEYS,
-            tensor,
-            tensor.untyped_storage(),
-            tensor.storage_offset(),
-            list(wanted.shape),
-            list(wanted.stride()),
-        )
+            replace(tensor, self.wrap(_RESIZE, new))
+        _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -345,9 +372,24 @@ class Kernels:
         return self.host(tensor).item()
 
 
+def _library(namespace: str) -> Any:
+    return torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+
+
 _COPY = schema.facts(torch.ops.aten.copy_.default)
 _RESIZE = schema.facts(torch.ops.aten.resize_.default)
 _ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
+
+
+def replace(tensor: Tensor, new: Tensor) -> None:
+    """Give a tensor the memory, shape and strides of another."""
+    _set_memory(tensor, new, new.storage_offset(), new)
+
+
+def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
+    # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
+    storage = memory.untyped_storage()
+    _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """What PyTorch and the libraries above it answer about MPS while the virtual device is on.
 
-The C++ hooks (`hooks.py`) answer most questions by themselves, `torch.accelerator` among them. What is left are
-questions with an answer that varies (memory, macOS), objects that Linux cannot make (generators, events) and caches
-of answers given earlier.
+The C++ hooks (`hooks.py`) answer most questions by themselves, `torch.accelerator` among them. What is left
+are questions with an answer that varies (memory, macOS), objects that Linux cannot make (generators, events)
+and caches of answers given earlier.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.contract import Contract
+from mpsprobe.device.virtual.contract import Contract, parse_macos
 from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Grade, Observer
 from mpsprobe.device.virtual.random import Generator
@@ -162,19 +162,12 @@ class Answers:
         self._patches.set(torch.autocast, "__init__", init)
 
 
-def parse_macos(version: str) -> tuple[int, int]:
-    """`"15.5"` -> (15, 5); `"15"` -> (15, 0)."""
-    major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    return int(major), int(minor) if minor else 0
-
-
 def _nothing(*_ignored: Any) -> None:
     pass
 
 
 def _like(original: Callable[..., Any], value: Any) -> Callable[..., Any]:
-    """A function that returns `value`; dynamo (2.15) looks for `__wrapped__`, and callers for `cache_clear`."""
+    """A function that returns `value`. Dynamo (2.15) looks for `__wrapped__`, others for `cache_clear`."""
 
     @functools.wraps(original)
     def answer(*_args: Any, **_kwargs: Any) -> Any:
@@ -198,7 +191,11 @@ def _no_cuda() -> None:
 
 #: Cached answers of libraries: module -> functions made with lru_cache.
 _CACHES = {
-    "transformers.utils.import_utils": ("is_torch_mps_available", "is_torch_cuda_available", "is_torch_bf16_available"),
+    "transformers.utils.import_utils": (
+        "is_torch_mps_available",
+        "is_torch_cuda_available",
+        "is_torch_bf16_available",
+    ),
     "accelerate.utils.imports": ("is_mps_available", "is_cuda_available", "is_bf16_available"),
     "torch.backends.mps": ("is_available", "is_built"),
 }

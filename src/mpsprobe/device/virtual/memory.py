@@ -1,13 +1,17 @@
 """A Mac's unified memory, modelled: how much is in use, and PyTorch's out-of-memory error at its limit.
 
-The rules are those of aten/src/ATen/mps/MPSAllocator.mm. What a model cannot know (other processes, Metal's own
-heaps, buffers still in flight) is left out, so the real limit is reached earlier, never later.
+The rules are those of aten/src/ATen/mps/MPSAllocator.mm. What a model cannot know (other processes, Metal's
+own heaps, buffers still in flight) is left out, so the real limit is reached earlier, never later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from mpsprobe.knowledge import chips
 
 #: Watermark ratios of MPSAllocator.h, relative to Metal's recommended working set (unified memory).
 HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
@@ -21,14 +25,8 @@ _MAX_SCALAR = 8
 _SWEEP = 4096
 
 
-def working_set(memory_gb: float) -> int:
-    """Metal's recommendedMaxWorkingSetSize, bytes, as public reports show it: 2/3 up to 32 GB, 3/4 above."""
-    total = int(memory_gb * (1 << 30))
-    return total * 2 // 3 if memory_gb <= 32 else total * 3 // 4
-
-
 def format_size(size: int, *, binary: bool) -> str:
-    """c10's `format_size`; `binary` says whether the release writes `GiB` or `GB` (the numbers are the same)."""
+    """c10's `format_size`; `binary`: the release writes `GiB`, not `GB` (the numbers are the same)."""
     i = "i" if binary else ""
     if size <= 1024:
         return f"{size} bytes"
@@ -41,8 +39,8 @@ def format_size(size: int, *, binary: bool) -> str:
 class UnifiedMemory:
     """Counts the storages of device tensors, holding none of them alive.
 
-    A storage's end cannot be seen as it happens, only asked for (weak references), so the running sum is an upper
-    bound that is swept when it matters: before an error, for an answer, or when it claims a new peak.
+    A storage's end cannot be seen as it happens, only asked for (weak references), so the running sum is an
+    upper bound that is swept when it matters: before an error, for an answer, or when it claims a new peak.
 
     Attributes:
         recommended: Metal's recommendedMaxWorkingSetSize, bytes.
@@ -54,14 +52,16 @@ class UnifiedMemory:
         self,
         memory_gb: float,
         *,
-        working_set_bytes: int | None = None,
+        macos: str | None = None,
         high: float = HIGH_WATERMARK,
         binary_units: bool = True,
+        on_full: Callable[[RuntimeError], None] | None = None,
     ) -> None:
         self.total = int(memory_gb * (1 << 30))
-        self.recommended = working_set(memory_gb) if working_set_bytes is None else working_set_bytes
+        self.recommended = chips.working_set(self.total, macos)[0]
         self.peak = 0
         self.binary_units = binary_units
+        self._on_full = on_full
         self._references: list[tuple[int, int]] = []
         self._in_use = 0
         self._cached = 0
@@ -91,13 +91,19 @@ class UnifiedMemory:
         if self.limit is not None and self._in_use + size > self.limit:
             self._sweep()
             if self._in_use + size > self.limit:
-                raise RuntimeError(self._out_of_memory(size))
-        self._references.append((storage._weak_ref(), size))
+                self._full(RuntimeError(self._out_of_memory(size)))
+        self._references.append((weak_reference(storage), size))
         self._in_use += size
         if self._in_use > self.peak:
             self._claim_peak()
         elif len(self._references) > self._swept_at + _SWEEP:
             self._sweep()
+
+    def _full(self, error: RuntimeError) -> None:
+        if self._on_full is None:
+            raise error
+        self._on_full(error)
+        self.limit = None  # whoever goes on has heard of it
 
     def allocated(self) -> int:
         """Bytes in use: torch.mps.current_allocated_memory()."""
@@ -105,7 +111,7 @@ class UnifiedMemory:
         return self._in_use
 
     def driver_allocated(self) -> int:
-        """Bytes taken from Metal: what is in use and what the allocator keeps for reuse (modelled as the peak)."""
+        """Bytes taken from Metal: in use, and kept by the allocator for reuse (modelled as the peak)."""
         self._cached = max(self._cached, self.peak)
         return max(self._cached, self.allocated())
 
@@ -120,7 +126,7 @@ class UnifiedMemory:
         self.peak = max(self.peak, self._in_use)
 
     def _sweep(self) -> None:
-        expired, free = torch.UntypedStorage._expired, torch.UntypedStorage._free_weak_ref
+        expired, free = torch.UntypedStorage._expired, free_reference
         alive = []
         for entry in self._references:
             if expired(entry[0]):
@@ -134,7 +140,7 @@ class UnifiedMemory:
     def close(self) -> None:
         """Let go of all weak references."""
         for reference, _ in self._references:
-            torch.UntypedStorage._free_weak_ref(reference)
+            free_reference(reference)
         self._references = []
 
     def _out_of_memory(self, size: int) -> str:
@@ -149,6 +155,17 @@ class UnifiedMemory:
             "Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations "
             "(may cause system failure)."
         )
+
+
+def weak_reference(storage: torch.UntypedStorage) -> int:
+    """A weak reference to a storage: it keeps the address of the C++ object, not its memory."""
+    reference: int = storage._weak_ref()  # type: ignore[assignment]
+    return reference
+
+
+def free_reference(reference: int) -> None:
+    """Let go of a weak reference."""
+    torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
 
 
 def _aligned(size: int) -> int:

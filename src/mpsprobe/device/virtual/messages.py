@@ -30,28 +30,25 @@ PLACEHOLDER = "Placeholder storage has not been allocated on MPS device!"
 def missing_op(op: str, torch_release: str, commit: str) -> str:
     """mps_error_fallback, aten/src/ATen/mps/MPSFallback.mm."""
     minor = int(torch_release.split(".")[1])
-    if minor >= 6:
-        return (
-            f"The operator '{op}' is not currently implemented for the MPS device. If you want this op to be "
-            "considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention "
-            f"use-case, that resulted in missing op as well as commit hash {commit}. As a temporary fix, you can set "
-            "the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. "
-            "WARNING: this will be slower than running natively on MPS."
-        )
+    wish = (
+        "considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and "
+        f"mention use-case, that resulted in missing op as well as commit hash {commit}"
+        if minor >= 6
+        else "added in priority during the prototype phase of this feature, please comment on "
+        "https://github.com/pytorch/pytorch/issues/77764"
+    )
     return (
-        f"The operator '{op}' is not currently implemented for the MPS device. If you want this op to be added in "
-        "priority during the prototype phase of this feature, please comment on "
-        "https://github.com/pytorch/pytorch/issues/77764. As a temporary fix, you can set the environment variable "
-        "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this will be slower than "
-        "running natively on MPS."
+        f"The operator '{op}' is not currently implemented for the MPS device. If you want this op to be "
+        f"{wish}. As a temporary fix, you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` "
+        "to use the CPU as a fallback for this op. WARNING: this will be slower than running natively on MPS."
     )
 
 
 def fallback(op: str) -> str:
     """mps_fallback, aten/src/ATen/mps/MPSFallback.mm."""
     return (
-        f"The operator '{op}' is not currently supported on the MPS backend and will fall back to run on the CPU. "
-        "This may have performance implications."
+        f"The operator '{op}' is not currently supported on the MPS backend and will fall back to run on the "
+        "CPU. This may have performance implications."
     )
 
 
@@ -82,12 +79,11 @@ def scalar_type(dtype: torch.dtype) -> str:
 
 
 def refused_by_kernel(dtype: torch.dtype) -> str:
-    """getMPSDataType and getMPSScalarType, aten/src/ATen/native/mps/OperationUtils.mm."""
+    """GetMPSDataType and getMPSScalarType, aten/src/ATen/native/mps/OperationUtils.mm."""
     if dtype is torch.float64:
         return FLOAT64_IN_KERNEL
-    return (
-        f"Trying to convert {scalar_type(dtype)} to the MPS backend but it does not have support for that dtype."
-    )
+    name = scalar_type(dtype)
+    return f"Trying to convert {name} to the MPS backend but it does not have support for that dtype."
 
 
 def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
@@ -109,12 +105,14 @@ def _all_dtypes() -> list[torch.dtype]:
     return sorted((one for one in found if not re.search(r"quint|qint|bits", str(one))), key=str)
 
 
-def mixed_devices(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]) -> tuple[str, Grade]:
+def mixed_devices(
+    op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]
+) -> tuple[str, Grade]:
     """What an op says to a CPU tensor beside device tensors.
 
-    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same on every
-    machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses TensorIterator it
-    says so itself. Kernels without that check find no Metal buffer behind the CPU tensor.
+    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same
+    on every machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses
+    TensorIterator it says so itself. Kernels without that check find no Metal buffer behind the CPU tensor.
     """
     if op.name == "linear" and version >= (2, 5):
         names = ("input", "weight", "bias")
@@ -123,9 +121,11 @@ def mixed_devices(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version
                 return f"Tensor for argument {name} is on {value.device} but expected on mps", Grade.LIKELY
     try:
         op.overload.redispatch(
-            _CPU_KEYS, *[_one_element(one) for one in args], **{name: _one_element(one) for name, one in kwargs.items()}
+            _CPU_KEYS,
+            *[_one_element(one) for one in args],
+            **{name: _one_element(one) for name, one in kwargs.items()},
         )
-    except Exception as problem:  # noqa: BLE001: what it says is looked at; all else means "no such check"
+    except Exception as problem:  # what it says is looked at; all else means: no such check
         text = str(problem)
         if text.startswith("Expected all tensors to be on the same device"):
             return text, Grade.CERTAIN

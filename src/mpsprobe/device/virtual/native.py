@@ -1,9 +1,9 @@
-"""The few bytes of machine code and the C++ vtables that the virtual device needs, all reached through ctypes.
+"""The few bytes of machine code and the C++ vtables that the virtual device needs, through ctypes.
 
 PyTorch asks two C++ objects about a device: its guard (`c10::impl::DeviceGuardImplInterface`) and its hooks
-(`at::MPSHooksInterface`). A Linux build has no guard for MPS and hooks that refuse. Both are plain objects with a
-vtable, so a copy of a vtable with some slots replaced is a new implementation. The slot order is read from the
-headers that the wheel ships, never assumed.
+(`at::MPSHooksInterface`). A Linux build has no guard for MPS and hooks that refuse. Both are plain objects
+with a vtable, so a copy of a vtable with some slots replaced is a new implementation. The slot order is read
+from the headers that the wheel ships, never assumed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _HEADER_WORDS = 2
 _VTABLE_WORDS = 96
 
 #: Code of functions that ignore their arguments, for each machine.
-#: `mps0` returns {type 13, index 0} in the first and 0 in the second result register, which is a `c10::Device` and
-#: a default `c10::Stream` of it at once (System V and AAPCS64 return both in registers).
+#: `mps0` returns {type 13, index 0} in the first and 0 in the second result register, which is a
+#: `c10::Device` and a default `c10::Stream` of it at once (System V and AAPCS64 return both in registers).
 _CODE: dict[str, dict[str, bytes]] = {
     "x86_64": {
         "mps0": bytes.fromhex("b80d00000031d2c3"),  # mov eax, 13; xor edx, edx; ret
@@ -41,7 +41,7 @@ _CODE: dict[str, dict[str, bytes]] = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def library(name: str) -> ctypes.CDLL:
     """One of the shared libraries inside the torch package, e.g. `"libc10.so"`."""
     path = Path(torch.__file__).parent / "lib" / name
@@ -51,7 +51,7 @@ def library(name: str) -> ctypes.CDLL:
         raise UnsupportedInstallError(f"{path} cannot be loaded: {problem}.") from problem
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def function(name: str) -> int:
     """Address of a small function: `"mps0"`, `"one"` or `"zero"`. The page lives as long as the process.
 
@@ -81,7 +81,9 @@ def _executable(code: bytes) -> int:
     page.write(code)
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC):
+    if libc.mprotect(
+        ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC
+    ):
         raise UnsupportedInstallError(
             f"The system refused executable memory (mprotect: error {ctypes.get_errno()}).",
             "A security policy such as SELinux's deny_execmem forbids it.",

@@ -59,10 +59,10 @@ class Observer(Protocol):
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        """An op ran; `flags` is an `OpFlag` (an int: it costs nothing to pass). `result` is None when it raised."""
+        """An op ran; `flags` is an `OpFlag` as an int, `result` is None when it raised."""
 
     def sync(self, kind: str) -> None:
-        """The host waited for the device: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"`, `"synchronize"`."""
+        """The host waited: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"`."""
 
     def crossing(self, nbytes: int, direction: str) -> None:
         """Memory crossed between host and device: `"to-device"` or `"to-host"`."""

@@ -34,10 +34,10 @@ def predict(
     observer: Observer | None = None,
     on_fail: OnFail = "collect",
 ) -> Iterator[Prediction]:
-    """Make `mps` a device whose large tensors have no memory, so that any model can be built and run at full size.
+    """Make `mps` a device whose large tensors have no memory, so that any model runs at full size.
 
-    Build the model under `torch.device("mps")`, from its config or class. Ints, bools and small tensors keep real
-    values; what had to be assumed is listed in `assumptions`.
+    Build the model under `torch.device("mps")`, from its config or class. Ints, bools and small tensors keep
+    real values; what had to be assumed is listed in `assumptions`.
 
     Args:
         torch: the release whose op table and rules apply; None: the installed one.

@@ -1,9 +1,9 @@
 """Where a Mac's dispatch leaves the way of a Linux build.
 
-PyTorch's common code asks `#ifdef USE_MPS` in a handful of functions only (found by comparing the call graphs of the
-macOS and the Linux library; 2.13: `_convolution`, `convolution_backward`, `lstm.input` and
-`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the MPS key
-are the Mac's. Ops that only MPS has are computed by CPU ops: `COMPUTED_BY`.
+PyTorch's common code asks `#ifdef USE_MPS` in a handful of functions only (found by comparing the call graphs
+of the macOS and the Linux library; 2.13: `_convolution`, `convolution_backward`, `lstm.input` and
+`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the
+MPS key are the Mac's. Ops that only MPS has are computed by CPU ops: `COMPUTED_BY`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mpsprobe.device.virtual.observer import OpFlag
 aten = torch.ops.aten
 
 
-# ---------------------------------------------------------------------------------------------------- attention
+# -------------------------------------------------------------------------------------------------- attention
 
 
 def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     """`scaled_dot_product_attention` as aten/src/ATen/native/transformers/attention.cpp has it on MPS.
 
-    The fused op is used unless a gradient is needed. Releases up to 2.12 also ask for dropout 0, and for contiguous
-    inputs on macOS before 15; they repeat grouped heads themselves.
+    The fused op is used unless a gradient is needed. Releases up to 2.12 also ask for dropout 0, and for
+    contiguous inputs on macOS before 15; they repeat grouped heads themselves.
     """
     fused = aten._scaled_dot_product_attention_math_for_mps.default
     plain = aten._scaled_dot_product_attention_math.default
@@ -54,9 +54,13 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
             attn_mask = torch.where(attn_mask, 0.0, hidden)
         needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
         contiguous = all(one.is_contiguous() for one in (query, key, value))
-        fits = unconditional or (dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7))))
+        fits = unconditional or (
+            dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7)))
+        )
         if needs_grad or not fits:
-            result = plain(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa)
+            result = plain(
+                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+            )
             return result[0]  # type: ignore[no-any-return]
         groups = {}
         if enable_gqa and passes_groups:
@@ -93,14 +97,19 @@ def _validate_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | Non
     if attn_mask is not None:
         if attn_mask.dtype not in (torch.bool, torch.float32, q.dtype):
             raise RuntimeError(
-                "Expected attn_mask dtype to be bool or float or to match query dtype, but got attn_mask.dtype: "
-                f"{_cpp_dtype(attn_mask)} and  query.dtype: {_cpp_dtype(q)} instead."
+                "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                f"attn_mask.dtype: {_cpp_dtype(attn_mask)} and  query.dtype: {_cpp_dtype(q)} instead."
             )
         if is_causal:
             raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
 
 
-_CPP_DTYPES = {"float32": "float", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "float64": "double"} | {
+_CPP_DTYPES = {
+    "float32": "float",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "float64": "double",
+} | {
     "int64": "long",
     "int32": "int",
 }
@@ -111,7 +120,7 @@ def _cpp_dtype(tensor: Tensor) -> str:
     return _CPP_DTYPES.get(name, name)
 
 
-# --------------------------------------------------------------------------------------------------------- LSTM
+# ------------------------------------------------------------------------------------------------------- LSTM
 
 
 def lstm(
@@ -123,7 +132,7 @@ def lstm(
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
 
 
-# -------------------------------------------------------------------------------------------------- convolution
+# ------------------------------------------------------------------------------------------------ convolution
 
 
 class Convolution:
@@ -163,7 +172,9 @@ class Convolution:
             dilation, output_padding = [1, *dilation], [0, *output_padding]
         if transposed:
             args: tuple[Any, ...] = (x, weight, padding, output_padding, stride, dilation, groups)
-            result = self._run("_mps_convolution_transpose", args, _flat(_conv_transpose) if flat else _conv_transpose)
+            result = self._run(
+                "_mps_convolution_transpose", args, _flat(_conv_transpose) if flat else _conv_transpose
+            )
             if bias is not None:
                 result = result.add_(bias.reshape([1, -1] + [1] * (result.dim() - 2)))
         else:
@@ -192,7 +203,17 @@ class Convolution:
             stride, padding = [1, *stride], [0, *padding]
             dilation, output_padding = [1, *dilation], [0, *output_padding]
         if transposed:
-            args: tuple[Any, ...] = (x, grad, weight, padding, output_padding, stride, dilation, groups, list(mask[:2]))
+            args: tuple[Any, ...] = (
+                x,
+                grad,
+                weight,
+                padding,
+                output_padding,
+                stride,
+                dilation,
+                groups,
+                list(mask[:2]),
+            )
             dx, dw = self._run("mps_convolution_transpose_backward", args, _conv_transpose_backward)
             db = grad.sum([0, *range(2, grad.dim())]) if mask[2] else None
         else:
@@ -209,10 +230,12 @@ def _type_name(tensor: Tensor) -> str:
     return f"MPS{name}Type" if tensor.is_mps else f"torch.{name}Tensor"
 
 
-# ----------------------------------------------------------------------- ops that only MPS has, computed by the CPU
+# ----------------------------------------------------------------- ops that only MPS has, computed by the CPU
 
 
-def _conv(x: Tensor, w: Tensor, b: Tensor | None, padding: Any, stride: Any, dilation: Any, groups: int) -> Tensor:
+def _conv(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: Any, stride: Any, dilation: Any, groups: int
+) -> Tensor:
     return aten.convolution.default(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[no-any-return]
 
 
@@ -233,7 +256,14 @@ def _flat(compute: Callable[..., Tensor]) -> Kernel:
 
 
 def _conv_backward(
-    x: Tensor, grad: Tensor, w: Tensor, padding: Any, stride: Any, dilation: Any, groups: int, mask: Sequence[bool]
+    x: Tensor,
+    grad: Tensor,
+    w: Tensor,
+    padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     sizes = [w.size(0)] if mask[2] else None
     zeros = [0] * len(stride)
@@ -271,19 +301,24 @@ def _attention_math(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    # The host's own attention, so that results are those of a plain CPU run; the second result (weights) has no reader.
+    # The host's own attention, so that results are those of a plain CPU run; the second result (weights) has
+    # no reader.
     groups = {"enable_gqa": True} if enable_gqa else {}
     if dropout_mask is not None:
         return aten._scaled_dot_product_attention_math.default(  # type: ignore[no-any-return]
             q, k, v, attn_mask, dropout_p, is_causal, dropout_mask, scale=scale, **groups
         )
-    out = aten.scaled_dot_product_attention.default(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **groups)
-    return out, q.new_zeros(1).expand(*q.shape[:-1], k.shape[-2])
+    out = aten.scaled_dot_product_attention.default(
+        q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **groups
+    )
+    # the Mac's kernel fills a contiguous tensor (operations/Attention.mm), the CPU's a transposed one
+    return out.contiguous(), q.new_zeros(1).expand(*q.shape[:-1], k.shape[-2])
 
 
 def _lstm(x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:
     nothing = torch.empty(0, device=x.device)
-    # z state, cell states and layer outputs are what the Mac's backward reads; ours computes the forward again
+    # z state, cell states and layer outputs are what the Mac's backward reads; ours computes the forward
+    # again
     return (*aten.lstm.input(x, list(hx), list(params), *options), nothing, nothing, nothing)
 
 
@@ -291,10 +326,10 @@ def _lstm_backward(
     grad_y: Tensor | None,
     grad_hy: Tensor | None,
     grad_cy: Tensor | None,
-    z_state: Tensor,
-    cell_state: Tensor,
+    _z_state: Tensor,
+    _cell_state: Tensor,
     x: Tensor,
-    layers: Tensor,
+    _layers: Tensor,
     hx: Sequence[Tensor],
     params: Sequence[Tensor],
     *options: Any,
@@ -324,7 +359,13 @@ def _linear_backward(
 
 
 def _max_pool2d_backward(
-    grad: Tensor, x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+    grad: Tensor,
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
 ) -> Tensor:
     indices = aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil)[1]
     return aten.max_pool2d_with_indices_backward.default(  # type: ignore[no-any-return]
@@ -357,4 +398,3 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     kernels.special["_convolution"] = convolution.forward
     kernels.special["convolution_backward"] = convolution.backward
     return {"scaled_dot_product_attention": attention(version, macos), "lstm.input": lstm}
-

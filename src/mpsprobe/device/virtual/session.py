@@ -11,11 +11,11 @@ from types import TracebackType
 import torch
 
 from mpsprobe.device.virtual import engine, guard, hooks, library, redirect, support
-from mpsprobe.device.virtual.contract import Contract, OnFail
+from mpsprobe.device.virtual.contract import Contract, OnFail, parse_macos
 from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.memory import UnifiedMemory
-from mpsprobe.device.virtual.observer import Finding, Observer
+from mpsprobe.device.virtual.observer import Finding, Grade, Observer
 from mpsprobe.device.virtual.random import Generator
 
 
@@ -43,7 +43,10 @@ class Session:
         kernels: what runs the ops.
     """
 
-    def __init__(self, settings: Settings, make_kernels: Callable[..., Kernels], computed_by: dict[str, Kernel]) -> None:
+    def __init__(
+        self, settings: Settings, make_kernels: Callable[..., Kernels], computed_by: dict[str, Kernel]
+    ) -> None:
+        support.require()
         installed = ".".join(map(str, support.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
         self.contract = Contract(
@@ -53,7 +56,12 @@ class Session:
             on_fail=settings.on_fail,
             observer=settings.observer,
         )
-        self.memory = UnifiedMemory(settings.memory_gb, binary_units=self.contract.version >= (2, 8))
+        self.memory = UnifiedMemory(
+            settings.memory_gb,
+            macos=settings.macos,
+            binary_units=self.contract.version >= (2, 7),
+            on_full=lambda error: self.contract.fail("memory", "", error, Grade.LIKELY),
+        )
         self._generator = Generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
         self.kernels.computed_by.update(computed_by)
@@ -66,7 +74,6 @@ class Session:
         return self.contract.findings
 
     def __enter__(self) -> Session:
-        support.require()
         if not _active.acquire(blocking=False):
             raise AlreadyActiveError(
                 "A virtual device is already on in this process.", "Leave it first: there is one mps slot."
@@ -83,7 +90,7 @@ class Session:
         undo.callback(guard.remove)
         hooks.install()
         undo.callback(hooks.remove)
-        above = redirect.install(self.kernels, self.contract.version, library.parse_macos(self.contract.macos))
+        above = redirect.install(self.kernels, self.contract.version, parse_macos(self.contract.macos))
         undo.callback(self.kernels.unregister)
         self.kernels.register(self.contract.registered, above)
         undo.callback(self._answers.remove)

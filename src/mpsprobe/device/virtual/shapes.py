@@ -1,4 +1,4 @@
-"""Results of ops on ghosts: shapes, strides and dtypes from PyTorch's meta kernels, remembered by signature."""
+"""Results of ops on ghosts: shapes, strides and dtypes from meta kernels, remembered by signature."""
 
 from __future__ import annotations
 
@@ -39,20 +39,23 @@ class Shapes:
         """The specs of a call's results, nested as they are returned; Python values stay as they are.
 
         Returns:
-            The results, and for each written argument that changes its shape (by index in `op.writes`) its new spec.
+            The results, and for each written argument that changes its shape (by index in `op.writes`) its
+            new spec.
         """
+        key: Any = None
+        found = None
         try:
             key = (op, tuple([_key(a) for a in args]), tuple([(n, _key(v)) for n, v in kwargs.items()]))
             found = self._known.get(key)
         except TypeError:  # an unhashable argument
-            key = found = None
+            pass
         if found is None:
             found = self._compute(op, args, kwargs)
             if key is not None:
                 if len(self._known) >= _LIMIT:
                     self._known.clear()
                 self._known[key] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     @staticmethod
     def _compute(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, Spec]]:
@@ -95,7 +98,7 @@ def _spec(value: Any) -> Any:
     return value
 
 
-# ------------------------------------------------------------- shapes of ops that have no meta kernel to be asked
+# --------------------------------------------------------- shapes of ops that have no meta kernel to be asked
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *_rest: Any, **_options: Any) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Whether this machine and this PyTorch can carry the virtual device, and the fallback variable as it was at start."""
+"""Whether this machine and PyTorch can carry the virtual device; the fallback variable as it was at start."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def _fallback_variable() -> bool:
     return text.strip().lstrip("+-").isdigit() and int(text) != 0
 
 
-#: PyTorch reads the variable when its library loads; set later, it has no effect (issue 96814). So it is read here
-#: once, at import.
+#: PyTorch reads the variable when its library loads; set later, it has no effect (issue 96814). So it is read
+#: here once, at import.
 FALLBACK_AT_START = _fallback_variable()

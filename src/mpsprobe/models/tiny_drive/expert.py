@@ -69,8 +69,8 @@ def velocity(
     """
     batch, count = embeddings.shape[:2]
     # additive and four-dimensional: transformers then leaves it as it is, so waypoints see both ways
-    hidden = (1 - prefix_mask[:, None, None, :].to(embeddings.dtype)) * torch.finfo(embeddings.dtype).min
-    mask = nn.functional.pad(hidden.expand(batch, 1, count, -1), (0, count))
+    blocked = (1 - prefix_mask[:, None, None, :].to(embeddings.dtype)) * torch.finfo(embeddings.dtype).min
+    mask = nn.functional.pad(blocked.expand(batch, 1, count, -1), (0, count))
     positions = first_position[:, None] + torch.arange(count, device=embeddings.device)
     output: Tensor = decoder(
         inputs_embeds=embeddings,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLForConditionalGeneration,
     Qwen3VLTextModel,
@@ -191,3 +193,8 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         if "mm_token_type_ids" in inspect.signature(self.vlm.forward).parameters:
             inputs["mm_token_type_ids"] = (input_ids == self.config.vlm_config.image_token_id).int()
         return inputs
+
+
+# Importing this module is what makes the Auto classes know the model; nothing else imports it unasked.
+AutoConfig.register(TinyDriveConfig.model_type, TinyDriveConfig, exist_ok=True)
+AutoModel.register(TinyDriveConfig, TinyDrive, exist_ok=True)

@@ -7,19 +7,44 @@ conventions stand in `docs/recorder.md`.
 from __future__ import annotations
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas import matmul
+from mpsprobe.trace.formulas import (
+    attention,
+    convolution,
+    linalg,
+    matmul,
+    pointwise,
+    recurrent,
+    reductions,
+    traffic,
+)
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
-__all__ = ["add_costs", "flops", "matmul"]
+#: The modules that register formulas.
+FAMILIES = (attention, convolution, linalg, matmul, pointwise, recurrent, reductions)
 
 
 def flops(use: OpUse) -> int | None:
-    """Floating-point operations of one call; None when no formula is known."""
-    rule = FORMULAS.get(base_name(use.op))
-    return None if rule is None else rule(use)
+    """Floating-point operations of one call; None when no formula knows it."""
+    name = base_name(use.op)
+    if name in traffic.VIEWS or name in traffic.STILL:
+        return 0
+    rule = FORMULAS.get(name)
+    if rule is None or not all(map(traffic.is_strided, use.inputs)):
+        return None
+    try:
+        return rule(use)
+    except (LookupError, ValueError, TypeError):
+        # An op use of another release's schema, or of a call that raised for its arguments' form.
+        return None
+
+
+def bytes_moved(use: OpUse) -> int | None:
+    """Least bytes one call moves; None when a dtype is not known."""
+    return traffic.bytes_moved(use)
 
 
 def add_costs(use: OpUse) -> None:
-    """Set `flops` and `bytes` of all calls of an op use, where a formula is known."""
-    once = flops(use)
-    use.flops = None if once is None else once * use.count
+    """Set `flops` and `bytes` of all calls of an op use, where they are known."""
+    flops_once, bytes_once = flops(use), bytes_moved(use)
+    use.flops = None if flops_once is None else flops_once * use.count
+    use.bytes = None if bytes_once is None else bytes_once * use.count

@@ -1,7 +1,7 @@
 """FLOPs of matrix products: a multiply-add is two, the addition of a bias is not counted.
 
-The convention of `torch.utils.flop_counter`, which the tests compare with. A complex multiply-add is four real
-ones; PyTorch's counter takes it as one.
+The convention of `torch.utils.flop_counter`, which the tests compare with. A complex multiply-add is four
+real ones; PyTorch's counter takes it as one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+"""`mpsprobe advisories`: what users and scripts get from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mpsprobe.cli.advisories import command
+from mpsprobe.cli.sink import Sink
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import advisories
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments, obj=Sink(), catch_exceptions=False)
+
+
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(*arguments, "--json").stdout)
+    return found
+
+
+def ids(*arguments: str) -> set[str]:
+    return {row["id"] for row in rows(*arguments)}
+
+
+def test_lists_all_worst_first() -> None:
+    listed = rows()
+    assert len(listed) == len(advisories.load_all())
+    order = ["critical", "high", "medium", "low"]
+    ranks = [order.index(row["severity"]) for row in listed]
+    assert ranks == sorted(ranks)
+
+
+def test_a_release_shows_what_is_known_for_it() -> None:
+    # sentence-transformers 3507: 2.8.0 is wrong, 2.7.1 and 2.9.0 are right.
+    assert "linear-noncontiguous-wrong" in ids("--torch", "2.8.0")
+    assert "linear-noncontiguous-wrong" not in ids("--torch", "2.7.1")
+    assert "linear-noncontiguous-wrong" not in ids("--torch", "2.9.0")
+
+
+def test_macos_and_chip_narrow_the_list_and_their_absence_is_told() -> None:
+    mac = ("--torch", "2.13.0", "--macos", "26.2", "--chip")
+    assert "linear-bias-dropped-macos26" in ids(*mac, "M1")
+    assert "linear-bias-dropped-macos26" not in ids(*mac, "M4")
+    (row,) = [r for r in rows("--torch", "2.13.0") if r["id"] == "linear-bias-dropped-macos26"]
+    assert row["certainty"] == "possible"
+    assert set(row["unknown"]) == {"whether torch 2.13.0 has it", "the macOS version", "the chip"}
+
+
+@pytest.mark.parametrize(
+    "name", ["aten::linear", "aten.linear.default", "torch.nn.functional.linear", "linear"]
+)
+def test_ops_are_known_by_the_names_people_use(name: str) -> None:
+    found = ids("--op", name)
+    assert "linear-noncontiguous-wrong" in found
+    assert "conv2d-strided-weight-wrong" not in found
+
+
+def test_symptom_filters() -> None:
+    assert {row["symptom"] for row in rows("--symptom", "hang")} == {"hang"}
+
+
+def test_text_is_a_table_and_an_id_tells_all() -> None:
+    table = run("--torch", "2.8.0", "--op", "linear").stdout.splitlines()
+    assert table[0].split() == [
+        "severity",
+        "symptom",
+        "id",
+        "torch",
+        "macOS",
+        "fits",
+        "what",
+        "goes",
+        "wrong",
+    ]
+    assert any("linear-noncontiguous-wrong" in line and "certain" in line for line in table[1:])
+    told = run("linear-noncontiguous-wrong").stdout
+    assert "first good: 2.9.0" in told
+    assert "https://github.com/pytorch/pytorch/issues/161640" in told
+
+
+def test_nothing_found_is_not_called_good() -> None:
+    assert (
+        run("--op", "aten::relu").stdout.strip()
+        == "No advisory fits. That says only that none is known here."
+    )
+    assert rows("--op", "aten::relu") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such"], "no-such"),
+        (["--torch", "newest"], "newest"),
+        (["--macos", "15"], "need --torch"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_clear_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)

@@ -1,0 +1,396 @@
+# ruff: noqa: E501 (quotes stay as they were written)
+"""Short quotes of what Macs and users wrote in public threads, with the thread.
+
+Each: (thread, text, id of the message that should explain it, pieces that should be read from it).
+"""
+
+MISSING_OLD = (
+    "NotImplementedError: The operator 'aten::isin.Tensor_Tensor_out' is not currently implemented for the MPS device. "
+    "If you want this op to be added in priority during the prototype phase of this feature, please comment on "
+    "https://github.com/pytorch/pytorch/issues/77764. As a temporary fix, you can set the environment variable "
+    "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this will be slower than running "
+    "natively on MPS."
+)
+
+BROADCAST = (
+    'loc("mps_add"("(mpsFileLoc): /AppleInternal/Library/BuildRoots/97f6331a-ba75-11ed-a4bc-863efbbaf80d/Library/Caches/'
+    "com.apple.xbs/Sources/MetalPerformanceShadersGraph/mpsgraph/MetalPerformanceShadersGraph/Core/Files/"
+    "MPSGraphUtilities.mm\":228:0)): error: input types 'tensor<2x1280xf32>' and 'tensor<1280xf16>' are not broadcast "
+    "compatible\nLLVM ERROR: Failed to infer result type(s).\nzsh: abort      /Users/username/automatic/webui.sh"
+)
+
+COMMAND_BUFFER = """Error: command buffer exited with error status.
+\tThe Metal Performance Shaders operations encoded on it may not have completed.
+\tError:
+\t(null)
+\tInternal Error (0000000e:Internal Error)
+\t<AGXG13XFamilyCommandBuffer: 0x3601ec380>
+    label = <none>
+    device = <AGXG13XDevice: 0x11f3b5400>
+        name = Apple M1 Pro
+"""
+
+P = "https://github.com/pytorch/pytorch/issues/"
+G = "https://github.com/"
+
+REAL: list[tuple[str, str, str, dict[str, str]]] = [
+    (
+        G + "amazon-science/chronos-forecasting/issues/141",
+        MISSING_OLD,
+        "missing-op",
+        {"op": "aten::isin.Tensor_Tensor_out"},
+    ),
+    (
+        P + "158723",
+        "ERROR: The operator 'aten::max_pool3d_with_indices' is not currently implemented for the MPS device.",
+        "missing-op",
+        {"op": "aten::max_pool3d_with_indices"},
+    ),
+    (
+        P + "84489",  # the spelling of torch 1.12 and 1.13
+        "NotImplementedError: The operator 'aten::cumsum.out' is not current implemented for the MPS device.",
+        "missing-op",
+        {"op": "aten::cumsum.out"},
+    ),
+    (
+        G + "pytorch/vision/issues/9164",
+        "'torchvision::deform_conv2d' is not currently implemented for the MPS device",
+        "missing-op",
+        {"op": "torchvision::deform_conv2d"},
+    ),
+    (
+        P + "86195",
+        "NotImplementedError: The operator 'aten::_slow_conv2d_forward' is not currently implemented for the MPS device.",
+        "slow-conv2d-forward",
+        {"op": "aten::_slow_conv2d_forward"},
+    ),
+    (
+        P + "141320",
+        "NotImplementedError: Could not run 'aten::_sparse_coo_tensor_with_dims_and_tensors' with arguments from the "
+        "'SparseMPS' backend. This could be because the operator doesn't exist for this backend, or was omitted",
+        "missing-for-backend",
+        {"op": "aten::_sparse_coo_tensor_with_dims_and_tensors", "backend": "SparseMPS"},
+    ),
+    (
+        G + "open-mmlab/mmdetection/issues/11437",
+        "RuntimeError: nms_impl: implementation for device mps:0 not found.",
+        "third-party-kernel",
+        {"kernel": "nms_impl"},
+    ),
+    (
+        G + "roboflow/rf-detr/issues/29",
+        "UserWarning: The operator 'aten::_upsample_bilinear2d_aa.out' is not currently supported on the MPS backend and "
+        "will fall back to run on the CPU.",
+        "cpu-fallback",
+        {"op": "aten::_upsample_bilinear2d_aa.out"},
+    ),
+    (
+        G + "ankane/torch.rb/issues/50",
+        "Error inspecting tensor: #<RuntimeError: Cannot convert a MPS Tensor to float64 dtype as the MPS framework "
+        "doesn't support float64. Please use float32 instead.>",
+        "float64",
+        {"dtype": "float64"},
+    ),
+    (
+        P + "77764",  # torch 1.12 wrote "an" and "type"
+        "TypeError: Cannot convert an MPS Tensor to float64 type as the MPS framework doesn't support float64.",
+        "float64",
+        {"dtype": "float64"},
+    ),
+    (
+        G + "Comfy-Org/ComfyUI/issues/6859",
+        "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support for that dtype.",
+        "dtype-not-on-mps",
+        {"dtype": "Float8_e4m3fn"},
+    ),
+    (
+        G + "QwenLM/Qwen/issues/587",
+        "TypeError: BFloat16 is not supported on MPS",
+        "bfloat16-none",
+        {"dtype": "BFloat16"},
+    ),
+    (
+        P + "96610",
+        "RuntimeError: MPS does not support cumsum op with int64 input. Support has been added in macOS 13.3",
+        "int-op-input",
+        {"kernel": "cumsum", "dtype": "int64", "macos": "13.3"},
+    ),
+    (
+        P + "86319",
+        "TypeError: Operation 'neg_out_mps()' does not support input type 'int64' in MPS backend.",
+        "operation-input-type",
+        {"kernel": "neg", "dtype": "int64"},
+    ),
+    (
+        G + "jianyun8023/soulx-tts-metal/issues/1",
+        "isin_Tensor_Tensor_out only works on floating types on MPS for pre MacOS_14_0. Received dtype: Long",
+        "isin-macos14",
+        {"dtype": "Long"},
+    ),
+    (
+        P + "151443",
+        "RuntimeError: Expected elements.dtype() == test_elements.dtype() to be true, but got false.",
+        "isin-mixed",
+        {},
+    ),
+    (
+        G + "Mikubill/sd-webui-controlnet/issues/1267",
+        "RuntimeError: Input type (MPSFloatType) and weight type (MPSHalfType) should be the same",
+        "mixed-dtypes",
+        {"dtype": "Float", "weight": "Half"},
+    ),
+    (
+        G + "AUTOMATIC1111/stable-diffusion-webui/issues/5262",
+        "RuntimeError: Input type (MPSFloatType) and weight type (torch.FloatTensor) should be the same",
+        "input-weight-devices",
+        {},
+    ),
+    (
+        G + "loscrossos/core_framepackstudio/issues/4",
+        "Input type (MPSBFloat16Type) and weight type (CPUBFloat16Type) should be the same",
+        "input-weight-devices",
+        {},
+    ),
+    (
+        G + "huggingface/transformers/issues/25891",
+        "UserWarning: MPS: no support for int64 repeats mask, casting it to int32 (Triggered internally at "
+        "aten/src/ATen/native/mps/operations/Repeat.mm:236.)",
+        "int64-downcast",
+        {"dtype": "int64"},
+    ),
+    (
+        G + "haoheliu/versatile_audio_super_resolution/issues/69",
+        "NotImplementedError: Output channels > 65536 not supported at the MPS device.",
+        "conv-channels-65536",
+        {},
+    ),
+    (
+        P + "143859",
+        "MPSNDArray.mm:850: failed assertion `[MPSNDArray initWithDevice:descriptor:isTextureBacked:] Error: total bytes "
+        "of NDArray > 2**32'",
+        "ndarray-4-gib",
+        {},
+    ),
+    (
+        G + "kijai/ComfyUI-SUPIR/issues/151",
+        "RuntimeError: Invalid buffer size: 19.38 GiB",
+        "invalid-buffer-size",
+        {"size": "19.38 GiB"},
+    ),
+    (P + "154828", "Can't be indexed using 32-bit iterator", "index-32-bit", {}),
+    (
+        G + "facebookresearch/detectron2/issues/4342",
+        "RuntimeError: Currently topk on mps works only for k<=16 ",
+        "topk-16",
+        {},
+    ),
+    (
+        P + "123364",
+        'Assertion failed: (0 <= mpsAxis && mpsAxis < 4 && "Runtime canonicalization must simplify reduction axes to minor '
+        '4 dimensions."), function getKernelAxes, file GPUReductionOps.mm, line 31.',
+        "reduction-rank",
+        {},
+    ),
+    (
+        G + "facebookresearch/sam2/issues/687",
+        "RuntimeError: Placeholder storage has not been allocated on MPS device!",
+        "placeholder-storage",
+        {},
+    ),
+    (
+        G + "facebookresearch/sam2/issues/487",
+        'Attempted to set the storage of a tensor on device "cpu" to a storage on different device "mps:0"',
+        "storage-device",
+        {"device": "cpu", "device2": "mps:0"},
+    ),
+    (
+        G + "Shakker-Labs/ComfyUI-IPAdapter-Flux/issues/13",
+        "!!! Exception during processing !!! Tensor for argument input is on cpu but expected on mps",
+        "argument-device",
+        {"argument": "input", "device": "cpu"},
+    ),
+    (
+        G + "huggingface/transformers/issues/31897",
+        "RuntimeError: Expected a 'mps:0' generator device but found 'cpu'",
+        "generator-device",
+        {"device": "mps:0", "device2": "cpu"},
+    ),
+    (
+        G + "2noise/ChatTTS/issues/772",
+        "RuntimeError: indices should be either on cpu or on the same device as the indexed tensor (cpu)",
+        "index-device",
+        {"device": "cpu"},
+    ),
+    (
+        G + "kohya-ss/sd-scripts/issues/603",
+        "RuntimeError: invalid low watermark ratio 1.4",
+        "watermark",
+        {"which": "low", "ratio": "1.4"},
+    ),
+    (
+        G + "Comfy-Org/ComfyUI/issues/2489",
+        "RuntimeError: MPS backend out of memory (MPS allocated: 5.56 GB, other allocations: 1.10 GB, max allowed: "
+        "6.80 GB). Tried to allocate 768.00 MB on private pool.",
+        "out-of-memory",
+        {"allocated": "5.56 GB", "other": "1.10 GB", "allowed": "6.80 GB", "size": "768.00 MB"},
+    ),
+    (
+        G + "actions/runner-images/issues/9918",
+        "RuntimeError: MPS backend out of memory (MPS allocated: 0 bytes, other allocations: 0 bytes, max allowed: 7.93 "
+        "GB). Tried to allocate 256 bytes on private pool.",
+        "runner-out-of-memory",
+        {"allowed": "7.93 GB"},
+    ),
+    (
+        G + "vladmandic/sdnext/issues/413",
+        BROADCAST,
+        "llvm-broadcast",
+        {"kernel": "mps_add", "left": "tensor<2x1280xf32>", "right": "tensor<1280xf16>"},
+    ),
+    (
+        G + "Saganaki22/ComfyUI-KugelAudio/issues/2",
+        "mps_matmul: error: incompatible dimensions\nLLVM ERROR: Failed to infer result type(s).",
+        "mpsgraph-dimensions",
+        {"kernel": "mps_matmul"},
+    ),
+    (
+        P + "96153",
+        "MPSNDArray.mm:124: failed assertion `[MPSNDArrayDescriptor sliceDimension:withSubrange:] error: subRange.start "
+        "(6) is not less than length of dimension[0] (6)'",
+        "slice-assertion",
+        {},
+    ),
+    (
+        G + "datalab-to/surya/issues/216",
+        "MPSGraph.mm:678: failed assertion `Placeholder shape mismatches (expected 1 vs got tensorData with 896) at "
+        "dimIdx = 0'",
+        "placeholder-shape",
+        {"expected": "1", "got": "896"},
+    ),
+    (
+        P + "77886",
+        "MPSNDArray.mm:782: failed assertion `[MPSNDArray, initWithBuffer:descriptor:] Error: buffer is not large "
+        "enough. Must be 25600 bytes",
+        "buffer-too-small",
+        {"size": "25600"},
+    ),
+    (
+        P + "114942",
+        "MPSNDArrayIdentity.mm:795: failed assertion `New volume: 4194304 should match old volume: 8388608 [res",
+        "volume-assertion",
+        {"new": "4194304", "old": "8388608"},
+    ),
+    (
+        G + "vectorize-io/hindsight/issues/4412",
+        "-[AGXG13XFamilyCommandBuffer tryCoalescingPreviousComputeCommandEncoderWithConfig:nextEncoderClass:]:1094: failed "
+        "assertion `A command encoder is already encoding to this command buffer`",
+        "threads",
+        {},
+    ),
+    (
+        P + "154890",
+        "MPSNDArraySort.mm:208: failed assertion `(null)\" Axis = 4. This class only supports axis = 0, 1, 2, 3\n'",
+        "sort-axis",
+        {"axis": "4"},
+    ),
+    (
+        G + "Lightning-AI/pytorch-lightning/issues/14634",
+        "MisconfigurationException: MPSAccelerator can not run on your system since the accelerator is not available.",
+        "lightning-accelerator",
+        {},
+    ),
+    (P + "125442", COMMAND_BUFFER, "command-buffer", {}),
+    (
+        G + "huggingface/diffusers/issues/2521",
+        "Ignored (for causing prior/excessive GPU errors) (00000004:kIOAccelCommandBufferCallbackErrorSubmissionsIgnored)",
+        "command-buffer",
+        {"reason": "SubmissionsIgnored"},
+    ),
+    (
+        G + "kornia/kornia/issues/4207",
+        "Failed to created pipeline state object ... unsupported deferred-static-alloca-size",
+        "shader-compile",
+        {},
+    ),
+    (
+        P + "144634",
+        "frame #1: 0x00000001aa78b1b4 Metal`-[_MTLCommandBuffer waitUntilCompleted] + 84",
+        "hang-wait",
+        {},
+    ),
+    (
+        G + "hiyouga/LlamaFactory/issues/2812",
+        "RuntimeError: User specified an unsupported autocast device_type 'mps'",
+        "autocast-unsupported",
+        {},
+    ),
+    (
+        P + "139190",
+        "UserWarning: In MPS autocast, but the target dtype is not supported. Disabling autocast.",
+        "autocast-dtype",
+        {},
+    ),
+    (
+        G + "huggingface/accelerate/pull/3373",
+        "ValueError: fp16 mixed precision requires a GPU (not 'mps').",
+        "setup-without-half",
+        {"dtype": "fp16", "device": "mps"},
+    ),
+    (
+        P + "164943",
+        "RuntimeError: The MPS backend is supported on MacOS 13.0+.Current OS version can be queried using `sw_vers`",
+        "macos-too-old",
+        {"said": "13.0"},
+    ),
+    (
+        G + "microsoft/OmniParser/pull/195",
+        "AttributeError: module 'torch.mps' has no attribute 'is_available'",
+        "mps-attribute",
+        {"attribute": "is_available"},
+    ),
+    (
+        G + "yizhiwang96/deepvecfont-v2/issues/9",
+        "AssertionError: Torch not compiled with CUDA enabled",
+        "cuda-not-compiled",
+        {},
+    ),
+    (
+        G + "xorbitsai/inference/issues/298",
+        "ImportError: [address=127.0.0.1:52814, pid=1630] This modeling file requires the following packages that were "
+        "not found in your environment: flash_attn. Run `pip install flash_attn`",
+        "cuda-only-package",
+        {},
+    ),
+    (
+        G + "haotian-liu/LLaVA/issues/704",
+        "'NoneType' object has no attribute 'cadam32bit_grad_fp32'",
+        "bitsandbytes",
+        {},
+    ),
+    (
+        G + "transformerlab/transformerlab-app/issues/317",
+        "Because torch==2.6.0 has no wheels with a matching platform tag (e.g., `macosx_10_16_x86_64`) and you require "
+        "torch==2.6.0, we can conclude that your requirements are unsatisfiable.",
+        "no-wheel",
+        {"torch": "2.6.0", "tag": "macosx_10_16_x86_64"},
+    ),
+    (P + "125254", "AssertionError: Device mps not supported", "compile-device", {}),
+    (
+        P + "158199",
+        "torch._inductor.exc.InductorError: SyntaxError: failed to compile \n    #include <c10/metal/random.h>",
+        "compile-shader",
+        {},
+    ),
+    (
+        P + "104642",
+        "MPSGraphUtilities.mm\":294:0)): error: 'anec.gain_offset_control' op result #0 must be 4D/5D memref of 16-bit",
+        "neural-engine",
+        {"kernel": "anec.gain_offset_control"},
+    ),
+    (
+        P + "142203",
+        "test/test_ops.py::TestCommonMPS::test_out_bucketize_mps_float32 Fatal Python error: Segmentation fault",
+        "crash",
+        {},
+    ),
+]

@@ -1,0 +1,257 @@
+# ruff: noqa: E501 (quotes stay as they were written)
+"""Explanations of pasted logs, against what the threads of those logs found out."""
+
+import pytest
+
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
+from mpsprobe.knowledge.explain import explain
+from mpsprobe.knowledge.history import dtype_first_good, op_history
+from mpsprobe.knowledge.messages import Cause
+from tests.knowledge.real_texts import BROADCAST, MISSING_OLD, REAL
+
+# The text of torch >= 2.6, in a traceback through remote code, as Python prints it.
+TRACEBACK = """/Users/me/venv/lib/python3.12/site-packages/transformers/utils/generic.py:10: FutureWarning: old
+Traceback (most recent call last):
+  File "/Users/me/proj/run.py", line 46, in <module>
+    out = model.generate(**inputs)
+          ^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/Users/me/.cache/huggingface/modules/transformers_modules/foo/modeling_foo.py", line 301, in forward
+    pooled = torch.max_pool3d(x, 2)
+  File "/Users/me/venv/lib/python3.12/site-packages/torch/_ops.py", line 755, in __call__
+    return self._op(*args, **(kwargs or {}))
+           ^^^^^^^^^^^^^^^^^
+NotImplementedError: The operator 'aten::max_pool3d_with_indices' is not currently implemented for the MPS
+device. If you want this op to be considered for addition please comment on
+https://github.com/pytorch/pytorch/issues/141287 and mention use-case, that resulted in missing op as well as
+commit hash e2d141dbde55c2a4370fac5165b0561b6af4798b. As a temporary fix, you can set the environment variable
+`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this will be slower than
+running natively on MPS.
+"""
+
+
+def test_a_missing_op_names_the_release_that_has_it_and_the_way_around() -> None:
+    # transformers PR 32367: "torch>=2.4 has isin on mps"; chronos 141: the variable makes it work
+    (finding,) = explain(MISSING_OLD).findings
+    assert finding.cause is Cause.MISSING_OP
+    assert finding.op == "aten::isin.Tensor_Tensor_out"
+    assert finding.fixed_in == "2.4"
+    assert finding.fallback == "yes"
+
+
+def test_the_commit_in_the_error_names_the_release() -> None:
+    result = explain(TRACEBACK)
+    assert (result.torch, result.torch_from) == ("2.7.1", "commit")
+    # pytorch issue 158723: PR 156467, in 2.9 (2.8 was branched before)
+    assert result.findings[0].fixed_in == "2.9"
+
+
+def test_the_users_or_the_models_line_is_found_in_a_traceback() -> None:
+    frame = explain(TRACEBACK).findings[0].frame
+    assert frame is not None
+    assert frame.path.endswith("modeling_foo.py")
+    assert (frame.line, frame.function, frame.code) == (301, "forward", "pooled = torch.max_pool3d(x, 2)")
+
+
+def test_a_notebooks_cell_is_the_users_line() -> None:
+    # pytorch issue 141287, comment of 2025-03-30
+    text = """Cell In[26], line 9, in evaluate_tm(model, data_loader, metric)
+      7     for X_batch, y_batch in data_loader:
+----> 9         y_pred = model(X_batch)
+
+File ~/mamba/envs/issuept/lib/python3.11/site-packages/torch/nn/modules/module.py:1739, in Module._wrapped_call_impl(self)
+   1737     return self._compiled_call_impl(*args, **kwargs)
+-> 1739     return self._call_impl(*args, **kwargs)
+
+NotImplementedError: The operator 'aten::_nested_tensor_from_mask_left_aligned' is not currently implemented for the MPS device.
+"""
+    frame = explain(text).findings[0].frame
+    assert frame is not None
+    assert (frame.path, frame.line, frame.code) == ("Cell In[26]", 9, "y_pred = model(X_batch)")
+
+
+def test_the_stack_that_faulthandler_prints_below_a_crash_is_read() -> None:
+    text = """MPSNDArray.mm:78: failed assertion `something new'
+Fatal Python error: Aborted
+
+Current thread 0x00000001f1318540 (most recent call first):
+  File "/Users/me/venv/lib/python3.11/site-packages/torch/nn/functional.py", line 12 in linear
+  File "/Users/me/proj/model.py", line 30 in forward
+  File "/Users/me/proj/main.py", line 5 in <module>
+
+Extension modules: numpy
+"""
+    frame = explain(text).findings[0].frame
+    assert frame is not None
+    assert (frame.path, frame.line, frame.function) == ("/Users/me/proj/model.py", 30, "forward")
+
+
+def test_the_warning_before_the_error_comes_second() -> None:
+    warning = REAL[7][1]
+    result = explain(f"{warning}\n{TRACEBACK}")
+    assert [finding.message for finding in result.findings] == ["missing-op", "cpu-fallback"]
+
+
+def test_what_is_said_often_is_told_once() -> None:
+    (finding,) = explain("Error: command buffer exited with error status.\n" * 5).findings
+    assert finding.count == 5
+
+
+@pytest.mark.parametrize(
+    "decorated",
+    [
+        "\x1b[31mRuntimeError\x1b[0m: invalid low \x1b[1mwatermark\x1b[0m ratio 1.4",
+        "│ RuntimeError: invalid low watermark │\n│ ratio 1.4                           │",
+        "> RuntimeError: invalid low watermark\n> ratio 1.4",
+        "E   RuntimeError: invalid low watermark ratio 1.4",
+        "RuntimeError: invalid low wat\nermark ratio 1.4",
+        '{"level":"error","msg":"Traceback...\\nRuntimeError: invalid low watermark ratio 1.4\\n"}',
+        "  2%|█▌      | 1/50 [00:33<27:16]\rRuntimeError: invalid low watermark ratio 1.4\r",
+        "RuntimeError:\u00a0invalid low watermark ratio 1.4",
+    ],
+)
+def test_colours_boxes_quotes_wraps_and_json_do_not_hide_a_message(decorated: str) -> None:
+    (finding,) = explain(decorated).findings
+    assert (finding.message, finding.values["ratio"]) == ("watermark", "1.4")
+
+
+def test_html_entities_and_smart_quotes_are_read() -> None:
+    for quote in ("&#39;", "\u2018", "\\'"):
+        closing = "\u2019" if quote == "\u2018" else quote
+        text = f"The operator {quote}aten::index_copy.out{closing} is not currently implemented for the MPS device"
+        (finding,) = explain(text).findings
+        assert finding.op == "aten::index_copy.out"
+
+
+def test_a_long_log_is_searched_whole() -> None:
+    noise = "2025-01-01 12:00:00 INFO step 12 loss 0.3 (mps:0)\n"
+    result = explain(noise * 20_000 + BROADCAST + "\n" + noise * 20_000)
+    assert [finding.message for finding in result.findings] == ["llvm-broadcast"]
+    assert result.findings[0].line == 20_001
+
+
+def test_a_message_repeated_twenty_thousand_times_is_counted() -> None:
+    (finding,) = explain("Error: command buffer exited with error status.\n" * 20_000).findings
+    assert finding.count == 20_000
+
+
+def test_versions_are_read_from_collect_env() -> None:
+    text = "PyTorch version: 2.5.1\nOS: macOS 12.7.6 (arm64)\nRuntimeError: The MPS backend is supported on MacOS 12.3+."
+    result = explain(text)
+    assert (result.torch, result.torch_from, result.macos, result.macos_from) == (
+        "2.5.1",
+        "log",
+        "12.7.6",
+        "log",
+    )
+    # pytorch issue 139425, malfet: "it should have say that you need MacOS 13.0"
+    assert "needs macOS 13.0" in result.findings[0].fixed
+
+
+def test_what_is_given_goes_before_what_the_text_says() -> None:
+    result = explain("PyTorch version: 2.5.1\nmacOS 14.2\n" + BROADCAST, torch="2.8", macos="15.5")
+    assert (result.torch, result.torch_from, result.macos) == ("2.8", "option", "15.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed_in"),
+    [
+        ("TypeError: BFloat16 is not supported on MPS", "2.3.0"),  # last wheel 2.2.2
+        ("Conv3D is not supported on MPS", "2.3.0"),
+        ("ConvTranspose 3D is not supported on MPS", "2.8.0"),
+        ("MPS device does not support mm for non-float inputs", "2.7.0"),  # 2.7.0 notes: integral mm, bmm
+        ("RuntimeError: User specified an unsupported autocast device_type 'mps'", "2.5"),
+        ("Adaptive pool MPS: input sizes must be divisible by output sizes.", ""),  # reworded, still there
+        ("MPS device does not support linear for non-float inputs", ""),
+        ("Cannot convert a float64 Tensor to MPS as the MPS framework doesn't support float64.", ""),
+    ],
+)
+def test_the_release_that_lifted_a_restriction(text: str, fixed_in: str) -> None:
+    assert explain(text).findings[0].fixed_in == fixed_in
+
+
+def test_float8_exists_from_2_15_on() -> None:
+    # transformers PR 48985: "torch 2.15 will add fp8_e4m3 tensors"
+    (finding,) = explain(
+        "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support"
+    ).findings
+    assert (finding.dtype, finding.fixed_in) == ("float8_e4m3fn", "2.15")
+    (finding,) = explain(
+        "Trying to convert ComplexDouble to the MPS backend but it does not have support"
+    ).findings
+    assert (finding.dtype, finding.fixed_in) == ("complex128", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "fallback"),
+    [
+        ("The operator 'aten::index_copy.out' is not currently implemented for the MPS device", "yes"),
+        ("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.", "no"),
+        ("Output channels > 65536 not supported at the MPS device.", "no"),  # AudioSR 69
+        ("RuntimeError: Placeholder storage has not been allocated on MPS device!", "no"),
+        (
+            "The operator 'torchvision::nms' is not currently implemented for the MPS device",
+            "yes",
+        ),  # pytorch 77764
+        ("invalid low watermark ratio 1.4", ""),
+    ],
+)
+def test_whether_the_fallback_variable_helps(text: str, fallback: str) -> None:
+    assert explain(text).findings[0].fallback == fallback
+
+
+def test_an_op_that_the_cpu_lacks_too_is_not_helped_by_the_variable() -> None:
+    # pytorch issue 156540: "fallback to CPU failed" for sparse tensors
+    text = "Could not run 'aten::_sparse_coo_tensor_with_dims_and_tensors' with arguments from the 'SparseMPS' backend"
+    (finding,) = explain(text).findings
+    assert finding.fallback == "no"
+    release = ops.release(finding.fixed_in)
+    assert finding.op in release.sparse["SparseMPS"]
+    before = ops.releases()[ops.releases().index(finding.fixed_in) - 1]
+    assert finding.op not in ops.release(before).sparse.get("SparseMPS", ())
+
+
+def test_an_op_of_another_library_is_left_to_it() -> None:
+    (finding,) = explain(
+        "The operator 'mylib::fancy' is not currently implemented for the MPS device"
+    ).findings
+    assert (finding.op, finding.fixed_in) == ("mylib::fancy", "")
+    assert "library" in finding.fixed
+    (finding,) = explain(
+        "'torchvision::deform_conv2d' is not currently implemented for the MPS device"
+    ).findings
+    assert "torchvision 0.23" in finding.fixed
+
+
+def test_a_release_that_should_have_the_op_is_told_to_look_twice() -> None:
+    (finding,) = explain(MISSING_OLD, torch="2.8").findings
+    assert "check which torch" in finding.fixed
+
+
+def test_advisories_that_fit_are_named() -> None:
+    text = "MPSNDArray.mm:82: failed assertion `[MPSNDArrayDescriptor sliceDimension:withSubrange:] error: subRange.start"
+    assert "slice-subrange-abort" in explain(text).findings[0].advisories
+
+
+def test_no_finding_for_an_unknown_text() -> None:
+    assert explain("RuntimeError: shape '[1, 1, 64]' is invalid for input of size 128").findings == ()
+    assert explain("").findings == ()
+
+
+def test_wrong_versions_are_usage_errors() -> None:
+    with pytest.raises(UsageError):
+        explain("x", torch="1.0")
+
+
+def test_history_of_an_op() -> None:
+    history = op_history("aten::linalg_qr.out")
+    assert history is not None
+    assert (history.first_good, history.how) == ("2.12", "native")  # coverage matrix, issue 77764
+    assert op_history("mylib::fancy") is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "release"), [("bfloat16", "2.3"), ("float64", ""), ("complex64", "2.3"), ("purple", None)]
+)
+def test_history_of_a_dtype(dtype: str, release: str | None) -> None:
+    assert dtype_first_good(dtype) == release
