@@ -182,7 +182,7 @@ def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) 
     ]
     refused = sorted(wanted - accepted(torch, macos))
     if refused and not any(rule.certain for rule in found):
-        name = refused[0].capitalize()
+        name = refused[0].capitalize().replace("Uint", "UInt")  # as c10::ScalarType spells it
         return Restriction(
             f"Trying to convert {name} to the MPS backend but it does not have support for that dtype.",
             certain=True,
