@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
-from mpsprobe.device.virtual.ghost import Ghosts
+from mpsprobe.device.virtual.ghost import ghosts
 from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
@@ -48,7 +48,7 @@ class GhostKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
-        self._ghosts = Ghosts()
+        self._ghosts = ghosts()
         self._shapes = Shapes()
 
     def unregister(self) -> None:
@@ -153,10 +153,8 @@ class GhostKernels(Kernels):
             self.assumptions.assume(value or _zero(spec.dtype), op.qualified, tensor)
             return tensor  # type: ignore[no-any-return]
         dtype = spec.dtype
-        refused = self.contract.refused.get(dtype)
-        if refused is not None:
-            nearest = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU), refused)
-            dtype = nearest.dtype
+        if dtype in self.contract.refused:
+            dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
         tensor = self._ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
@@ -217,7 +215,7 @@ class GhostKernels(Kernels):
         x, mask = args[0], args[1]
         selected = 0
         if not mask.is_mps:
-            shape = torch.broadcast_shapes(mask.shape, x.shape)  # type: ignore[no-untyped-call]
+            shape = torch.broadcast_shapes(mask.shape, x.shape)
             selected = int(mask.expand(shape).sum())
         return self._ghosts.new((selected,), (1,), x.dtype)
 

@@ -309,9 +309,8 @@ class Kernels:
                 raise VirtualDeviceError(
                     f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
                 )
-            refused = self.contract.refused.get(result.dtype)
-            if refused is not None:
-                result = self.contract.refuse(op, result, refused)
+            if result.dtype in self.contract.refused:
+                result = self.contract.refuse(op, result)
             tensor = relabel.device(result)
             self.memory.track(tensor)
             return tensor
@@ -373,7 +372,7 @@ class Kernels:
 
 
 def _library(namespace: str) -> Any:
-    return torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+    return torch.library.Library(namespace, "IMPL")
 
 
 _COPY = schema.facts(torch.ops.aten.copy_.default)
