@@ -1,0 +1,121 @@
+"""What the detectors look up: torch.cuda without CUDA, packages that need CUDA, and one torch release's ops."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from mpsprobe import toml
+from mpsprobe.knowledge import advisories, environment, ops
+from mpsprobe.run import OpVerdict
+from mpsprobe.scan.rules import DATA
+
+
+class TorchCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names below `torch.cuda`, by what calling them does in a build without CUDA."""
+
+    raises: frozenset[str]
+    streams: frozenset[str]
+    nothing: frozenset[str]
+    seeds: frozenset[str]
+
+
+class _Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    package: tuple[environment.Package, ...]
+    library: tuple[environment.Package, ...]
+
+
+@lru_cache(maxsize=1)
+def torch_cuda() -> TorchCuda:
+    """The table of `data/torch_cuda.toml`."""
+    return toml.load(DATA / "torch_cuda.toml", TorchCuda)
+
+
+@lru_cache(maxsize=1)
+def _packages() -> _Packages:
+    return toml.load(DATA / "packages.toml", _Packages)
+
+
+@lru_cache(maxsize=4096)
+def cuda_only(module: str) -> environment.Package | None:
+    """The CUDA-only package that a dotted module name belongs to; its import fails on a Mac."""
+    top = module.partition(".")[0]
+    if cuda_library(top) is not None:
+        return None
+    mine = next((package for package in _packages().package if top in package.names), None)
+    return mine or environment.package(top)
+
+
+@lru_cache(maxsize=4096)
+def cuda_library(module: str) -> environment.Package | None:
+    """The package that a dotted module name belongs to, when it imports on a Mac but needs CUDA to work."""
+    top = module.partition(".")[0]
+    return next((library for library in _packages().library if top in library.names), None)
+
+
+class TorchRelease:
+    """The ops of one torch release, by the names that source code has for them.
+
+    Attributes:
+        torch: minor release, e.g. `"2.13"`.
+    """
+
+    def __init__(self, torch: str) -> None:
+        self.torch = ops.resolve_release(torch)
+        release = ops.release(self.torch)
+        self._names = release.names
+        by_base: dict[str, list[ops.OpSupport]] = {}
+        for name in release.names:
+            if not name.endswith("out"):
+                by_base.setdefault(name.partition(".")[0], []).append(release.lookup(name))
+        # The source does not say which overload is meant: an op is missing when all of its overloads are.
+        self._missing = {
+            name: overloads
+            for name, overloads in by_base.items()
+            if all(overload.verdict(fallback=False) is OpVerdict.RAISES for overload in overloads)
+        }
+        short = {name.partition("::")[2] for name in self._missing}
+        #: `eig` of `linalg_eig` too: that is how torch.linalg calls it.
+        self._tails = short | {name.partition("_")[2] for name in short}
+
+    def missing(self, function: str) -> tuple[str, bool] | None:
+        """The op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
+
+        Args:
+            function: dotted name, e.g. `"torch.linalg.eig"`.
+        """
+        if function.rpartition(".")[2] not in self._tails:
+            return None
+        try:
+            first = ops.normalise(function, self._names)[0]
+        except ops.UnknownOpError:
+            return None
+        overloads = self._missing.get(first.partition(".")[0])
+        if overloads is None:
+            return None
+        helps = all(overload.verdict(fallback=True) is not OpVerdict.RAISES for overload in overloads)
+        return overloads[0].via or overloads[0].op, helps
+
+    @property
+    def in_place_on_views(self) -> dict[str, advisories.Advisory]:
+        """Names of in-place methods (`"normal_"`) that an advisory calls wrong on non-contiguous tensors."""
+        return _in_place_on_views(self.torch)
+
+
+@lru_cache(maxsize=16)
+def _in_place_on_views(torch: str) -> dict[str, advisories.Advisory]:
+    found: dict[str, advisories.Advisory] = {}
+    for match in advisories.applicable(torch):
+        conditions = [tensor for case in match.advisory.when for tensor in case.tensors]
+        strided = any(
+            tensor.contiguous is False
+            and (tensor.arg in ("any", "all", 0) or (isinstance(tensor.arg, list) and 0 in tensor.arg))
+            for tensor in conditions
+        )
+        if strided:
+            for op in match.advisory.ops:
+                name = op.partition("::")[2].partition(".")[0]
+                if name.endswith("_"):
+                    found.setdefault(name, match.advisory)
+    return found
