@@ -129,6 +129,3 @@ def _characters(source: Source, line: int, offset: int) -> int:
     if not 0 < line <= len(source.lines):
         return 1
     return len(source.lines[line - 1].encode()[:offset].decode(errors="replace")) + 1
-
-
-

@@ -62,7 +62,9 @@ class Scope:
 
 def _own_nodes(root: ast.AST) -> Iterator[ast.stmt | ast.expr]:
     """Statements and named expressions of a scope, without those of functions and classes inside it."""
-    pending: list[ast.AST] = list(reversed(getattr(root, "body", [])) if not isinstance(root, ast.Lambda) else [])
+    pending: list[ast.AST] = list(
+        reversed(getattr(root, "body", [])) if not isinstance(root, ast.Lambda) else []
+    )
     while pending:
         node = pending.pop()
         if isinstance(node, (ast.stmt, ast.NamedExpr)):

@@ -52,6 +52,7 @@ class Site:
         conditions: how many conditions that cannot be decided stand around it.
         torch_imported_at: line of the module's first import of torch, or of what imports it.
         reported: nodes that a detector has dealt with, so that no other reports them again.
+        called: dotted name of what the call that is being shown calls; `""` when it has none.
     """
 
     names: Names
@@ -64,13 +65,14 @@ class Site:
     conditions: int = 0
     torch_imported_at: int | None = None
     reported: set[int] = field(default_factory=set)
+    called: str = ""
 
     def name(self, node: ast.AST) -> str:
         """Dotted name of an expression; `""` of anything else."""
         return self.names.of(node)
 
-    def called(self, node: ast.Call) -> str:
-        """Dotted name of what is called."""
+    def called_by(self, node: ast.Call) -> str:
+        """Dotted name of what a call calls."""
         return self.names.of(node.func)
 
     def value(self, node: ast.expr) -> ast.expr:

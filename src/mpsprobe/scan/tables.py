@@ -76,8 +76,9 @@ class TorchRelease:
             if all(overload.verdict(fallback=False) is OpVerdict.RAISES for overload in overloads)
         }
         short = {name.partition("::")[2] for name in self._missing}
-        #: `eig` of `linalg_eig` too: that is how torch.linalg calls it.
-        self._tails = short | {name.partition("_")[2] for name in short}
+        modules = ("fft_", "linalg_", "special_", "sparse_")  # torch.linalg.eig is aten::linalg_eig
+        self._tails = short | {name.partition("_")[2] for name in short if name.startswith(modules)}
+        self._answers: dict[str, tuple[str, bool] | None] = {}
 
     def missing(self, function: str) -> tuple[str, bool] | None:
         """The op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
@@ -87,6 +88,11 @@ class TorchRelease:
         """
         if function.rpartition(".")[2] not in self._tails:
             return None
+        if function not in self._answers:
+            self._answers[function] = self._look_up(function)
+        return self._answers[function]
+
+    def _look_up(self, function: str) -> tuple[str, bool] | None:
         try:
             first = ops.normalise(function, self._names)[0]
         except ops.UnknownOpError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import detectors
+from mpsprobe.scan.detect.registry import registry
 from mpsprobe.scan.names import Names, modules_of
 from mpsprobe.scan.scope import Function, Scope
 from mpsprobe.scan.site import Hit, Site, caught
@@ -35,7 +35,7 @@ class _Walk:
         names = Names()
         self._tree = tree
         self._site = Site(names=names, truth=Truth(names), release=release, scope=Scope(tree))
-        self._detectors = detectors()
+        self._registry = registry()
         self._hits: list[Hit] = []
 
     def run(self) -> list[Hit]:
@@ -45,8 +45,20 @@ class _Walk:
         return self._hits
 
     def _show(self, node: ast.AST) -> None:
-        for detector in self._detectors.get(type(node), ()):
+        for detector in self._registry.nodes.get(type(node), ()):
             self._hits.extend(detector(node, self._site))
+
+    def _show_call(self, node: ast.Call) -> None:
+        site, registered = self._site, self._registry
+        site.called = site.names.of(node.func)
+        last = node.func.attr if isinstance(node.func, ast.Attribute) else site.called.rpartition(".")[2]
+        found = registered.calls.get(last, ())
+        if site.called.startswith("torch."):
+            found = (*found, *registered.torch_calls)
+        elif last.endswith("_"):
+            found = (*found, *registered.in_place_calls)
+        for detector in found:
+            self._hits.extend(detector(node, site))
 
     # ---- statements: each says whether control ends there on a Mac ----
 
@@ -114,7 +126,12 @@ class _Walk:
             for name in _imported(node.body):
                 site.truth.learnt.setdefault(name, None)
             self._learn_names(
-                [statement for handler in node.handlers if _is_for_imports(handler) for statement in handler.body]
+                [
+                    statement
+                    for handler in node.handlers
+                    if _is_for_imports(handler)
+                    for statement in handler.body
+                ]
             )
         if not fails:
             self._block(node.orelse)
@@ -140,8 +157,11 @@ class _Walk:
     # ---- expressions ----
 
     def _expression(self, node: ast.AST) -> None:
-        self._show(node)
         site = self._site
+        if isinstance(node, ast.Call):
+            self._show_call(node)
+        else:
+            self._show(node)
         site.parents.append(node)
         if isinstance(node, ast.BoolOp):
             self._bool_op(node)
@@ -194,7 +214,9 @@ class _Walk:
             if isinstance(statement, ast.Assign):
                 for target in statement.targets:
                     names = target.elts if isinstance(target, ast.Tuple) else [target]
-                    values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+                    values = (
+                        statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+                    )
                     if len(values) != len(names):
                         values = [statement.value] * len(names) if len(values) == 1 else []
                     for name, value in zip(names, values, strict=False):

@@ -18,8 +18,35 @@ _RANDOM = {
 }  # fmt: skip
 #: Keep the dtype of an array, and make float64 of Python numbers.
 _KEEPS = {"array", "asarray", "stack", "concatenate", "vstack", "hstack", "ascontiguousarray", "full"}
-_OF_NUMBERS = {"log", "log2", "log10", "sqrt", "exp", "sin", "cos", "tan", "arctan", "deg2rad", "sum", "mean", "prod"}
-_NARROW = {"float32", "float16", "single", "half", "int32", "int64", "int8", "uint8", "bool", "bool_", "int", "complex64"}
+_OF_NUMBERS = {
+    "log",
+    "log2",
+    "log10",
+    "sqrt",
+    "exp",
+    "sin",
+    "cos",
+    "tan",
+    "arctan",
+    "deg2rad",
+    "sum",
+    "mean",
+    "prod",
+}
+_NARROW = {
+    "float32",
+    "float16",
+    "single",
+    "half",
+    "int32",
+    "int64",
+    "int8",
+    "uint8",
+    "bool",
+    "bool_",
+    "int",
+    "complex64",
+}
 _METHODS_KEEP = {"reshape", "copy", "transpose", "flatten", "ravel", "squeeze", "T", "repeat", "tile"}
 
 
@@ -39,7 +66,7 @@ def is_float64_array(node: ast.expr, site: Site, depth: int = 0) -> bool:
         return is_float64_array(node.operand, site, depth + 1)
     if not isinstance(node, ast.Call):
         return False
-    called = site.called(node)
+    called = site.called_by(node)
     if called.startswith(("numpy.", "np.")):
         return _numpy_call(node, called.partition(".")[2], site, depth)
     if isinstance(node.func, ast.Attribute):
@@ -73,8 +100,10 @@ def _numpy_call(node: ast.Call, name: str, site: Site, depth: int) -> bool:
 def _has_float(node: ast.expr) -> bool:
     """Whether a display of numbers, nested or not, has a float in it and nothing but numbers."""
     if isinstance(node, (ast.List, ast.Tuple)):
-        return bool(node.elts) and all(_is_number(e) or _has_float(e) for e in node.elts) and any(
-            _has_float(e) for e in node.elts
+        return (
+            bool(node.elts)
+            and all(_is_number(e) or _has_float(e) for e in node.elts)
+            and any(_has_float(e) for e in node.elts)
         )
     if isinstance(node, ast.UnaryOp):
         return _has_float(node.operand)

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.finding import Severity
 from mpsprobe.scan.scope import Function
 from mpsprobe.scan.site import Hit, Site, argument, text_of
@@ -21,15 +21,19 @@ def _is_flash(node: ast.expr | None) -> bool:
     return _FLASH.match(text_of(node) or "") is not None
 
 
-@on(ast.Call)
-def asked_in_call(node: ast.Call, site: Site) -> Iterator[Hit]:
+@on(ast.keyword)
+def asked_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
     """`from_pretrained(..., attn_implementation="flash_attention_2")`."""
-    for keyword in node.keywords:
-        if keyword.arg in _NAMES and _is_flash(keyword.value) and not site.failed_import_is_handled:
-            yield Hit("MPS403", keyword.value, f"{keyword.arg}={ast.unparse(keyword.value)} needs flash_attn.")
-        elif keyword.arg and _FLAGS.fullmatch(keyword.arg) and _true(keyword.value) and not site.conditions:
-            yield Hit("MPS403", keyword.value, f"{keyword.arg}=True needs flash_attn.", Severity.WARNING)
-    if site.called(node).rpartition(".")[2] in ("get", "pop", "getattr") and len(node.args) >= 2:
+    if node.arg in _NAMES and _is_flash(node.value) and not site.failed_import_is_handled:
+        yield Hit("MPS403", node, f"{ast.unparse(node)} needs flash_attn.")
+    elif node.arg and _FLAGS.fullmatch(node.arg) and _true(node.value) and not site.conditions:
+        yield Hit("MPS403", node, f"{node.arg}=True needs flash_attn.", Severity.WARNING)
+
+
+@on_call("get", "pop", "getattr")
+def asked_by_fallback(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`kwargs.get("attn_implementation", "flash_attention_2")`."""
+    if len(node.args) >= 2:
         name = text_of(node.args[-2])
         if name in _NAMES and _is_flash(node.args[-1]):
             yield Hit("MPS403", node, f"{name!r} is flash attention unless it is given.")
@@ -61,10 +65,10 @@ def asked_by_default(node: Function, site: Site) -> Iterator[Hit]:
             yield Hit("MPS403", default, f"{parameter.arg} defaults to True.", Severity.WARNING)
 
 
-@on(ast.Call)
+@on_call("CUDAExtension", "load", "load_inline")
 def cuda_build(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.utils.cpp_extension.load(sources=["kernel.cu"])` and `CUDAExtension(...)`."""
-    called = site.called(node)
+    called = site.called
     if called == "torch.utils.cpp_extension.CUDAExtension":
         if not site.conditions:
             yield Hit("MPS404", node, "CUDAExtension needs nvcc.")
@@ -80,7 +84,9 @@ def _has_cuda(node: ast.Call, site: Site) -> bool:
         return True
     sources = argument(node, "sources", 1)
     sources = site.value(sources) if sources is not None else None
-    return sources is not None and any((text_of(n) or "").endswith(".cu") for n in ast.walk(sources) if isinstance(n, ast.Constant))
+    return sources is not None and any(
+        (text_of(n) or "").endswith(".cu") for n in ast.walk(sources) if isinstance(n, ast.Constant)
+    )
 
 
 def _true(node: ast.expr) -> bool:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.devices import cuda_text
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on_call
 from mpsprobe.scan.finding import Severity
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 from mpsprobe.scan.truth import is_cuda_text
@@ -27,10 +27,10 @@ _QUERIES = {
 }
 
 
-@on(ast.Call)
+@on_call("autocast", "maybe_autocast")
 def region(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.autocast(device, enabled=...)` in all its spellings."""
-    called = site.called(node)
+    called = site.called
     if called in _CUDA_ONLY:
         device, spelt = "cuda", f"{called}()"
         enabled = argument(node, "enabled", 0)
@@ -47,9 +47,7 @@ def region(node: ast.Call, site: Site) -> Iterator[Hit]:
     if device is None or device.startswith("mps"):
         return
     if off:
-        yield Hit(
-            "MPS202", node, f'{spelt} is switched off here, an autocast("mps") around it is not.'
-        )
+        yield Hit("MPS202", node, f'{spelt} is switched off here, an autocast("mps") around it is not.')
     elif is_cuda_text(device):
         yield Hit("MPS201", node, f"{spelt} switches itself off on a Mac.")
 
@@ -74,11 +72,11 @@ def _device_type(node: ast.expr, site: Site, line: int, depth: int = 0) -> str |
     return None
 
 
-@on(ast.Call)
+@on_call("GradScaler")
 def scaler(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`GradScaler()` and `GradScaler("cuda")`."""
-    called = site.called(node)
-    if called.rpartition(".")[2] != "GradScaler" or not called.startswith(("torch.", "GradScaler")):
+    called = site.called
+    if not called.startswith(("torch.", "GradScaler")):
         return
     if called.startswith("torch.cuda."):
         enabled = argument(node, "enabled")
@@ -92,10 +90,10 @@ def scaler(node: ast.Call, site: Site) -> Iterator[Hit]:
     yield Hit("MPS203", node, "This GradScaler is CUDA's and switches itself off on a Mac.")
 
 
-@on(ast.Call)
+@on_call(*(name.rpartition(".")[2] for name in _QUERIES))
 def query(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.is_autocast_enabled()` without a device, and the `gpu` functions."""
-    called = site.called(node)
+    called = site.called
     if called not in _QUERIES:
         return
     if "gpu" in called:

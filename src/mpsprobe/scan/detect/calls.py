@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on, on_call, on_torch_call
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 from mpsprobe.scan.tables import torch_cuda
 
 
-@on(ast.Call)
+@on_torch_call
 def torch_cuda_call(node: ast.Call, site: Site) -> Iterator[Hit]:
     """Every `torch.cuda.*` call that a Mac would make."""
-    called = site.called(node)
+    called = site.called
     if not called.startswith("torch.cuda."):
         return
     name = called.removeprefix("torch.cuda.")
@@ -37,24 +37,25 @@ def default_generators(node: ast.Subscript, site: Site) -> Iterator[Hit]:
         yield Hit("MPS103", node, "torch.cuda.default_generators is empty without CUDA: IndexError.")
 
 
-@on(ast.Call)
+@on(ast.keyword)
+def pinned_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
+    """`DataLoader(pin_memory=True)`."""
+    if node.arg == "pin_memory" and isinstance(node.value, ast.Constant) and node.value.value is True:
+        yield Hit("MPS108", node, "pin_memory=True gains nothing on a Mac.")
+
+
+@on_call("pin_memory")
 def pinned(node: ast.Call, site: Site) -> Iterator[Hit]:
-    """`DataLoader(pin_memory=True)` and `x.pin_memory()`."""
-    value = argument(node, "pin_memory")
-    if isinstance(value, ast.Constant) and value.value is True:
-        loader = site.called(node).endswith("DataLoader")
-        told = "warns and leaves it out" if loader else "gains nothing"
-        yield Hit("MPS108", node, f"pin_memory=True {told} on a Mac.")
-    elif isinstance(node.func, ast.Attribute) and node.func.attr == "pin_memory" and site.names.knows("torch"):
+    """`x.pin_memory()`."""
+    if isinstance(node.func, ast.Attribute) and site.names.knows("torch"):
         yield Hit("MPS108", node, ".pin_memory() gains nothing on a Mac, and raises in older releases.")
 
 
-@on(ast.Call)
+@on_call("init_process_group", "new_group", "init_distributed")
 def process_group(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`init_process_group("nccl")`."""
-    last = site.called(node).rpartition(".")[2]
-    if last in ("init_process_group", "new_group", "init_distributed"):
-        backend = argument(node, "backend", 0)
-        text = text_of(site.value(backend)) if backend is not None else None
-        if text is not None and text.lower() == "nccl" and not site.failure_is_handled:
-            yield Hit("MPS109", node, f'{last}("nccl") raises on a Mac.')
+    last = site.called.rpartition(".")[2]
+    backend = argument(node, "backend", 2 if last == "new_group" else 0)
+    text = text_of(site.value(backend)) if backend is not None else None
+    if text is not None and text.lower() == "nccl" and not site.failure_is_handled:
+        yield Hit("MPS109", node, f'{last}("nccl") raises on a Mac.')

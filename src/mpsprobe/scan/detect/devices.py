@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.finding import Severity
 from mpsprobe.scan.scope import Function
 from mpsprobe.scan.site import Hit, Site, argument, text_of
@@ -15,8 +15,8 @@ from mpsprobe.scan.truth import is_cuda_text
 #: `device`, `map_location`, `torch_device`, `device_map` ... but not `device_type`, which places nothing.
 _PLACE = re.compile(r"(device|device_map|map_location|devices)(_id)?$|^dev$", re.IGNORECASE)
 _TENSOR_TYPE = re.compile(r"torch\.cuda\.\w*Tensor$")
-_GENERATORS = ("torch.Generator",)
-_AUTOCAST = ("autocast", "GradScaler", "custom_fwd", "custom_bwd")
+#: Calls whose device other rules speak of.
+_OTHER_RULES = {"Generator", "autocast", "maybe_autocast", "GradScaler", "custom_fwd", "custom_bwd"}
 _CUDA_FORWARDS = {"cuda", "to_cuda", "to_gpu"}
 
 
@@ -46,58 +46,78 @@ def cuda_text(node: ast.expr | None, site: Site) -> str | None:
     return None
 
 
-@on(ast.Call)
-def placement(node: ast.Call, site: Site) -> Iterator[Hit]:
-    """`.cuda()`, `.to("cuda")`, `device="cuda"`, `torch.device("cuda")`, `torch.cuda.FloatTensor` by name."""
-    if any(function.name in _CUDA_FORWARDS for function in site.functions):
-        return  # def cuda(self): ... passes a request on
-    called = site.called(node)
-    last = called.rpartition(".")[2] or getattr(node.func, "attr", "")
-    if called in _GENERATORS or last in _AUTOCAST:
-        return
-    if site.failure_is_handled:
-        return
-    if last == "cuda" and isinstance(node.func, ast.Attribute):
+def _is_forwarded(site: Site) -> bool:
+    """Whether this is `def cuda(self): ...`, which passes its caller's request on, or is caught when it fails."""
+    return site.failure_is_handled or any(function.name in _CUDA_FORWARDS for function in site.functions)
+
+
+@on_call("cuda")
+def cuda_method(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`x.cuda()`."""
+    if isinstance(node.func, ast.Attribute) and not _is_forwarded(site):
         yield Hit("MPS101", node, ".cuda() places it on a CUDA device.")
+
+
+@on_call("to", "device", "set_default_device", "load")
+def placement(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`x.to("cuda")`, `torch.device("cuda")`, `torch.load(file, "cuda")`."""
+    called = site.called
+    last = called.rpartition(".")[2] or "to"
+    if last == "load":
+        place = argument(node, "", 1) if called == "torch.load" else None
+    elif last == "to" or called in ("torch.device", "torch.set_default_device"):
+        place = argument(node, "", 0)
+    else:
+        place = None
+    text = cuda_text(place, site)
+    if text is not None and id(node) not in site.reported and not _is_forwarded(site):
+        yield Hit("MPS101", node, f"{last}({text}) names a CUDA device.")
+
+
+@on_call("type", "set_default_tensor_type")
+def tensor_type(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`x.type("torch.cuda.FloatTensor")`."""
+    kind = (text_of(node.args[0]) or site.name(node.args[0])) if node.args else ""
+    if _TENSOR_TYPE.match(kind) and not _is_forwarded(site):
+        yield Hit("MPS101", node, f"{kind} makes CUDA tensors.")
+
+
+@on(ast.keyword)
+def placed_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
+    """`torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
+    call = site.parents[-1]
+    if not node.arg or not places(node.arg) or not isinstance(call, ast.Call) or _is_forwarded(site):
         return
-    if last == "add_argument" or last in ("option", "Option", "Argument", "Field", "field"):
-        yield from _option(node, site)
+    if site.called_by(call).rpartition(".")[2] in _OTHER_RULES:
         return
-    spelt = None
-    if last == "to" or called in ("torch.device", "torch.set_default_device"):
-        spelt = cuda_text(node.args[0] if node.args else None, site)
-    elif called == "torch.load":
-        spelt = cuda_text(argument(node, "", 1), site)
-    if spelt is not None:
-        yield Hit("MPS101", node, f"{last}({spelt}) names a CUDA device.")
-    for keyword in node.keywords:
-        if keyword.arg and places(keyword.arg):
-            text = cuda_text(keyword.value, site) or _in_dict(keyword.value, site)
-            if text is not None:
-                yield Hit("MPS101", keyword.value, f"{keyword.arg}={text} names a CUDA device.")
-    if last in ("type", "set_default_tensor_type") and node.args:
-        kind = text_of(node.args[0]) or site.name(node.args[0])
-        if _TENSOR_TYPE.match(kind):
-            yield Hit("MPS101", node, f"{last}({kind}) makes CUDA tensors.")
-    if last in ("get", "pop", "getattr", "setdefault", "getenv") and len(node.args) >= 2:
-        key, default = node.args[-2], cuda_text(node.args[-1], site)
-        name = text_of(key)
+    text = cuda_text(node.value, site) or _in_dict(node.value, site)
+    if text is not None:
+        yield Hit("MPS101", node, f"{node.arg}={text} names a CUDA device.")
+
+
+@on_call("get", "pop", "getattr", "setdefault", "getenv")
+def fallback_value(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`kwargs.get("device", "cuda")`."""
+    if len(node.args) >= 2:
+        name, default = text_of(node.args[-2]), cuda_text(node.args[-1], site)
         if default is not None and name is not None and places(name):
             yield Hit("MPS102", node, f"{name!r} is {default} unless it is given.")
 
 
+@on_call("add_argument", "option", "Option", "Argument", "Field", "field")
+def option(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`parser.add_argument("--device", default="cuda")`."""
+    text = cuda_text(argument(node, "default"), site)
+    if text is not None:
+        name = next((name for name in map(text_of, node.args) if name), "it")
+        yield Hit("MPS102", node, f"{name} defaults to {text}.")
+
+
 def _in_dict(node: ast.expr, site: Site) -> str | None:
-    """`device_map={"": "cuda"}`."""
+    """The CUDA device in `{"": "cuda"}`."""
     if not isinstance(node, ast.Dict):
         return None
     return next((text for value in node.values if (text := cuda_text(value, site))), None)
-
-
-def _option(node: ast.Call, site: Site) -> Iterator[Hit]:
-    text = cuda_text(argument(node, "default"), site)
-    if text is not None:
-        option = next((name for name in map(text_of, node.args) if name), "it")
-        yield Hit("MPS102", node, f"{option} defaults to {text}.")
 
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
@@ -105,7 +125,9 @@ def defaults(node: Function, site: Site) -> Iterator[Hit]:
     """`def f(x, device="cuda")`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
-    pairs += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
+    pairs += [
+        (a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None
+    ]
     for parameter, default in pairs:
         text = cuda_text(default, site) or _device_call(default, site)
         if text is not None and (places(parameter.arg) or isinstance(default, ast.Call)):
@@ -114,7 +136,7 @@ def defaults(node: Function, site: Site) -> Iterator[Hit]:
 
 
 def _device_call(node: ast.expr, site: Site) -> str | None:
-    if isinstance(node, ast.Call) and site.called(node) == "torch.device" and node.args:
+    if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
         text = cuda_text(node.args[0], site)
         return f"torch.device({text})" if text else None
     return None
@@ -166,7 +188,7 @@ def _leaf(node: ast.expr, site: Site) -> str | None:
         if taken is None:
             return None
         node = taken
-    if isinstance(node, ast.Call) and site.called(node) == "torch.device" and node.args:
+    if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
         node = node.args[0]
     if isinstance(node, ast.Constant) and (node.value == "cpu" or node.value is None):
         return repr(node.value).replace("'", '"') if node.value else None
@@ -239,5 +261,6 @@ def refusal(node: ast.If, site: Site) -> Iterator[Hit]:
 
 def _asks_availability(test: ast.expr, site: Site) -> bool:
     return any(
-        isinstance(node, ast.Call) and site.called(node) == "torch.cuda.is_available" for node in ast.walk(test)
+        isinstance(node, ast.Call) and site.called_by(node) == "torch.cuda.is_available"
+        for node in ast.walk(test)
     )

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 
 from mpsprobe.scan.detect.arrays import is_float64_array
 from mpsprobe.scan.detect.devices import places
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on_call, on_torch_call
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 
 _FLOAT64 = {"torch.float64", "torch.double"}
 _COMPLEX128 = {"torch.complex128", "torch.cdouble"}
-#: Methods that convert the tensor they are called on.
-_CONVERTS = {"to", "type", "astype", "double", "cdouble"}
 _FROM_NUMPY = {"torch.from_numpy", "torch.tensor", "torch.as_tensor", "torch.asarray"}
 #: Steps between a tensor and its move that leave its dtype alone.
 _KEEPS_DTYPE = {
@@ -33,13 +31,13 @@ def wide(node: ast.expr | None, site: Site) -> str | None:
     return "MPS302" if name in _COMPLEX128 or name == "complex128" else None
 
 
-@on(ast.Call)
+@on_call("to", "type", "double", "cdouble")
 def conversion(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`x.double()`, `x.to(torch.float64)`, `x.type(torch.double)`."""
-    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _CONVERTS - {"astype"}:
+    if not isinstance(node.func, ast.Attribute):
         return
     method, receiver = node.func.attr, node.func.value
-    if site.called(node).startswith("torch.") or any(f.name == method for f in site.functions):
+    if site.called.startswith("torch.") or any(f.name == method for f in site.functions):
         return
     if method in ("double", "cdouble"):
         if node.args or node.keywords or not site.names.knows("torch"):
@@ -54,15 +52,17 @@ def conversion(node: ast.Call, site: Site) -> Iterator[Hit]:
     if code is None or on_cpu(receiver, site) or isinstance(receiver, ast.Call) and _is_super(receiver):
         return
     kind = "float64" if code == "MPS301" else "complex128"
-    yield Hit(code, node, f"{ast.unparse(node.func)[-60:]}() makes {kind}, which a tensor on MPS cannot become.")
+    yield Hit(
+        code, node, f"{ast.unparse(node.func)[-60:]}() makes {kind}, which a tensor on MPS cannot become."
+    )
 
 
-@on(ast.Call)
+@on_torch_call
 def creation(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.zeros(..., dtype=torch.float64, device=device)`, or without a device and then moved."""
-    called = site.called(node)
-    if not called.startswith("torch.") or called == "torch.set_default_dtype":
-        if called == "torch.set_default_dtype" and node.args and (code := wide(node.args[0], site)):
+    called = site.called
+    if called == "torch.set_default_dtype":
+        if node.args and (code := wide(node.args[0], site)):
             yield Hit(code, node, "Every new tensor becomes float64, on the device too.")
         return
     code = wide(argument(node, "dtype"), site)
@@ -77,11 +77,15 @@ def creation(node: ast.Call, site: Site) -> Iterator[Hit]:
         yield Hit(code, node, f"{called}() makes {kind}, and {where}.")
 
 
-@on(ast.Call)
+@on_call("from_numpy", "tensor", "as_tensor", "asarray")
 def from_numpy(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.from_numpy(np.linspace(0, 1, 8)).to(device)`."""
-    called = site.called(node)
-    if called not in _FROM_NUMPY or not node.args or argument(node, "dtype", 1 if "numpy" not in called else None):
+    called = site.called
+    if (
+        called not in _FROM_NUMPY
+        or not node.args
+        or argument(node, "dtype", 1 if "numpy" not in called else None)
+    ):
         return
     if not is_float64_array(node.args[0], site):
         return
@@ -107,7 +111,7 @@ def reaches_device(node: ast.Call, site: Site) -> str | None:
                     return step
                 inner = parent
                 continue
-            called = site.called(parent).rpartition(".")[2]
+            called = site.called_by(parent).rpartition(".")[2]
             if called in ("register_buffer", "Parameter", "Buffer"):
                 return f"{called} moves with its module"
             return None
@@ -158,7 +162,7 @@ def _later_move(statement: ast.Assign | ast.AnnAssign, site: Site) -> str | None
             step = _step(call, attribute.attr, site)
             if step:
                 return f"line {call.lineno} moves it"
-        elif isinstance(attribute, ast.Call) and site.called(attribute).rpartition(".")[2] in (
+        elif isinstance(attribute, ast.Call) and site.called_by(attribute).rpartition(".")[2] in (
             "register_buffer",
             "Parameter",
         ):
@@ -170,7 +174,7 @@ def on_cpu(node: ast.expr, site: Site, depth: int = 0) -> bool:
     """Whether an expression is plainly on the CPU: a chain with `.cpu()`, a NumPy array, a fresh tensor."""
     while True:
         if isinstance(node, ast.Call):
-            called = site.called(node)
+            called = site.called_by(node)
             if called.startswith(("numpy.", "np.")) or called in ("torch.from_numpy", "torch.Tensor"):
                 return True
             if called.startswith("torch.") and called.rpartition(".")[2] in (
@@ -204,7 +208,7 @@ def _names_cpu(call: ast.Call) -> bool:
 
 def _is_cpu(node: ast.expr, site: Site) -> bool:
     node = site.value(node)
-    if isinstance(node, ast.Call) and site.called(node) == "torch.device" and node.args:
+    if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
         node = node.args[0]
     return text_of(node) == "cpu" or text_of(node) == "meta"
 

@@ -49,7 +49,9 @@ def _is_retry(loop: ast.While, attempt: ast.Try) -> bool:
             if isinstance(target, ast.Name)
         }
         return bool(names & succeeded)
-    ends = [step for part in (*attempt.body, *attempt.orelse) for step in _own([part], (ast.Break, ast.Return))]
+    ends = [
+        step for part in (*attempt.body, *attempt.orelse) for step in _own([part], (ast.Break, ast.Return))
+    ]
     ends += _own(_after(loop, attempt), (ast.Break, ast.Return))
     return isinstance(loop.test, ast.Constant) and bool(loop.test.value) and bool(ends)
 
@@ -61,7 +63,7 @@ def _after(loop: ast.While, attempt: ast.Try) -> list[ast.stmt]:
 def _leaves(handler: ast.ExceptHandler, site: Site) -> bool:
     """Whether a handler can leave the loop."""
     return any(
-        isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and site.called(node) in _EXITS)
+        isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and site.called_by(node) in _EXITS)
         for node in ast.walk(handler)
     )
 
@@ -92,12 +94,12 @@ def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
             return
         for part in node.body:
             for call in ast.walk(part):
-                missing = site.release.missing(site.called(call)) if isinstance(call, ast.Call) else None
+                missing = site.release.missing(site.called_by(call)) if isinstance(call, ast.Call) else None
                 if missing is not None:
                     yield Hit(
                         "MPS502",
                         handler,
-                        f"{site.called(call)} is not on MPS in torch {site.release.torch} ({missing[0]}): "
+                        f"{site.called_by(call)} is not on MPS in torch {site.release.torch} ({missing[0]}): "
                         "this handler takes that for its own case.",
                     )
                     return

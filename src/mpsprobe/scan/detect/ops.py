@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on_in_place_call, on_torch_call
 from mpsprobe.scan.site import Hit, Site
 
 _VIEWS = {
@@ -15,20 +15,22 @@ _VIEWS = {
 _VIEW_ATTRIBUTES = {"T", "mT", "H", "mH"}
 
 
-@on(ast.Call)
+@on_torch_call
 def missing_op(node: ast.Call, site: Site) -> Iterator[Hit]:
     """A function of torch that has no MPS kernel."""
-    called = site.called(node)
-    if not called.startswith("torch."):
-        return
+    called = site.called
     missing = site.release.missing(called)
     if missing is not None:
         op, helps = missing
-        fallback = "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU" if helps else "the fallback variable does not help"
+        fallback = (
+            "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU"
+            if helps
+            else "the fallback variable does not help"
+        )
         yield Hit("MPS802", node, f"{called} ({op}) is not on MPS in torch {site.release.torch}; {fallback}.")
 
 
-@on(ast.Call)
+@on_in_place_call
 def in_place_on_view(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
     if not isinstance(node.func, ast.Attribute):

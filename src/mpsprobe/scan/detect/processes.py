@@ -6,31 +6,33 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 
 _VARIABLE = re.compile(r"PYTORCH_(ENABLE_MPS_FALLBACK|MPS_\w+|DEBUG_MPS_\w+)$")
 
 
-@on(ast.Call)
-def fork(node: ast.Call, site: Site) -> Iterator[Hit]:
-    """A start method of "fork", and os.fork()."""
-    called = site.called(node)
-    last = called.rpartition(".")[2]
-    if called == "os.fork":
-        if site.names.knows("torch"):
-            yield Hit("MPS601", node, "os.fork() in a program that uses torch.")
-        return
-    method: ast.expr | None = None
-    if last in ("set_start_method", "get_context"):
-        method = argument(node, "method", 0)
-    elif last == "start_processes":
-        method = argument(node, "start_method")
-    else:
-        method = argument(node, "multiprocessing_context") or argument(node, "mp_context")
-    text = text_of(site.value(method)) if method is not None else None
-    if text == "fork":
-        yield Hit("MPS601", node, f'{last or "this"}(...) starts processes by "fork".')
+@on_call("fork")
+def bare_fork(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`os.fork()`."""
+    if site.called == "os.fork" and site.names.knows("torch"):
+        yield Hit("MPS601", node, "os.fork() in a program that uses torch.")
+
+
+@on_call("set_start_method", "get_context")
+def start_method(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`multiprocessing.set_start_method("fork")`."""
+    method = argument(node, "method", 0)
+    if method is not None and text_of(site.value(method)) == "fork":
+        yield Hit("MPS601", node, f'{ast.unparse(node.func)} chooses "fork".')
+
+
+@on(ast.keyword)
+def forked_workers(node: ast.keyword, site: Site) -> Iterator[Hit]:
+    """`DataLoader(..., multiprocessing_context="fork")`."""
+    if node.arg in ("multiprocessing_context", "mp_context", "start_method"):
+        if text_of(site.value(node.value)) == "fork":
+            yield Hit("MPS601", node, f'{node.arg}="fork" starts workers by fork.')
 
 
 @on(ast.Assign)
@@ -41,10 +43,10 @@ def late_variable(node: ast.Assign, site: Site) -> Iterator[Hit]:
             yield from _late(target, text_of(target.slice), site)
 
 
-@on(ast.Call)
+@on_call("setdefault", "putenv", "update")
 def late_call(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`os.environ.setdefault(...)`, `os.putenv(...)` and `os.environ.update(...)`."""
-    called = site.called(node)
+    called = site.called
     if called in ("os.environ.setdefault", "environ.setdefault", "os.putenv"):
         yield from _late(node, text_of(node.args[0]) if node.args else None, site)
     elif called in ("os.environ.update", "environ.update"):
@@ -55,4 +57,6 @@ def late_call(node: ast.Call, site: Site) -> Iterator[Hit]:
 
 def _late(node: ast.AST, variable: str | None, site: Site) -> Iterator[Hit]:
     if variable and _VARIABLE.match(variable) and site.torch_imported_at is not None:
-        yield Hit("MPS901", node, f"{variable} is set after torch was imported in line {site.torch_imported_at}.")
+        yield Hit(
+            "MPS901", node, f"{variable} is set after torch was imported in line {site.torch_imported_at}."
+        )
