@@ -37,8 +37,12 @@ _FALSE_CALLS = {
 }
 _ALWAYS_THERE = re.compile(r"is_(torch|accelerate|safetensors|tokenizers|mps|torch_mps)_available$")
 _FALSE_NAMES = {"torch.version.cuda", "torch.version.hip", "typing.TYPE_CHECKING", "TYPE_CHECKING"}
-_FLAG = re.compile(r"(^|_)cuda($|_)|^is_cuda$|^use_?cuda$", re.IGNORECASE)
+#: Flags by their names: CUDA, and several GPUs, of which a Mac has one.
+_FLAG = re.compile(r"(^|_)cuda($|_)|^use_?cuda$|^(use_)?(model_parallel|multi_gpu)$", re.IGNORECASE)
 _NO_FLAG = re.compile(r"(^|_)no_?cuda$", re.IGNORECASE)
+#: Attention that needs flash_attn: transformers does not get that far without it.
+_FLASH = re.compile(r"flash_attention_[23]$|flash_attn")
+_NEW_ENOUGH = {"get_autocast_dtype", "mps", "compile", "amp"}  #: names of torch that 2.4 and later have
 _DEPTH = 8
 
 
@@ -128,6 +132,8 @@ class Truth:
         first = node.args[0] if node.args else None
         if first is None:
             return None
+        if last == "hasattr" and self._names.of(first) == "torch" and len(node.args) == 2:
+            return True if _text(node.args[1]) in _NEW_ENOUGH else None
         if last == "find_spec" and isinstance(first, ast.Constant) and isinstance(first.value, str):
             return False if cuda_only(first.value) else None
         if last == "bool":
@@ -159,11 +165,16 @@ class Truth:
         if isinstance(operator, (ast.Gt, ast.GtE)) and self._counts_cuda(left):
             threshold = right.value if isinstance(right, ast.Constant) else 1
             if isinstance(threshold, int):
-                return 0 > threshold if isinstance(operator, ast.Gt) else 0 >= threshold
+                return threshold < 0 if isinstance(operator, ast.Gt) else threshold <= 0
         return None
 
     def _counts_cuda(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Call) and self._names.of(node.func) == "torch.cuda.device_count"
+        if not isinstance(node, ast.Call):
+            return False
+        called = self._names.of(node.func)
+        if called == "len" and node.args:
+            return self._names.of(node.args[0]) == "torch.cuda.default_generators"
+        return called == "torch.cuda.device_count"
 
     def _is_none(self, node: ast.expr, scope: Scope, depth: int) -> bool | None:
         if isinstance(node, ast.Call) and self._names.of(node.func).endswith("find_spec"):
@@ -189,7 +200,7 @@ class Truth:
         said = self._platform(left)
         if said is not None:
             return said.startswith(text)
-        if is_cuda_text(text) or _OTHER_DEVICES.match(text):
+        if is_cuda_text(text) or _OTHER_DEVICES.match(text) or _FLASH.match(text):
             return False
         if not self._is_device(left, scope):
             return None
@@ -239,3 +250,7 @@ def _all(answers: list[bool | None]) -> bool | None:
 
 def _any(answers: list[bool | None]) -> bool | None:
     return True if True in answers else None if None in answers else False
+
+
+def _text(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.registry import registry
@@ -23,6 +24,8 @@ _FIELDS = {
 _IMPORTS_TORCH = {
     "torch", "torchvision", "torchaudio", "diffusers", "accelerate", "peft", "timm", "sentence_transformers",
 }  # fmt: skip
+#: Code that is there for flash_attn's sake, which no Mac can install.
+_IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)", re.IGNORECASE)
 
 
 def walk(tree: ast.Module, release: TorchRelease) -> list[Hit]:
@@ -36,17 +39,37 @@ class _Walk:
         self._tree = tree
         self._site = Site(names=names, truth=Truth(names), release=release, scope=Scope(tree))
         self._registry = registry()
-        self._hits: list[Hit] = []
+        #: Hits, each with the names of the functions and classes around it.
+        self._hits: list[tuple[Hit, frozenset[str]]] = []
+        self._inside: list[str] = []
+        self._used: set[str] = set()
 
     def run(self) -> list[Hit]:
         self._show(self._tree)
         self._site.parents.append(self._tree)
         self._block(self._tree.body)
-        return self._hits
+        unused = self._only_used_elsewhere() if self._hits else set()
+        return [hit for hit, inside in self._hits if not unused & inside]
+
+    def _only_used_elsewhere(self) -> set[str]:
+        """Functions and classes that this module uses, but nowhere that a Mac comes to."""
+        names = {name for _, inside in self._hits for name in inside} - self._used
+        if not names:
+            return names
+        mentioned = {
+            node.id if isinstance(node, ast.Name) else node.attr
+            for node in ast.walk(self._tree)
+            if isinstance(node, (ast.Name, ast.Attribute))
+        }
+        return names & mentioned
 
     def _show(self, node: ast.AST) -> None:
         for detector in self._registry.nodes.get(type(node), ()):
-            self._hits.extend(detector(node, self._site))
+            self._take(detector(node, self._site))
+
+    def _take(self, hits: Iterator[Hit]) -> None:
+        for hit in hits:
+            self._hits.append((hit, frozenset(self._inside)))
 
     def _show_call(self, node: ast.Call) -> None:
         site, registered = self._site, self._registry
@@ -58,7 +81,7 @@ class _Walk:
         elif last.endswith("_"):
             found = (*found, *registered.in_place_calls)
         for detector in found:
-            self._hits.extend(detector(node, site))
+            self._take(detector(node, site))
 
     # ---- statements: each says whether control ends there on a Mac ----
 
@@ -78,6 +101,9 @@ class _Walk:
             return False
         if isinstance(node, ast.Try):
             return self._try(node)
+        if isinstance(node, ast.ClassDef):
+            self._class(node)
+            return False
         site.parents.append(node)
         if isinstance(node, (ast.With, ast.AsyncWith)):
             for item in node.items:
@@ -139,8 +165,19 @@ class _Walk:
         site.parents.pop()
         return False
 
+    def _class(self, node: ast.ClassDef) -> None:
+        if _IS_CUDA_CODE.search(node.name):
+            return
+        self._site.parents.append(node)
+        self._inside.append(node.name)
+        self._fields(node)
+        self._inside.pop()
+        self._site.parents.pop()
+
     def _function(self, node: Function) -> None:
         site = self._site
+        if _IS_CUDA_CODE.search(node.name):
+            return
         site.parents.append(node)
         for outside in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
             if outside is not None:
@@ -149,7 +186,9 @@ class _Walk:
         # A function that is defined inside a `try` does not run inside it.
         site.scope, site.tries, site.conditions = Scope(node, outer_scope), [], 0
         site.functions.append(node)
+        self._inside.append(node.name)
         self._block(node.body)
+        self._inside.pop()
         site.functions.pop()
         site.scope, site.tries, site.conditions = outer_scope, outer_tries, outer_conditions
         site.parents.pop()
@@ -160,6 +199,11 @@ class _Walk:
         site = self._site
         if isinstance(node, ast.Call):
             self._show_call(node)
+        elif isinstance(node, ast.Attribute):
+            self._used.add(node.attr)
+            self._show(node)
+        elif isinstance(node, ast.Name):
+            self._used.add(node.id)
         else:
             self._show(node)
         site.parents.append(node)
@@ -195,7 +239,9 @@ class _Walk:
     def _child(self, node: object) -> None:
         if isinstance(node, ast.stmt):
             self._statement(node)
-        elif isinstance(node, (ast.Constant, ast.Name)):
+        elif isinstance(node, ast.Name):
+            self._used.add(node.id)
+        elif isinstance(node, ast.Constant):
             return
         elif isinstance(node, ast.AST):
             self._expression(node)
@@ -205,9 +251,10 @@ class _Walk:
     def _learn_import(self, node: ast.Import | ast.ImportFrom) -> None:
         site = self._site
         site.names.learn(node)
-        if site.torch_imported_at is None:
-            if any(module.partition(".")[0] in _IMPORTS_TORCH for module in modules_of(node)):
-                site.torch_imported_at = node.lineno
+        if site.torch_imported_at is None and any(
+            module.partition(".")[0] in _IMPORTS_TORCH for module in modules_of(node)
+        ):
+            site.torch_imported_at = node.lineno
 
     def _learn_names(self, statements: list[ast.stmt]) -> None:
         for statement in statements:

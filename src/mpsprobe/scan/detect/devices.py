@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.finding import Severity
 from mpsprobe.scan.scope import Function
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 from mpsprobe.scan.truth import is_cuda_text
@@ -255,12 +254,4 @@ def refusal(node: ast.If, site: Site) -> Iterator[Hit]:
         and "cuda" in ast.unparse(node.test).lower()
         and site.truth.of(node.test, site.scope) is True
     ):
-        severity = None if _asks_availability(node.test, site) else Severity.WARNING
-        yield Hit("MPS106", node.body[-1], "This raises without CUDA.", severity)
-
-
-def _asks_availability(test: ast.expr, site: Site) -> bool:
-    return any(
-        isinstance(node, ast.Call) and site.called_by(node) == "torch.cuda.is_available"
-        for node in ast.walk(test)
-    )
+        yield Hit("MPS106", node.body[-1], "This raises without CUDA.")

@@ -49,7 +49,7 @@ def conversion(node: ast.Call, site: Site) -> Iterator[Hit]:
         code = wide(argument(node, "dtype"), site)
         for value in node.args[: 2 if method == "to" else 1]:
             code = code or wide(value, site)
-    if code is None or on_cpu(receiver, site) or isinstance(receiver, ast.Call) and _is_super(receiver):
+    if code is None or on_cpu(receiver, site) or (isinstance(receiver, ast.Call) and _is_super(receiver)):
         return
     kind = "float64" if code == "MPS301" else "complex128"
     yield Hit(
