@@ -10,6 +10,6 @@ which branch that is) -> `detect` has the rules' eyes -> `engine` drops what `no
 
 from mpsprobe.scan.engine import Options, scan
 from mpsprobe.scan.finding import Finding, Report, Severity, Unreadable
-from mpsprobe.scan.rules import Rule, rules
+from mpsprobe.scan.rules import Rule, all_rules
 
-__all__ = ["Finding", "Options", "Report", "Rule", "Severity", "Unreadable", "rules", "scan"]
+__all__ = ["Finding", "Options", "Report", "Rule", "Severity", "Unreadable", "all_rules", "scan"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mpsprobe import __version__
 from mpsprobe.scan.finding import Finding, Report, Unreadable
 from mpsprobe.scan.parse import Source, read
-from mpsprobe.scan.rules import chosen, rules
+from mpsprobe.scan.rules import all_rules, chosen
 from mpsprobe.scan.site import Hit
 from mpsprobe.scan.sources import Sources, shown
 from mpsprobe.scan.tables import TorchRelease
@@ -101,12 +101,12 @@ def _findings(hits: Iterable[Hit], source: Source) -> list[Finding]:
             end_line=end_line,
             end_column=end_column,
             code=code,
-            rule=rules()[code].name,
-            severity=hit.severity or rules()[code].severity,
+            rule=all_rules()[code].name,
+            severity=hit.severity or all_rules()[code].severity,
             message=hit.message,
-            why=hit.why or rules()[code].why,
-            mend=hit.mend or rules()[code].mend,
-            links=tuple(dict.fromkeys((*hit.links, *rules()[code].links))),
+            why=hit.why or all_rules()[code].why,
+            mend=hit.mend or all_rules()[code].mend,
+            links=tuple(dict.fromkeys((*hit.links, *all_rules()[code].links))),
             text=source.lines[line - 1].strip() if line <= len(source.lines) else "",
         )
         for (code, line, column, end_line, end_column), hit in sorted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import stat
 import tokenize
 import warnings
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ class Source:
 def read(path: Path, shown: str) -> Source | Unreadable:
     """Read and parse one file; whatever is wrong with it comes back as one line, and nothing is raised."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            return Unreadable(shown, "not a regular file")
+        if about.st_size > MAX_BYTES:
             return Unreadable(shown, f"larger than {MAX_BYTES // 1_000_000} MB: not read")
         data = path.read_bytes()
     except OSError as problem:

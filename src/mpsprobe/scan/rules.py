@@ -43,7 +43,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @lru_cache(maxsize=1)
-def rules() -> dict[str, Rule]:
+def all_rules() -> dict[str, Rule]:
     """Every rule by its code, in the order of the codes."""
     return {rule.code: rule for rule in toml.load(DATA / "rules.toml", _File).rule}
 
@@ -58,7 +58,7 @@ def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[
     Raises:
         UsageError: one fits no rule.
     """
-    selected = _expand(select) or frozenset(rules())
+    selected = _expand(select) or frozenset(all_rules())
     return selected - _expand(ignore)
 
 
@@ -69,7 +69,7 @@ def _expand(texts: Iterable[str]) -> frozenset[str]:
             continue
         fits = {
             rule.code
-            for rule in rules().values()
+            for rule in all_rules().values()
             if rule.name == text.lower()
             or (re.fullmatch(r"MPS\d{0,3}", text.upper()) and rule.code.startswith(text.upper()))
         }

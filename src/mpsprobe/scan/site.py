@@ -13,6 +13,7 @@ from mpsprobe.scan.truth import Truth
 
 _CATCH_IMPORT = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _CATCH_ANY = {"Exception", "BaseException", "AssertionError"}
+_CATCH_DTYPE = {"Exception", "BaseException", "TypeError"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Site:
         conditions: how many conditions that cannot be decided stand around it.
         torch_imported_at: line of the module's first import of torch, or of what imports it.
         reported: nodes that a detector has dealt with, so that no other reports them again.
+        told: CUDA-only packages whose import was reported, each with whether a function imports it.
         called: dotted name of what the call that is being shown calls; `""` when it has none.
     """
 
@@ -65,6 +67,7 @@ class Site:
     conditions: int = 0
     torch_imported_at: int | None = None
     reported: set[int] = field(default_factory=set)
+    told: set[tuple[str, bool]] = field(default_factory=set)
     called: str = ""
 
     def name(self, node: ast.AST) -> str:
@@ -93,6 +96,11 @@ class Site:
     def failure_is_handled(self) -> bool:
         """Whether what torch raises without CUDA (AssertionError, RuntimeError ...) is caught here."""
         return any(_catches(attempt, _CATCH_ANY) for attempt in self.tries)
+
+    @property
+    def unknown_dtype_is_handled(self) -> bool:
+        """Whether the TypeError for a dtype that MPS lacks is caught here."""
+        return any(_catches(attempt, _CATCH_DTYPE) for attempt in self.tries)
 
     @property
     def in_function(self) -> bool:

@@ -74,10 +74,12 @@ def of_package(name: str, *, tests: bool = False, exclude: Sequence[str] = ()) -
         TargetError: it is not installed, or has no Python source.
     """
     top, *rest = name.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
+    spec = None
+    if all(part.isidentifier() for part in (top, *rest)):
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError):  # ValueError: imported already, without a spec
+            spec = None
     if spec is None:
         raise TargetError(
             f"{name}: no such file or folder, and no package of that name is installed.",
@@ -143,8 +145,9 @@ def is_model_folder(path: Path) -> bool:
 def shown(path: Path) -> str:
     """A path as reports show it: relative to the current folder where it lies below that."""
     try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
-    except (ValueError, OSError):
+        # Not resolved: a hub snapshot's files are links to blobs, whose names say nothing.
+        return path.absolute().relative_to(Path.cwd()).as_posix()
+    except ValueError:
         return path.as_posix()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import lru_cache
 
 import msgspec
@@ -54,6 +55,13 @@ def cuda_library(module: str) -> environment.Package | None:
     return next((library for library in _packages().library if top in library.names), None)
 
 
+#: Ops that PyTorch writes as other ops, none of which autocast touches.
+_PLAIN_COMPOSITES = {
+    "to", "float", "type", "type_as", "reshape", "flatten", "repeat_interleave", "chunk", "contiguous", "expand_as",
+    "broadcast_to", "size", "movedim", "ravel", "tile", "unflatten",
+}  # fmt: skip
+
+
 class TorchRelease:
     """The ops of one torch release, by the names that source code has for them.
 
@@ -69,6 +77,8 @@ class TorchRelease:
         for name in release.names:
             if not name.endswith("out"):
                 by_base.setdefault(name.partition(".")[0], []).append(release.lookup(name))
+        self._by_base = by_base
+        self._cast = frozenset().union(*release.autocast.values())
         # The source does not say which overload is meant: an op is missing when all of its overloads are.
         self._missing = {
             name: overloads
@@ -102,6 +112,23 @@ class TorchRelease:
             return None
         helps = all(overload.verdict(fallback=True) is not OpVerdict.RAISES for overload in overloads)
         return overloads[0].via or overloads[0].op, helps
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - as many releases as a scan asks about: one
+    def is_untouched_by_autocast(self, name: str) -> bool:
+        """Whether a function or method is an op that autocast runs as it is, and that calls no op it changes.
+
+        Args:
+            name: the last part of its name, e.g. `"cos"`; what is no op (a module, another function) is not.
+        """
+        supports = self._by_base.get(f"aten::{name}")
+        return (
+            supports is not None
+            and all(
+                support.kernel is not ops.Kernel.COMPOSITE_IMPLICIT or name in _PLAIN_COMPOSITES
+                for support in supports
+            )
+            and not any(support.op in self._cast for support in supports)
+        )
 
     @property
     def in_place_on_views(self) -> dict[str, advisories.Advisory]:

@@ -89,6 +89,16 @@ class Truth:
         answer = self.of(node.test, scope, depth + 1)
         return None if answer is None else node.body if answer else node.orelse
 
+    def is_empty(self, iterated: ast.expr) -> bool:
+        """Whether a loop over this has no turn on a Mac: `range(torch.cuda.device_count())`."""
+        return (
+            isinstance(iterated, ast.Call)
+            and isinstance(iterated.func, ast.Name)
+            and iterated.func.id == "range"
+            and len(iterated.args) == 1
+            and self._counts_cuda(iterated.args[0])
+        )
+
     def value(self, node: ast.expr, scope: Scope) -> ast.expr:
         """`node` with names and conditional expressions followed as far as they can be."""
         for _ in range(_DEPTH):

@@ -20,12 +20,13 @@ _FIELDS = {
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 #: Importing one of these imports torch.
 _IMPORTS_TORCH = {
     "torch", "torchvision", "torchaudio", "diffusers", "accelerate", "peft", "timm", "sentence_transformers",
 }  # fmt: skip
-#: Code that is there for flash_attn's sake, which no Mac can install.
-_IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)", re.IGNORECASE)
+#: Code that is there for the sake of flash_attn or cuDNN, which no Mac can install.
+_IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn", re.IGNORECASE)
 
 
 def walk(tree: ast.Module, release: TorchRelease) -> list[Hit]:
@@ -113,7 +114,8 @@ class _Walk:
             return ends
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
             self._expression(node.test if isinstance(node, ast.While) else node.iter)
-            self._block(node.body)
+            if isinstance(node, ast.While) or not site.truth.is_empty(node.iter):
+                self._block(node.body)
             self._block(node.orelse)
         else:
             self._fields(node)
@@ -209,6 +211,8 @@ class _Walk:
         site.parents.append(node)
         if isinstance(node, ast.BoolOp):
             self._bool_op(node)
+        elif isinstance(node, _COMPREHENSIONS):
+            self._comprehension(node)
         elif isinstance(node, ast.IfExp):
             self._expression(node.test)
             answer = site.truth.of(node.test, site.scope)
@@ -219,6 +223,19 @@ class _Walk:
         else:
             self._fields(node)
         site.parents.pop()
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
+        site = self._site
+        for generator in node.generators:
+            self._expression(generator.iter)
+            if site.truth.is_empty(generator.iter):
+                return
+            for test in generator.ifs:
+                self._expression(test)
+                if site.truth.of(test, site.scope) is False:
+                    return
+        for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
+            self._expression(part)
 
     def _bool_op(self, node: ast.BoolOp) -> None:
         stops = isinstance(node.op, ast.Or)

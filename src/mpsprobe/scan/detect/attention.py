@@ -31,7 +31,7 @@ def asked_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
 
 
 @on_call("get", "pop", "getattr")
-def asked_by_fallback(node: ast.Call, site: Site) -> Iterator[Hit]:
+def asked_by_fallback(node: ast.Call, _site: Site) -> Iterator[Hit]:
     """`kwargs.get("attn_implementation", "flash_attention_2")`."""
     if len(node.args) >= 2:
         name = text_of(node.args[-2])
@@ -49,7 +49,7 @@ def asked_in_assignment(node: ast.Assign, site: Site) -> Iterator[Hit]:
 
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
-def asked_by_default(node: Function, site: Site) -> Iterator[Hit]:
+def asked_by_default(node: Function, _site: Site) -> Iterator[Hit]:
     """`def __init__(self, use_flash_attn=True)`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs: list[tuple[ast.arg, ast.expr | None]] = [

@@ -32,7 +32,8 @@ def region(node: ast.Call, site: Site) -> Iterator[Hit]:
     """`torch.autocast(device, enabled=...)` in all its spellings."""
     called = site.called
     if called in _CUDA_ONLY:
-        device, spelt = "cuda", f"{called}()"
+        spelt = f"{called}()"
+        device: str | None = "cuda"
         enabled = argument(node, "enabled", 0)
     elif called in _WITH_DEVICE or called.rpartition(".")[2] == "maybe_autocast":
         given = argument(node, "device_type", 0)
@@ -47,9 +48,28 @@ def region(node: ast.Call, site: Site) -> Iterator[Hit]:
     if device is None or device.startswith("mps"):
         return
     if off:
+        if _is_indifferent(site):
+            return
         yield Hit("MPS202", node, f'{spelt} is switched off here, an autocast("mps") around it is not.')
     elif is_cuda_text(device):
         yield Hit("MPS201", node, f"{spelt} switches itself off on a Mac.")
+
+
+def _is_indifferent(site: Site) -> bool:
+    """Whether nothing in the region is an op that autocast changes."""
+    region = site.parents[-1]
+    if isinstance(region, ast.withitem):
+        region = site.parents[-2]
+    if not isinstance(region, (ast.With, ast.AsyncWith, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    for part in (step for statement in region.body for step in ast.walk(statement)):
+        if isinstance(part, (ast.BinOp, ast.AugAssign)) and isinstance(part.op, ast.MatMult):
+            return False
+        if isinstance(part, ast.Call):
+            name = site.called_by(part).rpartition(".")[2] or getattr(part.func, "attr", "")
+            if not site.release.is_untouched_by_autocast(name):
+                return False
+    return True
 
 
 def _device_type(node: ast.expr, site: Site, line: int, depth: int = 0) -> str | None:

@@ -21,13 +21,23 @@ def torch_cuda_call(node: ast.Call, site: Site) -> Iterator[Hit]:
     if name in table.nothing:
         yield Hit("MPS104", node, f"{called}() does nothing on a Mac.")
     elif name in table.seeds:
-        yield Hit("MPS703", node, f"{called}() seeds nothing on a Mac.")
+        if not _is_seeded(site):
+            yield Hit("MPS703", node, f"{called}() seeds nothing on a Mac.")
     elif site.failure_is_handled:
         return
     elif name in table.streams:
         yield Hit("MPS105", node, f"{called}() raises without CUDA.")
     elif name in table.raises:
         yield Hit("MPS103", node, f"{called}() raises without CUDA.")
+
+
+def _is_seeded(site: Site) -> bool:
+    """Whether the same function (or the module) also seeds every device."""
+    return any(
+        isinstance(node, ast.Call)
+        and site.called_by(node) in ("torch.manual_seed", "torch.random.manual_seed")
+        for node in ast.walk(site.scope.node)
+    )
 
 
 @on(ast.Subscript)
@@ -38,7 +48,7 @@ def default_generators(node: ast.Subscript, site: Site) -> Iterator[Hit]:
 
 
 @on(ast.keyword)
-def pinned_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
+def pinned_by_keyword(node: ast.keyword, _site: Site) -> Iterator[Hit]:
     """`DataLoader(pin_memory=True)`."""
     if node.arg == "pin_memory" and isinstance(node.value, ast.Constant) and node.value.value is True:
         yield Hit("MPS108", node, "pin_memory=True gains nothing on a Mac.")

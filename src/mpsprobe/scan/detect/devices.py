@@ -16,6 +16,8 @@ _PLACE = re.compile(r"(device|device_map|map_location|devices)(_id)?$|^dev$", re
 _TENSOR_TYPE = re.compile(r"torch\.cuda\.\w*Tensor$")
 #: Calls whose device other rules speak of.
 _OTHER_RULES = {"Generator", "autocast", "maybe_autocast", "GradScaler", "custom_fwd", "custom_bwd"}
+_CUDA_QUESTION = re.compile(r"cuda\.(is_available|device_count)$|is_(torch_)?cuda_available$")
+_CUDA_FLAG = re.compile(r"\b(use|no|has)_cuda$|\.cuda$")
 _CUDA_FORWARDS = {"cuda", "to_cuda", "to_gpu"}
 
 
@@ -171,13 +173,25 @@ def entries(node: ast.Dict, site: Site) -> Iterator[Hit]:
 @on(ast.IfExp)
 def choice(node: ast.IfExp, site: Site) -> Iterator[Hit]:
     """`"cuda" if torch.cuda.is_available() else "cpu"`."""
-    if id(node) in site.reported or site.truth.of(node.test, site.scope) is None:
+    if id(node) in site.reported or not _asks_for_cuda(node.test, site):
         return
     taken, left = _leaf(node, site), _leaf_of_cuda(node, site)
     if taken is None or left is None:
         return
     site.reported.update(id(inner) for inner in ast.walk(node) if isinstance(inner, ast.IfExp))
     yield Hit("MPS107", node, f"On a Mac this device choice gives {taken}.")
+
+
+def _asks_for_cuda(test: ast.expr, site: Site) -> bool:
+    """Whether a condition is about this machine having CUDA, not about the device of something."""
+    if site.truth.of(test, site.scope) is None:
+        return False
+    test = site.value(test)
+    return any(
+        (isinstance(node, ast.Call) and _CUDA_QUESTION.search(site.called_by(node)) is not None)
+        or (isinstance(node, (ast.Name, ast.Attribute)) and _CUDA_FLAG.search(ast.unparse(node)) is not None)
+        for node in ast.walk(test)
+    )
 
 
 def _leaf(node: ast.expr, site: Site) -> str | None:
@@ -213,7 +227,7 @@ def _leaf_of_cuda(node: ast.IfExp, site: Site) -> str | None:
 @on(ast.If)
 def branch_choice(node: ast.If, site: Site) -> Iterator[Hit]:
     """`if torch.cuda.is_available(): device = "cuda"` / `else: device = "cpu"`."""
-    if site.truth.of(node.test, site.scope) is not False:
+    if site.truth.of(node.test, site.scope) is not False or not _asks_for_cuda(node.test, site):
         return
     body, orelse = _assigned(node.body), _assigned(node.orelse)
     for name in body.keys() & orelse.keys():
@@ -242,7 +256,7 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
 def demand(node: ast.Assert, site: Site) -> Iterator[Hit]:
     """`assert torch.cuda.is_available()`."""
     if site.truth.of(node.test, site.scope) is False and "cuda" in ast.unparse(node.test).lower():
-        yield Hit("MPS106", node, "This assertion fails without CUDA.")
+        yield Hit("MPS106", node, "This assertion fails for tensors on MPS, and without CUDA.")
 
 
 @on(ast.If)
@@ -254,4 +268,4 @@ def refusal(node: ast.If, site: Site) -> Iterator[Hit]:
         and "cuda" in ast.unparse(node.test).lower()
         and site.truth.of(node.test, site.scope) is True
     ):
-        yield Hit("MPS106", node.body[-1], "This raises without CUDA.")
+        yield Hit("MPS106", node.body[-1], "This raises for tensors on MPS, or without CUDA.")

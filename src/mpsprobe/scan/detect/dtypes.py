@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mpsprobe.scan.detect.arrays import is_float64_array
 from mpsprobe.scan.detect.devices import places
 from mpsprobe.scan.detect.registry import on_call, on_torch_call
+from mpsprobe.scan.finding import Severity
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 
 _FLOAT64 = {"torch.float64", "torch.double"}
@@ -49,7 +50,12 @@ def conversion(node: ast.Call, site: Site) -> Iterator[Hit]:
         code = wide(argument(node, "dtype"), site)
         for value in node.args[: 2 if method == "to" else 1]:
             code = code or wide(value, site)
-    if code is None or on_cpu(receiver, site) or (isinstance(receiver, ast.Call) and _is_super(receiver)):
+    if (
+        code is None
+        or site.unknown_dtype_is_handled
+        or on_cpu(receiver, site)
+        or (isinstance(receiver, ast.Call) and _is_super(receiver))
+    ):
         return
     kind = "float64" if code == "MPS301" else "complex128"
     yield Hit(
@@ -66,13 +72,14 @@ def creation(node: ast.Call, site: Site) -> Iterator[Hit]:
             yield Hit(code, node, "Every new tensor becomes float64, on the device too.")
         return
     code = wide(argument(node, "dtype"), site)
-    if code is None:
+    if code is None or site.unknown_dtype_is_handled:
         return
     kind = "float64" if code == "MPS301" else "complex128"
     device = argument(node, "device")
     if device is not None:
         if not _is_cpu(device, site) and not (isinstance(device, ast.Constant) and device.value is None):
-            yield Hit(code, node, f"{called}() makes {kind} on a device that may be MPS.")
+            severity = Severity.WARNING if _defaults_to_cpu(device, site) else None
+            yield Hit(code, node, f"{called}() makes {kind} on a device that may be MPS.", severity)
     elif (where := reaches_device(node, site)) is not None:
         yield Hit(code, node, f"{called}() makes {kind}, and {where}.")
 
@@ -180,7 +187,8 @@ def on_cpu(node: ast.expr, site: Site, depth: int = 0) -> bool:
             if called.startswith("torch.") and called.rpartition(".")[2] in (
                 "tensor", "zeros", "ones", "arange", "linspace", "eye", "rand", "randn", "full", "empty",
             ):  # fmt: skip
-                return argument(node, "device") is None
+                device = argument(node, "device")
+                return device is None or _is_cpu(device, site)
             if isinstance(node.func, ast.Attribute):
                 if node.func.attr in ("cpu", "numpy") or (node.func.attr == "to" and _names_cpu(node)):
                     return True
@@ -190,10 +198,12 @@ def on_cpu(node: ast.expr, site: Site, depth: int = 0) -> bool:
         if isinstance(node, (ast.Subscript, ast.Attribute)):
             node = node.value
             continue
-        if isinstance(node, (ast.UnaryOp,)):
+        if isinstance(node, ast.UnaryOp):
             node = node.operand
             continue
-        if isinstance(node, ast.Name) and depth < 4:
+        if isinstance(node, ast.BinOp):  # tensors of two devices do not mix, numbers go with either
+            return on_cpu(node.left, site, depth + 1) or on_cpu(node.right, site, depth + 1)
+        if isinstance(node, ast.Name) and depth < 8:
             value = site.scope.latest(node.id, node.lineno)
             return value is not None and on_cpu(value, site, depth + 1)
         return False
@@ -210,7 +220,22 @@ def _is_cpu(node: ast.expr, site: Site) -> bool:
     node = site.value(node)
     if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
         node = node.args[0]
+    if isinstance(node, ast.Attribute) and node.attr == "device":
+        return on_cpu(node.value, site)
     return text_of(node) == "cpu" or text_of(node) == "meta"
+
+
+def _defaults_to_cpu(node: ast.expr, site: Site) -> bool:
+    """Whether a device is a parameter whose default is the CPU."""
+    if not isinstance(node, ast.Name) or not site.functions:
+        return False
+    arguments = site.functions[-1].args
+    named = [*arguments.posonlyargs, *arguments.args]
+    pairs = [*zip(reversed(named), reversed(arguments.defaults), strict=False)]
+    pairs += [
+        (a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None
+    ]
+    return any(parameter.arg == node.id and text_of(default) == "cpu" for parameter, default in pairs)
 
 
 def _is_super(node: ast.Call) -> bool:

@@ -18,7 +18,8 @@ def endless(node: ast.While, site: Site) -> Iterator[Hit]:
     """`while not done: try: ... except RuntimeError: ...`."""
     if not site.names.knows("torch"):
         return
-    for attempt in _own(node.body, ast.Try):
+    for attempt in _own(node.body, (ast.Try,)):
+        assert isinstance(attempt, ast.Try)
         for handler in attempt.handlers:
             if caught(handler) and not _RUNTIME & set(caught(handler)):
                 if "NotImplementedError" in caught(handler):
@@ -68,7 +69,7 @@ def _leaves(handler: ast.ExceptHandler, site: Site) -> bool:
     )
 
 
-def _own(body: list[ast.stmt], kinds: type[ast.stmt] | tuple[type[ast.stmt], ...]) -> list[ast.stmt]:
+def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.stmt]:
     """Statements of these kinds in a block, without those of inner functions and classes."""
     found: list[ast.stmt] = []
     pending: list[ast.AST] = list(body)
@@ -94,12 +95,13 @@ def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
             return
         for part in node.body:
             for call in ast.walk(part):
-                missing = site.release.missing(site.called_by(call)) if isinstance(call, ast.Call) else None
+                called = site.called_by(call) if isinstance(call, ast.Call) else ""
+                missing = site.release.missing(called)
                 if missing is not None:
                     yield Hit(
                         "MPS502",
                         handler,
-                        f"{site.called_by(call)} is not on MPS in torch {site.release.torch} ({missing[0]}): "
+                        f"{called} is not on MPS in torch {site.release.torch} ({missing[0]}): "
                         "this handler takes that for its own case.",
                     )
                     return

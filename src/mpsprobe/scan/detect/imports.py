@@ -20,6 +20,9 @@ def cuda_import(node: ast.Import | ast.ImportFrom, site: Site) -> Iterator[Hit]:
         package = cuda_only(module)
         library = cuda_library(module)
         top = module.partition(".")[0]
+        if (package is None and library is None) or (top, site.in_function) in site.told:
+            continue
+        site.told.add((top, site.in_function))
         if package is not None:
             code = "MPS402" if site.in_function else "MPS401"
             yield Hit(

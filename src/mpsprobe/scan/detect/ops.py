@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from mpsprobe.scan.detect.dtypes import on_cpu
 from mpsprobe.scan.detect.registry import on_in_place_call, on_torch_call
-from mpsprobe.scan.site import Hit, Site
+from mpsprobe.scan.site import Hit, Site, argument, text_of
 
+#: Missing ops that make a tensor out of numbers: on the CPU, unless told otherwise.
+_FACTORIES = {"torch.logspace", "torch.from_file"}
 _VIEWS = {
     "transpose", "permute", "t", "expand", "expand_as", "swapaxes", "swapdims", "movedim", "moveaxis", "diagonal",
     "unfold", "narrow", "adjoint",
@@ -20,7 +23,7 @@ def missing_op(node: ast.Call, site: Site) -> Iterator[Hit]:
     """A function of torch that has no MPS kernel."""
     called = site.called
     missing = site.release.missing(called)
-    if missing is not None:
+    if missing is not None and not _is_on_cpu(node, site):
         op, helps = missing
         fallback = (
             "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU"
@@ -28,6 +31,14 @@ def missing_op(node: ast.Call, site: Site) -> Iterator[Hit]:
             else "the fallback variable does not help"
         )
         yield Hit("MPS802", node, f"{called} ({op}) is not on MPS in torch {site.release.torch}; {fallback}.")
+
+
+def _is_on_cpu(node: ast.Call, site: Site) -> bool:
+    """Whether a call makes its result on the CPU, or is given something that plainly is there."""
+    device = argument(node, "device")
+    if device is not None:
+        return text_of(site.value(device)) == "cpu"
+    return site.called in _FACTORIES or (bool(node.args) and on_cpu(node.args[0], site))
 
 
 @on_in_place_call

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 
+_CONTEXTS = ("multiprocessing_context", "mp_context", "start_method")
 _VARIABLE = re.compile(r"PYTORCH_(ENABLE_MPS_FALLBACK|MPS_\w+|DEBUG_MPS_\w+)$")
 
 
@@ -30,9 +31,8 @@ def start_method(node: ast.Call, site: Site) -> Iterator[Hit]:
 @on(ast.keyword)
 def forked_workers(node: ast.keyword, site: Site) -> Iterator[Hit]:
     """`DataLoader(..., multiprocessing_context="fork")`."""
-    if node.arg in ("multiprocessing_context", "mp_context", "start_method"):
-        if text_of(site.value(node.value)) == "fork":
-            yield Hit("MPS601", node, f'{node.arg}="fork" starts workers by fork.')
+    if node.arg in _CONTEXTS and text_of(site.value(node.value)) == "fork":
+        yield Hit("MPS601", node, f'{node.arg}="fork" starts workers by fork.')
 
 
 @on(ast.Assign)
