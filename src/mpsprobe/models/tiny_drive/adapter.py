@@ -24,7 +24,9 @@ class TinyDriveAdapter(Adapter):
     meaning = "The trajectory's rotations rotate, and a vehicle could drive its steps."
 
     def load(self, device: torch.device, dtype: str) -> TinyDrive:
-        model = load_pretrained(TinyDrive, self.snapshot, device, dtype, self.profile.attention)
+        model = load_pretrained(
+            TinyDrive, self.snapshot, device, dtype, self.profile.attention, weights=self.weights
+        )
         assert isinstance(model, TinyDrive)
         return model
 
