@@ -41,7 +41,7 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
         check: str = "",
         limits: str = "{}",
         builder: str = "tests.support.faulty:build",
-        on_event=lambda event: None,  # type: ignore[no-untyped-def]
+        on_event=lambda _: None,  # type: ignore[no-untyped-def]
     ) -> Run:
         profile = tmp_path / "faulty.toml"
         profile.write_text(PROFILE.format(at=at, fault=fault, limits=limits, builder=builder))

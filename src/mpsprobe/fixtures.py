@@ -7,7 +7,7 @@ keeps and raises again for every later test: the plugin words it as `blocked`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,7 +31,7 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
 
     with site.open_site(mps_session.settings, mps_session.run.host) as opened:
         with mps_session.making(Phase.AVAILABILITY):
-            mps_session.learnt(host=opened.host, device=opened.choice, limits=opened.limits)
+            mps_session.learnt(host=opened.host, device=opened.choice, mac=opened.mac, limits=opened.limits)
         yield opened
 
 
@@ -97,3 +97,15 @@ def mps_op_uses(mps_session: Session, mps_site: Site, mps_batch: Prepared) -> Re
     link = checks.recorded(recording.record_uses(mps_batch), mps_site.mac, device.name, device.evidence)
     mps_session.learnt(op_uses=link.uses)
     return link
+
+
+@pytest.fixture
+def mps_emulated() -> Iterator[Any]:
+    """The virtual MPS device for one test of anybody's: `.to("mps")` works, and refuses what a Mac refuses.
+
+    For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
+    """
+    from mpsprobe import emulate
+
+    with emulate() as session:
+        yield session

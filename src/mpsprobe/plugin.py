@@ -80,7 +80,7 @@ def spec_of(item: pytest.Item) -> Spec[Any] | None:
 
 
 def _option(config: pytest.Config, name: str) -> str | None:
-    value = config.getoption(f"--mpsprobe-{name}")
+    value: str | None = config.getoption(f"--mpsprobe-{name}")
     if value is None and name in ("model", "device", "profile"):
         value = config.getini(f"mpsprobe_{name}") or None
     return value

@@ -14,8 +14,7 @@ from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Finding, OpFlag, Quiet
 from mpsprobe.device.virtual.session import Session
-from mpsprobe.mac.asked import Mac
-from mpsprobe.run import Evidence
+from mpsprobe.run import Evidence, Mac
 
 
 class OpSink(Protocol):

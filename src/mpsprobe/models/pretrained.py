@@ -38,7 +38,8 @@ def load_pretrained(
         weights: other than stored ones: the model is built from its config alone.
 
     Raises:
-        TargetError: weights are missing, or do not fit; transformers alone would warn and use random ones.
+        TargetError: weights are missing; transformers alone would warn and use random ones.
+        RuntimeError: weights have another shape than the class; transformers' own words.
     """
     if weights is not Weights.STORED:
         config = cls.config_class.from_pretrained(snapshot, local_files_only=True)
@@ -52,12 +53,11 @@ def load_pretrained(
         output_loading_info=True,
         **({"attn_implementation": attention} if attention else {}),
     )
-    for key, complaint in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
-        names = sorted(name if isinstance(name, str) else str(name[0]) for name in info[key])
-        if names := [name for name in names if not name.startswith(unused)]:
-            raise TargetError(
-                f"{snapshot}: {len(names)} weights of {type(model).__name__} {complaint}, first {names[0]}.",
-                "The weights are not of this class: check architectures in config.json.",
-            )
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
+    if missing:
+        raise TargetError(
+            f"{snapshot}: {len(missing)} weights of {type(model).__name__} are missing, first {missing[0]}.",
+            "The weights are not of this class: check architectures in config.json.",
+        )
     moved: torch.nn.Module = model.to(device).eval()
     return moved

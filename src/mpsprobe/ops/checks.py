@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
-from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Phase, Status, Table
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
@@ -101,7 +100,9 @@ def _advisories(link: Recorded) -> Result:
     result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
     possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
     if possible and link.dispatches_as_mps:
-        unknown = "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        unknown = (
+            "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        )
         result.message += f" {len(possible)} more may apply: they depend on {unknown}."
     return result
 
@@ -142,5 +143,5 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         remedy,
         evidence=Evidence.PREDICTED,
         device="mps",
-        table=Table(columns=["op", "calls", "module", "source", "why"], rows=[[*row] for row in rows]),
+        table=Table(columns=["op", "calls", "module", "source", "why"], rows=rows),
     )

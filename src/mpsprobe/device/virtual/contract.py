@@ -61,8 +61,9 @@ class Contract:
         version = tuple(int(part) for part in self.release.torch.split("."))
         self.version = (version[0], version[1])
         self._on_cpu = frozenset(one.op for one in self.release.ops(ops.Support.FALLBACK))
+        system = parse_macos(macos)
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
-        self._limits = limits.for_release(self.version, parse_macos(macos))
+        self._limits = limits.for_release(self.version, system)
         self._fallback_sites: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- op support

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mpsprobe.device.virtual import legacy, relabel
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
@@ -108,6 +109,8 @@ class Ghosts:
         if self._next + nbytes > self._end:
             self._next = self._start  # addresses repeat; there are no values that could meet
         data, self._next = self._next, self._next + nbytes
+        if relabel.LEGACY:
+            return legacy.tensor(data, shape, strides, dtype, mps=True)
         # The struct must live as long as the tensor. The tensor calls its deleter with the struct's address
         # at its end, and that is just what free() takes.
         address = _libc.malloc(8 * (_WORDS + 2 * rank))

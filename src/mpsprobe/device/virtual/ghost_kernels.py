@@ -17,11 +17,12 @@ from torch import Tensor
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.ghost import Ghosts
-from mpsprobe.device.virtual.kernels import _CPU, _CPU_KEYS, Kernel, Kernels, _set_, tensors_of
+from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.shapes import Shapes, Spec
 
+_CPU = torch.device("cpu")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 #: Up to this many elements floating-point tensors are real, and integer tensors.
 FLOAT_LIMIT, INTEGER_LIMIT = 1 << 16, 1 << 22
@@ -117,7 +118,7 @@ class GhostKernels(Kernels):
         for index, (position, name) in enumerate(op.writes):
             target = op.argument(position, name, args, kwargs)
             if index in changed:
-                _set_.redispatch(_CPU_KEYS, target, self._result(op, changed[index]))
+                replace(target, self._result(op, changed[index]))
             elif isinstance(target, Tensor) and target.is_mps and not self._ghosts.has(target):
                 self._overwrite_with_unknown(op, target)
             written.append(target)
@@ -127,9 +128,7 @@ class GhostKernels(Kernels):
         """A real tensor gets values that nobody computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
-            _set_.redispatch(
-                _CPU_KEYS, target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype)
-            )
+            replace(target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype))
         else:
             super().host(target).zero_()
             self.assumptions.assume(_zero(target.dtype), op.qualified, target)
@@ -278,7 +277,7 @@ class GhostKernels(Kernels):
         if not large and not self._ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
-        _set_.redispatch(_CPU_KEYS, tensor, self._result(_RESIZE, spec))
+        replace(tensor, self._result(_RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
