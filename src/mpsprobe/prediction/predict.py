@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -31,6 +33,8 @@ from mpsprobe.trace.source import short_path
 
 #: A kernel of that release runs it, itself or through others.
 _NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+#: As plain numbers: operations on enum members would take a tenth of the join.
+_RAISED, _REDIRECTED, _ASSUMED = (int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED))
 
 
 def predict(target: Target, mac: Mac) -> Prediction:
@@ -40,8 +44,9 @@ def predict(target: Target, mac: Mac) -> Prediction:
         MpsprobeError: the target cannot be built or fed, or this machine cannot carry the device.
     """
     release = ops.resolve_release(mac.torch)
-    recording = record(target, mac)
-    uses = _judged(recording, mac)
+    with _no_collection():
+        recording = record(target, mac)
+        uses = _judged(recording, mac)
     return Prediction(
         target=_model(target, recording),
         torch=release,
@@ -138,6 +143,22 @@ def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- join
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic garbage collector.
+
+    A prediction makes some 100,000 objects that stay, beside the million that importing torch and
+    transformers made: looking through them again and again takes a third of the whole time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _judged(recording: Recording, mac: Mac) -> list[PredictedUse]:
     """Each op use with its verdict. Layers repeat the same calls, and a verdict depends on the call alone."""
     first: dict[Any, OpUse] = {}
@@ -160,14 +181,14 @@ def _predicted(
 ) -> PredictedUse:
     verdict, reason = judged.use.verdict, judged.reason
     grade = "certain" if judged.certain else "likely"
-    if flags & OpFlag.RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
+    if flags & _RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
         # a check of the kernel's own, which the tables of registrations do not know
         verdict = OpVerdict.RAISES
     if verdict is OpVerdict.RAISES and (finding := refused.get((use.op, use.source))) is not None:
         reason, grade = _first_sentence(finding.message), finding.grade.value
-    if flags & OpFlag.REDIRECTED and grade == "certain":
+    if flags & _REDIRECTED and grade == "certain":
         grade = "likely"
-    if flags & OpFlag.ASSUMED:
+    if flags & _ASSUMED:
         grade = "assumed"
     return PredictedUse(
         op=use.op,
