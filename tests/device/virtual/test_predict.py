@@ -35,6 +35,13 @@ def test_ghosts_have_every_shape_and_no_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
+def test_as_many_sessions_as_one_likes() -> None:
+    # a process has 128 TB of address space on x86-64
+    for _ in range(20):
+        with predict():
+            torch.empty(1 << 20, device="mps").add_(1)
+
+
 def test_small_and_whole_numbers_keep_their_values() -> None:
     with predict() as session:
         positions = torch.arange(1000, device="mps")

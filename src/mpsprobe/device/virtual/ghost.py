@@ -7,6 +7,7 @@ would fault; the kernel never does either. 108 billion parameters take no memory
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 from collections.abc import Sequence
 
@@ -86,9 +87,6 @@ class Ghosts:
         self._end = self._start + size
         self._next = self._start
 
-    def close(self) -> None:
-        """Nothing is given back: tensors may outlive the session, and the space costs nothing."""
-
     def has(self, tensor: Tensor) -> bool:
         """Whether a tensor is a ghost."""
         address: int = tensor.data_ptr()
@@ -129,3 +127,9 @@ class Ghosts:
         words[_WORDS : _WORDS + rank] = list(shape)
         words[_WORDS + rank :] = list(strides)
         return torch._C._from_dlpack(_new_capsule(address, _NAME, None))
+
+
+@functools.lru_cache(maxsize=1)
+def ghosts() -> Ghosts:
+    """The stretch of this process. It is never given back: tensors may outlive a session, and it costs nothing."""
+    return Ghosts()

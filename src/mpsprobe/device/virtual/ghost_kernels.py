@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
-from mpsprobe.device.virtual.ghost import Ghosts
+from mpsprobe.device.virtual.ghost import ghosts
 from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
@@ -48,7 +48,7 @@ class GhostKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
-        self._ghosts = Ghosts()
+        self._ghosts = ghosts()
         self._shapes = Shapes()
 
     def unregister(self) -> None:
