@@ -64,7 +64,9 @@ class TransformersAdapter(Adapter):
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         attention = self.profile.attention
-        return load_pretrained(self._model_class(), self.snapshot, device, dtype, attention, _UNUSED)
+        return load_pretrained(
+            self._model_class(), self.snapshot, device, dtype, attention, _UNUSED, self.weights
+        )
 
     def sample(self) -> dict[str, Any]:
         """`image` (224, 224, 3) uint8, or `text`."""
