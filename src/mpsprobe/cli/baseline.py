@@ -28,7 +28,7 @@ from mpsprobe.report.units import size
 )
 @json_flag
 @pass_sink
-def command(sink: Sink, output: Path, stages: tuple[str, ...], **options: Any) -> None:
+def command(sink: Sink, /, output: Path, stages: tuple[str, ...], **options: Any) -> None:
     """Write what MODEL computes on this machine to a file for `mpsprobe diverge --against FILE`.
 
     The file (safetensors, no pickle) holds the processed input, the results, a sketch of every module's

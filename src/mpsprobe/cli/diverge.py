@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ _OPS = 12
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STAGES = ("forward", "inference")
 
-Function = TypeVar("Function")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def target_options(command: Function) -> Function:
@@ -36,7 +37,7 @@ def target_options(command: Function) -> Function:
         ),
     ]
     for option in reversed(options):
-        command = option(command)  # type: ignore[assignment,operator]
+        command = option(command)
     return command
 
 
@@ -51,7 +52,7 @@ def target_options(command: Function) -> Function:
 @click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
 @json_flag
 @pass_sink
-def command(sink: Sink, against: str, stages: tuple[str, ...], **options: Any) -> None:
+def command(sink: Sink, /, against: str, stages: tuple[str, ...], **options: Any) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
     MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,

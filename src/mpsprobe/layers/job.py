@@ -31,7 +31,7 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     dtype: str | None = None
     against: str | None = None
     local: bool = True
-    stages: list[str] = ["forward", "inference"]
+    stages: list[str] = msgspec.field(default_factory=lambda: ["forward", "inference"])
     output: str | None = None
 
 
