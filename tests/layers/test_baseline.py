@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors import safe_open
@@ -22,9 +23,9 @@ from tests.layers.conftest import MakeJob, no_announcement
 
 @pytest.fixture
 def written(planted: MakeJob, tmp_path: Path):  # type: ignore[no-untyped-def]
-    def make(dtype: str = "float32", **more: object) -> str:
+    def make(dtype: str = "float32") -> str:
         path = tmp_path / f"{dtype}.safetensors"
-        write(planted("", dtype, output=str(path), **more), no_announcement)
+        write(planted("", dtype, output=str(path)), no_announcement)
         return str(path)
 
     return make
@@ -71,7 +72,8 @@ def test_another_dtype_takes_the_baselines(planted: MakeJob, written) -> None:  
     assert found.subject.dtype == "float32"
     assert not found.diverges
     with pytest.raises(UsageError, match="the baseline is of a run in float32"):
-        diverge(planted("", "float32", against=written("float32"), dtype="bfloat16"), no_announcement)
+        job = planted("", "float32", against=written("float32"))
+        diverge(msgspec.structs.replace(job, dtype="bfloat16"), no_announcement)
 
 
 def test_other_weights_and_other_samples_are_refused(planted: MakeJob, written) -> None:  # type: ignore[no-untyped-def]

@@ -65,7 +65,7 @@ def test_a_fault_in_the_code_between_two_modules_is_its_owners(planted: MakeJob)
     assert all("planted.py" in use.source for use in found.first.op_uses)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_a_nan_in_one_layer_is_named_and_counted(planted: MakeJob, dtype: str) -> None:
     found = diverge(planted("nan", dtype), no_announcement)
     assert found.first is not None

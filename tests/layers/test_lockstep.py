@@ -85,9 +85,9 @@ def test_each_call_is_given_the_references_inputs() -> None:
 
 
 def test_tensors_changed_in_place_are_compared_as_they_were() -> None:
-    model = chain(nn.Linear(8, 8), InPlace(), nn.Linear(8, 8), InPlace())
-    with Lockstep(subject(model), Stage.FORWARD) as teacher:
-        result = follow(subject(model), Stage.FORWARD, teacher, Forcing.LAYERS)
+    student, reference = (chain(nn.Linear(8, 8), InPlace(), nn.Linear(8, 8), InPlace()) for _ in "ab")
+    with Lockstep(subject(reference), Stage.FORWARD) as teacher:
+        result = follow(subject(student), Stage.FORWARD, teacher, Forcing.LAYERS)
     assert result.calls == 5
     assert {c.distance.error for c in result.compared} == {0.0}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.layers import supervised
-from mpsprobe.layers.job import Found
 from tests.layers.conftest import MakeJob
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,18 +30,3 @@ def test_a_hang_ends_at_its_limit(planted: MakeJob) -> None:
     with pytest.raises(supervised.JobDiedError, match="limit of 3 s") as caught:
         supervised.run(planted("hang", limit=3), lambda _: None)
     assert "in module blocks.2.up" in caught.value.what
-
-
-def test_steps_and_the_answer_come_home(planted: MakeJob) -> None:
-    steps: list[str] = []
-    answer = supervised.run(planted("layer", stages=["forward"]), steps.append)
-    assert isinstance(answer, Found)
-    assert answer.divergence.first is not None
-    assert answer.divergence.first.module == "blocks.2.down"
-    assert "forward on float32 on the CPU" in steps
-
-
-def test_what_the_target_raises_is_one_line(planted: MakeJob) -> None:
-    with pytest.raises(supervised.JobFailedError, match="RuntimeError: planted") as caught:
-        supervised.run(planted("raise", local=False), lambda _: None)
-    assert caught.value.exit_code == 3

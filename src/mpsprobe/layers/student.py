@@ -120,9 +120,12 @@ def follow(
 
 
 def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> dict[str, torch.Tensor]:
-    """The reference's tensors that fit, in the dtype and on the device of those found."""
+    """Copies of the reference's tensors that fit, in the dtype and on the device of those found.
+
+    Copies, because the code that is given them may change them in place, and the reference serves other passes.
+    """
     return {
-        place: _cast(whole, tensor.dtype).to(tensor.device)
+        place: _cast(whole, tensor.dtype).to(tensor.device, copy=True)
         for place, tensor in found.items()
         if place in expected and (whole := expected[place].whole) is not None and whole.shape == tensor.shape
     }
@@ -130,7 +133,9 @@ def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> d
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Without making infinities: a mask's lowest float32 would be -inf in a half precision, and NaN follows."""
-    if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
+    if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor.to(dtype)
     limits = torch.finfo(dtype)
+    if limits.max >= torch.finfo(tensor.dtype).max:
+        return tensor.to(dtype)
     return torch.where(tensor.isinf(), tensor, tensor.clamp(limits.min, limits.max)).to(dtype)
