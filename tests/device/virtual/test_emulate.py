@@ -304,7 +304,7 @@ def test_a_fallback_crosses_twice() -> None:
         with pytest.warns(UserWarning, match="fall back"):
             torch.linalg.eigvalsh(x)
     assert "fallback" in log.syncs
-    # cpu_fallback copies every tensor argument: the matrix (64 bytes) and the result to be filled (16), and that one back
+    # cpu_fallback copies every tensor argument: the matrix (64 bytes), the result to be filled (16), and that one back
     assert log.crossings == [(80, "to-host"), (16, "to-device")]
 
 
