@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -55,7 +56,7 @@ class Contract:
         self.macos = macos
         self.fallback = fallback
         self.findings: list[Finding] = []
-        self._on_fail = on_fail
+        self._on_fail: OnFail = on_fail
         self._observer = observer
         self._warned = False
         version = tuple(int(part) for part in self.release.torch.split("."))
@@ -166,6 +167,15 @@ class Contract:
         self._note(Finding(kind, op, str(error), grade, innermost_source()))
         if self._on_fail == "raise":
             raise error
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Go on after failures while the context lasts, as a Mac with the mends applied would."""
+        before, self._on_fail = self._on_fail, "collect"
+        try:
+            yield
+        finally:
+            self._on_fail = before
 
     def _note(self, finding: Finding) -> None:
         self.findings.append(finding)

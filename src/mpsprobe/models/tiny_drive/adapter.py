@@ -26,7 +26,9 @@ class TinyDriveAdapter(Adapter):
     meaning = "The rotations rotate, the steps follow the headings, and a vehicle could drive them."
 
     def load(self, device: torch.device, dtype: str) -> TinyDrive:
-        model = load_pretrained(TinyDrive, self.snapshot, device, dtype, self.profile.attention)
+        model = load_pretrained(
+            TinyDrive, self.snapshot, device, dtype, self.profile.attention, weights=self.weights
+        )
         assert isinstance(model, TinyDrive)
         return model
 
