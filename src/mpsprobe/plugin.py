@@ -231,7 +231,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the run when tests of the suite were collected."""
     specs = [spec for item in session.items if (spec := spec_of(item)) is not None]
     config = session.config
-    if not specs or config.option.collectonly or hasattr(config, "workerinput"):
+    if not specs or config.option.collectonly:
         return
     from mpsprobe.ops import expectations
     from mpsprobe.session import Session

@@ -134,7 +134,8 @@ class Session:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        if self._report is not None:
+        # Under pytest-xdist every worker collects all tests, and one of them is given the suite's.
+        if self._report is not None and self.run.checks:
             from mpsprobe import report
 
             self._report.mkdir(parents=True, exist_ok=True)
