@@ -14,6 +14,7 @@ import pytest
 from mpsprobe.run import Phase
 
 if TYPE_CHECKING:
+    from mpsprobe.ops.bench import Bench
     from mpsprobe.ops.checks import Recorded
     from mpsprobe.phases.data import Prepared
     from mpsprobe.phases.download import Obtained
@@ -88,13 +89,24 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
 
 
 @pytest.fixture(scope="session")
-def mps_op_uses(mps_session: Session, mps_site: Site, mps_batch: Prepared) -> Recorded:
+def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
+    """Where op uses are replayed: a process of its own, started by the first of them."""
+    from mpsprobe.ops import bench
+
+    device = mps_site.device
+    threads = mps_session.target.profile.cpu_threads
+    made = bench.make(device.name, device.evidence, mps_site.mac, threads, mps_session.expected(mps_site.mac))
+    with made.isolation:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
     """The per-op checks' link: what the target calls, judged for the Mac asked about."""
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording
 
-    device = mps_batch.device
-    link = checks.recorded(recording.record_uses(mps_batch), mps_site.mac, device.name, device.evidence)
+    link = checks.recorded(recording.record_uses(mps_batch), mps_bench)
     mps_session.learnt(op_uses=link.uses)
     return link
 

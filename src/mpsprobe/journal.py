@@ -148,7 +148,8 @@ def decode(line: bytes) -> Event:
     Raises:
         msgspec.DecodeError: not an event (a torn last line, for one).
     """
-    return _decoder.decode(line)
+    event: Event = _decoder.decode(line)
+    return event
 
 
 def replay(path: Path, interruption: Interruption | None = None) -> Run:

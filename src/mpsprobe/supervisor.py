@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -40,6 +41,115 @@ _HARNESS_FRAME = re.compile(
 _PLUGINS = ("mpsprobe.plugin", "pytest_timeout", "pytest_benchmark.plugin")
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended.
+
+    Attributes:
+        returncode: as `subprocess` has it: negative for a signal.
+        cause: why it was ended: `"timeout"` or `"interrupted"` (by our user); `""` when it ended by itself.
+        signal: the user's signal (`"SIGINT"`), that which killed it (`"SIGABRT"`), or `"exit status 7"`.
+    """
+
+    returncode: int
+    cause: str
+    signal: str
+
+
+class Child:
+    """A child process that may crash or hang: its output goes to files, and all it started ends with it.
+
+    Attributes:
+        folder: where child.out and child.err are written; it must exist.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._command = list(command)
+        self._environment = {
+            **environment,
+            "PYTHONFAULTHANDLER": "1",  # a crash writes the Python stack to stderr
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._stopped_by: signal.Signals | None = None
+
+    def run(self, poll: Callable[[], float]) -> Ending:
+        """Run it to its end.
+
+        Args:
+            poll: called all the time while it runs (not after its end); returns the seconds that it may still
+                take, and below zero it is asked where it hangs (SIGUSR1) and ended.
+        """
+        with (
+            (self.folder / "child.out").open("wb") as out,
+            (self.folder / "child.err").open("wb") as err,
+            self._signals(),
+        ):
+            child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self._environment,
+                start_new_session=True,  # an interrupt at the terminal reaches this side alone
+            )
+            try:
+                cause = self._follow(child, poll)
+            finally:
+                self._end(child)
+        if cause == "interrupted":
+            name = self._stopped_by.name if self._stopped_by else ""
+        elif cause == "timeout":
+            name = ""
+        else:
+            code = child.returncode
+            name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Ending(child.returncode, cause, name)
+
+    def last_words(self, lines: int) -> str:
+        """The end of its stderr, without the harness's own frames."""
+        text = (self.folder / "child.err").read_bytes().decode(errors="replace")
+        told = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
+        return "\n".join(told[-lines:])
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """While the child runs, an interrupt of ours ends it in order instead of ending us."""
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            self._stopped_by = signal.Signals(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _follow(self, child: subprocess.Popen[bytes], poll: Callable[[], float]) -> str:
+        """Wait until the child ends, is stopped or hangs; why it ended, or `""`."""
+        while child.poll() is None:
+            left = poll()
+            if self._stopped_by is not None:
+                return "interrupted"
+            if left < 0:
+                with contextlib.suppress(ProcessLookupError):
+                    child.send_signal(signal.SIGUSR1)  # write where you hang (the child has it registered)
+                time.sleep(_LAST_WORDS_S)
+                return "timeout"
+            time.sleep(_POLL_S)
+        return ""
+
+    @staticmethod
+    def _end(child: subprocess.Popen[bytes]) -> None:
+        """End the child and all that it started: they share its process group."""
+        for number, patience in ((signal.SIGTERM, _LAST_WORDS_S), (signal.SIGKILL, None)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=patience)
+
+
 class Supervisor:
     """One supervised run of the suite.
 
@@ -53,7 +163,6 @@ class Supervisor:
         self.on_event = on_event
         self.journal = folder / "journal.jsonl"
         self._reading = journal.Reading()
-        self._stopped_by: signal.Signals | None = None
         self._last_event = time.monotonic()
         self._offset = 0
         self._tail = b""
@@ -65,25 +174,11 @@ class Supervisor:
             HarnessError: the child ended before the run began (its last words are in the message).
         """
         self.journal.unlink(missing_ok=True)
-        with (
-            (self.folder / "child.out").open("wb") as out,
-            (self.folder / "child.err").open("wb") as err,
-            self._signals(),
-        ):
-            child = subprocess.Popen(
-                self._command(arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=self._environment(),
-                start_new_session=True,  # an interrupt at the terminal reaches this side alone
-            )
-            try:
-                cause = self._follow(child)
-            finally:
-                self._end(child)
+        child = Child(self.folder, self._command(arguments), self._environment())
+        self._last_event = time.monotonic()
+        ending = child.run(self._left)
         self._read()
-        return self._account(child.returncode, cause)
+        return self._account(child, ending)
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         plugins = [word for name in _PLUGINS for word in ("-p", name)]
@@ -100,40 +195,14 @@ class Supervisor:
         environment = dict(os.environ)
         environment.pop("PYTEST_ADDOPTS", None)
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        environment["PYTHONFAULTHANDLER"] = "1"  # a crash writes the Python stack to stderr
-        environment["PYTHONUNBUFFERED"] = "1"
         return environment
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While the child runs, an interrupt of ours ends it in order instead of ending us."""
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            self._stopped_by = signal.Signals(number)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _follow(self, child: subprocess.Popen[bytes]) -> str:
-        """Read the journal until the child ends, is stopped or hangs; why it ended, or `""`."""
-        self._last_event = time.monotonic()
-        while child.poll() is None:
-            self._read()
-            if self._stopped_by is not None:
-                return "interrupted"
-            flying = self._reading.in_flight
-            limit = flying.limit_s + _GRACE_S if flying else _IDLE_LIMIT_S
-            if time.monotonic() - self._last_event > limit:
-                with contextlib.suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGUSR1)  # write where you hang (the plugin has it registered)
-                time.sleep(_LAST_WORDS_S)
-                return "timeout"
-            time.sleep(_POLL_S)
-        return ""
+    def _left(self) -> float:
+        """Read the journal; seconds that the child may still take until the next event."""
+        self._read()
+        flying = self._reading.in_flight
+        limit = flying.limit_s + _GRACE_S if flying else _IDLE_LIMIT_S
+        return limit - (time.monotonic() - self._last_event)
 
     def _read(self) -> None:
         """Fold in what the journal has gained."""
@@ -150,37 +219,18 @@ class Supervisor:
             self._last_event = time.monotonic()
             self.on_event(event)
 
-    @staticmethod
-    def _end(child: subprocess.Popen[bytes]) -> None:
-        """End the child and all that it started: they share its process group."""
-        for number, patience in ((signal.SIGTERM, _LAST_WORDS_S), (signal.SIGKILL, None)):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=patience)
-
-    def _account(self, returncode: int, cause: str) -> Run:
+    def _account(self, child: Child, ending: Ending) -> Run:
         """The run, with how it was cut off when it was."""
         if self._reading.run is None:
             raise HarnessError(
-                f"the suite could not start: {self._last_words(8) or f'exit status {returncode}'}",
+                f"the suite could not start: {child.last_words(8) or f'exit status {ending.returncode}'}",
                 f"The child's output is in {self.folder}.",
             )
         if self._reading.run.ended:
             return journal.replay(self.journal)
-        if cause == "interrupted":
-            name = self._stopped_by.name if self._stopped_by else ""
-        elif cause == "timeout":
-            name = ""
-        else:
-            cause = "crashed"
-            name = signal.Signals(-returncode).name if returncode < 0 else f"exit status {returncode}"
         return journal.replay(
-            self.journal, Interruption(cause, name, check="", output=self._last_words(_OUTPUT_LINES))
+            self.journal,
+            Interruption(
+                ending.cause or "crashed", ending.signal, check="", output=child.last_words(_OUTPUT_LINES)
+            ),
         )
-
-    def _last_words(self, lines: int) -> str:
-        """The end of the child's stderr (pytest's usage errors are there too)."""
-        text = (self.folder / "child.err").read_bytes().decode(errors="replace")
-        told = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
-        return "\n".join(told[-lines:])

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,8 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_folder_fails_phase_3_with_the_file(
-    tmp_path: Path, minilm: Path, damage, says: str
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, minilm: Path, damage: Callable[[Path], object], says: str
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(minilm, folder)
     damage(folder)

@@ -122,8 +122,8 @@ def test_attention_on_the_cpu(
 
 def test_every_form_of_attention_has_the_same_count() -> None:
     shape = ((2, 8, 5, 16), (2, 2, 7, 16), (2, 2, 7, 24))
-    wanted = sdpa_flop_count(*shape)  # type: ignore[no-untyped-call]
-    grad = sdpa_backward_flop_count((2, 8, 5, 24), *shape)  # type: ignore[no-untyped-call]
+    wanted = sdpa_flop_count(*shape)
+    grad = sdpa_backward_flop_count((2, 8, 5, 24), *shape)
     found = 0
     for name in dir(aten):
         if name.startswith("_scaled_dot_product") and "quantized" not in name and "overrideable" not in name:

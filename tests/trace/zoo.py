@@ -19,7 +19,7 @@ class Log(TorchDispatchMode):
     """The plainest log of ops: name, tensor arguments and results of every call, in order."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

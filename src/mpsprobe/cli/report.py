@@ -64,6 +64,15 @@ def command(
         sink.result(str(path), {**answer, "files": {wanted: str(path)}})
 
 
+def read_run(path: Path) -> Run:
+    """The run that `path` stands for: a document, a journal, or a folder that holds either.
+
+    Raises:
+        UsageError, DataError: there is none, or it cannot be read.
+    """
+    return _read(_find(path))
+
+
 def _find(path: Path) -> Path:
     """The document that `path` stands for: itself, or the run or journal in that folder."""
     if not path.is_dir():

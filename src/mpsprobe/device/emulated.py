@@ -44,7 +44,7 @@ class Relay(Quiet):
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        if self.sink is not None and not flags & OpFlag.RAISED:
+        if self.sink is not None and not (flags & OpFlag.RAISED and result is None):
             self.sink.op(func, tuple(args), kwargs, result)
 
     def sync(self, kind: str) -> None:
@@ -99,10 +99,14 @@ class Emulated:
 
     @contextmanager
     def passing_ops_to(self, sink: OpSink) -> Iterator[None]:
-        """Give every op use to `sink` while the context lasts."""
+        """Give every op use to `sink` while the context lasts.
+
+        What a Mac refuses does not end it: the run goes on as if mended, so that one pass finds everything.
+        """
         before, self.relay.sink = self.relay.sink, sink
         try:
-            yield
+            with self.session.contract.collecting():
+                yield
         finally:
             self.relay.sink = before
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mpsprobe.mac.lineup import named
 from mpsprobe.run import Host, Mac
 
+__all__ = ["Mac", "ask"]
+
 
 def ask(
     host: Host,

@@ -24,8 +24,8 @@ def load_pretrained(
     """`cls.from_pretrained(snapshot)` in eval mode on `device`.
 
     Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
-    copying it, so on unified memory the peak is the model once. `device_map` would need accelerate, which
-    transformers does not require.
+    copying it (unless `dtype` is not the stored one), so on unified memory the peak is the model once.
+    `device_map` would need accelerate, which transformers does not require.
 
     Args:
         cls: a model class or Auto class of transformers.

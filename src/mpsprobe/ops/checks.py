@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.bench import Bench
+from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
-from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
@@ -24,12 +27,14 @@ class Recorded:
         mac: the Mac they were judged for.
         device: where they were recorded.
         evidence: how the uses themselves are known.
+        bench: where they are replayed.
     """
 
     judged: list[Judged]
     mac: Mac
     device: str
     evidence: Evidence
+    bench: Bench
 
     @property
     def uses(self) -> list[OpUse]:
@@ -46,10 +51,11 @@ class Recorded:
         return [one for one in self.judged if one.use.verdict in verdicts]
 
 
-def recorded(uses: list[OpUse], mac: Mac, device: str, evidence: Evidence) -> Recorded:
+def recorded(uses: list[OpUse], bench: Bench) -> Recorded:
     """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
-    asks_a_mac = device in _AS_MPS
-    return Recorded(judge(uses, mac) if asks_a_mac else [Judged(use) for use in uses], mac, device, evidence)
+    asks_a_mac = bench.device in _AS_MPS
+    judged = judge(uses, bench.mac) if asks_a_mac else [Judged(use) for use in uses]
+    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
@@ -113,6 +119,11 @@ def _known(link: Recorded) -> Result:
     return _found(link, link.of(OpVerdict.UNKNOWN), Status.WARN, remedy)
 
 
+@CHECKS.add("replay", "Every kind of op use, run again by itself, agrees with a float64 reference")
+def _replay(link: Recorded) -> Result:
+    return link.bench.all(representatives(link.uses))
+
+
 def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:
     """Pass when nothing was found, else `status` with a table of it."""
     if not link.dispatches_as_mps:
@@ -143,5 +154,5 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         remedy,
         evidence=Evidence.PREDICTED,
         device="mps",
-        table=Table(columns=["op", "calls", "module", "source", "why"], rows=rows),
+        table=Table(columns=["op", "calls", "module", "source", "why"], rows=[[*row] for row in rows]),
     )

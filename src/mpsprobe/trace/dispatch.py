@@ -58,7 +58,7 @@ def _eager() -> AbstractContextManager[Any]:
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
 
 
-class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class DispatchHook(TorchDispatchMode):
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
     supports_higher_order_operators = True

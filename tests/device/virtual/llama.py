@@ -9,5 +9,5 @@ def tiny_llama(**options: Any) -> Any:
 
     sizes = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
-    model: Any = LlamaForCausalLM(LlamaConfig(**{**sizes, **heads, **options}))  # type: ignore[no-untyped-call]
+    model: Any = LlamaForCausalLM(LlamaConfig(**{**sizes, **heads, **options}))
     return model.eval()

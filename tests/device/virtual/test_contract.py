@@ -103,9 +103,18 @@ def test_float64(mps: Session) -> None:
         assert str(caught.value) == FLOAT64
 
 
-def test_complex128(mps: Session) -> None:
-    with pytest.raises(TypeError, match="Trying to convert ComplexDouble to the MPS backend but it does not"):
-        torch.zeros(2, dtype=torch.complex128, device="mps") + 1
+def test_complex128() -> None:
+    # as issue 176981 shows for 2.10: moving works, multiplying and converting do not
+    with emulate("2.10"):
+        x = torch.randn(2, 2, dtype=torch.complex128).to("mps")
+        assert x.dtype is torch.complex128
+        with pytest.raises(RuntimeError) as caught:
+            x * x
+        assert str(caught.value) == "Undefined type ComplexDouble"
+        with pytest.raises(
+            TypeError, match="Trying to convert ComplexDouble to the MPS backend but it does not"
+        ):
+            torch.randn(2, 2, device="mps").to(torch.complex128)
 
 
 def test_dtypes_by_release_and_system() -> None:

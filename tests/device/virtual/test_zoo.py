@@ -47,10 +47,7 @@ def test_both_engines(entry: Entry, record_property: Callable[[str, object], Non
     assert len(got) == len(expected)
     difference = max((_difference(a, b) for a, b in zip(got, expected, strict=True)), default=0.0)
     record_property("difference", difference)
-    if entry.close:
-        assert difference < 1e-5
-    else:
-        assert difference == 0
+    assert difference == 0
 
     ghostly = _Ops()
     with predict(fallback=False, observer=ghostly) as session:

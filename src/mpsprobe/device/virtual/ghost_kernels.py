@@ -153,10 +153,8 @@ class GhostKernels(Kernels):
             self.assumptions.assume(value or _zero(spec.dtype), op.qualified, tensor)
             return tensor  # type: ignore[no-any-return]
         dtype = spec.dtype
-        refused = self.contract.refused.get(dtype)
-        if refused is not None:
-            nearest = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU), refused)
-            dtype = nearest.dtype
+        if dtype in self.contract.refused:
+            dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
         tensor = self._ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
@@ -217,7 +215,7 @@ class GhostKernels(Kernels):
         x, mask = args[0], args[1]
         selected = 0
         if not mask.is_mps:
-            shape = torch.broadcast_shapes(mask.shape, x.shape)  # type: ignore[no-untyped-call]
+            shape = torch.broadcast_shapes(mask.shape, x.shape)
             selected = int(mask.expand(shape).sum())
         return self._ghosts.new((selected,), (1,), x.dtype)
 

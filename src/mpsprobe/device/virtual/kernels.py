@@ -39,6 +39,22 @@ _DATA_DEPENDENT = frozenset(
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
 
 
+def _implement(library: torch.library.Library, name: str, kernel: Kernel, key: str) -> None:
+    """`library.impl`, unseen by torch.library's list of kernels registered from Python.
+
+    Before 2.13 that list forbids a second kernel of an op and key. torch._refs.linalg, which torch._dynamo
+    imports, brings one for linalg_lu_solve.out: with ours on the list, its import would fail after us, and
+    ours would be refused after it (seen with 2.11).
+    """
+    listed, entry = torch.library._impls, f"aten/{name}/{key}"
+    before = entry in listed
+    listed.discard(entry)
+    library.impl(name, kernel, key)
+    library._op_impls.discard(entry)  # else the end of the library would take theirs off the list too
+    if not before:
+        listed.discard(entry)
+
+
 class Kernels:
     """Runs what reaches the MPS key, over host memory.
 
@@ -84,10 +100,10 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    aten.impl(name, self.special.get(name) or self._bound_later(overload), "MPS")
+                    _implement(aten, name, self.special.get(name) or self._bound_later(overload), "MPS")
             for name, kernel in autograd.items():
-                aten.impl(name, kernel, "AutogradMPS")
-                aten.impl(name, kernel, "MPS")
+                _implement(aten, name, kernel, "AutogradMPS")
+                _implement(aten, name, kernel, "MPS")
 
     def unregister(self) -> None:
         """Take every kernel out of the dispatcher again."""
@@ -309,9 +325,8 @@ class Kernels:
                 raise VirtualDeviceError(
                     f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
                 )
-            refused = self.contract.refused.get(result.dtype)
-            if refused is not None:
-                result = self.contract.refuse(op, result, refused)
+            if result.dtype in self.contract.refused:
+                result = self.contract.refuse(op, result)
             tensor = relabel.device(result)
             self.memory.track(tensor)
             return tensor
@@ -373,7 +388,7 @@ class Kernels:
 
 
 def _library(namespace: str) -> Any:
-    return torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+    return torch.library.Library(namespace, "IMPL")
 
 
 _COPY = schema.facts(torch.ops.aten.copy_.default)

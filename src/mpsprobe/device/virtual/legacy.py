@@ -54,7 +54,7 @@ def _handle_stays() -> bool:
     reference = made.untyped_storage()._weak_ref()
     del made
     stays = not torch.UntypedStorage._expired(reference)
-    torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
+    torch.UntypedStorage._free_weak_ref(reference)
     return stays
 
 

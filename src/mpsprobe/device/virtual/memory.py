@@ -165,7 +165,7 @@ def weak_reference(storage: torch.UntypedStorage) -> int:
 
 def free_reference(reference: int) -> None:
     """Let go of a weak reference."""
-    torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
+    torch.UntypedStorage._free_weak_ref(reference)
 
 
 def _aligned(size: int) -> int:

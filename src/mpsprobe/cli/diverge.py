@@ -1,0 +1,219 @@
+"""`mpsprobe diverge`: where, module by module, the numbers on a device leave those of a reference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.errors import UsageError
+from mpsprobe.layers.job import Found, Job, Written
+from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
+
+#: Rows of the table for people; `--json` has every module.
+_ROWS = 12
+#: Op uses told of the first diverging module.
+_OPS = 12
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+STAGES = ("forward", "inference")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def target_options(command: Function) -> Function:
+    """Options that say what is run, shared with `mpsprobe baseline`."""
+    options = [
+        click.argument("model", required=False),
+        click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file."),
+        click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id."),
+        click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only."),
+        click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: the profile's]"),
+        click.option(
+            "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this; repeatable."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("diverge")
+@target_options
+@click.option("--device", default="auto", show_default=True, help="auto, mps, emulated, cuda or cpu.")
+@click.option("--against", default="cpu", show_default=True, metavar="cpu|BASELINE", help="The reference.")
+@click.option("--local/--no-local", default=True, help="Look at each module's own error too.")
+@click.option("--mac", metavar="NAME", help="For the emulated device: which Mac, e.g. m1-max-64.")
+@click.option("--torch", metavar="RELEASE", help="For the emulated device: its torch release.")
+@click.option("--macos", metavar="VERSION", help="For the emulated device: its macOS.")
+@click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
+@json_flag
+@pass_sink
+def command(sink: Sink, /, against: str, stages: tuple[str, ...], **options: Any) -> None:
+    """Compare MODEL on a device with a reference, module by module.
+
+    MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,
+    or a file that `mpsprobe baseline` wrote. Named first is the first module that diverges beyond the noise
+    floor, with the ops it calls; then all modules, worst first.
+
+    Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's
+    code raised, 5 crashed or hung.
+    """
+    job = _job(options, stages, against=None if against == "cpu" else _file(against))
+    answer = do(sink, job)
+    assert isinstance(answer, Found)
+    sink.result(render(answer.divergence), answer.divergence)
+    sys.exit(1 if answer.divergence.diverges else 0)
+
+
+def _file(against: str) -> str:
+    path = Path(against).expanduser()
+    if not path.is_file():
+        raise UsageError(f"--against {against}: no such file.", "Give cpu, or a file of mpsprobe baseline.")
+    from mpsprobe.layers.baseline import read_info
+
+    read_info(path)  # refused here and not after a model was loaded
+    return str(path.resolve())
+
+
+def _job(options: dict[str, Any], stages: tuple[str, ...], **more: Any) -> Job:
+    """The job of these options, checked as far as that needs no model."""
+    from mpsprobe.models import targets
+    from mpsprobe.phases.settings import Settings
+
+    job = Job(**options, **more, stages=list(dict.fromkeys(stages)) or list(STAGES))
+    Settings(job.model, job.device, mac=job.mac, torch=job.torch, macos=job.macos)
+    if job.profile is not None or job.model is None or targets.is_path(job.model):
+        targets.resolve(job.model, job.profile, job.revision, offline=True)
+    return job
+
+
+make_job = _job
+
+
+def do(sink: Sink, job: Job) -> Found | Written:
+    """Do a job in its child process, telling of its steps."""
+    from mpsprobe.layers import supervised
+
+    return supervised.run(job, lambda text: sink.remark(f"  {click.style(text, dim=True)}"))
+
+
+def render(found: Divergence) -> str:
+    """The comparison for people."""
+    parts = [
+        f"{found.target}: {found.subject.label} ({found.subject.evidence.value}) against {_reference(found)}."
+    ]
+    parts.append(_first(found.first) if found.first else _nothing(found))
+    parts.append(_table(found.layers))
+    if found.outputs:
+        parts.append("\n".join(["results:", *(f"  {_output(row)}" for row in found.outputs)]))
+    parts.append("\n".join(_stage_lines(found)))
+    parts.append("\n".join(f"{sentence}" for sentence in [*found.criterion, *dict.fromkeys(found.notes)]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _reference(found: Divergence) -> str:
+    side = found.reference
+    where = f", {side.chip}" if side.chip else ""
+    return f"{side.label}{where}, torch {side.torch}"
+
+
+def _nothing(found: Divergence) -> str:
+    if any(row.diverges for row in found.outputs):
+        return "No module diverges, but a result does: what the adapter does after the model makes the difference."
+    return "Nothing diverges beyond the noise floor."
+
+
+def _first(culprit: Culprit) -> str:
+    name = culprit.module or "the model itself"
+    kind = f" ({culprit.kind})" if culprit.kind else ""
+    judged = culprit.judged
+    lines = [f"First to diverge: {name}{kind}, in {culprit.stage}, call {judged.call + 1}: {judged.place}."]
+    lines.append(f"  {_sentence(judged)}")
+    if culprit.verdict is Verdict.MAKES:
+        lines.append("  It was given the reference's own inputs: its own code makes this error.")
+    else:
+        lines.append("  This is the error of all that ran before it too.")
+    if culprit.advisories:
+        lines.append(
+            f"  known faults its calls meet: {', '.join(culprit.advisories)} (mpsprobe advisories ID)"
+        )
+    if culprit.op_uses:
+        lines.append("  its op uses:")
+        for use in culprit.op_uses[:_OPS]:
+            inputs = ", ".join(f"{meta.dtype}{list(meta.shape)}" for meta in use.inputs)
+            lines.append(f"    {use.op} ({inputs}) x{use.count}  {use.source}".rstrip())
+        if len(culprit.op_uses) > _OPS:
+            lines.append(f"    and {len(culprit.op_uses) - _OPS} more")
+    return "\n".join(lines)
+
+
+def _sentence(judged: Judged) -> str:
+    if judged.problem:
+        return f"{judged.problem}."
+    assert judged.ratio is not None
+    noise = "" if judged.noise is None else f", noise {judged.noise:.2g}"
+    return f"error {judged.error:.2g}{noise}, limit {judged.limit:.2g}: {judged.ratio:.3g} times what is accepted."
+
+
+def _table(layers: list[Layer]) -> str:
+    rows = [["module", "class", "stage", "calls", "own error", "accumulated", "x limit", "verdict"]]
+    for layer in layers[:_ROWS]:
+        worst = max(
+            (judged for judged in (layer.local, layer.accumulated) if judged is not None),
+            key=lambda judged: judged.rank,
+        )
+        rows.append(
+            [
+                layer.module or "(the model)",
+                layer.kind,
+                layer.stage,
+                str(layer.calls),
+                _error(layer.local),
+                _error(layer.accumulated),
+                "-" if worst.ratio is None else f"{worst.ratio:.2g}",
+                layer.verdict.value,
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if len(layers) > _ROWS:
+        lines.append(f"and {len(layers) - _ROWS} more, none worse (--json has all)")
+    return "\n".join(lines)
+
+
+def _error(judged: Judged | None) -> str:
+    if judged is None:
+        return "-"
+    if judged.problem:
+        return "same on CPU" if judged.excused else judged.problem.split(",")[0]
+    return f"{judged.error:.2g}"
+
+
+def _output(row: OutputRow) -> str:
+    if row.problem:
+        said = row.problem
+    elif row.same:
+        said = "the same"
+    elif row.error is None:
+        said = "differs"
+    else:
+        said = f"error {row.error:.2g}" + (f", limit {row.limit:.2g}" if row.judged and row.limit else "")
+    verdict = "DIVERGES" if row.diverges else "ok" if row.judged else "not judged"
+    return f"{row.stage} {row.name}: {said} ({verdict})"
+
+
+def _stage_lines(found: Divergence) -> list[str]:
+    lines = []
+    for stage in found.stages:
+        how = "each step from the reference's outcome" if stage.forcing == "steps" else "run freely"
+        line = f"{stage.stage}: {stage.compared:,} of {stage.calls:,} module calls compared, {how}."
+        if stage.unmatched:
+            line += f" {stage.unmatched:,} calls were made on the device alone."
+        if stage.unforced:
+            line += f" {stage.unforced:,} outputs could not be held to the reference."
+        lines.append(line)
+    return lines

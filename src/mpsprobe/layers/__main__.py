@@ -1,0 +1,57 @@
+"""The child process of a comparison: `python -m mpsprobe.layers JOB.json MESSAGES FLIGHT`.
+
+Everything that may abort or hang happens here. Progress and the answer go to MESSAGES, one JSON line each; the
+module in flight goes to FLIGHT, which can be read after a crash.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.layers.job import Failed, Found, Job, Message, Step
+from mpsprobe.phases.check import LinkFailed
+from mpsprobe.trace.flight import FlightRecorder
+
+#: Exit code for a target whose own code raised, as of the suite's blocked checks.
+BLOCKED = 3
+
+
+def main(job_path: str, messages_path: str, flight_path: str) -> None:
+    """Do the job."""
+    from mpsprobe.layers import diverge, write
+    from mpsprobe.layers.watch import Marker
+
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+    job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
+    out = os.open(messages_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def tell(message: Message) -> None:
+        os.write(out, msgspec.json.encode(message) + b"\n")
+
+    def announce(text: str, limit_s: float) -> None:
+        tell(Step(text, limit_s))
+
+    with FlightRecorder(flight_path) as flight:
+        marker = Marker(flight)
+        try:
+            if job.output is not None:
+                tell(write.write(job, announce, marker))
+            else:
+                tell(Found(diverge.diverge(job, announce, marker)))
+        except MpsprobeError as problem:
+            tell(Failed(problem.what, problem.hint, problem.exit_code))
+        except LinkFailed as problem:
+            result = problem.result
+            tell(Failed(f"{problem.phase.label}: {result.message}", result.remedy, BLOCKED, result.output))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,120 @@
+"""What is kept of a reference's pass: a sketch of every output, and the outputs that steer the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from mpsprobe.layers.leaves import leaves
+from mpsprobe.layers.sketch import Sketch, sketch
+from mpsprobe.layers.subject import Stage, Subject
+from mpsprobe.layers.watch import Call, Marker, Watch
+from mpsprobe.models.adapter import Outputs
+
+#: Bytes of whole outputs kept of one pass, at most: beyond, later steps run freely and the report says so.
+STEP_BYTES = 512 << 20
+
+#: Path of the module, number of its call, place of the tensor in the output.
+Key = tuple[str, int, str]
+
+
+@dataclass
+class Expected:
+    """What the reference's call was given or returned at one place.
+
+    Attributes:
+        whole: the tensor, on the CPU, where it was kept.
+    """
+
+    known: Sketch | None = None
+    whole: torch.Tensor | None = None
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """Its sketch, made from the tensor when there is none yet."""
+        if self.known is not None:
+            return self.known
+        assert self.whole is not None
+        return sketch(self.whole)
+
+
+class Teacher(Protocol):
+    """Tells what a call was given, or returned, in the reference."""
+
+    def expected(self, call: Call) -> dict[str, Expected] | None:
+        """By place in the arguments or in the output; None when the reference made no such call."""
+
+
+@dataclass
+class Capture:
+    """A pass of the reference.
+
+    Attributes:
+        sketches: of every output, in the order in which the calls ended.
+        steps: whole outputs of outermost calls, kept in inference: the next step follows from them.
+        outputs: named results of the pass.
+        steps_left_out: outermost calls whose outputs were too large together to be kept.
+    """
+
+    sketches: dict[Key, Sketch] = field(default_factory=dict)
+    steps: dict[Key, torch.Tensor] = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=dict)
+    steps_left_out: int = 0
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int], list[str]]:
+        places: dict[tuple[str, int], list[str]] = {}
+        for path, nth, place in self.sketches:
+            places.setdefault((path, nth), []).append(place)
+        return places
+
+    @property
+    def calls(self) -> int:
+        """Module calls with tensors in their output."""
+        return len(self._places)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether some outermost call was made again: generation, flow steps. Such a run feeds on itself."""
+        return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
+
+    def expected(self, call: Call) -> dict[str, Expected] | None:
+        """See `Teacher`."""
+        places = self._places.get((call.path, call.nth))
+        if places is None:
+            return None
+        keys: Iterator[Key] = ((call.path, call.nth, place) for place in places)
+        return {key[2]: Expected(self.sketches[key], self.steps.get(key)) for key in keys}
+
+
+def capture(subject: Subject, stage: Stage, marker: Marker | None = None) -> Capture:
+    """Run one pass freely and keep what a comparison needs.
+
+    Raises:
+        Exception: whatever the target raises.
+    """
+    kept = Capture()
+    room = STEP_BYTES
+
+    def seen(call: Call, output: Any) -> None:
+        nonlocal room
+        for place, tensor in leaves(output):
+            key = (call.path, call.nth, place)
+            kept.sketches[key] = sketch(tensor)
+            if stage is Stage.INFERENCE and call.parent is None:
+                size = tensor.numel() * tensor.element_size()
+                if size > room:
+                    kept.steps_left_out += 1
+                    continue
+                room -= size
+                kept.steps[key] = tensor.detach().to("cpu", copy=True)
+
+    if marker is not None:
+        marker.doing = f"{stage.value} on {subject.label}"
+    with Watch(subject.model, seen, marker=marker):
+        kept.outputs = subject.run(stage)
+    return kept

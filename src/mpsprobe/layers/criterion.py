@@ -1,0 +1,192 @@
+"""When a difference is more than rounding: limits from a noise run, and the verdict of each module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mpsprobe.layers.result import OUTSIDE, Judged, Layer, Verdict
+from mpsprobe.layers.sketch import Distance
+from mpsprobe.layers.student import Compared
+from mpsprobe.phases.inference import DEFAULT_PARITY
+
+#: A difference may be this many times the noise. Two sound runs that round independently differ by sqrt(2)
+#: times the noise of either; a sketch is good to 9 %, and pooling over calls leaves out little.
+FACTOR = 3.0
+#: With few elements the size of a random difference is itself random: the factor grows by this many elements'
+#: worth (so 3 at many elements, 27 for a single one, whose noise may be next to nothing by chance).
+_FEW = 8
+#: Floor of a limit, in float32's machine epsilon: sums of some thousand terms in another order differ by
+#: about sqrt(terms) / 2 of it. Half precisions sum in float32 too, then round once more: half their epsilon.
+_FLOOR_EPSILONS = 32
+#: The worst of 64 parts of evenly spread noise is about this many times the whole.
+_WORST_PART = 3.0
+
+#: (maker of a tensor, where it stands): the tensors whose noise is pooled.
+Pool = tuple[str, str]
+
+
+@dataclass
+class Noise:
+    """The noise run of a stage, its worst call of each tensor.
+
+    Attributes:
+        errors: error and worst part.
+        problems: what no number can say, such as NaN by the dtype's range.
+    """
+
+    errors: dict[Pool, tuple[float, float]] = field(default_factory=dict)
+    problems: dict[Pool, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, compared: Iterable[Compared]) -> Noise:
+        """Pool a compared pass."""
+        noise = cls()
+        for one in compared:
+            noise.add(pool(one), one.distance)
+        return noise
+
+    def add(self, key: Pool, distance: Distance) -> None:
+        """Take one distance in."""
+        if distance.problem:
+            self.problems[key] = distance.problem
+            return
+        error, worst = self.errors.get(key, (0.0, 0.0))
+        self.errors[key] = (max(error, distance.error), max(worst, distance.worst_part))
+
+
+def pool(one: Compared) -> Pool:
+    """The same for the same tensor of every call."""
+    return (one.call.path, f"{'>' if one.call.entering else ''}{one.place}")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Limits for a target.
+
+    Attributes:
+        dtype: the coarsest floating dtype it computes in.
+        has_noise: whether there was a noise run; else the limits are those of the parity check.
+    """
+
+    dtype: torch.dtype
+    has_noise: bool
+
+    @property
+    def floor(self) -> float:
+        """No limit is below this."""
+        accumulating = _FLOOR_EPSILONS * torch.finfo(torch.float32).eps
+        return accumulating + (0.5 * torch.finfo(self.dtype).eps if self.dtype is not torch.float32 else 0.0)
+
+    def limit(self, noise: float, size: int, floor: float) -> float:
+        """Of a tensor of `size` elements whose noise is `noise`."""
+        return max(floor, FACTOR * (1 + _FEW / max(size, 1)) * noise)
+
+    def judge(
+        self, distance: Distance, size: int, key: Pool, noise: Noise, *, call: int, place: str
+    ) -> Judged:
+        """Set one distance against its limits."""
+        if not self.has_noise:
+            limit = DEFAULT_PARITY.get(self.dtype, DEFAULT_PARITY[torch.float32])
+            ratio = distance.error / limit
+            error, worst = None, 0.0
+        else:
+            error, worst = noise.errors.get(key, (0.0, 0.0))
+            limit = self.limit(error, size, self.floor)
+            worst_limit = self.limit(worst, size, _WORST_PART * self.floor)
+            ratio = max(distance.error / limit, distance.worst_part / worst_limit)
+        if distance.problem:
+            return Judged(
+                call=call, place=place, error=None, noise=error, limit=limit, ratio=None,
+                problem=distance.problem, excused=key in noise.problems,
+            )  # fmt: skip
+        return Judged(call=call, place=place, error=distance.error, noise=error, limit=limit, ratio=ratio)
+
+    def sentences(self, noise: str) -> list[str]:
+        """The criterion for people.
+
+        Args:
+            noise: what the noise run is.
+        """
+        dtype = str(self.dtype).removeprefix("torch.")
+        measure = (
+            "Error: root mean square of the difference over that of the reference, from 64 random projections "
+            "of every tensor; judged for the whole tensor and for the worst of 64 parts."
+        )
+        if not self.has_noise:
+            limit = DEFAULT_PARITY.get(self.dtype, DEFAULT_PARITY[torch.float32])
+            return [
+                measure,
+                f"Limit: {limit:g}, that of the parity check for {dtype}: there is no noise run.",
+            ]
+        return [
+            measure,
+            f"Limit: {FACTOR:g} times the noise of the same tensor (more for tensors of few elements), and at "
+            f"least {self.floor:.2g}, what {dtype} may lose by adding in another order.",
+            f"Noise: {noise}.",
+        ]
+
+
+def layers_of(
+    stage: str,
+    kinds: Mapping[str, str],
+    criterion: Criterion,
+    accumulated: tuple[Iterable[Compared], Noise],
+    local: tuple[Iterable[Compared], Noise] | None,
+) -> tuple[list[Layer], list[tuple[Compared, Judged]], list[tuple[Compared, Judged]]]:
+    """Every module's worst tensors, and all tensors beyond their limits, in the order of the pass.
+
+    Args:
+        stage: of the passes.
+        kinds: class names by module path.
+        criterion: limits.
+        accumulated: the compared pass and its noise.
+        local: likewise with inputs and outputs replaced by the reference's; None when there was none.
+
+    Returns:
+        Modules in order of first appearance; those beyond the limit locally; those beyond it by accumulation.
+    """
+    layers: dict[str, Layer] = {}
+
+    def layer(path: str | None) -> Layer:
+        name = OUTSIDE if path is None else path
+        kind = "" if path is None else kinds.get(path, "")
+        return layers.setdefault(name, Layer(stage=stage, module=name, kind=kind, calls=0))
+
+    calls: dict[str, set[int]] = {}
+    beyond: dict[str, list[tuple[Compared, Judged]]] = {"accumulated": [], "local": []}
+    for name, run in (("accumulated", accumulated), ("local", local)):
+        for one in run[0] if run is not None else ():
+            assert run is not None
+            row = layer(one.maker)
+            calls.setdefault(row.module, set()).add(one.call.nth)
+            judged = criterion.judge(
+                one.distance, one.size, pool(one), run[1], call=one.call.nth, place=_place(one)
+            )
+            known: Judged | None = getattr(row, name)
+            if known is None or judged.rank > known.rank:
+                setattr(row, name, judged)
+            if judged.diverges:
+                beyond[name].append((one, judged))
+    for row in layers.values():
+        row.calls = len(calls[row.module])
+        row.verdict = _verdict(row)
+    return list(layers.values()), beyond["local"], beyond["accumulated"]
+
+
+def _verdict(row: Layer) -> Verdict:
+    if row.local is not None and row.local.diverges:
+        return Verdict.MAKES
+    if row.accumulated is not None and row.accumulated.diverges:
+        return Verdict.CARRIES
+    return Verdict.UNKNOWN if row.local is None and row.accumulated is None else Verdict.SOUND
+
+
+def _place(one: Compared) -> str:
+    """Where a tensor stands, for people: `output`, `output.logits`, `argument hidden_states of model.norm`."""
+    if not one.call.entering:
+        return f"output{one.place}"
+    place = one.place.removeprefix(".kwargs.").removeprefix(".args")
+    return f"argument {place} of {one.call.path or 'the model'}"

@@ -1,0 +1,236 @@
+"""The comparison: every module of the target on its device against a reference, and the first that diverges."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpsprobe import __version__
+from mpsprobe.layers import baseline as baselines
+from mpsprobe.layers import outputs as results
+from mpsprobe.layers.capture import Capture, capture
+from mpsprobe.layers.criterion import Criterion, Noise, layers_of
+from mpsprobe.layers.culprit import add_op_uses
+from mpsprobe.layers.job import Job
+from mpsprobe.layers.lockstep import Lockstep
+from mpsprobe.layers.matching import adjusted_profile, use_batch_of
+from mpsprobe.layers.opened import Announce, Opened, exact_float32, needed_reference, open_target
+from mpsprobe.layers.result import (
+    OUTSIDE,
+    Culprit,
+    Divergence,
+    Judged,
+    Layer,
+    OutputRow,
+    StageSummary,
+    Verdict,
+)
+from mpsprobe.layers.student import Compared, Followed, Forcing, follow
+from mpsprobe.layers.subject import Stage, Subject
+from mpsprobe.layers.watch import Marker
+from mpsprobe.phases.check import LinkFailed
+from mpsprobe.phases.recording import record_uses
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.run import Evidence, Phase
+
+_CHAOTIC = (
+    "Free runs of inference feed on themselves (generation, flow steps), so rounding alone may change their "
+    "words and numbers: there every step was started from the reference's outcome of the one before, and the "
+    "results of the free run are shown without judgement."
+)
+
+
+@dataclass
+class _Beyond:
+    """Tensors beyond their limits, in the order of the passes."""
+
+    made: list[tuple[str, Compared, Judged]] = field(default_factory=list)
+    carried: list[tuple[str, Compared, Judged]] = field(default_factory=list)
+
+
+def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Divergence:
+    """Make the comparison that the job asks for.
+
+    Raises:
+        MpsprobeError: the baseline does not fit, or the reference does not fit in memory.
+        LinkFailed: the target or its device cannot be had, or its code raised.
+    """
+    baseline = baselines.load(Path(job.against)) if job.against else None
+    with open_target(job, announce, adjusted_profile(job, baseline, announce)) as opened, exact_float32():
+        notes = list(opened.site.limits)
+        if baseline is not None:
+            notes += use_batch_of(baseline, opened)
+        return _Comparison(job, opened, baseline, marker, notes).document()
+
+
+class _Comparison:
+    """One comparison in progress; see `diverge`."""
+
+    def __init__(
+        self,
+        job: Job,
+        opened: Opened,
+        baseline: baselines.Baseline | None,
+        marker: Marker | None,
+        notes: list[str],
+    ) -> None:
+        self._job = job
+        self._opened = opened
+        self._baseline = baseline
+        self._marker = marker
+        self._notes = notes
+        self._has_noise = bool(baseline.noises) if baseline else opened.noisy is not None
+        self._criterion = Criterion(opened.dtype, self._has_noise)
+        self._kinds = {path: type(module).__name__ for path, module in opened.subject.model.named_modules()}
+        self._layers: list[Layer] = []
+        self._outputs: list[OutputRow] = []
+        self._stages: list[StageSummary] = []
+        self._beyond = _Beyond()
+        self._local = job.local and self._can_look_locally()
+
+    def document(self) -> Divergence:
+        """Run the passes and judge them."""
+        for stage in Stage:
+            if stage.value in self._job.stages:
+                self._stage(stage)
+        self._layers.sort(key=lambda layer: layer.rank, reverse=True)
+        opened, baseline = self._opened, self._baseline
+        noise = baseline.info.noise if baseline else f"{opened.noise_dtype} on the CPU against float32 there"
+        return Divergence(
+            mpsprobe=__version__,
+            target=opened.obtained.ref.name,
+            subject=opened.side,
+            reference=baseline.info.side if baseline else opened.cpu_side,
+            criterion=self._criterion.sentences(noise),
+            stages=self._stages,
+            outputs=self._outputs,
+            layers=self._layers,
+            first=self._first(),
+            notes=self._notes,
+        )
+
+    def _can_look_locally(self) -> bool:
+        if self._opened.reference is None or self._opened.noisy is None:
+            self._notes.append(
+                "Each module's own error was not looked at: float32 and same-dtype copies do not fit in memory."
+            )
+            return False
+        return True
+
+    def _stage(self, stage: Stage) -> None:
+        opened, criterion = self._opened, self._criterion
+        truth = self._truth(stage)
+        if truth is None:
+            self._notes.append(f"The baseline has no {stage.value}: that was not compared.")
+            return
+        forcing = Forcing.STEPS if truth.iterative else Forcing.FREE
+        followed = self._follow(opened.subject, stage, truth, forcing)
+        noise = self._noise(stage, truth, forcing)
+        free = followed.outputs
+        if forcing is Forcing.STEPS:
+            self._announce(f"{stage.value} on {opened.subject.label}, freely")
+            with self._guard(opened.subject, stage):
+                free = opened.subject.run(stage)
+            self._notes.append(_CHAOTIC)
+        local = self._locally(stage) if self._local else None
+        layers, made, carried = layers_of(
+            stage.value, self._kinds, criterion, (followed.compared, noise), local
+        )
+        self._layers += layers
+        self._beyond.made += [(stage.value, *one) for one in made]
+        self._beyond.carried += [(stage.value, *one) for one in carried]
+        self._outputs += results.rows(
+            stage.value, free, truth.outputs, criterion, noise, judged=forcing is Forcing.FREE
+        )
+        self._stages.append(
+            StageSummary(
+                stage=stage.value,
+                calls=truth.calls,
+                compared=followed.calls - followed.unmatched,
+                forcing=forcing.value,
+                unmatched=followed.unmatched,
+                unforced=followed.unforced if forcing is Forcing.STEPS else 0,
+            )
+        )
+
+    def _truth(self, stage: Stage) -> Capture | None:
+        if self._baseline is not None:
+            return self._baseline.captures.get(stage)
+        reference = needed_reference(self._opened)
+        self._announce(f"{stage.value} on {reference.label}", cpu=True)
+        with self._guard(reference, stage):
+            return capture(reference, stage, self._marker)
+
+    def _noise(self, stage: Stage, truth: Capture, forcing: Forcing) -> Noise:
+        if self._baseline is not None:
+            return self._baseline.noises.get(stage, Noise())
+        if self._opened.noisy is None:
+            return Noise()
+        followed = self._follow(self._opened.noisy, stage, truth, forcing)
+        noise = Noise.of(followed.compared)
+        if forcing is Forcing.FREE:
+            results.add_noise(noise, followed.outputs, truth.outputs)
+        return noise
+
+    def _locally(self, stage: Stage) -> tuple[list[Compared], Noise]:
+        reference, noisy = self._opened.reference, self._opened.noisy
+        assert reference is not None
+        assert noisy is not None
+        compared = []
+        for subject in (self._opened.subject, noisy):
+            with Lockstep(reference, stage) as teacher:
+                compared.append(self._follow(subject, stage, teacher, Forcing.LAYERS).compared)
+        return compared[0], Noise.of(compared[1])
+
+    def _follow(
+        self, subject: Subject, stage: Stage, teacher: Capture | Lockstep, forcing: Forcing
+    ) -> Followed:
+        how = {
+            Forcing.FREE: "",
+            Forcing.STEPS: ", each step from the reference's",
+            Forcing.LAYERS: ", module by module",
+        }[forcing]
+        cpu = forcing is Forcing.LAYERS or subject is not self._opened.subject
+        self._announce(f"{stage.value} on {subject.label}{how}", cpu=cpu)
+        with self._guard(subject, stage):
+            return follow(subject, stage, teacher, forcing, self._marker)
+
+    def _guard(self, subject: Subject, stage: Stage) -> AbstractContextManager[None]:
+        evidence = self._opened.site.device.evidence if subject is self._opened.subject else Evidence.MEASURED
+        return target_code(
+            Phase.INFERENCE, f"{stage.value} on {subject.label}", evidence, subject.device.type
+        )
+
+    def _announce(self, text: str, *, cpu: bool = False) -> None:
+        self._opened.announce(text, self._opened.limit(Phase.INFERENCE, cpu=cpu))
+
+    def _first(self) -> Culprit | None:
+        beyond, verdict = (
+            (self._beyond.made, Verdict.MAKES)
+            if self._beyond.made
+            else (self._beyond.carried, Verdict.CARRIES)
+        )
+        if not beyond:
+            return None
+        if verdict is Verdict.CARRIES and self._local:
+            self._notes.append(
+                "No module makes an error beyond its own limit: what diverges is the sum of smaller ones."
+            )
+        stage, compared, judged = beyond[0]
+        path = compared.maker
+        culprit = Culprit(
+            stage=stage,
+            module=OUTSIDE if path is None else path,
+            kind="" if path is None else self._kinds.get(path, ""),
+            verdict=verdict,
+            judged=judged,
+        )
+        self._announce("recording the ops of one inference")
+        try:
+            uses = record_uses(self._opened.prepared)
+        except LinkFailed as problem:
+            self._notes.append(f"Its op uses could not be recorded: {problem.result.message}")
+        else:
+            add_op_uses(culprit, uses, self._opened.site.mac, self._opened.site.device.name)
+        return culprit

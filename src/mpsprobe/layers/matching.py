@@ -1,0 +1,110 @@
+"""Whether a baseline and the target at hand are the same thing, so that only the machines differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import torch
+
+from mpsprobe.errors import UsageError
+from mpsprobe.layers.baseline import Baseline
+from mpsprobe.layers.identity import config_digest, weights_digest
+from mpsprobe.layers.job import Job
+from mpsprobe.layers.leaves import leaves, replaced
+from mpsprobe.layers.opened import Announce, Opened
+from mpsprobe.models.adapter import Batch
+from mpsprobe.models.profile import Profile
+from mpsprobe.phases.download import Obtained
+from mpsprobe.run import Phase
+
+#: Largest difference of a processed input, relative to its scale, that still counts as the same sample:
+#: image filters and trigonometry of other builds round differently. The baseline's own input is used anyway.
+_SAME_SAMPLE = 1e-2
+
+
+def adjusted_profile(
+    job: Job, baseline: Baseline | None, announce: Announce
+) -> Callable[[Obtained], Profile] | None:
+    """For `open_target`: refuse other weights before they are loaded, and take over how the baseline was run.
+
+    Raises:
+        UsageError: when called with a dtype that is not the baseline's.
+    """
+    if baseline is None:
+        return None
+    info = baseline.info
+    if job.dtype is not None and job.dtype not in (info.asked, info.side.dtype):
+        raise UsageError(
+            f"--dtype {job.dtype}: the baseline is of a run in {info.side.dtype}.",
+            "Leave --dtype out, or write a baseline in that dtype.",
+        )
+
+    def adjust(obtained: Obtained) -> Profile:
+        where = f"{job.against}: this baseline is"
+        made = f"It was made from {info.target}; name the same model and revision."
+        if config_digest(obtained.snapshot) != info.config:
+            raise UsageError(f"{where} of a model with another config.json.", made)
+        limit = obtained.profile.limit(Phase.TRANSFER)
+        if weights_digest(obtained.snapshot, lambda text: announce(text, limit)) != info.weights:
+            raise UsageError(f"{where} of other weights.", made)
+        return msgspec.structs.replace(
+            obtained.profile, dtype=info.asked, autocast=info.autocast, inference=info.inference
+        )
+
+    return adjust
+
+
+def use_batch_of(baseline: Baseline, opened: Opened) -> list[str]:
+    """Feed the target the baseline's own processed input, after a look whether it is the same sample.
+
+    Returns:
+        What there is to say of it.
+
+    Raises:
+        UsageError: it is another sample.
+    """
+    own = dict(leaves(opened.prepared.cpu))
+    stored = baseline.batch
+    if differing := sorted(own.keys() ^ stored.keys()):
+        raise UsageError(
+            f"The baseline is of another sample: {', '.join(differing)} is only in one of them.", _SAMPLE
+        )
+    drift = {}
+    for place, tensor in own.items():
+        drift[place] = _drift(place, tensor, stored[place])
+    make = opened.batch
+
+    def batch() -> Batch:
+        fed: Batch = replaced(make(), {place: tensor.clone() for place, tensor in stored.items()})
+        return fed
+
+    opened.batch = batch
+    largest = max(drift, key=lambda place: drift[place], default="")
+    if largest and drift[largest]:
+        return [
+            f"This machine's processing of the sample differs from the baseline's by {drift[largest]:.2g} of the "
+            f"scale ({largest.removeprefix('.')}); the baseline's was used."
+        ]
+    return []
+
+
+_SAMPLE = "Use the same profile, and the processor files of the same revision."
+
+
+def _drift(place: str, own: torch.Tensor, stored: torch.Tensor) -> float:
+    name = place.removeprefix(".")
+    if own.shape != stored.shape or own.dtype != stored.dtype:
+        raise UsageError(
+            f"The baseline is of another sample: {name} is {own.dtype} {list(own.shape)} here, "
+            f"{stored.dtype} {list(stored.shape)} there.",
+            _SAMPLE,
+        )
+    if torch.equal(own, stored):
+        return 0.0
+    if own.is_floating_point():
+        difference = float((own.double() - stored.double()).abs().max())
+        drift = difference / (float(stored.double().abs().max()) or 1.0)
+        if drift <= _SAME_SAMPLE:
+            return drift
+    raise UsageError(f"The baseline is of another sample: {name} has other values.", _SAMPLE)

@@ -1,0 +1,232 @@
+"""The target on its device, and the CPU models that it is set against, as sides of a comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psutil
+import torch
+
+from mpsprobe import mac
+from mpsprobe.errors import TargetError
+from mpsprobe.layers.job import Job
+from mpsprobe.layers.result import Side
+from mpsprobe.layers.subject import Subject
+from mpsprobe.models import targets
+from mpsprobe.models.adapter import Batch
+from mpsprobe.models.profile import Profile
+from mpsprobe.phases import data, download, site, transfer
+from mpsprobe.phases.settings import Settings
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.run import Evidence, Phase
+
+#: Part of the free memory that a CPU model may take; as for the reference of the parity check.
+_SHARE = 0.8
+#: Relative change of every weight in the noise run of a float32 target, in machine epsilons: makes an error of
+#: the size that sums of some thousand terms have from their order (about sqrt(terms) / 2 epsilons).
+_PERTURBATION = 10
+
+#: Tells of what begins: a text, and the seconds that it may take.
+Announce = Callable[[str, float], None]
+
+
+@dataclass
+class Opened:
+    """A target on its device.
+
+    Attributes:
+        site: the machine and its device.
+        obtained: its files.
+        prepared: the model and its input there.
+        announce: told of every long step.
+        batch: makes the processed input anew.
+    """
+
+    site: site.Site
+    obtained: download.Obtained
+    prepared: data.Prepared
+    announce: Announce
+    batch: Callable[[], Batch]
+
+    @property
+    def profile(self) -> Profile:
+        """In force, with what the job changed."""
+        return self.obtained.profile
+
+    @functools.cached_property
+    def dtype(self) -> torch.dtype:
+        """The coarsest floating dtype that the target computes in."""
+        found = {p.dtype for p in self.prepared.loaded.model.parameters() if p.is_floating_point()}
+        if self.profile.autocast:
+            found.add(getattr(torch, self.profile.autocast))
+        return max(found | {torch.float32}, key=lambda dtype: float(torch.finfo(dtype).eps))
+
+    @functools.cached_property
+    def subject(self) -> Subject:
+        """The target itself."""
+        loaded, device = self.prepared.loaded, self.site.device
+        return Subject(
+            device.name, loaded.model, loaded.adapter, self.profile, device.torch_device, self.batch, device.synchronize
+        )  # fmt: skip
+
+    @functools.cached_property
+    def reference(self) -> Subject | None:
+        """The target in float32 on the CPU; None when it does not fit in memory."""
+        model = self._on_cpu("float32", 4, "the float32 reference")
+        plain = msgspec.structs.replace(self.profile, autocast="")
+        return None if model is None else self._cpu_subject("float32 on the CPU", model, plain)
+
+    @functools.cached_property
+    def noisy(self) -> Subject | None:
+        """The noise run's model: the target's dtype on the CPU; None when it does not fit in memory.
+
+        The CPU's float32 is the reference itself, so for a float32 target it has weights that are changed in
+        their last places.
+        """
+        if self.dtype is torch.float32:
+            model = self._on_cpu("float32", 4, "a float32 copy for the noise")
+            if model is not None:
+                _perturb(model)
+        else:
+            size = max(p.element_size() for p in self.prepared.loaded.model.parameters())
+            model = self._on_cpu(self.profile.dtype, size, "a copy in the same dtype for the noise")
+        if model is None:
+            return None
+        return self._cpu_subject(f"{self.noise_dtype} on the CPU", model, self.profile)
+
+    @property
+    def noise_dtype(self) -> str:
+        """What the noise run computes in, for people."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{dtype} with weights off by {_PERTURBATION} units in the last place"
+            if dtype == "float32"
+            else dtype
+        )
+
+    @property
+    def side(self) -> Side:
+        """What a document says of the target's run."""
+        host = self.site.host
+        device = self.site.device
+        dtype = str(self.dtype).removeprefix("torch.")
+        return Side(
+            label=f"{dtype} on {device.name}",
+            device=device.name,
+            dtype=dtype,
+            evidence=device.evidence,
+            chip=(device.gpu if device.name == "cuda" else None) or host.chip or "",
+            torch=host.packages.get("torch", ""),
+            transformers=host.packages.get("transformers", ""),
+        )
+
+    @property
+    def cpu_side(self) -> Side:
+        """Likewise of the reference on this machine's CPU."""
+        return msgspec.structs.replace(
+            self.side,
+            label="float32 on the CPU",
+            device="cpu",
+            dtype="float32",
+            evidence=Evidence.MEASURED,
+            chip=self.site.host.chip or "",
+        )
+
+    def limit(self, phase: Phase, *, cpu: bool = False) -> float:
+        """Seconds for a step of that kind; the CPU may take longer than the device that limits are set for."""
+        return self.profile.limit(phase) * (4 if cpu else 1)
+
+    def _cpu_subject(self, label: str, model: torch.nn.Module, profile: Profile) -> Subject:
+        adapter = self.prepared.loaded.adapter
+        return Subject(label, model, adapter, profile, torch.device("cpu"), self.batch, lambda: None)
+
+    def _on_cpu(self, dtype: str, element_size: int, what: str) -> torch.nn.Module | None:
+        needed = element_size * sum(p.numel() for p in self.prepared.loaded.model.parameters())
+        if needed > _SHARE * psutil.virtual_memory().available:
+            return None
+        self.announce(f"loading {what}", self.limit(Phase.TRANSFER, cpu=True))
+        with target_code(Phase.TRANSFER, f"loading {what}", Evidence.MEASURED, "cpu"):
+            return self.prepared.loaded.adapter.load(torch.device("cpu"), dtype)
+
+
+@contextlib.contextmanager
+def open_target(
+    job: Job, announce: Announce, adjust: Callable[[download.Obtained], Profile] | None = None
+) -> Iterator[Opened]:
+    """Load the target to the job's device, with a sample.
+
+    Args:
+        job: what was asked for.
+        announce: told of every long step.
+        adjust: given the files, before anything is loaded: the profile to use.
+
+    Raises:
+        MpsprobeError, LinkFailed: the target or the device cannot be had.
+    """
+    settings = Settings(
+        job.model, job.device, job.profile, job.revision, job.offline, True, job.mac, job.torch, job.macos, job.fallback
+    )  # fmt: skip
+    announce("looking at the machine", 300)
+    with site.open_site(settings, mac.host()) as opened_site:
+        device = opened_site.device
+        ref = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
+        limit = ref.profile.limit(Phase.DOWNLOAD)
+        announce("obtaining the target's files", limit)
+        obtained = download.obtain(ref, lambda text: announce(text, limit))
+        profile = adjust(obtained) if adjust else obtained.profile
+        if job.dtype is not None:
+            profile = msgspec.structs.replace(profile, dtype=job.dtype)
+        obtained = dataclasses.replace(obtained, ref=dataclasses.replace(obtained.ref, profile=profile))
+        announce(f"loading to {device.name}", profile.limit(Phase.TRANSFER))
+        loaded = transfer.load(obtained.adapter, profile, obtained.snapshot, device)
+        announce("preparing a sample", profile.limit(Phase.DATA))
+        prepared = data.prepare(loaded)
+        yield Opened(
+            opened_site, obtained, prepared, announce, lambda: loaded.adapter.prepare(prepared.sample)
+        )
+
+
+def needed_reference(opened: Opened) -> Subject:
+    """The float32 reference, where nothing can be done without.
+
+    Raises:
+        TargetError: it does not fit in memory.
+    """
+    reference = opened.reference
+    if reference is None:
+        size = 4 * sum(p.numel() for p in opened.prepared.loaded.model.parameters())
+        available = psutil.virtual_memory().available
+        raise TargetError(
+            f"A float32 reference needs {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            "Compare with a baseline written on a larger machine: mpsprobe diverge --against FILE.",
+        )
+    return reference
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TF32 on CUDA, whose products have ten bits: a reference must be what it says it is."""
+    before: tuple[Any, Any] = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _perturb(model: torch.nn.Module) -> None:
+    """Change every floating weight by some units in the last place, up or down by a seed."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                signs = torch.randint(0, 2, parameter.shape, generator=generator, dtype=torch.int8) * 2 - 1
+                step = _PERTURBATION * torch.finfo(parameter.dtype).eps
+                # A new tensor: the old one may be a map of the weights' file.
+                parameter.data = parameter.data * (1 + step * signs.to(parameter.dtype))

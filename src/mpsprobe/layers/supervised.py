@@ -1,0 +1,143 @@
+"""Runs a job in a child process: a Metal abort or a hang ends the child, and its last module is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe.errors import DataError, HarnessError, MpsprobeError
+from mpsprobe.layers.job import Failed, Found, Job, Message, Step, Written
+from mpsprobe.supervisor import Child, Ending
+from mpsprobe.trace.flight import read_flight
+
+#: Seconds until the child has begun: importing torch on a cold machine takes a while.
+_START_S = 300.0
+_OUTPUT_LINES = 25
+
+_decoder = msgspec.json.Decoder(Message)
+
+
+class JobFailedError(MpsprobeError):
+    """The child said that it could not do the job; the exit code is its error's."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.what, failed.hint)
+        self.exit_code = failed.exit_code
+
+
+class JobDiedError(MpsprobeError):
+    """The child crashed or hung: a finding about the target on that device, like a crashed check."""
+
+    exit_code = 5
+
+
+class JobInterruptedError(MpsprobeError):
+    """The user ended it."""
+
+    exit_code = 130
+
+
+def run(job: Job, on_step: Callable[[str], None]) -> Found | Written:
+    """Do the job in a child process.
+
+    Args:
+        job: what to do.
+        on_step: told of each step as it begins.
+
+    Raises:
+        JobFailedError: the target, its device or the baseline cannot be used.
+        JobDiedError: the child crashed or hung, with the step and the module in flight.
+        HarnessError: it ended without a word.
+    """
+    with tempfile.TemporaryDirectory(prefix="mpsprobe-layers-") as name:
+        folder = Path(name)
+        return _Follower(folder, on_step).run(job)
+
+
+class _Follower:
+    """One supervised job."""
+
+    def __init__(self, folder: Path, on_step: Callable[[str], None]) -> None:
+        self._messages = folder / "messages.jsonl"
+        self._flight = folder / "flight"
+        self._folder = folder
+        self._on_step = on_step
+        self._step = Step("starting", _START_S)
+        self._answer: Found | Written | Failed | None = None
+        self._since = time.monotonic()
+        self._offset = 0
+
+    def run(self, job: Job) -> Found | Written:
+        job_path = self._folder / "job.json"
+        job_path.write_bytes(msgspec.json.encode(job))
+        command = [
+            sys.executable,
+            "-m",
+            "mpsprobe.layers",
+            *map(str, (job_path, self._messages, self._flight)),
+        ]
+        child = Child(self._folder, command, os.environ)
+        ending = child.run(self._left)
+        self._read()
+        if isinstance(self._answer, Failed):
+            raise JobFailedError(self._answer)
+        if self._answer is None:
+            raise self._death(child, ending)
+        return self._answer
+
+    def _left(self) -> float:
+        self._read()
+        return self._step.limit_s - (time.monotonic() - self._since)
+
+    def _read(self) -> None:
+        """Take in whole lines that the child has written since."""
+        if not self._messages.exists():
+            return
+        with self._messages.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        lines, newline, _ = data.rpartition(b"\n")
+        self._offset += len(lines) + len(newline)
+        for line in lines.splitlines():
+            message = _decoder.decode(line)
+            self._since = time.monotonic()
+            if isinstance(message, Step):
+                self._step = message
+                self._on_step(message.text)
+            else:
+                self._answer = message
+
+    def _death(self, child: Child, ending: Ending) -> MpsprobeError:
+        words = child.last_words(_OUTPUT_LINES)
+        if ending.cause == "interrupted":
+            return JobInterruptedError(f"Interrupted while {self._step.text}.")
+        if ending.cause == "timeout":
+            how = f"was stopped at its limit of {self._step.limit_s:g} s"
+        elif ending.returncode > 0:
+            # Python ended in order, with a traceback: that is ours.
+            return HarnessError(
+                f"the comparison failed while {self._step.text}: {words}", "Please report it."
+            )
+        else:
+            how = f"was ended by {ending.signal}"
+        return JobDiedError(
+            f"The comparison {how} while {self._step.text}{self._in_flight()}.",
+            f"Its last words:\n{words}" if words else "",
+        )
+
+    def _in_flight(self) -> str:
+        """Where it was, as far as the flight recorder knows."""
+        try:
+            last = read_flight(self._flight, last=64)
+        except DataError:
+            return ""
+        running = [one for one in last if not one.ended]
+        return (
+            f", in module {running[-1].module or 'of the model itself'} ({running[-1].op})" if running else ""
+        )
