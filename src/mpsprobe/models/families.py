@@ -8,6 +8,8 @@ from dataclasses import dataclass
 #: Methods by which a model goes on by itself.
 GENERATE = "generate"
 FORWARD = "forward"
+#: Models whose images are frames.
+VIDEO = "video classifier"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Family:
 
 _TEXT = ("input_ids", "attention_mask")
 #: What the image side of models that read text and images may ask for beside the pixels.
-_IMAGE = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes")
+_IMAGE = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
 
 #: In this order: a class that stands in several tables belongs to the first.
 FAMILIES = (
@@ -74,7 +76,7 @@ FAMILIES = (
     ),
     Family("depth estimation", ("FOR_DEPTH_ESTIMATION",), ("pixel_values",)),
     Family("image classifier", ("FOR_IMAGE_CLASSIFICATION",), ("pixel_values",)),
-    Family("video classifier", ("FOR_VIDEO_CLASSIFICATION",), ("pixel_values", "pixel_values_videos")),
+    Family(VIDEO, ("FOR_VIDEO_CLASSIFICATION",), ("pixel_values", "pixel_values_videos")),
     Family("image and text encoder", ("FOR_ZERO_SHOT_IMAGE_CLASSIFICATION",), (*_TEXT, *_IMAGE), rows=2),
     Family("mask generation", ("FOR_MASK_GENERATION",), ("pixel_values", "input_points", "input_labels")),
     Family(
@@ -85,8 +87,8 @@ FAMILIES = (
     Family("text encoder", ("FOR_TEXT_ENCODING",), _TEXT, rows=2),
     Family("image encoder", ("FOR_IMAGE",), ("pixel_values",)),
 )
-#: A class of no table: it gets what its forward pass requires and its main input.
-OTHER = Family("model", (), _TEXT)
+#: A class of no table: it gets what it takes of the usual inputs.
+OTHER = Family("model", (), (*_TEXT, *_IMAGE, "input_features", "input_values"))
 
 
 def family_of(class_name: str) -> Family:

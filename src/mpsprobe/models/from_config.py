@@ -133,6 +133,8 @@ def build(
             options = {"attn_implementation": attention} if attention else {}
             with place, contextlib.nullcontext() if initialise else _no_init():
                 model = cls._from_config(config, dtype=weights_dtype, **options)  # type: ignore[attr-defined]
+            if not initialise:
+                model.tie_weights()  # transformers 5 ties where it initialises
             _keep_in_float32(model, weights_dtype)
     if not initialise:
         _settle(model)

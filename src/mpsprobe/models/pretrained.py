@@ -43,9 +43,7 @@ def load_pretrained(
     """
     if weights is not Weights.STORED:
         config = cls.config_class.from_pretrained(snapshot, local_files_only=True)
-        return from_config.build(
-            cls, config, device, dtype, attention, initialise=weights is Weights.RANDOM
-        )
+        return from_config.build(cls, config, device, dtype, attention, initialise=weights is Weights.RANDOM)
     model, info = cls.from_pretrained(
         snapshot,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),

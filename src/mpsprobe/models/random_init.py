@@ -30,7 +30,6 @@ class RandomInitAdapter(Adapter):
         blueprint: the class and its config.
         family: what it is for.
         notes: what was decided or assumed, one sentence each.
-        described: the inputs in short, once `prepare` was called.
     """
 
     weights = Weights.RANDOM
@@ -40,7 +39,6 @@ class RandomInitAdapter(Adapter):
         self.blueprint = blueprint or from_config.of_folder(snapshot)
         self.family = family_of(self.blueprint.model_class.__name__)
         self.notes = list(self.blueprint.notes)
-        self.described: list[str] = []
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
         model = from_config.build(
@@ -63,7 +61,6 @@ class RandomInitAdapter(Adapter):
         notes: list[str] = []
         batch = self._make(notes)
         self.notes += [note for note in notes if note not in self.notes]
-        self.described = synthetic.describe(batch)
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
@@ -114,10 +111,17 @@ class RandomInitAdapter(Adapter):
         return batch
 
     def _apply_generation_config(self, model: Any) -> None:
+        """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
         folder = self.blueprint.folder
-        if folder is None or not (folder / "generation_config.json").is_file():
+        generation = getattr(model, "generation_config", None)
+        if generation is None:
             return
-        if not hasattr(model, "generation_config"):
+        if folder is None or not (folder / "generation_config.json").is_file():
+            starts = (generation.decoder_start_token_id, generation.bos_token_id)
+            if model.config.is_encoder_decoder and starts == (None, None):
+                generation.decoder_start_token_id = generation.pad_token_id or 0
+                note = "The config names no token that decoding begins with: "
+                self.notes.append(f"{note}{generation.decoder_start_token_id}.")
             return
         from transformers import GenerationConfig
 

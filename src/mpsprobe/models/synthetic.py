@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpsprobe.errors import TargetError
 from mpsprobe.models import synthetic_images
-from mpsprobe.models.families import GENERATE, Family
+from mpsprobe.models.families import GENERATE, VIDEO, Family
 
 #: Tokens of a made-up prompt, and of the second, padded one.
 PROMPT, SHORTER = 32, 20
@@ -54,10 +54,9 @@ class Inputs:
         taken = {name for name in self.family.feeds if name in self._parameters}
         if main in self._parameters:
             taken.add(main)
-        if self.family.runs == GENERATE or not taken & {"input_ids"}:
-            # an encoder-decoder begins to decode by itself when it generates
-            pass
-        elif self._config("is_encoder_decoder", False) and "decoder_input_ids" in self._parameters:
+        # an encoder-decoder begins to decode by itself when it generates
+        decodes = self.family.runs != GENERATE and self._config("is_encoder_decoder", False)
+        if decodes and "input_ids" in taken and "decoder_input_ids" in self._parameters:
             taken.add("decoder_input_ids")
         required = [
             name
@@ -95,20 +94,20 @@ class Inputs:
 
     def input_ids(self) -> Tensor:
         """`(rows, tokens)` int64: ordinary tokens, with the placeholders that the images need."""
-        ids = self._ordinary(PROMPT)
+        ids = self._ordinary(self._length(PROMPT))
         if "pixel_values" in self._parameters and self.family.runs == GENERATE:
             ids = synthetic_images.with_placeholders(self.config, ids, self.notes)
         if self.family.rows == 1:
             return torch.tensor([ids])
-        pad = self._config("pad_token_id", 0)
-        return torch.tensor([ids, ids[:SHORTER] + [pad] * (len(ids) - SHORTER)])
+        pad, kept = self._config("pad_token_id", 0), self._length(SHORTER)
+        return torch.tensor([ids, ids[:kept] + [pad] * (len(ids) - kept)])
 
     def attention_mask(self) -> Tensor | None:
         """Ones, and zeros where the second text is padded."""
         if "input_ids" not in self.names():
             return None
         mask = torch.ones_like(self.input_ids())
-        mask[1:, SHORTER:] = 0
+        mask[1:, self._length(SHORTER) :] = 0
         return mask
 
     def decoder_input_ids(self) -> Tensor:
@@ -119,6 +118,11 @@ class Inputs:
         """`(rows, tokens, 4)`: a box of 0 ... 1000 for each token, as LayoutLM's."""
         ids = self.input_ids()
         return torch.tensor([100, 200, 300, 400]).expand(*ids.shape, 4).contiguous()
+
+    def _length(self, wanted: int) -> int:
+        """As many tokens as wanted, or as fit; two positions less, since RoBERTa's begin at the third."""
+        positions = self._config("max_position_embeddings")
+        return min(wanted, positions - 2) if isinstance(positions, int) and positions > 2 else wanted
 
     def _ordinary(self, length: int) -> list[int]:
         """Tokens in turn from a quarter of the vocabulary on, without those of special meaning."""
@@ -161,6 +165,8 @@ class Inputs:
     # ---------------------------------------------------------------------------------------------- images
 
     def pixel_values(self) -> Tensor:
+        if self.family.name == VIDEO:
+            return self.pixel_values_videos()
         return synthetic_images.pixels(self.config, self._parameters, self.family.rows, self.notes)
 
     def pixel_values_videos(self) -> Tensor:
@@ -175,8 +181,10 @@ class Inputs:
         return synthetic_images.grid(self.config)
 
     def image_sizes(self) -> Tensor | None:
-        side = synthetic_images.image_size(self.config)
-        return torch.tensor([[side[0], side[1]]])
+        """Height and width of each image, for towers that keep an image's own size (Pixtral)."""
+        if getattr(synthetic_images.vision_part(self.config), "model_type", "") != "pixtral":
+            return None
+        return torch.tensor([synthetic_images.image_size(self.config)])
 
     def pixel_attention_mask(self) -> Tensor | None:
         pixels = self.pixel_values()
@@ -233,8 +241,3 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
         "task_inputs",
     )
 }
-
-
-def known_arguments() -> Sequence[str]:
-    """Arguments that can be made up."""
-    return tuple(_MAKERS)

@@ -49,7 +49,8 @@ def special_ids(config: Any) -> frozenset[int]:
 def image_size(config: Any) -> tuple[int, int]:
     """Height and width in pixels."""
     vision = vision_part(config)
-    for part in (vision, config):
+    prompted = getattr(config, "prompt_encoder_config", None)  # SAM: the side of what it segments
+    for part in (vision, config, prompted):
         size = getattr(part, "image_size", None)
         if isinstance(size, int):
             return size, size
@@ -161,7 +162,7 @@ def image_tokens(config: Any) -> int:
 
 def _patches(config: Any, vision: Any) -> int | None:
     side = getattr(vision, "patch_size", None)
-    if isinstance(side, (list, tuple)):
+    if isinstance(side, (list, tuple)) and len(set(side)) == 1:
         side = side[0]
     if not isinstance(side, int):
         return None

@@ -34,7 +34,9 @@ from mpsprobe.trace.source import short_path
 #: A kernel of that release runs it, itself or through others.
 _NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 #: As plain numbers: operations on enum members would take a tenth of the join.
-_RAISED, _REDIRECTED, _ASSUMED = (int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED))
+_RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
+    int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED, OpFlag.FOREIGN)
+)
 
 
 def predict(target: Target, mac: Mac) -> Prediction:
@@ -186,6 +188,8 @@ def _predicted(
         verdict = OpVerdict.RAISES
     if verdict is OpVerdict.RAISES and (finding := refused.get((use.op, use.source))) is not None:
         reason, grade = _first_sentence(finding.message), finding.grade.value
+    if flags & _FOREIGN:
+        reason = "that release has no such op: its code calls others"
     if flags & _REDIRECTED and grade == "certain":
         grade = "likely"
     if flags & _ASSUMED:

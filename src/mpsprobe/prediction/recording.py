@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
 from mpsprobe.device.virtual.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
@@ -17,6 +17,7 @@ from mpsprobe.device.virtual.predict import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models.synthetic import describe
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.observer import HostEvent, RecorderObserver
@@ -65,25 +66,22 @@ class Recording:
 
 
 class _Gate(Quiet):
-    """Keeps findings; passes ops and waits on once there is a recorder: building a model is not its use."""
+    """Keeps findings; passes ops and waits on once it is opened: building a model is not its use.
+
+    The recorder's own methods stand in for the gate's then, without a frame of this file between: it would be
+    taken for the line of code that called the op.
+    """
 
     def __init__(self) -> None:
-        self.behind: RecorderObserver | None = None
         self.findings: list[Finding] = []
 
-    def op(
-        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
-    ) -> None:
-        if self.behind is not None:
-            self.behind.op(func, args, kwargs, result, flags)
+    def open(self, behind: RecorderObserver) -> None:
+        """Pass on from here."""
+        self.op, self.sync, self.crossing = behind.op, behind.sync, behind.crossing  # type: ignore[method-assign]
 
-    def sync(self, kind: str) -> None:
-        if self.behind is not None:
-            self.behind.sync(kind)
-
-    def crossing(self, nbytes: int, direction: str) -> None:
-        if self.behind is not None:
-            self.behind.crossing(nbytes, direction)
+    def close(self) -> None:
+        """Pass nothing on from here."""
+        del self.op, self.sync, self.crossing
 
     def finding(self, finding: Finding) -> None:
         self.findings.append(finding)
@@ -98,10 +96,12 @@ def record(target: Target, mac: Mac) -> Recording:
     adapter = target.adapter
     device = torch.device("mps", 0)
     gate = _Gate()
-    batch = adapter.prepare(adapter.sample())
+    with _quietly():
+        batch = adapter.prepare(adapter.sample())
+    inputs = describe(batch)  # before the model: some take their arguments out of the batch
     stopped = ""
     with (
-        warnings.catch_warnings(),
+        _quietly(),
         on_ghosts(
             torch=mac.torch,
             macos=mac.macos or MACOS,
@@ -111,7 +111,6 @@ def record(target: Target, mac: Mac) -> Recording:
         ) as session,
         torch.inference_mode(),
     ):
-        warnings.simplefilter("ignore")
         model = adapter.load(device, target.dtype)
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
         parameters = {id(parameter): parameter for parameter in model.parameters()}.values()
@@ -122,7 +121,7 @@ def record(target: Target, mac: Mac) -> Recording:
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         built = len(session.assumptions)
         recorder = Recorder(model)
-        gate.behind = observer = RecorderObserver(recorder)
+        gate.open(observer := RecorderObserver(recorder))
         try:
             with recorder.paths.following():
                 raw = adapter.infer(model, _moved(batch, device))
@@ -132,11 +131,11 @@ def record(target: Target, mac: Mac) -> Recording:
             raise
         except Exception as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {_first_line(problem)} (at {_where(problem)})"
-        gate.behind = None
+        gate.close()
         assumptions = session.assumptions[built:]
         architecture = type(model).__name__
         del model
-    generic = isinstance(adapter, RandomInitAdapter)
+    generic = adapter if isinstance(adapter, RandomInitAdapter) else None
     return Recording(
         uses=recorder.flagged_uses(Evidence.PREDICTED),
         findings=gate.findings,
@@ -146,12 +145,27 @@ def record(target: Target, mac: Mac) -> Recording:
         parameters=sum(dtypes.values()),
         weight_bytes=weight_bytes,
         dtypes=dtypes,
-        inputs=adapter.described if generic else [],  # type: ignore[attr-defined]
-        doing=adapter.doing if generic else "the profile's own inference",  # type: ignore[attr-defined]
-        notes=[*target.notes, *(adapter.notes if generic else [])],  # type: ignore[attr-defined]
+        inputs=inputs,
+        doing=generic.doing if generic else f"the inference of profile {adapter.profile.name}",
+        notes=[*target.notes, *(generic.notes if generic else [])],
         stopped=stopped,
         dropped=recorder.dropped,
     )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings of model code and of transformers: what matters of them is a finding."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -70,7 +70,7 @@ def _head(model: Model) -> str:
     dtypes = ", ".join(f"{dtype} {_billions(count)}" for dtype, count in model.dtypes.items())
     lines = [
         f"{model.architecture} ({model.name}): {_billions(model.parameters)} parameters, "
-        f"{model.weight_bytes / 1e9:.2f} GB ({dtypes})",
+        f"{_scaled(model.weight_bytes)}B ({dtypes})",
         f"  ran    {model.doing}",
     ]
     lines += [f"  input  {one}" for one in model.inputs]
@@ -97,7 +97,7 @@ def _verdicts(prediction: Prediction) -> str:
             rows.append([verdict, total.ops, f"{total.op_uses:,}", f"{total.calls:,}", share])
     table = _table(["verdict", "ops", "op uses", "calls", "FLOPs"], rows)
     everything = prediction.totals["all"]
-    counted = f"{everything.flops / 1e12:.3g} TFLOP in all"
+    counted = f"{_scaled(everything.flops)}FLOP in all"
     if everything.uncounted_calls:
         counted += f", not counting {everything.uncounted_calls:,} calls without a formula"
     return f"{table}\n{counted}."
@@ -180,6 +180,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _pattern(module: str) -> str:
     """`model.layers.*.mlp` for all layers."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
+
+
+def _scaled(value: float) -> str:
+    """`"16.1 G"` of 16.1e9."""
+    for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {prefix}"
+    return f"{value:.0f} "
 
 
 def _billions(count: int) -> str:
