@@ -93,9 +93,15 @@ def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
     """Where op uses are replayed: a process of its own, started by the first of them."""
     from mpsprobe.ops import bench
 
-    device = mps_site.device
-    threads = mps_session.target.profile.cpu_threads
-    made = bench.make(device.name, device.evidence, mps_site.mac, threads, mps_session.expected(mps_site.mac))
+    device, profile = mps_site.device, mps_session.target.profile
+    made = bench.make(
+        device.name,
+        device.evidence,
+        mps_site.mac,
+        threads=profile.cpu_threads,
+        op_limit_s=profile.limit(Phase.OPS),
+        expected=mps_session.expected(mps_site.mac),
+    )
     with made.isolation:
         yield made
 

@@ -52,6 +52,21 @@ def core() -> OpList:
     return msgspec.json.decode(_CORE.read_bytes(), type=OpList)
 
 
+def of_run(path: Path) -> OpList:
+    """The op uses of a run, recorded on any machine: their replay needs no model.
+
+    Raises:
+        DataError: it cannot be read or is not a run's document.
+        NoListError: it holds no op uses.
+    """
+    from mpsprobe.ops.distinct import representatives
+
+    run = Run.load(path)
+    if not run.op_uses:
+        raise NoListError(f"{path}: holds no op uses.", "Run the suite with the ops stage first.")
+    return OpList(f"{path}: {run.target.name} on {run.device.used}", representatives(run.op_uses))
+
+
 def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str], None]) -> OpList:
     """The list of the target that is asked about, from the cache or recorded now.
 

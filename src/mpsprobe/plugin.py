@@ -64,8 +64,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
     group.addoption(
         "--mpsprobe-ops",
-        choices=["target", "core"],
-        help="a test for each op use of the target (so does -m ops), or of a general list",
+        metavar="target|core|RUN.json",
+        help="a test for each op use of the target (so does -m ops), of a general list, or of a run",
     )
     group.addoption("--mpsprobe-xfails-file", metavar="FILE", help="op checks that are known to fail")
     group.addoption("--mpsprobe-skips-file", metavar="FILE", help="op checks that are known to crash")
@@ -118,7 +118,7 @@ def _settings(config: pytest.Config) -> Settings:
 
 
 def _single_ops(config: pytest.Config) -> str:
-    """Which op uses get a test of their own: `"target"`, `"core"` or none.
+    """Which op uses get a test of their own: `"target"`, `"core"`, those of a run's document, or none.
 
     They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
     one check for all of them, within a budget of time.
@@ -152,10 +152,11 @@ def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
             terminal.write_line(text)
 
     try:
-        listed = (
-            oplist.core() if wanted == "core" else oplist.of_target(_settings(config), _words(config), tell)
-        )
-    except oplist.NoListError as problem:
+        if wanted == "target":
+            listed = oplist.of_target(_settings(config), _words(config), tell)
+        else:
+            listed = oplist.core() if wanted == "core" else oplist.of_run(Path(wanted))
+    except oplist.RecordingFailedError as problem:
         tell(f"mpsprobe: {problem}")  # the check of the recording says the same, with the phase to blame
         return []
     except MpsprobeError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
@@ -122,6 +123,38 @@ def _known(link: Recorded) -> Result:
 @CHECKS.add("replay", "Every kind of op use, run again by itself, agrees with a float64 reference")
 def _replay(link: Recorded) -> Result:
     return link.bench.all(representatives(link.uses))
+
+
+@CHECKS.add("probes", "No known fault of MPS shows on this torch, macOS and chip")
+def _probes(link: Recorded) -> Result:
+    if link.device != "mps":
+        return Result(
+            Status.UNKNOWN,
+            f"Only the GPU of a Mac can tell; this run computes on {link.device}.",
+            "Run on the Mac.",
+        )
+    met = {id_ for use in link.uses for id_ in use.advisories}
+    asked = [advisory for advisory in advisories.load_all() if advisory.probe]
+    answers = [(advisory, link.bench.probe(advisory.probe)) for advisory in asked]
+    bad = [(advisory, answer) for advisory, answer in answers if answer.answer == "bad"]
+    hit = [advisory.id for advisory, _ in bad if advisory.id in met]
+    unclear = sum(answer.answer == "unknown" for _, answer in answers)
+    result = Result(
+        Status.FAIL if hit else Status.WARN if bad else Status.PASS,
+        f"{len(bad)} of {len(asked)} faults show here"
+        + (f"; the target meets the conditions of {', '.join(hit)}" if hit else "")
+        + (f"; {unclear} probes gave no answer" if unclear else "")
+        + ".",
+        "Each has its way around: mpsprobe advisories ID." if bad else "",
+        evidence=link.evidence,
+        device=link.device,
+    )
+    if bad:
+        result.table = Table(
+            columns=["advisory", "what shows", "the target meets it", "what to do"],
+            rows=[[one.id, answer.message, one.id in met, one.mend] for one, answer in bad],
+        )
+    return result
 
 
 def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:

@@ -15,10 +15,14 @@ import sys
 import threading
 import time
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.ops import frames
 from mpsprobe.ops.records import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
+
+if TYPE_CHECKING:
+    from mpsprobe.ops.place import Place
 
 #: Namespaces of ops that torch itself brings.
 _OWN = frozenset(
@@ -45,16 +49,16 @@ def main(given: int, taken: int) -> None:
         frames.send(taken, Failure(str(problem)))
 
 
-def _answer(request: Request | ProbeRequest, device: object, setup: Setup) -> Replay | ProbeAnswer:
+def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Replay | ProbeAnswer:
     """Do what was asked."""
     if isinstance(request, ProbeRequest):
         from mpsprobe.ops import probes
 
-        return probes.run(request.name, device)  # type: ignore[arg-type]
+        return probes.run(request.name, device)
     from mpsprobe.ops.replay import replay
 
     _import_namespace(request.use.op.partition("::")[0])
-    answer = replay(request, device, setup.memory_bytes)  # type: ignore[arg-type]
+    answer = replay(request, device, setup.memory_bytes)
     if answer.spoilt:
         answer.message += f" One op use may allocate {setup.memory_bytes / 1e9:.1f} GB here."
     return answer
