@@ -80,6 +80,8 @@ class _Comparison:
         self._baseline = baseline
         self._marker = marker
         self._notes = notes
+        if baseline is None:
+            needed_reference(opened)  # before the noise run's model takes the memory
         self._has_noise = bool(baseline.noises) if baseline else opened.noisy is not None
         self._criterion = Criterion(opened.dtype, self._has_noise)
         self._kinds = {path: type(module).__name__ for path, module in opened.subject.model.named_modules()}
