@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mpsprobe import journal
-from mpsprobe.run import Phase, Run, Status, exit_code
+from mpsprobe.run import Interruption, Phase, Run, Status, exit_code
 from mpsprobe.supervisor import Supervisor
 
 CHECKOUT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ limits = {limits}
 
 
 @pytest.fixture
-def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Run the suite on the faulty target under the supervisor."""
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -41,7 +42,7 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
         check: str = "",
         limits: str = "{}",
         builder: str = "tests.support.faulty:build",
-        on_event=lambda event: None,  # type: ignore[no-untyped-def]
+        on_event: Callable[[journal.Event], None] = lambda _: None,
     ) -> Run:
         profile = tmp_path / "faulty.toml"
         profile.write_text(PROFILE.format(at=at, fault=fault, limits=limits, builder=builder))
@@ -60,7 +61,12 @@ def statuses(run: Run) -> dict[str, Status]:
     return {check.id: check.status for check in run.checks}
 
 
-def test_a_sound_target_passes_all_six_phases(supervise) -> None:  # type: ignore[no-untyped-def]
+def interruption_of(run: Run) -> Interruption:
+    assert run.interruption is not None
+    return run.interruption
+
+
+def test_a_sound_target_passes_all_six_phases(supervise: Callable[..., Run]) -> None:
     run = supervise()
     assert exit_code(run) == 0
     assert run.ended
@@ -80,12 +86,11 @@ def test_a_sound_target_passes_all_six_phases(supervise) -> None:  # type: ignor
         "inference.runs",
     ],
 )
-def test_a_kill_at_any_phase_leaves_a_report_that_names_it(supervise, check: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_kill_at_any_phase_leaves_a_report_that_names_it(supervise: Callable[..., Run], check: str) -> None:
     run = supervise("kill", check=check)
     phase = Phase(check.split(".")[0])
     assert statuses(run)[check] is Status.CRASHED
-    assert run.interruption is not None
-    assert (run.interruption.signal, run.interruption.check) == ("SIGKILL", check)
+    assert (interruption_of(run).signal, interruption_of(run).check) == ("SIGKILL", check)
     assert exit_code(run) == 5
     later = [c for c in run.checks if c.phase.order > phase.order]
     assert all(c.status is Status.BLOCKED and c.blocked_by is phase for c in later)
@@ -102,19 +107,19 @@ def test_a_kill_at_any_phase_leaves_a_report_that_names_it(supervise, check: str
         ("exit", "prepare", "data.prepare", "exit status 7"),
     ],
 )
-def test_a_death_by_the_target_names_the_signal_and_its_last_words(  # type: ignore[no-untyped-def]
-    supervise, fault: str, at: str, check: str, sign: str
+def test_a_death_by_the_target_names_the_signal_and_its_last_words(
+    supervise: Callable[..., Run], fault: str, at: str, check: str, sign: str
 ) -> None:
     run = supervise(fault, at)
     assert statuses(run)[check] is Status.CRASHED
-    assert run.interruption.signal == sign
+    assert interruption_of(run).signal == sign
     if fault == "metal":
-        assert "planted Metal assertion" in run.interruption.output
+        assert "planted Metal assertion" in interruption_of(run).output
     if fault in ("abort", "segfault"):
-        assert "faulty.py" in run.interruption.output, "the Python stack of the crash"
+        assert "faulty.py" in interruption_of(run).output, "the Python stack of the crash"
 
 
-def test_a_hang_in_python_ends_at_the_phase_limit(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_a_hang_in_python_ends_at_the_phase_limit(supervise: Callable[..., Run]) -> None:
     run = supervise(
         "hang",
         "infer",
@@ -126,23 +131,23 @@ def test_a_hang_in_python_ends_at_the_phase_limit(supervise) -> None:  # type: i
 
 
 @pytest.mark.slow
-def test_a_hang_in_native_code_is_killed_and_says_where(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_a_hang_in_native_code_is_killed_and_says_where(supervise: Callable[..., Run]) -> None:
     run = supervise("native-hang", "infer", limits="{ inference = 2 }")
     assert statuses(run)["inference.runs"] is Status.TIMEOUT
-    assert run.interruption.cause == "timeout"
-    assert "faulty.py" in run.interruption.output, "the Python stack of the hang"
+    assert interruption_of(run).cause == "timeout"
+    assert "faulty.py" in interruption_of(run).output, "the Python stack of the hang"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_still_gives_a_report(supervise, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
+def test_an_interrupt_still_gives_a_report(supervise: Callable[..., Run], number: signal.Signals) -> None:
     def interrupt(event: journal.Event) -> None:
         if isinstance(event, journal.CheckStarted) and event.id == "inference.runs":
             threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
 
     run = supervise("hang", "infer", on_event=interrupt)
-    assert run.interruption.cause == "interrupted"
-    assert run.interruption.signal == number.name
-    assert run.interruption.check == "inference.runs"
+    assert interruption_of(run).cause == "interrupted"
+    assert interruption_of(run).signal == number.name
+    assert interruption_of(run).check == "inference.runs"
     assert statuses(run)["inference.runs"] is Status.UNKNOWN, "its user stopped it: that is no crash"
     assert number.name in next(c for c in run.checks if c.id == "inference.runs").message
     assert statuses(run)["transfer.load"] is Status.PASS
@@ -164,7 +169,9 @@ def test_an_interrupt_still_gives_a_report(supervise, number: signal.Signals) ->
         ("nan", "infer", "inference.finite"),
     ],
 )
-def test_a_fault_fails_its_own_check_and_no_harness(supervise, fault: str, at: str, failing: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_fault_fails_its_own_check_and_no_harness(
+    supervise: Callable[..., Run], fault: str, at: str, failing: str
+) -> None:
     run = supervise(fault, at)
     assert statuses(run)[failing] is Status.FAIL
     assert Status.ERROR not in statuses(run).values()
@@ -177,7 +184,7 @@ def test_a_fault_fails_its_own_check_and_no_harness(supervise, fault: str, at: s
         assert "faulty.py" in failed.message, "the line that raised"
 
 
-def test_drift_is_a_warning(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_drift_is_a_warning(supervise: Callable[..., Run]) -> None:
     run = supervise("drift", "infer")
     assert statuses(run)["inference.repeatable"] is Status.WARN
     assert exit_code(run) == 0

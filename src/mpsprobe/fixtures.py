@@ -7,13 +7,14 @@ keeps and raises again for every later test: the plugin words it as `blocked`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mpsprobe.run import Phase
 
 if TYPE_CHECKING:
+    from mpsprobe.ops.bench import Bench
     from mpsprobe.ops.checks import Recorded
     from mpsprobe.phases.data import Prepared
     from mpsprobe.phases.download import Obtained
@@ -31,7 +32,7 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
 
     with site.open_site(mps_session.settings, mps_session.run.host) as opened:
         with mps_session.making(Phase.AVAILABILITY):
-            mps_session.learnt(host=opened.host, device=opened.choice, limits=opened.limits)
+            mps_session.learnt(host=opened.host, device=opened.choice, mac=opened.mac, limits=opened.limits)
         yield opened
 
 
@@ -88,12 +89,35 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
 
 
 @pytest.fixture(scope="session")
-def mps_op_uses(mps_session: Session, mps_site: Site, mps_batch: Prepared) -> Recorded:
+def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
+    """Where op uses are replayed: a process of its own, started by the first of them."""
+    from mpsprobe.ops import bench
+
+    device = mps_site.device
+    threads = mps_session.target.profile.cpu_threads
+    made = bench.make(device.name, device.evidence, mps_site.mac, threads, mps_session.expected(mps_site.mac))
+    with made.isolation:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
     """The per-op checks' link: what the target calls, judged for the Mac asked about."""
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording
 
-    device = mps_batch.device
-    link = checks.recorded(recording.record_uses(mps_batch), mps_site.mac, device.name, device.evidence)
+    link = checks.recorded(recording.record_uses(mps_batch), mps_bench)
     mps_session.learnt(op_uses=link.uses)
     return link
+
+
+@pytest.fixture
+def mps_emulated() -> Iterator[Any]:
+    """The virtual MPS device for one test of anybody's: `.to("mps")` works, and refuses what a Mac refuses.
+
+    For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
+    """
+    from mpsprobe import emulate
+
+    with emulate() as session:
+        yield session

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, DeviceChoice, Host, Interruption, OpUse, Phase, Run, Status, Target
+from mpsprobe.run import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Phase, Run, Status, Target
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -61,6 +61,7 @@ class Learnt(msgspec.Struct, tag="learnt"):
     host: Host | None = None
     target: Target | None = None
     device: DeviceChoice | None = None
+    mac: Mac | None = None
     limits: list[str] | None = None
     op_uses: list[OpUse] | None = None
 
@@ -134,6 +135,7 @@ class Reading:
             self.run.host = event.host or self.run.host
             self.run.target = event.target or self.run.target
             self.run.device = event.device or self.run.device
+            self.run.mac = event.mac or self.run.mac
             self.run.limits = event.limits if event.limits is not None else self.run.limits
             self.run.op_uses = event.op_uses if event.op_uses is not None else self.run.op_uses
         elif isinstance(event, RunEnded):
@@ -146,7 +148,8 @@ def decode(line: bytes) -> Event:
     Raises:
         msgspec.DecodeError: not an event (a torn last line, for one).
     """
-    return _decoder.decode(line)
+    event: Event = _decoder.decode(line)
+    return event
 
 
 def replay(path: Path, interruption: Interruption | None = None) -> Run:

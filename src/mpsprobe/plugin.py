@@ -7,6 +7,7 @@ options, and does nothing until tests of the suite are collected.
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import signal
 import sys
 import traceback
@@ -21,12 +22,15 @@ from mpsprobe.run import Phase, Status
 
 if TYPE_CHECKING:
     from mpsprobe.phases.check import Result, Spec
+    from mpsprobe.phases.settings import Settings
     from mpsprobe.session import Session
 
 pytest_plugins = ["mpsprobe.fixtures"]
 
 _session: pytest.StashKey[Session] = pytest.StashKey()
 _result: pytest.StashKey[Result] = pytest.StashKey()
+#: A check for each op use, when tests of single op uses are wanted.
+_op_specs: pytest.StashKey[list[Spec[Any]]] = pytest.StashKey()
 
 #: Letter and word a status has in pytest's output, and the category that its summary counts it under.
 _SHOWN: dict[Status, tuple[str, str, str]] = {
@@ -36,6 +40,7 @@ _SHOWN: dict[Status, tuple[str, str, str]] = {
     Status.SKIPPED: ("skipped", "s", "SKIPPED"),
     Status.FAIL: ("failed", "F", "FAILED"),
     Status.TIMEOUT: ("failed", "T", "TIMEOUT"),
+    Status.CRASHED: ("failed", "C", "CRASHED"),
     Status.ERROR: ("error", "E", "ERROR"),
 }
 
@@ -57,6 +62,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
     group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
     group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
+    group.addoption(
+        "--mpsprobe-ops",
+        choices=["target", "core"],
+        help="a test for each op use of the target (so does -m ops), or of a general list",
+    )
+    group.addoption("--mpsprobe-xfails-file", metavar="FILE", help="op checks that are known to fail")
+    group.addoption("--mpsprobe-skips-file", metavar="FILE", help="op checks that are known to crash")
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
     parser.addini("mpsprobe_model", "target of the suite in this repository")
@@ -68,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for phase in Phase:
         config.addinivalue_line("markers", f"{phase.marker}: mpsprobe {phase.label}")
+    config.addinivalue_line("markers", "each_op_use: mpsprobe: one test for each op use")
 
 
 def spec_of(item: pytest.Item) -> Spec[Any] | None:
@@ -80,21 +93,132 @@ def spec_of(item: pytest.Item) -> Spec[Any] | None:
 
 
 def _option(config: pytest.Config, name: str) -> str | None:
-    value = config.getoption(f"--mpsprobe-{name}")
+    value: str | None = config.getoption(f"--mpsprobe-{name}")
     if value is None and name in ("model", "device", "profile"):
         value = config.getini(f"mpsprobe_{name}") or None
     return value
 
 
+def _settings(config: pytest.Config) -> Settings:
+    """What the user asked for."""
+    from mpsprobe.phases.settings import Settings
+
+    return Settings(
+        model=_option(config, "model"),
+        device=_option(config, "device") or "auto",
+        profile=_option(config, "profile"),
+        revision=_option(config, "revision"),
+        offline=config.getoption("--mpsprobe-offline"),
+        ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
+        mac=_option(config, "mac"),
+        torch=_option(config, "torch"),
+        macos=_option(config, "macos"),
+        fallback=None if (fallback := _option(config, "fallback")) is None else fallback == "1",
+    )
+
+
+def _single_ops(config: pytest.Config) -> str:
+    """Which op uses get a test of their own: `"target"`, `"core"` or none.
+
+    They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
+    one check for all of them, within a budget of time.
+    """
+    asked: str | None = config.getoption("--mpsprobe-ops")
+    if config.getoption("--mpsprobe-journal"):
+        return ""
+    words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
+    named = Phase.OPS.marker in words and ("not", Phase.OPS.marker) not in itertools.pairwise(words)
+    return asked or ("target" if named else "")
+
+
+def _specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
+    """A check for each op use; none when they are not wanted or not known."""
+    if _op_specs not in config.stash:
+        config.stash[_op_specs] = _make_specs_of_ops(config)
+    return config.stash[_op_specs]
+
+
+def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
+    wanted = _single_ops(config)
+    if not wanted:
+        return []
+    from mpsprobe import oplist
+    from mpsprobe.ops import bench
+
+    def tell(text: str) -> None:
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+    try:
+        listed = (
+            oplist.core() if wanted == "core" else oplist.of_target(_settings(config), _words(config), tell)
+        )
+    except oplist.NoListError as problem:
+        tell(f"mpsprobe: {problem}")  # the check of the recording says the same, with the phase to blame
+        return []
+    except MpsprobeError as problem:
+        raise pytest.UsageError(str(problem)) from problem
+    return list(bench.specs(listed.uses))
+
+
+def _words(config: pytest.Config) -> list[str]:
+    """The options of this invocation that a child must have to look at the same target."""
+    words = []
+    for name in ("model", "device", "profile", "revision", "mac", "torch", "macos", "fallback"):
+        value = _option(config, name)
+        if value is not None:
+            is_file = name in ("model", "profile") and Path(value).expanduser().exists()
+            words += [f"--mpsprobe-{name}", str(Path(value).expanduser().resolve()) if is_file else value]
+    words += [
+        f"--mpsprobe-{name}" for name in ("offline", "ignore-pins") if config.getoption(f"--mpsprobe-{name}")
+    ]
+    return words
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Leave the test of single op uses out when there are none: an empty set of parameters would be a skip."""
+    marks = getattr(obj, "pytestmark", [])
+    if isinstance(marks, list) and any(getattr(mark, "name", "") == "each_op_use" for mark in marks):
+        return None if _specs_of_ops(collector.config) else []
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each op use."""
+    if metafunc.definition.get_closest_marker("each_op_use") is not None:
+        specs = _specs_of_ops(metafunc.config)
+        metafunc.parametrize("check", specs, ids=[spec.name for spec in specs])
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the suite's tests by phase, among the places that they hold; other tests stay where they are."""
+    if _specs_of_ops(config):
+        _leave_out(config, items, _superseded(config))
     places = [index for index, item in enumerate(items) if spec_of(item) is not None]
     ordered = sorted((items[index] for index in places), key=lambda item: _spec(item).phase.order)
     for index, item in zip(places, ordered, strict=True):
         # The target's warnings are findings about the target, not failures of this test run.
         item.add_marker(pytest.mark.filterwarnings("default"))
         items[index] = item
+
+
+def _superseded(config: pytest.Config) -> set[str]:
+    """Checks that tests of single op uses make needless: one for all; and of a general list, all of the target."""
+    if _single_ops(config) == "target":
+        return {"test_ops[replay]"}
+    from mpsprobe.ops.checks import CHECKS
+
+    return {f"test_ops[{check.name}]" for check in CHECKS}
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], names: set[str]) -> None:
+    left_out = [item for item in items if spec_of(item) is not None and item.name in names]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _spec(item: pytest.Item) -> Spec[Any]:
@@ -109,30 +233,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if not specs or config.option.collectonly or hasattr(config, "workerinput"):
         return
-    from mpsprobe.phases.settings import Settings
+    from mpsprobe.ops import expectations
     from mpsprobe.session import Session
 
     report = _option(config, "report")
     journal = _option(config, "journal")
+    known = [_option(config, name) for name in ("xfails-file", "skips-file")]
     try:
-        settings = Settings(
-            model=_option(config, "model"),
-            device=_option(config, "device") or "auto",
-            profile=_option(config, "profile"),
-            revision=_option(config, "revision"),
-            offline=config.getoption("--mpsprobe-offline"),
-            ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
-            mac=_option(config, "mac"),
-            torch=_option(config, "torch"),
-            macos=_option(config, "macos"),
-            fallback=None if (fallback := _option(config, "fallback")) is None else fallback == "1",
-        )
+        settings = _settings(config)
+        files = expectations.read(*(Path(name) if name else None for name in known))
         config.stash[_session] = Session(
             settings,
             specs,
             journal=Path(journal) if journal else None,
             report=Path(report) if report else None,
             command=sys.argv,
+            expectations=files,
         )
     except MpsprobeError as problem:
         raise pytest.UsageError(str(problem)) from problem
@@ -265,3 +381,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(verdict(ours.run).sentence)
         for path in ours.written:
             terminalreporter.line(f"report: {path}")
+        single = [spec.id for spec in _specs_of_ops(config)]
+        for id_ in ours.expectations.unused(single) if single else []:
+            terminalreporter.line(
+                f"warning: {id_}: an expectation file names it, and no op check has that id"
+            )

@@ -220,6 +220,24 @@ class Host(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     packages: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The Mac asked about: the one at hand, a named one, or one of which only the releases are known.
+
+    Attributes:
+        torch: the torch release there.
+        macos: None when not known: new enough for everything that release can do.
+        chip: e.g. `"Apple M1 Max"`; None when not known.
+        memory_gb: unified memory, GiB (Apple's GB); None when not known.
+        fallback: PYTORCH_ENABLE_MPS_FALLBACK=1 was set before Python started.
+    """
+
+    torch: str
+    macos: str | None = None
+    chip: str | None = None
+    memory_gb: float | None = None
+    fallback: bool = False
+
+
 class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What was probed.
 
@@ -278,6 +296,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         started, ended: UTC, ISO 8601; `ended` is empty for a run that was cut off.
         command: the command line.
         target, host, device: of what, where, on which device.
+        mac: whose rules and tables were asked; None until phase 1 found out.
         limits: what this run's evidence cannot say, one sentence each.
         checks: in the order in which they ended.
         op_uses: distinct op uses seen or predicted.
@@ -293,6 +312,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     target: Target
     host: Host
     device: DeviceChoice
+    mac: Mac | None = None
     limits: list[str] = msgspec.field(default_factory=list)
     checks: list[Check] = msgspec.field(default_factory=list)
     op_uses: list[OpUse] = msgspec.field(default_factory=list)

@@ -24,7 +24,9 @@ from mpsprobe.journal import (
     RunStarted,
     utc_now,
 )
+from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
+from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.phases.check import Result, Spec
 from mpsprobe.phases.settings import Settings
 from mpsprobe.run import DeviceChoice, Phase, Run, Target
@@ -43,6 +45,7 @@ class Session:
         target: what that means: default, folder or repository, with its profile.
         run: the document so far.
         written: reports written at the end.
+        expectations: known failures on the Mac asked about, once that is known.
     """
 
     def __init__(
@@ -53,8 +56,11 @@ class Session:
         journal: Path | None,
         report: Path | None,
         command: Sequence[str],
+        expectations: Files | None = None,
     ) -> None:
         self.settings = settings
+        self.expectations = Expectations()
+        self._files = expectations or Files()
         self.target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
         self.written: list[Path] = []
         self._journal = Journal(journal) if journal else None
@@ -93,6 +99,11 @@ class Session:
         profile = self.target.profile
         waiting = [p for p in Phase if p.order < phase.order and p.order <= 6 and p not in self._made]
         return sum(profile.limit(p) for p in (*waiting, phase))
+
+    def expected(self, mac: Mac) -> Expectations:
+        """What the user's files expect on that Mac."""
+        self.expectations = self._files.on(mac)
+        return self.expectations
 
     def begin(self, spec: Spec[Any], limit_s: float) -> None:
         """A check begins."""

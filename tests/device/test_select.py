@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mpsprobe.device import select
-from mpsprobe.device.real import Cpu
+from mpsprobe.device.real import Cpu, Device
 from mpsprobe.device.select import (
     DeviceUnavailableError,
     Probe,
@@ -18,6 +18,7 @@ from mpsprobe.device.select import (
     limits,
     probe_device,
 )
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.errors import UsageError
 from mpsprobe.mac.obstacle import TorchFacts
 from mpsprobe.run import DeviceChoice, Evidence, Host, Status
@@ -71,12 +72,22 @@ def test_auto_takes_mps_where_it_computes(on_a_mac: None) -> None:
 
 
 def test_auto_does_not_take_mps_that_only_seems_to_be_there(
-    on_a_mac: None, monkeypatch: pytest.MonkeyPatch
+    on_a_mac: None,
 ) -> None:
-    monkeypatch.setattr(select, "emulated_device", lambda: None)
-    device, choice = choose("auto", MAC, lambda _: Probe(Status.TIMEOUT, "mps hung.", "Restart."))
+    def no_emulation() -> Device:
+        raise UnsupportedInstallError("Not on macOS.", "")
+
+    device, choice = choose(
+        "auto", MAC, lambda _: Probe(Status.TIMEOUT, "mps hung.", "Restart."), no_emulation
+    )
     assert device.name == "cpu"
-    assert choice.reason == "mps hung."
+    assert choice.reason == "mps hung. Not on macOS."
+
+
+def test_off_a_mac_the_virtual_device_is_taken_before_the_cpu() -> None:
+    device, choice = choose("auto", LINUX, emulated=Cpu)
+    assert (device.name, choice.used) == ("cpu", "emulated")
+    assert "MPS needs a Mac" in choice.reason
 
 
 def test_mps_that_fails_is_an_error_with_why_and_mend(on_a_mac: None) -> None:

@@ -24,7 +24,7 @@ except MpsprobeError as problem:
     print(json.dumps({{"error": type(problem).__name__, "what": problem.what, "hint": problem.hint}}))
 """
 
-DOWNLOAD = """(lambda seen: [str(hub.download(hub.preflight("org/model"), lambda a, b: seen.append((a, b)))), seen])([])"""
+DOWNLOAD = "(lambda seen: [str(hub.download(hub.preflight('org/model'), lambda a, b: seen.append((a, b)))), seen])([])"
 
 
 def call(url: str, home: Path, body: str, **environment: str) -> dict[str, Any]:
@@ -145,9 +145,9 @@ def test_a_hub_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_too_small_a_disk_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    full = "setattr(hub.shutil, 'disk_usage', lambda _: type('Usage', (), {'free': 1}))"
     with serve(hub_of({"config.json": b"{}", "model.safetensors": b"x" * 1000})) as hub:
-        body = "(__import__('mpsprobe.models.hub', fromlist=['hub']), setattr(hub.shutil, 'disk_usage', lambda p: hub.shutil._ntuple_diskusage(2, 1, 1)), str(hub.download(hub.preflight('org/model'))))[2]"
-        answer = call(hub.url, tmp_path, body)
+        answer = call(hub.url, tmp_path, f"({full}, str(hub.download(hub.preflight('org/model'))))[1]")
         fetched = [request for request in hub.requests if "/resolve/" in request[1]]
     assert answer["error"] == "DiskFullError"
     assert not fetched

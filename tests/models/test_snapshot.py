@@ -62,11 +62,13 @@ def test_counts_what_torch_counts(single: Path) -> None:
     assert found.weight_bytes == sum(tensor.nbytes for tensor in TENSORS.values())
     assert found.parameters == sum(tensor.numel() for tensor in TENSORS.values())
     assert found.dtypes == {"bfloat16": 12, "float32": 5, "int64": 1, "float16": 0}
-    assert list(found.dtypes)[0] == "bfloat16"
+    assert next(iter(found.dtypes)) == "bfloat16"
     assert found.architecture == "LlamaForCausalLM"
 
 
-@pytest.mark.parametrize("dtype", [d for d in snapshot._DTYPES.values() if hasattr(torch, d[0]) and d[1] >= 8])
+@pytest.mark.parametrize(
+    "dtype", [d for d in snapshot._DTYPES.values() if hasattr(torch, d[0]) and d[1] >= 8]
+)
 def test_every_dtype_has_torchs_name_and_size(dtype: tuple[str, int], tmp_path: Path) -> None:
     name, bits = dtype
     assert getattr(torch, name).itemsize * 8 == bits
@@ -118,7 +120,7 @@ def test_index_may_not_leave_the_folder(sharded: Path) -> None:
 
 def test_shards_without_their_index(sharded: Path) -> None:
     (sharded / snapshot.INDEX).unlink()
-    with pytest.raises(ShardError, match="no model.safetensors.index.json"):
+    with pytest.raises(ShardError, match=r"no model\.safetensors\.index\.json"):
         inspect(sharded)
 
 
@@ -151,7 +153,11 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "hint"),
-    [("adapter_config.json", "PEFT"), ("model_index.json", "diffusers"), ("unet/config.json", "Did you mean")],
+    [
+        ("adapter_config.json", "PEFT"),
+        ("model_index.json", "diffusers"),
+        ("unet/config.json", "Did you mean"),
+    ],
 )
 def test_folder_without_config_says_what_it_is(tmp_path: Path, file: str, hint: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)

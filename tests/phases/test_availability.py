@@ -11,13 +11,12 @@ import pytest
 from mpsprobe.device.compute import Product
 from mpsprobe.device.real import Cpu, Memory
 from mpsprobe.device.select import DeviceUnavailableError
-from mpsprobe.mac.asked import Mac
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
 from mpsprobe.phases import availability, site
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.phases.settings import Settings
 from mpsprobe.phases.site import Site, open_site
-from mpsprobe.run import DeviceChoice, Evidence, Host, Phase, Status
+from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 LINUX = Host(system="Linux", machine="x86_64", os_version="6.8.0", chip="Xeon", memory_bytes=24 * 2**30)
 MAC = Host(
@@ -280,7 +279,7 @@ def test_an_unknown_start_is_said() -> None:
 def test_what_only_torch_can_tell_is_added_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeMps()
     device.gpu = "Apple M1 Max"
-    monkeypatch.setattr(site, "choose", lambda *_: (device, DeviceChoice("auto", "mps", "")))
+    monkeypatch.setattr(site, "choose", lambda *_, **__: (device, DeviceChoice("auto", "mps", "")))
     monkeypatch.setattr(site, "mps_obstacle", lambda _: None)
     with open_site(Settings(), host(gpu=None)) as opened:
         assert opened.host.gpu == "Apple M1 Max"
@@ -289,7 +288,7 @@ def test_what_only_torch_can_tell_is_added_to_the_host(monkeypatch: pytest.Monke
 
 def test_a_mac_that_does_not_compute_is_reported_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Obstacle("does-not-compute", "mps hung.", "Restart the Mac.")
-    monkeypatch.setattr(site, "choose", lambda *_: (Cpu(), DeviceChoice("auto", "cpu", broken.what)))
+    monkeypatch.setattr(site, "choose", lambda *_, **__: (Cpu(), DeviceChoice("auto", "cpu", broken.what)))
     monkeypatch.setattr(site, "mps_obstacle", lambda _: broken)
     monkeypatch.setattr(site, "torch_facts", lambda: TorchFacts("2.13.0", built=True, available=True))
     with open_site(Settings(), MAC) as opened:

@@ -17,8 +17,8 @@ SEED_FOUND = {"huggingface-hub": "1.3.2", "transformers": "4.55.4", "tokenizers"
 SEED_NEEDS = ["torch==2.8.0", "transformers==4.57.1", "huggingface-hub<1.0", "tokenizers>=0.22.0,<=0.23.0"]
 
 
-def profile(*requires: str, **fields: str) -> Profile:
-    return Profile(name="x", title="x", adapter="a:b", requires=list(requires), **fields)
+def profile(*requires: str, python: str = "") -> Profile:
+    return Profile(name="x", title="x", adapter="a:b", requires=list(requires), python=python)
 
 
 def pins(requires: list[str], found: dict[str, str], metadata: dict[str, list[str]] | None = None) -> Pins:
@@ -89,7 +89,7 @@ def test_a_pre_release_of_a_satisfying_version_counts() -> None:
 
 
 def test_a_wrong_python_is_told_apart_from_packages() -> None:
-    result = verdict(resolve(profile(python=">=3.12"), {}.get, lambda _: [], "3.10.13"))
+    result = verdict(resolve(profile(python=">=3.12"), lambda _: None, lambda _: [], "3.10.13"))
     assert result.status is Status.FAIL
     assert "Python >=3.12" in result.remedy
     assert "pip" not in result.remedy

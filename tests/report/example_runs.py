@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Literal
 
+from mpsprobe.device.select import limits
 from mpsprobe.run import (
     Check,
     DeviceChoice,
@@ -107,6 +108,7 @@ def passed(device: str, evidence: Evidence, host: Host = LINUX) -> Run:
         host=deepcopy(host),
         device=DeviceChoice(requested="auto", used=device, reason=f"{device} was the best this machine has"),
     )
+    run.limits = limits(run.device, run.host)  # as phase 1 writes them
     for phase, titles in _TITLES.items():
         own = phase.order >= Phase.TRANSFER.order
         for number, title in enumerate(titles, start=1):

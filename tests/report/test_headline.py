@@ -15,7 +15,7 @@ def test_a_pass_on_a_cpu_says_that_no_mac_was_involved() -> None:
     )
     assert headline.standing == "measured on cpu"
     assert headline.counts == {Status.PASS: 9, Status.WARN: 1, Status.SKIPPED: 1}
-    assert any("neither which ops MPS lacks" in limit for limit in headline.limits)
+    assert any("nothing of whether the target runs on a Mac" in limit for limit in headline.limits)
 
 
 def test_only_a_real_macs_mps_has_no_caveat() -> None:

@@ -82,24 +82,24 @@ def test_training_is_recorded_with_its_backward_pass() -> None:
     assert any(use.op == "aten::mm" and use.module == "" for use in recorder.op_uses())
 
 
+class Doubled(torch.Tensor):
+    """Stands for twice the tensor inside, as a quantised tensor stands for what it unpacks to."""
+
+    inside: torch.Tensor
+
+    @staticmethod
+    def __new__(cls: type[Doubled], inside: torch.Tensor) -> Doubled:
+        self: Doubled = torch.Tensor._make_wrapper_subclass(cls, inside.shape, dtype=inside.dtype)
+        self.inside = inside
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        plain = [arg.inside * 2 if isinstance(arg, Doubled) else arg for arg in args]
+        return func(*plain, **(kwargs or {}))
+
+
 def test_a_tensor_subclass_is_seen_as_the_ops_it_is_made_of() -> None:
-    class Doubled(torch.Tensor):
-        """Stands for twice the tensor inside, as a quantised tensor stands for what it unpacks to."""
-
-        inner: torch.Tensor
-
-        @staticmethod
-        def __new__(cls, inner: torch.Tensor) -> Doubled:
-            self = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-            assert isinstance(self, Doubled)
-            self.inner = inner
-            return self
-
-        @classmethod
-        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            plain = [arg.inner * 2 if isinstance(arg, Doubled) else arg for arg in args]
-            return func(*plain, **(kwargs or {}))
-
     doubled = Doubled(torch.ones(3))
     with torch.no_grad(), record() as recorder:
         result = torch.exp(doubled)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import transformers
+import transformers as _transformers
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+transformers: Any = _transformers  # most of its classes are not typed
 Meta = tuple[str, tuple[int, ...], tuple[int, ...]]
 Call = tuple[str, tuple[Meta, ...], tuple[Meta, ...]]
 
@@ -18,7 +19,7 @@ class Log(TorchDispatchMode):
     """The plainest log of ops: name, tensor arguments and results of every call, in order."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,7 +47,8 @@ class Residual(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.norm(self.convolution(x)))
+        y: torch.Tensor = torch.relu(x + self.norm(self.convolution(x)))
+        return y
 
 
 class Convolutional(nn.Module):
@@ -62,7 +64,8 @@ class Convolutional(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = nn.functional.max_pool2d(self.stem(x), 3, 2, 1)
-        return self.head(nn.functional.adaptive_avg_pool2d(self.blocks(x), 1).flatten(1))
+        y: torch.Tensor = self.head(nn.functional.adaptive_avg_pool2d(self.blocks(x), 1).flatten(1))
+        return y
 
 
 class UNet(nn.Module):
@@ -83,7 +86,8 @@ class UNet(nn.Module):
         tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
         y = self.up(tokens.transpose(1, 2).reshape(batch, channels, height, width))
         y = nn.functional.interpolate(y, scale_factor=2.0, mode="bilinear")
-        return self.out(torch.cat([nn.functional.avg_pool2d(y, 2), x], 1))
+        out: torch.Tensor = self.out(torch.cat([nn.functional.avg_pool2d(y, 2), x], 1))
+        return out
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -95,7 +99,7 @@ def _llama() -> Callable[[], Any]:
     return lambda: model(_WORDS)
 
 
-def llama(attention: str = "sdpa") -> transformers.PreTrainedModel:
+def llama(attention: str = "sdpa") -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         **_SMALL, num_key_value_heads=2, vocab_size=64, attn_implementation=attention

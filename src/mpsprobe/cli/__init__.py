@@ -19,9 +19,14 @@ from mpsprobe.errors import MpsprobeError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the suite on a model, in a supervised child process."),
     "report": ("report", "Rebuild reports from a run.json."),
+    "predict": ("predict", "Say what a model would do on a Mac: no weights, no device, no download."),
+    "scan": ("scan", "List what breaks on MPS in source code, without running it."),
     "ops": ("ops", "Look ops up: what each torch release does with them on MPS."),
     "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),
     "explain": ("explain", "Say what an error, a warning or a whole log of an MPS run means."),
+    "diverge": ("diverge", "Find the first layer whose values differ from a reference."),
+    "baseline": ("baseline", "Write down what a target yields here, for another machine to be checked against."),
+    "compare": ("compare", "Set two runs side by side, worst first."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }
 

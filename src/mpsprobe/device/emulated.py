@@ -14,8 +14,7 @@ from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Finding, OpFlag, Quiet
 from mpsprobe.device.virtual.session import Session
-from mpsprobe.mac.asked import Mac
-from mpsprobe.run import Evidence
+from mpsprobe.run import Evidence, Mac
 
 
 class OpSink(Protocol):
@@ -45,7 +44,7 @@ class Relay(Quiet):
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        if self.sink is not None and not flags & OpFlag.RAISED:
+        if self.sink is not None and not (flags & OpFlag.RAISED and result is None):
             self.sink.op(func, tuple(args), kwargs, result)
 
     def sync(self, kind: str) -> None:
@@ -100,10 +99,14 @@ class Emulated:
 
     @contextmanager
     def passing_ops_to(self, sink: OpSink) -> Iterator[None]:
-        """Give every op use to `sink` while the context lasts."""
+        """Give every op use to `sink` while the context lasts.
+
+        What a Mac refuses does not end it: the run goes on as if mended, so that one pass finds everything.
+        """
         before, self.relay.sink = self.relay.sink, sink
         try:
-            yield
+            with self.session.contract.collecting():
+                yield
         finally:
             self.relay.sink = before
 

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from mpsprobe.device.compute import Product
-from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.emulated import Emulated
+from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
-from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
-from mpsprobe.mac.asked import Mac
+from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.mac.obstacle import Obstacle, why_no_mps
-from mpsprobe.run import DEVICES, DeviceChoice, Host, Status
+from mpsprobe.run import DEVICES, DeviceChoice, Host, Mac, Status
 
 #: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
 #: the first Metal kernels take a few; macos-14 runners hang for good (sleap-nn PR 695).

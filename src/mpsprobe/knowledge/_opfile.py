@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
@@ -23,7 +24,7 @@ class Kernel(str, enum.Enum):
         "structured"  #: CompositeExplicitAutogradNonFunctional: generated, calls the op's `.out` form
     )
     COMPOSITE_IMPLICIT = "implicit"  #: CompositeImplicitAutograd: decomposes before autograd
-    BACKEND_SELECT = "select"  #: chosen by BackendSelect: a factory without a tensor argument
+    SPARSE = "sparse"  #: a kernel for sparse tensors only, under SparseMPS or SparseCsrMPS
     NONE = "none"  #: nothing, but the CPU has a kernel: the fallback variable helps
     NONE_NO_CPU = "none-no-cpu"  #: nothing, and the CPU has none either
     NONE_VIEW = "none-view"  #: nothing, and a view cannot be computed on another device
@@ -54,14 +55,15 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wheel: where it was read.
         minimum_macos: oldest macOS on which this release offers MPS.
         dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
-        ops: kernel of every op of the release.
+        ops: every op of the release, by its kernel.
         via: for a composite that cannot run: the missing ops that its kernel calls.
         may_reach: for a composite that can fail: the missing ops that some path of its kernel calls.
         messages: text in the binary -> the ops whose kernels can reach it.
         autocast: cast policy -> ops, as registered under AutocastMPS.
         autograd: ops with a kernel of their own under AutogradMPS.
         sparse: dispatch key (`SparseMPS`, `SparseCsrMPS`) -> ops.
-        other_keys: any other key of the MPS family -> ops.
+        unimplemented: PyTorch's own list for its tests, `UNIMPLEMENTED_XFAILLIST`, which the wheel ships from
+            2.8 on: OpInfo name with variant -> dtypes that fail, None for all.
     """
 
     form: int
@@ -69,26 +71,36 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wheel: Wheel
     minimum_macos: str
     dtypes: dict[str, str]
-    ops: dict[str, Kernel]
+    ops: dict[Kernel, list[str]]
     via: dict[str, list[str]]
     may_reach: dict[str, list[str]]
     messages: dict[str, list[str]]
     autocast: dict[str, list[str]]
     autograd: list[str]
     sparse: dict[str, list[str]]
-    other_keys: dict[str, list[str]]
+    unimplemented: dict[str, list[str] | None]
 
 
 def dump(data: ReleaseFile) -> bytes:
     """The file's bytes: sorted JSON, one op a line, so that a diff of two releases reads as a change log."""
-    lines = []
+    fields = []
     for name, value in msgspec.to_builtins(data).items():
-        if isinstance(value, dict) and name != "wheel":
-            body = ",\n".join(f"{_json(key)}:{_json(value[key])}" for key in sorted(value))
-            lines.append(f"{_json(name)}:{{\n{body}\n}}" if body else f"{_json(name)}:{{}}")
+        if name == "ops":
+            groups = [
+                f"{_json(kernel)}:{_lines(map(_json, sorted(ops)), '[]')}" for kernel, ops in value.items()
+            ]
+            text = _lines(groups, "{}")
+        elif isinstance(value, dict) and name != "wheel":
+            text = _lines((f"{_json(key)}:{_json(value[key])}" for key in sorted(value)), "{}")
         else:
-            lines.append(f"{_json(name)}:{_json(value)}")
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+            text = _json(value)
+        fields.append(f"{_json(name)}:{text}")
+    return (_lines(fields, "{}") + "\n").encode()
+
+
+def _lines(entries: Iterable[str], brackets: str) -> str:
+    body = ",\n".join(entries)
+    return f"{brackets[0]}\n{body}\n{brackets[1]}" if body else brackets
 
 
 def _json(value: object) -> str:

@@ -37,11 +37,17 @@ def qualified(op: str) -> str:
     return name.removesuffix(".default")
 
 
+def below_torch(op: str) -> str:
+    """A Python function's name below `torch`: `nn.functional.gelu` for `F.gelu`."""
+    name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
+    return f"nn.functional.{name[2:]}" if name.startswith("F.") else name
+
+
 def python_name(op: str) -> str | None:
     """The ATen base name that a Python function's name stands for; None when `op` is not written as one."""
     name = op.strip().strip("'\"`").removesuffix("()")
     if name.startswith("F."):
-        name = "torch.nn.functional." + name[2:]
+        name = f"torch.{below_torch(name)}"
     for prefix in _PLAIN:
         if name.startswith(prefix) and not name.startswith("torch.ops."):
             name = name.removeprefix(prefix)
@@ -64,8 +70,10 @@ def base(op: str) -> str:
 def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
     """Known names that a misspelt one may have meant, best first."""
     wanted = _letters(op)
+    namespace = op.partition("::")[0]
+    same = (name for name in known if name.partition("::")[0] == namespace)
     by_letters: dict[str, str] = {}
-    for name in known:
+    for name in sorted(same, key=lambda name: ("::_" in name, name)):  # public names before internal ones
         by_letters.setdefault(_letters(base(name)), base(name))
     if wanted in by_letters:
         return [by_letters[wanted]]
@@ -78,6 +86,10 @@ def _letters(op: str) -> str:
 
 
 def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Overloads of one base name, the functional ones before the `.out` forms."""
+    """Overloads of one base name: the ones that code meets most first, `.out` and named-dimension forms last."""
     found = [name for name in known if base(name) == wanted]
-    return tuple(sorted(found, key=lambda name: (name.endswith("out"), name)))
+    return tuple(sorted(found, key=_rarity))
+
+
+def _rarity(name: str) -> tuple[bool, bool, bool, str]:
+    return "imname" in name, name.endswith("out"), not name.endswith(".Tensor"), name

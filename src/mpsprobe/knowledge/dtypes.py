@@ -6,96 +6,75 @@ wheel), the restrictions in `data/ops/limits.toml`, and PyTorch's own expected t
 
 from __future__ import annotations
 
-import enum
 import functools
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from mpsprobe import toml
-from mpsprobe.knowledge import _opnames, ops
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import _opinfo, _opnames, ops
+from mpsprobe.knowledge._limits import (
+    GROUPS,
+    Effect,
+    Limit,
+    Quantity,
+    Rule,
+    Tensors,
+    all_rules,
+    item_size,
+)
+from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.run import TensorMeta
 
+__all__ = [
+    "Effect",
+    "Limit",
+    "Quantity",
+    "Restriction",
+    "Rule",
+    "Tensors",
+    "UnknownDtypeError",
+    "accepted",
+    "all_rules",
+    "check",
+    "check_tensors",
+    "item_size",
+    "rules",
+    "usable",
+]
 
-class Effect(str, enum.Enum):
-    """What the restriction does to a call."""
-
-    RAISES = "raises"
-    FALLBACK = "fallback"  #: runs on the CPU, with a warning
-    CASTS = "casts"  #: computes in a smaller dtype, with a warning
-
-
-class Quantity(str, enum.Enum):
-    """What a limit counts, of one tensor."""
-
-    RANK = "rank"  #: dimensions
-    ELEMENTS = "elements"
-    BYTES = "bytes"
-    SIZE = "size"  #: the largest extent
-    CHANNELS = "channels"  #: the extent of dimension 1
-
-
-class Tensors(str, enum.Enum):
-    """Which tensors of a call a limit looks at; one beyond it is enough."""
-
-    INPUTS = "inputs"
-    OUTPUTS = "outputs"
-    ANY = "any"
-
-
-class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The most a kernel takes.
-
-    Attributes:
-        what: the quantity.
-        most: its largest allowed value.
-        of: the tensors looked at.
-    """
-
-    what: Quantity
-    most: int
-    of: Tensors = Tensors.ANY
+_FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
+#: Every dtype that a question can be about.
+DTYPES = frozenset(("bool", "float32", "float64", "float4_e2m1fn_x2", *_FLOAT8)).union(*GROUPS.values())
+_ALIASES: Mapping[str, str] = {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+}
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One restriction, as it stands in `limits.toml` or was made from PyTorch's lists.
-
-    Attributes:
-        id: unique.
-        ops: base names or overload names without `aten::`; `"*"` is every op.
-        message: PyTorch's text, up to values filled in.
-        source: where it was read.
-        since, until: first and last minor release with it; empty: as far as we know any.
-        macos_below: holds on older systems only.
-        dtypes: dtypes of tensors that it refuses; empty: any.
-        limit: refused only beyond it.
-        effect: what happens.
-        certain: False: it holds on some path, or for arguments that are not described here.
-    """
-
-    id: str
-    ops: tuple[str, ...]
-    message: str
-    source: str
-    since: str = ""
-    until: str = ""
-    macos_below: str = ""
-    dtypes: tuple[str, ...] = ()
-    limit: Limit | None = None
-    effect: Effect = Effect.RAISES
-    certain: bool = True
+class UnknownDtypeError(UsageError):
+    """Not a dtype of PyTorch."""
 
 
 class Restriction(msgspec.Struct, frozen=True):
-    """A rule that a call meets.
+    """What a call meets.
 
     Attributes:
         message: PyTorch's text.
-        certain: False: the call may raise it.
+        certain: False: the call may meet it.
         source: where that was read.
         effect: what happens.
-        rule: its id.
+        rule: id of the rule; empty when it is not from `limits.toml`.
     """
 
     message: str
@@ -105,14 +84,17 @@ class Restriction(msgspec.Struct, frozen=True):
     rule: str = ""
 
 
-class _LimitsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rule: tuple[Rule, ...]
+def dtype_name(name: str) -> str:
+    """PyTorch's name of a dtype: `"float16"` for `"torch.half"`, `"fp16"` or `"Float16"`.
 
-
-@functools.cache
-def all_rules() -> tuple[Rule, ...]:
-    """Every rule of `limits.toml`."""
-    return toml.load(Path(__file__).parent / "data" / "ops" / "limits.toml", _LimitsFile).rule
+    Raises:
+        UnknownDtypeError: there is no such dtype.
+    """
+    plain = name.strip().lower().removeprefix("torch.")
+    plain = _ALIASES.get(plain, plain)
+    if plain not in DTYPES:
+        raise UnknownDtypeError(f"{name}: not a dtype.", "For example float16, bfloat16, int64.")
+    return plain
 
 
 def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
@@ -123,7 +105,7 @@ def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
         macos: e.g. `"13.6"`; None: new enough for all of them.
     """
     dtypes = ops.release(torch).dtypes
-    return frozenset(dtype for dtype, oldest in dtypes.items() if not _older(macos, oldest))
+    return frozenset(dtype for dtype, oldest in dtypes.items() if not (oldest and _older(macos, oldest)))
 
 
 def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
@@ -134,28 +116,57 @@ def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
         torch: a version that `ops.resolve_release` reads.
         macos: e.g. `"13.6"`; None leaves out what only holds on older systems.
     """
-    minor = ops.resolve_release(torch)
-    return tuple(rule for rule in _rules_of(_opnames.qualified(op), minor) if _on(rule, macos))
+    found = _rules_of(_opnames.qualified(op), ops.resolve_release(torch))
+    return tuple(rule for rule in found if not rule.macos_below or _older(macos, rule.macos_below))
 
 
 @functools.lru_cache(maxsize=8192)
 def _rules_of(op: str, minor: str) -> tuple[Rule, ...]:
-    short = op.removeprefix("aten::")
-    names = {"*", short, _opnames.base(op).removeprefix("aten::")}
+    names = {"*", op.removeprefix("aten::"), _opnames.base(op).removeprefix("aten::")}
     order = ops.releases().index
+    at = order(minor)
     return tuple(
         rule
-        for rule in all_rules()
+        for rule in (*all_rules(), *_test_failures(minor).get(op.removeprefix("aten::"), ()))
         if names.intersection(rule.ops)
-        and (not rule.since or order(minor) >= order(rule.since))
-        and (not rule.until or order(minor) <= order(rule.until))
+        and (not rule.since or at >= order(rule.since))
+        and (not rule.until or at <= order(rule.until))
     )
+
+
+@functools.cache
+def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
+    """Dtypes that PyTorch's own tests expect to fail, for ops that an operator test (OpInfo) is about.
+
+    An OpInfo stands for an op when the op is all that its samples compute; an op that several of them stand
+    for (convolution is one) is refused what all of them are.
+    """
+    refused: dict[str, frozenset[str]] = {}
+    listed = ops.release(minor).unimplemented
+    for name, called in _opinfo.recorded().items():
+        if len(called) == 1:
+            dtypes = frozenset(listed.get(name.replace(":", ""), None) or ())
+            refused[called[0]] = refused.get(called[0], dtypes) & dtypes
+    return {
+        op: (
+            Rule(
+                id=f"xfail-{op}",
+                ops=(op,),
+                dtypes=tuple(sorted(dtypes)),
+                message=f"PyTorch's own MPS tests of {op} are expected to fail in this dtype.",
+                source=f"UNIMPLEMENTED_XFAILLIST of common_mps.py in the {minor} wheel",
+                certain=False,
+            ),
+        )
+        for op, dtypes in refused.items()
+        if dtypes
+    }
 
 
 def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) -> Restriction | None:
     """The restriction that a call with tensors of these dtypes meets, a certain one before an uncertain one.
 
-    Rules with a limit need shapes: see `check_tensors`.
+    Rules about shapes are left to `check_tensors`.
 
     Args:
         op: an overload name in any spelling.
@@ -163,17 +174,19 @@ def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) 
         torch: a version that `ops.resolve_release` reads.
         macos: e.g. `"13.6"`; None: new enough for everything the release can do.
     """
-    wanted = set(dtypes)
+    wanted = frozenset(dtypes)
     found = [
-        rule for rule in rules(op, torch, macos) if rule.limit is None and wanted.intersection(rule.dtypes)
+        rule
+        for rule in rules(op, torch, macos)
+        if not rule.needs_shapes and (not rule.dtypes or wanted & rule.refused)
     ]
     refused = sorted(wanted - accepted(torch, macos))
     if refused and not any(rule.certain for rule in found):
-        text = (
-            f"Trying to convert {refused[0]} to the MPS backend but it does not have support for that dtype."
-        )
+        name = refused[0].capitalize().replace("Uint", "UInt")  # as c10::ScalarType spells it
         return Restriction(
-            text, True, f"getMPSScalarType of the {ops.resolve_release(torch)} wheel", rule="accepted"
+            f"Trying to convert {name} to the MPS backend but it does not have support for that dtype.",
+            certain=True,
+            source=f"getMPSDataType of the {ops.resolve_release(torch)} wheel",
         )
     return _worst(found)
 
@@ -189,68 +202,28 @@ def check_tensors(
     by_dtype = check(op, {tensor.dtype for tensor in inputs}, torch, macos)
     if by_dtype is not None and by_dtype.certain:
         return by_dtype
-    found = [
-        rule for rule in rules(op, torch, macos) if rule.limit and _beyond(rule, rule.limit, inputs, outputs)
-    ]
-    return _worst(found) or by_dtype
+    found = [rule for rule in rules(op, torch, macos) if rule.needs_shapes and rule.applies(inputs, outputs)]
+    by_limit = _worst(found)
+    return by_limit if by_limit is not None and (by_limit.certain or by_dtype is None) else by_dtype
 
 
-def _beyond(rule: Rule, limit: Limit, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-    looked_at = {
-        Tensors.INPUTS: list(inputs),
-        Tensors.OUTPUTS: list(outputs),
-        Tensors.ANY: [*inputs, *outputs],
-    }[limit.of]
-    if rule.dtypes and not any(tensor.dtype in rule.dtypes for tensor in looked_at):
-        return False
-    return any(_amount(limit.what, tensor) > limit.most for tensor in looked_at)
-
-
-def _amount(what: Quantity, tensor: TensorMeta) -> int:
-    if what is Quantity.RANK:
-        return len(tensor.shape)
-    if what is Quantity.SIZE:
-        return max(tensor.shape, default=0)
-    if what is Quantity.CHANNELS:
-        return tensor.shape[1] if len(tensor.shape) > 1 else 0
-    elements = 1
-    for extent in tensor.shape:
-        elements *= extent
-    return elements if what is Quantity.ELEMENTS else elements * item_size(tensor.dtype)
-
-
-def item_size(dtype: str) -> int:
-    """Bytes of one element of a dtype named as torch names it.
-
-    Raises:
-        KeyError: not a dtype with a size in its name.
-    """
-    if dtype == "bool":
-        return 1
-    digits = dtype.removeprefix("b").lstrip("abcdefghijklmnopqrstuvwxyz").partition("_")[0]
-    if not digits.isdigit():
-        raise KeyError(dtype)
-    return int(digits) // 8
+def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
+    """The dtypes that the backend accepts and that no rule certainly refuses for this op."""
+    refused = (
+        rule.refused
+        for rule in rules(op, torch, macos)
+        if rule.certain and not rule.needs_shapes and rule.dtypes
+    )
+    return accepted(torch, macos).difference(*refused)
 
 
 def _worst(found: Sequence[Rule]) -> Restriction | None:
     if not found:
         return None
     rule = min(found, key=lambda rule: not rule.certain)
-    return Restriction(rule.message, rule.certain, rule.source, rule.effect, rule.id)
-
-
-def _on(rule: Rule, macos: str | None) -> bool:
-    return not rule.macos_below or _older(macos, rule.macos_below)
+    source = rule.source or "a text in the wheel that the op's kernel can reach"
+    return Restriction(rule.message, rule.certain, source, rule.effect, rule.id)
 
 
 def _older(macos: str | None, than: str) -> bool:
-    if not macos or not than:
-        return False
-    return _version(macos) < _version(than)
-
-
-def _version(macos: str) -> tuple[int, int]:
-    major, _, rest = macos.partition(".")
-    minor = rest.partition(".")[0]
-    return int(major), int(minor) if minor else 0
+    return macos is not None and macos_version(macos) < macos_version(than)

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge import _opnames
+from mpsprobe.knowledge import _opinfo, _opnames
 from mpsprobe.knowledge._opfile import FORM, Kernel, ReleaseFile, Wheel
 from mpsprobe.run import OpVerdict
 
@@ -67,7 +67,7 @@ _SUPPORT: Mapping[Kernel, Support] = {
     Kernel.COMPOSITE_EXPLICIT: Support.COMPOSITE,
     Kernel.STRUCTURED: Support.COMPOSITE,
     Kernel.COMPOSITE_IMPLICIT: Support.COMPOSITE,
-    Kernel.BACKEND_SELECT: Support.COMPOSITE,
+    Kernel.SPARSE: Support.NATIVE,
     Kernel.NONE: Support.MISSING,
     Kernel.NONE_NO_CPU: Support.MISSING_NO_CPU,
     Kernel.NONE_VIEW: Support.MISSING_VIEW,
@@ -135,27 +135,31 @@ class Release:
             it runs in float32, other policies have PyTorch's own names.
         autograd: ops with a kernel of their own under AutogradMPS.
         sparse: sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`) -> ops.
+        unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo name with variant ->
+            dtypes that it expects to fail, None for all.
         mps_ops: every op with a kernel registered under the MPS key: native, from Python or CPU fallback.
     """
 
     def __init__(self, data: ReleaseFile) -> None:
         self._data = data
+        self._kernels = {op: kernel for kernel, ops in data.ops.items() for op in ops}
         self.torch = data.torch
         self.wheel = data.wheel
         self.minimum_macos = data.minimum_macos
         self.dtypes: Mapping[str, str] = data.dtypes
+        self.unimplemented: Mapping[str, list[str] | None] = data.unimplemented
         self.autocast = _qualified_sets(data.autocast)
         self.autograd = frozenset(_qualify(op) for op in data.autograd)
         self.sparse = _qualified_sets(data.sparse)
 
     @functools.cached_property
     def mps_ops(self) -> frozenset[str]:
-        return frozenset(_qualify(op) for op, kernel in self._data.ops.items() if kernel in _REGISTERED)
+        return frozenset(_qualify(op) for op, kernel in self._kernels.items() if kernel in _REGISTERED)
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
         """Every op of this release."""
-        return frozenset(_qualify(op) for op in self._data.ops)
+        return frozenset(_qualify(op) for op in self._kernels)
 
     @functools.cached_property
     def _messages(self) -> Mapping[str, tuple[str, ...]]:
@@ -173,7 +177,7 @@ class Release:
         """
         name = _opnames.qualified(op)
         short = name.removeprefix("aten::")
-        kernel = self._data.ops.get(short)
+        kernel = self._kernels.get(short)
         if kernel is None:
             if name not in known_ops():
                 raise _unknown(op)
@@ -194,8 +198,8 @@ class Release:
         """All ops of this release, or those with one kind of support, by name."""
         return tuple(
             self.lookup(op)
-            for op in sorted(self._data.ops)
-            if support is None or _SUPPORT[self._data.ops[op]] is support
+            for op in sorted(self._kernels)
+            if support is None or _SUPPORT[self._kernels[op]] is support
         )
 
 
@@ -264,7 +268,8 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
 
     `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add`
     and `add` name all overloads of a base, the functional ones first; so does `aten::add`, since no overload
-    is called that.
+    is called that. A Python function without an ATen op of its name, such as `F.interpolate`, names the ops
+    that PyTorch's own tests of it run.
 
     Args:
         name: in any of these spellings.
@@ -283,6 +288,9 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
         found = _opnames.overloads(candidate, known) if candidate else ()
         if found:
             return found
+    run = tuple(op for op in _opinfo.run_by(_opnames.below_torch(name)) if op in known)
+    if run:
+        return run
     raise _unknown(name, known)
 
 

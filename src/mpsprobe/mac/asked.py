@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mpsprobe.mac.lineup import named
-from mpsprobe.run import Host
+from mpsprobe.run import Host, Mac
 
-
-@dataclass(frozen=True)
-class Mac:
-    """The Mac asked about.
-
-    Attributes:
-        torch: the torch release there.
-        macos: None when not known: new enough for everything that release can do.
-        chip: e.g. `"Apple M1 Max"`; None when not known.
-        memory_gb: unified memory, GiB (Apple's GB); None when not known.
-        fallback: PYTORCH_ENABLE_MPS_FALLBACK=1 was set before Python started.
-    """
-
-    torch: str
-    macos: str | None = None
-    chip: str | None = None
-    memory_gb: float | None = None
-    fallback: bool = False
+__all__ = ["Mac", "ask"]
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ Batch = dict[str, Any]
 Outputs = dict[str, Any]
 
 
+class Weights(str, enum.Enum):
+    """Where the numbers in a model come from."""
+
+    STORED = "stored"  #: the snapshot's files
+    RANDOM = "random"  #: a fixed seed
+    NONE = "none"  #: nowhere: the device has no memory for them, as in a prediction
+
+
 class Adapter(ABC):
     """One target's own ways of loading, sampling, preparing, inferring and extracting.
 
@@ -25,7 +34,10 @@ class Adapter(ABC):
     Attributes:
         snapshot: local folder with the target's config, weights and processor.
         profile: the profile in force.
+        weights: what `load` gives the model; set it before.
     """
+
+    weights: Weights = Weights.STORED
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         self.snapshot = snapshot

@@ -49,6 +49,11 @@ def for_config(folder: Path) -> Profile:
     return profiles.load(GENERIC)
 
 
+def markers() -> list[str]:
+    """Small files that `for_config` looks for beside config.json."""
+    return sorted({marker for candidate in _all() for marker in candidate.markers})
+
+
 def repo_of(folder: Path) -> str | None:
     """The repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
     parts = folder.parts

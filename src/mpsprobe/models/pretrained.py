@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from mpsprobe.errors import TargetError
+from mpsprobe.models import from_config
+from mpsprobe.models.adapter import Weights
 
 
 def load_pretrained(
@@ -17,12 +19,13 @@ def load_pretrained(
     dtype: str,
     attention: str = "",
     unused: tuple[str, ...] = (),
+    weights: Weights = Weights.STORED,
 ) -> torch.nn.Module:
     """`cls.from_pretrained(snapshot)` in eval mode on `device`.
 
     Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
-    copying it, so on unified memory the peak is the model once. `device_map` would need accelerate, which
-    transformers does not require.
+    copying it (unless `dtype` is not the stored one), so on unified memory the peak is the model once.
+    `device_map` would need accelerate, which transformers does not require.
 
     Args:
         cls: a model class or Auto class of transformers.
@@ -32,10 +35,17 @@ def load_pretrained(
         attention: attn_implementation; `""` leaves the class its own default.
         unused: beginnings of the names of weights that may be missing, because the caller does not use
             what they compute.
+        weights: other than stored ones: the model is built from its config alone.
 
     Raises:
-        TargetError: weights are missing, or do not fit; transformers alone would warn and use random ones.
+        TargetError: weights are missing; transformers alone would warn and use random ones.
+        RuntimeError: weights have another shape than the class; transformers' own words.
     """
+    if weights is not Weights.STORED:
+        config = cls.config_class.from_pretrained(snapshot, local_files_only=True)
+        return from_config.build(
+            cls, config, device, dtype, attention, initialise=weights is Weights.RANDOM
+        )
     model, info = cls.from_pretrained(
         snapshot,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -43,12 +53,11 @@ def load_pretrained(
         output_loading_info=True,
         **({"attn_implementation": attention} if attention else {}),
     )
-    for key, complaint in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
-        names = sorted(name if isinstance(name, str) else str(name[0]) for name in info[key])
-        if names := [name for name in names if not name.startswith(unused)]:
-            raise TargetError(
-                f"{snapshot}: {len(names)} weights of {type(model).__name__} {complaint}, first {names[0]}.",
-                "The weights are not of this class: check architectures in config.json.",
-            )
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
+    if missing:
+        raise TargetError(
+            f"{snapshot}: {len(missing)} weights of {type(model).__name__} are missing, first {missing[0]}.",
+            "The weights are not of this class: check architectures in config.json.",
+        )
     moved: torch.nn.Module = model.to(device).eval()
     return moved

@@ -120,7 +120,10 @@ def inspect(folder: Path) -> Snapshot:
     if not folder.is_dir():
         raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
     config = read_config(folder)
-    files = _weight_files(folder)
+    try:
+        files = _weight_files(folder)
+    except OSError as problem:
+        raise SnapshotError(f"{folder}: cannot be read: {problem.strerror}.") from problem
     tensors = {name: read_header(folder / name) for name in files}
     if (folder / INDEX).is_file():
         _check_index(folder / INDEX, tensors)

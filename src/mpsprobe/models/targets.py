@@ -82,6 +82,10 @@ def _profile_of_repo(repo: str, revision: str | None, offline: bool) -> Profile:
         if offline:
             return choose.choose_profile(snapshot.inspect(hub.cached_snapshot(repo, revision)), repo)
         config = hub.fetch_file(repo, "config.json", revision)
-        return profiles.load(choose.GENERIC) if config is None else choose.for_config(config.parent)
+        if config is None:
+            return profiles.load(choose.GENERIC)
+        for marker in choose.markers():
+            hub.fetch_file(repo, marker, revision)
+        return choose.for_config(config.parent)
     except MpsprobeError:  # phase 3 says what is wrong with it
         return profiles.load(choose.GENERIC)

@@ -6,6 +6,7 @@ and what counts as its inference, follows from the table of transformers' Auto c
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,10 +58,15 @@ class TransformersAdapter(Adapter):
         super().__init__(snapshot, profile)
         self.config = read_config(snapshot)
         self.architecture = architecture(self.config) or ""
+        # Importing the class takes seconds: here, so that the time of `load` is that of loading.
+        with contextlib.suppress(Exception):  # `load` meets it again, and there it is reported
+            self._model_class()
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         attention = self.profile.attention
-        return load_pretrained(self._model_class(), self.snapshot, device, dtype, attention, _UNUSED)
+        return load_pretrained(
+            self._model_class(), self.snapshot, device, dtype, attention, _UNUSED, self.weights
+        )
 
     def sample(self) -> dict[str, Any]:
         """`image` (224, 224, 3) uint8, or `text`."""

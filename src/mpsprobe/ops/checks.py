@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.bench import Bench
+from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
@@ -25,12 +27,14 @@ class Recorded:
         mac: the Mac they were judged for.
         device: where they were recorded.
         evidence: how the uses themselves are known.
+        bench: where they are replayed.
     """
 
     judged: list[Judged]
     mac: Mac
     device: str
     evidence: Evidence
+    bench: Bench
 
     @property
     def uses(self) -> list[OpUse]:
@@ -47,10 +51,11 @@ class Recorded:
         return [one for one in self.judged if one.use.verdict in verdicts]
 
 
-def recorded(uses: list[OpUse], mac: Mac, device: str, evidence: Evidence) -> Recorded:
+def recorded(uses: list[OpUse], bench: Bench) -> Recorded:
     """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
-    asks_a_mac = device in _AS_MPS
-    return Recorded(judge(uses, mac) if asks_a_mac else [Judged(use) for use in uses], mac, device, evidence)
+    asks_a_mac = bench.device in _AS_MPS
+    judged = judge(uses, bench.mac) if asks_a_mac else [Judged(use) for use in uses]
+    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
@@ -101,7 +106,9 @@ def _advisories(link: Recorded) -> Result:
     result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
     possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
     if possible and link.dispatches_as_mps:
-        unknown = "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        unknown = (
+            "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
+        )
         result.message += f" {len(possible)} more may apply: they depend on {unknown}."
     return result
 
@@ -110,6 +117,11 @@ def _advisories(link: Recorded) -> Result:
 def _known(link: Recorded) -> Result:
     remedy = "Operators of other packages need their own MPS kernels: ask their maintainers."
     return _found(link, link.of(OpVerdict.UNKNOWN), Status.WARN, remedy)
+
+
+@CHECKS.add("replay", "Every kind of op use, run again by itself, agrees with a float64 reference")
+def _replay(link: Recorded) -> Result:
+    return link.bench.all(representatives(link.uses))
 
 
 def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:

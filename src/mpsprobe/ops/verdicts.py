@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.knowledge import advisories, dtypes, ops
-from mpsprobe.mac.asked import Mac
-from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.run import Mac, OpUse, OpVerdict
 
 
 @dataclass(frozen=True)

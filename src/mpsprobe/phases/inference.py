@@ -208,8 +208,8 @@ def _memory(prediction: Prediction) -> Result:
     else:
         result = loaded.result(Status.PASS, f"{peak / 1e9:.2f} GB at the peak; {memory.method}.")
     result.measurements = [
-        loaded.measured("memory before", memory.before.allocated, "bytes"),
-        loaded.measured("memory peak", peak, "bytes"),
+        loaded.measured("peak memory of inference", peak, "bytes"),
+        loaded.measured("memory before inference", memory.before.allocated, "bytes"),
         loaded.measured("memory limit", limit, "bytes"),
     ]
     return result

@@ -14,11 +14,11 @@ from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
 from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
 from mpsprobe.mac import environment_at_start
-from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.mac.asked import ask
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.phases.settings import Settings
-from mpsprobe.run import DeviceChoice, Evidence, Host, Phase, Status
+from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 
 @dataclass(frozen=True)

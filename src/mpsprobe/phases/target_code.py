@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 from mpsprobe.errors import MpsprobeError
+from mpsprobe.knowledge.explain import explain
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Evidence, Phase, Status
 
 #: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
 _OUTPUT_LINES = 40
+#: Characters of an error that a message may have.
+_LONG = 240
 _PACKAGE = Path(__file__).resolve().parents[1]
 _HARNESS = tuple(str(_PACKAGE / room) for room in ("phases", "device", "trace", "suite", "plugin.py"))
 
@@ -42,6 +45,19 @@ def _shortened(path: str) -> str:
         return path
 
 
+def _gist(problem: BaseException) -> str:
+    """The first line of an error, of a long one its first sentence; the traceback beside it has all of it."""
+    first = (str(problem).strip().splitlines() or [""])[0]
+    sentence, end, _ = first.partition(". ")
+    return sentence + end.rstrip() if len(first) > _LONG else first
+
+
+def _mend(problem: BaseException) -> str:
+    """What `mpsprobe explain` would say to do about an error; nothing for one it does not know."""
+    found = explain(f"{type(problem).__name__}: {problem}").findings
+    return found[0].mend if found else ""
+
+
 @contextmanager
 def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> Iterator[None]:
     """Turn whatever the block raises into the failure of that phase's link.
@@ -62,15 +78,14 @@ def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> It
             phase, Result(Status.FAIL, problem.what, problem.hint, evidence=evidence, device=device)
         ) from problem
     except (Exception, SystemExit) as problem:
-        lines = traceback.format_exception(problem)
-        text = "".join(lines).rstrip().splitlines()
+        text = "".join(traceback.format_exception(problem)).rstrip().splitlines()
         where = source_line(problem.__traceback__)
-        first = (str(problem).strip().splitlines() or [""])[0]
         raise LinkFailed(
             phase,
             Result(
                 Status.FAIL,
-                f"{doing}: {type(problem).__name__}: {first}{f' (at {where})' if where else ''}",
+                f"{doing}: {type(problem).__name__}: {_gist(problem)}{f' (at {where})' if where else ''}",
+                _mend(problem),
                 evidence=evidence,
                 device=device,
                 output="\n".join(text[-_OUTPUT_LINES:]),

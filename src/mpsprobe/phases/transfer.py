@@ -218,9 +218,9 @@ def _memory(loaded: Loaded) -> Result:
         )
     result.measurements = [
         loaded.measured("weights", weights, "bytes"),
-        loaded.measured("memory before", before, "bytes"),
-        loaded.measured("memory after", memory.after.allocated, "bytes"),
-        loaded.measured("memory peak", peak, "bytes"),
+        loaded.measured("memory before loading", before, "bytes"),
+        loaded.measured("memory after loading", memory.after.allocated, "bytes"),
+        loaded.measured("peak memory of loading", peak, "bytes"),
     ]
     return result
 

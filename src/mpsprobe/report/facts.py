@@ -31,11 +31,13 @@ class FactList:
 
 def fact_lists(run: Run) -> tuple[FactList, ...]:
     """Target, machine, device and versions."""
-    return (
+    lists = (
         FactList("Target", "from the command line, the profile and the model's files", tuple(_target(run))),
         FactList("Machine", "measured: read from the host", tuple(_machine(run))),
+        FactList("Mac asked about", "from the command line, or the machine at hand", tuple(_mac(run))),
         FactList("Versions", "measured: installed on the host", tuple(_versions(run))),
     )
+    return tuple(known for known in lists if known.facts)
 
 
 def command(run: Run) -> str:
@@ -109,6 +111,19 @@ def _machine(run: Run) -> list[Fact]:
         ("System", f"{system} ({host.machine})", False),
         ("Rosetta", "yes: this Python runs translated" if host.rosetta else None, False),
         ("Container", host.container, False),
+    )
+
+
+def _mac(run: Run) -> list[Fact]:
+    asked = run.mac
+    if asked is None:
+        return []
+    return _present(
+        ("torch", asked.torch or "not known", True),
+        ("macOS", asked.macos or "not known: taken as new enough", False),
+        ("Chip", asked.chip or "not known", False),
+        ("Memory", None if asked.memory_gb is None else f"{asked.memory_gb:g} GiB", False),
+        ("Fallback", "PYTORCH_ENABLE_MPS_FALLBACK=1" if asked.fallback else "not enabled", False),
     )
 
 

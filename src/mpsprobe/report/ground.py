@@ -118,34 +118,13 @@ def _caveat(run: Run, learnt: list[Check]) -> str:
 
 
 def _limits(run: Run, learnt: list[Check]) -> list[str]:
-    """What a reader must not conclude, from the facts of the run."""
+    """What a reader must not conclude, beside what the run itself says of its device (`Run.limits`)."""
     host, sentences = run.host, []
-    devices = {check.device for check in learnt} | {run.device.used}
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
-    if host.virtual_gpu:
-        sentences.append(
-            f"The GPU ({host.gpu or 'unnamed'}) is a virtual one: its results, times and memory limits are "
-            "no evidence for real Macs."
-        )
     if not is_mac(run):
         sentences.append(
             f"This run took place on {host.system} {host.machine}: nothing in it was measured on a Mac."
         )
-    if "emulated" in devices:
-        sentences.append(
-            "The emulated device applies the rules of MPS (missing ops, dtypes, memory) to values computed "
-            "by other kernels: it does not show the numerics of Metal's kernels, their speed or their faults."
-        )
-    if run.device.used in ("cpu", "cuda"):
-        sentences.append(
-            f"Values were computed on {run.device.used}: that shows neither which ops MPS lacks, nor its "
-            "dtype limits, its speed or its memory."
-        )
-        if run.op_uses:
-            sentences.append(
-                f"Op uses were recorded on {run.device.used}. MPS takes other ops for some calls, so a verdict can be "
-                "about an op that a Mac never runs."
-            )
     if Evidence.PREDICTED in evidences:
         sentences.append(
             "What is marked predicted was derived without weights or a device: values that depend on data "

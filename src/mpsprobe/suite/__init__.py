@@ -4,7 +4,7 @@ Each test makes one check of a phase on that phase's link; what is asserted live
 """
 
 from mpsprobe.suite.test_benchmarks import test_benchmark
-from mpsprobe.suite.test_ops import test_ops
+from mpsprobe.suite.test_ops import test_op_use, test_ops
 from mpsprobe.suite.test_phase1_availability import test_availability
 from mpsprobe.suite.test_phase2_pins import test_pins
 from mpsprobe.suite.test_phase3_download import test_download
@@ -18,6 +18,7 @@ __all__ = [
     "test_data",
     "test_download",
     "test_inference",
+    "test_op_use",
     "test_ops",
     "test_pins",
     "test_transfer",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.checks import CHECKS, Recorded
 from mpsprobe.phases.check import Spec
 from mpsprobe.suite.checks_of import Judge, checks_of
@@ -11,3 +14,10 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 def test_ops(check: Spec[Recorded], mps_op_uses: Recorded, mps_judge: Judge) -> None:
     """The op uses of the target."""
     mps_judge(check, mps_op_uses)
+
+
+@pytest.mark.ops
+@pytest.mark.each_op_use
+def test_op_use(check: Spec[Bench], mps_bench: Bench, mps_judge: Judge) -> None:
+    """One op use, replayed. Collected when asked for: `-m ops`, or `--mpsprobe-ops`."""
+    mps_judge(check, mps_bench)

@@ -51,10 +51,14 @@ def _eager() -> AbstractContextManager[Any]:
     """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
-class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
+_PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
+
+
+class DispatchHook(TorchDispatchMode):
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
     supports_higher_order_operators = True
@@ -73,7 +77,7 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Record one op and run it; run a composite one as the ops that it is made of."""
-        if types:
+        if types and not _PLAIN.issuperset(types):  # autograd's own detach gives (torch.Tensor,)
             # A subclass unpacks itself into the ops that reach the device, and those come back here.
             return NotImplemented
         plan = PLANS.get(id(func)) or make_plan(func)
@@ -94,8 +98,8 @@ class DispatchHook(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
         of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
-        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks at
-        that, would call bmm where it calls mm without a hook.
+        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
+        at that, would call bmm where it calls mm without a hook.
         """
         views = torch._C.DispatchKey.ADInplaceOrView
         excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)

@@ -86,8 +86,11 @@ class FlightRecorder:
 
     def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
         """Say once what a use is, before its first `begin`. Costs one write to the file."""
-        line = "\t".join((str(use), op, inputs, module, source)).replace("\n", " ")
-        os.write(self._file, line.encode() + b"\n")
+        line = f"{use}\t{op}\t{inputs}\t{module}\t{source}"
+        if line.count("\t") != 4 or "\n" in line:
+            fields = (str(use), op, inputs, module, source)
+            line = "\t".join(field.replace("\t", " ").replace("\n", " ") for field in fields)
+        os.write(self._file, f"{line}\n".encode(errors="replace"))
 
     def close(self) -> None:
         """Release the file, which stays readable. No use can be named afterwards."""
@@ -150,7 +153,7 @@ def read_flight(path: Path | str, last: int = 8) -> list[FlightOp]:
     if form != _FORM or len(data) < ring_end:
         raise DataError(f"{path}: a flight recorder's file of another form ({form}), or cut short.")
     names = {}
-    for line in data[ring_end:].decode(errors="replace").splitlines():
+    for line in data[ring_end:].decode(errors="replace").split("\n"):
         use, *fields = line.split("\t")
         if use.isdigit() and len(fields) == 4:  # a last line that was cut off is left out
             names[int(use)] = fields

@@ -13,38 +13,40 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
+import msgspec
 from torch import nn
 
 
-class CallNode:
+class CallNode(msgspec.Struct, eq=False):
     """A module as called from a certain place: one node of the tree of calls of one thread.
 
     Attributes:
-        path: the module's path; `""` outside any module and in the root module itself.
+        parent: the caller; None outside any module.
+        module: what is called: a module of the model, or the class of one that is not. Modules made anew in every
+            call would pile up here.
+        children: nodes of the modules called from here.
         uses: for the recorder: what was recorded while this module was the innermost one.
-        children: nodes of the modules called from here. A module that has no path is known by its class, so
-            that modules made anew in every call do not pile up here.
     """
 
-    __slots__ = ("children", "path", "uses")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.uses: dict[Any, Any] = {}
-        self.children: dict[nn.Module | type[nn.Module], CallNode] = {}
+    parent: CallNode | None
+    module: nn.Module | type[nn.Module] | None
+    children: dict[nn.Module | type[nn.Module], CallNode] = msgspec.field(default_factory=dict)
+    uses: dict[Any, Any] = msgspec.field(default_factory=dict)
 
 
 class _CallStack(threading.local):
     """The modules running in a thread, outermost first. Never empty."""
 
     def __init__(self, register: Callable[[CallNode], None]) -> None:
-        root = CallNode("")
+        root = CallNode(None, None)
         register(root)
         self.stack = [root]
 
 
 class ModulePaths:
     """Follows module calls in all threads and names each module by its path.
+
+    Names are worked out when they are asked for: the calls only leave a tree of modules.
 
     Args:
         model: the model whose `named_modules()` give the paths; several by name (`{"unet": ..., "vae": ...}`)
@@ -55,13 +57,14 @@ class ModulePaths:
     def __init__(self, model: nn.Module | Mapping[str, nn.Module] | None = None) -> None:
         self._threads: list[CallNode] = []  # list.append is atomic
         self.calls = _CallStack(self._threads.append)
-        self._named: dict[nn.Module, list[str]] = {}
+        self._roots: dict[str, nn.Module] = {}
+        self._known: set[nn.Module] = set()
+        self._names: dict[nn.Module, list[str]] = {}
+        self._paths: dict[int, str] = {}  # by id of the node; the tree keeps its nodes
         self._adopts = model is None
-        if isinstance(model, nn.Module):
-            self._name_all(model, "")
-        else:
-            for name, part in (model or {}).items():
-                self._name_all(part, name)
+        given = {"": model} if isinstance(model, nn.Module) else dict(model or {})
+        for name, root in given.items():
+            self._add(name, root)
 
     def nodes(self) -> Iterator[CallNode]:
         """All nodes of all threads."""
@@ -71,27 +74,45 @@ class ModulePaths:
             yield node
             waiting.extend(list(node.children.values()))
 
-    def _name_all(self, root: nn.Module, prefix: str) -> None:
-        for path, module in root.named_modules(prefix=prefix, remove_duplicate=False):
-            paths = self._named.setdefault(module, [])
-            if path not in paths:
-                paths.append(path)
+    def path(self, node: CallNode) -> str:
+        """The module's path; `""` outside any module and in the model itself."""
+        path = self._paths.get(id(node))
+        if path is None:
+            path = self._paths[id(node)] = self._find_path(node)
+        return path
 
-    def _resolve(self, parent: CallNode, module: nn.Module) -> CallNode:
-        """The node of a module first called from `parent`."""
-        if module not in self._named and self._adopts and len(self.calls.stack) == 1:
-            self._name_all(module, type(module).__name__)
-        paths = self._named.get(module)
-        if paths is None:
-            kind = type(module)
-            if kind not in parent.children:
-                parent.children[kind] = CallNode(f"{parent.path}.{kind.__name__}".lstrip("."))
-            return parent.children[kind]
-        path = paths[0]
-        if len(paths) > 1:
-            # A module shared by two parents has two paths: the caller's own is the one with more in common.
-            path = max(paths, key=lambda path: _shared_parts(path, parent.path))
-        node = parent.children[module] = CallNode(path)
+    def _find_path(self, node: CallNode) -> str:
+        if node.parent is None or node.module is None:
+            return ""
+        caller = self.path(node.parent)
+        if isinstance(node.module, type):
+            return f"{caller}.{node.module.__name__}".lstrip(".")
+        if not self._names:
+            self._name_all()
+        # A module shared by two parents has two paths: the caller's own is the one with more in common.
+        return max(self._names[node.module], key=lambda path: _shared_parts(path, caller))
+
+    def _add(self, name: str, root: nn.Module) -> None:
+        while name in self._roots:  # a second model of the same class
+            name += "_"
+        self._roots[name] = root
+        self._known.update(root.modules())
+        self._names.clear()
+        self._paths.clear()
+
+    def _name_all(self) -> None:
+        for name, root in self._roots.items():
+            for path, module in root.named_modules(prefix=name, remove_duplicate=False):
+                self._names.setdefault(module, []).append(path)
+
+    def _first_call(self, parent: CallNode, module: nn.Module) -> CallNode:
+        """The node of a module that was not yet called from `parent`, or is known by its class."""
+        if module not in self._known and self._adopts and parent.parent is None:
+            self._add(type(module).__name__, module)
+        key = module if module in self._known else type(module)
+        node = parent.children.get(key)
+        if node is None:
+            node = parent.children[key] = CallNode(parent, key)
         return node
 
     @contextmanager
@@ -114,7 +135,7 @@ class ModulePaths:
             parent = stack[-1]
             node = parent.children.get(module)
             if node is None:
-                node = self._resolve(parent, module)
+                node = self._first_call(parent, module)
             stack.append(node)
             try:
                 if outermost is not None and len(stack) == 2:

@@ -63,7 +63,11 @@ class RecorderObserver:
         return list(self._events.values())
 
     def _note(self, kind: str, nbytes: int) -> None:
-        key = (kind, self.recorder.paths.calls.stack[-1].path, find_site(sys._getframe(2)).text)
+        key = (
+            kind,
+            self.recorder.paths.path(self.recorder.paths.calls.stack[-1]),
+            find_site(sys._getframe(2)).text,
+        )
         event = self._events.setdefault(key, HostEvent(*key))
         event.count += 1
         event.bytes += nbytes

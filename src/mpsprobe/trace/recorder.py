@@ -28,7 +28,8 @@ from mpsprobe.trace.source import NOWHERE, find_site
 #: kB.
 LIMIT = 200_000
 
-_Tensor, _Parameter = torch.Tensor, nn.Parameter  # found faster than as attributes
+# Found faster than as attributes of their modules, for every op.
+_Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
 _UNSEEN = object()
 
 
@@ -39,7 +40,7 @@ class Use(msgspec.Struct, gc=False, eq=False):
 
     Attributes:
         index: running number of the use.
-        path: of the innermost module.
+        node: the innermost module.
         key: plan, source line, arguments (flat, see `unflatten`), keyword arguments; the result where it
             belongs to the signature.
         outputs: the frozen result.
@@ -49,17 +50,12 @@ class Use(msgspec.Struct, gc=False, eq=False):
     """
 
     index: int
-    path: str
+    node: CallNode
     key: tuple[Any, ...]
     outputs: Any = _UNSEEN
     count: int = 0
     slot: int = 0
     flags: int = 0
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """Equal for uses that an `OpUse` does not tell apart."""
-        return (self.path, *self.key[:4], self.outputs)
 
 
 class Recorder:
@@ -91,7 +87,7 @@ class Recorder:
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
         #: Takes the calls of uses that are not itemised.
-        self._overflow = Use(limit, "", (make_plan(None), NOWHERE, (), ()), outputs=())
+        self._overflow = Use(limit, CallNode(None, None), (make_plan(None), NOWHERE, (), ()), outputs=())
 
     @property
     def dropped(self) -> int:
@@ -132,7 +128,7 @@ class Recorder:
             else:
                 flat.append(freeze(value))
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
-        key = (plan, find_site(sys._getframe(2)), tuple(flat), named)
+        key = (plan, find_site(_getframe(2)), tuple(flat), named)
         use: Use | None = node.uses.get(key)
         if use is None:
             use = self._new(node, key)
@@ -202,23 +198,28 @@ class Recorder:
         The model may have caught it: an error here is not yet an error of the run.
         """
         described = self._described(evidence)
-        return [(described[use.identity][0], error) for use, error in self._failures]
+        known = [(described.get(self._identity(use)), error) for use, error in self._failures]
+        return [(found[0], error) for found, error in known if found is not None]  # None: beyond the limit
 
     def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
         """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
         uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
         described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
         for use in sorted(uses, key=lambda use: use.index):
-            identity = use.identity
-            op_use, flags = described.get(identity) or (self._describe(use, evidence), 0)
+            identity = self._identity(use)
+            op_use, flags = described.get(identity) or (self._describe(use, identity[0], evidence), 0)
             op_use.count += use.count
             described[identity] = (op_use, flags | use.flags)
         for op_use, _ in described.values():
             add_costs(op_use)
         return described
 
+    def _identity(self, use: Use) -> tuple[Any, ...]:
+        """Equal for uses that an `OpUse` does not tell apart."""
+        return (self.paths.path(use.node), *use.key[:4], use.outputs)
+
     @staticmethod
-    def _describe(use: Use, evidence: Evidence) -> OpUse:
+    def _describe(use: Use, path: str, evidence: Evidence) -> OpUse:
         plan, site, args, kwargs = use.key[:4]
         inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
         return OpUse(
@@ -227,7 +228,7 @@ class Recorder:
             outputs=tensors(use.outputs),
             scalars=scalars,
             count=0,
-            module=use.path,
+            module=path,
             source=site.text,
             evidence=evidence,
         )
@@ -236,11 +237,12 @@ class Recorder:
         index = next(self._numbers)
         if index >= self._limit:
             return self._overflow
-        use = node.uses[key] = Use(index, node.path, key, outputs)
+        use = node.uses[key] = Use(index, node, key, outputs)
         if self._flight is not None:
             plan, site, args, kwargs = key[:4]
-            given = [*unflatten(args), *dict(kwargs).values()]
-            self._flight.name(index, op_name(plan.func), brief(given), node.path, site.text)
+            self._flight.name(
+                index, op_name(plan.func), brief((args, kwargs)), self.paths.path(node), site.text
+            )
         return use
 
     def _recount(self, use: Use, outputs: Any) -> None:

@@ -65,9 +65,9 @@ def freeze(value: Any) -> Any:
 def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
     """A tensor that lacks strides (sparse, nested, opaque) or is of a subclass."""
     try:
-        shape = tuple(value.shape)
+        shape = value.shape
     except RuntimeError:
-        shape = ()
+        shape = torch.Size()
     try:
         strides = tuple(value.stride())
     except RuntimeError:
@@ -115,12 +115,12 @@ def tensors(frozen: Any) -> list[TensorMeta]:
 
 
 def brief(frozen: Sequence[Any]) -> str:
-    """The tensors of frozen arguments in short: `"float32[2, 3] float32[3, 4]"`."""
+    """The tensors of frozen arguments, flat or not, in short: `"float32[2, 3] float32[3, 4]"`."""
     parts = []
-    for value in frozen:
-        if is_frozen_tensor(value):
-            parts.append(f"{_dtype_name(value[0])}[{', '.join(map(str, value[1]))}]")
-        elif type(value) is tuple and value:
+    for index, value in enumerate(frozen):
+        if type(value) is torch.Size:  # a tensor's second fact
+            parts.append(_dtype_name(frozen[index - 1]) + str(list(value)))
+        elif type(value) is tuple and value and type(value[0]) is not int:
             parts.append(brief(value))
     return " ".join(filter(None, parts))
 
@@ -143,21 +143,32 @@ def describe(
         }
     inputs = []
     scalars: dict[str, Any] = {}
-    for index, argument in enumerate(schema.arguments):
-        given = index < len(frozen_args) or argument.name in frozen_kwargs
-        value = frozen_args[index] if index < len(frozen_args) else frozen_kwargs.get(argument.name)
+    for index, (name, takes_tensor, default) in enumerate(_parameters(func)):
+        value = frozen_args[index] if index < len(frozen_args) else frozen_kwargs.get(name, _ABSENT)
         if is_frozen_tensor(value):
             inputs.append(tensor_meta(value))
-        elif value is None and _takes_tensor(argument):
-            scalars[argument.name] = None
-        elif given and not (argument.has_default_value() and value == freeze(argument.default_value)):
+        elif takes_tensor and (value is None or value is _ABSENT):
+            scalars[name] = None
+        elif value is not _ABSENT and value != default:
             inputs += tensors(value)
-            scalars[argument.name] = _readable(value)
+            scalars[name] = _readable(value)
     return inputs, scalars
 
 
-def _takes_tensor(argument: Any) -> bool:
-    return "Tensor" in str(argument.type)
+_ABSENT = object()
+
+
+@functools.cache
+def _parameters(func: Any) -> list[tuple[str, bool, Any]]:
+    """Of each argument in the schema: its name, whether it is or holds tensors, its frozen default."""
+    return [
+        (
+            argument.name,
+            "Tensor" in str(argument.type),
+            freeze(argument.default_value) if argument.has_default_value() else _ABSENT,
+        )
+        for argument in func._schema.arguments
+    ]
 
 
 def _readable(frozen: Any) -> Any:

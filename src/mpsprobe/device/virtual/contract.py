@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -55,14 +56,15 @@ class Contract:
         self.macos = macos
         self.fallback = fallback
         self.findings: list[Finding] = []
-        self._on_fail = on_fail
+        self._on_fail: OnFail = on_fail
         self._observer = observer
         self._warned = False
         version = tuple(int(part) for part in self.release.torch.split("."))
         self.version = (version[0], version[1])
         self._on_cpu = frozenset(one.op for one in self.release.ops(ops.Support.FALLBACK))
+        system = parse_macos(macos)
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
-        self._limits = limits.for_release(self.version, parse_macos(macos))
+        self._limits = limits.for_release(self.version, system)
         self._fallback_sites: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- op support
@@ -137,10 +139,20 @@ class Contract:
         text = "Expected a 'mps' device type for generator but found 'cpu'"
         self.fail("generator", op.qualified, RuntimeError(text), Grade.CERTAIN)
 
-    def refuse(self, op: Op, result: Tensor, text: str) -> Tensor:
-        """Refuse a result of a dtype that MPS does not have; when collecting, give the nearest it has."""
-        self.fail("dtype", op.qualified, TypeError(text), Grade.CERTAIN)
-        return result.to(_NEAREST.get(result.dtype, torch.float32))
+    def refuse(self, op: Op, result: Tensor) -> Tensor:
+        """Refuse a result of a dtype that MPS does not have; when collecting, give the nearest it has.
+
+        Memory is not asked what it holds: but for float64 and the dtypes of a later macOS, tensors of any dtype can be
+        allocated and copied, and only computing fails (issue 176981).
+        """
+        dtype, text = result.dtype, self.refused[result.dtype]
+        if op.base in _ALLOCATES and text == messages.refused_by_kernel(dtype) and dtype is not torch.float64:
+            return result
+        error: Exception = TypeError(text)
+        if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is torch.complex128:
+            error = RuntimeError(f"Undefined type {messages.scalar_type(dtype)}")  # scalarToMetalTypeString
+        self.fail("dtype", op.qualified, error, Grade.CERTAIN)
+        return result.to(_NEAREST.get(dtype, torch.float32))
 
     def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
         """Copies between devices do not compute, so they take any dtype; a cast on the device does not."""
@@ -155,6 +167,15 @@ class Contract:
         self._note(Finding(kind, op, str(error), grade, innermost_source()))
         if self._on_fail == "raise":
             raise error
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Go on after failures while the context lasts, as a Mac with the mends applied would."""
+        before, self._on_fail = self._on_fail, "collect"
+        try:
+            yield
+        finally:
+            self._on_fail = before
 
     def _note(self, finding: Finding) -> None:
         self.findings.append(finding)
@@ -175,6 +196,9 @@ def parse_macos(version: str) -> tuple[int, int]:
 
 
 _MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
+_ALLOCATES = frozenset({"empty", "empty_strided", "resize_"})
+#: Ops whose kernels are Metal's own and not MPSGraph's since 2.8; issue 176981 shows `mul`.
+_METAL_BINARY = frozenset({"add", "sub", "mul", "div"})
 #: What its owner would use instead.
 _NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 

@@ -7,12 +7,14 @@ would fault; the kernel never does either. 108 billion parameters take no memory
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mpsprobe.device.virtual import legacy, relabel
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
@@ -85,9 +87,6 @@ class Ghosts:
         self._end = self._start + size
         self._next = self._start
 
-    def close(self) -> None:
-        """Nothing is given back: tensors may outlive the session, and the space costs nothing."""
-
     def has(self, tensor: Tensor) -> bool:
         """Whether a tensor is a ghost."""
         address: int = tensor.data_ptr()
@@ -108,6 +107,8 @@ class Ghosts:
         if self._next + nbytes > self._end:
             self._next = self._start  # addresses repeat; there are no values that could meet
         data, self._next = self._next, self._next + nbytes
+        if relabel.LEGACY:
+            return legacy.tensor(data, shape, strides, dtype, mps=True)
         # The struct must live as long as the tensor. The tensor calls its deleter with the struct's address
         # at its end, and that is just what free() takes.
         address = _libc.malloc(8 * (_WORDS + 2 * rank))
@@ -126,3 +127,9 @@ class Ghosts:
         words[_WORDS : _WORDS + rank] = list(shape)
         words[_WORDS + rank :] = list(strides)
         return torch._C._from_dlpack(_new_capsule(address, _NAME, None))
+
+
+@functools.lru_cache(maxsize=1)
+def ghosts() -> Ghosts:
+    """The stretch of this process. It is never given back: tensors may outlive a session, and it costs nothing."""
+    return Ghosts()

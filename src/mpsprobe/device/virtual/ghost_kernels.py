@@ -16,12 +16,13 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
-from mpsprobe.device.virtual.ghost import Ghosts
-from mpsprobe.device.virtual.kernels import _CPU, _CPU_KEYS, Kernel, Kernels, _set_, tensors_of
+from mpsprobe.device.virtual.ghost import ghosts
+from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.shapes import Shapes, Spec
 
+_CPU = torch.device("cpu")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 #: Up to this many elements floating-point tensors are real, and integer tensors.
 FLOAT_LIMIT, INTEGER_LIMIT = 1 << 16, 1 << 22
@@ -47,7 +48,7 @@ class GhostKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
-        self._ghosts = Ghosts()
+        self._ghosts = ghosts()
         self._shapes = Shapes()
 
     def unregister(self) -> None:
@@ -117,7 +118,7 @@ class GhostKernels(Kernels):
         for index, (position, name) in enumerate(op.writes):
             target = op.argument(position, name, args, kwargs)
             if index in changed:
-                _set_.redispatch(_CPU_KEYS, target, self._result(op, changed[index]))
+                replace(target, self._result(op, changed[index]))
             elif isinstance(target, Tensor) and target.is_mps and not self._ghosts.has(target):
                 self._overwrite_with_unknown(op, target)
             written.append(target)
@@ -127,9 +128,7 @@ class GhostKernels(Kernels):
         """A real tensor gets values that nobody computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
-            _set_.redispatch(
-                _CPU_KEYS, target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype)
-            )
+            replace(target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype))
         else:
             super().host(target).zero_()
             self.assumptions.assume(_zero(target.dtype), op.qualified, target)
@@ -154,10 +153,8 @@ class GhostKernels(Kernels):
             self.assumptions.assume(value or _zero(spec.dtype), op.qualified, tensor)
             return tensor  # type: ignore[no-any-return]
         dtype = spec.dtype
-        refused = self.contract.refused.get(dtype)
-        if refused is not None:
-            nearest = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU), refused)
-            dtype = nearest.dtype
+        if dtype in self.contract.refused:
+            dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
         tensor = self._ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
@@ -218,7 +215,7 @@ class GhostKernels(Kernels):
         x, mask = args[0], args[1]
         selected = 0
         if not mask.is_mps:
-            shape = torch.broadcast_shapes(mask.shape, x.shape)  # type: ignore[no-untyped-call]
+            shape = torch.broadcast_shapes(mask.shape, x.shape)
             selected = int(mask.expand(shape).sum())
         return self._ghosts.new((selected,), (1,), x.dtype)
 
@@ -278,7 +275,7 @@ class GhostKernels(Kernels):
         if not large and not self._ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
-        _set_.redispatch(_CPU_KEYS, tensor, self._result(_RESIZE, spec))
+        replace(tensor, self._result(_RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:

@@ -26,7 +26,7 @@ Kernel = Callable[..., Any]
 
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-_set_ = torch.ops.aten.set_.source_Tensor
+_META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
@@ -37,6 +37,22 @@ _DATA_DEPENDENT = frozenset(
 #: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
 #: moved).
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
+
+
+def _implement(library: torch.library.Library, name: str, kernel: Kernel, key: str) -> None:
+    """`library.impl`, unseen by torch.library's list of kernels registered from Python.
+
+    Before 2.13 that list forbids a second kernel of an op and key. torch._refs.linalg, which torch._dynamo
+    imports, brings one for linalg_lu_solve.out: with ours on the list, its import would fail after us, and
+    ours would be refused after it (seen with 2.11).
+    """
+    listed, entry = torch.library._impls, f"aten/{name}/{key}"
+    before = entry in listed
+    listed.discard(entry)
+    library.impl(name, kernel, key)
+    library._op_impls.discard(entry)  # else the end of the library would take theirs off the list too
+    if not before:
+        listed.discard(entry)
 
 
 class Kernels:
@@ -84,15 +100,27 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    aten.impl(name, self.special.get(name) or self.bind(schema.facts(overload)), "MPS")
+                    _implement(aten, name, self.special.get(name) or self._bound_later(overload), "MPS")
             for name, kernel in autograd.items():
-                aten.impl(name, kernel, "AutogradMPS")
-                aten.impl(name, kernel, "MPS")
+                _implement(aten, name, kernel, "AutogradMPS")
+                _implement(aten, name, kernel, "MPS")
 
     def unregister(self) -> None:
         """Take every kernel out of the dispatcher again."""
         while self._libraries:
             self._libraries.pop()._destroy()
+
+    def _bound_later(self, overload: OpOverload) -> Kernel:
+        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+        bound: Kernel | None = None
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal bound
+            if bound is None:
+                bound = self.bind(schema.facts(overload))
+            return bound(*args, **kwargs)
+
+        return kernel
 
     def bind(self, op: Op) -> Kernel:
         """The kernel of one registered op."""
@@ -110,9 +138,11 @@ class Kernels:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
         # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
+        # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
+        keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            result = redispatch(_CPU_KEYS, *args, **kwargs)
+            result = redispatch(keys, *args, **kwargs)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
             return result
@@ -203,7 +233,7 @@ class Kernels:
                 and old.is_mps
                 and (old.shape != new.shape or old.data_ptr() != new.data_ptr())
             ):
-                _set_.redispatch(_CPU_KEYS, old, self.wrap(op, new))
+                replace(old, self.wrap(op, new))
             written.append(old)
         if op.returns_writes:
             return written[0] if len(written) == 1 else tuple(written)
@@ -295,9 +325,8 @@ class Kernels:
                 raise VirtualDeviceError(
                     f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
                 )
-            refused = self.contract.refused.get(result.dtype)
-            if refused is not None:
-                result = self.contract.refuse(op, result, refused)
+            if result.dtype in self.contract.refused:
+                result = self.contract.refuse(op, result)
             tensor = relabel.device(result)
             self.memory.track(tensor)
             return tensor
@@ -346,15 +375,8 @@ class Kernels:
             kept = min(tensor.numel(), new.numel())
             if kept:
                 new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
-            _set_.redispatch(_CPU_KEYS, tensor, self.wrap(_RESIZE, new))
-        _set_storage.redispatch(
-            _CPU_KEYS,
-            tensor,
-            tensor.untyped_storage(),
-            tensor.storage_offset(),
-            list(wanted.shape),
-            list(wanted.stride()),
-        )
+            replace(tensor, self.wrap(_RESIZE, new))
+        _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -366,12 +388,23 @@ class Kernels:
 
 
 def _library(namespace: str) -> Any:
-    return torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+    return torch.library.Library(namespace, "IMPL")
 
 
 _COPY = schema.facts(torch.ops.aten.copy_.default)
 _RESIZE = schema.facts(torch.ops.aten.resize_.default)
 _ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
+
+
+def replace(tensor: Tensor, new: Tensor) -> None:
+    """Give a tensor the memory, shape and strides of another."""
+    _set_memory(tensor, new, new.storage_offset(), new)
+
+
+def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
+    # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
+    storage = memory.untyped_storage()
+    _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mpsprobe.knowledge import chips
+
 #: Watermark ratios of MPSAllocator.h, relative to Metal's recommended working set (unified memory).
 HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
 _UPPER_BOUND = 2.0
@@ -21,12 +23,6 @@ _MAX_SMALL = 1 << 20
 _MAX_SCALAR = 8
 #: Expired entries are swept when the list has grown by this many, or the sum claims a new peak.
 _SWEEP = 4096
-
-
-def working_set(memory_gb: float) -> int:
-    """Metal's recommendedMaxWorkingSetSize, bytes, as public reports show it: 2/3 up to 32 GB, 3/4 above."""
-    total = int(memory_gb * (1 << 30))
-    return total * 2 // 3 if memory_gb <= 32 else total * 3 // 4
 
 
 def format_size(size: int, *, binary: bool) -> str:
@@ -56,13 +52,13 @@ class UnifiedMemory:
         self,
         memory_gb: float,
         *,
-        working_set_bytes: int | None = None,
+        macos: str | None = None,
         high: float = HIGH_WATERMARK,
         binary_units: bool = True,
         on_full: Callable[[RuntimeError], None] | None = None,
     ) -> None:
         self.total = int(memory_gb * (1 << 30))
-        self.recommended = working_set(memory_gb) if working_set_bytes is None else working_set_bytes
+        self.recommended = chips.working_set(self.total, macos)[0]
         self.peak = 0
         self.binary_units = binary_units
         self._on_full = on_full
@@ -169,7 +165,7 @@ def weak_reference(storage: torch.UntypedStorage) -> int:
 
 def free_reference(reference: int) -> None:
     """Let go of a weak reference."""
-    torch.UntypedStorage._free_weak_ref(reference)  # type: ignore[no-untyped-call]
+    torch.UntypedStorage._free_weak_ref(reference)
 
 
 def _aligned(size: int) -> int:

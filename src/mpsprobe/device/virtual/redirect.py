@@ -311,7 +311,8 @@ def _attention_math(
     out = aten.scaled_dot_product_attention.default(
         q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **groups
     )
-    return out, q.new_zeros(1).expand(*q.shape[:-1], k.shape[-2])
+    # the Mac's kernel fills a contiguous tensor (operations/Attention.mm), the CPU's a transposed one
+    return out.contiguous(), q.new_zeros(1).expand(*q.shape[:-1], k.shape[-2])
 
 
 def _lstm(x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:

@@ -12,9 +12,12 @@ import ctypes
 import torch
 from torch import Tensor
 
-#: `DLDeviceType` of dlpack.h.
-_CPU, _CUDA, _METAL = 1, 2, 8
+from mpsprobe.device.virtual import legacy, support
 
+#: `DLDeviceType` of dlpack.h.
+_CPU, _METAL = 1, 8
+
+_NAME = b"dltensor"
 _to_capsule = torch._C._to_dlpack
 _from_capsule = torch._C._from_dlpack
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -22,24 +25,28 @@ _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _word = ctypes.c_int64.from_address
 
+#: torch's `from_dlpack` knows Metal since 2.9.
+LEGACY = support.installed_release() < (2, 9)
+
 
 def host(tensor: Tensor) -> Tensor:
     """The CPU tensor over the memory of an `mps` tensor: same shape, strides, dtype, conj and neg bits."""
-    if tensor.is_neg():
-        return host(tensor._neg_view())._neg_view()
-    if tensor.dtype.is_complex and tensor.is_conj():
-        return host(tensor.conj()).conj()
-    capsule = _to_capsule(tensor)
-    _word(_pointer(capsule, b"dltensor") + 8).value = _CPU
-    return _from_capsule(capsule)
+    return _relabel(tensor, _CPU)
 
 
 def device(tensor: Tensor) -> Tensor:
     """The `mps:0` tensor over the memory of a CPU tensor."""
+    return _relabel(tensor, _METAL)
+
+
+def _relabel(tensor: Tensor, kind: int) -> Tensor:
+    # DLPack knows no conjugate or negative bit: strip it (a view), relabel, set it again (a view)
     if tensor.is_neg():
-        return device(tensor._neg_view())._neg_view()
+        return _relabel(tensor._neg_view(), kind)._neg_view()
     if tensor.dtype.is_complex and tensor.is_conj():
-        return device(tensor.conj()).conj()
+        return _relabel(tensor.conj(), kind).conj()
+    if LEGACY:
+        return legacy.relabel(tensor, mps=kind == _METAL)
     capsule = _to_capsule(tensor)
-    _word(_pointer(capsule, b"dltensor") + 8).value = _METAL
+    _word(_pointer(capsule, _NAME) + 8).value = kind
     return _from_capsule(capsule)

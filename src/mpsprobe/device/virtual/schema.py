@@ -56,14 +56,15 @@ class Op:
             self.name = f"{namespace}::{self.name}"
         self.overload = overload
         self.call = overload._op
-        kinds = [str(argument.type) for argument in schema.arguments]
+        arguments = schema.arguments  # each access makes the list anew
+        kinds = [str(argument.type) for argument in arguments]
         self.tensors = tuple(k for k, kind in enumerate(kinds) if kind in _TENSOR)
         self.lists = tuple(k for k, kind in enumerate(kinds) if kind in _TENSORS)
-        self.tensor_names = frozenset(schema.arguments[k].name for k in self.tensors)
-        self.list_names = frozenset(schema.arguments[k].name for k in self.lists)
+        self.tensor_names = frozenset(arguments[k].name for k in self.tensors)
+        self.list_names = frozenset(arguments[k].name for k in self.lists)
         self.writes = tuple(
             (k, argument.name)
-            for k, argument in enumerate(schema.arguments)
+            for k, argument in enumerate(arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
         aliases = [result.alias_info for result in schema.returns]
@@ -71,8 +72,8 @@ class Op:
         self.returns_writes = bool(written) and all(written) and len(written) == len(self.writes)
         self.is_view = any(alias is not None and not alias.is_write for alias in aliases)
         self.is_inplace = len(self.writes) == 1 and self.writes[0] == (0, "self") and self.base.endswith("_")
-        self.generator = _find(schema.arguments, kinds, "Generator")
-        self.device = _find(schema.arguments, kinds, "Device")
+        self.generator = _find(arguments, kinds, "Generator")
+        self.device = _find(arguments, kinds, "Device")
         self.returns = len(schema.returns)
 
     def argument(self, position: int, name: str, args: Any, kwargs: Any) -> Any:

@@ -46,6 +46,7 @@ class Session:
     def __init__(
         self, settings: Settings, make_kernels: Callable[..., Kernels], computed_by: dict[str, Kernel]
     ) -> None:
+        support.require()
         installed = ".".join(map(str, support.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
         self.contract = Contract(
@@ -57,7 +58,8 @@ class Session:
         )
         self.memory = UnifiedMemory(
             settings.memory_gb,
-            binary_units=self.contract.version >= (2, 8),
+            macos=settings.macos,
+            binary_units=self.contract.version >= (2, 7),
             on_full=lambda error: self.contract.fail("memory", "", error, Grade.LIKELY),
         )
         self._generator = Generator("mps")
@@ -72,7 +74,6 @@ class Session:
         return self.contract.findings
 
     def __enter__(self) -> Session:
-        support.require()
         if not _active.acquire(blocking=False):
             raise AlreadyActiveError(
                 "A virtual device is already on in this process.", "Leave it first: there is one mps slot."

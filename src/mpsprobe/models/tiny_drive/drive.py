@@ -22,7 +22,7 @@ _CAMERA_HEIGHT = 1.6  # metres above the road
 _HISTORY, _FUTURE, _TIME_STEP = 16, 64, 0.1
 
 
-def synthetic_drive(frames: int = 4, height: int = 96, width: int = 144) -> dict[str, Any]:
+def synthetic_drive(frames: int = 4, height: int = 72, width: int = 144) -> dict[str, Any]:
     """One sample: the vehicle follows a gentle S bend at about 8 m/s and slows down.
 
     Args:

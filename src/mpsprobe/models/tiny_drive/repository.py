@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: Grows when the weights' recipe below changes; the rest of the folder's name follows from the config.
 RECIPE = 1
 SEED = 20251031
-_LAYERS = 4
+_LAYERS = 3  # as many as the vision tower feeds into the text layers (deepstack)
 _SHARDS = 2
 _PATCH, _MERGE = 16, 2
 
@@ -99,8 +100,8 @@ _GENERATION = {
 _PREPROCESSOR = {
     "image_processor_type": "Qwen2VLImageProcessor",
     # not as `size`: transformers 4.57.1's processor without torchvision takes the defaults when given one
-    "min_pixels": 64 * 64,
-    "max_pixels": 64 * 96,
+    "min_pixels": 32 * 64,
+    "max_pixels": 32 * 64,
     "patch_size": _PATCH,
     "merge_size": _MERGE,
     "temporal_patch_size": 2,
@@ -199,7 +200,7 @@ def _write_weights(folder: Path) -> None:
     from mpsprobe.models.tiny_drive.modeling import TinyDrive
 
     with torch.device("meta"):  # only names and shapes are wanted
-        model = TinyDrive(TinyDriveConfig(**CONFIG))
+        model = TinyDrive(TinyDriveConfig(**copy.deepcopy(CONFIG)))  # transformers 5 changes nested values
     tensors = {name: _weight(name, tuple(t.shape)) for name, t in sorted(model.state_dict().items())}
     total = sum(tensor.nbytes for tensor in tensors.values())
     shards: list[dict[str, torch.Tensor]] = [{} for _ in range(_SHARDS)]

@@ -29,7 +29,7 @@ def flops(use: OpUse) -> int | None:
     if name in traffic.VIEWS or name in traffic.STILL:
         return 0
     rule = FORMULAS.get(name)
-    if rule is None:
+    if rule is None or not all(map(traffic.is_strided, use.inputs)):
         return None
     try:
         return rule(use)

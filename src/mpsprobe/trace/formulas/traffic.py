@@ -61,21 +61,27 @@ def item_bytes(tensor: TensorMeta) -> int | None:
     return ITEM_BYTES.get(tensor.dtype)
 
 
+def is_strided(tensor: TensorMeta) -> bool:
+    """Whether shape and strides say what is in memory: not so for sparse and nested tensors."""
+    return len(tensor.strides) == len(tensor.shape)
+
+
 def stored_elements(tensor: TensorMeta) -> int:
     """Different elements in memory: a dimension of stride 0 repeats them, overlapping windows share them."""
-    if not numel(tensor) or len(tensor.strides) != len(tensor.shape):  # sparse tensors have no strides
-        return numel(tensor)
+    if not numel(tensor):
+        return 0
     pairs = list(zip(tensor.shape, tensor.strides, strict=True))
     span = 1 + sum((size - 1) * abs(stride) for size, stride in pairs)
     return min(span, prod(size for size, stride in pairs if stride))
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Least bytes of one call; None when a tensor's dtype is not known."""
+    """Least bytes of one call; None when a dtype is not known, or a tensor is sparse."""
     name = base_name(use.op)
     if name in VIEWS or name in STILL:
         return 0
-    if any(item_bytes(tensor) is None for tensor in (*use.inputs, *use.outputs)):
+    tensors = (*use.inputs, *use.outputs)
+    if any(item_bytes(tensor) is None or not is_strided(tensor) for tensor in tensors):
         return None
     if name == "_local_scalar_dense":
         return _bytes(use.inputs)  # a tensor of one element; the number leaves the device

@@ -1,0 +1,5 @@
+"""`python -m mpsprobe`."""
+
+from mpsprobe.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""`mpsprobe predict`: what a Mac would do with a model, from its config alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+
+
+@click.command("predict")
+@click.argument("model", required=False)
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="JSON config for package.module:Class."
+)
+@click.option("--torch", metavar="RELEASE|all", help="The release asked about.  [default: the installed]")
+@click.option("--macos", metavar="VERSION", help="The macOS asked about.")
+@click.option("--mac", metavar="NAME", help="The Mac asked about, e.g. m1-max-64.")
+@click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
+@click.option("--dtype", default="auto", show_default=True, help="Of the weights; auto: the config's.")
+@click.option("--new-tokens", default=8, show_default=True, type=click.IntRange(1), help="To generate.")
+@click.option("--shrink", is_flag=True, help="Fewer layers and experts, all else the same; says what it cut.")
+@click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
+@json_flag
+@pass_sink
+def command(
+    sink: Sink,
+    model: str | None,
+    config: Path | None,
+    torch: str | None,
+    macos: str | None,
+    mac: str | None,
+    fallback: bool | None,
+    dtype: str,
+    new_tokens: int,
+    shrink: bool,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> None:
+    """Predict every op that MODEL calls on a Mac, and what becomes of it there.
+
+    MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, or
+    nothing for the default target. No weights are read or downloaded and nothing is computed.
+
+    Exit codes: 0 predicted, 1 something falls back, raises or is wrong, 2 usage.
+    """
+    # Bad input is answered before torch is imported.
+    from mpsprobe.knowledge.ops import resolve_release
+    from mpsprobe.mac.lineup import named
+
+    if torch not in (None, "all"):
+        resolve_release(str(torch))
+    if mac is not None:
+        named(mac, macos)
+
+    from mpsprobe.prediction.command import run
+    from mpsprobe.prediction.target import Wanted
+
+    wanted = Wanted(model, config, new_tokens, dtype, shrink, revision, trust_remote_code)
+    text, document, clean = run(wanted, torch=torch, macos=macos, mac=mac, fallback=fallback, say=sink.remark)
+    sink.result(text, document)
+    click.get_current_context().exit(0 if clean else 1)

@@ -1,0 +1,108 @@
+"""What a transformers class is for, and so what it is fed: read from the tables of the Auto classes."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+#: Methods by which a model goes on by itself.
+GENERATE = "generate"
+FORWARD = "forward"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that are fed and run alike.
+
+    Attributes:
+        name: for people.
+        tables: parts of the names of transformers' Auto tables that hold its classes
+            (`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` is `FOR_CAUSAL_LM`).
+        feeds: arguments of `forward` that its models get where they have them, beside those that they
+            require.
+        runs: `"generate"` or `"forward"`.
+        rows: of the batch: two texts, the second padded, where people embed or classify several at once.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    feeds: tuple[str, ...]
+    runs: str = FORWARD
+    rows: int = 1
+
+
+_TEXT = ("input_ids", "attention_mask")
+#: What the image side of models that read text and images may ask for beside the pixels.
+_IMAGE = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask", "spatial_shapes")
+
+#: In this order: a class that stands in several tables belongs to the first.
+FAMILIES = (
+    Family(
+        "image and text to text", ("FOR_IMAGE_TEXT_TO_TEXT", "FOR_VISION_2_SEQ"), _TEXT + _IMAGE, GENERATE
+    ),
+    Family("causal language model", ("FOR_CAUSAL_LM",), _TEXT, GENERATE),
+    Family("speech to text", ("FOR_SPEECH_SEQ_2_SEQ",), ("input_features", "input_values"), GENERATE),
+    Family("sequence to sequence", ("FOR_SEQ_TO_SEQ_CAUSAL_LM",), _TEXT, GENERATE),
+    Family("masked language model", ("FOR_MASKED_LM",), _TEXT, rows=2),
+    Family(
+        "text classifier",
+        ("FOR_SEQUENCE_CLASSIFICATION", "FOR_TOKEN_CLASSIFICATION", "FOR_QUESTION_ANSWERING"),
+        _TEXT,
+        rows=2,
+    ),
+    Family(
+        "speech or sound",
+        ("FOR_CTC", "FOR_AUDIO_CLASSIFICATION", "FOR_AUDIO_FRAME_CLASSIFICATION", "FOR_AUDIO_XVECTOR"),
+        ("input_features", "input_values"),
+    ),
+    Family("text to speech", ("FOR_TEXT_TO_WAVEFORM", "FOR_TEXT_TO_SPECTROGRAM"), _TEXT),
+    Family("object detection", ("FOR_OBJECT_DETECTION",), ("pixel_values", "pixel_mask")),
+    Family(
+        "image segmentation",
+        (
+            "FOR_SEMANTIC_SEGMENTATION",
+            "FOR_UNIVERSAL_SEGMENTATION",
+            "FOR_INSTANCE_SEGMENTATION",
+            "FOR_IMAGE_SEGMENTATION",
+        ),
+        ("pixel_values", "pixel_mask", "task_inputs"),
+    ),
+    Family(
+        "open-vocabulary detection",
+        ("FOR_ZERO_SHOT_OBJECT_DETECTION",),
+        (*_TEXT, "pixel_values", "pixel_mask"),
+    ),
+    Family("depth estimation", ("FOR_DEPTH_ESTIMATION",), ("pixel_values",)),
+    Family("image classifier", ("FOR_IMAGE_CLASSIFICATION",), ("pixel_values",)),
+    Family("video classifier", ("FOR_VIDEO_CLASSIFICATION",), ("pixel_values", "pixel_values_videos")),
+    Family("image and text encoder", ("FOR_ZERO_SHOT_IMAGE_CLASSIFICATION",), (*_TEXT, *_IMAGE), rows=2),
+    Family("mask generation", ("FOR_MASK_GENERATION",), ("pixel_values", "input_points", "input_labels")),
+    Family(
+        "image to image",
+        ("FOR_IMAGE_TO_IMAGE", "FOR_MASKED_IMAGE_MODELING", "FOR_BACKBONE", "FOR_KEYPOINT_DETECTION"),
+        ("pixel_values",),
+    ),
+    Family("text encoder", ("FOR_TEXT_ENCODING",), _TEXT, rows=2),
+    Family("image encoder", ("FOR_IMAGE",), ("pixel_values",)),
+)
+#: A class of no table: it gets what its forward pass requires and its main input.
+OTHER = Family("model", (), _TEXT)
+
+
+def family_of(class_name: str) -> Family:
+    """The family of a transformers class; `OTHER` when no table says."""
+    for family in FAMILIES:
+        if any(class_name in _classes(table) for table in family.tables):
+            return family
+    return OTHER
+
+
+@functools.cache
+def _classes(table: str) -> frozenset[str]:
+    from transformers.models.auto import modeling_auto
+
+    # Tables come and go with transformers' releases: VISION_2_SEQ is gone in 5.0.
+    names = getattr(modeling_auto, f"MODEL_{table}_MAPPING_NAMES", {})
+    return frozenset(
+        name for value in names.values() for name in ([value] if isinstance(value, str) else value)
+    )

@@ -1,0 +1,315 @@
+"""Models from their config alone: the class that it names, built without weights or with random ones."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models import remote_code
+from mpsprobe.models.snapshot import architecture, read_config
+
+#: Seed of random weights.
+SEED = 20251031
+#: Parameters of up to so many elements are given values even where weights are left out: they are the ones
+#: that code may look at (scales, gates), and memory that nobody wrote would differ from run to run.
+_SMALL = 1 << 16
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is built from: its class and its config.
+
+    Attributes:
+        name: as the user gave it.
+        model_class: a `PreTrainedModel`, or any other `nn.Module`.
+        config: its config object; for another `nn.Module` a dict of constructor arguments.
+        folder: where a tokenizer or processor may lie; None when there is no folder.
+        notes: what was decided for the user, one sentence each.
+    """
+
+    name: str
+    model_class: type[nn.Module]
+    config: Any
+    folder: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the class is one of transformers' kind, which knows its config and its input."""
+        return not isinstance(self.config, dict)
+
+
+def of_folder(folder: Path, name: str = "", *, trust_remote_code: bool = False) -> Blueprint:
+    """The class and config of a folder that holds at least `config.json`.
+
+    Args:
+        folder: of a model; weights need not be there.
+        name: as the user gave it.
+        trust_remote_code: run the repository's own code where its class is not one of transformers'.
+
+    Raises:
+        TargetError: the config names no class that can be had, with what would help.
+    """
+    raw = read_config(folder)
+    named = architecture(raw)
+    if remote_code.is_needed(raw):
+        if not trust_remote_code:
+            raise remote_code.refusal(folder, raw)
+        cls, config = remote_code.load(folder, raw)
+        config, notes = _prepared(config)
+        return Blueprint(name or str(folder), cls, config, folder, notes)
+    config = _auto_config(folder, raw)
+    config, notes = _prepared(config)
+    if named is None:
+        cls = _base_class(folder, config)
+        notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
+    else:
+        cls = transformers_class(named, folder, raw)
+    return Blueprint(name or str(folder), cls, config, folder, notes)
+
+
+def of_class(spec: str, config_file: Path | None) -> Blueprint:
+    """A class by its path, with a JSON file of its config (or of its constructor's arguments).
+
+    Args:
+        spec: `package.module:Class`.
+        config_file: JSON; None where the class can do without.
+
+    Raises:
+        UsageError: the spec, the class or the file is not usable.
+    """
+    cls = _imported(spec)
+    values = _json_object(config_file) if config_file is not None else {}
+    config_class = getattr(cls, "config_class", None)
+    folder = config_file.parent if config_file is not None else None
+    if config_class is None:
+        return Blueprint(spec, cls, values, folder)
+    with _worded(f"{config_file or spec}: not a config of {cls.__name__}"):
+        config, notes = _prepared(config_class.from_dict(values))
+    return Blueprint(spec, cls, config, folder, notes)
+
+
+def build(
+    cls: type[nn.Module],
+    config: Any,
+    device: torch.device,
+    dtype: str = "auto",
+    attention: str = "",
+    *,
+    initialise: bool,
+) -> nn.Module:
+    """A model of that class and config, in eval mode, on `device`.
+
+    Args:
+        cls: see `Blueprint.model_class`.
+        config: see `Blueprint.config`.
+        device: where to. With `initialise` the model is made on the CPU and moved.
+        dtype: of the weights; `"auto"`: what the config says.
+        attention: attn_implementation; `""` leaves the class its own default.
+        initialise: give it random weights, from a fixed seed. Otherwise large parameters are left without
+            values, for a device that has no memory.
+
+    Raises:
+        TargetError: the class cannot be built from this config.
+    """
+    weights_dtype = dtype_of(config, dtype)
+    place = torch.device("cpu") if initialise else device
+    with _worded(f"{cls.__name__} cannot be built from its config", TargetError):
+        if initialise:
+            torch.manual_seed(SEED)
+        if isinstance(config, dict):
+            with place, _default_dtype(weights_dtype):
+                model = cls(**config)
+        else:
+            options = {"attn_implementation": attention} if attention else {}
+            with place, contextlib.nullcontext() if initialise else _no_init():
+                model = cls._from_config(config, dtype=weights_dtype, **options)  # type: ignore[attr-defined]
+            _keep_in_float32(model, weights_dtype)
+    if not initialise:
+        _settle(model)
+    return model.to(device).eval()
+
+
+def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
+    """The dtype of the weights: the one asked for, else the config's, else float32 as `from_pretrained`."""
+    if dtype != "auto":
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise UsageError(f"dtype {dtype!r}: torch has none of that name.", "For example bfloat16.")
+        return found
+    for part in (config, getattr(config, "text_config", None), getattr(config, "vision_config", None)):
+        stated = getattr(part, "dtype", None) or getattr(part, "torch_dtype", None)
+        if isinstance(stated, str):
+            stated = getattr(torch, stated.removeprefix("torch."), None)
+        if isinstance(stated, torch.dtype) and stated.is_floating_point:
+            return stated
+    return torch.float32
+
+
+def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
+    """The class of that name in the installed transformers.
+
+    Raises:
+        TargetError: it has none, or one that needs a package that is not there.
+    """
+    import transformers
+
+    try:
+        cls = getattr(transformers, named, None)
+    except (ImportError, RuntimeError) as problem:
+        raise TargetError(
+            f"{folder}: {named} cannot be imported: {_first_line(problem)}", "Install what is missing."
+        ) from problem
+    if cls is None:
+        raise TargetError(
+            f"{folder}: transformers {transformers.__version__} has no class {named}.",
+            f"Its config was written by transformers {raw.get('transformers_version', '(unknown)')}.",
+        )
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise TargetError(
+            f"{folder}: {named} needs a package that is not installed.", "Install it, then try again."
+        )
+    return cls
+
+
+def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str):
+        raise TargetError(f"{folder / 'config.json'}: has no model_type.", "Is it a transformers model?")
+    with _worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _base_class(folder: Path, config: Any) -> type[nn.Module]:
+    from transformers import AutoModel
+
+    mapping = AutoModel._model_mapping
+    if type(config) not in mapping:
+        raise TargetError(
+            f"{folder / 'config.json'}: names no class in architectures.",
+            'Add the class that the weights are of, as in "architectures": ["LlamaForCausalLM"].',
+        )
+    found = mapping[type(config)]
+    cls: type[nn.Module] = found[0] if isinstance(found, tuple) else found
+    return cls
+
+
+def _prepared(config: Any) -> tuple[Any, list[str]]:
+    """A config as it is built, and what was changed in it."""
+    notes = []
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None:
+        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+        notes.append(
+            f"quantization_config ({method or 'of some method'}) is left out: built with plain weights."
+        )
+        del config.quantization_config
+    stated = getattr(config, "dtype", None) or getattr(getattr(config, "text_config", None), "dtype", None)
+    if stated is None:
+        notes.append("The config states no dtype: float32.")
+    return config, notes
+
+
+@contextlib.contextmanager
+def _no_init() -> Iterator[None]:
+    """Leave parameters as they were allocated: initialising takes longer than all the rest."""
+    try:  # transformers 5
+        from transformers.initialization import no_init_weights
+    except ImportError:
+        from transformers.modeling_utils import no_init_weights
+    with no_init_weights():
+        yield
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Cast what `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
+    names: list[str] = []
+    if dtype is torch.float16:
+        names += getattr(model, "_keep_in_fp32_modules", None) or []
+    if dtype in (torch.float16, torch.bfloat16):
+        names += getattr(model, "_keep_in_fp32_modules_strict", None) or []
+    if not names:
+        return
+    for name, parameter in model.named_parameters():
+        if any(kept in name.split(".") or f".{kept}." in f".{name}." for kept in names):
+            parameter.data = parameter.data.to(torch.float32)
+
+
+@torch.no_grad()
+def _settle(model: nn.Module) -> None:
+    """Values for small parameters: scales of 1, offsets of 0, else small and not all alike."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() > _SMALL or not parameter.is_floating_point():
+            continue
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.dim() < 2:
+            parameter.fill_(1.0)
+        else:
+            parameter.copy_(torch.linspace(-0.02, 0.02, parameter.numel()).view(parameter.shape))
+
+
+def _imported(spec: str) -> type[nn.Module]:
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise UsageError(f"{spec!r} is not a class path.", "It looks like package.module:Class.")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as problem:
+        raise UsageError(
+            f"{spec}: {module_name} cannot be imported: {_first_line(problem)}",
+            "Install it, or put its folder on PYTHONPATH.",
+        ) from problem
+    if found is None:
+        raise UsageError(f"{spec}: {module_name} has no {attribute}.")
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UsageError(f"{spec}: not a class of torch.nn.Module.")
+    return found
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UsageError(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except ValueError as problem:
+        raise UsageError(f"{path}: not valid JSON: {problem}.") from problem
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: expected a JSON object, found {type(data).__name__}.")
+    return data
+
+
+@contextlib.contextmanager
+def _worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
+    """Whatever the class or its config raises, as one line."""
+    try:
+        yield
+    except (TargetError, UsageError):
+        raise
+    except Exception as problem:
+        raise kind(f"{what}: {type(problem).__name__}: {_first_line(problem)}") from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,151 @@
+"""Any transformers model without its weights: built from its config, fed from its processor or made-up input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models import from_config, synthetic
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.families import GENERATE, family_of
+from mpsprobe.models.from_config import Blueprint
+from mpsprobe.models.processors import Processors
+from mpsprobe.models.profile import Profile
+
+#: New tokens of a generating model where the profile names no number.
+NEW_TOKENS = 8
+
+
+class RandomInitAdapter(Adapter):
+    """Builds the class that a config names and feeds it by its family.
+
+    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and are
+    made up from the config where it has none; `notes` says which.
+
+    Attributes:
+        blueprint: the class and its config.
+        family: what it is for.
+        notes: what was decided or assumed, one sentence each.
+        described: the inputs in short, once `prepare` was called.
+    """
+
+    weights = Weights.RANDOM
+
+    def __init__(self, snapshot: Path, profile: Profile, blueprint: Blueprint | None = None) -> None:
+        super().__init__(snapshot, profile)
+        self.blueprint = blueprint or from_config.of_folder(snapshot)
+        self.family = family_of(self.blueprint.model_class.__name__)
+        self.notes = list(self.blueprint.notes)
+        self.described: list[str] = []
+
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        model = from_config.build(
+            self.blueprint.model_class,
+            self.blueprint.config,
+            device,
+            dtype,
+            self.profile.attention,
+            initialise=self.weights is Weights.RANDOM,
+        )
+        self._apply_generation_config(model)
+        return model
+
+    def sample(self) -> dict[str, Any]:
+        """Nothing: `prepare` makes the input."""
+        return {}
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        del sample
+        notes: list[str] = []
+        batch = self._make(notes)
+        self.notes += [note for note in notes if note not in self.notes]
+        self.described = synthetic.describe(batch)
+        return batch
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The tensors that a plain forward pass yields, by name, lists of tensors left out."""
+        config = getattr(model, "config", None)
+        if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" not in batch:
+            start = getattr(config, "decoder_start_token_id", None) or 0
+            rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
+            ids = torch.full((rows, 1), start, dtype=torch.int64)
+            batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
+        return self.extract(_named(model(**batch)))
+
+    def infer(self, model: nn.Module, batch: Batch) -> Outputs:
+        generate: Any = getattr(model, "generate", None)
+        if self.family.runs != GENERATE or generate is None:
+            return _named(model(**batch))
+        options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
+        torch.manual_seed(from_config.SEED)
+        return {"tokens": generate(**batch, **options)}
+
+    def extract(self, raw: Outputs) -> Outputs:
+        return {name: value.cpu() for name, value in raw.items()}
+
+    @property
+    def doing(self) -> str:
+        """What `infer` does, for people."""
+        if self.family.runs == GENERATE:
+            return f"generate, {self.profile.inference.get('max_new_tokens', NEW_TOKENS)} new tokens"
+        return "one forward pass"
+
+    def _make(self, notes: list[str]) -> Batch:
+        blueprint = self.blueprint
+        if not blueprint.is_pretrained:
+            return _own_inputs(blueprint.model_class, blueprint.config)
+        dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        if blueprint.folder is not None:
+            batch = Processors(blueprint.folder, blueprint.model_class, self.family, notes).batch()
+            if batch is not None:
+                return {
+                    name: value.to(dtype)
+                    if isinstance(value, Tensor) and value.is_floating_point()
+                    else value
+                    for name, value in batch.items()
+                }
+        made = synthetic.Inputs(blueprint.model_class, blueprint.config, self.family, dtype)
+        batch = made.make()
+        notes += ["The input is made up from the config.", *made.notes]
+        return batch
+
+    def _apply_generation_config(self, model: Any) -> None:
+        folder = self.blueprint.folder
+        if folder is None or not (folder / "generation_config.json").is_file():
+            return
+        if not hasattr(model, "generation_config"):
+            return
+        from transformers import GenerationConfig
+
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError) as problem:
+            raise TargetError(f"{folder / 'generation_config.json'}: {problem}.") from problem
+
+
+def _own_inputs(cls: type[nn.Module], arguments: dict[str, Any]) -> Batch:
+    """The inputs that a class outside transformers states itself, in the property `dummy_inputs`."""
+    stated = getattr(cls, "dummy_inputs", None)
+    if isinstance(stated, property) and stated.fget is not None:
+        with torch.device("meta"):
+            stated = stated.fget(cls(**arguments))
+    if not isinstance(stated, dict):
+        raise TargetError(
+            f"{cls.__name__} does not say what it is fed.",
+            "Give it a property dummy_inputs: a dict of the arguments of forward.",
+        )
+    return dict(stated)
+
+
+def _named(output: Any) -> Outputs:
+    """The tensors of a model's output by name."""
+    if isinstance(output, Tensor):
+        return {"output": output}
+    if isinstance(output, (list, tuple)):
+        return {f"output{index}": value for index, value in enumerate(output) if isinstance(value, Tensor)}
+    items = output.items() if hasattr(output, "items") else vars(output).items()
+    return {name: value for name, value in items if isinstance(value, Tensor)}

@@ -1,0 +1,178 @@
+"""Made-up images for a transformers model, and the places for them in a prompt, from its config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.errors import TargetError
+
+#: Sides in pixels where the config says nothing: of a classifier, and of a detector (DETR resizes the
+#: shorter side to 800).
+_SIDE, _DETECTOR_SIDE = 224, 800
+#: Patches down and across of an image that keeps its own size: 256 x 384 pixels at patches of 16.
+_ROWS, _COLUMNS = 16, 24
+
+
+def text_part(config: Any) -> Any:
+    """The part of a config that describes text; itself when it has no parts."""
+    for name in ("text_config", "language_config", "llm_config", "thinker_config", "decoder", "text_model"):
+        part = getattr(config, name, None)
+        if part is not None and not isinstance(part, (str, int)):
+            return text_part(part) if name == "thinker_config" else part
+    return config
+
+
+def vision_part(config: Any) -> Any:
+    """The part of a config that describes images; itself when it has no parts."""
+    for name in ("vision_config", "thinker_config", "encoder", "backbone_config", "vision_model"):
+        part = getattr(config, name, None)
+        if part is not None and not isinstance(part, (str, int)):
+            return vision_part(part) if name == "thinker_config" else part
+    return config
+
+
+def special_ids(config: Any) -> frozenset[int]:
+    """Ids that the config and its parts give a meaning to: `*_token_id`, `image_token_index` ..."""
+    found: set[int] = set()
+    for part in {id(part): part for part in (config, text_part(config))}.values():
+        for name, value in vars(part).items():
+            if name.endswith(("_token_id", "_token_index")):
+                found.update(value if isinstance(value, (list, tuple)) else [value])
+    return frozenset(value for value in found if isinstance(value, int))
+
+
+def image_size(config: Any) -> tuple[int, int]:
+    """Height and width in pixels."""
+    vision = vision_part(config)
+    for part in (vision, config):
+        size = getattr(part, "image_size", None)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, (list, tuple)) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    side = _DETECTOR_SIDE if hasattr(config, "num_queries") else _SIDE
+    return side, side
+
+
+def channels(config: Any) -> int:
+    """Channels of an image."""
+    vision = vision_part(config)
+    for part in (vision, config):
+        for name in ("num_channels", "in_channels", "in_chans"):
+            value = getattr(part, name, None)
+            if isinstance(value, int):
+                return value
+    return 3
+
+
+def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]) -> Tensor:
+    """Pixel values in the layout that the forward pass takes.
+
+    `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and its kin),
+    `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3), else
+    `(rows, channels, height, width)`.
+    """
+    if "image_grid_thw" in parameters:
+        vision = vision_part(config)
+        patch = vision.patch_size * vision.patch_size * getattr(vision, "temporal_patch_size", 1)
+        height, width = _ROWS * vision.patch_size, _COLUMNS * vision.patch_size
+        notes.append(f"Image: {height} x {width} pixels.")
+        return _image(_ROWS * _COLUMNS, channels(config) * patch)
+    height, width = image_size(config)
+    notes.append(f"Image: {height} x {width} pixels.")
+    if "pixel_attention_mask" in parameters:
+        return _image(1, 1, channels(config), height, width)
+    return _image(rows, channels(config), height, width)
+
+
+def video(config: Any, notes: list[str]) -> Tensor:
+    """`(1, frames, channels, height, width)`."""
+    height, width = image_size(config)
+    vision = vision_part(config)
+    frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None) or 8
+    notes.append(f"Video: {frames} frames of {height} x {width} pixels.")
+    return _image(1, frames, channels(config), height, width)
+
+
+def grid(config: Any) -> Tensor:
+    """Frames, rows and columns of patches: `(1, 3)` int64."""
+    del config
+    return torch.tensor([[1, _ROWS, _COLUMNS]])
+
+
+def with_placeholders(config: Any, ids: list[int], notes: list[str]) -> list[int]:
+    """A prompt with the tokens that stand for one image after its first three tokens.
+
+    Raises:
+        TargetError: the config does not say how many.
+    """
+    token = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
+    if token is None:
+        return ids  # the image goes in by cross-attention or as a prefix
+    before, after = (
+        _first(config, "vision_start_token_id", "boi_token_index", "boi_token_id"),
+        _first(config, "vision_end_token_id", "eoi_token_index", "eoi_token_id"),
+    )
+    count = image_tokens(config)
+    notes.append(f"The prompt holds {count} places for one image.")
+    return [
+        *ids[:3],
+        *([before] if before is not None else []),
+        *[token] * count,
+        *([after] if after is not None else []),
+        *ids[3:],
+    ]
+
+
+def image_tokens(config: Any) -> int:
+    """How many tokens stand for one image.
+
+    Raises:
+        TargetError: the config does not say.
+    """
+    vision = vision_part(config)
+    merge = getattr(vision, "spatial_merge_size", None)
+    if merge is not None and hasattr(vision, "temporal_patch_size"):  # Qwen-VL and its kin
+        return _ROWS * _COLUMNS // merge**2
+    stated = _first(config, "mm_tokens_per_image", "image_seq_length", "image_seq_len", "num_image_tokens")
+    stated = stated if stated is not None else _first(vision, "num_image_tokens")
+    patches = _patches(config, vision)
+    if patches is None:
+        if isinstance(stated, int):
+            return stated
+        raise TargetError(
+            f"{type(config).__name__} does not say how many tokens stand for an image.",
+            "Add the repository's processor files, or write an adapter: see CONTRIBUTING.",
+        )
+    if isinstance(_first(config, "mm_tokens_per_image"), int):  # Gemma 3 pools to a stated number
+        return int(_first(config, "mm_tokens_per_image"))
+    ratio = _first(config, "scale_factor", "downsample_ratio", "pixel_shuffle_ratio")
+    ratio = ratio if ratio is not None else _first(vision, "pixel_shuffle_ratio")
+    if ratio:
+        shrink = 1 / ratio if ratio < 1 else ratio
+        return int(patches // shrink**2)
+    return patches + (1 if _first(config, "vision_feature_select_strategy") == "full" else 0)
+
+
+def _patches(config: Any, vision: Any) -> int | None:
+    side = getattr(vision, "patch_size", None)
+    if isinstance(side, (list, tuple)):
+        side = side[0]
+    if not isinstance(side, int):
+        return None
+    height, width = image_size(config)
+    return math.floor(height / side) * math.floor(width / side)
+
+
+def _first(part: Any, *names: str) -> Any:
+    return next((value for name in names if (value := getattr(part, name, None)) is not None), None)
+
+
+def _image(*shape: int) -> Tensor:
+    """A ramp from -1 to 1."""
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)

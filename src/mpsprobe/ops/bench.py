@@ -1,0 +1,253 @@
+"""Replays as checks: one op use a check, or all of a target's in one check within a budget of time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mpsprobe.knowledge import advisories
+from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.distinct import is_simple
+from mpsprobe.ops.expectations import Expectations
+from mpsprobe.ops.isolation import Isolation, allowance
+from mpsprobe.ops.naming import unique_names
+from mpsprobe.ops.records import Outcome, Replay, Request, Setup
+from mpsprobe.phases.check import Result, Spec
+from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table, worst
+
+#: The same inputs on every machine, so that two runs can be compared.
+SEED = 20251031
+#: Seconds of replaying in a run that was not asked for all. The default target's take two on the virtual device.
+BUDGET_S = 20.0
+_ROWS = 60
+_STATUS = {
+    Outcome.NATIVE: Status.PASS,
+    Outcome.SLOWER: Status.WARN,
+    Outcome.FALLBACK: Status.WARN,
+    Outcome.VARIES: Status.WARN,
+    Outcome.UNKNOWN: Status.UNKNOWN,
+    Outcome.WRONG: Status.FAIL,
+    Outcome.NAN: Status.FAIL,
+    Outcome.RAISES: Status.FAIL,
+    Outcome.FAULT: Status.FAIL,
+    Outcome.HANGS: Status.TIMEOUT,
+    Outcome.CRASHED: Status.CRASHED,
+}
+_REMEDY = {
+    Outcome.SLOWER: "Keep small ops of this kind on the CPU, or give the GPU larger batches.",
+    Outcome.FALLBACK: "A call costs copies both ways and a wait; a newer torch may have the kernel: mpsprobe ops NAME.",
+    Outcome.WRONG: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
+    Outcome.NAN: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
+    Outcome.RAISES: "mpsprobe explain reads the message; mpsprobe ops NAME says which torch releases have the op.",
+    Outcome.FAULT: "Update macOS and torch; do not trust results that follow.",
+    Outcome.HANGS: "Read where it hangs; update torch, or run the op on the CPU.",
+    Outcome.CRASHED: "Read the last lines of its output with mpsprobe explain; update torch, or run the op on the CPU.",
+}
+
+
+@dataclass
+class Bench:
+    """Where op uses are replayed, and how what they do is worded.
+
+    Attributes:
+        isolation: the worker.
+        device: name of the device, as in a run.
+        evidence: how what is seen there is known.
+        mac: the Mac asked about.
+        expected: failures that are known and written down.
+        budget_s: seconds for all replays of a run that was not asked for all.
+    """
+
+    isolation: Isolation
+    device: str
+    evidence: Evidence
+    mac: Mac
+    expected: Expectations = field(default_factory=Expectations)
+    budget_s: float = BUDGET_S
+
+    def check(self, name: str, use: OpUse) -> Result:
+        """Replay one op use: the result of its check."""
+        id_ = f"{Phase.OPS.value}.{name}"
+        skip = self.expected.skip(id_)
+        if skip is not None:
+            return Result(Status.SKIPPED, skip)
+        return self.expected.judged(id_, self.result(use, self.isolation.replay(Request(use, SEED))))
+
+    def result(self, use: OpUse, replay: Replay) -> Result:
+        """What a replay says, as the result of a check."""
+        known = (
+            advisories.match(use, self.mac.torch, self.mac.macos, self.mac.chip) if self._bad(replay) else []
+        )
+        named = f" Known: {', '.join(match.advisory.id for match in known)}." if known else ""
+        return Result(
+            _STATUS[replay.outcome],
+            f"{replay.message}{named}".strip(),
+            _REMEDY.get(replay.outcome, "").replace("NAME", use.op),
+            evidence=None if replay.outcome is Outcome.UNKNOWN else self.evidence,
+            device=self.device,
+            measurements=list(self._measurements(replay)),
+            table=_comparisons(replay),
+            output="\n".join(part for part in (replay.error, replay.output) if part),
+        )
+
+    @staticmethod
+    def _bad(replay: Replay) -> bool:
+        return _STATUS[replay.outcome] not in (Status.PASS, Status.UNKNOWN)
+
+    def _measurements(self, replay: Replay) -> Sequence[Measurement]:
+        found: list[tuple[str, float | int | str | bool | None, str]] = [
+            ("outcome", replay.outcome.value, "")
+        ]
+        if replay.comparisons:
+            worst = max(replay.comparisons, key=lambda one: one.difference / (one.scale or 1.0))
+            found += [("difference", worst.difference, ""), ("rounding on the CPU", worst.noise, "")]
+        if replay.repeatable is not None:
+            found.append(("repeatable", replay.repeatable, ""))
+        if replay.fallbacks:
+            found.append(("copied by the fallback", replay.copied_bytes, "bytes"))
+        if replay.timing is not None:
+            found += [
+                ("time of a call", replay.timing.device_s, "s"),
+                ("time of a call on the CPU", replay.timing.cpu_s, "s"),
+                ("time of the smallest op", replay.timing.launch_s, "s"),
+            ]
+        return [Measurement(*one, self.evidence, self.device) for one in found]
+
+    def all(self, uses: Sequence[OpUse]) -> Result:
+        """Replay op uses until the budget is spent, the most suspect first: one result for all.
+
+        Args:
+            uses: distinct ones, judged.
+        """
+        names = unique_names(uses)
+        order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
+        results: dict[int, tuple[Result, Outcome | None]] = {}
+        until = None
+        for index in order:
+            if until is not None and time.monotonic() > until:
+                break
+            result = self.check(names[index], uses[index])
+            outcome = next((m.value for m in result.measurements if m.name == "outcome"), None)
+            results[index] = (result, Outcome(outcome) if outcome else None)
+            # The first also starts the worker, which takes as long as importing torch does.
+            until = until or time.monotonic() + self.budget_s
+        return self._together(names, uses, results)
+
+    def _together(
+        self, names: list[str], uses: Sequence[OpUse], results: dict[int, tuple[Result, Outcome | None]]
+    ) -> Result:
+        counts = Counter(outcome.value if outcome else "skipped" for _, outcome in results.values())
+        status = worst(result.status for result, _ in results.values())
+        left = len(uses) - len(results)
+        told = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+        message = (
+            f"{len(results)} op uses replayed on {self.device}: {told}." if results else "None replayed."
+        )
+        if left:
+            message += f" {left} were not replayed within {self.budget_s:g} s."
+        stale = self.expected.unused(f"{Phase.OPS.value}.{name}" for name in names)
+        if stale:
+            message += f" {len(stale)} ids of expectation files match nothing: {stale[0]}."
+        rows = [
+            [
+                names[index],
+                outcome.value if outcome else "skipped",
+                uses[index].count,
+                uses[index].module,
+                result.message,
+            ]
+            for index, (result, outcome) in results.items()
+            if result.status is not Status.PASS
+        ]
+        outputs = [result.output for result, _ in results.values() if result.output]
+        return Result(
+            status if results else Status.UNKNOWN,
+            message,
+            "pytest -m ops has a test for each." if rows or left else "",
+            evidence=self.evidence if results else None,
+            device=self.device,
+            measurements=[
+                Measurement("op uses replayed", len(results), "", self.evidence, self.device),
+                Measurement("op uses not replayed", left, "", self.evidence, self.device),
+            ],
+            table=Table(
+                columns=["op use", "outcome", "calls", "module", "what"], rows=[[*r] for r in rows[:_ROWS]]
+            )
+            if rows
+            else None,
+            output=outputs[0] if outputs else "",
+        )
+
+
+def make(
+    device: str, evidence: Evidence, mac: Mac, threads: int, expected: Expectations | None = None
+) -> Bench:
+    """A bench for that device; its worker starts with the first replay.
+
+    Args:
+        device: as in a run.
+        evidence: of that device.
+        mac: the Mac asked about.
+        threads: CPU threads of an op; 0 leaves torch's own choice.
+        expected: known failures.
+    """
+    setup = Setup(device, mac.torch, mac.macos, mac.memory_gb, mac.fallback, threads, allowance())
+    return Bench(Isolation(setup), device, evidence, mac, expected or Expectations())
+
+
+def specs(uses: Sequence[OpUse]) -> list[Spec[Bench]]:
+    """A check for each op use, on a bench."""
+    return [_spec(name, use) for name, use in zip(unique_names(uses), uses, strict=True)]
+
+
+def _spec(name: str, use: OpUse) -> Spec[Bench]:
+    return Spec(
+        Phase.OPS, name, f"{use.op} runs on the device and agrees with the CPU", lambda b: b.check(name, use)
+    )
+
+
+_VERDICTS = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
+
+
+def _suspicion(use: OpUse) -> tuple[int, int, int, int]:
+    """Sorts the most suspect first: bad verdicts, advisories that may apply, then what computes most."""
+    verdict = _VERDICTS.index(use.verdict) if use.verdict in _VERDICTS else len(_VERDICTS)
+    return (verdict, -len(use.advisories), is_simple(use.op), -use.count)
+
+
+def _comparisons(replay: Replay) -> Table | None:
+    if not replay.comparisons:
+        return None
+    return Table(
+        columns=[
+            "result",
+            "dtype",
+            "reference",
+            "difference",
+            "CPU's own",
+            "scale",
+            "off",
+            "not finite",
+            "elements",
+        ],
+        rows=[
+            [
+                one.output,
+                one.dtype,
+                one.reference,
+                _rounded(one.difference),
+                _rounded(one.noise),
+                _rounded(one.scale),
+                one.off,
+                one.not_finite,
+                one.elements,
+            ]
+            for one in replay.comparisons
+        ],
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")

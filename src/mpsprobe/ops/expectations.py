@@ -1,0 +1,159 @@
+"""Failures that are known: which checks fail, and which are not even tried, on which torch, macOS and chip.
+
+Two files, after the array-API tests: `xfails` are checks that fail (wrong results, errors), `skips` are those
+that would crash. An entry that matches nothing is said so, so that a file does not outlive its reasons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from mpsprobe import toml
+from mpsprobe.errors import UsageError
+from mpsprobe.mac.asked import Mac
+from mpsprobe.phases.check import Result
+from mpsprobe.run import Status
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Checks that are expected to fail on some Macs.
+
+    Attributes:
+        torch: version specifier, e.g. `"==2.8.*"`; empty: any.
+        macos: likewise.
+        chip: words of the chip's name, e.g. `"M1"` or `"M1 Max"`; empty: any.
+        ids: of checks, as in run.json; `*` stands for any text.
+        reason: why, best with a link.
+    """
+
+    torch: str = ""
+    macos: str = ""
+    chip: str = ""
+    ids: list[str]
+    reason: str = ""
+
+    def applies(self, mac: Mac) -> bool:
+        """Whether it is about that Mac. What is not known of the Mac matches only an entry that does not ask."""
+        words = re.findall(r"\w+", (mac.chip or "").lower())
+        return (
+            _within(mac.torch, self.torch)
+            and _within(mac.macos, self.macos)
+            and all(word in words for word in self.chip.lower().split())
+        )
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An expectation file: `[[expect]]` tables."""
+
+    expect: list[Entry] = []
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What is expected on one Mac.
+
+    Attributes:
+        xfails: pattern of ids -> reason.
+        skips: likewise.
+    """
+
+    xfails: dict[str, str] = field(default_factory=dict)
+    skips: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, id_: str) -> str | None:
+        """Why a check is not tried; None when it is."""
+        reason = _find(self.skips, id_)
+        return None if reason is None else f"A crash is expected{f': {reason}' if reason else ''}."
+
+    def judged(self, id_: str, result: Result) -> Result:
+        """A result in the light of what is expected: a known failure is a warning, and so is its absence."""
+        reason = _find(self.xfails, id_)
+        if reason is None:
+            return result
+        if result.status in (Status.FAIL, Status.CRASHED, Status.TIMEOUT):
+            why = f" ({reason})" if reason else ""
+            return replace(result, status=Status.WARN, message=f"Fails as expected{why}: {result.message}")
+        if result.status in (Status.PASS, Status.WARN):
+            message = f"Expected to fail, but does not. {result.message}".strip()
+            return replace(result, status=Status.WARN, message=message, remedy="Take it out of the file.")
+        return result
+
+    def unused(self, ids: Iterable[str]) -> list[str]:
+        """Patterns that match none of these checks."""
+        present = list(ids)
+        return [
+            pattern
+            for pattern in (*self.xfails, *self.skips)
+            if not any(_matches(pattern, id_) for id_ in present)
+        ]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Both files as read, for any Mac."""
+
+    xfails: list[Entry] = field(default_factory=list)
+    skips: list[Entry] = field(default_factory=list)
+
+    def on(self, mac: Mac) -> Expectations:
+        """What they expect on one Mac."""
+        return Expectations(_about(self.xfails, mac), _about(self.skips, mac))
+
+
+def read(xfails: Path | None = None, skips: Path | None = None) -> Files:
+    """Read the files that are given.
+
+    Raises:
+        UsageError: a file is not there or does not have its form.
+    """
+    return Files(_entries(xfails), _entries(skips))
+
+
+def _entries(path: Path | None) -> list[Entry]:
+    if path is None:
+        return []
+    if not path.is_file():
+        raise UsageError(f"{path}: no such expectation file.", "`mpsprobe expect RUN.json` writes one.")
+    entries = toml.load(path, File, UsageError).expect
+    for entry in entries:
+        for specifier in (entry.torch, entry.macos):
+            try:
+                SpecifierSet(specifier)
+            except InvalidSpecifier as problem:
+                raise UsageError(
+                    f"{path}: {specifier!r} is no version specifier.", 'One looks like "==2.8.*".'
+                ) from problem
+    return entries
+
+
+def _about(entries: list[Entry], mac: Mac) -> dict[str, str]:
+    return {id_: entry.reason for entry in entries if entry.applies(mac) for id_ in entry.ids}
+
+
+def _find(patterns: dict[str, str], id_: str) -> str | None:
+    return next((reason for pattern, reason in patterns.items() if _matches(pattern, id_)), None)
+
+
+def _matches(pattern: str, id_: str) -> bool:
+    # Ids hold * themselves (24x64*16), so equality comes first; no other sign of a pattern has a meaning.
+    if pattern == id_:
+        return True
+    return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), id_))
+
+
+def _within(version: str | None, specifier: str) -> bool:
+    if not specifier:
+        return True
+    if not version:
+        return False
+    try:
+        return SpecifierSet(specifier, prereleases=True).contains(Version(Version(version).public))
+    except InvalidVersion:
+        return False

@@ -1,0 +1,69 @@
+"""Messages between this process and a worker: a length, then MessagePack (JSON has no NaN and no infinity)."""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+from typing import Any, TypeVar
+
+import msgspec
+
+_Message = TypeVar("_Message")
+_LENGTH = struct.Struct("<I")
+_encoder = msgspec.msgpack.Encoder()
+
+
+class ClosedError(Exception):
+    """The other side is gone."""
+
+
+def send(fd: int, message: Any) -> None:
+    """Write one message.
+
+    Raises:
+        ClosedError: nobody reads it.
+    """
+    body = _encoder.encode(message)
+    data = memoryview(_LENGTH.pack(len(body)) + body)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError as gone:
+        raise ClosedError from gone
+
+
+def receive(fd: int, kind: type[_Message] | Any) -> Any:
+    """Read one message, however long that takes.
+
+    Raises:
+        ClosedError: the other side is gone.
+    """
+    (length,) = _LENGTH.unpack(_exactly(fd, _LENGTH.size))
+    return msgspec.msgpack.decode(_exactly(fd, length), type=kind)
+
+
+def readable(fd: int, seconds: float) -> bool:
+    """Whether something can be read within that time."""
+    return bool(select.select([fd], [], [], max(0.0, seconds))[0])
+
+
+def _exactly(fd: int, count: int) -> bytes:
+    parts = b""
+    while len(parts) < count:
+        part = os.read(fd, count - len(parts))
+        if not part:
+            raise ClosedError
+        parts += part
+    return parts
+
+
+def deadline(seconds: float) -> float:
+    """The moment that many seconds from now, for `left`."""
+    return time.monotonic() + seconds
+
+
+def left(until: float) -> float:
+    """Seconds until then, never negative."""
+    return max(0.0, until - time.monotonic())

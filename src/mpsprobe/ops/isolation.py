@@ -1,0 +1,276 @@
+"""Op uses in a process of their own: an abort, a segmentation fault or a hang costs one answer and one worker.
+
+One warm worker serves one request at a time, because there is one device. `pebble` was considered and not taken:
+it shares the parent's stderr among its workers, where the words before an abort must be told apart, and it has
+no limit of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import IO, Any
+
+import psutil
+
+from mpsprobe.errors import HarnessError
+from mpsprobe.ops import frames
+from mpsprobe.ops.records import (
+    Failure,
+    FromWorker,
+    Outcome,
+    ProbeAnswer,
+    ProbeRequest,
+    Ready,
+    Replay,
+    Request,
+    Setup,
+)
+
+#: Seconds that one op use may take. The first of a kind compiles a Metal kernel, which takes a second or two.
+OP_LIMIT_S = 60.0
+#: Seconds until the worker has imported torch and opened its device.
+_START_LIMIT_S = 180.0
+_POLL_S = 0.1
+_LAST_WORDS_S = 0.5
+_OUTPUT_LINES = 30
+#: A fault of the GPU passes as success, with this line on stderr alone to show for it (pytorch PR 193571).
+_GPU_FAULT = "command buffer exited with error status"
+
+
+def allowance() -> int:
+    """Bytes that one op use may allocate: half of what is to be had now."""
+    return int(psutil.virtual_memory().available // 2)
+
+
+class _Died(Exception):  # noqa: N818 - an outcome, not an error of the program
+    """The worker is gone, or was ended."""
+
+    def __init__(self, outcome: Outcome, message: str, name: str = "") -> None:
+        self.outcome, self.message, self.signal = outcome, message, name
+        super().__init__(message)
+
+
+class Isolation:
+    """Answers requests through a worker, which is started when first needed and replaced when it is lost.
+
+    Attributes:
+        started: workers started so far.
+
+    Args:
+        setup: the device.
+        op_limit_s: seconds that one request may take.
+        command: what to start in place of the worker, followed by the numbers of two pipes.
+    """
+
+    def __init__(
+        self, setup: Setup, *, op_limit_s: float = OP_LIMIT_S, command: Sequence[str] | None = None
+    ) -> None:
+        self.setup = setup
+        self.op_limit_s = op_limit_s
+        self.started = 0
+        self._command = list(command or (sys.executable, "-m", "mpsprobe.ops.worker"))
+        self._worker: _Worker | None = None
+
+    def replay(self, request: Request) -> Replay:
+        """Replay one op use; whatever becomes of the worker, there is an answer.
+
+        Raises:
+            HarnessError: no worker can be started.
+        """
+        answer, output = self._ask(request)
+        if isinstance(answer, _Died):
+            return Replay(
+                outcome=answer.outcome,
+                message=f"{request.use.op} {answer.message}",
+                signal=answer.signal,
+                output=output,
+            )
+        assert isinstance(answer, Replay)
+        answer.output = output if answer.outcome is not Outcome.NATIVE else ""
+        if _GPU_FAULT in output:
+            answer.outcome, answer.output = Outcome.FAULT, output
+            answer.message = (
+                "The GPU reports a fault, and PyTorch raises nothing: the result cannot be trusted."
+            )
+        if answer.spoilt:
+            self.close()
+        return answer
+
+    def probe(self, name: str) -> ProbeAnswer:
+        """Run one probe; what kills the worker is an answer too.
+
+        Raises:
+            HarnessError: no worker can be started.
+        """
+        answer, output = self._ask(ProbeRequest(name))
+        if isinstance(answer, _Died):
+            return ProbeAnswer("bad", f"its process {answer.message}", output)
+        assert isinstance(answer, ProbeAnswer)
+        if _GPU_FAULT in output:
+            return ProbeAnswer("bad", "the GPU reports a fault, and PyTorch raises nothing", output)
+        return answer
+
+    def close(self) -> None:
+        """End the worker; the next request starts another."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+    def __enter__(self) -> Isolation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, request: Request | ProbeRequest) -> tuple[Replay | ProbeAnswer | _Died, str]:
+        """The answer, and what the worker wrote meanwhile."""
+        if self._worker is None:
+            self.started += 1
+            self._worker = _Worker(self._command, self.setup)
+        worker = self._worker
+        since = worker.written()
+        try:
+            return worker.ask(request, self.op_limit_s), worker.output(since)
+        except _Died as death:
+            self._worker = None
+            output = worker.output(since)
+            worker.end()
+            return death, output
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self, command: list[str], setup: Setup) -> None:
+        # Held by descriptor: nothing is left behind, however this process ends.
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        to_read, self._out = os.pipe()
+        self._in, from_worker = os.pipe()
+        self._process = subprocess.Popen(
+            [*command, str(to_read), str(from_worker)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(to_read, from_worker),
+            env=_environment(),
+        )
+        os.close(to_read)
+        os.close(from_worker)
+        self._memory_limit = 0
+        try:
+            frames.send(self._out, setup)
+            ready = self._receive(_START_LIMIT_S)
+        except (_Died, frames.ClosedError) as death:
+            words = self.output(0)[-500:]
+            self.end()
+            raise HarnessError(
+                f"the worker for op checks could not start: {death or 'it ended at once'}.", words
+            ) from death
+        if isinstance(ready, Failure):
+            self.end()
+            raise HarnessError(f"the worker for op checks could not open its device: {ready.message}")
+        assert isinstance(ready, Ready)
+        self._memory_limit = self._resident() + setup.memory_bytes
+
+    def ask(self, request: Request | ProbeRequest, limit_s: float) -> Replay | ProbeAnswer:
+        """One answer.
+
+        Raises:
+            _Died: the worker died, or was ended for its time or its memory.
+        """
+        try:
+            frames.send(self._out, request)
+        except frames.ClosedError:
+            self._died()
+        answer = self._receive(limit_s)
+        assert isinstance(answer, (Replay, ProbeAnswer))
+        return answer
+
+    def _receive(self, limit_s: float) -> Any:
+        until = frames.deadline(limit_s)
+        while not frames.readable(self._in, min(_POLL_S, frames.left(until))):
+            if self._process.poll() is not None and not frames.readable(self._in, 0):
+                self._died()
+            if self._memory_limit and self._resident() > self._memory_limit:
+                self._kill()
+                size = self._memory_limit / 1e9
+                raise _Died(Outcome.CRASHED, f"was ended: it holds more than {size:.1f} GB.", "SIGKILL")
+            if not frames.left(until):
+                self._ask_where()
+                self._kill()
+                raise _Died(Outcome.HANGS, f"did not end within {limit_s:g} s.", "SIGKILL")
+        try:
+            return frames.receive(self._in, FromWorker)
+        except frames.ClosedError:
+            self._died()
+
+    def _died(self) -> Any:
+        """The pipe is closed: say how the process ended."""
+        code = self._process.wait()
+        name = _signal_name(-code) if code < 0 else ""
+        raise _Died(
+            Outcome.CRASHED,
+            f"ended its process by {name or f'exit status {code}'}.",
+            name or f"exit status {code}",
+        )
+
+    def _resident(self) -> int:
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        return 0
+
+    def _ask_where(self) -> None:
+        """Have the Python stack of a hang written."""
+        if hasattr(signal, "SIGUSR1"):
+            self._process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_LAST_WORDS_S)
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def written(self) -> int:
+        """Bytes that the process has written so far."""
+        return os.fstat(self._log.fileno()).st_size
+
+    def output(self, since: int) -> str:
+        """The last lines that it wrote after that many bytes."""
+        size = self.written() - since
+        text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
+        return "\n".join(text.decode(errors="replace").strip().splitlines()[-_OUTPUT_LINES:])
+
+    def end(self) -> None:
+        """Close the pipes, see the process end, and forget what it wrote."""
+        for fd in (self._out, self._in):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._out = self._in = -1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_LAST_WORDS_S)
+        if self._process.poll() is None:
+            self._kill()
+        self._log.close()
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with its import path: the worker must find the same mpsprobe, and what the target brings."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,148 @@
+"""The device as a replay needs it: where tensors go, how fallbacks are seen, what its own ops are on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch._ops import OpOverload
+
+from mpsprobe.device.real import real_device
+from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.observer import OpFlag, Quiet
+from mpsprobe.device.virtual.redirect import COMPUTED_BY
+from mpsprobe.ops.records import Setup
+from mpsprobe.trace.overloads import op_name
+
+#: PyTorch's words when the CPU takes over (aten/src/ATen/mps/MPSFallback.mm).
+_FALLS_BACK = "fall back to run on the CPU"
+
+
+@dataclass
+class Seen:
+    """What one call did beside its result.
+
+    Attributes:
+        fallbacks: ops that the CPU computed.
+        copied_bytes: what crossed between device and host because of them; None when nobody counted.
+    """
+
+    fallbacks: list[str] = field(default_factory=list)
+    copied_bytes: int | None = None
+
+
+class Place(Protocol):
+    """A device on which op uses are replayed."""
+
+    torch_device: torch.device
+
+    @property
+    def measured(self) -> bool:
+        """Whether time on it means something, and is not the CPU's own."""
+
+    def synchronize(self) -> None:
+        """Wait until everything that was queued is done."""
+
+    def watching(self) -> AbstractContextManager[Seen]:
+        """Around one call: whether the CPU took over."""
+
+
+class _Real:
+    """A device that this machine has."""
+
+    def __init__(self, name: str) -> None:
+        device = real_device(name)
+        self.torch_device = device.torch_device
+        self.synchronize = device.synchronize
+        self.measured = name != "cpu"
+
+    @contextmanager
+    def watching(self) -> Iterator[Seen]:
+        """PyTorch warns of a fallback once a process unless told to warn always."""
+        seen = Seen()
+        always = torch.is_warn_always_enabled()
+        torch.set_warn_always(True)
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                yield seen
+        finally:
+            torch.set_warn_always(always)
+        for warning in told:
+            text = str(warning.message)
+            if _FALLS_BACK in text:
+                quoted = text.split("'")
+                seen.fallbacks.append(quoted[1] if len(quoted) > 2 else text)
+
+
+class _Watcher(Quiet):
+    """Told by the virtual device's kernel of what each op did."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+
+    def op(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
+    ) -> None:
+        if flags & OpFlag.FALLBACK:
+            self.seen.fallbacks.append(op_name(func))
+
+    def crossing(self, nbytes: int, direction: str) -> None:
+        self.seen.copied_bytes = (self.seen.copied_bytes or 0) + nbytes
+
+
+class _Emulated:
+    """The virtual device."""
+
+    torch_device = torch.device("mps", 0)
+    measured = False
+
+    def __init__(self, watcher: _Watcher) -> None:
+        self._watcher = watcher
+
+    def synchronize(self) -> None:
+        pass
+
+    @contextmanager
+    def watching(self) -> Iterator[Seen]:
+        self._watcher.seen = Seen()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the observer tells more than the warning
+            yield self._watcher.seen
+
+
+@contextmanager
+def opened(setup: Setup) -> Iterator[Place]:
+    """The device of a replay, for as long as the context lasts.
+
+    Raises:
+        MpsprobeError: it is not to be had here.
+    """
+    if setup.threads:
+        torch.set_num_threads(setup.threads)
+    if setup.device != "emulated":
+        yield _Real(setup.device)
+        return
+    watcher = _Watcher()
+    with ExitStack() as stack:
+        stack.enter_context(
+            emulate(
+                torch=setup.torch or None,
+                macos=setup.macos or "15.5",
+                memory_gb=setup.memory_gb or 64,
+                fallback=setup.fallback,
+                observer=watcher,
+            )
+        )
+        yield _Emulated(watcher)
+
+
+def on_cpu(func: OpOverload) -> Callable[..., Any]:
+    """What computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
+    schema = func._schema
+    name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
+    return COMPUTED_BY.get(name, func)

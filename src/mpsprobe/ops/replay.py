@@ -1,0 +1,308 @@
+"""One op use again: on the device twice, on the CPU in its own dtype, and on the CPU in float64 as the reference."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mpsprobe.ops import domains
+from mpsprobe.ops.compare import compare, same_bits
+from mpsprobe.ops.inputs import Inputs, prepare
+from mpsprobe.ops.place import Place, on_cpu
+from mpsprobe.ops.records import Comparison, Outcome, Replay, Request
+from mpsprobe.ops.storage import CannotRebuildError
+from mpsprobe.ops.timing import measure
+from mpsprobe.run import OpUse
+
+_CPU = torch.device("cpu")
+#: Ops whose result has no defined values.
+_UNDEFINED = ("empty", "new_empty", "resize", "empty_permuted", "set")
+#: Results that are right in more than one way (sign and order of vectors): by number, never compared.
+_AMBIGUOUS: dict[str, tuple[int, ...]] = {
+    "linalg_eigh": (1,),
+    "linalg_eig": (0, 1),
+    "linalg_svd": (0, 2),
+    "linalg_qr": (0, 1),
+    "geqrf": (0, 1),
+    "scaled_dot_product_attention_math_for_mps": (1,),  # the weights: MPS leaves them out, nobody reads them
+}
+#: Ops that read bits, not numbers: the same value in a wider dtype means something else to them.
+_BITS = ("view.dtype", "nextafter", "frexp", "ldexp", "bitwise")
+#: Longest part of an exception's text that goes into a message; the whole stands in `error`.
+_LINE = 240
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+
+
+@dataclass
+class _Ran:
+    """One run of an op.
+
+    Attributes:
+        results: its tensor results and what it wrote to, in order; numbers as tensors.
+        error: what it raised instead.
+    """
+
+    results: list[torch.Tensor]
+    error: BaseException | None = None
+
+
+def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
+    """Rebuild the inputs of an op use, run it, and say what became of it.
+
+    Args:
+        request: the op use and the seed.
+        place: the device.
+        memory_bytes: what this may allocate; a reference that needs more is left out.
+    """
+    began = time.perf_counter()
+    try:
+        inputs = prepare(request.use, request.seed)
+    except CannotRebuildError as problem:
+        return Replay(outcome=Outcome.UNKNOWN, message=f"Not replayed: {problem}.")
+    if place.torch_device.type != "mps" and on_cpu(inputs.func) is not inputs.func:
+        return Replay(outcome=Outcome.UNKNOWN, message="Not replayed: only MPS has this op.")
+    answer = Replay()
+    random = _is_random(inputs)
+    seed = request.seed if random else None
+    own = _run(lambda: on_cpu(inputs.func), inputs, _CPU, seed)
+    if _out_of_memory(own.error):
+        return _unfit(own.error)
+    with place.watching() as seen:
+        first = _run(lambda: inputs.func, inputs, place.torch_device, seed, place.synchronize)
+    answer.fallbacks = list(dict.fromkeys(seen.fallbacks))
+    if answer.fallbacks:
+        # there and back, once for each tensor: what the device counted, else what the arguments hold
+        answer.copied_bytes = seen.copied_bytes if seen.copied_bytes is not None else _copied(inputs, first)
+    if first.error is not None:
+        return _raised(answer, first.error, own.error)
+    second = _run(lambda: inputs.func, inputs, place.torch_device, seed, place.synchronize)
+    answer.repeatable = second.error is None and _same(first.results, second.results)
+    _judge_values(answer, inputs, first, own, request, memory_bytes, random=random)
+    answer.outcome = _outcome(answer, inputs)
+    if place.measured and answer.outcome is not Outcome.RAISES:
+        answer.timing = measure(inputs, place, on_cpu(inputs.func) if own.error is None else None)
+        if answer.timing.slower and answer.outcome is Outcome.NATIVE:
+            answer.outcome = Outcome.SLOWER
+    answer.message = _message(answer)
+    answer.spent_s = time.perf_counter() - began
+    return answer
+
+
+def _run(
+    choose: Callable[[], Callable[..., Any]],
+    inputs: Inputs,
+    device: torch.device,
+    seed: int | None,
+    synchronize: Callable[[], None] | None = None,
+    dtype: torch.dtype | None = None,
+) -> _Ran:
+    """Run an op on fresh arguments; results come back to the CPU."""
+    try:
+        args, kwargs, written = inputs.make(device, dtype)
+        if seed is not None:  # costs as much as a small op, so only where something is drawn
+            torch.manual_seed(seed)
+        with torch.no_grad():
+            result = choose()(*args, **kwargs)
+            if synchronize is not None:
+                synchronize()
+            return _Ran([tensor.to(_CPU, copy=True) for tensor in _tensors([result, written])])
+    except (Exception, SystemExit) as problem:  # an op of another package may do anything
+        return _Ran([], problem)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """The tensors of a nested result, each once, numbers as tensors."""
+    found: dict[int, torch.Tensor] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.setdefault(id(value), value.detach())
+        elif isinstance(value, (bool, int, float, complex)):
+            found[id(value)] = torch.tensor(value)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                collect(item)
+
+    collect(value)
+    return list(found.values())
+
+
+def _same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(map(same_bits, one, other))
+
+
+def _is_random(inputs: Inputs) -> bool:
+    if torch.Tag.nondeterministic_seeded not in inputs.func.tags:
+        return False
+    # attention is tagged for its dropout: without any it draws nothing
+    drops = any(argument.name == "dropout_p" for argument in inputs.func._schema.arguments)
+    return not drops or bool(inputs.use.scalars.get("dropout_p", 0.0))
+
+
+# ----------------------------------------------------------------------------------------------------- judging
+
+
+def _judge_values(
+    answer: Replay,
+    inputs: Inputs,
+    found: _Ran,
+    own: _Ran,
+    request: Request,
+    memory_bytes: int,
+    *,
+    random: bool,
+) -> None:
+    """Compare the results with the reference, or say why they are not."""
+    base = domains.base_name(request.use.op)
+    if base.strip("_").startswith(_UNDEFINED):
+        answer.compared = "its values are not defined"
+        return
+    if random:
+        answer.compared = "its values are random"
+        return
+    reference, why = _reference(inputs, own, request, memory_bytes)
+    if reference is None:
+        answer.compared = why
+        return
+    if own.error is None and [t.shape for t in reference] != [t.shape for t in own.results]:
+        reference = own.results  # a wider dtype changes what the op does: its own dtype is the reference then
+    if [t.shape for t in reference] != [t.shape for t in found.results]:
+        answer.outcome = Outcome.WRONG
+        shapes = [" ".join(str(tuple(t.shape)) for t in each) for each in (found.results, reference)]
+        answer.compared = f"shapes {shapes[0]} instead of {shapes[1]}"
+        return
+    pointwise = torch.Tag.pointwise in inputs.func.tags
+    skipped = _AMBIGUOUS.get(domains.stem(request.use.op), ())
+    for number, (one, expected) in enumerate(zip(found.results, reference, strict=True)):
+        if number in skipped or not one.numel():
+            continue
+        noisy = own.results[number] if own.error is None else None
+        answer.comparisons.append(compare(number, one, expected, noisy, pointwise=pointwise))
+    if not answer.comparisons:
+        answer.compared = "its results hold nothing to compare"
+
+
+def _reference(
+    inputs: Inputs, own: _Ran, request: Request, memory_bytes: int
+) -> tuple[list[torch.Tensor] | None, str]:
+    """The results to compare with, or why there are none.
+
+    float64 where an op computes with floats; its own dtype where that is meaningless: integers, flags, and
+    indices that follow from comparisons of floats.
+    """
+    use = request.use
+    wide = any(kept.flat.is_floating_point() or kept.flat.is_complex() for kept in inputs.tensors)
+    wide = wide and not any(word in use.op for word in _BITS)
+    if wide and own.error is None:
+        wide = any(tensor.is_floating_point() or tensor.is_complex() for tensor in own.results)
+    if wide and _need(use) <= memory_bytes:
+        ran = _run(lambda: on_cpu(inputs.func), inputs, _CPU, None, dtype=torch.float64)
+        if ran.error is None:
+            return ran.results, ""
+        if own.error is not None:
+            return None, f"the CPU has no reference: {_line(own.error)}"
+    elif wide and own.error is not None:
+        return None, f"a float64 reference needs some {_need(use) / 1e9:.1f} GB"
+    if own.error is None:
+        return own.results, ""
+    return None, f"the CPU has no reference: {_line(own.error)}"
+
+
+def _need(use: OpUse) -> int:
+    """Bytes of a run in float64: arguments and results, and as much again for what an op holds meanwhile."""
+    elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
+    return elements * 8 * 3
+
+
+def _outcome(answer: Replay, inputs: Inputs) -> Outcome:
+    if answer.outcome is Outcome.WRONG:
+        return Outcome.WRONG
+    if any(comparison.not_finite for comparison in answer.comparisons):
+        return Outcome.NAN
+    if not all(comparison.agrees for comparison in answer.comparisons):
+        return Outcome.WRONG
+    undefined = domains.base_name(inputs.use.op).strip("_").startswith(_UNDEFINED)
+    if answer.repeatable is False and not undefined:
+        return Outcome.VARIES
+    if answer.fallbacks:
+        return Outcome.FALLBACK
+    if not answer.comparisons and "no reference" in answer.compared:
+        return Outcome.UNKNOWN
+    return Outcome.NATIVE
+
+
+def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | None) -> Replay:
+    """The device raised: its failure, unless the CPU raises for the same inputs too."""
+    if _out_of_memory(error):
+        return _unfit(error)
+    answer.error = f"{type(error).__name__}: {error}"
+    if on_the_cpu is not None and type(on_the_cpu) is type(error) and not _names_device(error):
+        answer.outcome = Outcome.UNKNOWN
+        answer.message = f"Not replayed: the rebuilt inputs are refused by the CPU too: {_line(error)}"
+        return answer
+    answer.outcome = Outcome.RAISES
+    answer.message = _line(error)
+    return answer
+
+
+def _names_device(error: BaseException) -> bool:
+    return "MPS" in str(error) or "CUDA" in str(error)
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    if error is None:
+        return False
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _unfit(error: BaseException | None) -> Replay:
+    assert error is not None
+    return Replay(
+        outcome=Outcome.RAISES,
+        message=f"Out of memory: {_line(error)}",
+        error=f"{type(error).__name__}: {error}",
+        spoilt=True,
+    )
+
+
+def _line(error: BaseException) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text if len(text) <= _LINE else text[:_LINE] + ' ...'}"
+
+
+def _copied(inputs: Inputs, ran: _Ran) -> int:
+    return inputs.bytes + sum(tensor.numel() * tensor.element_size() for tensor in ran.results)
+
+
+def _message(answer: Replay) -> str:
+    if answer.outcome in (Outcome.WRONG, Outcome.NAN):
+        return _disagreement(answer.comparisons) or f"Wrong: {answer.compared}."
+    if answer.outcome is Outcome.VARIES:
+        return "Two runs with the same inputs and the same seed differ."
+    if answer.outcome is Outcome.FALLBACK:
+        return f"The CPU computes {', '.join(answer.fallbacks)}: {answer.copied_bytes or 0:,} bytes copied a call."
+    if answer.timing is not None and answer.timing.slower:
+        timing = answer.timing
+        assert timing.cpu_s is not None
+        return f"Native, but slower than the CPU: {timing.device_s * 1e3:.3g} ms against {timing.cpu_s * 1e3:.3g} ms."
+    if answer.compared:
+        return f"Values not compared: {answer.compared}."
+    return ""
+
+
+def _disagreement(comparisons: Iterable[Comparison]) -> str:
+    for found in comparisons:
+        if found.not_finite:
+            return f"{found.not_finite:,} of {found.elements:,} elements are not finite; {found.worst}."
+        if not found.agrees:
+            noise = "" if found.noise is None else f", rounding on the CPU {found.noise:.2g}"
+            return (
+                f"{found.off:,} of {found.elements:,} elements differ by up to {found.difference:.2g}{noise}; "
+                f"{found.worst}."
+            )
+    return ""

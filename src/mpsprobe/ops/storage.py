@@ -1,0 +1,93 @@
+"""Tensors from metadata: the recorded strides over a storage of their own, overlap included."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+
+from mpsprobe.run import TensorMeta
+
+#: Quantised, packed and unnamed bits: random elements of these mean nothing.
+_UNFILLED = re.compile(r"q.*|bits.*|float4.*|u?int[1-7]")
+
+
+class CannotRebuildError(Exception):
+    """An argument cannot be made from what was recorded; the text says which and why."""
+
+
+@dataclass
+class Kept:
+    """One tensor argument, kept as its storage so that every run gets a fresh one with the same values.
+
+    Attributes:
+        meta: what was recorded.
+        flat: the storage's elements, on the CPU.
+        offset: where the tensor begins in it, in elements.
+    """
+
+    meta: TensorMeta
+    flat: torch.Tensor
+    offset: int = 0
+
+    @property
+    def view(self) -> torch.Tensor:
+        """The tensor over the kept storage itself."""
+        return self.flat.as_strided(self.meta.shape, self.meta.strides, self.offset)
+
+    def fresh(self, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A tensor of its own with the recorded shape and strides.
+
+        Args:
+            device: for tensors recorded on the device; those recorded on the CPU (plain numbers beside device
+                tensors) stay there.
+            dtype: another one for floating-point and complex values.
+        """
+        flat = self.flat
+        if dtype is not None and flat.is_complex():
+            flat = flat.to(torch.complex128 if dtype is torch.float64 else torch.complex64)
+        elif dtype is not None and flat.is_floating_point():
+            flat = flat.to(dtype)
+        on_cpu = self.meta.device.startswith("cpu")
+        moved = flat.clone() if on_cpu else flat.clone().to(device)
+        return moved.as_strided(self.meta.shape, self.meta.strides, self.offset)
+
+
+def dtype_of(meta: TensorMeta) -> torch.dtype:
+    """The torch dtype.
+
+    Raises:
+        CannotRebuildError: the installed torch has none of that name, or it cannot be filled with values.
+    """
+    dtype = getattr(torch, meta.dtype, None)
+    if not isinstance(dtype, torch.dtype) or _UNFILLED.fullmatch(meta.dtype):
+        raise CannotRebuildError(f"no values can be made for dtype {meta.dtype}")
+    return dtype
+
+
+def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
+    """Elements of the smallest storage that holds the tensor.
+
+    Raises:
+        CannotRebuildError: it has no strides (sparse or nested), or negative ones.
+    """
+    shape = meta.shape if shape is None else shape
+    if len(meta.strides) != len(shape):
+        raise CannotRebuildError("a sparse or nested tensor has no strides to rebuild it from")
+    if any(stride < 0 for stride in meta.strides):
+        raise CannotRebuildError("negative strides")
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, meta.strides, strict=True))
+
+
+def overlaps(meta: TensorMeta) -> bool:
+    """Whether two elements share memory (an expanded tensor, a sliding window)."""
+    return span(meta) < math.prod(meta.shape)
+
+
+def nbytes(meta: TensorMeta) -> int:
+    """Bytes of the tensor, packed."""
+    return math.prod(meta.shape) * dtype_of(meta).itemsize

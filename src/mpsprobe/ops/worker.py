@@ -1,0 +1,97 @@
+"""The process that replays op uses: `python -m mpsprobe.ops.worker IN OUT`, two inherited pipes.
+
+It is spawned, never forked: a fork of a process that has used Metal or CUDA is not safe. What an op prints goes
+to a file of the parent's, so it cannot disturb the messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from functools import lru_cache
+
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.ops import frames
+from mpsprobe.ops.records import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
+
+#: Namespaces of ops that torch itself brings.
+_OWN = frozenset(
+    {"aten", "prim", "prims", "inductor", "quantized", "_c10d_functional", "higher_order", "mps"}
+)
+
+
+def main(given: int, taken: int) -> None:
+    """Answer requests until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to judge
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)  # the parent asks where it hangs
+    threading.Thread(target=_follow_parent, name="mpsprobe-parent", daemon=True).start()
+    setup = frames.receive(given, Setup)
+    try:
+        from mpsprobe.ops import place
+
+        with place.opened(setup) as device:
+            _limit_memory(setup)
+            frames.send(taken, Ready())
+            while True:
+                frames.send(taken, _answer(frames.receive(given, ToWorker), device, setup))
+    except MpsprobeError as problem:
+        frames.send(taken, Failure(str(problem)))
+
+
+def _answer(request: Request | ProbeRequest, device: object, setup: Setup) -> Replay | ProbeAnswer:
+    """Do what was asked."""
+    if isinstance(request, ProbeRequest):
+        from mpsprobe.ops import probes
+
+        return probes.run(request.name, device)  # type: ignore[arg-type]
+    from mpsprobe.ops.replay import replay
+
+    _import_namespace(request.use.op.partition("::")[0])
+    answer = replay(request, device, setup.memory_bytes)  # type: ignore[arg-type]
+    if answer.spoilt:
+        answer.message += f" One op use may allocate {setup.memory_bytes / 1e9:.1f} GB here."
+    return answer
+
+
+@lru_cache
+def _import_namespace(name: str) -> None:
+    """Ops of another package exist once it is imported; most are named after their package (torchvision)."""
+    if name not in _OWN:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _limit_memory(setup: Setup) -> None:
+    """An op that allocates without end then raises, instead of taking the machine with it.
+
+    Only where it can be done: macOS does not enforce a limit of address space, and CUDA maps more of it than the
+    machine has memory. There the parent watches.
+    """
+    if not sys.platform.startswith("linux") or setup.device == "cuda":
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:  # noqa: PTH123 - read before the limit, without imports
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + setup.memory_bytes, resource.RLIM_INFINITY))
+
+
+def _follow_parent() -> None:
+    """End when the parent is gone: it may have been killed while an op here never returns."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(frames.ClosedError):
+        main(int(sys.argv[1]), int(sys.argv[2]))
+    os._exit(0)  # the device may have threads that wait for work that never comes

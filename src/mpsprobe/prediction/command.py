@@ -1,0 +1,51 @@
+"""From the options of `mpsprobe predict` to its text and document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch as installed_torch
+
+from mpsprobe import mac as machines
+from mpsprobe.device.virtual.contract import parse_macos
+from mpsprobe.device.virtual.support import FALLBACK_AT_START
+from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.prediction import text
+from mpsprobe.prediction.document import Prediction, Releases
+from mpsprobe.prediction.predict import predict, predict_releases
+from mpsprobe.prediction.target import Wanted, resolve
+
+ALL = "all"
+
+
+def run(
+    wanted: Wanted,
+    *,
+    torch: str | None,
+    macos: str | None,
+    mac: str | None,
+    fallback: bool | None,
+    say: Callable[[str], None],
+) -> tuple[str, Prediction | Releases, bool]:
+    """Predict.
+
+    Returns:
+        The text for people, the document, and whether nothing falls back, raises or is wrong (on any
+        release, where all are asked about).
+    """
+    if macos is not None:
+        parse_macos(macos)
+    asked: Mac = ask(
+        machines.host(),
+        installed_torch.__version__,
+        name=mac,
+        torch=None if torch == ALL else torch,
+        macos=macos,
+        fallback=FALLBACK_AT_START if fallback is None else fallback,
+    )
+    target = resolve(wanted, say)
+    if torch == ALL:
+        releases = predict_releases(target, asked)
+        return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
+    prediction = predict(target, asked)
+    return text.of_prediction(prediction), prediction, prediction.fully_native

@@ -1,0 +1,290 @@
+"""The join of a recorded run on ghosts with the tables of a torch release."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from mpsprobe.device.virtual.observer import Finding, OpFlag
+from mpsprobe.knowledge import ops
+from mpsprobe.mac.asked import Mac
+from mpsprobe.ops.verdicts import Judged, judge
+from mpsprobe.prediction.document import (
+    HostWait,
+    Model,
+    PredictedAssumption,
+    PredictedFinding,
+    PredictedUse,
+    Prediction,
+    ReleaseRow,
+    Releases,
+    Total,
+)
+from mpsprobe.prediction.recording import MACOS, Recording, record
+from mpsprobe.prediction.target import Target
+from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.trace.source import short_path
+
+#: A kernel of that release runs it, itself or through others.
+_NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+#: As plain numbers: operations on enum members would take a tenth of the join.
+_RAISED, _REDIRECTED, _ASSUMED = (int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED))
+
+
+def predict(target: Target, mac: Mac) -> Prediction:
+    """What `mac` does with `target`.
+
+    Raises:
+        MpsprobeError: the target cannot be built or fed, or this machine cannot carry the device.
+    """
+    release = ops.resolve_release(mac.torch)
+    with _no_collection():
+        recording = record(target, mac)
+        uses = _judged(recording, mac)
+    return Prediction(
+        target=_model(target, recording),
+        torch=release,
+        macos=mac.macos,
+        chip=mac.chip,
+        memory_gb=mac.memory_gb,
+        fallback=mac.fallback,
+        installed=installed(),
+        op_uses=uses,
+        totals=_totals(uses),
+        findings=_findings(recording.findings),
+        host_waits=[
+            HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
+            for e in recording.host_events
+        ],
+        assumptions=[
+            PredictedAssumption(
+                value=one.value,
+                op=one.op,
+                source=_short(one.source),
+                count=one.count,
+                dependents=[_short_dependent(text) for text in one.dependents],
+            )
+            for one in recording.assumptions
+        ],
+        unknowns=unknowns(recording, mac, release),
+        stopped=recording.stopped,
+    )
+
+
+def predict_releases(target: Target, mac: Mac) -> Releases:
+    """The same for every torch release that there is data on; the release of `mac` does not count."""
+    predictions = [
+        predict(target, Mac(release, mac.macos, mac.chip, mac.memory_gb, mac.fallback))
+        for release in ops.releases()
+    ]
+    rows = [_row(one) for one in predictions]
+    first = None
+    for row in reversed(rows):
+        if not row.fully_native:
+            break
+        first = row.torch
+    last = predictions[-1]
+    common = set.intersection(*({*one.unknowns} for one in predictions))
+    return Releases(
+        target=last.target,
+        macos=mac.macos,
+        chip=mac.chip,
+        memory_gb=mac.memory_gb,
+        fallback=mac.fallback,
+        installed=last.installed,
+        releases=rows,
+        first_fully_native=first,
+        unknowns=[text for text in last.unknowns if text in common],
+    )
+
+
+def installed() -> dict[str, str]:
+    """Versions of what ran the model's code."""
+    return {"torch": torch.__version__, "transformers": metadata.version("transformers")}
+
+
+def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
+    """What a prediction cannot say, and what it took from the installed packages."""
+    versions = installed()
+    texts = [
+        "Nothing was computed: whether the numbers are right, and how long they take, is not predicted. "
+        "Shares are of floating-point operations, not of time.",
+        f"Which ops a composite op is made of, and their strides, are those of the installed torch "
+        f"{versions['torch']}; which of them have an MPS kernel, and what it refuses, are those of the release "
+        f"asked about.",
+        f"The model's code is that of the installed transformers {versions['transformers']}.",
+    ]
+    if mac.macos is None:
+        texts.append(f"No macOS was given: where rules differ by macOS, those of {MACOS} hold.")
+    if mac.memory_gb is None:
+        texts.append("No Mac was given: nothing is said of memory.")
+    branched = sum(1 for one in recording.assumptions if one.dependents)
+    if branched:
+        texts.append(
+            f"{branched} assumed values decided a branch or a size: see assumptions; "
+            "mpsprobe run --device emulated has real ones."
+        )
+    foreign = sorted({use.op for use, flags in recording.uses if flags & OpFlag.FOREIGN})
+    if foreign:
+        texts.append(
+            f"torch {release} has no op of that name, so it would call others: {', '.join(foreign)}."
+        )
+    if recording.dropped:
+        texts.append(f"{recording.dropped} calls were past the recorder's limit and are not itemised.")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------------- join
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic garbage collector.
+
+    A prediction makes some 100,000 objects that stay, beside the million that importing torch and
+    transformers made: looking through them again and again takes a third of the whole time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _judged(recording: Recording, mac: Mac) -> list[PredictedUse]:
+    """Each op use with its verdict. Layers repeat the same calls, and a verdict depends on the call alone."""
+    first: dict[Any, OpUse] = {}
+    keys = []
+    for use, _ in recording.uses:
+        # equal tensors are one object: `tensor_meta` is cached
+        key = (use.op, tuple(map(id, use.inputs)), tuple(map(id, use.outputs)), repr(use.scalars))
+        keys.append(key)
+        first.setdefault(key, use)
+    verdicts = dict(zip(first, judge(first.values(), mac), strict=True))
+    refused = {(one.op, _short(one.source)): one for one in recording.findings}
+    return [
+        _predicted(use, flags, verdicts[key], refused)
+        for (use, flags), key in zip(recording.uses, keys, strict=True)
+    ]
+
+
+def _predicted(
+    use: OpUse, flags: int, judged: Judged, refused: dict[tuple[str, str], Finding]
+) -> PredictedUse:
+    verdict, reason = judged.use.verdict, judged.reason
+    grade = "certain" if judged.certain else "likely"
+    if flags & _RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
+        # a check of the kernel's own, which the tables of registrations do not know
+        verdict = OpVerdict.RAISES
+    if verdict is OpVerdict.RAISES and (finding := refused.get((use.op, use.source))) is not None:
+        reason, grade = _first_sentence(finding.message), finding.grade.value
+    if flags & _REDIRECTED and grade == "certain":
+        grade = "likely"
+    if flags & _ASSUMED:
+        grade = "assumed"
+    return PredictedUse(
+        op=use.op,
+        dtypes=[one.dtype for one in use.inputs],
+        shapes=[one.shape for one in use.inputs],
+        strides=[one.strides for one in use.inputs],
+        scalars=use.scalars,
+        count=use.count,
+        module=use.module,
+        source=use.source,
+        verdict=verdict.value,
+        via=judged.use.via,
+        reason=reason,
+        grade=grade,
+        advisories=list(judged.known),
+        possible_advisories=[name for name in judged.use.advisories if name not in judged.known],
+        flops=use.flops,
+        bytes=use.bytes,
+    )
+
+
+def _totals(uses: Iterable[PredictedUse]) -> dict[str, Total]:
+    totals = {"all": Total()}
+    names: dict[str, set[str]] = {"all": set()}
+    for use in uses:
+        for group in ("all", use.verdict):
+            total = totals.setdefault(group, Total())
+            total.op_uses += 1
+            total.calls += use.count
+            total.flops += use.flops or 0
+            total.bytes += use.bytes or 0
+            total.uncounted_calls += use.count if use.flops is None else 0
+            names.setdefault(group, set()).add(use.op)
+    for group, total in totals.items():
+        total.ops = len(names[group])
+        if totals["all"].flops:
+            total.flops_share = total.flops / totals["all"].flops
+    return totals
+
+
+def _findings(findings: Iterable[Finding]) -> list[PredictedFinding]:
+    counted = Counter(findings)
+    return [
+        PredictedFinding(
+            kind=one.kind,
+            op=one.op,
+            message=one.message,
+            grade=one.grade.value,
+            source=_short(one.source),
+            count=count,
+        )
+        for one, count in counted.items()
+    ]
+
+
+def _row(prediction: Prediction) -> ReleaseRow:
+    by_verdict = {verdict: total for verdict, total in prediction.totals.items() if verdict != "all"}
+    not_native: dict[str, dict[str, None]] = {}
+    for use in prediction.op_uses:
+        if use.verdict not in [verdict.value for verdict in _NATIVE]:
+            not_native.setdefault(use.verdict, {})[use.op] = None
+    return ReleaseRow(
+        torch=prediction.torch,
+        op_uses={verdict: total.op_uses for verdict, total in by_verdict.items()},
+        calls={verdict: total.calls for verdict, total in by_verdict.items()},
+        findings=dict(Counter(finding.kind for finding in prediction.findings)),
+        not_native={verdict: list(names) for verdict, names in not_native.items()},
+        fully_native=prediction.fully_native,
+        stopped=prediction.stopped,
+    )
+
+
+def _model(target: Target, recording: Recording) -> Model:
+    return Model(
+        name=target.name,
+        architecture=recording.architecture,
+        parameters=recording.parameters,
+        weight_bytes=recording.weight_bytes,
+        dtypes=recording.dtypes,
+        inputs=recording.inputs,
+        doing=recording.doing,
+        notes=list(dict.fromkeys(recording.notes)),
+    )
+
+
+def _short(source: str) -> str:
+    path, colon, line = source.rpartition(":")
+    return f"{short_path(path)}:{line}" if colon else source
+
+
+def _short_dependent(text: str) -> str:
+    what, found, source = text.rpartition(" at ")
+    return f"{what} at {_short(source)}" if found else text
+
+
+def _first_sentence(text: str) -> str:
+    line = text.strip().splitlines()[0]
+    end = line.find(". ")
+    return line[: end + 1] if end > 0 else line

@@ -1,0 +1,177 @@
+"""Running a target on the predicting device, with the recorder on."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from mpsprobe.device.virtual.assume import Assumption
+from mpsprobe.device.virtual.observer import Finding, Quiet
+from mpsprobe.device.virtual.predict import predict as on_ghosts
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.mac.asked import Mac
+from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.prediction.target import Target
+from mpsprobe.run import Evidence, OpUse
+from mpsprobe.trace.observer import HostEvent, RecorderObserver
+from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.source import is_user_code, short_path
+
+#: The macOS whose rules hold where none is asked about.
+MACOS = "15.5"
+#: Unified memory, GB, where no Mac is asked about: more than any, so that nothing is said of memory.
+_ANY_MEMORY = 1e6
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a target did on the predicting device.
+
+    Attributes:
+        uses: distinct op uses of the inference, each with its `OpFlag`.
+        findings: what a Mac refuses or hands to the CPU, while building or running.
+        assumptions: values that had to be assumed.
+        host_events: where the host waits for the device, and what crosses.
+        architecture: class of the model.
+        parameters: their number, tied ones once.
+        weight_bytes: bytes of parameters and buffers.
+        dtypes: parameters by dtype.
+        inputs: in short, one line each.
+        doing: what was run.
+        notes: what was decided for the user.
+        stopped: why the run ended early; `""` when it did not.
+        dropped: calls of uses past the recorder's limit.
+    """
+
+    uses: list[tuple[OpUse, int]]
+    findings: list[Finding]
+    assumptions: list[Assumption]
+    host_events: list[HostEvent]
+    architecture: str
+    parameters: int
+    weight_bytes: int
+    dtypes: dict[str, int]
+    inputs: list[str]
+    doing: str
+    notes: list[str] = field(default_factory=list)
+    stopped: str = ""
+    dropped: int = 0
+
+
+class _Gate(Quiet):
+    """Keeps findings; passes ops and waits on once there is a recorder: building a model is not its use."""
+
+    def __init__(self) -> None:
+        self.behind: RecorderObserver | None = None
+        self.findings: list[Finding] = []
+
+    def op(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
+    ) -> None:
+        if self.behind is not None:
+            self.behind.op(func, args, kwargs, result, flags)
+
+    def sync(self, kind: str) -> None:
+        if self.behind is not None:
+            self.behind.sync(kind)
+
+    def crossing(self, nbytes: int, direction: str) -> None:
+        if self.behind is not None:
+            self.behind.crossing(nbytes, direction)
+
+    def finding(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+
+def record(target: Target, mac: Mac) -> Recording:
+    """Build the target and run its inference once, as on that Mac.
+
+    Raises:
+        MpsprobeError: it cannot be built or fed. What its own code raises later is `stopped`.
+    """
+    adapter = target.adapter
+    device = torch.device("mps", 0)
+    gate = _Gate()
+    batch = adapter.prepare(adapter.sample())
+    stopped = ""
+    with (
+        warnings.catch_warnings(),
+        on_ghosts(
+            torch=mac.torch,
+            macos=mac.macos or MACOS,
+            memory_gb=mac.memory_gb or _ANY_MEMORY,
+            fallback=mac.fallback,
+            observer=gate,
+        ) as session,
+        torch.inference_mode(),
+    ):
+        warnings.simplefilter("ignore")
+        model = adapter.load(device, target.dtype)
+        tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
+        parameters = {id(parameter): parameter for parameter in model.parameters()}.values()
+        dtypes: dict[str, int] = {}
+        for parameter in parameters:
+            name = str(parameter.dtype).removeprefix("torch.")
+            dtypes[name] = dtypes.get(name, 0) + parameter.numel()
+        weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        built = len(session.assumptions)
+        recorder = Recorder(model)
+        gate.behind = observer = RecorderObserver(recorder)
+        try:
+            with recorder.paths.following():
+                raw = adapter.infer(model, _moved(batch, device))
+                if not isinstance(adapter, RandomInitAdapter):
+                    adapter.extract(raw)
+        except MpsprobeError:
+            raise
+        except Exception as problem:  # whatever the model's code raises
+            stopped = f"{type(problem).__name__}: {_first_line(problem)} (at {_where(problem)})"
+        gate.behind = None
+        assumptions = session.assumptions[built:]
+        architecture = type(model).__name__
+        del model
+    generic = isinstance(adapter, RandomInitAdapter)
+    return Recording(
+        uses=recorder.flagged_uses(Evidence.PREDICTED),
+        findings=gate.findings,
+        assumptions=assumptions,
+        host_events=observer.host_events(),
+        architecture=architecture,
+        parameters=sum(dtypes.values()),
+        weight_bytes=weight_bytes,
+        dtypes=dtypes,
+        inputs=adapter.described if generic else [],  # type: ignore[attr-defined]
+        doing=adapter.doing if generic else "the profile's own inference",  # type: ignore[attr-defined]
+        notes=[*target.notes, *(adapter.notes if generic else [])],  # type: ignore[attr-defined]
+        stopped=stopped,
+        dropped=recorder.dropped,
+    )
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _moved(one, device) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(one, device) for one in value)
+    return value
+
+
+def _where(problem: BaseException) -> str:
+    """`file:line` of the innermost user code of a traceback."""
+    found = ""
+    for frame, line in traceback.walk_tb(problem.__traceback__):
+        if is_user_code(frame.f_code.co_filename):
+            found = f"{short_path(frame.f_code.co_filename)}:{line}"
+    return found
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,124 @@
+"""Autocast, gradient scalers, and questions about them, that have CUDA in mind."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from mpsprobe.scan.detect.devices import cuda_text
+from mpsprobe.scan.detect.registry import on_call
+from mpsprobe.scan.finding import Severity
+from mpsprobe.scan.site import Hit, Site, argument, text_of
+from mpsprobe.scan.truth import is_cuda_text
+
+_WITH_DEVICE = {
+    "torch.autocast",
+    "torch.amp.autocast",
+    "torch.amp.autocast_mode.autocast",
+    "autocast",
+    "maybe_autocast",
+}
+_CUDA_ONLY = {"torch.cuda.amp.autocast", "torch.cuda.amp.autocast_mode.autocast"}
+_QUERIES = {
+    "torch.get_autocast_gpu_dtype",
+    "torch.set_autocast_gpu_dtype",
+    "torch.get_autocast_dtype",
+    "torch.is_autocast_enabled",
+}
+
+
+@on_call("autocast", "maybe_autocast")
+def region(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`torch.autocast(device, enabled=...)` in all its spellings."""
+    called = site.called
+    if called in _CUDA_ONLY:
+        spelt = f"{called}()"
+        device: str | None = "cuda"
+        enabled = argument(node, "enabled", 0)
+    elif called in _WITH_DEVICE or called.rpartition(".")[2] == "maybe_autocast":
+        given = argument(node, "device_type", 0)
+        device = _device_type(given, site, node.lineno) if given is not None else None
+        spelt = f'{called.rpartition(".")[2]}("{device}")'
+        enabled = argument(node, "enabled", 2)
+        if enabled is None:
+            enabled = argument(node, "enabled")
+    else:
+        return
+    off = isinstance(enabled, ast.Constant) and enabled.value is False
+    if device is None or device.startswith("mps"):
+        return
+    if off:
+        if _is_indifferent(site):
+            return
+        yield Hit("MPS202", node, f'{spelt} is switched off here, an autocast("mps") around it is not.')
+    elif is_cuda_text(device):
+        yield Hit("MPS201", node, f"{spelt} switches itself off on a Mac.")
+
+
+def _is_indifferent(site: Site) -> bool:
+    """Whether nothing in the region is an op that autocast changes."""
+    region = site.parents[-1]
+    if isinstance(region, ast.withitem):
+        region = site.parents[-2]
+    if not isinstance(region, (ast.With, ast.AsyncWith, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    for part in (step for statement in region.body for step in ast.walk(statement)):
+        if isinstance(part, (ast.BinOp, ast.AugAssign)) and isinstance(part.op, ast.MatMult):
+            return False
+        if isinstance(part, ast.Call):
+            name = site.called_by(part).rpartition(".")[2] or getattr(part.func, "attr", "")
+            if not site.release.is_untouched_by_autocast(name):
+                return False
+    return True
+
+
+def _device_type(node: ast.expr, site: Site, line: int, depth: int = 0) -> str | None:
+    """The device type that an expression comes to for a tensor on MPS; None when that cannot be told."""
+    if depth > 6:
+        return None
+    text = text_of(node)
+    if text is not None:
+        return text
+    if isinstance(node, ast.IfExp):
+        taken = site.truth.choose(node, site.scope)
+        return _device_type(taken, site, line, depth + 1) if taken is not None else None
+    if isinstance(node, ast.Attribute) and node.attr == "type":
+        return "mps"
+    if isinstance(node, ast.Name):
+        value = site.scope.latest(node.id, line)
+        if value is None:
+            return "cuda" if cuda_text(node, site) else None
+        return _device_type(value, site, getattr(value, "lineno", line), depth + 1)
+    return None
+
+
+@on_call("GradScaler")
+def scaler(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`GradScaler()` and `GradScaler("cuda")`."""
+    called = site.called
+    if not called.startswith(("torch.", "GradScaler")):
+        return
+    if called.startswith("torch.cuda."):
+        enabled = argument(node, "enabled")
+    else:
+        device = argument(node, "device", 0)
+        if device is not None and not is_cuda_text(text_of(device)):
+            return
+        enabled = argument(node, "enabled")
+    if isinstance(enabled, ast.Constant) and enabled.value is False:
+        return
+    yield Hit("MPS203", node, "This GradScaler is CUDA's and switches itself off on a Mac.")
+
+
+@on_call(*(name.rpartition(".")[2] for name in _QUERIES))
+def query(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`torch.is_autocast_enabled()` without a device, and the `gpu` functions."""
+    called = site.called
+    if called not in _QUERIES:
+        return
+    if "gpu" in called:
+        yield Hit("MPS204", node, f"{called}() asks about CUDA's autocast.")
+    elif not node.args and not node.keywords:
+        yield Hit("MPS204", node, f"{called}() without a device asks about CUDA's autocast.")
+    elif is_cuda_text(text_of(node.args[0]) if node.args else None):
+        yield Hit("MPS204", node, f'{called}("cuda") asks about CUDA\'s autocast.', Severity.NOTE)

@@ -1,0 +1,120 @@
+"""Handlers of RuntimeError that take a missing op for something else."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from mpsprobe.scan.detect.registry import on
+from mpsprobe.scan.site import Hit, Site, caught
+
+_RUNTIME = {"RuntimeError", "Exception", "BaseException"}
+_LEAVES = (ast.Raise, ast.Break, ast.Return)
+_EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
+
+
+@on(ast.While)
+def endless(node: ast.While, site: Site) -> Iterator[Hit]:
+    """`while not done: try: ... except RuntimeError: ...`."""
+    if not site.names.knows("torch"):
+        return
+    for attempt in _own(node.body, (ast.Try,)):
+        assert isinstance(attempt, ast.Try)
+        for handler in attempt.handlers:
+            if caught(handler) and not _RUNTIME & set(caught(handler)):
+                if "NotImplementedError" in caught(handler):
+                    break
+                continue
+            if not _leaves(handler, site) and _is_retry(node, attempt):
+                what = " or ".join(caught(handler)) or "everything"
+                yield Hit("MPS501", handler, f"This loop catches {what} and tries again without end.")
+            break  # the first handler that fits is the one that runs
+
+
+def _is_retry(loop: ast.While, attempt: ast.Try) -> bool:
+    """Whether only success ends the loop: not a loop that counts its tries, nor one that serves for ever."""
+    names = {node.id for node in ast.walk(loop.test) if isinstance(node, ast.Name)}
+    counted = any(
+        isinstance(step, ast.AugAssign) and isinstance(step.target, ast.Name) and step.target.id in names
+        for step in ast.walk(loop)
+    )
+    if counted:
+        return False
+    if names:
+        succeeded = {
+            target.id
+            for part in (*attempt.body, *attempt.orelse)
+            for step in ast.walk(part)
+            if isinstance(step, ast.Assign)
+            for target in step.targets
+            if isinstance(target, ast.Name)
+        }
+        return bool(names & succeeded)
+    ends = [
+        step for part in (*attempt.body, *attempt.orelse) for step in _own([part], (ast.Break, ast.Return))
+    ]
+    ends += _own(_after(loop, attempt), (ast.Break, ast.Return))
+    return isinstance(loop.test, ast.Constant) and bool(loop.test.value) and bool(ends)
+
+
+def _after(loop: ast.While, attempt: ast.Try) -> list[ast.stmt]:
+    return loop.body[loop.body.index(attempt) + 1 :] if attempt in loop.body else []
+
+
+def _leaves(handler: ast.ExceptHandler, site: Site) -> bool:
+    """Whether a handler can leave the loop."""
+    return any(
+        isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and site.called_by(node) in _EXITS)
+        for node in ast.walk(handler)
+    )
+
+
+def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.stmt]:
+    """Statements of these kinds in a block, without those of inner functions and classes."""
+    found: list[ast.stmt] = []
+    pending: list[ast.AST] = list(body)
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, kinds):
+            found.append(node)
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+            pending.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@on(ast.Try)
+def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
+    """`try: torch.linalg.eig(x)` / `except RuntimeError: x = x + noise`, where MPS has no such op."""
+    for handler in node.handlers:
+        names = caught(handler)
+        if "NotImplementedError" in names:
+            return
+        if "RuntimeError" not in names:
+            continue
+        if any(isinstance(step, ast.Raise) for step in ast.walk(handler)):
+            return
+        for part in node.body:
+            for call in ast.walk(part):
+                called = site.called_by(call) if isinstance(call, ast.Call) else ""
+                missing = site.release.missing(called)
+                if missing is not None:
+                    yield Hit(
+                        "MPS502",
+                        handler,
+                        f"{called} is not on MPS in torch {site.release.torch} ({missing[0]}): "
+                        "this handler takes that for its own case.",
+                    )
+                    return
+        return
+
+
+@on(ast.Try)
+def out_of_memory(node: ast.Try, site: Site) -> Iterator[Hit]:
+    """`except torch.cuda.OutOfMemoryError`."""
+    for handler in node.handlers:
+        types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        names = [site.name(kind) for kind in types if kind is not None]
+        if any(name in ("torch.cuda.OutOfMemoryError", "torch.OutOfMemoryError") for name in names):
+            others = [h for h in node.handlers if not caught(h) or _RUNTIME & set(caught(h))]
+            if not others:
+                yield Hit("MPS503", handler, "This handler does not see MPS run out of memory.")

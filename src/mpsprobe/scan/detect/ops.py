@@ -1,0 +1,79 @@
+"""Ops, by the tables of the torch release asked about."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from mpsprobe.scan.detect.dtypes import on_cpu
+from mpsprobe.scan.detect.registry import on_in_place_call, on_torch_call
+from mpsprobe.scan.site import Hit, Site, argument, text_of
+
+#: Missing ops that make a tensor out of numbers: on the CPU, unless told otherwise.
+_FACTORIES = {"torch.logspace", "torch.from_file"}
+_VIEWS = {
+    "transpose", "permute", "t", "expand", "expand_as", "swapaxes", "swapdims", "movedim", "moveaxis", "diagonal",
+    "unfold", "narrow", "adjoint",
+}  # fmt: skip
+_VIEW_ATTRIBUTES = {"T", "mT", "H", "mH"}
+
+
+@on_torch_call
+def missing_op(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """A function of torch that has no MPS kernel."""
+    called = site.called
+    missing = site.release.missing(called)
+    if missing is not None and not _is_on_cpu(node, site):
+        op, helps = missing
+        fallback = (
+            "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU"
+            if helps
+            else "the fallback variable does not help"
+        )
+        yield Hit("MPS802", node, f"{called} ({op}) is not on MPS in torch {site.release.torch}; {fallback}.")
+
+
+def _is_on_cpu(node: ast.Call, site: Site) -> bool:
+    """Whether a call makes its result on the CPU, or is given something that plainly is there."""
+    device = argument(node, "device")
+    if device is not None:
+        return text_of(site.value(device)) == "cpu"
+    return site.called in _FACTORIES or (bool(node.args) and on_cpu(node.args[0], site))
+
+
+@on_in_place_call
+def in_place_on_view(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
+    if not isinstance(node.func, ast.Attribute):
+        return
+    advisory = site.release.in_place_on_views.get(node.func.attr)
+    if advisory is not None and _is_strided(node.func.value):
+        yield Hit(
+            "MPS801",
+            node,
+            f".{node.func.attr}() on a non-contiguous view ({advisory.id}).",
+            why=f"{advisory.title}.",
+            mend=advisory.mend,
+            links=tuple(advisory.links),
+        )
+
+
+def _is_strided(node: ast.expr) -> bool:
+    """Whether an expression is a view that is not contiguous, for tensors of more than one dimension."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in _VIEW_ATTRIBUTES or (node.attr == "data" and _is_strided(node.value))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr in _VIEWS
+    if isinstance(node, ast.Subscript):
+        if isinstance(node.slice, ast.Slice):
+            return node.slice.step is not None
+        if isinstance(node.slice, ast.Tuple):
+            return any(_cuts(part) for part in node.slice.elts[1:])
+    return False
+
+
+def _cuts(part: ast.expr) -> bool:
+    """Whether an index keeps only some of a dimension, as a view."""
+    if isinstance(part, ast.Slice):
+        return any(bound is not None for bound in (part.lower, part.upper, part.step))
+    return isinstance(part, ast.Constant) and isinstance(part.value, int) and not isinstance(part.value, bool)

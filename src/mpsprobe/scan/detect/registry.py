@@ -1,0 +1,78 @@
+"""Which detector looks at which kind of node.
+
+Most nodes are calls, and most detectors look for a few names; so calls are shown by the last part of what they
+call, which keeps the walk at one dictionary access a call.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mpsprobe.scan.site import Hit, Site
+
+Detector = Callable[[Any, Site], Iterator[Hit]]
+D = TypeVar("D", bound=Detector)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All detectors.
+
+    Attributes:
+        nodes: by kind of node.
+        calls: by the last part of the name of what is called: `"to"` for `x.to(...)`.
+        torch_calls: those shown every call of a function of torch.
+        in_place_calls: those shown every call of a method whose name ends in `_`.
+    """
+
+    nodes: dict[type[ast.AST], list[Detector]] = field(default_factory=dict)
+    calls: dict[str, list[Detector]] = field(default_factory=dict)
+    torch_calls: list[Detector] = field(default_factory=list)
+    in_place_calls: list[Detector] = field(default_factory=list)
+
+
+_REGISTRY = Registry()
+
+
+def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
+    """Register a function that is shown every node of these kinds that a Mac would run."""
+
+    def register(detector: D) -> D:
+        for kind in kinds:
+            _REGISTRY.nodes.setdefault(kind, []).append(detector)
+        return detector
+
+    return register
+
+
+def on_call(*names: str) -> Callable[[D], D]:
+    """Register a function that is shown calls of functions and methods of these names."""
+
+    def register(detector: D) -> D:
+        for name in names:
+            _REGISTRY.calls.setdefault(name, []).append(detector)
+        return detector
+
+    return register
+
+
+def on_torch_call(detector: D) -> D:
+    """Register a function that is shown every call of `torch.*`."""
+    _REGISTRY.torch_calls.append(detector)
+    return detector
+
+
+def on_in_place_call(detector: D) -> D:
+    """Register a function that is shown every call of a method that ends in `_`."""
+    _REGISTRY.in_place_calls.append(detector)
+    return detector
+
+
+def registry() -> Registry:
+    """All detectors; their modules are imported here, and register themselves."""
+    import mpsprobe.scan.detect  # noqa: F401
+
+    return _REGISTRY

@@ -1,0 +1,116 @@
+"""What names are bound to in one function or module: as much data flow as the rules need."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cached_property
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Scope:
+    """One function's (or the module's) names.
+
+    Attributes:
+        node: the function or module.
+        outer: the scope around it; None for a module. A class body is no scope to its methods.
+    """
+
+    def __init__(self, node: Function | ast.Module | ast.Lambda, outer: Scope | None = None) -> None:
+        self.node = node
+        self.outer = outer
+
+    @cached_property
+    def bindings(self) -> dict[str, list[tuple[int, ast.expr | None]]]:
+        """Each name with the lines and values that it is assigned; None is a value that is not known."""
+        found: dict[str, list[tuple[int, ast.expr | None]]] = {}
+        if not isinstance(self.node, ast.Module):
+            arguments = self.node.args
+            several = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+            for argument in (*several, arguments.vararg, arguments.kwarg):
+                if argument is not None:
+                    found.setdefault(argument.arg, []).append((self.node.lineno, None))
+        for node in _own_nodes(self.node):
+            for name, value in _bound(node):
+                found.setdefault(name, []).append((node.lineno, value))
+        return found
+
+    def values(self, name: str) -> list[tuple[int, ast.expr | None]]:
+        """All bindings of `name`, in the scope that makes it; empty for a builtin or an import."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.bindings:
+                return scope.bindings[name]
+            scope = scope.outer
+        return []
+
+    def only(self, name: str) -> ast.expr | None:
+        """The value of a name that is bound once, to something that can be seen; else None."""
+        values = self.values(name)
+        return values[0][1] if len(values) == 1 else None
+
+    def latest(self, name: str, line: int) -> ast.expr | None:
+        """The value last written before `line` in this scope, whatever branch that was in."""
+        before = [value for at, value in self.bindings.get(name, ()) if at < line]
+        return before[-1] if before else None if name in self.bindings else self.only(name)
+
+    def uses(self, name: str) -> Iterator[tuple[ast.Name, list[ast.AST]]]:
+        """Each place in this scope that reads `name`, with the nodes around it, innermost last."""
+        yield from _uses(self.node, name, [])
+
+
+def _own_nodes(root: ast.AST) -> Iterator[ast.stmt | ast.expr]:
+    """Statements and named expressions of a scope, without those of functions and classes inside it."""
+    pending: list[ast.AST] = list(
+        reversed(getattr(root, "body", [])) if not isinstance(root, ast.Lambda) else []
+    )
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.stmt, ast.NamedExpr)):
+            yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        inner = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+        if isinstance(node, ast.stmt):
+            inner += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.NamedExpr)]
+        pending.extend(reversed(inner))
+
+
+def _bound(node: ast.AST) -> Iterator[tuple[str, ast.expr | None]]:
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                yield target.id, node.value
+            else:
+                yield from ((name, None) for name in _stored(target))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        if node.value is not None:
+            yield node.target.id, node.value
+    elif isinstance(node, ast.NamedExpr):
+        yield node.target.id, node.value
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id, None
+    elif isinstance(node, (ast.For, ast.AsyncFor)):
+        yield from ((name, None) for name in _stored(node.target))
+    elif isinstance(node, (ast.With, ast.AsyncWith)):
+        for item in node.items:
+            if item.optional_vars is not None:
+                yield from ((name, None) for name in _stored(item.optional_vars))
+
+
+def _stored(target: ast.AST) -> Iterator[str]:
+    for node in ast.walk(target):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def _uses(node: ast.AST, name: str, around: list[ast.AST]) -> Iterator[tuple[ast.Name, list[ast.AST]]]:
+    if isinstance(node, ast.Name):
+        if node.id == name and isinstance(node.ctx, ast.Load):
+            yield node, list(around)
+        return
+    around.append(node)
+    for child in ast.iter_child_nodes(node):
+        yield from _uses(child, name, around)
+    around.pop()

@@ -1,0 +1,191 @@
+"""Which files a scan reads: a path's, an installed package's, or a model's. Nothing is imported or run."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mpsprobe.errors import TargetError
+
+#: Folders that hold other people's code, or none.
+_SKIPPED = {
+    ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".eggs",
+    "node_modules", "site-packages", ".ipynb_checkpoints",
+}  # fmt: skip
+_TEST_FOLDERS = {"tests", "test", "testing"}
+_TEST_FILE = re.compile(r"test_.*\.py$|.*_test\.py$|conftest\.py$")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of one target.
+
+    Attributes:
+        target: what was asked for, and what it was taken for.
+        files: Python files, sorted.
+        tests_left_out: how many test files were not taken.
+        remarks: what the user should know about the choice.
+    """
+
+    target: str
+    files: tuple[Path, ...]
+    tests_left_out: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
+    """A file, or every Python file below a folder.
+
+    Args:
+        path: a file is read whatever it is called.
+        tests: take test files too.
+        exclude: patterns (`fnmatch`) of paths below the folder to leave out.
+
+    Raises:
+        TargetError: there is nothing, or nothing in Python.
+    """
+    if path.is_file():
+        return Sources(str(path), (path,))
+    if not path.is_dir():
+        raise TargetError(f"{path}: no such file or folder.")
+    found = sorted(_below(path))
+    kept = [file for file in found if not _excluded(file.relative_to(path), exclude)]
+    chosen = [file for file in kept if tests or not is_test(file.relative_to(path))]
+    if not chosen:
+        hint = "Its test files are left out: --tests takes them." if kept else ""
+        raise TargetError(f"{path}: no Python source to scan.", hint)
+    return Sources(str(path), tuple(chosen), len(kept) - len(chosen))
+
+
+def of_package(name: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
+    """An installed package or module by its dotted name, found without importing anything of it.
+
+    `importlib.util.find_spec("a.b")` imports `a`; so only the first part goes through it, and the rest is
+    looked up as folders and files below.
+
+    Raises:
+        TargetError: it is not installed, or has no Python source.
+    """
+    top, *rest = name.split(".")
+    spec = None
+    if all(part.isidentifier() for part in (top, *rest)):
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError):  # ValueError: imported already, without a spec
+            spec = None
+    if spec is None:
+        raise TargetError(
+            f"{name}: no such file or folder, and no package of that name is installed.",
+            "Name a path, an installed package, a model folder, or a repository of the hub that is in the cache.",
+        )
+    places = _places(spec)
+    for index, part in enumerate(rest):
+        inside = [place / part for place in places if place.is_dir()]
+        places = [place for place in inside if place.is_dir()] or [
+            file for place in inside if (file := place.with_suffix(".py")).is_file()
+        ]
+        if not places:
+            raise TargetError(f"{'.'.join((top, *rest[:index]))} has no module {part!r}.")
+    if not places:
+        raise TargetError(f"{name}: has no Python source (it is built in, or compiled).")
+    every = [of_path(place, tests=tests, exclude=exclude) for place in places]
+    files = tuple(file for sources in every for file in sources.files)
+    return Sources(name, files, sum(sources.tests_left_out for sources in every))
+
+
+def _places(spec: importlib.machinery.ModuleSpec) -> list[Path]:
+    if spec.submodule_search_locations is not None:
+        return [Path(place) for place in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
+
+
+def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
+    """A model's own code, or that of transformers for its type when it has none.
+
+    Raises:
+        TargetError: there is neither.
+    """
+    config = _config(folder)
+    elsewhere = sorted(_other_repositories(config))
+    remarks = [f"Its config also names code of {repo}: scan that too." for repo in elsewhere]
+    try:
+        own = of_path(folder, tests=tests, exclude=exclude)
+    except TargetError:
+        own = None
+    if own is not None:
+        return Sources(shown_as, own.files, own.tests_left_out, tuple(remarks))
+    kinds = [kind for kind in _model_types(config) if kind]
+    for kind in kinds:
+        try:
+            module = f"transformers.models.{kind.replace('-', '_')}"
+            sources = of_package(module, tests=tests, exclude=exclude)
+        except TargetError:
+            continue
+        remarks.append(f"{shown_as} has no code of its own: this is {module}.")
+        return Sources(shown_as, sources.files, sources.tests_left_out, tuple(remarks))
+    raise TargetError(
+        f"{shown_as}: no Python source, and no installed transformers module for it"
+        + (f" (model type {kinds[0]})." if kinds else "."),
+        "Scan the package whose class loads it.",
+    )
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is a model's: it has a config of transformers' form."""
+    return (path / "config.json").is_file() and bool(_config(path))
+
+
+def shown(path: Path) -> str:
+    """A path as reports show it: relative to the current folder where it lies below that."""
+    try:
+        # Not resolved: a hub snapshot's files are links to blobs, whose names say nothing.
+        return path.absolute().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def is_test(path: Path) -> bool:
+    """Whether a path, below the folder that was asked for, is a test's."""
+    return bool(_TEST_FOLDERS & set(path.parts[:-1])) or _TEST_FILE.match(path.name) is not None
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    """Python files below a folder; links to folders are not followed, so that no loop is endless."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        yield from (Path(root) / name for name in files if name.endswith((".py", ".pyw")))
+
+
+def _excluded(path: Path, patterns: Sequence[str]) -> bool:
+    text = path.as_posix()
+    return any(fnmatch(text, pattern) or fnmatch(path.name, pattern) for pattern in patterns)
+
+
+def _config(folder: Path) -> dict[str, object]:
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _model_types(config: dict[str, object]) -> Iterable[str]:
+    yield str(config.get("model_type") or "")
+    for value in config.values():
+        if isinstance(value, dict):
+            yield str(value.get("model_type") or "")
+
+
+def _other_repositories(config: dict[str, object]) -> set[str]:
+    """Repositories that `auto_map` takes code from: `"owner/name--module.Class"`."""
+    auto_map = config.get("auto_map")
+    values = auto_map.values() if isinstance(auto_map, dict) else ()
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    return {text.partition("--")[0] for text in texts if isinstance(text, str) and "--" in text}

@@ -1,0 +1,154 @@
+"""What the detectors look up: torch.cuda without CUDA, packages that need CUDA, and one torch release's ops."""
+
+from __future__ import annotations
+
+import functools
+from functools import lru_cache
+
+import msgspec
+
+from mpsprobe import toml
+from mpsprobe.knowledge import advisories, environment, ops
+from mpsprobe.run import OpVerdict
+from mpsprobe.scan.rules import DATA
+
+
+class TorchCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names below `torch.cuda`, by what calling them does in a build without CUDA."""
+
+    raises: frozenset[str]
+    streams: frozenset[str]
+    nothing: frozenset[str]
+    seeds: frozenset[str]
+
+
+class _Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    package: tuple[environment.Package, ...]
+    library: tuple[environment.Package, ...]
+
+
+@lru_cache(maxsize=1)
+def torch_cuda() -> TorchCuda:
+    """The table of `data/torch_cuda.toml`."""
+    return toml.load(DATA / "torch_cuda.toml", TorchCuda)
+
+
+@lru_cache(maxsize=1)
+def _packages() -> _Packages:
+    return toml.load(DATA / "packages.toml", _Packages)
+
+
+@lru_cache(maxsize=4096)
+def cuda_only(module: str) -> environment.Package | None:
+    """The CUDA-only package that a dotted module name belongs to; its import fails on a Mac."""
+    top = module.partition(".")[0]
+    if cuda_library(top) is not None:
+        return None
+    mine = next((package for package in _packages().package if top in package.names), None)
+    return mine or environment.package(top)
+
+
+@lru_cache(maxsize=4096)
+def cuda_library(module: str) -> environment.Package | None:
+    """The package that a dotted module name belongs to, when it imports on a Mac but needs CUDA to work."""
+    top = module.partition(".")[0]
+    return next((library for library in _packages().library if top in library.names), None)
+
+
+#: Ops that PyTorch writes as other ops, none of which autocast touches.
+_PLAIN_COMPOSITES = {
+    "to", "float", "type", "type_as", "reshape", "flatten", "repeat_interleave", "chunk", "contiguous", "expand_as",
+    "broadcast_to", "size", "movedim", "ravel", "tile", "unflatten",
+}  # fmt: skip
+
+
+class TorchRelease:
+    """The ops of one torch release, by the names that source code has for them.
+
+    Attributes:
+        torch: minor release, e.g. `"2.13"`.
+    """
+
+    def __init__(self, torch: str) -> None:
+        self.torch = ops.resolve_release(torch)
+        release = ops.release(self.torch)
+        self._names = release.names
+        by_base: dict[str, list[ops.OpSupport]] = {}
+        for name in release.names:
+            if not name.endswith("out"):
+                by_base.setdefault(name.partition(".")[0], []).append(release.lookup(name))
+        self._by_base = by_base
+        self._cast = frozenset().union(*release.autocast.values())
+        # The source does not say which overload is meant: an op is missing when all of its overloads are.
+        self._missing = {
+            name: overloads
+            for name, overloads in by_base.items()
+            if all(overload.verdict(fallback=False) is OpVerdict.RAISES for overload in overloads)
+        }
+        short = {name.partition("::")[2] for name in self._missing}
+        modules = ("fft_", "linalg_", "special_", "sparse_")  # torch.linalg.eig is aten::linalg_eig
+        self._tails = short | {name.partition("_")[2] for name in short if name.startswith(modules)}
+        self._answers: dict[str, tuple[str, bool] | None] = {}
+
+    def missing(self, function: str) -> tuple[str, bool] | None:
+        """The op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
+
+        Args:
+            function: dotted name, e.g. `"torch.linalg.eig"`.
+        """
+        if function.rpartition(".")[2] not in self._tails:
+            return None
+        if function not in self._answers:
+            self._answers[function] = self._look_up(function)
+        return self._answers[function]
+
+    def _look_up(self, function: str) -> tuple[str, bool] | None:
+        try:
+            first = ops.normalise(function, self._names)[0]
+        except ops.UnknownOpError:
+            return None
+        overloads = self._missing.get(first.partition(".")[0])
+        if overloads is None:
+            return None
+        helps = all(overload.verdict(fallback=True) is not OpVerdict.RAISES for overload in overloads)
+        return overloads[0].via or overloads[0].op, helps
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - as many releases as a scan asks about: one
+    def is_untouched_by_autocast(self, name: str) -> bool:
+        """Whether a function or method is an op that autocast runs as it is, and that calls no op it changes.
+
+        Args:
+            name: the last part of its name, e.g. `"cos"`; what is no op (a module, another function) is not.
+        """
+        supports = self._by_base.get(f"aten::{name}")
+        return (
+            supports is not None
+            and all(
+                support.kernel is not ops.Kernel.COMPOSITE_IMPLICIT or name in _PLAIN_COMPOSITES
+                for support in supports
+            )
+            and not any(support.op in self._cast for support in supports)
+        )
+
+    @property
+    def in_place_on_views(self) -> dict[str, advisories.Advisory]:
+        """Names of in-place methods (`"normal_"`) that an advisory calls wrong on non-contiguous tensors."""
+        return _in_place_on_views(self.torch)
+
+
+@lru_cache(maxsize=16)
+def _in_place_on_views(torch: str) -> dict[str, advisories.Advisory]:
+    found: dict[str, advisories.Advisory] = {}
+    for match in advisories.applicable(torch):
+        conditions = [tensor for case in match.advisory.when for tensor in case.tensors]
+        strided = any(
+            tensor.contiguous is False
+            and (tensor.arg in ("any", "all", 0) or (isinstance(tensor.arg, list) and 0 in tensor.arg))
+            for tensor in conditions
+        )
+        if strided:
+            for op in match.advisory.ops:
+                name = op.partition("::")[2].partition(".")[0]
+                if name.endswith("_"):
+                    found.setdefault(name, match.advisory)
+    return found

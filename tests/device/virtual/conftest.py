@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.support import require
+
+
+@pytest.fixture(autouse=True)
+def _supported() -> None:
+    try:
+        require()
+    except UnsupportedInstallError as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.fixture
+def mps() -> Iterator[Session]:
+    """The virtual device with the installed release's rules, without the fallback variable."""
+    with emulate(fallback=False) as session:
+        yield session
+
+
+@pytest.fixture
+def here() -> str:
+    """This test's caller's file, as findings name it."""
+    return sys._getframe(1).f_code.co_filename

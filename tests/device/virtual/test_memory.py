@@ -1,0 +1,92 @@
+"""The modelled unified memory, against sizes that public reports show."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.memory import UnifiedMemory, format_size
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "limit"),
+    [(8, "9.07 GB"), (16, "18.13 GB"), (24, "27.20 GB"), (64, "81.60 GB")],
+)
+def test_limits_are_those_of_public_reports(memory_gb: float, limit: str) -> None:
+    # "max allowed: 9.07 GB" on 8 GB (surya 254), 18.13 GB on 16 GB (pytorch 105839), 27.20 GiB on 24 GB
+    # (ComfyUI 7440), 81.60 GB on an M1 Max with 64 GB (bobo-fun 8)
+    memory = UnifiedMemory(memory_gb, macos="13.0")
+    assert memory.limit is not None
+    assert format_size(memory.limit, binary=False) == limit
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(256, "256 bytes"), (16384, "16.00 KB"), (720 << 20, "720.00 MB"), (5 * GIB, "5.00 GB")],
+)
+def test_sizes_as_pytorch_writes_them(size: int, text: str) -> None:
+    assert format_size(size, binary=False) == text
+    assert format_size(size, binary=True) == text.replace("KB", "KiB").replace("MB", "MiB").replace(
+        "GB", "GiB"
+    )
+
+
+def test_out_of_memory_on_a_small_mac() -> None:
+    with emulate("2.13", "15.5", memory_gb=8) as session:
+        first = torch.empty(5 * GIB, dtype=torch.uint8, device="mps")  # untouched, so it takes no memory here
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(5 * GIB, dtype=torch.uint8, device="mps")
+        limit = format_size(session.memory.limit or 0, binary=True)
+        assert str(caught.value) == (
+            f"MPS backend out of memory (MPS allocated: 5.00 GiB, other allocations: 0 bytes, max allowed: {limit}). "
+            "Tried to allocate 5.00 GiB on private pool. Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper "
+            "limit for memory allocations (may cause system failure)."
+        )
+        del first
+        torch.empty(5 * GIB, dtype=torch.uint8, device="mps")  # what was freed can be used again
+
+
+def test_answers() -> None:
+    with emulate(memory_gb=16) as session:
+        assert torch.mps.current_allocated_memory() == 0
+        x = torch.empty(1000, device="mps")
+        y = x[10:]  # shares memory
+        assert torch.mps.current_allocated_memory() == 4096
+        del x
+        assert torch.mps.current_allocated_memory() == 4096
+        del y
+        assert torch.mps.current_allocated_memory() == 0
+        assert torch.mps.driver_allocated_memory() == 4096
+        torch.mps.empty_cache()
+        assert torch.mps.driver_allocated_memory() == 0
+        assert torch.mps.recommended_max_memory() == session.memory.recommended
+
+
+def test_peak_is_near_the_truth() -> None:
+    with emulate() as session:
+        block = 1 << 20
+        keep = [torch.empty(block, dtype=torch.uint8, device="mps") for _ in range(20)]
+        for _ in range(100):
+            torch.empty(10 * block, dtype=torch.uint8, device="mps")
+        assert 30 * block <= session.memory.peak <= 30 * block * 1.03
+        assert session.memory.allocated() == len(keep) * block
+
+
+def test_fraction() -> None:
+    with emulate(memory_gb=8) as session:
+        torch.mps.set_per_process_memory_fraction(0.5)
+        assert session.memory.limit == session.memory.recommended // 2
+        torch.mps.set_per_process_memory_fraction(0.0)
+        torch.empty(12 * GIB, dtype=torch.uint8, device="mps")
+        with pytest.raises(RuntimeError, match=r"invalid high watermark ratio 2\.5"):
+            session.memory.set_high_watermark(2.5)
+
+
+def test_collecting_reports_it_once() -> None:
+    with emulate(memory_gb=8, on_fail="collect") as session:
+        keep = [torch.empty(5 * GIB, dtype=torch.uint8, device="mps") for _ in range(4)]
+        assert [one.kind for one in session.findings] == ["memory"]
+        assert session.memory.allocated() == 5 * GIB * len(keep)

@@ -1,0 +1,177 @@
+"""What the virtual device costs: CPU seconds, least of several, on one thread.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=src python tools/bench_device.py
+
+The figures of the last run stand in docs/virtual-device.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+
+from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.observer import Quiet
+from mpsprobe.device.virtual.predict import predict
+
+
+class _Bare(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class _Count(Quiet):
+    def __init__(self) -> None:
+        self.ops = 0
+
+    def op(self, func: Any, args: Any, kwargs: Any, result: Any, flags: int) -> None:
+        self.ops += 1
+
+
+def _least(run: Callable[[], object], times: int = 15) -> float:
+    with torch.no_grad():
+        run()
+        run()
+        found = []
+        for _ in range(times):
+            start = time.process_time()
+            run()
+            found.append(time.process_time() - start)
+    return min(found) * 1e3
+
+
+def _within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[], None]:
+    def once() -> None:
+        with context():
+            run()
+
+    return once
+
+
+def per_forward() -> None:
+    """One forward pass of a small Llama, milliseconds."""
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4
+    )
+    model, ids = LlamaModel(config).eval(), torch.arange(16)[None]
+
+    def forward() -> object:
+        return model(input_ids=ids, use_cache=False)
+
+    rows = [
+        ("plain CPU", _least(forward)),
+        ("bare dispatch mode", _least(_within(_Bare, forward))),
+        ("torch.profiler", _least(_within(lambda: profile(activities=[ProfilerActivity.CPU]), forward))),
+        ("FlopCounterMode", _least(_within(lambda: FlopCounterMode(display=False), forward))),
+    ]
+    start = time.process_time()
+    with emulate():
+        rows.append(("first entry of emulate", (time.process_time() - start) * 1e3))
+    start = time.process_time()
+    with emulate():
+        rows.append(("later entry of emulate", (time.process_time() - start) * 1e3))
+    for name, observer in (("emulate", None), ("emulate, observed", _Count())):
+        with emulate(observer=observer):
+            on_device, device_ids = copy.deepcopy(model).to("mps"), ids.to("mps")
+            rows.append((name, _least(lambda m=on_device, i=device_ids: m(input_ids=i, use_cache=False))))  # type: ignore[misc]
+    with predict() as session:
+        session.kernels.float_limit = 0
+        with torch.device("mps"):
+            ghostly = LlamaModel(config).eval()
+        rows.append(("predict", _least(lambda: ghostly(input_ids=ids.to("mps"), use_cache=False))))
+    for name, milliseconds in rows:
+        sys.stdout.write(f"{name:26} {milliseconds:8.1f} ms\n")
+
+
+def _llama_8b() -> tuple[Any, dict[str, torch.Tensor]]:
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, pad_token_id=0,
+    )  # fmt: skip
+    return LlamaForCausalLM(config), {"input_ids": torch.arange(3, 20)[None]}
+
+
+def _llama4_108b() -> tuple[Any, dict[str, torch.Tensor]]:
+    config = Llama4TextConfig(num_local_experts=16, pad_token_id=0)
+    return Llama4ForCausalLM(config), {"input_ids": torch.arange(3, 15)[None]}
+
+
+def _qwen3_vl() -> tuple[Any, dict[str, torch.Tensor]]:
+    rope = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}
+    text = {
+        "vocab_size": 155000, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "rope_scaling": rope,
+    }  # fmt: skip
+    vision = {
+        "depth": 27,
+        "hidden_size": 1152,
+        "out_hidden_size": 4096,
+        "deepstack_visual_indexes": [8, 16, 24],
+    }
+    config = Qwen3VLConfig(text_config=text, vision_config=vision)
+    patches, size = 16 * 24, 3 * 2 * 16**2
+    image = [config.image_token_id] * (patches // 4)
+    ids = torch.tensor([[5, config.vision_start_token_id, *image, config.vision_end_token_id, 7]])
+    inputs = {
+        "input_ids": ids,
+        "pixel_values": torch.zeros(patches, size, dtype=torch.bfloat16),
+        "image_grid_thw": torch.tensor([[1, 16, 24]]),
+    }
+    return Qwen3VLForConditionalGeneration(config), inputs
+
+
+def full_size() -> None:
+    """Models at full size in `predict`: build, then prefill and 8 tokens."""
+    for name, make in (("Llama 8B", _llama_8b), ("Qwen3-VL 8.8B", _qwen3_vl), ("Llama-4 108B", _llama4_108b)):
+        ops = _Count()
+        start = time.process_time()
+        with predict(memory_gb=512, observer=ops) as session:
+            torch.set_default_dtype(torch.bfloat16)
+            with torch.device("mps"):
+                model, inputs = make()
+            torch.set_default_dtype(torch.float32)
+            built = time.process_time()
+            ops.ops = 0
+            on_device = {key: value.to("mps") for key, value in inputs.items()}
+            mask = torch.ones_like(on_device["input_ids"])
+            model.eval().generate(
+                **on_device,
+                attention_mask=mask,
+                max_new_tokens=8,
+                min_new_tokens=8,
+                do_sample=False,
+                pad_token_id=0,
+            )
+            ran = time.process_time()
+            billions = sum(p.numel() for p in model.parameters()) / 1e9
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        sys.stdout.write(
+            f"{name:16} {billions:6.1f} G parameters  build {built - start:5.2f} s  run {ran - built:5.2f} s  "
+            f"{ops.ops} ops  peak of the Mac {session.memory.peak / 1e9:.1f} GB  resident here {rss:.2f} GB\n"
+        )
+        del model
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.stdout.write(f"torch {torch.__version__}\n")
+    per_forward()
+    full_size()

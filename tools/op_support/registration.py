@@ -1,0 +1,39 @@
+"""One kernel in PyTorch's dispatcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Aliases that cover MPS, `CatchAll` (no key: an implicit composite), and the CPU keys that can take over.
+_DECISIVE = (
+    "CompositeImplicitAutograd",
+    "CompositeExplicitAutograd",
+    "CompositeExplicitAutogradNonFunctional",
+    "CatchAll",
+    "CPU",
+    "QuantizedCPU",
+    "SparseCPU",
+)
+FALLBACK = "<fallback>"
+
+
+@dataclass(frozen=True, order=True)
+class Registration:
+    """One kernel.
+
+    Attributes:
+        key: dispatch key.
+        op: qualified overload name, or `<fallback>` for the key's own fallback.
+        kernel: mangled name that says which function it is; empty when the binary has none.
+        address: where its code starts in the image; None when that is unknown.
+    """
+
+    key: str
+    op: str
+    kernel: str
+    address: int | None
+
+
+def wanted(key: str) -> bool:
+    """Whether a dispatch key decides what an op does on an MPS tensor, or if the CPU can take over."""
+    return key in _DECISIVE or "MPS" in key

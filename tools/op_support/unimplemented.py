@@ -1,0 +1,142 @@
+"""Our op support against PyTorch's own list: `UNIMPLEMENTED_XFAILLIST` of each wheel that ships it (2.8 on).
+
+`python -m op_support.unimplemented` compares, release by release, the operator tests (OpInfo) that PyTorch
+expects to fail on MPS in every dtype with what our data says of the ops that those tests run. Each
+disagreement must be explained in `unimplemented.toml`; one that is not ends the command with 1.
+
+What our data says of an OpInfo: when the ATen op of its name has a kernel on MPS, or certainly runs into a
+missing op, that decides; otherwise the ops that its samples run on a CPU (`data/ops/opinfo.json`) do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import toml
+from mpsprobe.knowledge import _opinfo, _opnames, ops
+from mpsprobe.run import OpVerdict
+
+EXPLANATIONS = Path(__file__).parent / "unimplemented.toml"
+#: What the CPU runs and MPS does not: kernels of that device, by name.
+_CPU_ONLY = re.compile(r"mkldnn|_for_cpu|_thnn_fused|slow_conv|native_dropout|_nnpack")
+
+
+class Side(str, enum.Enum):
+    """Who says that it fails."""
+
+    PYTORCH = "pytorch"  #: its tests expect a failure, our data says that the op runs
+    OURS = "ours"  #: our data says that it raises, its tests expect success
+
+
+class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why some disagreements are none.
+
+    Attributes:
+        why: in one or two sentences.
+        side: who says that it fails.
+        names: OpInfo names with variant.
+        since, until: releases; empty: any.
+    """
+
+    why: str
+    side: Side
+    names: list[str]
+    since: str = ""
+    until: str = ""
+
+    def covers(self, found: Disagreement) -> bool:
+        order = ops.releases().index
+        return (
+            found.side is self.side
+            and found.name in self.names
+            and (not self.since or order(found.torch) >= order(self.since))
+            and (not self.until or order(found.torch) <= order(self.until))
+        )
+
+
+class Explanations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of `unimplemented.toml`."""
+
+    explanation: list[Explanation]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One OpInfo in one release; `ours` names the missing ops that our data gives, if any."""
+
+    torch: str
+    name: str
+    side: Side
+    ours: tuple[str, ...]
+
+
+def compare(torch: str) -> tuple[int, list[Disagreement]]:
+    """(number of OpInfos on which both agree, the others) for one release."""
+    listed = ops.release(torch).unimplemented
+    agree = 0
+    differ = []
+    for key, called in _opinfo.recorded().items():
+        name = key.replace(":", "")
+        fails_in = listed.get(name, [])  # None: in every dtype
+        certain, possible = _missing(key.partition(":")[0], called, torch)
+        if fails_in is None and not certain and not possible:
+            differ.append(Disagreement(torch, name, Side.PYTORCH, ()))
+        elif not fails_in and fails_in is not None and certain:
+            differ.append(Disagreement(torch, name, Side.OURS, tuple(sorted(certain))))
+        else:
+            agree += 1
+    return agree, differ
+
+
+def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
+    """The missing ops that an OpInfo runs into, as our data has it: (for certain, on some path)."""
+    release = ops.release(torch)
+    own = _opnames.python_name(f"torch.{name}")
+    functional = [op for op in _opnames.overloads(own or "", release.names) if not op.endswith("out")]
+    found = [release.lookup(op) for op in functional]
+    if any(support.kernel in _HAS_KERNEL for support in found):
+        return set(), set()
+    if found and all(support.verdict(fallback=False) is OpVerdict.RAISES for support in found):
+        return {support.via or support.op for support in found}, set()
+    run = [release.lookup(op) for op in called if not _CPU_ONLY.search(op)]
+    certain = {s.via or s.op for s in run if s.verdict(fallback=False) is OpVerdict.RAISES}
+    return certain, {s.via for s in run if not s.certain}
+
+
+_HAS_KERNEL = frozenset({ops.Kernel.MPS, ops.Kernel.PYTHON, ops.Kernel.CPU_FALLBACK})
+
+
+def unexplained(found: list[Disagreement]) -> Iterator[Disagreement]:
+    """The disagreements that no explanation covers."""
+    explanations = toml.load(EXPLANATIONS, Explanations).explanation
+    return (item for item in found if not any(explanation.covers(item) for explanation in explanations))
+
+
+def main(arguments: list[str]) -> int:
+    """Print agreement per release and every unexplained disagreement; 1 when there is one."""
+    parser = argparse.ArgumentParser(prog="op_support.unimplemented", description=__doc__)
+    parser.add_argument("release", nargs="*", help="default: all that ship the list")
+    shipping = [torch for torch in ops.releases() if ops.release(torch).unimplemented]
+    failed = False
+    for torch in parser.parse_args(arguments).release or shipping:
+        agree, differ = compare(torch)
+        left = list(unexplained(differ))
+        sides = Counter(item.side.value for item in differ)
+        print(f"{torch}: {agree} agree, {dict(sides)} differ, {len(left)} unexplained")  # noqa: T201
+        for item in left:
+            print(f"  {item.side.value}: {item.name} {' '.join(item.ours)}")  # noqa: T201
+        failed = failed or bool(left)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,198 @@
+"""PyTorch's own expectations of MPS, against the emulated device.
+
+Two peers:
+
+- without arguments, the operator database of the installed wheel (`torch.testing`): every operator's own sample
+  inputs run on the CPU and on the emulated device, and the outcome is compared with what PyTorch's MPS tests expect
+  (`torch/testing/_internal/common_mps.py`: expected failures and skips by operator and dtype). This is what
+  `TestConsistency` of `test/test_mps.py` does;
+- `--checkout DIR`: `test/test_mps.py` of a PyTorch checkout itself, in a child process under the emulated device.
+
+Nothing of PyTorch's is copied. The figures of the last run stand in docs/virtual-device.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import platform
+import subprocess
+import sys
+import unittest
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import Session
+
+#: What PyTorch expects, and what the emulated device did.
+_PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
+
+_PLUGIN = """
+import pytest
+from mpsprobe.device.virtual.emulate import emulate
+
+_context = emulate(macos="15.5", fallback=False)
+_context.__enter__()
+
+def pytest_unconfigure():
+    _context.__exit__(None, None, None)
+"""
+
+
+def operators(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
+    """Run the operator database.
+
+    Returns:
+        `"expected / outcome"` -> `"operator dtype: message"`.
+    """
+    platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
+    found: dict[str, list[str]] = collections.defaultdict(list)
+    with emulate(macos="15.5", fallback=False) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # both look at the machine when they are imported, so they must see the emulated one
+        from torch.testing._internal.common_methods_invocations import op_db
+        from torch.testing._internal.common_mps import mps_ops_modifier
+
+        for info in mps_ops_modifier(op_db):
+            for dtype in dtypes:
+                if dtype not in info.supported_dtypes("cpu"):
+                    continue
+                expected = _expected(info, dtype)
+                outcome = _outcome(info, dtype, session)
+                found[f"{expected} / {outcome.partition(':')[0]}"].append(
+                    f"{info.name}{info.variant_test_name} {str(dtype)[6:]}: {outcome}"
+                )
+    return found
+
+
+def _expected(info: Any, dtype: torch.dtype) -> str:
+    expected = _PASS
+    for decorator in info.decorators:
+        if getattr(decorator, "device_type", None) not in (None, "mps"):
+            continue
+        if getattr(decorator, "cls_name", None) not in (None, "TestConsistency"):
+            continue
+        if getattr(decorator, "test_name", None) not in (None, "test_output_match"):
+            continue
+        if getattr(decorator, "dtypes", None) is not None and dtype not in decorator.dtypes:
+            continue
+        for one in getattr(decorator, "decorators", ()):
+            if one is unittest.expectedFailure:
+                return _FAIL
+            if one is unittest.skip or getattr(one, "__name__", "") == "decorator":
+                expected = _SKIP
+    return expected
+
+
+def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
+    """`passes`, or how the first sample that does not pass fails."""
+    try:
+        samples = list(info.sample_inputs("cpu", dtype))
+    except Exception as problem:
+        return f"no samples: {_line(problem)}"
+    for sample in samples:
+        try:
+            torch.manual_seed(0)
+            reference = info.op(sample.input, *sample.args, **sample.kwargs)
+        except Exception:
+            continue  # not for this dtype on the CPU either: nothing to compare with
+        try:
+            on_device = sample.transform(lambda x: x.detach().to("mps") if isinstance(x, torch.Tensor) else x)
+            torch.manual_seed(0)
+            torch.mps.manual_seed(0)
+            got = info.op(on_device.input, *on_device.args, **on_device.kwargs)
+        except NotImplementedError as problem:
+            return f"refused: {_line(problem)}"
+        except (RuntimeError, TypeError) as problem:
+            known = any(finding.message == str(problem) for finding in session.findings)
+            return f"{'refused' if known else 'error'}: {_line(problem)}"
+        except Exception as problem:
+            return f"error: {type(problem).__name__}: {_line(problem)}"
+        difference = _differs(got, reference)
+        if difference:
+            return f"differs: {difference}"
+    return _PASS
+
+
+def _differs(got: Any, expected: Any) -> str:
+    try:
+        torch.testing.assert_close(
+            torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.detach().cpu(), got),
+            torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.detach(), expected),
+            equal_nan=True,
+            check_stride=False,
+        )
+    except AssertionError as problem:
+        return _line(problem)
+    except TypeError:
+        return ""  # results that are not tensors or numbers
+    return ""
+
+
+def _line(problem: BaseException) -> str:
+    return (str(problem).strip().split("\n") or [""])[0][:160]
+
+
+def suite(checkout: Path, options: list[str]) -> int:
+    """Run test/test_mps.py of a checkout under the emulated device; its exit code."""
+    file = checkout / "test" / "test_mps.py"
+    if not file.is_file():
+        sys.stderr.write(
+            f"{file} is not there: give a checkout of pytorch/pytorch of the installed release.\n"
+        )
+        return 2
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / "mpsprobe-peer"
+    folder.mkdir(exist_ok=True)
+    (folder / "peer_plugin.py").write_text(_PLUGIN)
+    paths = [
+        str(folder),
+        str(checkout / "test"),
+        str(Path(__file__).parents[1] / "src"),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "peer_plugin",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        str(file),
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(command, cwd=checkout / "test", env=environment, check=False).returncode
+
+
+def main() -> int:
+    """Run one of the two and print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkout", type=Path, help="a PyTorch checkout: run its test/test_mps.py instead")
+    parser.add_argument("--dtypes", default="float32,float16,int64,bool,complex64")
+    parser.add_argument("--json", type=Path, help="where to write every operator's outcome")
+    parser.add_argument("options", nargs="*", help="options for pytest, with --checkout")
+    chosen = parser.parse_args()
+    if chosen.checkout is not None:
+        return suite(chosen.checkout, chosen.options)
+    torch.set_num_threads(1)
+    found = operators([getattr(torch, name) for name in chosen.dtypes.split(",")])
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.stdout.write(f"torch {torch.__version__}, expected by PyTorch / emulated:\n")
+    for key in sorted(found):
+        sys.stdout.write(f"  {key:24} {len(found[key])}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
