@@ -182,7 +182,13 @@ class _Comparison:
         compared = []
         for subject in (self._opened.subject, noisy):
             with Lockstep(reference, stage) as teacher:
-                compared.append(self._follow(subject, stage, teacher, Forcing.LAYERS).compared)
+                followed = self._follow(subject, stage, teacher, Forcing.LAYERS)
+            compared.append(followed.compared)
+            if followed.other_shapes and subject is self._opened.subject:
+                self._notes.append(
+                    f"{stage.value}: {followed.other_shapes:,} arguments have another shape than in the reference "
+                    "(masks, as a rule); they were not compared."
+                )
         return compared[0], Noise.of(compared[1])
 
     def _follow(
