@@ -106,7 +106,7 @@ def test_a_run_beside_itself_is_the_same() -> None:
     document = run(check(Status.PASS, number(1.5)), uses=[use("aten::mm", OpVerdict.NATIVE)])
     found = compare(document, deepcopy(document))
     assert not found.worse
-    assert found.checks == found.ops == found.cautions == []
+    assert (found.checks, found.ops, found.cautions) == ([], [], [])
     assert (found.same_checks, found.same_ops) == (1, 1)
     assert [(n.ratio, n.change) for n in found.measurements] == [(1.0, Change.SAME)]
 
