@@ -112,7 +112,7 @@ def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> 
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording
 
-    link = checks.recorded(recording.record_uses(mps_batch), mps_bench)
+    link = checks.recorded(recording.record_inference(mps_batch), mps_bench)
     mps_session.learnt(op_uses=link.uses)
     return link
 

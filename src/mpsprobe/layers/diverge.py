@@ -30,7 +30,7 @@ from mpsprobe.layers.student import Compared, Followed, Forcing, follow
 from mpsprobe.layers.subject import Stage, Subject
 from mpsprobe.layers.watch import Marker
 from mpsprobe.phases.check import LinkFailed
-from mpsprobe.phases.recording import record_uses
+from mpsprobe.phases.recording import record_inference
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
@@ -236,7 +236,7 @@ class _Comparison:
         )
         self._announce("recording the ops of one inference")
         try:
-            uses = record_uses(self._opened.prepared)
+            uses = record_inference(self._opened.prepared).uses
         except LinkFailed as problem:
             self._notes.append(f"Its op uses could not be recorded: {problem.result.message}")
         else:
