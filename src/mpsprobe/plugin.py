@@ -6,6 +6,7 @@ options, and does nothing until tests of the suite are collected.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import signal
@@ -147,9 +148,13 @@ def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
 
     def tell(text: str) -> None:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        # What is written while pytest collects a file is captured, and dropped when that goes well.
+        shown = capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext()
         if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(text)
+            with shown:
+                terminal.ensure_newline()
+                terminal.write_line(text)
 
     try:
         if wanted == "target":
