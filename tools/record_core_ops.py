@@ -49,7 +49,7 @@ _DECODERS: dict[str, dict[str, Any]] = {
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def decoders() -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], Any]]]:
+def decoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
     """Text generation: a prompt and a few steps with a cache, greedy and sampled."""
     tokens = torch.arange(3, 19)[None]
     for name, extra in _DECODERS.items():
@@ -67,21 +67,22 @@ def decoders() -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], Any]]]:
             yield f"{name} {attention}".strip(), model, run
 
 
-def encoders() -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], Any]]]:
+def encoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
     """Text, image and speech encoders, and one encoder-decoder."""
     tokens = torch.arange(3, 19)[None]
-    bert = transformers.BertModel(transformers.BertConfig(**_TEXT))
+    library: Any = transformers  # its constructors are untyped
+    bert = library.BertModel(library.BertConfig(**_TEXT))
     yield "Bert", bert, lambda m: m(tokens.to(m.device), attention_mask=torch.ones_like(tokens).to(m.device))
     image = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     small = {name: value for name, value in _TEXT.items() if name != "vocab_size"}
-    vit = transformers.ViTModel(transformers.ViTConfig(**small, image_size=32, patch_size=8))
+    vit = library.ViTModel(library.ViTConfig(**small, image_size=32, patch_size=8))
     yield "ViT", vit, lambda m: m(image.to(m.device, m.dtype))
-    t5 = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(vocab_size=128, d_model=64, d_kv=16, d_ff=96, num_layers=1, num_heads=4)
+    t5 = library.T5ForConditionalGeneration(
+        library.T5Config(vocab_size=128, d_model=64, d_kv=16, d_ff=96, num_layers=1, num_heads=4)
     )
     yield "T5", t5, lambda m: m(tokens.to(m.device), decoder_input_ids=tokens[:, :4].to(m.device))
-    whisper = transformers.WhisperModel(
-        transformers.WhisperConfig(
+    whisper = library.WhisperModel(
+        library.WhisperConfig(
             vocab_size=128, d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
             decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96, num_mel_bins=16,
             max_source_positions=32, max_target_positions=32, pad_token_id=0, bos_token_id=1, eos_token_id=2,
@@ -134,13 +135,14 @@ class DiffusionBlocks(nn.Module):
         film = self.deep(torch.stack([x, x], 2)).mean(2)
         larger = nn.functional.interpolate(y, scale_factor=2.0, mode="nearest")[:, :24]
         y = torch.cat([self.up(y), larger, film], 1)
-        return self.out(nn.functional.pad(y, (0, 0, 0, 0), mode="constant"))
+        predicted: torch.Tensor = self.out(nn.functional.pad(y, (0, 0, 0, 0), mode="constant"))
+        return predicted
 
 
-def diffusion() -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], Any]]]:
+def diffusion() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
     """One model, run as a sampler does: guidance, noise from a generator, clamping."""
 
-    def run(model: nn.Module) -> torch.Tensor:
+    def run(model: Any) -> Any:
         first = next(model.parameters())
         x = torch.randn(2, 4, 16, 16, device=first.device, dtype=first.dtype)
         words = torch.randn(2, 7, 48, device=first.device, dtype=first.dtype)

@@ -27,22 +27,24 @@ _STATUS = {
 _DTYPES = ("float32", "bfloat16")
 
 
-def planted(name: str, dtype: str, rows: int) -> OpUse:
-    tensor = TensorMeta(dtype, (rows, 5), (5, 1), "mps:0")
+def planted(name: str, dtype: str = "float32") -> OpUse:
+    tensor = TensorMeta(dtype, (4, 5), (5, 1), "mps:0")
     return OpUse(op=f"planted::{name}", inputs=[tensor], outputs=[tensor])
 
 
 def campaign(faults: list[str]) -> tuple[list[OpUse], dict[str, Status]]:
     """Op uses, and the status that each must have."""
     uses, expected = [], {}
-    for number, name in enumerate(faults):
+    for name in faults:
         for dtype in _DTYPES:
-            for op, outcome in ((name, FAULTS[name][0]), ("sound", Outcome.NATIVE)):
+            for op, outcome in ((name, FAULTS[name][0]), (f"beside_{name}", Outcome.NATIVE)):
                 # 1e-7 more is nothing in bfloat16
                 lost = (op, dtype) == ("varies", "bfloat16")
-                use = planted(op, dtype, 4 + number if op == "sound" else 4)
+                use = planted(op, dtype)
                 uses.append(use)
-                expected[f"ops.{use_name(use)}"] = _STATUS.get(Outcome.NATIVE if lost else outcome, Status.FAIL)
+                expected[f"ops.{use_name(use)}"] = _STATUS.get(
+                    Outcome.NATIVE if lost else outcome, Status.FAIL
+                )
     return uses, expected
 
 
@@ -87,7 +89,9 @@ def test_no_fault_costs_another_op_its_answer(tmp_path: Path) -> None:
     assert len(expected) >= 60
     run, output = suite(tmp_path, uses)
     found = {check.id: check.status for check in run.checks}
-    wrong = {id_: (found.get(id_), status) for id_, status in expected.items() if found.get(id_) is not status}
+    wrong = {
+        id_: (found.get(id_), status) for id_, status in expected.items() if found.get(id_) is not status
+    }
     assert not wrong, output[-3000:]
     assert set(found) == set(expected), "and no other check came to be"
     assert run.interruption is None
@@ -98,15 +102,13 @@ def test_no_fault_costs_another_op_its_answer(tmp_path: Path) -> None:
 
 def test_expectations_turn_known_faults_into_warnings_and_spare_crashes(tmp_path: Path) -> None:
     names = sorted(set(FAULTS) - DEADLY)
-    uses = [planted(name, "float32", 4) for name in (*names, "abort")]
+    uses = [planted(name) for name in (*names, "abort")]
     (tmp_path / "x.toml").write_text(
         "[[expect]]\ntorch = '==2.*'\nreason = 'issue 7'\nids = ['ops.planted.nan-f32-4x5', 'ops.planted.gone']\n"
         "[[expect]]\ntorch = '==1.*'\nids = ['ops.planted.zeros-f32-4x5']\n"
     )
     (tmp_path / "s.toml").write_text("[[expect]]\nids = ['ops.planted.abort*']\n")
-    run, output = suite(
-        tmp_path, uses, "--mpsprobe-xfails-file", "x.toml", "--mpsprobe-skips-file", "s.toml"
-    )
+    run, output = suite(tmp_path, uses, "--mpsprobe-xfails-file", "x.toml", "--mpsprobe-skips-file", "s.toml")
     found = {check.id: check for check in run.checks}
     assert found["ops.planted.nan-f32-4x5"].status is Status.WARN
     assert "issue 7" in found["ops.planted.nan-f32-4x5"].message

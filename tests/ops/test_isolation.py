@@ -19,7 +19,7 @@ from mpsprobe.ops.records import Outcome, Replay, Request, Setup
 from mpsprobe.run import OpUse, TensorMeta
 
 PACKAGES = Path(__file__).parents[1] / "support" / "packages"
-SETUP = Setup("emulated", "", "15.5", 64, False, 1, 2 << 30)
+SETUP = Setup("emulated", "", "15.5", 64, False, 1, 4 << 30)
 #: Planted op -> what must become of it, and what must be said.
 FAULTS = {
     "abort": (Outcome.CRASHED, "SIGABRT"),

@@ -73,7 +73,7 @@ def test_planted_faults_are_bad(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
         with monkeypatch.context() as patch:
             patch.setattr(functional, "linear", plant(functional.linear))
             assert look(PROBES[name], lab).answer == "bad", name
-    monkeypatch.setattr(attention, "attend", _leaky(attention.attend))
+    monkeypatch.setattr(attention, "attend", _leaky(functional.scaled_dot_product_attention))
     answer = look(PROBES["sdpa-causal-half"], lab)
     assert answer.answer == "bad"
     assert "wrong" in answer.message
@@ -97,5 +97,5 @@ def test_an_error_on_the_device_is_the_fault(lab: Lab, monkeypatch: pytest.Monke
 
 
 def test_a_probe_that_fails_itself_says_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lab, "normal", lambda *args: 1 / 0)
+    monkeypatch.setattr(Lab, "normal", lambda *_: 1 / 0)
     assert look(PROBES["conv3d"], lab).answer == "unknown"

@@ -218,7 +218,7 @@ def _cholesky_factor(argument: Argument) -> torch.Tensor | None:
     matrix = _positive_definite(argument)
     if matrix is None:
         return None
-    factor = torch.linalg.cholesky(matrix)
+    factor: torch.Tensor = torch.linalg.cholesky(matrix)
     return factor.mT if argument.scalar("upper", False) else factor
 
 

@@ -200,20 +200,20 @@ def _reference(
     wide = wide and not any(word in use.op for word in _BITS)
     if wide and own.error is None:
         wide = any(tensor.is_floating_point() or tensor.is_complex() for tensor in own.results)
-    if wide and _need(use) <= memory_bytes:
+    if wide and need(use) <= memory_bytes:
         ran = _run(lambda: on_cpu(inputs.func), inputs, _CPU, None, dtype=torch.float64)
         if ran.error is None:
             return ran.results, ""
         if own.error is not None:
             return None, f"the CPU has no reference: {_line(own.error)}"
     elif wide and own.error is not None:
-        return None, f"a float64 reference needs some {_need(use) / 1e9:.1f} GB"
+        return None, f"a float64 reference needs some {need(use) / 1e9:.1f} GB"
     if own.error is None:
         return own.results, ""
     return None, f"the CPU has no reference: {_line(own.error)}"
 
 
-def _need(use: OpUse) -> int:
+def need(use: OpUse) -> int:
     """Bytes of a run in float64: arguments and results, and as much again for what an op holds meanwhile."""
     elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
     return elements * 8 * 3

@@ -99,3 +99,4 @@ def _define(name, fault):
 
 for _name, _fault in FAULTS.items():
     _define(_name, _fault)
+    _define(f"beside_{_name}", FAULTS["sound"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -101,8 +103,8 @@ def _fill(lab: Lab) -> None:
 @probe("unique-large", "unique of integers above 2**24 has right inverse indices")
 def _unique(lab: Lab) -> None:
     values = torch.arange(64).repeat(2) + (1 << 25)
-    found = lab.run(lambda x: x.unique(return_inverse=True)[1], values)
-    lab.equal(found.double(), values.unique(return_inverse=True)[1].double())
+    found = lab.run(lambda x: torch.ops.aten._unique2(x, True, True)[1], values)
+    lab.equal(found.double(), torch.ops.aten._unique2(values, True, True)[1].double())
 
 
 @probe("all-empty", "all() over an empty dimension is true")
@@ -115,7 +117,8 @@ def _all(lab: Lab) -> None:
 @probe("categorical-varies", "A batch of categorical distributions is sampled anew every time")
 def _categorical(lab: Lab) -> None:
     logits = torch.zeros(1, 4, 100)
-    drawn = [lab.run(lambda x: torch.distributions.Categorical(logits=x).sample(), logits) for _ in range(4)]
+    distributions: Any = torch.distributions
+    drawn = [lab.run(lambda x: distributions.Categorical(logits=x).sample(), logits) for _ in range(4)]
     if all(torch.equal(drawn[0], other) for other in drawn):
         raise FaultShown(f"four draws of four out of a hundred are all {drawn[0].flatten().tolist()}")
 
