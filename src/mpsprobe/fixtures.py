@@ -64,7 +64,11 @@ def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> L
 
     with mps_session.making(Phase.TRANSFER):
         loaded = transfer.load(
-            mps_snapshot.adapter, mps_snapshot.profile, mps_snapshot.snapshot, mps_site.device
+            mps_snapshot.adapter,
+            mps_snapshot.profile,
+            mps_snapshot.snapshot,
+            mps_site.device,
+            mps_session.flight,
         )
     mps_session.learnt(target=transfer.described(loaded, mps_session.run.target))
     return loaded
@@ -76,7 +80,7 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
     from mpsprobe.phases import data
 
     with mps_session.making(Phase.DATA):
-        return data.prepare(mps_model)
+        return data.prepare(mps_model, mps_session.flight)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +89,7 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     from mpsprobe.phases import inference
 
     with mps_session.making(Phase.INFERENCE):
-        return inference.predict(mps_batch)
+        return inference.predict(mps_batch, mps_session.flight)
 
 
 @pytest.fixture(scope="session")

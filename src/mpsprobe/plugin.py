@@ -284,7 +284,7 @@ def pytest_runtest_makereport(
     if spec is None:
         return report
     if call.excinfo is not None and not _settled(item):
-        item.stash[_result] = _what_happened(spec, call)
+        item.stash[_result] = _what_happened(spec, call, item.config.stash.get(_session, None))
     if (call.when == "call" or call.excinfo is not None) and _result in item.stash:
         _show(report, item, item.stash[_result])
     return report
@@ -295,8 +295,9 @@ def _settled(item: pytest.Item) -> bool:
     return _result in item.stash
 
 
-def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None]) -> Result:
+def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
     """The result that an exception stands for."""
+    from mpsprobe import inflight
     from mpsprobe.phases.check import LinkFailed, Result
 
     assert call.excinfo is not None
@@ -310,7 +311,12 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None]) -> Result:
     if isinstance(problem, pytest.skip.Exception):
         return Result(Status.SKIPPED, str(problem))
     if isinstance(problem, pytest.fail.Exception) and "Timeout" in str(problem):
-        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.")
+        told = (
+            inflight.last_ops(session.flight, raised=True)
+            if session is not None and session.flight is not None
+            else ""
+        )
+        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.", output=told)
     lines = traceback.format_exception(problem)
     return Result(
         Status.ERROR,
