@@ -263,6 +263,13 @@ def test_what_keeps_runs_from_being_compared_is_said() -> None:
     assert found.checks[0].change is Change.SAME
 
 
+def test_numbers_of_two_models_are_not_set_against_each_other() -> None:
+    other = Target(name="other", profile="p", dtype="bfloat16", weight_bytes=2)
+    found = compare(run(check(Status.PASS, number(1.0))), run(check(Status.PASS, number(9.0)), target=other))
+    assert [(n.ratio, n.caution) for n in found.measurements] == [(None, "of two targets")]
+    assert not found.worse
+
+
 def test_the_worst_comes_first() -> None:
     states = [
         ("a", Status.PASS, Status.PASS),

@@ -333,7 +333,7 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Sessio
 
 def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
     """Give pytest's report the outcome and the words of a result."""
-    report.mpsprobe_status = result.status  # type: ignore[attr-defined]
+    report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
     text = f"{result.status.value}: {result.message}" if result.message else result.status.value
     if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
         path, line, _ = item.location
@@ -351,7 +351,7 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Letters and words of our statuses."""
     status = getattr(report, "mpsprobe_status", None)
-    return _SHOWN.get(status) if isinstance(status, Status) else None
+    return _SHOWN.get(Status(status)) if status is not None else None
 
 
 @pytest.fixture

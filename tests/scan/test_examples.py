@@ -30,7 +30,8 @@ def documented() -> list[Example]:
         assert heading, part[:80]
         bad, mended = re.findall(r"```python\n(.*?)```", part, flags=re.S)
         torch = re.search(r"--torch (\d+\.\d+)", part.partition("```")[0])
-        found.append(Example(*heading.groups(), torch[1] if torch else "2.13", bad, mended))
+        release = torch[1] if torch else "2.13"
+        found.append(Example(heading[1], heading[2], heading[3], release, bad, mended))
     return found
 
 

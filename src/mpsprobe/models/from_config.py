@@ -165,6 +165,7 @@ def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn
     """
     import transformers
 
+    cls: Any
     try:
         cls = getattr(transformers, named, None)
     except (ImportError, RuntimeError) as problem:
@@ -202,7 +203,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
             f"{folder / 'config.json'}: names no class in architectures.",
             'Add the class that the weights are of, as in "architectures": ["LlamaForCausalLM"].',
         )
-    found = mapping[type(config)]
+    found: Any = mapping[type(config)]
     cls: type[nn.Module] = found[0] if isinstance(found, tuple) else found
     return cls
 
@@ -227,7 +228,7 @@ def _prepared(config: Any) -> tuple[Any, list[str]]:
 def _no_init() -> Iterator[None]:
     """Leave parameters as they were allocated: initialising takes longer than all the rest."""
     try:  # transformers 5
-        from transformers.initialization import no_init_weights
+        no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
     except ImportError:
         from transformers.modeling_utils import no_init_weights
     with no_init_weights():

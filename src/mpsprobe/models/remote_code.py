@@ -89,7 +89,7 @@ def load(folder: Path, config: dict[str, Any]) -> tuple[Any, Any]:
             "Give the class by its path: package.module:Class --config config.json.",
         )
     try:
-        config_class = get_class_from_dynamic_module(table["AutoConfig"], folder, local_files_only=True)
+        config_class: Any = get_class_from_dynamic_module(table["AutoConfig"], folder, local_files_only=True)
         model_class = get_class_from_dynamic_module(model_reference, folder, local_files_only=True)
         return model_class, config_class.from_pretrained(folder, local_files_only=True)
     except Exception as problem:  # whatever foreign code raises

@@ -52,7 +52,7 @@ class Inputs:
         """The arguments to be fed, in the order of the signature."""
         main = getattr(self.model_class, "main_input_name", None)
         taken = {name for name in self.family.feeds if name in self._parameters}
-        if main in self._parameters:
+        if isinstance(main, str) and main in self._parameters:
             taken.add(main)
         # an encoder-decoder begins to decode by itself when it generates
         decodes = self.family.runs != GENERATE and self._config("is_encoder_decoder", False)

@@ -144,14 +144,15 @@ def image_tokens(config: Any) -> int:
     stated = stated if stated is not None else _first(vision, "num_image_tokens")
     patches = _patches(config, vision)
     if patches is None:
-        if isinstance(stated, int):
-            return stated
+        if stated is not None:
+            return int(stated)
         raise TargetError(
             f"{type(config).__name__} does not say how many tokens stand for an image.",
             "Add the repository's processor files, or write an adapter: see CONTRIBUTING.",
         )
-    if isinstance(_first(config, "mm_tokens_per_image"), int):  # Gemma 3 pools to a stated number
-        return int(_first(config, "mm_tokens_per_image"))
+    pooled = getattr(config, "mm_tokens_per_image", None)
+    if isinstance(pooled, int):  # Gemma 3 pools to a stated number
+        return pooled
     ratio = _first(config, "scale_factor", "downsample_ratio", "pixel_shuffle_ratio")
     ratio = ratio if ratio is not None else _first(vision, "pixel_shuffle_ratio")
     if ratio:

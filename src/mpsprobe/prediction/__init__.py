@@ -4,6 +4,7 @@ The model is built on ghosts (`device.virtual.predict`) and runs there; the op u
 joined with the tables of a torch release. docs/predict.md says what that can know and what not.
 """
 
-from mpsprobe.prediction.predict import Prediction, predict, predict_releases
+from mpsprobe.prediction.document import Prediction
+from mpsprobe.prediction.predict import predict, predict_releases
 
 __all__ = ["Prediction", "predict", "predict_releases"]

@@ -71,7 +71,8 @@ class PredictedFinding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     """Something that the device refuses: in PyTorch's own words, at a line.
 
     Attributes:
-        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`.
+        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, or `macos`: that
+            release does not open MPS on that macOS.
         op: overload name; empty for memory.
         message: what PyTorch says on the Mac.
         grade: `certain`, `likely` or `assumed`.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.observer import Finding, OpFlag
-from mpsprobe.knowledge import ops
+from mpsprobe.knowledge import environment, ops
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.prediction.document import (
@@ -59,7 +59,7 @@ def predict(target: Target, mac: Mac) -> Prediction:
         installed=installed(),
         op_uses=uses,
         totals=_totals(uses),
-        findings=_findings(recording.findings),
+        findings=[*_system(mac), *_findings(recording.findings)],
         host_waits=[
             HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
             for e in recording.host_events
@@ -108,7 +108,7 @@ def predict_releases(target: Target, mac: Mac) -> Releases:
 
 def installed() -> dict[str, str]:
     """Versions of what ran the model's code."""
-    return {"torch": torch.__version__, "transformers": metadata.version("transformers")}
+    return {"torch": str(torch.__version__), "transformers": metadata.version("transformers")}
 
 
 def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
@@ -246,6 +246,14 @@ def _findings(findings: Iterable[Finding]) -> list[PredictedFinding]:
         )
         for one, count in counted.items()
     ]
+
+
+def _system(mac: Mac) -> list[PredictedFinding]:
+    """Whether that release finds MPS on that macOS at all."""
+    answer = environment.macos_allows(mac.torch, mac.macos) if mac.macos is not None else None
+    if answer is None or answer.ok is not False:
+        return []
+    return [PredictedFinding(kind="macos", op="", message=answer.message, grade="certain", source="")]
 
 
 def _row(prediction: Prediction) -> ReleaseRow:

@@ -120,11 +120,12 @@ def record(target: Target, mac: Mac) -> Recording:
             dtypes[name] = dtypes.get(name, 0) + parameter.numel()
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         built = len(session.assumptions)
+        batch = _moved(batch, device)
         recorder = Recorder(model)
         gate.open(observer := RecorderObserver(recorder))
         try:
             with recorder.paths.following():
-                raw = adapter.infer(model, _moved(batch, device))
+                raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
         except MpsprobeError:

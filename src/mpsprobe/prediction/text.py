@@ -124,7 +124,7 @@ def _findings(prediction: Prediction) -> str:
     """Refusals that no op use carries: while building, of memory, of devices."""
     told = {(use.op, use.source) for use in prediction.op_uses if use.verdict not in _FINE}
     lines = [
-        f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''} at {one.source or '?'}"
+        f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
         f"{f' ({one.count} times)' if one.count > 1 else ''}: {one.message.strip().splitlines()[0]}"
         for one in prediction.findings
         if (one.op, one.source) not in told

@@ -61,6 +61,16 @@ _MULTIPLY_INSIDE = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4)
+def torch_release(torch: str) -> TorchRelease:
+    """A release's table; made once.
+
+    Raises:
+        UnknownReleaseError: there is no data on it.
+    """
+    return TorchRelease(torch)
+
+
 class TorchRelease:
     """The ops of one torch release, by the names that source code has for them.
 

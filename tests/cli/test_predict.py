@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mpsprobe.cli import cli
+from mpsprobe.errors import MpsprobeError
+from tests.support.hub_server import Repository, serve
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
+
+_CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 600,
+    "hidden_size": 128,
+    "intermediate_size": 520,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "dtype": "bfloat16",
+}
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["predict", *map(str, arguments)], catch_exceptions=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(_CONFIG))
+    return tmp_path
+
+
+def test_people_read_verdicts_and_what_is_not_known(folder: Path) -> None:
+    result = call(folder, "--torch", "2.13", "--new-tokens", "3")
+    assert result.exit_code == 0, result.output
+    assert "LlamaForCausalLM" in result.stdout
+    assert "generate, 3 new tokens" in result.stdout
+    assert "Predicted for torch 2.13, macOS not given" in result.stdout
+    assert "Nothing was computed" in result.stdout
+    assert "the installed torch" in result.stdout
+
+
+def test_machines_read_one_document(folder: Path) -> None:
+    result = call(folder, "--torch", "2.4", "--macos", "15.5", "--mac", "m1-max-64", "--json")
+    assert result.exit_code == 1  # isneginf came to MPS in 2.6
+    document = json.loads(result.stdout)
+    assert (document["torch"], document["macos"], document["evidence"]) == ("2.4", "15.5", "predicted")
+    assert (document["chip"], document["memory_gb"]) == ("Apple M1 Max", 64)
+    assert document["target"]["dtypes"] == {"bfloat16": document["target"]["parameters"]}
+    uses = document["op_uses"]
+    assert sum(use["count"] for use in uses) == document["totals"]["all"]["calls"]
+    raised = {use["op"] for use in uses if use["verdict"] == "raises"}
+    assert "aten::isneginf.out" in raised
+    assert {len(use["dtypes"]) - len(use["shapes"]) for use in uses} == {0}
+
+
+def test_all_releases_in_one_table(folder: Path) -> None:
+    result = call(folder, "--torch", "all", "--shrink", "--new-tokens", "2", "--json")
+    document = json.loads(result.stdout)
+    assert [row["torch"] for row in document["releases"]][:2] == ["2.1", "2.2"]
+    assert document["first_fully_native"] in [row["torch"] for row in document["releases"]]
+    assert document["target"]["notes"][0] == "Shrunk: num_hidden_layers 3 -> 2."
+
+
+def test_a_class_with_its_config(folder: Path) -> None:
+    result = call("transformers:LlamaForCausalLM", "--config", folder / "config.json", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["target"]["name"] == "transformers:LlamaForCausalLM"
+
+
+def test_a_release_that_does_not_open_mps_on_that_macos(folder: Path) -> None:
+    result = call(folder, "--torch", "2.13", "--macos", "12.5", "--shrink")
+    assert result.exit_code == 1
+    assert "torch 2.13 needs macOS" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("/no/such/folder",), "no such folder"),
+        (("--torch", "1.13"), "No op data on torch 1.13"),
+        (("--mac", "m9-1"), "No Mac is called 'm9-1'"),
+        (("--macos", "abc"), "macOS 'abc' is not a version"),
+        (("no_such_package:Model",), "cannot be imported"),
+        (("--config", "x.json"), "--config goes with a class"),
+        (("--dtype", "bf16"), "torch has none of that name"),
+        (("--shrink",), "adapter of its own"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
+    problem = call(*arguments).exception
+    assert isinstance(problem, MpsprobeError)
+    assert problem.exit_code == 2
+    assert message in problem.what
+    assert "\n" not in problem.what
+
+
+def test_a_repository_gives_its_config_and_tokenizer_and_keeps_its_weights(tmp_path: Path) -> None:
+    files = {"config.json": json.dumps(_CONFIG).encode(), "model.safetensors": b"never asked for"}
+    with serve({"org/model": Repository(files)}) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", "from mpsprobe.cli import main; main()", "predict", "org/model", "--json"],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+                "HF_ENDPOINT": server.url,
+                "HF_HOME": str(tmp_path),
+                "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target"]["architecture"] == "LlamaForCausalLM"
+    fetched = {path.name for path in tmp_path.rglob("*") if path.is_symlink()}
+    assert fetched == {"config.json"}
