@@ -10,7 +10,7 @@ report: install  ## run the suite, leave reports/latest/{run.json, report.md, re
 	$(BIN)/mpsprobe run
 
 test: install  ## the project's own tests
-	$(BIN)/python -m pytest -m "not benchmark"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not benchmark" --numprocesses auto --dist loadfile
 
 benchmark: install  ## speed, as ratios within one run
 	$(BIN)/python -m pytest -m benchmark

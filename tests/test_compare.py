@@ -106,7 +106,7 @@ def test_a_run_beside_itself_is_the_same() -> None:
     document = run(check(Status.PASS, number(1.5)), uses=[use("aten::mm", OpVerdict.NATIVE)])
     found = compare(document, deepcopy(document))
     assert not found.worse
-    assert found.checks == found.ops == found.cautions == []
+    assert (found.checks, found.ops, found.cautions) == ([], [], [])
     assert (found.same_checks, found.same_ops) == (1, 1)
     assert [(n.ratio, n.change) for n in found.measurements] == [(1.0, Change.SAME)]
 
@@ -261,6 +261,13 @@ def test_what_keeps_runs_from_being_compared_is_said() -> None:
     assert "A used mps, B used cuda" in said
     assert found.checks[0].caution == "emulated in A, measured in B"
     assert found.checks[0].change is Change.SAME
+
+
+def test_numbers_of_two_models_are_not_set_against_each_other() -> None:
+    other = Target(name="other", profile="p", dtype="bfloat16", weight_bytes=2)
+    found = compare(run(check(Status.PASS, number(1.0))), run(check(Status.PASS, number(9.0)), target=other))
+    assert [(n.ratio, n.caution) for n in found.measurements] == [(None, "of two targets")]
+    assert not found.worse
 
 
 def test_the_worst_comes_first() -> None:

@@ -20,6 +20,7 @@ from mpsprobe.prediction.document import Prediction
 from mpsprobe.prediction.predict import predict, predict_releases
 from mpsprobe.prediction.target import Target, Wanted, resolve
 from mpsprobe.run import Mac
+from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
@@ -112,7 +113,7 @@ def _emulated_ops(target: Target, mac: Mac) -> Counter[tuple[str, str]]:
         model = adapter.load(torch.device("mps", 0), target.dtype)
         batch = {name: value.to("mps") for name, value in adapter.prepare(adapter.sample()).items()}
         recorder = Recorder(model)
-        with recorder.paths.following(), device.passing_ops_to(recorder):
+        with recorder.paths.following(), device.observed_by(RecorderObserver(recorder)):
             adapter.infer(model, batch)
     return _calls(recorder.op_uses())
 

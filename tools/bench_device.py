@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.ghost_kernels import GhostKernels
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.predict import predict
 
@@ -93,6 +94,7 @@ def per_forward() -> None:
             on_device, device_ids = copy.deepcopy(model).to("mps"), ids.to("mps")
             rows.append((name, _least(lambda m=on_device, i=device_ids: m(input_ids=i, use_cache=False))))  # type: ignore[misc]
     with predict() as session:
+        assert isinstance(session.kernels, GhostKernels)
         session.kernels.float_limit = 0
         with torch.device("mps"):
             ghostly = LlamaModel(config).eval()

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.session import Session
 
 #: What PyTorch expects, and what the emulated device did.
@@ -93,31 +94,36 @@ def _expected(info: Any, dtype: torch.dtype) -> str:
 def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
     """`passes`, or how the first sample that does not pass fails."""
     try:
-        samples = list(info.sample_inputs("cpu", dtype))
+        # made on the device, as TestConsistency does: some operators have other samples for MPS
+        samples = list(info.sample_inputs("mps", dtype))
     except Exception as problem:
-        return f"no samples: {_line(problem)}"
+        return _failure(problem, session)
     for sample in samples:
+        on_cpu = sample.transform(lambda x: x.detach().cpu() if isinstance(x, torch.Tensor) else x)
+        if "device" in on_cpu.kwargs:
+            on_cpu.kwargs["device"] = "cpu"
         try:
             torch.manual_seed(0)
-            reference = info.op(sample.input, *sample.args, **sample.kwargs)
+            reference = info.op(on_cpu.input, *on_cpu.args, **on_cpu.kwargs)
         except Exception:
             continue  # not for this dtype on the CPU either: nothing to compare with
         try:
-            on_device = sample.transform(lambda x: x.detach().to("mps") if isinstance(x, torch.Tensor) else x)
             torch.manual_seed(0)
-            torch.mps.manual_seed(0)
-            got = info.op(on_device.input, *on_device.args, **on_device.kwargs)
-        except NotImplementedError as problem:
-            return f"refused: {_line(problem)}"
-        except (RuntimeError, TypeError) as problem:
-            known = any(finding.message == str(problem) for finding in session.findings)
-            return f"{'refused' if known else 'error'}: {_line(problem)}"
+            got = info.op(sample.input, *sample.args, **sample.kwargs)
         except Exception as problem:
-            return f"error: {type(problem).__name__}: {_line(problem)}"
+            return _failure(problem, session)
         difference = _differs(got, reference)
         if difference:
             return f"differs: {difference}"
     return _PASS
+
+
+def _failure(problem: Exception, session: Session) -> str:
+    if isinstance(problem, VirtualDeviceError):
+        return f"out of reach: {_line(problem)}"
+    if any(finding.message == str(problem) for finding in session.findings):
+        return f"refused: {_line(problem)}"
+    return f"error: {type(problem).__name__}: {_line(problem)}"
 
 
 def _differs(got: Any, expected: Any) -> str:

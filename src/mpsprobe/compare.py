@@ -99,7 +99,7 @@ def _check(a: Check | None, b: Check | None) -> CheckChange:
         change=_judge(before, after, _SEVERITY),
         a=before,
         b=after,
-        message=known.message,
+        message=b.message if b else "",
         caution=caution,
     )
 
@@ -143,7 +143,9 @@ def _numbers(a: Run, b: Run, worse_by: float) -> list[NumberChange]:
             twin = theirs.get(measurement.name)
             if twin is None or not (_is_number(measurement.value) and _is_number(twin.value)):
                 continue
-            result.append(_number(check.id, measurement, twin, mine, theirs, worse_by))
+            result.append(
+                _number(check.id, measurement, twin, mine, theirs, worse_by, same_target=_same_target(a, b))
+            )
     return result
 
 
@@ -154,11 +156,15 @@ def _number(
     mine: Mapping[str, Measurement],
     theirs: Mapping[str, Measurement],
     worse_by: float,
+    *,
+    same_target: bool,
 ) -> NumberChange:
     assert not isinstance(a.value, (str, bool)) and a.value is not None  # noqa: PT018 - `_is_number` saw to it
     assert not isinstance(b.value, (str, bool)) and b.value is not None  # noqa: PT018
     caution = _differently(a.evidence, a.device, b.evidence, b.device)
-    if a.unit != b.unit:
+    if not same_target:
+        caution = "of two targets"
+    elif a.unit != b.unit:
         caution = f"in {a.unit or 'no unit'} in A, in {b.unit or 'no unit'} in B"
     ratio = None if caution or not a.value else b.value / a.value
     rounds = a.name == "median" and not caution
@@ -308,11 +314,7 @@ def _machine(host: Host) -> str:
 
 def _cautions(a: Run, b: Run) -> list[str]:
     cautions = []
-    if (a.target.name, a.target.revision, a.target.weight_bytes) != (
-        b.target.name,
-        b.target.revision,
-        b.target.weight_bytes,
-    ):
+    if not _same_target(a, b):
         cautions.append(
             f"The targets differ: {_target(a)} in A, {_target(b)} in B. Numbers are of two models."
         )
@@ -333,6 +335,16 @@ def _cautions(a: Run, b: Run) -> list[str]:
         if run.interruption is not None
     ]
     return cautions
+
+
+def _same_target(a: Run, b: Run) -> bool:
+    """Whether both are of the same model; a path and a name of the same thing count as two."""
+    mine, theirs = a.target, b.target
+    return (mine.name, mine.revision, mine.weight_bytes) == (
+        theirs.name,
+        theirs.revision,
+        theirs.weight_bytes,
+    )
 
 
 def _target(run: Run) -> str:

@@ -64,7 +64,11 @@ def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> L
 
     with mps_session.making(Phase.TRANSFER):
         loaded = transfer.load(
-            mps_snapshot.adapter, mps_snapshot.profile, mps_snapshot.snapshot, mps_site.device
+            mps_snapshot.adapter,
+            mps_snapshot.profile,
+            mps_snapshot.snapshot,
+            mps_site.device,
+            mps_session.flight,
         )
     mps_session.learnt(target=transfer.described(loaded, mps_session.run.target))
     return loaded
@@ -76,7 +80,7 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
     from mpsprobe.phases import data
 
     with mps_session.making(Phase.DATA):
-        return data.prepare(mps_model)
+        return data.prepare(mps_model, mps_session.flight)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +89,7 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     from mpsprobe.phases import inference
 
     with mps_session.making(Phase.INFERENCE):
-        return inference.predict(mps_batch)
+        return inference.predict(mps_batch, mps_session.flight)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +97,15 @@ def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
     """Where op uses are replayed: a process of its own, started by the first of them."""
     from mpsprobe.ops import bench
 
-    device = mps_site.device
-    threads = mps_session.target.profile.cpu_threads
-    made = bench.make(device.name, device.evidence, mps_site.mac, threads, mps_session.expected(mps_site.mac))
+    device, profile = mps_site.device, mps_session.target.profile
+    made = bench.make(
+        device.name,
+        device.evidence,
+        mps_site.mac,
+        threads=profile.cpu_threads,
+        op_limit_s=profile.limit(Phase.OPS),
+        expected=mps_session.expected(mps_site.mac),
+    )
     with made.isolation:
         yield made
 
@@ -106,7 +116,7 @@ def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> 
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording
 
-    link = checks.recorded(recording.record_uses(mps_batch), mps_bench)
+    link = checks.recorded(recording.record_inference(mps_batch), mps_bench)
     mps_session.learnt(op_uses=link.uses)
     return link
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import __version__
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import hub, targets
 from mpsprobe.models.cache import cache_dir
 from mpsprobe.models.targets import TargetRef
@@ -43,13 +43,28 @@ class OpList(msgspec.Struct, forbid_unknown_fields=True):
     uses: list[OpUse]
 
 
-class NoListError(MpsprobeError):
+class RecordingFailedError(MpsprobeError):
     """A target's op uses could not be found out."""
 
 
 def core() -> OpList:
     """The general list that ships: what transformers and diffusion models call."""
     return msgspec.json.decode(_CORE.read_bytes(), type=OpList)
+
+
+def of_run(path: Path) -> OpList:
+    """The op uses of a run, recorded on any machine: their replay needs no model.
+
+    Raises:
+        DataError: it cannot be read or is not a run's document.
+        UsageError: it holds no op uses.
+    """
+    from mpsprobe.ops.distinct import representatives
+
+    run = Run.load(path)
+    if not run.op_uses:
+        raise UsageError(f"{path}: holds no op uses.", "Run the suite with the ops stage first.")
+    return OpList(f"{path}: {run.target.name} on {run.device.used}", representatives(run.op_uses))
 
 
 def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str], None]) -> OpList:
@@ -61,7 +76,7 @@ def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str]
         tell: told when a recording begins.
 
     Raises:
-        NoListError: the recording failed; with the reason.
+        RecordingFailedError: the recording failed; with the reason.
     """
     target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
     path = cache_dir() / "op-uses" / f"{_key(target, settings)}.json"
@@ -86,7 +101,7 @@ def _record(target: TargetRef, arguments: Sequence[str]) -> OpList:
         run = Supervisor(Path(folder), _nobody).run([*arguments, *only])
     check = next((check for check in run.checks if check.id == _RECORDED), None)
     if not run.op_uses or check is None or check.status is not Status.PASS:
-        raise NoListError(f"the op uses of {target.name} are not known: {_why(run)}")
+        raise RecordingFailedError(f"the op uses of {target.name} are not known: {_why(run)}")
     return OpList(f"{target.name}, recorded on {run.device.used}", representatives(run.op_uses))
 
 

@@ -6,6 +6,7 @@ options, and does nothing until tests of the suite are collected.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import signal
@@ -64,8 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
     group.addoption(
         "--mpsprobe-ops",
-        choices=["target", "core"],
-        help="a test for each op use of the target (so does -m ops), or of a general list",
+        metavar="target|core|RUN.json",
+        help="a test for each op use of the target (so does -m ops), of a general list, or of a run",
     )
     group.addoption("--mpsprobe-xfails-file", metavar="FILE", help="op checks that are known to fail")
     group.addoption("--mpsprobe-skips-file", metavar="FILE", help="op checks that are known to crash")
@@ -118,7 +119,7 @@ def _settings(config: pytest.Config) -> Settings:
 
 
 def _single_ops(config: pytest.Config) -> str:
-    """Which op uses get a test of their own: `"target"`, `"core"` or none.
+    """Which op uses get a test of their own: `"target"`, `"core"`, those of a run's document, or none.
 
     They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
     one check for all of them, within a budget of time.
@@ -147,15 +148,20 @@ def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
 
     def tell(text: str) -> None:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        # What is written while pytest collects a file is captured, and dropped when that goes well.
+        shown = capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext()
         if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(text)
+            with shown:
+                terminal.ensure_newline()
+                terminal.write_line(text)
 
     try:
-        listed = (
-            oplist.core() if wanted == "core" else oplist.of_target(_settings(config), _words(config), tell)
-        )
-    except oplist.NoListError as problem:
+        if wanted == "target":
+            listed = oplist.of_target(_settings(config), _words(config), tell)
+        else:
+            listed = oplist.core() if wanted == "core" else oplist.of_run(Path(wanted))
+    except oplist.RecordingFailedError as problem:
         tell(f"mpsprobe: {problem}")  # the check of the recording says the same, with the phase to blame
         return []
     except MpsprobeError as problem:
@@ -231,7 +237,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the run when tests of the suite were collected."""
     specs = [spec for item in session.items if (spec := spec_of(item)) is not None]
     config = session.config
-    if not specs or config.option.collectonly or hasattr(config, "workerinput"):
+    if not specs or config.option.collectonly:
         return
     from mpsprobe.ops import expectations
     from mpsprobe.session import Session
@@ -283,7 +289,7 @@ def pytest_runtest_makereport(
     if spec is None:
         return report
     if call.excinfo is not None and not _settled(item):
-        item.stash[_result] = _what_happened(spec, call)
+        item.stash[_result] = _what_happened(spec, call, item.config.stash.get(_session, None))
     if (call.when == "call" or call.excinfo is not None) and _result in item.stash:
         _show(report, item, item.stash[_result])
     return report
@@ -294,8 +300,9 @@ def _settled(item: pytest.Item) -> bool:
     return _result in item.stash
 
 
-def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None]) -> Result:
+def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
     """The result that an exception stands for."""
+    from mpsprobe import inflight
     from mpsprobe.phases.check import LinkFailed, Result
 
     assert call.excinfo is not None
@@ -309,7 +316,12 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None]) -> Result:
     if isinstance(problem, pytest.skip.Exception):
         return Result(Status.SKIPPED, str(problem))
     if isinstance(problem, pytest.fail.Exception) and "Timeout" in str(problem):
-        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.")
+        told = (
+            inflight.last_ops(session.flight, raised=True)
+            if session is not None and session.flight is not None
+            else ""
+        )
+        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.", output=told)
     lines = traceback.format_exception(problem)
     return Result(
         Status.ERROR,
@@ -321,7 +333,7 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None]) -> Result:
 
 def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
     """Give pytest's report the outcome and the words of a result."""
-    report.mpsprobe_status = result.status  # type: ignore[attr-defined]
+    report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
     text = f"{result.status.value}: {result.message}" if result.message else result.status.value
     if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
         path, line, _ = item.location
@@ -339,7 +351,7 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Letters and words of our statuses."""
     status = getattr(report, "mpsprobe_status", None)
-    return _SHOWN.get(status) if isinstance(status, Status) else None
+    return _SHOWN.get(Status(status)) if status is not None else None
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpsprobe import __version__, mac
+from mpsprobe import __version__, inflight, mac
 from mpsprobe.journal import (
     CheckEnded,
     CheckStarted,
@@ -45,6 +45,7 @@ class Session:
         target: what that means: default, folder or repository, with its profile.
         run: the document so far.
         written: reports written at the end.
+        flight: where the op in flight is written: beside the journal, None without one.
         expectations: known failures on the Mac asked about, once that is known.
     """
 
@@ -63,6 +64,7 @@ class Session:
         self._files = expectations or Files()
         self.target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
         self.written: list[Path] = []
+        self.flight = journal.with_name(inflight.FILE) if journal else None
         self._journal = Journal(journal) if journal else None
         self._report = report
         self._made: set[Phase] = set()
@@ -134,7 +136,8 @@ class Session:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        if self._report is not None:
+        # Under pytest-xdist every worker collects all tests, and one of them is given the suite's.
+        if self._report is not None and self.run.checks:
             from mpsprobe import report
 
             self._report.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from mpsprobe import journal
+from mpsprobe import inflight, journal
 from mpsprobe.errors import HarnessError
 from mpsprobe.run import Interruption, Run
 
@@ -162,6 +162,7 @@ class Supervisor:
         self.folder = folder
         self.on_event = on_event
         self.journal = folder / "journal.jsonl"
+        self._flight = folder / inflight.FILE
         self._reading = journal.Reading()
         self._last_event = time.monotonic()
         self._offset = 0
@@ -174,6 +175,7 @@ class Supervisor:
             HarnessError: the child ended before the run began (its last words are in the message).
         """
         self.journal.unlink(missing_ok=True)
+        self._flight.unlink(missing_ok=True)
         child = Child(self.folder, self._command(arguments), self._environment())
         self._last_event = time.monotonic()
         ending = child.run(self._left)
@@ -228,9 +230,9 @@ class Supervisor:
             )
         if self._reading.run.ended:
             return journal.replay(self.journal)
+        told = (inflight.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
+        output = "\n".join(words for words in told if words)
         return journal.replay(
             self.journal,
-            Interruption(
-                ending.cause or "crashed", ending.signal, check="", output=child.last_words(_OUTPUT_LINES)
-            ),
+            Interruption(ending.cause or "crashed", ending.signal, check="", output=output),
         )

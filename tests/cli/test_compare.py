@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from mpsprobe.cli.compare import command
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
-from mpsprobe.run import Evidence, Measurement, Run, Status
+from mpsprobe.run import DeviceChoice, Evidence, Measurement, Run, Status
 from tests.report import example_runs as examples
 
 
@@ -59,7 +59,7 @@ def test_json_has_it_all(runs: tuple[Path, Path]) -> None:
 
 def test_another_device_is_said_and_not_compared(tmp_path: Path, runs: tuple[Path, Path]) -> None:
     other = Run.load(runs[0])
-    other.device = examples.DeviceChoice("cuda", "cuda", "")
+    other.device = DeviceChoice("cuda", "cuda", "")
     other.checks[-1].measurements = [Measurement("time per sample", 9.0, "s", Evidence.MEASURED, "cuda")]
     path = tmp_path / "cuda.json"
     other.save(path)

@@ -125,6 +125,10 @@ def test_an_older_macos_can_also_mean_the_cpu() -> None:
     assert found is not None
     assert found.effect is dtypes.Effect.FALLBACK
     assert found.effect.verdict is OpVerdict.FALLBACK
+    cast = dtypes.check("aten::repeat_interleave.Tensor", ["int64"], "2.5", "13.2")
+    assert cast is not None
+    assert cast.effect is dtypes.Effect.CASTS
+    assert cast.effect.verdict is None
 
 
 @pytest.mark.parametrize(

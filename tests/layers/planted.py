@@ -36,7 +36,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.nn.functional.gelu(self.up(self.norm(x)))
-        return x + self.down(hidden * (1 + self.bend))
+        out: Tensor = x + self.down(hidden * (1 + self.bend))
+        return out
 
 
 class Stack(nn.Module):

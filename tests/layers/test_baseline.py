@@ -71,9 +71,9 @@ def test_another_dtype_takes_the_baselines(planted: MakeJob, written) -> None:  
     found = diverge(planted("", "bfloat16", against=written("float32")), no_announcement)
     assert found.subject.dtype == "float32"
     assert not found.diverges
+    job = msgspec.structs.replace(planted(against=written("float32")), dtype="bfloat16")
     with pytest.raises(UsageError, match="the baseline is of a run in float32"):
-        job = planted("", "float32", against=written("float32"))
-        diverge(msgspec.structs.replace(job, dtype="bfloat16"), no_announcement)
+        diverge(job, no_announcement)
 
 
 def test_other_weights_and_other_samples_are_refused(planted: MakeJob, written) -> None:  # type: ignore[no-untyped-def]

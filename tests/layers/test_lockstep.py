@@ -76,7 +76,7 @@ def test_each_call_is_given_the_references_inputs() -> None:
     bad = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)])
     bad.load_state_dict(good.state_dict())
     with torch.no_grad():
-        bad[0].weight.mul_(3)
+        next(bad[0].parameters()).mul_(3)
     with Lockstep(subject(good), Stage.FORWARD) as teacher:
         result = follow(subject(bad), Stage.FORWARD, teacher, Forcing.LAYERS)
     errors = {(c.call.path, c.call.entering): c.distance.error for c in result.compared}

@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_counted_and_told() -> None:
         torch.tensor(3.5),
         torch.zeros(10),
     ],
-    ids=str,
+    ids=["int64", "bool", "bfloat16", "complex64", "empty", "scalar", "zeros"],
 )
 def test_any_dtype_and_shape(tensor: torch.Tensor) -> None:
     made = sketch(tensor)

@@ -23,9 +23,12 @@ def _rounds_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model on the device under test, loaded first, multiplies out its attention and rounds once more."""
     loads: list[Any] = []
 
-    def load(cls: Any, snapshot: Path, device: torch.device, dtype: str, attention: str, *more: Any) -> Any:
+    def load(
+        cls: Any, snapshot: Path, device: torch.device, dtype: str, attention: str, *more: Any, **options: Any
+    ) -> Any:
         first = not loads
-        model = load_pretrained(cls, snapshot, device, dtype, "eager" if first else attention, *more)
+        attention = "eager" if first else attention
+        model = load_pretrained(cls, snapshot, device, dtype, attention, *more, **options)
         loads.append(model)
         if first:
             for module in model.modules():

@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,31 @@ FAULTS = {
     "raise": lambda: _raise(RuntimeError("planted \ud800")),  # a lone surrogate: no JSON can hold it
     "system-exit": lambda: sys.exit(3),
     "missing-op": lambda: _raise(NotImplementedError("The operator 'aten::planted' is not implemented")),
+    "abort-in-op": lambda: _op(_abort),
+    "hang-in-op": lambda: _op(_sleep),
     "metal": lambda: (
         sys.stderr.write("failed assertion `planted Metal assertion'\n"),
         sys.stderr.flush(),
         os.abort(),
     ),
 }
+
+
+def _op(kernel: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Call an op whose kernel does that."""
+    library = torch.library.Library("faulty", "DEF")
+    library.define("op(Tensor x) -> Tensor")
+    library.impl("op", kernel, "CompositeExplicitAutograd")
+    torch.ops.faulty.op(torch.zeros(2, 3))
+
+
+def _abort(_x: torch.Tensor) -> torch.Tensor:
+    os.abort()
+
+
+def _sleep(x: torch.Tensor) -> torch.Tensor:
+    time.sleep(3600)
+    return x
 
 
 def _raise(problem: BaseException) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import enum
+import functools
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class Disagreement:
     ours: tuple[str, ...]
 
 
+@functools.cache
 def compare(torch: str) -> tuple[int, list[Disagreement]]:
     """(number of OpInfos on which both agree, the others) for one release."""
     listed = ops.release(torch).unimplemented
@@ -97,11 +99,19 @@ def compare(torch: str) -> tuple[int, list[Disagreement]]:
     return agree, differ
 
 
+@functools.cache
+def _overloads(torch: str) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for op in sorted(ops.release(torch).names):
+        found.setdefault(_opnames.base(op), []).append(op)
+    return found
+
+
 def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
     """The missing ops that an OpInfo runs into, as our data has it: (for certain, on some path)."""
     release = ops.release(torch)
     own = _opnames.python_name(f"torch.{name}")
-    functional = [op for op in _opnames.overloads(own or "", release.names) if not op.endswith("out")]
+    functional = [op for op in _overloads(torch).get(own or "", ()) if not op.endswith("out")]
     found = [release.lookup(op) for op in functional]
     if any(support.kernel in _HAS_KERNEL for support in found):
         return set(), set()

@@ -126,7 +126,7 @@ def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None)
         if restriction is not None:
             notes.append(f"{'' if restriction.certain else _MAY_SAY}{restriction.message}")
             if restriction.certain and verdict is not OpVerdict.RAISES:
-                verdict = restriction.effect.verdict
+                verdict = restriction.effect.verdict or verdict
     elif dtype is None:
         notes += [f"{_MAY_SAY}{message}" for message in support.messages]
     runs = verdict in {OpVerdict.NATIVE, OpVerdict.COMPOSITE, OpVerdict.FALLBACK}

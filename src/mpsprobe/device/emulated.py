@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
@@ -12,50 +12,34 @@ from torch._ops import OpOverload
 from mpsprobe.device.real import Memory
 from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.observer import Finding, OpFlag, Quiet
+from mpsprobe.device.virtual.observer import Finding, Observer, Quiet
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.run import Evidence, Mac
 
 
-class OpSink(Protocol):
-    """Takes op uses; the recorder is one."""
-
-    def op(
-        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, result: Any
-    ) -> None: ...
-
-
-class Relay(Quiet):
-    """Counts what a run on the virtual device does, and passes its op uses on while somebody wants them.
+class Switch:
+    """An observer that passes everything on to whoever listens now: the virtual device takes one for good.
 
     Attributes:
-        sink: who wants them now.
-        syncs: how often the host waited for the device, by kind.
-        crossed: bytes that crossed between host and device, by direction.
-        findings: what fails or falls back on the Mac, each once.
+        to: who listens.
     """
 
     def __init__(self) -> None:
-        self.sink: OpSink | None = None
-        self.syncs: dict[str, int] = {}
-        self.crossed: dict[str, int] = {}
-        self.findings: list[Finding] = []
+        self.to: Observer = Quiet()
 
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        if self.sink is not None and not (flags & OpFlag.RAISED and result is None):
-            self.sink.op(func, tuple(args), kwargs, result)
+        self.to.op(func, args, kwargs, result, flags)
 
     def sync(self, kind: str) -> None:
-        self.syncs[kind] = self.syncs.get(kind, 0) + 1
+        self.to.sync(kind)
 
     def crossing(self, nbytes: int, direction: str) -> None:
-        self.crossed[direction] = self.crossed.get(direction, 0) + nbytes
+        self.to.crossing(nbytes, direction)
 
     def finding(self, finding: Finding) -> None:
-        if finding not in self.findings:
-            self.findings.append(finding)
+        self.to.finding(finding)
 
 
 class Emulated:
@@ -76,7 +60,7 @@ class Emulated:
     def __init__(self, mac: Mac) -> None:
         support.require()
         self.mac = mac
-        self.relay = Relay()
+        self._switch = Switch()
         self._session: Session | None = None
 
     @contextmanager
@@ -87,7 +71,7 @@ class Emulated:
             macos=self.mac.macos or "15.5",
             memory_gb=self.mac.memory_gb or 64,
             fallback=self.mac.fallback,
-            observer=self.relay,
+            observer=self._switch,
         ) as self._session:
             yield
 
@@ -98,17 +82,17 @@ class Emulated:
         return self._session
 
     @contextmanager
-    def passing_ops_to(self, sink: OpSink) -> Iterator[None]:
-        """Give every op use to `sink` while the context lasts.
+    def observed_by(self, observer: Observer) -> Iterator[None]:
+        """Tell `observer` of all that happens while the context lasts.
 
         What a Mac refuses does not end it: the run goes on as if mended, so that one pass finds everything.
         """
-        before, self.relay.sink = self.relay.sink, sink
+        before, self._switch.to = self._switch.to, observer
         try:
             with self.session.contract.collecting():
                 yield
         finally:
-            self.relay.sink = before
+            self._switch.to = before
 
     def synchronize(self) -> None:
         """Nothing is queued."""

@@ -26,11 +26,14 @@ class Effect(str, enum.Enum):
 
     RAISES = "raises"
     FALLBACK = "fallback"  #: runs on the CPU, with a warning
+    CASTS = "casts"  #: computes in a smaller dtype, with a warning
     ABORTS = "aborts"  #: ends the process
 
     @property
-    def verdict(self) -> OpVerdict:
-        """What it makes of a call that would otherwise run; an abort counts as raising."""
+    def verdict(self) -> OpVerdict | None:
+        """What it makes of a call that would otherwise run: an abort counts as raising, None: it still runs."""
+        if self is Effect.CASTS:
+            return None
         return OpVerdict.FALLBACK if self is Effect.FALLBACK else OpVerdict.RAISES
 
 

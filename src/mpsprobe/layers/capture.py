@@ -33,6 +33,13 @@ class Expected:
     known: Sketch | None = None
     whole: torch.Tensor | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's."""
+        if self.whole is not None:
+            return tuple(self.whole.shape)
+        return self.sketch.shape
+
     @cached_property
     def sketch(self) -> Sketch:
         """Its sketch, made from the tensor when there is none yet."""

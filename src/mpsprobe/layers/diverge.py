@@ -30,7 +30,7 @@ from mpsprobe.layers.student import Compared, Followed, Forcing, follow
 from mpsprobe.layers.subject import Stage, Subject
 from mpsprobe.layers.watch import Marker
 from mpsprobe.phases.check import LinkFailed
-from mpsprobe.phases.recording import record_uses
+from mpsprobe.phases.recording import record_inference
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
@@ -80,6 +80,8 @@ class _Comparison:
         self._baseline = baseline
         self._marker = marker
         self._notes = notes
+        if baseline is None:
+            needed_reference(opened)  # before the noise run's model takes the memory
         self._has_noise = bool(baseline.noises) if baseline else opened.noisy is not None
         self._criterion = Criterion(opened.dtype, self._has_noise)
         self._kinds = {path: type(module).__name__ for path, module in opened.subject.model.named_modules()}
@@ -180,7 +182,13 @@ class _Comparison:
         compared = []
         for subject in (self._opened.subject, noisy):
             with Lockstep(reference, stage) as teacher:
-                compared.append(self._follow(subject, stage, teacher, Forcing.LAYERS).compared)
+                followed = self._follow(subject, stage, teacher, Forcing.LAYERS)
+            compared.append(followed.compared)
+            if followed.other_shapes and subject is self._opened.subject:
+                self._notes.append(
+                    f"{stage.value}: {followed.other_shapes:,} arguments have another shape than in the reference "
+                    "(masks, as a rule); they were not compared."
+                )
         return compared[0], Noise.of(compared[1])
 
     def _follow(
@@ -228,7 +236,7 @@ class _Comparison:
         )
         self._announce("recording the ops of one inference")
         try:
-            uses = record_uses(self._opened.prepared)
+            uses = record_inference(self._opened.prepared).uses
         except LinkFailed as problem:
             self._notes.append(f"Its op uses could not be recorded: {problem.result.message}")
         else:

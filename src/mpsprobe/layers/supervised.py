@@ -121,8 +121,9 @@ class _Follower:
             how = f"was stopped at its limit of {self._step.limit_s:g} s"
         elif ending.returncode > 0:
             # Python ended in order, with a traceback: that is ours.
+            last = words.rpartition("\n")[2] or ending.signal
             return HarnessError(
-                f"the comparison failed while {self._step.text}: {words}", "Please report it."
+                f"mpsprobe failed while {self._step.text}: {last}", f"Please report it:\n{words}"
             )
         else:
             how = f"was ended by {ending.signal}"

@@ -11,9 +11,9 @@ from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.distinct import is_simple
 from mpsprobe.ops.expectations import Expectations
-from mpsprobe.ops.isolation import Isolation, allowance
+from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
 from mpsprobe.ops.naming import unique_names
-from mpsprobe.ops.records import Outcome, Replay, Request, Setup
+from mpsprobe.ops.records import Outcome, ProbeAnswer, Replay, Request, Setup
 from mpsprobe.phases.check import Result, Spec
 from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table, worst
 
@@ -21,6 +21,8 @@ from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status,
 SEED = 20251031
 #: Seconds of replaying in a run that was not asked for all. The default target's take two on the virtual device.
 BUDGET_S = 20.0
+#: Seconds that one op use may take there: a hang must leave the check time to end within its own limit.
+_HASTY_S = 30.0
 _ROWS = 60
 _STATUS = {
     Outcome.NATIVE: Status.PASS,
@@ -75,6 +77,10 @@ class Bench:
             return Result(Status.SKIPPED, skip)
         return self.expected.judged(id_, self.result(use, self.isolation.replay(Request(use, SEED))))
 
+    def probe(self, name: str) -> ProbeAnswer:
+        """What an advisory's probe says on this device."""
+        return self.isolation.probe(name)
+
     def result(self, use: OpUse, replay: Replay) -> Result:
         """What a replay says, as the result of a check."""
         known = (
@@ -124,6 +130,7 @@ class Bench:
         names = unique_names(uses)
         order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
         results: dict[int, tuple[Result, Outcome | None]] = {}
+        self.isolation.op_limit_s = min(self.isolation.op_limit_s, _HASTY_S)
         until = None
         for index in order:
             if until is not None and time.monotonic() > until:
@@ -182,7 +189,13 @@ class Bench:
 
 
 def make(
-    device: str, evidence: Evidence, mac: Mac, threads: int, expected: Expectations | None = None
+    device: str,
+    evidence: Evidence,
+    mac: Mac,
+    *,
+    threads: int = 0,
+    op_limit_s: float = OP_LIMIT_S,
+    expected: Expectations | None = None,
 ) -> Bench:
     """A bench for that device; its worker starts with the first replay.
 
@@ -191,10 +204,12 @@ def make(
         evidence: of that device.
         mac: the Mac asked about.
         threads: CPU threads of an op; 0 leaves torch's own choice.
+        op_limit_s: seconds that one op use may take.
         expected: known failures.
     """
     setup = Setup(device, mac.torch, mac.macos, mac.memory_gb, mac.fallback, threads, allowance())
-    return Bench(Isolation(setup), device, evidence, mac, expected or Expectations())
+    isolation = Isolation(setup, op_limit_s=min(op_limit_s, OP_LIMIT_S))
+    return Bench(isolation, device, evidence, mac, expected or Expectations())
 
 
 def specs(uses: Sequence[OpUse]) -> list[Spec[Bench]]:

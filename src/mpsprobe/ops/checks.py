@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
-from mpsprobe.run import Evidence, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.phases.recording import Recording
+from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.trace.observer import HostEvent
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
@@ -28,6 +31,7 @@ class Recorded:
         device: where they were recorded.
         evidence: how the uses themselves are known.
         bench: where they are replayed.
+        host_events: waits of the host and crossings, where the device tells them.
     """
 
     judged: list[Judged]
@@ -35,6 +39,7 @@ class Recorded:
     device: str
     evidence: Evidence
     bench: Bench
+    host_events: list[HostEvent] | None = None
 
     @property
     def uses(self) -> list[OpUse]:
@@ -51,11 +56,11 @@ class Recorded:
         return [one for one in self.judged if one.use.verdict in verdicts]
 
 
-def recorded(uses: list[OpUse], bench: Bench) -> Recorded:
+def recorded(recording: Recording, bench: Bench) -> Recorded:
     """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
     asks_a_mac = bench.device in _AS_MPS
-    judged = judge(uses, bench.mac) if asks_a_mac else [Judged(use) for use in uses]
-    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench)
+    judged = judge(recording.uses, bench.mac) if asks_a_mac else [Judged(use) for use in recording.uses]
+    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench, recording.host_events)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
@@ -70,6 +75,16 @@ def _recorded(link: Recorded) -> Result:
         evidence=link.evidence,
         device=link.device,
     )
+    if link.host_events is not None:
+        crossings = [event for event in link.host_events if event.bytes]
+        result.measurements = [
+            Measurement(name, value, unit, link.evidence, link.device)
+            for name, value, unit in (
+                ("host waits for the device", sum(e.count for e in link.host_events if not e.bytes), ""),
+                ("crossings between host and device", sum(event.count for event in crossings), ""),
+                ("crossed between host and device", sum(event.bytes for event in crossings), "bytes"),
+            )
+        ]
     if link.dispatches_as_mps:
         counts = Counter(use.verdict for use in link.uses)
         calls_by = Counter({v: sum(u.count for u in link.uses if u.verdict is v) for v in counts})
@@ -106,9 +121,8 @@ def _advisories(link: Recorded) -> Result:
     result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
     possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
     if possible and link.dispatches_as_mps:
-        unknown = (
-            "macOS and chip" if link.mac.macos is None else "the chip" if link.mac.chip is None else "more"
-        )
+        missing = [n for n, fact in (("macOS", link.mac.macos), ("the chip", link.mac.chip)) if fact is None]
+        unknown = " and ".join(missing) or "what a recording does not tell"
         result.message += f" {len(possible)} more may apply: they depend on {unknown}."
     return result
 
@@ -122,6 +136,38 @@ def _known(link: Recorded) -> Result:
 @CHECKS.add("replay", "Every kind of op use, run again by itself, agrees with a float64 reference")
 def _replay(link: Recorded) -> Result:
     return link.bench.all(representatives(link.uses))
+
+
+@CHECKS.add("probes", "No known fault of MPS shows on this torch, macOS and chip")
+def _probes(link: Recorded) -> Result:
+    if link.device != "mps":
+        return Result(
+            Status.UNKNOWN,
+            f"Only the GPU of a Mac can tell; this run computes on {link.device}.",
+            "Run on the Mac.",
+        )
+    met = {id_ for use in link.uses for id_ in use.advisories}
+    asked = [advisory for advisory in advisories.load_all() if advisory.probe]
+    answers = [(advisory, link.bench.probe(advisory.probe)) for advisory in asked]
+    bad = [(advisory, answer) for advisory, answer in answers if answer.answer == "bad"]
+    hit = [advisory.id for advisory, _ in bad if advisory.id in met]
+    unclear = sum(answer.answer == "unknown" for _, answer in answers)
+    result = Result(
+        Status.FAIL if hit else Status.WARN if bad else Status.PASS,
+        f"{len(bad)} of {len(asked)} faults show here"
+        + (f"; the target meets the conditions of {', '.join(hit)}" if hit else "")
+        + (f"; {unclear} probes gave no answer" if unclear else "")
+        + ".",
+        "Each has its way around: mpsprobe advisories ID." if bad else "",
+        evidence=link.evidence,
+        device=link.device,
+    )
+    if bad:
+        result.table = Table(
+            columns=["advisory", "what shows", "the target meets it", "what to do"],
+            rows=[[one.id, answer.message, one.id in met, one.mend] for one, answer in bad],
+        )
+    return result
 
 
 def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:
@@ -138,7 +184,7 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
         return Result(Status.PASS, f"On {on}.", evidence=Evidence.PREDICTED, device="mps")
     names = Counter(one.use.op for one in found)
     shown = ", ".join(names) if len(names) <= 5 else f"{', '.join(list(names)[:5])} and {len(names) - 5} more"
-    rows = [
+    rows: list[list[str | int | float | bool | None]] = [
         [
             one.use.op,
             one.use.count,

@@ -218,7 +218,7 @@ def _cholesky_factor(argument: Argument) -> torch.Tensor | None:
     matrix = _positive_definite(argument)
     if matrix is None:
         return None
-    factor = torch.linalg.cholesky(matrix)
+    factor: torch.Tensor = torch.linalg.cholesky(matrix)
     return factor.mT if argument.scalar("upper", False) else factor
 
 
@@ -434,6 +434,7 @@ _RULES: dict[tuple[str, str], Draw] = {
                   "linalg_lu_factor_ex", "linalg_lu", "linalg_det", "linalg_slogdet", "det", "linalg_matrix_exp")
        for name in ("A", "self")},
     **{(op, "A"): _symmetric for op in ("linalg_eigh", "linalg_eigvalsh", "linalg_ldl_factor_ex")},
+    ("linalg_check_errors", "info"): lambda argument: torch.zeros(argument.kept.flat.numel()),
     ("index_select", "index"): _into("self", "dim"),
     ("gather", "index"): _into("self", "dim"),
     ("index_add", "index"): _into("self", "dim"),

@@ -82,12 +82,24 @@ def prepare(use: OpUse, seed: int) -> Inputs:
         raise CannotRebuildError("a higher-order op takes functions, which a document cannot hold")
     names, written, func = _arguments(use)
     generator = torch.Generator().manual_seed(seed)
+    # A use recorded on the CPU moves as a whole; numbers beside device tensors do not.
+    mixed = any(not name.startswith("cpu") for name in _devices(use))
     tensors = [
-        Kept(meta, torch.zeros(_length(use, index, meta), dtype=dtype_of(meta)))
+        Kept(
+            meta,
+            torch.zeros(_length(use, index, meta), dtype=dtype_of(meta)),
+            stays=mixed and meta.device.startswith("cpu"),
+        )
         for index, meta in enumerate(use.inputs)
     ]
     domains.fill(use, tensors, names, generator)
     return Inputs(use, func, tensors, names, _storage_bytes(use), written)
+
+
+def _devices(use: OpUse) -> list[str]:
+    """Where its tensors were, and where it was told to put its result."""
+    told = use.scalars.get("device")
+    return [tensor.device or "cpu" for tensor in use.inputs] + ([str(told)] if told else [])
 
 
 def _arguments(use: OpUse) -> tuple[list[str], list[int], Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,8 @@ _START_LIMIT_S = 180.0
 _POLL_S = 0.1
 _LAST_WORDS_S = 0.5
 _OUTPUT_LINES = 30
+#: Lines of a dumped Python stack that are ours and not the op's.
+_OUR_FRAME = re.compile(r'^Extension modules:|File "<frozen runpy>|File ".*[/\\]mpsprobe[/\\]ops[/\\]')
 #: A fault of the GPU passes as success, with this line on stderr alone to show for it (pytorch PR 193571).
 _GPU_FAULT = "command buffer exited with error status"
 
@@ -244,7 +247,8 @@ class _Worker:
         """The last lines that it wrote after that many bytes."""
         size = self.written() - since
         text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
-        return "\n".join(text.decode(errors="replace").strip().splitlines()[-_OUTPUT_LINES:])
+        lines = text.decode(errors="replace").strip().splitlines()
+        return "\n".join([line for line in lines if not _OUR_FRAME.search(line)][-_OUTPUT_LINES:])
 
     def end(self) -> None:
         """Close the pipes, see the process end, and forget what it wrote."""

@@ -32,7 +32,7 @@ class Setup(msgspec.Struct, frozen=True):
         device: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`.
         torch, macos, memory_gb, fallback: the Mac that is emulated; see `mac.asked.Mac`.
         threads: CPU threads of an op; 0 leaves torch's own choice.
-        memory_bytes: what one op use may allocate in the worker.
+        memory_bytes: what one op use may allocate in the worker at most.
     """
 
     device: str

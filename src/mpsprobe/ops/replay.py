@@ -111,7 +111,7 @@ def _run(
             if synchronize is not None:
                 synchronize()
             return _Ran([tensor.to(_CPU, copy=True) for tensor in _tensors([result, written])])
-    except (Exception, SystemExit) as problem:  # an op of another package may do anything
+    except BaseException as problem:  # an op of another package may raise anything, SystemExit too
         return _Ran([], problem)
 
 
@@ -200,20 +200,20 @@ def _reference(
     wide = wide and not any(word in use.op for word in _BITS)
     if wide and own.error is None:
         wide = any(tensor.is_floating_point() or tensor.is_complex() for tensor in own.results)
-    if wide and _need(use) <= memory_bytes:
+    if wide and need(use) <= memory_bytes:
         ran = _run(lambda: on_cpu(inputs.func), inputs, _CPU, None, dtype=torch.float64)
         if ran.error is None:
             return ran.results, ""
         if own.error is not None:
             return None, f"the CPU has no reference: {_line(own.error)}"
     elif wide and own.error is not None:
-        return None, f"a float64 reference needs some {_need(use) / 1e9:.1f} GB"
+        return None, f"a float64 reference needs some {need(use) / 1e9:.1f} GB"
     if own.error is None:
         return own.results, ""
     return None, f"the CPU has no reference: {_line(own.error)}"
 
 
-def _need(use: OpUse) -> int:
+def need(use: OpUse) -> int:
     """Bytes of a run in float64: arguments and results, and as much again for what an op holds meanwhile."""
     elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
     return elements * 8 * 3
@@ -240,7 +240,7 @@ def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | No
     """The device raised: its failure, unless the CPU raises for the same inputs too."""
     if _out_of_memory(error):
         return _unfit(error)
-    answer.error = f"{type(error).__name__}: {error}"
+    answer.error = _text(error)
     if on_the_cpu is not None and type(on_the_cpu) is type(error) and not _names_device(error):
         answer.outcome = Outcome.UNKNOWN
         answer.message = f"Not replayed: the rebuilt inputs are refused by the CPU too: {_line(error)}"
@@ -265,14 +265,19 @@ def _unfit(error: BaseException | None) -> Replay:
     return Replay(
         outcome=Outcome.RAISES,
         message=f"Out of memory: {_line(error)}",
-        error=f"{type(error).__name__}: {error}",
+        error=_text(error),
         spoilt=True,
     )
 
 
 def _line(error: BaseException) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text if len(text) <= _LINE else text[:_LINE] + ' ...'}"
+    text = next((line.strip() for line in _text(error).splitlines() if line.strip()), "")
+    return text if len(text) <= _LINE else f"{text[:_LINE]} ..."
+
+
+def _text(error: BaseException) -> str:
+    """Type and text, without lone surrogates: no message between processes can hold them."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 
 def _copied(inputs: Inputs, ran: _Ran) -> int:

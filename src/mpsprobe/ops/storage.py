@@ -25,11 +25,13 @@ class Kept:
     Attributes:
         meta: what was recorded.
         flat: the storage's elements, on the CPU.
+        stays: it is a CPU tensor beside tensors of the device, and belongs on the CPU in every run.
         offset: where the tensor begins in it, in elements.
     """
 
     meta: TensorMeta
     flat: torch.Tensor
+    stays: bool = False
     offset: int = 0
 
     @property
@@ -41,8 +43,7 @@ class Kept:
         """A tensor of its own with the recorded shape and strides.
 
         Args:
-            device: for tensors recorded on the device; those recorded on the CPU (plain numbers beside device
-                tensors) stay there.
+            device: where it goes, unless it stays on the CPU.
             dtype: another one for floating-point and complex values.
         """
         flat = self.flat
@@ -50,8 +51,7 @@ class Kept:
             flat = flat.to(torch.complex128 if dtype is torch.float64 else torch.complex64)
         elif dtype is not None and flat.is_floating_point():
             flat = flat.to(dtype)
-        on_cpu = self.meta.device.startswith("cpu")
-        moved = flat.clone() if on_cpu else flat.clone().to(device)
+        moved = flat.clone() if self.stays else flat.clone().to(device)
         return moved.as_strided(self.meta.shape, self.meta.strides, self.offset)
 
 

@@ -43,8 +43,9 @@ def _judge(use: OpUse, mac: Mac) -> Judged:
     reason, certain = _of_support(use.op, verdict, via, mac)
     if verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
         restriction = dtypes.check_tensors(use.op, use.inputs, use.outputs, mac.torch, mac.macos)
-        if restriction is not None and restriction.certain:
-            verdict, reason = OpVerdict.RAISES, restriction.message
+        # Some rules do not refuse: the op falls back, or computes in another dtype.
+        if restriction is not None and restriction.certain and restriction.effect.verdict is not None:
+            verdict, reason = restriction.effect.verdict, restriction.message
     matches = advisories.match(use, mac.torch, mac.macos, mac.chip)
     known = [match for match in matches if match.certainty is advisories.Certainty.CERTAIN]
     if known and verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):

@@ -15,11 +15,17 @@ import sys
 import threading
 import time
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.ops import frames
 from mpsprobe.ops.records import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
 
+if TYPE_CHECKING:
+    from mpsprobe.ops.place import Place
+
+#: What an op use may allocate at least: libraries reserve some hundred MB when they are first used.
+_LEAST_BYTES = 2 << 30
 #: Namespaces of ops that torch itself brings.
 _OWN = frozenset(
     {"aten", "prim", "prims", "inductor", "quantized", "_c10d_functional", "higher_order", "mps"}
@@ -37,7 +43,6 @@ def main(given: int, taken: int) -> None:
         from mpsprobe.ops import place
 
         with place.opened(setup) as device:
-            _limit_memory(setup)
             frames.send(taken, Ready())
             while True:
                 frames.send(taken, _answer(frames.receive(given, ToWorker), device, setup))
@@ -45,18 +50,20 @@ def main(given: int, taken: int) -> None:
         frames.send(taken, Failure(str(problem)))
 
 
-def _answer(request: Request | ProbeRequest, device: object, setup: Setup) -> Replay | ProbeAnswer:
+def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Replay | ProbeAnswer:
     """Do what was asked."""
     if isinstance(request, ProbeRequest):
         from mpsprobe.ops import probes
 
-        return probes.run(request.name, device)  # type: ignore[arg-type]
-    from mpsprobe.ops.replay import replay
+        return probes.run(request.name, device)
+    from mpsprobe.ops.replay import need, replay
 
     _import_namespace(request.use.op.partition("::")[0])
-    answer = replay(request, device, setup.memory_bytes)  # type: ignore[arg-type]
+    allowed = min(setup.memory_bytes, max(_LEAST_BYTES, 2 * need(request.use)))
+    _limit_memory(setup, allowed)
+    answer = replay(request, device, allowed)
     if answer.spoilt:
-        answer.message += f" One op use may allocate {setup.memory_bytes / 1e9:.1f} GB here."
+        answer.message += f" One op use of this size may allocate {allowed / 1e9:.1f} GB here."
     return answer
 
 
@@ -68,8 +75,10 @@ def _import_namespace(name: str) -> None:
             importlib.import_module(name)
 
 
-def _limit_memory(setup: Setup) -> None:
-    """An op that allocates without end then raises, instead of taking the machine with it.
+def _limit_memory(setup: Setup, more: int) -> None:
+    """From here on, `more` bytes may be allocated.
+
+    An op that allocates without end then raises, instead of taking the machine with it.
 
     Only where it can be done: macOS does not enforce a limit of address space, and CUDA maps more of it than the
     machine has memory. There the parent watches.
@@ -78,9 +87,9 @@ def _limit_memory(setup: Setup) -> None:
         return
     import resource
 
-    with open("/proc/self/statm") as file:  # noqa: PTH123 - read before the limit, without imports
+    with open("/proc/self/statm") as file:  # noqa: PTH123 - a small read for every op use
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + setup.memory_bytes, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + more, resource.RLIM_INFINITY))
 
 
 def _follow_parent() -> None:

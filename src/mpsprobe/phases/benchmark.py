@@ -94,6 +94,8 @@ def _timings(timed: Timed) -> Result:
     )
     result.measurements = [
         loaded.measured("median", round(middle, 6), "s"),
+        loaded.measured("lower quartile", round(low, 6), "s"),
+        loaded.measured("upper quartile", round(high, 6), "s"),
         loaded.measured("rounds", len(timed.seconds)),
     ]
     return result

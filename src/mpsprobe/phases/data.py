@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mpsprobe.models.adapter import Batch
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
+from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
 
 
@@ -64,8 +66,12 @@ def move(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def prepare(loaded: Loaded) -> Prepared:
+def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
     """Draw a sample from the adapter, process it, move it to the device.
+
+    Args:
+        loaded: the target.
+        flight: where the op in flight is written, see `watched`.
 
     Raises:
         LinkFailed: the adapter raised, the batch holds a dtype MPS cannot have, or moving it raised.
@@ -73,6 +79,7 @@ def prepare(loaded: Loaded) -> Prepared:
     device = loaded.device
     with (
         target_code(Phase.DATA, "preparing a sample", device.evidence, device.name),
+        watched(flight),
         Stopwatch() as processing,
     ):
         sample = loaded.adapter.sample()
@@ -83,6 +90,7 @@ def prepare(loaded: Loaded) -> Prepared:
         raise LinkFailed(Phase.DATA, _doubles(loaded, doubles, Status.FAIL))
     with (
         target_code(Phase.DATA, "moving the sample to the device", device.evidence, device.name),
+        watched(flight),
         Stopwatch() as moving,
     ):
         device_batch = move(cpu, device.torch_device)

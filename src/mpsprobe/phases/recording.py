@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from mpsprobe.device.emulated import Emulated
-from mpsprobe.device.real import Device
 from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import OpUse, Phase
 from mpsprobe.trace.dispatch import record
+from mpsprobe.trace.observer import HostEvent, RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 
 
-def record_uses(prepared: Prepared) -> list[OpUse]:
+@dataclass(frozen=True)
+class Recording:
+    """One inference of the target, as its device saw it.
+
+    Attributes:
+        uses: distinct op uses.
+        host_events: waits of the host for the device, and crossings between them; None where the device does
+            not tell.
+    """
+
+    uses: list[OpUse]
+    host_events: list[HostEvent] | None
+
+
+def record_inference(prepared: Prepared) -> Recording:
     """Run the target's own inference once more, with the recorder on.
 
     Raises:
@@ -25,22 +38,19 @@ def record_uses(prepared: Prepared) -> list[OpUse]:
     """
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
+
+    def infer() -> None:
+        adapter.extract(adapter.infer(model, batch))
+        device.synchronize()
+
     guard = target_code(Phase.OPS, "recording an inference", device.evidence, device.name)
     with guard, torch.inference_mode(), autocast(loaded.profile, device.torch_device):
         batch = move(adapter.prepare(prepared.sample), device.torch_device)
-        with _recording(device, model) as recorder:
-            adapter.extract(adapter.infer(model, batch))
-            device.synchronize()
-    return recorder.op_uses(device.evidence)
-
-
-@contextmanager
-def _recording(device: Device, model: torch.nn.Module) -> Iterator[Recorder]:
-    """Record what reaches the device's kernels: told by the virtual device itself, or by a dispatch hook."""
-    if isinstance(device, Emulated):
-        recorder = Recorder(model)
-        with recorder.paths.following(), device.passing_ops_to(recorder):
-            yield recorder
-    else:
+        if isinstance(device, Emulated):  # its kernels themselves tell what reaches them
+            observer = RecorderObserver(Recorder(model))
+            with observer.recorder.paths.following(), device.observed_by(observer):
+                infer()
+            return Recording(observer.recorder.op_uses(device.evidence), observer.host_events())
         with record(model) as recorder:
-            yield recorder
+            infer()
+        return Recording(recorder.op_uses(device.evidence), None)

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import torch
@@ -17,6 +18,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
+from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
 
 #: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
@@ -57,8 +59,17 @@ class Loaded:
         return itertools.chain(self.model.named_parameters(), self.model.named_buffers())
 
 
-def load(adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device) -> Loaded:
+def load(
+    adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device, flight: Path | None = None
+) -> Loaded:
     """Load the target with the profile's dtype and attention, straight to the device.
+
+    Args:
+        adapter: loads it.
+        profile: dtype and attention.
+        snapshot: its files.
+        device: where to.
+        flight: where the op in flight is written, see `watched`.
 
     Raises:
         LinkFailed: loading raised.
@@ -67,6 +78,7 @@ def load(adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device)
         torch.set_num_threads(profile.cpu_threads)
     with (
         target_code(Phase.TRANSFER, "loading", device.evidence, device.name),
+        watched(flight),
         watch_memory(device) as memory,
         Stopwatch() as watch,
     ):

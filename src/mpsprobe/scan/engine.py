@@ -12,7 +12,7 @@ from mpsprobe.scan.parse import Source, read
 from mpsprobe.scan.rules import all_rules, chosen
 from mpsprobe.scan.site import Hit
 from mpsprobe.scan.sources import Sources, shown
-from mpsprobe.scan.tables import TorchRelease
+from mpsprobe.scan.tables import torch_release
 from mpsprobe.scan.walk import walk
 
 
@@ -37,7 +37,7 @@ def scan(sources: Sources, options: Options) -> Report:
         UsageError: a code that is no rule, or a torch release without data.
     """
     codes = chosen(options.select, options.ignore)
-    release = TorchRelease(options.torch)
+    release = torch_release(options.torch)
     findings: list[Finding] = []
     unreadable: list[Unreadable] = []
     suppressed = files = lines = 0
@@ -77,7 +77,7 @@ def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[Findin
     """
     source = Source(path, text, ast.parse(text))
     codes = chosen(options.select, options.ignore)
-    hits = walk(source.tree, TorchRelease(options.torch))
+    hits = walk(source.tree, torch_release(options.torch))
     return tuple(_findings([h for h in hits if h.code in codes and not _silenced(h, source)], source))
 
 

@@ -11,6 +11,7 @@ from mpsprobe.scan.scope import Function, Scope
 from mpsprobe.scan.tables import TorchRelease
 from mpsprobe.scan.truth import Truth
 
+_PROBE_STATEMENTS = 3
 _CATCH_IMPORT = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _CATCH_ANY = {"Exception", "BaseException", "AssertionError"}
 _CATCH_DTYPE = {"Exception", "BaseException", "TypeError"}
@@ -95,17 +96,22 @@ class Site:
     @property
     def failure_is_handled(self) -> bool:
         """Whether what torch raises without CUDA (AssertionError, RuntimeError ...) is caught here."""
-        return any(_catches(attempt, _CATCH_ANY) for attempt in self.tries)
+        return any(_is_probe(attempt) and _catches(attempt, _CATCH_ANY) for attempt in self.tries)
 
     @property
     def unknown_dtype_is_handled(self) -> bool:
         """Whether the TypeError for a dtype that MPS lacks is caught here."""
-        return any(_catches(attempt, _CATCH_DTYPE) for attempt in self.tries)
+        return any(_is_probe(attempt) and _catches(attempt, _CATCH_DTYPE) for attempt in self.tries)
 
     @property
     def in_function(self) -> bool:
         """Whether the node runs when a function is called, not when the module is imported."""
         return bool(self.functions)
+
+
+def _is_probe(attempt: ast.Try) -> bool:
+    """Whether a `try` is there to see if something works; around a whole program it only logs the failure."""
+    return len(attempt.body) <= _PROBE_STATEMENTS
 
 
 def _catches(attempt: ast.Try, wanted: set[str]) -> bool:

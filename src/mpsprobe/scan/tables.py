@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from functools import lru_cache
 
 import msgspec
@@ -55,11 +54,21 @@ def cuda_library(module: str) -> environment.Package | None:
     return next((library for library in _packages().library if top in library.names), None)
 
 
-#: Ops that PyTorch writes as other ops, none of which autocast touches.
-_PLAIN_COMPOSITES = {
-    "to", "float", "type", "type_as", "reshape", "flatten", "repeat_interleave", "chunk", "contiguous", "expand_as",
-    "broadcast_to", "size", "movedim", "ravel", "tile", "unflatten",
+#: Ops that autocast does not list, and that call ops which it does.
+_MULTIPLY_INSIDE = {
+    "tensordot", "inner", "kron", "cov", "corrcoef", "matrix_power", "matrix_exp", "bilinear", "lstm", "gru",
+    "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "conv_transpose2d", "conv_transpose3d",
 }  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def torch_release(torch: str) -> TorchRelease:
+    """A release's table; made once.
+
+    Raises:
+        UnknownReleaseError: there is no data on it.
+    """
+    return TorchRelease(torch)
 
 
 class TorchRelease:
@@ -77,8 +86,8 @@ class TorchRelease:
         for name in release.names:
             if not name.endswith("out"):
                 by_base.setdefault(name.partition(".")[0], []).append(release.lookup(name))
-        self._by_base = by_base
-        self._cast = frozenset().union(*release.autocast.values())
+        self._bases = frozenset(by_base)
+        self._lowered = frozenset(op.partition(".")[0] for op in release.autocast.get("fp16", ()))
         # The source does not say which overload is meant: an op is missing when all of its overloads are.
         self._missing = {
             name: overloads
@@ -113,22 +122,14 @@ class TorchRelease:
         helps = all(overload.verdict(fallback=True) is not OpVerdict.RAISES for overload in overloads)
         return overloads[0].via or overloads[0].op, helps
 
-    @functools.lru_cache(maxsize=1024)  # noqa: B019 - as many releases as a scan asks about: one
-    def is_untouched_by_autocast(self, name: str) -> bool:
-        """Whether a function or method is an op that autocast runs as it is, and that calls no op it changes.
+    def is_lowered_by_autocast(self, name: str) -> bool:
+        """Whether a function or method may run in half precision under autocast.
 
         Args:
-            name: the last part of its name, e.g. `"cos"`; what is no op (a module, another function) is not.
+            name: the last part of its name, e.g. `"cos"`. What is no op (a module, a function of the model) may.
         """
-        supports = self._by_base.get(f"aten::{name}")
-        return (
-            supports is not None
-            and all(
-                support.kernel is not ops.Kernel.COMPOSITE_IMPLICIT or name in _PLAIN_COMPOSITES
-                for support in supports
-            )
-            and not any(support.op in self._cast for support in supports)
-        )
+        op = f"aten::{name}"
+        return op not in self._bases or op in self._lowered or name in _MULTIPLY_INSIDE
 
     @property
     def in_place_on_views(self) -> dict[str, advisories.Advisory]:

@@ -109,7 +109,10 @@ class _Walk:
         if isinstance(node, (ast.With, ast.AsyncWith)):
             for item in node.items:
                 self._expression(item)
-            ends = self._block(node.body)
+            suppresses = any(_suppresses(item.context_expr, site) for item in node.items)
+            site.conditions += suppresses
+            ends = self._block(node.body) and not suppresses
+            site.conditions -= suppresses
             site.parents.pop()
             return ends
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
@@ -286,6 +289,11 @@ class _Walk:
                     for name, value in zip(names, values, strict=False):
                         if isinstance(name, ast.Name) and isinstance(value, ast.Constant):
                             self._site.truth.learnt[name.id] = value
+
+
+def _suppresses(context: ast.expr, site: Site) -> bool:
+    """`with contextlib.suppress(...)`."""
+    return isinstance(context, ast.Call) and site.called_by(context).rpartition(".")[2] == "suppress"
 
 
 def _refuses(body: list[ast.stmt], answer: bool | None) -> bool:

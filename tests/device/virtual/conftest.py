@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -24,9 +23,3 @@ def mps() -> Iterator[Session]:
     """The virtual device with the installed release's rules, without the fallback variable."""
     with emulate(fallback=False) as session:
         yield session
-
-
-@pytest.fixture
-def here() -> str:
-    """This test's caller's file, as findings name it."""
-    return sys._getframe(1).f_code.co_filename

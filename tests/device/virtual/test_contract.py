@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import Grade
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.errors import UsageError
@@ -203,7 +204,7 @@ def test_autocast_before_it_was_there() -> None:
     assert str(caught.value) == "User specified an unsupported autocast device_type 'mps'"
 
 
-def test_collecting_goes_on_as_if_mended(here: str) -> None:
+def test_collecting_goes_on_as_if_mended() -> None:
     with emulate("2.13", fallback=False, on_fail="collect") as session:
         x = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64).to("mps"))
         assert x.dtype is torch.float32
@@ -222,4 +223,12 @@ def test_collecting_goes_on_as_if_mended(here: str) -> None:
 
 def test_a_macos_that_is_none() -> None:
     with pytest.raises(UsageError, match="Sequoia"), emulate(macos="Sequoia"):
+        pass
+
+
+def test_a_macos_too_old_for_the_release() -> None:
+    with (
+        pytest.raises(VirtualDeviceError, match=r"torch 2\.15 has no MPS on macOS 14\.7"),
+        emulate("2.15", "14.7"),
+    ):
         pass

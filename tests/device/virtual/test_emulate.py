@@ -296,6 +296,18 @@ def test_observer_hears_the_ops_of_a_mac() -> None:
     assert log.syncs == ["copy", "item", "synchronize"]
 
 
+def test_a_fallback_crosses_twice() -> None:
+    log = _Log()
+    with emulate("2.13", fallback=True, observer=log):
+        x = torch.eye(4, device="mps")
+        log.crossings.clear()
+        with pytest.warns(UserWarning, match="fall back"):
+            torch.linalg.eigvalsh(x)
+    assert "fallback" in log.syncs
+    # cpu_fallback copies every tensor argument: the matrix (64 bytes), the result to be filled (16), and that one back
+    assert log.crossings == [(80, "to-host"), (16, "to-device")]
+
+
 def test_the_observer_keeps_nothing_alive() -> None:
     with emulate(observer=_Log()) as session:
         before = session.memory.allocated()

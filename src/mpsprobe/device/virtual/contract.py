@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual import limits, messages
+from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.limits import Check
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
 from mpsprobe.device.virtual.schema import Op
@@ -63,6 +64,11 @@ class Contract:
         self.version = (version[0], version[1])
         self._on_cpu = frozenset(one.op for one in self.release.ops(ops.Support.FALLBACK))
         system = parse_macos(macos)
+        if system < parse_macos(self.release.minimum_macos):
+            raise VirtualDeviceError(
+                f"torch {self.release.torch} has no MPS on macOS {macos}.",
+                f"It needs macOS {self.release.minimum_macos}.",
+            )
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
         self._limits = limits.for_release(self.version, system)
         self._fallback_sites: set[str] = set()

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
-from mpsprobe.device.virtual import redirect
 from mpsprobe.device.virtual.contract import OnFail
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.kernels import Kernels
@@ -55,6 +54,6 @@ def emulate(
     settings = Settings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )
-    session = Session(settings, Kernels, redirect.COMPUTED_BY)
+    session = Session(settings, Kernels)
     with session:
         yield session

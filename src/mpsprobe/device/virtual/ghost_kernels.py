@@ -61,6 +61,13 @@ class GhostKernels(Kernels):
         """The host's view of a real tensor; a ghost stays itself, which tells it apart."""
         return tensor if self._ghosts.has(tensor) else super().host(tensor)
 
+    def run(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
+    ) -> Any:
+        if self.assumptions.behind(args) is not None:
+            flags |= OpFlag.ASSUMED
+        return super().run(op, args, kwargs, compute, flags)
+
     def compute(
         self,
         op: Op,

@@ -154,9 +154,9 @@ class Kernels:
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
         """What runs for an op without a kernel at the MPS key: it raises, or the CPU takes over."""
         op = schema.facts(overload)
-        if op.is_view:
-            return overload.redispatch(_CPU_KEYS, *args, **kwargs)
         flags = self.contract.missing(op)
+        if op.is_view and not flags & (OpFlag.RAISED | OpFlag.FALLBACK):
+            return overload.redispatch(_CPU_KEYS, *args, **kwargs)
         if flags & OpFlag.RAISED and self.observer is not None:
             self.observer.op(overload, args, kwargs, None, flags)
         return self.run(op, args, kwargs, self.computed_by.get(op.name), flags)
@@ -170,11 +170,14 @@ class Kernels:
             self.contract.check_arguments(op, checks, args, kwargs)
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
-            self._count_fallback(args, kwargs)
         host_args, host_kwargs = self.unwrap(op, args, kwargs)
         result = self.compute(op, args, kwargs, host_args, host_kwargs, compute)
         if self.observer is not None:
             self.observer.op(op.overload, args, kwargs, result, flags)
+            if flags & OpFlag.FALLBACK:
+                self.observer.sync("fallback")
+                self.observer.crossing(_device_bytes((*args, *kwargs.values())), "to-host")
+                self.observer.crossing(_device_bytes((result,)), "to-device")
             if op.name in _DATA_DEPENDENT:
                 self.observer.sync("data-dependent")
         return result
@@ -334,14 +337,6 @@ class Kernels:
             return type(result)([self.wrap(op, one) for one in result])
         return result
 
-    def _count_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.observer is not None:
-            self.observer.sync("fallback")
-            nbytes = sum(
-                t.numel() * t.element_size() for t in tensors_of((*args, *kwargs.values())) if t.is_mps
-            )
-            self.observer.crossing(nbytes, "to-host")
-
     # -------------------------------------------------------------------------------------------- special ops
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
@@ -394,6 +389,10 @@ def _library(namespace: str) -> Any:
 _COPY = schema.facts(torch.ops.aten.copy_.default)
 _RESIZE = schema.facts(torch.ops.aten.resize_.default)
 _ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
+
+
+def _device_bytes(values: Iterable[Any]) -> int:
+    return sum(one.numel() * one.element_size() for one in tensors_of(values) if one.is_mps)
 
 
 def replace(tensor: Tensor, new: Tensor) -> None:

@@ -238,7 +238,6 @@ _CHECKS: tuple[Check, ...] = (
         _adaptive_pool(_POOL_ISSUE),
         NotImplementedError,
         since=(2, 4),
-        until=(2, 9),
     ),
     Check(("grid_sampler_2d",), _grid_border, until=(2, 10)),
     Check(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from mpsprobe.device.virtual import redirect
 from mpsprobe.device.virtual.assume import Assumption
 from mpsprobe.device.virtual.contract import OnFail
 from mpsprobe.device.virtual.ghost_kernels import GhostKernels
@@ -58,6 +57,6 @@ def predict(
     settings = Settings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )
-    session = Prediction(settings, GhostKernels, redirect.COMPUTED_BY)
+    session = Prediction(settings, GhostKernels)
     with session:
         yield session

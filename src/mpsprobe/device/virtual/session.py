@@ -13,7 +13,7 @@ import torch
 from mpsprobe.device.virtual import engine, guard, hooks, library, redirect, support
 from mpsprobe.device.virtual.contract import Contract, OnFail, parse_macos
 from mpsprobe.device.virtual.errors import AlreadyActiveError
-from mpsprobe.device.virtual.kernels import Kernel, Kernels
+from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer
 from mpsprobe.device.virtual.random import Generator
@@ -43,9 +43,7 @@ class Session:
         kernels: what runs the ops.
     """
 
-    def __init__(
-        self, settings: Settings, make_kernels: Callable[..., Kernels], computed_by: dict[str, Kernel]
-    ) -> None:
+    def __init__(self, settings: Settings, make_kernels: Callable[..., Kernels]) -> None:
         support.require()
         installed = ".".join(map(str, support.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
@@ -64,7 +62,6 @@ class Session:
         )
         self._generator = Generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
-        self.kernels.computed_by.update(computed_by)
         self._answers = library.Answers(self.contract, self.memory, self._generator, settings.observer)
         self._undo = contextlib.ExitStack()
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual import redirect
+from mpsprobe.device.virtual import computed
 from mpsprobe.device.virtual.kernels import Kernel
 from mpsprobe.device.virtual.schema import Op
 
@@ -61,7 +61,7 @@ class Shapes:
     def _compute(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, Spec]]:
         meta_args = [_meta(a) for a in args]
         meta_kwargs = {name: _meta(value) for name, value in kwargs.items()}
-        call: Kernel = _SHAPES.get(op.name) or redirect.COMPUTED_BY.get(op.name) or op.call
+        call: Kernel = _SHAPES.get(op.name) or computed.COMPUTED_BY.get(op.name) or op.call
         if any(isinstance(meta_args[k], (int, float, complex)) for k in op.tensors if k < len(meta_args)):
             call = op.overload.overloadpacket
         result = call(*meta_args, **meta_kwargs)

@@ -18,6 +18,21 @@ _WITH_DEVICE = {
     "autocast",
     "maybe_autocast",
 }
+#: Functions of Python that regions use on shapes and numbers.
+_PYTHON = {
+    "len",
+    "range",
+    "int",
+    "float",
+    "tuple",
+    "list",
+    "zip",
+    "enumerate",
+    "isinstance",
+    "getattr",
+    "max",
+    "min",
+}
 _CUDA_ONLY = {"torch.cuda.amp.autocast", "torch.cuda.amp.autocast_mode.autocast"}
 _QUERIES = {
     "torch.get_autocast_gpu_dtype",
@@ -34,6 +49,7 @@ def region(node: ast.Call, site: Site) -> Iterator[Hit]:
     if called in _CUDA_ONLY:
         spelt = f"{called}()"
         device: str | None = "cuda"
+        given = None
         enabled = argument(node, "enabled", 0)
     elif called in _WITH_DEVICE or called.rpartition(".")[2] == "maybe_autocast":
         given = argument(node, "device_type", 0)
@@ -53,10 +69,12 @@ def region(node: ast.Call, site: Site) -> Iterator[Hit]:
         yield Hit("MPS202", node, f'{spelt} is switched off here, an autocast("mps") around it is not.')
     elif is_cuda_text(device):
         yield Hit("MPS201", node, f"{spelt} switches itself off on a Mac.")
+    elif given is not None and not isinstance(given, ast.Constant):
+        yield Hit("MPS201", node, f"For tensors on MPS this comes to {spelt}, which casts nothing of theirs.")
 
 
 def _is_indifferent(site: Site) -> bool:
-    """Whether nothing in the region is an op that autocast changes."""
+    """Whether nothing in the region is an op that autocast runs in half precision."""
     region = site.parents[-1]
     if isinstance(region, ast.withitem):
         region = site.parents[-2]
@@ -66,8 +84,9 @@ def _is_indifferent(site: Site) -> bool:
         if isinstance(part, (ast.BinOp, ast.AugAssign)) and isinstance(part.op, ast.MatMult):
             return False
         if isinstance(part, ast.Call):
-            name = site.called_by(part).rpartition(".")[2] or getattr(part.func, "attr", "")
-            if not site.release.is_untouched_by_autocast(name):
+            module, _, name = site.called_by(part).rpartition(".")
+            name = name or getattr(part.func, "attr", "")
+            if module != "math" and name not in _PYTHON and site.release.is_lowered_by_autocast(name):
                 return False
     return True
 

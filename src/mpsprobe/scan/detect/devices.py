@@ -71,6 +71,8 @@ def placement(node: ast.Call, site: Site) -> Iterator[Hit]:
     else:
         place = None
     text = cuda_text(place, site)
+    if isinstance(site.parents[-1], ast.Compare):
+        return  # device == torch.device("cuda") asks
     if text is not None and id(node) not in site.reported and not _is_forwarded(site):
         yield Hit("MPS101", node, f"{last}({text}) names a CUDA device.")
 

@@ -1,0 +1,96 @@
+"""`mpsprobe expect`: expectation files for op checks, written from a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import msgspec
+
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.errors import UsageError
+from mpsprobe.run import Check, Phase, Run, Status
+
+_XFAILS, _SKIPS = "xfails.toml", "skips.toml"
+#: Outcomes of a replay (`ops.records.Outcome`, which this command must not import: it would import torch).
+_FAILS = frozenset({"wrong", "nan", "raises", "fault"})
+_KILLS = frozenset({"crashed", "hangs"})
+
+
+@click.command("expect")
+@click.argument("run", metavar="RUN.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    help=f"Folder of {_XFAILS} and {_SKIPS}.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@json_flag
+@pass_sink
+def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
+    """Write down which op checks of a run failed, and which crashed or hung.
+
+    Both files hold for the torch release, macOS and chip of the run alone. Give them to the suite with
+    --mpsprobe-xfails-file and --mpsprobe-skips-file.
+    """
+    document = Run.load(run)
+    found = {_XFAILS: _ids(document, Status.FAIL), _SKIPS: _ids(document, Status.CRASHED, Status.TIMEOUT)}
+    paths = {name: output / name for name in found}
+    present = [path for path in paths.values() if path.exists()]
+    if present and not force:
+        raise UsageError(f"{present[0]}: is there already.", "Give --force to replace it.")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, failures in found.items():
+        paths[name].write_text(_toml(document, failures), encoding="utf-8")
+    told = [f"{paths[name]}: {len(failures)} checks" for name, failures in found.items()]
+    sink.result("\n".join(told), {name: list(failures) for name, failures in found.items()})
+
+
+def _ids(run: Run, *statuses: Status) -> dict[str, str]:
+    """Op checks with one of these statuses, with what they said; and rows of the check that stands for all."""
+    found = {}
+    for check in run.of_phase(Phase.OPS):
+        if check.id == "ops.replay":
+            found.update(_rows(check, _FAILS if Status.FAIL in statuses else _KILLS))
+        elif check.status in statuses and check.id.count(".") > 1:  # ops.aten.mm-...: one op use
+            found[check.id] = check.message
+    return found
+
+
+def _rows(check: Check, outcomes: frozenset[str]) -> dict[str, str]:
+    rows = check.table.rows if check.table is not None else []
+    return {f"ops.{row[0]}": str(row[-1]) for row in rows if row[1] in outcomes}
+
+
+def _toml(run: Run, failures: dict[str, str]) -> str:
+    """The file, in its form (`ops.expectations`)."""
+    lines = [f"# From run {run.id} of {run.target.name}, on {run.device.used}."]
+    if not failures:
+        return f"{lines[0]}\n# Nothing to expect.\n"
+    torch = re.match(r"[\d.]+\d", run.host.packages.get("torch", ""))
+    lines += ["", "[[expect]]"]
+    if torch:
+        lines.append(f'torch = "=={torch[0]}"')
+    # Another system's version says nothing of macOS.
+    if run.host.system == "Darwin":
+        lines.append(f'macos = "=={run.host.os_version}"')
+        chip = (run.host.chip or "").removeprefix("Apple ")
+        lines += [f"chip = {_quoted(chip)}"] if chip else []
+    lines.append("ids = [")
+    for id_, message in failures.items():
+        lines += [f"  # {_comment(message)}"] if message else []
+        lines.append(f"  {_quoted(id_)},")
+    return "\n".join([*lines, "]", ""])
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: JSON's strings are such."""
+    return msgspec.json.encode(text).decode()
+
+
+def _comment(text: str) -> str:
+    """One line that TOML takes as a comment: no control characters."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:160]

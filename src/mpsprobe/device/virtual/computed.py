@@ -1,0 +1,173 @@
+"""Ops that only MPS has, computed by CPU ops on the host's memory.
+
+Their results are those of a plain CPU run, so that a difference between the two is never ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Kernel = Callable[..., Any]
+
+aten = torch.ops.aten
+
+
+def conv(
+    x: Tensor, w: Tensor, b: Tensor | None, padding: Any, stride: Any, dilation: Any, groups: int
+) -> Tensor:
+    """`_mps_convolution`."""
+    return aten.convolution.default(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[no-any-return]
+
+
+def conv_transpose(
+    x: Tensor, w: Tensor, padding: Any, output_padding: Any, stride: Any, dilation: Any, groups: int
+) -> Tensor:
+    """`_mps_convolution_transpose`."""
+    return aten.convolution.default(x, w, None, stride, padding, dilation, True, output_padding, groups)  # type: ignore[no-any-return]
+
+
+def flat(compute: Callable[..., Tensor]) -> Kernel:
+    """A 1-D convolution, as the CPU computes it: its results are then the CPU's bit for bit."""
+
+    def computed(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
+        rest = tuple(one[1:] if isinstance(one, (list, tuple)) else one for one in rest)
+        return compute(x.squeeze(2), w.squeeze(2), *rest).unsqueeze(2)
+
+    return computed
+
+
+def conv_backward(
+    x: Tensor,
+    grad: Tensor,
+    w: Tensor,
+    padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`mps_convolution_backward`."""
+    sizes = [w.size(0)] if mask[2] else None
+    zeros = [0] * len(stride)
+    return aten.convolution_backward.default(  # type: ignore[no-any-return]
+        grad, x, w, sizes, stride, padding, dilation, False, zeros, groups, list(mask)
+    )
+
+
+def conv_transpose_backward(
+    x: Tensor,
+    grad: Tensor,
+    w: Tensor,
+    padding: Any,
+    output_padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """`mps_convolution_transpose_backward`."""
+    dx, dw, _ = aten.convolution_backward.default(
+        grad, x, w, None, stride, padding, dilation, True, output_padding, groups, [*mask, False]
+    )
+    return dx, dw
+
+
+def _attention_math(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    dropout_mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Tensor, Tensor]:
+    # The host's own attention, so that results are those of a plain CPU run; the second result (weights) has
+    # no reader.
+    groups = {"enable_gqa": True} if enable_gqa else {}
+    if dropout_mask is not None:
+        return aten._scaled_dot_product_attention_math.default(  # type: ignore[no-any-return]
+            q, k, v, attn_mask, dropout_p, is_causal, dropout_mask, scale=scale, **groups
+        )
+    out = aten.scaled_dot_product_attention.default(
+        q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **groups
+    )
+    # the Mac's kernel fills a contiguous tensor (operations/Attention.mm), the CPU's a transposed one
+    return out.contiguous(), q.new_zeros(1).expand(*q.shape[:-1], k.shape[-2])
+
+
+def _lstm(x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:
+    nothing = torch.empty(0, device=x.device)
+    # z state, cell states and layer outputs are what the Mac's backward reads; ours computes the forward
+    # again
+    return (*aten.lstm.input(x, list(hx), list(params), *options), nothing, nothing, nothing)
+
+
+def _lstm_backward(
+    grad_y: Tensor | None,
+    grad_hy: Tensor | None,
+    grad_cy: Tensor | None,
+    _z_state: Tensor,
+    _cell_state: Tensor,
+    x: Tensor,
+    _layers: Tensor,
+    hx: Sequence[Tensor],
+    params: Sequence[Tensor],
+    *options: Any,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    inputs = [one.detach().requires_grad_() for one in (x, *hx, *params)]
+    keys = torch._C.DispatchKey
+    include = torch._C._dispatch_tls_local_include_set()
+    exclude = torch._C._dispatch_tls_local_exclude_set()
+    for key in (keys.AutogradCPU, keys.ADInplaceOrView, keys.AutogradFunctionality):
+        exclude = exclude.remove(key)
+    # the autograd engine calls kernels with autograd excluded; here it is what computes the result
+    with torch._C._ForceDispatchKeyGuard(include, exclude), torch.enable_grad():
+        outputs = aten.lstm.input(inputs[0], inputs[1:3], inputs[3:], *options)
+        pairs = [(o, g) for o, g in zip(outputs, (grad_y, grad_hy, grad_cy), strict=True) if g is not None]
+        grads = torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
+    filled = [g if g is not None else torch.zeros_like(i) for g, i in zip(grads, inputs, strict=True)]
+    return filled[0], filled[1:3], filled[3:]
+
+
+def _linear_backward(
+    x: Tensor, grad: Tensor, weight: Tensor, mask: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    rows = grad.reshape(-1, grad.shape[-1])
+    dx = rows.mm(weight).view(x.shape) if mask[0] else None
+    dw = rows.t().mm(x.reshape(-1, x.shape[-1])) if mask[1] else None
+    return dx, dw, rows.sum(0) if mask[2] else None
+
+
+def _max_pool2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+) -> Tensor:
+    indices = aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil)[1]
+    return aten.max_pool2d_with_indices_backward.default(  # type: ignore[no-any-return]
+        grad, x, kernel, stride, padding, dilation, ceil, indices
+    )
+
+
+COMPUTED_BY: dict[str, Kernel] = {
+    "_mps_convolution": conv,
+    "_mps_convolution_transpose": conv_transpose,
+    "mps_convolution_backward": conv_backward,
+    "mps_convolution_transpose_backward": conv_transpose_backward,
+    "_scaled_dot_product_attention_math_for_mps": _attention_math,
+    "_lstm_mps": _lstm,
+    "lstm_mps_backward": _lstm_backward,
+    "linear_backward": _linear_backward,
+    "max_pool2d_backward": _max_pool2d_backward,
+}

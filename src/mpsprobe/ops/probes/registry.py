@@ -1,0 +1,131 @@
+"""How a probe is stated, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mpsprobe.ops.compare import compare
+from mpsprobe.ops.place import Place
+from mpsprobe.ops.records import ProbeAnswer
+
+
+class FaultShown(Exception):  # noqa: N818 - what a probe looks for, not an error of the program
+    """The fault is there; the text says what was seen."""
+
+
+@dataclass
+class Lab:
+    """What a probe works with.
+
+    Attributes:
+        device: where the fault is looked for.
+        synchronize: waits for it.
+    """
+
+    device: torch.device
+    synchronize: Callable[[], None]
+    _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Normal values on the CPU; the same in every run."""
+        return torch.randn(shape, generator=self._generator).to(dtype)
+
+    def agree(self, call: Callable[..., Any], *tensors: torch.Tensor) -> None:
+        """The call gives on the device what it gives on the CPU in float64.
+
+        Args:
+            call: views and slices belong inside it, so that they are made on the device.
+            tensors: on the CPU; floats are widened for the reference.
+
+        Raises:
+            FaultShown: it does not.
+        """
+        found = self.run(call, *tensors)
+        wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+        reference = call(*wide)
+        self.equal(found, reference)
+
+    def run(self, call: Callable[..., Any], *tensors: torch.Tensor) -> torch.Tensor:
+        """The call's result on the device, brought to the CPU.
+
+        Raises:
+            FaultShown: it raised.
+        """
+        try:
+            result = call(*(tensor.to(self.device) for tensor in tensors))
+            self.synchronize()
+            return result.to("cpu", copy=True)  # type: ignore[no-any-return]
+        except (RuntimeError, TypeError, NotImplementedError, IndexError) as problem:
+            text = str(problem).strip().splitlines()
+            raise FaultShown(f"raises {type(problem).__name__}: {text[0] if text else ''}") from problem
+
+    def equal(self, found: torch.Tensor, reference: torch.Tensor) -> None:
+        """`found` agrees with the reference, within what sums in its dtype may differ by.
+
+        Raises:
+            FaultShown: it does not.
+        """
+        if found.shape != reference.shape:
+            raise FaultShown(f"shape {tuple(found.shape)} instead of {tuple(reference.shape)}")
+        comparison = compare(0, found, reference, None, pointwise=False)
+        if not comparison.agrees:
+            count = comparison.off + comparison.not_finite
+            raise FaultShown(f"{count:,} of {comparison.elements:,} elements are wrong; {comparison.worst}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe.
+
+    Attributes:
+        name: as in `advisory.probe`.
+        title: what holds where the fault is not there, as a sentence without a full stop.
+        look: raises `FaultShown` when it sees the fault.
+    """
+
+    name: str
+    title: str
+    look: Callable[[Lab], None]
+
+
+#: All probes, by name.
+PROBES: dict[str, Probe] = {}
+
+
+def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
+    """Register the decorated function as a probe."""
+
+    def register(look: Callable[[Lab], None]) -> Callable[[Lab], None]:
+        assert name not in PROBES, name
+        PROBES[name] = Probe(name, title, look)
+        return look
+
+    return register
+
+
+def run(name: str, place: Place) -> ProbeAnswer:
+    """Look for the fault on a device.
+
+    Only the GPU of a Mac can answer: everywhere else, the virtual device included, the kernels are not its own.
+    """
+    if name not in PROBES:
+        return ProbeAnswer("unknown", f"this mpsprobe has no probe called {name}")
+    if not place.measured or place.torch_device.type != "mps":
+        return ProbeAnswer("unknown", "only the GPU of a Mac can tell")
+    return look(PROBES[name], Lab(place.torch_device, place.synchronize))
+
+
+def look(probe: Probe, lab: Lab) -> ProbeAnswer:
+    """The probe's answer on whatever device the lab has."""
+    try:
+        with torch.no_grad():
+            probe.look(lab)
+    except FaultShown as shown:
+        return ProbeAnswer("bad", str(shown))
+    except Exception as problem:  # the probe itself failed: that says nothing of the fault
+        return ProbeAnswer("unknown", f"the probe failed: {type(problem).__name__}: {problem}")
+    return ProbeAnswer("ok", "")
