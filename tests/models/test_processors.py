@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
+from tokenizers.models import WordLevel  # type: ignore[import-untyped]
+from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
 
 from mpsprobe.models import from_config, profile
 from mpsprobe.models.from_config import Blueprint
