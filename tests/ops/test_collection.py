@@ -35,7 +35,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "mpsprobe.plugin", "--mpsprobe-device=cpu",
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--mpsprobe-device=cpu",
             "--mpsprobe-profile", str(folder / "faulty.toml"), "--mpsprobe-report", str(folder / "out"), *arguments,
         ],
         cwd=folder,
