@@ -9,7 +9,6 @@ import pytest
 
 from mpsprobe.errors import HarnessError
 from mpsprobe.mac.asked import Mac
-from mpsprobe.ops import bench as module
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import Isolation
@@ -22,8 +21,8 @@ Answers = Callable[[Request], Replay]
 
 
 def bench(answers: Answers, **more: Any) -> Bench:
-    isolation = Isolation(SETUP)
-    isolation.replay = answers  # type: ignore[method-assign]
+    isolation: Any = Isolation(SETUP)
+    isolation.replay = answers
     return Bench(isolation, "mps", Evidence.MEASURED, Mac("2.8.0", "15.5", "Apple M1"), **more)
 
 
@@ -75,7 +74,7 @@ def test_the_most_suspect_come_first_and_the_budget_ends_it(monkeypatch: pytest.
     ]
     asked: list[int] = []
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("mpsprobe.ops.bench.time.monotonic", lambda: next(clock))
 
     def answer(request: Request) -> Replay:
         asked.append(request.use.inputs[0].shape[0])

@@ -76,6 +76,16 @@ def test_other_markers_record_nothing(repository: Path, expression: str) -> None
     assert "recording" not in listed
 
 
+def test_another_repositorys_marker_ops_records_nothing(repository: Path) -> None:
+    (repository / "test_mac.py").unlink()
+    (repository / "test_own.py").write_text(
+        "import pytest, sys\n@pytest.mark.ops\ndef test_own(): assert 'torch' not in sys.modules\n"
+    )
+    done = pytest_in(repository, "-m", "ops")
+    assert done.returncode == 0, done.stdout
+    assert "mpsprobe:" not in done.stdout
+
+
 def test_a_target_that_cannot_be_recorded_blocks_its_checks(repository: Path) -> None:
     profile(repository, "raise", "load")
     done = pytest_in(repository, "-m", "ops")
