@@ -1,4 +1,4 @@
-"""The chain of links as session fixtures: site -> pins -> snapshot -> model -> batch -> prediction.
+"""The chain of links as fixtures: site -> pins -> snapshot -> model -> batch -> prediction.
 
 Asking for a later link makes the earlier ones. A link that cannot be made raises `LinkFailed`, which pytest
 keeps and raises again for every later test: the plugin words it as `blocked`.
@@ -7,7 +7,7 @@ keeps and raises again for every later test: the plugin words it as `blocked`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from mpsprobe.session import Session
 
 
-@pytest.fixture(scope="session")
+def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
+    """How long a link is kept: for the run, or for the module that adopts the suite.
+
+    Beside other tests the links must end with the suite's module: as long as the virtual device is on, `mps`
+    is a device of the process. A supervised run is nothing but the suite, in several modules.
+    """
+    return "session" if config.getoption("--mpsprobe-journal") else "module"
+
+
+@pytest.fixture(scope=_lifetime)
 def mps_site(mps_session: Session) -> Iterator[Site]:
     """Phase 1: this machine, and the device that the run uses."""
     from mpsprobe.phases import site
@@ -36,7 +45,7 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
     """Phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
@@ -46,7 +55,7 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
         return pins.require(mps_session.target.profile, ignore=mps_session.settings.ignore_pins)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_snapshot(mps_session: Session, mps_pins: Pins) -> Obtained:
     """Phase 3: the target's files on this machine."""
     from mpsprobe.phases import download
@@ -57,7 +66,7 @@ def mps_snapshot(mps_session: Session, mps_pins: Pins) -> Obtained:
     return obtained
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> Loaded:
     """Phase 4: the model on the device, shared by everything after."""
     from mpsprobe.phases import transfer
@@ -74,7 +83,7 @@ def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> L
     return loaded
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
     """Phase 5: a sample, processed and on the device."""
     from mpsprobe.phases import data
@@ -83,7 +92,7 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
         return data.prepare(mps_model, mps_session.flight)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     """Phase 6: what the target makes of it."""
     from mpsprobe.phases import inference
@@ -92,7 +101,7 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
         return inference.predict(mps_batch, mps_session.flight)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
     """Where op uses are replayed: a process of its own, started by the first of them."""
     from mpsprobe.ops import bench
@@ -110,7 +119,7 @@ def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope=_lifetime)
 def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
     """The per-op checks' link: what the target calls, judged for the Mac asked about."""
     from mpsprobe.ops import checks

@@ -78,9 +78,14 @@ def test_a_class_with_its_config(folder: Path) -> None:
 
 
 def test_a_release_that_does_not_open_mps_on_that_macos(folder: Path) -> None:
-    result = call(folder, "--torch", "2.13", "--macos", "12.5", "--shrink")
-    assert result.exit_code == 1
-    assert "torch 2.13 needs macOS" in result.stdout
+    problem = call(folder, "--torch", "2.13", "--macos", "12.5").exception
+    assert isinstance(problem, MpsprobeError)
+    assert "torch 2.13 has no MPS on macOS 12.5" in problem.what
+    table = call(folder, "--torch", "all", "--macos", "12.5", "--new-tokens", "1", "--json")
+    rows = {row["torch"]: row for row in json.loads(table.stdout)["releases"]}
+    assert rows["2.13"]["stopped"].startswith("torch 2.13 needs macOS 14.0")
+    assert (rows["2.13"]["calls"], rows["2.13"]["fully_native"]) == ({}, False)
+    assert rows["2.1"]["calls"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def image_tokens(config: Any) -> int:
     vision = vision_part(config)
     merge = getattr(vision, "spatial_merge_size", None)
     if merge is not None and hasattr(vision, "temporal_patch_size"):  # Qwen-VL and its kin
-        return _ROWS * _COLUMNS // merge**2
+        return _ROWS * _COLUMNS // int(merge) ** 2
     stated = _first(config, "mm_tokens_per_image", "image_seq_length", "image_seq_len", "num_image_tokens")
     stated = stated if stated is not None else _first(vision, "num_image_tokens")
     patches = _patches(config, vision)

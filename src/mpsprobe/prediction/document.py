@@ -71,8 +71,7 @@ class PredictedFinding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     """Something that the device refuses: in PyTorch's own words, at a line.
 
     Attributes:
-        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, or `macos`: that
-            release does not open MPS on that macOS.
+        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`.
         op: overload name; empty for memory.
         message: what PyTorch says on the Mac.
         grade: `certain`, `likely` or `assumed`.
@@ -191,7 +190,7 @@ class ReleaseRow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         findings: what the device refuses, kinds with their count.
         not_native: ops by verdict, without `native` and `composite`.
         fully_native: nothing falls back, raises, is wrong or unknown.
-        stopped: why the model's code ended early.
+        stopped: why the model's code ended early, or why nothing was run.
     """
 
     torch: str

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.observer import Finding, OpFlag
+from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import environment, ops
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
@@ -59,7 +60,7 @@ def predict(target: Target, mac: Mac) -> Prediction:
         installed=installed(),
         op_uses=uses,
         totals=_totals(uses),
-        findings=[*_system(mac), *_findings(recording.findings)],
+        findings=_findings(recording.findings),
         host_waits=[
             HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
             for e in recording.host_events
@@ -80,12 +81,22 @@ def predict(target: Target, mac: Mac) -> Prediction:
 
 
 def predict_releases(target: Target, mac: Mac) -> Releases:
-    """The same for every torch release that there is data on; the release of `mac` does not count."""
-    predictions = [
-        predict(target, Mac(release, mac.macos, mac.chip, mac.memory_gb, mac.fallback))
-        for release in ops.releases()
-    ]
-    rows = [_row(one) for one in predictions]
+    """The same for every torch release that there is data on; the release of `mac` does not count.
+
+    Raises:
+        MpsprobeError: as `predict` does, or no release opens MPS on that macOS.
+    """
+    rows: list[ReleaseRow] = []
+    predictions: list[Prediction] = []
+    for release in ops.releases():
+        row = _closed(release, mac.macos)
+        if row is None:
+            asked = Mac(release, mac.macos, mac.chip, mac.memory_gb, mac.fallback)
+            predictions.append(predict(target, asked))
+            row = _row(predictions[-1])
+        rows.append(row)
+    if not predictions:
+        raise UsageError(f"No torch release opens MPS on macOS {mac.macos}.", "Update macOS.")
     first = None
     for row in reversed(rows):
         if not row.fully_native:
@@ -248,12 +259,20 @@ def _findings(findings: Iterable[Finding]) -> list[PredictedFinding]:
     ]
 
 
-def _system(mac: Mac) -> list[PredictedFinding]:
-    """Whether that release finds MPS on that macOS at all."""
-    answer = environment.macos_allows(mac.torch, mac.macos) if mac.macos is not None else None
+def _closed(release: str, macos: str | None) -> ReleaseRow | None:
+    """The row of a release that does not open MPS on that macOS at all."""
+    answer = environment.macos_allows(release, macos) if macos is not None else None
     if answer is None or answer.ok is not False:
-        return []
-    return [PredictedFinding(kind="macos", op="", message=answer.message, grade="certain", source="")]
+        return None
+    return ReleaseRow(
+        torch=release,
+        op_uses={},
+        calls={},
+        findings={},
+        not_native={},
+        fully_native=False,
+        stopped=answer.message,
+    )
 
 
 def _row(prediction: Prediction) -> ReleaseRow:

@@ -9,34 +9,12 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import UsageError
-from mpsprobe.models import choose, from_config, hub, remote_code, snapshot, targets
+from mpsprobe.models import choose, config_only, from_config, remote_code, snapshot, targets
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.random_init import NEW_TOKENS, RandomInitAdapter
-from mpsprobe.models.registry import build_snapshot, make_adapter
-from mpsprobe.models.shrink import shrink
-
-#: What a repository may have beside its weights, fetched one by one: config, generation, tokenizer, processor.
-SMALL_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-)
+from mpsprobe.models.random_init import NEW_TOKENS
+from mpsprobe.models.registry import build_snapshot
 
 
 @dataclass(frozen=True)
@@ -94,35 +72,31 @@ def resolve(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Targ
             "--config goes with a class: package.module:Class.", "A folder has its own config.json."
         )
     if _is_class_path(wanted.model):
-        return _generic(wanted, from_config.of_class(str(wanted.model), wanted.config))
+        blueprint = from_config.of_class(str(wanted.model), wanted.config)
+        profile = _with_wishes(profiles.load(choose.GENERIC), wanted)
+        made, changes = config_only.random_init(blueprint, profile, Weights.NONE, shrink=wanted.shrink)
+        return Target(blueprint.name, made, wanted.dtype, changes)
     folder, name, profile = _find(wanted)
-    if profile.name != choose.GENERIC:
-        adapter = make_adapter(profile, folder)
-        adapter.weights = Weights.NONE
-        if wanted.shrink:
-            raise UsageError(
-                f"{name}: its profile {profile.name} has an adapter of its own, which --shrink does not know.",
-                "Leave --shrink out: a prediction takes no memory.",
-            )
-        return Target(name, adapter, wanted.dtype if wanted.dtype != "auto" else profile.dtype)
-    raw = snapshot.read_config(folder)
-    if wanted.trust_remote_code and remote_code.is_needed(raw):
-        for file in remote_code.files(folder, raw):
-            say(f"runs {file}")
-    return _generic(wanted, from_config.of_folder(folder, name, trust_remote_code=wanted.trust_remote_code))
-
-
-def _generic(wanted: Wanted, blueprint: Blueprint) -> Target:
-    notes: list[str] = []
-    if wanted.shrink:
-        blueprint, notes = shrink(blueprint)
-    generic = profiles.load(choose.GENERIC)
-    profile = msgspec.structs.replace(
-        generic, dtype=wanted.dtype, inference={**generic.inference, "max_new_tokens": wanted.new_tokens}
+    if profile.name == choose.GENERIC:
+        profile = _with_wishes(profile, wanted)
+        raw = snapshot.read_config(folder)
+        if wanted.trust_remote_code and remote_code.is_needed(raw):
+            for file in remote_code.files(folder, raw):
+                say(f"runs {file}")
+    adapter, changes = config_only.adapter_for(
+        folder,
+        profile,
+        Weights.NONE,
+        shrink=wanted.shrink,
+        trust_remote_code=wanted.trust_remote_code,
+        name=name,
     )
-    adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
-    adapter.weights = Weights.NONE
-    return Target(blueprint.name, adapter, wanted.dtype, notes)
+    return Target(name, adapter, wanted.dtype if wanted.dtype != "auto" else profile.dtype, changes)
+
+
+def _with_wishes(profile: Profile, wanted: Wanted) -> Profile:
+    inference = {**profile.inference, "max_new_tokens": wanted.new_tokens}
+    return msgspec.structs.replace(profile, dtype=wanted.dtype, inference=inference)
 
 
 def _is_class_path(model: str | None) -> bool:
@@ -146,18 +120,5 @@ def _find(wanted: Wanted) -> tuple[Path, str, Profile]:
         return path, model, choose.for_config(path)
     if targets.is_path(model):
         raise UsageError(f"{model}: no such folder.", "Give a local folder or a repo id (owner/name).")
-    folder = _fetch(model, wanted.revision)
+    folder = config_only.fetch(model, wanted.revision)
     return folder, model, choose.for_repo(model) or choose.for_config(folder)
-
-
-def _fetch(repo: str, revision: str | None) -> Path:
-    """The folder in the hub's cache that holds a repository's small files."""
-    config = hub.fetch_file(repo, "config.json", revision)
-    if config is None:
-        raise UsageError(f"{repo}: has no config.json.", "Is it a transformers model?")
-    for name in SMALL_FILES:
-        hub.fetch_file(repo, name, revision)
-    raw = snapshot.read_config(config.parent)
-    for name in remote_code.modules(raw):
-        hub.fetch_file(repo, name, revision)
-    return config.parent

@@ -48,7 +48,7 @@ def of_releases(releases: Releases) -> str:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             lines.append(f"{row.torch}: {verdict} {', '.join(names[:6])}{more}")
         if row.stopped:
-            lines.append(f"{row.torch}: the model's own code stopped: {row.stopped}")
+            lines.append(f"{row.torch}: stopped: {row.stopped}")
     first = releases.first_fully_native
     verdict = (
         f"Fully native from torch {first} on."

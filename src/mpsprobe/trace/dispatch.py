@@ -58,6 +58,12 @@ def _eager() -> AbstractContextManager[Any]:
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
 
 
+#: Whether a view made below the hook may be made a view again above it. 2.11 raises "Attempted to make a tensor
+#: into a differentiable view, but the tensor already had autograd metadata" (seen on CUDA with a Qwen3-VL), 2.13
+#: does not; older releases therefore record `matmul` under inference_mode as the bmm that the hook makes of it.
+_VIEWS_NEST = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
+
 class DispatchHook(TorchDispatchMode):
     """Feeds a recorder with the ops of the thread that makes and enters it."""
 
@@ -101,6 +107,9 @@ class DispatchHook(TorchDispatchMode):
         inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
         at that, would call bmm where it calls mm without a hook.
         """
+        if not _VIEWS_NEST:
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         views = torch._C.DispatchKey.ADInplaceOrView
         excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)
         torch._C._dispatch_tls_set_dispatch_key_excluded(views, False)

@@ -1,0 +1,125 @@
+"""What predictions cost: CPU seconds beyond imports and peak memory, one fresh process a model.
+
+    python tools/predict_cost.py
+
+prints the table of docs/predict.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+#: Class and config, after the public configs (Qwen/Qwen3-VL-8B-Instruct, meta-llama/Llama-4-Scout's text part).
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "LlamaForCausalLM",
+        {
+            "vocab_size": 128256,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 8192,
+            "rope_theta": 500000.0,
+        },
+    ),
+    (
+        "Qwen3VLForConditionalGeneration",
+        {
+            "text_config": {
+                "vocab_size": 151936,
+                "hidden_size": 4096,
+                "intermediate_size": 12288,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "max_position_embeddings": 262144,
+                "rope_theta": 5000000,
+                "rope_scaling": {
+                    "rope_type": "default",
+                    "mrope_section": [24, 20, 20],
+                    "mrope_interleaved": True,
+                },
+            },
+            "vision_config": {
+                "depth": 27,
+                "hidden_size": 1152,
+                "out_hidden_size": 4096,
+                "deepstack_visual_indexes": [8, 16, 24],
+            },
+        },
+    ),
+    (
+        "Llama4ForCausalLM",
+        {
+            "vocab_size": 202048,
+            "hidden_size": 5120,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "num_local_experts": 16,
+            "num_experts_per_tok": 1,
+        },
+    ),
+]
+
+
+def measure(name: str, config: dict[str, Any]) -> None:
+    """Predict one model in this process and print a row."""
+    import resource
+    import time
+    from pathlib import Path
+
+    import transformers
+
+    from mpsprobe.models import profile
+    from mpsprobe.models.adapter import Weights
+    from mpsprobe.models.config_only import random_init
+    from mpsprobe.models.from_config import Blueprint
+    from mpsprobe.prediction.predict import predict
+    from mpsprobe.prediction.target import Target
+    from mpsprobe.run import Mac
+
+    cls = getattr(transformers, name)
+    generic = profile.load("transformers")
+    generic.inference["max_new_tokens"] = 8
+    blueprint = Blueprint(name, cls, cls.config_class(**config, dtype="bfloat16"), Path("/nonexistent"))
+    adapter, _ = random_init(blueprint, generic, Weights.NONE)
+    begun = time.process_time()
+    prediction = predict(Target(name, adapter, "auto"), Mac("2.13"))
+    seconds = time.process_time() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    everything = prediction.totals["all"]
+    print(  # noqa: T201
+        f"| {name} | {prediction.target.parameters / 1e9:.1f} B | {seconds:.1f} s | {peak / 1e9:.2f} GB "
+        f"| {everything.op_uses:,} | {everything.calls:,} |"
+    )
+
+
+def main() -> None:
+    """One child a model, so that each has a peak of its own."""
+    if len(sys.argv) == 3:
+        measure(sys.argv[1], json.loads(sys.argv[2]))
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread")  # noqa: T201
+    print("| model | parameters | CPU | peak RSS | op uses | calls |\n|---|---|---|---|---|---|", flush=True)  # noqa: T201
+    for name, config in MODELS:
+        subprocess.run(
+            [sys.executable, __file__, name, json.dumps(config)],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+if __name__ == "__main__":
+    main()
