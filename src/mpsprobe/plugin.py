@@ -6,9 +6,7 @@ options, and does nothing until tests of the suite are collected.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
-import itertools
 import signal
 import sys
 import traceback
@@ -26,12 +24,10 @@ if TYPE_CHECKING:
     from mpsprobe.phases.settings import Settings
     from mpsprobe.session import Session
 
-pytest_plugins = ["mpsprobe.fixtures"]
+pytest_plugins = ["mpsprobe.fixtures", "mpsprobe.plugin_ops"]
 
-_session: pytest.StashKey[Session] = pytest.StashKey()
+session_key: pytest.StashKey[Session] = pytest.StashKey()
 _result: pytest.StashKey[Result] = pytest.StashKey()
-#: A check for each op use, when tests of single op uses are wanted.
-_op_specs: pytest.StashKey[list[Spec[Any]]] = pytest.StashKey()
 
 #: Letter and word a status has in pytest's output, and the category that its summary counts it under.
 _SHOWN: dict[Status, tuple[str, str, str]] = {
@@ -63,13 +59,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
     group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
     group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
-    group.addoption(
-        "--mpsprobe-ops",
-        metavar="target|core|RUN.json",
-        help="a test for each op use of the target (so does -m ops), of a general list, or of a run",
-    )
-    group.addoption("--mpsprobe-xfails-file", metavar="FILE", help="op checks that are known to fail")
-    group.addoption("--mpsprobe-skips-file", metavar="FILE", help="op checks that are known to crash")
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
     parser.addini("mpsprobe_model", "target of the suite in this repository")
@@ -81,7 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for phase in Phase:
         config.addinivalue_line("markers", f"{phase.marker}: mpsprobe {phase.label}")
-    config.addinivalue_line("markers", "each_op_use: mpsprobe: one test for each op use")
 
 
 def spec_of(item: pytest.Item) -> Spec[Any] | None:
@@ -93,138 +81,41 @@ def spec_of(item: pytest.Item) -> Spec[Any] | None:
     return check if isinstance(check, sys.modules["mpsprobe.phases.check"].Spec) else None
 
 
-def _option(config: pytest.Config, name: str) -> str | None:
+def option(config: pytest.Config, name: str) -> str | None:
+    """An option of the suite, or this repository's own setting of it."""
     value: str | None = config.getoption(f"--mpsprobe-{name}")
     if value is None and name in ("model", "device", "profile"):
         value = config.getini(f"mpsprobe_{name}") or None
     return value
 
 
-def _settings(config: pytest.Config) -> Settings:
+def settings_of(config: pytest.Config) -> Settings:
     """What the user asked for."""
     from mpsprobe.phases.settings import Settings
 
     return Settings(
-        model=_option(config, "model"),
-        device=_option(config, "device") or "auto",
-        profile=_option(config, "profile"),
-        revision=_option(config, "revision"),
+        model=option(config, "model"),
+        device=option(config, "device") or "auto",
+        profile=option(config, "profile"),
+        revision=option(config, "revision"),
         offline=config.getoption("--mpsprobe-offline"),
         ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
-        mac=_option(config, "mac"),
-        torch=_option(config, "torch"),
-        macos=_option(config, "macos"),
-        fallback=None if (fallback := _option(config, "fallback")) is None else fallback == "1",
+        mac=option(config, "mac"),
+        torch=option(config, "torch"),
+        macos=option(config, "macos"),
+        fallback=None if (fallback := option(config, "fallback")) is None else fallback == "1",
     )
 
 
-def _single_ops(config: pytest.Config) -> str:
-    """Which op uses get a test of their own: `"target"`, `"core"`, those of a run's document, or none.
-
-    They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
-    one check for all of them, within a budget of time.
-    """
-    asked: str | None = config.getoption("--mpsprobe-ops")
-    if config.getoption("--mpsprobe-journal"):
-        return ""
-    words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
-    named = Phase.OPS.marker in words and ("not", Phase.OPS.marker) not in itertools.pairwise(words)
-    return asked or ("target" if named else "")
-
-
-def _specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
-    """A check for each op use; none when they are not wanted or not known."""
-    if _op_specs not in config.stash:
-        config.stash[_op_specs] = _make_specs_of_ops(config)
-    return config.stash[_op_specs]
-
-
-def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
-    wanted = _single_ops(config)
-    if not wanted:
-        return []
-    from mpsprobe import oplist
-    from mpsprobe.ops import bench
-
-    def tell(text: str) -> None:
-        terminal = config.pluginmanager.get_plugin("terminalreporter")
-        capture = config.pluginmanager.get_plugin("capturemanager")
-        # What is written while pytest collects a file is captured, and dropped when that goes well.
-        shown = capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext()
-        if terminal is not None:
-            with shown:
-                terminal.ensure_newline()
-                terminal.write_line(text)
-
-    try:
-        if wanted == "target":
-            listed = oplist.of_target(_settings(config), _words(config), tell)
-        else:
-            listed = oplist.core() if wanted == "core" else oplist.of_run(Path(wanted))
-    except oplist.RecordingFailedError as problem:
-        tell(f"mpsprobe: {problem}")  # the check of the recording says the same, with the phase to blame
-        return []
-    except MpsprobeError as problem:
-        raise pytest.UsageError(str(problem)) from problem
-    return list(bench.specs(listed.uses))
-
-
-def _words(config: pytest.Config) -> list[str]:
-    """The options of this invocation that a child must have to look at the same target."""
-    words = []
-    for name in ("model", "device", "profile", "revision", "mac", "torch", "macos", "fallback"):
-        value = _option(config, name)
-        if value is not None:
-            is_file = name in ("model", "profile") and Path(value).expanduser().exists()
-            words += [f"--mpsprobe-{name}", str(Path(value).expanduser().resolve()) if is_file else value]
-    words += [
-        f"--mpsprobe-{name}" for name in ("offline", "ignore-pins") if config.getoption(f"--mpsprobe-{name}")
-    ]
-    return words
-
-
-def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Leave the test of single op uses out when there are none: an empty set of parameters would be a skip."""
-    marks = getattr(obj, "pytestmark", [])
-    if isinstance(marks, list) and any(getattr(mark, "name", "") == "each_op_use" for mark in marks):
-        return None if _specs_of_ops(collector.config) else []
-    return None
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each op use."""
-    if metafunc.definition.get_closest_marker("each_op_use") is not None:
-        specs = _specs_of_ops(metafunc.config)
-        metafunc.parametrize("check", specs, ids=[spec.name for spec in specs])
-
-
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the suite's tests by phase, among the places that they hold; other tests stay where they are."""
-    if _specs_of_ops(config):
-        _leave_out(config, items, _superseded(config))
     places = [index for index, item in enumerate(items) if spec_of(item) is not None]
     ordered = sorted((items[index] for index in places), key=lambda item: _spec(item).phase.order)
     for index, item in zip(places, ordered, strict=True):
         # The target's warnings are findings about the target, not failures of this test run.
         item.add_marker(pytest.mark.filterwarnings("default"))
         items[index] = item
-
-
-def _superseded(config: pytest.Config) -> set[str]:
-    """Checks that tests of single op uses make needless: one for all; and of a general list, all of the target."""
-    if _single_ops(config) == "target":
-        return {"test_ops[replay]"}
-    from mpsprobe.ops.checks import CHECKS
-
-    return {f"test_ops[{check.name}]" for check in CHECKS}
-
-
-def _leave_out(config: pytest.Config, items: list[pytest.Item], names: set[str]) -> None:
-    left_out = [item for item in items if spec_of(item) is not None and item.name in names]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
 
 
 def _spec(item: pytest.Item) -> Spec[Any]:
@@ -242,13 +133,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from mpsprobe.ops import expectations
     from mpsprobe.session import Session
 
-    report = _option(config, "report")
-    journal = _option(config, "journal")
-    known = [_option(config, name) for name in ("xfails-file", "skips-file")]
+    report = option(config, "report")
+    journal = option(config, "journal")
+    known = [option(config, name) for name in ("xfails-file", "skips-file")]
     try:
-        settings = _settings(config)
+        settings = settings_of(config)
         files = expectations.read(*(Path(name) if name else None for name in known))
-        config.stash[_session] = Session(
+        config.stash[session_key] = Session(
             settings,
             specs,
             journal=Path(journal) if journal else None,
@@ -266,7 +157,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Write the check's beginning and end to the journal, and set its limit before pytest-timeout reads it."""
-    spec, session = spec_of(item), item.config.stash.get(_session, None)
+    spec, session = spec_of(item), item.config.stash.get(session_key, None)
     if spec is None or session is None:
         return (yield)
     limit = session.limit(spec.phase)
@@ -289,7 +180,7 @@ def pytest_runtest_makereport(
     if spec is None:
         return report
     if call.excinfo is not None and not _settled(item):
-        item.stash[_result] = _what_happened(spec, call, item.config.stash.get(_session, None))
+        item.stash[_result] = _what_happened(spec, call, item.config.stash.get(session_key, None))
     if (call.when == "call" or call.excinfo is not None) and _result in item.stash:
         _show(report, item, item.stash[_result])
     return report
@@ -373,19 +264,19 @@ def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None
 @pytest.fixture(scope="session")
 def mps_session(request: pytest.FixtureRequest) -> Session:
     """The run in progress: its settings, its target and its journal."""
-    return request.config.stash[_session]
+    return request.config.stash[session_key]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the run, and write the reports where they were asked for."""
-    ours = session.config.stash.get(_session, None)
+    ours = session.config.stash.get(session_key, None)
     if ours is not None:
         ours.finish()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line: what this run says."""
-    ours = config.stash.get(_session, None)
+    ours = config.stash.get(session_key, None)
     if ours is not None and ours.run.checks:
         from mpsprobe.report import verdict
 
@@ -393,8 +284,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(verdict(ours.run).sentence)
         for path in ours.written:
             terminalreporter.line(f"report: {path}")
-        single = [spec.id for spec in _specs_of_ops(config)]
-        for id_ in ours.expectations.unused(single) if single else []:
-            terminalreporter.line(
-                f"warning: {id_}: an expectation file names it, and no op check has that id"
-            )

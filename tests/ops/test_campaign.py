@@ -66,7 +66,7 @@ def suite(tmp_path: Path, uses: list[OpUse], *more: str) -> tuple[Run, str]:
     )
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mpsprobe.plugin", "-m", "ops",
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "ops",
             "--mpsprobe-ops", str(tmp_path / "planted.json"), "--mpsprobe-device", "emulated",
             "--mpsprobe-profile", str(profile), "--mpsprobe-report", str(tmp_path / "out"), *more,
         ],

@@ -35,7 +35,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "mpsprobe.plugin", "--mpsprobe-device=cpu",
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--mpsprobe-device=cpu",
             "--mpsprobe-profile", str(folder / "faulty.toml"), "--mpsprobe-report", str(folder / "out"), *arguments,
         ],
         cwd=folder,
@@ -74,6 +74,16 @@ def test_other_markers_record_nothing(repository: Path, expression: str) -> None
     listed = pytest_in(repository, "--collect-only", "-q", "-m", expression).stdout
     assert "test_op_use" not in listed
     assert "recording" not in listed
+
+
+def test_another_repositorys_marker_ops_records_nothing(repository: Path) -> None:
+    (repository / "test_mac.py").unlink()
+    (repository / "test_own.py").write_text(
+        "import pytest, sys\n@pytest.mark.ops\ndef test_own(): assert 'torch' not in sys.modules\n"
+    )
+    done = pytest_in(repository, "-m", "ops")
+    assert done.returncode == 0, done.stdout
+    assert "mpsprobe:" not in done.stdout
 
 
 def test_a_target_that_cannot_be_recorded_blocks_its_checks(repository: Path) -> None:

@@ -30,7 +30,7 @@ MAC = Mac("2.8.0", "15.5", "Apple M1 Max")
     ],
 )
 def test_entries_are_about_torch_macos_and_chip(entry: dict[str, str], applies: bool) -> None:
-    assert Entry(ids=["x"], **entry).applies(MAC) is applies  # type: ignore[arg-type]
+    assert Entry(ids=["x"], **entry).applies(MAC) is applies
 
 
 def test_what_is_not_known_of_a_mac_matches_only_those_who_do_not_ask() -> None:

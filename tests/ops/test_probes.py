@@ -46,8 +46,8 @@ def _packed(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def linear(x: torch.Tensor, w: torch.Tensor, *rest: Any) -> torch.Tensor:
         if x.dtype is torch.float64:  # the reference
-            return original(x, w, *rest)  # type: ignore[no-any-return]
-        return original(x, w if w.is_contiguous() else w.t().reshape(w.shape), *rest)  # type: ignore[no-any-return]
+            return original(x, w, *rest)
+        return original(x, w if w.is_contiguous() else w.t().reshape(w.shape), *rest)
 
     return linear
 

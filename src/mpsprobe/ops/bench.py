@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mpsprobe.errors import HarnessError
 from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.distinct import is_simple
@@ -37,6 +38,7 @@ _STATUS = {
     Outcome.HANGS: Status.TIMEOUT,
     Outcome.CRASHED: Status.CRASHED,
 }
+_WORST_FIRST = [Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.WARN, Status.UNKNOWN, Status.SKIPPED]
 _REMEDY = {
     Outcome.SLOWER: "Keep small ops of this kind on the CPU, or give the GPU larger batches.",
     Outcome.FALLBACK: "A call costs copies both ways and a wait; a newer torch may have the kernel: mpsprobe ops NAME.",
@@ -131,19 +133,29 @@ class Bench:
         order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
         results: dict[int, tuple[Result, Outcome | None]] = {}
         self.isolation.op_limit_s = min(self.isolation.op_limit_s, _HASTY_S)
-        until = None
+        until, lost = None, ""
         for index in order:
             if until is not None and time.monotonic() > until:
                 break
-            result = self.check(names[index], uses[index])
+            try:
+                result = self.check(names[index], uses[index])
+            except HarnessError as problem:  # what was learnt before is kept
+                if not results:
+                    raise
+                lost = str(problem)
+                break
             outcome = next((m.value for m in result.measurements if m.name == "outcome"), None)
             results[index] = (result, Outcome(outcome) if outcome else None)
             # The first also starts the worker, which takes as long as importing torch does.
             until = until or time.monotonic() + self.budget_s
-        return self._together(names, uses, results)
+        return self._together(names, uses, results, lost)
 
     def _together(
-        self, names: list[str], uses: Sequence[OpUse], results: dict[int, tuple[Result, Outcome | None]]
+        self,
+        names: list[str],
+        uses: Sequence[OpUse],
+        results: dict[int, tuple[Result, Outcome | None]],
+        lost: str,
     ) -> Result:
         counts = Counter(outcome.value if outcome else "skipped" for _, outcome in results.values())
         status = worst(result.status for result, _ in results.values())
@@ -152,12 +164,20 @@ class Bench:
         message = (
             f"{len(results)} op uses replayed on {self.device}: {told}." if results else "None replayed."
         )
-        if left:
+        if lost:
+            status = Status.ERROR
+            message += f" {left} were not replayed: {lost}"
+        elif left:
             message += f" {left} were not replayed within {self.budget_s:g} s."
         stale = self.expected.unused(f"{Phase.OPS.value}.{name}" for name in names)
         if stale:
             message += f" {len(stale)} ids of expectation files match nothing: {stale[0]}."
-        rows = [
+        told_of = [pair for pair in results.items() if pair[1][0].status is not Status.PASS]
+        told_of.sort(key=lambda pair: _WORST_FIRST.index(pair[1][0].status))
+        if told_of and status in (Status.CRASHED, Status.TIMEOUT, Status.FAIL):
+            index, (result, _) = told_of[0]
+            message += f" {names[index]}: {result.message}"
+        rows: list[list[str | int | float | bool | None]] = [
             [
                 names[index],
                 outcome.value if outcome else "skipped",
@@ -165,12 +185,11 @@ class Bench:
                 uses[index].module,
                 result.message,
             ]
-            for index, (result, outcome) in results.items()
-            if result.status is not Status.PASS
+            for index, (result, outcome) in told_of[:_ROWS]
         ]
         outputs = [result.output for result, _ in results.values() if result.output]
         return Result(
-            status if results else Status.UNKNOWN,
+            status,
             message,
             "pytest -m ops has a test for each." if rows or left else "",
             evidence=self.evidence if results else None,
@@ -179,9 +198,7 @@ class Bench:
                 Measurement("op uses replayed", len(results), "", self.evidence, self.device),
                 Measurement("op uses not replayed", left, "", self.evidence, self.device),
             ],
-            table=Table(
-                columns=["op use", "outcome", "calls", "module", "what"], rows=[[*r] for r in rows[:_ROWS]]
-            )
+            table=Table(columns=["op use", "outcome", "calls", "module", "what"], rows=rows)
             if rows
             else None,
             output=outputs[0] if outputs else "",

@@ -1,0 +1,202 @@
+"""How values are drawn for one argument: plain ones, ranges, matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mpsprobe.ops.storage import Kept
+from mpsprobe.run import OpUse
+
+
+def base_name(op: str) -> str:
+    """`"cat"` of `"aten::cat.out"`."""
+    return op.partition("::")[2].partition(".")[0]
+
+
+def stem(op: str) -> str:
+    """The base name without what marks a variant: `"_softmax"` -> `"softmax"`, `"sqrt_"` -> `"sqrt"`."""
+    return base_name(op).strip("_")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One tensor argument that waits for its values.
+
+    Attributes:
+        use: the op use.
+        name: the schema's name of it.
+        index: its place among the tensors.
+        position: its place among those of the same name, for a list of tensors.
+        kept: the tensor.
+        others: all tensors of the use, by name (the first where a name is a list's).
+        generator: where randomness comes from.
+    """
+
+    use: OpUse
+    name: str
+    index: int
+    position: int
+    kept: Kept
+    others: dict[str, Kept]
+    generator: torch.Generator
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.kept.meta.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its dtype."""
+        return self.kept.flat.dtype
+
+    def scalar(self, name: str, default: Any) -> Any:
+        """Another argument, or the default that the schema states."""
+        value = self.use.scalars.get(name, default)
+        return default if value is None else value
+
+
+Draw = Callable[[Argument], "torch.Tensor | None"]
+
+
+def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
+    """Normal floats, integers from 1 to 8 (nothing divides by zero), fair coins."""
+    dtype, generator = argument.dtype, argument.generator
+    if dtype is torch.bool:
+        return torch.rand(shape, generator=generator) < 0.5
+    if dtype.is_complex:
+        return torch.complex(*(torch.randn(shape, generator=generator) for _ in range(2))).to(dtype)
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(1, 9, shape, generator=generator).to(dtype)
+
+
+def uniform(low: float, high: float) -> Draw:
+    """Floats of a range."""
+
+    def draw(argument: Argument) -> torch.Tensor | None:
+        if not argument.dtype.is_floating_point:
+            return None
+        span = torch.rand((argument.kept.flat.numel(),), generator=argument.generator)
+        return low + (high - low) * span
+
+    return draw
+
+
+def away_from_zero(argument: Argument) -> torch.Tensor | None:
+    """A divisor: 0.5 to 2 of either sign."""
+    if not argument.dtype.is_floating_point:
+        return None
+    size = (argument.kept.flat.numel(),)
+    magnitude = 0.5 + 1.5 * torch.rand(size, generator=argument.generator)
+    return torch.where(torch.rand(size, generator=argument.generator) < 0.5, -magnitude, magnitude)
+
+
+def distinct(argument: Argument) -> torch.Tensor | None:
+    """No ties, as far as the dtype has values enough: which of two equal elements comes first is not defined."""
+    count, dtype = argument.kept.flat.numel(), argument.dtype
+    order = torch.randperm(count, generator=argument.generator)
+    if dtype in (torch.float16, torch.bfloat16):
+        # Neighbouring bit patterns are neighbouring numbers: 16 bits hold some 14,000 of moderate size.
+        first = torch.tensor(2.0**-8 if dtype is torch.float16 else 2.0**-40, dtype=dtype).view(torch.int16)
+        limit = 14_000
+        return ((order % limit).to(torch.int16) + first).view(dtype)
+    if dtype.is_floating_point:
+        return (order.double() - count / 2) / max(count / 8, 1)
+    if dtype is torch.bool:
+        return None
+    return order % min(torch.iinfo(dtype).max, 1 << 31)
+
+
+def scaled(argument: Argument) -> torch.Tensor | None:
+    """A factor of a product, so that results are about 1: a lost bias is then as large as what it was added to."""
+    if not argument.dtype.is_floating_point or len(argument.shape) < 2:
+        return None
+    summed: int = SUMMED[stem(argument.use.op), argument.name](argument.shape)
+    size = (argument.kept.flat.numel(),)
+    return torch.randn(size, generator=argument.generator) / math.sqrt(max(summed, 1))
+
+
+_Shape = tuple[int, ...]
+
+
+def _all_but_first(shape: _Shape) -> int:
+    return math.prod(shape[1:])
+
+
+#: (op, argument) -> how many products a result adds up, from that argument's shape.
+SUMMED: dict[tuple[str, str], Callable[[_Shape], int]] = {
+    ("linear", "weight"): lambda shape: shape[-1],
+    ("mm", "mat2"): lambda shape: shape[-2],
+    ("bmm", "mat2"): lambda shape: shape[-2],
+    ("matmul", "other"): lambda shape: shape[-2],
+    ("addmm", "mat2"): lambda shape: shape[-2],
+    ("addmv", "mat"): lambda shape: shape[-1],
+    ("mv", "self"): lambda shape: shape[-1],
+    ("baddbmm", "batch2"): lambda shape: shape[-2],
+    ("addbmm", "batch2"): lambda shape: shape[-2],
+    **{
+        (op, "weight"): _all_but_first
+        for op in ("convolution", "mps_convolution", "conv1d", "conv2d", "conv3d", "thnn_conv2d", "slow_conv2d_forward")
+    },
+    **{(op, "weight"): _all_but_first for op in ("mps_convolution_transpose", "conv_transpose2d")},
+}  # fmt: skip
+
+
+def ascending(argument: Argument) -> torch.Tensor | None:
+    """Sorted along the last dimension."""
+    return plain(argument, argument.shape).sort(-1).values
+
+
+def _square(argument: Argument) -> torch.Tensor | None:
+    """Noise of the shape of square matrices, in float64."""
+    shape = argument.shape
+    if len(shape) < 2 or not argument.dtype.is_floating_point:
+        return None
+    return torch.randn(shape, generator=argument.generator, dtype=torch.float64)
+
+
+def positive_definite(argument: Argument) -> torch.Tensor | None:
+    """A A^T / n + 1: eigenvalues from 1 to about 5."""
+    noise = _square(argument)
+    if noise is None:
+        return None
+    size = noise.shape[-1]
+    return noise @ noise.mT / size + torch.eye(size, dtype=torch.float64)
+
+
+def cholesky_factor(argument: Argument) -> torch.Tensor | None:
+    """The factor of such a matrix, lower or upper as the op is told."""
+    matrix = positive_definite(argument)
+    if matrix is None:
+        return None
+    factor: torch.Tensor = torch.linalg.cholesky(matrix)
+    return factor.mT if argument.scalar("upper", False) else factor
+
+
+def well_conditioned(argument: Argument) -> torch.Tensor | None:
+    """2 plus noise: far from singular, so that rounding stays small."""
+    noise = _square(argument)
+    if noise is None or noise.shape[-1] != noise.shape[-2]:
+        return None
+    size = noise.shape[-1]
+    return noise / math.sqrt(size) / 2 + 2 * torch.eye(size, dtype=torch.float64)
+
+
+def triangular(argument: Argument) -> torch.Tensor | None:
+    """The lower or upper part of such a matrix, as the op is told."""
+    matrix = well_conditioned(argument)
+    if matrix is None:
+        return None
+    return matrix.triu() if argument.scalar("upper", argument.use.op != "aten::lu_solve") else matrix.tril()
+
+
+def symmetric(argument: Argument) -> torch.Tensor | None:
+    """Noise, mirrored."""
+    noise = _square(argument)
+    return None if noise is None else (noise + noise.mT) / 2
