@@ -193,10 +193,15 @@ def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
     planned = reading.plan or []
     flying = next((plan for plan in planned if started is not None and plan.id == started.id), None)
     run.interruption = msgspec.structs.replace(interruption, check=flying.id if flying else "")
-    verb = {"crashed": "crashed", "timeout": "was stopped at a limit"}.get(interruption.cause, "was interrupted")
+    verb = {"crashed": "crashed", "timeout": "was stopped at a limit"}.get(
+        interruption.cause, "was interrupted"
+    )
     how = f"{verb}{f' by {interruption.signal}' if interruption.signal else ''}"
     status, message = {
-        "timeout": (Status.TIMEOUT, f"Took longer than its limit of {started.limit_s if started else 0:g} s."),
+        "timeout": (
+            Status.TIMEOUT,
+            f"Took longer than its limit of {started.limit_s if started else 0:g} s.",
+        ),
         "interrupted": (Status.UNKNOWN, f"The run {how} while this check was in flight."),
     }.get(interruption.cause, (Status.CRASHED, f"The run {how} while this check was in flight."))
     if flying is not None:

@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),
     "explain": ("explain", "Say what an error, a warning or a whole log of an MPS run means."),
     "diverge": ("diverge", "Find the first layer whose values differ from a reference."),
-    "baseline": ("baseline", "Write down what a target yields here, for another machine to be checked against."),
+    "baseline": (
+        "baseline",
+        "Write down what a target yields here, for another machine to be checked against.",
+    ),
     "compare": ("compare", "Set two runs side by side, worst first."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }
