@@ -40,9 +40,7 @@ def _stderr(x):
 
 
 def _gpu_fault(x):
-    _say(
-        "Error: command buffer exited with error status.\n\tThe Metal Performance Shaders operations encoded on it\n"
-    )
+    _say("Error: command buffer exited with error status.\n\tThe Metal Performance Shaders operations encoded on it\n")
     return x.clone()
 
 
@@ -74,9 +72,7 @@ FAULTS = {
     "system_exit": lambda _: sys.exit(3),
     "interrupt": lambda _: _raise(KeyboardInterrupt()),
     "raises": lambda _: _raise(RuntimeError("planted: not on MPS")),
-    "missing": lambda _: _raise(
-        NotImplementedError("The operator 'planted::missing' is not implemented for MPS")
-    ),
+    "missing": lambda _: _raise(NotImplementedError("The operator 'planted::missing' is not implemented for MPS")),
     "surrogate": lambda _: _raise(RuntimeError("planted \ud800 on MPS")),
     "stderr": _stderr,
     "gpu_fault": _gpu_fault,
