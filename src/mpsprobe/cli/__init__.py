@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write down what a target yields here, for another machine to be checked against.",
     ),
     "compare": ("compare", "Set two runs side by side, worst first."),
+    "expect": ("expect", "Write expectation files from a run's failed op checks."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }
 
