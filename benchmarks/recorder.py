@@ -40,7 +40,7 @@ FLOP_SHARE = 0.5
 FLIGHT_US = 1.0
 
 
-class BareMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class BareMode(TorchDispatchMode):
     """The least a dispatch mode can do."""
 
     calls = 0

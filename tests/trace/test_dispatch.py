@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpsprobe.run import OpUse
 from mpsprobe.trace.dispatch import record
@@ -192,3 +193,23 @@ def test_a_compiled_model_can_be_recorded() -> None:
         result = compiled(torch.ones(2, 3))
     assert torch.equal(result, model(torch.ones(2, 3)))
     assert {"aten::addmm", "aten::relu"} <= {use.op for use in recorder.op_uses()}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.diff(dim=-2),
+        lambda x: torch.chunk(x.mT, 2)[0],
+        lambda x: torch.stack([x, x]).unbind(0)[0],
+        lambda x: x.expand(2, *x.shape).flatten(0, 1),
+        lambda x: torch.einsum("bij,bkj->bik", x, x),
+    ],
+    ids=["diff", "chunk", "unbind", "flatten", "einsum"],
+)
+def test_composite_ops_on_ordinary_tensors_under_inference_mode(call: Callable[[Tensor], Tensor]) -> None:
+    """A hook that lets a view be made twice breaks the target it watches."""
+    x = torch.randn(2, 5, 3)
+    with torch.inference_mode():
+        expected = call(x)
+        with record():
+            assert torch.equal(call(x), expected)

@@ -48,7 +48,7 @@ def main() -> None:
 def _called(info: Any, dtype: Any) -> set[str]:
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func.namespace == "aten" and _computes(func._schema):
                 found.add(func.name().removeprefix("aten::"))

@@ -58,10 +58,8 @@ def _eager() -> AbstractContextManager[Any]:
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
 
 
-#: Whether a view made below the hook may be made a view again above it. 2.11 raises "Attempted to make a tensor
-#: into a differentiable view, but the tensor already had autograd metadata" (seen on CUDA with a Qwen3-VL), 2.13
-#: does not; older releases therefore record `matmul` under inference_mode as the bmm that the hook makes of it.
-_VIEWS_NEST = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+#: Composite ops whose way depends on whether an argument asks for a gradient; their results are no views.
+_LOOK_AT_GRADIENTS = frozenset({torch.ops.aten.matmul.default, torch.ops.aten.linear.default})
 
 
 class DispatchHook(TorchDispatchMode):
@@ -105,17 +103,19 @@ class DispatchHook(TorchDispatchMode):
         Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
         of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
         inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
-        at that, would call bmm where it calls mm without a hook.
+        at that, would call bmm where it calls mm without a hook. So it is switched on for those two, and for no
+        op that may return a view: that view would be made a view twice, which PyTorch refuses (`Tensor.diff`).
         """
-        if not _VIEWS_NEST:
+        apart = torch._C.DispatchKey.CompositeImplicitAutograd
+        if func not in _LOOK_AT_GRADIENTS:
             with self:
-                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                return func._op_dk(apart, *args, **kwargs)
         views = torch._C.DispatchKey.ADInplaceOrView
         excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(views)
         torch._C._dispatch_tls_set_dispatch_key_excluded(views, False)
         try:
             with self:
-                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                return func._op_dk(apart, *args, **kwargs)
         finally:
             torch._C._dispatch_tls_set_dispatch_key_excluded(views, excluded)
 
