@@ -7,10 +7,12 @@ import signal
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mpsprobe import inflight, journal
 from mpsprobe.run import Status
+from mpsprobe.supervisor import Supervisor
 from mpsprobe.trace.flight import FlightRecorder
 from tests.test_supervisor import statuses, supervise  # noqa: F401 - a fixture
 
@@ -27,7 +29,7 @@ def test_the_op_that_did_not_return_comes_first(tmp_path: Path) -> None:
         flight.name(0, "aten::mm", "float32[2, 3]", "model.layers.0", "model.py:7")
         flight.name(1, "aten::relu", "float32[2]", "", "")
         flight.end(flight.begin(0), 0)
-        assert inflight.last_ops(flight.path).startswith("No op was in flight; the last one: aten::mm")
+        assert inflight.last_ops(flight.path).startswith("The last op, which had returned: aten::mm")
         flight.begin(1)
         told = inflight.last_ops(flight.path).splitlines()
     assert told[0] == "Op in flight: aten::relu(float32[2])"
@@ -63,3 +65,20 @@ def test_an_error_of_the_target_leaves_no_flight_behind(supervise, tmp_path: Pat
     run = supervise("raise", "infer")
     assert statuses(run)["inference.runs"] is Status.FAIL
     assert not (tmp_path / inflight.FILE).exists()
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_an_inference_names_op_and_line(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The default target on the virtual device, killed from without while it infers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def kill(event: journal.Event) -> None:
+        if isinstance(event, journal.CheckStarted) and event.id == "inference.runs":
+            threading.Timer(1.0, lambda: [child.kill() for child in psutil.Process().children()]).start()
+
+    run = Supervisor(tmp_path, kill).run(["--mpsprobe-device", "emulated", "-m", "not ops and not benchmark"])
+    assert run.interruption is not None
+    assert (run.interruption.signal, run.interruption.check) == ("SIGKILL", "inference.runs")
+    lines = run.interruption.output.splitlines()
+    assert "aten::" in lines[0]
+    assert sum(".py:" in line for line in lines) >= 3, "lines of the model's code"

@@ -34,6 +34,6 @@ def last_ops(path: Path, *, raised: bool = False) -> str:
     if flying is not None:
         head = f"Op in flight: {flying}"
     else:
-        head = f"{'Stopped in or after' if raised else 'No op was in flight; the last one'}: {ops[-1]}"
+        head = f"{'Stopped in or after' if raised else 'The last op, which had returned'}: {ops[-1]}"
     lines = [f"  {'ended' if op.ended else 'began'} {op.number:>8,} {op}" for op in ops]
     return "\n".join([head, "The last ops:", *lines])
