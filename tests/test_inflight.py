@@ -72,9 +72,13 @@ def test_a_kill_in_the_middle_of_an_inference_names_op_and_line(tmp_path: Path, 
     """The default target on the virtual device, killed from without while it infers."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
+    def kill_children() -> None:
+        for child in psutil.Process().children():
+            child.kill()
+
     def kill(event: journal.Event) -> None:
         if isinstance(event, journal.CheckStarted) and event.id == "inference.runs":
-            threading.Timer(1.0, lambda: [child.kill() for child in psutil.Process().children()]).start()
+            threading.Timer(1.0, kill_children).start()
 
     run = Supervisor(tmp_path, kill).run(["--mpsprobe-device", "emulated", "-m", "not ops and not benchmark"])
     assert run.interruption is not None
