@@ -61,7 +61,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             path; `""` for targets that are downloaded or already there.
         dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
         attention: attn_implementation; `""` leaves the class its own default.
-        autocast: dtype of an autocast region around inference; `""` for none.
+        autocast: dtype of an autocast region around inference; `""` for none. The region is the device's;
+            `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device.
         requires: requirement strings (PEP 508) the model states.
         python: version specifier of the model's Python.
         package: distribution whose own metadata adds requirements, when it is installed.

@@ -34,6 +34,7 @@ class Wanted:
         trust_remote_code: run the repository's own code.
         dtype: of the weights, in place of the profile's.
         new_tokens: that a generating model makes, in place of the profile's.
+        autocast: around inference, in place of the profile's; `"none"` for none.
     """
 
     model: str | None = None
@@ -46,6 +47,7 @@ class Wanted:
     trust_remote_code: bool = False
     dtype: str | None = None
     new_tokens: int | None = None
+    autocast: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,11 @@ def is_class_path(model: str) -> bool:
     return ":" in model and not Path(model).exists()
 
 
+def is_autocast(choice: str) -> bool:
+    """Whether a choice of autocast has a meaning: `none`, a dtype, or a dtype behind `cpu:`."""
+    return choice == "none" or choice.removeprefix("cpu:") in ("bfloat16", "float16")
+
+
 def needs_no_hub(wanted: Wanted) -> bool:
     """Whether `resolve` can tell everything without asking the hub."""
     model = wanted.model
@@ -166,6 +173,11 @@ def check(wanted: Wanted) -> None:
                 f"{wanted.model}: a class has no weights.",
                 "Give --random-init, or the folder of its weights.",
             )
+    if wanted.autocast is not None and not is_autocast(wanted.autocast):
+        raise UsageError(
+            f"--autocast {wanted.autocast}: no such choice.",
+            "none, bfloat16, float16, or cpu: before the dtype.",
+        )
     if wanted.shrink and not wanted.weightless:
         raise UsageError("--shrink goes with --random-init.", "Stored weights fit no smaller model.")
 
@@ -219,6 +231,9 @@ def _with_wishes(profile: Profile, wanted: Wanted) -> Profile:
     """The profile with what the user wants otherwise."""
     if wanted.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=wanted.dtype)
+    if wanted.autocast is not None:
+        autocast = "" if wanted.autocast == "none" else wanted.autocast
+        profile = msgspec.structs.replace(profile, autocast=autocast)
     generic = profile.adapter == profiles.load(choose.GENERIC).adapter
     tokens = wanted.new_tokens
     if tokens is None and wanted.weightless and generic:
