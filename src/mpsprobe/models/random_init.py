@@ -15,9 +15,7 @@ from mpsprobe.models.families import GENERATE, family_of
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.processors import Processors
 from mpsprobe.models.profile import Profile
-
-#: New tokens of a generating model where the profile names no number.
-NEW_TOKENS = 8
+from mpsprobe.models.targets import NEW_TOKENS
 
 
 class RandomInitAdapter(Adapter):
@@ -60,7 +58,8 @@ class RandomInitAdapter(Adapter):
         del sample
         notes: list[str] = []
         batch = self._make(notes)
-        self.notes += [note for note in notes if note not in self.notes]
+        for note in notes:
+            self._note(note)
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
@@ -71,15 +70,15 @@ class RandomInitAdapter(Adapter):
             rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
             ids = torch.full((rows, 1), start, dtype=torch.int64)
             batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
-        return self.extract(_named(model(**batch)))
+        return self.extract(_named(model(**_fitting(model, batch))))
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
         generate: Any = getattr(model, "generate", None)
         if self.family.runs != GENERATE or generate is None:
-            return _named(model(**batch))
+            return _named(model(**_fitting(model, batch)))
         options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
         torch.manual_seed(from_config.SEED)
-        return {"tokens": generate(**batch, **options)}
+        return {"tokens": generate(**_fitting(model, batch), **options)}
 
     def extract(self, raw: Outputs) -> Outputs:
         return {name: value.cpu() for name, value in raw.items()}
@@ -110,6 +109,10 @@ class RandomInitAdapter(Adapter):
         notes += ["The input is made up from the config.", *made.notes]
         return batch
 
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
     def _apply_generation_config(self, model: Any) -> None:
         """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
         folder = self.blueprint.folder
@@ -121,7 +124,7 @@ class RandomInitAdapter(Adapter):
             if model.config.is_encoder_decoder and starts == (None, None):
                 generation.decoder_start_token_id = generation.pad_token_id or 0
                 note = "The config names no token that decoding begins with: "
-                self.notes.append(f"{note}{generation.decoder_start_token_id}.")
+                self._note(f"{note}{generation.decoder_start_token_id}.")
             return
         from transformers import GenerationConfig
 
@@ -131,12 +134,22 @@ class RandomInitAdapter(Adapter):
             raise TargetError(f"{folder / 'generation_config.json'}: {problem}.") from problem
 
 
+def _fitting(model: nn.Module, batch: Batch) -> Batch:
+    """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in batch.items()
+    }
+
+
 def _own_inputs(cls: type[nn.Module], arguments: dict[str, Any]) -> Batch:
     """The inputs that a class outside transformers states itself, in the property `dummy_inputs`."""
     stated = getattr(cls, "dummy_inputs", None)
     if isinstance(stated, property) and stated.fget is not None:
         with torch.device("meta"):
-            stated = stated.fget(cls(**arguments))
+            shape_only = cls(**arguments)
+        stated = stated.fget(shape_only)
     if not isinstance(stated, dict):
         raise TargetError(
             f"{cls.__name__} does not say what it is fed.",
