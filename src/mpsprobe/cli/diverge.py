@@ -189,6 +189,8 @@ def _error(judged: Judged | None) -> str:
     if judged is None:
         return "-"
     if judged.problem:
+        if judged.reshaped:
+            return "other shape"
         return "same on CPU" if judged.excused else judged.problem.split(",")[0]
     return f"{judged.error:.2g}"
 
