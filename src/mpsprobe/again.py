@@ -43,7 +43,9 @@ def _answer(run: Run) -> Tried:
     if check is None or check.table is None:
         failed = next((one for one in run.checks if one.status not in (Status.PASS, Status.WARN)), check)
         return Tried([], f"the second run gave no answer: {failed.message if failed else 'it ended early'}")
-    return Tried([f"{kind} {op} at {source}" for kind, op, source, *_ in check.table.rows])
+    columns = check.table.columns
+    kind, source = columns.index("kind"), columns.index("at")
+    return Tried([(str(row[kind]), str(row[source])) for row in check.table.rows])
 
 
 def _nobody(_event: object) -> None:

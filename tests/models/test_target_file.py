@@ -93,9 +93,13 @@ def test_a_file_that_is_no_target_says_why_in_one_line(file: Path, text: str, sa
 def test_a_function_that_gives_something_else_is_named(file: Path, old: str, new: str, says: str) -> None:
     file.write_text(_LEAST.replace(old, new))
     adapter = _adapter(file)
-    with pytest.raises(MpsprobeError, match=says):
+
+    def use() -> None:
         adapter.load(torch.device("cpu"), "auto")
         adapter.sample()
+
+    with pytest.raises(MpsprobeError, match=says):
+        use()
 
 
 def test_the_profile_beside_it_is_its_own(file: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from mpsprobe.phases.recipe import Helped, Recipe, Setting, Tried, helped, judged, smallest
+from collections.abc import Sequence
+
+from mpsprobe.phases.recipe import Helped, Recipe, Setting, Tried, helped, judged, seek, smallest
 from mpsprobe.phases.refusals import Refusal
-from mpsprobe.run import Evidence, Mac, Status
+from mpsprobe.run import Evidence, Mac, Phase, Status
 
 _FALLBACK = Setting("fallback", "1")
 _GENERATOR = "Expected a 'mps' device type for generator but found 'cpu'"
@@ -15,14 +17,22 @@ def _missing(op: str) -> str:
 
 
 def _ways(
-    text: str, mac: Mac, kind: str = "missing-op", dtype: str = "float32", autocast: str = ""
+    text: str,
+    mac: Mac,
+    kind: str = "missing-op",
+    *,
+    phase: Phase = Phase.INFERENCE,
+    dtype: str = "float32",
+    autocast: str = "",
 ) -> set[str]:
-    found = helped([Refusal(kind, "", text, "certain", "model.py:3")], mac, dtype, autocast)
+    found = helped([Refusal(phase, kind, "", text, "certain", "model.py:3")], mac, dtype, autocast)
     return {str(way) for way in found[0].ways}
 
 
 def _of(*ways: Setting, source: str = "model.py:3") -> Helped:
-    return Helped(Refusal("dtype", "aten::mul", "text", "certain", source), frozenset(ways), "mend it")
+    return Helped(
+        Refusal(Phase.INFERENCE, "dtype", "aten::mul", "text", "certain", source), frozenset(ways), "mend it"
+    )
 
 
 def test_a_missing_op_is_helped_by_the_variable_and_by_the_first_torch_that_has_it() -> None:
@@ -41,7 +51,7 @@ def test_what_no_setting_helps_is_left_to_the_code() -> None:
 
 def test_weights_of_a_refused_dtype_can_be_loaded_in_another() -> None:
     ways = _ways("BFloat16 is not supported on MPS", Mac("2.2"), "dtype", dtype="bfloat16")
-    assert ways == {"weights in float16", "torch 2.3 or newer"}
+    assert ways == {"weights in float16", "weights in float32", "torch 2.3 or newer"}
     assert _ways("BFloat16 is not supported on MPS", Mac("2.2"), "dtype") == {"torch 2.3 or newer"}
 
 
@@ -81,7 +91,7 @@ def test_only_a_second_run_verifies() -> None:
         unsure = judged(recipe, tried, "emulated")
         assert (unsure.status, unsure.evidence) == (Status.UNKNOWN, Evidence.PREDICTED)
         assert "not verified" in unsure.message
-    left = judged(recipe, Tried(["dtype aten::mul at model.py:3"]), "emulated")
+    left = judged(recipe, Tried([("dtype", "model.py:3")]), "emulated")
     assert left.status is Status.FAIL
     assert "model.py:3" in left.remedy
 
@@ -90,3 +100,41 @@ def test_code_to_be_mended_is_named_by_its_line() -> None:
     result = judged(smallest([_of(source="model.py:9")]), None, "emulated")
     assert result.status is Status.FAIL
     assert "model.py:9: mend it" in result.remedy
+
+
+def test_weights_that_could_not_be_loaded_can_be_loaded_in_another_dtype() -> None:
+    text = "BFloat16 is not supported on MPS"
+    # collected, they are float32 by now; macOS 13 has no bfloat16 in any torch
+    ways = _ways(text, Mac("2.2", macos="13.5"), "dtype", phase=Phase.TRANSFER)
+    assert ways == {"weights in float16", "weights in float32"}
+
+
+def test_what_a_try_shows_to_be_no_help_is_not_tried_again() -> None:
+    old, new = Setting("torch", "2.6"), Setting("torch", "2.9")
+    tries: list[tuple[Setting, ...]] = []
+
+    def retry(settings: Sequence[Setting]) -> Tried:
+        tries.append(tuple(settings))
+        return Tried([] if new in settings else [("dtype", "model.py:3")])
+
+    recipe, tried = seek([_of(_FALLBACK, old, new)], retry)
+    assert tries == [(_FALLBACK,), (old,), (new,)]
+    assert recipe.settings == (new,)
+    assert tried == Tried([])
+
+
+def test_when_no_try_helps_the_one_that_left_least_is_told() -> None:
+    def retry(settings: Sequence[Setting]) -> Tried:
+        return Tried([("dtype", "model.py:3")] + [("dtype", "model.py:4")] * (_FALLBACK in settings))
+
+    newer = Setting("torch", "2.9")
+    recipe, tried = seek([_of(_FALLBACK, newer)], retry)
+    assert recipe.settings == (newer,)
+    assert tried == Tried([("dtype", "model.py:3")])
+
+
+def test_settings_that_exclude_each_other_help_as_many_as_they_can() -> None:
+    half, full = Setting("dtype", "float16"), Setting("dtype", "float32")
+    recipe = smallest([_of(half), _of(full, source="model.py:4"), _of(full, source="model.py:5")])
+    assert recipe.settings == (full,)
+    assert [one.refusal.source for one in recipe.left] == ["model.py:3"]

@@ -158,7 +158,7 @@ def _runs(prediction: Prediction) -> Result:
         columns=["output", "kind", "shape or text"],
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
-    return unless_refused(result, prediction.refused)
+    return unless_refused(Phase.INFERENCE, result, prediction.refused)
 
 
 @CHECKS.add("refusals", "The Mac refuses nothing of what the target does")
@@ -177,13 +177,12 @@ def _refusals(prediction: Prediction) -> Result:
     )
     if not device.keep_going:
         result.message += " The target's own code caught them."
-    columns = ["kind", "op", "at", "times", "what it says", "sure", "what helps"]
     result.table = Table(
-        columns=columns,
+        columns=["phase", "kind", "op", "at", "times", "what it says", "sure", "what helps"],
         rows=[
-            [r.kind, r.op, r.source, r.count, " ".join(r.message.split()), r.grade, one.words]
-            for one in found
-            for r in (one.refusal,)
+            [one.phase.order, one.kind, one.op, one.source, one.count, one.gist, one.grade, helped.words]
+            for helped in found
+            for one in (helped.refusal,)
         ],
     )
     return result
@@ -197,9 +196,12 @@ def _recipe(prediction: Prediction) -> Result:
         return Result(Status.SKIPPED, "A recipe is looked for with --keep-going, on the virtual device.")
     if not found:
         return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
-    recipe = recipes.smallest(found)
-    tried = prediction.retry(recipe.settings) if prediction.retry and recipe.settings else None
-    return recipes.judged(recipe, tried, device.name)
+    retry = prediction.retry
+    needed = sum(tensor.numel() * tensor.element_size() for _, tensor in prediction.loaded.tensors())
+    if needed > 0.8 * psutil.virtual_memory().available:
+        size = f"{needed / 1e9:.1f} GB"
+        retry = lambda _: recipes.Tried([], f"a second copy of {size} does not fit in memory")  # noqa: E731
+    return recipes.judged(*recipes.seek(found, retry), device.name)
 
 
 def _helped(prediction: Prediction) -> list[recipes.Helped]:
@@ -207,7 +209,11 @@ def _helped(prediction: Prediction) -> list[recipes.Helped]:
     loaded = prediction.loaded
     if not isinstance(loaded.device, Emulated):
         return []
-    refused = distinct([*loaded.refused, *prediction.prepared.refused, *prediction.refused])
+    refused = [
+        *distinct(Phase.TRANSFER, loaded.refused),
+        *distinct(Phase.DATA, prediction.prepared.refused),
+        *distinct(Phase.INFERENCE, prediction.refused),
+    ]
     dtypes = Counter(p.dtype for p in loaded.model.parameters() if p.is_floating_point())
     most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
     return recipes.helped(refused, loaded.device.mac, most, loaded.profile.autocast)

@@ -6,18 +6,22 @@ PyTorch's wheels and the rules for dtypes. Whether it helped is seen by running 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mpsprobe.knowledge import environment, ops
+from mpsprobe.knowledge import dtypes, environment, ops
 from mpsprobe.knowledge import explain as explaining
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.refusals import Refusal
-from mpsprobe.run import Evidence, Mac, Status
+from mpsprobe.run import Evidence, Mac, Phase, Status
 
-#: Dtypes that weights can be loaded in where another is refused, the one of equal size first.
+#: Dtypes that weights can be loaded in where another is refused, those of equal size first.
+_DTYPES = ("float16", "bfloat16", "float32")
 _INSTEAD_OF = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32")}
+#: What is left to do in the code where an op is missing; the settings are named beside it.
+_MOVE = "Or move its inputs to the CPU for that op."
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +64,8 @@ class Helped:
     @property
     def words(self) -> str:
         """What helps, for people: settings first."""
-        return "; or ".join([*map(str, sorted(self.ways)), *([self.mend] if self.mend else [])])
+        settings = "; or ".join(map(str, sorted(self.ways, key=_preference)))
+        return " ".join([*([f"{settings}."] if settings else []), *([self.mend] if self.mend else [])])
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,11 @@ class Tried:
     """What running again with a recipe showed.
 
     Attributes:
-        refused: `kind op at file:line` of what is still refused.
+        refused: kind and `file:line` of what is still refused.
         problem: why the run gave no answer; `""` when it did.
     """
 
-    refused: list[str]
+    refused: list[tuple[str, str]]
     problem: str = ""
 
 
@@ -118,11 +123,50 @@ def smallest(found: Sequence[Helped]) -> Recipe:
     Of equally few, the variable comes before another torch, which has to be installed, and both before another
     dtype, which changes the results.
     """
-    curable = [one for one in found if one.ways]
-    left = [one for one in found if not one.ways]
-    working = [settings for settings in _choices(curable) if all(_helps(settings, one) for one in curable)]
+    counted = [(sum(_helps(settings, one) for one in found), settings) for settings in _choices(found)]
+    most = max(count for count, _ in counted)
+    working = [settings for count, settings in counted if count == most]
     fewest = [settings for settings in working if len(settings) == len(working[0])]
-    return Recipe(fewest[0], _plainest(fewest[1:]), curable, left)
+    helps = [one for one in found if _helps(fewest[0], one)]
+    return Recipe(fewest[0], _plainest(fewest[1:]), helps, [one for one in found if one not in helps])
+
+
+def seek(found: Sequence[Helped], retry: Try | None) -> tuple[Recipe, Tried | None]:
+    """The smallest recipe, tried; what a try shows to be no help is not used in the next.
+
+    Args:
+        found: refusals, with what should help.
+        retry: runs the target again; None where nobody can.
+
+    Returns:
+        The recipe that left least, and what its run showed; None when it was not tried.
+    """
+    best: tuple[Recipe, Tried] | None = None
+    for _ in range(_TRIES):
+        recipe = smallest(found)
+        if not recipe.settings or retry is None:
+            return best or (recipe, None)
+        tried = retry(recipe.settings)
+        if tried.problem:
+            return best or (recipe, tried)
+        if best is None or len(tried.refused) < len(best[1].refused):
+            best = recipe, tried
+        still = {(one.refusal.kind, one.refusal.source) for one in recipe.helps} & set(tried.refused)
+        if not still:
+            break
+        found = [
+            dataclasses.replace(one, ways=one.ways - _useless(one, recipe.settings))
+            if (one.refusal.kind, one.refusal.source) in still
+            else one
+            for one in found
+        ]
+    assert best is not None
+    return best
+
+
+def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
+    """Its ways that were tried: those settings, and a torch no newer than the one among them."""
+    return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
 def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
@@ -149,10 +193,12 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
         return Result(Status.UNKNOWN, message, remedy, evidence=Evidence.PREDICTED, device="mps")
     result = Result(Status.PASS, evidence=Evidence.EMULATED, device=device)
     if tried.refused:
-        result.status, result.remedy = (
-            Status.FAIL,
-            remedy or f"Still refused: {'; '.join(tried.refused[:_SHOWN])}",
-        )
+        mended = {(one.refusal.kind, one.refusal.source) for one in recipe.left}
+        still = [
+            f"{kind} at {source or '?'}" for kind, source in tried.refused if (kind, source) not in mended
+        ]
+        told = [f"Still refused: {'; '.join(still[:_SHOWN])}."] if still else []
+        result.status, result.remedy = Status.FAIL, " ".join([*told, *([remedy] if remedy else [])])
         gone = max(0, len(recipe.helps) + len(recipe.left) - len(tried.refused))
         counts = f"{gone} refusals are gone, {len(tried.refused)} left"
         result.message = f"{recipe}: verified by a second run: {counts}.{others}"
@@ -161,8 +207,8 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
     return result
 
 
-#: Lines of code that a remedy names.
-_SHOWN = 5
+#: Lines of code that a remedy names, and runs with other settings that are made at most.
+_SHOWN, _TRIES = 5, 3
 
 
 def _words(settings: Sequence[Setting]) -> str:
@@ -180,12 +226,14 @@ def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
 
 def _helps(settings: Sequence[Setting], one: Helped) -> bool:
     """Whether one of the settings makes a refusal go away; a torch newer than the first that does, does too."""
-    return any(
-        way == setting
-        or (way.name == setting.name == "torch" and _release(way.value) <= _release(setting.value))
-        for way in one.ways
-        for setting in settings
-    )
+    return any(_covers(setting, way) for way in one.ways for setting in settings)
+
+
+def _covers(setting: Setting, way: Setting) -> bool:
+    """Whether a setting is that way, or a newer torch than it asks for."""
+    if setting.name == way.name == "torch":
+        return _release(way.value) <= _release(setting.value)
+    return setting == way
 
 
 def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
@@ -199,6 +247,8 @@ def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
 
 def _preference(setting: Setting) -> tuple[int, tuple[int, ...]]:
     order = ("fallback", "torch", "autocast", "dtype").index(setting.name)
+    if setting.name == "dtype":
+        return order, (_DTYPES.index(setting.value),)
     return order, _release(setting.value) if setting.name == "torch" else ()
 
 
@@ -215,13 +265,18 @@ def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str) -> Helped:
     if told.fallback == "yes" and not mac.fallback:
         ways.add(Setting("fallback", "1"))
     release = ".".join(told.fixed_in.split(".")[:2])
-    if release in ops.releases() and _opens(release, mac.macos):
+    if release in ops.releases() and _opens(release, mac.macos) and _accepts(release, mac.macos, told.dtype):
         ways.add(Setting("torch", release))
     if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
         ways.add(Setting("autocast", "none"))
-    if told.dtype == dtype:
-        ways |= {Setting("dtype", other) for other in _INSTEAD_OF.get(dtype, ())[:1]}
-    return Helped(refusal, frozenset(ways), told.mend)
+    if told.dtype == dtype or refusal.phase is Phase.TRANSFER:
+        ways |= {Setting("dtype", other) for other in _INSTEAD_OF.get(told.dtype, ())}
+    return Helped(refusal, frozenset(ways), _MOVE if told.message == "missing-op" else told.mend)
+
+
+def _accepts(release: str, macos: str | None, dtype: str) -> bool:
+    """Whether tensors of that dtype can be on MPS there, for a text that is about one."""
+    return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
 
 
 def _opens(release: str, macos: str | None) -> bool:

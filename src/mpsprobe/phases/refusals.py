@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.phases.check import Result
-from mpsprobe.run import Status
+from mpsprobe.run import Phase, Status
 from mpsprobe.trace.source import short_path
 
 
@@ -20,12 +21,14 @@ class Refusal:
     """One way in which the Mac refuses one line.
 
     Attributes:
+        phase: whose link was being made.
         kind, op, message: as in the virtual device's `Finding`.
         grade: how sure it is: `certain`, `likely` or `assumed`.
         source: `file:line`; `""` when no line of the target's led there.
         count: how often.
     """
 
+    phase: Phase
     kind: str
     op: str
     message: str
@@ -35,10 +38,13 @@ class Refusal:
 
     @property
     def gist(self) -> str:
-        """The first sentence of the message, with the line."""
+        """The first sentence of the message: what follows it is the same for every op."""
         first = self.message.strip().splitlines()[0]
         sentence, end, _ = first.partition(". ")
-        return f"{sentence}{end.rstrip()}{f' (at {self.source})' if self.source else ''}"
+        return sentence + end.rstrip()
+
+    def __str__(self) -> str:
+        return f"{self.gist}{f' (at {self.source})' if self.source else ''}"
 
 
 def collected(device: Device) -> AbstractContextManager[list[Finding]]:
@@ -51,26 +57,22 @@ def keeps_going(device: Device) -> bool:
     return isinstance(device, Emulated) and device.keep_going
 
 
-def distinct(findings: Iterable[Finding]) -> list[Refusal]:
-    """Each refusal once, in order of appearance."""
+def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
+    """Each refusal of a phase once, in order of appearance."""
     counted = Counter(
-        Refusal(one.kind, one.op, one.message, one.grade.value, _short(one.source)) for one in findings
+        Refusal(phase, one.kind, one.op, one.message, one.grade.value, _short(one.source)) for one in findings
     )
-    return [
-        Refusal(one.kind, one.op, one.message, one.grade, one.source, count) for one, count in counted.items()
-    ]
+    return [dataclasses.replace(one, count=count) for one, count in counted.items()]
 
 
-def unless_refused(result: Result, findings: list[Finding]) -> Result:
+def unless_refused(phase: Phase, result: Result, findings: list[Finding]) -> Result:
     """A link's result, which fails where the link could be made only by going on past refusals."""
-    refused = distinct(findings)
+    refused = distinct(phase, findings)
     if not refused:
         return result
     more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     result.status = Status.FAIL
-    result.message = (
-        f"Refused: {refused[0].gist}{more}. The run went on as if mended. {result.message}".strip()
-    )
+    result.message = f"Refused: {refused[0]}{more}. The run went on as if mended. {result.message}".strip()
     result.remedy = "inference.refusals lists all of them, each with what helps."
     return result
 
