@@ -11,7 +11,7 @@ import torch
 
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import config_only
-from mpsprobe.models.adapter import Weights
+from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import Wanted, resolve
 
 _CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _made(wanted: Wanted) -> config_only.Adapter:
+def _made(wanted: Wanted) -> Adapter:
     ref = resolve(wanted)
     return config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)[0]
 

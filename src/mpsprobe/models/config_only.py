@@ -69,6 +69,8 @@ def obtain(ref: TargetRef) -> Snapshot:
     Raises:
         MpsprobeError: they cannot be had.
     """
+    if ref.file is not None:
+        return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
     if ref.class_path is not None:
         folder = ref.config.resolve().parent if ref.config is not None else Path.cwd()
         return Snapshot(folder, {}, (), 0, 0, {}, ref.class_path.rpartition(":")[2])

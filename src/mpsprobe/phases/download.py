@@ -27,7 +27,8 @@ class Obtained:
         ref: what was asked for.
         snapshot: its files, inspected.
         preflight: what the hub said before the download; None for a local or built target.
-        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights.
+        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
+            `"file"` for a user's own file.
         seconds: wall time of building or fetching.
         progress: told which files of foreign code are about to run.
         changes: what was changed to shrink the target, one sentence each; known once its adapter is made.
@@ -85,7 +86,9 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
         LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
     """
     try:
-        return _without_weights(ref, progress) if ref.weightless else _whole(ref, progress)
+        if ref.weightless:
+            return _without_weights(ref, progress)
+        return _file(ref) if ref.file is not None else _whole(ref, progress)
     except MpsprobeError as problem:
         raise LinkFailed(
             Phase.DOWNLOAD, Result(Status.FAIL, problem.what, problem.hint, evidence=Evidence.MEASURED)
@@ -110,12 +113,21 @@ def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
     return Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds)
 
 
+def _file(ref: TargetRef) -> Obtained:
+    with Stopwatch() as watch:
+        obtained = Obtained(ref, config_only.obtain(ref), None, "file", 0.0)
+        _ = obtained.adapter  # imports it
+    obtained.seconds = watch.seconds
+    return obtained
+
+
 def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
     with Stopwatch() as watch:
         obtained = Obtained(ref, config_only.obtain(ref), None, "config", 0.0, progress)
         adapter = obtained.adapter
     obtained.seconds = watch.seconds
-    obtained.size = config_only.size(adapter, ref.profile.dtype)
+    if ref.file is None:
+        obtained.size = config_only.size(adapter, ref.profile.dtype)
     available = psutil.virtual_memory().available
     if obtained.size is not None and obtained.size.nbytes > available:
         raise TargetError(
@@ -128,11 +140,19 @@ def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtaine
 
 CHECKS: Checks[Obtained] = Checks(Phase.DOWNLOAD)
 
+_BY_ITSELF = "The target's file fetches what it needs by itself."
+
 
 @CHECKS.add("files", "The target's files are here, whole and readable", link=True)
 def _files(obtained: Obtained) -> Result:
     if obtained.source == "config":
         return _config_only(obtained)
+    if obtained.source == "file":
+        return Result(
+            Status.PASS,
+            f"{obtained.ref.file}: imported; it loads its own weights.",
+            evidence=Evidence.MEASURED,
+        )
     found = obtained.snapshot
     how = {
         "built": "made on this machine",
@@ -179,6 +199,8 @@ def _preflight(obtained: Obtained) -> Result:
         return Result(
             Status.SKIPPED, "Weights are random: none are fetched, only the config and small files."
         )
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     if plan is None:
         return Result(Status.SKIPPED, "Nothing had to be fetched: the target is on this machine.")
     return Result(
@@ -199,6 +221,8 @@ def _preflight(obtained: Obtained) -> Result:
 def _dtypes(obtained: Obtained) -> Result:
     if obtained.source == "config":
         return Result(Status.SKIPPED, "Weights are random: none are stored.")
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     dtypes = obtained.snapshot.dtypes
     result = Result(Status.PASS, ", ".join(dtypes), evidence=Evidence.MEASURED)
     never = [dtype for dtype in dtypes if dtype in ("float64", "complex128")]
