@@ -119,7 +119,7 @@ def _measure(device: Device, clock: _Clock, started: float, say: Callable[[str],
     op, view = _dispatch(device, clock)
     kernel = _kernel(device, clock)
     wait = _wait(device, clock)
-    less = op if device.name == "cpu" else 0.0
+    bare = _bare(device, clock)
     points: list[Point] = []
     for dtype in _dtypes(device):
         say(f"matmul {_name(dtype)}")
@@ -128,7 +128,7 @@ def _measure(device: Device, clock: _Clock, started: float, say: Callable[[str],
         points += _convs(device, clock, dtype)
     say("memory")
     points += _passes(device, clock)
-    points = [_without_dispatch(point, less * 0.5, kernel) for point in points]
+    points = [_without_dispatch(point, bare, kernel) for point in points]
     return Calibration(
         device=device.name,
         name=device.gpu or mac.host().chip or platform.processor() or "CPU",
@@ -316,6 +316,12 @@ def _dispatch(device: Device, clock: _Clock) -> tuple[float, float]:
     whole = clock.host(model) / len(layers)
     view = clock.host(views) / 300
     return (whole - Block.VIEWS * view) / Block.OPS, view
+
+
+def _bare(device: Device, clock: _Clock) -> float:
+    """Seconds of the smallest op on a CPU, which are part of whatever is timed there; 0 on a GPU."""
+    x = torch.zeros(1, device=device.torch_device)
+    return clock.seconds(lambda: x + 1.0) if device.name == "cpu" else 0.0
 
 
 def _kernel(device: Device, clock: _Clock) -> float:
