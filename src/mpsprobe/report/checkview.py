@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from mpsprobe.quantities import plural
 from mpsprobe.report import units
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word, plural
+from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
 #: Lines of output kept in a report; run.json has them all.

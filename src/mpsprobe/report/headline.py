@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.ground import Ground, ground
-from mpsprobe.report.words import enumerate_words, phase_numbers, plural
+from mpsprobe.report.words import phase_numbers
 from mpsprobe.run import Check, Evidence, Phase, Run, Status, worst
 
 _NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]

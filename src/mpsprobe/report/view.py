@@ -9,12 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from mpsprobe.quantities import plural
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, phase_status, verdict
 from mpsprobe.report.opview import OpUses, op_uses
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word, plural
+from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
 
 #: Statuses that make a check a problem to solve; they are shown in this order.

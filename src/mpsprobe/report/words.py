@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.run import Evidence, OpVerdict, Phase, Status
 
 
@@ -73,16 +74,6 @@ VERDICT: dict[OpVerdict, Word] = {
 def evidence_word(evidence: Evidence | None) -> Word:
     """The word for an evidence level, also for none."""
     return NO_EVIDENCE if evidence is None else EVIDENCE[evidence]
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 check`, `1,204 checks`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def enumerate_words(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def phase_numbers(phases: Sequence[Phase]) -> str:
