@@ -53,7 +53,7 @@ class Part:
 
 
 def parts(uses: Iterable[OpUse]) -> list[Part]:
-    """The parts of a target: what transformers' code is in, by the first step of the module path; all else by folder."""
+    """The parts of a target: transformers' code by the first step of the module path, all else by folder."""
     found: dict[str, Part] = {}
     for use in uses:
         file = use.source.rpartition(":")[0]
