@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpsprobe.quantities import both_sizes, parameters, plain, scaled_flops, seconds, size
+from mpsprobe.quantities import both_sizes, decimal_size, parameters, plain, scaled_flops, seconds, size
 from mpsprobe.run import Measurement
 
-__all__ = ["Value", "both_sizes", "parameters", "plain", "scaled_flops", "seconds", "size", "value"]
+__all__ = [
+    "Value",
+    "both_sizes",
+    "decimal_size",
+    "parameters",
+    "plain",
+    "scaled_flops",
+    "seconds",
+    "size",
+    "value",
+]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words
-from mpsprobe.run import Evidence, OpVerdict, Phase, Status
+from mpsprobe.run import Evidence, Fit, OpVerdict, Phase, Status, Viability
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,31 @@ VERDICT: dict[OpVerdict, Word] = {
     OpVerdict.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
     OpVerdict.COMPOSITE: Word("composite", "composite", "✅", "Runs through other ops that are native."),
     OpVerdict.NATIVE: Word("native", "native", "✅", "Has a kernel of its own on MPS."),
+}
+
+
+#: Where a route leads. Keys are those of statuses, whose icons and colours they share.
+VIABILITY: dict[Viability, Word] = {
+    Viability.YES: Word("pass", "yes", "✅", "The route is open as it is."),
+    Viability.CHANGES: Word("warn", "with changes", "⚠️", "It is open after the changes that it names."),
+    Viability.NO: Word("fail", "no", "❌", "It leads nowhere, or nowhere worth going."),
+    Viability.UNKNOWN: Word(
+        "unknown", "unknown", "❔", "Not enough is known; its reasons say what is missing."
+    ),
+}
+
+FIT: dict[Fit, Word] = {
+    Fit.COMFORTABLE: Word("pass", "comfortable", "✅", "It fits with room to spare."),
+    Fit.TIGHT: Word("warn", "tight", "⚠️", "It fits, and little else does."),
+    Fit.NO: Word("fail", "does not fit", "❌", "It needs more than there is."),
+    Fit.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
+}
+
+#: Answers of the checklist.
+ANSWER: dict[str, Word] = {
+    "yes": STATUS[Status.PASS],
+    "no": STATUS[Status.FAIL],
+    "unknown": STATUS[Status.UNKNOWN],
 }
 
 
