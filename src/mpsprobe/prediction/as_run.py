@@ -10,10 +10,13 @@ from datetime import datetime, timezone
 from mpsprobe import __version__, mac
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
+from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.prediction.document import Model, PredictedFinding, Prediction, Releases
+from mpsprobe.prediction.target import Target as Resolved
 from mpsprobe.routes.case import Case, Refusal, Release
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import DeviceChoice, Forecast, Mac, OpUse, Run, Target
+from mpsprobe.run import DeviceChoice, Mac, OpUse, Run, Target
 
 #: Kinds of findings that an op use or the forecast of memory tells already.
 _TOLD = ("missing-op", "fallback", "memory")
@@ -22,27 +25,21 @@ DEVICE = "predicted"
 
 
 def as_run(
+    target: Resolved,
     prediction: Prediction,
     uses: Sequence[OpUse],
     *,
-    forecast: Forecast | None = None,
     releases: Releases | None = None,
     offers: Cloud | None = None,
-    profile: str = "transformers",
-    architecture: str = "",
-    data_bytes: int | None = None,
 ) -> Run:
-    """The run of a prediction.
+    """The run of a prediction, with its routes.
 
     Args:
-        prediction: of one torch release.
+        target: what was predicted.
+        prediction: of one torch release, with its forecast where one was made.
         uses: its op uses, with their verdicts and results.
-        forecast: memory and time; None when nothing was forecast.
         releases: the same target over torch releases; None when only one was asked about.
         offers: GPUs for rent; None for the shipped ones.
-        profile: name of the target's profile.
-        architecture: `model_type` of its config; empty when there is none.
-        data_bytes: of a sample's raw data; None when not known.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = Run(
@@ -51,7 +48,7 @@ def as_run(
         started=now,
         ended=now,
         command=["mpsprobe", *sys.argv[1:]],
-        target=_target(prediction.target, profile),
+        target=_target(prediction.target, target.adapter.profile.name),
         host=mac.host(),
         device=DeviceChoice(DEVICE, DEVICE, "a prediction computes nothing"),
         mac=Mac(
@@ -63,13 +60,12 @@ def as_run(
     made.outlook = outlook(
         Case(
             run=made,
-            forecast=forecast,
+            forecast=prediction.outlook.forecast,
             refusals=refusals(prediction.findings),
             stopped=prediction.stopped,
             releases=over(releases) if releases is not None else (),
             cloud=offers or cloud.shipped(),
-            architecture=architecture,
-            data_bytes=data_bytes,
+            architecture=_architecture(target.adapter),
         )
     )
     return made
@@ -90,6 +86,12 @@ def over(releases: Releases) -> tuple[Release, ...]:
         Release(row.torch, row.calls, row.not_native, row.fully_native, row.stopped, row.findings)
         for row in releases.releases
     )
+
+
+def _architecture(adapter: Adapter) -> str:
+    """`model_type` of the target's config; empty when it has none."""
+    config = adapter.blueprint.config if isinstance(adapter, RandomInitAdapter) else None
+    return str(getattr(config, "model_type", "") or "")
 
 
 def _target(model: Model, profile: str) -> Target:
