@@ -75,16 +75,18 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rented_down: weights to a rented GPU, loading included.
         home_down: weights to the Mac.
         home_up: samples from the Mac to a rented GPU.
+        mac_load: weights from the Mac's disk to its GPU.
         source: what they rest on.
     """
 
     rented_down: float
     home_down: float
     home_up: float
+    mac_load: float
     source: str
 
     def __post_init__(self) -> None:
-        if min(self.rented_down, self.home_down, self.home_up) <= 0:
+        if min(self.rented_down, self.home_down, self.home_up, self.mac_load) <= 0:
             raise ValueError("rates of transfer are above zero")
 
 

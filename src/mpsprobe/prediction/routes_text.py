@@ -14,5 +14,7 @@ def of_outlook(outlook: Outlook) -> str:
         parts.append(listed("Routes", lines))
     advice = outlook.recommendation
     if advice is not None:
-        parts.append(listed(f"What to do: {advice.sentence}", [f"why: {reason}" for reason in advice.reasons[:1]]))
+        parts.append(
+            listed(f"What to do: {advice.sentence}", [f"why: {reason}" for reason in advice.reasons[:1]])
+        )
     return "\n\n".join(parts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
 from mpsprobe.knowledge.mlx import Proof
-from mpsprobe.run import Evidence, Fit, Forecast, Mac, OpUse, OpVerdict, Phase, Run, Status, TimePart
+from mpsprobe.run import Evidence, Fit, Forecast, Mac, OpUse, OpVerdict, Phase, Run, Status
 
 #: A kernel of the release runs it, itself or through others.
 NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -67,7 +67,6 @@ class Case:
         cloud: offers, plan and rates of transfer.
         proofs: parity runs of MLX that count, those of this user first.
         architecture: `model_type` of the target's config; empty when not known.
-        data_bytes: of one sample as it is sent to a rented GPU; None when not known.
     """
 
     run: Run
@@ -78,7 +77,6 @@ class Case:
     cloud: Cloud = field(default_factory=cloud.shipped)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
-    data_bytes: int | None = None
 
     @property
     def mac(self) -> Mac:
@@ -154,13 +152,19 @@ class Case:
                     return float(each.value)
         return None
 
-    def part(self, *words: str) -> TimePart | None:
-        """The first part of the forecast of time on the Mac whose name holds one of the words."""
-        time = self.forecast.time if self.forecast else None
-        for one in time.parts if time else ():
-            if any(word in one.name for word in words):
-                return one
-        return None
+    @property
+    def data_bytes(self) -> int | None:
+        """Of a sample, prepared; None when not known."""
+        memory = self.forecast.memory if self.forecast else None
+        return next((part.bytes for part in memory.parts if part.name == "data"), None) if memory else None
+
+    @property
+    def over_bytes(self) -> int | None:
+        """What the target needs beyond Metal's recommended working set, where macOS begins to swap."""
+        memory = self.forecast.memory if self.forecast else None
+        if memory is None or memory.needed_bytes is None or memory.working_set_bytes is None:
+            return None
+        return max(0, memory.needed_bytes - memory.working_set_bytes)
 
 
 def weakest(levels: Iterable[Evidence]) -> Evidence:

@@ -22,6 +22,7 @@ class Quote:
         offer: the GPU.
         fit: whether the target fits into its memory.
         per_sample: seconds of an inference there; None when no forecast was made for it.
+        least: True when `per_sample` is a floor, so that hours, cost and break-even are at least what they say.
         start: seconds before the first inference: setup, and the weights' way there.
         hours: of the whole plan, transfers included; None when `per_sample` is.
         cost: US dollars of the plan; None when hours are. A subscription counts by started months.
@@ -33,6 +34,7 @@ class Quote:
     offer: Offer
     fit: Fit
     per_sample: float | None
+    least: bool
     start: float | None
     hours: float | None
     cost: float | None
@@ -81,14 +83,13 @@ def needed_bytes(case: Case) -> int | None:
 
 def _quote(case: Case, offer: Offer) -> Quote:
     plan, network = case.cloud.plan, case.cloud.network
-    per_sample = _per_sample(case, offer)
+    per_sample, least = _per_sample(case, offer)
     weights = case.run.target.weight_bytes
     fetching = weights / network.rented_down if weights is not None else None
     start = offer.setup_min * 60 + fetching if fetching is not None else None
     hours = cost = one = None
     if per_sample is not None and fetching is not None:
-        upload = (case.data_bytes or 0) / network.home_up
-        rented = fetching + plan.inferences * (per_sample + upload)
+        rented = fetching + plan.inferences * per_sample
         hours = (offer.setup_min * 60 + rented) / 3600
         if offer.per_hour is not None:
             cost = rented / 3600 * offer.per_hour
@@ -99,6 +100,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
         offer=offer,
         fit=_fit(needed_bytes(case), offer),
         per_sample=per_sample,
+        least=least,
         start=start,
         hours=hours,
         cost=cost,
@@ -107,11 +109,13 @@ def _quote(case: Case, offer: Offer) -> Quote:
     )
 
 
-def _per_sample(case: Case, offer: Offer) -> float | None:
+def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
+    """Seconds of a sample on that GPU, and whether that is only a floor."""
     for timing in case.forecast.elsewhere if case.forecast else ():
         if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
-            return timing.per_sample.expected
-    return None
+            expected = timing.per_sample.expected
+            return (timing.per_sample.floor, True) if expected is None else (expected, False)
+    return None, False
 
 
 def _fit(needed: int | None, offer: Offer) -> Fit:
@@ -126,8 +130,7 @@ def _break_even(case: Case, start: float | None, per_sample: float | None) -> in
     on_mac = case.seconds_per_sample
     if on_mac is None or start is None or per_sample is None:
         return None
-    there = per_sample + (case.data_bytes or 0) / case.cloud.network.home_up
-    return int(start / (on_mac - there)) + 1 if on_mac > there else None
+    return int(start / (on_mac - per_sample)) + 1 if on_mac > per_sample else None
 
 
 def _viability(found: list[Quote], chosen: Quote | None) -> Viability:
@@ -147,7 +150,8 @@ def _sentence(case: Case, found: list[Quote], chosen: Quote | None) -> str:
     if chosen.cost is None or chosen.hours is None:
         return f"{text}; how long it takes there was not forecast."
     count = plural(case.cloud.plan.inferences, "inference")
-    return f"{text}: {seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
+    least = "at least " if chosen.least else ""
+    return f"{text}: {least}{seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
 
 
 def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
@@ -168,12 +172,16 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         )
     elif chosen is not None and chosen.per_sample is not None and case.seconds_per_sample is not None:
         reasons.append("The Mac is not slower, once transfers count.")
-    rate = f"{network.rented_down / 1e6:g} MB/s for the weights"
-    if case.data_bytes:
-        rate += f", {network.home_up / 1e6:g} MB/s for {decimal_size(case.data_bytes)} a sample"
-    reasons.append(f"Transfers are assumptions: {rate} ({network.source}).")
+    reasons.append(
+        f"The weights' way there counts, at {network.rented_down / 1e6:g} MB/s, an assumption ({network.source})."
+    )
     if case.data_bytes is None:
-        reasons.append("The size of a sample's raw data is not known, so its upload is not counted.")
+        reasons.append("The size of a sample's data is not known; its way there is not counted.")
+    elif (took := case.data_bytes / network.home_up) >= 1:
+        reasons.append(
+            f"Samples sent as they are prepared, {decimal_size(case.data_bytes)} each, take up to {seconds(took)} each at "
+            f"{network.home_up / 1e6:g} MB/s: not counted, since data goes compressed, or the rented machine fetches it."
+        )
     dates = sorted({one.offer.date for one in found})
     if dates:
         reasons.append(f"Prices are of {' and '.join(dates)}; replace them with --cloud FILE.")
@@ -189,10 +197,10 @@ def _table(found: list[Quote]) -> Table:
             f"${one.offer.per_hour:.2f}/h"
             if one.offer.per_hour is not None
             else f"${one.offer.per_month:.2f}/month",
-            seconds(one.per_sample) if one.per_sample is not None else None,
+            _bounded(one, seconds(one.per_sample) if one.per_sample is not None else None),
             seconds(one.start) if one.start is not None else None,
-            seconds(one.hours * 3600) if one.hours is not None and one.fit is not Fit.NO else None,
-            f"${one.cost:,.2f}" if one.cost is not None and one.fit is not Fit.NO else None,
+            _bounded(one, seconds(one.hours * 3600) if one.hours is not None else None),
+            _bounded(one, f"${one.cost:,.2f}" if one.cost is not None else None),
             one.break_even if one.fit is not Fit.NO else None,
         ]
         for one in found
@@ -201,3 +209,10 @@ def _table(found: list[Quote]) -> Table:
         ["GPU", "memory", "fits", "price", "a sample", "until the first", "the plan", "cost", "break-even"],
         rows,
     )
+
+
+def _bounded(quote: Quote, text: str | None) -> str | None:
+    """A figure of an offer that holds the target, marked where it is only a floor."""
+    if text is None or quote.fit is Fit.NO:
+        return None
+    return f"at least {text}" if quote.least else text

@@ -134,7 +134,7 @@ def _final_runs(case: Case, quote: Quote | None) -> list[str]:
     count = case.cloud.plan.inferences
     return [
         f"{plural(count, 'inference')} take {seconds(count * per_sample)} on the Mac, "
-        f"{seconds(quote.hours * 3600)} on {quote.offer.name}."
+        f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."
     ]
 
 

@@ -107,8 +107,7 @@ def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
     if any(not stop.mend for stop in certain) or found is Grade.LITTLE:
         return Viability.NO
     if case.fit is Fit.NO:
-        memory = case.forecast.memory if case.forecast else None
-        return Viability.CHANGES if memory and memory.remedies else Viability.NO
+        return Viability.CHANGES if _remedies(case) else Viability.NO
     if not case.uses or case.calls.get(OpVerdict.UNKNOWN):
         return Viability.UNKNOWN
     if certain:
@@ -185,8 +184,30 @@ def _memory(case: Case) -> str:
 
 def _stops(case: Case) -> list[Stop]:
     """What stands in the way: the certain first, by calls."""
-    stops = [*_closed(case), *_broken(case), *_raising(case), *_wrong(case), *_refused(case), *_deadly(case)]
+    stops = [
+        *_closed(case),
+        *_broken(case),
+        *_raising(case),
+        *_wrong(case),
+        *_refused(case),
+        *_deadly(case),
+        *_swapping(case),
+    ]
     return sorted(stops, key=lambda stop: (not stop.certain, bool(stop.mend), -stop.calls))
+
+
+def _remedies(case: Case) -> list[str]:
+    memory = case.forecast.memory if case.forecast else None
+    return memory.remedies if memory else []
+
+
+def _swapping(case: Case) -> list[Stop]:
+    """What fits only past Metal's recommendation runs, but at the speed of the disk."""
+    over = case.over_bytes
+    if not over or case.fit is Fit.NO:
+        return []
+    what = f"it needs {decimal_size(over)} more than Metal recommends, so macOS swaps"
+    return [Stop(what, _remedies(case)[0].rstrip(".") if _remedies(case) else "close other programs")]
 
 
 def _closed(case: Case) -> list[Stop]:

@@ -88,22 +88,24 @@ def _nothing_known(grounds: Grounds) -> Advice | None:
 
 def _too_large(grounds: Grounds) -> Advice | None:
     """Memory comes before all else: the share of native ops does not matter for what does not fit."""
-    if grounds.judgement.fit is not Fit.NO:
+    case = grounds.case
+    if grounds.judgement.fit is not Fit.NO and not case.over_bytes:
         return None
-    memory = grounds.case.forecast.memory if grounds.case.forecast else None
-    because = f"It does not fit into this Mac's memory. {memory.reason if memory else ''}".rstrip()
-    if grounds.work.reused and memory is not None and memory.remedies:
-        return Advice(
-            "mlx",
-            "Take MLX with quantised weights: in its own dtype the target does not fit this Mac.",
-            because,
-        )
+    memory = case.forecast.memory if case.forecast else None
+    remedies = memory.remedies if memory else []
+    because = f"In its own dtype it does not fit this Mac's GPU. {memory.reason if memory else ''}".rstrip()
+    quantised = next((text for text in remedies if text.startswith("MLX")), None)
+    if grounds.work.reused and quantised is not None:
+        return Advice("mlx", f"Take {quantised.rstrip('.')}.", because)
+    if grounds.judgement.fit is not Fit.NO:
+        smaller = f" Or: {remedies[0].rstrip('.')}." if remedies else ""
+        return Advice("mps", f"MPS holds it, but only by swapping: expect it to be slow.{smaller}", because)
     if grounds.quote is not None:
         return Advice(
             "cloud", f"Rent a GPU ({grounds.quote.offer.name}): the target does not fit this Mac.", because
         )
-    if memory is not None and memory.remedies:
-        return Advice("mps", f"Make it smaller first: {memory.remedies[0].rstrip('.')}.", because)
+    if remedies:
+        return Advice("mps", f"Make it smaller first: {remedies[0].rstrip('.')}.", because)
     return Advice(
         "", "No route of those looked at holds the target: a larger GPU or several are needed.", because
     )

@@ -8,7 +8,7 @@ from mpsprobe.routes import mps
 from mpsprobe.routes.case import Case, Release
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx.route import Effort
-from mpsprobe.run import Fit, OpVerdict, Table, TimePart
+from mpsprobe.run import Fit, OpVerdict, Table
 
 Cell = str | int | float | bool | None
 
@@ -30,7 +30,7 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
                 _span(per_sample, "a sample"),
                 _span(per_sample, "a sample"),
                 _UNKNOWN,
-                _cloud_iteration(case, quote),
+                _cloud_iteration(quote),
             ],
             ["cost", "no rent", _hybrid_cost(quote), "no rent", _dollars(quote)],
             ["the plan takes", _plan(case), _cloud_plan(quote), _UNKNOWN, _cloud_plan(quote)],
@@ -41,19 +41,26 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
 
 def timeline(case: Case) -> Table:
     """How long each step to a first result takes on the Mac, with what that rests on."""
-    rows: list[list[Cell]] = []
-    total: float | None = 0.0
-    download, weights = case.part("download"), case.run.target.weight_bytes
-    rate = case.cloud.network.home_down
-    if download is not None:
-        total = _row(rows, "Model download", _expected(download), "forecast", total)
-    else:
-        took = weights / rate if weights is not None else None
-        total = _row(rows, "Model download", took, f"assumed: {rate / 1e6:g} MB/s", total)
-    total = _row(rows, "Model load to MPS", _expected(case.part("load")), "forecast", total, not_=download)
-    first = case.seconds_per_sample
-    basis = "measured on mps" if case.measured_seconds is not None else "forecast"
-    total = _row(rows, "First inference", first, f"{basis}; compiling shaders comes on top", total)
+    network, weights = case.cloud.network, case.run.target.weight_bytes
+    assumed = [("Model download", network.home_down), ("Model load to MPS", network.mac_load)]
+    steps: list[tuple[str, float | None, str]] = [
+        (
+            step,
+            weights / rate if weights is not None else None,
+            f"assumed: {rate / 1e6:g} MB/s ({network.source})",
+        )
+        for step, rate in assumed
+    ]
+    basis = (
+        "measured on mps" if case.measured_seconds is not None else "forecast; compiling kernels comes on top"
+    )
+    steps.append(("First inference", case.seconds_per_sample, basis))
+    known = [took for _, took, _ in steps if took is not None]
+    total = sum(known) if len(known) == len(steps) else None
+    rows: list[list[Cell]] = [
+        [step, seconds(took) if took is not None else _UNKNOWN, basis if took is not None else ""]
+        for step, took, basis in steps
+    ]
     rows.append(["Total", seconds(total) if total is not None else _UNKNOWN, ""])
     return Table(["step", "time", "basis"], rows)
 
@@ -115,24 +122,6 @@ def _release_verdict(one: Release, is_first: bool) -> str:
     return "falls back in part"
 
 
-def _row(
-    rows: list[list[Cell]],
-    step: str,
-    took: float | None,
-    basis: str,
-    total: float | None,
-    *,
-    not_: TimePart | None = None,
-) -> float | None:
-    del not_
-    rows.append([step, seconds(took) if took is not None else _UNKNOWN, basis if took is not None else ""])
-    return None if took is None or total is None else total + took
-
-
-def _expected(part: TimePart | None) -> float | None:
-    return part.seconds.expected if part is not None else None
-
-
 def _mac_setup(case: Case) -> str:
     weights = case.run.target.weight_bytes
     if weights is None:
@@ -166,13 +155,14 @@ def _span(value: float | None, of: str) -> str:
     return f"{seconds(value)} {of}" if value is not None else _UNKNOWN
 
 
-def _cloud_iteration(case: Case, quote: Quote | None) -> str:
+def _at_least(quote: Quote) -> str:
+    return "at least " if quote.least else ""
+
+
+def _cloud_iteration(quote: Quote | None) -> str:
     if quote is None or quote.per_sample is None:
         return _UNKNOWN
-    text = f"{seconds(quote.per_sample)} a sample"
-    if case.data_bytes:
-        text += f", {seconds(case.data_bytes / case.cloud.network.home_up)} to send it"
-    return text
+    return f"{_at_least(quote)}{seconds(quote.per_sample)} a sample, and its way there"
 
 
 def _hybrid_cost(quote: Quote | None) -> str:
@@ -180,7 +170,9 @@ def _hybrid_cost(quote: Quote | None) -> str:
 
 
 def _dollars(quote: Quote | None) -> str:
-    return f"${quote.cost:,.2f}" if quote is not None and quote.cost is not None else _UNKNOWN
+    return (
+        f"{_at_least(quote)}${quote.cost:,.2f}" if quote is not None and quote.cost is not None else _UNKNOWN
+    )
 
 
 def _plan(case: Case) -> str:
@@ -189,7 +181,9 @@ def _plan(case: Case) -> str:
 
 
 def _cloud_plan(quote: Quote | None) -> str:
-    return seconds(quote.hours * 3600) if quote is not None and quote.hours is not None else _UNKNOWN
+    if quote is None or quote.hours is None:
+        return _UNKNOWN
+    return f"{_at_least(quote)}{seconds(quote.hours * 3600)}"
 
 
 def _risk(judgement: mps.Judgement) -> str:
