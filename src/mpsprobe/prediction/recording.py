@@ -136,7 +136,6 @@ def record(target: Target, mac: Mac) -> Recording:
         assumptions = session.assumptions[built:]
         architecture = type(model).__name__
         del model
-    generic = adapter if isinstance(adapter, RandomInitAdapter) else None
     return Recording(
         uses=recorder.flagged_uses(Evidence.PREDICTED),
         findings=gate.findings,
@@ -147,8 +146,8 @@ def record(target: Target, mac: Mac) -> Recording:
         weight_bytes=weight_bytes,
         dtypes=dtypes,
         inputs=inputs,
-        doing=generic.doing if generic else f"the inference of profile {adapter.profile.name}",
-        notes=[*target.notes, *(generic.notes if generic else [])],
+        doing=getattr(adapter, "doing", f"the inference of profile {adapter.profile.name}"),
+        notes=[*target.notes, *getattr(adapter, "notes", [])],
         stopped=stopped,
         dropped=recorder.dropped,
     )
