@@ -188,7 +188,7 @@ class Supervisor:
         return [
             sys.executable, "-m", "pytest", "-c", str(suite / "suite.ini"), "--rootdir", str(suite), *plugins,
             # Captured output would die with the child: a Metal assertion is written just before the abort.
-            "--capture=no", "-p", "no:cacheprovider", "--import-mode=importlib",
+            "--capture=no", "--assert=plain", "-p", "no:cacheprovider", "--import-mode=importlib",
             "--mpsprobe-journal", str(self.journal), *arguments, str(suite),
         ]  # fmt: skip
 

@@ -35,6 +35,7 @@ class Adapter(ABC):
         snapshot: local folder with the target's config, weights and processor.
         profile: the profile in force.
         weights: what `load` gives the model; set it before.
+        notes: what was decided or assumed for the user, one sentence each; `load` and `prepare` may add to it.
     """
 
     weights: Weights = Weights.STORED
@@ -42,10 +43,19 @@ class Adapter(ABC):
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         self.snapshot = snapshot
         self.profile = profile
+        self.notes: list[str] = []
 
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
+
+    def shrink(self) -> list[str] | None:
+        """Make what `load` builds without weights smaller: fewer layers, else the same widths and code paths.
+
+        Called before `load`. Returns what was changed, one sentence each; None (the default) says that this
+        adapter does not know how.
+        """
+        return None
 
     @abstractmethod
     def sample(self) -> dict[str, Any]:

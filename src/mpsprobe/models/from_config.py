@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import json
 from collections.abc import Iterator
@@ -119,21 +120,30 @@ def build(
         device: where to. With `initialise` the model is made on the CPU and moved.
         dtype: of the weights; `"auto"`: what the config says.
         attention: attn_implementation; `""` leaves the class its own default.
-        initialise: give it random weights, from a fixed seed. Otherwise large parameters are left without
-            values, for a device that has no memory.
+        initialise: give it random weights, from a fixed seed. They are drawn in the dtype that the config states,
+            as if a checkpoint held them, so that every dtype gets the same ones. Otherwise large parameters are
+            left without values, for a device that has no memory.
 
     Raises:
         TargetError: the class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
+    drawn_in = dtype_of(config)
+    if initialise and drawn_in is not weights_dtype:
+        drawn = build(cls, config, torch.device("cpu"), "auto", attention, initialise=True)
+        model = build(cls, config, torch.device("cpu"), dtype, attention, initialise=False)
+        model.load_state_dict(drawn.state_dict())
+        del drawn
+        return model.to(device)
     weightless = contextlib.nullcontext() if initialise else _no_weights(device)
     with worded(f"{cls.__name__} cannot be built from its config", TargetError):
         if initialise:
             torch.manual_seed(SEED)
         if isinstance(config, dict):
             with weightless, _default_dtype(weights_dtype):
-                model = plain_module.construct(cls, config)
+                model = plain_module.construct(cls, copy.deepcopy(config))
         else:
+            config = _in_dtype(config, weights_dtype)
             options = {"attn_implementation": attention} if attention else {}
             with weightless:
                 model = cls._from_config(config, dtype=weights_dtype, **options)  # type: ignore[attr-defined]
@@ -159,6 +169,15 @@ def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
         if isinstance(stated, torch.dtype) and stated.is_floating_point:
             return stated
     return torch.float32
+
+
+def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
+    """A copy of a config that states a dtype throughout, as `from_pretrained` has it: parts are built by theirs."""
+    config = copy.deepcopy(config)
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
+        if part is not None:
+            part.dtype = dtype
+    return config
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:

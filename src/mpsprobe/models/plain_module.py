@@ -39,7 +39,8 @@ def inputs(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> 
     stated = getattr(cls, "dummy_inputs", None)
     if isinstance(stated, property) and stated.fget is not None:
         with torch.device("meta"):
-            stated = stated.fget(construct(cls, values))
+            shape_only = construct(cls, values)
+        stated = stated.fget(shape_only)
     if not isinstance(stated, dict):
         raise TargetError(
             f"{cls.__name__} does not say what it is fed.",

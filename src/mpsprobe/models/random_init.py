@@ -15,9 +15,7 @@ from mpsprobe.models.families import GENERATE, family_of
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.processors import Processors
 from mpsprobe.models.profile import Profile
-
-#: New tokens of a generating model where the profile names no number.
-NEW_TOKENS = 8
+from mpsprobe.models.targets import NEW_TOKENS
 
 
 class RandomInitAdapter(Adapter):
@@ -60,7 +58,8 @@ class RandomInitAdapter(Adapter):
         del sample
         notes: list[str] = []
         batch = self._make(notes)
-        self.notes += [note for note in notes if note not in self.notes]
+        for note in notes:
+            self._note(note)
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
@@ -71,18 +70,18 @@ class RandomInitAdapter(Adapter):
             rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
             ids = torch.full((rows, 1), start, dtype=torch.int64)
             batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
-        return self.extract(_named(model(**batch)))
+        return self.extract(_named(model(**_fitting(model, batch))))
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
         feed = self.blueprint.feed
         if feed is not None:
-            return _named(_called(model, feed.method, batch))
+            return _named(_called(model, feed.method, _fitting(model, batch)))
         generate: Any = getattr(model, "generate", None)
         if self.family.runs != GENERATE or generate is None:
-            return _named(model(**batch))
+            return _named(model(**_fitting(model, batch)))
         options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
         torch.manual_seed(from_config.SEED)
-        return {"tokens": generate(**batch, **options)}
+        return {"tokens": generate(**_fitting(model, batch), **options)}
 
     def extract(self, raw: Outputs) -> Outputs:
         return {name: value.cpu() for name, value in raw.items()}
@@ -117,6 +116,10 @@ class RandomInitAdapter(Adapter):
         notes += ["The input is made up from the config.", *made.notes]
         return batch
 
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
     def _apply_generation_config(self, model: Any) -> None:
         """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
         folder = self.blueprint.folder
@@ -128,7 +131,7 @@ class RandomInitAdapter(Adapter):
             if model.config.is_encoder_decoder and starts == (None, None):
                 generation.decoder_start_token_id = generation.pad_token_id or 0
                 note = "The config names no token that decoding begins with: "
-                self.notes.append(f"{note}{generation.decoder_start_token_id}.")
+                self._note(f"{note}{generation.decoder_start_token_id}.")
             return
         from transformers import GenerationConfig
 
@@ -146,6 +149,15 @@ def _called(model: nn.Module, method: str, batch: Batch) -> Any:
     if found is None:
         raise TargetError(f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe.")
     return found(**batch)
+
+
+def _fitting(model: nn.Module, batch: Batch) -> Batch:
+    """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in batch.items()
+    }
 
 
 def _named(output: Any) -> Outputs:

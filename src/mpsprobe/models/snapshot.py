@@ -144,6 +144,16 @@ def inspect(folder: Path) -> Snapshot:
     )
 
 
+def without_weights(folder: Path) -> Snapshot:
+    """The model folder `folder`, of which only the config counts.
+
+    Raises:
+        ConfigError: `config.json` is missing or malformed.
+    """
+    config = read_config(folder)
+    return Snapshot(folder, config, (), 0, 0, {}, architecture(config))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`.
 
@@ -253,7 +263,7 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
         f"{folder}: no safetensors weights" + (f" (found {', '.join(other[:3])})." if other else "."),
         "This suite loads PyTorch models: get the repository's safetensors files."
         if other
-        else "Download the model's weights too.",
+        else "Download the model's weights too, or give --random-init.",
     )
 
 

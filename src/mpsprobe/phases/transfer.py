@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
-from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.phases.check import Checks, Result, Stopwatch
@@ -162,7 +162,7 @@ def _dtypes(loaded: Loaded) -> Result:
             "The class keeps parts in another dtype: state it in the profile, or set it in the config.",
         )
     else:
-        result = loaded.result(Status.PASS, "As stored." if asked == "auto" else f"All {asked}.")
+        result = loaded.result(Status.PASS, _as_asked(loaded) if asked == "auto" else f"All {asked}.")
     result.table = table
     return result
 
@@ -170,6 +170,8 @@ def _dtypes(loaded: Loaded) -> Result:
 @CHECKS.add("values", "The weights on the device equal those in the files, bit for bit")
 def _values(loaded: Loaded) -> Result:
     """On some virtual Macs mmapped buffers read stale data (runner-images, macos-14): so look, do not trust."""
+    if loaded.adapter.weights is Weights.RANDOM:
+        return Result(Status.SKIPPED, "Weights are random: there are no files to compare them with.")
     state = dict(loaded.tensors())
     compared, differing = 0, []
     with torch.inference_mode():
@@ -240,6 +242,10 @@ def _memory(loaded: Loaded) -> Result:
 def _by_kind(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from (("parameter", parameter) for parameter in model.parameters())
     yield from (("buffer", buffer) for buffer in model.buffers())
+
+
+def _as_asked(loaded: Loaded) -> str:
+    return "As stored." if loaded.adapter.weights is Weights.STORED else "As the config states."
 
 
 def _dtype(tensor: torch.Tensor) -> str:

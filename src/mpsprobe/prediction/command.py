@@ -10,10 +10,11 @@ from mpsprobe import mac as machines
 from mpsprobe.device.virtual.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
 from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
 from mpsprobe.prediction.document import Prediction, Releases
 from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Wanted, resolve
+from mpsprobe.prediction.target import resolve
 
 ALL = "all"
 
