@@ -16,8 +16,8 @@ from mpsprobe.models import from_config
 from mpsprobe.models.diffusers_text import MadeUpTokenizer
 from mpsprobe.models.from_config import Blueprint, json_object
 from mpsprobe.models.shrink import shrink as shrunk
+from mpsprobe.models.snapshot import PIPELINE_INDEX
 
-INDEX = "model_index.json"
 #: Kept of each stack of layers.
 _LAYERS = 2
 #: What configs of diffusers call their numbers of layers: transformer blocks, and blocks of a UNet's or VAE's stage.
@@ -76,11 +76,11 @@ def read(folder: Path) -> Index:
         TargetError: diffusers is not installed, has no such class, or a needed part has no config.
     """
     diffusers = package()
-    raw = json_object(folder / INDEX)
+    raw = json_object(folder / PIPELINE_INDEX)
     pipeline = getattr(diffusers, str(raw.get("_class_name")), None)
     if pipeline is None:
         raise TargetError(
-            f"{folder / INDEX}: diffusers {diffusers.__version__} has no pipeline {raw.get('_class_name')}.",
+            f"{folder / PIPELINE_INDEX}: diffusers {diffusers.__version__} has no pipeline {raw.get('_class_name')}.",
             f"It was written by diffusers {raw.get('_diffusers_version', '(unknown)')}.",
         )
     parts, absent, options = [], [], {}
@@ -118,7 +118,7 @@ def _part(folder: Path, name: str, library: str, class_name: str) -> Part:
         cls = getattr(module, class_name)
     except (ImportError, AttributeError, RuntimeError) as problem:
         raise TargetError(
-            f"{folder / INDEX}: {name} is {library}.{class_name}, which cannot be had: "
+            f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which cannot be had: "
             f"{from_config.first_line(problem)}."
         ) from problem
     part = Part(name, cls, folder / name)
