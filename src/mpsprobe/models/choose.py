@@ -40,11 +40,11 @@ def for_config(folder: Path) -> Profile:
     Raises:
         ConfigError: `config.json` is missing or malformed.
     """
-    named = architecture(read_config(folder))
     everyone = _all()
-    for candidate in everyone:
+    for candidate in everyone:  # a folder of diffusers has no config.json, only a marker
         if any((folder / marker).is_file() for marker in candidate.markers):
             return candidate
+    named = architecture(read_config(folder))
     for candidate in everyone:
         if named in candidate.architectures:
             return candidate

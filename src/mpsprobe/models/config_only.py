@@ -52,15 +52,38 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
         TargetError: as `hub.preflight` does.
     """
     config = hub.fetch_file(repo, "config.json", revision, offline=offline)
-    if config is None:
-        raise UsageError(f"{repo}: has no config.json.", "Is it a transformers model?")
-    for name in (*SMALL_FILES, *remote_code.modules(snapshot.read_config(config.parent))):
+    if config is not None:
+        names = [*SMALL_FILES, *remote_code.modules(snapshot.read_config(config.parent))]
+    else:
+        config = hub.fetch_file(repo, snapshot.PIPELINE_INDEX, revision, offline=offline)
+        if config is None:
+            raise UsageError(
+                f"{repo}: has no config.json.", "Is it a model of transformers, or a pipeline of diffusers?"
+            )
+        names = _of_parts(config.parent)
+    for name in names:
         try:
             hub.fetch_file(repo, name, revision, offline=offline)
         except hub.HubUnreachableError:
             if not (offline or hub.offline()):
                 raise
     return config.parent
+
+
+def _of_parts(folder: Path) -> list[str]:
+    """Small files of a pipeline's parts: `unet/config.json` ..."""
+    names = []
+    for part, value in snapshot.without_weights(folder).config.items():
+        if not (isinstance(value, list) and any(value)):
+            continue
+        if "tokenizer" in part:
+            own = SMALL_FILES
+        elif "scheduler" in part:
+            own = ("scheduler_config.json",)
+        else:
+            own = ("config.json", "preprocessor_config.json")
+        names += [f"{part}/{name}" for name in own]
+    return names
 
 
 def obtain(ref: TargetRef) -> Snapshot:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import from_config, synthetic
+from mpsprobe.models import from_config, plain_module, synthetic
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.families import GENERATE, family_of
 from mpsprobe.models.from_config import Blueprint
@@ -76,6 +76,9 @@ class RandomInitAdapter(Adapter):
         return self.extract(_named(model(**_fitting(model, batch))))
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
+        feed = self.blueprint.feed
+        if feed is not None:
+            return _named(_called(model, feed.method, _fitting(model, batch)))
         generate: Any = getattr(model, "generate", None)
         if self.family.runs != GENERATE or generate is None:
             return _named(model(**_fitting(model, batch)))
@@ -88,15 +91,19 @@ class RandomInitAdapter(Adapter):
 
     @property
     def doing(self) -> str:
+        if self.blueprint.feed is not None and self.blueprint.feed.method != "forward":
+            return f"a call of its {self.blueprint.feed.method}"
         if self.family.runs == GENERATE:
             return f"generate, {self.profile.inference.get('max_new_tokens', NEW_TOKENS)} new tokens"
         return "one forward pass"
 
     def _make(self, notes: list[str]) -> Batch:
         blueprint = self.blueprint
-        if not blueprint.is_pretrained:
-            return _own_inputs(blueprint.model_class, blueprint.config)
         dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        if blueprint.feed is not None:
+            return blueprint.feed.make(dtype)
+        if not blueprint.is_pretrained:
+            return plain_module.inputs(blueprint.model_class, blueprint.config, dtype)
         if blueprint.folder is not None:
             batch = Processors(blueprint.folder, blueprint.model_class, self.family, notes).batch()
             if batch is not None:
@@ -136,6 +143,16 @@ class RandomInitAdapter(Adapter):
             raise TargetError(f"{folder / 'generation_config.json'}: {problem}.") from problem
 
 
+def _called(model: nn.Module, method: str, batch: Batch) -> Any:
+    """What a method of the model yields."""
+    if method == "forward":
+        return model(**batch)
+    found = getattr(model, method, None)
+    if found is None:
+        raise TargetError(f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe.")
+    return found(**batch)
+
+
 def _fitting(model: nn.Module, batch: Batch) -> Batch:
     """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -143,21 +160,6 @@ def _fitting(model: nn.Module, batch: Batch) -> Batch:
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in batch.items()
     }
-
-
-def _own_inputs(cls: type[nn.Module], arguments: dict[str, Any]) -> Batch:
-    """The inputs that a class outside transformers states itself, in the property `dummy_inputs`."""
-    stated = getattr(cls, "dummy_inputs", None)
-    if isinstance(stated, property) and stated.fget is not None:
-        with torch.device("meta"):
-            shape_only = cls(**arguments)
-        stated = stated.fget(shape_only)
-    if not isinstance(stated, dict):
-        raise TargetError(
-            f"{cls.__name__} does not say what it is fed.",
-            "Give it a property dummy_inputs: a dict of the arguments of forward.",
-        )
-    return dict(stated)
 
 
 def _named(output: Any) -> Outputs:

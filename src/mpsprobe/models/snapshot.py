@@ -44,6 +44,8 @@ class PickledWeightsError(NoWeightsError):
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+#: What a pipeline of diffusers has in place of config.json: the class of each part.
+PIPELINE_INDEX = "model_index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _OTHER_FORMATS = (".gguf", ".h5", ".msgpack", ".onnx", ".tflite", ".mlpackage", ".npz")
 #: The reference implementation refuses larger headers.
@@ -145,11 +147,14 @@ def inspect(folder: Path) -> Snapshot:
 
 
 def without_weights(folder: Path) -> Snapshot:
-    """The model folder `folder`, of which only the config counts.
+    """The model folder `folder`, of which only the config counts; for a pipeline of diffusers, its index.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
     """
+    if (folder / PIPELINE_INDEX).is_file():
+        index = _read_json(folder / PIPELINE_INDEX, ConfigError)
+        return Snapshot(folder, index, (), 0, 0, {}, str(index.get("_class_name")))
     config = read_config(folder)
     return Snapshot(folder, config, (), 0, 0, {}, architecture(config))
 

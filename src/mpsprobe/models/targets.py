@@ -12,7 +12,7 @@ from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import choose, hub
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import SnapshotError
+from mpsprobe.models.snapshot import PIPELINE_INDEX, SnapshotError
 
 #: Tokens that a generating model makes without its weights: a prefill, and enough steps to meet a grown cache.
 NEW_TOKENS = 8
@@ -120,7 +120,7 @@ def resolve(wanted: Wanted) -> TargetRef:
     if path.is_file() and path.suffix == ".py":
         return _ref(wanted, model, given or _profile_of_file(path))
     if path.is_file():
-        if path.name != "config.json":
+        if path.name not in ("config.json", PIPELINE_INDEX):
             raise UsageError(
                 f"{model}: neither a config.json nor a .py file.",
                 "Give the folder, or package.module:Class --config FILE.",
@@ -280,6 +280,8 @@ def _profile_of_folder(path: Path) -> Profile:
 def _profile_of_repo(repo: str, revision: str | None, offline: bool) -> Profile:
     try:
         config = hub.fetch_file(repo, "config.json", revision, offline=offline)
+        if config is None:
+            config = hub.fetch_file(repo, PIPELINE_INDEX, revision, offline=offline)
         if config is None:
             return profiles.load(choose.GENERIC)
         for marker in choose.markers():
