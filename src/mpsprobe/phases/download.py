@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from mpsprobe.errors import MpsprobeError, TargetError
-from mpsprobe.models import config_only, hub, registry
+from mpsprobe.models import config_only, hub, registry, stored
 from mpsprobe.models import snapshot as snapshots
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.profile import Profile
@@ -53,7 +53,7 @@ class Obtained:
     def adapter(self) -> Adapter:
         """The profile's adapter over the snapshot, or the one that needs no weights."""
         if not self.ref.weightless:
-            return registry.make_adapter(self.profile, self.snapshot.path)
+            return stored.make(self.ref, self.snapshot.path, self.progress)
         adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
         return adapter
 
@@ -110,7 +110,10 @@ def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
             folder = hub.download(
                 plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
             )
-    return Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds)
+    obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)
+    if stored.needs_remote_code(ref, folder):
+        _ = obtained.adapter  # refused here, or said what will run
+    return obtained
 
 
 def _file(ref: TargetRef) -> Obtained:
