@@ -157,7 +157,7 @@ def size(adapter: Adapter, dtype: str) -> Size | None:
     before, adapter.weights = adapter.weights, Weights.NONE
     try:
         model = adapter.load(torch.device("meta"), dtype)
-    except Exception:  # constructors that look at values cannot be built without them
+    except (Exception, SystemExit):  # constructors that look at values cannot be built without them
         return None
     finally:
         adapter.weights = before
