@@ -324,7 +324,7 @@ def _imported(spec: str) -> type[nn.Module]:
         ) from problem
     except (Exception, SystemExit) as problem:  # whatever a user's module raises
         raise UsageError(
-            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {_first_line(problem)}"
+            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {first_line(problem)}"
         ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")
