@@ -159,8 +159,10 @@ class Size:
 def size(adapter: Adapter, dtype: str) -> Size | None:
     """The size of what an adapter loads, found without its memory; None when its class cannot be built so."""
     before, adapter.weights = adapter.weights, Weights.NONE
+    nowhere = torch.device("meta")
     try:
-        model = adapter.load(torch.device("meta"), dtype)
+        with nowhere:
+            model = adapter.load(nowhere, dtype)
     except (Exception, SystemExit):  # constructors that look at values cannot be built without them
         return None
     finally:

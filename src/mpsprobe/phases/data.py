@@ -133,7 +133,7 @@ def _prepare(prepared: Prepared) -> Result:
     ]
     if prepared.device.evidence is Evidence.MEASURED:
         result.measurements.append(prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"))
-    return unless_refused(Phase.DATA, result, prepared.refused)
+    return unless_refused(Phase.DATA, result, prepared.device, prepared.refused)
 
 
 @CHECKS.add("dtypes", "No tensor of the batch has a dtype that MPS cannot hold")

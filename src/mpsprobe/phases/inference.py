@@ -158,7 +158,7 @@ def _runs(prediction: Prediction) -> Result:
         columns=["output", "kind", "shape or text"],
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
-    return unless_refused(Phase.INFERENCE, result, prediction.refused)
+    return unless_refused(Phase.INFERENCE, result, prediction.loaded.device, prediction.refused)
 
 
 @CHECKS.add("refusals", "The Mac refuses nothing of what the target does")

@@ -65,10 +65,10 @@ def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
     return [dataclasses.replace(one, count=count) for one, count in counted.items()]
 
 
-def unless_refused(phase: Phase, result: Result, findings: list[Finding]) -> Result:
+def unless_refused(phase: Phase, result: Result, device: Device, findings: list[Finding]) -> Result:
     """A link's result, which fails where the link could be made only by going on past refusals."""
     refused = distinct(phase, findings)
-    if not refused:
+    if not refused or not keeps_going(device):  # not kept going: the target's own code caught them
         return result
     more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     result.status = Status.FAIL

@@ -121,7 +121,7 @@ def _load(loaded: Loaded) -> Result:
         ),
         loaded.measured("parameters", parameters),
     ]
-    return unless_refused(Phase.TRANSFER, result, loaded.refused)
+    return unless_refused(Phase.TRANSFER, result, loaded.device, loaded.refused)
 
 
 @CHECKS.add("placement", "Every parameter and buffer is on the device")
