@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from typing import Any
 import psutil
 import torch
 
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import MemoryWatch, watch_memory
+from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Outputs
 from mpsprobe.models.profile import Output, Profile
+from mpsprobe.phases import recipe as recipes
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
+from mpsprobe.phases.refusals import collected, distinct, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.phases.watch import watched
@@ -42,6 +48,8 @@ class Prediction:
         repeats: outputs of the last repeat; None without one.
         forward_s: wall time of a forward pass, synchronised.
         watched: the flight recorder was on during the first inference, and its hook is in `cold_s`.
+        refused: what the device refused meanwhile, and the run went on from.
+        retry: runs the target again with other settings; None where nobody can.
         memory: the device's memory around the first inference.
     """
 
@@ -54,6 +62,8 @@ class Prediction:
     repeats: Outputs | None = None
     forward_s: float = field(default=0.0)
     watched: bool = False
+    refused: list[Finding] = field(default_factory=list)
+    retry: recipes.Try | None = None
 
     @property
     def loaded(self) -> Loaded:
@@ -65,10 +75,11 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
     """The autocast region that the profile asks for; nothing otherwise."""
     if not profile.autocast:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, profile.autocast))
+    kind, _, dtype = profile.autocast.rpartition(":")
+    return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))
 
 
-def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
+def predict(prepared: Prepared, flight: Path | None = None, retry: recipes.Try | None = None) -> Prediction:
     """Run a forward pass and the target's own inference, timed.
 
     The first of each is watched by the flight recorder, whose hook costs some 30 us an op; the repeats that the
@@ -77,10 +88,17 @@ def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
     Args:
         prepared: the target and its input.
         flight: where the op in flight is written, see `watched`.
+        retry: runs the target again with other settings, for the recipe.
 
     Raises:
         LinkFailed: the target raised.
     """
+    with collected(prepared.device) as refused:
+        prediction = _predict(prepared, flight)
+    return dataclasses.replace(prediction, refused=refused, retry=retry)
+
+
+def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
 
@@ -140,7 +158,59 @@ def _runs(prediction: Prediction) -> Result:
         columns=["output", "kind", "shape or text"],
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
+    return unless_refused(result, prediction.refused)
+
+
+@CHECKS.add("refusals", "The Mac refuses nothing of what the target does")
+def _refusals(prediction: Prediction) -> Result:
+    device = prediction.loaded.device
+    if not isinstance(device, Emulated):
+        return Result(Status.SKIPPED, "Only the virtual device can tell: this one raises at the first.")
+    found = _helped(prediction)
+    if not found:
+        return prediction.loaded.result(Status.PASS)
+    result = prediction.loaded.result(
+        # Without --keep-going every refusal raised, and the target's own code caught it.
+        Status.FAIL if device.keep_going else Status.WARN,
+        f"{len(found)} refusal{'s' * (len(found) > 1)}, {sum(one.refusal.count for one in found)} times in all.",
+        "See what helps against each; inference.recipe puts it together.",
+    )
+    if not device.keep_going:
+        result.message += " The target's own code caught them."
+    columns = ["kind", "op", "at", "times", "what it says", "sure", "what helps"]
+    result.table = Table(
+        columns=columns,
+        rows=[
+            [r.kind, r.op, r.source, r.count, " ".join(r.message.split()), r.grade, one.words]
+            for one in found
+            for r in (one.refusal,)
+        ],
+    )
     return result
+
+
+@CHECKS.add("recipe", "There are settings with which the target runs on the Mac asked about")
+def _recipe(prediction: Prediction) -> Result:
+    device = prediction.loaded.device
+    found = _helped(prediction)
+    if not keeps_going(device):
+        return Result(Status.SKIPPED, "A recipe is looked for with --keep-going, on the virtual device.")
+    if not found:
+        return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
+    recipe = recipes.smallest(found)
+    tried = prediction.retry(recipe.settings) if prediction.retry and recipe.settings else None
+    return recipes.judged(recipe, tried, device.name)
+
+
+def _helped(prediction: Prediction) -> list[recipes.Helped]:
+    """All that the device refused since the model was loaded, with what helps."""
+    loaded = prediction.loaded
+    if not isinstance(loaded.device, Emulated):
+        return []
+    refused = distinct([*loaded.refused, *prediction.prepared.refused, *prediction.refused])
+    dtypes = Counter(p.dtype for p in loaded.model.parameters() if p.is_floating_point())
+    most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
+    return recipes.helped(refused, loaded.device.mac, most, loaded.profile.autocast)
 
 
 @CHECKS.add("finite", "No output holds NaN or infinity")

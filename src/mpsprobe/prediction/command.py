@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch as installed_torch
 
 from mpsprobe import mac as machines
 from mpsprobe.device.virtual.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
+from mpsprobe.forecast import Wish
+from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.mac.lineup import named
+from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
 from mpsprobe.prediction.document import Prediction, Releases
 from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Wanted, resolve
+from mpsprobe.prediction.target import resolve
 
 ALL = "all"
 
@@ -25,9 +30,19 @@ def run(
     macos: str | None,
     mac: str | None,
     fallback: bool | None,
+    tokens: int | None,
+    calibration: Path | None,
     say: Callable[[str], None],
 ) -> tuple[str, Prediction | Releases, bool]:
     """Predict.
+
+    Args:
+        wanted: what is built and run.
+        torch: release asked about, or `ALL`.
+        macos, mac, fallback: the Mac asked about.
+        tokens: new tokens that memory and time are forecast for; None for those that were run.
+        calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
+        say: is told what foreign code will run, before it does.
 
     Returns:
         The text for people, the document, and whether nothing falls back, raises or is wrong (on any
@@ -47,5 +62,8 @@ def run(
     if torch == ALL:
         releases = predict_releases(target, asked)
         return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
-    prediction = predict(target, asked)
+    wish = Wish(
+        mac=named(mac, macos) if mac is not None else None, tokens=tokens, calibrated=calibrated(calibration)
+    )
+    prediction = predict(target, asked, wish)
     return text.of_prediction(prediction), prediction, prediction.fully_native

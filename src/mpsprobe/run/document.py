@@ -1,0 +1,124 @@
+"""The one JSON document that an invocation leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mpsprobe.errors import DataError
+from mpsprobe.run.outlook import Outlook
+from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
+from mpsprobe.run.words import Phase, Status
+
+#: Version of the document's form. It grows when a reader of the old form would misread the new one.
+SCHEMA_VERSION = 1
+
+
+class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Everything one invocation learnt.
+
+    Attributes:
+        schema: form of this document, see `SCHEMA_VERSION`.
+        mpsprobe: version of the tool that wrote it.
+        id: sortable, unique: `20261122T131500Z-4f2a`.
+        started, ended: UTC, ISO 8601; `ended` is empty for a run that was cut off.
+        command: the command line.
+        target, host, device: of what, where, on which device.
+        mac: whose rules and tables were asked; None until phase 1 found out.
+        limits: what this run's evidence cannot say, one sentence each.
+        checks: in the order in which they ended.
+        op_uses: distinct op uses seen or predicted.
+        outlook: forecast, routes and recommendation; None when they were not asked for or had no ground.
+        interruption: set when the run was cut off.
+    """
+
+    schema: int = SCHEMA_VERSION
+    mpsprobe: str
+    id: str
+    started: str
+    ended: str = ""
+    command: list[str] = msgspec.field(default_factory=list)
+    target: Target
+    host: Host
+    device: DeviceChoice
+    mac: Mac | None = None
+    limits: list[str] = msgspec.field(default_factory=list)
+    checks: list[Check] = msgspec.field(default_factory=list)
+    op_uses: list[OpUse] = msgspec.field(default_factory=list)
+    outlook: Outlook | None = None
+    interruption: Interruption | None = None
+
+    def of_phase(self, phase: Phase) -> list[Check]:
+        """The checks of one stage, in order."""
+        return [check for check in self.checks if check.phase is phase]
+
+    def save(self, path: Path) -> None:
+        """Write the document to `path` (UTF-8 JSON, indented)."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read a document.
+
+        Raises:
+            DataError: it is missing, not JSON, of another form or of a later schema.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            raise DataError(f"{path}: cannot be read: {problem.strerror}.") from problem
+        try:
+            version = msgspec.json.decode(data, type=_Versioned).schema
+            if version > SCHEMA_VERSION:
+                raise DataError(
+                    f"{path}: written in form {version}, this mpsprobe reads up to {SCHEMA_VERSION}.",
+                    "Upgrade mpsprobe.",
+                )
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            raise DataError(f"{path}: not a run document: {problem}.") from problem
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+#: Exit codes of `mpsprobe run`, worst first: the first status present in a run decides.
+EXIT_CODES: dict[Status, int] = {
+    Status.CRASHED: 5,
+    Status.TIMEOUT: 5,
+    Status.ERROR: 4,
+    Status.FAIL: 1,
+    Status.BLOCKED: 3,
+}
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The status that decides for a group of checks; `unknown` for an empty group.
+
+    A group that holds passes beside skipped or unknown checks is a pass of what was checked; a warning
+    outranks a pass.
+    """
+    present = set(statuses)
+    for status in (*EXIT_CODES, Status.WARN, Status.PASS, Status.UNKNOWN, Status.SKIPPED):
+        if status in present:
+            return status
+    return Status.UNKNOWN
+
+
+def exit_code(run: Run) -> int:
+    """0 pass, 1 fail, 3 blocked, 4 harness error, 5 crashed or timed out (2, usage, never gets this far)."""
+    if run.interruption is not None:
+        return EXIT_CODES[Status.CRASHED]
+    return EXIT_CODES.get(worst(check.status for check in run.checks), 0)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `run.json`, made from the types above."""
+    schema = msgspec.json.schema(Run)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "mpsprobe run"
+    return schema

@@ -1,0 +1,216 @@
+"""What a run says of the future: memory and time on a Mac, each route, and what its owner should do."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from mpsprobe.run.records import Mac, Table
+from mpsprobe.run.words import Evidence
+
+
+class Fit(str, enum.Enum):
+    """Whether a target fits into a Mac's memory."""
+
+    COMFORTABLE = "comfortable"
+    TIGHT = "tight"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Viability(str, enum.Enum):
+    """Whether a route leads anywhere."""
+
+    YES = "yes"
+    CHANGES = "with changes"  #: after the changes that its reasons name
+    NO = "no"
+    UNKNOWN = "unknown"  #: its reasons say what would have to be found out
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A forecast number: an expected value between bounds.
+
+    Attributes:
+        floor: the roofline: no run can be below it.
+        expected: the likeliest value; None when nothing is known to base one on.
+        low, high: about nine in ten runs lie between them; None as `expected`.
+    """
+
+    floor: float
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One share of the memory a target takes.
+
+    Attributes:
+        name: `"weights"`, `"KV cache"`, `"activations"` ...
+        bytes: None when it is unknown; `basis` then says why.
+        basis: what the number is made from, in a few words.
+        evidence: how that is known.
+    """
+
+    name: str
+    bytes: int | None
+    basis: str
+    evidence: Evidence
+
+
+class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Memory on one Mac.
+
+    Attributes:
+        parts: what takes it, the system's share included.
+        needed_bytes: what the process needs on the GPU at its peak.
+        available_bytes: physical memory.
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize.
+        limit_bytes: where the allocator raises (the high watermark).
+        fit: the verdict.
+        reason: one sentence for it.
+        remedies: what would make it fit, the most telling first.
+    """
+
+    parts: list[MemoryPart]
+    needed_bytes: int | None
+    available_bytes: int | None
+    working_set_bytes: int | None = None
+    limit_bytes: int | None = None
+    fit: Fit = Fit.UNKNOWN
+    reason: str = ""
+    remedies: list[str] = []
+
+
+class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One stage of a sample.
+
+    Attributes:
+        name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` ...
+        repeats: how often it happens in a sample (tokens, steps).
+        seconds: of all repeats.
+        bound: what limits it: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`; empty when mixed.
+        flops, bytes, launches: of all repeats; None when unknown.
+    """
+
+    name: str
+    repeats: int = 1
+    seconds: Range
+    bound: str = ""
+    flops: int | None = None
+    bytes: int | None = None
+    launches: int | None = None
+
+
+class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Time on one machine.
+
+    Attributes:
+        hardware: name of the row of the hardware table, or of the calibrated device.
+        basis: `"specification"` or `"calibrated"`, with the sources of the rates.
+        parts: stages in order.
+        per_sample: of one sample, once loaded; None when unknown.
+        native_time_share: share of the expected op time spent in native kernels, 0 ... 1.
+        native_call_share: the same of calls.
+    """
+
+    hardware: str
+    basis: str
+    parts: list[TimePart]
+    per_sample: Range | None = None
+    native_time_share: float | None = None
+    native_call_share: float | None = None
+
+
+class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Memory and time on the Mac asked about.
+
+    Attributes:
+        mac: the Mac; its `chip` and `memory_gb` are known where numbers are.
+        evidence: of the op uses that it rests on; never better than predicted for a Mac that is not at hand.
+        memory, time: what was forecast; None when the Mac is not known well enough.
+        elsewhere: time on other machines, such as cloud GPUs.
+        limits: what it cannot say, one sentence each.
+    """
+
+    mac: Mac
+    evidence: Evidence
+    memory: Memory | None = None
+    time: Timing | None = None
+    elsewhere: list[Timing] = []
+    limits: list[str] = []
+
+
+class Component(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of the target on the MLX route.
+
+    Attributes:
+        name: path of its module in the target, or of its role.
+        state: `"reuse-proven"`, `"name-only"`, `"port-needed"`, `"blocked"` or `"not-run-on-Metal"`.
+        does: `"reuse"`, `"wrap"` or `"port"`.
+        days: effort, least and most.
+        reason: one sentence.
+    """
+
+    name: str
+    state: str
+    does: str
+    days: tuple[float, float]
+    reason: str
+
+
+class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One way to run the target.
+
+    Attributes:
+        name: `"mps"`, `"hybrid"`, `"mlx"` or `"cloud"`.
+        viability: where it leads.
+        sentence: the judgement in one sentence.
+        reasons: what it rests on, one sentence each.
+        evidence: the weakest of it.
+        components: of the MLX route.
+        tables: rows behind it, by title.
+    """
+
+    name: str
+    viability: Viability
+    sentence: str
+    reasons: list[str] = []
+    evidence: Evidence = Evidence.PREDICTED
+    components: list[Component] = []
+    tables: dict[str, Table] = {}
+
+
+class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the owner should do.
+
+    Attributes:
+        route: name of the route; empty when the evidence is not enough for any.
+        sentence: the advice in one sentence.
+        reasons: why, one sentence each.
+        would_change: what would change it, one sentence each.
+        evidence: the weakest that it rests on.
+        matrix: the routes compared by criterion.
+        checklist: the questions a user brings, each with its answer and evidence.
+        timeline: how long each step to a first result takes.
+        releases: the target over torch releases; None when only one was asked about.
+    """
+
+    route: str
+    sentence: str
+    reasons: list[str] = []
+    would_change: list[str] = []
+    evidence: Evidence = Evidence.PREDICTED
+    matrix: Table | None = None
+    checklist: Table | None = None
+    timeline: Table | None = None
+    releases: Table | None = None
+
+
+class Outlook(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Forecast, routes and recommendation: what follows from a run's op uses."""
+
+    forecast: Forecast | None = None
+    routes: list[Route] = []
+    recommendation: Recommendation | None = None
