@@ -178,12 +178,15 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
 def _suite(options: argparse.Namespace) -> dict[str, Any]:
     """`mpsprobe run`, its report, and what of it is compared."""
     _, file = _profile(options)
-    output = options.out / "run"
+    output = options.folder.parent / f"{options.folder.name}.run"
     phases = [argument for phase in range(1, 7) for argument in ("--phase", str(phase))]
     code = _mpsprobe(
         "run", str(options.folder), "--offline", "--device", options.device, "--profile", str(file),
         "--output", str(output), *phases,
     )  # fmt: skip
+    for name in ("run.json", "report.md", "report.html", "child.err"):
+        if (output / name).is_file():
+            shutil.copyfile(output / name, options.out / name)
     document = json.loads((output / "run.json").read_text(encoding="utf-8"))
     measured = {
         measurement["name"]: measurement["value"]

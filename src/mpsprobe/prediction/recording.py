@@ -19,6 +19,7 @@ from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.models.synthetic import describe
+from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
