@@ -131,7 +131,8 @@ def record(target: Target, mac: Mac) -> Recording:
         passes.fed()
         gate.open(observer := OrderedObserver(recorder))
         try:
-            with recorder.paths.following(around=passes.around, depth=DEPTH):
+            following = recorder.paths.following(around=passes.around, depth=DEPTH)
+            with following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
