@@ -72,7 +72,7 @@ class AlpamayoAdapter(Adapter):
         )
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        cls, config = package.model_class(), self._config
+        cls, config = package.model_class(), self.config()
         with _quietly():
             if self.weights is Weights.STORED:
                 model = self._stored(cls, config, dtype)
@@ -194,9 +194,8 @@ class AlpamayoAdapter(Adapter):
     def _backbone(self) -> Backbone:
         return backbone.find(str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers)
 
-    @property
-    def _config(self) -> Any:
-        """`AlpamayoR1Config` with the folder in place of a repo id. Anew each time: models change theirs."""
+    def config(self) -> Any:
+        """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
         cls = package.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}
@@ -208,7 +207,7 @@ class AlpamayoAdapter(Adapter):
     @cached_property
     def _processor(self) -> Any:
         """The processor with the trajectory tokens and the pixels of `helper.get_processor`, without its hub."""
-        helper, config = package.imported("helper"), self._config
+        helper, config = package.imported("helper"), self.config()
         config.min_pixels, config.max_pixels = helper.MIN_PIXELS, helper.MAX_PIXELS
         return config._build_processor()
 
