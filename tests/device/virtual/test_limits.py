@@ -103,6 +103,24 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         "2.12",
     ),
     (
+        "2.13",
+        "linalg.lu_factor(): MPS doesn't support complex types.",
+        lambda: torch.linalg.det(torch.eye(2, dtype=torch.complex64, device="mps")),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "linalg.lu_factor(): MPS only supports floats.",
+        lambda: torch.linalg.solve(*[torch.eye(2, dtype=torch.complex64, device="mps")] * 2),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "cholesky_inverse: MPS only supports float type!",
+        lambda: torch.cholesky_inverse(torch.eye(2, dtype=torch.complex64, device="mps")),
+        None,
+    ),
+    (
         "2.10",
         "log_softmax for bool is not supported for MPS",
         lambda: torch.ops.aten._log_softmax(_ones(2, dtype=torch.bool), 0, False),
