@@ -133,7 +133,9 @@ class AlpamayoAdapter(Adapter):
             use_cache=True,
             **({"is_causal": False} if driver.config.expert_non_causal_attention else {}),
         ).last_hidden_state
-        state = driver.action_space.estimate_t0_states(history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1])
+        state = driver.action_space.estimate_t0_states(
+            history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1]
+        )
         return {
             "logits": seen.logits[:, -1].cpu(),
             "velocity": driver.action_out_proj(hidden).cpu(),
@@ -192,7 +194,9 @@ class AlpamayoAdapter(Adapter):
 
     @cached_property
     def _backbone(self) -> Backbone:
-        return backbone.find(str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers)
+        return backbone.find(
+            str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers
+        )
 
     def config(self) -> Any:
         """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
@@ -222,4 +226,3 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-

@@ -48,9 +48,7 @@ SPECIAL_TOKENS = (
 _PLAIN = frozenset(SPECIAL_TOKENS[14:])
 
 #: How Qwen cuts text before merging (tokenizer.json of Qwen2 and Qwen3).
-_CUT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_CUT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Words of the prompt, of the chat form, and of a trace, with the space before them as `_`. Those with a space come
 #: first: the earlier merge goes before the later, so "us" of "user" would cut "_because" in two.
 WORDS = """
