@@ -57,7 +57,7 @@ def main() -> int:
             ).returncode
         except subprocess.TimeoutExpired:
             code = -1
-            print(f"{step}: stopped after {options.limit} s", flush=True)
+            _say(f"{step}: stopped after {options.limit} s")
         wall = round(time.perf_counter() - begun, 1)
         if part.is_file():
             found[step] = {**json.loads(part.read_text(encoding="utf-8")), "step_s": wall}
@@ -65,11 +65,16 @@ def main() -> int:
         else:
             found[step] = {"failed": code, "step_s": wall}
             failed = True
-        print(f"{step}: {json.dumps(found[step], indent=2)}", flush=True)
+        _say(f"{step}: {json.dumps(found[step], indent=2)}")
         _compare(found)
         file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found.get("overhead_percent", {})), flush=True)
+    _say(json.dumps(found.get("overhead_percent", {})))
     return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _options() -> argparse.Namespace:

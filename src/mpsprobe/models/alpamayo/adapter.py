@@ -116,7 +116,11 @@ class AlpamayoAdapter(Adapter):
         }
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """`logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow's first step, `ego_speed` (1,) m/s."""
+        """What the parts of one sample yield.
+
+        `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its begin, and the
+        history's `ego_speed` (1,) in m/s.
+        """
         driver: Any = model
         tokens = dict(batch["tokenized_data"])
         history = {name: batch[name] for name in ("ego_history_xyz", "ego_history_rot")}
@@ -170,10 +174,11 @@ class AlpamayoAdapter(Adapter):
         return options
 
     def _stored(self, cls: Any, config: Any, dtype: str) -> Any:
-        if self._backbone.stand_in and not (self.snapshot / str(self._raw["vlm_name_or_path"])).is_dir():
+        vlm = str(self._raw.get("vlm_name_or_path"))
+        if self._backbone.stand_in and not (self.snapshot / vlm).is_dir():
             raise TargetError(
-                f"{self.snapshot}: the tokenizer of {self._raw['vlm_name_or_path']} is needed, and the hub does not give it.",
-                f"hf download {self._raw['vlm_name_or_path']} --include '*.json' '*.txt'",
+                f"{self.snapshot}: the tokenizer of {vlm} is needed, and cannot be had from the hub.",
+                f"hf download {vlm} --include '*.json' '*.txt'",
             )
         model, info = cls.from_pretrained(
             self.snapshot,
