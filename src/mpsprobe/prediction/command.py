@@ -14,10 +14,11 @@ from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.lineup import named
+from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
 from mpsprobe.prediction.document import Prediction, Releases
 from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Wanted, resolve
+from mpsprobe.prediction.target import resolve
 
 ALL = "all"
 
