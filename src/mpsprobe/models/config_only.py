@@ -80,6 +80,7 @@ def _of_parts(folder: Path) -> list[str]:
     for part, value in snapshot.without_weights(folder).config.items():
         if not (isinstance(value, list) and any(value)):
             continue
+        own: tuple[str, ...]
         if "tokenizer" in part:
             own = SMALL_FILES
         elif "scheduler" in part:

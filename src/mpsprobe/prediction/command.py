@@ -39,7 +39,9 @@ def run(
     Args:
         wanted: what is built and run.
         torch: release asked about, or `ALL`.
-        macos, mac, fallback: the Mac asked about.
+        macos: version asked about.
+        mac: name of the Mac asked about.
+        fallback: whether the fallback variable is set there; None: as here.
         tokens: new tokens that memory and time are forecast for; None for those that were run.
         calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
         say: is told what foreign code will run, before it does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.models.synthetic import describe
+from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
@@ -130,7 +132,8 @@ def record(target: Target, mac: Mac) -> Recording:
         passes.fed()
         gate.open(observer := OrderedObserver(recorder))
         try:
-            with recorder.paths.following(around=passes.around, depth=DEPTH):
+            following = recorder.paths.following(around=passes.around, depth=DEPTH)
+            with following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
@@ -163,13 +166,16 @@ def record(target: Target, mac: Mac) -> Recording:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings of model code and of transformers: what matters of them is a finding."""
+    """Without the warnings of model code and of transformers: what matters of them is a finding.
+
+    What model code prints goes to stderr: stdout is the document's.
+    """
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -179,8 +179,8 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         reasons.append("The size of a sample's data is not known; its way there is not counted.")
     elif (took := case.data_bytes / network.home_up) >= 1:
         reasons.append(
-            f"Samples sent as they are prepared, {decimal_size(case.data_bytes)} each, take up to {seconds(took)} each at "
-            f"{network.home_up / 1e6:g} MB/s: not counted, since data goes compressed, or the rented machine fetches it."
+            f"Sent as it is prepared, a sample's {decimal_size(case.data_bytes)} take {seconds(took)} at "
+            f"{network.home_up / 1e6:g} MB/s: not counted, since data goes compressed, or is fetched from there."
         )
     dates = sorted({one.offer.date for one in found})
     if dates:

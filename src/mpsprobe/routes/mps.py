@@ -90,7 +90,9 @@ def route(case: Case, judgement: Judgement) -> Route:
     """The route as a report shows it."""
     tables = {}
     if judgement.stops:
-        rows = [[one.what, one.calls or None, one.mend or "nothing is known"] for one in judgement.stops]
+        rows: list[list[str | int | float | bool | None]] = [
+            [one.what, one.calls or None, one.mend or "nothing is known"] for one in judgement.stops
+        ]
         tables["What stands in the way"] = Table(["what", "calls", "what to do"], rows[:_SHOWN])
     return Route(
         name="mps",

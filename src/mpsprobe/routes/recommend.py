@@ -219,7 +219,7 @@ def _would_change(grounds: Grounds) -> list[str]:
         texts.append(
             f"Ops off the GPU taking more than {1 - mps.MOST:.0%} of the time; now it is {1 - share:.1%}."
         )
-    if (first := tables.first_native(tuple(case.releases))) is not None and first != case.mac.torch:
+    if (first := tables.first_native(case.releases)) is not None and first != case.mac.torch:
         texts.append(f"torch {first}: everything is native from there on.")
     if (
         judgement.viability is not Viability.NO

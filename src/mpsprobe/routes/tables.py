@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mpsprobe.knowledge import environment
 from mpsprobe.quantities import plural, seconds
 from mpsprobe.routes import mps
@@ -75,7 +77,7 @@ def releases(case: Case) -> Table | None:
     return Table(columns, rows)
 
 
-def first_native(found: list[Release] | tuple[Release, ...]) -> str | None:
+def first_native(found: Sequence[Release]) -> str | None:
     """The release from which on, up to the newest, everything is native; None when there is none."""
     first = None
     for one in reversed(found):

@@ -103,6 +103,24 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         "2.12",
     ),
     (
+        "2.13",
+        "linalg.lu_factor(): MPS doesn't support complex types.",
+        lambda: torch.linalg.det(torch.eye(2, dtype=torch.complex64, device="mps")),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "linalg.lu_factor(): MPS only supports floats.",
+        lambda: torch.linalg.solve(*[torch.eye(2, dtype=torch.complex64, device="mps")] * 2),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "cholesky_inverse: MPS only supports float type!",
+        lambda: torch.cholesky_inverse(torch.eye(2, dtype=torch.complex64, device="mps")),
+        None,
+    ),
+    (
         "2.10",
         "log_softmax for bool is not supported for MPS",
         lambda: torch.ops.aten._log_softmax(_ones(2, dtype=torch.bool), 0, False),
@@ -174,9 +192,13 @@ def test_attention_before_there_was_a_fused_op() -> None:
     for release, fused in (("2.4", False), ("2.5", True)):
         seen = _Names()
         with emulate(release, observer=seen), torch.no_grad():
-            result = F.scaled_dot_product_attention(*[q.to("mps")] * 3).cpu()
+            result = _attend_plainly(q.to("mps")).cpu()
         torch.testing.assert_close(result, plain)
         assert ("_scaled_dot_product_attention_math_for_mps" in seen.names) is fused
+
+
+def _attend_plainly(q: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, q, q)
 
 
 class _Names(Quiet):

@@ -93,14 +93,22 @@ class Kernels:
         contract: the rules of the chosen release; they decide what raises and what falls back.
         memory: the modelled unified memory that results are counted in.
         observer: who is told; None costs nothing.
+        host_device: the device whose memory it is, and whose kernels compute: the CPU, or CUDA.
     """
 
     def __init__(
-        self, contract: Contract, memory: UnifiedMemory, observer: Observer | None, generator: torch.Generator
+        self,
+        contract: Contract,
+        memory: UnifiedMemory,
+        observer: Observer | None,
+        generator: torch.Generator,
+        host_device: torch.device = _CPU,
     ) -> None:
         self.contract = contract
         self.memory = memory
         self.observer = observer
+        self.host_device = host_device
+        self._storage = host_device.type
         self._generator = generator
         self._libraries: list[Any] = []
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
@@ -205,7 +213,7 @@ class Kernels:
         if op.generator is None:
             result = self.compute(call, compute)
         else:
-            with random.on_host(call.host_argument(*op.generator)):
+            with random.on_host(call.host_argument(*op.generator), self._storage):
                 result = self.compute(call, compute)
         if self.observer is not None:
             self.observer.op(op.overload, args, kwargs, result, flags)
@@ -268,7 +276,7 @@ class Kernels:
             value = call.host_argument(position, name)
             if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
                 continue
-            fresh = torch.empty(0, dtype=value.dtype, device=_CPU)
+            fresh = torch.empty(0, dtype=value.dtype, device=value.device)
             if position < len(call.host_args):
                 call.host_args[position] = fresh
             else:
@@ -294,7 +302,7 @@ class Kernels:
             if k < count and host[k] is not None:
                 strangers |= self._unwrap_list(host, k)
         if op.device is not None and op.device[0] < count:
-            host[op.device[0]] = _CPU
+            host[op.device[0]] = self.host_device
         if op.generator is not None and op.generator[0] < count:
             host[op.generator[0]] = self._host_generator(op, host[op.generator[0]])
         host_kwargs = dict(kwargs)
@@ -307,7 +315,7 @@ class Kernels:
             elif name in op.list_names and value is not None:
                 strangers |= self._unwrap_list(host_kwargs, name)
             elif isinstance(value, torch.device):
-                host_kwargs[name] = _CPU
+                host_kwargs[name] = self.host_device
         if op.generator is not None and op.generator[0] >= count:
             name = op.generator[1]
             host_kwargs[name] = self._host_generator(op, kwargs.get(name))
@@ -335,7 +343,7 @@ class Kernels:
 
     def host(self, tensor: Tensor) -> Tensor:
         """The host's view of a device tensor."""
-        return relabel.host(tensor)
+        return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
         """Results as device tensors, counted in the modelled memory and held to the release's dtypes."""
@@ -384,7 +392,7 @@ class Kernels:
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
         end = (wanted.numel() + tensor.storage_offset()) * tensor.element_size()
         if end > tensor.untyped_storage().nbytes():
-            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=_CPU)
+            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=self.host_device)
             kept = min(tensor.numel(), new.numel())
             if kept:
                 new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])

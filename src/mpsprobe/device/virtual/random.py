@@ -1,8 +1,8 @@
-"""Random generators of the virtual device: the CPU's random stream, on a generator that says `mps:0`.
+"""Random generators of the virtual device: the random stream of its memory's device, on one that says `mps:0`.
 
-The C++ object behind a generator is the CPU's with another device written into it, so C++ itself refuses it
-where a Mac does: a CPU op given an `mps` generator. While a kernel of the virtual device computes with it, it
-says `cpu`.
+The C++ object behind a generator is the CPU's (or CUDA's) with another device written into it, so C++ itself
+refuses it where a Mac does: a CPU op given an `mps` generator. While a kernel of the virtual device computes
+with it, it says `cpu` again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `c10::Device` is two signed bytes, type and index. Its place in `c10::GeneratorImpl` follows the vtable, two counts
 #: and a mutex (c10/core/GeneratorImpl.h); it is looked for, since the header gives no offsets.
-_CPU, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_MPS, 0)
+_CPU, _CUDA, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_CUDA, 0), (native.DEVICE_TYPE_MPS, 0)
 _LOOKED_AT = 96
 
 
@@ -35,18 +35,30 @@ class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
 
 
 class Generator(torch._C.Generator, metaclass=_AnyGenerator):
-    """`torch.Generator`, which can also be on `mps`."""
+    """`torch.Generator`, which can also be on `mps`.
+
+    Attributes:
+        memory: the device whose memory the virtual one has, and whose random numbers.
+    """
+
+    memory = "cpu"
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         wanted = torch.device(device)
         if wanted.type != "mps":
-            return super().__new__(cls, wanted)  # type: ignore[call-arg, no-any-return]
-        generator: Generator = super().__new__(cls, torch.device("cpu"))  # type: ignore[call-arg]
+            return super().__new__(cls, wanted)  # type: ignore[call-arg]
+        generator: Generator = super().__new__(cls, torch.device(cls.memory))  # type: ignore[call-arg]
         _set_device(generator, *_MPS)
         return generator
 
     def __init__(self, device: Any = "cpu") -> None:
         pass
+
+
+class CudaGenerator(Generator):
+    """The same over CUDA memory."""
+
+    memory = "cuda"
 
 
 def is_device(generator: torch._C.Generator) -> bool:
@@ -55,12 +67,12 @@ def is_device(generator: torch._C.Generator) -> bool:
 
 
 @contextlib.contextmanager
-def on_host(generator: torch._C.Generator) -> Iterator[None]:
-    """Let the CPU's kernels take a generator of the virtual device while the context lasts."""
+def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
+    """Let the kernels of `memory` ("cpu", "cuda") take a generator of the virtual device while the context lasts."""
     if not is_device(generator):
         yield
         return
-    _set_device(generator, *_CPU)
+    _set_device(generator, *(_CUDA if memory == "cuda" else _CPU))
     try:
         yield
     finally:
