@@ -32,7 +32,8 @@ def _adapter(folder: Path, **sample: int) -> AlpamayoAdapter:
 
 def test_its_profile_is_found_by_repo_and_by_architecture(folder: Path) -> None:
     named = choose.for_repo("NVIDIA/Alpamayo-R1-10B")
-    assert named is not None and named.name == "alpamayo-r1"
+    assert named is not None
+    assert named.name == "alpamayo-r1"
     assert choose.for_config(folder).name == "alpamayo-r1"
 
 
