@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from mpsprobe.knowledge import mlx, ops
@@ -16,11 +18,8 @@ def use(op: str, *inputs: TensorMeta, **scalars: object) -> OpUse:
 
 
 def tensor(dtype: str, *shape: int, strides: tuple[int, ...] | None = None) -> TensorMeta:
-    packed: list[int] = []
-    for size in reversed(shape):
-        packed.append(packed[-1] * last if packed else 1)
-        last = size
-    return TensorMeta(dtype, shape, strides or tuple(reversed(packed)))
+    packed = tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
+    return TensorMeta(dtype, shape, strides or packed)
 
 
 def test_every_op_of_the_map_and_of_the_traps_is_one_of_torchs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,11 +57,7 @@ def use(
 
 
 def tensor(shape: tuple[int, ...], dtype: str = "float32") -> TensorMeta:
-    strides: list[int] = []
-    for size in reversed(shape):
-        strides.insert(0, strides[0] * shape[len(shape) - len(strides)] if strides else 1)
-        del size
-    return TensorMeta(dtype, shape, tuple(strides))
+    return TensorMeta(dtype, shape, tuple(math.prod(shape[at + 1 :]) for at in range(len(shape))))
 
 
 def memory(fit: Fit = Fit.COMFORTABLE, needed: int = 20 * GIB, **more: Any) -> Memory:

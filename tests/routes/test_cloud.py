@@ -33,7 +33,7 @@ def test_the_four_rows_of_the_options_analysis_are_the_start() -> None:
 
 
 def test_loading_costs_what_the_options_analysis_says() -> None:
-    # "Model loading: 5 min x $2.49/hr = $0.21"
+    # it has 5 minutes at the H100's price: 21 cents
     quote = quoted(case([use()], elsewhere=[timing("H100 SXM5", 0.1, 1e-9)]))[H100]
     assert quote.start == pytest.approx(5 * 60 + 5 * 60, rel=0.01)  # its setup, then the weights
     assert quote.cost == pytest.approx(0.21, abs=0.005)
