@@ -16,9 +16,10 @@ from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction.document import Prediction
 from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Target, Wanted, resolve
+from mpsprobe.prediction.target import Target, resolve
 from mpsprobe.run import Mac
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder

@@ -123,7 +123,7 @@ def test_a_hang_in_python_ends_at_the_phase_limit(supervise: Callable[..., Run])
     run = supervise(
         "hang",
         "infer",
-        limits="{ availability = 30, pins = 5, download = 5, transfer = 5, data = 5, inference = 2 }",
+        limits="{ availability = 60, pins = 60, download = 60, transfer = 60, data = 60, inference = 2 }",
     )
     assert statuses(run)["inference.runs"] is Status.TIMEOUT
     assert exit_code(run) == 5

@@ -35,9 +35,11 @@ from mpsprobe.device.virtual.session import Session
 _PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
 
 _PLUGIN = """
-import pytest
+import platform
 from mpsprobe.device.virtual.emulate import emulate
 
+# the tests ask which macOS they are on when they are imported
+platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
 _context = emulate(macos="15.5", fallback=False)
 _context.__enter__()
 
@@ -94,8 +96,8 @@ def _expected(info: Any, dtype: torch.dtype) -> str:
 def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
     """`passes`, or how the first sample that does not pass fails."""
     try:
-        # made on the device, as TestConsistency does: some operators have other samples for MPS
-        samples = list(info.sample_inputs("mps", dtype))
+        # made on the device, as TestConsistency does: some operators have other samples for "mps:0"
+        samples = list(info.sample_inputs("mps:0", dtype))
     except Exception as problem:
         return _failure(problem, session)
     for sample in samples:
@@ -170,6 +172,7 @@ def suite(checkout: Path, options: list[str]) -> int:
         "peer_plugin",
         "-p",
         "no:cacheprovider",
+        "--noconftest",  # PyTorch's is for its own CI, and newer pytest refuses an old one
         "-q",
         str(file),
         *options,

@@ -41,7 +41,12 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
 
     with site.open_site(mps_session.settings, mps_session.run.host) as opened:
         with mps_session.making(Phase.AVAILABILITY):
-            mps_session.learnt(host=opened.host, device=opened.choice, mac=opened.mac, limits=opened.limits)
+            mps_session.learnt(
+                host=opened.host,
+                device=opened.choice,
+                mac=opened.mac,
+                limits=[*mps_session.target.limits, *opened.limits],
+            )
         yield opened
 
 
@@ -62,7 +67,7 @@ def mps_snapshot(mps_session: Session, mps_pins: Pins) -> Obtained:
 
     with mps_session.making(Phase.DOWNLOAD):
         obtained = download.obtain(mps_session.target, mps_session.progress)
-    mps_session.learnt(target=obtained.target)
+    mps_session.learnt(target=obtained.target, limits=[*obtained.changes, *mps_session.run.limits])
     return obtained
 
 
@@ -95,10 +100,12 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
 @pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     """Phase 6: what the target makes of it."""
+    from mpsprobe import again
     from mpsprobe.phases import inference
 
+    retry = again.retry(mps_session.settings, mps_session.progress)
     with mps_session.making(Phase.INFERENCE):
-        return inference.predict(mps_batch, mps_session.flight)
+        return inference.predict(mps_batch, mps_session.flight, retry)
 
 
 @pytest.fixture(scope=_lifetime)

@@ -78,7 +78,7 @@ def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str]
     Raises:
         RecordingFailedError: the recording failed; with the reason.
     """
-    target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
+    target = targets.resolve(settings.wanted)
     path = cache_dir() / "op-uses" / f"{_key(target, settings)}.json"
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=OpList)
@@ -118,6 +118,8 @@ def _key(target: TargetRef, settings: Settings) -> str:
     """A digest of all that the list depends on."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     asked = [settings.device, settings.mac, settings.torch, settings.macos, settings.fallback]
+    asked += [target.weightless, target.shrink]
+    asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
     parts = [__version__, versions, asked, target.name, target.revision, _files(target), target.profile]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 

@@ -49,7 +49,7 @@ class CheckFailed(AssertionError):  # noqa: N818 - it is an outcome of the targe
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite; prefixed, because other plugins have a --device too."""
     group = parser.getgroup("mpsprobe", "mpsprobe: will this model run on that Mac?")
-    group.addoption("--mpsprobe-model", metavar="MODEL", help="repo id or local folder (default: tiny-drive)")
+    group.addoption("--mpsprobe-model", metavar="MODEL", help="repo id, folder or package.module:Class")
     group.addoption("--mpsprobe-device", metavar="DEVICE", help="auto, mps, emulated, cuda or cpu")
     group.addoption("--mpsprobe-profile", metavar="PROFILE", help="name of a profile, or a .toml file")
     group.addoption("--mpsprobe-revision", metavar="REVISION", help="commit, tag or branch of a repo id")
@@ -59,6 +59,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
     group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
     group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
+    group.addoption("--mpsprobe-config", metavar="FILE", help="JSON config of package.module:Class")
+    group.addoption(
+        "--mpsprobe-random-init", action="store_true", help="random weights, from the config alone"
+    )
+    group.addoption("--mpsprobe-shrink", action="store_true", help="with fewer layers (with random-init)")
+    group.addoption("--mpsprobe-trust-remote-code", action="store_true", help="run the repository's own code")
+    group.addoption("--mpsprobe-dtype", metavar="DTYPE", help="of the weights, e.g. float16")
+    group.addoption("--mpsprobe-new-tokens", metavar="N", type=int, help="that a generating model makes")
+    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE")
+    group.addoption(
+        "--mpsprobe-keep-going", action="store_true", help="emulated: list all that a Mac refuses"
+    )
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
     parser.addini("mpsprobe_model", "target of the suite in this repository")
@@ -104,6 +116,14 @@ def settings_of(config: pytest.Config) -> Settings:
         torch=option(config, "torch"),
         macos=option(config, "macos"),
         fallback=None if (fallback := option(config, "fallback")) is None else fallback == "1",
+        config=option(config, "config"),
+        random_init=config.getoption("--mpsprobe-random-init"),
+        shrink=config.getoption("--mpsprobe-shrink"),
+        trust_remote_code=config.getoption("--mpsprobe-trust-remote-code"),
+        dtype=option(config, "dtype"),
+        new_tokens=config.getoption("--mpsprobe-new-tokens"),
+        autocast=option(config, "autocast"),
+        keep_going=config.getoption("--mpsprobe-keep-going"),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.plugin import option, session_key, settings_of, spec_of
+from mpsprobe.plugin import session_key, settings_of, spec_of
 from mpsprobe.run import Phase
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
 
     try:
         if wanted == "target":
-            listed = oplist.of_target(settings_of(config), _words(config), tell)
+            settings = settings_of(config)
+            listed = oplist.of_target(settings, settings.arguments(), tell)
         else:
             listed = oplist.core() if wanted == "core" else oplist.of_run(Path(wanted))
     except oplist.RecordingFailedError as problem:
@@ -86,20 +87,6 @@ def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
     except MpsprobeError as problem:
         raise pytest.UsageError(str(problem)) from problem
     return list(bench.specs(listed.uses))
-
-
-def _words(config: pytest.Config) -> list[str]:
-    """The options of this invocation that a child must have to look at the same target."""
-    words = []
-    for name in ("model", "device", "profile", "revision", "mac", "torch", "macos", "fallback"):
-        value = option(config, name)
-        if value is not None:
-            is_file = name in ("model", "profile") and Path(value).expanduser().exists()
-            words += [f"--mpsprobe-{name}", str(Path(value).expanduser().resolve()) if is_file else value]
-    words += [
-        f"--mpsprobe-{name}" for name in ("offline", "ignore-pins") if config.getoption(f"--mpsprobe-{name}")
-    ]
-    return words
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:

@@ -62,7 +62,7 @@ class Session:
         self.settings = settings
         self.expectations = Expectations()
         self._files = expectations or Files()
-        self.target = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
+        self.target = targets.resolve(settings.wanted)
         self.written: list[Path] = []
         self.flight = journal.with_name(inflight.FILE) if journal else None
         self._journal = Journal(journal) if journal else None
@@ -77,7 +77,7 @@ class Session:
                     id=new_run_id(now),
                     started=now,
                     command=list(command),
-                    target=Target(name=self.target.name, profile=self.target.profile.name),
+                    target=Target(name=self.target.title, profile=self.target.profile.name),
                     host=mac.host(),
                     device=DeviceChoice(settings.device, "", ""),
                 )

@@ -4,7 +4,7 @@ import pytest
 from packaging.version import Version
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import environment
+from mpsprobe.knowledge import environment, ops
 
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
@@ -153,6 +153,14 @@ def test_names_said_to_exist_are_in_the_installed_torch() -> None:
 )
 def test_macos_minimum(torch: str, macos: str, ok: bool | None) -> None:
     assert environment.macos_allows(torch, macos).ok is ok
+
+
+def test_the_op_tables_give_the_same_minimum() -> None:
+    # the binary of 2.5 still asks for 12.3 in its text; its code needs 13.0 (pytorch pull request 133141)
+    assert {one: ops.release(one).minimum_macos for one in ops.releases()} == {
+        entry.torch: entry.macos for entry in environment.releases()
+    }
+    assert ops.release("2.5").minimum_macos == "13.0"
 
 
 def test_a_macos_that_is_too_old_is_told_the_last_release_for_it() -> None:

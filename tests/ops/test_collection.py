@@ -129,7 +129,7 @@ def test_the_list_of_a_changed_target_is_another(repository: Path) -> None:
 
     def key(**asked: object) -> str:
         settings = Settings(profile=str(repository / "faulty.toml"), **asked)  # type: ignore[arg-type]
-        return oplist._key(targets.resolve(None, settings.profile), settings)
+        return oplist._key(targets.resolve(settings.wanted), settings)
 
     assert key() == key()
     assert len({key(), key(device="cpu"), key(torch="2.8"), key(mac="m1-max-64"), key(fallback=True)}) == 5

@@ -150,6 +150,11 @@ def test_masks_have_as_many_true_elements_as_recorded() -> None:
     assert arguments(scattered)[1].sum() == 5
 
 
+def test_inputs_are_no_views() -> None:
+    """`detach_` refuses them: seen on an H200, where a model's image processor calls it."""
+    assert run(OpUse(op="aten::detach_", inputs=[TensorMeta("float32", (2, 3), (1, 2))])).stride() == (1, 2)
+
+
 def test_no_place_is_written_twice() -> None:
     index = torch.zeros(3, 8).long()
     made = arguments(use_of(lambda x: x.scatter(1, index, x), torch.zeros(3, 8)))[2]

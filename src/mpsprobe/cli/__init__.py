@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the suite on a model, in a supervised child process."),
     "report": ("report", "Rebuild reports from a run.json."),
     "predict": ("predict", "Say what a model would do on a Mac: no weights, no device, no download."),
+    "calibrate": ("calibrate", "Measure what this machine's device reaches, for forecasts."),
     "scan": ("scan", "List what breaks on MPS in source code, without running it."),
     "ops": ("ops", "Look ops up: what each torch release does with them on MPS."),
     "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),

@@ -85,9 +85,11 @@ def _job(options: dict[str, Any], stages: tuple[str, ...], **more: Any) -> Job:
     from mpsprobe.phases.settings import Settings
 
     job = Job(**options, **more, stages=list(dict.fromkeys(stages)) or list(STAGES))
-    Settings(job.model, job.device, mac=job.mac, torch=job.torch, macos=job.macos)
-    if job.profile is not None or job.model is None or targets.is_path(job.model):
-        targets.resolve(job.model, job.profile, job.revision, offline=True)
+    settings = Settings(
+        job.model, job.device, job.profile, job.revision, True, mac=job.mac, torch=job.torch, macos=job.macos
+    )
+    if targets.needs_no_hub(settings.wanted):
+        targets.resolve(settings.wanted)
     return job
 
 
@@ -189,6 +191,8 @@ def _error(judged: Judged | None) -> str:
     if judged is None:
         return "-"
     if judged.problem:
+        if judged.reshaped:
+            return "other shape"
         return "same on CPU" if judged.excused else judged.problem.split(",")[0]
     return f"{judged.error:.2g}"
 

@@ -18,8 +18,8 @@ from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 @click.option("--macos", metavar="VERSION", help="The macOS asked about.")
 @click.option("--mac", metavar="NAME", help="The Mac asked about, e.g. m1-max-64.")
 @click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
-@click.option("--dtype", default="auto", show_default=True, help="Of the weights; auto: the config's.")
-@click.option("--new-tokens", default=8, show_default=True, type=click.IntRange(1), help="To generate.")
+@click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the config's]")
+@click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: 8, or the profile's]")
 @click.option(
     "--tokens",
     type=click.IntRange(1),
@@ -31,6 +31,7 @@ from mpsprobe.cli.sink import Sink, json_flag, pass_sink
     help="A file of mpsprobe calibrate: forecast its device too.  [default: the one of this machine]",
 )
 @click.option("--shrink", is_flag=True, help="Fewer layers and experts, all else the same; says what it cut.")
+@click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file.")
 @click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
 @click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
 @json_flag
@@ -43,11 +44,12 @@ def command(
     macos: str | None,
     mac: str | None,
     fallback: bool | None,
-    dtype: str,
-    new_tokens: int,
+    dtype: str | None,
+    new_tokens: int | None,
     tokens: int | None,
     calibration: Path | None,
     shrink: bool,
+    profile: str | None,
     revision: str | None,
     trust_remote_code: bool,
 ) -> None:
@@ -62,6 +64,7 @@ def command(
     # Bad input is answered before torch is imported.
     from mpsprobe.knowledge.ops import resolve_release
     from mpsprobe.mac.lineup import named
+    from mpsprobe.models.targets import Wanted
 
     if torch not in (None, "all"):
         resolve_release(str(torch))
@@ -69,9 +72,18 @@ def command(
         named(mac, macos)
 
     from mpsprobe.prediction.command import run
-    from mpsprobe.prediction.target import Wanted
 
-    wanted = Wanted(model, config, new_tokens, dtype, shrink, revision, trust_remote_code)
+    wanted = Wanted(
+        model=model,
+        profile=profile,
+        config=config,
+        revision=revision,
+        weightless=True,
+        shrink=shrink,
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
+        new_tokens=new_tokens,
+    )
     text, document, clean = run(
         wanted,
         torch=torch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,7 +81,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
     return folder.resolve()
 
 
-@click.command(help="Run the suite on MODEL: a repo id, a local folder, or nothing for the default target.")
+@click.command()
 @click.argument("model", required=False)
 @click.option("--phase", "phases", multiple=True, metavar="N", help="1-6, ops or benchmark; repeatable.")
 @click.option("--device", default="auto", show_default=True, help="auto, mps, emulated, cuda or cpu.")
@@ -92,25 +93,31 @@ def _folder(output: Path | None, run_id: str) -> Path:
 @click.option("--torch", metavar="RELEASE", help="The torch release asked about.  [default: the installed]")
 @click.option("--macos", metavar="VERSION", help="The macOS asked about.")
 @click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
+@click.option("--random-init", is_flag=True, help="Random weights, from the config alone: no download.")
+@click.option(
+    "--shrink", is_flag=True, help="With --random-init: fewer layers and experts; says what it cut."
+)
+@click.option("--config", type=click.Path(dir_okay=False), help="JSON config for package.module:Class.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
+@click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the profile's]")
+@click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: the profile's]")
+@click.option(
+    "--autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE.  [default: the profile's]"
+)
+@click.option(
+    "--keep-going", is_flag=True, help="Emulated: go on past what a Mac refuses; list it all, and a recipe."
+)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the reports.")
 @json_flag
 @pass_sink
-def command(
-    sink: Sink,
-    model: str | None,
-    phases: tuple[str, ...],
-    device: str,
-    profile: str | None,
-    revision: str | None,
-    offline: bool,
-    ignore_pins: bool,
-    mac: str | None,
-    torch: str | None,
-    macos: str | None,
-    fallback: bool | None,
-    output: Path | None,
-) -> None:
-    """Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed or timed out."""
+def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishes: Any) -> None:
+    """Run the suite on MODEL, in a supervised child process, and write its report.
+
+    MODEL is a repo id, a local folder, a class package.module:Class with --random-init, or nothing for the default
+    target.
+
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed or timed out.
+    """
     # Bad input is answered here, before a child is started for it.
     from mpsprobe import report
     from mpsprobe.models import targets
@@ -121,22 +128,12 @@ def command(
     unknown = [name for name in phases if name not in _PHASES]
     if unknown:
         raise UsageError(f"--phase {unknown[0]}: no such phase.", f"One of {', '.join(_PHASES)}.")
-    Settings(model, device, profile, revision, offline, ignore_pins, mac, torch, macos, fallback)
-    if profile is not None or model is None or targets.is_path(model):
-        targets.resolve(model, profile, revision, offline=True)
+    settings = Settings(**wishes)
+    if targets.needs_no_hub(settings.wanted):
+        targets.resolve(settings.wanted)
 
     folder = _folder(output, new_run_id(journal.utc_now()))
-    arguments = ["--mpsprobe-device", device]
-    for name, value in (("model", model), ("profile", profile), ("revision", revision)):
-        if value is not None:
-            # Paths are made whole here: the child runs where it likes.
-            is_file = name != "revision" and Path(value).expanduser().exists()
-            arguments += [f"--mpsprobe-{name}", str(Path(value).expanduser().resolve()) if is_file else value]
-    for name, value in (("mac", mac), ("torch", torch), ("macos", macos)):
-        arguments += [f"--mpsprobe-{name}", value] if value is not None else []
-    if fallback is not None:
-        arguments += ["--mpsprobe-fallback", str(int(fallback))]
-    arguments += ["--mpsprobe-offline"] * offline + ["--mpsprobe-ignore-pins"] * ignore_pins
+    arguments = settings.arguments()
     if phases:
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.forecast.machine import Curve, Machine, Spread
+from mpsprobe.forecast.machine import Curve, Machine, Spread, Surface
 from mpsprobe.knowledge import hardware
 
 #: Of the file. Another form gets another number, and files of the old one are refused with a line.
@@ -51,6 +52,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         weights_bandwidth: bytes/s of a matrix-vector product that reads each weight once, from memory.
         op_seconds: of the host, for an op with a kernel within a model's code.
         view_seconds: the same for a view.
+        loop_seconds: of the host, for a turn of `generate` beside its ops.
         kernel_seconds: of the device, the least that a kernel takes.
         wait_seconds: of the host, to read one number from the device.
         copy_bandwidth: bytes/s between host and device; of memory itself for a CPU.
@@ -67,6 +69,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     weights_bandwidth: float
     op_seconds: float
     view_seconds: float
+    loop_seconds: float
     kernel_seconds: float
     wait_seconds: float
     copy_bandwidth: float
@@ -112,10 +115,23 @@ def machine(calibration: Calibration) -> Machine:
     by_kind: dict[tuple[str, str], list[Point]] = {}
     for point in calibration.points:
         by_kind.setdefault((point.kind, point.dtype), []).append(point)
-    compute = {key: _curve(points) for key, points in by_kind.items() if any(p.flops for p in points)}
-    streams = {kind: _bandwidths(points) for (kind, _), points in by_kind.items() if not any(p.flops for p in points)}
+    compute = {
+        key: Surface([(p.flops, p.flops / p.bytes, p.flops / p.seconds) for p in points])
+        for key, points in by_kind.items()
+        if all(p.flops for p in points)
+    }
+    for kind, _ in list(compute):
+        if (kind, "float16") not in compute and (kind, "bfloat16") in compute:
+            compute[kind, "float16"] = compute[kind, "bfloat16"]  # see calibrate
+    streams = {
+        kind: _bandwidths(points) for (kind, _), points in by_kind.items() if not any(p.flops for p in points)
+    }
     stream = streams["stream"]
-    best = {dtype: max(curve.rates) for (kind, dtype), curve in compute.items() if kind == "matmul"}
+    best = {
+        dtype: max(rate for *_, rate in surface.points)
+        for (kind, dtype), surface in compute.items()
+        if kind == "matmul"
+    }
     row = hardware.find(calibration.name) if calibration.device == "cuda" else None
     peak, bandwidth = dict(best), max(*stream.rates, calibration.weights_bandwidth)
     if row is not None:
@@ -129,11 +145,12 @@ def machine(calibration: Calibration) -> Machine:
         compute=compute,
         stream=stream,
         streams=streams,
-        weights=calibration.weights_bandwidth,
+        weights=math.inf,
         compute_share=dict.fromkeys(best, _SPREAD),
         stream_share=_SPREAD,
         op=_delay(calibration.op_seconds),
         view=_delay(calibration.view_seconds),
+        loop=_delay(calibration.loop_seconds),
         kernel=_delay(calibration.kernel_seconds),
         wait=_delay(calibration.wait_seconds),
         copy=calibration.copy_bandwidth,
@@ -143,11 +160,6 @@ def machine(calibration: Calibration) -> Machine:
 
 def _delay(seconds: float) -> Spread:
     return Spread(seconds * _SPREAD.low, seconds, seconds * _SPREAD.high)
-
-
-def _curve(points: Sequence[Point]) -> Curve:
-    """FLOP/s by FLOPs; of several points of about the same size the fastest."""
-    return _best([(point.flops, point.flops / point.seconds) for point in points if point.flops])
 
 
 def _bandwidths(points: Sequence[Point]) -> Curve:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas import FORMULAS, base_name
+from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS
 
 #: Modules of FLOP formulas whose ops run at a rate of arithmetic.
@@ -22,7 +22,22 @@ VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
 #: Kinds that have no rate of arithmetic.
 MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})
 _MATH_OPS = frozenset(
-    {"gelu", "silu", "exp", "sigmoid", "tanh", "erf", "cos", "sin", "pow", "log", "softplus", "mish", "log1p", "expm1"}
+    {
+        "gelu",
+        "silu",
+        "exp",
+        "sigmoid",
+        "tanh",
+        "erf",
+        "cos",
+        "sin",
+        "pow",
+        "log",
+        "softplus",
+        "mish",
+        "log1p",
+        "expm1",
+    }
 )
 
 

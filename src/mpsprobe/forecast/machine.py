@@ -61,6 +61,30 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """A rate that depends on the FLOPs of a call and on its FLOPs a byte.
+
+    Measured points; between them a mean of all, weighted by their nearness on log scales.
+
+    Attributes:
+        points: FLOPs, FLOPs a byte, rate.
+    """
+
+    points: Sequence[tuple[float, float, float]]
+
+    def at(self, flops: float, moved: float) -> float:
+        """The rate of a call that does so many FLOPs and moves so many bytes."""
+        x, y = math.log(max(flops, 1)), math.log(max(flops, 1) / max(moved, 1))
+        total = weights = 0.0
+        for size, intensity, rate in self.points:
+            # a factor in FLOPs a byte tells more of the rate than the same factor in FLOPs
+            distance = 0.25 * (math.log(size) - x) ** 2 + (math.log(intensity) - y) ** 2
+            weight = 1 / (distance + 1e-3) ** 2
+            total, weights = total + weight * math.log(rate), weights + weight
+        return math.exp(total / weights)
+
+
+@dataclass(frozen=True)
 class Machine:
     """A device as a forecast sees it. Rates are FLOP/s and bytes/s, times seconds.
 
@@ -69,12 +93,14 @@ class Machine:
         basis: where the figures come from.
         peak: highest rate by dtype; a dtype that is missing is unknown.
         bandwidth: of its memory, at its peak.
-        compute: reached rate by kind of work (`"matmul"`, `"attention"`, `"conv"`) and dtype, by FLOPs of a call.
+        compute: reached rate by kind of work (`"matmul"`, `"attention"`, `"conv"`) and dtype.
         stream: reached bandwidth of what is not one of those, by bytes of a call.
         streams: the same for kinds of such work that were timed apart.
-        weights: reached bandwidth of a matmul that reads each weight once, from memory.
+        weights: reached bandwidth of a matmul that reads each weight once, from memory; infinite where `compute` has
+            that in it.
         compute_share, stream_share: how far rates may be from the expected ones: low and high as shares of it.
         op, view: of the host, to dispatch an op with a kernel, and a view.
+        loop: of the host, for a turn of transformers' `generate` beside its ops.
         kernel: of the device, the least a kernel takes.
         wait: of the host, to hear that the device is done.
         copy: bandwidth between host and device.
@@ -87,13 +113,14 @@ class Machine:
     basis: str
     peak: Mapping[str, float]
     bandwidth: float
-    compute: Mapping[tuple[str, str], Curve]
+    compute: Mapping[tuple[str, str], Surface]
     stream: Curve
     weights: float
     compute_share: Mapping[str, Spread]
     stream_share: Spread
     op: Spread
     view: Spread
+    loop: Spread
     kernel: Spread
     wait: Spread
     copy: float
@@ -102,10 +129,10 @@ class Machine:
     streams: Mapping[str, Curve] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def rate(self, kind: str, dtype: str, flops: float) -> float | None:
+    def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
         """The rate that is expected of work of a kind; None when it is unknown."""
-        curve = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
-        return curve.at(flops) if curve is not None else None
+        surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
+        return surface.at(flops, moved) if surface is not None else None
 
 
 def of_mac(mac: NamedMac) -> Machine:
@@ -119,13 +146,17 @@ def of_mac(mac: NamedMac) -> Machine:
         )
         return _specified("mps", mac.name, {}, mac.bandwidth, family, [note])
     if mac.f32_flops is None:
-        note = f"No source states the GPU clock of the {mac.chip}: only what memory bandwidth allows is known."
+        note = (
+            f"No source states the GPU clock of the {mac.chip}: only what memory bandwidth allows is known."
+        )
         return _specified("mps", mac.name, {}, mac.bandwidth, family, [note])
     notes = []
     f16 = mac.f16_flops
     if f16 is None:
         f16 = mac.f32_flops
-        notes.append(f"16-bit arithmetic of the {mac.chip} is taken to have float32's peak rate: no source states it.")
+        notes.append(
+            f"16-bit arithmetic of the {mac.chip} is taken to have float32's peak rate: no source states it."
+        )
     peak = {"float32": mac.f32_flops, "float16": f16, "bfloat16": f16}
     return _specified("mps", mac.name, peak, mac.bandwidth, family, notes)
 
@@ -141,12 +172,12 @@ def _specified(
 ) -> Machine:
     rows = {dtype: hardware.reached(kind, "matmul", family=family, dtype=dtype) for dtype in peak}
     stream = hardware.reached(kind, "bandwidth", family=family)
-    delays = {what: hardware.delay(kind, what) for what in ("op", "view", "kernel", "wait")}
+    delays = {what: hardware.delay(kind, what) for what in ("op", "view", "loop", "kernel", "wait")}
     known = {what: Spread.of(row) if row is not None else Spread(0, 0, 0) for what, row in delays.items()}
     compute, shares = {}, {}
     for dtype, row in rows.items():
         if row is not None:
-            compute["matmul", dtype] = Curve([1.0], [row.expected * peak[dtype]])
+            compute["matmul", dtype] = Surface([(1.0, 1.0, row.expected * peak[dtype])])
             shares[dtype] = Spread(row.low / row.expected, 1.0, row.high / row.expected)
     reached = (stream.expected if stream is not None else 1.0) * bandwidth
     complete = bool(peak) and stream is not None and None not in delays.values()
@@ -166,6 +197,7 @@ def _specified(
         else Spread(1, 1, 1),
         op=known["op"],
         view=known["view"],
+        loop=known["loop"],
         kernel=known["kernel"],
         wait=known["wait"],
         # memory is shared: a copy reads and writes it once, at best

@@ -126,13 +126,17 @@ def memory(
     cache = "held by the run's cache" + (f", {_size(grown.cache)} a token" if grown and grown.cache else "")
     parts = [
         MemoryPart("weights", held.weights, f"parameters and buffers as built: {by_dtype}", _P),
-        MemoryPart("activations", held.activations, "storages alive at the highest moment beside the others", _P),
+        MemoryPart(
+            "activations", held.activations, "storages alive at the highest moment beside the others", _P
+        ),
     ]
     if held.cache:
         parts.append(MemoryPart("KV cache", held.cache, cache, _P))
     if held.kept:
         more = f", {_size(grown.kept)} a token" if grown and grown.kept > 0 else ""
-        parts.append(MemoryPart("kept results", held.kept, f"logits, scores and ids held between steps{more}", _P))
+        parts.append(
+            MemoryPart("kept results", held.kept, f"logits, scores and ids held between steps{more}", _P)
+        )
     parts += [
         MemoryPart("data", held.inputs, "the input on the device", _P),
         MemoryPart("allocator", heaps, "what the weights leave free in the heaps that they lie in", _P),
@@ -171,10 +175,16 @@ def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
         return Fit.NO, f"{need} is more than the {whole} of memory there is: macOS would swap all the time."
     if needed > working_set:
         over = _size(needed - working_set)
-        return Fit.TIGHT, f"{need} is {over} past Metal's recommended {recommended}: macOS compresses and swaps."
+        return (
+            Fit.TIGHT,
+            f"{need} is {over} past Metal's recommended {recommended}: macOS compresses and swaps.",
+        )
     if needed > _COMFORT * working_set:
         return Fit.TIGHT, f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}."
-    return Fit.COMFORTABLE, f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}."
+    return (
+        Fit.COMFORTABLE,
+        f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}.",
+    )
 
 
 def remedies(
@@ -197,7 +207,9 @@ def remedies(
     wide = sum(count for name, count in dtypes.items() if name == "float32")
     if wide > parameters / 2:
         saved = 2 * wide
-        texts.append(f"Weights in float16 or bfloat16: {_size(saved)} less, {then(held.total - saved + heaps)}.")
+        texts.append(
+            f"Weights in float16 or bfloat16: {_size(saved)} less, {then(held.total - saved + heaps)}."
+        )
     if grown is not None and grown.cache > 0 and held.cache:
         room = _COMFORT * working_set - (held.total - held.cache - held.activations) - heaps
         tokens = held.cache // grown.cache
@@ -210,8 +222,14 @@ def remedies(
     for bits, stored in _MLX_BITS.items():
         quantised = parameters * stored / 8
         if quantised < held.weights:
-            texts.append(f"MLX with {bits}-bit weights: {_size(round(quantised))} of them, {then(quantised + rest)}.")
-    fitting = [size for size in _sizes() if judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE]
+            texts.append(
+                f"MLX with {bits}-bit weights: {_size(round(quantised))} of them, {then(quantised + rest)}."
+            )
+    fitting = [
+        size
+        for size in _sizes()
+        if judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
+    ]
     if fitting:
         texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: comfortable.")
     return texts

@@ -36,6 +36,11 @@ class Stage:
     passes: list[Pass] = field(default_factory=list)
 
     @property
+    def generates(self) -> bool:
+        """Whether a token comes out of each turn."""
+        return self.name in ("prefill", "decode")
+
+    @property
     def repeats(self) -> int:
         """Number of iterations."""
         return len(self.turns)
@@ -71,7 +76,11 @@ def _inner_loop(trace: Trace, whole: Pass) -> list[Pass]:
         inner = [one for one in trace.passes if one.depth == depth]
         loops = _loops(inner)
         main = max(loops, key=_extent, default=None)
-        if main is not None and len(main.turns) > 1 and _extent(main) > _LOOP_SHARE * (whole.end - whole.start):
+        if (
+            main is not None
+            and len(main.turns) > 1
+            and _extent(main) > _LOOP_SHARE * (whole.end - whole.start)
+        ):
             return inner
     return []
 
@@ -114,9 +123,7 @@ def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]
     return [(f"first {name}", turns[:1]), (f"{name} step", turns[1:])]
 
 
-def _closed(
-    found: list[tuple[str, list[list[Pass]]]], calls: int, outermost: Sequence[Pass]
-) -> list[Stage]:
+def _closed(found: list[tuple[str, list[list[Pass]]]], calls: int, outermost: Sequence[Pass]) -> list[Stage]:
     """Stages without gaps: a turn goes on until the next begins."""
     starts = [turn[0].start for _, turns in found for turn in turns]
     starts[0] = 0

@@ -9,6 +9,7 @@ the host waits for a result, the clocks meet.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,8 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
         if tokens is not None and stage.name == "decode":
             repeats = max(0, tokens - 1)
         floor = carried(
-            [sum(floors[p] for p in work.trace.order[start:end] if p >= 0) for start, end in stage.turns], repeats
+            [sum(floors[p] for p in work.trace.order[start:end] if p >= 0) for start, end in stage.turns],
+            repeats,
         )
         others = (
             max(floor, carried(clocks[luck][k], repeats))
@@ -164,25 +166,19 @@ def _is_known(work: Work, machine: Machine) -> bool:
         for kind, dtype, flops in zip(work.kinds, work.dtypes, work.flops, strict=True)
         if flops and kind not in MOVING and dtype.startswith(("float", "bfloat"))
     }
-    return all(machine.rate(kind, dtype, 1.0) is not None for kind, dtype in asked)
+    return all(machine.rate(kind, dtype, 1.0, 1.0) is not None for kind, dtype in asked)
 
 
 def _costs(work: Work, machine: Machine, luck: _Luck) -> list[_Cost]:
-    made: dict[tuple[object, ...], _Cost] = {}
-    costs = []
-    for use, *key in zip(work.trace.uses, work.kinds, work.dtypes, work.flops, work.bytes, strict=True):
-        apart = use.verdict is OpVerdict.FALLBACK and machine.queued
-        # layers repeat the same calls
-        cost = made.get((*key, apart))
-        if cost is None:
-            cost = made[*key, apart] = _cost(*key, apart, machine, luck)
-        costs.append(cost)
-    return costs
+    @functools.cache  # layers repeat the same calls
+    def cost(kind: str, dtype: str, flops: int, moved: int, apart: bool) -> _Cost:
+        return _cost(kind, dtype, flops, moved, apart, machine, luck)
+
+    aparts = [use.verdict is OpVerdict.FALLBACK and machine.queued for use in work.trace.uses]
+    return list(map(cost, work.kinds, work.dtypes, work.flops, work.bytes, aparts))
 
 
-def _cost(
-    kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck
-) -> _Cost:
+def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck) -> _Cost:
     if kind == VIEW:
         return _Cost(luck.delay(machine.view), 0.0)
     stream_luck, kernel = luck.rate(machine.stream_share), luck.delay(machine.kernel)
@@ -190,7 +186,7 @@ def _cost(
     if kind in MOVING:
         streaming = moved / (machine.streams.get(kind, machine.stream).at(moved) * stream_luck)
     else:
-        rate, share = machine.rate(kind, dtype, flops), machine.compute_share.get(dtype)
+        rate, share = machine.rate(kind, dtype, flops, moved), machine.compute_share.get(dtype)
         if rate is not None:
             computing = flops / (rate * (luck.rate(share) if share is not None else 1.0))
         streaming = moved / (machine.weights * stream_luck)
@@ -212,8 +208,10 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) ->
     result = []
     for stage in work.stages:
         turns = []
+        loop = luck.delay(machine.loop) if stage.generates else 0.0
         for start, end in stage.turns:
             begun = max(host, device)
+            host += loop
             for p in work.trace.order[start:end]:
                 if p >= 0:
                     host += hosts[p]

@@ -53,7 +53,8 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         form: see `FORM`.
         torch: minor release, e.g. `"2.13"`.
         wheel: where it was read.
-        minimum_macos: oldest macOS on which this release offers MPS.
+        minimum_macos: the macOS that the binary's error text asks for; `environment` knows what is true (2.5 asks
+            for 12.3 and needs 13.0).
         dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
         ops: every op of the release, by its kernel.
         via: for a composite that cannot run: the missing ops that its kernel calls.

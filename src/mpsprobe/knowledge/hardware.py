@@ -64,7 +64,7 @@ class Reached(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a call costs beside its work, microseconds: `op`, `view`, `kernel` or `wait` (see the data file)."""
+    """What a call costs beside its work, microseconds: `op`, `view`, `loop`, `kernel` or `wait` (see the data file)."""
 
     kind: str
     what: str

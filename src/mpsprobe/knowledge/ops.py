@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge import _opinfo, _opnames
+from mpsprobe.knowledge import _opinfo, _opnames, environment
 from mpsprobe.knowledge._opfile import FORM, Kernel, ReleaseFile, Wheel
 from mpsprobe.run import OpVerdict
 
@@ -129,7 +129,7 @@ class Release:
     Attributes:
         torch: minor release, e.g. `"2.13"`.
         wheel: the macOS arm64 wheel that its facts were read from.
-        minimum_macos: oldest macOS on which it offers MPS, e.g. `"14.0"`.
+        minimum_macos: oldest macOS on which it offers MPS, e.g. `"14.0"`, as `environment.minimum_macos` has it.
         dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
         autocast: autocast policy -> ops; `fp16` holds what autocast runs in float16 or bfloat16, `fp32` what
             it runs in float32, other policies have PyTorch's own names.
@@ -145,12 +145,15 @@ class Release:
         self._kernels = {op: kernel for kernel, ops in data.ops.items() for op in ops}
         self.torch = data.torch
         self.wheel = data.wheel
-        self.minimum_macos = data.minimum_macos
         self.dtypes: Mapping[str, str] = data.dtypes
         self.unimplemented: Mapping[str, list[str] | None] = data.unimplemented
         self.autocast = _qualified_sets(data.autocast)
         self.autograd = frozenset(_qualify(op) for op in data.autograd)
         self.sparse = _qualified_sets(data.sparse)
+
+    @functools.cached_property
+    def minimum_macos(self) -> str:
+        return environment.minimum_macos(self.torch) or self._data.minimum_macos
 
     @functools.cached_property
     def mps_ops(self) -> frozenset[str]:

@@ -69,10 +69,13 @@ class Criterion:
     Attributes:
         dtype: the coarsest floating dtype it computes in.
         has_noise: whether there was a noise run; else the limits are those of the parity check.
+        same_code: the reference was made by the same release of the model's code. Another one may lay a tensor
+            out differently inside (transformers 5 transposes Qwen3-VL's position indices), which is no error.
     """
 
     dtype: torch.dtype
     has_noise: bool
+    same_code: bool = True
 
     @property
     def floor(self) -> float:
@@ -98,9 +101,10 @@ class Criterion:
             worst_limit = self.limit(worst, size, _WORST_PART * self.floor)
             ratio = max(distance.error / limit, distance.worst_part / worst_limit)
         if distance.problem:
+            reshaped = distance.reshaped and not self.same_code
             return Judged(
                 call=call, place=place, error=None, noise=error, limit=limit, ratio=None,
-                problem=distance.problem, excused=key in noise.problems,
+                problem=distance.problem, excused=reshaped or key in noise.problems, reshaped=reshaped,
             )  # fmt: skip
         return Judged(call=call, place=place, error=distance.error, noise=error, limit=limit, ratio=ratio)
 
@@ -181,7 +185,8 @@ def _verdict(row: Layer) -> Verdict:
         return Verdict.MAKES
     if row.accumulated is not None and row.accumulated.diverges:
         return Verdict.CARRIES
-    return Verdict.UNKNOWN if row.local is None and row.accumulated is None else Verdict.SOUND
+    known = [judged for judged in (row.local, row.accumulated) if judged is not None and not judged.reshaped]
+    return Verdict.SOUND if known else Verdict.UNKNOWN
 
 
 def _place(one: Compared) -> str:

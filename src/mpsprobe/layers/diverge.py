@@ -83,7 +83,14 @@ class _Comparison:
         if baseline is None:
             needed_reference(opened)  # before the noise run's model takes the memory
         self._has_noise = bool(baseline.noises) if baseline else opened.noisy is not None
-        self._criterion = Criterion(opened.dtype, self._has_noise)
+        here, there = opened.side.transformers, baseline.info.side.transformers if baseline else ""
+        same_code = baseline is None or here == there
+        self._criterion = Criterion(opened.dtype, self._has_noise, same_code)
+        if not same_code:
+            self._notes.append(
+                f"The baseline was made by the code of transformers {there or '(unknown)'}, this is {here}: a tensor "
+                "whose shape differs between them was not compared."
+            )
         self._kinds = {path: type(module).__name__ for path, module in opened.subject.model.named_modules()}
         self._layers: list[Layer] = []
         self._outputs: list[OutputRow] = []

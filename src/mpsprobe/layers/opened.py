@@ -175,7 +175,7 @@ def open_target(
     announce("looking at the machine", 300)
     with site.open_site(settings, mac.host()) as opened_site:
         device = opened_site.device
-        ref = targets.resolve(settings.model, settings.profile, settings.revision, settings.offline)
+        ref = targets.resolve(settings.wanted)
         limit = ref.profile.limit(Phase.DOWNLOAD)
         announce("obtaining the target's files", limit)
         obtained = download.obtain(ref, lambda text: announce(text, limit))

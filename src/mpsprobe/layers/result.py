@@ -34,7 +34,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         limit: of `error`.
         ratio: the larger of error / limit and the same for the worst part; None with a `problem`.
         problem: what no number can say: another shape, NaN that the reference does not have.
-        excused: the noise run has the problem too, so it is the dtype's and not the device's.
+        excused: the problem is not the device's: the noise run has it too, so it is the dtype's; or `reshaped`.
+        reshaped: another shape, by the code of another transformers release than the reference's.
     """
 
     call: int
@@ -45,6 +46,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ratio: float | None
     problem: str = ""
     excused: bool = False
+    reshaped: bool = False
 
     @property
     def diverges(self) -> bool:

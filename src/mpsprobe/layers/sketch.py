@@ -56,11 +56,13 @@ class Distance:
         worst_part: the same for the worst of 64 parts, over the reference's of an average part.
         problem: what keeps the two from being compared, or a NaN or infinity that the reference does not have;
             `""` for none. Then the numbers mean nothing.
+        reshaped: the problem is another shape.
     """
 
     error: float
     worst_part: float
     problem: str = ""
+    reshaped: bool = False
 
 
 def sketch(tensor: torch.Tensor) -> Sketch:
@@ -99,7 +101,8 @@ def sketch(tensor: torch.Tensor) -> Sketch:
 def distance(found: Sketch, expected: Sketch) -> Distance:
     """How far `found` is from `expected`. An expected tensor of zeros gives the scale 1."""
     if found.shape != expected.shape:
-        return Distance(math.nan, math.nan, f"shape {list(found.shape)} instead of {list(expected.shape)}")
+        problem = f"shape {list(found.shape)} instead of {list(expected.shape)}"
+        return Distance(math.nan, math.nan, problem, reshaped=True)
     for name, here, there in (("NaN", found.nan, expected.nan), ("infinite", found.inf, expected.inf)):
         if here != there:
             return Distance(

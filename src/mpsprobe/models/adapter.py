@@ -43,9 +43,27 @@ class Adapter(ABC):
         self.snapshot = snapshot
         self.profile = profile
 
+    @property
+    def notes(self) -> list[str]:
+        """What was decided or assumed for the user, one sentence each; `load` and `prepare` may add to it."""
+        return []
+
+    @property
+    def doing(self) -> str:
+        """What `infer` does, for people."""
+        return f"the inference of profile {self.profile.name}"
+
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
+
+    def shrink(self) -> list[str] | None:
+        """Make what `load` builds without weights smaller: fewer layers, else the same widths and code paths.
+
+        Called before `load`. Returns what was changed, one sentence each; None (the default) says that this
+        adapter does not know how.
+        """
+        return None
 
     @abstractmethod
     def sample(self) -> dict[str, Any]:

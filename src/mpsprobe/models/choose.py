@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import Snapshot, architecture, read_config
+from mpsprobe.models.snapshot import architecture, read_config
 
 #: The profile for every transformers model that has none of its own.
 GENERIC = "transformers"
@@ -20,14 +20,16 @@ def for_repo(repo_id: str) -> Profile | None:
     return next((p for p in _all() if wanted in (model.lower() for model in p.models)), None)
 
 
-def choose_profile(snapshot: Snapshot, repo_id: str | None = None) -> Profile:
+def for_folder(folder: Path) -> Profile:
     """The profile for a model folder; the generic one when no other claims it.
 
-    A repo id outranks what is in the folder. Without `repo_id`, one is read from the folder's place in the
-    hub's cache.
+    A repo id, which is read from the folder's place in the hub's cache, outranks what is in the folder.
+
+    Raises:
+        ConfigError: `config.json` is missing or malformed.
     """
-    repo_id = repo_id or repo_of(snapshot.path)
-    return (for_repo(repo_id) if repo_id else None) or for_config(snapshot.path)
+    repo_id = repo_of(folder)
+    return (for_repo(repo_id) if repo_id else None) or for_config(folder)
 
 
 def for_config(folder: Path) -> Profile:
@@ -38,11 +40,11 @@ def for_config(folder: Path) -> Profile:
     Raises:
         ConfigError: `config.json` is missing or malformed.
     """
-    named = architecture(read_config(folder))
     everyone = _all()
-    for candidate in everyone:
+    for candidate in everyone:  # a folder of diffusers has no config.json, only a marker
         if any((folder / marker).is_file() for marker in candidate.markers):
             return candidate
+    named = architecture(read_config(folder))
     for candidate in everyone:
         if named in candidate.architectures:
             return candidate

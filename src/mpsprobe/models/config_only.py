@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mpsprobe.errors import UsageError
-from mpsprobe.models import from_config, hub, remote_code, snapshot
+from mpsprobe.models import choose, from_config, hub, remote_code, snapshot
+from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.choose import GENERIC
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.random_init import RandomInitAdapter
-from mpsprobe.models.registry import make_adapter
+from mpsprobe.models.registry import build_snapshot, make_adapter
 from mpsprobe.models.shrink import shrink as shrunk
+from mpsprobe.models.snapshot import Snapshot
+from mpsprobe.models.targets import TargetRef
 
 #: What a repository may have beside config.json and its weights: generation, tokenizer, processor.
 SMALL_FILES = (
@@ -35,7 +42,7 @@ SMALL_FILES = (
 )
 
 
-def fetch(repo: str, revision: str | None = None) -> Path:
+def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:
     """The folder in the hub's cache that holds a repository's config and other small files.
 
     Offline, what the cache lacks beside the config is done without.
@@ -44,53 +51,87 @@ def fetch(repo: str, revision: str | None = None) -> Path:
         UsageError: the repository has no config.json.
         TargetError: as `hub.preflight` does.
     """
-    config = hub.fetch_file(repo, "config.json", revision)
-    if config is None:
-        raise UsageError(f"{repo}: has no config.json.", "Is it a transformers model?")
-    for name in (*SMALL_FILES, *remote_code.modules(snapshot.read_config(config.parent))):
+    config = hub.fetch_file(repo, "config.json", revision, offline=offline)
+    if config is not None:
+        names = [*SMALL_FILES, *remote_code.modules(snapshot.read_config(config.parent))]
+    else:
+        config = hub.fetch_file(repo, snapshot.PIPELINE_INDEX, revision, offline=offline)
+        if config is None:
+            raise UsageError(
+                f"{repo}: has no config.json.", "Is it a model of transformers, or a pipeline of diffusers?"
+            )
+        names = _of_parts(config.parent)
+    for name in names:
         try:
-            hub.fetch_file(repo, name, revision)
+            hub.fetch_file(repo, name, revision, offline=offline)
         except hub.HubUnreachableError:
-            if not hub.offline():
+            if not (offline or hub.offline()):
                 raise
     return config.parent
 
 
-def adapter_for(
-    folder: Path,
-    profile: Profile,
-    weights: Weights,
-    *,
-    shrink: bool = False,
-    trust_remote_code: bool = False,
-    name: str = "",
+def _of_parts(folder: Path) -> list[str]:
+    """Small files of a pipeline's parts: `unet/config.json` ..."""
+    names = []
+    for part, value in snapshot.without_weights(folder).config.items():
+        if not (isinstance(value, list) and any(value)):
+            continue
+        if "tokenizer" in part:
+            own = SMALL_FILES
+        elif "scheduler" in part:
+            own = ("scheduler_config.json",)
+        else:
+            own = ("config.json", "preprocessor_config.json")
+        names += [f"{part}/{name}" for name in own]
+    return names
+
+
+def obtain(ref: TargetRef) -> Snapshot:
+    """A target's config and other small files, made, found or fetched; never weights.
+
+    Raises:
+        MpsprobeError: they cannot be had.
+    """
+    if ref.file is not None:
+        return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
+    if ref.class_path is not None:
+        folder = ref.config.resolve().parent if ref.config is not None else Path.cwd()
+        return Snapshot(folder, {}, (), 0, 0, {}, ref.class_path.rpartition(":")[2])
+    if ref.folder is not None:
+        return snapshot.without_weights(ref.folder)
+    if ref.repo is not None:
+        return snapshot.without_weights(fetch(ref.repo, ref.revision, offline=ref.offline))
+    return snapshot.without_weights(build_snapshot(ref.profile))
+
+
+def make(
+    ref: TargetRef, folder: Path, weights: Weights, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Adapter, list[str]]:
-    """The adapter that loads a folder's model without its weights, and what `shrink` changed.
+    """The adapter that loads a target without stored weights, and what was changed for `--shrink`.
 
     A profile with an adapter of its own keeps it; every other model gets `RandomInitAdapter`.
 
     Args:
-        folder: with at least `config.json`.
-        profile: the profile in force.
+        ref: the target.
+        folder: with its config, see `obtain`.
         weights: `RANDOM`, or `NONE` for a device without memory.
-        shrink: with fewer layers.
-        trust_remote_code: run the repository's own code.
-        name: as the user gave it.
+        say: is told which files of foreign code will run, before they do.
 
     Raises:
         MpsprobeError: the config names no class that can be had, or cannot be shrunk.
     """
-    if profile.name == GENERIC:
-        blueprint = from_config.of_folder(folder, name, trust_remote_code=trust_remote_code)
-        return random_init(blueprint, profile, weights, shrink=shrink)
-    if shrink:
-        raise UsageError(
-            f"{name or folder}: its profile {profile.name} has an adapter of its own, which --shrink does not know.",
-            "Leave --shrink out: a prediction takes no memory.",
-        )
-    adapter = make_adapter(profile, folder)
-    adapter.weights = weights
-    return adapter, []
+    if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:
+        return _own(ref, folder, weights)
+    if ref.class_path is not None:
+        _import_from_here()
+        blueprint = from_config.of_class(ref.class_path, ref.config)
+    else:
+        raw = snapshot.read_config(folder)
+        if ref.trust_remote_code and remote_code.is_needed(raw):
+            for file in remote_code.files(folder, raw):
+                say(f"runs {file}")
+        blueprint = from_config.of_folder(folder, ref.name, trust_remote_code=ref.trust_remote_code)
+    return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
 
 
 def random_init(
@@ -101,3 +142,47 @@ def random_init(
     adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
     adapter.weights = weights
     return adapter, changes
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is: its parameters, and the bytes of parameters and buffers."""
+
+    parameters: int
+    nbytes: int
+
+
+def size(adapter: Adapter, dtype: str) -> Size | None:
+    """The size of what an adapter loads, found without its memory; None when its class cannot be built so."""
+    before, adapter.weights = adapter.weights, Weights.NONE
+    try:
+        model = adapter.load(torch.device("meta"), dtype)
+    except Exception:  # constructors that look at values cannot be built without them
+        return None
+    finally:
+        adapter.weights = before
+    parameters = list(model.parameters())
+    tensors = (*parameters, *model.buffers())
+    return Size(
+        sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in tensors)
+    )
+
+
+def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:
+    """The adapter that the profile names."""
+    adapter = make_adapter(ref.profile, folder)
+    adapter.weights = weights
+    changes = adapter.shrink() if ref.shrink else []
+    if changes is None:
+        raise UsageError(
+            f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
+            "Leave --shrink out.",
+        )
+    return adapter, changes
+
+
+def _import_from_here() -> None:
+    """Let a class be found in the folder that the command is called in, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import json
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from mpsprobe.errors import TargetError, UsageError
-from mpsprobe.models import remote_code
+from mpsprobe.models import feed, plain_module, remote_code
+from mpsprobe.models.feed import Feed
 from mpsprobe.models.snapshot import architecture, read_config
 
 #: Seed of random weights.
@@ -34,6 +36,7 @@ class Blueprint:
         config: its config object; for another `nn.Module` a dict of constructor arguments.
         folder: where a tokenizer or processor may lie; None when there is no folder.
         notes: what was decided for the user, one sentence each.
+        feed: what the model is fed, where its config file says so; see `models.feed`.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Blueprint:
     config: Any
     folder: Path | None = None
     notes: list[str] = field(default_factory=list)
+    feed: Feed | None = None
 
     @property
     def is_pretrained(self) -> bool:
@@ -88,14 +92,15 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
         UsageError: the spec, the class or the file is not usable.
     """
     cls = _imported(spec)
-    values = _json_object(config_file) if config_file is not None else {}
+    values = json_object(config_file) if config_file is not None else {}
+    stated = feed.take(values, str(config_file))
     config_class = getattr(cls, "config_class", None)
     folder = config_file.parent if config_file is not None else None
     if config_class is None:
-        return Blueprint(spec, cls, values, folder)
-    with _worded(f"{config_file or spec}: not a config of {cls.__name__}"):
+        return Blueprint(spec, cls, values, folder, feed=stated)
+    with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
         config, notes = _prepared(config_class.from_dict(values))
-    return Blueprint(spec, cls, config, folder, notes)
+    return Blueprint(spec, cls, config, folder, notes, stated)
 
 
 def build(
@@ -115,23 +120,32 @@ def build(
         device: where to. With `initialise` the model is made on the CPU and moved.
         dtype: of the weights; `"auto"`: what the config says.
         attention: attn_implementation; `""` leaves the class its own default.
-        initialise: give it random weights, from a fixed seed. Otherwise large parameters are left without
-            values, for a device that has no memory.
+        initialise: give it random weights, from a fixed seed. They are drawn in the dtype that the config states,
+            as if a checkpoint held them, so that every dtype gets the same ones. Otherwise large parameters are
+            left without values, for a device that has no memory.
 
     Raises:
         TargetError: the class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
-    place = torch.device("cpu") if initialise else device
-    with _worded(f"{cls.__name__} cannot be built from its config", TargetError):
+    drawn_in = dtype_of(config)
+    if initialise and drawn_in is not weights_dtype:
+        drawn = build(cls, config, torch.device("cpu"), "auto", attention, initialise=True)
+        model = build(cls, config, torch.device("cpu"), dtype, attention, initialise=False)
+        model.load_state_dict(drawn.state_dict())
+        del drawn
+        return model.to(device)
+    weightless = contextlib.nullcontext() if initialise else _no_weights(device)
+    with worded(f"{cls.__name__} cannot be built from its config", TargetError):
         if initialise:
             torch.manual_seed(SEED)
         if isinstance(config, dict):
-            with place, _default_dtype(weights_dtype):
-                model = cls(**config)
+            with weightless, _default_dtype(weights_dtype):
+                model = plain_module.construct(cls, copy.deepcopy(config))
         else:
+            config = _in_dtype(config, weights_dtype)
             options = {"attn_implementation": attention} if attention else {}
-            with place, contextlib.nullcontext() if initialise else _no_init():
+            with weightless:
                 model = cls._from_config(config, dtype=weights_dtype, **options)  # type: ignore[attr-defined]
             if not initialise:
                 model.tie_weights()  # transformers 5 ties where it initialises
@@ -157,6 +171,15 @@ def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
     return torch.float32
 
 
+def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
+    """A copy of a config that states a dtype throughout, as `from_pretrained` has it: parts are built by theirs."""
+    config = copy.deepcopy(config)
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
+        if part is not None:
+            part.dtype = dtype
+    return config
+
+
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
     """The class of that name in the installed transformers.
 
@@ -170,7 +193,7 @@ def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn
         cls = getattr(transformers, named, None)
     except (ImportError, RuntimeError) as problem:
         raise TargetError(
-            f"{folder}: {named} cannot be imported: {_first_line(problem)}", "Install what is missing."
+            f"{folder}: {named} cannot be imported: {first_line(problem)}", "Install what is missing."
         ) from problem
     if cls is None:
         raise TargetError(
@@ -190,7 +213,7 @@ def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str):
         raise TargetError(f"{folder / 'config.json'}: has no model_type.", "Is it a transformers model?")
-    with _worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
+    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -225,14 +248,29 @@ def _prepared(config: Any) -> tuple[Any, list[str]]:
 
 
 @contextlib.contextmanager
-def _no_init() -> Iterator[None]:
-    """Leave parameters as they were allocated: initialising takes longer than all the rest."""
+def _no_weights(device: torch.device) -> Iterator[None]:
+    """Parameters go to a device without memory as they are made, and are not initialised, which would take longest.
+
+    All else that a constructor computes (frequencies, position tables) is computed on the CPU and follows later:
+    `from_pretrained` has it so (accelerate's init_empty_weights), and float64 that lives only there is no fault.
+    """
     try:  # transformers 5
         no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
     except ImportError:
         from transformers.modeling_utils import no_init_weights
-    with no_init_weights():
-        yield
+    register = nn.Module.register_parameter
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device != device:
+            parameter = nn.Parameter(parameter.to(device), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = registered  # type: ignore[method-assign]
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -281,7 +319,7 @@ def _imported(spec: str) -> type[nn.Module]:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ImportError as problem:
         raise UsageError(
-            f"{spec}: {module_name} cannot be imported: {_first_line(problem)}",
+            f"{spec}: {module_name} cannot be imported: {first_line(problem)}",
             "Install it, or put its folder on PYTHONPATH.",
         ) from problem
     if found is None:
@@ -291,7 +329,12 @@ def _imported(spec: str) -> type[nn.Module]:
     return found
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -304,15 +347,16 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
+def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
     """Whatever the class or its config raises, as one line."""
     try:
         yield
     except (TargetError, UsageError):
         raise
     except Exception as problem:
-        raise kind(f"{what}: {type(problem).__name__}: {_first_line(problem)}") from problem
+        raise kind(f"{what}: {type(problem).__name__}: {first_line(problem)}") from problem
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """The first line of what an exception says."""
     return (str(problem).strip().splitlines() or ["no reason given"])[0]

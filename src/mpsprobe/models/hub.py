@@ -103,8 +103,14 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True))
 
 
-def fetch_file(repo: str, name: str, revision: str | None = None) -> Path | None:
+def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bool = False) -> Path | None:
     """One small file of a repository, from the cache or the hub; None when the repository has none such.
+
+    Args:
+        repo: its id.
+        name: of the file.
+        revision: commit, tag or branch.
+        offline: ask the cache alone.
 
     Raises:
         TargetError: as `preflight` does.
@@ -114,7 +120,7 @@ def fetch_file(repo: str, name: str, revision: str | None = None) -> Path | None
 
     with _worded(repo, revision):
         try:
-            return Path(hf_hub_download(repo, name, revision=revision))
+            return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import from_config, synthetic
+from mpsprobe.models import from_config, plain_module, synthetic
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.families import GENERATE, family_of
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.processors import Processors
 from mpsprobe.models.profile import Profile
-
-#: New tokens of a generating model where the profile names no number.
-NEW_TOKENS = 8
+from mpsprobe.models.targets import NEW_TOKENS
 
 
 class RandomInitAdapter(Adapter):
@@ -29,7 +27,6 @@ class RandomInitAdapter(Adapter):
     Attributes:
         blueprint: the class and its config.
         family: what it is for.
-        notes: what was decided or assumed, one sentence each.
     """
 
     weights = Weights.RANDOM
@@ -38,7 +35,11 @@ class RandomInitAdapter(Adapter):
         super().__init__(snapshot, profile)
         self.blueprint = blueprint or from_config.of_folder(snapshot)
         self.family = family_of(self.blueprint.model_class.__name__)
-        self.notes = list(self.blueprint.notes)
+        self._notes = list(self.blueprint.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
         model = from_config.build(
@@ -60,7 +61,8 @@ class RandomInitAdapter(Adapter):
         del sample
         notes: list[str] = []
         batch = self._make(notes)
-        self.notes += [note for note in notes if note not in self.notes]
+        for note in notes:
+            self._note(note)
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
@@ -71,31 +73,37 @@ class RandomInitAdapter(Adapter):
             rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
             ids = torch.full((rows, 1), start, dtype=torch.int64)
             batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
-        return self.extract(_named(model(**batch)))
+        return self.extract(_named(model(**_fitting(model, batch))))
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
+        feed = self.blueprint.feed
+        if feed is not None:
+            return _named(_called(model, feed.method, _fitting(model, batch)))
         generate: Any = getattr(model, "generate", None)
         if self.family.runs != GENERATE or generate is None:
-            return _named(model(**batch))
+            return _named(model(**_fitting(model, batch)))
         options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
         torch.manual_seed(from_config.SEED)
-        return {"tokens": generate(**batch, **options)}
+        return {"tokens": generate(**_fitting(model, batch), **options)}
 
     def extract(self, raw: Outputs) -> Outputs:
         return {name: value.cpu() for name, value in raw.items()}
 
     @property
     def doing(self) -> str:
-        """What `infer` does, for people."""
+        if self.blueprint.feed is not None and self.blueprint.feed.method != "forward":
+            return f"a call of its {self.blueprint.feed.method}"
         if self.family.runs == GENERATE:
             return f"generate, {self.profile.inference.get('max_new_tokens', NEW_TOKENS)} new tokens"
         return "one forward pass"
 
     def _make(self, notes: list[str]) -> Batch:
         blueprint = self.blueprint
-        if not blueprint.is_pretrained:
-            return _own_inputs(blueprint.model_class, blueprint.config)
         dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        if blueprint.feed is not None:
+            return blueprint.feed.make(dtype)
+        if not blueprint.is_pretrained:
+            return plain_module.inputs(blueprint.model_class, blueprint.config, dtype)
         if blueprint.folder is not None:
             batch = Processors(blueprint.folder, blueprint.model_class, self.family, notes).batch()
             if batch is not None:
@@ -110,6 +118,10 @@ class RandomInitAdapter(Adapter):
         notes += ["The input is made up from the config.", *made.notes]
         return batch
 
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
     def _apply_generation_config(self, model: Any) -> None:
         """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
         folder = self.blueprint.folder
@@ -121,7 +133,7 @@ class RandomInitAdapter(Adapter):
             if model.config.is_encoder_decoder and starts == (None, None):
                 generation.decoder_start_token_id = generation.pad_token_id or 0
                 note = "The config names no token that decoding begins with: "
-                self.notes.append(f"{note}{generation.decoder_start_token_id}.")
+                self._note(f"{note}{generation.decoder_start_token_id}.")
             return
         from transformers import GenerationConfig
 
@@ -131,18 +143,23 @@ class RandomInitAdapter(Adapter):
             raise TargetError(f"{folder / 'generation_config.json'}: {problem}.") from problem
 
 
-def _own_inputs(cls: type[nn.Module], arguments: dict[str, Any]) -> Batch:
-    """The inputs that a class outside transformers states itself, in the property `dummy_inputs`."""
-    stated = getattr(cls, "dummy_inputs", None)
-    if isinstance(stated, property) and stated.fget is not None:
-        with torch.device("meta"):
-            stated = stated.fget(cls(**arguments))
-    if not isinstance(stated, dict):
-        raise TargetError(
-            f"{cls.__name__} does not say what it is fed.",
-            "Give it a property dummy_inputs: a dict of the arguments of forward.",
-        )
-    return dict(stated)
+def _called(model: nn.Module, method: str, batch: Batch) -> Any:
+    """What a method of the model yields."""
+    if method == "forward":
+        return model(**batch)
+    found = getattr(model, method, None)
+    if found is None:
+        raise TargetError(f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe.")
+    return found(**batch)
+
+
+def _fitting(model: nn.Module, batch: Batch) -> Batch:
+    """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in batch.items()
+    }
 
 
 def _named(output: Any) -> Outputs:

@@ -44,6 +44,8 @@ class PickledWeightsError(NoWeightsError):
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+#: What a pipeline of diffusers has in place of config.json: the class of each part.
+PIPELINE_INDEX = "model_index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _OTHER_FORMATS = (".gguf", ".h5", ".msgpack", ".onnx", ".tflite", ".mlpackage", ".npz")
 #: The reference implementation refuses larger headers.
@@ -142,6 +144,19 @@ def inspect(folder: Path) -> Snapshot:
         dtypes=dict(elements.most_common()),
         architecture=architecture(config),
     )
+
+
+def without_weights(folder: Path) -> Snapshot:
+    """The model folder `folder`, of which only the config counts; for a pipeline of diffusers, its index.
+
+    Raises:
+        ConfigError: `config.json` is missing or malformed.
+    """
+    if (folder / PIPELINE_INDEX).is_file():
+        index = _read_json(folder / PIPELINE_INDEX, ConfigError)
+        return Snapshot(folder, index, (), 0, 0, {}, str(index.get("_class_name")))
+    config = read_config(folder)
+    return Snapshot(folder, config, (), 0, 0, {}, architecture(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -253,7 +268,7 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
         f"{folder}: no safetensors weights" + (f" (found {', '.join(other[:3])})." if other else "."),
         "This suite loads PyTorch models: get the repository's safetensors files."
         if other
-        else "Download the model's weights too.",
+        else "Download the model's weights too, or give --random-init.",
     )
 
 

@@ -52,7 +52,9 @@ class Kept:
         elif dtype is not None and flat.is_floating_point():
             flat = flat.to(dtype)
         moved = flat.clone() if self.stays else flat.clone().to(device)
-        return moved.as_strided(self.meta.shape, self.meta.strides, self.offset)
+        # not as_strided: the result would count as a view, which `detach_` refuses
+        fresh = torch.empty(0, dtype=moved.dtype, device=moved.device)
+        return fresh.set_(moved.untyped_storage(), self.offset, self.meta.shape, self.meta.strides)  # type: ignore[call-overload,no-any-return]
 
 
 def dtype_of(meta: TensorMeta) -> torch.dtype:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mpsprobe.errors import MpsprobeError
-from mpsprobe.models import hub, registry
+import psutil
+
+from mpsprobe.errors import MpsprobeError, TargetError
+from mpsprobe.models import config_only, hub, registry, stored
 from mpsprobe.models import snapshot as snapshots
-from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.models.targets import TargetRef
@@ -25,8 +27,12 @@ class Obtained:
         ref: what was asked for.
         snapshot: its files, inspected.
         preflight: what the hub said before the download; None for a local or built target.
-        source: `"built"`, `"folder"`, `"cache"` or `"hub"`.
+        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
+            `"file"` for a user's own file.
         seconds: wall time of building or fetching.
+        progress: told which files of foreign code are about to run.
+        changes: what was changed to shrink the target, one sentence each; known once its adapter is made.
+        size: of the random weights of a target without its own; None where that is not known.
     """
 
     ref: TargetRef
@@ -34,6 +40,9 @@ class Obtained:
     preflight: hub.Preflight | None
     source: str
     seconds: float
+    progress: Callable[[str], None] = lambda _: None
+    changes: list[str] = field(default_factory=list)
+    size: config_only.Size | None = None
 
     @property
     def profile(self) -> Profile:
@@ -42,20 +51,23 @@ class Obtained:
 
     @functools.cached_property
     def adapter(self) -> Adapter:
-        """The profile's adapter over the snapshot."""
-        return registry.make_adapter(self.profile, self.snapshot.path)
+        """The profile's adapter over the snapshot, or the one that needs no weights."""
+        if not self.ref.weightless:
+            return stored.make(self.ref, self.snapshot.path, self.progress)
+        adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
+        return adapter
 
     @property
     def target(self) -> Target:
         """What the run's document says of the target."""
         return Target(
-            name=self.ref.name,
+            name=self.ref.title,
             profile=self.profile.name,
             revision=self.preflight.revision if self.preflight else self.ref.revision,
             path=str(self.snapshot.path),
             architecture=self.snapshot.architecture,
-            parameters=self.snapshot.parameters,
-            weight_bytes=self.snapshot.weight_bytes,
+            parameters=self.size.parameters if self.size else self.snapshot.parameters or None,
+            weight_bytes=self.size.nbytes if self.size else self.snapshot.weight_bytes or None,
             dtype=self.profile.dtype,
         )
 
@@ -63,40 +75,87 @@ class Obtained:
 def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
     """Build, find or fetch the target's files, and inspect them.
 
+    Of a target that goes without its weights only the config and other small files are fetched, and its class is
+    looked up: nothing else could tell whether they are of use.
+
     Args:
         ref: the target.
-        progress: told how far a download is.
+        progress: told how far a download is, and what foreign code is about to run.
 
     Raises:
         LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
     """
-    plan: hub.Preflight | None = None
     try:
-        with Stopwatch() as watch:
-            if ref.folder is not None:
-                source, folder = "folder", ref.folder
-            elif ref.repo is None:
-                source, folder = "built", registry.build_snapshot(ref.profile)
-            elif ref.offline:
-                source, folder = "cache", hub.cached_snapshot(ref.repo, ref.revision)
-            else:
-                plan = hub.preflight(ref.repo, ref.revision)
-                source = "hub" if plan.needed_bytes else "cache"
-                folder = hub.download(
-                    plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
-                )
-        return Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds)
+        if ref.weightless:
+            return _without_weights(ref, progress)
+        return _file(ref) if ref.file is not None else _whole(ref, progress)
     except MpsprobeError as problem:
         raise LinkFailed(
             Phase.DOWNLOAD, Result(Status.FAIL, problem.what, problem.hint, evidence=Evidence.MEASURED)
         ) from problem
 
 
+def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
+    plan: hub.Preflight | None = None
+    with Stopwatch() as watch:
+        if ref.folder is not None:
+            source, folder = "folder", ref.folder
+        elif ref.repo is None:
+            source, folder = "built", registry.build_snapshot(ref.profile)
+        elif ref.offline:
+            source, folder = "cache", hub.cached_snapshot(ref.repo, ref.revision)
+        else:
+            plan = hub.preflight(ref.repo, ref.revision)
+            source = "hub" if plan.needed_bytes else "cache"
+            folder = hub.download(
+                plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
+            )
+    obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)
+    if stored.needs_remote_code(ref, folder):
+        _ = obtained.adapter  # refused here, or said what will run
+    return obtained
+
+
+def _file(ref: TargetRef) -> Obtained:
+    with Stopwatch() as watch:
+        obtained = Obtained(ref, config_only.obtain(ref), None, "file", 0.0)
+        _ = obtained.adapter  # imports it
+    obtained.seconds = watch.seconds
+    return obtained
+
+
+def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
+    with Stopwatch() as watch:
+        obtained = Obtained(ref, config_only.obtain(ref), None, "config", 0.0, progress)
+        adapter = obtained.adapter
+    obtained.seconds = watch.seconds
+    if ref.file is None:
+        obtained.size = config_only.size(adapter, ref.profile.dtype)
+    available = psutil.virtual_memory().available
+    if obtained.size is not None and obtained.size.nbytes > available:
+        raise TargetError(
+            f"{ref.name}: {obtained.size.parameters / 1e9:.1f} B random weights take "
+            f"{obtained.size.nbytes / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            "Give --shrink, or ask mpsprobe predict, which needs no memory.",
+        )
+    return obtained
+
+
 CHECKS: Checks[Obtained] = Checks(Phase.DOWNLOAD)
+
+_BY_ITSELF = "The target's file fetches what it needs by itself."
 
 
 @CHECKS.add("files", "The target's files are here, whole and readable", link=True)
 def _files(obtained: Obtained) -> Result:
+    if obtained.source == "config":
+        return _config_only(obtained)
+    if obtained.source == "file":
+        return Result(
+            Status.PASS,
+            f"{obtained.ref.file}: imported; it loads its own weights.",
+            evidence=Evidence.MEASURED,
+        )
     found = obtained.snapshot
     how = {
         "built": "made on this machine",
@@ -117,9 +176,34 @@ def _files(obtained: Obtained) -> Result:
     return result
 
 
+def _config_only(obtained: Obtained) -> Result:
+    """What stands in for files of weights."""
+    size = obtained.size
+    told = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
+    result = Result(
+        Status.PASS,
+        " ".join([f"Random weights, {told}, from the config alone.", *obtained.changes]),
+        evidence=Evidence.MEASURED,
+        measurements=[
+            Measurement("time to obtain", round(obtained.seconds, 3), "s", Evidence.MEASURED, "host")
+        ],
+    )
+    if size is not None:
+        result.measurements.append(
+            Measurement("random weights", size.nbytes, "bytes", Evidence.MEASURED, "host")
+        )
+    return result
+
+
 @CHECKS.add("preflight", "The download fits the disk and its terms are accepted")
 def _preflight(obtained: Obtained) -> Result:
     plan = obtained.preflight
+    if obtained.source == "config":
+        return Result(
+            Status.SKIPPED, "Weights are random: none are fetched, only the config and small files."
+        )
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     if plan is None:
         return Result(Status.SKIPPED, "Nothing had to be fetched: the target is on this machine.")
     return Result(
@@ -138,6 +222,10 @@ def _preflight(obtained: Obtained) -> Result:
 
 @CHECKS.add("dtypes", "No stored tensor has a dtype that MPS cannot hold")
 def _dtypes(obtained: Obtained) -> Result:
+    if obtained.source == "config":
+        return Result(Status.SKIPPED, "Weights are random: none are stored.")
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     dtypes = obtained.snapshot.dtypes
     result = Result(Status.PASS, ", ".join(dtypes), evidence=Evidence.MEASURED)
     never = [dtype for dtype in dtypes if dtype in ("float64", "complex128")]

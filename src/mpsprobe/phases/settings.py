@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge.ops import resolve_release
 from mpsprobe.mac.lineup import named
+from mpsprobe.models.targets import Wanted, check
 from mpsprobe.run import DEVICES
+
+#: What weights are loaded in; others are dtypes of parts of them, or of none.
+WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+#: Fields that may be files.
+_FILES = ("model", "profile", "config")
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Settings:
     """One invocation's wishes.
 
     Attributes:
-        model: repo id, local folder, or None for the default target.
+        model: repo id, local folder, class path, or None for the default target.
         device: one of `DEVICES`.
         profile: name of a profile, path of a user's own, or None to choose by the model.
         revision: commit, tag or branch of a repo id.
@@ -25,6 +32,14 @@ class Settings:
         torch: torch release asked about; None: the installed one.
         macos: macOS asked about.
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set there; None: as it is here.
+        config: JSON file for a class path.
+        random_init: random weights, built from the config alone.
+        shrink: with fewer layers; only with `random_init`.
+        trust_remote_code: run the repository's own code.
+        dtype: of the weights, in place of the profile's.
+        new_tokens: that a generating model makes, in place of the profile's.
+        autocast: around inference, in place of the profile's: `"none"`, a dtype, or `"cpu:DTYPE"`.
+        keep_going: on the virtual device, go on after what a Mac refuses, and list all of it.
     """
 
     model: str | None = None
@@ -37,6 +52,14 @@ class Settings:
     torch: str | None = None
     macos: str | None = None
     fallback: bool | None = None
+    config: str | None = None
+    random_init: bool = False
+    shrink: bool = False
+    trust_remote_code: bool = False
+    dtype: str | None = None
+    new_tokens: int | None = None
+    autocast: str | None = None
+    keep_going: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -45,3 +68,51 @@ class Settings:
             resolve_release(self.torch)
         if self.mac is not None:
             named(self.mac, self.macos)
+        if self.dtype is not None and self.dtype not in WEIGHT_DTYPES:
+            raise UsageError(
+                f"--dtype {self.dtype}: weights are not loaded in that.",
+                f"One of {', '.join(WEIGHT_DTYPES)}.",
+            )
+        if self.keep_going and self.device not in ("auto", "emulated"):
+            raise UsageError(
+                f"--keep-going: {self.device} raises at the first failure, and cannot go on.",
+                "It goes with --device emulated.",
+            )
+        check(self.wanted)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What of this is about the target."""
+        return Wanted(
+            model=self.model,
+            profile=self.profile,
+            config=Path(self.config).expanduser() if self.config is not None else None,
+            revision=self.revision,
+            offline=self.offline,
+            weightless=self.random_init,
+            shrink=self.shrink,
+            trust_remote_code=self.trust_remote_code,
+            dtype=self.dtype,
+            new_tokens=self.new_tokens,
+            autocast=self.autocast,
+        )
+
+    def arguments(self) -> list[str]:
+        """The same as options of pytest, for a child process; files by their whole paths."""
+        words: list[str] = []
+        for field in fields(self):
+            value, option = getattr(self, field.name), f"--mpsprobe-{field.name.replace('_', '-')}"
+            if value is None or (value is False and field.name != "fallback"):
+                continue
+            if field.name == "fallback":
+                words += [option, str(int(value))]
+            elif value is True:
+                words.append(option)
+            else:
+                words += [option, _whole(str(value)) if field.name in _FILES else str(value)]
+        return words
+
+
+def _whole(value: str) -> str:
+    path = Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value

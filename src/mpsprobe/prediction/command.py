@@ -14,10 +14,11 @@ from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.lineup import named
+from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
 from mpsprobe.prediction.document import Prediction, Releases
 from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Wanted, resolve
+from mpsprobe.prediction.target import resolve
 
 ALL = "all"
 
@@ -38,7 +39,9 @@ def run(
     Args:
         wanted: what is built and run.
         torch: release asked about, or `ALL`.
-        macos, mac, fallback: the Mac asked about.
+        macos: version asked about.
+        mac: name of the Mac asked about.
+        fallback: whether the fallback variable is set there; None: as here.
         tokens: new tokens that memory and time are forecast for; None for those that were run.
         calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
         say: is told what foreign code will run, before it does.

@@ -30,7 +30,9 @@ def _memory(memory: Memory) -> str:
     rows = [[part.name, _size(part.bytes), part.basis] for part in memory.parts]
     whole, needed = memory.available_bytes, memory.needed_bytes
     rows.append(["needed by the GPU", _size(needed), "all but the OS and other"])
-    rows.append(["available", _size(whole), f"of it {_size(memory.working_set_bytes)} by Metal's recommendation"])
+    rows.append(
+        ["available", _size(whole), f"of it {_size(memory.working_set_bytes)} by Metal's recommendation"]
+    )
     if memory.working_set_bytes is not None and needed is not None:
         rows.append(["margin", _size(memory.working_set_bytes - needed), "to that recommendation"])
     lines = [f"  {name:<18} {size:>10}  {basis}" for name, size, basis in rows]
@@ -57,7 +59,17 @@ def _time(time: Timing) -> str:
         )
     if time.per_sample is not None and len(rows) > 1:
         rows.append(["a sample", "", _seconds(time.per_sample.floor), _expected(time.per_sample), *[""] * 5])
-    columns = ["stage", "times", "at least", "expected (range)", "each", "bound by", "work", "moved", "kernels"]
+    columns = [
+        "stage",
+        "times",
+        "at least",
+        "expected (range)",
+        "each",
+        "bound by",
+        "work",
+        "moved",
+        "kernels",
+    ]
     head = f"Time on {time.hardware}, by {time.basis}"
     if time.native_time_share is not None and time.native_call_share is not None:
         head += f"; native {time.native_time_share:.1%} of op time, {time.native_call_share:.1%} of calls"

@@ -124,8 +124,13 @@ def _nbytes(value: Any) -> int:
             waiting.extend(one)
         elif isinstance(one, dict):
             waiting.extend(one.values())
-        elif one is not None and not isinstance(one, (torch.nn.Module, type)) and hasattr(one, "__dict__"):
-            if id(one) not in seen and type(one).__module__.startswith("transformers"):
-                seen.add(id(one))
-                waiting.extend(vars(one).values())
+        elif _is_cache(one) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(vars(one).values())
     return sum(storages.values())
+
+
+def _is_cache(value: Any) -> bool:
+    """Whether it is a cache of transformers, or a layer of one."""
+    mine = type(value).__module__.startswith("transformers") and hasattr(value, "__dict__")
+    return mine and not isinstance(value, (torch.nn.Module, type))

@@ -92,7 +92,9 @@ def _forecast(recording: Recording, mac: Mac, wish: Wish) -> Forecast:
     """Memory and time; after `_judged`, which gives the uses their verdicts."""
     forecast = build(recording.trace, mac, wish, dtypes=recording.dtypes)
     if recording.stopped:
-        forecast.limits.insert(0, "The model's code stopped early: what would have come after is not counted.")
+        forecast.limits.insert(
+            0, "The model's code stopped early: what would have come after is not counted."
+        )
     return forecast
 
 

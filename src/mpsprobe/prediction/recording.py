@@ -19,6 +19,7 @@ from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.models.synthetic import describe
+from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
@@ -130,7 +131,8 @@ def record(target: Target, mac: Mac) -> Recording:
         passes.fed()
         gate.open(observer := OrderedObserver(recorder))
         try:
-            with recorder.paths.following(around=passes.around, depth=DEPTH):
+            following = recorder.paths.following(around=passes.around, depth=DEPTH)
+            with following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
@@ -143,7 +145,6 @@ def record(target: Target, mac: Mac) -> Recording:
         assumptions = session.assumptions[built:]
         architecture = type(model).__name__
         del model
-    generic = adapter if isinstance(adapter, RandomInitAdapter) else None
     return Recording(
         uses=flagged,
         trace=trace,
@@ -155,8 +156,8 @@ def record(target: Target, mac: Mac) -> Recording:
         weight_bytes=weight_bytes,
         dtypes=dtypes,
         inputs=inputs,
-        doing=generic.doing if generic else f"the inference of profile {adapter.profile.name}",
-        notes=[*target.notes, *(generic.notes if generic else [])],
+        doing=adapter.doing,
+        notes=[*target.notes, *adapter.notes],
         stopped=stopped,
         dropped=recorder.dropped,
     )

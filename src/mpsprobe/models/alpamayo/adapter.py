@@ -1,0 +1,225 @@
+"""Alpamayo-R1 for the phases: four cameras and a history in, a trajectory and its reasoning out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models import from_config
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights, trajectory
+from mpsprobe.models.alpamayo.backbone import Backbone
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.snapshot import read_config
+from mpsprobe.models.tiny_drive.drive import synthetic_drive
+
+#: Text layers that `shrink` keeps.
+_LAYERS = 3
+#: New tokens where nothing is computed: none of them would end the trace, and each is like the one before.
+_PREDICTED_TOKENS = 4
+
+
+class AlpamayoAdapter(Adapter):
+    """Loads `AlpamayoR1` and samples trajectories with it.
+
+    `profile.sample`: `frames`, `height`, `width`. `profile.inference`: arguments of the class's own
+    `sample_trajectories_from_data_with_vlm_rollout`, and `seed`.
+
+    Attributes:
+        notes: what stands in for what, one sentence each.
+    """
+
+    meaning = trajectory.MEANING
+
+    def __init__(self, snapshot: Path, profile: Profile) -> None:
+        super().__init__(snapshot, profile)
+        self._layers: int | None = None
+
+    def shrink(self) -> list[str]:
+        """Keep few layers and one frame a camera; widths, heads and vocabulary stay. What that changed, in words."""
+        self._layers = _LAYERS
+        return [
+            f"Shrunk: {_LAYERS} layers each of text, expert and vision, where every vision layer feeds a text layer; "
+            "one frame a camera instead of four."
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands in for what, one sentence each."""
+        notes = list(self._backbone.notes)
+        if self.weights is Weights.RANDOM:
+            notes.append(f"Random weights, with a trace planted in them: {random_weights.TRACE!r}.")
+        if self.weights is Weights.NONE:
+            notes.append(
+                f"{_PREDICTED_TOKENS} tokens are generated. Each further one calls what the last of them calls."
+            )
+        return notes
+
+    @property
+    def doing(self) -> str:
+        """What `infer` does, for people."""
+        inference = self._inference()
+        return (
+            f"sample_trajectories_from_data_with_vlm_rollout: {inference['num_traj_samples']} trajectory, "
+            f"{inference['max_generation_length']} new tokens at most, the flow, action_to_traj"
+        )
+
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        cls, config = package.model_class(), self.config()
+        with _quietly():
+            if self.weights is Weights.STORED:
+                model = self._stored(cls, config, dtype)
+            else:
+                random = self.weights is Weights.RANDOM
+                place = torch.device("cpu") if random else device
+                model = from_config.build(cls, config, place, dtype, initialise=False)
+                if random:
+                    random_weights.fill(model, from_config.SEED)
+                    random_weights.plant(model)
+        if dtype not in ("auto", "bfloat16"):
+            # the class takes the dtype of the vision-language model's config for its expert, whatever is asked for
+            model = model.to(getattr(torch, dtype))
+        moved: torch.nn.Module = model.to(device).eval()
+        return moved
+
+    def sample(self) -> dict[str, Any]:
+        """`image_frames` (4, 4, 3, 1080, 1920) uint8, `ego_history_xyz`, `ego_history_rot` and the future."""
+        size = dict(self.profile.sample)
+        if self._layers is not None:
+            size["frames"] = 1
+        if self.weights is Weights.NONE:
+            size |= {"height": 320, "width": 576}  # what images of 1080 x 1920 are resized to
+        return synthetic_drive(**size)
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        frames = sample["image_frames"].flatten(0, 1)
+        messages = package.imported("helper").create_message(frames)
+        tokenized = self._processor.apply_chat_template(
+            messages,
+            tokenize=True,
+            add_generation_prompt=False,
+            continue_final_message=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        return {
+            "tokenized_data": dict(tokenized),
+            "ego_history_xyz": sample["ego_history_xyz"].clone(),
+            "ego_history_rot": sample["ego_history_rot"].clone(),
+        }
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """`logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow's first step, `ego_speed` (1,) m/s."""
+        driver: Any = model
+        tokens = dict(batch["tokenized_data"])
+        history = {name: batch[name] for name in ("ego_history_xyz", "ego_history_rot")}
+        tokens["input_ids"] = driver.fuse_traj_tokens(tokens["input_ids"], history)
+        seen = driver.vlm(**tokens, use_cache=True, logits_to_keep=1)
+        points = torch.arange(published.FUTURE_POINTS, device=tokens["input_ids"].device)
+        positions = points + tokens["input_ids"].shape[1] + driver.vlm.model.rope_deltas
+        action = torch.stack([points.sin(), points.cos()], dim=-1)[None]
+        embedded = driver.action_in_proj(action, torch.zeros_like(action[:, :1, :1]))
+        hidden = driver.expert(
+            inputs_embeds=embedded,
+            position_ids=positions.expand(3, 1, -1),
+            past_key_values=seen.past_key_values,
+            use_cache=True,
+            **({"is_causal": False} if driver.config.expert_non_causal_attention else {}),
+        ).last_hidden_state
+        state = driver.action_space.estimate_t0_states(history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1])
+        return {
+            "logits": seen.logits[:, -1].cpu(),
+            "velocity": driver.action_out_proj(hidden).cpu(),
+            "ego_speed": state["v"].cpu(),
+        }
+
+    def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
+        driver: Any = model
+        inference = self._inference()
+        torch.manual_seed(inference.pop("seed"))
+        with _quietly():
+            return driver.sample_trajectories_from_data_with_vlm_rollout(
+                # the call takes input_ids out of what it is given
+                data={**batch, "tokenized_data": dict(batch["tokenized_data"])},
+                return_extra=True,
+                **inference,
+            )
+
+    def extract(self, raw: Any) -> Outputs:
+        """`pred_xyz` (1, 1, n, 64, 3) m, `pred_rot` (1, 1, n, 64, 3, 3); `cot`, `meta_action`, `answer`: n texts."""
+        xyz, rotation, texts = raw
+        named = {name: [str(text) for text in values.ravel()] for name, values in texts.items()}
+        return {"pred_xyz": xyz.cpu(), "pred_rot": rotation.cpu(), **named}
+
+    def judge(self, outputs: Outputs) -> list[str]:
+        return trajectory.judge(outputs["pred_xyz"], outputs["pred_rot"])
+
+    def _inference(self) -> dict[str, Any]:
+        options = {"seed": 0, "num_traj_samples": 1, "max_generation_length": 256, **self.profile.inference}
+        if self.weights is Weights.NONE:
+            options["max_generation_length"] = min(options["max_generation_length"], _PREDICTED_TOKENS)
+        return options
+
+    def _stored(self, cls: Any, config: Any, dtype: str) -> Any:
+        if self._backbone.stand_in and not (self.snapshot / str(self._raw["vlm_name_or_path"])).is_dir():
+            raise TargetError(
+                f"{self.snapshot}: the tokenizer of {self._raw['vlm_name_or_path']} is needed, and the hub does not give it.",
+                f"hf download {self._raw['vlm_name_or_path']} --include '*.json' '*.txt'",
+            )
+        model, info = cls.from_pretrained(
+            self.snapshot,
+            config=config,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        if missing := sorted(info["missing_keys"]):
+            raise TargetError(
+                f"{self.snapshot}: {len(missing)} weights of {cls.__name__} are missing, first {missing[0]}."
+            )
+        return model
+
+    @cached_property
+    def _raw(self) -> dict[str, Any]:
+        return read_config(self.snapshot)
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return backbone.find(str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers)
+
+    def config(self) -> Any:
+        """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
+        cls = package.model_class().config_class
+        processor.register()
+        raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}
+        # The class knows its attention by this key alone: `attn_implementation=` as an argument is refused.
+        raw["attn_implementation"] = self.profile.attention or "sdpa"
+        with _quietly():
+            return cls(**{name: value for name, value in raw.items() if name != "model_type"})
+
+    @cached_property
+    def _processor(self) -> Any:
+        """The processor with the trajectory tokens and the pixels of `helper.get_processor`, without its hub."""
+        helper, config = package.imported("helper"), self.config()
+        config.min_pixels, config.max_pixels = helper.MIN_PIXELS, helper.MAX_PIXELS
+        return config._build_processor()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the package's word on every sequence that has no trajectory token: random weights give none."""
+    logger = logging.getLogger(package.NAME)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+

@@ -1,0 +1,128 @@
+"""The folder that `vlm_name_or_path` stands for: config, tokenizer and processor of the vision-language model.
+
+The target's code reads it when a config is made and again when a model is, by that name, from the hub. Here it
+is looked for beside the target, then in the hub; where neither has it, one of the same form is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.models import config_only
+from mpsprobe.models.alpamayo import processor, published
+from mpsprobe.models.cache import cache_dir
+from mpsprobe.models.snapshot import read_config
+
+#: Grows when what `write` writes for the same config changes.
+_RECIPE = 2
+_STAND_IN = (
+    "The tokenizer stands in for that of {repo}, which could not be had: as many tokens, the same special ones, "
+    "other words."
+)
+_NO_VIDEO = "torchvision is not installed: images are processed by Qwen2-VL's processor without it."
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A vision-language model without its weights.
+
+    Attributes:
+        folder: with config.json, tokenizer and processor.
+        notes: what stands in for what, one sentence each.
+        stand_in: the tokenizer is not the target's own.
+    """
+
+    folder: Path
+    notes: tuple[str, ...] = ()
+    stand_in: bool = False
+
+
+def find(name: str, target: Path, layers: int | None = None) -> Backbone:
+    """What `vlm_name_or_path` stands for.
+
+    Args:
+        name: a repo id, or a folder inside the target's.
+        target: folder of the target.
+        layers: keep so many text layers and as many of the vision tower as feed them; None keeps all.
+
+    Raises:
+        TargetError: the folder cannot be made.
+    """
+    own = target / name
+    if own.is_dir():
+        marked = (own / processor.STAND_IN).is_file()
+        notes = (_STAND_IN.format(repo=published.VLM_REPO),) if marked else ()
+        if layers is None:
+            return Backbone(own, notes, marked)
+        return Backbone(_ensure(shrunk(read_config(own), layers), own), notes, marked)
+    try:
+        fetched = config_only.fetch(name)
+        config = read_config(fetched)
+    except MpsprobeError:
+        config = published.vlm_config()
+        made = _ensure(config if layers is None else shrunk(config, layers), None)
+        return Backbone(made, (_STAND_IN.format(repo=name),), True)
+    if find_spec("torchvision") is not None and layers is None:
+        return Backbone(fetched)
+    notes = () if find_spec("torchvision") is not None else (_NO_VIDEO,)
+    return Backbone(_ensure(config if layers is None else shrunk(config, layers), fetched), notes)
+
+
+def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> None:
+    """Write config, tokenizer and processor into the empty `folder`.
+
+    Args:
+        folder: where to.
+        config: of the vision-language model.
+        source: a folder whose tokenizer (and, with torchvision, processor) is taken; None: one stands in.
+    """
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if source is None:
+        processor.write(folder)
+        return
+    for file in sorted(source.iterdir()):
+        if file.name in (*config_only.SMALL_FILES, processor.STAND_IN):
+            shutil.copyfile(file, folder / file.name)
+    if find_spec("torchvision") is None:
+        processor.write_settings(folder)
+
+
+def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """A config of the same model with fewer layers. The vision tower feeds its first text layers, one each (deepstack)."""
+    text, vision = config["text_config"], config["vision_config"]
+    taps = len(vision["deepstack_visual_indexes"])
+    kept = max(layers, taps)
+    return {
+        **config,
+        "text_config": {**text, "num_hidden_layers": kept},
+        "vision_config": {**vision, "depth": taps, "deepstack_visual_indexes": list(range(taps))},
+    }
+
+
+def _ensure(config: dict[str, Any], source: Path | None) -> Path:
+    """A folder in the cache for that config, made now if it is not there."""
+    with_video = find_spec("torchvision") is not None
+    recipe = json.dumps([_RECIPE, config, str(source), with_video], sort_keys=True)
+    folder = cache_dir() / f"alpamayo-vlm-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
+    try:
+        write(building, config, source)
+        building.chmod(0o755)  # mkdtemp makes it private
+        building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder

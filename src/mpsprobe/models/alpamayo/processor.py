@@ -1,0 +1,105 @@
+"""Qwen3-VL's processor without its videos, whose own processor needs torchvision: made here, without a hub."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpsprobe.models.alpamayo import published, vocabulary
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+#: The name by which `AutoProcessor` finds the class below: not one of transformers' own.
+_CLASS = "MpsprobeQwen3VLImagesProcessor"
+
+#: What the published template of Qwen3-VL makes of texts and images.
+_CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- else -%}{{- part['text'] -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+_TOKENIZER = {
+    "tokenizer_class": "Qwen2TokenizerFast",
+    "processor_class": _CLASS,
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "unk_token": None,
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 262_144,
+}
+_IMAGES = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": _CLASS,
+    "min_pixels": published.MIN_PIXELS,
+    "max_pixels": published.MAX_PIXELS,
+    "patch_size": 16,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+
+#: A file beside a tokenizer that was made here.
+STAND_IN = "STAND-IN.txt"
+
+
+def write(folder: Path) -> None:
+    """Write a tokenizer and an image processor of that form into `folder`."""
+    vocabulary.build_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / STAND_IN).write_text(f"{vocabulary.__doc__}", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER, indent=2) + "\n", encoding="utf-8")
+    write_settings(folder)
+
+
+def write_settings(folder: Path) -> None:
+    """Write settings that name the processor without videos, beside whatever tokenizer is there."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        content = _IMAGES if name.startswith("pre") else {"processor_class": _CLASS}
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@cache
+def register() -> None:
+    """Let `AutoProcessor` find the class that `write` names in its files."""
+    from transformers import AutoProcessor, PretrainedConfig
+
+    class NoModel(PretrainedConfig):
+        """A config of no model: the processor is found by its name, never by this."""
+
+        model_type = "mpsprobe_no_model"
+
+    AutoProcessor.register(NoModel, _processor_class())
+
+
+def _processor_class() -> type[ProcessorMixin]:
+    from transformers import ProcessorMixin, Qwen3VLProcessor
+
+    def __init__(
+        self: Any,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+
+    return type(
+        _CLASS,
+        (Qwen3VLProcessor,),
+        {"__init__": __init__, "attributes": ["image_processor", "tokenizer"], "__module__": __name__},
+    )

@@ -1,0 +1,139 @@
+"""Single models of diffusers (a UNet, a DiT, a VAE): constructed from their config.json and fed made-up latents."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.errors import TargetError
+
+#: Tokens of a prompt (CLIP's), the timestep, latents down and across where the config names no size, frames of a video.
+_TOKENS, _TIMESTEP, _SIDE, _FRAMES = 77, 500, 64, 3
+
+
+def knows(cls: type[nn.Module]) -> bool:
+    """Whether a class is one of diffusers' models."""
+    return any(f"{base.__module__}.{base.__name__}" == _BASE for base in cls.__mro__)
+
+
+_BASE = "diffusers.models.modeling_utils.ModelMixin"
+
+
+def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
+    """A model from its config.json, whose keys that begin with `_` are no arguments."""
+    model: nn.Module = cls.from_config({name: value for name, value in values.items() if name[:1] != "_"})
+    return model
+
+
+def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of the forward pass, on the CPU.
+
+    Raises:
+        TargetError: the model requires one that cannot be made up.
+    """
+    with torch.device("meta"):
+        config: Any = construct(cls, values).config
+    made = _Maker(config)
+    forward: Any = getattr(cls, "forward")  # noqa: B009
+    batch: dict[str, Any] = {}
+    for name, parameter in inspect.signature(forward).parameters.items():
+        maker = _MAKERS.get(name)
+        value = maker(made) if maker is not None else None
+        if value is not None:
+            batch[name] = value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        elif parameter.default is parameter.empty and name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+            raise TargetError(
+                f"{cls.__name__} requires {name!r}, which is not made up.",
+                "Give the whole pipeline, the folder of its model_index.json; or say in the file of --config: "
+                '"mpsprobe": {"inputs": {...}}.',
+            )
+    return batch
+
+
+class _Maker:
+    """Makes each argument from a config."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        #: SD 3 and PixArt patch latents themselves; Flux takes them in patches of 2 x 2 already.
+        self._packed = "axes_dims_rope" in config
+
+    def latents(self) -> Tensor:
+        side = self._get("sample_size") or _SIDE
+        rows, columns = (side, side) if isinstance(side, int) else side
+        channels = self._get("in_channels") or 4
+        if self._packed:
+            return _ramp(1, (rows // 2) * (columns // 2), channels)
+        patch = self._get("patch_size")
+        video = isinstance(patch, (list, tuple)) and len(patch) == 3
+        return _ramp(1, channels, *([_FRAMES] if video else []), rows, columns)
+
+    def timestep(self) -> Tensor:
+        return torch.tensor([1.0 if self._packed else _TIMESTEP])
+
+    def text(self) -> Tensor | None:
+        width = next(
+            (
+                self._get(name)
+                for name in ("joint_attention_dim", "caption_channels", "text_dim", "cross_attention_dim")
+                if isinstance(self._get(name), int)
+            ),
+            None,
+        )
+        return None if width is None else _ramp(1, _TOKENS, width)
+
+    def pooled(self) -> Tensor | None:
+        width = self._get("pooled_projection_dim")
+        return None if width is None else _ramp(1, width)
+
+    def class_labels(self) -> Tensor | None:
+        wanted = self._get("num_embeds_ada_norm") if "norm_type" in self._config else None
+        wanted = wanted if self._get("norm_type") == "ada_norm_zero" else self._get("num_class_embeds")
+        return None if wanted is None else torch.zeros(1, dtype=torch.int64)
+
+    def image_ids(self) -> Tensor:
+        """`(patches, 3)`: row and column of each patch."""
+        patches = self.latents().shape[1]
+        side = math.isqrt(patches)
+        places = torch.arange(patches)
+        return torch.stack([torch.zeros(patches, dtype=torch.int64), places // side, places % side], dim=1).float()
+
+    def text_ids(self) -> Tensor:
+        return torch.zeros(_TOKENS, 3)
+
+    def guidance(self) -> Tensor | None:
+        return torch.tensor([3.5]) if self._get("guidance_embeds") else None
+
+    def conditions(self) -> dict[str, Any] | None:
+        """What SDXL and PixArt get of the image's size."""
+        if self._get("addition_embed_type") == "text_time":
+            ids = 6  # size, crop and wanted size, two numbers each
+            pooled = self._config.projection_class_embeddings_input_dim - ids * self._config.addition_time_embed_dim
+            return {"text_embeds": _ramp(1, pooled), "time_ids": torch.full((1, ids), 1024.0)}
+        return {"resolution": None, "aspect_ratio": None} if self._get("caption_channels") else None
+
+    def _get(self, name: str) -> Any:
+        return self._config.get(name)
+
+
+def _ramp(*shape: int) -> Tensor:
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+
+
+_MAKERS: dict[str, Callable[[_Maker], Any]] = {
+    "sample": _Maker.latents,
+    "hidden_states": _Maker.latents,
+    "timestep": _Maker.timestep,
+    "encoder_hidden_states": _Maker.text,
+    "pooled_projections": _Maker.pooled,
+    "class_labels": _Maker.class_labels,
+    "img_ids": _Maker.image_ids,
+    "txt_ids": _Maker.text_ids,
+    "guidance": _Maker.guidance,
+    "added_cond_kwargs": _Maker.conditions,
+}

@@ -1,0 +1,79 @@
+"""What a model is fed, where the file of its config says so: the key `mpsprobe` of the JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from mpsprobe.errors import UsageError
+
+KEY = "mpsprobe"
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tensor to be made up.
+
+    Attributes:
+        shape: its sizes.
+        dtype: `"float"` for the weights' dtype, or one of torch's: `"int64"`.
+        below: integers run from 0 up to this one, exclusive, and begin again.
+    """
+
+    shape: list[int]
+    dtype: str = "float"
+    below: int = 2
+
+    def make(self, weights: torch.dtype) -> Tensor:
+        """A ramp: reproducible, and not all alike.
+
+        Raises:
+            UsageError: torch has no such dtype.
+        """
+        dtype = weights if self.dtype == "float" else getattr(torch, self.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise UsageError(f"dtype {self.dtype!r}: torch has none of that name.", 'For example "int64".')
+        count = math.prod(self.shape)
+        if dtype.is_floating_point:
+            return torch.linspace(-1, 1, count).reshape(self.shape).to(dtype)
+        return (torch.arange(count) % self.below).reshape(self.shape).to(dtype)
+
+
+class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The call that is a model's inference.
+
+    Attributes:
+        inputs: arguments by name: a tensor's description, or a plain value as it is.
+        method: of the model; the forward pass unless told otherwise.
+    """
+
+    inputs: dict[str, TensorSpec | bool | int | float | str | None]
+    method: str = "forward"
+
+    def make(self, weights: torch.dtype) -> dict[str, Any]:
+        """The arguments, on the CPU; floating-point ones in the dtype of the weights."""
+        return {
+            name: value.make(weights) if isinstance(value, TensorSpec) else value
+            for name, value in self.inputs.items()
+        }
+
+
+def take(values: dict[str, Any], where: str) -> Feed | None:
+    """Take the key `mpsprobe` out of a config; None where it has none.
+
+    Raises:
+        UsageError: it is not of the form of `Feed`.
+    """
+    stated = values.pop(KEY, None)
+    if stated is None:
+        return None
+    try:
+        return msgspec.convert(stated, Feed)
+    except msgspec.ValidationError as problem:
+        raise UsageError(
+            f"{where}: {KEY}: {problem}.",
+            'For example {"inputs": {"idx": {"shape": [1, 32], "dtype": "int64", "below": 50257}}}.',
+        ) from problem

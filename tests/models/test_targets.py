@@ -1,0 +1,85 @@
+"""What MODEL means, before anything runs: folders, class paths, options that do not go together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.errors import UsageError
+from mpsprobe.models import targets
+from mpsprobe.models.targets import Wanted, resolve
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    return tmp_path
+
+
+def test_a_folder_and_its_config_are_the_same_target(folder: Path) -> None:
+    by_folder, by_file = (resolve(Wanted(str(path))) for path in (folder, folder / "config.json"))
+    assert by_folder.folder == by_file.folder == folder.resolve()
+    assert by_folder.profile.name == by_file.profile.name == "transformers"
+
+
+def test_a_class_keeps_its_path_and_config(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("{}")
+    ref = resolve(Wanted("package.module:Class", config=tmp_path / "own.json", weightless=True))
+    assert (ref.class_path, ref.config) == ("package.module:Class", tmp_path / "own.json")
+
+
+def test_the_name_and_the_limits_say_that_weights_are_random(folder: Path) -> None:
+    whole = resolve(Wanted(str(folder)))
+    assert (whole.title, whole.limits) == (str(folder), [])
+    random = resolve(Wanted(str(folder), weightless=True, shrink=True))
+    assert random.title == f"{folder} (random weights, shrunk)"
+    assert "random" in random.limits[0]
+
+
+def test_wishes_replace_what_the_profile_says(folder: Path) -> None:
+    profile = resolve(Wanted(str(folder), dtype="float16", new_tokens=3)).profile
+    assert (profile.dtype, profile.inference["max_new_tokens"]) == ("float16", 3)
+    assert (
+        resolve(Wanted(str(folder), weightless=True)).profile.inference["max_new_tokens"]
+        == targets.NEW_TOKENS
+    )
+    assert resolve(Wanted(dtype="float32")).profile.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Wanted("./nowhere"), "no such folder"),
+        (Wanted("package:Class"), "a class has no weights"),
+        (Wanted("not a class:x y", weightless=True), "not a class path"),
+        (Wanted("org/model", shrink=True), "--random-init"),
+        (Wanted("org/model", config=Path("x.json")), "--config goes with a class"),
+        (Wanted("package:Class", config=Path("/nowhere.json"), weightless=True), "/nowhere.json"),
+        (Wanted(new_tokens=3), "tiny-drive"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(wanted: Wanted, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        resolve(wanted)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\xff"])
+def test_a_broken_config_names_its_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "own.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"own\.json"):
+        resolve(Wanted("package:Class", config=path, weightless=True))
+
+
+def test_nothing_of_torch_is_needed_to_resolve(folder: Path) -> None:
+    code = (
+        "import sys\nfrom mpsprobe.models.targets import Wanted, resolve\n"
+        f"resolve(Wanted({str(folder)!r}, weightless=True))\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,319 @@
+"""Many models, one after the other, through `mpsprobe predict` and `mpsprobe run --random-init`.
+
+    python tools/campaign.py run --work DIR [--stage predict|releases|run] [--only NAME]
+    python tools/campaign.py table
+
+`run` takes the targets of tools/campaign_targets.toml and adds what each command said, with the CPU time and the
+peak memory of its process tree, to docs/coverage.json. What is there already for the installed transformers is
+left alone, so that it can be stopped and started again; `--again` measures anew. `table` writes docs/coverage.md
+from it. Code of other people (`repository` in a target) is expected in a checkout under `--code DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import traceback
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+import campaign_table
+
+_HERE = Path(__file__).parent
+TARGETS = _HERE / "campaign_targets.toml"
+RESULTS = _HERE.parent / "docs" / "coverage.json"
+_LOCK = Path(tempfile.gettempdir()) / "mpsprobe-campaign.lock"
+#: Seconds of wall time that one command may take.
+LIMIT = 900
+STAGES = ("predict", "releases", "run")
+#: Tasks whose models are published in bfloat16; the others' are in float32.
+_HALF = ("causal LM", "MoE", "state space", "image-text-to-text")
+
+
+def targets() -> list[dict[str, Any]]:
+    """What is run, in order."""
+    rows: list[dict[str, Any]] = tomllib.loads(TARGETS.read_text(encoding="utf-8"))["target"]
+    return rows
+
+
+def write_folder(target: dict[str, Any], folder: Path) -> Path:
+    """A folder with the target's config, or with those of its parts; for other people's code, a config file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "repository" in target:
+        for name, more in (("config.json", {}), ("small.json", target.get("small", {}))):
+            (folder / name).write_text(json.dumps({**target["config"], **more}))
+        return folder
+    if "pipeline" in target:
+        _write_pipeline(target, folder)
+        return folder
+    import transformers
+
+    cls = getattr(transformers, target["class"])
+    config = {
+        "architectures": [target["class"]],
+        "model_type": cls.config_class.model_type,
+        "dtype": dtype_of(target),
+        **target.get("config", {}),
+        **dict.fromkeys(target.get("null", [])),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _write_pipeline(target: dict[str, Any], folder: Path) -> None:
+    index: dict[str, Any] = {"_class_name": target["pipeline"], **target.get("options", {})}
+    for name, part in target["parts"].items():
+        index[name] = part[:2] or [None, None]
+        if not part:
+            continue
+        library, cls, config = part
+        own = folder / name
+        own.mkdir(exist_ok=True)
+        if "scheduler" in name:
+            (own / "scheduler_config.json").write_text(json.dumps({"_class_name": cls, **config}))
+        elif "tokenizer" not in name:
+            named = {"_class_name": cls} if library == "diffusers" else {"architectures": [cls]}
+            (own / "config.json").write_text(json.dumps({**named, **config}))
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def dtype_of(target: dict[str, Any]) -> str:
+    """The dtype of the weights as published."""
+    stated = "bfloat16" if target["task"] in _HALF else "float32"
+    return str(target.get("dtype", stated))
+
+
+def arguments_of(target: dict[str, Any], stage: str, folder: Path, output: Path) -> list[str]:
+    """The arguments of `mpsprobe` in a stage."""
+    small = ["--shrink"] if stage != "predict" else []
+    what = [str(folder)]
+    if "repository" in target:
+        what = [target["class"], "--config", str(folder / ("small.json" if small else "config.json"))]
+        small = []
+    wishes = ["--dtype", dtype_of(target)] if "pipeline" in target else []
+    if stage == "run":
+        device = ["--random-init", "--device", "emulated", "--phase", "6", "--output", str(output)]
+        return ["run", *what, *small, *wishes, *device, "--json"]
+    releases = ["--torch", "all"] if stage == "releases" else []
+    return ["predict", *what, *small, *wishes, *releases, "--json"]
+
+
+def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, Any]:
+    """Run `mpsprobe`; its exit code, CPU seconds and peak memory, those of its own children included.
+
+    A prediction runs in a fork of this process, which has imported torch, transformers and mpsprobe already: its
+    seconds are those beyond imports. A run starts processes of its own, and imports in each.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        _become(arguments, output, code_path)
+    with _killed_after(pid, LIMIT) as killed:
+        _, status, used = os.wait4(pid, 0)
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "rss_bytes": used.ru_maxrss * 1024,
+        "wall_s": round(time.monotonic() - begun, 1),
+        "timed_out": bool(killed),
+    }
+
+
+def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
+    """In a child: be `mpsprobe`, with its output in files."""
+    code = 4
+    try:
+        os.setsid()
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+        if code_path:
+            sys.path.insert(0, code_path)
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (code_path, os.environ.get("PYTHONPATH"))))
+        if arguments[0] == "run":
+            os.execv(sys.executable, [sys.executable, "-m", "mpsprobe", *arguments])
+        from mpsprobe.cli import main
+
+        sys.argv = ["mpsprobe", *arguments]
+        main()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # the parent reads what it was
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
+    """End a process and its children when it takes too long; the list then holds its id."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield killed
+    finally:
+        timer.cancel()
+
+
+def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
+    """What a command said, in short; `error` where it said nothing that can be used."""
+    costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")}
+    if result["timed_out"]:
+        return {**costs, "error": f"stopped after {LIMIT} s"}
+    document = None
+    file = output / ("run.json" if stage == "run" else "out")
+    with contextlib.suppress(ValueError, OSError):
+        document = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or "target" not in document:
+        lines = [line for line in (output / "err").read_text(encoding="utf-8").splitlines() if line.strip()]
+        told = next((line for line in lines if line.startswith("Error")), lines[-1] if lines else "")
+        return {**costs, "error": told.removeprefix("Error: ")[:300] or f"exit code {result['code']}"}
+    read = {"predict": _of_prediction, "releases": _of_releases, "run": _of_run}[stage]
+    return {**costs, **read(document)}
+
+
+def _of_prediction(document: dict[str, Any]) -> dict[str, Any]:
+    totals = document["totals"]
+    native = ("all", "native", "composite")
+    return {
+        "parameters": document["target"]["parameters"],
+        "op_uses": totals["all"]["op_uses"],
+        "ops": totals["all"]["ops"],
+        "calls": totals["all"]["calls"],
+        "other": {name: total["op_uses"] for name, total in totals.items() if name not in native},
+        "findings": len(document["findings"]),
+        "finding": document["findings"][0]["message"][:200] if document["findings"] else "",
+        "stopped": document["stopped"][:200],
+        "torch": document["torch"],
+    }
+
+
+def _of_releases(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "first_fully_native": document["first_fully_native"],
+        "releases": {
+            row["torch"]: {
+                "fully_native": row["fully_native"],
+                "not_native": row["not_native"],
+                "findings": row["findings"],
+                "stopped": row["stopped"][:200],
+            }
+            for row in document["releases"]
+        },
+    }
+
+
+def _of_run(document: dict[str, Any]) -> dict[str, Any]:
+    bad = [check for check in document["checks"] if check["status"] in _BAD]
+    statuses: dict[str, int] = {}
+    for check in document["checks"]:
+        statuses[check["status"]] = statuses.get(check["status"], 0) + 1
+    return {
+        "statuses": statuses,
+        "worst": next((status for status in _BAD if status in statuses), "pass"),
+        "problems": [f"{check['id']}: {check['message']}"[:300] for check in bad],
+        "parameters": document["target"]["parameters"],
+        "limits": document["limits"][:1],
+    }
+
+
+#: What a check may end in beside passing, the worst first; a warning is none of them.
+_BAD = ("error", "crashed", "timeout", "fail", "blocked")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure what is missing."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    import transformers.modeling_utils  # noqa: F401  (shared by all forks)
+
+    import mpsprobe.prediction.command  # noqa: F401
+
+    version = metadata.version("transformers")
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    rows = results.get(version, {})
+    for stage in arguments.stage or STAGES:
+        for target in targets():
+            name = target["name"]
+            if arguments.only and name not in arguments.only:
+                continue
+            if stage in rows.get(name, {}) and not arguments.again:
+                continue
+            output = Path(arguments.work) / version / stage / name
+            result = _one(target, stage, output, arguments.code)
+            _add(version, name, stage, result)
+            told = result.get("error") or result.get("stopped") or result.get("worst") or "done"
+            print(f"{name:24} {stage:9} {result.get('cpu_s', 0):7.1f} s  {told}", flush=True)  # noqa: T201
+
+
+def _one(target: dict[str, Any], stage: str, output: Path, code: str) -> dict[str, Any]:
+    try:
+        folder = write_folder(target, output / "config")
+    except (AttributeError, ImportError) as problem:
+        return {"error": f"transformers {metadata.version('transformers')}: {problem}"[:300]}
+    path = str(Path(code) / target["repository"].rpartition("/")[2]) if "repository" in target else ""
+    reports = output / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    return said(stage, measured(arguments_of(target, stage, folder, reports), reports, path), reports)
+
+
+def _add(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
+    """Add a result to the file, which another campaign may be writing as well."""
+    with _LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write(version, name, stage, result)
+
+
+def _write(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results.setdefault(version, {}).setdefault(name, {})[stage] = result
+    order = {target["name"]: place for place, target in enumerate(targets())}
+    rows = results[version]
+    results[version] = {name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))}
+    whole = RESULTS.with_suffix(".new")
+    whole.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    whole.replace(RESULTS)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command")
+    running = commands.add_parser("run")
+    running.add_argument("--work", required=True, help="folder for configs and reports")
+    running.add_argument("--code", default=".", help="folder of checkouts of other people's code")
+    running.add_argument("--stage", action="append", choices=STAGES)
+    running.add_argument("--only", action="append", help="name of a target")
+    running.add_argument("--again", action="store_true", help="measure what is there already")
+    commands.add_parser("table")
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        run(arguments)
+        return
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    RESULTS.with_suffix(".md").write_text(campaign_table.page(targets(), results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
