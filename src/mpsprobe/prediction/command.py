@@ -54,7 +54,7 @@ def run(
         parse_macos(macos)
     asked: Mac = ask(
         machines.host(),
-        installed_torch.__version__,
+        str(installed_torch.__version__),
         name=mac,
         torch=None if torch == ALL else torch,
         macos=macos,
