@@ -14,8 +14,7 @@ of its own:
 
 What is found goes to OUT/figures.json and, for people, to the terminal. A small copy of it all, on any machine:
 
-    PYTHONPATH=... python tools/alpamayo_device.py --out /tmp/out --device cpu --layers 3 --frames 1 --rounds 1 \
-        --tokens 16 --limit 1200
+    PYTHONPATH=... python tools/alpamayo_device.py --out /tmp/out --device cpu --tiny --frames 1 --tokens 16
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def main() -> int:
             ).returncode
         except subprocess.TimeoutExpired:
             code = -1
-            print(f"{step}: stopped after {options.limit} s", flush=True)
+            _say(f"{step}: stopped after {options.limit} s")
         wall = round(time.perf_counter() - begun, 1)
         if part.is_file():
             found[step] = {**json.loads(part.read_text(encoding="utf-8")), "step_s": wall}
@@ -66,20 +65,27 @@ def main() -> int:
         else:
             found[step] = {"failed": code, "step_s": wall}
             failed = True
-        print(f"{step}: {json.dumps(found[step], indent=2)}", flush=True)
+        _say(f"{step}: {json.dumps(found[step], indent=2)}")
         _compare(found)
         file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found.get("overhead", {})), flush=True)
+    _say(json.dumps(found.get("overhead_percent", {})))
     return 1 if failed else 0
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="for the figures and reports")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/alpamayo-r1"), help="for the 22 GB")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", default=",".join(STEPS))
-    parser.add_argument("--layers", type=int, help="fewer layers than the published model has")
+    parser.add_argument("--tiny", action="store_true", help="few layers and small widths: to try the script")
     parser.add_argument("--frames", type=int, default=4, help="of each camera")
     parser.add_argument("--tokens", type=int, default=256, help="of the longer samples")
     parser.add_argument("--rounds", type=int, default=10, help="timed samples after the first")
@@ -96,10 +102,10 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     free = shutil.disk_usage(options.folder).free
-    if options.layers is None and free < 25e9:
+    if not options.tiny and free < 25e9:
         raise SystemExit(f"{options.folder}: {free / 1e9:.0f} GB free, 25 GB needed.")
     begun = time.perf_counter()
-    repository.write(options.folder, options.layers)
+    repository.write(options.folder, 3 if options.tiny else None, tiny=options.tiny)
     figures = repository.write_weights(options.folder, torch.device(options.device))
     return {**figures, "write_s": round(time.perf_counter() - begun, 1)}
 
@@ -109,6 +115,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from mpsprobe.models import registry
+    from mpsprobe.phases.data import move
 
     profile, _ = _profile(options)
     adapter: Any = registry.make_adapter(profile, options.folder)
@@ -145,8 +152,20 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         result = (result[0].cpu(), result[1].cpu(), result[2])
         return time.perf_counter() - began, result
 
+    def probed() -> float:
+        """The same as the phases of mpsprobe call it."""
+        data = move(batch, device)
+        _wait(device)
+        began = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+            adapter.extract(adapter.infer(model, data))
+        _wait(device)
+        return time.perf_counter() - began
+
     first, result = sampled()
-    times = [sampled()[0] for _ in range(options.rounds)]
+    # in turns, so that the clock of the GPU is the same for both
+    both = [(sampled()[0], probed()) for _ in range(options.rounds)]
+    times, probed_times = (list(one) for one in zip(*both, strict=True))
     parts = _parts(model, device, sampled)
     figures = {
         "device": torch.cuda.get_device_name(0) if device.type == "cuda" else "cpu",
@@ -156,6 +175,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "first_sample_s": round(first, 3),
         "sample_s": _spread(times),
+        "sample_by_mpsprobe_s": _spread(probed_times),
         "trace": result[2]["cot"].ravel().tolist(),
         "parts_s": parts,
     }
@@ -259,14 +279,16 @@ def _parts(model: Any, device: Any, sampled: Callable[[], tuple[float, Any]]) ->
 
 
 def _compare(found: dict[str, Any]) -> None:
-    """What mpsprobe adds to a sample: its median over that of the package alone."""
-    with_it = found.get("suite", {}).get("measured", {}).get("time per sample")
-    without = found.get("plain", {}).get("sample_s", {}).get("median")
-    if with_it and without:
-        found["overhead"] = {
-            "with_s": with_it,
-            "without_s": without,
-            "percent": round(100 * (with_it / without - 1), 2),
+    """What mpsprobe adds to a sample, as a share of the median of the package alone."""
+    plain = found.get("plain", {})
+    without = plain.get("sample_s", {}).get("median")
+    ways = {
+        "in turns with it, one process": plain.get("sample_by_mpsprobe_s", {}).get("median"),
+        "phase 6 of mpsprobe run": found.get("suite", {}).get("measured", {}).get("time per sample"),
+    }
+    if without:
+        found["overhead_percent"] = {
+            way: round(100 * (seconds / without - 1), 2) for way, seconds in ways.items() if seconds
         }
 
 

@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 import traceback
 from collections.abc import Iterator
 from importlib import metadata
@@ -30,84 +29,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import campaign_table
+import campaign_target
+from campaign_target import CampaignTarget
 
-_HERE = Path(__file__).parent
-TARGETS = _HERE / "campaign_targets.toml"
-RESULTS = _HERE.parent / "docs" / "coverage.json"
+RESULTS = Path(__file__).parent.parent / "docs" / "coverage.json"
 _LOCK = Path(tempfile.gettempdir()) / "mpsprobe-campaign.lock"
 #: Seconds of wall time that one command may take.
 LIMIT = 900
 STAGES = ("predict", "releases", "run")
-#: Tasks whose models are published in bfloat16; the others' are in float32.
-_HALF = ("causal LM", "MoE", "state space", "image-text-to-text")
 
 
-def targets() -> list[dict[str, Any]]:
-    """What is run, in order."""
-    rows: list[dict[str, Any]] = tomllib.loads(TARGETS.read_text(encoding="utf-8"))["target"]
-    return rows
-
-
-def write_folder(target: dict[str, Any], folder: Path) -> Path:
-    """A folder with the target's config, or with those of its parts; for other people's code, a config file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if "repository" in target:
-        for name, more in (("config.json", {}), ("small.json", target.get("small", {}))):
-            (folder / name).write_text(json.dumps({**target["config"], **more}))
-        return folder
-    if "pipeline" in target:
-        _write_pipeline(target, folder)
-        return folder
-    import transformers
-
-    cls = getattr(transformers, target["class"])
-    config = {
-        "architectures": [target["class"]],
-        "model_type": cls.config_class.model_type,
-        "dtype": dtype_of(target),
-        **target.get("config", {}),
-        **dict.fromkeys(target.get("null", [])),
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-def _write_pipeline(target: dict[str, Any], folder: Path) -> None:
-    index: dict[str, Any] = {"_class_name": target["pipeline"], **target.get("options", {})}
-    for name, part in target["parts"].items():
-        index[name] = part[:2] or [None, None]
-        if not part:
-            continue
-        library, cls, config = part
-        own = folder / name
-        own.mkdir(exist_ok=True)
-        if "scheduler" in name:
-            (own / "scheduler_config.json").write_text(json.dumps({"_class_name": cls, **config}))
-        elif "tokenizer" not in name:
-            named = {"_class_name": cls} if library == "diffusers" else {"architectures": [cls]}
-            (own / "config.json").write_text(json.dumps({**named, **config}))
-    (folder / "model_index.json").write_text(json.dumps(index))
-
-
-def dtype_of(target: dict[str, Any]) -> str:
-    """The dtype of the weights as published."""
-    stated = "bfloat16" if target["task"] in _HALF else "float32"
-    return str(target.get("dtype", stated))
-
-
-def arguments_of(target: dict[str, Any], stage: str, folder: Path, output: Path) -> list[str]:
+def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path) -> list[str]:
     """The arguments of `mpsprobe` in a stage."""
-    small = ["--shrink"] if stage != "predict" else []
-    what = [str(folder)]
-    if "repository" in target:
-        what = [target["class"], "--config", str(folder / ("small.json" if small else "config.json"))]
-        small = []
-    wishes = ["--dtype", dtype_of(target)] if "pipeline" in target else []
+    what = target.model(folder, small=stage != "predict")
     if stage == "run":
         device = ["--random-init", "--device", "emulated", "--phase", "6", "--output", str(output)]
-        return ["run", *what, *small, *wishes, *device, "--json"]
-    releases = ["--torch", "all"] if stage == "releases" else []
-    return ["predict", *what, *small, *wishes, *releases, "--json"]
+        return ["run", *what, *device, "--json"]
+    return ["predict", *what, *(["--torch", "all"] if stage == "releases" else []), "--json"]
 
 
 def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, Any]:
@@ -141,7 +79,9 @@ def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
             os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
         if code_path:
             sys.path.insert(0, code_path)
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (code_path, os.environ.get("PYTHONPATH"))))
+            os.environ["PYTHONPATH"] = os.pathsep.join(
+                filter(None, (code_path, os.environ.get("PYTHONPATH")))
+            )
         if arguments[0] == "run":
             os.execv(sys.executable, [sys.executable, "-m", "mpsprobe", *arguments])
         from mpsprobe.cli import main
@@ -254,8 +194,8 @@ def run(arguments: argparse.Namespace) -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     rows = results.get(version, {})
     for stage in arguments.stage or STAGES:
-        for target in targets():
-            name = target["name"]
+        for target in campaign_target.read():
+            name = target.name
             if arguments.only and name not in arguments.only:
                 continue
             if stage in rows.get(name, {}) and not arguments.again:
@@ -267,13 +207,13 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{name:24} {stage:9} {result.get('cpu_s', 0):7.1f} s  {told}", flush=True)  # noqa: T201
 
 
-def _one(target: dict[str, Any], stage: str, output: Path, code: str) -> dict[str, Any]:
+def _one(target: CampaignTarget, stage: str, output: Path, code: str) -> dict[str, Any]:
+    folder, reports = output / "config", output / "reports"
     try:
-        folder = write_folder(target, output / "config")
+        target.write(folder)
     except (AttributeError, ImportError) as problem:
         return {"error": f"transformers {metadata.version('transformers')}: {problem}"[:300]}
-    path = str(Path(code) / target["repository"].rpartition("/")[2]) if "repository" in target else ""
-    reports = output / "reports"
+    path = str(Path(code) / target.repository.rpartition("/")[2] / target.path) if target.repository else ""
     shutil.rmtree(reports, ignore_errors=True)
     return said(stage, measured(arguments_of(target, stage, folder, reports), reports, path), reports)
 
@@ -288,9 +228,11 @@ def _add(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
 def _write(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     results.setdefault(version, {}).setdefault(name, {})[stage] = result
-    order = {target["name"]: place for place, target in enumerate(targets())}
+    order = {target.name: place for place, target in enumerate(campaign_target.read())}
     rows = results[version]
-    results[version] = {name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))}
+    results[version] = {
+        name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))
+    }
     whole = RESULTS.with_suffix(".new")
     whole.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     whole.replace(RESULTS)
@@ -312,7 +254,9 @@ def main() -> None:
         run(arguments)
         return
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    RESULTS.with_suffix(".md").write_text(campaign_table.page(targets(), results), encoding="utf-8")
+    RESULTS.with_suffix(".md").write_text(
+        campaign_table.page(campaign_target.read(), results), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

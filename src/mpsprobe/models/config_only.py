@@ -39,6 +39,10 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    # those of sentence encoders
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
 )
 
 
@@ -76,6 +80,7 @@ def _of_parts(folder: Path) -> list[str]:
     for part, value in snapshot.without_weights(folder).config.items():
         if not (isinstance(value, list) and any(value)):
             continue
+        own: tuple[str, ...]
         if "tokenizer" in part:
             own = SMALL_FILES
         elif "scheduler" in part:
@@ -157,7 +162,7 @@ def size(adapter: Adapter, dtype: str) -> Size | None:
     before, adapter.weights = adapter.weights, Weights.NONE
     try:
         model = adapter.load(torch.device("meta"), dtype)
-    except Exception:  # constructors that look at values cannot be built without them
+    except (Exception, SystemExit):  # constructors that look at values cannot be built without them
         return None
     finally:
         adapter.weights = before
@@ -176,7 +181,7 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
     if changes is None:
         raise UsageError(
             f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
-            "Leave --shrink out.",
+            f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
         )
     return adapter, changes
 

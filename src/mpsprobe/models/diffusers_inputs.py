@@ -45,8 +45,14 @@ def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> di
         maker = _MAKERS.get(name)
         value = maker(made) if maker is not None else None
         if value is not None:
-            batch[name] = value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-        elif parameter.default is parameter.empty and name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+            batch[name] = (
+                value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            )
+        elif (
+            parameter.default is parameter.empty
+            and name != "self"
+            and parameter.kind is not parameter.VAR_KEYWORD
+        ):
             raise TargetError(
                 f"{cls.__name__} requires {name!r}, which is not made up.",
                 "Give the whole pipeline, the folder of its model_index.json; or say in the file of --config: "
@@ -101,7 +107,9 @@ class _Maker:
         patches = self.latents().shape[1]
         side = math.isqrt(patches)
         places = torch.arange(patches)
-        return torch.stack([torch.zeros(patches, dtype=torch.int64), places // side, places % side], dim=1).float()
+        return torch.stack(
+            [torch.zeros(patches, dtype=torch.int64), places // side, places % side], dim=1
+        ).float()
 
     def text_ids(self) -> Tensor:
         return torch.zeros(_TOKENS, 3)
@@ -113,7 +121,10 @@ class _Maker:
         """What SDXL and PixArt get of the image's size."""
         if self._get("addition_embed_type") == "text_time":
             ids = 6  # size, crop and wanted size, two numbers each
-            pooled = self._config.projection_class_embeddings_input_dim - ids * self._config.addition_time_embed_dim
+            pooled = (
+                self._config.projection_class_embeddings_input_dim
+                - ids * self._config.addition_time_embed_dim
+            )
             return {"text_embeds": _ramp(1, pooled), "time_ids": torch.full((1, ids), 1024.0)}
         return {"resolution": None, "aspect_ratio": None} if self._get("caption_channels") else None
 

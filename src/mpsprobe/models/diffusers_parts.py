@@ -173,7 +173,9 @@ def _shrunk_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         smaller[_PER_STAGE] = [min(one, 1) for one in stages]
     if isinstance(config.get(_KINDS), list):
         smaller[_KINDS] = [one for one in config[_KINDS] if one < _LAYERS]
-    changed = [f"{name} {config[name]} -> {smaller[name]}" for name in config if smaller[name] != config[name]]
+    changed = [
+        f"{name} {config[name]} -> {smaller[name]}" for name in config if smaller[name] != config[name]
+    ]
     return smaller, changed
 
 
@@ -213,7 +215,9 @@ def _without_weights(index: Index, part: Part, notes: list[str]) -> Any:
         encoder = part.name.replace("tokenizer", "text_encoder")
         config = next((one.config for one in index.parts if one.name == encoder), None)
         if config is None:
-            raise TargetError(f"{part.folder}: neither a tokenizer's files nor a text encoder to make ids for.")
+            raise TargetError(
+                f"{part.folder}: neither a tokenizer's files nor a text encoder to make ids for."
+            )
         notes.append(f"{part.name} has no files: token ids are made up for {encoder}.")
         return MadeUpTokenizer(config)
     with from_config.worded(f"{part.folder}: {part.cls.__name__} cannot be built", TargetError):

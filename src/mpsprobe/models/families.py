@@ -33,9 +33,18 @@ class Family:
     rows: int = 1
 
 
-_TEXT = ("input_ids", "attention_mask")
+_TEXT = ("input_ids", "attention_mask", "bbox")
 #: What the image side of models that read text and images may ask for beside the pixels.
-_IMAGE = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
+_IMAGE = (
+    "pixel_values",
+    "image_grid_thw",
+    "image_sizes",
+    "pixel_attention_mask",
+    "aspect_ratio_ids",
+    "aspect_ratio_mask",
+    "cross_attention_mask",
+    "flattened_patches",
+)
 
 #: In this order: a class that stands in several tables belongs to the first.
 FAMILIES = (
@@ -57,7 +66,11 @@ FAMILIES = (
         ("FOR_CTC", "FOR_AUDIO_CLASSIFICATION", "FOR_AUDIO_FRAME_CLASSIFICATION", "FOR_AUDIO_XVECTOR"),
         ("input_features", "input_values"),
     ),
-    Family("text to speech", ("FOR_TEXT_TO_WAVEFORM", "FOR_TEXT_TO_SPECTROGRAM"), _TEXT),
+    Family(
+        "text to speech",
+        ("FOR_TEXT_TO_WAVEFORM", "FOR_TEXT_TO_SPECTROGRAM"),
+        (*_TEXT, "decoder_input_values", "speaker_embeddings"),
+    ),
     Family("object detection", ("FOR_OBJECT_DETECTION",), ("pixel_values", "pixel_mask")),
     Family(
         "image segmentation",

@@ -241,6 +241,9 @@ def _prepared(config: Any) -> tuple[Any, list[str]]:
             f"quantization_config ({method or 'of some method'}) is left out: built with plain weights."
         )
         del config.quantization_config
+    if getattr(config, "use_mamba_kernels", False):  # Jamba, Zamba: they raise where the kernels are missing
+        config.use_mamba_kernels = False
+        notes.append("use_mamba_kernels is set to False, as it must be on a Mac: those kernels are CUDA's.")
     stated = getattr(config, "dtype", None) or getattr(getattr(config, "text_config", None), "dtype", None)
     if stated is None:
         notes.append("The config states no dtype: float32.")
@@ -260,10 +263,10 @@ def _no_weights(device: torch.device) -> Iterator[None]:
         from transformers.modeling_utils import no_init_weights
     register = nn.Module.register_parameter
 
-    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and parameter.device != device:
-            parameter = nn.Parameter(parameter.to(device), parameter.requires_grad)
-        register(module, name, parameter)
+    def registered(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and param.device != device:
+            param = nn.Parameter(param.to(device), param.requires_grad)
+        register(self, name, param)
 
     nn.Module.register_parameter = registered  # type: ignore[method-assign]
     try:
@@ -321,6 +324,10 @@ def _imported(spec: str) -> type[nn.Module]:
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {first_line(problem)}",
             "Install it, or put its folder on PYTHONPATH.",
+        ) from problem
+    except (Exception, SystemExit) as problem:  # whatever a user's module raises
+        raise UsageError(
+            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {first_line(problem)}"
         ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")

@@ -58,7 +58,9 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
     if first is None or needed != [first] or first.name in values:
         return None
     accepted = {one.name for one in parameters}
-    if accepted >= values.keys() and values:  # optional arguments beside a missing one: let the class complain
+    if (
+        accepted >= values.keys() and values
+    ):  # optional arguments beside a missing one: let the class complain
         return None
     scope = vars(sys.modules[cls.__module__])
     annotation: Any = first.annotation
@@ -72,4 +74,6 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
     """Whether a dataclass takes all these values."""
-    return dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
+    return (
+        dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
+    )

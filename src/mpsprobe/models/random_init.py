@@ -149,7 +149,9 @@ def _called(model: nn.Module, method: str, batch: Batch) -> Any:
         return model(**batch)
     found = getattr(model, method, None)
     if found is None:
-        raise TargetError(f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe.")
+        raise TargetError(
+            f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe."
+        )
     return found(**batch)
 
 

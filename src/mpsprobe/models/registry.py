@@ -65,7 +65,7 @@ def resolve(profile: Profile, key: str, spec: str) -> Any:
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {problem}.", hint
         ) from problem
-    except Exception as problem:  # whatever a package of somebody else raises
+    except (Exception, SystemExit) as problem:  # whatever a package of somebody else raises
         reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {type(problem).__name__}: {reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import synthetic_images
+from mpsprobe.models import image_features, synthetic_images
 from mpsprobe.models.families import GENERATE, VIDEO, Family
 
 #: Tokens of a made-up prompt, and of the second, padded one.
@@ -65,6 +66,8 @@ class Inputs:
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             and name != "self"
         ]
+        if "inputs" in (*required, main):  # Perceiver takes either name
+            taken.discard("input_ids")
         if main in ("input_values", "input_features"):  # a class may accept both, and wants one
             taken -= {"input_values", "input_features"} - {main}
         if "pixel_values" in taken and main == "pixel_values_videos":
@@ -96,11 +99,20 @@ class Inputs:
         """`(rows, tokens)` int64: ordinary tokens, with the placeholders that the images need."""
         ids = self._ordinary(self._length(PROMPT))
         if "pixel_values" in self._parameters and self.family.runs == GENERATE:
-            ids = synthetic_images.with_placeholders(self.config, ids, self.notes)
+            ids = synthetic_images.with_placeholders(self.config, ids, self._image_features, self.notes)
         if self.family.rows == 1:
             return torch.tensor([ids])
         pad, kept = self._config("pad_token_id", 0), self._length(SHORTER)
         return torch.tensor([ids, ids[:kept] + [pad] * (len(ids) - kept)])
+
+    @functools.cached_property
+    def _image_features(self) -> int | None:
+        """How many features the model makes of the image."""
+        text = {"input_ids", "attention_mask", "bbox", "cross_attention_mask"}
+        made = {name: self._make_one(name) for name in self.names() if name not in text}
+        return image_features.count(
+            self.model_class, self.config, {name: value for name, value in made.items() if value is not None}
+        )
 
     def attention_mask(self) -> Tensor | None:
         """Ones, and zeros where the second text is padded."""
@@ -126,7 +138,8 @@ class Inputs:
 
     def _ordinary(self, length: int) -> list[int]:
         """Tokens in turn from a quarter of the vocabulary on, without those of special meaning."""
-        vocabulary = int(self._config("vocab_size", 0) or 0)
+        # CANINE has no vocabulary: it reads code points, hashed to buckets
+        vocabulary = int(self._config("vocab_size", 0) or self._config("num_hash_buckets", 0))
         if vocabulary < 2:
             raise TargetError(
                 f"{self.model_class.__name__}: its config states no vocab_size.", "Add a tokenizer's folder."
@@ -134,6 +147,14 @@ class Inputs:
         special = synthetic_images.special_ids(self.config)
         ids = [token for token in range(vocabulary // 4, vocabulary) if token not in special][:length]
         return (ids * length)[:length] if ids else [0] * length
+
+    def qformer_input_ids(self) -> Tensor:
+        """The text that InstructBLIP's querying transformer reads."""
+        return torch.tensor([list(range(1000, 1000 + SHORTER))])
+
+    def inputs(self) -> Tensor:
+        """Perceiver's name for what it reads."""
+        return self.input_ids()
 
     # ----------------------------------------------------------------------------------------------- sound
 
@@ -162,6 +183,15 @@ class Inputs:
         self.notes.append(f"Sound: one second at {SAMPLING_RATE} Hz.")
         return _ramp(1, channels, SAMPLING_RATE) if channels else _ramp(1, SAMPLING_RATE)
 
+    def decoder_input_values(self) -> Tensor | None:
+        """Two groups of frames that SpeechT5 has said so far."""
+        bins, group = self._config("num_mel_bins"), self._config("reduction_factor", 1)
+        return None if bins is None else _ramp(1, 2 * group, bins)
+
+    def speaker_embeddings(self) -> Tensor | None:
+        width = self._config("speaker_embedding_dim")
+        return _ramp(1, width) if isinstance(width, int) and width > 0 else None
+
     # ---------------------------------------------------------------------------------------------- images
 
     def pixel_values(self) -> Tensor:
@@ -181,7 +211,10 @@ class Inputs:
         return synthetic_images.grid(self.config)
 
     def image_sizes(self) -> Tensor | None:
-        """Height and width of each image, for towers that keep an image's own size (Pixtral)."""
+        """Height and width of each image: of those cut to tiles, or that keep their own size (Pixtral)."""
+        whole = synthetic_images.tiled_size(self.config)
+        if whole is not None:
+            return torch.tensor([whole])
         if getattr(synthetic_images.vision_part(self.config), "model_type", "") != "pixtral":
             return None
         return torch.tensor([synthetic_images.image_size(self.config)])
@@ -191,6 +224,30 @@ class Inputs:
         if pixels.dim() == 5:  # (1, images, channels, height, width)
             return torch.ones(*pixels.shape[:2], *pixels.shape[-2:], dtype=torch.bool)
         return None
+
+    def aspect_ratio_ids(self) -> Tensor:
+        """One image of one tile."""
+        return torch.ones(1, 1, dtype=torch.int64)
+
+    def aspect_ratio_mask(self) -> Tensor:
+        mask = torch.zeros(1, 1, synthetic_images.tiles(self.config), dtype=torch.int64)
+        mask[..., 0] = 1
+        return mask
+
+    def cross_attention_mask(self) -> Tensor | None:
+        """Every token sees the image: `(1, tokens, 1, tiles)`."""
+        if "aspect_ratio_ids" not in self._parameters:
+            return None
+        tokens = self.input_ids().shape[1]
+        return self.aspect_ratio_mask()[:, None].expand(1, tokens, 1, -1).contiguous()
+
+    def flattened_patches(self) -> Tensor:
+        """Pix2Struct's patches, 8 x 8, each after its row and column: `(1, 64, 2 + pixels)`."""
+        side = 8
+        pixels = synthetic_images.vision_part(self.config).patch_embed_hidden_size
+        place = torch.arange(side * side)
+        rows_and_columns = torch.stack([place // side + 1, place % side + 1], dim=1).float()
+        return torch.cat([rows_and_columns, _ramp(side * side, pixels)], dim=1)[None]
 
     def input_points(self) -> Tensor:
         """One point: `(1, 1, 1, 2)`, x and y in pixels."""
@@ -239,5 +296,13 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
         "input_points",
         "input_labels",
         "task_inputs",
+        "qformer_input_ids",
+        "inputs",
+        "decoder_input_values",
+        "speaker_embeddings",
+        "aspect_ratio_ids",
+        "aspect_ratio_mask",
+        "cross_attention_mask",
+        "flattened_patches",
     )
 }

@@ -75,8 +75,10 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
     """Pixel values in the layout that the forward pass takes.
 
     `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and its kin),
-    `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3), else
-    `(rows, channels, height, width)`.
+    `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3),
+    `(1, 1, tiles, channels, height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels,
+    height, width)` where its config lists sizes that an image is cut to (LLaVA-NeXT), else `(rows, channels,
+    height, width)`.
     """
     if "image_grid_thw" in parameters:
         vision = vision_part(config)
@@ -88,7 +90,25 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
     notes.append(f"Image: {height} x {width} pixels.")
     if "pixel_attention_mask" in parameters:
         return _image(1, 1, channels(config), height, width)
+    if "aspect_ratio_ids" in parameters:
+        return _image(1, 1, tiles(config), channels(config), height, width)
+    whole = tiled_size(config)
+    if whole is not None and "image_sizes" in parameters:
+        cut = (whole[0] // height) * (whole[1] // width)
+        notes.append(f"It is cut from one of {whole[0]} x {whole[1]}, {cut} tiles beside the whole.")
+        return _image(1, cut + 1, channels(config), height, width)
     return _image(rows, channels(config), height, width)
+
+
+def tiles(config: Any) -> int:
+    """How many tiles an image is cut to at most (Llama 3.2)."""
+    return int(getattr(vision_part(config), "max_num_tiles", None) or 1)
+
+
+def tiled_size(config: Any) -> tuple[int, int] | None:
+    """Height and width of an image that is cut to tiles, the first that the config lists; None for other models."""
+    sizes = getattr(config, "image_grid_pinpoints", None)
+    return (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
 
 
 def video(config: Any, notes: list[str]) -> Tensor:
@@ -106,11 +126,17 @@ def grid(config: Any) -> Tensor:
     return torch.tensor([[1, _ROWS, _COLUMNS]])
 
 
-def with_placeholders(config: Any, ids: list[int], notes: list[str]) -> list[int]:
+def with_placeholders(config: Any, ids: list[int], found: int | None, notes: list[str]) -> list[int]:
     """A prompt with the tokens that stand for one image after its first three tokens.
 
+    Args:
+        config: of the model.
+        ids: of the prompt.
+        found: how many features the model makes of the image, where it could be asked.
+        notes: gets a sentence.
+
     Raises:
-        TargetError: the config does not say how many.
+        TargetError: neither the model nor the config says how many.
     """
     token = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
     if token is None:
@@ -119,7 +145,7 @@ def with_placeholders(config: Any, ids: list[int], notes: list[str]) -> list[int
         _first(config, "vision_start_token_id", "boi_token_index", "boi_token_id"),
         _first(config, "vision_end_token_id", "eoi_token_index", "eoi_token_id"),
     )
-    count = image_tokens(config)
+    count = found or image_tokens(config)
     notes.append(f"The prompt holds {count} places for one image.")
     return [
         *ids[:3],
@@ -137,6 +163,8 @@ def image_tokens(config: Any) -> int:
         TargetError: the config does not say.
     """
     vision = vision_part(config)
+    if hasattr(vision, "max_num_tiles"):  # Llama 3.2: one token; the image comes in by cross-attention
+        return 1
     merge = getattr(vision, "spatial_merge_size", None)
     if merge is not None and hasattr(vision, "temporal_patch_size"):  # Qwen-VL and its kin
         return _ROWS * _COLUMNS // int(merge) ** 2

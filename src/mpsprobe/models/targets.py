@@ -137,8 +137,8 @@ def resolve(wanted: Wanted) -> TargetRef:
 
 
 def is_path(model: str) -> bool:
-    """Whether a name can only be a path: a repo id has at most one slash and begins with neither . nor /."""
-    return model.startswith((".", "/", "~")) or model.count("/") > 1
+    """Whether a name can only be a path: a repo id has one slash at most, begins with no . or / and ends in no .py."""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith(".py")
 
 
 def is_class_path(model: str) -> bool:

@@ -16,6 +16,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
+from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
 
 
@@ -85,10 +86,11 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
     Raises:
         LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
     """
+    if ref.weightless or ref.file is not None:  # its class is looked up, so its code runs
+        with target_code(Phase.DOWNLOAD, "looking the target up", Evidence.MEASURED, "host"):
+            return _without_weights(ref, progress) if ref.weightless else _file(ref)
     try:
-        if ref.weightless:
-            return _without_weights(ref, progress)
-        return _file(ref) if ref.file is not None else _whole(ref, progress)
+        return _whole(ref, progress)
     except MpsprobeError as problem:
         raise LinkFailed(
             Phase.DOWNLOAD, Result(Status.FAIL, problem.what, problem.hint, evidence=Evidence.MEASURED)

@@ -16,7 +16,7 @@ import torch
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.models.adapter import Outputs
+from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.models.profile import Output, Profile
 from mpsprobe.phases import recipe as recipes
 from mpsprobe.phases.check import Checks, Result, Stopwatch
@@ -263,6 +263,8 @@ def _outputs(prediction: Prediction) -> Result:
 def _meaning(prediction: Prediction) -> Result:
     adapter = prediction.loaded.adapter
     problems = adapter.judge(prediction.outputs)
+    if problems is None and adapter.weights is Weights.RANDOM:
+        return Result(Status.SKIPPED, "Weights are random: what they compute has no meaning.")
     if problems is None:
         return Result(Status.UNKNOWN, "This target's adapter knows no test of meaning.")
     if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -165,13 +166,16 @@ def record(target: Target, mac: Mac) -> Recording:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings of model code and of transformers: what matters of them is a finding."""
+    """Without the warnings of model code and of transformers: what matters of them is a finding.
+
+    What model code prints goes to stderr: stdout is the document's.
+    """
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:

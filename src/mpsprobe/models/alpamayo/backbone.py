@@ -96,7 +96,10 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
 
 
 def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """A config of the same model with fewer layers. The vision tower feeds its first text layers, one each (deepstack)."""
+    """A config of the same model with fewer layers.
+
+    Vision layers feed the first text layers, one each (deepstack): as many of both stay at least.
+    """
     text, vision = config["text_config"], config["vision_config"]
     taps = len(vision["deepstack_visual_indexes"])
     kept = max(layers, taps)

@@ -7,6 +7,7 @@ one. All other weights are random; every op and every shape is as it is with tra
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def plant(model: Any) -> int:
     chain = [start, *words, end, trajectory]
     embedding = model.vlm.get_input_embeddings().weight
     head = model.vlm.get_output_embeddings().weight
-    for token, following in zip(chain, chain[1:], strict=False):
+    for token, following in itertools.pairwise(chain):
         signs = torch.randint(0, 2, (embedding.shape[1],), generator=torch.Generator().manual_seed(token))
         direction = ((2 * signs - 1) / embedding.shape[1] ** 0.5).to(embedding)
         embedding[token] = _PLANTED * direction

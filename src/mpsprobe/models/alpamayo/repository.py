@@ -21,6 +21,9 @@ _VLM = "vlm"
 _SHARD = "5GB"
 #: Grows when what `write` writes changes.
 _RECIPE = 1
+#: Text, expert and vision of `tiny`. Heads keep their size: the rotary sections are made for it.
+_TINY = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
+_TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "out_hidden_size": 256}
 
 
 def ensure() -> Path:
@@ -43,13 +46,25 @@ def ensure() -> Path:
     return folder
 
 
-def write(folder: Path, layers: int | None = None) -> None:
-    """Write config, tokenizer and processor into the empty `folder`; `layers`: fewer than the published model has."""
+def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> None:
+    """Write config, tokenizer and processor into the empty `folder`.
+
+    Args:
+        folder: where to.
+        layers: fewer than the published model has.
+        tiny: small widths too: for tests of the way, whose numbers mean nothing.
+    """
     config: dict[str, Any] = {**published.config(), "vlm_name_or_path": _VLM}
+    vlm = published.vlm_config()
+    if layers is not None:
+        vlm = backbone.shrunk(vlm, layers)
+    if tiny:
+        vlm["text_config"].update(_TINY, hidden_size=256)
+        vlm["vision_config"].update(_TINY_VISION)
+        config["expert_cfg"].update(_TINY)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / _VLM).mkdir()
-    vlm = published.vlm_config()
-    backbone.write(folder / _VLM, vlm if layers is None else backbone.shrunk(vlm, layers))
+    backbone.write(folder / _VLM, vlm)
 
 
 def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
