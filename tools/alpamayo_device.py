@@ -213,7 +213,7 @@ def _suite(options: argparse.Namespace) -> dict[str, Any]:
         for check in document["checks"]
         for measurement in check.get("measurements", [])
     }
-    statuses = {check["id"]: check["status"] for check in document["checks"]}
+    statuses = {c["id"]: c["status"] for c in document["checks"]}
     return {"exit_code": code, "measured": measured, "statuses": statuses}
 
 

@@ -39,7 +39,8 @@ def test_verdicts_at_their_borders(needed: float, fit: Fit) -> None:
 
 def test_past_the_high_watermark_is_no_even_with_memory_left() -> None:
     found, reason = judge(int(17.1 * GIB), 10 * GIB, 64 * GIB)
-    assert found is Fit.NO and "raises" in reason
+    assert found is Fit.NO
+    assert "raises" in reason
     assert judge(int(16.9 * GIB), 10 * GIB, 64 * GIB)[0] is Fit.TIGHT
 
 
@@ -73,9 +74,11 @@ def test_growth_and_the_highest_moment() -> None:
     found = stages(trace)
     assert [stage.name for stage in found] == ["decode"]  # no FLOPs tell the prompt apart here
     grown = growth(trace, found)
-    assert grown is not None and (grown.cache, grown.kept) == (5, 2)
+    assert grown is not None
+    assert (grown.cache, grown.kept) == (5, 2)
     held = highest(trace, found)
-    assert held.total == 1310 and (held.weights, held.inputs, held.cache) == (1000, 10, 50)
+    assert held.total == 1310
+    assert (held.weights, held.inputs, held.cache) == (1000, 10, 50)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,9 @@ def test_remedies_have_numbers_and_lead_somewhere() -> None:
         [], trace.order, trace.passes, weights=20 * GIB, storages=(20 * GIB,), inputs=10, end=0, peak=21 * GIB
     )
     told = memory(large, stages(large), memory_bytes=size, macos="15.5", dtypes={"float32": 5 * GIB})
-    assert told.fit is Fit.NO and told.needed_bytes is not None and told.needed_bytes > size
+    assert told.fit is Fit.NO
+    assert told.needed_bytes is not None
+    assert told.needed_bytes > size
     assert any("float16" in text for text in told.remedies)
     assert any("4-bit" in text for text in told.remedies)
     assert any("GB of memory: comfortable" in text for text in told.remedies)

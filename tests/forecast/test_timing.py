@@ -60,10 +60,12 @@ def test_the_floor_is_flops_over_peak_or_bytes_over_bandwidth() -> None:
     # 1024 rows: 2 * 1024^3 FLOP at 1 TFLOP/s; 1 row: 4 MiB of weights and 8 KiB at 100 GB/s
     wide = timing(_run([_linear(1024, 1024, 3)], [0, 0, 0]), _machine()).per_sample
     thin = timing(_run([_linear(1, 1024, 3)], [0, 0, 0]), _machine()).per_sample
-    assert wide is not None and thin is not None
+    assert wide is not None
+    assert thin is not None
     assert wide.floor == pytest.approx(3 * 2 * 1024**3 / 1e12)
     assert thin.floor == pytest.approx(3 * 4 * (1024 * 1024 + 2 * 1024) / 1e11)
-    assert wide.expected == pytest.approx(wide.floor) and thin.expected == pytest.approx(thin.floor)
+    assert wide.expected == pytest.approx(wide.floor)
+    assert thin.expected == pytest.approx(thin.floor)
 
 
 def test_host_and_device_overlap_behind_a_queue_and_add_up_on_a_cpu() -> None:
@@ -71,7 +73,8 @@ def test_host_and_device_overlap_behind_a_queue_and_add_up_on_a_cpu() -> None:
     device, host = 2 * 1024**3 / 1e12, 1e-3
     behind = timing(work, _machine(op=host)).per_sample
     together = timing(work, _machine(op=host, queued=False)).per_sample
-    assert behind is not None and together is not None
+    assert behind is not None
+    assert together is not None
     assert behind.expected == pytest.approx(host + 4 * device)  # the first kernel waits for its dispatch
     assert together.expected == pytest.approx(4 * (host + device))
 
@@ -88,13 +91,15 @@ def test_small_ops_cost_their_dispatch_and_waits_are_added() -> None:
 def test_a_fallback_costs_two_waits_and_its_copies() -> None:
     native, fallback = _linear(64, 64, 1), _linear(64, 64, 1, OpVerdict.FALLBACK)
     told = timing(_run([fallback], [0]), _machine(wait=1e-4))
-    assert told.per_sample is not None and told.per_sample.expected is not None
+    assert told.per_sample is not None
+    assert told.per_sample.expected is not None
     moved = 4 * 3 * 64 * 64
     assert told.per_sample.expected == pytest.approx(2e-4 + 2 * moved / 1e10)
     assert told.native_time_share == 0
     both = timing(_run([native, fallback], [0, 1]), _machine(wait=1e-4))
     assert both.native_call_share == 0.5
-    assert both.native_time_share is not None and both.native_time_share < 0.01
+    assert both.native_time_share is not None
+    assert both.native_time_share < 0.01
 
 
 @pytest.mark.parametrize(
@@ -143,14 +148,17 @@ def test_a_loop_inside_one_call_is_found() -> None:
 def test_unknown_rates_leave_the_floor_alone() -> None:
     work = _run([_linear(1, 1024, 1)], [0])
     told = timing(work, of_mac(named("m5-32"))).per_sample
-    assert told is not None and told.expected is None and told.floor > 0
+    assert told is not None
+    assert told.expected is None
+    assert told.floor > 0
     gpu = hardware.find("tesla-v100-sxm2")
     assert gpu is not None
     x = _tensor(64, 64, dtype="bfloat16")
     half = OpUse(op="aten::mm", inputs=[x, x], outputs=[x], count=1)
     add_costs(half)
     told = timing(_run([half], [0]), of_gpu(gpu)).per_sample  # it has no bfloat16 units
-    assert told is not None and told.expected is None
+    assert told is not None
+    assert told.expected is None
 
 
 def test_the_figures_of_a_named_mac() -> None:
@@ -159,4 +167,5 @@ def test_the_figures_of_a_named_mac() -> None:
     assert mac.bandwidth == 409.6e9
     # PyTorch's bfloat16 matmul reaches less than half of it there, as measured on an M1 Pro
     rate = mac.rate("matmul", "bfloat16", 1e9, 1e7)
-    assert rate is not None and 0.4 < rate / mac.peak["bfloat16"] < 0.45
+    assert rate is not None
+    assert 0.4 < rate / mac.peak["bfloat16"] < 0.45

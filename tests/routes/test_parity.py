@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +14,9 @@ from mpsprobe.errors import TargetError
 from mpsprobe.models import from_config, small_copy
 from mpsprobe.routes.mlx import parity
 
-pytest.importorskip("mlx")
-pytest.importorskip("mlx_vlm", reason="mlx-vlm is installed without its dependencies", exc_type=ImportError)
-pytestmark = pytest.mark.slow
+#: Importing any of them would change this process: see `parity_child`.
+MISSING = [name for name in ("mlx", "mlx_lm", "mlx_vlm") if importlib.util.find_spec(name) is None]
+needs_mlx = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 TEXT: dict[str, Any] = {
     "hidden_size": 512,
@@ -64,6 +65,8 @@ def copied(config: dict[str, Any], folder: Path) -> small_copy.SmallCopy:
     return small_copy.write(from_config.of_folder(folder / "target"), folder / "copy")
 
 
+@needs_mlx
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "package", "inputs"),
     [
@@ -88,6 +91,8 @@ def test_the_same_weights_give_the_same_logits(
     assert result.agrees
 
 
+@needs_mlx
+@pytest.mark.slow
 def test_a_copy_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(LLAMA, tmp_path)
     variants = parity._variants
@@ -103,6 +108,8 @@ def test_a_copy_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert not result.agrees
 
 
+@needs_mlx
+@pytest.mark.slow
 def test_weights_that_are_missing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -129,6 +136,31 @@ def test_code_beside_the_checkpoint_is_not_run(tmp_path: Path) -> None:
         parity.run(copy.folder, copy.model_class, copy.feeds)
 
 
-def test_an_architecture_that_no_library_has_is_told(tmp_path: Path) -> None:
+def test_an_architecture_that_no_library_has_is_told() -> None:
     with pytest.raises(TargetError, match="alpamayo_r1"):
         parity.library_for({"model_type": "alpamayo_r1"})
+
+
+def test_a_small_copy_keeps_what_makes_the_architecture(tmp_path: Path) -> None:
+    copy = copied({**QWEN3_VL, "text_config": {**QWEN3_VL["text_config"], "vocab_size": 4000}}, tmp_path)
+    config = json.loads((copy.folder / "config.json").read_text())
+    text = config["text_config"]
+    assert text["head_dim"] == TEXT["head_dim"]
+    ratio = TEXT["num_attention_heads"] / TEXT["num_key_value_heads"]
+    assert text["num_attention_heads"] / text["num_key_value_heads"] == ratio
+    assert text["rope_theta"] == TEXT["rope_theta"]
+    assert text["vocab_size"] < TEXT["vocab_size"]
+    # special tokens moved with the vocabulary, and are still told apart
+    special = [config[name] for name in QWEN3_VL if name.endswith("_token_id")]
+    assert len(set(special)) == len(special)
+    assert max(special) < text["vocab_size"]
+    ids = copy.feeds["image and text"]["input_ids"]
+    assert (ids == config["image_token_id"]).any()
+    assert not (copy.feeds["text"]["input_ids"] == config["image_token_id"]).any()
+    # the weights are float32 whatever the target's are: mlx-vlm computes in the dtype that it finds
+    from safetensors.torch import load_file
+
+    weights = load_file(copy.folder / "model.safetensors")
+    assert {str(one.dtype) for one in weights.values()} == {"torch.float32"}
+    norms = [one for name, one in weights.items() if name.endswith("input_layernorm.weight")]
+    assert all(float(one.std()) > 0 for one in norms)

@@ -34,6 +34,9 @@ from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 @click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file.")
 @click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
 @click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for run.json and its reports."
+)
 @json_flag
 @pass_sink
 def command(
@@ -52,12 +55,13 @@ def command(
     profile: str | None,
     revision: str | None,
     trust_remote_code: bool,
+    output: Path | None,
 ) -> None:
     """Predict every op that MODEL calls on a Mac, and what becomes of it there.
 
     MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, or
     nothing for the default target. No weights are read or downloaded and nothing is computed. With --mac the
-    memory and the time that it takes there are forecast as well.
+    memory and the time that it takes there are forecast as well, and each route is judged.
 
     Exit codes: 0 predicted, 1 something falls back, raises or is wrong, 2 usage.
     """
@@ -92,6 +96,7 @@ def command(
         fallback=fallback,
         tokens=tokens,
         calibration=calibration,
+        output=output,
         say=sink.remark,
     )
     sink.result(text, document)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch as installed_torch
 
 from mpsprobe import mac as machines
+from mpsprobe import report
 from mpsprobe.device.virtual.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
 from mpsprobe.forecast import Wish
@@ -16,8 +17,9 @@ from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.lineup import named
 from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
+from mpsprobe.prediction.as_run import as_run
 from mpsprobe.prediction.document import Prediction, Releases
-from mpsprobe.prediction.predict import predict, predict_releases
+from mpsprobe.prediction.predict import predict_releases, predicted
 from mpsprobe.prediction.target import resolve
 
 ALL = "all"
@@ -32,6 +34,7 @@ def run(
     fallback: bool | None,
     tokens: int | None,
     calibration: Path | None,
+    output: Path | None,
     say: Callable[[str], None],
 ) -> tuple[str, Prediction | Releases, bool]:
     """Predict.
@@ -44,6 +47,7 @@ def run(
         fallback: whether the fallback variable is set there; None: as here.
         tokens: new tokens that memory and time are forecast for; None for those that were run.
         calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
+        output: folder for the reports of the prediction as a run; None for none.
         say: is told what foreign code will run, before it does.
 
     Returns:
@@ -61,11 +65,20 @@ def run(
         fallback=FALLBACK_AT_START if fallback is None else fallback,
     )
     target = resolve(wanted, say)
-    if torch == ALL:
-        releases = predict_releases(target, asked)
+    releases = predict_releases(target, asked) if torch == ALL else None
+    if releases is not None and output is None:
         return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
     wish = Wish(
         mac=named(mac, macos) if mac is not None else None, tokens=tokens, calibrated=calibrated(calibration)
     )
-    prediction = predict(target, asked, wish)
+    prediction, uses = predicted(target, asked, wish)
+    if mac is not None or output is not None:
+        run_of_it = as_run(target, prediction, uses, releases=releases)
+        if run_of_it.outlook is not None:
+            prediction.outlook = run_of_it.outlook
+        if output is not None:
+            written = report.write(run_of_it, output)
+            say(f"report: {written['html']}")
+    if releases is not None:
+        return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
     return text.of_prediction(prediction), prediction, prediction.fully_native

@@ -11,12 +11,25 @@ _UNKNOWN = "unknown"
 def of_outlook(outlook: Outlook) -> str:
     """The tables of a forecast; empty without one."""
     forecast = outlook.forecast
+    advice = _advice(outlook)
     if forecast is None:
-        return ""
+        return advice
     parts = [_memory(forecast.memory)] if forecast.memory is not None else []
     if forecast.time is not None:
         parts.append(_time(forecast.time))
     parts.append(_elsewhere(forecast))
+    parts.append(advice)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _advice(outlook: Outlook) -> str:
+    """What the owner should do, and what each route comes to; empty where no route was judged."""
+    made = outlook.recommendation
+    if made is None:
+        return ""
+    routes = [f"{one.name:<7}{one.viability.value}: {one.sentence}" for one in outlook.routes]
+    parts = [f"What to do: {made.sentence}", listed("Because", made.reasons), listed("Routes", routes)]
+    parts.append(listed("What would change it", made.would_change))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -42,7 +42,12 @@ _RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
 
 
 def predict(target: Target, mac: Mac, wish: Wish | None = None) -> Prediction:
-    """What `mac` does with `target`.
+    """What `mac` does with `target`; see `predicted`."""
+    return predicted(target, mac, wish)[0]
+
+
+def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Prediction, list[OpUse]]:
+    """What `mac` does with `target`, and its op uses as a run has them.
 
     Args:
         target: what is built and run.
@@ -57,7 +62,7 @@ def predict(target: Target, mac: Mac, wish: Wish | None = None) -> Prediction:
         recording = record(target, mac)
         uses = _judged(recording, mac)
         forecast = _forecast(recording, mac, wish) if wish is not None else None
-    return Prediction(
+    prediction = Prediction(
         target=_model(target, recording),
         torch=release,
         macos=mac.macos,
@@ -86,6 +91,7 @@ def predict(target: Target, mac: Mac, wish: Wish | None = None) -> Prediction:
         stopped=recording.stopped,
         outlook=Outlook(forecast=forecast),
     )
+    return prediction, [use for use, _ in recording.uses]
 
 
 def _forecast(recording: Recording, mac: Mac, wish: Wish) -> Forecast:
@@ -223,7 +229,7 @@ def _predicted(
         grade = "likely"
     if flags & _ASSUMED:
         grade = "assumed"
-    use.verdict = verdict
+    use.verdict, use.via, use.advisories = verdict, judged.use.via, list(judged.use.advisories)
     return PredictedUse(
         op=use.op,
         dtypes=[one.dtype for one in use.inputs],

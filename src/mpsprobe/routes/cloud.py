@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mpsprobe.knowledge.cloud import Offer
@@ -10,6 +11,7 @@ from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Route, Table, Viability
 
 _GIB = 2**30
+_MONTH_H = 30 * 24
 #: Share of a GPU's memory that may be taken before it is called tight: the context and cuDNN take their part.
 _TIGHT = 0.90
 
@@ -95,7 +97,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
             cost = rented / 3600 * offer.per_hour
             one = per_sample / 3600 * offer.per_hour
         else:
-            cost = (offer.per_month or 0.0) * max(1, round(hours / (30 * 24) + 0.5))
+            cost = (offer.per_month or 0.0) * math.ceil(hours / _MONTH_H)
     return Quote(
         offer=offer,
         fit=_fit(needed_bytes(case), offer),

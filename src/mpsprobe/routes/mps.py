@@ -247,8 +247,7 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
             mends.append(f"set {FALLBACK_VARIABLE} before Python starts")
         if (release := _native_from(case, uses)) is not None:
             mends.append(f"use torch {release}")
-        mends = mends or _elsewhere(case, uses)
-    return Stop(what, " or ".join(mends), calls)
+    return Stop(what, " or ".join(mends or _elsewhere(case, uses)), calls)
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:

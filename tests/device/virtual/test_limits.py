@@ -172,6 +172,22 @@ def test_channels_on_an_older_macos() -> None:
         F.conv1d(_ones(1, 1, 1), _ones(weight[1], 1, 1))
 
 
+def test_a_kernel_that_leaves_it_to_the_cpu_on_an_older_macos() -> None:
+    # operations/GridSampler.mm, until 2.8
+    def sample() -> torch.Tensor:
+        return F.grid_sample(_ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2, device="mps"), align_corners=False)
+
+    with emulate("2.8", "13.1", fallback=False) as session:
+        with pytest.warns(
+            UserWarning, match="grid_sampler_2d op is supported natively starting from macOS 13.2"
+        ):
+            assert sample().item() == 1
+        assert [one.kind for one in session.findings] == ["fallback"]
+    with emulate("2.8", "13.2", fallback=False) as session:
+        sample()
+        assert session.findings == []
+
+
 def _attend(q: torch.Tensor) -> torch.Tensor:
     q = q.to("mps")
     return F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)

@@ -42,6 +42,8 @@ def test_each_word_of_a_prompt_is_one_token(tokenizer: Tokenizer) -> None:
     assert len(tokenizer.encode(text).ids) == len(text.split()) + 1
 
 
-@pytest.mark.parametrize("text", ["Slow down because the lead vehicle is braking ahead", "Größe 12 µm\n\tτ", ""])
+@pytest.mark.parametrize(
+    "text", ["Slow down because the lead vehicle is braking ahead", "Größe 12 µm\n\tτ", ""]
+)
 def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text

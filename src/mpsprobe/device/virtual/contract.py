@@ -109,9 +109,14 @@ class Contract:
             return OpFlag.RAISED
         return OpFlag.FALLBACK
 
-    def warn_fallback(self, op: Op) -> None:
-        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on."""
-        text = messages.fallback(op.qualified)
+    def warn_fallback(self, op: Op, text: str = "") -> None:
+        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
+
+        Args:
+            op: what it computes.
+            text: a kernel's own; empty: that of an op without a kernel.
+        """
+        text = text or messages.fallback(op.qualified)
         if op.qualified not in self._fallback_sites:
             self._fallback_sites.add(op.qualified)
             self._note(Finding("fallback", op.qualified, text, Grade.CERTAIN, innermost_source()))
@@ -131,14 +136,23 @@ class Contract:
 
     def check_arguments(
         self, op: Op, checks: Sequence[Check], args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> None:
-        """Make the kernel's checks of its arguments."""
+    ) -> int:
+        """Make the kernel's checks of its arguments.
+
+        Returns:
+            Flags of the op use: whether the CPU takes over.
+        """
         call = limits.Call(args, kwargs)
         for check in checks:
             text = check.test(call)
-            if text is not None:
-                self.fail("limit", op.qualified, check.error(text), check.grade)
-                return  # a kernel stops at the first
+            if text is None:
+                continue
+            if check.falls_back:
+                self.warn_fallback(op, text)
+                return OpFlag.FALLBACK
+            self.fail("limit", op.qualified, check.error(text), check.grade)
+            break  # a kernel stops at the first
+        return 0
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse CPU tensors beside device tensors, in the op's own words."""

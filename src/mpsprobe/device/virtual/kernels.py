@@ -204,11 +204,11 @@ class Kernels:
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
         """Run one op: check, compute on the host's memory, account, tell the observer."""
-        checks = self.contract.checks(op)
-        if checks:
-            self.contract.check_arguments(op, checks, args, kwargs)
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
+        checks = self.contract.checks(op)
+        if checks:
+            flags |= self.contract.check_arguments(op, checks, args, kwargs)
         call = OpCall(op, args, kwargs, *self.unwrap(op, args, kwargs))
         if op.generator is None:
             result = self.compute(call, compute)

@@ -73,6 +73,7 @@ class Check:
         since, until: first and last release with it.
         macos_below: only on older systems; None: on all.
         grade: how sure its condition is.
+        falls_back: the text is a warning, and the CPU computes.
     """
 
     ops: tuple[str, ...]
@@ -82,6 +83,7 @@ class Check:
     until: Minor = _LAST
     macos_below: Minor | None = None
     grade: Grade = Grade.LIKELY
+    falls_back: bool = False
 
 
 _FLOAT = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -248,8 +250,8 @@ def _rules(op: str, release: str, macos: str) -> Iterator[dtypes.Rule]:
         return
     for rule in rules:
         by_output = rule.indivisible or (rule.limit is not None and rule.limit.of is dtypes.Tensors.OUTPUTS)
-        raises = rule.certain and rule.effect is dtypes.Effect.RAISES
-        if raises and not by_output and "*" not in rule.ops:
+        seen = rule.certain and rule.effect in (dtypes.Effect.RAISES, dtypes.Effect.FALLBACK)
+        if seen and not by_output and "*" not in rule.ops:
             yield rule
 
 
@@ -268,7 +270,10 @@ def _from_rule(rule: dtypes.Rule, base: str) -> Check:
 
     error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
     only_dtypes = not rule.needs_shapes and text is rule.message
-    return Check(rule.ops, test, error, grade=Grade.CERTAIN if only_dtypes else Grade.LIKELY)
+    falls_back = rule.effect is dtypes.Effect.FALLBACK
+    return Check(
+        rule.ops, test, error, grade=Grade.CERTAIN if only_dtypes else Grade.LIKELY, falls_back=falls_back
+    )
 
 
 def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:

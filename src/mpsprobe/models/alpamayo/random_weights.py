@@ -18,7 +18,6 @@ TRACE = "Slow down because the lead vehicle is braking ahead"
 #: matrix begin at the same one.
 _DRAWN = 4_000_037
 _DEVIATION = 0.02  # of Qwen3-VL's own initialisation
-_LARGE = 1 << 16
 #: Length of a planted row, against 1.3 of a random one (4096 values of deviation 0.02): what the layers add to
 #: the residual stream does not turn it.
 _PLANTED = 64.0
@@ -26,15 +25,15 @@ _PLANTED = 64.0
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Give every large parameter random values, the same on every device and in every dtype.
+    """Give every matrix random values, the same on every device and in every dtype.
 
-    Small ones (norms, biases) are left as they are.
+    Vectors (scales, biases) are left as they are.
     """
     drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed)) * _DEVIATION
     drawn = drawn.to(torch.bfloat16)
     begin = 0
     for parameter in model.parameters():
-        if parameter.numel() <= _LARGE:
+        if parameter.dim() < 2:
             continue
         values, left = drawn.to(parameter), parameter.view(-1)
         while left.numel():

@@ -42,12 +42,14 @@ class Part:
     Attributes:
         name: module path, or file.
         families: calls by architecture of transformers.
+        files: of each of those, whose code asked for an op.
         own: calls by file outside transformers: the target's own, or another library's.
         uses: its op uses.
     """
 
     name: str
     families: Counter[str] = field(default_factory=Counter)
+    files: dict[str, set[str]] = field(default_factory=dict)
     own: Counter[str] = field(default_factory=Counter)
     uses: list[OpUse] = field(default_factory=list)
 
@@ -66,6 +68,7 @@ def parts(uses: Iterable[OpUse]) -> list[Part]:
         part.uses.append(use)
         if family:
             part.families[family[1]] += use.count
+            part.files.setdefault(family[1], set()).add(file)
         elif own:
             part.own[file] += use.count
     return _merged([part for part in found.values() if part.families or part.own])
@@ -89,6 +92,8 @@ def _merged(found: list[Part]) -> list[Part]:
         if first is not part:
             first.name += f", {part.name}"
             first.families += part.families
+            for family, files in part.files.items():
+                first.files.setdefault(family, set()).update(files)
             first.own += part.own
             first.uses += part.uses
     return list(alike.values())
@@ -109,7 +114,8 @@ def _component(
     absent = [family for family, where in homes.items() if not where]
     present = [family for family, where in homes.items() if where]
     extra, reasons = _op_days(part.uses)
-    lines = own_lines(part.own, part.uses, counted)
+    unheld = [file for family in absent for file in part.files[family]]
+    lines = own_lines([*part.own, *unheld], part.uses, counted)
     if part.families and not absent and not part.own:
         return _reused(part, present, homes, proofs, extra)
     if present and not absent:
@@ -118,9 +124,9 @@ def _component(
         return Component(
             name=part.name, state="port-needed", does="wrap", days=days, reason=_sentence(what, reasons)
         )
-    what = f"{plural(lines, 'line')} of code outside transformers" if part.own else ""
+    what = f"{plural(lines, 'line')} of code"
     if absent:
-        what = f"{enumerate_words(absent)} is in neither mlx-lm nor mlx-vlm" + (f", {what}" if what else "")
+        what += f"; {enumerate_words(absent)} is in neither mlx-lm nor mlx-vlm"
     new = NEW_DAYS + lines / LINES_A_DAY
     return Component(
         name=part.name,
@@ -210,8 +216,7 @@ def _op_days(uses: Iterable[OpUse]) -> tuple[tuple[float, float], list[str]]:
 
 
 def _sentence(what: str, reasons: Sequence[str]) -> str:
-    text = "; ".join([what, *reasons])
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{'; '.join([what, *reasons])}."
 
 
 # ------------------------------------------------------------------------------------------------------ lines
