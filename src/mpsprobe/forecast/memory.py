@@ -167,8 +167,8 @@ def memory(
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     """Whether a need fits, and why.
 
-    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside macOS and Python, and
-    below the high watermark, where PyTorch's allocator raises. No: past either.
+    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
+    macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
     """
     limit = int(HIGH_WATERMARK * working_set)
     need, recommended, whole = _size(needed), _size(working_set), _size(memory_bytes)
