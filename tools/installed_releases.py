@@ -26,14 +26,9 @@ _ROOT = Path(__file__).parents[1]
 _TESTS = _ROOT / "tests" / "device" / "virtual"
 #: Libraries of torch that are linked with CUDA's.
 _LINKED = (
-    "libtorch_cuda",
-    "libc10_cuda",
-    "libtorch_cuda_linalg",
-    "libtorch_cpu",
-    "libtorch_python",
-    "libtorch",
+    *("libtorch_cuda", "libc10_cuda", "libtorch_cuda_linalg", "libtorch_cpu", "libtorch_python", "libtorch"),
+    *("libtorch_nvshmem", "libcaffe2_nvrtc", "libtorch_global_deps"),
 )
-_LINKED += ("libtorch_nvshmem", "libcaffe2_nvrtc", "libtorch_global_deps")
 _CUDA_LIBRARIES = ("libcu", "libnccl", "libnv")
 _CUDA_SYMBOLS = ("cu", "nccl", "pnccl", "nv", "__nv")
 _NO_DEVICE = 100

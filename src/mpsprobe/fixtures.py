@@ -100,10 +100,12 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
 @pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     """Phase 6: what the target makes of it."""
+    from mpsprobe import again
     from mpsprobe.phases import inference
 
+    retry = again.retry(mps_session.settings, mps_session.progress)
     with mps_session.making(Phase.INFERENCE):
-        return inference.predict(mps_batch, mps_session.flight)
+        return inference.predict(mps_batch, mps_session.flight, retry)
 
 
 @pytest.fixture(scope=_lifetime)

@@ -118,7 +118,8 @@ def _key(target: TargetRef, settings: Settings) -> str:
     """A digest of all that the list depends on."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     asked = [settings.device, settings.mac, settings.torch, settings.macos, settings.fallback]
-    asked += [target.weightless, target.shrink, target.config and target.config.read_text(encoding="utf-8")]
+    asked += [target.weightless, target.shrink, settings.keep_going]
+    asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
     parts = [__version__, versions, asked, target.name, target.revision, _files(target), target.profile]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 

@@ -67,6 +67,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-trust-remote-code", action="store_true", help="run the repository's own code")
     group.addoption("--mpsprobe-dtype", metavar="DTYPE", help="of the weights, e.g. float16")
     group.addoption("--mpsprobe-new-tokens", metavar="N", type=int, help="that a generating model makes")
+    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE")
+    group.addoption(
+        "--mpsprobe-keep-going", action="store_true", help="emulated: list all that a Mac refuses"
+    )
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
     parser.addini("mpsprobe_model", "target of the suite in this repository")
@@ -118,6 +122,8 @@ def settings_of(config: pytest.Config) -> Settings:
         trust_remote_code=config.getoption("--mpsprobe-trust-remote-code"),
         dtype=option(config, "dtype"),
         new_tokens=config.getoption("--mpsprobe-new-tokens"),
+        autocast=option(config, "autocast"),
+        keep_going=config.getoption("--mpsprobe-keep-going"),
     )
 
 

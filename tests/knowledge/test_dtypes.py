@@ -62,7 +62,28 @@ def test_what_the_backend_accepts_grew_with_2_3_and_2_9() -> None:
     assert dtypes.accepted("2.8", "14.0") == always | {"bfloat16", "complex32", "complex64"}
     assert dtypes.accepted("2.9") - dtypes.accepted("2.8") == {"uint16", "uint32", "uint64"}
     for minor in ops.releases():
-        assert not dtypes.accepted(minor) & {"float64", "complex128", "float8_e4m3fn"}
+        assert not dtypes.accepted(minor) & {"float64", "complex128", "float8_e5m2"}
+        assert ("float8_e4m3fn" in dtypes.accepted(minor)) is (minor == "2.15")  # pytorch pull request 194074
+
+
+def test_float8_is_only_sure_for_ops_that_are_known_to_take_it() -> None:
+    assert dtypes.check("aten::cat", ["float8_e4m3fn"], "2.15") is None
+    found = dtypes.check("aten::mm", ["float8_e4m3fn"], "2.15")
+    assert found is not None
+    assert not found.certain
+
+
+def test_memory_is_not_asked_what_it_holds() -> None:
+    # pytorch issue 176981: a complex128 tensor can be moved, and not multiplied; float64 cannot even be moved
+    assert dtypes.check("aten::copy_", ["complex128"], "2.10") is None
+    found = dtypes.check("aten::mul.Tensor", ["complex128"], "2.10")
+    assert found is not None
+    assert found.message.startswith("Trying to convert ComplexDouble to the MPS backend")
+    assert dtypes.check("aten::copy_", ["float64"], "2.10") is not None
+
+
+def test_ops_that_move_memory_exist() -> None:
+    assert dtypes.moves() <= {base(op).removeprefix("aten::") for op in ops.known_ops()}
 
 
 @pytest.mark.parametrize(

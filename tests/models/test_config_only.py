@@ -11,7 +11,7 @@ import torch
 
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import config_only
-from mpsprobe.models.adapter import Weights
+from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import Wanted, resolve
 
 _CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _made(wanted: Wanted) -> config_only.Adapter:
+def _made(wanted: Wanted) -> Adapter:
     ref = resolve(wanted)
     return config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)[0]
 
@@ -92,6 +92,9 @@ def test_a_class_is_found_in_the_folder_of_the_call(tmp_path: Path, monkeypatch:
         _made(Wanted("planted_module:Absent", weightless=True))
     with pytest.raises(UsageError, match="cannot be imported"):
         _made(Wanted("no_such_module:Planted", weightless=True))
+    (tmp_path / "planted_exit.py").write_text("import sys\nsys.exit(4)\n")
+    with pytest.raises(UsageError, match="cannot be imported: SystemExit: 4"):
+        _made(Wanted("planted_exit:Planted", weightless=True))
 
 
 def test_an_adapter_of_its_own_shrinks_only_where_it_knows_how() -> None:

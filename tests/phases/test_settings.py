@@ -34,6 +34,8 @@ def test_a_child_is_told_all_of_it(pytester: pytest.Pytester, tmp_path: Path) ->
         trust_remote_code=True,
         dtype="float16",
         new_tokens=3,
+        autocast="cpu:bfloat16",
+        keep_going=True,
     )
     untouched = [field.name for field in fields(Settings) if getattr(settings, field.name) == field.default]
     assert not untouched, "the test must set every field"
@@ -55,6 +57,8 @@ def test_files_are_named_by_their_whole_paths(tmp_path: Path, monkeypatch: pytes
         ({"device": "tpu"}, "tpu"),
         ({"dtype": "int8"}, "int8"),
         ({"shrink": True}, "--random-init"),
+        ({"autocast": "int8"}, "--autocast int8"),
+        ({"keep_going": True, "device": "cpu"}, "--device emulated"),
         ({"model": "package:Class"}, "no weights"),
     ],
 )

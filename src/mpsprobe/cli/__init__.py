@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
 from mpsprobe import __version__
 from mpsprobe.cli.sink import Sink
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import HarnessError, MpsprobeError
 
 #: Command name -> (module of this package that holds a `click.Command` called `command`, help line).
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the suite on a model, in a supervised child process."),
     "report": ("report", "Rebuild reports from a run.json."),
     "predict": ("predict", "Say what a model would do on a Mac: no weights, no device, no download."),
+    "calibrate": ("calibrate", "Measure what this machine's device reaches, for forecasts."),
+    "parity": ("parity", "Compare MLX with torch on a small random copy of a model."),
     "scan": ("scan", "List what breaks on MPS in source code, without running it."),
     "ops": ("ops", "Look ops up: what each torch release does with them on MPS."),
     "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),
@@ -85,3 +89,14 @@ def main() -> None:
         if problem.hint:
             click.echo(f"  {problem.hint}", err=True)
         sys.exit(problem.exit_code)
+    except Exception as problem:  # ours, whatever it is: it says nothing of the model
+        if "--debug" in sys.argv:
+            raise
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        told = " ".join(str(problem).split())[:200]
+        click.echo(
+            f"mpsprobe itself failed: {type(problem).__name__}: {told} ({Path(where.filename).name}:{where.lineno})",
+            err=True,
+        )
+        click.echo("  --debug shows the traceback. Please report it with that.", err=True)
+        sys.exit(HarnessError.exit_code)

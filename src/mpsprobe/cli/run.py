@@ -101,10 +101,16 @@ def _folder(output: Path | None, run_id: str) -> Path:
 @click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
 @click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the profile's]")
 @click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: the profile's]")
+@click.option(
+    "--autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE.  [default: the profile's]"
+)
+@click.option(
+    "--keep-going", is_flag=True, help="Emulated: go on past what a Mac refuses; list it all, and a recipe."
+)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the reports.")
 @json_flag
 @pass_sink
-def command(sink: Sink, phases: tuple[str, ...], output: Path | None, **wishes: Any) -> None:
+def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishes: Any) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
     MODEL is a repo id, a local folder, a class package.module:Class with --random-init, or nothing for the default

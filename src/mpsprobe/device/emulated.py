@@ -47,6 +47,7 @@ class Emulated:
 
     Args:
         mac: whose rules apply; its torch `""` means the installed release.
+        keep_going: note what the Mac refuses and go on as if mended, instead of raising as it does.
 
     Raises:
         UnsupportedInstallError: this machine or its torch cannot carry it, with the reason.
@@ -57,9 +58,10 @@ class Emulated:
     gpu: str | None = None
     torch_device = torch.device("mps", 0)
 
-    def __init__(self, mac: Mac) -> None:
+    def __init__(self, mac: Mac, *, keep_going: bool = False) -> None:
         support.require()
         self.mac = mac
+        self.keep_going = keep_going
         self._switch = Switch()
         self._session: Session | None = None
 
@@ -72,6 +74,7 @@ class Emulated:
             memory_gb=self.mac.memory_gb or 64,
             fallback=self.mac.fallback,
             observer=self._switch,
+            on_fail="collect" if self.keep_going else "raise",
         ) as self._session:
             yield
 
@@ -80,6 +83,16 @@ class Emulated:
         """What is on."""
         assert self._session is not None, "not opened"
         return self._session
+
+    @contextmanager
+    def refusals(self) -> Iterator[list[Finding]]:
+        """What the Mac refuses while the context lasts, in order; the list is filled at its end."""
+        findings, found = self.session.findings, list[Finding]()
+        before = len(findings)
+        try:
+            yield found
+        finally:
+            found += [one for one in findings[before:] if one.kind != "fallback"]
 
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:

@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -93,6 +94,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         indivisible: refused only when height or width of the first input and of the first output do not divide
             each other.
         effect: what happens.
+        error: Python's exception, where it raises.
         certain: False: it also takes an argument, or a path, that is not described here.
     """
 
@@ -108,6 +110,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     limit: Limit | None = None
     indivisible: bool = False
     effect: Effect = Effect.RAISES
+    error: Literal["RuntimeError", "NotImplementedError"] = "RuntimeError"
     certain: bool = True
 
     @property
@@ -129,18 +132,51 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return not self.indivisible or _indivisible(inputs, outputs)
 
 
+class MetalOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A dtype that MPS tensors can have although `getMPSDataType` does not list it: it has Metal kernels only.
+
+    Attributes:
+        dtype: its name.
+        since: first minor release with it.
+        ops: base names of the ops that are known to compute with it.
+        source: where that was read.
+    """
+
+    dtype: str
+    since: str
+    ops: tuple[str, ...]
+    source: str
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    moves: tuple[str, ...]
+    metal_only: tuple[MetalOnly, ...]
     rule: tuple[Rule, ...]
 
 
 @functools.cache
+def _file() -> _File:
+    return toml.load(Path(__file__).parent / "data" / "ops" / "limits.toml", _File)
+
+
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of the file.
 
     Raises:
         DataError: it does not have its form.
     """
-    return toml.load(Path(__file__).parent / "data" / "ops" / "limits.toml", _File).rule
+    return _file().rule
+
+
+def metal_only() -> tuple[MetalOnly, ...]:
+    """Dtypes with Metal kernels only."""
+    return _file().metal_only
+
+
+@functools.cache
+def moves() -> frozenset[str]:
+    """Base names of ops that allocate, copy or view memory and do not ask what it holds."""
+    return frozenset(_file().moves)
 
 
 def item_size(dtype: str) -> int:

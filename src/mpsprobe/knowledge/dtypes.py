@@ -22,6 +22,8 @@ from mpsprobe.knowledge._limits import (
     Tensors,
     all_rules,
     item_size,
+    metal_only,
+    moves,
 )
 from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.run import TensorMeta
@@ -39,6 +41,7 @@ __all__ = [
     "check",
     "check_tensors",
     "item_size",
+    "moves",
     "rules",
     "usable",
 ]
@@ -60,6 +63,17 @@ _ALIASES: Mapping[str, str] = {
     "fp32": "float32",
     "fp64": "float64",
 }
+
+
+#: c10::ScalarType's own spelling, where it is not the name with a capital.
+_SCALAR_TYPE = {
+    **{f"uint{bits}": f"UInt{bits}" for bits in (16, 32, 64)},
+    "complex32": "ComplexHalf",
+    "complex64": "ComplexFloat",
+    "complex128": "ComplexDouble",
+}
+#: getMPSDataType, aten/src/ATen/native/mps/OperationUtils.mm
+_NO_SUPPORT = "Trying to convert {} to the MPS backend but it does not have support for that dtype."
 
 
 class UnknownDtypeError(UsageError):
@@ -105,7 +119,8 @@ def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
         macos: e.g. `"13.6"`; None: new enough for all of them.
     """
     dtypes = ops.release(torch).dtypes
-    return frozenset(dtype for dtype, oldest in dtypes.items() if not (oldest and _older(macos, oldest)))
+    listed = frozenset(dtype for dtype, oldest in dtypes.items() if not (oldest and _older(macos, oldest)))
+    return listed | {one.dtype for one in metal_only() if _reached(one.since, torch)}
 
 
 def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
@@ -175,19 +190,24 @@ def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) 
         macos: e.g. `"13.6"`; None: new enough for everything the release can do.
     """
     wanted = frozenset(dtypes)
+    name = _opnames.base(_opnames.qualified(op)).removeprefix("aten::")
     found = [
         rule
         for rule in rules(op, torch, macos)
         if not rule.needs_shapes and (not rule.dtypes or wanted & rule.refused)
     ]
     refused = sorted(wanted - accepted(torch, macos))
-    if refused and not any(rule.certain for rule in found):
-        name = refused[0].capitalize().replace("Uint", "UInt")  # as c10::ScalarType spells it
+    if refused and name not in moves() and not any(rule.certain for rule in found):
         return Restriction(
-            f"Trying to convert {name} to the MPS backend but it does not have support for that dtype.",
+            _NO_SUPPORT.format(_SCALAR_TYPE.get(refused[0]) or refused[0].capitalize()),
             certain=True,
             source=f"getMPSDataType of the {ops.resolve_release(torch)} wheel",
         )
+    if not found and name not in moves():
+        for one in metal_only():
+            if one.dtype in wanted and name not in one.ops and _reached(one.since, torch):
+                text = _NO_SUPPORT.format(one.dtype.capitalize())
+                return Restriction(text, certain=False, source=one.source)
     return _worst(found)
 
 
@@ -223,6 +243,11 @@ def _worst(found: Sequence[Rule]) -> Restriction | None:
     rule = min(found, key=lambda rule: not rule.certain)
     source = rule.source or "a text in the wheel that the op's kernel can reach"
     return Restriction(rule.message, rule.certain, source, rule.effect, rule.id)
+
+
+def _reached(since: str, torch: str) -> bool:
+    order = ops.releases().index
+    return order(ops.resolve_release(torch)) >= order(since)
 
 
 def _older(macos: str | None, than: str) -> bool:

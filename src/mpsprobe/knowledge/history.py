@@ -32,10 +32,6 @@ SCALAR_TYPES = {
     "Bool": "bool",
 }
 
-#: Dtypes that MPS tensors can have although `getMPSScalarType` of that release does not list them: they have
-#: Metal kernels only (pytorch PR 194074; transformers PR 48985: "torch 2.15 will add fp8_e4m3 tensors").
-_METAL_ONLY = {"float8_e4m3fn": "2.15"}
-
 _WHY_NOT = {
     Support.MISSING_NO_CPU: "the CPU has no kernel for it either",
     Support.MISSING_VIEW: "it is a view, and a view of an MPS tensor cannot be made on the CPU",
@@ -158,7 +154,7 @@ def dtype_first_good(dtype: str) -> str | None:
         if dtype not in dtypes.accepted(minor):
             break
         first = minor
-    return first or _METAL_ONLY.get(dtype, "")
+    return first
 
 
 @lru_cache(maxsize=1)

@@ -35,7 +35,6 @@ class Adapter(ABC):
         snapshot: local folder with the target's config, weights and processor.
         profile: the profile in force.
         weights: what `load` gives the model; set it before.
-        notes: what was decided or assumed for the user, one sentence each; `load` and `prepare` may add to it.
     """
 
     weights: Weights = Weights.STORED
@@ -43,7 +42,16 @@ class Adapter(ABC):
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         self.snapshot = snapshot
         self.profile = profile
-        self.notes: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided or assumed for the user, one sentence each; `load` and `prepare` may add to it."""
+        return []
+
+    @property
+    def doing(self) -> str:
+        """What `infer` does, for people."""
+        return f"the inference of profile {self.profile.name}"
 
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:

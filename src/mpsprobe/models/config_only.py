@@ -39,6 +39,10 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    # those of sentence encoders
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
 )
 
 
@@ -93,6 +97,8 @@ def obtain(ref: TargetRef) -> Snapshot:
     Raises:
         MpsprobeError: they cannot be had.
     """
+    if ref.file is not None:
+        return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
     if ref.class_path is not None:
         folder = ref.config.resolve().parent if ref.config is not None else Path.cwd()
         return Snapshot(folder, {}, (), 0, 0, {}, ref.class_path.rpartition(":")[2])
@@ -154,9 +160,11 @@ class Size:
 def size(adapter: Adapter, dtype: str) -> Size | None:
     """The size of what an adapter loads, found without its memory; None when its class cannot be built so."""
     before, adapter.weights = adapter.weights, Weights.NONE
+    nowhere = torch.device("meta")
     try:
-        model = adapter.load(torch.device("meta"), dtype)
-    except Exception:  # constructors that look at values cannot be built without them
+        with nowhere:
+            model = adapter.load(nowhere, dtype)
+    except (Exception, SystemExit):  # constructors that look at values cannot be built without them
         return None
     finally:
         adapter.weights = before
@@ -175,7 +183,7 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
     if changes is None:
         raise UsageError(
             f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
-            "Leave --shrink out.",
+            f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
         )
     return adapter, changes
 

@@ -348,6 +348,10 @@ def _imported(spec: str) -> type[nn.Module]:
             f"{spec}: {module_name} cannot be imported: {first_line(problem)}",
             "Install it, or put its folder on PYTHONPATH.",
         ) from problem
+    except (Exception, SystemExit) as problem:  # whatever a user's module raises
+        raise UsageError(
+            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {first_line(problem)}"
+        ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")
     if not (isinstance(found, type) and issubclass(found, nn.Module)):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ from mpsprobe.errors import ProfileError
 from mpsprobe.run import Phase
 
 _DIRECTORY = Path(__file__).parent / "profiles"
+#: Entry points by which other packages ship profiles.
+GROUP = "mpsprobe.profiles"
+_log = logging.getLogger(__name__)
 
 #: Seconds a phase may take (set-up of its links included) where a profile does not say otherwise.
 DEFAULT_LIMITS: dict[Phase, float] = {
@@ -53,7 +60,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: file name without `.toml`.
         title: for people.
-        adapter: `package.module:Class` of the adapter (see `models.adapter`).
+        adapter: `package.module:Class` of the adapter (see `models.adapter`), or a file with the functions of a
+            target (docs/targets.md), beside the profile.
         models: repo ids this profile is for.
         architectures: classes named by a config.json that this profile is for.
         markers: files whose presence in a model folder says that this profile is for it.
@@ -61,7 +69,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             path; `""` for targets that are downloaded or already there.
         dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
         attention: attn_implementation; `""` leaves the class its own default.
-        autocast: dtype of an autocast region around inference; `""` for none.
+        autocast: dtype of an autocast region around inference; `""` for none. The region is the device's;
+            `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device.
         requires: requirement strings (PEP 508) the model states.
         python: version specifier of the model's Python.
         package: distribution whose own metadata adds requirements, when it is installed.
@@ -99,22 +108,81 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Seconds that phase may take."""
         return self.limits.get(phase, DEFAULT_LIMITS[phase])
 
+    @property
+    def file(self) -> Path | None:
+        """The user's file that stands in for an adapter class; None for a class."""
+        return Path(self.adapter) if self.adapter.endswith(".py") else None
+
 
 def names() -> list[str]:
-    """Names of the profiles in the package."""
-    return sorted(path.stem for path in _DIRECTORY.glob("*.toml"))
+    """Names of the profiles in the package, and of those that other packages ship and that can be read."""
+    return sorted({*_own(), *(name for name, one in _plugged().items() if isinstance(one, Profile))})
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """A profile of the package by name, or a user's own by path.
+    """A profile by name, of this package or another, or a user's own by path.
 
     Raises:
         ProfileError: no such profile, broken TOML, an unknown or ill-typed key (with file and key).
     """
-    given = Path(name_or_path)
-    path = given if given.suffix == ".toml" else _DIRECTORY / f"{name_or_path}.toml"
-    if not path.is_file():
+    given, name = Path(name_or_path), str(name_or_path)
+    if given.suffix == ".toml" and given.is_file():
+        return _read(given)
+    if name in _own():
+        return _read(_DIRECTORY / f"{name}.toml")
+    plugged = _plugged().get(name)
+    if plugged is None:
         raise ProfileError(
-            f"{name_or_path}: no such profile.", f"Known: {', '.join(names())}; or the path of a .toml file."
+            f"{name}: no such profile.", f"Known: {', '.join(names())}; or the path of a .toml file."
         )
-    return toml.load(path, Profile, ProfileError)
+    if isinstance(plugged, ProfileError):
+        raise plugged
+    return plugged
+
+
+def _read(path: Path) -> Profile:
+    profile = toml.load(path, Profile, ProfileError)
+    if profile.file is None:
+        return profile
+    file = path.parent.resolve() / profile.file
+    if not file.is_file():
+        raise ProfileError(f"{path}: adapter {profile.adapter!r}: no such file beside it.")
+    return msgspec.structs.replace(profile, adapter=str(file))
+
+
+def _own() -> set[str]:
+    return {path.stem for path in _DIRECTORY.glob("*.toml")}
+
+
+@functools.cache
+def _plugged() -> dict[str, Profile | ProfileError]:
+    """What other packages ship, by name. One that cannot be read is told of once, and harms no other.
+
+    An entry point of the group names the profile and the package that holds NAME.toml; the package is found, and
+    not imported.
+    """
+    found: dict[str, Profile | ProfileError] = {}
+    for point in metadata.entry_points(group=GROUP):
+        try:
+            found[point.name] = _read(_plugged_file(point, {*_own(), *found}))
+        except ProfileError as problem:
+            by = f" (of {point.dist.name})" if point.dist is not None else ""
+            _log.warning("mpsprobe: profile plugin left out%s: %s", by, problem)
+            found.setdefault(point.name, problem)
+    return found
+
+
+def _plugged_file(point: metadata.EntryPoint, taken: set[str]) -> Path:
+    if point.name in taken:
+        raise ProfileError(f"profile {point.name}: another of that name is there already.")
+    top, *below = point.value.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    folders = (spec.submodule_search_locations if spec is not None else None) or []
+    for folder in folders:
+        path = Path(folder, *below, f"{point.name}.toml")
+        if path.is_file():
+            return path
+    raise ProfileError(f"profile {point.name}: package {point.value} holds no {point.name}.toml.")

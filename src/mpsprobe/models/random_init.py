@@ -27,7 +27,6 @@ class RandomInitAdapter(Adapter):
     Attributes:
         blueprint: the class and its config.
         family: what it is for.
-        notes: what was decided or assumed, one sentence each.
     """
 
     weights = Weights.RANDOM
@@ -36,7 +35,11 @@ class RandomInitAdapter(Adapter):
         super().__init__(snapshot, profile)
         self.blueprint = blueprint or from_config.of_folder(snapshot)
         self.family = family_of(self.blueprint.model_class.__name__)
-        self.notes = list(self.blueprint.notes)
+        self._notes = list(self.blueprint.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
         model = from_config.build(
@@ -88,7 +91,6 @@ class RandomInitAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """What `infer` does, for people."""
         if self.blueprint.feed is not None and self.blueprint.feed.method != "forward":
             return f"a call of its {self.blueprint.feed.method}"
         if self.family.runs == GENERATE:
@@ -117,8 +119,8 @@ class RandomInitAdapter(Adapter):
         return batch
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        if text not in self._notes:
+            self._notes.append(text)
 
     def _apply_generation_config(self, model: Any) -> None:
         """The folder's own way of generating; a token to begin with, where a decoder's config names none."""

@@ -19,9 +19,14 @@ def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
 
     Raises:
         ProfileError: `profile.adapter` names no class, or one that is not an adapter.
+        TargetError: it is a file that cannot be imported, or lacks a function.
     """
     from mpsprobe.models.adapter import Adapter  # imports torch: not before an adapter is wanted
 
+    if profile.file is not None:
+        from mpsprobe.models.target_file import TargetFileAdapter
+
+        return TargetFileAdapter(snapshot, profile)
     found = resolve(profile, "adapter", profile.adapter)
     if not (isinstance(found, type) and issubclass(found, Adapter)):
         raise ProfileError(
@@ -59,6 +64,11 @@ def resolve(profile: Profile, key: str, spec: str) -> Any:
         hint = f"Install what provides {problem.name}." if problem.name else ""
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {problem}.", hint
+        ) from problem
+    except (Exception, SystemExit) as problem:  # whatever a package of somebody else raises
+        reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        raise ProfileError(
+            f"profile {profile.name}: {key} {spec!r} cannot be imported: {type(problem).__name__}: {reason}"
         ) from problem
     try:
         return getattr(module, attribute)

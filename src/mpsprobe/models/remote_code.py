@@ -92,7 +92,7 @@ def load(folder: Path, config: dict[str, Any]) -> tuple[Any, Any]:
         config_class: Any = get_class_from_dynamic_module(table["AutoConfig"], folder, local_files_only=True)
         model_class = get_class_from_dynamic_module(model_reference, folder, local_files_only=True)
         return model_class, config_class.from_pretrained(folder, local_files_only=True)
-    except Exception as problem:  # whatever foreign code raises
+    except (Exception, SystemExit) as problem:  # whatever foreign code raises
         reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
         raise TargetError(
             f"{folder}: the repository's own code raised {type(problem).__name__}: {reason}"

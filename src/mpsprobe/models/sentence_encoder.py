@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models.adapter import Batch, Outputs
+from mpsprobe.models.adapter import Batch, Outputs, Weights
 from mpsprobe.models.transformers_auto import TransformersAdapter
 
 #: A sentence, one that says nearly the same in other words, and one about something else. Any reader orders
@@ -62,7 +62,9 @@ class SentenceEncoderAdapter(TransformersAdapter):
             pooled = (hidden * weights).sum(1) / weights.sum(1)
         return {"embeddings": torch.nn.functional.normalize(pooled, dim=-1)}
 
-    def judge(self, outputs: Outputs) -> list[str]:
+    def judge(self, outputs: Outputs) -> list[str] | None:
+        if self.weights is not Weights.STORED:
+            return None
         problems = []
         for (anchor, near, far), rows in zip(TRIPLES, outputs["embeddings"].float().split(3), strict=True):
             to_near, to_far = (rows[1:] @ rows[0]).tolist()

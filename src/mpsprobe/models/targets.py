@@ -23,8 +23,8 @@ class Wanted:
     """What a user says of a target.
 
     Attributes:
-        model: repo id, folder, its `config.json`, class path `package.module:Class`, or None for the default
-            target.
+        model: repo id, folder, its `config.json`, class path `package.module:Class`, a file of one's own
+            (docs/targets.md), or None for the default target.
         profile: name of a profile, path of a user's own, or None to choose by the model.
         config: JSON file for a class path.
         revision: commit, tag or branch of a repo id.
@@ -34,6 +34,7 @@ class Wanted:
         trust_remote_code: run the repository's own code.
         dtype: of the weights, in place of the profile's.
         new_tokens: that a generating model makes, in place of the profile's.
+        autocast: around inference, in place of the profile's; `"none"` for none.
     """
 
     model: str | None = None
@@ -46,6 +47,7 @@ class Wanted:
     trust_remote_code: bool = False
     dtype: str | None = None
     new_tokens: int | None = None
+    autocast: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class TargetRef:
         folder: where it lies, for a local folder.
         repo: its id, for a repository.
         class_path: `package.module:Class`, for a class.
+        file: a user's own file; it is the profile's adapter.
         config: JSON file of that class; None where it does without.
         revision: commit, tag or branch asked for.
         offline: ask no hub.
@@ -69,6 +72,7 @@ class TargetRef:
     folder: Path | None = None
     repo: str | None = None
     class_path: str | None = None
+    file: Path | None = None
     config: Path | None = None
     revision: str | None = None
     offline: bool = False
@@ -113,29 +117,38 @@ def resolve(wanted: Wanted) -> TargetRef:
     if is_class_path(model):
         return _ref(wanted, model, given or profiles.load(choose.GENERIC), class_path=model)
     path = Path(model).expanduser()
+    if path.is_file() and path.suffix == ".py":
+        return _ref(wanted, model, given or _profile_of_file(path))
     if path.is_file():
         if path.name not in ("config.json", PIPELINE_INDEX):
             raise UsageError(
-                f"{model}: not a config.json.", "Give the folder, or package.module:Class --config FILE."
+                f"{model}: neither a config.json nor a .py file.",
+                "Give the folder, or package.module:Class --config FILE.",
             )
         path = path.parent
     if path.is_dir():
         return _ref(wanted, model, given or _profile_of_folder(path), folder=path.resolve())
     if is_path(model):
-        raise UsageError(f"{model}: no such folder.", "Give a local folder or a repo id (owner/name).")
+        what = "file" if path.suffix == ".py" else "folder"
+        raise UsageError(f"{model}: no such {what}.", "Give a local folder or a repo id (owner/name).")
     offline = wanted.offline or hub.offline()
     chosen = given or choose.for_repo(model) or _profile_of_repo(model, wanted.revision, offline)
     return _ref(wanted, model, chosen, repo=model)
 
 
 def is_path(model: str) -> bool:
-    """Whether a name can only be a path: a repo id has at most one slash and begins with neither . nor /."""
-    return model.startswith((".", "/", "~")) or model.count("/") > 1
+    """Whether a name can only be a path: a repo id has one slash at most, begins with no . or / and ends in no .py."""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith(".py")
 
 
 def is_class_path(model: str) -> bool:
     """Whether a name has the form of a class path: `package.module:Class`."""
     return ":" in model and not Path(model).exists()
+
+
+def is_autocast(choice: str) -> bool:
+    """Whether a choice of autocast has a meaning: `none`, a dtype, or a dtype behind `cpu:`."""
+    return choice == "none" or choice.removeprefix("cpu:") in ("bfloat16", "float16")
 
 
 def needs_no_hub(wanted: Wanted) -> bool:
@@ -166,6 +179,11 @@ def check(wanted: Wanted) -> None:
                 f"{wanted.model}: a class has no weights.",
                 "Give --random-init, or the folder of its weights.",
             )
+    if wanted.autocast is not None and not is_autocast(wanted.autocast):
+        raise UsageError(
+            f"--autocast {wanted.autocast}: no such choice.",
+            "none, bfloat16, float16, or cpu: before the dtype.",
+        )
     if wanted.shrink and not wanted.weightless:
         raise UsageError("--shrink goes with --random-init.", "Stored weights fit no smaller model.")
 
@@ -184,7 +202,7 @@ def _check_json(path: Path) -> None:
 def _default(wanted: Wanted, given: Profile | None) -> TargetRef:
     """The target that a profile knows by itself: the one given, else the default's."""
     chosen = given or profiles.load(choose.DEFAULT)
-    if chosen.builder:
+    if chosen.builder or chosen.file is not None:
         return _ref(wanted, chosen.name, chosen)
     if not chosen.models:
         raise UsageError(f"profile {chosen.name}: says nothing of where its model is.", "Give the model too.")
@@ -206,6 +224,7 @@ def _ref(
         folder=folder,
         repo=repo,
         class_path=class_path,
+        file=profile.file,
         config=wanted.config,
         revision=wanted.revision,
         offline=wanted.offline or hub.offline(),
@@ -219,6 +238,9 @@ def _with_wishes(profile: Profile, wanted: Wanted) -> Profile:
     """The profile with what the user wants otherwise."""
     if wanted.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=wanted.dtype)
+    if wanted.autocast is not None:
+        autocast = "" if wanted.autocast == "none" else wanted.autocast
+        profile = msgspec.structs.replace(profile, autocast=autocast)
     generic = profile.adapter == profiles.load(choose.GENERIC).adapter
     tokens = wanted.new_tokens
     if tokens is None and wanted.weightless and generic:
@@ -231,6 +253,21 @@ def _with_wishes(profile: Profile, wanted: Wanted) -> Profile:
             f"It has: {', '.join(profile.inference) or 'no parameters'}.",
         )
     return msgspec.structs.replace(profile, inference={**profile.inference, "max_new_tokens": tokens})
+
+
+def _profile_of_file(path: Path) -> Profile:
+    """The profile beside a user's file, of the same name; else one that says nothing."""
+    path = path.resolve()
+    beside = path.with_suffix(".toml")
+    if not beside.is_file():
+        return Profile(name=path.stem, title=f"{path.name}, a file", adapter=str(path), attention="")
+    profile = profiles.load(beside)
+    if profile.file != path:
+        raise UsageError(
+            f"{beside}: its adapter is {profile.adapter!r}, not the file beside it.",
+            f'Write adapter = "{path.name}".',
+        )
+    return profile
 
 
 def _profile_of_folder(path: Path) -> Profile:

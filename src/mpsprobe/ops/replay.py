@@ -31,6 +31,10 @@ _AMBIGUOUS: dict[str, tuple[int, ...]] = {
     "geqrf": (0, 1),
     "scaled_dot_product_attention_math_for_mps": (1,),  # the weights: MPS leaves them out, nobody reads them
 }
+#: Results by name that hold no values of the op's own: states of a generator, and what was not asked for.
+_BOOKKEEPING = ("philox_seed", "philox_offset", "rng_state", "unused", "debug_attn_mask")
+#: A result that is left uninitialised unless the argument asks for it.
+_ON_REQUEST = {"logsumexp": "compute_log_sumexp", "log_sumexp": "compute_log_sumexp"}
 #: Ops that read bits, not numbers: the same value in a wider dtype means something else to them.
 _BITS = ("view.dtype", "nextafter", "frexp", "ldexp", "bitwise")
 #: Longest part of an exception's text that goes into a message; the whole stands in `error`.
@@ -107,12 +111,28 @@ def _run(
         if seed is not None:  # costs as much as a small op, so only where something is drawn
             torch.manual_seed(seed)
         with torch.no_grad():
-            result = choose()(*args, **kwargs)
+            result = _own_values(inputs, choose()(*args, **kwargs))
             if synchronize is not None:
                 synchronize()
             return _Ran([tensor.to(_CPU, copy=True) for tensor in _tensors([result, written])])
     except BaseException as problem:  # an op of another package may raise anything, SystemExit too
         return _Ran([], problem)
+
+
+def _own_values(inputs: Inputs, result: Any) -> Any:
+    """The result without what only its backward pass reads: two sound runs differ there."""
+    if not isinstance(result, (list, tuple)):
+        return result
+    scalars = inputs.use.scalars
+    unasked = {name for name, argument in _ON_REQUEST.items() if scalars.get(argument) is False}
+    names = [returned.name for returned in inputs.func._schema.returns]
+    if len(names) != len(result):
+        return result
+    return [
+        value
+        for name, value in zip(names, result, strict=True)
+        if name not in _BOOKKEEPING and name not in unasked
+    ]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mpsprobe.device.real import Device
+from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Batch
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
+from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
 from mpsprobe.phases.watch import watched
@@ -27,7 +29,8 @@ class Prepared:
         sample: the raw input.
         cpu: the processed input, before it was moved.
         device_batch: the same on the device.
-        seconds: wall time of processing, and of moving.
+        processing_s, moving_s: wall time of processing, and of moving.
+        refused: what the device refused meanwhile, and the run went on from.
     """
 
     loaded: Loaded
@@ -36,6 +39,7 @@ class Prepared:
     device_batch: Batch
     processing_s: float
     moving_s: float
+    refused: list[Finding] = field(default_factory=list)
 
     @property
     def device(self) -> Device:
@@ -85,17 +89,18 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
         sample = loaded.adapter.sample()
         cpu = loaded.adapter.prepare(sample)
     doubles = [name for name, tensor in tensors(cpu) if tensor.dtype in NEVER_ON_MPS]
-    if doubles and device.torch_device.type == "mps":
+    if doubles and device.torch_device.type == "mps" and not keeps_going(device):
         # Found here, by name: the device's own error names no tensor.
         raise LinkFailed(Phase.DATA, _doubles(loaded, doubles, Status.FAIL))
     with (
         target_code(Phase.DATA, "moving the sample to the device", device.evidence, device.name),
         watched(flight),
+        collected(device) as refused,
         Stopwatch() as moving,
     ):
         device_batch = move(cpu, device.torch_device)
         device.synchronize()
-    return Prepared(loaded, sample, cpu, device_batch, processing.seconds, moving.seconds)
+    return Prepared(loaded, sample, cpu, device_batch, processing.seconds, moving.seconds, refused)
 
 
 def _doubles(loaded: Loaded, names: list[str], status: Status) -> Result:
@@ -128,7 +133,7 @@ def _prepare(prepared: Prepared) -> Result:
     ]
     if prepared.device.evidence is Evidence.MEASURED:
         result.measurements.append(prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"))
-    return result
+    return unless_refused(Phase.DATA, result, prepared.device, prepared.refused)
 
 
 @CHECKS.add("dtypes", "No tensor of the batch has a dtype that MPS cannot hold")
@@ -146,7 +151,8 @@ def _moved(prepared: Prepared) -> Result:
     for name, tensor in tensors(prepared.device_batch):
         if tensor.device.type != wanted:
             return prepared.loaded.result(Status.FAIL, f"{name} is on {tensor.device}, not on {wanted}.")
-        if not torch.equal(tensor.cpu(), sent[name]):
+        # float64 is refused, and where the run goes on float32 stands in: data.dtypes tells of that
+        if not torch.equal(tensor.cpu(), sent[name].to(tensor.dtype)):
             return prepared.loaded.result(Status.FAIL, f"{name} changed on its way to the device.")
     return prepared.loaded.result(Status.PASS)
 

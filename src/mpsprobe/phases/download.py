@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import psutil
 
 from mpsprobe.errors import MpsprobeError, TargetError
-from mpsprobe.models import config_only, hub, registry
+from mpsprobe.models import config_only, hub, registry, stored
 from mpsprobe.models import snapshot as snapshots
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
+from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
 
 
@@ -27,7 +28,8 @@ class Obtained:
         ref: what was asked for.
         snapshot: its files, inspected.
         preflight: what the hub said before the download; None for a local or built target.
-        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights.
+        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
+            `"file"` for a user's own file.
         seconds: wall time of building or fetching.
         progress: told which files of foreign code are about to run.
         changes: what was changed to shrink the target, one sentence each; known once its adapter is made.
@@ -52,7 +54,7 @@ class Obtained:
     def adapter(self) -> Adapter:
         """The profile's adapter over the snapshot, or the one that needs no weights."""
         if not self.ref.weightless:
-            return registry.make_adapter(self.profile, self.snapshot.path)
+            return stored.make(self.ref, self.snapshot.path, self.progress)
         adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
         return adapter
 
@@ -84,8 +86,11 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
     Raises:
         LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
     """
+    if ref.weightless or ref.file is not None:  # its class is looked up, so its code runs
+        with target_code(Phase.DOWNLOAD, "looking the target up", Evidence.MEASURED, "host"):
+            return _without_weights(ref, progress) if ref.weightless else _file(ref)
     try:
-        return _without_weights(ref, progress) if ref.weightless else _whole(ref, progress)
+        return _whole(ref, progress)
     except MpsprobeError as problem:
         raise LinkFailed(
             Phase.DOWNLOAD, Result(Status.FAIL, problem.what, problem.hint, evidence=Evidence.MEASURED)
@@ -107,7 +112,18 @@ def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
             folder = hub.download(
                 plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
             )
-    return Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds)
+    obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)
+    if stored.needs_remote_code(ref, folder):
+        _ = obtained.adapter  # refused here, or said what will run
+    return obtained
+
+
+def _file(ref: TargetRef) -> Obtained:
+    with Stopwatch() as watch:
+        obtained = Obtained(ref, config_only.obtain(ref), None, "file", 0.0)
+        _ = obtained.adapter  # imports it
+    obtained.seconds = watch.seconds
+    return obtained
 
 
 def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
@@ -115,7 +131,8 @@ def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtaine
         obtained = Obtained(ref, config_only.obtain(ref), None, "config", 0.0, progress)
         adapter = obtained.adapter
     obtained.seconds = watch.seconds
-    obtained.size = config_only.size(adapter, ref.profile.dtype)
+    if ref.file is None:
+        obtained.size = config_only.size(adapter, ref.profile.dtype)
     available = psutil.virtual_memory().available
     if obtained.size is not None and obtained.size.nbytes > available:
         raise TargetError(
@@ -128,11 +145,19 @@ def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtaine
 
 CHECKS: Checks[Obtained] = Checks(Phase.DOWNLOAD)
 
+_BY_ITSELF = "The target's file fetches what it needs by itself."
+
 
 @CHECKS.add("files", "The target's files are here, whole and readable", link=True)
 def _files(obtained: Obtained) -> Result:
     if obtained.source == "config":
         return _config_only(obtained)
+    if obtained.source == "file":
+        return Result(
+            Status.PASS,
+            f"{obtained.ref.file}: imported; it loads its own weights.",
+            evidence=Evidence.MEASURED,
+        )
     found = obtained.snapshot
     how = {
         "built": "made on this machine",
@@ -179,6 +204,8 @@ def _preflight(obtained: Obtained) -> Result:
         return Result(
             Status.SKIPPED, "Weights are random: none are fetched, only the config and small files."
         )
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     if plan is None:
         return Result(Status.SKIPPED, "Nothing had to be fetched: the target is on this machine.")
     return Result(
@@ -199,6 +226,8 @@ def _preflight(obtained: Obtained) -> Result:
 def _dtypes(obtained: Obtained) -> Result:
     if obtained.source == "config":
         return Result(Status.SKIPPED, "Weights are random: none are stored.")
+    if obtained.source == "file":
+        return Result(Status.SKIPPED, _BY_ITSELF)
     dtypes = obtained.snapshot.dtypes
     result = Result(Status.PASS, ", ".join(dtypes), evidence=Evidence.MEASURED)
     never = [dtype for dtype in dtypes if dtype in ("float64", "complex128")]

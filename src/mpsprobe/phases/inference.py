@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from typing import Any
 import psutil
 import torch
 
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import MemoryWatch, watch_memory
-from mpsprobe.models.adapter import Outputs
+from mpsprobe.device.virtual.observer import Finding
+from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.models.profile import Output, Profile
+from mpsprobe.phases import recipe as recipes
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
+from mpsprobe.phases.refusals import collected, distinct, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.phases.watch import watched
@@ -24,6 +30,9 @@ from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.
 _REPEATS, _BUDGET_S = 3, 20.0
+#: Measured, the first repeat may take longer: this share of the phase's limit, the first inference included. That
+#: one was watched by the flight recorder, so the repeat is the first time that says how fast the target is.
+_SHARE_OF_LIMIT = 0.5
 #: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
 #: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
 DEFAULT_PARITY = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
@@ -42,6 +51,8 @@ class Prediction:
         repeats: outputs of the last repeat; None without one.
         forward_s: wall time of a forward pass, synchronised.
         watched: the flight recorder was on during the first inference, and its hook is in `cold_s`.
+        refused: what the device refused meanwhile, and the run went on from.
+        retry: runs the target again with other settings; None where nobody can.
         memory: the device's memory around the first inference.
     """
 
@@ -54,6 +65,8 @@ class Prediction:
     repeats: Outputs | None = None
     forward_s: float = field(default=0.0)
     watched: bool = False
+    refused: list[Finding] = field(default_factory=list)
+    retry: recipes.Try | None = None
 
     @property
     def loaded(self) -> Loaded:
@@ -65,10 +78,11 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
     """The autocast region that the profile asks for; nothing otherwise."""
     if not profile.autocast:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, profile.autocast))
+    kind, _, dtype = profile.autocast.rpartition(":")
+    return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))
 
 
-def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
+def predict(prepared: Prepared, flight: Path | None = None, retry: recipes.Try | None = None) -> Prediction:
     """Run a forward pass and the target's own inference, timed.
 
     The first of each is watched by the flight recorder, whose hook costs some 30 us an op; the repeats that the
@@ -77,10 +91,17 @@ def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
     Args:
         prepared: the target and its input.
         flight: where the op in flight is written, see `watched`.
+        retry: runs the target again with other settings, for the recipe.
 
     Raises:
         LinkFailed: the target raised.
     """
+    with collected(prepared.device) as refused:
+        prediction = _predict(prepared, flight)
+    return dataclasses.replace(prediction, refused=refused, retry=retry)
+
+
+def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
 
@@ -110,8 +131,12 @@ def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
         with watch_memory(device) as memory, Stopwatch() as cold, watched(flight, model):
             outputs = adapter.extract(adapter.infer(model, first))
             device.synchronize()
-        repeats = 1 if device.evidence is Evidence.EMULATED else _REPEATS
-        while len(warm) < repeats and cold.seconds + sum(warm) + (warm or [cold.seconds])[-1] < _BUDGET_S:
+        emulated = device.evidence is Evidence.EMULATED
+        repeats = 1 if emulated else _REPEATS
+        longest = (
+            _BUDGET_S if emulated else max(_BUDGET_S, _SHARE_OF_LIMIT * loaded.profile.limit(Phase.INFERENCE))
+        )
+        while len(warm) < repeats and _affordable(cold.seconds, warm, longest if not warm else _BUDGET_S):
             following = batch()
             with Stopwatch() as watch:
                 repeated = adapter.extract(adapter.infer(model, following))
@@ -130,6 +155,11 @@ def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
     )
 
 
+def _affordable(cold_s: float, warm: list[float], budget_s: float) -> bool:
+    """Whether one more inference is likely to end within the budget."""
+    return cold_s + sum(warm) + (warm or [cold_s])[-1] < budget_s
+
+
 CHECKS: Checks[Prediction] = Checks(Phase.INFERENCE)
 
 
@@ -140,7 +170,65 @@ def _runs(prediction: Prediction) -> Result:
         columns=["output", "kind", "shape or text"],
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
+    return unless_refused(Phase.INFERENCE, result, prediction.loaded.device, prediction.refused)
+
+
+@CHECKS.add("refusals", "The Mac refuses nothing of what the target does")
+def _refusals(prediction: Prediction) -> Result:
+    device = prediction.loaded.device
+    if not isinstance(device, Emulated):
+        return Result(Status.SKIPPED, "Only the virtual device can tell: this one raises at the first.")
+    found = _helped(prediction)
+    if not found:
+        return prediction.loaded.result(Status.PASS)
+    result = prediction.loaded.result(
+        # Without --keep-going every refusal raised, and the target's own code caught it.
+        Status.FAIL if device.keep_going else Status.WARN,
+        f"{len(found)} refusal{'s' * (len(found) > 1)}, {sum(one.refusal.count for one in found)} times in all.",
+        "See what helps against each; inference.recipe puts it together.",
+    )
+    if not device.keep_going:
+        result.message += " The target's own code caught them."
+    result.table = Table(
+        columns=["phase", "kind", "op", "at", "times", "what it says", "sure", "what helps"],
+        rows=[
+            [one.phase.order, one.kind, one.op, one.source, one.count, one.gist, one.grade, helped.words]
+            for helped in found
+            for one in (helped.refusal,)
+        ],
+    )
     return result
+
+
+@CHECKS.add("recipe", "There are settings with which the target runs on the Mac asked about")
+def _recipe(prediction: Prediction) -> Result:
+    device = prediction.loaded.device
+    found = _helped(prediction)
+    if not keeps_going(device):
+        return Result(Status.SKIPPED, "A recipe is looked for with --keep-going, on the virtual device.")
+    if not found:
+        return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
+    retry = prediction.retry
+    needed = sum(tensor.numel() * tensor.element_size() for _, tensor in prediction.loaded.tensors())
+    if needed > 0.8 * psutil.virtual_memory().available:
+        size = f"{needed / 1e9:.1f} GB"
+        retry = lambda _: recipes.Tried([], f"a second copy of {size} does not fit in memory")  # noqa: E731
+    return recipes.judged(*recipes.seek(found, retry), device.name)
+
+
+def _helped(prediction: Prediction) -> list[recipes.Helped]:
+    """All that the device refused since the model was loaded, with what helps."""
+    loaded = prediction.loaded
+    if not isinstance(loaded.device, Emulated):
+        return []
+    refused = [
+        *distinct(Phase.TRANSFER, loaded.refused),
+        *distinct(Phase.DATA, prediction.prepared.refused),
+        *distinct(Phase.INFERENCE, prediction.refused),
+    ]
+    dtypes = Counter(p.dtype for p in loaded.model.parameters() if p.is_floating_point())
+    most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
+    return recipes.helped(refused, loaded.device.mac, most, loaded.profile.autocast)
 
 
 @CHECKS.add("finite", "No output holds NaN or infinity")
@@ -175,6 +263,8 @@ def _outputs(prediction: Prediction) -> Result:
 def _meaning(prediction: Prediction) -> Result:
     adapter = prediction.loaded.adapter
     problems = adapter.judge(prediction.outputs)
+    if problems is None and adapter.weights is Weights.RANDOM:
+        return Result(Status.SKIPPED, "Weights are random: what they compute has no meaning.")
     if problems is None:
         return Result(Status.UNKNOWN, "This target's adapter knows no test of meaning.")
     if problems:
@@ -185,7 +275,11 @@ def _meaning(prediction: Prediction) -> Result:
 @CHECKS.add("repeatable", "The same sample again gives the same outputs")
 def _repeatable(prediction: Prediction) -> Result:
     if prediction.repeats is None:
-        return Result(Status.UNKNOWN, f"One inference took all of {_BUDGET_S:g} s, so it was not repeated.")
+        return Result(
+            Status.UNKNOWN,
+            f"One inference took {prediction.cold_s:.0f} s, so it was not repeated.",
+            "A longer limit in the profile leaves time for it: limits = { inference = SECONDS }.",
+        )
     differing = [
         name for name, value in prediction.outputs.items() if not _same(value, prediction.repeats.get(name))
     ]

@@ -38,6 +38,8 @@ class Settings:
         trust_remote_code: run the repository's own code.
         dtype: of the weights, in place of the profile's.
         new_tokens: that a generating model makes, in place of the profile's.
+        autocast: around inference, in place of the profile's: `"none"`, a dtype, or `"cpu:DTYPE"`.
+        keep_going: on the virtual device, go on after what a Mac refuses, and list all of it.
     """
 
     model: str | None = None
@@ -56,6 +58,8 @@ class Settings:
     trust_remote_code: bool = False
     dtype: str | None = None
     new_tokens: int | None = None
+    autocast: str | None = None
+    keep_going: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -68,6 +72,11 @@ class Settings:
             raise UsageError(
                 f"--dtype {self.dtype}: weights are not loaded in that.",
                 f"One of {', '.join(WEIGHT_DTYPES)}.",
+            )
+        if self.keep_going and self.device not in ("auto", "emulated"):
+            raise UsageError(
+                f"--keep-going: {self.device} raises at the first failure, and cannot go on.",
+                "It goes with --device emulated.",
             )
         check(self.wanted)
 
@@ -85,6 +94,7 @@ class Settings:
             trust_remote_code=self.trust_remote_code,
             dtype=self.dtype,
             new_tokens=self.new_tokens,
+            autocast=self.autocast,
         )
 
     def arguments(self) -> list[str]:

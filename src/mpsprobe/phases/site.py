@@ -87,7 +87,9 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     found: Device | None
     unavailable: DeviceUnavailableError | None
     try:
-        found, choice = choose(requested, host, emulated=lambda: Emulated(mac))
+        found, choice = choose(
+            requested, host, emulated=lambda: Emulated(mac, keep_going=settings.keep_going)
+        )
         unavailable = None
     except DeviceUnavailableError as problem:
         found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -13,10 +13,12 @@ import torch
 from safetensors import safe_open
 
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
+from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.phases.check import Checks, Result, Stopwatch
+from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
@@ -36,6 +38,7 @@ class Loaded:
         adapter, profile, snapshot, device: what it was loaded with.
         memory: the device's memory around the load.
         seconds: wall time of the load, synchronised.
+        refused: what the device refused meanwhile, and the run went on from.
     """
 
     model: torch.nn.Module
@@ -45,6 +48,7 @@ class Loaded:
     device: Device
     memory: MemoryWatch
     seconds: float
+    refused: list[Finding] = field(default_factory=list)
 
     def measured(self, name: str, value: float | int | str | None, unit: str = "") -> Measurement:
         """A measurement on this device."""
@@ -79,12 +83,13 @@ def load(
     with (
         target_code(Phase.TRANSFER, "loading", device.evidence, device.name),
         watched(flight),
+        collected(device) as refused,
         watch_memory(device) as memory,
         Stopwatch() as watch,
     ):
         model = adapter.load(device.torch_device, profile.dtype)
         device.synchronize()
-    return Loaded(model, adapter, profile, snapshot, device, memory, watch.seconds)
+    return Loaded(model, adapter, profile, snapshot, device, memory, watch.seconds, refused)
 
 
 def described(loaded: Loaded, target: Target) -> Target:
@@ -116,7 +121,7 @@ def _load(loaded: Loaded) -> Result:
         ),
         loaded.measured("parameters", parameters),
     ]
-    return result
+    return unless_refused(Phase.TRANSFER, result, loaded.device, loaded.refused)
 
 
 @CHECKS.add("placement", "Every parameter and buffer is on the device")
@@ -172,6 +177,8 @@ def _values(loaded: Loaded) -> Result:
     """On some virtual Macs mmapped buffers read stale data (runner-images, macos-14): so look, do not trust."""
     if loaded.adapter.weights is Weights.RANDOM:
         return Result(Status.SKIPPED, "Weights are random: there are no files to compare them with.")
+    if not loaded.snapshot.files:
+        return Result(Status.SKIPPED, "The target's file loads its own weights.")
     state = dict(loaded.tensors())
     compared, differing = 0, []
     with torch.inference_mode():

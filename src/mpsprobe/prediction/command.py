@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch as installed_torch
 
 from mpsprobe import mac as machines
+from mpsprobe import report
 from mpsprobe.device.virtual.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
+from mpsprobe.forecast import Wish
+from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.asked import Mac, ask
+from mpsprobe.mac.lineup import named
 from mpsprobe.models.targets import Wanted
 from mpsprobe.prediction import text
+from mpsprobe.prediction.as_run import as_run
 from mpsprobe.prediction.document import Prediction, Releases
-from mpsprobe.prediction.predict import predict, predict_releases
+from mpsprobe.prediction.predict import predict_releases, predicted
 from mpsprobe.prediction.target import resolve
 
 ALL = "all"
@@ -26,9 +32,23 @@ def run(
     macos: str | None,
     mac: str | None,
     fallback: bool | None,
+    tokens: int | None,
+    calibration: Path | None,
+    output: Path | None,
     say: Callable[[str], None],
 ) -> tuple[str, Prediction | Releases, bool]:
     """Predict.
+
+    Args:
+        wanted: what is built and run.
+        torch: release asked about, or `ALL`.
+        macos: version asked about.
+        mac: name of the Mac asked about.
+        fallback: whether the fallback variable is set there; None: as here.
+        tokens: new tokens that memory and time are forecast for; None for those that were run.
+        calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
+        output: folder for the reports of the prediction as a run; None for none.
+        say: is told what foreign code will run, before it does.
 
     Returns:
         The text for people, the document, and whether nothing falls back, raises or is wrong (on any
@@ -38,15 +58,27 @@ def run(
         parse_macos(macos)
     asked: Mac = ask(
         machines.host(),
-        installed_torch.__version__,
+        str(installed_torch.__version__),  # a str of its own kind, which JSON has none for
         name=mac,
         torch=None if torch == ALL else torch,
         macos=macos,
         fallback=FALLBACK_AT_START if fallback is None else fallback,
     )
     target = resolve(wanted, say)
-    if torch == ALL:
-        releases = predict_releases(target, asked)
+    releases = predict_releases(target, asked) if torch == ALL else None
+    if releases is not None and output is None:
         return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
-    prediction = predict(target, asked)
+    wish = Wish(
+        mac=named(mac, macos) if mac is not None else None, tokens=tokens, calibrated=calibrated(calibration)
+    )
+    prediction, uses = predicted(target, asked, wish)
+    if mac is not None or output is not None:
+        run_of_it = as_run(target, prediction, uses, releases=releases)
+        if run_of_it.outlook is not None:
+            prediction.outlook = run_of_it.outlook
+        if output is not None:
+            written = report.write(run_of_it, output)
+            say(f"report: {written['html']}")
+    if releases is not None:
+        return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
     return text.of_prediction(prediction), prediction, prediction.fully_native

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from mpsprobe.run import Outlook
+
 
 class PredictedUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One distinct use of an op, with what becomes of it.
@@ -154,6 +156,7 @@ class Prediction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         assumptions: values that nothing computed.
         unknowns: what this prediction cannot say.
         stopped: why the model's code ended early; `""` when it did not.
+        outlook: what follows from it: memory and time, routes, a recommendation.
     """
 
     target: Model
@@ -171,6 +174,7 @@ class Prediction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     assumptions: list[PredictedAssumption]
     unknowns: list[str]
     stopped: str = ""
+    outlook: Outlook = msgspec.field(default_factory=Outlook)
 
     @property
     def fully_native(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.errors import UsageError
+from mpsprobe.forecast import Wish, build
 from mpsprobe.knowledge import environment, ops
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
@@ -29,7 +30,7 @@ from mpsprobe.prediction.document import (
 )
 from mpsprobe.prediction.recording import MACOS, Recording, record
 from mpsprobe.prediction.target import Target
-from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.run import Forecast, OpUse, OpVerdict, Outlook
 from mpsprobe.trace.source import short_path
 
 #: A kernel of that release runs it, itself or through others.
@@ -40,8 +41,18 @@ _RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
 )
 
 
-def predict(target: Target, mac: Mac) -> Prediction:
-    """What `mac` does with `target`.
+def predict(target: Target, mac: Mac, wish: Wish | None = None) -> Prediction:
+    """What `mac` does with `target`; see `predicted`."""
+    return predicted(target, mac, wish)[0]
+
+
+def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Prediction, list[OpUse]]:
+    """What `mac` does with `target`, and its op uses as a run has them.
+
+    Args:
+        target: what is built and run.
+        mac: the Mac asked about.
+        wish: what memory and time to forecast; None for none.
 
     Raises:
         MpsprobeError: the target cannot be built or fed, or this machine cannot carry the device.
@@ -50,7 +61,8 @@ def predict(target: Target, mac: Mac) -> Prediction:
     with _no_collection():
         recording = record(target, mac)
         uses = _judged(recording, mac)
-    return Prediction(
+        forecast = _forecast(recording, mac, wish) if wish is not None else None
+    prediction = Prediction(
         target=_model(target, recording),
         torch=release,
         macos=mac.macos,
@@ -77,7 +89,19 @@ def predict(target: Target, mac: Mac) -> Prediction:
         ],
         unknowns=unknowns(recording, mac, release),
         stopped=recording.stopped,
+        outlook=Outlook(forecast=forecast),
     )
+    return prediction, [use for use, _ in recording.uses]
+
+
+def _forecast(recording: Recording, mac: Mac, wish: Wish) -> Forecast:
+    """Memory and time; after `_judged`, which gives the uses their verdicts."""
+    forecast = build(recording.trace, mac, wish, dtypes=recording.dtypes)
+    if recording.stopped:
+        forecast.limits.insert(
+            0, "The model's code stopped early: what would have come after is not counted."
+        )
+    return forecast
 
 
 def predict_releases(target: Target, mac: Mac) -> Releases:
@@ -126,8 +150,8 @@ def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
     """What a prediction cannot say, and what it took from the installed packages."""
     versions = installed()
     texts = [
-        "Nothing was computed: whether the numbers are right, and how long they take, is not predicted. "
-        "Shares are of floating-point operations, not of time.",
+        "Nothing was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
+        "time.",
         f"Which ops a composite op is made of, and their strides, are those of the installed torch "
         f"{versions['torch']}; which of them have an MPS kernel, and what it refuses, are those of the release "
         f"asked about.",
@@ -205,6 +229,7 @@ def _predicted(
         grade = "likely"
     if flags & _ASSUMED:
         grade = "assumed"
+    use.verdict, use.via, use.advisories = verdict, judged.use.via, list(judged.use.advisories)
     return PredictedUse(
         op=use.op,
         dtypes=[one.dtype for one in use.inputs],

@@ -16,12 +16,15 @@ from mpsprobe.device.virtual.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.predict import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError
+from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.models.synthetic import describe
+from mpsprobe.phases.inference import autocast
+from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
-from mpsprobe.trace.observer import HostEvent, RecorderObserver
+from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import is_user_code, short_path
 
@@ -49,6 +52,7 @@ class Recording:
         notes: what was decided for the user.
         stopped: why the run ended early; `""` when it did not.
         dropped: calls of uses past the recorder's limit.
+        trace: the calls in order, with the memory in use.
     """
 
     uses: list[tuple[OpUse, int]]
@@ -61,6 +65,7 @@ class Recording:
     dtypes: dict[str, int]
     inputs: list[str]
     doing: str
+    trace: Trace
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
     dropped: int = 0
@@ -76,7 +81,7 @@ class _Gate(Quiet):
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
-    def open(self, behind: RecorderObserver) -> None:
+    def open(self, behind: OrderedObserver) -> None:
         """Pass on from here."""
         self.op, self.sync, self.crossing = behind.op, behind.sync, behind.crossing  # type: ignore[method-assign]
 
@@ -121,11 +126,14 @@ def record(target: Target, mac: Mac) -> Recording:
             dtypes[name] = dtypes.get(name, 0) + parameter.numel()
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         built = len(session.assumptions)
+        recorder = Recorder(model, ordered=True)
+        passes = Passes(recorder, session.memory)
         batch = _moved(batch, device)
-        recorder = Recorder(model)
-        gate.open(observer := RecorderObserver(recorder))
+        passes.fed()
+        gate.open(observer := OrderedObserver(recorder))
         try:
-            with recorder.paths.following():
+            following = recorder.paths.following(around=passes.around, depth=DEPTH)
+            with following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
@@ -134,11 +142,13 @@ def record(target: Target, mac: Mac) -> Recording:
         except Exception as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {_first_line(problem)} (at {_where(problem)})"
         gate.close()
+        flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
         architecture = type(model).__name__
         del model
     return Recording(
-        uses=recorder.flagged_uses(Evidence.PREDICTED),
+        uses=flagged,
+        trace=trace,
         findings=gate.findings,
         assumptions=assumptions,
         host_events=observer.host_events(),
@@ -147,8 +157,8 @@ def record(target: Target, mac: Mac) -> Recording:
         weight_bytes=weight_bytes,
         dtypes=dtypes,
         inputs=inputs,
-        doing=getattr(adapter, "doing", f"the inference of profile {adapter.profile.name}"),
-        notes=[*target.notes, *getattr(adapter, "notes", [])],
+        doing=adapter.doing,
+        notes=[*target.notes, *adapter.notes],
         stopped=stopped,
         dropped=recorder.dropped,
     )

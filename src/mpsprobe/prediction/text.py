@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mpsprobe.knowledge import advisories
+from mpsprobe.prediction import outlook_text
 from mpsprobe.prediction.document import Model, PredictedUse, Prediction, Releases
+from mpsprobe.prediction.layout import listed as _listed
+from mpsprobe.prediction.layout import scaled as _scaled
+from mpsprobe.prediction.layout import table as _table
 from mpsprobe.run import OpVerdict
 
-#: Rows of a list; all are in the JSON.
-_ROWS = 20
 _ORDER = [verdict.value for verdict in OpVerdict]
 _FINE = (OpVerdict.NATIVE.value, OpVerdict.COMPOSITE.value)
 
@@ -26,7 +28,8 @@ def of_prediction(prediction: Prediction) -> str:
         _findings(prediction),
         _advisories(prediction.op_uses),
         _assumptions(prediction),
-        _listed("Not known", prediction.unknowns),
+        outlook_text.of_outlook(prediction.outlook),
+        _listed("Not known", [*prediction.unknowns, *outlook_text.limits(prediction.outlook)]),
     ]
     if prediction.stopped:
         parts.insert(2, f"The model's own code stopped: {prediction.stopped}. What follows ends there.")
@@ -156,38 +159,9 @@ def _assumptions(prediction: Prediction) -> str:
     return _listed("Assumed values", lines)
 
 
-def _listed(title: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    shown = [f"  {line}" for line in lines[:_ROWS]]
-    if len(lines) > _ROWS:
-        shown.append(f"  and {len(lines) - _ROWS} more: --json has all")
-    return "\n".join([title, *shown])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    )
-
-
 def _pattern(module: str) -> str:
     """`model.layers.*.mlp` for all layers."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
-
-
-def _scaled(value: float) -> str:
-    """`"16.1 G"` of 16.1e9."""
-    for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
-            return f"{value / power:.3g} {prefix}"
-    return f"{value:.0f} "
 
 
 def _billions(count: int) -> str:

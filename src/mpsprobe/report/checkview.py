@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from mpsprobe.quantities import plural
 from mpsprobe.report import units
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, STATUS, Word, evidence_word, plural
+from mpsprobe.report.words import ANSWER, EVIDENCE, STATUS, Word, evidence_word
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
 #: Lines of output kept in a report; run.json has them all.
@@ -33,7 +34,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a check's table; `status` when it names one."""
+    """A cell of a table; `status` when it names one."""
 
     text: str
     number: bool
@@ -50,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A check's table. `fold` is the line it is shown behind, empty when it is shown at once."""
+    """A table. `fold` is the line it is shown behind, empty when it is shown at once."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -101,7 +102,7 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
         message=clean(check.message),
         remedy=clean(check.remedy),
         numbers=tuple(number(each, check) for each in check.measurements),
-        grid=_grid(check.table, check.status) if check.table else None,
+        grid=grid(check.table, folds=check.status is Status.PASS) if check.table else None,
         output="" if shown_above or not check.output.strip() else tail(check.output, OUTPUT_LINES),
         duration=spent(check.duration_s),
     )
@@ -126,8 +127,13 @@ def number(measurement: Measurement, check: Check) -> Number:
     )
 
 
-def _grid(table: Table, status: Status) -> Grid:
-    """A table whose rows all have as many cells as there are columns; long ones of a passed check are folded."""
+def grid(table: Table, *, folds: bool = False) -> Grid:
+    """A table whose rows all have as many cells as there are columns.
+
+    Args:
+        table: any.
+        folds: show it behind one line when it is long.
+    """
     width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     names = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))
     rows = [
@@ -141,7 +147,7 @@ def _grid(table: Table, status: Status) -> Grid:
     for at, name in enumerate(names):
         filled = [row[at] for row in rows if row[at].text]
         columns.append(Column(name, number=bool(filled) and all(cell.number for cell in filled)))
-    long = status is Status.PASS and len(rows) > FOLD_ROWS
+    long = folds and len(rows) > FOLD_ROWS
     return Grid(tuple(columns), tuple(rows), fold=plural(len(rows), "row") if long else "")
 
 
@@ -151,6 +157,11 @@ def _cell(value: str | float | None, column: str) -> Cell:
     if isinstance(value, bool):
         return Cell("yes" if value else "no", number=False, status=None)
     if isinstance(value, str):
-        named = column.lower() in ("status", "verdict") and value in {status.value for status in Status}
-        return Cell(clean(value), number=False, status=STATUS[Status(value)] if named else None)
+        return Cell(clean(value), number=False, status=_word(value, column.lower()))
     return Cell(units.plain(value), number=True, status=None)
+
+
+def _word(value: str, column: str) -> Word | None:
+    if column in ("status", "verdict") and value in {status.value for status in Status}:
+        return STATUS[Status(value)]
+    return ANSWER.get(value) if column == "answer" else None

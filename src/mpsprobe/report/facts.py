@@ -86,9 +86,14 @@ def _target(run: Run) -> list[Fact]:
         ("Parameters", None if target.parameters is None else units.parameters(target.parameters), False),
         ("Weights", None if target.weight_bytes is None else units.both_sizes(target.weight_bytes), False),
         ("dtype asked for", target.dtype, True),
-        ("Device", f"{run.device.used} (asked for: {run.device.requested})", False),
+        ("Device", _device(run), False),
         ("Why that device", run.device.reason, False),
     )
+
+
+def _device(run: Run) -> str:
+    asked, used = run.device.requested, run.device.used
+    return used if asked == used else f"{used} (asked for: {asked})"
 
 
 def _machine(run: Run) -> list[Fact]:

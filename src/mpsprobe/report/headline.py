@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.ground import Ground, ground
-from mpsprobe.report.words import enumerate_words, phase_numbers, plural
-from mpsprobe.run import Check, Evidence, Phase, Run, Status, worst
+from mpsprobe.report.words import phase_numbers
+from mpsprobe.run import Check, Evidence, OpVerdict, Phase, Run, Status, Viability, worst
 
 _NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]
 _OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
@@ -52,6 +53,8 @@ class Headline:
 def verdict(run: Run) -> Headline:
     """Compute the headline from the run alone."""
     checks = all_checks(run)
+    if is_prediction(run):
+        return _of_prediction(run)
     footing = ground(run, checks)
     counted = Counter(check.status for check in checks)
     status = worst(counted)
@@ -77,6 +80,11 @@ def verdict(run: Run) -> Headline:
         counts={each: counted[each] for each in Status if counted[each]},
         limits=tuple(dict.fromkeys([*run.limits, *footing.limits])),
     )
+
+
+def is_prediction(run: Run) -> bool:
+    """Whether nothing was run: op uses, and no checks."""
+    return bool(run.op_uses) and not run.checks and run.interruption is None
 
 
 def all_checks(run: Run) -> list[Check]:
@@ -111,6 +119,72 @@ def phase_status(checks: list[Check], phase: Phase) -> Status | None:
     """The status of one stage; None when it has no checks."""
     present = [check.status for check in checks if check.phase is phase]
     return worst(present) if present else None
+
+
+#: How a prediction counts, and the word for it, by where the MPS route leads.
+_FORETOLD: dict[Viability, tuple[Status, str]] = {
+    Viability.YES: (Status.PASS, "predicted to run"),
+    Viability.CHANGES: (Status.WARN, "predicted to run with changes"),
+    Viability.NO: (Status.FAIL, "predicted not to run"),
+    Viability.UNKNOWN: (Status.UNKNOWN, "predicted in part"),
+}
+
+
+def _of_prediction(run: Run) -> Headline:
+    """What becomes of the op uses on the Mac asked about."""
+    routes = run.outlook.routes if run.outlook is not None else []
+    viability = next((route.viability for route in routes if route.name == "mps"), Viability.UNKNOWN)
+    status, word = _FORETOLD[viability]
+    footing = ground(run, [])
+    return Headline(
+        outcome=_calls(run, _asked(run)),
+        caveat="predicted from its config: nothing was computed, and nothing ran on a Mac",
+        status=status,
+        word=word,
+        evidence=Evidence.PREDICTED,
+        standing=Evidence.PREDICTED.value,
+        counts={},
+        limits=tuple(dict.fromkeys([*run.limits, *footing.limits])),
+    )
+
+
+def _calls(run: Run, where: str) -> str:
+    """How many op calls run on the GPU, and what becomes of the others."""
+    total, off = 0, Counter[str]()
+    for use in run.op_uses:
+        total += use.count
+        if use.verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
+            off[_BECOMES[use.verdict]] += use.count
+    name = run.target.name
+    if not off:
+        return f"All {total:,} op calls of {name} run on the GPU{where}"
+    others = enumerate_words([f"{count:,} {what}" for what, count in off.most_common()])
+    native = f"{total - sum(off.values()):,} of {total:,} op calls of {name} run on the GPU{where}"
+    return f"{native}; {others}"
+
+
+#: Of op calls, after a number.
+_BECOMES = {
+    OpVerdict.FALLBACK: "fall back to the CPU",
+    OpVerdict.RAISES: "raise",
+    OpVerdict.WRONG: "give wrong values",
+    OpVerdict.UNKNOWN: "are not known",
+}
+
+
+def _asked(run: Run) -> str:
+    asked = run.mac
+    if asked is None:
+        return ""
+    machine = f" of an {asked.chip}" if asked.chip else ""
+    if asked.chip and asked.memory_gb is not None:
+        machine += f" with {asked.memory_gb:g} GB"
+    system = f", macOS {asked.macos}" if asked.macos else ""
+    return (
+        f"{machine} under torch {asked.torch}{system}"
+        if machine
+        else f" of a Mac under torch {asked.torch}{system}"
+    )
 
 
 def _phase_of(check_id: str, run: Run) -> Phase:

@@ -7,7 +7,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from mpsprobe.report.words import plural
+from mpsprobe.quantities import plural
 
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from mpsprobe.quantities import plural
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
-from mpsprobe.report.headline import Headline, all_checks, in_flight, phase_status, verdict
+from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.opview import OpUses, op_uses
+from mpsprobe.report.outlookview import OutlookView, outlook_view
 from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word, plural
+from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
 
 #: Statuses that make a check a problem to solve; they are shown in this order.
@@ -126,6 +128,7 @@ class Page:
     first_problems: tuple[CheckView, ...]
     more_problems: str
     warnings: tuple[CheckView, ...]
+    outlook: OutlookView | None
     ops: OpUses | None
     limits: tuple[str, ...]
     command: str
@@ -164,7 +167,7 @@ def page(run: Run) -> Page:
         target=name,
         device=clean(run.device.used),
         ending=_ending(run),
-        phases=stages[:6],
+        phases=() if is_prediction(run) else stages[:6],
         extras=tuple(stage for stage in stages[6:] if stage.ran),
         stages=tuple(stage for stage in stages if stage.checks or stage.folded),
         barriers=tuple(_barriers(checks, views)),
@@ -178,6 +181,7 @@ def page(run: Run) -> Page:
         if len(problems) > _SUMMARY_PROBLEMS
         else "",
         warnings=tuple(warnings),
+        outlook=outlook_view(run.outlook),
         ops=op_uses(run.op_uses),
         limits=tuple(map(clean, headline.limits)),
         command=command(run),

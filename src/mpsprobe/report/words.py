@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpsprobe.run import Evidence, OpVerdict, Phase, Status
+from mpsprobe.quantities import enumerate_words
+from mpsprobe.run import Evidence, Fit, OpVerdict, Phase, Status, Viability
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,34 @@ VERDICT: dict[OpVerdict, Word] = {
 }
 
 
+#: Where a route leads. Keys are those of statuses, whose icons and colours they share.
+VIABILITY: dict[Viability, Word] = {
+    Viability.YES: Word("pass", "yes", "✅", "The route is open as it is."),
+    Viability.CHANGES: Word("warn", "with changes", "⚠️", "It is open after the changes that it names."),
+    Viability.NO: Word("fail", "no", "❌", "It leads nowhere, or nowhere worth going."),
+    Viability.UNKNOWN: Word(
+        "unknown", "unknown", "❔", "Not enough is known; its reasons say what is missing."
+    ),
+}
+
+FIT: dict[Fit, Word] = {
+    Fit.COMFORTABLE: Word("pass", "comfortable", "✅", "It fits with room to spare."),
+    Fit.TIGHT: Word("warn", "tight", "⚠️", "It fits, and little else does."),
+    Fit.NO: Word("fail", "does not fit", "❌", "It needs more than there is."),
+    Fit.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
+}
+
+#: Answers of the checklist.
+ANSWER: dict[str, Word] = {
+    "yes": STATUS[Status.PASS],
+    "no": STATUS[Status.FAIL],
+    "unknown": STATUS[Status.UNKNOWN],
+}
+
+
 def evidence_word(evidence: Evidence | None) -> Word:
     """The word for an evidence level, also for none."""
     return NO_EVIDENCE if evidence is None else EVIDENCE[evidence]
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 check`, `1,204 checks`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def enumerate_words(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def phase_numbers(phases: Sequence[Phase]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -116,17 +116,27 @@ class ModulePaths:
         return node
 
     @contextmanager
-    def following(self, outermost: Callable[[], Any] | None = None) -> Iterator[ModulePaths]:
+    def following(
+        self,
+        outermost: Callable[[], Any] | None = None,
+        *,
+        around: Callable[[CallNode, int, Mapping[str, Any]], AbstractContextManager[Any]] | None = None,
+        depth: int = 1,
+    ) -> Iterator[ModulePaths]:
         """Follow module calls while the context lasts.
 
         Args:
             outermost: makes a context manager for each outermost module call of a thread, or None for no
                 need of one. A dispatch mode holds for the thread that entered it, so the recorder enters one
                 here for the others (a streamer runs `generate` in a thread of its own).
+            around: makes a context manager for each module call not deeper than `depth`, from its node, its
+                depth (1: outermost) and its keyword arguments.
+            depth: of `around`.
         """
         calls = self.calls
         original = nn.Module.__call__
         active = True
+        watched = depth + 1 if around is not None else 0
 
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
             if not active:
@@ -143,6 +153,10 @@ class ModulePaths:
                     if context is not None:
                         with context:
                             return original(module, *args, **kwargs)
+                if len(stack) <= watched:
+                    assert around is not None
+                    with around(node, len(stack) - 1, kwargs):
+                        return original(module, *args, **kwargs)
                 return original(module, *args, **kwargs)
             finally:
                 stack.pop()

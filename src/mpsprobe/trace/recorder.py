@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from mpsprobe.trace.source import NOWHERE, find_site
 #: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
 #: kB.
 LIMIT = 200_000
+#: In `Recorder.sequence`: a call of a use past the limit.
+LEFT_OUT = -2
 
 # Found faster than as attributes of their modules, for every op.
 _Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
@@ -70,6 +73,7 @@ class Recorder:
         model: names the modules, see `ModulePaths`.
         flight: where the op about to run is written, for a reader that outlives this process.
         limit: distinct uses to keep.
+        ordered: keep the order of calls too (4 bytes a call; `op` alone adds to it), for `sequence`.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Recorder:
         *,
         flight: FlightRecorder | None = None,
         limit: int = LIMIT,
+        ordered: bool = False,
     ) -> None:
         self.paths = ModulePaths(model)
         self._flight = flight
@@ -86,6 +91,8 @@ class Recorder:
         self._limit = limit
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
+        #: Running numbers of the uses in the order of their calls; -1 is free for a mark of the caller's.
+        self.order: array[int] | None = array("i") if ordered else None
         #: Takes the calls of uses that are not itemised.
         self._overflow = Use(limit, CallNode(None, None), (make_plan(None), NOWHERE, (), ()), outputs=())
 
@@ -138,19 +145,23 @@ class Recorder:
             use.slot = begin(use.index)
         return use
 
-    def leave(self, use: Use, result: Any) -> None:
+    def leave(self, use: Use, result: Any) -> Use:
         """Note that an op returned.
 
         Args:
             use: what `enter` gave.
             result: what the op returned.
+
+        Returns:
+            The use that the call counts for: another one where the same arguments gave another shape.
         """
         if self._end is not None:
             self._end(use.slot, use.index)
         if use.outputs is _UNSEEN:
             use.outputs = freeze(result)
         elif use.key[0].varies:
-            self._recount(use, freeze(result))
+            return self._recount(use, freeze(result))
+        return use
 
     def failed(self, use: Use, error: BaseException) -> None:
         """Note that an op raised; its call stays counted, without outputs."""
@@ -178,7 +189,9 @@ class Recorder:
         plan = PLANS.get(id(func)) or make_plan(func)
         use = self.count(self.paths.calls.stack[-1], plan, args, kwargs)
         use.flags |= flags
-        self.leave(use, result)
+        use = self.leave(use, result)
+        if self.order is not None:
+            self.order.append(use.index)
 
     def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
         """What was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
@@ -192,6 +205,22 @@ class Recorder:
         """The same, each with the flags that `op` was given."""
         return list(self._described(evidence).values())
 
+    def sequence(self) -> array[int]:
+        """The calls in order, each as a position in `flagged_uses`; marks stay as they are.
+
+        Calls past the limit have no position and read `LEFT_OUT`.
+
+        Raises:
+            ValueError: the recorder was not made with `ordered`.
+        """
+        if self.order is None:
+            raise ValueError("this recorder keeps no order")
+        positions: dict[tuple[Any, ...], int] = {}
+        place: dict[int, int] = {}
+        for use in self._counted():
+            place[use.index] = positions.setdefault(self._identity(use), len(positions))
+        return array("i", [n if n < 0 else place.get(n, LEFT_OUT) for n in self.order])
+
     def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
         """Op uses that raised, with the error as one line, in the order in which they did.
 
@@ -203,9 +232,8 @@ class Recorder:
 
     def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
         """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
-        uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
         described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
-        for use in sorted(uses, key=lambda use: use.index):
+        for use in self._counted():
             identity = self._identity(use)
             op_use, flags = described.get(identity) or (self._describe(use, identity[0], evidence), 0)
             op_use.count += use.count
@@ -213,6 +241,10 @@ class Recorder:
         for op_use, _ in described.values():
             add_costs(op_use)
         return described
+
+    def _counted(self) -> list[Use]:
+        uses = [use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count]
+        return sorted(uses, key=lambda use: use.index)
 
     def _identity(self, use: Use) -> tuple[Any, ...]:
         """Equal for uses that an `OpUse` does not tell apart."""
@@ -245,12 +277,13 @@ class Recorder:
             )
         return use
 
-    def _recount(self, use: Use, outputs: Any) -> None:
+    def _recount(self, use: Use, outputs: Any) -> Use:
         """Move a call to the use with these outputs: same arguments, but another shape came out."""
         if outputs == use.outputs:
-            return
+            return use
         use.count -= 1
         node = self.paths.calls.stack[-1]
         key = (*use.key[:4], outputs)
         other = node.uses.get(key) or self._new(node, key, outputs)
         other.count += 1
+        return other

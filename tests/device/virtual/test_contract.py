@@ -118,6 +118,26 @@ def test_complex128() -> None:
             torch.randn(2, 2, device="mps").to(torch.complex128)
 
 
+def test_memory_takes_a_dtype_that_no_kernel_computes_with() -> None:
+    with emulate("2.10"):
+        x = torch.ones(2, 2, dtype=torch.complex128).to("mps")
+        assert x.clone().mT.cpu().dtype is torch.complex128
+        with pytest.raises(TypeError, match="Trying to convert ComplexDouble to the MPS backend"):
+            x.sum()
+
+
+@pytest.mark.parametrize(("release", "runs"), [("2.14", False), ("2.15", True)])
+def test_float8_came_with_2_15(release: str, runs: bool) -> None:
+    # pytorch pull request 194074
+    with emulate(release):
+        x = torch.ones(2, device="mps")
+        if runs:
+            assert x.to(torch.float8_e4m3fn).float().cpu().tolist() == [1, 1]
+            return
+        with pytest.raises(TypeError, match="Trying to convert Float8_e4m3fn to the MPS backend"):
+            x.to(torch.float8_e4m3fn)
+
+
 def test_dtypes_by_release_and_system() -> None:
     with emulate("2.8", "13.7"), pytest.raises(TypeError, match="BFloat16 is only supported on MacOS 14"):
         torch.zeros(2, dtype=torch.bfloat16, device="mps")
@@ -154,6 +174,9 @@ def test_tensors_of_two_devices(mps: Session) -> None:
         with pytest.raises(RuntimeError) as caught:
             attempt()
         assert str(caught.value) == text
+    # a CPU input chooses the CPU's convolution, whose kernel for MPS only says this (PyTorch's own test_invalid_conv2d)
+    with pytest.raises(RuntimeError, match=r"input\(device='cpu'\) and weight.*  must be on the same device"):
+        F.conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1, device="mps"))
     assert (device + torch.tensor(1.0)).sum().item() == 8
     assert device[torch.tensor([0])].device.type == "mps"  # index tensors are moved
 
@@ -165,6 +188,15 @@ def test_generators_of_two_devices(mps: Session) -> None:
         torch.randn(2, generator=torch.Generator("mps").manual_seed(3), device="mps").cpu() for _ in range(2)
     ]
     assert torch.equal(*seeded)
+    # the other way round it is the CPU's kernel that refuses (check_generator, ATen/core/Generator.h)
+    with pytest.raises(RuntimeError, match="Expected a 'cpu' device type for generator but found 'mps'"):
+        torch.randn(2, generator=torch.Generator("mps"))
+    generator = torch.Generator("mps")
+    assert generator.device == torch.device("mps:0")
+    state = generator.get_state()
+    first = torch.rand(3, generator=generator, device="mps")
+    generator.set_state(state)
+    assert torch.equal(torch.rand(3, generator=generator, device="mps").cpu(), first.cpu())
 
 
 def test_numpy(mps: Session) -> None:

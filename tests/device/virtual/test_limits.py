@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.observer import OpFlag, Quiet
 
 
 def _ones(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -101,6 +103,44 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         "2.12",
     ),
     (
+        "2.13",
+        "linalg.lu_factor(): MPS doesn't support complex types.",
+        lambda: torch.linalg.det(torch.eye(2, dtype=torch.complex64, device="mps")),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "linalg.lu_factor(): MPS only supports floats.",
+        lambda: torch.linalg.solve(*[torch.eye(2, dtype=torch.complex64, device="mps")] * 2),
+        "2.15",
+    ),
+    (
+        "2.13",
+        "cholesky_inverse: MPS only supports float type!",
+        lambda: torch.cholesky_inverse(torch.eye(2, dtype=torch.complex64, device="mps")),
+        None,
+    ),
+    (
+        "2.10",
+        "log_softmax for bool is not supported for MPS",
+        lambda: torch.ops.aten._log_softmax(_ones(2, dtype=torch.bool), 0, False),
+        None,
+    ),
+    (
+        "2.9",
+        "argmax: does not support bool input",
+        lambda: _ones(2, dtype=torch.bool).argmax(),
+        None,
+    ),
+    (
+        "2.12",
+        "index_reduce for MPS does not support torch.long dtype",
+        lambda: _ones(2, dtype=torch.int64).index_reduce(
+            0, torch.zeros(1, dtype=torch.int64, device="mps"), _ones(1, dtype=torch.int64), "prod"
+        ),
+        None,
+    ),
+    (
         "2.14",
         "linalg.lu_factor(): MPS doesn't support complex types.",
         lambda: torch.linalg.lu_factor(torch.eye(2, dtype=torch.complex64, device="mps")),
@@ -132,6 +172,22 @@ def test_channels_on_an_older_macos() -> None:
         F.conv1d(_ones(1, 1, 1), _ones(weight[1], 1, 1))
 
 
+def test_a_kernel_that_leaves_it_to_the_cpu_on_an_older_macos() -> None:
+    # operations/GridSampler.mm, until 2.8
+    def sample() -> torch.Tensor:
+        return F.grid_sample(_ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2, device="mps"), align_corners=False)
+
+    with emulate("2.8", "13.1", fallback=False) as session:
+        with pytest.warns(
+            UserWarning, match="grid_sampler_2d op is supported natively starting from macOS 13.2"
+        ):
+            assert sample().item() == 1
+        assert [one.kind for one in session.findings] == ["fallback"]
+    with emulate("2.8", "13.2", fallback=False) as session:
+        sample()
+        assert session.findings == []
+
+
 def _attend(q: torch.Tensor) -> torch.Tensor:
     q = q.to("mps")
     return F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
@@ -143,6 +199,48 @@ def test_attention_with_dropout() -> None:
         _attend(q)
     with emulate("2.8"), torch.no_grad():  # decomposes there instead
         _attend(q)
+
+
+def test_attention_before_there_was_a_fused_op() -> None:
+    # _scaled_dot_product_attention_math_for_mps is registered from 2.5 on; before it, attention is made of other ops
+    q = torch.randn(1, 2, 3, 8)
+    plain = F.scaled_dot_product_attention(q, q, q)
+    for release, fused in (("2.4", False), ("2.5", True)):
+        seen = _Names()
+        with emulate(release, observer=seen), torch.no_grad():
+            result = _attend_plainly(q.to("mps")).cpu()
+        torch.testing.assert_close(result, plain)
+        assert ("_scaled_dot_product_attention_math_for_mps" in seen.names) is fused
+
+
+def _attend_plainly(q: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, q, q)
+
+
+class _Names(Quiet):
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def op(self, func: Any, args: Any, kwargs: Any, result: Any, flags: int) -> None:
+        assert not flags & OpFlag.FOREIGN
+        self.names.add(func._schema.name.removeprefix("aten::"))
+
+
+def test_dtypes_of_results_that_are_not_the_cpus() -> None:
+    with emulate():
+        # operations/SummaryOps.mm: the dtype of the weights where it is one of three, int32 otherwise; the CPU: float64
+        x = torch.tensor([0, 1, 1, 3], device="mps")
+        counts = {
+            dtype: torch.bincount(x, torch.tensor([1, 2, 3, 4], dtype=dtype, device="mps"))
+            for dtype in (torch.float32, torch.float16, torch.int32, torch.int8)
+        }
+        kept = {torch.int8: torch.int32}
+        for dtype, counted in counts.items():
+            assert counted.dtype is kept.get(dtype, dtype)
+            assert counted.cpu().tolist() == [1, 5, 0, 4]
+        # operations/Distributions.mm checks the range of floating-point tensors only
+        assert torch.randint(0, 100, (50,), device="mps", dtype=torch.bool).any()
+        assert torch.randint(0, 1000, (50,), device="mps", dtype=torch.uint8).dtype is torch.uint8
 
 
 def test_sixteen_dimensions() -> None:

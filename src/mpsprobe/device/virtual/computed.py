@@ -1,4 +1,4 @@
-"""Ops that only MPS has, computed by CPU ops on the host's memory.
+"""Ops that only MPS has, or computes by other rules, computed by CPU ops on the host's memory.
 
 Their results are those of a plain CPU run, so that a difference between the two is never ours.
 """
@@ -74,6 +74,37 @@ def conv_transpose_backward(
         grad, x, w, None, stride, padding, dilation, True, output_padding, groups, [*mask, False]
     )
     return dx, dw
+
+
+def _bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """`bincount`: in the dtype of the weights, or in int32 (operations/SummaryOps.mm); the CPU's is in float64."""
+    counted = aten.bincount.default(x, weights, minlength)
+    if weights is None or not x.numel():
+        return counted  # type: ignore[no-any-return]
+    kept = weights.dtype in (torch.float32, torch.float16, torch.int32)
+    if not kept:
+        counted = aten.bincount.default(x, weights.to(torch.int32), minlength)
+    return counted.to(weights.dtype if kept else torch.int32)  # type: ignore[no-any-return]
+
+
+_random = getattr(aten.random_, "from")  # a keyword, so it cannot be written as an attribute
+
+
+def _random_from(x: Tensor, low: int, high: int | None = None, *, generator: Any = None) -> Tensor:
+    """`random_.from`: on MPS only floating-point tensors must hold the whole range (operations/Distributions.mm)."""
+    if (
+        high is None
+        or x.dtype.is_floating_point
+        or (x.dtype is not torch.bool and high - 1 <= torch.iinfo(x.dtype).max)
+    ):
+        return _random(x, low, high, generator=generator)  # type: ignore[no-any-return]
+    wide = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+    return x.copy_(_random(wide, low, high, generator=generator))
+
+
+def _random_to(x: Tensor, high: int, *, generator: Any = None) -> Tensor:
+    """`random_.to`."""
+    return _random_from(x, 0, high, generator=generator)
 
 
 def _attention_math(
@@ -168,6 +199,9 @@ COMPUTED_BY: dict[str, Kernel] = {
     "_scaled_dot_product_attention_math_for_mps": _attention_math,
     "_lstm_mps": _lstm,
     "lstm_mps_backward": _lstm_backward,
+    "bincount": _bincount,
     "linear_backward": _linear_backward,
     "max_pool2d_backward": _max_pool2d_backward,
+    "random_.from": _random_from,
+    "random_.to": _random_to,
 }

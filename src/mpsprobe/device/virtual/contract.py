@@ -21,7 +21,7 @@ from mpsprobe.device.virtual.limits import Check
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import ops
+from mpsprobe.knowledge import dtypes, ops
 
 OnFail = Literal["raise", "collect"]
 
@@ -70,7 +70,7 @@ class Contract:
                 f"It needs macOS {self.release.minimum_macos}.",
             )
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
-        self._limits = limits.for_release(self.version, system)
+        self._checks: dict[str, Sequence[Check]] = {}
         self._fallback_sites: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- op support
@@ -109,9 +109,14 @@ class Contract:
             return OpFlag.RAISED
         return OpFlag.FALLBACK
 
-    def warn_fallback(self, op: Op) -> None:
-        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on."""
-        text = messages.fallback(op.qualified)
+    def warn_fallback(self, op: Op, text: str = "") -> None:
+        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
+
+        Args:
+            op: what it computes.
+            text: a kernel's own; empty: that of an op without a kernel.
+        """
+        text = text or messages.fallback(op.qualified)
         if op.qualified not in self._fallback_sites:
             self._fallback_sites.add(op.qualified)
             self._note(Finding("fallback", op.qualified, text, Grade.CERTAIN, innermost_source()))
@@ -121,19 +126,33 @@ class Contract:
 
     # -------------------------------------------------------------------------------------------- arguments
 
-    def checks(self, base: str) -> Sequence[Check]:
+    def checks(self, op: Op) -> Sequence[Check]:
         """Checks of arguments that the op's kernel makes on MPS."""
-        return self._limits.get(base, ())
+        found = self._checks.get(op.name)
+        if found is None:
+            found = limits.for_op(op.qualified, op.base, self.release.torch, self.macos)
+            self._checks[op.name] = found
+        return found
 
     def check_arguments(
         self, op: Op, checks: Sequence[Check], args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> None:
-        """Make the kernel's checks of its arguments."""
+    ) -> int:
+        """Make the kernel's checks of its arguments.
+
+        Returns:
+            Flags of the op use: whether the CPU takes over.
+        """
         call = limits.Call(args, kwargs)
         for check in checks:
             text = check.test(call)
-            if text is not None:
-                self.fail("limit", op.qualified, check.error(text), check.grade)
+            if text is None:
+                continue
+            if check.falls_back:
+                self.warn_fallback(op, text)
+                return OpFlag.FALLBACK
+            self.fail("limit", op.qualified, check.error(text), check.grade)
+            break  # a kernel stops at the first
+        return 0
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse CPU tensors beside device tensors, in the op's own words."""
@@ -152,7 +171,11 @@ class Contract:
         allocated and copied, and only computing fails (issue 176981).
         """
         dtype, text = result.dtype, self.refused[result.dtype]
-        if op.base in _ALLOCATES and text == messages.refused_by_kernel(dtype) and dtype is not torch.float64:
+        if (
+            op.base in dtypes.moves()
+            and text == messages.refused_by_kernel(dtype)
+            and dtype is not torch.float64
+        ):
             return result
         error: Exception = TypeError(text)
         if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is torch.complex128:
@@ -202,7 +225,6 @@ def parse_macos(version: str) -> tuple[int, int]:
 
 
 _MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
-_ALLOCATES = frozenset({"empty", "empty_strided", "resize_"})
 #: Ops whose kernels are Metal's own and not MPSGraph's since 2.8; issue 176981 shows `mul`.
 _METAL_BINARY = frozenset({"add", "sub", "mul", "div"})
 #: What its owner would use instead.
@@ -211,7 +233,10 @@ _NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 @functools.lru_cache(maxsize=1)
 def _not_users() -> tuple[str, ...]:
-    return str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen", "<string>"
+    """Beginnings of the paths of code that only passes ops on. Models may live in this package."""
+    package = Path(__file__).parents[2]
+    rooms = (str(one) for one in package.iterdir() if one.name != "models")
+    return str(Path(torch.__file__).parent), *rooms, "<frozen", "<string>"
 
 
 def innermost_source() -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Literal
 
+import torch as pytorch  # `torch` is the release asked about
+
+from mpsprobe.device.virtual import relabel
 from mpsprobe.device.virtual.contract import OnFail
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Observer
+from mpsprobe.device.virtual.random import CudaGenerator, Generator
 from mpsprobe.device.virtual.session import Session, Settings
 
-Storage = Literal["cpu"]
+Storage = Literal["cpu", "cuda"]
 
 
 @contextlib.contextmanager
@@ -36,7 +41,7 @@ def emulate(
         macos: the system, e.g. `"15.5"`.
         memory_gb: unified memory of the Mac, GB as Apple counts them (GiB).
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
-        storage: where values live: `"cpu"`.
+        storage: where values live and what computes: `"cpu"`, or `"cuda"` for the first GPU (from torch 2.9 on).
         observer: is told of every op, host sync, device crossing and finding.
         on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if
             mended.
@@ -49,11 +54,32 @@ def emulate(
         AlreadyActiveError: another virtual device is on.
         UnknownReleaseError: there is no data on that release.
     """
-    if storage != "cpu":
-        raise VirtualDeviceError(f"Storage {storage!r} is not supported.", "Values live in CPU memory.")
+    kernels, generator = _on(storage)
     settings = Settings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )
-    session = Session(settings, Kernels)
+    session = Session(settings, kernels, generator)
     with session:
         yield session
+
+
+def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
+    """The kernels and the generators of a storage.
+
+    Raises:
+        VirtualDeviceError: there is no such storage, or not here.
+    """
+    if storage == "cpu":
+        return Kernels, Generator
+    if storage != "cuda":
+        raise VirtualDeviceError(
+            f"Storage {storage!r} is not supported.", "Values live in CPU or CUDA memory."
+        )
+    if relabel.LEGACY:
+        raise VirtualDeviceError("Values in CUDA memory need torch 2.9 or newer.", 'Use storage="cpu".')
+    if not pytorch.cuda.is_available():
+        raise VirtualDeviceError("There is no CUDA device for the values.", 'Use storage="cpu".')
+    # The virtual device denies CUDA, also to its own first use. `cuda.init()` is not enough: C++ notes for itself
+    # that it has asked Python, and only a tensor makes it ask.
+    pytorch.empty(0, device="cuda")
+    return functools.partial(Kernels, host_device=pytorch.device("cuda", 0)), CudaGenerator

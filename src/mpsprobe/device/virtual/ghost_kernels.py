@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.ghost import ghosts
-from mpsprobe.device.virtual.kernels import Kernel, Kernels, replace, tensors_of
+from mpsprobe.device.virtual.kernels import COPY, ITEM, RESIZE, Kernel, Kernels, OpCall, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.shapes import Shapes, Spec
@@ -68,21 +67,14 @@ class GhostKernels(Kernels):
             flags |= OpFlag.ASSUMED
         return super().run(op, args, kwargs, compute, flags)
 
-    def compute(
-        self,
-        op: Op,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        host_args: list[Any],
-        host_kwargs: dict[str, Any],
-        compute: Kernel | None,
-    ) -> Any:
+    def compute(self, call: OpCall, compute: Kernel | None) -> Any:
+        op, host_args, host_kwargs = call.op, call.host_args, call.host_kwargs
         tensors = tensors_of((*host_args, *host_kwargs.values()))
         if op.base in ("empty", "empty_strided") and self._is_large_empty(op, host_args, host_kwargs):
             return self._results(op, self._shapes.of(op, host_args, host_kwargs)[0], None)
-        assumed = self.assumptions.behind(args)
+        assumed = self.assumptions.behind(call.args)
         if not any(one.is_mps for one in tensors) and not _too_large(op, tensors):
-            result = super().compute(op, args, kwargs, host_args, host_kwargs, compute)
+            result = super().compute(call, compute)
             if assumed is not None:
                 self._inherit(op, result, assumed)
             return result
@@ -92,7 +84,7 @@ class GhostKernels(Kernels):
             host_args = self._plain_indices(op, host_args)
         specs, changed = self._shapes.of(op, host_args, host_kwargs)
         if op.writes:
-            written = self._write_ghosts(op, args, kwargs, changed, assumed)
+            written = self._write_ghosts(call, changed)
             if op.returns_writes:
                 return written[0] if len(written) == 1 else tuple(written)
             if op.returns == 0:
@@ -113,21 +105,14 @@ class GhostKernels(Kernels):
         if op.name in _TELLS_SHAPE:
             self.assumptions.depend(assumed, f"{op.qualified} (its result's size)")
 
-    def _write_ghosts(
-        self,
-        op: Op,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        changed: dict[int, Spec],
-        assumed: Assumption | None,
-    ) -> list[Any]:
+    def _write_ghosts(self, call: OpCall, changed: dict[int, Spec]) -> list[Any]:
         written = []
-        for index, (position, name) in enumerate(op.writes):
-            target = op.argument(position, name, args, kwargs)
+        for index, (position, name) in enumerate(call.op.writes):
+            target = call.argument(position, name)
             if index in changed:
-                replace(target, self._result(op, changed[index]))
+                replace(target, self._result(call.op, changed[index]))
             elif isinstance(target, Tensor) and target.is_mps and not self._ghosts.has(target):
-                self._overwrite_with_unknown(op, target)
+                self._overwrite_with_unknown(call.op, target)
             written.append(target)
         return written
 
@@ -263,12 +248,12 @@ class GhostKernels(Kernels):
             if assumed is not None:
                 self.assumptions.hold(dst, assumed)
             return result
-        self.contract.check_copy(_COPY, dst, src)
+        self.contract.check_copy(COPY, dst, src)
         if known_dst and dst.is_mps:
-            self._overwrite_with_unknown(_COPY, dst)
+            self._overwrite_with_unknown(COPY, dst)
         elif known_dst:
             _fill_with_zeros(dst)
-            self.assumptions.assume(_zero(dst.dtype), _COPY.qualified, dst)
+            self.assumptions.assume(_zero(dst.dtype), COPY.qualified, dst)
         self._told_copy(dst, src, non_blocking)
         return dst
 
@@ -282,7 +267,7 @@ class GhostKernels(Kernels):
         if not large and not self._ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
-        replace(tensor, self._result(_RESIZE, spec))
+        replace(tensor, self._result(RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -292,16 +277,12 @@ class GhostKernels(Kernels):
                 self.assumptions.depend(assumed, "a value read by the host")
             return super().local_scalar(tensor)
         if self.observer is not None:
-            self.observer.op(_ITEM.overload, (tensor,), {}, None, OpFlag.ASSUMED)
+            self.observer.op(ITEM.overload, (tensor,), {}, None, OpFlag.ASSUMED)
             self.observer.sync("item")
-        assumption = self.assumptions.assume(_zero(tensor.dtype), _ITEM.qualified)
+        assumption = self.assumptions.assume(_zero(tensor.dtype), ITEM.qualified)
         self.assumptions.depend(assumption, "a value read by the host")
         return torch.zeros((), dtype=tensor.dtype, device=_CPU).item()
 
-
-_COPY = schema.facts(torch.ops.aten.copy_.default)
-_RESIZE = schema.facts(torch.ops.aten.resize_.default)
-_ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
 _TELLS_SHAPE = frozenset({"nonzero", "masked_select", "_unique2", "repeat_interleave.Tensor", "bincount"})
 _DATA: dict[str, tuple[str, Any]] = {

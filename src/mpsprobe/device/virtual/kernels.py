@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
+
+#: The ops that need more than relabelling.
+COPY = schema.facts(torch.ops.aten.copy_.default)
+RESIZE = schema.facts(torch.ops.aten.resize_.default)
+ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
 _DATA_DEPENDENT = frozenset(
@@ -55,6 +61,31 @@ def _implement(library: torch.library.Library, name: str, kernel: Kernel, key: s
         listed.discard(entry)
 
 
+@dataclass(slots=True)
+class OpCall:
+    """One call of an op: its arguments as they came, and on the host.
+
+    Attributes:
+        op: the op.
+        args, kwargs: with the device's tensors.
+        host_args, host_kwargs: with the host's.
+    """
+
+    op: Op
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    host_args: list[Any]
+    host_kwargs: dict[str, Any]
+
+    def argument(self, position: int, name: str) -> Any:
+        """An argument as it came, wherever it was passed."""
+        return self.op.argument(position, name, self.args, self.kwargs)
+
+    def host_argument(self, position: int, name: str) -> Any:
+        """An argument on the host, wherever it was passed."""
+        return self.op.argument(position, name, self.host_args, self.host_kwargs)
+
+
 class Kernels:
     """Runs what reaches the MPS key, over host memory.
 
@@ -62,14 +93,22 @@ class Kernels:
         contract: the rules of the chosen release; they decide what raises and what falls back.
         memory: the modelled unified memory that results are counted in.
         observer: who is told; None costs nothing.
+        host_device: the device whose memory it is, and whose kernels compute: the CPU, or CUDA.
     """
 
     def __init__(
-        self, contract: Contract, memory: UnifiedMemory, observer: Observer | None, generator: torch.Generator
+        self,
+        contract: Contract,
+        memory: UnifiedMemory,
+        observer: Observer | None,
+        generator: torch.Generator,
+        host_device: torch.device = _CPU,
     ) -> None:
         self.contract = contract
         self.memory = memory
         self.observer = observer
+        self.host_device = host_device
+        self._storage = host_device.type
         self._generator = generator
         self._libraries: list[Any] = []
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
@@ -165,13 +204,17 @@ class Kernels:
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
         """Run one op: check, compute on the host's memory, account, tell the observer."""
-        checks = self.contract.checks(op.base)
-        if checks:
-            self.contract.check_arguments(op, checks, args, kwargs)
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
-        host_args, host_kwargs = self.unwrap(op, args, kwargs)
-        result = self.compute(op, args, kwargs, host_args, host_kwargs, compute)
+        checks = self.contract.checks(op)
+        if checks:
+            flags |= self.contract.check_arguments(op, checks, args, kwargs)
+        call = OpCall(op, args, kwargs, *self.unwrap(op, args, kwargs))
+        if op.generator is None:
+            result = self.compute(call, compute)
+        else:
+            with random.on_host(call.host_argument(*op.generator), self._storage):
+                result = self.compute(call, compute)
         if self.observer is not None:
             self.observer.op(op.overload, args, kwargs, result, flags)
             if flags & OpFlag.FALLBACK:
@@ -182,21 +225,14 @@ class Kernels:
                 self.observer.sync("data-dependent")
         return result
 
-    def compute(
-        self,
-        op: Op,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        host_args: list[Any],
-        host_kwargs: dict[str, Any],
-        compute: Kernel | None,
-    ) -> Any:
+    def compute(self, call: OpCall, compute: Kernel | None) -> Any:
         """Run the op on host tensors and put its results on the device."""
-        call = compute or self._callable(op, host_args)
+        op = call.op
+        kernel = compute or self._callable(op, call.host_args)
         if op.writes and not op.is_inplace:
-            return self._write(op, args, kwargs, host_args, host_kwargs, call)
-        result = call(*host_args, **host_kwargs)
-        return args[0] if op.is_inplace else self.wrap(op, result)
+            return self._write(call, kernel)
+        result = kernel(*call.host_args, **call.host_kwargs)
+        return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
         # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number.
@@ -207,30 +243,22 @@ class Kernels:
                 return packet
         return op.call
 
-    def _write(
-        self,
-        op: Op,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        host_args: list[Any],
-        host_kwargs: dict[str, Any],
-        call: Kernel,
-    ) -> Any:
+    def _write(self, call: OpCall, kernel: Kernel) -> Any:
         """Run an op that writes into its arguments and may change their shapes (`out=`)."""
-        self._fresh_outputs(op, host_args, host_kwargs, only_empty=True)
+        op = call.op
+        self._fresh_outputs(call, only_empty=True)
         try:
-            result = call(*host_args, **host_kwargs)
+            result = kernel(*call.host_args, **call.host_kwargs)
         except RuntimeError as problem:
             if "not resizable" not in str(problem):
                 raise
             # memory made through DLPack cannot grow: let the op fill a new tensor, which then replaces the
             # old one
-            self._fresh_outputs(op, host_args, host_kwargs, only_empty=False)
-            result = call(*host_args, **host_kwargs)
+            self._fresh_outputs(call, only_empty=False)
+            result = kernel(*call.host_args, **call.host_kwargs)
         written = []
         for position, name in op.writes:
-            old = op.argument(position, name, args, kwargs)
-            new = op.argument(position, name, host_args, host_kwargs)
+            old, new = call.argument(position, name), call.host_argument(position, name)
             if (
                 isinstance(old, Tensor)
                 and old.is_mps
@@ -243,18 +271,16 @@ class Kernels:
         return None if op.returns == 0 else self.wrap(op, result)
 
     @staticmethod
-    def _fresh_outputs(
-        op: Op, host_args: list[Any], host_kwargs: dict[str, Any], *, only_empty: bool
-    ) -> None:
-        for position, name in op.writes:
-            value = op.argument(position, name, host_args, host_kwargs)
+    def _fresh_outputs(call: OpCall, *, only_empty: bool) -> None:
+        for position, name in call.op.writes:
+            value = call.host_argument(position, name)
             if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
                 continue
-            fresh = torch.empty(0, dtype=value.dtype, device=_CPU)
-            if position < len(host_args):
-                host_args[position] = fresh
+            fresh = torch.empty(0, dtype=value.dtype, device=value.device)
+            if position < len(call.host_args):
+                call.host_args[position] = fresh
             else:
-                host_kwargs[name] = fresh
+                call.host_kwargs[name] = fresh
 
     # ---------------------------------------------------------------------------------------- host and device
 
@@ -276,7 +302,7 @@ class Kernels:
             if k < count and host[k] is not None:
                 strangers |= self._unwrap_list(host, k)
         if op.device is not None and op.device[0] < count:
-            host[op.device[0]] = _CPU
+            host[op.device[0]] = self.host_device
         if op.generator is not None and op.generator[0] < count:
             host[op.generator[0]] = self._host_generator(op, host[op.generator[0]])
         host_kwargs = dict(kwargs)
@@ -289,7 +315,7 @@ class Kernels:
             elif name in op.list_names and value is not None:
                 strangers |= self._unwrap_list(host_kwargs, name)
             elif isinstance(value, torch.device):
-                host_kwargs[name] = _CPU
+                host_kwargs[name] = self.host_device
         if op.generator is not None and op.generator[0] >= count:
             name = op.generator[1]
             host_kwargs[name] = self._host_generator(op, kwargs.get(name))
@@ -317,7 +343,7 @@ class Kernels:
 
     def host(self, tensor: Tensor) -> Tensor:
         """The host's view of a device tensor."""
-        return relabel.host(tensor)
+        return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
         """Results as device tensors, counted in the modelled memory and held to the release's dtypes."""
@@ -341,15 +367,15 @@ class Kernels:
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
         """`copy_`, the one op that crosses between host and device."""
-        self.contract.check_copy(_COPY, dst, src)
-        _COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
+        self.contract.check_copy(COPY, dst, src)
+        COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
         self._told_copy(dst, src, non_blocking)
         return dst
 
     def _told_copy(self, dst: Tensor, src: Tensor, non_blocking: bool) -> None:
         if self.observer is None:
             return
-        self.observer.op(_COPY.overload, (dst, src, non_blocking), {}, dst, 0)
+        self.observer.op(COPY.overload, (dst, src, non_blocking), {}, dst, 0)
         if not src.is_mps:
             self.observer.crossing(src.numel() * src.element_size(), "to-device")
         elif not dst.is_mps:
@@ -366,29 +392,24 @@ class Kernels:
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
         end = (wanted.numel() + tensor.storage_offset()) * tensor.element_size()
         if end > tensor.untyped_storage().nbytes():
-            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=_CPU)
+            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=self.host_device)
             kept = min(tensor.numel(), new.numel())
             if kept:
                 new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
-            replace(tensor, self.wrap(_RESIZE, new))
+            replace(tensor, self.wrap(RESIZE, new))
         _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
         """`.item()`: the host waits for the device."""
         if self.observer is not None:
-            self.observer.op(_ITEM.overload, (tensor,), {}, None, 0)
+            self.observer.op(ITEM.overload, (tensor,), {}, None, 0)
             self.observer.sync("item")
         return self.host(tensor).item()
 
 
 def _library(namespace: str) -> Any:
     return torch.library.Library(namespace, "IMPL")
-
-
-_COPY = schema.facts(torch.ops.aten.copy_.default)
-_RESIZE = schema.facts(torch.ops.aten.resize_.default)
-_ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
 
 def _device_bytes(values: Iterable[Any]) -> int:

@@ -105,7 +105,7 @@ class Answers:
         patches.replace(backend, "is_macos_or_newer", self._is_on_macos)
         patches.replace(backend, "is_macos13_or_newer", lambda minor=0: self._is_on_macos(13, minor))
         patches.set(torch.mps, "_default_mps_generator", self._generator)
-        patches.set(torch, "Generator", Generator)
+        patches.set(torch, "Generator", type(self._generator))
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
         patches.set(torch.cuda, "is_available", lambda: False)
         patches.set(torch.cuda, "_lazy_init", _no_cuda)

@@ -1,8 +1,10 @@
 """Checks that MPS kernels make of their arguments, with PyTorch's texts and the releases that have them.
 
-The first and last release of each text are those of the strings in the macOS wheels; the condition is read
-from PyTorch's sources (aten/src/ATen/native/mps/operations), so a finding from here is graded `likely` unless
-the condition is just a dtype. What depends on the chip or on Metal cannot be known here.
+Those that ask for a dtype, a rank or a size are `mpsprobe.knowledge.dtypes`' rules (`data/ops/limits.toml`).
+Here are those that ask for other arguments. The first and last release of each text are those of the strings
+in the macOS wheels; the condition is read from PyTorch's sources (aten/src/ATen/native/mps/operations), so a
+finding from here is graded `likely` unless the condition is just a dtype. What depends on the chip or on
+Metal cannot be known here.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from mpsprobe.device.virtual.observer import Grade
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import dtypes
+from mpsprobe.knowledge._versions import macos_version
 
-Version = tuple[int, int]
+Minor = tuple[int, int]
 
 
 class Call:
@@ -35,6 +41,16 @@ class Call:
 
     def __getitem__(self, position: int) -> Any:
         return self.args[position]
+
+    def tensors(self) -> list[Tensor]:
+        """Its tensors, lists flattened."""
+        found: list[Tensor] = []
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif isinstance(value, (list, tuple)):
+                found += [one for one in value if isinstance(one, Tensor)]
+        return found
 
     def get(self, position: int, name: str = "", default: Any = None) -> Any:
         """An argument wherever it was passed, or its default."""
@@ -57,15 +73,17 @@ class Check:
         since, until: first and last release with it.
         macos_below: only on older systems; None: on all.
         grade: how sure its condition is.
+        falls_back: the text is a warning, and the CPU computes.
     """
 
     ops: tuple[str, ...]
     test: Test
     error: type[Exception] = RuntimeError
-    since: Version = _FIRST
-    until: Version = _LAST
-    macos_below: Version | None = None
+    since: Minor = _FIRST
+    until: Minor = _LAST
+    macos_below: Minor | None = None
     grade: Grade = Grade.LIKELY
+    falls_back: bool = False
 
 
 _FLOAT = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -78,31 +96,6 @@ def _not_in(dtypes: frozenset[torch.dtype], text: str, position: int = 0) -> Tes
         return text if isinstance(tensor, Tensor) and tensor.dtype not in dtypes else None
 
     return test
-
-
-def _any_in(dtypes: frozenset[torch.dtype], text: str) -> Test:
-    def test(call: Call) -> str | None:
-        tensors: Iterator[Any] = (one for one in call.args if isinstance(one, Tensor))
-        return text if any(one.dtype in dtypes for one in tensors) else None
-
-    return test
-
-
-def _always(text: str) -> Test:
-    return lambda _call: text
-
-
-_LONG = frozenset({torch.int64})
-_HALVES = frozenset({torch.float16, torch.bfloat16})
-
-
-def _conv_transpose3d(call: Call) -> str | None:
-    return "ConvTranspose 3D is not supported on MPS" if call[0].dim() == 5 else None
-
-
-def _conv_transpose3d_half(call: Call) -> str | None:
-    half = call[0].dim() == 5 and call[0].dtype in _HALVES
-    return "ConvTranspose 3D with BF16 or FP16 types is not supported on MPS" if half else None
 
 
 def _conv_channels(call: Call) -> str | None:
@@ -208,27 +201,6 @@ _CHECKS: tuple[Check, ...] = (
         _not_in(_LINEAR, "MPS device does not support linear for non-float bias", 2),
         since=(2, 4),
     ),
-    Check(("mm",), _not_in(_LINEAR, "MPS device does not support mm for non-float inputs"), until=(2, 6)),
-    Check(("bmm",), _not_in(_LINEAR, "MPS device does not support bmm for non-float inputs"), until=(2, 6)),
-    Check(
-        ("addmm",), _not_in(_LINEAR, "MPS device does not support addmm for non-float input"), until=(2, 8)
-    ),
-    Check(
-        ("baddbmm", "addbmm"),
-        _not_in(_LINEAR, "MPS device does not support addbmm or baddbmm for non-float inputs"),
-        until=(2, 10),
-    ),
-    Check(("addr",), _not_in(_LINEAR, "MPS device does not support addr for non-float input")),
-    Check(("dot",), _any_in(_LONG, "MPS: dot op doesn't support int64 input"), until=(2, 6)),
-    Check(("log1p",), _any_in(_LONG, "MPS does not support log1p op with int64 input"), until=(2, 7)),
-    Check(("sigmoid",), _any_in(_LONG, "MPS does not support sigmoid op with int64 input"), until=(2, 7)),
-    Check(("atan2",), _any_in(_LONG, "MPS does not support atan2 op with int64 input"), until=(2, 6)),
-    Check(("_mps_convolution_transpose",), _conv_transpose3d, until=(2, 7)),
-    Check(("_mps_convolution_transpose",), _conv_transpose3d_half, since=(2, 8)),
-    Check(
-        ("_mps_convolution",),
-        _not_in(_FLOAT, "Convolution is supported only for Floating types"),
-    ),
     Check(("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 6), macos_below=(15, 1)),
     Check(("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 5), until=(2, 5)),
     Check(("_lstm_mps",), _lstm_projections, grade=Grade.CERTAIN),
@@ -243,69 +215,72 @@ _CHECKS: tuple[Check, ...] = (
     Check(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),
     Check(("_scaled_dot_product_attention_math_for_mps",), _attention_dropout, since=(2, 13)),
     Check(("linalg_lu_factor", "linalg_lu_factor_ex"), _lu_pivot, since=(2, 5)),
-    Check(
-        ("linalg_lu_factor", "linalg_lu_factor_ex"),
-        _any_in(_COMPLEX, "linalg.lu_factor(): MPS doesn't support complex types."),
-        since=(2, 5),
-        until=(2, 14),
-    ),
-    Check(
-        ("linalg_inv_ex",),
-        _any_in(_COMPLEX, "linalg_inv: not supported for complex types yet!"),
-        since=(2, 3),
-    ),
-    Check(
-        ("linalg_solve_triangular", "triangular_solve"),
-        _any_in(_COMPLEX, "linalg.solve.triangular(); Not supported for complex yet!"),
-        since=(2, 3),
-        until=(2, 9),
-    ),
     Check(("gather",), _sparse_grad, until=(2, 12)),
-    Check(
-        ("gather",), _any_in(_COMPLEX, "gather(): Yet not supported for complex"), since=(2, 3), until=(2, 11)
-    ),
-    Check(
-        ("scatter",),
-        _any_in(_COMPLEX, "scatter(): Yet not supported for complex"),
-        since=(2, 3),
-        until=(2, 11),
-    ),
-    Check(
-        ("repeat",),
-        _any_in(_COMPLEX, "repeat(): Not supported for complex yet!"),
-        since=(2, 3),
-        until=(2, 11),
-    ),
-    Check(
-        ("nonzero",),
-        _any_in(_COMPLEX, "MPS: nonzero op is not supported for complex datatypes."),
-        since=(2, 3),
-        until=(2, 11),
-    ),
-    Check(
-        ("linear",),
-        _any_in(_COMPLEX, "mps linear does not support complex types"),
-        since=(2, 8),
-        until=(2, 11),
-    ),
-    Check(
-        ("_fft_r2c", "_fft_c2r", "_fft_c2c"),
-        _always("FFT operations are only supported on MacOS 14+"),
-        since=(2, 3),
-        until=(2, 8),
-        macos_below=(14, 0),
-    ),
     Check(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
     Check(("div", "div_"), _truncated_half, until=(2, 7)),
     Check(("empty", "empty_strided"), _dimensions),
 )
 
 
-def for_release(version: Version, macos: Version) -> dict[str, list[Check]]:
-    """The checks in force, by base name of the op."""
-    found: dict[str, list[Check]] = {}
-    for check in _CHECKS:
-        if check.since <= version <= check.until and (check.macos_below is None or macos < check.macos_below):
-            for op in check.ops:
-                found.setdefault(op, []).append(check)
-    return found
+def for_op(op: str, base: str, release: str, macos: str) -> tuple[Check, ...]:
+    """The checks in force for an op.
+
+    Args:
+        op: its overload name, `"aten::mm"`.
+        base: without namespace and overload, `"mm"`.
+        release: a torch minor release, `"2.13"`.
+        macos: `"15.5"`.
+    """
+    version, system = macos_version(release).release[:2], macos_version(macos)
+    found = [
+        check
+        for check in _CHECKS
+        if base in check.ops
+        and check.since <= version <= check.until
+        and (check.macos_below is None or system < Version(".".join(map(str, check.macos_below))))
+    ]
+    return (*found, *(_from_rule(rule, base) for rule in _rules(op, release, macos)))
+
+
+def _rules(op: str, release: str, macos: str) -> Iterator[dtypes.Rule]:
+    """Rules that the arguments alone decide. Those for every op are about dtypes and ranks of memory (`wrap`)."""
+    try:
+        rules = dtypes.rules(op, release, macos)
+    except UsageError:  # another library's op
+        return
+    for rule in rules:
+        by_output = rule.indivisible or (rule.limit is not None and rule.limit.of is dtypes.Tensors.OUTPUTS)
+        seen = rule.certain and rule.effect in (dtypes.Effect.RAISES, dtypes.Effect.FALLBACK)
+        if seen and not by_output and "*" not in rule.ops:
+            yield rule
+
+
+def _from_rule(rule: dtypes.Rule, base: str) -> Check:
+    refused = frozenset(getattr(torch, name) for name in rule.refused if hasattr(torch, name))
+    # a text that begins with a colon follows the name of a function in PyTorch
+    text = base + rule.message if rule.message.startswith(":") else rule.message
+
+    def test(call: Call) -> str | None:
+        tensors = call.tensors()
+        if refused and not any(one.dtype in refused for one in tensors):
+            return None
+        if rule.limit is not None and not any(_beyond(rule.limit, one) for one in tensors):
+            return None
+        return text
+
+    error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
+    only_dtypes = not rule.needs_shapes and text is rule.message
+    falls_back = rule.effect is dtypes.Effect.FALLBACK
+    return Check(
+        rule.ops, test, error, grade=Grade.CERTAIN if only_dtypes else Grade.LIKELY, falls_back=falls_back
+    )
+
+
+def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:
+    amount = {
+        dtypes.Quantity.RANK: tensor.dim(),
+        dtypes.Quantity.ELEMENTS: tensor.numel(),
+        dtypes.Quantity.BYTES: tensor.numel() * tensor.element_size(),
+        dtypes.Quantity.SIZE: max(tensor.shape, default=0),
+    }
+    return amount[limit.what] > limit.most

@@ -45,7 +45,7 @@ class UnifiedMemory:
     Attributes:
         recommended: Metal's recommendedMaxWorkingSetSize, bytes.
         limit: what may be allocated, bytes; None without a limit.
-        peak: most bytes in use at once, at most 2 % above the truth.
+        peak: most bytes in use at once, at most 2 % above the truth; exact from `mark` on.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class UnifiedMemory:
         self._in_use = 0
         self._cached = 0
         self._swept_at = 0
+        self._lasting: list[tuple[int, int]] = []
+        self._tolerance = 1.02
         self.set_high_watermark(high)
 
     def set_high_watermark(self, ratio: float) -> None:
@@ -89,7 +91,7 @@ class UnifiedMemory:
         if not size:
             return
         if self.limit is not None and self._in_use + size > self.limit:
-            self._sweep()
+            self.allocated()
             if self._in_use + size > self.limit:
                 self._full(RuntimeError(self._out_of_memory(size)))
         self._references.append((weak_reference(storage), size))
@@ -107,6 +109,8 @@ class UnifiedMemory:
 
     def allocated(self) -> int:
         """Bytes in use: torch.mps.current_allocated_memory()."""
+        self._references += self._lasting
+        self._lasting = []
         self._sweep()
         return self._in_use
 
@@ -117,11 +121,29 @@ class UnifiedMemory:
 
     def empty_cache(self) -> None:
         """Give back what is not in use."""
-        self._sweep()
+        self.allocated()
         self.peak = self._cached = self._in_use
 
+    def mark(self) -> tuple[int, int]:
+        """Bytes in use now, and the most since the last mark, or since the beginning.
+
+        `peak` starts anew here, and from the first mark on it is exact. What is in use at the first mark
+        (weights, as a rule) is taken to stay, so that sweeps need not look at it: only `allocated` does.
+        """
+        self._sweep()
+        peak, self.peak = max(self.peak, self._in_use), self._in_use
+        self._cached = max(self._cached, peak)
+        if self._tolerance > 1:
+            self._tolerance = 1.0
+            self._lasting, self._references = self._references, []
+        return self._in_use, peak
+
+    def lasting(self) -> list[int]:
+        """Bytes of each storage that was in use at the first mark."""
+        return [size for _, size in self._lasting]
+
     def _claim_peak(self) -> None:
-        if self._in_use > self.peak * 1.02:
+        if self._in_use > self.peak * self._tolerance:
             self._sweep()
         self.peak = max(self.peak, self._in_use)
 
@@ -139,9 +161,9 @@ class UnifiedMemory:
 
     def close(self) -> None:
         """Let go of all weak references."""
-        for reference, _ in self._references:
+        for reference, _ in (*self._references, *self._lasting):
             free_reference(reference)
-        self._references = []
+        self._references, self._lasting = [], []
 
     def _out_of_memory(self, size: int) -> str:
         def text(value: int) -> str:

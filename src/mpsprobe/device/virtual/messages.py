@@ -95,8 +95,8 @@ def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
         if name in accepted:
             continue
         restriction = dtypes.check("aten::add.Tensor", [name], torch_release, macos)
-        of_the_system = restriction is not None and restriction.rule not in ("accepted", "complex128")
-        refused[dtype] = restriction.message if restriction and of_the_system else refused_by_kernel(dtype)
+        # a rule of its own: float64, or a dtype that a newer macOS would have
+        refused[dtype] = restriction.message if restriction and restriction.rule else refused_by_kernel(dtype)
     return refused
 
 

@@ -20,7 +20,7 @@ import torch
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: Values of `c10::DeviceType`, stable since torch 1.12 (c10/core/DeviceType.h).
-DEVICE_TYPE_CPU, DEVICE_TYPE_MPS = 0, 13
+DEVICE_TYPE_CPU, DEVICE_TYPE_CUDA, DEVICE_TYPE_MPS = 0, 1, 13
 #: `COMPILE_TIME_MAX_DEVICE_TYPES` (c10/core/DeviceType.h): the length of c10's registries.
 DEVICE_TYPES = 21
 

@@ -1,20 +1,27 @@
-"""Random generators of the virtual device: the CPU's random stream under the name `mps`.
+"""Random generators of the virtual device: the random stream of its memory's device, on one that says `mps:0`.
 
-The C++ object behind a generator is the CPU's, so C++ cannot tell it from one: a CPU op given an `mps`
-generator works here and raises on a Mac. The other direction is checked.
+The C++ object behind a generator is the CPU's (or CUDA's) with another device written into it, so C++ itself
+refuses it where a Mac does: a CPU op given an `mps` generator. While a kernel of the virtual device computes
+with it, it says `cpu` again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-_MPS = torch.device("mps", 0)
+from mpsprobe.device.virtual import native
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
-#: Addresses of the C++ generators behind those of the virtual device: a generator passes through C++ on its
-#: way to the kernel, and comes out as a new Python object.
-_impls: set[int] = set()
+#: `c10::Device` is two signed bytes, type and index. Its place in `c10::GeneratorImpl` follows the vtable, two counts
+#: and a mutex (c10/core/GeneratorImpl.h); it is looked for, since the header gives no offsets.
+_CPU, _CUDA, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_CUDA, 0), (native.DEVICE_TYPE_MPS, 0)
+_LOOKED_AT = 96
 
 
 class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
@@ -28,33 +35,69 @@ class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
 
 
 class Generator(torch._C.Generator, metaclass=_AnyGenerator):
-    """`torch.Generator`, which can also be on `mps`."""
+    """`torch.Generator`, which can also be on `mps`.
 
-    _virtual: torch.device
+    Attributes:
+        memory: the device whose memory the virtual one has, and whose random numbers.
+    """
+
+    memory = "cpu"
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         wanted = torch.device(device)
-        virtual = wanted.type == "mps"
-        generator: Generator = super().__new__(cls, torch.device("cpu") if virtual else wanted)  # type: ignore[call-arg]
-        generator._virtual = _MPS if virtual else wanted
-        if virtual:
-            _impls.add(_address(generator))
+        if wanted.type != "mps":
+            return super().__new__(cls, wanted)  # type: ignore[call-arg]
+        generator: Generator = super().__new__(cls, torch.device(cls.memory))  # type: ignore[call-arg]
+        _set_device(generator, *_MPS)
         return generator
 
     def __init__(self, device: Any = "cpu") -> None:
         pass
 
-    def __del__(self) -> None:
-        _impls.discard(_address(self))
 
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return self._virtual
+class CudaGenerator(Generator):
+    """The same over CUDA memory."""
+
+    memory = "cuda"
 
 
 def is_device(generator: torch._C.Generator) -> bool:
-    """Whether a generator, however it was wrapped, is one of the virtual device."""
-    return _address(generator) in _impls
+    """Whether a generator is one of the virtual device."""
+    return generator.device.type == "mps"
+
+
+@contextlib.contextmanager
+def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
+    """Let the kernels of `memory` ("cpu", "cuda") take a generator of the virtual device while the context lasts."""
+    if not is_device(generator):
+        yield
+        return
+    _set_device(generator, *(_CUDA if memory == "cuda" else _CPU))
+    try:
+        yield
+    finally:
+        _set_device(generator, *_MPS)
+
+
+def _set_device(generator: torch._C.Generator, kind: int, index: int) -> None:
+    field = (ctypes.c_int8 * 2).from_address(_address(generator) + _offset())
+    field[0], field[1] = kind, index
+
+
+@functools.lru_cache(maxsize=1)
+def _offset() -> int:
+    """Where a generator's device stands in its C++ object: what changes what the generator says."""
+    probe = torch._C.Generator(torch.device("cpu"))
+    for offset in range(2 * ctypes.sizeof(ctypes.c_void_p), _LOOKED_AT):
+        field = (ctypes.c_int8 * 2).from_address(_address(probe) + offset)
+        if (field[0], field[1]) != _CPU:
+            continue
+        field[0], field[1] = _MPS
+        found = probe.device.type == "mps"
+        field[0], field[1] = _CPU
+        if found:
+            return offset
+    raise UnsupportedInstallError("c10's generator has another form than the virtual device knows.")
 
 
 def _address(generator: torch._C.Generator) -> int:

@@ -3,7 +3,7 @@
 PyTorch's common code asks `#ifdef USE_MPS` in a handful of functions only (found by comparing the call graphs
 of the macOS and the Linux library; 2.13: `_convolution`, `convolution_backward`, `lstm.input` and
 `scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the
-MPS key are the Mac's. `computed.py` computes those that only MPS has.
+MPS key are the Mac's; attention in `attention.py`. `computed.py` computes those that only MPS has.
 """
 
 from __future__ import annotations
@@ -15,112 +15,12 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual import computed, schema
+from mpsprobe.device.virtual.attention import attention
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.messages import scalar_type
-from mpsprobe.device.virtual.observer import OpFlag
+from mpsprobe.device.virtual.observer import Grade, OpFlag
 
 aten = torch.ops.aten
-
-
-# -------------------------------------------------------------------------------------------------- attention
-
-
-def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
-    """`scaled_dot_product_attention` as aten/src/ATen/native/transformers/attention.cpp has it on MPS.
-
-    The fused op is used unless a gradient is needed. Releases up to 2.12 also ask for dropout 0, and for
-    contiguous inputs on macOS before 15; they repeat grouped heads themselves.
-    """
-    fused = aten._scaled_dot_product_attention_math_for_mps.default
-    plain = aten._scaled_dot_product_attention_math.default
-    unconditional = version >= (2, 13)
-    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
-    passes_groups = version >= (2, 12) and _has_argument(fused, "enable_gqa")
-
-    def scaled_dot_product_attention(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        *,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        _validate_attention(query, key, value, attn_mask, is_causal)
-        if attn_mask is not None and attn_mask.dtype is torch.bool:
-            hidden = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=attn_mask.device)
-            attn_mask = torch.where(attn_mask, 0.0, hidden)
-        needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
-        contiguous = all(one.is_contiguous() for one in (query, key, value))
-        fits = unconditional or (
-            dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7)))
-        )
-        if needs_grad or not fits:
-            result = plain(
-                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
-            )
-            return result[0]  # type: ignore[no-any-return]
-        groups = {}
-        if enable_gqa and passes_groups:
-            groups = {"enable_gqa": True}
-        elif enable_gqa and query.size(-3) > key.size(-3):
-            times = query.size(-3) // key.size(-3)
-            key, value = key.repeat_interleave(times, dim=-3), value.repeat_interleave(times, dim=-3)
-        return fused(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, **groups)[0]  # type: ignore[no-any-return]
-
-    return scaled_dot_product_attention
-
-
-def _has_argument(overload: Any, name: str) -> bool:
-    return any(argument.name == name for argument in overload._schema.arguments)
-
-
-def _validate_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
-    """validate_sdpa_input, attention.cpp."""
-    if not q.dtype == k.dtype == v.dtype:
-        raise RuntimeError(
-            "Expected query, key, and value to have the same dtype, but got query.dtype: "
-            f"{_cpp_dtype(q)} key.dtype: {_cpp_dtype(k)} and value.dtype: {_cpp_dtype(v)} instead."
-        )
-    if not q.device == k.device == v.device:
-        raise RuntimeError(
-            "Expected query, key, and value to have the same device type, but got query.device: "
-            f"{q.device} key.device: {k.device} and value.device: {v.device} instead."
-        )
-    if min(q.dim(), k.dim(), v.dim()) < 2:
-        raise RuntimeError(
-            "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
-            f"{q.dim()} key.dim: {k.dim()} and value.dim: {v.dim()} instead."
-        )
-    if attn_mask is not None:
-        if attn_mask.dtype not in (torch.bool, torch.float32, q.dtype):
-            raise RuntimeError(
-                "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
-                f"attn_mask.dtype: {_cpp_dtype(attn_mask)} and  query.dtype: {_cpp_dtype(q)} instead."
-            )
-        if is_causal:
-            raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
-
-
-_CPP_DTYPES = {
-    "float32": "float",
-    "float16": "c10::Half",
-    "bfloat16": "c10::BFloat16",
-    "float64": "double",
-} | {
-    "int64": "long",
-    "int32": "int",
-}
-
-
-def _cpp_dtype(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
-    return _CPP_DTYPES.get(name, name)
-
-
-# ------------------------------------------------------------------------------------------------------- LSTM
 
 
 def lstm(
@@ -130,9 +30,6 @@ def lstm(
     if len(hx) != 2:
         raise RuntimeError("lstm expects two hidden states")
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
-
-
-# ------------------------------------------------------------------------------------------------ convolution
 
 
 class Convolution:
@@ -160,11 +57,7 @@ class Convolution:
         *_flags: bool,
     ) -> Tensor:
         """`convolution` and `_convolution`; a 1-D convolution runs as a 2-D one of height 1."""
-        for other, what in ((weight, "weight"), (bias, "bias")):
-            if other is not None and (other.dtype is not x.dtype or other.device != x.device):
-                raise RuntimeError(
-                    f"Input type ({_type_name(x)}) and {what} type ({_type_name(other)}) should be the same"
-                )
+        x, weight, bias = self._same_type(x, weight, bias, transposed=transposed)
         flat = weight.dim() == 3
         if flat:
             x, weight = x.unsqueeze(2), weight.unsqueeze(2)
@@ -185,6 +78,27 @@ class Convolution:
                 "_mps_convolution", args, computed.flat(computed.conv) if flat else computed.conv
             )
         return result.squeeze(2) if flat else result  # type: ignore[no-any-return]
+
+    def _same_type(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Refuse tensors of two dtypes or devices; when collecting, take a CPU tensor along."""
+        others = [(weight, "weight")] + ([(bias, "bias")] if bias is not None else [])
+        for other, what in others:
+            if other.dtype is x.dtype and other.device == x.device:
+                continue
+            text = f"Input type ({_type_name(x)}) and {what} type ({_type_name(other)}) should be the same"
+            if other.device == x.device:
+                raise RuntimeError(text)
+            if not (x.is_mps or transposed or weight.dim() == 5):
+                # the CPU's convolution is chosen, and arrives at a kernel that only says this (mps/MPSFallback.mm)
+                text = (
+                    f"slow_conv2d_forward_mps: input(device='{x.device}') and weight(device={weight.device}')  "
+                    "must be on the same device"
+                )
+            self._kernels.contract.fail("device", "aten::_convolution", RuntimeError(text), Grade.LIKELY)
+        moved = bias.to("mps") if bias is not None else None
+        return x.to("mps"), weight.to("mps"), moved
 
     def backward(
         self,

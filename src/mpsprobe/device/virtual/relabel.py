@@ -1,4 +1,4 @@
-"""The same memory under another device: a CPU tensor that says `mps:0`, and back.
+"""The same memory under another device: a CPU or CUDA tensor that says `mps:0`, and back.
 
 DLPack is the one public way to make a tensor over given memory on a given device. The capsule that
 `to_dlpack` returns is a C struct; writing its device field is the whole trick. torch 2.6 - 2.8 refuse
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import legacy, support
 
-#: `DLDeviceType` of dlpack.h.
-_CPU, _METAL = 1, 8
+#: `DLDeviceType` of dlpack.h. With the device's index, 0, in the upper half of the word.
+_METAL = 8
+_KINDS = {"cpu": 1, "cuda": 2}
 
 _NAME = b"dltensor"
 _to_capsule = torch._C._to_dlpack
@@ -29,13 +30,18 @@ _word = ctypes.c_int64.from_address
 LEGACY = support.installed_release() < (2, 9)
 
 
-def host(tensor: Tensor) -> Tensor:
-    """The CPU tensor over the memory of an `mps` tensor: same shape, strides, dtype, conj and neg bits."""
-    return _relabel(tensor, _CPU)
+def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
+    """The tensor of the device whose memory it is, for an `mps` tensor: same shape, strides, dtype, conj and neg bits.
+
+    Args:
+        tensor: on `mps`.
+        memory: `"cpu"`, or `"cuda"` (from torch 2.9 on).
+    """
+    return _relabel(tensor, _KINDS[memory])
 
 
 def device(tensor: Tensor) -> Tensor:
-    """The `mps:0` tensor over the memory of a CPU tensor."""
+    """The `mps:0` tensor over the memory of a CPU or CUDA tensor."""
     return _relabel(tensor, _METAL)
 
 

@@ -43,7 +43,9 @@ class Session:
         kernels: what runs the ops.
     """
 
-    def __init__(self, settings: Settings, make_kernels: Callable[..., Kernels]) -> None:
+    def __init__(
+        self, settings: Settings, make_kernels: Callable[..., Kernels], generator: type[Generator] = Generator
+    ) -> None:
         support.require()
         installed = ".".join(map(str, support.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
@@ -60,7 +62,7 @@ class Session:
             binary_units=self.contract.version >= (2, 7),
             on_full=lambda error: self.contract.fail("memory", "", error, Grade.LIKELY),
         )
-        self._generator = Generator("mps")
+        self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
         self._answers = library.Answers(self.contract, self.memory, self._generator, settings.observer)
         self._undo = contextlib.ExitStack()

@@ -72,7 +72,7 @@ class AlpamayoAdapter(Adapter):
         )
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        cls, config = package.model_class(), self._config
+        cls, config = package.model_class(), self.config()
         with _quietly():
             if self.weights is Weights.STORED:
                 model = self._stored(cls, config, dtype)
@@ -116,7 +116,11 @@ class AlpamayoAdapter(Adapter):
         }
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """`logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow's first step, `ego_speed` (1,) m/s."""
+        """What the parts of one sample yield.
+
+        `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its begin, and the
+        history's `ego_speed` (1,) in m/s.
+        """
         driver: Any = model
         tokens = dict(batch["tokenized_data"])
         history = {name: batch[name] for name in ("ego_history_xyz", "ego_history_rot")}
@@ -133,7 +137,9 @@ class AlpamayoAdapter(Adapter):
             use_cache=True,
             **({"is_causal": False} if driver.config.expert_non_causal_attention else {}),
         ).last_hidden_state
-        state = driver.action_space.estimate_t0_states(history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1])
+        state = driver.action_space.estimate_t0_states(
+            history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1]
+        )
         return {
             "logits": seen.logits[:, -1].cpu(),
             "velocity": driver.action_out_proj(hidden).cpu(),
@@ -168,10 +174,11 @@ class AlpamayoAdapter(Adapter):
         return options
 
     def _stored(self, cls: Any, config: Any, dtype: str) -> Any:
-        if self._backbone.stand_in and not (self.snapshot / str(self._raw["vlm_name_or_path"])).is_dir():
+        vlm = str(self._raw.get("vlm_name_or_path"))
+        if self._backbone.stand_in and not (self.snapshot / vlm).is_dir():
             raise TargetError(
-                f"{self.snapshot}: the tokenizer of {self._raw['vlm_name_or_path']} is needed, and the hub does not give it.",
-                f"hf download {self._raw['vlm_name_or_path']} --include '*.json' '*.txt'",
+                f"{self.snapshot}: the tokenizer of {vlm} is needed, and cannot be had from the hub.",
+                f"hf download {vlm} --include '*.json' '*.txt'",
             )
         model, info = cls.from_pretrained(
             self.snapshot,
@@ -192,11 +199,12 @@ class AlpamayoAdapter(Adapter):
 
     @cached_property
     def _backbone(self) -> Backbone:
-        return backbone.find(str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers)
+        return backbone.find(
+            str(self._raw.get("vlm_name_or_path") or published.VLM_REPO), self.snapshot, self._layers
+        )
 
-    @property
-    def _config(self) -> Any:
-        """`AlpamayoR1Config` with the folder in place of a repo id. Anew each time: models change theirs."""
+    def config(self) -> Any:
+        """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
         cls = package.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}
@@ -208,7 +216,7 @@ class AlpamayoAdapter(Adapter):
     @cached_property
     def _processor(self) -> Any:
         """The processor with the trajectory tokens and the pixels of `helper.get_processor`, without its hub."""
-        helper, config = package.imported("helper"), self._config
+        helper, config = package.imported("helper"), self.config()
         config.min_pixels, config.max_pixels = helper.MIN_PIXELS, helper.MAX_PIXELS
         return config._build_processor()
 
@@ -223,4 +231,3 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-

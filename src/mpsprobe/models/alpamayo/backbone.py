@@ -62,18 +62,18 @@ def find(name: str, target: Path, layers: int | None = None) -> Backbone:
         notes = (_STAND_IN.format(repo=published.VLM_REPO),) if marked else ()
         if layers is None:
             return Backbone(own, notes, marked)
-        return Backbone(_ensure(_shrunk(read_config(own), layers), own), notes, marked)
+        return Backbone(_ensure(shrunk(read_config(own), layers), own), notes, marked)
     try:
         fetched = config_only.fetch(name)
         config = read_config(fetched)
     except MpsprobeError:
         config = published.vlm_config()
-        made = _ensure(config if layers is None else _shrunk(config, layers), None)
+        made = _ensure(config if layers is None else shrunk(config, layers), None)
         return Backbone(made, (_STAND_IN.format(repo=name),), True)
     if find_spec("torchvision") is not None and layers is None:
         return Backbone(fetched)
     notes = () if find_spec("torchvision") is not None else (_NO_VIDEO,)
-    return Backbone(_ensure(config if layers is None else _shrunk(config, layers), fetched), notes)
+    return Backbone(_ensure(config if layers is None else shrunk(config, layers), fetched), notes)
 
 
 def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> None:
@@ -95,8 +95,11 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
         processor.write_settings(folder)
 
 
-def _shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """The same with fewer layers. The vision tower feeds its first text layers, one each (deepstack)."""
+def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """A config of the same model with fewer layers.
+
+    Vision layers feed the first text layers, one each (deepstack): as many of both stay at least.
+    """
     text, vision = config["text_config"], config["vision_config"]
     taps = len(vision["deepstack_visual_indexes"])
     kept = max(layers, taps)

@@ -10,7 +10,13 @@ from mpsprobe.errors import TargetError
 NAME = "alpamayo_r1"
 #: What its inference imports beside torch, transformers and NumPy, by import name. The rest of its stated
 #: requirements (flash-attn, vllm, deepspeed, cosmos-rl) is for training.
-NEEDED = {"scipy": "scipy", "einops": "einops", "hydra": "hydra-core", "colorlog": "colorlog", "PIL": "pillow"}
+NEEDED = {
+    "scipy": "scipy",
+    "einops": "einops",
+    "hydra": "hydra-core",
+    "colorlog": "colorlog",
+    "PIL": "pillow",
+}
 _FETCH = "git clone https://github.com/NVlabs/alpamayo, and put its src folder on PYTHONPATH"
 
 

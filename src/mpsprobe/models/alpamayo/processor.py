@@ -85,21 +85,20 @@ def register() -> None:
 def _processor_class() -> type[ProcessorMixin]:
     from transformers import ProcessorMixin, Qwen3VLProcessor
 
-    def __init__(
-        self: Any,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        chat_template: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+    class MpsprobeQwen3VLImagesProcessor(Qwen3VLProcessor):  # type: ignore[misc, unused-ignore]
+        attributes = ("image_processor", "tokenizer")
 
-    return type(
-        _CLASS,
-        (Qwen3VLProcessor,),
-        {"__init__": __init__, "attributes": ["image_processor", "tokenizer"], "__module__": __name__},
-    )
+        def __init__(
+            self,
+            image_processor: Any = None,
+            tokenizer: Any = None,
+            chat_template: str | None = None,
+            **_: Any,
+        ) -> None:
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+
+    return MpsprobeQwen3VLImagesProcessor

@@ -7,6 +7,7 @@ one. All other weights are random; every op and every shape is as it is with tra
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ TRACE = "Slow down because the lead vehicle is braking ahead"
 #: matrix begin at the same one.
 _DRAWN = 4_000_037
 _DEVIATION = 0.02  # of Qwen3-VL's own initialisation
-_LARGE = 1 << 16
 #: Length of a planted row, against 1.3 of a random one (4096 values of deviation 0.02): what the layers add to
 #: the residual stream does not turn it.
 _PLANTED = 64.0
@@ -25,15 +25,15 @@ _PLANTED = 64.0
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Give every large parameter random values, the same on every device and in every dtype.
+    """Give every matrix random values, the same on every device and in every dtype.
 
-    Small ones (norms, biases) are left as they are.
+    Vectors (scales, biases) are left as they are.
     """
     drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed)) * _DEVIATION
     drawn = drawn.to(torch.bfloat16)
     begin = 0
     for parameter in model.parameters():
-        if parameter.numel() <= _LARGE:
+        if parameter.dim() < 2:
             continue
         values, left = drawn.to(parameter), parameter.view(-1)
         while left.numel():
@@ -62,7 +62,7 @@ def plant(model: Any) -> int:
     chain = [start, *words, end, trajectory]
     embedding = model.vlm.get_input_embeddings().weight
     head = model.vlm.get_output_embeddings().weight
-    for token, following in zip(chain, chain[1:], strict=False):
+    for token, following in itertools.pairwise(chain):
         signs = torch.randint(0, 2, (embedding.shape[1],), generator=torch.Generator().manual_seed(token))
         direction = ((2 * signs - 1) / embedding.shape[1] ** 0.5).to(embedding)
         embedding[token] = _PLANTED * direction

@@ -24,7 +24,9 @@ def judge(xyz: Tensor, rotation: Tensor) -> list[str]:
     problems = []
     identity = torch.eye(3, dtype=rotation.dtype)
     if (error := _largest(rotation @ rotation.mT - identity)) > 1e-4:
-        problems.append(f"pred_rot holds matrices that are no rotations (R R' differs from 1 by {error:.2g}).")
+        problems.append(
+            f"pred_rot holds matrices that are no rotations (R R' differs from 1 by {error:.2g})."
+        )
     steps = torch.cat([xyz[..., :1, :], xyz.diff(dim=-2)], dim=-2)
     if (speed := _largest(steps.norm(dim=-1)) / _STEP_S) > _HIGHEST_SPEED:
         problems.append(f"pred_xyz moves at {speed:.0f} m/s, more than {_HIGHEST_SPEED:.0f}.")

@@ -48,14 +48,12 @@ SPECIAL_TOKENS = (
 _PLAIN = frozenset(SPECIAL_TOKENS[14:])
 
 #: How Qwen cuts text before merging (tokenizer.json of Qwen2 and Qwen3).
-_CUT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_CUT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Words of the prompt, of the chat form, and of a trace, with the space before them as `_`. Those with a space come
 #: first: the earlier merge goes before the later, so "us" of "user" would cut "_because" in two.
-_WORDS = """
-    _are _a _driving _assistant _that _generates _safe _and _accurate _actions _the _chain _reasoning _of _process _then _output
-    _future _trajectory _down _because _lead _vehicle _is _braking _ahead _keep _gap _to _it
+WORDS = """
+    _are _a _driving _assistant _that _generates _safe _and _accurate _actions _the _chain _reasoning _of _process
+    _then _output _future _trajectory _down _because _lead _vehicle _is _braking _ahead _keep _gap _to _it
     system user assistant You output -of -th ought Slow
 """
 
@@ -74,7 +72,7 @@ def _bytes_as_characters() -> list[str]:
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Ids and merges of the text tokens. A word is built from the left, one character a merge."""
     merges: dict[tuple[str, str], None] = {}
-    for word in _WORDS.replace("_", "Ġ").split():
+    for word in WORDS.replace("_", "Ġ").split():
         token = word[0]
         for character in word[1:]:
             merges.setdefault((token, character))

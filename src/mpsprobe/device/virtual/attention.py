@@ -1,0 +1,157 @@
+"""Attention as aten/src/ATen/native/transformers/attention.cpp has it on MPS, by release."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual.kernels import Kernel
+
+aten = torch.ops.aten
+
+#: The fused op of MPS is registered from here on, and attention's mask may hide a whole row.
+_FUSED = (2, 5)
+
+
+def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
+    """`scaled_dot_product_attention` of a release on a system.
+
+    The fused op, which came with 2.5, is used unless a gradient is needed. Releases up to 2.12 also ask for
+    dropout 0, and for contiguous inputs on macOS before 15; they repeat grouped heads themselves.
+    """
+    if version < _FUSED:
+        return _attention_before_2_5
+    fused = aten._scaled_dot_product_attention_math_for_mps.default
+    plain = aten._scaled_dot_product_attention_math.default
+    unconditional = version >= (2, 13)
+    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
+    passes_groups = version >= (2, 12) and _has_argument(fused, "enable_gqa")
+
+    def scaled_dot_product_attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        _validate_attention(query, key, value, attn_mask, is_causal)
+        if attn_mask is not None and attn_mask.dtype is torch.bool:
+            hidden = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=attn_mask.device)
+            attn_mask = torch.where(attn_mask, 0.0, hidden)
+        needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+        contiguous = all(one.is_contiguous() for one in (query, key, value))
+        fits = unconditional or (
+            dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7)))
+        )
+        if needs_grad or not fits:
+            result = plain(
+                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+            )
+            return result[0]  # type: ignore[no-any-return]
+        groups = {}
+        if enable_gqa and passes_groups:
+            groups = {"enable_gqa": True}
+        elif enable_gqa and query.size(-3) > key.size(-3):
+            times = query.size(-3) // key.size(-3)
+            key, value = key.repeat_interleave(times, dim=-3), value.repeat_interleave(times, dim=-3)
+        return fused(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, **groups)[0]  # type: ignore[no-any-return]
+
+    return scaled_dot_product_attention
+
+
+def _repeated(heads: Tensor, count: int) -> Tensor:
+    """Grouped heads, each as often as there are queries for it."""
+    *batch, own, length, width = heads.shape
+    return (
+        heads.unsqueeze(-3)
+        .expand(*batch, own, count // own, length, width)
+        .reshape(*batch, count, length, width)
+    )
+
+
+def _attention_before_2_5(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`_scaled_dot_product_attention_math` of 2.1 - 2.4: the installed one is made of ops that those lack."""
+    if enable_gqa:
+        # No argument of those releases. Code that passes it has asked the installed torch for its version; there
+        # it would have repeated the heads itself, as transformers' `repeat_kv` does.
+        key, value = _repeated(key, query.size(-3)), _repeated(value, query.size(-3))
+    _validate_attention(query, key, value, attn_mask, is_causal)
+    factor = math.sqrt(abs(scale) if scale is not None else 1 / math.sqrt(query.size(-1)))
+    query = query * (-factor if scale is not None and scale < 0 else factor)
+    if is_causal:
+        length = query.size(-2), key.size(-2)
+        attn_mask = torch.ones(length, dtype=torch.bool, device=query.device).tril()
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        shown = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = shown.masked_fill_(attn_mask.logical_not(), float("-inf"))
+    weights = query @ (key.transpose(-2, -1) * factor)
+    if attn_mask is not None:
+        weights = weights.add_(attn_mask)
+    weights = torch.softmax(weights, -1)
+    if dropout_p > 0:
+        weights = torch.dropout(weights, dropout_p, train=True)
+    return weights @ value
+
+
+def _has_argument(overload: Any, name: str) -> bool:
+    return any(argument.name == name for argument in overload._schema.arguments)
+
+
+def _validate_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
+    """validate_sdpa_input, attention.cpp."""
+    if not q.dtype == k.dtype == v.dtype:
+        raise RuntimeError(
+            "Expected query, key, and value to have the same dtype, but got query.dtype: "
+            f"{_cpp_dtype(q)} key.dtype: {_cpp_dtype(k)} and value.dtype: {_cpp_dtype(v)} instead."
+        )
+    if not q.device == k.device == v.device:
+        raise RuntimeError(
+            "Expected query, key, and value to have the same device type, but got query.device: "
+            f"{q.device} key.device: {k.device} and value.device: {v.device} instead."
+        )
+    if min(q.dim(), k.dim(), v.dim()) < 2:
+        raise RuntimeError(
+            "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
+            f"{q.dim()} key.dim: {k.dim()} and value.dim: {v.dim()} instead."
+        )
+    if attn_mask is not None:
+        if attn_mask.dtype not in (torch.bool, torch.float32, q.dtype):
+            raise RuntimeError(
+                "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                f"attn_mask.dtype: {_cpp_dtype(attn_mask)} and  query.dtype: {_cpp_dtype(q)} instead."
+            )
+        if is_causal:
+            raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
+
+
+_CPP_DTYPES = {
+    "float32": "float",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "float64": "double",
+} | {
+    "int64": "long",
+    "int32": "int",
+}
+
+
+def _cpp_dtype(tensor: Tensor) -> str:
+    name = str(tensor.dtype).removeprefix("torch.")
+    return _CPP_DTYPES.get(name, name)

@@ -1,0 +1,62 @@
+"""What kind of work an op does, as far as its speed goes."""
+
+from __future__ import annotations
+
+import functools
+
+from mpsprobe.run import OpUse
+from mpsprobe.trace.formulas.registry import FORMULAS, base_name
+from mpsprobe.trace.formulas.traffic import STILL, VIEWS
+
+#: Modules of FLOP formulas whose ops run at a rate of arithmetic.
+_COMPUTES = {
+    "matmul": "matmul",
+    "attention": "attention",
+    "convolution": "conv",
+    "recurrent": "matmul",
+    "linalg": "matmul",
+}
+#: `VIEW`: no kernel. The others run as fast as their bytes come: `STREAM` in one pass, `MATH` with a function of each
+#: element that a CPU has to work for, `REDUCTION` over rows.
+VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
+#: Kinds that have no rate of arithmetic.
+MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})
+_MATH_OPS = frozenset(
+    {
+        "gelu",
+        "silu",
+        "exp",
+        "sigmoid",
+        "tanh",
+        "erf",
+        "cos",
+        "sin",
+        "pow",
+        "log",
+        "softplus",
+        "mish",
+        "log1p",
+        "expm1",
+    }
+)
+
+
+@functools.cache
+def kind_of(op: str) -> str:
+    """The kind of an overload name: one of the above, `"matmul"`, `"attention"` or `"conv"`."""
+    name = base_name(op)
+    if name in VIEWS or name in STILL:
+        return VIEW
+    rule = FORMULAS.get(name)
+    family = rule.__module__.rpartition(".")[2] if rule is not None else ""
+    if family == "reductions":
+        return REDUCTION
+    return MATH if name in _MATH_OPS else _COMPUTES.get(family, STREAM)
+
+
+def dtype_of(use: OpUse) -> str:
+    """The dtype of its arithmetic: that of the first floating-point input, else of the first."""
+    for tensor in (*use.inputs, *use.outputs):
+        if tensor.dtype.startswith(("float", "bfloat", "complex")):
+            return tensor.dtype
+    return use.inputs[0].dtype if use.inputs else ""

@@ -1,0 +1,272 @@
+"""Memory of a run on a Mac: what takes it, whether it fits, and what would make it fit.
+
+Nothing is estimated from a model's name or size: weights, input, cache and activations are the storages that were alive
+on the predicting device, at the moment when most were. Only longer generation is carried on, by the growth from one
+turn of `decode` to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mpsprobe.forecast.allocator import heap_bytes
+from mpsprobe.forecast.stages import Stage
+from mpsprobe.forecast.trace import Pass, Trace
+from mpsprobe.knowledge import chips
+from mpsprobe.run import Evidence, Fit, Memory, MemoryPart
+
+GIB = 1 << 30
+#: Watermark ratios of MPSAllocator.h, of recommendedMaxWorkingSetSize: where the allocator raises, and where it
+#: begins to give cached memory back.
+HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
+#: Comfortable: this share of Metal's recommended working set at most.
+_COMFORT = 0.9
+#: What macOS cannot give up and the host's side of PyTorch take beside the GPU's share: about 1 GiB for Python, torch
+#: and a file that is read (measured on Linux), and 2 GiB of wired memory of an idle macOS (an estimate).
+_BESIDES = 3 * 2**30
+#: Bits of a weight that MLX quantises by default: groups of 64 share a 16-bit scale and a 16-bit bias
+#: (mlx.core.quantize, group_size=64).
+_MLX_BITS = {8: 8.5, 4: 4.5}
+_16_BIT = {"float16", "bfloat16"}
+_P = Evidence.PREDICTED
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What is alive at a run's highest moment, bytes.
+
+    Attributes:
+        weights, inputs: of the whole run.
+        cache: key-value cache by then.
+        kept: results held from one turn to the next: logits, scores, token ids.
+        activations: the rest.
+    """
+
+    weights: int
+    inputs: int
+    cache: int
+    kept: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.inputs + self.cache + self.kept + self.activations
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What one more generated token adds, bytes: to the cache, to what is kept, and at the peak."""
+
+    cache: int
+    kept: int
+    peak: int
+
+
+def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
+    """What a generated token adds; None where the run does not tell (fewer than two turns of `decode`)."""
+    decode = next((stage for stage in found if stage.name == "decode"), None)
+    if decode is None or len(decode.passes) < 2:
+        return None
+    first, last = decode.passes[0], decode.passes[-1]
+    turns = len(decode.passes) - 1
+    kept = _kept(trace, last) - _kept(trace, first)
+    cache = round((last.cache - first.cache) / turns)
+    return Growth(cache, round(kept / turns), round((last.peak - first.peak) / turns))
+
+
+def highest(trace: Trace, found: Sequence[Stage], tokens: int | None = None) -> Holding:
+    """What is alive at the highest moment, with `decode` carried on to `tokens` new tokens where that is given."""
+    moments = [_during(trace, one) for one in trace.passes if one.depth == 1]
+    last = [one for one in trace.passes if one.depth == 1][-1:]
+    grown = growth(trace, found)
+    if tokens is not None and grown is not None:
+        decode = next(stage for stage in found if stage.name == "decode")
+        more = tokens - 1 - decode.repeats
+        moments = [_during(trace, one) for one in trace.passes if one.depth == 1 and one not in decode.passes]
+        end = _during(trace, decode.passes[-1])
+        after = [] if decode is found[-1] else [_grown(one, grown, more) for one in moments[1:]]
+        moments = [*moments[:1], *after, _grown(end, grown, more)]
+    for one in last:
+        # between passes and after the last: what is made there is neither cache nor kept
+        above = trace.peak_after - one.after
+        if above > 0 and tokens is None:
+            kept = _kept(trace, one)
+            activations = trace.peak_after - trace.weights - trace.inputs - one.cache - kept
+            moments.append(Holding(trace.weights, trace.inputs, one.cache, kept, activations))
+    if not moments:
+        return Holding(trace.weights, trace.inputs, 0, 0, max(0, trace.peak - trace.weights - trace.inputs))
+    return max(moments, key=lambda one: one.total)
+
+
+def memory(
+    trace: Trace,
+    found: Sequence[Stage],
+    *,
+    memory_bytes: int,
+    macos: str | None,
+    dtypes: Mapping[str, int],
+    tokens: int | None = None,
+) -> Memory:
+    """Memory on a Mac.
+
+    Args:
+        trace: the run.
+        found: its stages.
+        memory_bytes: physical memory of the Mac.
+        macos: its system; None takes the cautious share of the older ones.
+        dtypes: parameters by dtype.
+        tokens: new tokens of a sample, where that differs from the run's.
+    """
+    held = highest(trace, found, tokens)
+    grown = growth(trace, found)
+    working_set, seen = chips.working_set(memory_bytes, macos)
+    limit = int(HIGH_WATERMARK * working_set)
+    heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
+    needed = held.total + heaps
+    by_dtype = ", ".join(f"{name} {count / 1e9:.2f} B" for name, count in dtypes.items())
+    cache = "held by the run's cache" + (f", {_size(grown.cache)} a token" if grown and grown.cache else "")
+    parts = [
+        MemoryPart("weights", held.weights, f"parameters and buffers as built: {by_dtype}", _P),
+        MemoryPart(
+            "activations", held.activations, "storages alive at the highest moment beside the others", _P
+        ),
+    ]
+    if held.cache:
+        parts.append(MemoryPart("KV cache", held.cache, cache, _P))
+    if held.kept:
+        more = f", {_size(grown.kept)} a token" if grown and grown.kept > 0 else ""
+        parts.append(
+            MemoryPart("kept results", held.kept, f"logits, scores and ids held between steps{more}", _P)
+        )
+    parts += [
+        MemoryPart("data", held.inputs, "the input on the device", _P),
+        MemoryPart("allocator", heaps, "what the weights leave free in the heaps that they lie in", _P),
+        MemoryPart(
+            "OS and other",
+            memory_bytes - working_set,
+            f"what Metal's recommendation leaves: it was {seen.share:.0%} of memory on a {seen.memory_gib} GB Mac with "
+            f"macOS {seen.since_macos} or later",
+            _P,
+        ),
+    ]
+    fit, reason = judge(needed, working_set, memory_bytes)
+    return Memory(
+        parts=parts,
+        needed_bytes=needed,
+        available_bytes=memory_bytes,
+        working_set_bytes=working_set,
+        limit_bytes=limit,
+        fit=fit,
+        reason=reason,
+        remedies=[] if fit is Fit.COMFORTABLE else remedies(held, grown, heaps, dtypes, memory_bytes, macos),
+    )
+
+
+def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
+    """Whether a need fits, and why.
+
+    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
+    macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
+    """
+    limit = int(HIGH_WATERMARK * working_set)
+    need, recommended, whole = _size(needed), _size(working_set), _size(memory_bytes)
+    if needed > limit:
+        return Fit.NO, f"{need} is past the {_size(limit)} at which PyTorch's allocator raises."
+    if needed > memory_bytes - _BESIDES:
+        return (
+            Fit.NO,
+            f"{need}, and some {_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: macOS "
+            "would swap all the time.",
+        )
+    if needed > working_set:
+        over = _size(needed - working_set)
+        return (
+            Fit.TIGHT,
+            f"{need} is {over} past Metal's recommended {recommended}: macOS compresses and swaps.",
+        )
+    if needed > _COMFORT * working_set:
+        return Fit.TIGHT, f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}."
+    return (
+        Fit.COMFORTABLE,
+        f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}.",
+    )
+
+
+def remedies(
+    held: Holding,
+    grown: Growth | None,
+    heaps: int,
+    dtypes: Mapping[str, int],
+    memory_bytes: int,
+    macos: str | None,
+) -> list[str]:
+    """What would make it fit, each with its number and the verdict it leads to."""
+    working_set, _ = chips.working_set(memory_bytes, macos)
+    rest = held.total - held.weights
+
+    def then(needed: float) -> str:
+        return f"{_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
+
+    texts = []
+    parameters = sum(dtypes.values())
+    wide = sum(count for name, count in dtypes.items() if name == "float32")
+    if wide > parameters / 2:
+        saved = 2 * wide
+        texts.append(
+            f"Weights in float16 or bfloat16: {_size(saved)} less, {then(held.total - saved + heaps)}."
+        )
+    if grown is not None and grown.cache > 0 and held.cache:
+        room = _COMFORT * working_set - (held.total - held.cache - held.activations) - heaps
+        tokens = held.cache // grown.cache
+        if room > 0:
+            share = (held.cache + held.activations) / tokens
+            texts.append(
+                f"A shorter context: {tokens:,} tokens (of text and images) take {_size(held.cache)} of cache and "
+                f"{_size(held.activations)} of activations; about {int(room / share):,} fit comfortably."
+            )
+    for bits, stored in _MLX_BITS.items():
+        quantised = parameters * stored / 8
+        if quantised < held.weights:
+            texts.append(
+                f"MLX with {bits}-bit weights, {_size(round(quantised))} of them: {then(quantised + rest)}."
+            )
+    fitting = [
+        size
+        for size in _sizes()
+        if judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
+    ]
+    if fitting:
+        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: comfortable.")
+    return texts
+
+
+def _sizes() -> list[int]:
+    sold = {gib for chip in chips.all_chips() for variant in chip.variants for gib in variant.memory_gib}
+    return [gib * GIB for gib in sorted(sold)]
+
+
+def _during(trace: Trace, one: Pass) -> Holding:
+    kept = _kept(trace, one)
+    activations = max(one.peak - trace.weights - trace.inputs - one.cache - kept, 0)
+    return Holding(trace.weights, trace.inputs, one.cache, kept, activations)
+
+
+def _kept(trace: Trace, one: Pass) -> int:
+    """Results that were there before the pass: its own are activations still."""
+    return max(one.before - trace.weights - trace.inputs - one.cache_before, 0)
+
+
+def _grown(moment: Holding, grown: Growth, turns: int) -> Holding:
+    cache, kept = moment.cache + turns * grown.cache, max(0, moment.kept + turns * grown.kept)
+    other = turns * (grown.peak - grown.cache - grown.kept)
+    return Holding(moment.weights, moment.inputs, cache, kept, max(0, moment.activations + other))
+
+
+def _size(count: float) -> str:
+    """`"20.6 GiB"`: binary units, as the gigabytes of a Mac's memory are."""
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if abs(count) >= 1 << power:
+            return f"{count / (1 << power):.3g} {unit}"
+    return f"{count:.0f} bytes"

@@ -1,0 +1,263 @@
+"""Time of a run on a machine: a floor that nothing can be below, and what is expected, with its range.
+
+The floor is the roofline: each call takes as long as its FLOPs at the peak rate, or its bytes at the peak bandwidth,
+whichever is longer. What is expected follows two clocks through the calls in their order, as a GPU behind a queue has
+them: the host's, which dispatches, and the device's, which runs kernels one after the other and waits for work. Where
+the host waits for a result, the clocks meet.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, kind_of
+from mpsprobe.forecast.machine import Machine, Spread, summed
+from mpsprobe.forecast.stages import Stage
+from mpsprobe.forecast.trace import WAIT, Trace
+from mpsprobe.run import OpVerdict, Range, TimePart, Timing
+
+#: A stage is bound by what takes this share of its time, and by nothing in particular otherwise.
+_BOUND_SHARE = 0.6
+
+
+class _Luck(enum.Enum):
+    """Which end of each spread a run has."""
+
+    BEST = "best"
+    EXPECTED = "expected"
+    WORST = "worst"
+
+    def delay(self, spread: Spread) -> float:
+        return {_Luck.BEST: spread.low, _Luck.EXPECTED: spread.expected, _Luck.WORST: spread.high}[self]
+
+    def rate(self, spread: Spread) -> float:
+        return {_Luck.BEST: spread.high, _Luck.EXPECTED: spread.expected, _Luck.WORST: spread.low}[self]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """One call of one use, seconds.
+
+    Attributes:
+        host: to dispatch it.
+        device: of its kernel.
+        apart: computed by the CPU: copies there and back, and its work.
+        by: what its kernel's time comes from: `"compute"`, `"bandwidth"` or `"launch"`.
+    """
+
+    host: float
+    device: float
+    apart: float = 0.0
+    by: str = "launch"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the calls of a run come to, whatever machine they run on. Lists are by use.
+
+    Attributes:
+        trace, stages: the run.
+        kinds, dtypes: of each use, see `kinds`.
+        flops, bytes: of one call; 0 where no formula knows them.
+        turns: of each turn of each stage: FLOPs, bytes, launches.
+    """
+
+    trace: Trace
+    stages: Sequence[Stage]
+    kinds: list[str]
+    dtypes: list[str]
+    flops: list[int]
+    bytes: list[int]
+    turns: list[list[tuple[int, int, int]]]
+
+    @classmethod
+    def of(cls, trace: Trace, found: Sequence[Stage]) -> Work:
+        """Count it once."""
+        flops, moved = trace.costs()
+        kinds = [kind_of(use.op) for use in trace.uses]
+        launches = [int(kind != VIEW) for kind in kinds]
+
+        def count(start: int, end: int) -> tuple[int, int, int]:
+            calls = [p for p in trace.order[start:end] if p >= 0]
+            return sum(flops[p] for p in calls), sum(moved[p] for p in calls), sum(launches[p] for p in calls)
+
+        turns = [[count(*turn) for turn in stage.turns] for stage in found]
+        return cls(trace, found, kinds, [dtype_of(use) for use in trace.uses], flops, moved, turns)
+
+
+def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
+    """Time of each stage, and of a sample.
+
+    Args:
+        work: the run.
+        machine: where.
+        tokens: new tokens of a sample, where that differs from the run's: `decode` is carried on to so many, along a
+            straight line through its turns. One of them comes out of `prefill`.
+    """
+    floors = _floors(work, machine)
+    known = machine.complete and _is_known(work, machine)
+    costs = {luck: _costs(work, machine, luck) for luck in (_Luck if known else (_Luck.EXPECTED,))}
+    clocks = {luck: _turns(work, each, machine, luck) for luck, each in costs.items()} if known else {}
+    parts = []
+    for k, stage in enumerate(work.stages):
+        repeats = stage.repeats
+        if tokens is not None and stage.name == "decode":
+            repeats = max(0, tokens - 1)
+        floor = carried(
+            [sum(floors[p] for p in work.trace.order[start:end] if p >= 0) for start, end in stage.turns],
+            repeats,
+        )
+        others = (
+            max(floor, carried(clocks[luck][k], repeats))
+            for luck in ((_Luck.EXPECTED, _Luck.BEST, _Luck.WORST) if known else ())
+        )
+        flops, moved, launches = (
+            round(carried(counts, repeats)) for counts in zip(*work.turns[k], strict=True)
+        )
+        parts.append(
+            TimePart(
+                name=stage.name,
+                repeats=repeats,
+                seconds=Range(floor, *others),
+                bound=_bound(work, stage, costs[_Luck.EXPECTED]),
+                flops=flops,
+                bytes=moved,
+                launches=launches,
+            )
+        )
+    time_share, call_share = _native(work, costs[_Luck.EXPECTED])
+    return Timing(
+        hardware=machine.name,
+        basis=machine.basis,
+        parts=parts,
+        per_sample=summed([part.seconds for part in parts]) if parts else None,
+        native_time_share=time_share if known else None,
+        native_call_share=call_share,
+    )
+
+
+def carried(turns: Sequence[float], repeats: int) -> float:
+    """The sum over `repeats` turns, of which some were run: a straight line through those, by least squares."""
+    n = len(turns)
+    if repeats == n:
+        return sum(turns)
+    mean = sum(turns) / n
+    spread = sum((k - (n - 1) / 2) ** 2 for k in range(n))
+    slope = sum((k - (n - 1) / 2) * (turn - mean) for k, turn in enumerate(turns)) / spread if n > 2 else 0.0
+    return repeats * (mean + slope * ((repeats - 1) / 2 - (n - 1) / 2))
+
+
+def _floors(work: Work, machine: Machine) -> list[float]:
+    slowness = {dtype: 1 / peak for dtype, peak in machine.peak.items()}
+    byte = 1 / machine.bandwidth
+    return [
+        max(flops * slowness.get(dtype, 0.0), moved * byte)
+        for flops, moved, dtype in zip(work.flops, work.bytes, work.dtypes, strict=True)
+    ]
+
+
+def _is_known(work: Work, machine: Machine) -> bool:
+    """Whether the rates of all arithmetic are known."""
+    asked = {
+        (kind, dtype)
+        for kind, dtype, flops in zip(work.kinds, work.dtypes, work.flops, strict=True)
+        if flops and kind not in MOVING and dtype.startswith(("float", "bfloat"))
+    }
+    return all(machine.rate(kind, dtype, 1.0, 1.0) is not None for kind, dtype in asked)
+
+
+def _costs(work: Work, machine: Machine, luck: _Luck) -> list[_Cost]:
+    @functools.cache  # layers repeat the same calls
+    def cost(kind: str, dtype: str, flops: int, moved: int, apart: bool) -> _Cost:
+        return _cost(kind, dtype, flops, moved, apart, machine, luck)
+
+    aparts = [use.verdict is OpVerdict.FALLBACK and machine.queued for use in work.trace.uses]
+    return list(map(cost, work.kinds, work.dtypes, work.flops, work.bytes, aparts))
+
+
+def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck) -> _Cost:
+    if kind == VIEW:
+        return _Cost(luck.delay(machine.view), 0.0)
+    stream_luck, kernel = luck.rate(machine.stream_share), luck.delay(machine.kernel)
+    computing = 0.0
+    if kind in MOVING:
+        streaming = moved / (machine.streams.get(kind, machine.stream).at(moved) * stream_luck)
+    else:
+        rate, share = machine.rate(kind, dtype, flops, moved), machine.compute_share.get(dtype)
+        if rate is not None:
+            computing = flops / (rate * (luck.rate(share) if share is not None else 1.0))
+        streaming = moved / (machine.weights * stream_luck)
+    device = max(kernel, computing, streaming)
+    if apart:
+        # to the CPU, its work there at the speed of a copy at best, and back
+        seconds = 2 * luck.delay(machine.wait) + 2 * moved / (machine.copy * stream_luck)
+        return _Cost(luck.delay(machine.op), device, seconds, "copy")
+    by = "launch" if device <= kernel else "compute" if computing >= streaming else "bandwidth"
+    return _Cost(luck.delay(machine.op), device, by=by)
+
+
+def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) -> list[list[float]]:
+    """Seconds of each turn of each stage, by the two clocks."""
+    wait, other = luck.delay(machine.wait), luck.delay(machine.op)
+    hosts, devices = [cost.host for cost in costs], [cost.device for cost in costs]
+    aparts = [cost.apart for cost in costs]
+    host = device = 0.0
+    result = []
+    for stage in work.stages:
+        turns = []
+        loop = luck.delay(machine.loop) if stage.generates else 0.0
+        for start, end in stage.turns:
+            begun = max(host, device)
+            host += loop
+            for p in work.trace.order[start:end]:
+                if p >= 0:
+                    host += hosts[p]
+                    if aparts[p]:
+                        host = device = max(host, device) + aparts[p]
+                    elif not machine.queued:
+                        host += devices[p]
+                    elif devices[p]:
+                        device = (device if device > host else host) + devices[p]
+                elif p == WAIT:
+                    if machine.queued:
+                        host = max(host, device) + wait
+                else:
+                    host += other
+            turns.append(max(host, device) - begun)
+        result.append(turns)
+    return result
+
+
+def _bound(work: Work, stage: Stage, costs: Sequence[_Cost]) -> str:
+    """What limits a stage: dispatching, if that takes longer than all kernels; else what most kernel time is."""
+    host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
+    for start, end in stage.turns:
+        for p in work.trace.order[start:end]:
+            if p >= 0:
+                cost = costs[p]
+                host += cost.host
+                times[cost.by] += cost.apart or cost.device
+    device = sum(times.values())
+    if not device:
+        return ""
+    if host > device:
+        return "launch"
+    most = max(times, key=lambda name: times[name])
+    return most if times[most] >= _BOUND_SHARE * device else ""
+
+
+def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | None]:
+    """Shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
+    time = native_time = 0.0
+    calls = native_calls = 0
+    for use, kind, cost in zip(work.trace.uses, work.kinds, costs, strict=True):
+        if kind == VIEW:
+            continue
+        seconds = use.count * (cost.apart + max(cost.host, cost.device))
+        time, calls = time + seconds, calls + use.count
+        if work.trace.native(use):
+            native_time, native_calls = native_time + seconds, native_calls + use.count
+    return (native_time / time if time else None, native_calls / calls if calls else None)

@@ -1,0 +1,117 @@
+"""GPUs for rent: what they cost, what they hold, and what a user means to run on them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import toml
+from mpsprobe.errors import UsageError
+
+_FILE = Path(__file__).parent / "data" / "cloud.toml"
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A GPU that somebody rents out.
+
+    Attributes:
+        provider: who.
+        gpu: as the seller calls it.
+        hardware: name of its row in the hardware table; empty when it has none.
+        memory_gib: of the GPU.
+        per_hour: US dollars an hour; None where only a subscription is sold.
+        per_month: US dollars a month, for a subscription.
+        setup_min: minutes from the decision to a shell.
+        source, date: where the row was read, and when.
+    """
+
+    provider: str
+    gpu: str
+    memory_gib: float
+    setup_min: float
+    source: str
+    date: str
+    hardware: str = ""
+    per_hour: float | None = None
+    per_month: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.per_hour is None) == (self.per_month is None):
+            raise ValueError(f"{self.provider} {self.gpu}: give per_hour or per_month")
+        if min(self.memory_gib, self.setup_min, self.per_hour or self.per_month or 0) < 0:
+            raise ValueError(f"{self.provider} {self.gpu}: a figure is below zero")
+
+    @property
+    def name(self) -> str:
+        """`"H100 (Lambda Labs)"`."""
+        return f"{self.gpu} ({self.provider})"
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be run.
+
+    Attributes:
+        samples: inferences of the experiment itself.
+        perturbations: inferences on altered samples.
+        source: where the numbers are from.
+    """
+
+    samples: int
+    perturbations: int
+    source: str = "given by the user"
+
+    @property
+    def inferences(self) -> int:
+        """All of them."""
+        return self.samples + self.perturbations
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rates of transfer, bytes a second: assumptions.
+
+    Attributes:
+        rented_down: weights to a rented GPU, loading included.
+        home_down: weights to the Mac.
+        home_up: samples from the Mac to a rented GPU.
+        mac_load: weights from the Mac's disk to its GPU.
+        source: what they rest on.
+    """
+
+    rented_down: float
+    home_down: float
+    home_up: float
+    mac_load: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if min(self.rented_down, self.home_down, self.home_up, self.mac_load) <= 0:
+            raise ValueError("rates of transfer are above zero")
+
+
+class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of offers."""
+
+    offers: list[Offer]
+    plan: Plan
+    network: Network
+
+
+@functools.cache
+def shipped() -> Cloud:
+    """The offers that come with the package: see the head of `data/cloud.toml`."""
+    return toml.load(_FILE, Cloud)
+
+
+def load(path: Path | None) -> Cloud:
+    """A user's file of the same form; the shipped one for None.
+
+    Raises:
+        UsageError: it cannot be read or does not have the form (names the key).
+    """
+    if path is None:
+        return shipped()
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file.", f"The form is that of {_FILE}.")
+    return toml.load(path, Cloud, UsageError)

@@ -1,0 +1,96 @@
+"""A folder with the form of `nvidia/Alpamayo-R1-10B`: its published config, and random weights on request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpsprobe.models.alpamayo import backbone, published, vocabulary
+from mpsprobe.models.cache import cache_dir
+
+if TYPE_CHECKING:
+    import torch
+
+#: Where the config of the vision-language model, its tokenizer and processor lie inside the folder.
+_VLM = "vlm"
+#: Largest weight file, as `save_pretrained` has it unless told otherwise.
+_SHARD = "5GB"
+#: Grows when what `write` writes changes.
+_RECIPE = 1
+#: Text, expert and vision of `tiny`. Heads keep their size: the rotary sections are made for it.
+_TINY = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
+_TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "out_hidden_size": 256}
+
+
+def ensure() -> Path:
+    """The folder in the cache, without weights, made now if it is not there."""
+    recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, vocabulary.WORDS])
+    folder = cache_dir() / f"alpamayo-r1-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
+    try:
+        write(building)
+        building.chmod(0o755)  # mkdtemp makes it private
+        building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> None:
+    """Write config, tokenizer and processor into the empty `folder`.
+
+    Args:
+        folder: where to.
+        layers: fewer than the published model has.
+        tiny: small widths too: for tests of the way, whose numbers mean nothing.
+    """
+    config: dict[str, Any] = {**published.config(), "vlm_name_or_path": _VLM}
+    vlm = published.vlm_config()
+    if layers is not None:
+        vlm = backbone.shrunk(vlm, layers)
+    if tiny:
+        vlm["text_config"].update(_TINY, hidden_size=256)
+        vlm["vision_config"].update(_TINY_VISION)
+        config["expert_cfg"].update(_TINY)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / _VLM).mkdir()
+    backbone.write(folder / _VLM, vlm)
+
+
+def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
+    """Add random weights, made on `device`: safetensors files of at most 5 GB and their index.
+
+    Returns:
+        `parameters`, `tensors` (with buffers), `bytes` and `files`.
+
+    Raises:
+        TargetError: the package `alpamayo_r1` is not installed.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    from mpsprobe.models import from_config, profile
+    from mpsprobe.models.alpamayo import package, random_weights
+    from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
+
+    adapter = AlpamayoAdapter(folder, profile.load("alpamayo-r1"))
+    model = from_config.build(package.model_class(), adapter.config(), device, "bfloat16", initialise=False)
+    random_weights.fill(model, from_config.SEED)
+    random_weights.plant(model)
+    state = model.state_dict()
+    save_torch_state_dict(state, folder, max_shard_size=_SHARD)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tensors": len(state),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+        "files": len(list(folder.glob("*.safetensors"))),
+    }

@@ -1,0 +1,78 @@
+"""The adapter of a model with its own weights, where no profile has one for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models import choose, from_config, remote_code, snapshot
+from mpsprobe.models import profile as profiles
+from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models.registry import make_adapter
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.models.transformers_auto import TransformersAdapter
+
+
+class FamilyAdapter(RandomInitAdapter):
+    """Fed and run by the family of its class, with the weights of its folder."""
+
+    weights = Weights.STORED
+
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        return load_pretrained(
+            self.blueprint.model_class,
+            self.snapshot,
+            device,
+            dtype,
+            self.profile.attention,
+            weights=self.weights,
+        )
+
+
+def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
+    """The adapter that loads a target's stored weights.
+
+    A profile with an adapter of its own keeps it. `TransformersAdapter` knows what the results of common tasks mean;
+    classes of other tasks, and those that are a repository's own code, are fed and run by their family.
+
+    Args:
+        ref: the target.
+        folder: its files.
+        say: is told which files of foreign code will run, before they do.
+
+    Raises:
+        MpsprobeError: no such adapter, or code that its user did not agree to.
+    """
+    adapter = make_adapter(ref.profile, folder)
+    if not isinstance(adapter, TransformersAdapter) or ref.profile.adapter != _generic():
+        return adapter
+    if needs_remote_code(ref, folder):
+        raw = snapshot.read_config(folder)
+        if ref.trust_remote_code:
+            for file in remote_code.files(folder, raw):
+                say(f"runs {file}")
+        blueprint = from_config.of_folder(folder, ref.name, trust_remote_code=ref.trust_remote_code)
+        return FamilyAdapter(folder, ref.profile, blueprint)
+    try:
+        _ = adapter.task
+    except TargetError:
+        try:
+            return FamilyAdapter(folder, ref.profile, from_config.of_folder(folder, ref.name))
+        except TargetError:  # loading says the same, as the failure of its phase
+            return adapter
+    return adapter
+
+
+def needs_remote_code(ref: TargetRef, folder: Path) -> bool:
+    """Whether the class of a target without a profile of its own is its repository's code."""
+    return ref.profile.adapter == _generic() and remote_code.is_needed(snapshot.read_config(folder))
+
+
+def _generic() -> str:
+    return profiles.load(choose.GENERIC).adapter

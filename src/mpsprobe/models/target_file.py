@@ -1,0 +1,144 @@
+"""A target that is a user's own file: a few functions instead of an adapter class (docs/targets.md)."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.profile import Profile
+
+#: What a file must have, with its arguments; and what it may have.
+REQUIRED = {"load": "(device, dtype)", "sample": "()", "infer": "(model, batch)", "extract": "(raw)"}
+OPTIONAL = {
+    "prepare": "(sample)",
+    "forward": "(model, batch)",
+    "judge": "(outputs)",
+    "shrink": "()",
+}
+
+
+class TargetFileAdapter(Adapter):
+    """The functions of a file as an adapter.
+
+    `load` is told `weights` ("stored", "random" or "none") where it has an argument of that name. Without `prepare`
+    the sample is the batch; without `forward` what parity compares is what `infer` yields.
+
+    Attributes:
+        module: the file, imported.
+    """
+
+    def __init__(self, snapshot: Path, profile: Profile) -> None:
+        super().__init__(snapshot, profile)
+        self.module = imported(Path(profile.adapter))
+
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        load = self._function("load")
+        told = {"weights": self.weights.value} if self._takes_weights() else {}
+        if self.weights is Weights.RANDOM and not told:
+            raise UsageError(
+                f"{self.profile.adapter}: its load decides itself where weights come from.",
+                "Leave --random-init out, or give load an argument named weights.",
+            )
+        model = load(device, None if dtype == "auto" else getattr(torch, dtype), **told)
+        if not isinstance(model, torch.nn.Module):
+            raise TargetError(
+                f"{self.profile.adapter}: load returned a {type(model).__name__}.",
+                "It must be a torch.nn.Module.",
+            )
+        return model.eval()
+
+    def shrink(self) -> list[str] | None:
+        if not hasattr(self.module, "shrink"):
+            return None
+        return [str(change) for change in self._function("shrink")()]
+
+    def sample(self) -> dict[str, Any]:
+        return self._dict("sample")
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        return self._dict("prepare", sample) if hasattr(self.module, "prepare") else dict(sample)
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        if hasattr(self.module, "forward"):
+            return self._dict("forward", model, batch)
+        return self.extract(self.infer(model, batch))
+
+    def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
+        return self._function("infer")(model, batch)
+
+    def extract(self, raw: Any) -> Outputs:
+        return self._dict("extract", raw)
+
+    def judge(self, outputs: Outputs) -> list[str] | None:
+        if not hasattr(self.module, "judge"):
+            return None
+        problems = self._function("judge")(outputs)
+        return None if problems is None else [str(problem) for problem in problems]
+
+    @property
+    def doing(self) -> str:
+        return f"infer of {Path(self.profile.adapter).name}"
+
+    def _takes_weights(self) -> bool:
+        return "weights" in inspect.signature(self._function("load")).parameters
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(self.module, name)
+        return function
+
+    def _dict(self, name: str, *arguments: Any) -> dict[str, Any]:
+        result = self._function(name)(*arguments)
+        if not isinstance(result, dict):
+            raise TargetError(
+                f"{self.profile.adapter}: {name} returned a {type(result).__name__}.",
+                "It must be a dict of values by name.",
+            )
+        return result
+
+
+def imported(path: Path) -> ModuleType:
+    """The file as a module. Its folder is searched for what it imports, as when Python runs it.
+
+    Raises:
+        TargetError: it cannot be imported, or lacks a function.
+    """
+    spec = importlib.util.spec_from_file_location(f"mpsprobe_target_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TargetError(f"{path}: not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # classes of it are looked up there, by pickle among others
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as problem:  # whatever a user's file raises
+        raise TargetError(
+            f"{path}: cannot be imported: {type(problem).__name__}: {_first_line(problem)}{_at(problem, path)}"
+        ) from problem
+    missing = [name + REQUIRED[name] for name in REQUIRED if not callable(getattr(module, name, None))]
+    if missing:
+        raise TargetError(f"{path}: lacks {', '.join(missing)}.", "docs/targets.md has an example.")
+    bad = [name for name in OPTIONAL if hasattr(module, name) and not callable(getattr(module, name))]
+    if bad:
+        raise TargetError(f"{path}: {bad[0]} is no function.", f"It is one: {bad[0]}{OPTIONAL[bad[0]]}.")
+    return module
+
+
+def _at(problem: BaseException, path: Path) -> str:
+    lines = [line for frame, line in traceback.walk_tb(problem.__traceback__)
+             if frame.f_code.co_filename == str(path)]  # fmt: skip
+    return f" (at line {lines[-1]})" if lines else ""
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,284 @@
+"""The smallest change of settings with which a target runs on the Mac asked about, derived and then tried.
+
+What helps against a refusal is what `mpsprobe explain` would say of its text: the op table, the strings of
+PyTorch's wheels and the rules for dtypes. Whether it helped is seen by running again with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mpsprobe.knowledge import dtypes, environment, ops
+from mpsprobe.knowledge import explain as explaining
+from mpsprobe.phases.check import Result
+from mpsprobe.phases.refusals import Refusal
+from mpsprobe.run import Evidence, Mac, Phase, Status
+
+#: Dtypes that weights can be loaded in where another is refused, those of equal size first.
+_DTYPES = ("float16", "bfloat16", "float32")
+_INSTEAD_OF = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32")}
+#: What is left to do in the code where an op is missing; the settings are named beside it.
+_MOVE = "Or move its inputs to the CPU for that op."
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """One thing that can be set without touching code.
+
+    Attributes:
+        name: of the field of `Settings` that stands for it: `fallback`, `torch`, `dtype`, `autocast`.
+        value: of that field.
+    """
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        """As its user would set it."""
+        if self.name == "fallback":
+            return "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts"
+        if self.name == "torch":
+            return f"torch {self.value} or newer"
+        if self.name == "autocast":
+            return "no autocast around inference"
+        return f"weights in {self.value}"
+
+
+@dataclass(frozen=True)
+class Helped:
+    """A refusal, and what makes it go away.
+
+    Attributes:
+        refusal: see there.
+        ways: single settings that each do.
+        mend: what else can be done, in the code; `""` when nothing is known.
+    """
+
+    refusal: Refusal
+    ways: frozenset[Setting]
+    mend: str
+
+    @property
+    def words(self) -> str:
+        """What helps, for people: settings first."""
+        settings = "; or ".join(map(str, sorted(self.ways, key=_preference)))
+        return " ".join([*([f"{settings}."] if settings else []), *([self.mend] if self.mend else [])])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings, and what they leave.
+
+    Attributes:
+        settings: as few as can be; none when no setting helps.
+        others: other sets that are as small and should do the same.
+        helps: refusals that should go away.
+        left: those that no setting of ours makes go away.
+    """
+
+    settings: tuple[Setting, ...]
+    others: list[tuple[Setting, ...]] = field(default_factory=list)
+    helps: list[Helped] = field(default_factory=list)
+    left: list[Helped] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return _words(self.settings)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What running again with a recipe showed.
+
+    Attributes:
+        refused: kind and `file:line` of what is still refused.
+        problem: why the run gave no answer; `""` when it did.
+    """
+
+    refused: list[tuple[str, str]]
+    problem: str = ""
+
+
+#: Runs the target again with other settings.
+Try = Callable[[Sequence[Setting]], Tried]
+
+
+def helped(refusals: Sequence[Refusal], mac: Mac, dtype: str, autocast: str) -> list[Helped]:
+    """What makes each refusal go away on `mac`.
+
+    Args:
+        refusals: what the Mac refused.
+        mac: which Mac that is.
+        dtype: what the weights are in.
+        autocast: dtype of the harness's own autocast region; `""` for none.
+    """
+    return [_helped(one, mac, dtype, autocast) for one in refusals]
+
+
+def smallest(found: Sequence[Helped]) -> Recipe:
+    """The fewest settings that make as many refusals go away as settings can.
+
+    Of equally few, the variable comes before another torch, which has to be installed, and both before another
+    dtype, which changes the results.
+    """
+    counted = [(sum(_helps(settings, one) for one in found), settings) for settings in _choices(found)]
+    most = max(count for count, _ in counted)
+    working = [settings for count, settings in counted if count == most]
+    fewest = [settings for settings in working if len(settings) == len(working[0])]
+    helps = [one for one in found if _helps(fewest[0], one)]
+    return Recipe(fewest[0], _plainest(fewest[1:]), helps, [one for one in found if one not in helps])
+
+
+def seek(found: Sequence[Helped], retry: Try | None) -> tuple[Recipe, Tried | None]:
+    """The smallest recipe, tried; what a try shows to be no help is not used in the next.
+
+    Args:
+        found: refusals, with what should help.
+        retry: runs the target again; None where nobody can.
+
+    Returns:
+        The recipe that left least, and what its run showed; None when it was not tried.
+    """
+    best: tuple[Recipe, Tried] | None = None
+    for _ in range(_TRIES):
+        recipe = smallest(found)
+        if not recipe.settings or retry is None:
+            return best or (recipe, None)
+        tried = retry(recipe.settings)
+        if tried.problem:
+            return best or (recipe, tried)
+        if best is None or len(tried.refused) < len(best[1].refused):
+            best = recipe, tried
+        still = {(one.refusal.kind, one.refusal.source) for one in recipe.helps} & set(tried.refused)
+        if not still:
+            break
+        found = [
+            dataclasses.replace(one, ways=one.ways - _useless(one, recipe.settings))
+            if (one.refusal.kind, one.refusal.source) in still
+            else one
+            for one in found
+        ]
+    assert best is not None
+    return best
+
+
+def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
+    """Its ways that were tried: those settings, and a torch no newer than the one among them."""
+    return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
+
+
+def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
+    """What a check says of a recipe.
+
+    Args:
+        recipe: what should help.
+        tried: what running with it showed; None when it was not tried.
+        device: where that was.
+    """
+    code = [
+        f"{one.refusal.source or one.refusal.op}: {one.mend or 'no way around it is known'}"
+        for one in recipe.left
+    ]
+    more = [f"and {len(code) - _SHOWN} more"] if len(code) > _SHOWN else []
+    remedy = " ".join([*code[:_SHOWN], *more])
+    if not recipe.settings:
+        message = f"No setting helps: {len(recipe.left)} refusals need a change in the code."
+        return Result(Status.FAIL, message, remedy, evidence=Evidence.PREDICTED, device="mps")
+    others = f" As good, not tried: {', or '.join(map(_words, recipe.others))}." if recipe.others else ""
+    if tried is None or tried.problem:
+        why = f" ({tried.problem})" if tried is not None else ""
+        message = f"Should help, and was not verified by a run{why}: {recipe}.{others}"
+        return Result(Status.UNKNOWN, message, remedy, evidence=Evidence.PREDICTED, device="mps")
+    result = Result(Status.PASS, evidence=Evidence.EMULATED, device=device)
+    if tried.refused:
+        mended = {(one.refusal.kind, one.refusal.source) for one in recipe.left}
+        still = [
+            f"{kind} at {source or '?'}" for kind, source in tried.refused if (kind, source) not in mended
+        ]
+        told = [f"Still refused: {'; '.join(still[:_SHOWN])}."] if still else []
+        result.status, result.remedy = Status.FAIL, " ".join([*told, *([remedy] if remedy else [])])
+        gone = max(0, len(recipe.helps) + len(recipe.left) - len(tried.refused))
+        counts = f"{gone} refusals are gone, {len(tried.refused)} left"
+        result.message = f"{recipe}: verified by a second run: {counts}.{others}"
+    else:
+        result.message = f"{recipe}: verified by a second run, in which nothing was refused.{others}"
+    return result
+
+
+#: Lines of code that a remedy names, and runs with other settings that are made at most.
+_SHOWN, _TRIES = 5, 3
+
+
+def _words(settings: Sequence[Setting]) -> str:
+    return " and ".join(map(str, settings))
+
+
+def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
+    """Sets of settings, small ones first; at most one value of each name."""
+    known = sorted({way for one in found for way in one.ways}, key=_preference)
+    for count in range(len(known) + 1):
+        for chosen in itertools.combinations(known, count):
+            if len({one.name for one in chosen}) == count:
+                yield chosen
+
+
+def _helps(settings: Sequence[Setting], one: Helped) -> bool:
+    """Whether one of the settings makes a refusal go away; a torch newer than the first that does, does too."""
+    return any(_covers(setting, way) for way in one.ways for setting in settings)
+
+
+def _covers(setting: Setting, way: Setting) -> bool:
+    """Whether a setting is that way, or a newer torch than it asks for."""
+    if setting.name == way.name == "torch":
+        return _release(way.value) <= _release(setting.value)
+    return setting == way
+
+
+def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
+    """Of sets that differ in the release of torch alone, the one with the oldest: they come in that order."""
+    first: dict[tuple[object, ...], tuple[Setting, ...]] = {}
+    for settings in sets:
+        key = tuple(one.name if one.name == "torch" else one for one in settings)
+        first.setdefault(key, settings)
+    return list(first.values())
+
+
+def _preference(setting: Setting) -> tuple[int, tuple[int, ...]]:
+    order = ("fallback", "torch", "autocast", "dtype").index(setting.name)
+    if setting.name == "dtype":
+        return order, (_DTYPES.index(setting.value),)
+    return order, _release(setting.value) if setting.name == "torch" else ()
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str) -> Helped:
+    explained = explaining.explain(refusal.message, mac.torch or None, mac.macos)
+    if not explained.findings:
+        return Helped(refusal, frozenset(), "")
+    told = explained.findings[0]
+    ways = set()
+    if told.fallback == "yes" and not mac.fallback:
+        ways.add(Setting("fallback", "1"))
+    release = ".".join(told.fixed_in.split(".")[:2])
+    if release in ops.releases() and _opens(release, mac.macos) and _accepts(release, mac.macos, told.dtype):
+        ways.add(Setting("torch", release))
+    if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
+        ways.add(Setting("autocast", "none"))
+    if told.dtype == dtype or refusal.phase is Phase.TRANSFER:
+        ways |= {Setting("dtype", other) for other in _INSTEAD_OF.get(told.dtype, ())}
+    return Helped(refusal, frozenset(ways), _MOVE if told.message == "missing-op" else told.mend)
+
+
+def _accepts(release: str, macos: str | None, dtype: str) -> bool:
+    """Whether tensors of that dtype can be on MPS there, for a text that is about one."""
+    return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
+
+
+def _opens(release: str, macos: str | None) -> bool:
+    """Whether a torch release has MPS on that macOS."""
+    return macos is None or environment.macos_allows(release, macos).ok is not False

@@ -1,0 +1,136 @@
+"""Module calls of a predicted run, with the memory in use around them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual.memory import UnifiedMemory
+from mpsprobe.forecast.trace import WAIT, Pass, Trace
+from mpsprobe.run import Evidence, OpUse
+from mpsprobe.trace.modules import CallNode
+from mpsprobe.trace.observer import RecorderObserver
+from mpsprobe.trace.recorder import Recorder
+
+#: How deep module calls are noted: a model, its backbone, and what that repeats.
+DEPTH = 3
+#: What transformers' models call the cache that they are given.
+_CACHES = ("past_key_values", "past_key_value", "cache_params")
+
+
+class OrderedObserver(RecorderObserver):
+    """Marks in the order of calls where the host waits."""
+
+    def sync(self, kind: str) -> None:
+        """The host waited for the device."""
+        assert self.recorder.order is not None
+        if kind != "fallback":  # the op itself says that
+            self.recorder.order.append(WAIT)
+        self._note(kind, 0)
+
+
+class Passes:
+    """Notes module calls. `around` goes to `ModulePaths.following`.
+
+    Args:
+        recorder: made with `ordered`.
+        memory: of the virtual device; its peaks are exact from here on.
+    """
+
+    def __init__(self, recorder: Recorder, memory: UnifiedMemory) -> None:
+        self._recorder = recorder
+        self._memory = memory
+        self._noted: list[Pass] = []
+        self.peak, self.weights = 0, memory.mark()[0]
+        self._storages = memory.lasting()
+        self.inputs = 0
+
+    def fed(self) -> None:
+        """The input is on the device."""
+        in_use, _ = self._memory.mark()
+        self.inputs = in_use - self.weights
+
+    @contextlib.contextmanager
+    def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """Note one module call."""
+        order = self._recorder.order
+        assert order is not None
+        begun = Pass(self._path(node), self._kind(node), depth, len(order), len(order))
+        if depth == 1:
+            before, peak_before = self._mark()
+            begun = replace(begun, before=before, peak_before=peak_before, cache_before=_cached(kwargs))
+        index = len(self._noted)
+        self._noted.append(begun)
+        try:
+            yield
+        finally:
+            done = replace(begun, end=len(order))
+            if depth == 1:
+                after, peak = self._mark()
+                done = replace(done, after=after, peak=peak, cache=_cached(kwargs))
+            self._noted[index] = done
+
+    def trace(self, evidence: Evidence) -> tuple[list[tuple[OpUse, int]], Trace]:
+        """The recorder's uses with their flags, and the run in order."""
+        end, peak_after = self._mark()
+        flagged = self._recorder.flagged_uses(evidence)
+        trace = Trace(
+            uses=[use for use, _ in flagged],
+            order=self._recorder.sequence(),
+            passes=self._noted,
+            weights=self.weights,
+            storages=self._storages,
+            inputs=self.inputs,
+            end=end,
+            peak=max(self.peak, peak_after),
+            peak_after=peak_after,
+        )
+        return flagged, trace
+
+    def _path(self, node: CallNode) -> str:
+        return self._recorder.paths.path(node)
+
+    @staticmethod
+    def _kind(node: CallNode) -> str:
+        module = node.module
+        return (module if isinstance(module, type) else type(module)).__name__
+
+    def _mark(self) -> tuple[int, int]:
+        in_use, peak = self._memory.mark()
+        self.peak = max(self.peak, peak)
+        return in_use, peak
+
+
+def _cached(kwargs: Mapping[str, Any]) -> int:
+    return max(_nbytes(kwargs.get(name)) for name in _CACHES)
+
+
+def _nbytes(value: Any) -> int:
+    """Bytes of the storages that a cache holds."""
+    storages: dict[int, int] = {}
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            if one.device.type != "meta":
+                storage = one.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(one, (list, tuple)):
+            waiting.extend(one)
+        elif isinstance(one, dict):
+            waiting.extend(one.values())
+        elif _is_cache(one) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(vars(one).values())
+    return sum(storages.values())
+
+
+def _is_cache(value: Any) -> bool:
+    """Whether it is a cache of transformers, or a layer of one."""
+    mine = type(value).__module__.startswith("transformers") and hasattr(value, "__dict__")
+    return mine and not isinstance(value, (torch.nn.Module, type))

@@ -1,0 +1,94 @@
+"""Quantities and lists as people read them. Sizes name their unit exactly: 1 GiB is 2**30 bytes, 1 GB is 10**9."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def size(count: float) -> str:
+    """Bytes in binary units: `20.64 GiB`, `512 bytes`."""
+    return _scaled(count, "bytes", 1024, ("", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def both_sizes(count: float) -> str:
+    """Bytes in decimal and binary units, for sizes that are quoted either way: `22.16 GB (20.64 GiB)`."""
+    if abs(count) < 1000:
+        return size(count)
+    return f"{decimal_size(count)} ({size(count)})"
+
+
+def decimal_size(count: float) -> str:
+    """Bytes in decimal units: `22.16 GB`."""
+    return _scaled(count, "bytes", 1000, ("", "kB", "MB", "GB", "TB", "PB"))
+
+
+def scaled_flops(number: float, unit: str = "FLOP") -> str:
+    """Operations, or operations a second: `63.70 TFLOP`."""
+    return _scaled(number, unit, 1000, ("", "k", "M", "G", "T", "P", "E"))
+
+
+def seconds(duration: float) -> str:
+    """A duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `1 h 12 min`."""
+    span = abs(duration)
+    if not math.isfinite(span):
+        return f"{duration} s"
+    sign = "-" if duration < 0 else ""
+    if span == 0:
+        return "0 s"
+    if span < 0.9995e-3:
+        return f"{sign}{_digits(span * 1e6)} µs"
+    if span < 0.9995:
+        return f"{sign}{_digits(span * 1e3)} ms"
+    if span < 59.95:
+        return f"{sign}{_digits(span)} s"
+    whole = round(span)
+    if whole < 3600:
+        return f"{sign}{whole // 60} min {whole % 60} s"
+    minutes = round(span / 60)
+    return f"{sign}{minutes // 60:,} h {minutes % 60} min"
+
+
+def plain(number: float) -> str:
+    """A number without its unit: integers in full, others with four significant digits."""
+    if not math.isfinite(number):
+        return str(number)
+    if isinstance(number, int) or (number == int(number) and abs(number) < 1e15):
+        return f"{int(number):,}"
+    return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
+
+
+def parameters(count: int) -> str:
+    """A number of parameters: `11.08 billion (11,078,526,194)`."""
+    for scale, name in ((10**9, "billion"), (10**6, "million")):
+        if count >= scale:
+            return f"{count / scale:.2f} {name} ({count:,})"
+    return f"{count:,}"
+
+
+def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> str:
+    """Divide by `base` until at most four digits stand before the point.
+
+    `prefixes[0]` stands for no prefix; for sizes the others are whole units (`GiB`).
+    """
+    step, scaled = 0, float(number)
+    while abs(scaled) >= base and step < len(prefixes) - 1:
+        scaled, step = scaled / base, step + 1
+    if step == 0:
+        return f"{plain(number)} {unit}"
+    return f"{scaled:,.2f} {prefixes[step]}{'' if unit == 'bytes' else unit}"
+
+
+def _digits(number: float) -> str:
+    """Three significant digits without an exponent, for numbers in [1, 1000)."""
+    return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 check`, `1,204 checks`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def enumerate_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

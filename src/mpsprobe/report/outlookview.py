@@ -1,0 +1,248 @@
+"""The outlook of a run as its reports show it: advice, routes, memory, time, and the tables that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpsprobe.report import units
+from mpsprobe.report.checkview import Grid, grid
+from mpsprobe.report.text import clean
+from mpsprobe.report.words import EVIDENCE, FIT, VIABILITY, Word
+from mpsprobe.run import (
+    Component,
+    Forecast,
+    Memory,
+    Outlook,
+    Range,
+    Recommendation,
+    Route,
+    Table,
+    TimePart,
+    Timing,
+)
+
+#: What a route is called in a report.
+_NAMES = {"mps": "MPS", "hybrid": "Hybrid", "mlx": "MLX", "cloud": "Cloud GPU"}
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class TitledGrid:
+    """A table with its title."""
+
+    title: str
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class AdviceView:
+    """The recommendation. `route` is empty when the evidence is not enough for any."""
+
+    route: str
+    sentence: str
+    evidence: Word
+    reasons: tuple[str, ...]
+    would_change: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RouteView:
+    """One route; `chosen` when it is the one recommended."""
+
+    name: str
+    chosen: bool
+    viability: Word
+    sentence: str
+    evidence: Word
+    reasons: tuple[str, ...]
+    tables: tuple[TitledGrid, ...]
+
+
+@dataclass(frozen=True)
+class MemoryView:
+    """Memory on the Mac asked about."""
+
+    fit: Word
+    reason: str
+    grid: Grid
+    remedies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TimeView:
+    """Time on one machine. `shares` is empty when they are not known."""
+
+    hardware: str
+    basis: str
+    grid: Grid
+    shares: str
+
+
+@dataclass(frozen=True)
+class OutlookView:
+    """Everything of an outlook that a report prints; parts that it lacks are None or empty."""
+
+    advice: AdviceView | None
+    routes: tuple[RouteView, ...]
+    memory: MemoryView | None
+    time: TimeView | None
+    elsewhere: Grid | None
+    tables: tuple[TitledGrid, ...]
+    limits: tuple[str, ...]
+    viabilities: tuple[Word, ...]
+
+
+def outlook_view(outlook: Outlook | None) -> OutlookView | None:
+    """The view of an outlook; None when there is nothing in it."""
+    if outlook is None or (
+        outlook.forecast is None and not outlook.routes and outlook.recommendation is None
+    ):
+        return None
+    advice, forecast = outlook.recommendation, outlook.forecast
+    return OutlookView(
+        advice=_advice(advice) if advice else None,
+        routes=tuple(_route(route, advice) for route in outlook.routes),
+        memory=_memory(forecast.memory) if forecast and forecast.memory else None,
+        time=_time(forecast.time) if forecast and forecast.time else None,
+        elsewhere=_elsewhere(forecast) if forecast else None,
+        tables=tuple(_tables(advice)) if advice else (),
+        limits=tuple(map(clean, forecast.limits)) if forecast else (),
+        viabilities=tuple(VIABILITY.values()),
+    )
+
+
+def _advice(advice: Recommendation) -> AdviceView:
+    return AdviceView(
+        route=_NAMES.get(advice.route, clean(advice.route)),
+        sentence=clean(advice.sentence),
+        evidence=EVIDENCE[advice.evidence],
+        reasons=tuple(map(clean, advice.reasons)),
+        would_change=tuple(map(clean, advice.would_change)),
+    )
+
+
+def _route(route: Route, advice: Recommendation | None) -> RouteView:
+    tables = [TitledGrid(clean(title), grid(table)) for title, table in route.tables.items()]
+    if route.components:
+        tables.insert(0, TitledGrid("Parts of the target", grid(_components(route.components))))
+    return RouteView(
+        name=_NAMES.get(route.name, clean(route.name)),
+        chosen=advice is not None and advice.route == route.name,
+        viability=VIABILITY[route.viability],
+        sentence=clean(route.sentence),
+        evidence=EVIDENCE[route.evidence],
+        reasons=tuple(map(clean, route.reasons)),
+        tables=tuple(tables),
+    )
+
+
+def _components(components: Sequence[Component]) -> Table:
+    return Table(
+        ["part", "state", "to do", "days", "why"],
+        [[one.name, one.state, one.does, _days(one.days), one.reason] for one in components],
+    )
+
+
+def _days(days: tuple[float, float]) -> str:
+    low, high = (f"{value:g}" for value in days)
+    return low if low == high else f"{low} to {high}"
+
+
+def _memory(memory: Memory) -> MemoryView:
+    rows: list[list[str | int | float | bool | None]] = [
+        [part.name, _size(part.bytes), part.basis, part.evidence.value] for part in memory.parts
+    ]
+    for name, count in (
+        ("Needed by the process on the GPU", memory.needed_bytes),
+        ("Metal's recommended working set", memory.working_set_bytes),
+        ("Where the allocator raises", memory.limit_bytes),
+        ("Available: physical memory", memory.available_bytes),
+        ("Margin", _margin(memory)),
+    ):
+        if count is not None:
+            rows.append([name, _size(count), "", ""])
+    return MemoryView(
+        fit=FIT[memory.fit],
+        reason=clean(memory.reason),
+        grid=grid(Table(["memory", "size", "basis", "evidence"], rows)),
+        remedies=tuple(map(clean, memory.remedies)),
+    )
+
+
+def _margin(memory: Memory) -> int | None:
+    """Physical memory less all that takes it; None unless every part is known."""
+    taken = [part.bytes for part in memory.parts]
+    if memory.available_bytes is None or not taken or None in taken:
+        return None
+    return memory.available_bytes - sum(part or 0 for part in taken)
+
+
+def _time(time: Timing) -> TimeView:
+    rows: list[list[str | int | float | bool | None]] = [_stage(part) for part in time.parts]
+    if time.per_sample is not None:
+        rows.append(["a sample, once loaded", None, *_range(time.per_sample), "", "", "", None])
+    columns = [
+        "stage",
+        "times",
+        "at least",
+        "expected",
+        "likely range",
+        "bound by",
+        "FLOPs",
+        "bytes",
+        "launches",
+    ]
+    shares = ""
+    if time.native_time_share is not None:
+        shares = f"{time.native_time_share:.2%} of the op time is spent in native kernels"
+        if time.native_call_share is not None:
+            shares += f", which are {time.native_call_share:.2%} of the calls"
+        shares += "."
+    return TimeView(clean(time.hardware), clean(time.basis), grid(Table(columns, rows)), shares)
+
+
+def _stage(part: TimePart) -> list[str | int | float | bool | None]:
+    return [
+        part.name,
+        part.repeats,
+        *_range(part.seconds),
+        part.bound or "mixed",
+        units.scaled_flops(part.flops) if part.flops is not None else "",
+        _size(part.bytes) if part.bytes is not None else "",
+        part.launches,
+    ]
+
+
+def _range(span: Range) -> list[str]:
+    likely = ""
+    if span.low is not None and span.high is not None:
+        likely = f"{units.seconds(span.low)} to {units.seconds(span.high)}"
+    return [
+        units.seconds(span.floor),
+        units.seconds(span.expected) if span.expected is not None else _UNKNOWN,
+        likely,
+    ]
+
+
+def _elsewhere(forecast: Forecast) -> Grid | None:
+    rows: list[list[str | int | float | bool | None]] = [
+        [timing.hardware, *_range(timing.per_sample), timing.basis]
+        for timing in forecast.elsewhere
+        if timing.per_sample is not None
+    ]
+    return grid(Table(["machine", "at least", "expected", "likely range", "basis"], rows)) if rows else None
+
+
+def _tables(advice: Recommendation) -> list[TitledGrid]:
+    named = (
+        ("Routes compared", advice.matrix),
+        ("Checklist", advice.checklist),
+        ("Timeline to a first result", advice.timeline),
+        ("Torch releases", advice.releases),
+    )
+    return [TitledGrid(title, grid(table)) for title, table in named if table is not None]
+
+
+def _size(count: int | None) -> str:
+    return _UNKNOWN if count is None else units.decimal_size(count)

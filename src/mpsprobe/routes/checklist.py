@@ -1,0 +1,204 @@
+"""The nine questions that an owner brings, each answered from checks where they ran, else from the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpsprobe.knowledge import environment
+from mpsprobe.quantities import decimal_size, seconds
+from mpsprobe.routes.case import Case
+from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Status, Table
+
+#: What the owner calls acceptable for a sample.
+ACCEPTABLE_S = 300.0
+
+YES, NO, OPEN, NOT_HERE = "yes", "no", "unknown", "does not apply"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with what it rests on.
+
+    Attributes:
+        word: yes, no, unknown, or that the question does not apply.
+        found: one sentence.
+        evidence: None where nothing was learnt.
+        device: where that was learnt, for an evidence of a check; empty for a prediction.
+    """
+
+    word: str
+    found: str
+    evidence: Evidence | None = None
+    device: str = ""
+
+
+def table(case: Case) -> Table:
+    """The checklist."""
+    rows: list[list[str | int | float | bool | None]] = []
+    for question, ask in _QUESTIONS:
+        answer = ask(case)
+        basis = answer.evidence.value if answer.evidence else ""
+        rows.append(
+            [question, answer.word, answer.found, f"{basis} on {answer.device}" if answer.device else basis]
+        )
+    return Table(["question", "answer", "found", "evidence"], rows)
+
+
+def _available(case: Case) -> Answer:
+    if case.run.host.system == "Darwin":
+        answer = _of_checks(case, "availability.", ("mps", "host"))
+        if answer is not None:
+            return answer
+    mac = case.mac
+    if mac.macos is None:
+        return Answer(OPEN, "No macOS was named, and no Mac was at hand.")
+    allowed = environment.macos_allows(mac.torch, mac.macos)
+    word = OPEN if allowed.ok is None else YES if allowed.ok else NO
+    return Answer(word, allowed.message, Evidence.PREDICTED if allowed.ok is not None else None)
+
+
+def _loads(case: Case) -> Answer:
+    if (answer := _of_checks(case, "transfer.")) is not None:
+        return answer
+    if case.fit is Fit.UNKNOWN or not case.uses:
+        return Answer(OPEN, "Whether it fits is not known.")
+    word = NO if case.fit is Fit.NO else YES
+    return Answer(word, f"Memory is {case.fit.value}.", Evidence.PREDICTED)
+
+
+def _forward(case: Case) -> Answer:
+    if (answer := _of_checks(case, "inference.runs")) is not None:
+        return answer
+    if not case.uses:
+        return Answer(OPEN, "No op uses are known.")
+    raising = case.calls.get(OpVerdict.RAISES, 0)
+    if raising:
+        return Answer(NO, f"{raising:,} op calls raise.", case.evidence)
+    if case.calls.get(OpVerdict.UNKNOWN) or case.refusals:
+        return Answer(OPEN, "Some of what it does is not known, or refused under assumptions.", case.evidence)
+    return Answer(YES, "No op raises.", case.evidence)
+
+
+def _completes(case: Case) -> Answer:
+    if (answer := _of_checks(case, "inference.runs")) is not None:
+        return answer
+    if case.stopped:
+        return Answer(NO, f"Its code ended early: {case.stopped}", case.evidence)
+    forward = _forward(case)
+    if forward.word != YES:
+        return forward
+    return Answer(YES, "The whole inference was followed to its end.", case.evidence)
+
+
+def _traced(case: Case) -> Answer:
+    return _of_outputs(case, "A reasoning trace needs real values: none were computed.")
+
+
+def _trajectory(case: Case) -> Answer:
+    return _of_outputs(case, "Whether outputs are right needs real values: none were computed.")
+
+
+def _matches(case: Case) -> Answer:
+    if wrong := case.calls.get(OpVerdict.WRONG):
+        return Answer(NO, f"{wrong:,} op calls are known to give wrong values.", case.evidence)
+    missing = "No result of a CUDA machine was at hand: `mpsprobe baseline` writes one down."
+    parity = _of_checks(case, "inference.parity")
+    if parity is None:
+        return Answer(OPEN, missing)
+    if parity.word == NO:
+        return parity
+    return Answer(
+        OPEN, f"{missing} Against float32 on the CPU: {parity.found}", parity.evidence, parity.device
+    )
+
+
+def _memory(case: Case) -> Answer:
+    answer = _of_checks(case, "inference.memory")
+    if answer is not None and answer.device == "mps":
+        return answer
+    memory = case.forecast.memory if case.forecast else None
+    if memory is None or memory.fit is Fit.UNKNOWN or memory.needed_bytes is None:
+        return Answer(OPEN, "The memory needed, or that of the Mac, is not known.")
+    of = f" of {decimal_size(memory.available_bytes)}" if memory.available_bytes else ""
+    found = f"{decimal_size(memory.needed_bytes)}{of}: {memory.fit.value}."
+    return Answer(NO if memory.fit is Fit.NO else YES, found, case.evidence)
+
+
+def _speed(case: Case) -> Answer:
+    limit = seconds(ACCEPTABLE_S)
+    if (measured := case.measured_seconds) is not None:
+        word = YES if measured < ACCEPTABLE_S else NO
+        return Answer(
+            word, f"{seconds(measured)} a sample; {limit} are acceptable.", Evidence.MEASURED, "mps"
+        )
+    time = case.forecast.time if case.forecast else None
+    span = time.per_sample if time else None
+    if span is None:
+        return Answer(OPEN, "The time of a sample was not forecast.")
+    if span.floor > ACCEPTABLE_S:
+        return Answer(NO, f"At least {seconds(span.floor)} a sample; {limit} are acceptable.", case.evidence)
+    if span.expected is None or span.high is None:
+        return Answer(
+            OPEN, f"At least {seconds(span.floor)} a sample; the likely time is not known.", case.evidence
+        )
+    found = f"About {seconds(span.expected)} a sample, up to {seconds(span.high)}; {limit} are acceptable."
+    word = YES if span.high < ACCEPTABLE_S else NO if span.expected > ACCEPTABLE_S else OPEN
+    return Answer(word, found, case.evidence)
+
+
+Ask = Callable[[Case], Answer]
+
+_QUESTIONS: tuple[tuple[str, Ask], ...] = (
+    ("MPS availability confirmed", _available),
+    ("Model loads to MPS", _loads),
+    ("Forward pass works", _forward),
+    ("Inference completes", _completes),
+    ("Reasoning trace (or text) extracted", _traced),
+    ("Trajectory (or output) predicted", _trajectory),
+    ("Results match a CUDA baseline, if there is one", _matches),
+    ("Memory usage acceptable", _memory),
+    (f"Inference speed acceptable (under {ACCEPTABLE_S / 60:g} min a sample)", _speed),
+)
+
+
+def _of_outputs(case: Case, otherwise: str) -> Answer:
+    """What the outputs hold is told by the checks of their form and meaning alone."""
+    answers = [
+        answer
+        for name in ("inference.outputs", "inference.meaning")
+        if (answer := _of_checks(case, name)) is not None and answer.word in (YES, NO)
+    ]
+    if not answers:
+        return Answer(OPEN, otherwise)
+    return next((answer for answer in answers if answer.word == NO), answers[0])
+
+
+def _of_checks(case: Case, prefix: str, devices: tuple[str, ...] = ("mps", "emulated")) -> Answer | None:
+    """What the run's checks of that name say of those devices; None when none of them was learnt from.
+
+    A check on another device says nothing of MPS.
+    """
+    learnt = [
+        check
+        for check in case.run.checks
+        if check.id.startswith(prefix)
+        and check.device in devices
+        and check.evidence is not None
+        and check.status is not Status.UNKNOWN
+    ]
+    if not learnt:
+        return None
+    bad = [check for check in learnt if check.status not in (Status.PASS, Status.WARN)]
+    telling = bad[0] if bad else learnt[0]
+    evidence = min((_level(check) for check in learnt), key=list(Evidence).index)
+    found = telling.message or telling.title
+    if not bad and len(learnt) > 1:
+        found = f"{len(learnt)} checks passed."
+    return Answer(NO if bad else YES, found, evidence, telling.device)
+
+
+def _level(check: Check) -> Evidence:
+    assert check.evidence is not None
+    emulated = check.device == "emulated" and check.evidence is Evidence.MEASURED
+    return Evidence.EMULATED if emulated else check.evidence

@@ -1,0 +1,220 @@
+"""The cloud route: which rented GPU holds the target, how long it takes there, and what that costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mpsprobe.knowledge.cloud import Offer
+from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.routes.case import Case
+from mpsprobe.run import Fit, Route, Table, Viability
+
+_GIB = 2**30
+_MONTH_H = 30 * 24
+#: Share of a GPU's memory that may be taken before it is called tight: the context and cuDNN take their part.
+_TIGHT = 0.90
+
+
+@dataclass(frozen=True)
+class Quote:
+    """One offer for this target and plan.
+
+    Attributes:
+        offer: the GPU.
+        fit: whether the target fits into its memory.
+        per_sample: seconds of an inference there; None when no forecast was made for it.
+        least: True when `per_sample` is a floor, so that hours, cost and break-even are at least what they say.
+        start: seconds before the first inference: setup, and the weights' way there.
+        hours: of the whole plan, transfers included; None when `per_sample` is.
+        cost: US dollars of the plan; None when hours are. A subscription counts by started months.
+        one_sample: US dollars of a single inference once loaded; None for a subscription.
+        break_even: number of inferences from which on it is sooner done than the Mac; None when never or
+            not known.
+    """
+
+    offer: Offer
+    fit: Fit
+    per_sample: float | None
+    least: bool
+    start: float | None
+    hours: float | None
+    cost: float | None
+    one_sample: float | None
+    break_even: int | None
+
+
+def quotes(case: Case) -> list[Quote]:
+    """Every offer of the file, in its order."""
+    return [_quote(case, offer) for offer in case.cloud.offers]
+
+
+def best(found: list[Quote]) -> Quote | None:
+    """The cheapest offer that holds the target comfortably, or at least tightly; None when none does."""
+    for wanted in (Fit.COMFORTABLE, Fit.TIGHT):
+        fitting = [one for one in found if one.fit is wanted]
+        priced = [one for one in fitting if one.cost is not None]
+        if priced:
+            return min(priced, key=lambda one: (one.cost or 0.0, one.hours or 0.0))
+        if fitting:
+            return fitting[0]
+    return None
+
+
+def route(case: Case, found: list[Quote]) -> Route:
+    """The route as a report shows it."""
+    chosen = best(found)
+    plan = case.cloud.plan
+    return Route(
+        name="cloud",
+        viability=_viability(found, chosen),
+        sentence=_sentence(case, found, chosen),
+        reasons=_reasons(case, found, chosen),
+        evidence=case.evidence,
+        tables={f"Rented GPUs, for {plan.inferences:,} inferences": _table(found)} if found else {},
+    )
+
+
+def needed_bytes(case: Case) -> int | None:
+    """What the target takes on a GPU at its peak, as far as is known: never less than its weights."""
+    memory = case.forecast.memory if case.forecast else None
+    if memory is not None and memory.needed_bytes is not None:
+        return memory.needed_bytes
+    return case.run.target.weight_bytes
+
+
+def _quote(case: Case, offer: Offer) -> Quote:
+    plan, network = case.cloud.plan, case.cloud.network
+    per_sample, least = _per_sample(case, offer)
+    weights = case.run.target.weight_bytes
+    fetching = weights / network.rented_down if weights is not None else None
+    start = offer.setup_min * 60 + fetching if fetching is not None else None
+    hours = cost = one = None
+    if per_sample is not None and fetching is not None:
+        rented = fetching + plan.inferences * per_sample
+        hours = (offer.setup_min * 60 + rented) / 3600
+        if offer.per_hour is not None:
+            cost = rented / 3600 * offer.per_hour
+            one = per_sample / 3600 * offer.per_hour
+        else:
+            cost = (offer.per_month or 0.0) * math.ceil(hours / _MONTH_H)
+    return Quote(
+        offer=offer,
+        fit=_fit(needed_bytes(case), offer),
+        per_sample=per_sample,
+        least=least,
+        start=start,
+        hours=hours,
+        cost=cost,
+        one_sample=one,
+        break_even=_break_even(case, start, per_sample),
+    )
+
+
+def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
+    """Seconds of a sample on that GPU, and whether that is only a floor."""
+    for timing in case.forecast.elsewhere if case.forecast else ():
+        if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
+            expected = timing.per_sample.expected
+            return (timing.per_sample.floor, True) if expected is None else (expected, False)
+    return None, False
+
+
+def _fit(needed: int | None, offer: Offer) -> Fit:
+    if needed is None:
+        return Fit.UNKNOWN
+    share = needed / (offer.memory_gib * _GIB)
+    return Fit.NO if share > 1 else Fit.TIGHT if share > _TIGHT else Fit.COMFORTABLE
+
+
+def _break_even(case: Case, start: float | None, per_sample: float | None) -> int | None:
+    """The Mac's own download is left out: the weights go either way."""
+    on_mac = case.seconds_per_sample
+    if on_mac is None or start is None or per_sample is None:
+        return None
+    return int(start / (on_mac - per_sample)) + 1 if on_mac > per_sample else None
+
+
+def _viability(found: list[Quote], chosen: Quote | None) -> Viability:
+    if chosen is not None:
+        return Viability.YES
+    if not found or any(one.fit is Fit.UNKNOWN for one in found):
+        return Viability.UNKNOWN
+    return Viability.NO
+
+
+def _sentence(case: Case, found: list[Quote], chosen: Quote | None) -> str:
+    if chosen is None:
+        if any(one.fit is Fit.UNKNOWN for one in found) or not found:
+            return "Whether a rented GPU holds it is not known."
+        return "No GPU of the price list holds it."
+    text = f"{chosen.offer.name} holds it without a change of code"
+    if chosen.cost is None or chosen.hours is None:
+        return f"{text}; how long it takes there was not forecast."
+    count = plural(case.cloud.plan.inferences, "inference")
+    least = "at least " if chosen.least else ""
+    return f"{text}: {least}{seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
+
+
+def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
+    plan, network = case.cloud.plan, case.cloud.network
+    needed = needed_bytes(case)
+    reasons = [
+        f"The plan: {plan.samples:,} samples and {plan.perturbations:,} perturbation runs ({plan.source}).",
+    ]
+    if needed is not None:
+        small = [one.offer.name for one in found if one.fit is Fit.NO]
+        reasons.append(
+            f"It takes {decimal_size(needed)} of GPU memory"
+            + (f": too much for {', '.join(small)}." if small else ".")
+        )
+    if chosen is not None and chosen.break_even is not None:
+        reasons.append(
+            f"It is sooner done there than on the Mac from {plural(chosen.break_even, 'inference')} on."
+        )
+    elif chosen is not None and chosen.per_sample is not None and case.seconds_per_sample is not None:
+        reasons.append("The Mac is not slower, once transfers count.")
+    reasons.append(
+        f"The weights' way there counts, at {network.rented_down / 1e6:g} MB/s, an assumption ({network.source})."
+    )
+    if case.data_bytes is None:
+        reasons.append("The size of a sample's data is not known; its way there is not counted.")
+    elif (took := case.data_bytes / network.home_up) >= 1:
+        reasons.append(
+            f"Sent as it is prepared, a sample's {decimal_size(case.data_bytes)} take {seconds(took)} at "
+            f"{network.home_up / 1e6:g} MB/s: not counted, since data goes compressed, or is fetched from there."
+        )
+    dates = sorted({one.offer.date for one in found})
+    if dates:
+        reasons.append(f"Prices are of {' and '.join(dates)}; replace them with --cloud FILE.")
+    return reasons
+
+
+def _table(found: list[Quote]) -> Table:
+    rows: list[list[str | int | float | bool | None]] = [
+        [
+            one.offer.name,
+            f"{one.offer.memory_gib:g} GiB",
+            one.fit.value,
+            f"${one.offer.per_hour:.2f}/h"
+            if one.offer.per_hour is not None
+            else f"${one.offer.per_month:.2f}/month",
+            _bounded(one, seconds(one.per_sample) if one.per_sample is not None else None),
+            seconds(one.start) if one.start is not None else None,
+            _bounded(one, seconds(one.hours * 3600) if one.hours is not None else None),
+            _bounded(one, f"${one.cost:,.2f}" if one.cost is not None else None),
+            one.break_even if one.fit is not Fit.NO else None,
+        ]
+        for one in found
+    ]
+    return Table(
+        ["GPU", "memory", "fits", "price", "a sample", "until the first", "the plan", "cost", "break-even"],
+        rows,
+    )
+
+
+def _bounded(quote: Quote, text: str | None) -> str | None:
+    """A figure of an offer that holds the target, marked where it is only a floor."""
+    if text is None or quote.fit is Fit.NO:
+        return None
+    return f"at least {text}" if quote.least else text

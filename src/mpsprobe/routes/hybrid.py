@@ -1,0 +1,182 @@
+"""The hybrid route: what to leave on the CPU so that the rest is native, and which runs to rent a GPU for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpsprobe.knowledge import chips, ops
+from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds, size
+from mpsprobe.routes import mps
+from mpsprobe.routes.case import Case
+from mpsprobe.routes.cloud import Quote
+from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, TensorMeta, Viability
+from mpsprobe.trace.formulas.traffic import is_strided, item_bytes, stored_elements
+
+_OFF_GPU = (OpVerdict.FALLBACK, OpVerdict.RAISES, OpVerdict.WRONG)
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Region:
+    """A module, or a line outside any, that is better left on the CPU.
+
+    Attributes:
+        module: path with layer numbers as `*`; empty for code outside modules.
+        source: `file:line` of the first op.
+        ops: that are not native there.
+        calls: of them.
+        bytes: what crosses when each of them is copied to the CPU and back; None when a size is not known.
+        cpu: the CPU has a kernel for each.
+    """
+
+    module: str
+    source: str
+    ops: tuple[str, ...]
+    calls: int
+    bytes: int | None
+    cpu: bool
+
+    @property
+    def name(self) -> str:
+        """What a user would move."""
+        return self.module or self.source or "code outside modules"
+
+
+def regions(case: Case) -> list[Region]:
+    """Where ops leave the GPU, by calls."""
+    groups: dict[tuple[str, str], list[OpUse]] = {}
+    for use in case.uses:
+        if use.verdict in _OFF_GPU:
+            module = _INDEX.sub("*", use.module)
+            groups.setdefault((module, "" if module else use.source), []).append(use)
+    found = [_region(module, uses, case.mac.torch) for (module, _), uses in groups.items()]
+    return sorted(found, key=lambda one: -one.calls)
+
+
+def crossing(uses: Iterable[OpUse]) -> int | None:
+    """Bytes copied when each call runs on the CPU: its inputs there, its results back; None when unknown."""
+    total = 0
+    for use in uses:
+        for tensor in (*use.inputs, *use.outputs):
+            size_ = _bytes(tensor)
+            if size_ is None:
+                return None
+            total += size_ * use.count
+    return total
+
+
+def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
+    """The route as a report shows it.
+
+    Args:
+        case: what is judged.
+        judgement: of the MPS route.
+        quote: the rented GPU that final runs would take; None when none is known to hold the target.
+    """
+    found = regions(case)
+    tables = {"What to leave on the CPU": _table(found)} if found else {}
+    viability, sentence = _verdict(case, judgement, found, quote)
+    return Route(
+        name="hybrid",
+        viability=viability,
+        sentence=sentence,
+        reasons=[*_crossings(case, found), *_final_runs(case, quote)],
+        evidence=case.evidence,
+        tables=tables,
+    )
+
+
+def _verdict(
+    case: Case, judgement: mps.Judgement, found: Sequence[Region], quote: Quote | None
+) -> tuple[Viability, str]:
+    if not case.uses:
+        return Viability.UNKNOWN, "No op uses are known, so nothing can be divided."
+    if judgement.fit is Fit.NO:
+        return Viability.NO, "Leaving parts on the CPU does not help: on a Mac it shares the GPU's memory."
+    stuck = [one for one in judgement.certain_stops if not one.mend]
+    if any(not region.cpu for region in found) or stuck:
+        return Viability.NO, "Some of it runs neither on the GPU nor on the CPU."
+    if found:
+        names = enumerate_words([region.name for region in found[:3]])
+        more = f" and {plural(len(found) - 3, 'other place')}" if len(found) > 3 else ""
+        return Viability.CHANGES, f"Left on the CPU: {names}{more}; all other ops are native."
+    if judgement.viability is Viability.UNKNOWN:
+        return Viability.UNKNOWN, "No op has to leave the GPU, as far as is known."
+    if judgement.viability is Viability.CHANGES:
+        return Viability.CHANGES, "Nothing has to leave the GPU, once the MPS route's changes are made."
+    if quote is None:
+        return Viability.YES, "Nothing has to leave the GPU, so there is nothing to divide."
+    return Viability.YES, f"Nothing has to leave the GPU; final runs could go to a rented {quote.offer.gpu}."
+
+
+def _crossings(case: Case, found: Sequence[Region]) -> list[str]:
+    if not found:
+        return []
+    known = [region.bytes for region in found if region.bytes is not None]
+    text = f"Each such call waits for the GPU and copies its tensors: {size(sum(known))} in this run"
+    bandwidth = _bandwidth(case)
+    if bandwidth:
+        # memory is one: a copy reads and writes it
+        text += f", at least {seconds(2 * sum(known) / bandwidth)} of copying"
+    reasons = [f"{text}, without the waits."]
+    if any(region.module for region in found):
+        reasons.append(
+            "A module that is moved as a whole (`module.to('cpu')`) crosses once a call of the module: less than that."
+        )
+    return reasons
+
+
+def _final_runs(case: Case, quote: Quote | None) -> list[str]:
+    per_sample = case.seconds_per_sample
+    if quote is None or quote.hours is None or per_sample is None:
+        return []
+    count = case.cloud.plan.inferences
+    return [
+        f"{plural(count, 'inference')} take {seconds(count * per_sample)} on the Mac, "
+        f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."
+    ]
+
+
+def _table(found: Sequence[Region]) -> Table:
+    rows: list[list[str | int | float | bool | None]] = [
+        [
+            one.name,
+            ", ".join(one.ops),
+            one.calls,
+            decimal_size(one.bytes) if one.bytes is not None else None,
+            "yes" if one.cpu else "no",
+        ]
+        for one in found[:_SHOWN]
+    ]
+    return Table(["leave on the CPU", "for", "calls", "copied op by op", "CPU has a kernel"], rows)
+
+
+def _region(module: str, uses: list[OpUse], torch: str) -> Region:
+    names = tuple(dict.fromkeys(use.op for use in uses))
+    release = ops.release(torch)
+    return Region(
+        module=module,
+        source=uses[0].source,
+        ops=names,
+        calls=sum(use.count for use in uses),
+        bytes=crossing(uses),
+        cpu=all(
+            release.lookup(name).support is not ops.Support.MISSING_NO_CPU
+            for name in names
+            if name in ops.known_ops()
+        ),
+    )
+
+
+def _bytes(tensor: TensorMeta) -> int | None:
+    item = item_bytes(tensor)
+    return stored_elements(tensor) * item if item is not None and is_strided(tensor) else None
+
+
+def _bandwidth(case: Case) -> float | None:
+    """Of the Mac's memory, bytes a second: the least that its chip is sold with."""
+    chip = chips.find(case.mac.chip) if case.mac.chip else None
+    return min(one.bandwidth_gbs for one in chip.variants) * 1e9 if chip else None

@@ -1,0 +1,303 @@
+"""The parts of a target, each to be reused, wrapped or written for MLX, and what that takes.
+
+Parts are read off the op uses: the module that called an op, and the file whose code asked for it. Code in
+`transformers/models/qwen3_vl/` is that architecture, whatever the target calls it; code outside transformers is the
+target's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpsprobe.knowledge import mlx
+from mpsprobe.knowledge.mlx import Kind, Package, Proof
+from mpsprobe.quantities import enumerate_words, plural
+from mpsprobe.run import Component, OpUse
+
+#: Days of work. The rule is an estimate (`docs/routes.md`): what it yields is right within half and one and a half.
+REUSE_DAYS = 0.25
+WRAP_DAYS = (0.5, 1.0)
+NEW_DAYS, LINES_A_DAY = 0.5, 150
+HOST_DAYS = 0.25
+MISSING_DAYS = (0.5, 1.0)
+#: Beside the parts, where anything is written: generation and processor, validation on a Mac, tests.
+GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS = (2.0, 3.0), (2.0, 3.0), (2.0, 2.0)
+
+_FAMILY = re.compile(r"(?:^|/)transformers/models/(\w+)/")
+#: Code that drives models and belongs to none: MLX's libraries have their own.
+_MACHINERY = re.compile(r"(?:^|/)(?:transformers|sentence_transformers|tokenizers)/")
+
+
+@dataclass
+class Part:
+    """A part of a target before it is judged.
+
+    Attributes:
+        name: module path, or file.
+        families: calls by architecture of transformers.
+        files: of each of those, whose code asked for an op.
+        own: calls by file outside transformers: the target's own, or another library's.
+        uses: its op uses.
+    """
+
+    name: str
+    families: Counter[str] = field(default_factory=Counter)
+    files: dict[str, set[str]] = field(default_factory=dict)
+    own: Counter[str] = field(default_factory=Counter)
+    uses: list[OpUse] = field(default_factory=list)
+
+
+def parts(uses: Iterable[OpUse]) -> list[Part]:
+    """The parts of a target: transformers' code by the first step of the module path, all else by folder."""
+    found: dict[str, Part] = {}
+    for use in uses:
+        file = use.source.rpartition(":")[0]
+        family = _FAMILY.search(file)
+        own = bool(file) and not family and not _MACHINERY.search(file)
+        name = use.module.partition(".")[0] or (_folder(file) if own else "")
+        if not name:
+            continue  # generation's own bookkeeping
+        part = found.setdefault(name, Part(name))
+        part.uses.append(use)
+        if family:
+            part.families[family[1]] += use.count
+            part.files.setdefault(family[1], set()).add(file)
+        elif own:
+            part.own[file] += use.count
+    return _merged([part for part in found.values() if part.families or part.own])
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0] or file
+
+
+def _merged(found: list[Part]) -> list[Part]:
+    """Parts that are nothing but one architecture are one (`model` and `lm_head`), and so is the code of a folder."""
+    alike: dict[str, Part] = {}
+    for part in found:
+        if len(part.families) == 1 and not part.own:
+            key = f"architecture {next(iter(part.families))}"
+        elif not part.families:
+            key = f"folder {_folder(part.own.most_common(1)[0][0])}"
+        else:
+            key = f"part {part.name}"
+        first = alike.setdefault(key, part)
+        if first is not part:
+            first.name += f", {part.name}"
+            first.families += part.families
+            for family, files in part.files.items():
+                first.files.setdefault(family, set()).update(files)
+            first.own += part.own
+            first.uses += part.uses
+    return list(alike.values())
+
+
+def components(
+    found: Sequence[Part], libraries: Sequence[Package], proofs: Sequence[Proof]
+) -> list[Component]:
+    """Judge each part."""
+    counted: set[tuple[str, int]] = set()
+    return [_component(part, libraries, proofs, counted) for part in found]
+
+
+def _component(
+    part: Part, libraries: Sequence[Package], proofs: Sequence[Proof], counted: set[tuple[str, int]]
+) -> Component:
+    homes = {family: _homes(family, libraries) for family in part.families}
+    absent = [family for family, where in homes.items() if not where]
+    present = [family for family, where in homes.items() if where]
+    extra, reasons = _op_days(part.uses)
+    unheld = [file for family in absent for file in part.files[family]]
+    lines = own_lines([*part.own, *unheld], part.uses, counted)
+    if part.families and not absent and not part.own:
+        return _reused(part, present, homes, proofs, extra)
+    if present and not absent:
+        what = f"{enumerate_words(present)} is in {_names(homes, present)}, {lines} lines around it are not"
+        days = (WRAP_DAYS[0] + extra[0], WRAP_DAYS[1] + extra[1])
+        return Component(
+            name=part.name, state="port-needed", does="wrap", days=days, reason=_sentence(what, reasons)
+        )
+    what = f"{plural(lines, 'line')} of code"
+    if absent:
+        what += f"; {enumerate_words(absent)} is in neither mlx-lm nor mlx-vlm"
+    new = NEW_DAYS + lines / LINES_A_DAY
+    return Component(
+        name=part.name,
+        state="port-needed",
+        does="port",
+        days=(round(new + extra[0], 2), round(new + extra[1], 2)),
+        reason=_sentence(what, reasons),
+    )
+
+
+def _reused(
+    part: Part,
+    families: Sequence[str],
+    homes: dict[str, list[str]],
+    proofs: Sequence[Proof],
+    extra: tuple[float, float],
+) -> Component:
+    """A part whose architecture the libraries have: how far that is proven."""
+    weakest = min((_proven(family, proofs) for family in families), key=lambda one: _STATES.index(one[0]))
+    state, said = weakest
+    where = f"{enumerate_words(families)} is in {_names(homes, families)}"
+    del extra  # the libraries' code has dealt with such ops already
+    return Component(
+        name=part.name,
+        state=state,
+        does="port" if state == "blocked" else "reuse",
+        days=(REUSE_DAYS, REUSE_DAYS) if state != "blocked" else WRAP_DAYS,
+        reason=f"{where}; {said}.",
+    )
+
+
+#: From worse to better.
+_STATES = ("blocked", "name-only", "not-run-on-Metal", "reuse-proven")
+
+
+def _proven(family: str, proofs: Sequence[Proof]) -> tuple[str, str]:
+    mine = [proof for proof in proofs if proof.model_type == family]
+    failed = [proof for proof in mine if not proof.agrees]
+    agreed = [proof for proof in mine if proof.agrees]
+    if failed and not agreed:
+        one = failed[0]
+        return (
+            "blocked",
+            f"{one.package} {one.version} gives other numbers: {one.note or 'see the parity run'}",
+        )
+    if not agreed:
+        return "name-only", "no parity run has shown that its numbers agree"
+    one = next((proof for proof in agreed if proof.device == "gpu"), agreed[0])
+    inputs = enumerate_words(
+        list(dict.fromkeys(proof.inputs for proof in agreed if proof.package == one.package))
+    )
+    error = max((proof.error or 0.0) for proof in agreed if proof.package == one.package)
+    said = f"logits of a small random copy agree within {error:.1e} ({inputs}, {one.package} {one.version})"
+    if one.device == "gpu":
+        return "reuse-proven", f"{said}, on Metal"
+    return "not-run-on-Metal", f"{said}, on a CPU; its Metal kernels were not run"
+
+
+def _homes(family: str, libraries: Sequence[Package]) -> list[str]:
+    return [package.name for package in libraries if package.module(family) is not None]
+
+
+def _names(homes: dict[str, list[str]], families: Sequence[str]) -> str:
+    return enumerate_words(list(dict.fromkeys(name for family in families for name in homes[family])))
+
+
+def _op_days(uses: Iterable[OpUse]) -> tuple[tuple[float, float], list[str]]:
+    """Days for ops that MLX has no call for, and which they are."""
+    host, missing, unknown = set[str](), set[str](), set[str]()
+    for use in uses:
+        row = mlx.row_for(use)
+        if row is None:
+            unknown.add(use.op)
+        elif row.kind is Kind.HOST:
+            host.add(use.op)
+        elif row.kind is Kind.MISSING:
+            missing.add(use.op)
+    missing |= unknown
+    low = len(host) * HOST_DAYS + len(missing) * MISSING_DAYS[0]
+    high = len(host) * HOST_DAYS + len(missing) * MISSING_DAYS[1]
+    reasons = []
+    if host:
+        reasons.append(f"on the host: {', '.join(sorted(host))}")
+    if missing:
+        reasons.append(f"to be written: {', '.join(sorted(missing))}")
+    return (low, high), reasons
+
+
+def _sentence(what: str, reasons: Sequence[str]) -> str:
+    return f"{'; '.join([what, *reasons])}."
+
+
+# ------------------------------------------------------------------------------------------------------ lines
+
+
+def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, int]]) -> int:
+    """Lines of code of the functions that some op uses come from, and of the constructors of their classes.
+
+    Args:
+        files: whose functions count.
+        uses: op uses with their lines.
+        counted: functions that were counted before, by file and first line; grows.
+
+    Returns:
+        Lines without blank ones, comments and docstrings. Of a file that cannot be found, the number of lines
+        that were seen.
+    """
+    wanted = set(files)
+    seen: dict[str, set[int]] = {}
+    for use in uses:
+        file, _, line = use.source.rpartition(":")
+        if file in wanted and line.isdigit():
+            seen.setdefault(file, set()).add(int(line))
+    total = 0
+    for file, lines in seen.items():
+        found = _functions(file)
+        if not found:
+            total += len(lines)
+            continue
+        used = {one.owner for one in found if any(one.first <= line <= one.last for line in lines)}
+        for one in found:
+            ran = any(one.first <= line <= one.last for line in lines)
+            if (ran or (one.makes and one.owner in used)) and (file, one.first) not in counted:
+                counted.add((file, one.first))
+                total += one.lines
+    return total
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function or method: its lines, its class (itself for a function), whether it is a constructor."""
+
+    first: int
+    last: int
+    lines: int
+    owner: int
+    makes: bool
+
+
+@functools.cache
+def _functions(file: str) -> tuple[_Function, ...]:
+    """The functions of a file, and the methods of its classes."""
+    path = next((Path(root) / file for root in ("", *sys.path) if (Path(root) / file).is_file()), None)
+    if path is None:
+        return ()
+    try:
+        text = path.read_text(encoding="utf-8")
+        body = ast.parse(text).body
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ()
+    lines = text.splitlines()
+    found = []
+    for node in body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        found += [
+            _function(one, node.lineno, lines)
+            for one in inside
+            if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+    return tuple(found)
+
+
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: int, lines: Sequence[str]) -> _Function:
+    first, last = node.lineno, node.end_lineno or node.lineno
+    code = sum(_is_code(line) for line in lines[first - 1 : last])
+    if ast.get_docstring(node) is not None:
+        told = node.body[0]
+        code -= sum(_is_code(line) for line in lines[told.lineno - 1 : told.end_lineno])
+    return _Function(first, last, code, owner, node.name == "__init__")
+
+
+def _is_code(line: str) -> bool:
+    text = line.strip()
+    return bool(text) and not text.startswith("#")

@@ -1,0 +1,171 @@
+"""The MLX route, as a report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpsprobe.knowledge import mlx
+from mpsprobe.knowledge.mlx import Kind, Package
+from mpsprobe.quantities import enumerate_words, plural
+from mpsprobe.routes.case import Case
+from mpsprobe.routes.mlx.components import (
+    GENERATION_DAYS,
+    TEST_DAYS,
+    VALIDATION_DAYS,
+    components,
+    parts,
+)
+from mpsprobe.routes.mlx.support import libraries
+from mpsprobe.run import Component, Route, Table, Viability
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the MLX route takes.
+
+    Attributes:
+        days: by the rule, least and most; None when the target's parts are not known.
+        reused: every part is taken as it is.
+        components: the parts.
+    """
+
+    days: tuple[float, float] | None
+    reused: bool
+    components: tuple[Component, ...]
+
+    @property
+    def outside(self) -> tuple[float, float] | None:
+        """The days with the rule's own uncertainty, half to one and a half."""
+        return (self.days[0] * 0.5, self.days[1] * 1.5) if self.days else None
+
+
+def effort(case: Case, packages: Sequence[Package]) -> Effort:
+    """The parts of a target and the days that they take."""
+    found = components(parts(case.uses), packages, [*case.proofs, *mlx.proofs()])
+    if not found:
+        return Effort(None, False, ())
+    reused = all(one.does == "reuse" for one in found)
+    low, high = sum(one.days[0] for one in found), sum(one.days[1] for one in found)
+    # Nothing is written where all is reused: the libraries bring generation and tests, and a look on the Mac remains.
+    extra = [(0.0, VALIDATION_DAYS[1])] if reused else [GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS]
+    low, high = low + sum(one[0] for one in extra), high + sum(one[1] for one in extra)
+    return Effort((round(low, 1), round(high, 1)), reused, tuple(found))
+
+
+def route(case: Case) -> tuple[Route, Effort]:
+    """The route, and what it takes."""
+    packages = libraries()
+    work = effort(case, packages)
+    tables = {}
+    if case.uses:
+        tables["Op calls in MLX"] = _ops(case)
+    if met := mlx.traps_met(case.uses):
+        rows: list[list[str | int | float | bool | None]] = [
+            [trap.title, count, trap.torch, trap.mlx, trap.mend] for trap, count in met[:_SHOWN]
+        ]
+        tables["Traps of MLX that apply"] = Table(["trap", "calls", "torch", "MLX", "what to do"], rows)
+    found = Route(
+        name="mlx",
+        viability=_viability(work),
+        sentence=_sentence(work),
+        reasons=_reasons(case, work, packages),
+        evidence=case.evidence,
+        components=list(work.components),
+        tables=tables,
+    )
+    return found, work
+
+
+def _viability(work: Effort) -> Viability:
+    if work.days is None:
+        return Viability.UNKNOWN
+    states = {one.state for one in work.components}
+    if work.reused:
+        return Viability.UNKNOWN if "name-only" in states else Viability.YES
+    return Viability.CHANGES
+
+
+def _sentence(work: Effort) -> str:
+    if work.days is None:
+        return "The target's parts are not known, so nothing is said of MLX."
+    if not work.reused:
+        return f"It has to be ported: {_span(work.days)} days of work, by a rule that is right within half."
+    if any(one.state == "name-only" for one in work.components):
+        return "MLX's libraries have a model of that name; no parity run has shown that its numbers agree."
+    return "MLX's libraries hold it, and a small random copy gave the same logits there as in torch."
+
+
+def _reasons(case: Case, work: Effort, packages: Sequence[Package]) -> list[str]:
+    versions = enumerate_words([f"{one.name} {one.version}" for one in packages])
+    reasons = [f"Read from the source of {versions}; a name there is not proof."]
+    if case.architecture:
+        homes = [one.name for one in packages if one.module(case.architecture)]
+        where = enumerate_words(homes) if homes else "neither"
+        reasons.append(
+            f"The whole target, {case.architecture}: {where} {'has' if len(homes) < 2 else 'have'} it."
+        )
+    if work.days is not None:
+        outside = work.outside
+        assert outside is not None
+        by_kind = {
+            kind: sum(one.does == kind for one in work.components) for kind in ("reuse", "wrap", "port")
+        }
+        counted = enumerate_words([f"{count} to {kind}" for kind, count in by_kind.items() if count])
+        reasons.append(f"{plural(len(work.components), 'part')}: {counted}.")
+        reasons.append(
+            f"{_span(work.days)} days by the rule; its uncertainty makes that {_span(outside)}."
+            if not work.reused
+            else f"Nothing is written: {_span(work.days)} days, of which most is to look at it on the Mac."
+        )
+    unknown = sorted({use.op for use in case.uses if mlx.row_for(use) is None})
+    if unknown:
+        reasons.append(
+            f"Not in the map from ATen to MLX, and counted as to be written: {', '.join(unknown[:8])}."
+        )
+    if any(one.state == "not-run-on-Metal" for one in work.components):
+        reasons.append("No parity run of this project ran on Metal.")
+    reasons.append(
+        "ExecuTorch 1.5 has an MLX delegate, experimental, that lowers ahead of time on any machine; whether it takes "
+        "this target was not tried."
+    )
+    return reasons
+
+
+def _ops(case: Case) -> Table:
+    calls: dict[str, int] = {}
+    names: dict[str, set[str]] = {}
+    for use in case.uses:
+        row = mlx.row_for(use)
+        kind = (row.kind if row else Kind.UNKNOWN).value
+        calls[kind] = calls.get(kind, 0) + use.count
+        names.setdefault(kind, set()).add(use.op)
+    rows: list[list[str | int | float | bool | None]] = [
+        [_MEANING[kind], len(names[kind.value]), calls[kind.value], _listed(names[kind.value], kind)]
+        for kind in Kind
+        if kind.value in calls
+    ]
+    return Table(["in MLX", "ops", "calls", "which"], rows)
+
+
+_MEANING = {
+    Kind.DIRECT: "one call",
+    Kind.COMPOSE: "a few calls",
+    Kind.HOST: "partly on the host",
+    Kind.MISSING: "to be written",
+    Kind.UNKNOWN: "not in the map",
+}
+
+
+def _listed(names: set[str], kind: Kind) -> str:
+    if kind is Kind.DIRECT:
+        return ""
+    shown = sorted(names)[:8]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _span(days: tuple[float, float]) -> str:
+    low, high = (f"{value:.1f}".removesuffix(".0") for value in days)
+    return low if low == high else f"{low} to {high}"

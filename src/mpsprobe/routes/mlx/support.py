@@ -1,0 +1,102 @@
+"""Which architectures mlx-lm and mlx-vlm hold, read from their source files: nothing of them is imported.
+
+Importing either runs code that a look-up must not run: it lowers a limit of the process, registers streams, and one
+module ends the process. A name that is found is not proof that the model's numbers agree.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+
+from mpsprobe.knowledge import mlx
+from mpsprobe.knowledge.mlx import Package
+
+#: Distribution -> import name.
+LIBRARIES = {"mlx-lm": "mlx_lm", "mlx-vlm": "mlx_vlm"}
+#: Names under which their modules keep a model's config.
+_CONFIGS = frozenset({"ModelArgs", "ModelConfig"})
+_RENAMES = "MODEL_REMAPPING"
+
+
+@functools.cache
+def libraries() -> tuple[Package, ...]:
+    """mlx-lm and mlx-vlm: the installed ones where there are any, else as the shipped data have them."""
+    shipped = {package.name: package for package in mlx.packages()}
+    found = []
+    for name, imported in LIBRARIES.items():
+        folder = _folder(imported)
+        found.append(read(folder, name, _version(name)) if folder is not None else shipped[name])
+    return tuple(found)
+
+
+def read(folder: Path, name: str, version: str) -> Package:
+    """Read a library's source tree.
+
+    Args:
+        folder: that holds `utils.py` and `models/`.
+        name: of the distribution.
+        version: of it.
+    """
+    models = [
+        path.stem if path.is_file() else path.name
+        for path in sorted((folder / "models").iterdir())
+        if _is_model(path)
+    ]
+    return Package(name, version, models, _renamed(folder / "utils.py"))
+
+
+def _folder(imported: str) -> Path | None:
+    spec = importlib.util.find_spec(imported)  # finds a top-level package without running it
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return folder if (folder / "models").is_dir() and (folder / "utils.py").is_file() else None
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a module offers `Model` and a config class at its top level."""
+    file = path / "__init__.py" if path.is_dir() else path
+    if file.suffix != ".py" or not file.is_file():
+        return False
+    names = _top_level(file)
+    return "Model" in names and bool(names & _CONFIGS)
+
+
+def _top_level(file: Path) -> set[str]:
+    """Names that a module defines or imports by name."""
+    names: set[str] = set()
+    for node in _parsed(file).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def _renamed(file: Path) -> dict[str, str]:
+    for node in _parsed(file).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == _RENAMES for target in targets):
+            assert isinstance(node, ast.Assign)
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):  # written for a later Python: its names are not known
+        return ast.Module(body=[], type_ignores=[])

@@ -1,0 +1,335 @@
+"""The MPS route: what stops the target on that Mac, what would mend it, and how much of its time runs on the GPU."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from mpsprobe.knowledge import advisories, environment, ops
+from mpsprobe.knowledge.advisories import Advisory, Symptom
+from mpsprobe.ops.verdicts import judge as judge_uses
+from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.routes.case import Case
+from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, Viability
+
+#: Shares of the op time on the GPU above which MPS is the route, and below which it is not. The owner's own
+#: thresholds: "> 90 % of ops", "70-90 %", "< 70 %"; here of time, since one op can take most of it.
+MOST, PART = 0.90, 0.70
+
+FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK=1"
+_DEADLY = (Symptom.ABORT, Symptom.HANG)
+_NO_KERNEL = ops.Support.MISSING_NO_CPU
+_SHOWN = 12
+
+
+class Grade(str, enum.Enum):
+    """How much of the op time runs on the GPU."""
+
+    MOST = "most"
+    PART = "part"
+    LITTLE = "little"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Something that keeps the target from running, or from running right.
+
+    Attributes:
+        what: one sentence.
+        mend: what to do about it; empty when nothing is known.
+        calls: of op uses that meet it; 0 when it is not about one.
+        certain: False when it may not happen.
+    """
+
+    what: str
+    mend: str = ""
+    calls: int = 0
+    certain: bool = True
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the MPS route comes to.
+
+    Attributes:
+        viability: where it leads.
+        grade: of the op time.
+        stops: what stands in the way, the worst first.
+        fit: of the memory.
+    """
+
+    viability: Viability
+    grade: Grade
+    stops: tuple[Stop, ...]
+    fit: Fit
+
+    @property
+    def certain_stops(self) -> tuple[Stop, ...]:
+        """Those that will happen."""
+        return tuple(stop for stop in self.stops if stop.certain)
+
+
+def grade(share: float | None) -> Grade:
+    """The grade of a share of the op time."""
+    if share is None:
+        return Grade.UNKNOWN
+    return Grade.MOST if share > MOST else Grade.PART if share >= PART else Grade.LITTLE
+
+
+def judge(case: Case) -> Judgement:
+    """Weigh stops, memory and time."""
+    stops = tuple(_stops(case))
+    found = grade(case.native_time)
+    return Judgement(_viability(case, stops, found), found, stops, case.fit)
+
+
+def route(case: Case, judgement: Judgement) -> Route:
+    """The route as a report shows it."""
+    tables = {}
+    if judgement.stops:
+        rows: list[list[str | int | float | bool | None]] = [
+            [one.what, one.calls or None, one.mend or "nothing is known"] for one in judgement.stops
+        ]
+        tables["What stands in the way"] = Table(["what", "calls", "what to do"], rows[:_SHOWN])
+    return Route(
+        name="mps",
+        viability=judgement.viability,
+        sentence=_sentence(judgement),
+        reasons=_reasons(case, judgement),
+        evidence=case.evidence,
+        tables=tables,
+    )
+
+
+def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
+    certain = [stop for stop in stops if stop.certain]
+    if any(not stop.mend for stop in certain) or found is Grade.LITTLE:
+        return Viability.NO
+    if case.fit is Fit.NO:
+        return Viability.CHANGES if _remedies(case) else Viability.NO
+    if not case.uses or case.calls.get(OpVerdict.UNKNOWN) or (case.stopped and not certain):
+        return Viability.UNKNOWN
+    if certain:
+        return Viability.CHANGES
+    if case.fit is Fit.UNKNOWN or found is Grade.UNKNOWN:
+        return Viability.UNKNOWN
+    return Viability.YES
+
+
+def _sentence(judgement: Judgement) -> str:
+    if judgement.viability is Viability.YES:
+        return "It runs on the Mac's GPU as it is."
+    if judgement.viability is Viability.CHANGES:
+        count = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
+        return f"It runs on the Mac's GPU after {plural(count, 'change')}."
+    if judgement.viability is Viability.UNKNOWN:
+        return "Nothing certain speaks against MPS, but not enough is known to promise it."
+    if judgement.grade is Grade.LITTLE:
+        return "Most of the time would be spent outside the GPU, or waiting for copies."
+    return "It does not run on this Mac's GPU, and no change is known that would let it."
+
+
+def _reasons(case: Case, judgement: Judgement) -> list[str]:
+    reasons = [_ops(case), _time(case), _memory(case)]
+    reasons += [
+        f"{one.what}{f': {one.mend}' if one.mend else ''}".rstrip(".") + "."
+        for one in judgement.stops[:_SHOWN]
+    ]
+    return [reason for reason in reasons if reason]
+
+
+def _ops(case: Case) -> str:
+    share = case.native_calls
+    if share is None:
+        return "No op uses are known, so nothing is said of support."
+    others = ", ".join(
+        f"{count:,} {verdict.value}"
+        for verdict, count in case.calls.items()
+        if verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+    )
+    total = plural(sum(case.calls.values()), "op call")
+    text = f"All {total} run on the GPU" if share == 1 else f"{share:.2%} of {total} run on the GPU"
+    return f"{text} ({others})." if others else f"{text}."
+
+
+def _time(case: Case) -> str:
+    share, time = case.native_time, case.forecast.time if case.forecast else None
+    if share is None:
+        return "How much of the op time that is, is not known."
+    text = f"{'All' if share == 1 else f'{share:.1%}'} of the op time is spent there"
+    per_sample = time.per_sample if time else None
+    if (measured := case.measured_seconds) is not None:
+        return f"{text}; a sample took {seconds(measured)}, measured."
+    if per_sample is None or per_sample.expected is None:
+        return f"{text}."
+    spread = ""
+    if per_sample.low is not None and per_sample.high is not None:
+        spread = f" ({seconds(per_sample.low)} to {seconds(per_sample.high)})"
+    return f"{text}; a sample takes about {seconds(per_sample.expected)}{spread}."
+
+
+def _memory(case: Case) -> str:
+    memory = case.forecast.memory if case.forecast else None
+    if memory is None:
+        return "Whether it fits is not known: name a Mac with its memory, such as --mac m1-max-64."
+    text = f"Memory: {memory.fit.value}"
+    if memory.needed_bytes is not None and memory.available_bytes is not None:
+        text += f", {decimal_size(memory.needed_bytes)} needed of {decimal_size(memory.available_bytes)}"
+    return f"{text}. {memory.reason}".rstrip()
+
+
+# ------------------------------------------------------------------------------------------------------ stops
+
+
+def _stops(case: Case) -> list[Stop]:
+    """What stands in the way: the certain first, by calls."""
+    stops = [
+        *_closed(case),
+        *_broken(case),
+        *_raising(case),
+        *_wrong(case),
+        *_refused(case),
+        *_deadly(case),
+        *_swapping(case),
+    ]
+    return sorted(stops, key=lambda stop: (not stop.certain, bool(stop.mend), -stop.calls))
+
+
+def _remedies(case: Case) -> list[str]:
+    memory = case.forecast.memory if case.forecast else None
+    return memory.remedies if memory else []
+
+
+def _swapping(case: Case) -> list[Stop]:
+    """What fits only past Metal's recommendation runs, but at the speed of the disk."""
+    over = case.over_bytes
+    if not over or case.fit is Fit.NO:
+        return []
+    what = f"it needs {decimal_size(over)} more than Metal recommends, so macOS swaps"
+    return [Stop(what, _remedies(case)[0].rstrip(".") if _remedies(case) else "close other programs")]
+
+
+def _closed(case: Case) -> list[Stop]:
+    if case.mac.macos is None:
+        return []
+    answer = environment.macos_allows(case.mac.torch, case.mac.macos)
+    return [Stop(answer.message, "Update macOS, or use an older torch.")] if answer.ok is False else []
+
+
+def _broken(case: Case) -> list[Stop]:
+    """Checks of the target that failed in this run, wherever it ran: MPS's rules held there, or MPS itself."""
+    if case.run.device.used not in ("mps", "emulated"):
+        return []
+    remedies = {f"{check.id}: {check.message}": check.remedy for check in case.run.checks}
+    return [Stop(text, remedies.get(text, "")) for text in case.broken]
+
+
+def _raising(case: Case) -> list[Stop]:
+    groups: dict[str, list[OpUse]] = {}
+    for use in case.uses:
+        if use.verdict is OpVerdict.RAISES:
+            groups.setdefault(use.via or use.op, []).append(use)
+    return [_missing(case, op, uses) for op, uses in groups.items()]
+
+
+def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
+    calls = sum(use.count for use in uses)
+    where = f" at {uses[0].source}" if uses[0].source else ""
+    what = f"{op} raises on torch {case.mac.torch}{where}"
+    mends = []
+    with_fallback = msgspec.structs.replace(case.mac, fallback=True)
+    if all(one.use.verdict is OpVerdict.RAISES for one in judge_uses(uses, case.mac)):
+        # a kernel's own check raises whatever the tables of registrations say, and no variable helps there
+        if all(one.use.verdict is OpVerdict.FALLBACK for one in judge_uses(uses, with_fallback)):
+            mends.append(f"set {FALLBACK_VARIABLE} before Python starts")
+        if (release := _native_from(case, uses)) is not None:
+            mends.append(f"use torch {release}")
+    return Stop(what, " or ".join(mends or _elsewhere(case, uses)), calls)
+
+
+def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
+    """Moving the line's tensors to the CPU helps where the CPU has a kernel of the op."""
+    first = uses[0]
+    support = ops.release(case.mac.torch).lookup(first.op).support
+    return [f"compute {first.source} on the CPU"] if first.source and support is not _NO_KERNEL else []
+
+
+def _native_from(case: Case, uses: list[OpUse]) -> str | None:
+    """The first later release that runs all of them on the GPU, of those that this macOS opens MPS in."""
+    releases = ops.releases()
+    later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
+    for release in later:
+        macos = case.mac.macos
+        if macos is not None and environment.macos_allows(release, macos).ok is False:
+            continue
+        judged = judge_uses(uses, msgspec.structs.replace(case.mac, torch=release))
+        if all(one.use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE) for one in judged):
+            return release
+    return None
+
+
+def _wrong(case: Case) -> list[Stop]:
+    """Advisories about wrong values, of which every condition is met."""
+    calls: dict[str, int] = {}
+    bare = 0
+    for use in case.uses:
+        if use.verdict is OpVerdict.WRONG:
+            named = [one.id for one in _known(case, use) if one.symptom in (Symptom.WRONG, Symptom.NAN)]
+            bare += 0 if named else use.count
+            for name in named:
+                calls[name] = calls.get(name, 0) + use.count
+    stops = [_advised(advisories.by_id(name), count) for name, count in calls.items()]
+    if bare:
+        stops.append(Stop("values are wrong, for a reason that no advisory names", "", bare))
+    return stops
+
+
+def _deadly(case: Case) -> list[Stop]:
+    """Advisories about aborts and hangs: certain ones stop, possible ones may."""
+    calls: dict[tuple[str, bool], int] = {}
+    for use in case.uses:
+        if not use.advisories:
+            continue
+        known = {one.id for one in _known(case, use)}
+        for name in use.advisories:
+            if advisories.by_id(name).symptom in _DEADLY:
+                key = (name, name in known)
+                calls[key] = calls.get(key, 0) + use.count
+    return [_advised(advisories.by_id(name), count, certain) for (name, certain), count in calls.items()]
+
+
+def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
+    mend = advisory.mend or (f"use torch {advisory.first_good}" if advisory.first_good else "")
+    return Stop(f"{advisory.title} ({advisory.id})", mend, calls, certain)
+
+
+def _known(case: Case, use: OpUse) -> list[Advisory]:
+    """The advisories that this use is certain to meet."""
+    mac = case.mac
+    matches = advisories.match(use, mac.torch, mac.macos, mac.chip)
+    return [one.advisory for one in matches if one.certainty is advisories.Certainty.CERTAIN]
+
+
+def _refused(case: Case) -> list[Stop]:
+    stops = [
+        Stop(
+            f"{one.what.rstrip('.')}{f' at {one.where}' if one.where else ''}",
+            "change that line" if one.where else "",
+            certain=one.certain,
+        )
+        for one in case.refusals
+    ]
+    if case.stopped and not stops and not case.calls.get(OpVerdict.RAISES):
+        stops.append(_ended(case))
+    return stops
+
+
+def _ended(case: Case) -> Stop:
+    """An error of the target's own code: a dtype can be cast where it stands; an assumed value may be its cause."""
+    what = f"its code ended early: {case.stopped}".rstrip(".")
+    if "dtype" in case.stopped:
+        return Stop(what, "cast to one dtype at that line")
+    return Stop(what, certain=not case.assumed)

@@ -1,0 +1,235 @@
+"""The recommendation: which route, why, and what would change it. Never better than its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpsprobe.quantities import decimal_size, seconds
+from mpsprobe.routes import checklist, mps, tables
+from mpsprobe.routes.case import Case
+from mpsprobe.routes.cloud import Quote
+from mpsprobe.routes.mlx.route import Effort
+from mpsprobe.routes.mps import Grade
+from mpsprobe.run import Evidence, Fit, Recommendation, Route, Viability
+
+#: The plan on the Mac may take so long before a rented GPU is named for it, seconds: a night.
+_A_NIGHT_S = 12 * 3600.0
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a rule looks at.
+
+    Attributes:
+        case: target, Mac, forecast.
+        judgement: of the MPS route.
+        routes: by name.
+        work: what MLX takes.
+        quote: the rented GPU in question; None when none holds the target.
+    """
+
+    case: Case
+    judgement: mps.Judgement
+    routes: dict[str, Route]
+    work: Effort
+    quote: Quote | None
+
+    @property
+    def slow(self) -> bool:
+        """A sample takes longer on the Mac than its owner accepts."""
+        per_sample = self.case.seconds_per_sample
+        return per_sample is not None and per_sample > checklist.ACCEPTABLE_S
+
+    @property
+    def long(self) -> bool:
+        """The plan keeps the Mac busy for more than a night."""
+        per_sample = self.case.seconds_per_sample
+        return per_sample is not None and per_sample * self.case.cloud.plan.inferences > _A_NIGHT_S
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A rule's advice: a route (empty for none), the sentence, and the reason that decided."""
+
+    route: str
+    sentence: str
+    because: str
+
+
+def recommend(grounds: Grounds) -> Recommendation:
+    """The first rule that has something to say decides."""
+    advice = next(found for rule in _RULES if (found := rule(grounds)) is not None)
+    case = grounds.case
+    chosen = grounds.routes.get(advice.route)
+    return Recommendation(
+        route=advice.route,
+        sentence=f"{advice.sentence} ({_known_as(case)})",
+        reasons=list(dict.fromkeys([advice.because, *(chosen.reasons[:3] if chosen else [])])),
+        would_change=_would_change(grounds),
+        evidence=case.evidence,
+        matrix=tables.matrix(case, grounds.judgement, grounds.work, grounds.quote),
+        checklist=checklist.table(case),
+        timeline=tables.timeline(case),
+        releases=tables.releases(case),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ rules
+
+
+def _nothing_known(grounds: Grounds) -> Advice | None:
+    if grounds.case.uses:
+        return None
+    return Advice(
+        "", "No advice: nothing is known of the target's ops.", "A run or a prediction records them."
+    )
+
+
+def _too_large(grounds: Grounds) -> Advice | None:
+    """Memory comes before all else: the share of native ops does not matter for what does not fit."""
+    case = grounds.case
+    if grounds.judgement.fit is not Fit.NO and not case.over_bytes:
+        return None
+    memory = case.forecast.memory if case.forecast else None
+    remedies = memory.remedies if memory else []
+    because = f"In its own dtype it does not fit this Mac's GPU. {memory.reason if memory else ''}".rstrip()
+    quantised = next((text for text in remedies if text.startswith("MLX")), None)
+    if grounds.work.reused and quantised is not None:
+        return Advice("mlx", f"Take {quantised.rstrip('.')}.", because)
+    if grounds.judgement.fit is not Fit.NO:
+        smaller = f" Or: {remedies[0].rstrip('.')}." if remedies else ""
+        return Advice("mps", f"MPS holds it, but only by swapping: expect it to be slow.{smaller}", because)
+    if grounds.quote is not None:
+        return Advice(
+            "cloud", f"Rent a GPU ({grounds.quote.offer.name}): the target does not fit this Mac.", because
+        )
+    if remedies:
+        return Advice("mps", f"Make it smaller first: {remedies[0].rstrip('.')}.", because)
+    return Advice(
+        "", "No route of those looked at holds the target: a larger GPU or several are needed.", because
+    )
+
+
+def _cannot(grounds: Grounds) -> Advice | None:
+    if grounds.judgement.viability is not Viability.NO:
+        return None
+    stuck = [one for one in grounds.judgement.certain_stops if not one.mend]
+    if stuck:
+        because = f"MPS cannot run it: {stuck[0].what.rstrip('.')}."
+    else:
+        because = f"Less than {mps.PART:.0%} of the op time would be spent on the GPU."
+    if grounds.work.reused:
+        return Advice("mlx", "Take MLX: its libraries hold the target, and MPS does not run it.", because)
+    if grounds.quote is not None:
+        later = "; a port to MLX pays only for extended work" if grounds.work.days else ""
+        return Advice("cloud", f"Rent a GPU ({grounds.quote.offer.name}){later}.", because)
+    return Advice("", "No route of those looked at is known to lead anywhere.", because)
+
+
+def _partly(grounds: Grounds) -> Advice | None:
+    if grounds.judgement.grade is not Grade.PART:
+        return None
+    where = f" and {grounds.quote.offer.name} for the final runs" if grounds.quote else ""
+    share = grounds.case.native_time or 0.0
+    return Advice(
+        "hybrid",
+        f"Take the hybrid: MPS for development{where}.",
+        f"{share:.0%} of the op time is spent on the GPU, between {mps.PART:.0%} and {mps.MOST:.0%}.",
+    )
+
+
+def _unknown(grounds: Grounds) -> Advice | None:
+    if grounds.judgement.viability is not Viability.UNKNOWN:
+        return None
+    if grounds.judgement.fit is Fit.UNKNOWN:
+        return Advice(
+            "",
+            "No advice yet: nothing certain speaks against MPS, but whether it fits is not known: name a Mac.",
+            "Without a Mac's memory, as --mac m1-max-64 gives it, no route can be told from another.",
+        )
+    return Advice(
+        "",
+        "No advice yet: some of what the target does is not known on this torch release.",
+        "Ops without a verdict, or without a forecast of their time, decide it.",
+    )
+
+
+def _mps(grounds: Grounds) -> Advice | None:
+    changes = [one.mend for one in grounds.judgement.certain_stops]
+    after = f", after this: {'; '.join(dict.fromkeys(changes[:3]))}".rstrip(".") if changes else ""
+    if grounds.judgement.grade is Grade.UNKNOWN and not changes:
+        return None
+    share = grounds.case.native_time
+    known = f"{share:.0%} of the op time is spent on the GPU" if share is not None else "Its ops run there"
+    if share == 1:
+        known = "All of its ops run on the GPU"
+    if changes:
+        known = "What stands in the way has a remedy"
+    if (grounds.slow or grounds.long) and grounds.quote is not None:
+        per_sample = grounds.case.seconds_per_sample
+        assert per_sample is not None
+        whole = seconds(per_sample * grounds.case.cloud.plan.inferences)
+        renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
+        because = f"{known}, and a sample takes {seconds(per_sample)}."
+        return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
+    tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
+    return Advice("mps", f"Take MPS{after}.{tight}", f"{known}.")
+
+
+def _left(_: Grounds) -> Advice | None:
+    return Advice(
+        "", "No advice: what is known does not decide between the routes.", "See each route's reasons."
+    )
+
+
+_RULES: tuple[Callable[[Grounds], Advice | None], ...] = (
+    _nothing_known,
+    _too_large,
+    _cannot,
+    _partly,
+    _unknown,
+    _mps,
+    _left,
+)
+
+
+def _known_as(case: Case) -> str:
+    return {
+        Evidence.PREDICTED: "predicted: nothing was run",
+        Evidence.EMULATED: "emulated: not run on a Mac",
+        Evidence.MEASURED: "measured",
+    }[case.evidence]
+
+
+def _would_change(grounds: Grounds) -> list[str]:
+    case, judgement = grounds.case, grounds.judgement
+    texts: list[str] = []
+    if case.evidence is not Evidence.MEASURED:
+        texts.append("A run on the Mac itself: `mpsprobe run` there measures what is only predicted here.")
+    memory = case.forecast.memory if case.forecast else None
+    if memory is not None and memory.needed_bytes is not None and memory.limit_bytes is not None:
+        room = memory.limit_bytes - memory.needed_bytes
+        if room >= 0:
+            texts.append(f"{decimal_size(room)} more memory in use: longer prompts, more samples at once.")
+        else:
+            texts.append(f"A Mac or a dtype with {decimal_size(-room)} more room.")
+    share = case.native_time
+    if share is not None and judgement.grade is Grade.MOST and share < 1:
+        texts.append(
+            f"Ops off the GPU taking more than {1 - mps.MOST:.0%} of the time; now it is {1 - share:.1%}."
+        )
+    if (first := tables.first_native(case.releases)) is not None and first != case.mac.torch:
+        texts.append(f"torch {first}: everything is native from there on.")
+    if (
+        judgement.viability is not Viability.NO
+        and grounds.quote is not None
+        and grounds.quote.break_even is not None
+    ):
+        texts.append(
+            f"More than {grounds.quote.break_even:,} inferences at once: {grounds.quote.offer.name} is sooner done."
+        )
+    if not grounds.work.reused and grounds.work.days is not None:
+        low, high = grounds.work.days
+        texts.append(f"{low:g} to {high:g} days for a port to MLX.")
+    return texts

@@ -1,0 +1,220 @@
+"""What the routes share in a report: the comparison matrix, the timeline to a first result, and the releases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpsprobe.knowledge import environment
+from mpsprobe.quantities import plural, seconds
+from mpsprobe.routes import mps
+from mpsprobe.routes.case import Case, Release
+from mpsprobe.routes.cloud import Quote
+from mpsprobe.routes.mlx.route import Effort
+from mpsprobe.run import Fit, OpVerdict, Table
+
+Cell = str | int | float | bool | None
+
+_UNKNOWN = "unknown"
+
+
+def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | None) -> Table:
+    """The routes by criterion, each cell from this run."""
+    changes = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
+    mac_setup = _mac_setup(case)
+    per_sample = case.seconds_per_sample
+    return Table(
+        ["criterion", "MPS", "hybrid", "MLX", "cloud GPU"],
+        [
+            ["setup time", mac_setup, mac_setup, _mlx_setup(work), _cloud_setup(quote)],
+            ["code changes", _changes(changes), _changes(changes), _mlx_changes(work), "none"],
+            [
+                "iteration speed",
+                _span(per_sample, "a sample"),
+                _span(per_sample, "a sample"),
+                _UNKNOWN,
+                _cloud_iteration(quote),
+            ],
+            ["cost", "no rent", _hybrid_cost(quote), "no rent", _dollars(quote)],
+            ["the plan takes", _plan(case), _cloud_plan(quote), _UNKNOWN, _cloud_plan(quote)],
+            ["risk", _risk(judgement), _risk(judgement), _mlx_risk(work), _cloud_risk(quote)],
+        ],
+    )
+
+
+def timeline(case: Case) -> Table:
+    """How long each step to a first result takes on the Mac, with what that rests on."""
+    network, weights = case.cloud.network, case.run.target.weight_bytes
+    assumed = [("Model download", network.home_down), ("Model load to MPS", network.mac_load)]
+    steps: list[tuple[str, float | None, str]] = [
+        (
+            step,
+            weights / rate if weights is not None else None,
+            f"assumed: {rate / 1e6:g} MB/s ({network.source})",
+        )
+        for step, rate in assumed
+    ]
+    basis = (
+        "measured on mps" if case.measured_seconds is not None else "forecast; compiling kernels comes on top"
+    )
+    steps.append(("First inference", case.seconds_per_sample, basis))
+    known = [took for _, took, _ in steps if took is not None]
+    total = sum(known) if len(known) == len(steps) else None
+    rows: list[list[Cell]] = [
+        [step, seconds(took) if took is not None else _UNKNOWN, basis if took is not None else ""]
+        for step, took, basis in steps
+    ]
+    rows.append(["Total", seconds(total) if total is not None else _UNKNOWN, ""])
+    return Table(["step", "time", "basis"], rows)
+
+
+def releases(case: Case) -> Table | None:
+    """The target over torch releases; None when only one was asked about."""
+    if not case.releases:
+        return None
+    first = first_native(case.releases)
+    rows: list[list[Cell]] = [_release(one, one.torch == first) for one in case.releases]
+    columns = ["torch", "on the GPU", "falls back", "raises", "wrong", "not native", "macOS", "verdict"]
+    return Table(columns, rows)
+
+
+def first_native(found: Sequence[Release]) -> str | None:
+    """The release from which on, up to the newest, everything is native; None when there is none."""
+    first = None
+    for one in reversed(found):
+        if not one.fully_native:
+            break
+        first = one.torch
+    return first
+
+
+# ------------------------------------------------------------------------------------------------------ cells
+
+
+def _release(one: Release, is_first: bool) -> list[Cell]:
+    total = sum(one.calls.values())
+    native = sum(one.calls.get(verdict.value, 0) for verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE))
+    names = [name for group in one.not_native.values() for name in group]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    if one.refused:
+        shown = "; ".join([shown, *(f"{kind} refused" for kind in one.refused)]).lstrip("; ")
+    minimum = environment.minimum_macos(one.torch)
+    return [
+        one.torch,
+        f"{native / total:.2%}" if total else _UNKNOWN,
+        one.calls.get(OpVerdict.FALLBACK.value, 0),
+        one.calls.get(OpVerdict.RAISES.value, 0),
+        one.calls.get(OpVerdict.WRONG.value, 0),
+        shown,
+        f"{minimum} or later" if minimum else _UNKNOWN,
+        _release_verdict(one, is_first),
+    ]
+
+
+def _release_verdict(one: Release, is_first: bool) -> str:
+    if one.stopped:
+        return f"stops: {one.stopped}"
+    if one.calls.get(OpVerdict.WRONG.value):
+        return "known wrong for this target"
+    if one.fully_native:
+        return "fully native, the first of those that are" if is_first else "fully native"
+    if one.calls.get(OpVerdict.RAISES.value) or one.refused:
+        return "raises"
+    if one.calls.get(OpVerdict.UNKNOWN.value):
+        return "not all is known"
+    return "falls back in part"
+
+
+def _mac_setup(case: Case) -> str:
+    weights = case.run.target.weight_bytes
+    if weights is None:
+        return _UNKNOWN
+    return f"{seconds(weights / case.cloud.network.home_down)} of download"
+
+
+def _mlx_setup(work: Effort) -> str:
+    if work.days is None:
+        return _UNKNOWN
+    low, high = work.days
+    return f"{low:g} to {high:g} days"
+
+
+def _cloud_setup(quote: Quote | None) -> str:
+    return seconds(quote.start) if quote is not None and quote.start is not None else _UNKNOWN
+
+
+def _changes(count: int) -> str:
+    return "none" if count == 0 else plural(count, "change")
+
+
+def _mlx_changes(work: Effort) -> str:
+    if work.days is None:
+        return _UNKNOWN
+    written = sum(one.does != "reuse" for one in work.components)
+    return f"{plural(written, 'part')} to write" if written else "another library's model"
+
+
+def _span(value: float | None, of: str) -> str:
+    return f"{seconds(value)} {of}" if value is not None else _UNKNOWN
+
+
+def _at_least(quote: Quote) -> str:
+    return "at least " if quote.least else ""
+
+
+def _cloud_iteration(quote: Quote | None) -> str:
+    if quote is None or quote.per_sample is None:
+        return _UNKNOWN
+    return f"{_at_least(quote)}{seconds(quote.per_sample)} a sample, and its way there"
+
+
+def _hybrid_cost(quote: Quote | None) -> str:
+    return f"{_dollars(quote)} for final runs" if quote is not None else _UNKNOWN
+
+
+def _dollars(quote: Quote | None) -> str:
+    return (
+        f"{_at_least(quote)}${quote.cost:,.2f}" if quote is not None and quote.cost is not None else _UNKNOWN
+    )
+
+
+def _plan(case: Case) -> str:
+    per_sample = case.seconds_per_sample
+    return seconds(per_sample * case.cloud.plan.inferences) if per_sample is not None else _UNKNOWN
+
+
+def _cloud_plan(quote: Quote | None) -> str:
+    if quote is None or quote.hours is None:
+        return _UNKNOWN
+    return f"{_at_least(quote)}{seconds(quote.hours * 3600)}"
+
+
+def _risk(judgement: mps.Judgement) -> str:
+    certain, possible = len(judgement.certain_stops), len(judgement.stops) - len(judgement.certain_stops)
+    parts = [
+        *([f"{plural(certain, 'thing')} that will stop it"] if certain else []),
+        *(
+            [f"{plural(possible, 'advisory')} that may apply".replace("advisorys", "advisories")]
+            if possible
+            else []
+        ),
+        *([f"memory {judgement.fit.value}"] if judgement.fit is not Fit.COMFORTABLE else []),
+    ]
+    return ", ".join(parts) or "none known"
+
+
+def _mlx_risk(work: Effort) -> str:
+    states = [one.state for one in work.components]
+    if not states:
+        return _UNKNOWN
+    worst = next(
+        state
+        for state in ("blocked", "port-needed", "name-only", "not-run-on-Metal", "reuse-proven")
+        if state in states
+    )
+    return worst if worst != "reuse-proven" else "none known"
+
+
+def _cloud_risk(quote: Quote | None) -> str:
+    if quote is None:
+        return _UNKNOWN
+    return "none known" if quote.fit is Fit.COMFORTABLE else f"memory {quote.fit.value}"

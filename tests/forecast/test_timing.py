@@ -1,0 +1,171 @@
+"""Time against arithmetic by hand: a stack of linear layers on a machine with round figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mpsprobe.forecast.machine import Curve, Machine, Spread, Surface, of_gpu, of_mac
+from mpsprobe.forecast.stages import stages
+from mpsprobe.forecast.timing import Work, carried, timing
+from mpsprobe.forecast.trace import WAIT, Pass, Trace
+from mpsprobe.knowledge import hardware
+from mpsprobe.mac.lineup import named
+from mpsprobe.run import OpUse, OpVerdict, TensorMeta
+from mpsprobe.trace.formulas import add_costs
+
+
+def _tensor(*shape: int, dtype: str = "float32") -> TensorMeta:
+    strides = tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
+    return TensorMeta(dtype, shape, strides, "mps:0")
+
+
+def _linear(rows: int, size: int, count: int, verdict: OpVerdict = OpVerdict.NATIVE) -> OpUse:
+    x, w = _tensor(rows, size), _tensor(size, size)
+    use = OpUse(op="aten::linear", inputs=[x, w], outputs=[x], count=count, verdict=verdict)
+    add_costs(use)
+    return use
+
+
+def _machine(*, queued: bool = True, op: float = 0.0, kernel: float = 0.0, wait: float = 0.0) -> Machine:
+    """1 TFLOP/s, 100 GB/s, and it reaches both."""
+    same = Spread(1, 1, 1)
+    return Machine(
+        name="round",
+        basis="specification",
+        peak={"float32": 1e12},
+        bandwidth=1e11,
+        compute={("matmul", "float32"): Surface([(1, 1, 1e12)])},
+        stream=Curve([1], [1e11]),
+        weights=1e11,
+        compute_share={"float32": same},
+        stream_share=same,
+        op=Spread(op, op, op),
+        view=Spread(0, 0, 0),
+        loop=Spread(0, 0, 0),
+        kernel=Spread(kernel, kernel, kernel),
+        wait=Spread(wait, wait, wait),
+        copy=1e10,
+        queued=queued,
+    )
+
+
+def _run(uses: list[OpUse], order: list[int]) -> Work:
+    trace = Trace(uses, order)
+    return Work.of(trace, stages(trace))
+
+
+def test_the_floor_is_flops_over_peak_or_bytes_over_bandwidth() -> None:
+    # 1024 rows: 2 * 1024^3 FLOP at 1 TFLOP/s; 1 row: 4 MiB of weights and 8 KiB at 100 GB/s
+    wide = timing(_run([_linear(1024, 1024, 3)], [0, 0, 0]), _machine()).per_sample
+    thin = timing(_run([_linear(1, 1024, 3)], [0, 0, 0]), _machine()).per_sample
+    assert wide is not None
+    assert thin is not None
+    assert wide.floor == pytest.approx(3 * 2 * 1024**3 / 1e12)
+    assert thin.floor == pytest.approx(3 * 4 * (1024 * 1024 + 2 * 1024) / 1e11)
+    assert wide.expected == pytest.approx(wide.floor)
+    assert thin.expected == pytest.approx(thin.floor)
+
+
+def test_host_and_device_overlap_behind_a_queue_and_add_up_on_a_cpu() -> None:
+    work = _run([_linear(1024, 1024, 4)], [0] * 4)
+    device, host = 2 * 1024**3 / 1e12, 1e-3
+    behind = timing(work, _machine(op=host)).per_sample
+    together = timing(work, _machine(op=host, queued=False)).per_sample
+    assert behind is not None
+    assert together is not None
+    assert behind.expected == pytest.approx(host + 4 * device)  # the first kernel waits for its dispatch
+    assert together.expected == pytest.approx(4 * (host + device))
+
+
+def test_small_ops_cost_their_dispatch_and_waits_are_added() -> None:
+    tiny = _linear(1, 8, 5)
+    told = timing(_run([tiny], [0, 0, 0, 0, WAIT, 0]), _machine(op=1e-5, kernel=2e-6, wait=1e-4))
+    assert told.per_sample is not None
+    # four dispatches, the last kernel, the wait, one more dispatch and kernel
+    assert told.per_sample.expected == pytest.approx(4e-5 + 2e-6 + 1e-4 + 1e-5 + 2e-6)
+    assert told.parts[0].bound == "launch"
+
+
+def test_a_fallback_costs_two_waits_and_its_copies() -> None:
+    native, fallback = _linear(64, 64, 1), _linear(64, 64, 1, OpVerdict.FALLBACK)
+    told = timing(_run([fallback], [0]), _machine(wait=1e-4))
+    assert told.per_sample is not None
+    assert told.per_sample.expected is not None
+    moved = 4 * 3 * 64 * 64
+    assert told.per_sample.expected == pytest.approx(2e-4 + 2 * moved / 1e10)
+    assert told.native_time_share == 0
+    both = timing(_run([native, fallback], [0, 1]), _machine(wait=1e-4))
+    assert both.native_call_share == 0.5
+    assert both.native_time_share is not None
+    assert both.native_time_share < 0.01
+
+
+@pytest.mark.parametrize(
+    ("turns", "repeats", "whole"),
+    [([2.0, 2.0, 2.0], 10, 20.0), ([1.0, 2.0, 3.0], 5, 15.0), ([4.0], 3, 12.0), ([1.0, 2.0], 2, 3.0)],
+)
+def test_turns_are_carried_on_along_a_line(turns: list[float], repeats: int, whole: float) -> None:
+    assert carried(turns, repeats) == pytest.approx(whole)
+
+
+def test_a_generation_has_prefill_and_decode_and_more_tokens_make_it_longer() -> None:
+    prompt, token = _linear(100, 256, 1), _linear(1, 256, 3)
+    passes = [Pass("", "Llama", 1, k, k + 1, cache_before=k, cache=k + 1) for k in range(4)]
+    trace = Trace([prompt, token], [0, 1, 1, 1], passes)
+    found = stages(trace)
+    assert [(stage.name, stage.repeats) for stage in found] == [("prefill", 1), ("decode", 3)]
+    told = timing(Work.of(trace, found), _machine(), tokens=101)
+    assert [part.repeats for part in told.parts] == [1, 100]
+    assert token.flops is not None
+    assert told.parts[1].flops == 100 * token.flops // 3
+
+
+def test_loops_of_several_modules_are_one_stage() -> None:
+    """As a flow does after a VLM: in, expert, out, ten times, with the expert's name."""
+    small, large = _linear(1, 8, 40), _linear(64, 256, 10)
+    order, passes = [], [Pass("vlm", "VLM", 1, 0, 1, cache_before=0, cache=5)]
+    order.append(0)
+    for _ in range(10):
+        for path, use in (("action_in", 0), ("expert", 1), ("action_out", 0)):
+            passes.append(Pass(path, path, 1, len(order), len(order) + 1))
+            order.append(use)
+        order.append(0)  # between two turns
+    found = stages(Trace([small, large], order, passes))
+    assert [(stage.name, stage.repeats) for stage in found] == [("vlm", 1), ("expert step", 10)]
+    assert found[-1].turns[-1][1] == len(order)
+    assert sum(end - start for stage in found for start, end in stage.turns) == len(order)
+
+
+def test_a_loop_inside_one_call_is_found() -> None:
+    use = _linear(4, 64, 12)
+    inner = [Pass("unet", "UNet", 2, 1 + 2 * k, 3 + 2 * k) for k in range(5)]
+    trace = Trace([use], [0] * 12, [Pass("", "Pipeline", 1, 0, 12), *inner])
+    assert [(stage.name, stage.repeats) for stage in stages(trace)] == [("unet step", 5)]
+
+
+def test_unknown_rates_leave_the_floor_alone() -> None:
+    work = _run([_linear(1, 1024, 1)], [0])
+    told = timing(work, of_mac(named("m5-32"))).per_sample
+    assert told is not None
+    assert told.expected is None
+    assert told.floor > 0
+    gpu = hardware.find("tesla-v100-sxm2")
+    assert gpu is not None
+    x = _tensor(64, 64, dtype="bfloat16")
+    half = OpUse(op="aten::mm", inputs=[x, x], outputs=[x], count=1)
+    add_costs(half)
+    told = timing(_run([half], [0]), of_gpu(gpu)).per_sample  # it has no bfloat16 units
+    assert told is not None
+    assert told.expected is None
+
+
+def test_the_figures_of_a_named_mac() -> None:
+    mac = of_mac(named("m1-max-64"))
+    assert mac.peak["bfloat16"] == pytest.approx(32 * 128 * 2 * 1.296e9)
+    assert mac.bandwidth == 409.6e9
+    # PyTorch's bfloat16 matmul reaches less than half of it there, as measured on an M1 Pro
+    rate = mac.rate("matmul", "bfloat16", 1e9, 1e7)
+    assert rate is not None
+    assert 0.4 < rate / mac.peak["bfloat16"] < 0.45

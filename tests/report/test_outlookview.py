@@ -1,0 +1,169 @@
+"""The outlook in reports: drawn from the run alone, whole, escaped, and never better than its evidence."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from mpsprobe import report
+from mpsprobe.report.headline import verdict
+from mpsprobe.report.outlookview import outlook_view
+from mpsprobe.routes.judge import outlook
+from mpsprobe.run import Evidence, Fit, OpVerdict, Outlook, Run, Status
+from tests.routes.cases import GIB, case, memory, timing, use
+
+NATIVE = [use(count=90), use("aten::silu", count=10)]
+H100 = [timing("H100 SXM5", 0.18, 0.4)]
+
+
+def predicted(*uses: object, **more: object) -> Run:
+    made = case(
+        list(uses) or NATIVE,  # type: ignore[arg-type]
+        time=timing("m1-max-32c-64", 6.5, 16.3, share=0.97),
+        elsewhere=H100,
+        **more,  # type: ignore[arg-type]
+    )
+    made.run.ended = made.run.started
+    made.run.outlook = outlook(made)
+    return made.run
+
+
+@pytest.mark.parametrize("format_", ["md", "html"])
+def test_every_part_of_the_outlook_is_in_a_report(format_: report.Format) -> None:
+    text = report.render(predicted(), format_)
+    for wanted in (
+        "What to do",
+        "What would change it",
+        "Routes",
+        "Memory",
+        "Time on m1-max-32c-64",
+        "A sample elsewhere",
+        "Routes compared",
+        "Checklist",
+        "Timeline to a first result",
+        "H100 SXM5",
+    ):
+        assert wanted in text, wanted
+
+
+def test_a_report_is_drawn_from_the_document_alone() -> None:
+    run = predicted()
+    again = msgspec.json.decode(msgspec.json.encode(run), type=Run)
+    for format_ in ("md", "html"):
+        assert report.render(run, format_) == report.render(again, format_)  # type: ignore[arg-type]
+
+
+def test_the_headline_of_a_prediction_tells_of_calls_and_the_mac() -> None:
+    told = verdict(predicted())
+    assert told.sentence.startswith("All 100 op calls of target run on the GPU of an Apple M1 Max with 64 GB")
+    assert "nothing ran on a Mac" in told.sentence
+    assert told.evidence is Evidence.PREDICTED
+    assert told.status is Status.PASS
+    assert told.word == "predicted to run"
+
+
+@pytest.mark.parametrize(
+    ("verdict_", "words", "status"),
+    [
+        (OpVerdict.RAISES, "1 raise", Status.WARN),
+        (OpVerdict.WRONG, "1 give wrong values", Status.FAIL),
+        (OpVerdict.UNKNOWN, "1 are not known", Status.UNKNOWN),
+    ],
+)
+def test_the_headline_hides_nothing(verdict_: OpVerdict, words: str, status: Status) -> None:
+    op = "aten::_cholesky_solve_helper" if verdict_ is OpVerdict.RAISES else "aten::mm"
+    told = verdict(predicted(*NATIVE, use(op, verdict_)))
+    assert "100 of 101 op calls of target run on the GPU of an Apple M1 Max" in told.outcome
+    assert words in told.outcome
+    assert told.status is status
+
+
+def test_a_prediction_shows_no_phases() -> None:
+    text = report.render(predicted(), "html")
+    assert 'aria-label="Phases"' not in text
+    assert 'class="tile' not in text
+
+
+def test_without_an_outlook_a_report_says_nothing_of_routes() -> None:
+    run = predicted()
+    run.outlook = None
+    for format_ in ("md", "html"):
+        text = report.render(run, format_)  # type: ignore[arg-type]
+        assert "What to do" not in text.replace("**What to do:**", "").replace("<b>What to do</b>", "")
+        assert "Routes compared" not in text
+    assert outlook_view(Outlook()) is None
+
+
+def test_a_forecast_without_routes_is_drawn_too() -> None:
+    run = predicted()
+    assert run.outlook is not None
+    run.outlook = Outlook(forecast=run.outlook.forecast)
+    assert "Memory" in report.render(run, "md")
+    assert "Routes compared" not in report.render(run, "html")
+
+
+def test_what_a_target_is_called_is_escaped() -> None:
+    evil = use(source="<script>alert(1)</script>|`x`.py:3", verdict=OpVerdict.FALLBACK, module="")
+    run = predicted(*NATIVE, evil)
+    html = report.render(run, "html")
+    assert "<script" not in html
+    table = [
+        line for line in report.render(run, "md").splitlines() if "alert(1)" in line and line.startswith("|")
+    ]
+    assert table
+    # a bare pipe would end a cell
+    assert {len(re.findall(r"(?<!\\)\|", re.sub(r"&#\d+;", "", line))) for line in table} <= {5, 6, 10}
+
+
+class _Tables(HTMLParser):
+    """Cells of each row of each table, and whether each table can be scrolled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[int]] = []
+        self.scrolls: list[bool] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("div", "section"):
+            self._open.append(dict(attrs).get("class") or "")
+        if tag == "table":
+            self.rows.append([])
+            self.scrolls.append("scroll" in self._open)
+        if tag == "tr":
+            self.rows[-1].append(0)
+        if tag in ("td", "th"):
+            self.rows[-1][-1] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("div", "section"):
+            self._open.pop()
+
+
+def test_every_table_is_a_rectangle_that_scrolls_by_itself() -> None:
+    parser = _Tables()
+    parser.feed(report.render(predicted(*NATIVE, use("aten::nonzero", OpVerdict.FALLBACK)), "html"))
+    assert len(parser.rows) > 8
+    assert all(len(set(cells)) == 1 for cells in parser.rows)
+    assert all(parser.scrolls)
+
+
+def test_markdown_tables_stand_on_lines_of_their_own() -> None:
+    lines = report.render(predicted(*NATIVE, use("aten::nonzero", OpVerdict.FALLBACK)), "md").splitlines()
+    heads = [at for at, line in enumerate(lines) if re.fullmatch(r"\|(-+:?\||--:\|)+", line)]
+    assert len(heads) > 8
+    for at in heads:
+        assert lines[at - 2] == ""
+        assert lines[at].count("|") == len(re.findall(r"(?<!\\)\|", lines[at - 1]))
+    assert not any(line.count("|---") > 1 and not line.startswith("|--") for line in lines)
+
+
+def test_what_does_not_fit_is_said_with_what_would_help() -> None:
+    held = memory(Fit.NO, needed=100 * GIB, remedies=["A Mac with 128 GB of memory."])
+    text = report.render(predicted(held=held), "md")
+    assert "does not fit" in text
+    assert "A Mac with 128 GB of memory." in text
+    assert verdict(predicted(held=held)).status is Status.WARN

@@ -1,0 +1,96 @@
+"""The nine questions."""
+
+from __future__ import annotations
+
+from mpsprobe.routes import checklist
+from mpsprobe.routes.case import Case
+from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, OpVerdict, Phase, Status
+from tests.routes.cases import case, memory, timing, use
+
+MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max")
+
+
+def answers(made: Case) -> dict[str, tuple[object, object]]:
+    table = checklist.table(made)
+    return {str(row[0]).split()[0]: (row[1], row[3]) for row in table.rows}
+
+
+def check(name: str, status: Status = Status.PASS, device: str = "mps", **more: object) -> Check:
+    phase = Phase(name.partition(".")[0])
+    return Check(
+        id=name,
+        phase=phase,
+        title=name,
+        status=status,
+        evidence=Evidence.MEASURED,
+        device=device,
+        message="",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_there_are_nine() -> None:
+    assert len(checklist.table(case([use()])).rows) == 9
+
+
+def test_a_prediction_answers_what_it_can_and_leaves_values_open() -> None:
+    table = checklist.table(case([use()], time=timing("M1 Max", 1.0, 16.0, share=1.0)))
+    predicted = ("yes", "predicted")
+    assert [(row[1], row[3]) for row in table.rows] == [
+        *[predicted] * 4,  # available, loads, forward, completes
+        *[("unknown", "")] * 3,  # trace, trajectory, baseline
+        *[predicted] * 2,  # memory, speed
+    ]
+
+
+def test_what_ran_on_a_cpu_says_nothing_of_mps() -> None:
+    ran = [check("transfer.load", device="cpu"), check("inference.runs", device="cpu")]
+    found = answers(case([], checks=ran, device="cpu", known=False))
+    assert found["Model"] == ("unknown", "")
+    assert found["Forward"] == ("unknown", "")
+
+
+def test_a_run_on_the_mac_answers_with_its_checks() -> None:
+    ran = [
+        check("availability.available"),
+        check("transfer.load"),
+        check("inference.runs"),
+        check("inference.outputs"),
+        check("inference.memory"),
+        check(
+            "inference.time",
+            measurements=[Measurement("time per sample", 60.0, "s", Evidence.MEASURED, "mps")],
+        ),
+    ]
+    table = checklist.table(case([use()], checks=ran, device="mps", host=MAC))
+    told = [(row[1], row[3]) for row in table.rows]
+    measured = ("yes", "measured on mps")
+    assert told == [measured] * 6 + [("unknown", "")] + [measured] * 2
+
+
+def test_failed_checks_say_no() -> None:
+    found = answers(case([use()], checks=[check("inference.runs", Status.FAIL)], device="mps", host=MAC))
+    assert found["Forward"] == ("no", "measured on mps")
+
+
+def test_an_emulated_check_is_not_measured() -> None:
+    found = answers(case([use()], checks=[check("inference.runs", device="emulated")], device="emulated"))
+    assert found["Forward"] == ("yes", "emulated on emulated")
+
+
+def test_raising_ops_and_too_little_memory_are_noes() -> None:
+    made = case([use(verdict=OpVerdict.RAISES)], held=memory(Fit.NO))
+    found = answers(made)
+    assert found["Forward"][0] == found["Memory"][0] == found["Model"][0] == "no"
+
+
+def test_five_minutes_are_the_limit() -> None:
+    def speed(floor: float, expected: float | None) -> object:
+        row = checklist.table(case([use()], time=timing("M1", floor, expected))).rows[-1]
+        return row[1]
+
+    assert speed(1.0, 199.0) == "yes"  # up to 298.5 s
+    assert speed(1.0, 250.0) == "unknown"  # up to 375 s
+    assert speed(1.0, 301.0) == "no"
+    assert speed(301.0, None) == "no"
+    assert speed(1.0, None) == "unknown"
