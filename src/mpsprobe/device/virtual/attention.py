@@ -66,6 +66,16 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     return scaled_dot_product_attention
 
 
+def _repeated(heads: Tensor, count: int) -> Tensor:
+    """Grouped heads, each as often as there are queries for it."""
+    *batch, own, length, width = heads.shape
+    return (
+        heads.unsqueeze(-3)
+        .expand(*batch, own, count // own, length, width)
+        .reshape(*batch, count, length, width)
+    )
+
+
 def _attention_before_2_5(
     query: Tensor,
     key: Tensor,
@@ -79,7 +89,9 @@ def _attention_before_2_5(
 ) -> Tensor:
     """`_scaled_dot_product_attention_math` of 2.1 - 2.4: the installed one is made of ops that those lack."""
     if enable_gqa:
-        raise TypeError("scaled_dot_product_attention() got an unexpected keyword argument 'enable_gqa'")
+        # No argument of those releases. Code that passes it has asked the installed torch for its version; there
+        # it would have repeated the heads itself, as transformers' `repeat_kv` does.
+        key, value = _repeated(key, query.size(-3)), _repeated(value, query.size(-3))
     _validate_attention(query, key, value, attn_mask, is_causal)
     factor = math.sqrt(abs(scale) if scale is not None else 1 / math.sqrt(query.size(-1)))
     query = query * (-factor if scale is not None and scale < 0 else factor)
