@@ -51,6 +51,8 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         points: what was timed.
         weights_bandwidth: bytes/s of a matrix-vector product that reads each weight once, from memory.
         op_seconds: of the host, for an op with a kernel within a model's code.
+        op_seconds_by_kind: the same by kind; empty where one figure is enough, as on a CPU, whose `points` have the
+            rest of a dispatch in them.
         view_seconds: the same for a view.
         loop_seconds: of the host, for a turn of `generate` beside its ops.
         kernel_seconds: of the device, the least that a kernel takes.
@@ -68,6 +70,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     points: list[Point]
     weights_bandwidth: float
     op_seconds: float
+    op_seconds_by_kind: dict[str, float] = {}
     view_seconds: float
     loop_seconds: float
     kernel_seconds: float
@@ -149,12 +152,14 @@ def machine(calibration: Calibration) -> Machine:
         compute_share=dict.fromkeys(best, _SPREAD),
         stream_share=_SPREAD,
         op=_delay(calibration.op_seconds),
+        ops={kind: _delay(seconds) for kind, seconds in calibration.op_seconds_by_kind.items()},
         view=_delay(calibration.view_seconds),
         loop=_delay(calibration.loop_seconds),
         kernel=_delay(calibration.kernel_seconds),
         wait=_delay(calibration.wait_seconds),
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
+        holds_scores=calibration.device == "mps",
     )
 
 

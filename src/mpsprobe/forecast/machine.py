@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mpsprobe.forecast.kinds import VIEW
 from mpsprobe.knowledge import chips, hardware
 from mpsprobe.knowledge.hardware import Delay, Gpu
 from mpsprobe.mac.lineup import NamedMac
@@ -100,11 +101,13 @@ class Machine:
             that in it.
         compute_share, stream_share: how far rates may be from the expected ones: low and high as shares of it.
         op, view: of the host, to dispatch an op with a kernel, and a view.
+        ops: of the host, for the kinds of ops whose dispatch was timed apart.
         loop: of the host, for a turn of transformers' `generate` beside its ops.
         kernel: of the device, the least a kernel takes.
         wait: of the host, to hear that the device is done.
         copy: bandwidth between host and device.
         queued: kernels run behind the host's back; False for a CPU.
+        holds_scores: attention writes its scores to memory, as PyTorch's kernel for MPS does; fused kernels do not.
         complete: enough is known to expect a time; else there is the floor alone.
         notes: what is assumed, one sentence each.
     """
@@ -125,7 +128,9 @@ class Machine:
     wait: Spread
     copy: float
     queued: bool
+    holds_scores: bool = True
     complete: bool = True
+    ops: Mapping[str, Spread] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -133,6 +138,10 @@ class Machine:
         """The rate that is expected of work of a kind; None when it is unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
+
+    def dispatch(self, kind: str) -> Spread:
+        """Seconds of the host for an op of a kind."""
+        return self.view if kind == VIEW else self.ops.get(kind, self.op)
 
 
 def of_mac(mac: NamedMac) -> Machine:
@@ -203,6 +212,7 @@ def _specified(
         # memory is shared: a copy reads and writes it once, at best
         copy=reached / 2,
         queued=True,
+        holds_scores=kind == "mps",
         complete=complete,
         notes=notes,
     )
