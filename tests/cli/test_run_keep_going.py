@@ -77,15 +77,6 @@ def test_one_run_lists_all_with_their_lines_and_still_fails(tmp_path: Path) -> N
         assert f"refused.py:{_line(mark)}:" in checks["recipe"].remedy
 
 
-def test_a_recipe_is_tried_before_it_is_told(tmp_path: Path) -> None:
-    _, checks = _run(tmp_path, "Missing", "--keep-going")
-    assert checks["recipe"].status is Status.PASS
-    assert checks["recipe"].message.startswith("PYTORCH_ENABLE_MPS_FALLBACK=1")
-    assert "verified by a second run" in checks["recipe"].message
-    code, checks = _run(tmp_path, "Missing", "--fallback")
-    assert code == 0, "what it says is so"
-
-
 def test_what_a_model_catches_itself_is_told_without_the_option(tmp_path: Path) -> None:
     _, checks = _run(tmp_path, "Swallows")
     assert checks["runs"].status is Status.PASS

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from mpsprobe.run import Run, Status
+from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.phases import download
+from mpsprobe.phases.check import LinkFailed
+from mpsprobe.run import Phase, Run, Status
 from tests.cli.test_run import mpsprobe
 from tests.support.hub_server import Repository, serve
 
@@ -76,27 +79,34 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
     assert not (tmp_path / "reports").exists()
 
 
-@pytest.mark.parametrize(
-    ("config", "arguments", "says"),
-    [
-        (_LLAMA, ["json.decoder:Absent"], "json.decoder has no Absent"),
-        (
-            {"architectures": ["Own"], "model_type": "own", "auto_map": {"AutoModel": "own.Own"}},
-            ["./model"],
-            "not run unasked",
-        ),
-        ({**_LLAMA, "hidden_size": 1 << 20, "intermediate_size": 1 << 22}, ["./model"], "GB are available"),
-    ],
-)
-def test_what_only_the_target_can_tell_fails_phase_3_in_one_line(
-    tmp_path: Path, config: dict[str, Any], arguments: list[str], says: str
-) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    done = mpsprobe("run", *arguments, "--random-init", "--device", "cpu", "--phase", "3", cwd=tmp_path)
+def test_what_only_the_target_can_tell_fails_phase_3_in_one_line(tmp_path: Path) -> None:
+    done = mpsprobe(
+        "run", "json.decoder:Absent", "--random-init", "--device", "cpu", "--phase", "3", cwd=tmp_path
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     run = Run.load(tmp_path / "reports" / "latest" / "run.json")
     failed = next(check for check in run.checks if check.id == "download.files")
     assert failed.status is Status.FAIL
-    assert says in failed.message
+    assert "json.decoder has no Absent" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            {"architectures": ["Own"], "model_type": "own", "auto_map": {"AutoModel": "own.Own"}},
+            "not run unasked",
+        ),
+        ({**_LLAMA, "hidden_size": 1 << 20, "intermediate_size": 1 << 22}, "GB are available"),
+        ({**_LLAMA, "architectures": ["Absent"]}, "has no class Absent"),
+    ],
+)
+def test_a_config_that_cannot_be_built_here_fails_phase_3(
+    tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LinkFailed, match=says) as caught:
+        download.obtain(resolve(Wanted(str(tmp_path), weightless=True)), lambda _: None)
+    assert (caught.value.phase, caught.value.result.status) == (Phase.DOWNLOAD, Status.FAIL)
+    assert "\n" not in caught.value.result.message

@@ -28,12 +28,12 @@ _LAYERS, _KV_HEADS, _HEAD, _VOCABULARY = 3, 2, 32, 2000
         (9, Fit.COMFORTABLE),
         (9.01, Fit.TIGHT),
         (10, Fit.TIGHT),
-        (15, Fit.TIGHT),
-        (15.01, Fit.NO),
+        (12, Fit.TIGHT),
+        (12.01, Fit.NO),
     ],
 )
 def test_verdicts_at_their_borders(needed: float, fit: Fit) -> None:
-    """15 GiB of memory of which Metal recommends 10: the high watermark would be at 17."""
+    """15 GiB of memory of which Metal recommends 10: 3 are others', the high watermark would be at 17."""
     assert judge(int(needed * GIB), 10 * GIB, 15 * GIB)[0] is fit
 
 

@@ -106,8 +106,11 @@ def test_a_refused_dtype_stops_it_and_an_assumed_one_does_not() -> None:
     assert judged(case(NATIVE, refusals=[assumed])).viability is Viability.YES
 
 
-def test_code_that_ended_early_is_a_no() -> None:
+def test_code_that_ended_early_is_a_no_unless_an_assumed_value_may_be_the_cause() -> None:
     assert judged(case(NATIVE, stopped="ValueError: no")).viability is Viability.NO
+    assert judged(case(NATIVE, stopped="ValueError: no", assumed=True)).viability is Viability.UNKNOWN
+    mixed = "RuntimeError: Expected b and A to have the same dtype (at action.py:3)"
+    assert judged(case(NATIVE, stopped=mixed, assumed=True)).viability is Viability.CHANGES
 
 
 @pytest.mark.parametrize(("device", "stops"), [("mps", 1), ("emulated", 1), ("cpu", 0), ("cuda", 0)])

@@ -22,6 +22,9 @@ GIB = 1 << 30
 HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
 #: Comfortable: this share of Metal's recommended working set at most.
 _COMFORT = 0.9
+#: What macOS cannot give up and the host's side of PyTorch take beside the GPU's share: about 1 GiB for Python, torch
+#: and a file that is read (measured on Linux), and 2 GiB of wired memory of an idle macOS (an estimate).
+_BESIDES = 3 * 2**30
 #: Bits of a weight that MLX quantises by default: groups of 64 share a 16-bit scale and a 16-bit bias
 #: (mlx.core.quantize, group_size=64).
 _MLX_BITS = {8: 8.5, 4: 4.5}
@@ -164,15 +167,19 @@ def memory(
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     """Whether a need fits, and why.
 
-    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory, and below the high
-    watermark, where PyTorch's allocator raises. No: past either.
+    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
+    macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
     """
     limit = int(HIGH_WATERMARK * working_set)
     need, recommended, whole = _size(needed), _size(working_set), _size(memory_bytes)
     if needed > limit:
         return Fit.NO, f"{need} is past the {_size(limit)} at which PyTorch's allocator raises."
-    if needed > memory_bytes:
-        return Fit.NO, f"{need} is more than the {whole} of memory there is: macOS would swap all the time."
+    if needed > memory_bytes - _BESIDES:
+        return (
+            Fit.NO,
+            f"{need}, and some {_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: macOS "
+            "would swap all the time.",
+        )
     if needed > working_set:
         over = _size(needed - working_set)
         return (
@@ -223,7 +230,7 @@ def remedies(
         quantised = parameters * stored / 8
         if quantised < held.weights:
             texts.append(
-                f"MLX with {bits}-bit weights: {_size(round(quantised))} of them, {then(quantised + rest)}."
+                f"MLX with {bits}-bit weights, {_size(round(quantised))} of them: {then(quantised + rest)}."
             )
     fitting = [
         size

@@ -136,7 +136,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
         longest = (
             _BUDGET_S if emulated else max(_BUDGET_S, _SHARE_OF_LIMIT * loaded.profile.limit(Phase.INFERENCE))
         )
-        while len(warm) < repeats and _fits(cold.seconds, warm, longest if not warm else _BUDGET_S):
+        while len(warm) < repeats and _affordable(cold.seconds, warm, longest if not warm else _BUDGET_S):
             following = batch()
             with Stopwatch() as watch:
                 repeated = adapter.extract(adapter.infer(model, following))
@@ -155,7 +155,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
     )
 
 
-def _fits(cold_s: float, warm: list[float], budget_s: float) -> bool:
+def _affordable(cold_s: float, warm: list[float], budget_s: float) -> bool:
     """Whether one more inference is likely to end within the budget."""
     return cold_s + sum(warm) + (warm or [cold_s])[-1] < budget_s
 

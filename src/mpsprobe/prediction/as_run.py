@@ -63,6 +63,7 @@ def as_run(
             forecast=prediction.outlook.forecast,
             refusals=refusals(prediction.findings),
             stopped=prediction.stopped,
+            assumed=any(one.dependents for one in prediction.assumptions),
             releases=over(releases) if releases is not None else (),
             cloud=offers or cloud.shipped(),
             architecture=_architecture(target.adapter),

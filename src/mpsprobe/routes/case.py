@@ -63,6 +63,7 @@ class Case:
         forecast: memory and time; None when nothing could be forecast.
         refusals: what the Mac refuses beside ops.
         stopped: why the target's code ended early; empty when it did not.
+        assumed: a value that nothing computed decided a branch or a size.
         releases: the same target over torch releases, oldest first; empty when only one was asked about.
         cloud: offers, plan and rates of transfer.
         proofs: parity runs of MLX that count, those of this user first.
@@ -73,6 +74,7 @@ class Case:
     forecast: Forecast | None = None
     refusals: Sequence[Refusal] = ()
     stopped: str = ""
+    assumed: bool = False
     releases: Sequence[Release] = ()
     cloud: Cloud = field(default_factory=cloud.shipped)
     proofs: Sequence[Proof] = ()

@@ -105,6 +105,8 @@ def _verdict(
         return Viability.CHANGES, f"Left on the CPU: {names}{more}; all other ops are native."
     if judgement.viability is Viability.UNKNOWN:
         return Viability.UNKNOWN, "No op has to leave the GPU, as far as is known."
+    if judgement.viability is Viability.CHANGES:
+        return Viability.CHANGES, "Nothing has to leave the GPU, once the MPS route's changes are made."
     if quote is None:
         return Viability.YES, "Nothing has to leave the GPU, so there is nothing to divide."
     return Viability.YES, f"Nothing has to leave the GPU; final runs could go to a rented {quote.offer.gpu}."

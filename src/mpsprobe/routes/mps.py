@@ -110,7 +110,7 @@ def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
         return Viability.NO
     if case.fit is Fit.NO:
         return Viability.CHANGES if _remedies(case) else Viability.NO
-    if not case.uses or case.calls.get(OpVerdict.UNKNOWN):
+    if not case.uses or case.calls.get(OpVerdict.UNKNOWN) or (case.stopped and not certain):
         return Viability.UNKNOWN
     if certain:
         return Viability.CHANGES
@@ -323,5 +323,13 @@ def _refused(case: Case) -> list[Stop]:
         for one in case.refusals
     ]
     if case.stopped and not stops and not case.calls.get(OpVerdict.RAISES):
-        stops.append(Stop(f"its code ended early: {case.stopped}"))
+        stops.append(_ended(case))
     return stops
+
+
+def _ended(case: Case) -> Stop:
+    """An error of the target's own code: a dtype can be cast where it stands; an assumed value may be its cause."""
+    what = f"its code ended early: {case.stopped}".rstrip(".")
+    if "dtype" in case.stopped:
+        return Stop(what, "cast to one dtype at that line")
+    return Stop(what, certain=not case.assumed)

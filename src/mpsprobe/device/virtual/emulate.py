@@ -79,7 +79,7 @@ def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
         raise VirtualDeviceError("Values in CUDA memory need torch 2.9 or newer.", 'Use storage="cpu".')
     if not pytorch.cuda.is_available():
         raise VirtualDeviceError("There is no CUDA device for the values.", 'Use storage="cpu".')
-    # The virtual device denies CUDA, also to its own first use. `cuda.init()` is not enough: C++ keeps a note of its own
-    # of having asked Python, which only a tensor makes.
+    # The virtual device denies CUDA, also to its own first use. `cuda.init()` is not enough: C++ notes for itself
+    # that it has asked Python, and only a tensor makes it ask.
     pytorch.empty(0, device="cuda")
     return functools.partial(Kernels, host_device=pytorch.device("cuda", 0)), CudaGenerator

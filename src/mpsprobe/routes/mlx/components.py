@@ -103,12 +103,12 @@ def components(
     found: Sequence[Part], libraries: Sequence[Package], proofs: Sequence[Proof]
 ) -> list[Component]:
     """Judge each part."""
-    counted: set[tuple[str, str]] = set()
+    counted: set[tuple[str, int]] = set()
     return [_component(part, libraries, proofs, counted) for part in found]
 
 
 def _component(
-    part: Part, libraries: Sequence[Package], proofs: Sequence[Proof], counted: set[tuple[str, str]]
+    part: Part, libraries: Sequence[Package], proofs: Sequence[Proof], counted: set[tuple[str, int]]
 ) -> Component:
     homes = {family: _homes(family, libraries) for family in part.families}
     absent = [family for family, where in homes.items() if not where]
@@ -222,16 +222,17 @@ def _sentence(what: str, reasons: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------ lines
 
 
-def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, str]]) -> int:
-    """Lines of code of the classes and functions that some op uses come from.
+def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, int]]) -> int:
+    """Lines of code of the functions that some op uses come from, and of the constructors of their classes.
 
     Args:
-        files: whose definitions count.
+        files: whose functions count.
         uses: op uses with their lines.
-        counted: definitions that were counted before; grows.
+        counted: functions that were counted before, by file and first line; grows.
 
     Returns:
-        Lines without blank ones and comments. Of a file that cannot be found, the number of lines that were seen.
+        Lines without blank ones, comments and docstrings. Of a file that cannot be found, the number of lines
+        that were seen.
     """
     wanted = set(files)
     seen: dict[str, set[int]] = {}
@@ -241,20 +242,33 @@ def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[st
             seen.setdefault(file, set()).add(int(line))
     total = 0
     for file, lines in seen.items():
-        found = _definitions(file)
+        found = _functions(file)
         if not found:
             total += len(lines)
             continue
-        for name, first, last, count in found:
-            if (file, name) not in counted and any(first <= line <= last for line in lines):
-                counted.add((file, name))
-                total += count
+        used = {one.owner for one in found if any(one.first <= line <= one.last for line in lines)}
+        for one in found:
+            ran = any(one.first <= line <= one.last for line in lines)
+            if (ran or (one.makes and one.owner in used)) and (file, one.first) not in counted:
+                counted.add((file, one.first))
+                total += one.lines
     return total
 
 
+@dataclass(frozen=True)
+class _Function:
+    """A function or method: its lines, its class (itself for a function), whether it is a constructor."""
+
+    first: int
+    last: int
+    lines: int
+    owner: int
+    makes: bool
+
+
 @functools.cache
-def _definitions(file: str) -> tuple[tuple[str, int, int, int], ...]:
-    """The top-level definitions of a file: name, first and last line, lines of code."""
+def _functions(file: str) -> tuple[_Function, ...]:
+    """The functions of a file, and the methods of its classes."""
     path = next((Path(root) / file for root in ("", *sys.path) if (Path(root) / file).is_file()), None)
     if path is None:
         return ()
@@ -264,12 +278,24 @@ def _definitions(file: str) -> tuple[tuple[str, int, int, int], ...]:
     except (OSError, SyntaxError, UnicodeDecodeError):
         return ()
     lines = text.splitlines()
-    return tuple(
-        (node.name, node.lineno, end, sum(_is_code(line) for line in lines[node.lineno - 1 : end]))
-        for node in body
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        and (end := node.end_lineno or node.lineno)
-    )
+    found = []
+    for node in body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        found += [
+            _function(one, node.lineno, lines)
+            for one in inside
+            if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+    return tuple(found)
+
+
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: int, lines: Sequence[str]) -> _Function:
+    first, last = node.lineno, node.end_lineno or node.lineno
+    code = sum(_is_code(line) for line in lines[first - 1 : last])
+    if ast.get_docstring(node) is not None:
+        told = node.body[0]
+        code -= sum(_is_code(line) for line in lines[told.lineno - 1 : told.end_lineno])
+    return _Function(first, last, code, owner, node.name == "__init__")
 
 
 def _is_code(line: str) -> bool:
