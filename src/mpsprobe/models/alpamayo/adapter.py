@@ -66,6 +66,7 @@ class AlpamayoAdapter(Adapter):
             notes.append(
                 f"{_PREDICTED_TOKENS} tokens are generated. Each further one calls what the last of them calls."
             )
+            notes.append("Images are of the size that the processor makes of 1080 x 1920.")
         return notes
 
     @property
@@ -85,7 +86,9 @@ class AlpamayoAdapter(Adapter):
             else:
                 random = self.weights is Weights.RANDOM
                 place = torch.device("cpu") if random else device
-                model = from_config.build(cls, config, place, dtype, initialise=False)
+                # its constructor looks at values of small tensors, which a default device of meta would not have
+                with torch.device("cpu") if device.type == "meta" else contextlib.nullcontext():
+                    model = from_config.build(cls, config, place, dtype, initialise=False)
                 if random:
                     random_weights.fill(model, from_config.SEED)
                     random_weights.plant(model)
