@@ -31,7 +31,10 @@ _CLIP = {
     "patch_size": 8,
     "projection_dim": 32,
 }
-_LLAMA = {"model_type": "llama", **_TEXT}
+_LLAMA, _QWEN_2, _LFM_2 = ({"model_type": name, **_TEXT} for name in ("llama", "qwen2", "lfm2"))
+_NARROW = {"hidden_size": 32, "d_kv": 8, "d_ff": 48}
+_T5 = {**_NARROW, "vocab_size": 99, "num_layers": 1, "num_heads": 4}
+_PATCHES = {**_NARROW, "patch_embed_hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
 _LLAVA = {"image_token_index": 119, "vision_config": _CLIP, "text_config": _LLAMA}
 _SIGLIP_2 = {"model_type": "siglip2_vision_model", **_VISION, "patch_size": 8, "num_patches": 256}
 _GOT = {**_VISION, "output_channels": 32, "image_size": 64, "patch_size": 4, "global_attn_indexes": [1]}
@@ -63,9 +66,9 @@ _FED: list[tuple[str, dict[str, Any], int]] = [
     # an image of 32 x 64: two tiles of 4 x 4 beside the whole, and a newline feature after each of 4 rows
     ("LlavaNextForConditionalGeneration", {**_LLAVA, "image_grid_pinpoints": [[32, 64]]}, 16 + 32 + 4),
     # 16 x 16 patches, halved twice across and down
-    ("GotOcr2ForConditionalGeneration", {"image_token_index": 119, "vision_config": _GOT, "text_config": {"model_type": "qwen2", **_TEXT}}, 16),
+    ("GotOcr2ForConditionalGeneration", {"image_token_index": 119, "vision_config": _GOT, "text_config": _QWEN_2}, 16),
     # the config says nothing of the number: 16 x 16 patches in blocks of 2 x 2
-    ("Lfm2VlForConditionalGeneration", {"image_token_id": 119, "vision_config": _SIGLIP_2, "text_config": {"model_type": "lfm2", **_TEXT}}, 64),
+    ("Lfm2VlForConditionalGeneration", {"image_token_id": 119, "vision_config": _SIGLIP_2, "text_config": _LFM_2}, 64),
 ]  # fmt: skip
 
 
@@ -119,8 +122,8 @@ def test_a_class_that_cannot_be_asked() -> None:
         (
             "Pix2StructForConditionalGeneration",
             {
-                "text_config": {"vocab_size": 99, "hidden_size": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4},
-                "vision_config": {"hidden_size": 32, "patch_embed_hidden_size": 24, "d_ff": 48, "d_kv": 8, "num_hidden_layers": 1, "num_attention_heads": 4},
+                "text_config": _T5,
+                "vision_config": _PATCHES,
             },
         ),
         ("CanineForSequenceClassification", {**_VISION, "num_hidden_layers": 1}),

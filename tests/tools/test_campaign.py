@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import campaign_table
-import campaign_target
 import pytest
 import transformers
-from campaign import said
 
+import campaign_table
+import campaign_target
+from campaign import said
 from mpsprobe.models import from_config
 from mpsprobe.models.targets import Wanted, resolve
 
