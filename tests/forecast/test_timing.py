@@ -39,7 +39,7 @@ def _machine(*, queued: bool = True, op: float = 0.0, kernel: float = 0.0, wait:
         compute={("matmul", "float32"): Surface([(1, 1, 1e12)])},
         stream=Curve([1], [1e11]),
         weights=1e11,
-        compute_share={"float32": same},
+        compute_share={("matmul", "float32"): same},
         stream_share=same,
         op=Spread(op, op, op),
         view=Spread(0, 0, 0),
