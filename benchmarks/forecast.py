@@ -418,7 +418,7 @@ def main() -> None:
         )
         print(  # noqa: T201
             f"| {case.name} | {case.bound} ({bounds}) | {_ms(expected)} | {_ms(seconds)} "
-            f"| {ratio:.2f} | {predicted / 1e6:,.0f} MB | {scores / 1e6:,.0f} MB | {f'{peak / 1e6:,.0f} MB' if peak else 'not counted'} |",
+            f"| {ratio:.2f} | {_mb(predicted)} | {_mb(scores)} | {_mb(peak) if peak else 'not counted'} |",
             flush=True,
         )
     ratios = [max(row["ratio"], 1 / row["ratio"]) for row in rows if row["ratio"]]
@@ -431,6 +431,10 @@ def main() -> None:
             json.dumps({"calibration": msgspec.to_builtins(calibrated), "rows": rows}, indent=1),
             encoding="utf-8",
         )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
 def _ms(seconds: float | None) -> str:
