@@ -82,7 +82,9 @@ def test_the_config_file_says_what_a_model_is_fed(tmp_path: Path) -> None:
     ref = resolve(Wanted(f"{__name__}:ByAnnotation", config=file, weightless=True))
     adapter, _ = config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)
     batch = adapter.prepare(adapter.sample())
-    output = adapter.infer(adapter.load(torch.device("cpu"), "auto"), batch)["output"]
+    model = adapter.load(torch.device("cpu"), "auto")
+    output = adapter.infer(model, batch)["output"]
+    assert adapter.forward(model, batch)["output"].shape == (2, 3)  # which takes no `times`
     assert torch.equal(output, torch.linspace(-1, 1, 6).reshape(2, 3) * 4)
 
 

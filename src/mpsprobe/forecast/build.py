@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
+from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.stages import Stage, stages
 from mpsprobe.forecast.timing import Work, timing
@@ -99,6 +100,8 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
             "What PyTorch reaches of this Mac's peaks comes from published runs of large matmuls and copies; heat, "
             "battery and other programs are not in it, and the first run of each new shape compiles its kernels."
         )
+        if any(kind_of(use.op) == "conv" for use in trace.uses):
+            texts.append("Convolutions are taken to reach what matmuls reach: nobody published theirs.")
         texts.append(
             "Download and load are the bytes of the weights over assumed rates, in a wide range: measure your line."
         )

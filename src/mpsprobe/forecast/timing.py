@@ -168,12 +168,14 @@ def carried(turns: Sequence[float], repeats: int) -> float:
 
 
 def _floors(work: Work, machine: Machine) -> list[float]:
-    slowness = {dtype: 1 / peak for dtype, peak in machine.peak.items()}
     byte = 1 / machine.bandwidth
-    return [
-        max(flops * slowness.get(dtype, 0.0), moved * byte)
-        for flops, moved, dtype in zip(work.flops, work.moved(machine), work.dtypes, strict=True)
-    ]
+    floors = []
+    for kind, dtype, flops, moved in zip(
+        work.kinds, work.dtypes, work.flops, work.moved(machine), strict=True
+    ):
+        peak = machine.peak_of(kind, dtype)
+        floors.append(max(flops / peak if peak is not None else 0.0, moved * byte))
+    return floors
 
 
 def _is_known(work: Work, machine: Machine) -> bool:
@@ -203,9 +205,9 @@ def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: M
     if kind in MOVING:
         streaming = moved / (machine.streams.get(kind, machine.stream).at(moved) * stream_luck)
     else:
-        rate, share = machine.rate(kind, dtype, flops, moved), machine.compute_share.get(dtype)
+        rate = machine.rate(kind, dtype, flops, moved)
         if rate is not None:
-            computing = flops / (rate * (luck.rate(share) if share is not None else 1.0))
+            computing = flops / (rate * luck.rate(machine.share(kind, dtype)))
         streaming = moved / (machine.weights * stream_luck)
     device = max(kernel, computing, streaming)
     if apart:
