@@ -166,3 +166,9 @@ def test_what_does_not_fit_is_said_with_what_would_help() -> None:
     assert "does not fit" in text
     assert "A Mac with 128 GB of memory." in text
     assert verdict(predicted(held=held)).status is Status.WARN
+
+
+def test_the_job_summary_says_what_to_do() -> None:
+    text = report.render(predicted(), "summary")
+    assert "What to do: **Take MPS." in text
+    assert "| stage |" not in text
