@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 
@@ -76,3 +79,13 @@ def test_the_roofline_of_the_uses_is_the_floor_of_the_time() -> None:
     assert found.forecast.time.per_sample is not None
     # 32 cores of 128 ALUs at 1.296 GHz do 10.6 TFLOP/s: that is longer than 1 GB takes at 409.6 GB/s
     assert found.forecast.time.per_sample.floor == pytest.approx(1e12 / (32 * 128 * 2 * 1.296e9), rel=1e-6)
+
+
+def test_judging_needs_neither_torch_nor_mlx() -> None:
+    code = (
+        "import sys, pkgutil, importlib, mpsprobe.routes\n"
+        "for module in pkgutil.walk_packages(mpsprobe.routes.__path__, 'mpsprobe.routes.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "sys.exit(bool({'torch', 'mlx', 'mlx_lm', 'mlx_vlm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
