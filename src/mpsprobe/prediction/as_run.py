@@ -84,7 +84,14 @@ def refusals(findings: Sequence[PredictedFinding]) -> tuple[Refusal, ...]:
 def over(releases: Releases) -> tuple[Release, ...]:
     """The rows of a prediction over all releases."""
     return tuple(
-        Release(row.torch, row.calls, row.not_native, row.fully_native, row.stopped, row.findings)
+        Release(
+            row.torch,
+            row.calls,
+            row.not_native,
+            row.fully_native,
+            row.stopped,
+            {kind: count for kind, count in row.findings.items() if kind not in _TOLD},
+        )
         for row in releases.releases
     )
 

@@ -12,7 +12,7 @@ from mpsprobe.knowledge import advisories, environment, ops
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.ops.verdicts import judge as judge_uses
 from mpsprobe.quantities import decimal_size, plural, seconds
-from mpsprobe.routes.case import Case
+from mpsprobe.routes.case import NATIVE, Case
 from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, Viability
 
 #: Shares of the op time on the GPU above which MPS is the route, and below which it is not. The owner's own
@@ -23,6 +23,8 @@ FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK=1"
 _DEADLY = (Symptom.ABORT, Symptom.HANG)
 _NO_KERNEL = ops.Support.MISSING_NO_CPU
 _SHOWN = 12
+#: A share that would be rounded to all.
+_NEARLY = 0.9995
 
 
 class Grade(str, enum.Enum):
@@ -78,6 +80,11 @@ def grade(share: float | None) -> Grade:
     if share is None:
         return Grade.UNKNOWN
     return Grade.MOST if share > MOST else Grade.PART if share >= PART else Grade.LITTLE
+
+
+def share_of_time(share: float) -> str:
+    """For people, at the beginning of a sentence."""
+    return "All" if share == 1 else "Nearly all" if share > _NEARLY else f"{share:.1%}"
 
 
 def judge(case: Case) -> Judgement:
@@ -146,21 +153,19 @@ def _ops(case: Case) -> str:
     share = case.native_calls
     if share is None:
         return "No op uses are known, so nothing is said of support."
-    others = ", ".join(
-        f"{count:,} {verdict.value}"
-        for verdict, count in case.calls.items()
-        if verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
-    )
-    total = plural(sum(case.calls.values()), "op call")
-    text = f"All {total} run on the GPU" if share == 1 else f"{share:.2%} of {total} run on the GPU"
-    return f"{text} ({others})." if others else f"{text}."
+    total = sum(case.calls.values())
+    if share == 1:
+        return f"All {plural(total, 'op call')} run on the GPU."
+    others = {verdict: count for verdict, count in case.calls.items() if verdict not in NATIVE}
+    listed = ", ".join(f"{verdict.value}: {count:,}" for verdict, count in others.items())
+    return f"{total - sum(others.values()):,} of {plural(total, 'op call')} run on the GPU ({listed})."
 
 
 def _time(case: Case) -> str:
     share, time = case.native_time, case.forecast.time if case.forecast else None
     if share is None:
         return "How much of the op time that is, is not known."
-    text = f"{'All' if share == 1 else f'{share:.1%}'} of the op time is spent there"
+    text = f"{share_of_time(share)} of the op time is spent there"
     per_sample = time.per_sample if time else None
     if (measured := case.measured_seconds) is not None:
         return f"{text}; a sample took {seconds(measured)}, measured."
@@ -267,7 +272,7 @@ def _native_from(case: Case, uses: list[OpUse]) -> str | None:
         if macos is not None and environment.macos_allows(release, macos).ok is False:
             continue
         judged = judge_uses(uses, msgspec.structs.replace(case.mac, torch=release))
-        if all(one.use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE) for one in judged):
+        if all(one.use.verdict in NATIVE for one in judged):
             return release
     return None
 

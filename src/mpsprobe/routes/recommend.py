@@ -216,9 +216,8 @@ def _would_change(grounds: Grounds) -> list[str]:
             texts.append(f"A Mac or a dtype with {decimal_size(-room)} more room.")
     share = case.native_time
     if share is not None and judgement.grade is Grade.MOST and share < 1:
-        texts.append(
-            f"Ops off the GPU taking more than {1 - mps.MOST:.0%} of the time; now it is {1 - share:.1%}."
-        )
+        now = f"{1 - share:.1%}" if 1 - share >= 0.001 else "less than 0.1%"
+        texts.append(f"Ops off the GPU taking more than {1 - mps.MOST:.0%} of the time; now it is {now}.")
     if (first := tables.first_native(case.releases)) is not None and first != case.mac.torch:
         texts.append(f"torch {first}: everything is native from there on.")
     if (
