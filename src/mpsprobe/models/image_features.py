@@ -57,7 +57,12 @@ def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
 
 
 def _features(found: Any) -> int:
-    """Rows of the last dimension, over all tensors of a result."""
+    """Rows of the last dimension, over all tensors of a result: one an image.
+
+    Qwen3-VL gives a pair: the features, and others for deeper layers, which take no place in the prompt.
+    """
+    if isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, (tuple, list)) for one in found):
+        return _features(found[0])
     if isinstance(found, Tensor):
         return found.numel() // found.shape[-1]
     if hasattr(found, "pooler_output"):  # transformers 5
