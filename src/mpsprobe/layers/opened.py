@@ -64,7 +64,7 @@ class Opened:
         """The coarsest floating dtype that the target computes in."""
         found = {p.dtype for p in self.prepared.loaded.model.parameters() if p.is_floating_point()}
         if self.profile.autocast:
-            found.add(getattr(torch, self.profile.autocast))
+            found.add(getattr(torch, self.profile.autocast.rpartition(":")[2]))
         return max(found | {torch.float32}, key=lambda dtype: float(torch.finfo(dtype).eps))
 
     @functools.cached_property

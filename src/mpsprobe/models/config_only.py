@@ -16,7 +16,7 @@ from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.from_config import Blueprint
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.random_init import RandomInitAdapter
-from mpsprobe.models.registry import build_snapshot, make_adapter
+from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
 from mpsprobe.models.shrink import shrink as shrunk
 from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.models.targets import TargetRef
@@ -105,7 +105,14 @@ def obtain(ref: TargetRef) -> Snapshot:
     if ref.folder is not None:
         return snapshot.without_weights(ref.folder)
     if ref.repo is not None:
-        return snapshot.without_weights(fetch(ref.repo, ref.revision, offline=ref.offline))
+        try:
+            folder = fetch(ref.repo, ref.revision, offline=ref.offline)
+        except (hub.HubUnreachableError, hub.GatedError):
+            stands_in = ref.profile.stand_in and ref.revision is None and _names(ref.profile, ref.repo)
+            if not stands_in:
+                raise
+            folder = resolve(ref.profile, "stand_in", ref.profile.stand_in)()
+        return snapshot.without_weights(folder)
     return snapshot.without_weights(build_snapshot(ref.profile))
 
 
@@ -173,6 +180,10 @@ def size(adapter: Adapter, dtype: str) -> Size | None:
     return Size(
         sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in tensors)
     )
+
+
+def _names(profile: Profile, repo: str) -> bool:
+    return repo.lower() in (name.lower() for name in profile.models)
 
 
 def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:

@@ -67,10 +67,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         markers: files whose presence in a model folder says that this profile is for it.
         builder: `package.module:function` that makes the target's folder on this machine and returns its
             path; `""` for targets that are downloaded or already there.
+        stand_in: `package.module:function` that makes a folder with the config of `models` and returns its path,
+            for uses without weights where the repository cannot be had; `""` for none.
         dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
         attention: attn_implementation; `""` leaves the class its own default.
         autocast: dtype of an autocast region around inference; `""` for none. The region is the device's;
-            `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device.
+            `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device. With
+            `"parts:bfloat16"` the adapter opens regions of its own, around those parts that want one.
         requires: requirement strings (PEP 508) the model states.
         python: version specifier of the model's Python.
         package: distribution whose own metadata adds requirements, when it is installed.
@@ -91,6 +94,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architectures: list[str] = []
     markers: list[str] = []
     builder: str = ""
+    stand_in: str = ""
     dtype: str = "auto"
     attention: str = "sdpa"
     autocast: str = ""

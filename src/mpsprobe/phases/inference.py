@@ -75,10 +75,10 @@ class Prediction:
 
 
 def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The autocast region that the profile asks for; nothing otherwise."""
-    if not profile.autocast:
-        return contextlib.nullcontext()
+    """The autocast region that the profile asks for around everything; nothing otherwise."""
     kind, _, dtype = profile.autocast.rpartition(":")
+    if not dtype or kind == "parts":
+        return contextlib.nullcontext()
     return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, profile, registry
+from mpsprobe.models import choose, config_only, profile, registry
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.alpamayo import package, published, random_weights
 from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
@@ -121,3 +121,11 @@ def test_shrinking_says_what_it_changed(folder: Path) -> None:
     config = adapter.config()
     assert config.vocab_size == 155_697  # of the checkpoint's embedding
     assert adapter.sample()["image_frames"].shape == (4, 1, 3, 1080, 1920)
+
+
+@needs_package
+@pytest.mark.slow
+def test_its_size_is_found_without_memory(folder: Path) -> None:
+    size = config_only.size(_adapter(folder), "bfloat16")
+    assert size is not None
+    assert size.parameters == published.PARAMETERS

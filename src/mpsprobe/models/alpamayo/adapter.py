@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import read_config
 from mpsprobe.models.tiny_drive.drive import synthetic_drive
 
+#: What of the class runs under autocast: the rest, its action space, is float32 arithmetic.
+_CAST = (("vlm", "generate"), ("diffusion", "sample"))
 #: Text layers that `shrink` keeps.
 _LAYERS = 3
 #: New tokens where nothing is computed: none of them would end the trace, and each is like the one before.
-_PREDICTED_TOKENS = 4
+_PREDICTED_TOKENS = 3
 
 
 class AlpamayoAdapter(Adapter):
@@ -54,12 +58,15 @@ class AlpamayoAdapter(Adapter):
     def notes(self) -> list[str]:
         """What stands in for what, one sentence each."""
         notes = list(self._backbone.notes)
+        if (self.snapshot / published.MARK).is_file():
+            notes.insert(0, published.NOTE)
         if self.weights is Weights.RANDOM:
             notes.append(f"Random weights, with a trace planted in them: {random_weights.TRACE!r}.")
         if self.weights is Weights.NONE:
             notes.append(
                 f"{_PREDICTED_TOKENS} tokens are generated. Each further one calls what the last of them calls."
             )
+            notes.append("Images are of the size that the processor makes of 1080 x 1920.")
         return notes
 
     @property
@@ -79,7 +86,9 @@ class AlpamayoAdapter(Adapter):
             else:
                 random = self.weights is Weights.RANDOM
                 place = torch.device("cpu") if random else device
-                model = from_config.build(cls, config, place, dtype, initialise=False)
+                # its constructor looks at values of small tensors, which a default device of meta would not have
+                with torch.device("cpu") if device.type == "meta" else contextlib.nullcontext():
+                    model = from_config.build(cls, config, place, dtype, initialise=False)
                 if random:
                     random_weights.fill(model, from_config.SEED)
                     random_weights.plant(model)
@@ -125,24 +134,27 @@ class AlpamayoAdapter(Adapter):
         tokens = dict(batch["tokenized_data"])
         history = {name: batch[name] for name in ("ego_history_xyz", "ego_history_rot")}
         tokens["input_ids"] = driver.fuse_traj_tokens(tokens["input_ids"], history)
-        seen = driver.vlm(**tokens, use_cache=True, logits_to_keep=1)
-        points = torch.arange(published.FUTURE_POINTS, device=tokens["input_ids"].device)
-        positions = points + tokens["input_ids"].shape[1] + driver.vlm.model.rope_deltas
-        action = torch.stack([points.sin(), points.cos()], dim=-1)[None]
-        embedded = driver.action_in_proj(action, torch.zeros_like(action[:, :1, :1]))
-        hidden = driver.expert(
-            inputs_embeds=embedded,
-            position_ids=positions.expand(3, 1, -1),
-            past_key_values=seen.past_key_values,
-            use_cache=True,
-            **({"is_causal": False} if driver.config.expert_non_causal_attention else {}),
-        ).last_hidden_state
+        device = tokens["input_ids"].device
+        with self._autocast(device):
+            seen = driver.vlm(**tokens, use_cache=True, logits_to_keep=1)
+            points = torch.arange(published.FUTURE_POINTS, device=device)
+            positions = points + tokens["input_ids"].shape[1] + driver.vlm.model.rope_deltas
+            action = torch.stack([points.sin(), points.cos()], dim=-1)[None]
+            embedded = driver.action_in_proj(action, torch.zeros_like(action[:, :1, :1]))
+            hidden = driver.expert(
+                inputs_embeds=embedded,
+                position_ids=positions.expand(3, 1, -1),
+                past_key_values=seen.past_key_values,
+                use_cache=True,
+                **({"is_causal": False} if driver.config.expert_non_causal_attention else {}),
+            ).last_hidden_state
+            velocity = driver.action_out_proj(hidden)
         state = driver.action_space.estimate_t0_states(
             history["ego_history_xyz"][:, -1], history["ego_history_rot"][:, -1]
         )
         return {
             "logits": seen.logits[:, -1].cpu(),
-            "velocity": driver.action_out_proj(hidden).cpu(),
+            "velocity": velocity.cpu(),
             "ego_speed": state["v"].cpu(),
         }
 
@@ -150,7 +162,7 @@ class AlpamayoAdapter(Adapter):
         driver: Any = model
         inference = self._inference()
         torch.manual_seed(inference.pop("seed"))
-        with _quietly():
+        with _quietly(), self._cast_parts(driver, batch["ego_history_xyz"].device):
             return driver.sample_trajectories_from_data_with_vlm_rollout(
                 # the call takes input_ids out of what it is given
                 data={**batch, "tokenized_data": dict(batch["tokenized_data"])},
@@ -166,6 +178,34 @@ class AlpamayoAdapter(Adapter):
 
     def judge(self, outputs: Outputs) -> list[str]:
         return trajectory.judge(outputs["pred_xyz"], outputs["pred_rot"])
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """The region for one part, where the profile leaves regions to this adapter."""
+        kind, _, dtype = self.profile.autocast.rpartition(":")
+        if kind != "parts":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, dtype))
+
+    @contextlib.contextmanager
+    def _cast_parts(self, driver: Any, device: torch.device) -> Iterator[None]:
+        """Let the parts of `_CAST` open their region whenever they are called."""
+
+        def within(call: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(call)
+            def around(*args: Any, **kwargs: Any) -> Any:
+                with self._autocast(device):
+                    return call(*args, **kwargs)
+
+            return around
+
+        owners = [(getattr(driver, part), method) for part, method in _CAST]
+        for owner, method in owners:
+            vars(owner)[method] = within(getattr(owner, method))
+        try:
+            yield
+        finally:
+            for owner, method in owners:
+                del vars(owner)[method]
 
     def _inference(self) -> dict[str, Any]:
         options = {"seed": 0, "num_traj_samples": 1, "max_generation_length": 256, **self.profile.inference}
@@ -205,6 +245,11 @@ class AlpamayoAdapter(Adapter):
 
     def config(self) -> Any:
         """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
+        return copy.deepcopy(self._config)
+
+    @cached_property
+    def _config(self) -> Any:
+        """Made once: its constructor reads the whole tokenizer."""
         cls = package.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}

@@ -86,7 +86,7 @@ def _processor_class() -> type[ProcessorMixin]:
     from transformers import ProcessorMixin, Qwen3VLProcessor
 
     class MpsprobeQwen3VLImagesProcessor(Qwen3VLProcessor):  # type: ignore[misc, unused-ignore]
-        attributes = ("image_processor", "tokenizer")
+        attributes = ("image_processor", "tokenizer")  # type: ignore[assignment, unused-ignore]
 
         def __init__(
             self,
@@ -100,5 +100,9 @@ def _processor_class() -> type[ProcessorMixin]:
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
             self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+
+        def __repr__(self) -> str:
+            """Its name alone: transformers asks for this at each load, for a log line that nobody may read."""
+            return f"{_CLASS}()"
 
     return MpsprobeQwen3VLImagesProcessor

@@ -9,6 +9,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+#: A file in a folder whose config is the one below, and what that means.
+MARK = "PUBLISHED.txt"
+NOTE = (
+    "The config is the one that mpsprobe holds, from the package's public code and the published sizes: that of "
+    "the repository was not read."
+)
 REPO = "nvidia/Alpamayo-R1-10B"
 #: The vision-language model that the driving model is made from.
 VLM_REPO = "Qwen/Qwen3-VL-8B-Instruct"

@@ -20,7 +20,7 @@ _VLM = "vlm"
 #: Largest weight file, as `save_pretrained` has it unless told otherwise.
 _SHARD = "5GB"
 #: Grows when what `write` writes changes.
-_RECIPE = 1
+_RECIPE = 2
 #: Text, expert and vision of `tiny`. Heads keep their size: the rotary sections are made for it.
 _TINY = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
 _TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "out_hidden_size": 256}
@@ -63,6 +63,8 @@ def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> Non
         vlm["vision_config"].update(_TINY_VISION)
         config["expert_cfg"].update(_TINY)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if layers is None and not tiny:
+        (folder / published.MARK).write_text(f"{published.NOTE}\n", encoding="utf-8")
     (folder / _VLM).mkdir()
     backbone.write(folder / _VLM, vlm)
 

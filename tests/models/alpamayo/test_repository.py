@@ -1,0 +1,45 @@
+"""The folder that stands in where the hub does not give the repository's own config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.models import config_only, hub, targets
+from mpsprobe.models.alpamayo import published
+from mpsprobe.models.targets import Wanted
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(repo: str, *_: object, **__: object) -> None:
+        raise hub.HubUnreachableError(f"{repo}: the hub cannot be reached.")
+
+    monkeypatch.setattr(hub, "fetch_file", refuse)
+    monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_a_config_of_the_package_stands_in_without_a_hub() -> None:
+    ref = targets.resolve(Wanted("NVIDIA/Alpamayo-R1-10B", weightless=True))
+    snapshot = config_only.obtain(ref)
+    assert snapshot.architecture == "AlpamayoR1"
+    assert (snapshot.path / published.MARK).is_file()
+    vlm = json.loads((snapshot.path / "vlm" / "config.json").read_text(encoding="utf-8"))
+    assert vlm["text_config"]["num_hidden_layers"] == 36
+
+
+@pytest.mark.usefixtures("unreachable")
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted("nvidia/Alpamayo-R1-10B", weightless=True, revision="0123abc"),
+        Wanted("someone/else", weightless=True, profile="alpamayo-r1"),
+    ],
+    ids=["a revision", "another repository"],
+)
+def test_nothing_stands_in_for_what_it_may_not_be(wanted: Wanted) -> None:
+    with pytest.raises(hub.HubUnreachableError):
+        config_only.obtain(targets.resolve(wanted))
