@@ -10,7 +10,9 @@ report: install  ## run the suite, leave reports/latest/{run.json, report.md, re
 	$(BIN)/mpsprobe run
 
 # The virtual device changes the process that it is on in, so each file of its tests has a process of its own.
-ALONE := $(wildcard tests/device/virtual/test_*.py tests/ops/test_*.py tests/suite/test_*.py tests/test_predict.py)
+ALONE := $(wildcard tests/device/virtual/test_*.py tests/suite/test_*.py) tests/test_predict.py \
+  $(addprefix tests/ops/test_,campaign.py isolation.py probes.py replay.py) \
+  tests/forecast/test_memory.py tests/forecast/test_calibrate.py tests/models/alpamayo/test_adapter.py
 
 test: install  ## the project's own tests
 	printf '%s\n' $(ALONE) | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/python -m pytest -q -m "not benchmark"

@@ -7,6 +7,9 @@ weights, no device), which needs Linux on x86-64, and forecast on the calibrated
 the fastest run counts. Time is that of one sample, memory the peak of what tensors take. On one CPU thread time is the
 thread's own, so that other programs do not count.
 
+A Mac's attention kernel returns its scores, others never write them: where they are part of the forecast memory the
+table says how much, and a device that is no Mac takes up to so much less.
+
 Prints the table of docs/forecast.md. Takes some three minutes.
 """
 
@@ -313,15 +316,16 @@ def cases(device: str) -> list[Case]:
     ]
 
 
-def forecast(case: Case, machine: Machine, release: str) -> tuple[Timing, int]:
-    """Time, and peak bytes of tensors."""
+def forecast(case: Case, machine: Machine, release: str) -> tuple[Timing, int, int]:
+    """Time, peak bytes of tensors, and the scores of an attention, which only a Mac's kernel has among them."""
     adapter = BenchAdapter(case)
     adapter.weights = Weights.NONE
     recording = record(Target(case.name, adapter, case.dtype), Mac(release))
     if recording.stopped:
         raise SystemExit(f"{case.name} cannot be predicted: {recording.stopped}")
     trace = recording.trace
-    return timing(Work.of(trace, stages(trace)), machine), trace.peak
+    work = Work.of(trace, stages(trace))
+    return timing(work, machine), trace.peak, max(work.scores, default=0)
 
 
 def measure(case: Case, device: Device, repeats: int) -> tuple[float, int | None]:
@@ -374,13 +378,22 @@ def main() -> None:
         f"{calibrated.kernel_seconds * 1e6:.1f} us, wait {calibrated.wait_seconds * 1e6:.1f} us, weights "
         f"{calibrated.weights_bandwidth / 1e9:.0f} GB/s\n"
     )
-    columns = ["model", "bound by", "forecast", "measured", "ratio", "memory forecast", "measured"]
+    columns = [
+        "model",
+        "bound by",
+        "forecast",
+        "measured",
+        "ratio",
+        "memory forecast",
+        "of it scores",
+        "measured",
+    ]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")  # noqa: T201
     rows: list[dict[str, Any]] = []
     for case in cases(device.name):
         if chosen.only and not any(case.name.startswith(text) for text in chosen.only):
             continue
-        told, predicted = forecast(case, machine, release)
+        told, predicted, scores = forecast(case, machine, release)
         seconds, peak = measure(case, device, chosen.repeats)
         expected = told.per_sample.expected if told.per_sample is not None else None
         ratio = expected / seconds if expected else None
@@ -396,6 +409,7 @@ def main() -> None:
                 "measured_s": seconds,
                 "ratio": ratio,
                 "predicted_bytes": predicted,
+                "scores_bytes": scores,
                 "measured_bytes": peak,
                 "stages": [
                     [part.name, part.repeats, part.seconds.expected, part.launches] for part in told.parts
@@ -404,7 +418,7 @@ def main() -> None:
         )
         print(  # noqa: T201
             f"| {case.name} | {case.bound} ({bounds}) | {_ms(expected)} | {_ms(seconds)} "
-            f"| {ratio:.2f} | {predicted / 1e6:,.0f} MB | {f'{peak / 1e6:,.0f} MB' if peak else 'not counted'} |",
+            f"| {ratio:.2f} | {_mb(predicted)} | {_mb(scores)} | {_mb(peak) if peak else 'not counted'} |",
             flush=True,
         )
     ratios = [max(row["ratio"], 1 / row["ratio"]) for row in rows if row["ratio"]]
@@ -417,6 +431,10 @@ def main() -> None:
             json.dumps({"calibration": msgspec.to_builtins(calibrated), "rows": rows}, indent=1),
             encoding="utf-8",
         )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
 def _ms(seconds: float | None) -> str:

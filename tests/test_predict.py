@@ -273,6 +273,34 @@ def test_code_that_raises_ends_the_prediction_not_the_program() -> None:
     assert not prediction.fully_native
 
 
+class _Tables(nn.Module):
+    """As diffusers' transformers: positions are computed in float64 on the CPU, and kept in float32."""
+
+    dummy_inputs = {"count": 4}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("built")  # noqa: T201
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("table", torch.arange(8, dtype=torch.float64).sin().float())
+
+    def forward(self, count: int) -> torch.Tensor:
+        steps = torch.linspace(0, 1, count, dtype=torch.float64)
+        return self.linear(self.table) + steps.to("mps", torch.float32)[:1]
+
+
+def test_float64_that_stays_on_the_cpu_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Mac builds on the CPU, and casts there what it copies (Copy.mm: copy_to_mps_)."""
+    blueprint = Blueprint("tables", _Tables, {})
+    adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
+    adapter.weights = Weights.NONE
+    prediction = predict(Target("tables", adapter, "auto"), Mac("2.13"))
+    assert prediction.findings == []
+    assert {use.verdict for use in prediction.op_uses} <= {"native", "composite"}
+    assert any("float64" in use.dtypes for use in prediction.op_uses)
+    assert capsys.readouterr().out == ""  # stdout is the document's
+
+
 def test_the_default_target_runs_its_own_inference() -> None:
     prediction = predict(resolve(Wanted()), Mac("2.13"))
     assert prediction.target.architecture == "TinyDrive"

@@ -37,7 +37,7 @@ def test_its_run_finds_the_missing_op_at_its_line_and_the_recipe(example: Path) 
     line = next(
         n for n, text in enumerate((example / "target.py").read_text().splitlines(), 1) if "_solve" in text
     )
-    assert [row[2] for row in table.rows] == [f"target.py:{line}"]
+    assert [row[table.columns.index("at")] for row in table.rows] == [f"target.py:{line}"]
     recipe = checks["inference.recipe"]
     assert recipe.status is Status.PASS
     assert "PYTORCH_ENABLE_MPS_FALLBACK=1" in recipe.message

@@ -128,8 +128,8 @@ def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
         document = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(document, dict) or "target" not in document:
         lines = [line for line in (output / "err").read_text(encoding="utf-8").splitlines() if line.strip()]
-        told = next((line for line in lines if line.startswith("Error")), lines[-1] if lines else "")
-        return {**costs, "error": told.removeprefix("Error: ")[:300] or f"exit code {result['code']}"}
+        told = next((line for line in lines if line.startswith("mpsprobe: ")), lines[-1] if lines else "")
+        return {**costs, "error": told.removeprefix("mpsprobe: ")[:300] or f"exit code {result['code']}"}
     read = {"predict": _of_prediction, "releases": _of_releases, "run": _of_run}[stage]
     return {**costs, **read(document)}
 

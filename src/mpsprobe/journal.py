@@ -13,7 +13,19 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Phase, Run, Status, Target
+from mpsprobe.run import (
+    Check,
+    DeviceChoice,
+    Host,
+    Interruption,
+    Mac,
+    OpUse,
+    Outlook,
+    Phase,
+    Run,
+    Status,
+    Target,
+)
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -64,6 +76,7 @@ class Learnt(msgspec.Struct, tag="learnt"):
     mac: Mac | None = None
     limits: list[str] | None = None
     op_uses: list[OpUse] | None = None
+    outlook: Outlook | None = None
 
 
 class RunEnded(msgspec.Struct, tag="end"):
@@ -138,6 +151,7 @@ class Reading:
             self.run.mac = event.mac or self.run.mac
             self.run.limits = event.limits if event.limits is not None else self.run.limits
             self.run.op_uses = event.op_uses if event.op_uses is not None else self.run.op_uses
+            self.run.outlook = event.outlook or self.run.outlook
         elif isinstance(event, RunEnded):
             self.run.ended = event.time
 

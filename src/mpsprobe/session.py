@@ -130,8 +130,21 @@ class Session:
         """How far a long step is."""
         self._emit(Progress(text))
 
+    def _look_ahead(self) -> None:
+        """Forecast and routes, where a whole target's op uses are known as a Mac dispatches them."""
+        mac, device = self.run.mac, self.run.device.used
+        if self.settings.shrink or device not in ("mps", "emulated"):
+            return
+        if mac is None or mac.chip is None or mac.memory_gb is None:
+            return  # no Mac to judge for: phase 1 was not run, or none was named
+        from mpsprobe.routes.of_run import of_run
+
+        if (outlook := of_run(self.run)) is not None:
+            self.learnt(outlook=outlook)
+
     def finish(self) -> None:
-        """The run is over: close the journal and write the reports."""
+        """The run is over: judge the routes, close the journal and write the reports."""
+        self._look_ahead()
         self._emit(RunEnded(utc_now()))
         if self._journal is not None:
             self._journal.close()

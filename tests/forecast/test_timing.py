@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -39,7 +40,7 @@ def _machine(*, queued: bool = True, op: float = 0.0, kernel: float = 0.0, wait:
         compute={("matmul", "float32"): Surface([(1, 1, 1e12)])},
         stream=Curve([1], [1e11]),
         weights=1e11,
-        compute_share={"float32": same},
+        compute_share={("matmul", "float32"): same},
         stream_share=same,
         op=Spread(op, op, op),
         view=Spread(0, 0, 0),
@@ -169,3 +170,42 @@ def test_the_figures_of_a_named_mac() -> None:
     rate = mac.rate("matmul", "bfloat16", 1e9, 1e7)
     assert rate is not None
     assert 0.4 < rate / mac.peak["bfloat16"] < 0.45
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("m1-max-32c-64", 16.3), ("rtx-3090", 5.4), ("h100", 1.3), ("h200", 1.0)]
+)
+def test_peaks_and_bandwidths_give_the_rooflines_of_a_driving_model(name: str, seconds: float) -> None:
+    """Alpamayo-R1, computed elsewhere: 59.4 TFLOP before and after decoding, 256 tokens of 16.6 GB each."""
+    gpu = hardware.find(name)
+    machine = of_gpu(gpu) if gpu is not None else of_mac(named(name))
+    roofline = 59.4e12 / machine.peak["bfloat16"] + 256 * 16.6e9 / machine.bandwidth
+    assert roofline == pytest.approx(seconds, rel=0.06)
+
+
+def test_a_fused_attention_kernel_writes_no_scores() -> None:
+    q, scores = _tensor(1, 4, 512, 64), _tensor(1, 4, 512, 512)
+    use = OpUse(
+        op="aten::_scaled_dot_product_attention_math_for_mps",
+        inputs=[q, q, q],
+        outputs=[q, scores],
+        count=1,
+        verdict=OpVerdict.NATIVE,
+    )
+    add_costs(use)
+    slow = dataclasses.replace(_machine(), peak={"float32": 1e18})  # only bytes count
+    held = timing(_run([use], [0]), slow).per_sample
+    fused = timing(_run([use], [0]), dataclasses.replace(slow, holds_scores=False)).per_sample
+    assert held is not None
+    assert fused is not None
+    assert held.floor - fused.floor == pytest.approx(4 * 4 * 512 * 512 / 1e11)
+    assert fused.floor == pytest.approx(4 * 4 * 4 * 512 * 64 / 1e11)
+
+
+def test_cudnn_computes_float32_convolutions_at_the_rate_of_tf32() -> None:
+    h100, v100 = hardware.find("h100"), hardware.find("tesla-v100-sxm2")
+    assert h100 is not None
+    assert v100 is not None
+    assert of_gpu(h100).peak_of("conv", "float32") == pytest.approx(494.7e12)  # NVIDIA's figure for TF32
+    assert of_gpu(h100).peak_of("matmul", "float32") == 66.9e12
+    assert of_gpu(v100).peak_of("conv", "float32") == 15.7e12  # no TF32 before Ampere

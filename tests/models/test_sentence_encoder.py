@@ -56,10 +56,10 @@ def test_sentence_transformers_agrees(folder: Path, embeddings: torch.Tensor) ->
 def test_judge_names_what_is_out_of_order(adapter: SentenceEncoderAdapter, embeddings: torch.Tensor) -> None:
     rows = list(range(len(embeddings)))
     rows[1], rows[2] = 2, 1
-    (problem,) = adapter.judge({"embeddings": embeddings[rows]})
+    (problem,) = adapter.judge({"embeddings": embeddings[rows]}) or []
     assert TRIPLES[0][0] in problem
-    assert len(adapter.judge({"embeddings": torch.zeros_like(embeddings)})) == len(TRIPLES)
-    assert len(adapter.judge({"embeddings": torch.full_like(embeddings, torch.nan)})) == len(TRIPLES)
+    assert len(adapter.judge({"embeddings": torch.zeros_like(embeddings)}) or []) == len(TRIPLES)
+    assert len(adapter.judge({"embeddings": torch.full_like(embeddings, torch.nan)}) or []) == len(TRIPLES)
 
 
 @pytest.mark.parametrize(

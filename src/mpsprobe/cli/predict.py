@@ -59,9 +59,10 @@ def command(
 ) -> None:
     """Predict every op that MODEL calls on a Mac, and what becomes of it there.
 
-    MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, or
-    nothing for the default target. No weights are read or downloaded and nothing is computed. With --mac the
-    memory and the time that it takes there are forecast as well, and each route is judged.
+    MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, a file
+    ./target.py of your own (which runs), or nothing for the default target. No weights are read or downloaded and
+    nothing is computed. With --mac the memory and the time that it takes there are forecast as well, and each
+    route is judged.
 
     Exit codes: 0 predicted, 1 something falls back, raises or is wrong, 2 usage.
     """

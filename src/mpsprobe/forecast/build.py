@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
+from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.stages import Stage, stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
-from mpsprobe.knowledge import hardware
+from mpsprobe.forecast.transfer import transfers
+from mpsprobe.knowledge import cloud, hardware
+from mpsprobe.knowledge.cloud import Network
 from mpsprobe.mac.lineup import NamedMac
 from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
 
@@ -28,12 +31,14 @@ class Wish:
         tokens: new tokens of a sample, where that differs from the run's.
         calibrated: devices that were calibrated.
         elsewhere: GPUs of the hardware table by name.
+        network: rates of transfer; None for the assumed ones.
     """
 
     mac: NamedMac | None = None
     tokens: int | None = None
     calibrated: Sequence[Machine] = field(default_factory=tuple)
     elsewhere: Sequence[str] = ELSEWHERE
+    network: Network | None = None
 
 
 def build(
@@ -69,6 +74,8 @@ def build(
         machine = machines.of_mac(wish.mac)
         notes += machine.notes
         time = timing(work, machine, wish.tokens)
+        network = wish.network or cloud.shipped().network
+        time.parts = [*transfers(trace.weights, machine.bandwidth, network), *time.parts]
     others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := hardware.find(name)) is not None]
     return Forecast(
         mac=mac,
@@ -92,6 +99,11 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
         texts.append(
             "What PyTorch reaches of this Mac's peaks comes from published runs of large matmuls and copies; heat, "
             "battery and other programs are not in it, and the first run of each new shape compiles its kernels."
+        )
+        if any(kind_of(use.op) == "conv" for use in trace.uses):
+            texts.append("Convolutions are taken to reach what matmuls reach: nobody published theirs.")
+        texts.append(
+            "Download and load are the bytes of the weights over assumed rates, in a wide range: measure your line."
         )
     fallbacks = sum(use.count for use in trace.uses if use.verdict is OpVerdict.FALLBACK)
     if fallbacks:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +38,9 @@ _STREAMS = tuple(1 << k for k in (12, 14, 16, 18, 20, 22, 24, 25))
 #: Heads, queries, keys of timed attention; heads are 64 wide.
 _ATTENTIONS = ((8, 1, 64), (16, 1, 512), (12, 16, 16), (12, 64, 64), (12, 256, 256), (16, 1024, 1024))
 _LARGE_ATTENTIONS = ((32, 1, 4096), (512, 256, 256), (32, 2048, 2048), (32, 8192, 8192))
-#: Channels in and out, and the height, of timed 3 x 3 convolutions.
-_CONVS = ((32, 32), (64, 32), (128, 32), (256, 16), (320, 64))
+#: Images, channels in and out, the height, and the kernel's side, of timed convolutions.
+_CONVS = ((1, 32, 32, 3), (1, 64, 32, 3), (1, 128, 32, 3), (1, 256, 16, 3), (1, 320, 64, 3))
+_LARGE_CONVS = ((16, 64, 64, 3), (16, 512, 16, 3), (16, 64, 64, 1), (16, 512, 16, 1), (16, 1024, 32, 3))
 _HEAD = 64
 #: Bytes of distinct weights that a matrix-vector product goes through in turn: more than any cache holds.
 _COLD = {"cpu": 384 << 20, "cuda": 2 << 30, "mps": 1 << 30}
@@ -122,7 +125,7 @@ def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Ca
 
 def _measure(device: Device, clock: _Clock, started: float, say: Callable[[str], None]) -> Calibration:
     say("dispatch")
-    op, view, loop = _dispatch(device, clock)
+    dispatch = _dispatch(device, clock)
     kernel = _kernel(device, clock)
     wait = _wait(device, clock)
     bare = _bare(device, clock)
@@ -145,9 +148,10 @@ def _measure(device: Device, clock: _Clock, started: float, say: Callable[[str],
         weights_bandwidth=max(
             point.bytes / point.seconds for point in points if point.label.startswith("linear 1 x")
         ),
-        op_seconds=op,
-        view_seconds=view,
-        loop_seconds=loop,
+        op_seconds=dispatch.op,
+        op_seconds_by_kind=dispatch.by_kind,
+        view_seconds=dispatch.view,
+        loop_seconds=dispatch.loop,
         kernel_seconds=kernel,
         wait_seconds=wait,
         copy_bandwidth=_copy(device, clock),
@@ -182,11 +186,16 @@ def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) 
 
 
 class _Pool:
-    """Weights that no cache holds: pieces of one large stretch of memory, each time the next."""
+    """Weights that no cache holds: pieces of one large stretch of memory, each time the next.
+
+    Their values are random: a GPU draws less power on equal ones, and so multiplies them faster than a model's.
+    """
 
     def __init__(self, device: Device, dtype: torch.dtype) -> None:
         item = torch.empty(0, dtype=dtype).element_size()
-        self._memory = torch.ones(_COLD[device.name] // item, dtype=dtype, device=device.torch_device)
+        self._memory = torch.empty(
+            _COLD[device.name] // item, dtype=dtype, device=device.torch_device
+        ).normal_()
         self._at = 0
 
     def weight(self, size: int) -> Tensor:
@@ -201,7 +210,7 @@ def _matmuls(device: Device, clock: _Clock, dtype: torch.dtype) -> list[Point]:
     points: list[Point] = []
     pool = _Pool(device, dtype)
     for rows, size in _sizes(points, product(_ROWS, _SIZES), product(_MORE_ROWS, _MORE_SIZES)):
-        x = torch.ones(rows, size, device=device.torch_device, dtype=dtype)
+        x = torch.randn(rows, size, device=device.torch_device).to(dtype)
         # its two views cost a CPU half a microsecond, which counts as part of the work
         seconds = clock.seconds(lambda x=x, size=size: functional.linear(x, pool.weight(size)))  # type: ignore[misc]
         moved = (2 * rows * size + size * size) * x.element_size()
@@ -226,16 +235,15 @@ def _attentions(device: Device, clock: _Clock, dtype: torch.dtype) -> list[Point
 
 
 def _convs(device: Device, clock: _Clock, dtype: torch.dtype) -> list[Point]:
-    points = []
-    for channels, size in _CONVS:
-        x = torch.randn(1, channels, size, size, device=device.torch_device).to(dtype)
-        w = torch.randn(channels, channels, 3, 3, device=device.torch_device).to(dtype)
-        seconds = clock.seconds(lambda x=x, w=w: functional.conv2d(x, w, padding=1))  # type: ignore[misc]
-        flops = 2 * size * size * channels * channels * 9
+    points: list[Point] = []
+    for images, channels, size, side in _sizes(points, _CONVS, _LARGE_CONVS):
+        x = torch.randn(images, channels, size, size, device=device.torch_device).to(dtype)
+        w = torch.randn(channels, channels, side, side, device=device.torch_device).to(dtype)
+        seconds = clock.seconds(lambda x=x, w=w: functional.conv2d(x, w, padding="same"))  # type: ignore[misc]
+        flops = 2 * x.numel() * channels * side * side
         moved = (2 * x.numel() + w.numel()) * x.element_size()
-        points.append(
-            Point("conv", _name(dtype), flops, moved, seconds, f"conv2d {channels} of {size} x {size}")
-        )
+        label = f"conv2d {side} x {side}, {images} of {channels} x {size} x {size}"
+        points.append(Point("conv", _name(dtype), flops, moved, seconds, label))
     return points
 
 
@@ -255,13 +263,19 @@ def _passes(device: Device, clock: _Clock) -> list[Point]:
     return points
 
 
+#: Ops by kind.
+_Calls = Counter[str]
+
+
 class Block(nn.Module):
     """One decoder layer as models write it, so small that only dispatch costs.
 
-    On the MPS key it makes `OPS` calls with a kernel and `VIEWS` without; a test counts them.
+    `CALLS` are the ops that it makes on the MPS key, by kind; a test counts them.
     """
 
-    OPS, VIEWS = 36, 16
+    CALLS: ClassVar[_Calls] = Counter(
+        {"matmul": 7, "attention": 1, REDUCTION: 2, MATH: 3, STREAM: 23, VIEW: 16}
+    )
 
     def __init__(self, width: int = 32, heads: int = 2) -> None:
         super().__init__()
@@ -315,8 +329,18 @@ def block_inputs(device: torch.device, width: int = 32, heads: int = 2) -> tuple
     return (torch.zeros(1, 1, width, device=device), *turns, past)
 
 
-def _dispatch(device: Device, clock: _Clock) -> tuple[float, float, float]:
-    """Seconds of the host within a model's code: for an op with a kernel, for a view, for a turn of `generate`.
+@dataclass(frozen=True)
+class _Dispatch:
+    """Seconds of the host: for an op with a kernel, all alike and by kind, for a view, for a turn of `generate`."""
+
+    op: float
+    by_kind: dict[str, float]
+    view: float
+    loop: float
+
+
+def _dispatch(device: Device, clock: _Clock) -> _Dispatch:
+    """What dispatch costs within a model's code.
 
     Python around an op counts with it. Where transformers is installed the code is a decoder of its own, since its
     layers do more around an op than plain ones; elsewhere it is `Block`, and a turn of `generate` costs nothing.
@@ -331,12 +355,54 @@ def _dispatch(device: Device, clock: _Clock) -> tuple[float, float, float]:
     decoder = _Decoder.on(device.torch_device)
     calls = _calls(device) if decoder is not None else None
     if decoder is None or calls is None:
-        blocks = clock.host(_blocks(device.torch_device))
-        return (blocks / 8 - Block.VIEWS * view) / Block.OPS, view, 0.0
-    (ops, views_of_step), (more_ops, more_views) = calls
-    op = (clock.host(decoder.step) - views_of_step * view) / ops
-    turns = (clock.host(decoder.long) - clock.host(decoder.short)) / (_Decoder.LONG - _Decoder.SHORT)
-    return op, view, max(0.0, turns - more_ops * op - more_views * view)
+        seconds, step = clock.host(_blocks(device.torch_device)) / 8, Block.CALLS
+    else:
+        seconds, step = clock.host(decoder.step), calls[0]
+    op = (seconds - step[VIEW] * view) / _with_kernel(step)
+    by_kind = _by_kind(device, clock, step, op) if device.name != "cpu" else {}
+    loop = 0.0
+    if decoder is not None and calls is not None:
+        turn = (clock.host(decoder.long) - clock.host(decoder.short)) / (_Decoder.LONG - _Decoder.SHORT)
+        costs = by_kind | {VIEW: view}
+        loop = max(0.0, turn - sum(count * costs.get(kind, op) for kind, count in calls[1].items()))
+    return _Dispatch(op, by_kind, view, loop)
+
+
+def _with_kernel(calls: _Calls) -> int:
+    return sum(calls.values()) - calls[VIEW]
+
+
+def _by_kind(device: Device, clock: _Clock, step: _Calls, op: float) -> dict[str, float]:
+    """Seconds of the host for an op by kind: alone, and its share of what a step of a model takes beyond that."""
+    alone = _alone(device, clock)
+    python = op - sum(step[kind] * seconds for kind, seconds in alone.items()) / _with_kernel(step)
+    return {kind: seconds + max(0.0, python) for kind, seconds in alone.items()}
+
+
+def _alone(device: Device, clock: _Clock) -> dict[str, float]:
+    """Seconds of the host for the smallest op of each kind, called as models call it."""
+    where = device.torch_device
+    x, image = torch.randn(1, 16, _HEAD, device=where), torch.randn(1, 8, 8, 8, device=where)
+    heads = torch.randn(1, 2, 16, _HEAD, device=where)
+    linear, norm = nn.Linear(_HEAD, _HEAD).to(where), nn.LayerNorm(_HEAD).to(where)
+    conv, act = nn.Conv2d(8, 8, 3).to(where), nn.SiLU()
+    works: dict[str, Callable[[], Tensor]] = {
+        "matmul": lambda: linear(x),
+        "attention": lambda: functional.scaled_dot_product_attention(heads, heads, heads),
+        "conv": lambda: conv(image),
+        REDUCTION: lambda: norm(x),
+        MATH: lambda: act(x),
+        STREAM: lambda: x + x,
+    }
+
+    def many(work: Callable[[], Tensor]) -> Callable[[], None]:
+        def calls() -> None:
+            for _ in range(50):
+                work()
+
+        return calls
+
+    return {kind: clock.host(many(work)) / 50 for kind, work in works.items()}
 
 
 def _blocks(device: torch.device) -> Callable[[], Any]:
@@ -406,11 +472,8 @@ class _Decoder:
         )
 
 
-_Calls = tuple[int, int]
-
-
 def _calls(device: Device) -> tuple[_Calls, _Calls] | None:
-    """Ops with a kernel, and views, of a step and of a turn of `generate` as a Mac counts them; None: cannot be had."""
+    """Ops of a step, and of a turn of `generate`, by kind as a Mac counts them; None: cannot be had."""
 
     def count(run: Callable[[], None]) -> _Calls:
         recorder = Recorder()
@@ -421,14 +484,15 @@ def _calls(device: Device) -> tuple[_Calls, _Calls] | None:
             observer.op = recorder.op  # type: ignore[method-assign]
             run()
             del observer.op
-        uses = recorder.op_uses()
-        views = sum(use.count for use in uses if kind_of(use.op) == VIEW)
-        return sum(use.count for use in uses) - views, views
+        calls: _Calls = Counter()
+        for use in recorder.op_uses():
+            calls[kind_of(use.op)] += use.count
+        return calls
 
     def all_of(decoder: _Decoder | None) -> tuple[_Calls, _Calls]:
         assert decoder is not None
         short, long, turns = count(decoder.short), count(decoder.long), _Decoder.LONG - _Decoder.SHORT
-        return count(decoder.step), ((long[0] - short[0]) // turns, (long[1] - short[1]) // turns)
+        return count(decoder.step), Counter({kind: (long[kind] - short[kind]) // turns for kind in long})
 
     observer = Quiet()
     if device.name == "mps":

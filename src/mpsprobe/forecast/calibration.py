@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.forecast.machine import Curve, Machine, Spread, Surface
+from mpsprobe.forecast.machine import Curve, Machine, Spread, Surface, of_gpu
 from mpsprobe.knowledge import hardware
 
 #: Of the file. Another form gets another number, and files of the old one are refused with a line.
@@ -51,6 +51,8 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         points: what was timed.
         weights_bandwidth: bytes/s of a matrix-vector product that reads each weight once, from memory.
         op_seconds: of the host, for an op with a kernel within a model's code.
+        op_seconds_by_kind: the same by kind; empty where one figure is enough, as on a CPU, whose `points` have the
+            rest of a dispatch in them.
         view_seconds: the same for a view.
         loop_seconds: of the host, for a turn of `generate` beside its ops.
         kernel_seconds: of the device, the least that a kernel takes.
@@ -68,6 +70,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     points: list[Point]
     weights_bandwidth: float
     op_seconds: float
+    op_seconds_by_kind: dict[str, float] = {}
     view_seconds: float
     loop_seconds: float
     kernel_seconds: float
@@ -132,29 +135,35 @@ def machine(calibration: Calibration) -> Machine:
         for (kind, dtype), surface in compute.items()
         if kind == "matmul"
     }
+    peaks: Mapping[tuple[str, str], float] = {
+        key: max(rate for *_, rate in surface.points) for key, surface in compute.items() if key[0] == "conv"
+    }
     row = hardware.find(calibration.name) if calibration.device == "cuda" else None
-    peak, bandwidth = dict(best), max(*stream.rates, calibration.weights_bandwidth)
+    peak, bandwidth = best, max(*stream.rates, calibration.weights_bandwidth)
     if row is not None:
-        peak |= {dtype: tflops * 1e12 for dtype, tflops in row.peak_tflops.items()}
-        bandwidth = row.bandwidth_gbs * 1e9
+        published = of_gpu(row)
+        peak, peaks, bandwidth = {**peak, **published.peak}, published.peaks, published.bandwidth
     return Machine(
         name=calibration.name,
         basis="calibrated",
         peak=peak,
+        peaks=peaks,
         bandwidth=bandwidth,
         compute=compute,
         stream=stream,
         streams=streams,
         weights=math.inf,
-        compute_share=dict.fromkeys(best, _SPREAD),
+        compute_share=dict.fromkeys(compute, _SPREAD),
         stream_share=_SPREAD,
         op=_delay(calibration.op_seconds),
+        ops={kind: _delay(seconds) for kind, seconds in calibration.op_seconds_by_kind.items()},
         view=_delay(calibration.view_seconds),
         loop=_delay(calibration.loop_seconds),
         kernel=_delay(calibration.kernel_seconds),
         wait=_delay(calibration.wait_seconds),
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
+        holds_scores=calibration.device == "mps",
     )
 
 

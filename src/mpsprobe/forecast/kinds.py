@@ -6,7 +6,7 @@ import functools
 
 from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
-from mpsprobe.trace.formulas.traffic import STILL, VIEWS
+from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
 #: Modules of FLOP formulas whose ops run at a rate of arithmetic.
 _COMPUTES = {
@@ -60,3 +60,15 @@ def dtype_of(use: OpUse) -> str:
         if tensor.dtype.startswith(("float", "bfloat", "complex")):
             return tensor.dtype
     return use.inputs[0].dtype if use.inputs else ""
+
+
+def scores_of(use: OpUse) -> int:
+    """Bytes of the scores that one call of attention returns beside its result; 0 for other ops.
+
+    The kernel for MPS computes them in full, `[..., queries, keys]`, and returns them
+    (aten/src/ATen/native/mps/operations/Attention.mm); those for CUDA and CPUs never write them.
+    """
+    if base_name(use.op) != "_scaled_dot_product_attention_math_for_mps" or len(use.outputs) < 2:
+        return 0
+    scores = use.outputs[1]
+    return stored_elements(scores) * (item_bytes(scores) or 0)

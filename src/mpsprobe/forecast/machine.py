@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mpsprobe.forecast.kinds import VIEW
 from mpsprobe.knowledge import chips, hardware
 from mpsprobe.knowledge.hardware import Delay, Gpu
 from mpsprobe.mac.lineup import NamedMac
@@ -21,6 +22,9 @@ FLOATS = ("float32", "float16", "bfloat16")
 #: Apple GPUs from here on have matrix units whose rate no source states: their peak is not known.
 _MATRIX_UNITS = "apple10"
 _US = 1e-6
+#: Published shares are of large square matmuls. Models reach less: the slowest of docs/forecast.md's table came to this
+#: share of the least published one.
+_MODELS = 0.75
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Spread:
     def of(cls, row: Delay) -> Spread:
         """A delay in seconds."""
         return cls(row.low * _US, row.expected * _US, row.high * _US)
+
+
+#: Exactly as expected.
+_CERTAIN = Spread(1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -92,19 +100,24 @@ class Machine:
         name: of the row or the device.
         basis: where the figures come from.
         peak: highest rate by dtype; a dtype that is missing is unknown.
+        peaks: the same of a kind of work that has another.
         bandwidth: of its memory, at its peak.
         compute: reached rate by kind of work (`"matmul"`, `"attention"`, `"conv"`) and dtype.
         stream: reached bandwidth of what is not one of those, by bytes of a call.
         streams: the same for kinds of such work that were timed apart.
         weights: reached bandwidth of a matmul that reads each weight once, from memory; infinite where `compute` has
             that in it.
-        compute_share, stream_share: how far rates may be from the expected ones: low and high as shares of it.
+        compute_share: how far a reached rate may be from the expected one, by kind and dtype: low and high as shares
+            of it.
+        stream_share: the same for `stream`.
         op, view: of the host, to dispatch an op with a kernel, and a view.
+        ops: of the host, for the kinds of ops whose dispatch was timed apart.
         loop: of the host, for a turn of transformers' `generate` beside its ops.
         kernel: of the device, the least a kernel takes.
         wait: of the host, to hear that the device is done.
         copy: bandwidth between host and device.
         queued: kernels run behind the host's back; False for a CPU.
+        holds_scores: attention writes its scores to memory, as PyTorch's kernel for MPS does; fused kernels do not.
         complete: enough is known to expect a time; else there is the floor alone.
         notes: what is assumed, one sentence each.
     """
@@ -116,7 +129,7 @@ class Machine:
     compute: Mapping[tuple[str, str], Surface]
     stream: Curve
     weights: float
-    compute_share: Mapping[str, Spread]
+    compute_share: Mapping[tuple[str, str], Spread]
     stream_share: Spread
     op: Spread
     view: Spread
@@ -125,7 +138,10 @@ class Machine:
     wait: Spread
     copy: float
     queued: bool
+    holds_scores: bool = True
     complete: bool = True
+    ops: Mapping[str, Spread] = field(default_factory=dict)
+    peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -133,6 +149,18 @@ class Machine:
         """The rate that is expected of work of a kind; None when it is unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
+
+    def share(self, kind: str, dtype: str) -> Spread:
+        """How far that rate may be off."""
+        return self.compute_share.get((kind, dtype)) or self.compute_share.get(("matmul", dtype), _CERTAIN)
+
+    def peak_of(self, kind: str, dtype: str) -> float | None:
+        """The highest rate of work of a kind; None when it is unknown."""
+        return self.peaks.get((kind, dtype)) or self.peak.get(dtype)
+
+    def dispatch(self, kind: str) -> Spread:
+        """Seconds of the host for an op of a kind."""
+        return self.view if kind == VIEW else self.ops.get(kind, self.op)
 
 
 def of_mac(mac: NamedMac) -> Machine:
@@ -170,15 +198,24 @@ def of_gpu(gpu: Gpu) -> Machine:
 def _specified(
     kind: str, name: str, peak: Mapping[str, float], bandwidth: float, family: str, notes: list[str]
 ) -> Machine:
-    rows = {dtype: hardware.reached(kind, "matmul", family=family, dtype=dtype) for dtype in peak}
+    rows = {
+        (work, dtype): hardware.reached(kind, work, family=family, dtype=dtype)
+        for work in ("matmul", "conv")
+        for dtype in peak
+    }
+    peaks = {}
+    if kind == "cuda" and "bfloat16" in peak:
+        # GPUs with bfloat16 units have TF32 ones of half the rate, and PyTorch lets cuDNN use them
+        peaks["conv", "float32"] = peak["bfloat16"] / 2
     stream = hardware.reached(kind, "bandwidth", family=family)
     delays = {what: hardware.delay(kind, what) for what in ("op", "view", "loop", "kernel", "wait")}
     known = {what: Spread.of(row) if row is not None else Spread(0, 0, 0) for what, row in delays.items()}
     compute, shares = {}, {}
-    for dtype, row in rows.items():
+    for key, row in rows.items():
         if row is not None:
-            compute["matmul", dtype] = Surface([(1.0, 1.0, row.expected * peak[dtype])])
-            shares[dtype] = Spread(row.low / row.expected, 1.0, row.high / row.expected)
+            rate = peaks.get(key, peak[key[1]])
+            compute[key] = Surface([(1.0, 1.0, row.expected * rate)])
+            shares[key] = Spread(_MODELS * row.low / row.expected, 1.0, row.high / row.expected)
     reached = (stream.expected if stream is not None else 1.0) * bandwidth
     complete = bool(peak) and stream is not None and None not in delays.values()
     if peak and not complete:
@@ -203,7 +240,9 @@ def _specified(
         # memory is shared: a copy reads and writes it once, at best
         copy=reached / 2,
         queued=True,
+        holds_scores=kind == "mps",
         complete=complete,
+        peaks=peaks,
         notes=notes,
     )
 

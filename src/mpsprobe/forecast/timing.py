@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, kind_of
+from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, kind_of, scores_of
 from mpsprobe.forecast.machine import Machine, Spread, summed
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import WAIT, Trace
@@ -62,6 +62,7 @@ class Work:
         trace, stages: the run.
         kinds, dtypes: of each use, see `kinds`.
         flops, bytes: of one call; 0 where no formula knows them.
+        scores: those of the bytes that a fused attention kernel does not move.
         turns: of each turn of each stage: FLOPs, bytes, launches.
     """
 
@@ -71,6 +72,7 @@ class Work:
     dtypes: list[str]
     flops: list[int]
     bytes: list[int]
+    scores: list[int]
     turns: list[list[tuple[int, int, int]]]
 
     @classmethod
@@ -85,7 +87,22 @@ class Work:
             return sum(flops[p] for p in calls), sum(moved[p] for p in calls), sum(launches[p] for p in calls)
 
         turns = [[count(*turn) for turn in stage.turns] for stage in found]
-        return cls(trace, found, kinds, [dtype_of(use) for use in trace.uses], flops, moved, turns)
+        return cls(
+            trace,
+            found,
+            kinds,
+            [dtype_of(use) for use in trace.uses],
+            flops,
+            moved,
+            [scores_of(use) for use in trace.uses],
+            turns,
+        )
+
+    def moved(self, machine: Machine) -> list[int]:
+        """Bytes of one call of each use on a machine."""
+        if machine.holds_scores:
+            return self.bytes
+        return [max(0, moved - scores) for moved, scores in zip(self.bytes, self.scores, strict=True)]
 
 
 def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
@@ -151,12 +168,14 @@ def carried(turns: Sequence[float], repeats: int) -> float:
 
 
 def _floors(work: Work, machine: Machine) -> list[float]:
-    slowness = {dtype: 1 / peak for dtype, peak in machine.peak.items()}
     byte = 1 / machine.bandwidth
-    return [
-        max(flops * slowness.get(dtype, 0.0), moved * byte)
-        for flops, moved, dtype in zip(work.flops, work.bytes, work.dtypes, strict=True)
-    ]
+    floors = []
+    for kind, dtype, flops, moved in zip(
+        work.kinds, work.dtypes, work.flops, work.moved(machine), strict=True
+    ):
+        peak = machine.peak_of(kind, dtype)
+        floors.append(max(flops / peak if peak is not None else 0.0, moved * byte))
+    return floors
 
 
 def _is_known(work: Work, machine: Machine) -> bool:
@@ -175,7 +194,7 @@ def _costs(work: Work, machine: Machine, luck: _Luck) -> list[_Cost]:
         return _cost(kind, dtype, flops, moved, apart, machine, luck)
 
     aparts = [use.verdict is OpVerdict.FALLBACK and machine.queued for use in work.trace.uses]
-    return list(map(cost, work.kinds, work.dtypes, work.flops, work.bytes, aparts))
+    return list(map(cost, work.kinds, work.dtypes, work.flops, work.moved(machine), aparts))
 
 
 def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck) -> _Cost:
@@ -186,17 +205,17 @@ def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: M
     if kind in MOVING:
         streaming = moved / (machine.streams.get(kind, machine.stream).at(moved) * stream_luck)
     else:
-        rate, share = machine.rate(kind, dtype, flops, moved), machine.compute_share.get(dtype)
+        rate = machine.rate(kind, dtype, flops, moved)
         if rate is not None:
-            computing = flops / (rate * (luck.rate(share) if share is not None else 1.0))
+            computing = flops / (rate * luck.rate(machine.share(kind, dtype)))
         streaming = moved / (machine.weights * stream_luck)
     device = max(kernel, computing, streaming)
     if apart:
         # to the CPU, its work there at the speed of a copy at best, and back
         seconds = 2 * luck.delay(machine.wait) + 2 * moved / (machine.copy * stream_luck)
-        return _Cost(luck.delay(machine.op), device, seconds, "copy")
+        return _Cost(luck.delay(machine.dispatch(kind)), device, seconds, "copy")
     by = "launch" if device <= kernel else "compute" if computing >= streaming else "bandwidth"
-    return _Cost(luck.delay(machine.op), device, by=by)
+    return _Cost(luck.delay(machine.dispatch(kind)), device, by=by)
 
 
 def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) -> list[list[float]]:

@@ -45,8 +45,8 @@ class Reached(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         kind: of device: `"mps"` or `"cuda"`.
         families: Apple GPU families; empty for all of that kind.
-        what: `"matmul"` or `"bandwidth"`.
-        dtypes: for a matmul.
+        what: `"matmul"`, `"conv"` or `"bandwidth"`.
+        dtypes: for the first two.
         low, expected, high: share of the peak.
         seen: the measured figures.
         sources: links.

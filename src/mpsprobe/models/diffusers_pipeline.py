@@ -22,7 +22,7 @@ _PROMPT = "A small boat on a calm lake in the evening"
 _LABEL = 207
 #: Height and width in pixels, and frames of a video, of a shrunk pipeline; 9 is one more than a multiple of 8,
 #: which video VAEs want.
-_SIDE, _FRAMES = 256, 9
+_SIDE, _FRAMES = 128, 9
 
 
 class DiffusersAdapter(Adapter):

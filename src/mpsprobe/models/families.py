@@ -44,6 +44,7 @@ _IMAGE = (
     "aspect_ratio_mask",
     "cross_attention_mask",
     "flattened_patches",
+    "spatial_shapes",
 )
 
 #: In this order: a class that stands in several tables belongs to the first.
@@ -88,7 +89,7 @@ FAMILIES = (
         (*_TEXT, "pixel_values", "pixel_mask"),
     ),
     Family("depth estimation", ("FOR_DEPTH_ESTIMATION",), ("pixel_values",)),
-    Family("image classifier", ("FOR_IMAGE_CLASSIFICATION",), ("pixel_values",)),
+    Family("image classifier", ("FOR_IMAGE_CLASSIFICATION",), _IMAGE),
     Family(VIDEO, ("FOR_VIDEO_CLASSIFICATION",), ("pixel_values", "pixel_values_videos")),
     Family("image and text encoder", ("FOR_ZERO_SHOT_IMAGE_CLASSIFICATION",), (*_TEXT, *_IMAGE), rows=2),
     Family("mask generation", ("FOR_MASK_GENERATION",), ("pixel_values", "input_points", "input_labels")),

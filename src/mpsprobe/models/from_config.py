@@ -24,6 +24,7 @@ SEED = 20251031
 #: Parameters of up to so many elements are given values even where weights are left out: they are the ones
 #: that code may look at (scales, gates), and memory that nobody wrote would differ from run to run.
 _SMALL = 1 << 16
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -128,31 +129,53 @@ def build(
         TargetError: the class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
+    if not initialise:
+        return _constructed(cls, config, device, weights_dtype, attention, draw=False).to(device)
     drawn_in = dtype_of(config)
-    if initialise and drawn_in is not weights_dtype:
-        drawn = build(cls, config, torch.device("cpu"), "auto", attention, initialise=True)
-        model = build(cls, config, torch.device("cpu"), dtype, attention, initialise=False)
-        model.load_state_dict(drawn.state_dict())
-        del drawn
-        return model.to(device)
-    weightless = contextlib.nullcontext() if initialise else _no_weights(device)
+    try:
+        model = _constructed(cls, config, _CPU, drawn_in, attention, draw=True)
+    except TargetError as problem:
+        if not isinstance(problem.__cause__, NotImplementedError) or drawn_in is torch.float32:
+            raise
+        # orthogonal matrices (RWKV's) are drawn in no narrower dtype
+        wide = _constructed(cls, config, _CPU, torch.float32, attention, draw=True)
+        model = _in_another(wide, cls, config, drawn_in, attention)
+    if weights_dtype is not drawn_in:
+        model = _in_another(model, cls, config, weights_dtype, attention)
+    return model.to(device)
+
+
+def _constructed(
+    cls: type[nn.Module], config: Any, device: torch.device, dtype: torch.dtype, attention: str, *, draw: bool
+) -> nn.Module:
+    """A model in eval mode; without `draw` its parameters are on `device`, and only small ones have values."""
+    weightless = contextlib.nullcontext() if draw else _no_weights(device)
     with worded(f"{cls.__name__} cannot be built from its config", TargetError):
-        if initialise:
+        if draw:
             torch.manual_seed(SEED)
         if isinstance(config, dict):
-            with weightless, _default_dtype(weights_dtype):
+            with weightless, _default_dtype(dtype):
                 model = plain_module.construct(cls, copy.deepcopy(config))
         else:
-            config = _in_dtype(config, weights_dtype)
+            config = _in_dtype(config, dtype)
             options = {"attn_implementation": attention} if attention else {}
             with weightless:
-                model = cls._from_config(config, dtype=weights_dtype, **options)  # type: ignore[attr-defined]
-            if not initialise:
+                model = cls._from_config(config, dtype=dtype, **options)  # type: ignore[attr-defined]
+            if not draw:
                 model.tie_weights()  # transformers 5 ties where it initialises
-            _keep_in_float32(model, weights_dtype)
-    if not initialise:
+            _keep_in_float32(model, dtype)
+    if not draw:
         _settle(model)
-    return model.to(device).eval()
+    return model.eval()
+
+
+def _in_another(
+    drawn: nn.Module, cls: type[nn.Module], config: Any, dtype: torch.dtype, attention: str
+) -> nn.Module:
+    """The same model with the same weights in another dtype, as if a checkpoint held them."""
+    model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
+    model.load_state_dict(drawn.state_dict())
+    return model
 
 
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,13 @@ class RandomInitAdapter(Adapter):
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """The tensors that a plain forward pass yields, by name, lists of tensors left out."""
+        parameters = inspect.signature(model.forward).parameters
+        feed = self.blueprint.feed
+        if feed is not None and feed.method != "forward":  # another method takes more
+            batch = {name: value for name, value in batch.items() if name in parameters}
         config = getattr(model, "config", None)
-        if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" not in batch:
+        decodes = "decoder_input_ids" in parameters
+        if decodes and getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" not in batch:
             start = getattr(config, "decoder_start_token_id", None) or 0
             rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
             ids = torch.full((rows, 1), start, dtype=torch.int64)

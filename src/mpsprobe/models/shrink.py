@@ -26,7 +26,14 @@ _COUNTS = (
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k", "num_experts_per_token")
 #: Lists of one entry a layer.
-_PER_LAYER = ("layer_types", "layers_block_type", "no_rope_layers", "attention_layers", "block_types")
+_PER_LAYER = (
+    "layer_types",
+    "layers_block_type",
+    "no_rope_layers",
+    "attention_layers",
+    "block_types",
+    "attention_window",
+)
 #: Layers of another kind than the rest, by index: one of them must stay, and one of the rest.
 _KINDS = (
     "global_attn_indexes",

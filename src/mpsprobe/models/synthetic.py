@@ -139,7 +139,8 @@ class Inputs:
     def _ordinary(self, length: int) -> list[int]:
         """Tokens in turn from a quarter of the vocabulary on, without those of special meaning."""
         # CANINE has no vocabulary: it reads code points, hashed to buckets
-        vocabulary = int(self._config("vocab_size", 0) or self._config("num_hash_buckets", 0))
+        names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
+        vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)
         if vocabulary < 2:
             raise TargetError(
                 f"{self.model_class.__name__}: its config states no vocab_size.", "Add a tokenizer's folder."
@@ -223,7 +224,12 @@ class Inputs:
         pixels = self.pixel_values()
         if pixels.dim() == 5:  # (1, images, channels, height, width)
             return torch.ones(*pixels.shape[:2], *pixels.shape[-2:], dtype=torch.bool)
+        if pixels.dim() == 3:  # (rows, patches, width)
+            return torch.ones(pixels.shape[:2], dtype=torch.int64)
         return None
+
+    def spatial_shapes(self) -> Tensor:
+        return synthetic_images.spatial_shapes(self.family.rows)
 
     def aspect_ratio_ids(self) -> Tensor:
         """One image of one tile."""
@@ -300,6 +306,7 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
         "inputs",
         "decoder_input_values",
         "speaker_embeddings",
+        "spatial_shapes",
         "aspect_ratio_ids",
         "aspect_ratio_mask",
         "cross_attention_mask",

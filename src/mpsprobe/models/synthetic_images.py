@@ -16,6 +16,8 @@ from mpsprobe.errors import TargetError
 _SIDE, _DETECTOR_SIDE = 224, 800
 #: Patches down and across of an image that keeps its own size: 256 x 384 pixels at patches of 16.
 _ROWS, _COLUMNS = 16, 24
+#: The same of SigLIP 2, whose square of positions is of this side.
+_SQUARE = 16
 
 
 def text_part(config: Any) -> Any:
@@ -56,6 +58,9 @@ def image_size(config: Any) -> tuple[int, int]:
             return size, size
         if isinstance(size, (list, tuple)) and len(size) == 2:
             return int(size[0]), int(size[1])
+    ratios = getattr(config, "scaled_images_ratios", None)  # DepthPro: the smallest copy is one patch
+    if ratios:
+        return (int(config.patch_size / min(ratios)),) * 2
     side = _DETECTOR_SIDE if hasattr(config, "num_queries") else _SIDE
     return side, side
 
@@ -75,6 +80,7 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
     """Pixel values in the layout that the forward pass takes.
 
     `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and its kin),
+    `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2),
     `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3),
     `(1, 1, tiles, channels, height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels,
     height, width)` where its config lists sizes that an image is cut to (LLaVA-NeXT), else `(rows, channels,
@@ -86,6 +92,10 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
         height, width = _ROWS * vision.patch_size, _COLUMNS * vision.patch_size
         notes.append(f"Image: {height} x {width} pixels.")
         return _image(_ROWS * _COLUMNS, channels(config) * patch)
+    if "spatial_shapes" in parameters:  # SigLIP 2 takes patches, whatever an image's shape
+        patch = vision_part(config).patch_size
+        notes.append(f"Image: {_SQUARE * patch} x {_SQUARE * patch} pixels.")
+        return _image(rows, _SQUARE * _SQUARE, channels(config) * patch * patch)
     height, width = image_size(config)
     notes.append(f"Image: {height} x {width} pixels.")
     if "pixel_attention_mask" in parameters:
@@ -118,6 +128,11 @@ def video(config: Any, notes: list[str]) -> Tensor:
     frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None) or 8
     notes.append(f"Video: {frames} frames of {height} x {width} pixels.")
     return _image(1, frames, channels(config), height, width)
+
+
+def spatial_shapes(rows: int) -> Tensor:
+    """Patches down and across of each image: `(rows, 2)` int64."""
+    return torch.tensor([[_SQUARE, _SQUARE]] * rows)
 
 
 def grid(config: Any) -> Tensor:

@@ -54,7 +54,7 @@ class Kept:
         moved = flat.clone() if self.stays else flat.clone().to(device)
         # not as_strided: the result would count as a view, which `detach_` refuses
         fresh = torch.empty(0, dtype=moved.dtype, device=moved.device)
-        return fresh.set_(moved.untyped_storage(), self.offset, self.meta.shape, self.meta.strides)  # type: ignore[call-overload,no-any-return]
+        return fresh.set_(moved.untyped_storage(), self.offset, self.meta.shape, self.meta.strides)
 
 
 def dtype_of(meta: TensorMeta) -> torch.dtype:

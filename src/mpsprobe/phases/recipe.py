@@ -270,7 +270,11 @@ def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str) -> Helped:
     if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
         ways.add(Setting("autocast", "none"))
     if told.dtype == dtype or refusal.phase is Phase.TRANSFER:
-        ways |= {Setting("dtype", other) for other in _INSTEAD_OF.get(told.dtype, ())}
+        ways |= {
+            Setting("dtype", other)
+            for other in _INSTEAD_OF.get(told.dtype, ())
+            if _accepts(mac.torch, mac.macos, other)
+        }
     return Helped(refusal, frozenset(ways), _MOVE if told.message == "missing-op" else told.mend)
 
 

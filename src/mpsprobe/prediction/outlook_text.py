@@ -65,13 +65,21 @@ def _time(time: Timing) -> str:
                 _expected(part.seconds),
                 _seconds(each / part.repeats) if each is not None and part.repeats > 1 else "",
                 part.bound,
-                f"{scaled(part.flops or 0)}FLOP",
-                f"{scaled(part.bytes or 0)}B",
+                f"{scaled(part.flops)}FLOP" if part.flops is not None else "",
+                f"{scaled(part.bytes)}B" if part.bytes is not None else "",
                 f"{part.launches:,}" if part.launches is not None else "",
             ]
         )
     if time.per_sample is not None and len(rows) > 1:
-        rows.append(["a sample", "", _seconds(time.per_sample.floor), _expected(time.per_sample), *[""] * 5])
+        rows.append(
+            [
+                "a sample, once loaded",
+                "",
+                _seconds(time.per_sample.floor),
+                _expected(time.per_sample),
+                *[""] * 5,
+            ]
+        )
     columns = [
         "stage",
         "times",
@@ -106,7 +114,9 @@ def _expected(seconds: Range) -> str:
 
 
 def _seconds(value: float) -> str:
-    """`"6.5 s"`, `"16 ms"`."""
+    """`"6.5 s"`, `"16 ms"`, `"25 min"`."""
+    if value >= 600:
+        return f"{value / 60:,.0f} min"
     if value >= 100:
         return f"{value:,.0f} s"
     for least, factor, unit in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms")):

@@ -133,11 +133,15 @@ _FORETOLD: dict[Viability, tuple[Status, str]] = {
 def _of_prediction(run: Run) -> Headline:
     """What becomes of the op uses on the Mac asked about."""
     routes = run.outlook.routes if run.outlook is not None else []
-    viability = next((route.viability for route in routes if route.name == "mps"), Viability.UNKNOWN)
+    route = next((route for route in routes if route.name == "mps"), None)
+    viability = route.viability if route is not None else Viability.UNKNOWN
     status, word = _FORETOLD[viability]
+    outcome = _calls(run, _asked(run))
+    if route is not None and viability is not Viability.YES:
+        outcome += f"; {route.sentence[:1].lower()}{route.sentence[1:].rstrip('.')}"
     footing = ground(run, [])
     return Headline(
-        outcome=_calls(run, _asked(run)),
+        outcome=outcome,
         caveat="predicted from its config: nothing was computed, and nothing ran on a Mac",
         status=status,
         word=word,

@@ -65,29 +65,27 @@ class MemoryView:
 
     fit: Word
     reason: str
-    grid: Grid
+    tables: tuple[TitledGrid, ...]
     remedies: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TimeView:
-    """Time on one machine. `shares` is empty when they are not known."""
+    """Time on one machine, and of a sample elsewhere. `shares` is empty when they are not known."""
 
     hardware: str
     basis: str
-    grid: Grid
+    tables: tuple[TitledGrid, ...]
     shares: str
 
 
 @dataclass(frozen=True)
 class OutlookView:
-    """Everything of an outlook that a report prints; parts that it lacks are None or empty."""
+    """An outlook but for its recommendation, which stands on top; parts that it lacks are None or empty."""
 
-    advice: AdviceView | None
     routes: tuple[RouteView, ...]
     memory: MemoryView | None
     time: TimeView | None
-    elsewhere: Grid | None
     tables: tuple[TitledGrid, ...]
     limits: tuple[str, ...]
     viabilities: tuple[Word, ...]
@@ -101,18 +99,20 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
         return None
     advice, forecast = outlook.recommendation, outlook.forecast
     return OutlookView(
-        advice=_advice(advice) if advice else None,
         routes=tuple(_route(route, advice) for route in outlook.routes),
         memory=_memory(forecast.memory) if forecast and forecast.memory else None,
-        time=_time(forecast.time) if forecast and forecast.time else None,
-        elsewhere=_elsewhere(forecast) if forecast else None,
+        time=_time(forecast, forecast.time) if forecast and forecast.time else None,
         tables=tuple(_tables(advice)) if advice else (),
         limits=tuple(map(clean, forecast.limits)) if forecast else (),
         viabilities=tuple(VIABILITY.values()),
     )
 
 
-def _advice(advice: Recommendation) -> AdviceView:
+def advice_view(outlook: Outlook | None) -> AdviceView | None:
+    """The view of the recommendation; None when there is none."""
+    advice = outlook.recommendation if outlook is not None else None
+    if advice is None:
+        return None
     return AdviceView(
         route=_NAMES.get(advice.route, clean(advice.route)),
         sentence=clean(advice.sentence),
@@ -165,7 +165,7 @@ def _memory(memory: Memory) -> MemoryView:
     return MemoryView(
         fit=FIT[memory.fit],
         reason=clean(memory.reason),
-        grid=grid(Table(["memory", "size", "basis", "evidence"], rows)),
+        tables=(TitledGrid("Memory", grid(Table(["memory", "size", "basis", "evidence"], rows))),),
         remedies=tuple(map(clean, memory.remedies)),
     )
 
@@ -178,7 +178,7 @@ def _margin(memory: Memory) -> int | None:
     return memory.available_bytes - sum(part or 0 for part in taken)
 
 
-def _time(time: Timing) -> TimeView:
+def _time(forecast: Forecast, time: Timing) -> TimeView:
     rows: list[list[str | int | float | bool | None]] = [_stage(part) for part in time.parts]
     if time.per_sample is not None:
         rows.append(["a sample, once loaded", None, *_range(time.per_sample), "", "", "", None])
@@ -199,7 +199,8 @@ def _time(time: Timing) -> TimeView:
         if time.native_call_share is not None:
             shares += f", which are {time.native_call_share:.2%} of the calls"
         shares += "."
-    return TimeView(clean(time.hardware), clean(time.basis), grid(Table(columns, rows)), shares)
+    tables = [TitledGrid("By stage", grid(Table(columns, rows))), *_elsewhere(forecast)]
+    return TimeView(clean(time.hardware), clean(time.basis), tuple(tables), shares)
 
 
 def _stage(part: TimePart) -> list[str | int | float | bool | None]:
@@ -225,13 +226,14 @@ def _range(span: Range) -> list[str]:
     ]
 
 
-def _elsewhere(forecast: Forecast) -> Grid | None:
+def _elsewhere(forecast: Forecast) -> list[TitledGrid]:
     rows: list[list[str | int | float | bool | None]] = [
         [timing.hardware, *_range(timing.per_sample), timing.basis]
         for timing in forecast.elsewhere
         if timing.per_sample is not None
     ]
-    return grid(Table(["machine", "at least", "expected", "likely range", "basis"], rows)) if rows else None
+    columns = ["machine", "at least", "expected", "likely range", "basis"]
+    return [TitledGrid("A sample elsewhere", grid(Table(columns, rows)))] if rows else []
 
 
 def _tables(advice: Recommendation) -> list[TitledGrid]:

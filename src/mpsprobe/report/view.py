@@ -14,7 +14,7 @@ from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_vie
 from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.opview import OpUses, op_uses
-from mpsprobe.report.outlookview import OutlookView, outlook_view
+from mpsprobe.report.outlookview import AdviceView, OutlookView, advice_view, outlook_view
 from mpsprobe.report.text import clean, tail
 from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
@@ -128,6 +128,7 @@ class Page:
     first_problems: tuple[CheckView, ...]
     more_problems: str
     warnings: tuple[CheckView, ...]
+    advice: AdviceView | None
     outlook: OutlookView | None
     ops: OpUses | None
     limits: tuple[str, ...]
@@ -181,6 +182,7 @@ def page(run: Run) -> Page:
         if len(problems) > _SUMMARY_PROBLEMS
         else "",
         warnings=tuple(warnings),
+        advice=advice_view(run.outlook),
         outlook=outlook_view(run.outlook),
         ops=op_uses(run.op_uses),
         limits=tuple(map(clean, headline.limits)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -331,5 +332,6 @@ def _ended(case: Case) -> Stop:
     """An error of the target's own code: a dtype can be cast where it stands; an assumed value may be its cause."""
     what = f"its code ended early: {case.stopped}".rstrip(".")
     if "dtype" in case.stopped:
-        return Stop(what, "cast to one dtype at that line")
+        at = re.search(r"\(at (.+)\)$", case.stopped)
+        return Stop(what, f"cast to one dtype at {at[1] if at else 'that line'}")
     return Stop(what, certain=not case.assumed)

@@ -226,9 +226,8 @@ def _would_change(grounds: Grounds) -> list[str]:
         and grounds.quote is not None
         and grounds.quote.break_even is not None
     ):
-        texts.append(
-            f"More than {grounds.quote.break_even:,} inferences at once: {grounds.quote.offer.name} is sooner done."
-        )
+        count = f"{'some ' if grounds.quote.least else ''}{grounds.quote.break_even:,}"
+        texts.append(f"From {count} inferences on, {grounds.quote.offer.name} has them done sooner.")
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
         texts.append(f"{low:g} to {high:g} days for a port to MLX.")

@@ -90,7 +90,8 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` ...
         repeats: how often it happens in a sample (tokens, steps).
         seconds: of all repeats.
-        bound: what limits it: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`; empty when mixed.
+        bound: what limits it: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`, `"network"` or `"disk"`; empty when
+            mixed.
         flops, bytes, launches: of all repeats; None when unknown.
     """
 
@@ -109,7 +110,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         hardware: name of the row of the hardware table, or of the calibrated device.
         basis: `"specification"` or `"calibrated"`, with the sources of the rates.
-        parts: stages in order.
+        parts: stages in order: on a Mac `"download"` and `"load"` first, which `per_sample` does not count.
         per_sample: of one sample, once loaded; None when unknown.
         native_time_share: share of the expected op time spent in native kernels, 0 ... 1.
         native_call_share: the same of calls.

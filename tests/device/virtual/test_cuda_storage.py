@@ -30,11 +30,11 @@ def test_without_a_gpu_it_says_so() -> None:
 
 @needs_cuda
 def test_values_live_on_the_gpu() -> None:
-    before = torch.cuda.memory_allocated()
+    before = torch.cuda.memory_allocated(0)
     with emulate(storage="cuda"):
         x = torch.ones(1 << 20, device="mps")
         assert x.device == torch.device("mps:0")
-        assert torch.cuda.memory_allocated() - before >= x.numel() * x.element_size()
+        assert torch.cuda.memory_allocated(0) - before >= x.numel() * x.element_size()
         assert not torch.cuda.is_available()
         assert (x + 1).sum().item() == 1 << 21
     assert torch.cuda.is_available()

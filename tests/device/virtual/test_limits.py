@@ -128,7 +128,7 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
     ),
     (
         "2.9",
-        "argmax: does not support bool input",
+        "argmax(): does not support bool input",
         lambda: _ones(2, dtype=torch.bool).argmax(),
         None,
     ),
@@ -158,6 +158,13 @@ def test_text_in_its_releases(release: str, text: str, call: Callable[[], object
     if gone is not None:
         with emulate(gone, "15.5", fallback=True):
             call()
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")  # it is in beta
+def test_an_index_does_not_count_as_what_is_indexed() -> None:
+    with emulate("2.13"):
+        index = torch.zeros(1, dtype=torch.int64, device="mps")
+        assert _ones(2).index_reduce(0, index, _ones(1) * 3, "prod").cpu().tolist() == [3, 1]
 
 
 def test_channels_on_an_older_macos() -> None:

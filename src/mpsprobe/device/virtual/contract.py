@@ -130,7 +130,7 @@ class Contract:
         """Checks of arguments that the op's kernel makes on MPS."""
         found = self._checks.get(op.name)
         if found is None:
-            found = limits.for_op(op.qualified, op.base, self.release.torch, self.macos)
+            found = limits.for_op(op.qualified, op.base, self.version, parse_macos(self.macos))
             self._checks[op.name] = found
         return found
 

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from packaging.version import Version
 from torch import Tensor
 
 from mpsprobe.device.virtual.observer import Grade
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes
-from mpsprobe.knowledge._versions import macos_version
 
 Minor = tuple[int, int]
 
@@ -168,6 +166,12 @@ def _sparse_grad(call: Call) -> str | None:
     return "sparse_grad not supported in MPS yet" if sparse else None
 
 
+def _index_reduce(call: Call) -> str | None:
+    # of the first tensor: the index is int64 in any case, so no rule about dtypes alone can tell
+    refused = isinstance(call[0], Tensor) and call[0].dtype is torch.int64
+    return "index_reduce for MPS does not support torch.long dtype" if refused else None
+
+
 def _half_to_float(call: Call) -> str | None:
     convert = call.get(2, "half_to_float")
     return "softmax with half to float conversion is not supported on MPS" if convert else None
@@ -216,49 +220,50 @@ _CHECKS: tuple[Check, ...] = (
     Check(("_scaled_dot_product_attention_math_for_mps",), _attention_dropout, since=(2, 13)),
     Check(("linalg_lu_factor", "linalg_lu_factor_ex"), _lu_pivot, since=(2, 5)),
     Check(("gather",), _sparse_grad, until=(2, 12)),
+    Check(("index_reduce", "index_reduce_"), _index_reduce, since=(2, 12), grade=Grade.CERTAIN),
     Check(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
     Check(("div", "div_"), _truncated_half, until=(2, 7)),
     Check(("empty", "empty_strided"), _dimensions),
 )
 
 
-def for_op(op: str, base: str, release: str, macos: str) -> tuple[Check, ...]:
+def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[Check, ...]:
     """The checks in force for an op.
 
     Args:
         op: its overload name, `"aten::mm"`.
         base: without namespace and overload, `"mm"`.
-        release: a torch minor release, `"2.13"`.
-        macos: `"15.5"`.
+        version: torch's, (2, 13).
+        macos: (15, 5).
     """
-    version, system = macos_version(release).release[:2], macos_version(macos)
     found = [
         check
         for check in _CHECKS
         if base in check.ops
         and check.since <= version <= check.until
-        and (check.macos_below is None or system < Version(".".join(map(str, check.macos_below))))
+        and (check.macos_below is None or macos < check.macos_below)
     ]
-    return (*found, *(_from_rule(rule, base) for rule in _rules(op, release, macos)))
+    return (*found, *map(_from_rule, _rules(op, version, macos)))
 
 
-def _rules(op: str, release: str, macos: str) -> Iterator[dtypes.Rule]:
-    """Rules that the arguments alone decide. Those for every op are about dtypes and ranks of memory (`wrap`)."""
+def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
+    """Rules that the arguments alone decide. Those for every op are about dtypes and ranks of memory (`wrap`).
+
+    A text that begins with a colon follows a name in checks of PyTorch's common code: the CPU's op says it too.
+    """
     try:
-        rules = dtypes.rules(op, release, macos)
+        rules = dtypes.rules(op, f"{version[0]}.{version[1]}", f"{macos[0]}.{macos[1]}")
     except UsageError:  # another library's op
         return
     for rule in rules:
         by_output = rule.indivisible or (rule.limit is not None and rule.limit.of is dtypes.Tensors.OUTPUTS)
         seen = rule.certain and rule.effect in (dtypes.Effect.RAISES, dtypes.Effect.FALLBACK)
-        if seen and not by_output and "*" not in rule.ops:
+        if seen and not by_output and "*" not in rule.ops and not rule.message.startswith(":"):
             yield rule
 
 
-def _from_rule(rule: dtypes.Rule, base: str) -> Check:
+def _from_rule(rule: dtypes.Rule) -> Check:
     refused = frozenset(getattr(torch, name) for name in rule.refused if hasattr(torch, name))
-    # a text that begins with a colon follows the name of a function in PyTorch
-    text = base + rule.message if rule.message.startswith(":") else rule.message
 
     def test(call: Call) -> str | None:
         tensors = call.tensors()
@@ -266,14 +271,11 @@ def _from_rule(rule: dtypes.Rule, base: str) -> Check:
             return None
         if rule.limit is not None and not any(_beyond(rule.limit, one) for one in tensors):
             return None
-        return text
+        return rule.message
 
     error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
-    only_dtypes = not rule.needs_shapes and text is rule.message
-    falls_back = rule.effect is dtypes.Effect.FALLBACK
-    return Check(
-        rule.ops, test, error, grade=Grade.CERTAIN if only_dtypes else Grade.LIKELY, falls_back=falls_back
-    )
+    grade = Grade.LIKELY if rule.needs_shapes else Grade.CERTAIN
+    return Check(rule.ops, test, error, grade=grade, falls_back=rule.effect is dtypes.Effect.FALLBACK)
 
 
 def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:

@@ -1,0 +1,114 @@
+"""The outlook of a run that took place: from its own op uses, checks and measurements."""
+
+from __future__ import annotations
+
+from mpsprobe.errors import UsageError
+from mpsprobe.forecast.build import Wish, build
+from mpsprobe.forecast.machine import of_mac
+from mpsprobe.forecast.stages import stages
+from mpsprobe.forecast.timing import Work, timing
+from mpsprobe.forecast.trace import Trace
+from mpsprobe.knowledge import chips, hardware
+from mpsprobe.knowledge.cloud import Cloud, shipped
+from mpsprobe.mac.lineup import NamedMac, named
+from mpsprobe.quantities import decimal_size
+from mpsprobe.routes.case import Case, weakest
+from mpsprobe.routes.judge import outlook
+from mpsprobe.run import Evidence, Fit, Forecast, Mac, Memory, MemoryPart, Outlook, Run
+
+#: `Measurement.name` of phase 6.
+_PEAK, _LIMIT = "peak memory of inference", "memory limit"
+_ORDER = (
+    "The order of the calls was not recorded: nothing overlaps in this forecast, and waits are not counted."
+)
+
+
+def of_run(run: Run, offers: Cloud | None = None) -> Outlook | None:
+    """Routes and recommendation of a run; None without op uses, or without a Mac that is asked about.
+
+    Op uses of a shrunk target are not those of the target: do not ask for those.
+
+    Args:
+        run: with its checks and op uses.
+        offers: GPUs for rent; None for the shipped ones.
+    """
+    if run.mac is None or not run.op_uses:
+        return None
+    prices = offers or shipped()
+    return outlook(Case(run=run, forecast=_forecast(run, run.mac, prices), cloud=prices))
+
+
+def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
+    trace = Trace(run.op_uses, [at for at, use in enumerate(run.op_uses) for _ in range(use.count)])
+    gpus = (hardware.find(offer.hardware) for offer in prices.offers)
+    wish = Wish(elsewhere=tuple(dict.fromkeys(gpu.name for gpu in gpus if gpu is not None)))
+    evidence = weakest(use.evidence for use in run.op_uses)
+    forecast = build(trace, asked, wish, dtypes={}, evidence=evidence)
+    mac = _named(asked)
+    forecast.memory = _memory(run, mac)
+    if mac is not None:
+        forecast.time = timing(Work.of(trace, stages(trace)), of_mac(mac))
+    forecast.limits.append(_ORDER)
+    return forecast
+
+
+def _named(asked: Mac) -> NamedMac | None:
+    """The Mac in the table of chips; None when its chip or memory is not known, or not sold so."""
+    chip = chips.find(asked.chip) if asked.chip else None
+    if chip is None or asked.memory_gb is None:
+        return None
+    try:
+        return named(f"{chip.key}-{round(asked.memory_gb)}", asked.macos)
+    except UsageError:
+        return None
+
+
+def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
+    """What was measured on MPS; elsewhere the weights alone, which can only say no."""
+    peak, limit = (_measured(run, name) for name in (_PEAK, _LIMIT))
+    available = mac.memory_bytes if mac is not None else run.host.memory_bytes
+    if peak is not None:
+        working_set = run.host.working_set_bytes or (mac.working_set_bytes if mac is not None else None)
+        return Memory(
+            parts=[MemoryPart("peak of inference", peak, "measured on mps", Evidence.MEASURED)],
+            needed_bytes=peak,
+            available_bytes=available,
+            working_set_bytes=working_set,
+            limit_bytes=limit,
+            fit=_fit(peak, working_set, limit),
+            reason="Measured in this run.",
+        )
+    weights = run.target.weight_bytes
+    if mac is None or weights is None:
+        return None
+    part = MemoryPart("weights", weights, "in the dtypes of their files", Evidence.PREDICTED)
+    too_large = weights > mac.memory_bytes
+    reason = "What inference takes beside the weights was not forecast: `mpsprobe predict` does that."
+    if too_large:
+        reason = f"The weights alone, {decimal_size(weights)}, are more than the Mac's memory."
+    return Memory(
+        parts=[part],
+        needed_bytes=None,
+        available_bytes=mac.memory_bytes,
+        working_set_bytes=mac.working_set_bytes,
+        fit=Fit.NO if too_large else Fit.UNKNOWN,
+        reason=reason,
+    )
+
+
+def _measured(run: Run, name: str) -> int | None:
+    for check in run.checks:
+        for each in check.measurements:
+            on_mps = each.device == "mps" and each.evidence is Evidence.MEASURED
+            if on_mps and each.name == name and isinstance(each.value, int):
+                return each.value
+    return None
+
+
+def _fit(peak: int, working_set: int | None, limit: int | None) -> Fit:
+    """By Metal's recommendation, and by the allocator's limit, as far as they are known."""
+    if limit is not None and peak > limit:
+        return Fit.NO
+    if working_set is None:
+        return Fit.UNKNOWN
+    return Fit.COMFORTABLE if peak <= working_set else Fit.TIGHT

@@ -1,0 +1,27 @@
+"""Download and load against the project's own experience with a model of 22 GB."""
+
+from __future__ import annotations
+
+from mpsprobe.forecast.transfer import transfers
+from mpsprobe.knowledge import cloud
+from mpsprobe.knowledge.cloud import Network
+
+_ALPAMAYO = 22_157_000_000
+
+
+def test_22_gb_take_20_to_30_minutes_to_download_and_2_to_3_to_load() -> None:
+    download, load = transfers(_ALPAMAYO, 409.6e9, cloud.shipped().network)
+    assert download.seconds.expected is not None
+    assert load.seconds.expected is not None
+    assert 20 * 60 < download.seconds.expected < 30 * 60
+    assert 2 * 60 < load.seconds.expected < 3 * 60
+
+
+def test_a_line_faster_than_the_assumed_range_stays_within_its_own() -> None:
+    fast = Network(1e9, 1e9, 1e9, 1e9, "given")
+    for part in transfers(10**9, 1e11, fast):
+        span = part.seconds
+        assert span.expected == 1.0
+        assert span.low is not None
+        assert span.high is not None
+        assert span.floor <= span.low <= span.expected <= span.high

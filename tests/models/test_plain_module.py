@@ -1,0 +1,109 @@
+"""Classes outside transformers: how they are made from JSON, and how they are fed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models import config_only, feed, plain_module
+from mpsprobe.models.adapter import Weights
+from mpsprobe.models.targets import Wanted, resolve
+
+
+@dataclass
+class SizesOfNet:
+    width: int
+    depth: int = 1
+
+
+class ByAnnotation(nn.Module):
+    def __init__(self, sizes: SizesOfNet) -> None:
+        super().__init__()
+        self.depth = sizes.depth
+        self.layer = nn.Linear(sizes.width, sizes.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def twice(self, x: torch.Tensor, *, times: int) -> torch.Tensor:
+        return x * times
+
+
+class ByModule(nn.Module):
+    def __init__(self, config) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.config = config
+
+
+class ByArguments(nn.Module):
+    def __init__(self, width: int, depth: int = 1) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+
+
+@pytest.mark.parametrize("cls", [ByAnnotation, ByModule])
+def test_one_object_that_holds_all_values(cls: type[nn.Module]) -> None:
+    """As in `GPT(GPTConfig(...))`: the dataclass is found by its annotation, or by its fields."""
+    made: Any = plain_module.construct(cls, {"width": 3, "depth": 2})
+    assert (made.depth if cls is ByAnnotation else made.config.depth) == 2
+    if cls is ByModule:
+        assert made.config == SizesOfNet(3, 2)
+
+
+def test_values_that_no_dataclass_has_become_attributes() -> None:
+    made: Any = plain_module.construct(ByModule, {"some_size": 3})
+    assert made.config.some_size == 3
+
+
+def test_values_are_arguments_where_they_are_named() -> None:
+    made: Any = plain_module.construct(ByArguments, {"width": 3})
+    assert (made.width, made.depth) == (3, 1)
+    with pytest.raises(TypeError, match="width"):
+        plain_module.construct(ByArguments, {"depth": 3})
+
+
+def test_a_class_that_does_not_say_what_it_is_fed() -> None:
+    with pytest.raises(TargetError, match="does not say what it is fed") as problem:
+        plain_module.inputs(ByArguments, {"width": 3}, torch.float32)
+    assert '"mpsprobe"' in (problem.value.hint or "")
+
+
+def test_the_config_file_says_what_a_model_is_fed(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    inputs = {"x": {"shape": [2, 3]}, "times": 4}
+    file.write_text(json.dumps({"width": 3, "mpsprobe": {"method": "twice", "inputs": inputs}}))
+    ref = resolve(Wanted(f"{__name__}:ByAnnotation", config=file, weightless=True))
+    adapter, _ = config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)
+    batch = adapter.prepare(adapter.sample())
+    model = adapter.load(torch.device("cpu"), "auto")
+    output = adapter.infer(model, batch)["output"]
+    assert adapter.forward(model, batch)["output"].shape == (2, 3)  # which takes no `times`
+    assert torch.equal(output, torch.linspace(-1, 1, 6).reshape(2, 3) * 4)
+
+
+def test_integers_stay_below_their_limit() -> None:
+    taken = feed.take({"mpsprobe": {"inputs": {"i": {"shape": [1, 9], "dtype": "int64", "below": 4}}}}, "")
+    assert taken is not None
+    ids = taken.make(torch.float16)["i"]
+    assert ids.dtype is torch.int64
+    assert ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"inputs": {"x": {"shape": [1], "size": 2}}}, "size"),
+        ({"method": "generate"}, "inputs"),
+    ],
+)
+def test_a_feed_of_another_form_is_one_line(stated: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as problem:
+        feed.take({"mpsprobe": stated}, "config.json")
+    assert problem.value.what.startswith("config.json: mpsprobe: ")

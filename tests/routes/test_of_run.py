@@ -1,0 +1,78 @@
+"""The outlook of a run that took place."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mpsprobe.routes.of_run import of_run
+from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, Phase, Run, Status, Viability
+from tests.routes.cases import ALPAMAYO_BYTES, GIB, case, use
+
+MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max", memory_bytes=64 * GIB)
+WORK = [use(count=10, flops=10**12, bytes=10**9)]
+
+
+def measured(name: str, value: float, unit: str, device: str = "mps") -> Check:
+    return Check(
+        id=f"inference.{name.split()[0]}",
+        phase=Phase.INFERENCE,
+        title=name,
+        status=Status.PASS,
+        evidence=Evidence.MEASURED,
+        device=device,
+        measurements=[Measurement(name, value, unit, Evidence.MEASURED, device)],
+    )
+
+
+def ran(*checks: Check, weight_bytes: int | None = ALPAMAYO_BYTES, device: str = "mps") -> Run:
+    uses = [msgspec.structs.replace(one, evidence=Evidence.MEASURED) for one in WORK]
+    return case(uses, checks=checks, device=device, host=MAC, weight_bytes=weight_bytes).run
+
+
+def test_without_op_uses_or_a_mac_there_is_none() -> None:
+    run = ran()
+    assert of_run(msgspec.structs.replace(run, op_uses=[])) is None
+    assert of_run(msgspec.structs.replace(run, mac=None)) is None
+
+
+def test_measured_memory_and_time_take_the_place_of_forecasts() -> None:
+    peak = measured("peak memory of inference", 24 * GIB, "bytes")
+    took = measured("time per sample", 42.0, "s")
+    found = of_run(ran(peak, took))
+    assert found is not None
+    assert found.forecast is not None
+    assert found.forecast.memory is not None
+    assert found.forecast.memory.fit is Fit.COMFORTABLE
+    mps = found.routes[0]
+    assert mps.viability is Viability.YES
+    assert any("42.0 s, measured" in reason for reason in mps.reasons)
+    assert found.recommendation is not None
+    assert found.recommendation.route == "mps"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_another_device_took_says_nothing_of_the_mac(device: str) -> None:
+    peak = measured("peak memory of inference", 24 * GIB, "bytes", device)
+    found = of_run(ran(peak, device=device))
+    assert found is not None
+    assert found.forecast is not None
+    assert found.forecast.memory is not None
+    assert found.forecast.memory.fit is Fit.UNKNOWN
+    assert found.routes[0].viability is Viability.UNKNOWN
+
+
+def test_weights_that_are_larger_than_the_mac_do_not_fit() -> None:
+    found = of_run(ran(weight_bytes=100 * GIB))
+    assert found is not None
+    assert found.routes[0].viability is Viability.NO
+
+
+def test_the_roofline_of_the_uses_is_the_floor_of_the_time() -> None:
+    found = of_run(ran())
+    assert found is not None
+    assert found.forecast is not None
+    assert found.forecast.time is not None
+    assert found.forecast.time.per_sample is not None
+    # 32 cores of 128 ALUs at 1.296 GHz do 10.6 TFLOP/s: that is longer than 1 GB takes at 409.6 GB/s
+    assert found.forecast.time.per_sample.floor == pytest.approx(1e12 / (32 * 128 * 2 * 1.296e9), rel=1e-6)
