@@ -118,7 +118,7 @@ def test_the_cheapest_that_fits_comfortably_is_chosen() -> None:
     assert (small.offer.gpu, large.offer.gpu) == ("RTX 4090", "H100")
 
 
-def test_a_users_own_prices_replace_the_shipped_ones(tmp_path: Path) -> None:
+def test_a_users_own_prices_replace_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         """
@@ -142,9 +142,10 @@ def test_a_users_own_prices_replace_the_shipped_ones(tmp_path: Path) -> None:
         source = "measured"
         """
     )
-    mine = prices.load(file)
-    assert [offer.name for offer in mine.offers] == ["H200 (Mine)"]
-    assert mine.plan.inferences == 3
+    monkeypatch.setenv(prices.VARIABLE, str(file))
+    made = case([use()], elsewhere=[timing("H200 SXM", 1.0, 2.0)])
+    assert [quote.offer.name for quote in cloud.quotes(made)] == ["H200 (Mine)"]
+    assert made.cloud.plan.inferences == 3
 
 
 @pytest.mark.parametrize(

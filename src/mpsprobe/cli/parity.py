@@ -66,13 +66,12 @@ def _text(result: Parity) -> str:
     if result.problem:
         lines.append(f"  MLX yielded nothing: {result.problem}")
     for feed in result.feeds:
-        error = (
-            "nothing to compare"
-            if feed.error is None
-            else f"off by {feed.error:.2e} (float64: {feed.error64:.2e})"
-        )
+        word = "ok" if feed.agrees else "FAIL"
+        error = "nothing to compare"
+        if feed.error is not None:
+            error = f"off by {feed.error:.2e} (from float64 by {feed.error64:.2e})"
         lines.append(
-            f"  {'ok' if feed.agrees else 'FAIL':<6} {feed.name}: {error}; gate {feed.gate:.2e}, torch's noise {feed.noise:.2e}"
+            f"  {word:<6} {feed.name}: {error}; gate {feed.gate:.2e}, torch's noise {feed.noise:.2e}"
         )
     for control in result.controls:
         seen = "seen" if control.caught else "NOT SEEN"

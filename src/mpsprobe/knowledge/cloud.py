@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import msgspec
 
 from mpsprobe import toml
 from mpsprobe.errors import UsageError
+
+#: Environment variable that names a file to be used in place of the shipped one.
+VARIABLE = "MPSPROBE_CLOUD"
 
 _FILE = Path(__file__).parent / "data" / "cloud.toml"
 
@@ -104,14 +108,22 @@ def shipped() -> Cloud:
     return toml.load(_FILE, Cloud)
 
 
-def load(path: Path | None) -> Cloud:
-    """A user's file of the same form; the shipped one for None.
+def current() -> Cloud:
+    """The file that `MPSPROBE_CLOUD` names, else the shipped one.
+
+    Raises:
+        UsageError: as `load` does.
+    """
+    named = os.environ.get(VARIABLE)
+    return load(Path(named).expanduser()) if named else shipped()
+
+
+def load(path: Path) -> Cloud:
+    """A user's file of the same form.
 
     Raises:
         UsageError: it cannot be read or does not have the form (names the key).
     """
-    if path is None:
-        return shipped()
     if not path.is_file():
         raise UsageError(f"{path}: no such file.", f"The form is that of {_FILE}.")
     return toml.load(path, Cloud, UsageError)

@@ -39,7 +39,7 @@ def as_run(
         prediction: of one torch release, with its forecast where one was made.
         uses: its op uses, with their verdicts and results.
         releases: the same target over torch releases; None when only one was asked about.
-        offers: GPUs for rent; None for the shipped ones.
+        offers: GPUs for rent; None for those in force.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = Run(
@@ -65,7 +65,7 @@ def as_run(
             stopped=prediction.stopped,
             assumed=any(one.dependents for one in prediction.assumptions),
             releases=over(releases) if releases is not None else (),
-            cloud=offers or cloud.shipped(),
+            cloud=offers or cloud.current(),
             architecture=_architecture(target.adapter),
         )
     )

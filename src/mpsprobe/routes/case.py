@@ -76,7 +76,7 @@ class Case:
     stopped: str = ""
     assumed: bool = False
     releases: Sequence[Release] = ()
-    cloud: Cloud = field(default_factory=cloud.shipped)
+    cloud: Cloud = field(default_factory=cloud.current)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
 

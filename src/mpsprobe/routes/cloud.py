@@ -186,7 +186,9 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         )
     dates = sorted({one.offer.date for one in found})
     if dates:
-        reasons.append(f"Prices are of {' and '.join(dates)}; replace them with --cloud FILE.")
+        reasons.append(
+            f"Prices are of {' and '.join(dates)}; a file of yours takes their place (MPSPROBE_CLOUD=FILE)."
+        )
     return reasons
 
 

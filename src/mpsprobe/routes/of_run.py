@@ -9,7 +9,7 @@ from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import chips, hardware
-from mpsprobe.knowledge.cloud import Cloud, shipped
+from mpsprobe.knowledge.cloud import Cloud, current
 from mpsprobe.mac.lineup import NamedMac, named
 from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case, weakest
@@ -30,11 +30,11 @@ def of_run(run: Run, offers: Cloud | None = None) -> Outlook | None:
 
     Args:
         run: with its checks and op uses.
-        offers: GPUs for rent; None for the shipped ones.
+        offers: GPUs for rent; None for those in force.
     """
     if run.mac is None or not run.op_uses:
         return None
-    prices = offers or shipped()
+    prices = offers or current()
     return outlook(Case(run=run, forecast=_forecast(run, run.mac, prices), cloud=prices))
 
 
