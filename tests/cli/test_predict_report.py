@@ -1,0 +1,53 @@
+"""`mpsprobe predict --output`: the reports of a prediction, with its routes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mpsprobe.cli import cli
+from mpsprobe.run import Evidence, Fit, Run, Viability
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 600,
+    "hidden_size": 128,
+    "intermediate_size": 520,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "dtype": "bfloat16",
+}
+
+
+def test_a_prediction_leaves_a_run_with_routes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    arguments = ["predict", str(tmp_path), "--torch", "2.13", "--macos", "15.5", "--mac", "m1-max-64"]
+    answer = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    assert "What to do: Take MPS." in answer.output
+
+    run = Run.load(tmp_path / "out" / "run.json")
+    assert run.checks == []
+    assert {use.evidence for use in run.op_uses} == {Evidence.PREDICTED}
+    assert any(use.outputs for use in run.op_uses)  # what crosses is counted from results too
+    assert run.outlook is not None
+    assert run.outlook.forecast is not None
+    assert run.outlook.forecast.memory is not None
+    assert run.outlook.forecast.memory.fit is Fit.COMFORTABLE
+    routes = {route.name: route for route in run.outlook.routes}
+    assert list(routes) == ["mps", "hybrid", "mlx", "cloud"]
+    assert routes["mps"].viability is Viability.YES
+    assert [part.does for part in routes["mlx"].components] == ["reuse"]
+    assert {route.evidence for route in routes.values()} == {Evidence.PREDICTED}
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Take MPS." in text
+        assert "nothing ran on a Mac" in text
