@@ -96,9 +96,9 @@ def _folder(path: Path, name: str) -> Path:
     index: dict[str, Any] = {"_class_name": name}
     for part, (library, cls, config) in _PIPELINES[name].items():
         index[part] = [library, cls]
-        (path / part).mkdir()
         file = "scheduler_config.json" if part == "scheduler" else "config.json"
-        if "tokenizer" not in part:
+        if "tokenizer" not in part:  # none has files: ids are made up
+            (path / part).mkdir()
             (path / part / file).write_text(json.dumps({"_class_name": cls, **config}))
     if name == "StableDiffusionPipeline":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}

@@ -90,11 +90,16 @@ def read(folder: Path) -> Index:
             continue
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
-        elif value[0] is None or (name in optional and not (folder / name).is_dir()):
+        elif value[0] is None or (name in optional and not _is_there(folder, name)):
             absent.append(name)
         else:
             parts.append(_part(folder, name, str(value[0]), str(value[1])))
     return Index(pipeline, tuple(parts), tuple(absent), options)
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    """Whether a folder holds a part; a tokenizer is made up where its text encoder is there."""
+    return (folder / name).is_dir() or (folder / name.replace("tokenizer", "text_encoder")).is_dir()
 
 
 def package() -> Any:
