@@ -132,6 +132,14 @@ def test_a_pipeline_makes_an_image_by_its_own_call(tmp_path: Path, name: str) ->
     assert latents.isfinite().all()
 
 
+def test_what_a_config_leaves_to_its_class_is_shrunk_too(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "FluxPipeline")
+    config = {name: value for name, value in _FLUX.items() if name not in ("num_layers", "num_single_layers")}
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    changes = _adapter(folder, shrink=True)[1]
+    assert "transformer.num_layers 19 -> 2; transformer.num_single_layers 38 -> 2" in changes[0]  # FLUX.1's
+
+
 def test_shrinking_keeps_widths_and_every_part(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "StableDiffusionPipeline")
     whole = _adapter(folder)[0].load(_CPU, "auto")

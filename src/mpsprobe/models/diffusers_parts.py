@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ def shrink(index: Index) -> tuple[Index, list[str]]:
     parts, changes = [], []
     for part in index.parts:
         if isinstance(part.config, dict):
-            config, changed = _shrunk_config(part.config)
+            config, changed = _shrunk_config(part.cls, part.config)
             part = dataclasses.replace(part, config=config)
             changes += [f"{part.name}.{change}" for change in changed]
         elif part.is_model:
@@ -165,7 +166,13 @@ def shrink(index: Index) -> tuple[Index, list[str]]:
     return dataclasses.replace(index, parts=tuple(parts)), changes
 
 
-def _shrunk_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _shrunk_config(cls: Any, stated: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if name in (*_STACKS, _PER_STAGE)
+    }
+    config = {**defaults, **stated}
     smaller = dict(config)
     for name, keep in _STACKS.items():
         count = config.get(name)
