@@ -37,7 +37,8 @@ def imports() -> Iterator[tuple[str, str, str]]:
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.startswith("mpsprobe.")]
             for name in names:
-                yield inside[0], name.split(".")[1], f"{path.relative_to(ROOT)}:{node.lineno}"
+                line = getattr(node, "lineno", 0)
+                yield inside[0], name.split(".")[1], f"{path.relative_to(ROOT)}:{line}"
 
 
 def test_every_room_is_in_the_table() -> None:

@@ -96,9 +96,9 @@ def _folder(path: Path, name: str) -> Path:
     index: dict[str, Any] = {"_class_name": name}
     for part, (library, cls, config) in _PIPELINES[name].items():
         index[part] = [library, cls]
-        (path / part).mkdir()
         file = "scheduler_config.json" if part == "scheduler" else "config.json"
-        if "tokenizer" not in part:
+        if "tokenizer" not in part:  # none has files: ids are made up
+            (path / part).mkdir()
             (path / part / file).write_text(json.dumps({"_class_name": cls, **config}))
     if name == "StableDiffusionPipeline":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
@@ -130,6 +130,14 @@ def test_a_pipeline_makes_an_image_by_its_own_call(tmp_path: Path, name: str) ->
     assert 0 <= first.min() <= first.max() <= 1
     assert torch.equal(first, again)
     assert latents.isfinite().all()
+
+
+def test_what_a_config_leaves_to_its_class_is_shrunk_too(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "FluxPipeline")
+    config = {name: value for name, value in _FLUX.items() if name not in ("num_layers", "num_single_layers")}
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    changes = _adapter(folder, shrink=True)[1]
+    assert "transformer.num_layers 19 -> 2; transformer.num_single_layers 38 -> 2" in changes[0]  # FLUX.1's
 
 
 def test_shrinking_keeps_widths_and_every_part(tmp_path: Path) -> None:

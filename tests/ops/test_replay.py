@@ -122,7 +122,9 @@ def test_what_only_a_backward_pass_reads_is_not_compared() -> None:
     """Attention of cuDNN returns a generator's state and an uninitialised log-sum: seen to differ on an H200."""
     heads = TensorMeta("bfloat16", (1, 4, 8, 16), (512, 128, 16, 1), "cuda:0")
     attention = OpUse(
-        op="aten::_scaled_dot_product_cudnn_attention", inputs=[heads] * 3, scalars={"compute_log_sumexp": False}
+        op="aten::_scaled_dot_product_cudnn_attention",
+        inputs=[heads] * 3,
+        scalars={"compute_log_sumexp": False},
     )
     with opened(setup("cuda")) as place:
         assert replay(Request(attention, 0), place, ENOUGH).outcome is not Outcome.VARIES

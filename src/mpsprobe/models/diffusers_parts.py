@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,16 @@ def read(folder: Path) -> Index:
             continue
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
-        elif value[0] is None or (name in optional and not (folder / name).is_dir()):
+        elif value[0] is None or (name in optional and not _is_there(folder, name)):
             absent.append(name)
         else:
             parts.append(_part(folder, name, str(value[0]), str(value[1])))
     return Index(pipeline, tuple(parts), tuple(absent), options)
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    """Whether a folder holds a part; a tokenizer is made up where its text encoder is there."""
+    return (folder / name).is_dir() or (folder / name.replace("tokenizer", "text_encoder")).is_dir()
 
 
 def package() -> Any:
@@ -149,7 +155,7 @@ def shrink(index: Index) -> tuple[Index, list[str]]:
     parts, changes = [], []
     for part in index.parts:
         if isinstance(part.config, dict):
-            config, changed = _shrunk_config(part.config)
+            config, changed = _shrunk_config(part.cls, part.config)
             part = dataclasses.replace(part, config=config)
             changes += [f"{part.name}.{change}" for change in changed]
         elif part.is_model:
@@ -160,7 +166,13 @@ def shrink(index: Index) -> tuple[Index, list[str]]:
     return dataclasses.replace(index, parts=tuple(parts)), changes
 
 
-def _shrunk_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _shrunk_config(cls: Any, stated: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if name in (*_STACKS, _PER_STAGE)
+    }
+    config = {**defaults, **stated}
     smaller = dict(config)
     for name, keep in _STACKS.items():
         count = config.get(name)
