@@ -359,24 +359,22 @@ def _dispatch(device: Device, clock: _Clock) -> _Dispatch:
     else:
         seconds, step = clock.host(decoder.step), calls[0]
     op = (seconds - step[VIEW] * view) / _with_kernel(step)
-    by_kind = _by_kind(device, clock, step, op) if device.name != "cpu" else {}
+    alone = _alone(device, clock)
+    # Python of the model's code around an op
+    python = max(0.0, op - sum(step[kind] * cost for kind, cost in alone.items()) / _with_kernel(step))
+    by_kind = {kind: cost + python for kind, cost in alone.items()}
     loop = 0.0
     if decoder is not None and calls is not None:
         turn = (clock.host(decoder.long) - clock.host(decoder.short)) / (_Decoder.LONG - _Decoder.SHORT)
-        costs = by_kind | {VIEW: view}
+        costs = {**by_kind, VIEW: view}
         loop = max(0.0, turn - sum(count * costs.get(kind, op) for kind, count in calls[1].items()))
+    if device.name == "cpu":  # what an op takes beyond the smallest one is in what is timed of its kind
+        return _Dispatch(python + _bare(device, clock), {}, view, loop)
     return _Dispatch(op, by_kind, view, loop)
 
 
 def _with_kernel(calls: _Calls) -> int:
     return sum(calls.values()) - calls[VIEW]
-
-
-def _by_kind(device: Device, clock: _Clock, step: _Calls, op: float) -> dict[str, float]:
-    """Seconds of the host for an op by kind: alone, and its share of what a step of a model takes beyond that."""
-    alone = _alone(device, clock)
-    python = op - sum(step[kind] * seconds for kind, seconds in alone.items()) / _with_kernel(step)
-    return {kind: seconds + max(0.0, python) for kind, seconds in alone.items()}
 
 
 def _alone(device: Device, clock: _Clock) -> dict[str, float]:
