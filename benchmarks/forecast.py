@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from mpsprobe.device.real import Device, real_device
 from mpsprobe.forecast import calibration as calibrations
-from mpsprobe.forecast.calibrate import calibrate, clock_of
+from mpsprobe.forecast.calibrate import calibrate
+from mpsprobe.forecast.clock import clock_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
