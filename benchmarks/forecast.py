@@ -7,8 +7,8 @@ weights, no device), which needs Linux on x86-64, and forecast on the calibrated
 the fastest run counts. Time is that of one sample, memory the peak of what tensors take. On one CPU thread time is the
 thread's own, so that other programs do not count.
 
-A Mac's attention kernel returns its scores, others never write them: where they are part of the forecast memory the
-table says how much, and a device that is no Mac takes up to so much less.
+A Mac's attention kernel returns its scores, others never write them. The table says how many bytes they are: forecast
+memory has them where that attention is the highest moment, measured memory has not.
 
 Prints the table of docs/forecast.md. Takes some three minutes.
 """
@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from mpsprobe.device.real import Device, real_device
 from mpsprobe.forecast import calibration as calibrations
-from mpsprobe.forecast.calibrate import calibrate, clock_of
+from mpsprobe.forecast.calibrate import calibrate
+from mpsprobe.forecast.clock import clock_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
@@ -385,7 +386,7 @@ def main() -> None:
         "measured",
         "ratio",
         "memory forecast",
-        "of it scores",
+        "scores on a Mac",
         "measured",
     ]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")  # noqa: T201

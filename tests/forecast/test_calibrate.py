@@ -12,8 +12,8 @@ import torch
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.errors import DataError
 from mpsprobe.forecast import calibration as calibrations
-from mpsprobe.forecast.calibrate import Block, block_inputs
 from mpsprobe.forecast.calibration import Calibration, Point
+from mpsprobe.forecast.dispatch import Block, block_inputs
 from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.trace.recorder import Recorder
 

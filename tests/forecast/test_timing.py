@@ -105,7 +105,14 @@ def test_a_fallback_costs_two_waits_and_its_copies() -> None:
 
 @pytest.mark.parametrize(
     ("turns", "repeats", "whole"),
-    [([2.0, 2.0, 2.0], 10, 20.0), ([1.0, 2.0, 3.0], 5, 15.0), ([4.0], 3, 12.0), ([1.0, 2.0], 2, 3.0)],
+    [
+        ([2.0, 2.0, 2.0], 10, 20.0),
+        ([1.0, 2.0, 3.0, 4.0], 5, 15.0),
+        ([4.0], 3, 12.0),
+        ([1.0, 2.0], 2, 3.0),
+        ([2.0, 2.0, 2.0, 5.0], 10, 23.0),  # the last turn has what follows the loop
+        ([2.0, 2.0], 0, 0.0),
+    ],
 )
 def test_turns_are_carried_on_along_a_line(turns: list[float], repeats: int, whole: float) -> None:
     assert carried(turns, repeats) == pytest.approx(whole)

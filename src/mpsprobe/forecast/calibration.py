@@ -16,7 +16,7 @@ from mpsprobe.knowledge import hardware
 
 #: Of the file. Another form gets another number, and files of the old one are refused with a line.
 VERSION = 1
-#: How far runs on a calibrated device were from their forecasts: the table of docs/forecast.md.
+#: How far most runs on a calibrated device were from their forecasts: the tables of docs/forecast.md.
 _SPREAD = Spread(0.77, 1.0, 1.3)
 
 

@@ -157,14 +157,20 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
 
 
 def carried(turns: Sequence[float], repeats: int) -> float:
-    """The sum over `repeats` turns, of which some were run: a straight line through those, by least squares."""
-    n = len(turns)
-    if repeats == n:
+    """The sum over `repeats` turns, of which some were run.
+
+    A straight line, by least squares, through all turns but the last; of two or fewer their mean. What follows the loop
+    belongs to its last turn, so what that one has beyond the line counts once.
+    """
+    if repeats == len(turns):
         return sum(turns)
-    mean = sum(turns) / n
-    spread = sum((k - (n - 1) / 2) ** 2 for k in range(n))
-    slope = sum((k - (n - 1) / 2) * (turn - mean) for k, turn in enumerate(turns)) / spread if n > 2 else 0.0
-    return repeats * (mean + slope * ((repeats - 1) / 2 - (n - 1) / 2))
+    body = turns[:-1] or turns
+    n, middle = len(body), (len(body) - 1) / 2
+    mean = sum(body) / n
+    spread = sum((k - middle) ** 2 for k in range(n))
+    slope = sum((k - middle) * (turn - mean) for k, turn in enumerate(body)) / spread if n > 2 else 0.0
+    beyond = turns[-1] - (mean + slope * (len(turns) - 1 - middle))
+    return repeats * (mean + slope * ((repeats - 1) / 2 - middle)) + (beyond if repeats else 0.0)
 
 
 def _floors(work: Work, machine: Machine) -> list[float]:

@@ -1,0 +1,117 @@
+"""Timing work on a device: what it computes, what the host spends, the least of kernels, waits and copies.
+
+Everything runs synchronised, warmed up, several times, and the fastest counts: what else runs on a machine makes things
+slower only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mpsprobe.device.real import Device
+
+#: Runs of one piece of work of which the fastest counts, and how long they may take together, seconds.
+_REPEATS, _BUDGET = 7, 0.35
+
+
+def clock_of(device: Device) -> Callable[[], float]:
+    """What tells the time of work on a device: of one CPU thread its own, so that other programs do not count."""
+    alone = device.name == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else time.perf_counter
+
+
+class Clock:
+    """Times work on one device."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.cuda = device.name == "cuda"
+        self.now = clock_of(device)
+
+    def seconds(self, work: Callable[[], Any], *, calls: int = 1) -> float:
+        """Of one of `calls` calls that `work` makes: the device's own time, dispatch hidden where it can be."""
+        self._run(work, 1, calls)
+        first = self._run(work, 1, calls)
+        repeats = max(3, min(_REPEATS, int(_BUDGET / max(first, 1e-9))))
+        inner = max(1, min(200, int(2e-3 / max(first, 1e-9))))
+        times = [self._run(work, inner, calls) / inner for _ in range(repeats)]
+        return min(times) / calls
+
+    def _run(self, work: Callable[[], Any], inner: int, calls: int) -> float:
+        self.device.synchronize()
+        if self.cuda:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda._sleep(
+                int(2e5 + 4e4 * inner * calls)
+            )  # the queue fills behind it: no gaps between kernels
+            begin.record()
+            for _ in range(inner):
+                work()
+            end.record()
+            self.device.synchronize()
+            return float(begin.elapsed_time(end)) * 1e-3
+        start = self.now()
+        for _ in range(inner):
+            work()
+        self.device.synchronize()
+        return self.now() - start
+
+    def host(self, work: Callable[[], Any], repeats: int = 25) -> float:
+        """Of one call as the host sees it, nothing waited for."""
+        times = []
+        for _ in range(repeats + 2):
+            self.device.synchronize()
+            start = self.now()
+            work()
+            times.append(self.now() - start)
+        self.device.synchronize()
+        return min(times[2:])
+
+
+def bare(device: Device, clock: Clock) -> float:
+    """Seconds of the smallest op on a CPU, which are part of whatever is timed there; 0 on a GPU."""
+    x = torch.zeros(1, device=device.torch_device)
+    return clock.seconds(lambda: x + 1.0) if device.name == "cpu" else 0.0
+
+
+def kernel(device: Device, clock: Clock) -> float:
+    """The least seconds that a kernel takes, behind others; 0 on a CPU."""
+    if device.name == "cpu":
+        return 0.0
+    x = torch.zeros(64, device=device.torch_device)
+
+    def many() -> None:
+        for _ in range(50):
+            x.add_(1.0)
+
+    return clock.seconds(many, calls=50)
+
+
+def wait(device: Device, clock: Clock) -> float:
+    """Seconds to read a number that the device has just computed, beside its dispatch; 0 on a CPU."""
+    if device.name == "cpu":
+        return 0.0
+    x = torch.zeros(64, device=device.torch_device)
+    alone = clock.host(lambda: x.sum())
+    return max(0.0, clock.host(lambda: x.sum().item()) - alone)
+
+
+def copy(device: Device, clock: Clock) -> float:
+    """Bytes/s of a copy from the host to the device; within memory on a CPU."""
+    x = torch.ones(64 << 20, dtype=torch.uint8)
+    if device.name == "cpu":
+        y = torch.empty_like(x)
+        return x.numel() / clock.seconds(lambda: y.copy_(x))
+    y = torch.empty_like(x, device=device.torch_device)
+    times = []
+    for _ in range(5):
+        device.synchronize()
+        start = time.perf_counter()
+        y.copy_(x)
+        device.synchronize()
+        times.append(time.perf_counter() - start)
+    return x.numel() / min(times)
