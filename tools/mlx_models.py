@@ -6,6 +6,8 @@ python tools/mlx_models.py
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import msgspec
@@ -17,8 +19,10 @@ DATA = Path(__file__).parent.parent / "src/mpsprobe/knowledge/data/mlx_models.js
 
 def main() -> None:
     """Write the file."""
+    missing = [name for name in LIBRARIES.values() if importlib.util.find_spec(name) is None]
+    if missing:  # the shipped data would be written over themselves
+        sys.exit(f"Not installed: {', '.join(missing)}.")
     found = libraries()
-    assert len(found) == len(LIBRARIES)
     DATA.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
 

@@ -9,13 +9,14 @@ import pytest
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import cloud as prices
 from mpsprobe.routes import cloud
+from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Viability
 from tests.routes.cases import GIB, case, memory, timing, use
 
 H100 = "H100 (Lambda Labs)"
 
 
-def quoted(made: cloud.Case) -> dict[str, cloud.Quote]:
+def quoted(made: Case) -> dict[str, cloud.Quote]:
     return {quote.offer.name: quote for quote in cloud.quotes(made)}
 
 

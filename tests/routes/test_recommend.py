@@ -6,7 +6,7 @@ import pytest
 
 from mpsprobe.routes.case import Case, Release
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import Evidence, Fit, Host, OpVerdict, Recommendation, Viability
+from mpsprobe.run import Evidence, Fit, Host, OpVerdict, Range, Recommendation, TimePart, Viability
 from tests.routes.cases import GIB, case, memory, timing, use
 
 FALLBACK = [use(count=99), use("aten::nonzero", OpVerdict.FALLBACK)]
@@ -106,6 +106,15 @@ def test_the_timeline_adds_up() -> None:
     assert grid is not None
     # 22 GB: the progress report has 20 to 30 minutes, and 2 to 3
     assert [row[1] for row in grid.rows] == ["24 min 40 s", "2 min 30 s", "20.0 s", "27 min 30 s"]
+
+
+def test_the_timeline_takes_what_was_forecast() -> None:
+    time = timing("M1 Max", 1.0, 20.0, share=1.0)
+    time.parts.append(TimePart(name="download", seconds=Range(10.0, 60.0, 30.0, 90.0)))
+    grid = advice(case([use()], weight_bytes=14_800_000_000, time=time)).timeline
+    assert grid is not None
+    assert grid.rows[0] == ["Model download", "1 min 0 s", "forecast, 30.0 s to 1 min 30 s"]
+    assert [row[1] for row in grid.rows[1:]] == ["1 min 40 s", "20.0 s", "3 min 0 s"]
 
 
 def test_releases_name_the_first_that_is_fully_native() -> None:

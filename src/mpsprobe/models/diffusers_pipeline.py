@@ -30,15 +30,16 @@ class DiffusersAdapter(Adapter):
 
     The prompt goes through the folder's tokenizers, or where it has none, through stand-ins that make up token
     ids, so the text encoders run in any case. Noise comes from a CPU generator with a fixed seed.
-
-    Attributes:
-        notes: what was decided or assumed, one sentence each.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         super().__init__(snapshot, profile)
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._shrunk: Index | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
 
     @cached_property
     def _whole(self) -> Index:
@@ -65,7 +66,7 @@ class DiffusersAdapter(Adapter):
         pipeline, models = diffusers_parts.assemble(
             self.index, device, dtype, initialise=self.weights is Weights.RANDOM, notes=notes
         )
-        self.notes += [note for note in notes if note not in self.notes]
+        self._notes += [note for note in notes if note not in self._notes]
         return _with(models, pipeline)
 
     def sample(self) -> dict[str, Any]:
@@ -143,8 +144,8 @@ class DiffusersAdapter(Adapter):
             return wanted
         stated = diffusers_parts.stated_dtype(self.index)
         note = f"No dtype was given: {stated}."
-        if note not in self.notes:
-            self.notes.append(note)
+        if note not in self._notes:
+            self._notes.append(note)
         return stated
 
     def _stored(self, device: torch.device, dtype: str) -> nn.Module:

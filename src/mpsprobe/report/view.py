@@ -162,7 +162,7 @@ def page(run: Run) -> Page:
         ),
         tally=", ".join(f"{count:,} {status.value}" for status, count in headline.counts.items()),
         when=moment(run.started),
-        elapsed=elapsed(run),
+        elapsed="" if is_prediction(run) else elapsed(run),
         run_id=clean(run.id),
         version=clean(run.mpsprobe),
         target=name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
 from mpsprobe.knowledge.mlx import Proof
-from mpsprobe.run import Evidence, Fit, Forecast, Mac, OpUse, OpVerdict, Phase, Run, Status
+from mpsprobe.run import Evidence, Fit, Forecast, Mac, OpUse, OpVerdict, Phase, Run, Status, TimePart
 
 #: A kernel of the release runs it, itself or through others.
 NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -153,6 +153,11 @@ class Case:
                 if measured and each.name == "time per sample" and isinstance(each.value, (int, float)):
                     return float(each.value)
         return None
+
+    def stage(self, name: str) -> TimePart | None:
+        """A part of the forecast of time on the Mac; None when it has none of that name."""
+        time = self.forecast.time if self.forecast else None
+        return next((part for part in time.parts if part.name == name), None) if time else None
 
     @property
     def data_bytes(self) -> int | None:

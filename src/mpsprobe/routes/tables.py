@@ -43,20 +43,15 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
 
 def timeline(case: Case) -> Table:
     """How long each step to a first result takes on the Mac, with what that rests on."""
-    network, weights = case.cloud.network, case.run.target.weight_bytes
-    assumed = [("Model download", network.home_down), ("Model load to MPS", network.mac_load)]
-    steps: list[tuple[str, float | None, str]] = [
-        (
-            step,
-            weights / rate if weights is not None else None,
-            f"assumed: {rate / 1e6:g} MB/s ({network.source})",
-        )
-        for step, rate in assumed
+    network = case.cloud.network
+    basis = "forecast; compiling kernels comes on top"
+    if case.measured_seconds is not None:
+        basis = "measured on mps"
+    steps = [
+        ("Model download", *_moving(case, "download", network.home_down)),
+        ("Model load to MPS", *_moving(case, "load", network.mac_load)),
+        ("First inference", case.seconds_per_sample, basis),
     ]
-    basis = (
-        "measured on mps" if case.measured_seconds is not None else "forecast; compiling kernels comes on top"
-    )
-    steps.append(("First inference", case.seconds_per_sample, basis))
     known = [took for _, took, _ in steps if took is not None]
     total = sum(known) if len(known) == len(steps) else None
     rows: list[list[Cell]] = [
@@ -65,6 +60,18 @@ def timeline(case: Case) -> Table:
     ]
     rows.append(["Total", seconds(total) if total is not None else _UNKNOWN, ""])
     return Table(["step", "time", "basis"], rows)
+
+
+def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
+    """Seconds of moving the weights, and what that rests on: the forecast, else an assumed rate."""
+    part, weights = case.stage(stage), case.run.target.weight_bytes
+    if part is not None and part.seconds.expected is not None:
+        low, high = part.seconds.low, part.seconds.high
+        spread = f", {seconds(low)} to {seconds(high)}" if low is not None and high is not None else ""
+        return part.seconds.expected, f"forecast{spread}"
+    if weights is None:
+        return None, ""
+    return weights / rate, f"assumed: {rate / 1e6:g} MB/s ({case.cloud.network.source})"
 
 
 def releases(case: Case) -> Table | None:
@@ -125,10 +132,8 @@ def _release_verdict(one: Release, is_first: bool) -> str:
 
 
 def _mac_setup(case: Case) -> str:
-    weights = case.run.target.weight_bytes
-    if weights is None:
-        return _UNKNOWN
-    return f"{seconds(weights / case.cloud.network.home_down)} of download"
+    took, _ = _moving(case, "download", case.cloud.network.home_down)
+    return f"{seconds(took)} of download" if took is not None else _UNKNOWN
 
 
 def _mlx_setup(work: Effort) -> str:

@@ -300,7 +300,8 @@ def _mlx_side(
     files = {}
     for name, feed in feeds.items():
         files[name] = str(scratch / f"{name}.npz")
-        np.savez(files[name], **{key: _narrowed(value) for key, value in feed.items()})
+        arrays: dict[str, Any] = {key: _narrowed(value) for key, value in feed.items()}
+        np.savez(files[name], **arrays)
     answers = scratch / "answers.jsonl"
     job = {
         "package": package,
