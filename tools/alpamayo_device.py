@@ -116,6 +116,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
 
     from mpsprobe.models import registry
     from mpsprobe.phases.data import move
+    from mpsprobe.phases.inference import autocast
 
     profile, _ = _profile(options)
     adapter: Any = registry.make_adapter(profile, options.folder)
@@ -157,7 +158,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         data = move(batch, device)
         _wait(device)
         began = time.perf_counter()
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.inference_mode(), autocast(profile, device):
             adapter.extract(adapter.infer(model, data))
         _wait(device)
         return time.perf_counter() - began

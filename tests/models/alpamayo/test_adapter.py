@@ -58,6 +58,7 @@ def test_a_missing_import_of_the_package_is_named_as_pip_knows_it(monkeypatch: p
 
 
 @needs_package
+@pytest.mark.slow
 def test_the_prompt_has_the_published_lengths(folder: Path) -> None:
     adapter = _adapter(folder)
     batch = adapter.prepare(adapter.sample())
@@ -70,6 +71,7 @@ def test_the_prompt_has_the_published_lengths(folder: Path) -> None:
 
 
 @needs_package
+@pytest.mark.slow
 def test_a_prediction_has_the_published_size(folder: Path) -> None:
     from mpsprobe.mac.asked import Mac
     from mpsprobe.prediction.recording import record
@@ -84,12 +86,14 @@ def test_a_prediction_has_the_published_size(folder: Path) -> None:
     adapter = Unused(folder, profile.load("alpamayo-r1"))
     adapter.weights = Weights.NONE
     recording = record(Target("alpamayo", adapter, "bfloat16"), Mac("2.13", None, None, None, False))
+    assert recording.stopped == ""
     assert recording.parameters == published.PARAMETERS
     assert recording.dtypes == {"bfloat16": published.PARAMETERS}
     assert sizes == {"tensors": published.TENSORS}
 
 
 @needs_package
+@pytest.mark.slow
 def test_trajectory_and_trace_come_out_on_the_cpu(tiny: Path) -> None:
     adapter = _adapter(tiny, frames=1)
     model = adapter.load(torch.device("cpu"), "bfloat16")
@@ -106,6 +110,7 @@ def test_trajectory_and_trace_come_out_on_the_cpu(tiny: Path) -> None:
 
 
 @needs_package
+@pytest.mark.slow
 def test_random_weights_do_not_depend_on_the_dtype(tiny: Path) -> None:
     half = _adapter(tiny).load(torch.device("cpu"), "bfloat16")
     full = _adapter(tiny).load(torch.device("cpu"), "float32")
