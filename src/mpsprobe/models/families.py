@@ -45,6 +45,7 @@ _IMAGE = (
     "cross_attention_mask",
     "flattened_patches",
     "spatial_shapes",
+    "mm_token_type_ids",
 )
 
 #: In this order: a class that stands in several tables belongs to the first.

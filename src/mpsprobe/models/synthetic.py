@@ -108,7 +108,7 @@ class Inputs:
     @functools.cached_property
     def _image_features(self) -> int | None:
         """How many features the model makes of the image."""
-        text = {"input_ids", "attention_mask", "bbox", "cross_attention_mask"}
+        text = {"input_ids", "attention_mask", "bbox", "cross_attention_mask", "mm_token_type_ids"}
         made = {name: self._make_one(name) for name in self.names() if name not in text}
         return image_features.count(
             self.model_class, self.config, {name: value for name, value in made.items() if value is not None}
@@ -121,6 +121,11 @@ class Inputs:
         mask = torch.ones_like(self.input_ids())
         mask[1:, self._length(SHORTER) :] = 0
         return mask
+
+    def mm_token_type_ids(self) -> Tensor | None:
+        """1 where a token stands for the image, 0 for text: transformers 5 asks for them beside images."""
+        token = synthetic_images.image_token(self.config)
+        return None if token is None else (self.input_ids() == token).to(torch.int64)
 
     def decoder_input_ids(self) -> Tensor:
         start = self._config("decoder_start_token_id", self._config("bos_token_id", 0))
@@ -298,6 +303,7 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
         "pixel_mask",
         "image_grid_thw",
         "image_sizes",
+        "mm_token_type_ids",
         "pixel_attention_mask",
         "input_points",
         "input_labels",

@@ -141,6 +141,12 @@ def grid(config: Any) -> Tensor:
     return torch.tensor([[1, _ROWS, _COLUMNS]])
 
 
+def image_token(config: Any) -> int | None:
+    """The token that stands for a part of an image; None when the config names none."""
+    token: int | None = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
+    return token
+
+
 def with_placeholders(config: Any, ids: list[int], found: int | None, notes: list[str]) -> list[int]:
     """A prompt with the tokens that stand for one image after its first three tokens.
 
@@ -153,7 +159,7 @@ def with_placeholders(config: Any, ids: list[int], found: int | None, notes: lis
     Raises:
         TargetError: neither the model nor the config says how many.
     """
-    token = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
+    token = image_token(config)
     if token is None:
         return ids  # the image goes in by cross-attention or as a prefix
     before, after = (
