@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mpsprobe.routes.of_run import of_run
-from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, Phase, Run, Status, Viability
+from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, OpVerdict, Phase, Run, Status, Viability
 from tests.routes.cases import ALPAMAYO_BYTES, GIB, case, use
 
 MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max", memory_bytes=64 * GIB)
@@ -89,3 +89,23 @@ def test_judging_needs_neither_torch_nor_mlx() -> None:
         "sys.exit(bool({'torch', 'mlx', 'mlx_lm', 'mlx_vlm'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_check_that_failed_by_a_missing_op_is_no_second_obstacle() -> None:
+    """tiny-drive on torch 2.8: phase 6 fails by the op that the table of op uses names too."""
+    op = "aten::_cholesky_solve_helper"
+    failed = Check(
+        id="inference.runs",
+        phase=Phase.INFERENCE,
+        title="runs",
+        status=Status.FAIL,
+        evidence=Evidence.EMULATED,
+        device="emulated",
+        message=f"NotImplementedError: The operator '{op}' is not currently implemented for the MPS device.",
+        remedy="Install torch 2.12 or newer.",
+    )
+    uses = [*WORK, use(op, verdict=OpVerdict.RAISES)]
+    run = case(uses, checks=(failed,), device="emulated", host=MAC, weight_bytes=ALPAMAYO_BYTES).run
+    found = of_run(run)
+    assert found is not None
+    assert "after 1 change" in found.routes[0].sentence
