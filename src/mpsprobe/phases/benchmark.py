@@ -13,7 +13,8 @@ from mpsprobe.device.real import Device
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move
 from mpsprobe.phases.inference import Prediction, autocast
-from mpsprobe.run import Evidence, Phase, Status
+from mpsprobe.phases.steps import Steps, outermost_calls
+from mpsprobe.run import Evidence, Phase, Status, Table
 
 #: Seconds that the rounds of one benchmark may take together, and how many rounds at least and at most.
 _BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
@@ -26,10 +27,12 @@ class Timed:
     Attributes:
         prediction: what was timed.
         seconds: wall time of each round, synchronised.
+        steps: of one inference; None where they were not asked for.
     """
 
     prediction: Prediction
     seconds: Sequence[float]
+    steps: Steps | None = None
 
 
 def rounds(device: Device, one_s: float) -> int:
@@ -68,10 +71,25 @@ def inference(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     return call, min(prediction.warm_s, default=prediction.cold_s)
 
 
+def steps(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+    """One inference with each outermost module call timed, and about how long it takes."""
+    loaded = prediction.loaded
+
+    def call() -> Steps:
+        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+            batch = move(loaded.adapter.prepare(prediction.prepared.sample), loaded.device.torch_device)
+            with outermost_calls(loaded.model, loaded.device.synchronize) as found:
+                loaded.adapter.infer(loaded.model, batch)
+            return found
+
+    return call, min(prediction.warm_s, default=prediction.cold_s)
+
+
 #: What is timed, by the name of its check.
 SUBJECTS: dict[str, Callable[[Prediction], tuple[Callable[[], Any], float]]] = {
     "forward": forward,
     "inference": inference,
+    "steps": steps,
 }
 
 CHECKS: Checks[Timed] = Checks(Phase.BENCHMARK)
@@ -101,5 +119,30 @@ def _timings(timed: Timed) -> Result:
     return result
 
 
+def _steps(timed: Timed) -> Result:
+    loaded = timed.prediction.loaded
+    if loaded.device.evidence is Evidence.EMULATED:
+        return Result(Status.SKIPPED, "The speed of an emulation says nothing of a Mac's.")
+    if timed.steps is None or not timed.steps.seconds:
+        return Result(
+            Status.UNKNOWN, "No module was called by itself, or a round takes too long to be repeated."
+        )
+    rows: list[list[str | int | float | bool | None]] = []
+    for path, seconds in timed.steps.seconds.items():
+        later = round(median(seconds[1:]), 6) if len(seconds) > 1 else None
+        rows.append(
+            [path or "(the model)", len(seconds), round(seconds[0], 6), later, round(sum(seconds), 6)]
+        )
+    longest = max(rows, key=lambda row: float(row[4] or 0))
+    each = f", later ones {longest[3]:.4g} s each" if longest[3] is not None else ""
+    result = loaded.result(
+        Status.PASS,
+        f"{longest[0]}: {longest[1]} calls, the first {longest[2]:.4g} s (of a generating model its prefill){each}.",
+    )
+    result.table = Table(["module", "calls", "first, s", "median of later, s", "all, s"], rows)
+    return result
+
+
 CHECKS.add("forward", "Speed of a forward pass")(_timings)
 CHECKS.add("inference", "Speed of the target's own inference")(_timings)
+CHECKS.add("steps", "Speed of each step of inference: prefill, decode, flow")(_steps)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mpsprobe.phases.benchmark import CHECKS, SUBJECTS, Timed, rounds
 from mpsprobe.phases.check import Spec
 from mpsprobe.phases.inference import Prediction
+from mpsprobe.phases.steps import Steps
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ def test_benchmark(
     device = mps_prediction.loaded.device
     benchmark.extra_info.update(device=device.name, evidence=device.evidence.value, gpu=device.gpu)
     count = rounds(device, one_s)
+    found = None
     if count:
-        benchmark.pedantic(call, rounds=count, warmup_rounds=0)
+        found = benchmark.pedantic(call, rounds=count, warmup_rounds=0)
         seconds = list(benchmark.stats.stats.data) if benchmark.stats else []
     else:
         benchmark.pedantic(lambda: None)  # pytest-benchmark objects to a fixture that was not used
         seconds = []
-    mps_judge(check, Timed(mps_prediction, seconds))
+    mps_judge(check, Timed(mps_prediction, seconds, found if isinstance(found, Steps) else None))
