@@ -16,7 +16,7 @@ ALONE := $(wildcard tests/device/virtual/test_*.py tests/suite/test_*.py) tests/
 
 test: install  ## the project's own tests
 	printf '%s\n' $(ALONE) | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/python -m pytest -q -m "not benchmark"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not benchmark" --numprocesses auto --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not benchmark" --benchmark-disable --numprocesses auto --dist loadfile \
 	  $(addprefix --ignore=,$(ALONE))
 
 benchmark: install  ## speed, as ratios within one run

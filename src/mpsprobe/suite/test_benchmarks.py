@@ -13,15 +13,30 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from mpsprobe.session import Session
+
 
 @checks_of(CHECKS)
 def test_benchmark(
-    check: Spec[Timed], mps_prediction: Prediction, benchmark: BenchmarkFixture, mps_judge: Judge
+    check: Spec[Timed],
+    mps_session: Session,
+    mps_prediction: Prediction,
+    benchmark: BenchmarkFixture,
+    mps_judge: Judge,
 ) -> None:
     """The target's speed on the device of the run."""
     call, one_s = SUBJECTS[check.name](mps_prediction)
     device = mps_prediction.loaded.device
-    benchmark.extra_info.update(device=device.name, evidence=device.evidence.value, gpu=device.gpu)
+    host = mps_session.run.host
+    benchmark.extra_info.update(
+        device=device.name,
+        evidence=device.evidence.value,
+        gpu=device.gpu,
+        chip=host.chip,
+        system=f"{host.system} {host.os_version}",
+        torch=host.packages.get("torch"),
+        dtype=mps_prediction.loaded.profile.dtype,
+    )
     count = rounds(device, one_s)
     found = None
     if count:
