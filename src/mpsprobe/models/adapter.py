@@ -53,6 +53,10 @@ class Adapter(ABC):
         """What `infer` does, for people."""
         return f"the inference of profile {self.profile.name}"
 
+    def architecture(self, model: torch.nn.Module) -> str:
+        """Name of the class that `model` is known by."""
+        return type(model).__name__
+
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""

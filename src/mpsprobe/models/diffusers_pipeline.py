@@ -127,6 +127,11 @@ class DiffusersAdapter(Adapter):
     def _parameters(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(self.index.pipeline.__call__).parameters)
 
+    def architecture(self, model: nn.Module) -> str:
+        del model  # holds the pipeline's models, and is of no class of diffusers
+        name: str = self.index.pipeline.__name__
+        return name
+
     def _call(self, model: Any, batch: Batch) -> Any:
         options = dict(batch)
         if "generator" in self._parameters:

@@ -144,7 +144,7 @@ def record(target: Target, mac: Mac) -> Recording:
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
-        architecture = type(model).__name__
+        architecture = adapter.architecture(model)
         del model
     return Recording(
         uses=flagged,
