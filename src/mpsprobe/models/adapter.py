@@ -53,7 +53,7 @@ class Adapter(ABC):
         """What `infer` does, for people."""
         return f"the inference of profile {self.profile.name}"
 
-    def architecture(self, model: torch.nn.Module) -> str:
+    def class_name(self, model: torch.nn.Module) -> str:
         """Name of the class that `model` is known by."""
         return type(model).__name__
 

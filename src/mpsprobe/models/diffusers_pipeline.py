@@ -127,7 +127,7 @@ class DiffusersAdapter(Adapter):
     def _parameters(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(self.index.pipeline.__call__).parameters)
 
-    def architecture(self, model: nn.Module) -> str:
+    def class_name(self, model: nn.Module) -> str:
         del model  # holds the pipeline's models, and is of no class of diffusers
         name: str = self.index.pipeline.__name__
         return name

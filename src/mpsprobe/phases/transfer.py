@@ -96,7 +96,7 @@ def described(loaded: Loaded, target: Target) -> Target:
     """The run's target, with what became known by loading it."""
     return msgspec.structs.replace(
         target,
-        architecture=loaded.adapter.architecture(loaded.model),
+        architecture=loaded.adapter.class_name(loaded.model),
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
     )
 
@@ -109,7 +109,7 @@ def _load(loaded: Loaded) -> Result:
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     result = loaded.result(
         Status.PASS,
-        f"{loaded.adapter.architecture(loaded.model)}, {parameters:,} parameters, in {loaded.seconds:.2f} s.",
+        f"{loaded.adapter.class_name(loaded.model)}, {parameters:,} parameters, in {loaded.seconds:.2f} s.",
     )
     result.measurements = [
         # Emulated or not, it is this machine that took the time.

@@ -144,7 +144,7 @@ def record(target: Target, mac: Mac) -> Recording:
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
-        architecture = adapter.architecture(model)
+        architecture = adapter.class_name(model)
         del model
     return Recording(
         uses=flagged,
