@@ -13,13 +13,13 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from mpsprobe.session import Session
+    from mpsprobe.phases.site import Site
 
 
 @checks_of(CHECKS)
 def test_benchmark(
     check: Spec[Timed],
-    mps_session: Session,
+    mps_site: Site,
     mps_prediction: Prediction,
     benchmark: BenchmarkFixture,
     mps_judge: Judge,
@@ -27,7 +27,7 @@ def test_benchmark(
     """The target's speed on the device of the run."""
     call, one_s = SUBJECTS[check.name](mps_prediction)
     device = mps_prediction.loaded.device
-    host = mps_session.run.host
+    host = mps_site.host
     benchmark.extra_info.update(
         device=device.name,
         evidence=device.evidence.value,
