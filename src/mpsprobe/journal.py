@@ -6,6 +6,7 @@ A journal outlives the process that writes it. `replay` makes a `Run` of it, wha
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -94,6 +95,11 @@ _encoder = msgspec.json.Encoder()
 def utc_now() -> str:
     """The time as the documents write it: UTC, ISO 8601, whole seconds."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_run_id(now: str) -> str:
+    """Sortable and unique: `20261122T131500Z-4f2a`."""
+    return f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}"
 
 
 class Journal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from mpsprobe.journal import (
     Reading,
     RunEnded,
     RunStarted,
+    new_run_id,
     utc_now,
 )
 from mpsprobe.mac.asked import Mac
@@ -30,11 +30,6 @@ from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.phases.check import Result, Spec
 from mpsprobe.phases.settings import Settings
 from mpsprobe.run import DeviceChoice, Phase, Run, Target
-
-
-def new_run_id(now: str) -> str:
-    """Sortable and unique: `20261122T131500Z-4f2a`."""
-    return f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}"
 
 
 class Session:

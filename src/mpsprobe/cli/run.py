@@ -123,7 +123,6 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
     from mpsprobe import report
     from mpsprobe.models import targets
     from mpsprobe.phases.settings import Settings
-    from mpsprobe.session import new_run_id
     from mpsprobe.supervisor import Supervisor
 
     unknown = [name for name in phases if name not in _PHASES]
@@ -136,7 +135,7 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
             # Before the child imports torch: a pool of threads that spin costs a small target a fifth of its time.
             os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
-    folder = _folder(output, new_run_id(journal.utc_now()))
+    folder = _folder(output, journal.new_run_id(journal.utc_now()))
     arguments = settings.arguments()
     if phases:
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]

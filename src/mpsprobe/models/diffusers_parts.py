@@ -15,7 +15,8 @@ from torch import nn
 from mpsprobe.errors import TargetError
 from mpsprobe.models import from_config
 from mpsprobe.models.diffusers_text import MadeUpTokenizer
-from mpsprobe.models.from_config import Blueprint, json_object
+from mpsprobe.models.from_config import Blueprint
+from mpsprobe.models.json_file import json_object
 from mpsprobe.models.shrink import shrink as shrunk
 from mpsprobe.models.snapshot import PIPELINE_INDEX
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models import feed, plain_module, remote_code
 from mpsprobe.models.feed import Feed
+from mpsprobe.models.json_file import json_object
 from mpsprobe.models.snapshot import architecture, read_config
 
 #: Seed of random weights.
@@ -357,23 +357,6 @@ def _imported(spec: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UsageError(f"{spec}: not a class of torch.nn.Module.")
     return found
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        UsageError: it cannot be read, or holds something else.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UsageError(f"{path}: cannot be read: {problem.strerror}.") from problem
-    except ValueError as problem:
-        raise UsageError(f"{path}: not valid JSON: {problem}.") from problem
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected a JSON object, found {type(data).__name__}.")
-    return data
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import choose, hub
 from mpsprobe.models import profile as profiles
+from mpsprobe.models.json_file import json_object
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import PIPELINE_INDEX, SnapshotError
 
@@ -169,7 +169,7 @@ def check(wanted: Wanted) -> None:
             raise UsageError(
                 "--config goes with a class: package.module:Class.", "A folder has its own config.json."
             )
-        _check_json(wanted.config)
+        json_object(wanted.config)
     if is_class:
         module, _, name = str(wanted.model).partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -186,17 +186,6 @@ def check(wanted: Wanted) -> None:
         )
     if wanted.shrink and not wanted.weightless:
         raise UsageError("--shrink goes with --random-init.", "Stored weights fit no smaller model.")
-
-
-def _check_json(path: Path) -> None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UsageError(f"{path}: cannot be read: {problem.strerror}.") from problem
-    except ValueError as problem:
-        raise UsageError(f"{path}: not valid JSON: {problem}.") from problem
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected a JSON object, found {type(data).__name__}.")
 
 
 def _default(wanted: Wanted, given: Profile | None) -> TargetRef:

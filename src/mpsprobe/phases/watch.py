@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mpsprobe.trace.dispatch import DispatchHook
+from mpsprobe.trace.dispatch import DispatchHook, eager
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.overloads import PLANS, make_plan
 from mpsprobe.trace.recorder import Recorder
@@ -32,7 +32,7 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
         return
     with FlightRecorder(flight) as black_box:
         recorder = Recorder(model, flight=black_box)
-        with _eager(), recorder.paths.following(lambda: _Hook.unless_there(recorder)), _Hook(recorder):
+        with eager(), recorder.paths.following(lambda: _Hook.unless_there(recorder)), _Hook(recorder):
             try:
                 yield
             except Exception:
@@ -67,11 +67,3 @@ class _Hook(DispatchHook):
             raise
         recorder.leave(use, result)
         return result
-
-
-def _eager() -> AbstractContextManager[Any]:
-    """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
-    if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance

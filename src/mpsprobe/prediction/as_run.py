@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Sequence
-from datetime import datetime, timezone
 
 from mpsprobe import __version__, mac
+from mpsprobe.journal import new_run_id, utc_now
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
 from mpsprobe.models.adapter import Adapter
@@ -41,10 +40,10 @@ def as_run(
         releases: the same target over torch releases; None when only one was asked about.
         offers: GPUs for rent; None for those in force.
     """
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = utc_now()
     made = Run(
         mpsprobe=__version__,
-        id=f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}",
+        id=new_run_id(now),
         started=now,
         ended=now,
         command=["mpsprobe", *sys.argv[1:]],

@@ -67,7 +67,7 @@ def run(
     target = resolve(wanted, say)
     releases = predict_releases(target, asked) if torch == ALL else None
     if releases is not None and output is None:
-        return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
+        return _all(releases)
     wish = Wish(
         mac=named(mac, macos) if mac is not None else None, tokens=tokens, calibrated=calibrated(calibration)
     )
@@ -80,5 +80,10 @@ def run(
             written = report.write(run_of_it, output)
             say(f"report: {written['html']}")
     if releases is not None:
-        return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)
+        return _all(releases)
     return text.of_prediction(prediction), prediction, prediction.fully_native
+
+
+def _all(releases: Releases) -> tuple[str, Releases, bool]:
+    """The answer on every release."""
+    return text.of_releases(releases), releases, all(row.fully_native for row in releases.releases)

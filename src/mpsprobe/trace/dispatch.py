@@ -43,11 +43,11 @@ def record(
         """A hook for a thread that has none. Dispatch modes hold for one thread."""
         return None if _hooked(recorder) else DispatchHook(recorder)
 
-    with _eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
+    with eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
         yield recorder
 
 
-def _eager() -> AbstractContextManager[Any]:
+def eager() -> AbstractContextManager[Any]:
     """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()

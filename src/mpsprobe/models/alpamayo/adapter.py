@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import from_config
+from mpsprobe.models import from_config, trajectory
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
-from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights, trajectory
+from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights
 from mpsprobe.models.alpamayo.backbone import Backbone
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.snapshot import read_config
@@ -184,7 +184,7 @@ class AlpamayoAdapter(Adapter):
         return {"pred_xyz": xyz.cpu(), "pred_rot": rotation.cpu(), **named}
 
     def judge(self, outputs: Outputs) -> list[str]:
-        return trajectory.judge(outputs["pred_xyz"], outputs["pred_rot"])
+        return trajectory.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=True)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """The region for one part, where the profile leaves regions to this adapter."""

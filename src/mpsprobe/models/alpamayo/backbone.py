@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.models import config_only
 from mpsprobe.models.alpamayo import processor, published
-from mpsprobe.models.cache import cache_dir
+from mpsprobe.models.cache import cache_dir, made_once
 from mpsprobe.models.snapshot import read_config
 
 #: Grows when what `write` writes for the same config changes.
@@ -115,17 +114,4 @@ def _ensure(config: dict[str, Any], source: Path | None) -> Path:
     with_video = find_spec("torchvision") is not None
     recipe = json.dumps([_RECIPE, config, str(source), with_video], sort_keys=True)
     folder = cache_dir() / f"alpamayo-vlm-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
-    try:
-        write(building, config, source)
-        building.chmod(0o755)  # mkdtemp makes it private
-        building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return made_once(folder, lambda building: write(building, config, source))

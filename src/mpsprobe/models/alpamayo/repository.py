@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpsprobe.models.alpamayo import backbone, published, vocabulary
-from mpsprobe.models.cache import cache_dir
+from mpsprobe.models.cache import cache_dir, made_once
 
 if TYPE_CHECKING:
     import torch
@@ -30,20 +28,7 @@ def ensure() -> Path:
     """The folder in the cache, without weights, made now if it is not there."""
     recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, vocabulary.WORDS])
     folder = cache_dir() / f"alpamayo-r1-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
-    try:
-        write(building)
-        building.chmod(0o755)  # mkdtemp makes it private
-        building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return made_once(folder, write)
 
 
 def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> None:

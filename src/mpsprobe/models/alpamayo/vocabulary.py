@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpsprobe.models.byte_level import bytes_as_characters
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
 
@@ -58,17 +60,6 @@ WORDS = """
 """
 
 
-def _bytes_as_characters() -> list[str]:
-    """GPT-2's printable stand-in for each byte, in byte order: what the ByteLevel pre-tokenizer makes."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    stand_ins = dict(zip((b for b in range(256) if b not in printable), range(256, 512), strict=False))
-    return [chr(stand_ins.get(byte, byte)) for byte in range(256)]
-
-
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Ids and merges of the text tokens. A word is built from the left, one character a merge."""
     merges: dict[tuple[str, str], None] = {}
@@ -77,7 +68,7 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
         for character in word[1:]:
             merges.setdefault((token, character))
             token += character
-    tokens = [*_bytes_as_characters(), *dict.fromkeys(left + right for left, right in merges)]
+    tokens = [*bytes_as_characters(), *dict.fromkeys(left + right for left, right in merges)]
     # characters outside the byte alphabet: no text becomes one of these
     tokens += [f"\u2400{index}" for index in range(TEXT_TOKENS - len(tokens))]
     return {token: index for index, token in enumerate(tokens)}, list(merges)

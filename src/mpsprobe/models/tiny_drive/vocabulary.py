@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpsprobe.models.byte_level import bytes_as_characters
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
 
@@ -51,17 +53,6 @@ SPECIAL_TOKENS = (
 _SPACE = "Ġ"  # how byte-level BPE writes the space
 
 
-def _bytes_as_characters() -> list[str]:
-    """GPT-2's printable stand-in for each byte, in byte order: what the ByteLevel pre-tokenizer makes."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    stand_ins = dict(zip((b for b in range(256) if b not in printable), range(256, 512), strict=False))
-    return [chr(stand_ins.get(byte, byte)) for byte in range(256)]
-
-
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Ids and merges of the text tokens: bytes, then unfinished words, then the words in one block."""
     merges: dict[tuple[str, str], None] = {}
@@ -72,7 +63,7 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
             token += character
     words = [_SPACE + word for word in WORDS]
     unfinished = [left + right for left, right in merges if left + right not in set(words)]
-    return {t: i for i, t in enumerate([*_bytes_as_characters(), *unfinished, *words])}, list(merges)
+    return {t: i for i, t in enumerate([*bytes_as_characters(), *unfinished, *words])}, list(merges)
 
 
 _TEXT, _MERGES = _text_tokens()
