@@ -10,7 +10,7 @@ import torch
 from mpsprobe.layers.result import OUTSIDE, Judged, Layer, Verdict
 from mpsprobe.layers.sketch import Distance
 from mpsprobe.layers.student import Compared
-from mpsprobe.phases.inference import DEFAULT_PARITY
+from mpsprobe.phases.parity import DEFAULT_PARITY
 
 #: A difference may be this many times the noise. Two sound runs that round independently differ by sqrt(2)
 #: times the noise of either; a sketch is good to 9 %, and pooling over calls leaves out little.

@@ -18,6 +18,7 @@ from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.models.profile import Output, Profile
+from mpsprobe.phases import parity
 from mpsprobe.phases import recipe as recipes
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
@@ -25,7 +26,7 @@ from mpsprobe.phases.refusals import collected, distinct, keeps_going, unless_re
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.phases.watch import watched
-from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+from mpsprobe.run import Evidence, Phase, Status, Table
 
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.
@@ -33,9 +34,6 @@ _REPEATS, _BUDGET_S = 3, 20.0
 #: Measured, the first repeat may take longer: this share of the phase's limit, the first inference included. That
 #: one was watched by the flight recorder, so the repeat is the first time that says how fast the target is.
 _SHARE_OF_LIMIT = 0.5
-#: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
-#: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
-DEFAULT_PARITY = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 
 
 @dataclass
@@ -339,70 +337,7 @@ def _memory(prediction: Prediction) -> Result:
 
 @CHECKS.add("parity", "The forward pass agrees with a float32 reference on the CPU")
 def _parity(prediction: Prediction) -> Result:
-    loaded = prediction.loaded
-    needed = 4 * sum(parameter.numel() for parameter in loaded.model.parameters())
-    available = psutil.virtual_memory().available
-    if needed > 0.8 * available:
-        return Result(
-            Status.UNKNOWN,
-            f"A float32 reference needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
-            "Compare with a baseline written on a larger machine.",
-        )
-    with (
-        target_code(Phase.INFERENCE, "the float32 reference", loaded.device.evidence, "cpu"),
-        torch.inference_mode(),
-    ):
-        model = loaded.adapter.load(torch.device("cpu"), "float32")
-        reference = _to_cpu(loaded.adapter.forward(model, loaded.adapter.prepare(prediction.prepared.sample)))
-        del model
-    rows: list[list[str | int | float | bool | None]] = []
-    failed = []
-    found = dict(tensors(prediction.forward))
-    for name, expected in tensors(reference):
-        if not expected.is_floating_point():
-            continue
-        if name not in found or found[name].shape != expected.shape:
-            failed.append(f"{name} is missing or has another shape")
-            continue
-        actual = found[name]
-        difference = (actual.double() - expected.double()).abs().max().item()
-        scale = expected.double().abs().max().item()
-        relative = difference / scale if scale else difference
-        limit = _parity_limit(loaded, name)
-        rows.append([name, float(f"{relative:.3g}"), float(f"{limit:.3g}"), relative <= limit])
-        if not relative <= limit:  # also true for NaN
-            failed.append(f"{name} is off by {relative:.2g} of its scale, accepted are {limit:.2g}")
-    if failed:
-        result = loaded.result(
-            Status.FAIL,
-            f"{'; '.join(failed)}.",
-            "Compare layer by layer; run the op checks: a known-bad kernel of this torch release is likely.",
-        )
-    elif not rows:
-        return Result(Status.UNKNOWN, "The forward pass yields no floating tensor to compare.")
-    else:
-        worst = max(rows, key=lambda row: float(row[1] or 0) / float(row[2] or 1))
-        result = loaded.result(Status.PASS, f"Largest difference {worst[1]:.2g} of the scale ({worst[0]}).")
-    result.table = Table(columns=["output", "difference / scale", "accepted", "within"], rows=rows)
-    result.measurements = [
-        Measurement(
-            f"parity of {row[0]}",
-            row[1],
-            "of the reference's scale",
-            loaded.device.evidence,
-            loaded.device.name,
-        )
-        for row in rows
-    ]
-    return result
-
-
-def _parity_limit(loaded: Loaded, name: str) -> float:
-    stated = loaded.profile.parity
-    if name in stated or "*" in stated:
-        return stated.get(name, stated.get("*", 0.0))
-    dtypes = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} or {torch.float32}
-    return max(DEFAULT_PARITY.get(dtype, DEFAULT_PARITY[torch.float32]) for dtype in dtypes)
+    return parity.judged(prediction.prepared, prediction.forward)
 
 
 def _mismatch(output: Output, outputs: Outputs) -> list[str]:
