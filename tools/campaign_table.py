@@ -101,7 +101,7 @@ def _models(targets: Iterable[CampaignTarget], rows: dict[str, Row]) -> str:
         row = rows[target.name]
         lines.append(
             f"| {target.name} | {target.cls or target.pipeline} | {target.task} "
-            f"| {_predicted(row.get('predict'))} | {_ran(row.get('run'))} |"
+            f"| {_predicted(row.get('predict'))} | {_ran(row.get('run'), target.known)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -121,14 +121,14 @@ def _predicted(one: Row | None) -> str:
     return f"{parameters} | {_costs(one)} | {one['op_uses']:,} | {one['calls']:,} | {_cell(verdict)}"
 
 
-def _ran(one: Row | None) -> str:
-    """CPU, RSS and verdict."""
+def _ran(one: Row | None, known: str) -> str:
+    """CPU, RSS and verdict, of a known failure with who has seen it."""
     if one is None:
         return "| | not run"
-    verdict = one.get("error") or one["worst"]
-    if one.get("problems"):
-        verdict = f"{verdict}: {one['problems'][0]}"
-    return f"{_costs(one)} | {_cell(verdict)}"
+    verdict = _cell(one.get("error") or ": ".join([one["worst"], *one["problems"][:1]]))
+    if known and verdict != "pass":
+        verdict += f" ({known})"
+    return f"{_costs(one)} | {verdict}"
 
 
 def _costs(one: Row) -> str:

@@ -366,7 +366,7 @@ def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iter
         yield
     except (TargetError, UsageError):
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # a model must not end the program
         raise kind(f"{what}: {type(problem).__name__}: {first_line(problem)}") from problem
 
 
