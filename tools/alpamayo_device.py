@@ -211,8 +211,8 @@ def _own_cost(model: Any, plain: Callable[[], float], probed: Callable[[], float
         return result
 
     with (
-        mock.patch.object(model.vlm, "generate", lambda: None),
-        mock.patch.object(model.diffusion, "sample", lambda: None),
+        mock.patch.object(model.vlm, "generate", return_value=None),
+        mock.patch.object(model.diffusion, "sample", return_value=None),
         mock.patch.object(model, "sample_trajectories_from_data_with_vlm_rollout", at_once),
     ):
         added = [probed() - plain() for _ in range(200)]

@@ -101,7 +101,7 @@ class DiffusersAdapter(Adapter):
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """The latents after two denoising steps: asked for one, PixArt's pipeline takes itself for a distilled model."""
+        """The latents after two denoising steps: with one, PixArt's pipeline takes its model for a distilled one."""
         short = {"num_inference_steps": 2, "output_type": "latent"}
         return self.extract(
             self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})
