@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from mpsprobe.layers import baseline as module
 from mpsprobe.layers.criterion import Criterion, Noise
 from mpsprobe.layers.diverge import diverge
 from mpsprobe.layers.identity import weights_digest
+from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Verdict
 from mpsprobe.layers.sketch import distance, sketch
 from mpsprobe.layers.write import write
@@ -96,6 +98,18 @@ def test_other_weights_and_other_samples_are_refused(planted: MakeJob, written) 
         diverge(planted(builder="build_other", against=path), no_announcement)
     with pytest.raises(UsageError, match="another sample: x has other values"):
         diverge(planted(seed=4, against=path), no_announcement)
+
+
+def test_random_weights_are_known_by_their_values(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 64}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 4, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = str(tmp_path / "base.safetensors")
+    job = Job(model=str(tmp_path), device="cpu", random_init=True, stages=["forward"])
+    write(msgspec.structs.replace(job, output=path), no_announcement)
+    assert not diverge(msgspec.structs.replace(job, against=path), no_announcement).diverges
+    with pytest.raises(UsageError, match="this baseline is of other weights"):
+        diverge(msgspec.structs.replace(job, against=path, shrink=True), no_announcement)
 
 
 def test_the_file_says_what_it_is_of_and_holds_no_weights(written) -> None:  # type: ignore[no-untyped-def]

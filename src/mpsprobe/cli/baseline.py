@@ -39,13 +39,14 @@ def command(sink: Sink, /, output: Path, stages: tuple[str, ...], **options: Any
     answer = do(sink, make_job(options, stages, output=str(output.expanduser().resolve())))
     assert isinstance(answer, Written)
     calls = ", ".join(f"{stage} {count:,} module calls" for stage, count in answer.calls.items())
-    model = f"{options['model']} " if options["model"] else ""
+    named = [options["model"]] if options["model"] else []
+    made = [f"--{name.replace('_', '-')}" for name in ("random_init", "shrink") if options[name]]
     lines = [
         f"{answer.path}: {size(answer.size)}",
         f"  {answer.target}, {answer.dtype} on {answer.device}, weights {answer.weights[:12]}",
         f"  {calls}",
         f"  noise: {answer.noise or 'not measured'}",
         *(f"  {note}" for note in answer.notes),
-        f"check a Mac with: mpsprobe diverge {model}--against {Path(answer.path).name}",
+        f"check a Mac with: {' '.join(['mpsprobe diverge', *named, *made])} --against {Path(answer.path).name}",
     ]
     sink.result("\n".join(lines), answer)

@@ -11,7 +11,7 @@ import click
 
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.layers.job import Found, Job, Written
+from mpsprobe.layers.job import Found, Job, Written, settings_of
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
 
 #: Rows of the table for people; `--json` has every module.
@@ -31,6 +31,14 @@ def target_options(command: Function) -> Function:
         click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file."),
         click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id."),
         click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only."),
+        click.option(
+            "--random-init", is_flag=True, help="Random weights, from the config alone: no download."
+        ),
+        click.option("--shrink", is_flag=True, help="With --random-init: fewer layers and experts."),
+        click.option(
+            "--config", type=click.Path(dir_okay=False), help="JSON config for package.module:Class."
+        ),
+        click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code."),
         click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: the profile's]"),
         click.option(
             "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this; repeatable."
@@ -82,12 +90,9 @@ def _file(against: str) -> str:
 def _job(options: dict[str, Any], stages: tuple[str, ...], **more: Any) -> Job:
     """The job of these options, checked as far as that needs no model."""
     from mpsprobe.models import targets
-    from mpsprobe.phases.settings import Settings
 
     job = Job(**options, **more, stages=list(dict.fromkeys(stages)) or list(STAGES))
-    settings = Settings(
-        job.model, job.device, job.profile, job.revision, True, mac=job.mac, torch=job.torch, macos=job.macos
-    )
+    settings = settings_of(job)
     if targets.needs_no_hub(settings.wanted):
         targets.resolve(settings.wanted)
     return job

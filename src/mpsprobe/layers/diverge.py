@@ -14,7 +14,7 @@ from mpsprobe.layers.criterion import Criterion, Noise, layers_of
 from mpsprobe.layers.culprit import add_op_uses
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.lockstep import Lockstep
-from mpsprobe.layers.matching import adjusted_profile, use_batch_of
+from mpsprobe.layers.matching import adjusted_profile, check_random_weights, use_batch_of
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, needed_reference, open_target
 from mpsprobe.layers.result import (
     OUTSIDE,
@@ -60,6 +60,7 @@ def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Diver
     with open_target(job, announce, adjusted_profile(job, baseline, announce)) as opened, exact_float32():
         notes = list(opened.site.limits)
         if baseline is not None:
+            check_random_weights(job, baseline, opened)
             notes += use_batch_of(baseline, opened)
         return _Comparison(job, opened, baseline, marker, notes).document()
 

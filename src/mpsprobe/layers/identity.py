@@ -1,10 +1,10 @@
-"""Whether two machines have the same weights: a digest of the tensors, however they are cut into files."""
+"""Whether two machines have the same weights: a digest of the tensors, however they are cut into files or made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from safetensors import safe_open
@@ -26,12 +26,27 @@ def weights_digest(snapshot: Snapshot, progress: Callable[[str], None] = lambda 
     for number, name in enumerate(snapshot.files, start=1):
         progress(f"reading weights to identify them: file {number} of {len(snapshot.files)}")
         with safe_open(snapshot.path / name, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                tensor = file.get_tensor(key).contiguous()
-                digest = hashlib.sha256(f"{key} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-                if tensor.numel():
-                    digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
-                digests[key] = digest.hexdigest()
+            # not a mapping
+            digests |= _digests((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
+    return _of_all(digests)
+
+
+def state_digest(model: torch.nn.Module) -> str:
+    """The same over the state of a model, for one whose weights are in no file."""
+    return _of_all(_digests((name, tensor.cpu()) for name, tensor in model.state_dict().items()))
+
+
+def _digests(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
+    digests = {}
+    for name, tensor in tensors:
+        digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+def _of_all(digests: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 

@@ -9,11 +9,11 @@ import torch
 
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.baseline import Baseline
-from mpsprobe.layers.identity import config_digest, weights_digest
+from mpsprobe.layers.identity import config_digest, state_digest, weights_digest
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.leaves import leaves, replaced
 from mpsprobe.layers.opened import Announce, Opened
-from mpsprobe.models.adapter import Batch
+from mpsprobe.models.adapter import Batch, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.phases.download import Obtained
 from mpsprobe.run import Phase
@@ -21,6 +21,7 @@ from mpsprobe.run import Phase
 #: Largest difference of a processed input, relative to its scale, that still counts as the same sample:
 #: image filters and trigonometry of other builds round differently. The baseline's own input is used anyway.
 _SAME_SAMPLE = 1e-2
+_ADVICE = "It was made from {target}; name the same model and revision, and make random weights the same way."
 
 
 def adjusted_profile(
@@ -41,18 +42,38 @@ def adjusted_profile(
         )
 
     def adjust(obtained: Obtained) -> Profile:
-        where = f"{job.against}: this baseline is"
-        made = f"It was made from {info.target}; name the same model and revision."
+        made = _ADVICE.format(target=info.target)
         if config_digest(obtained.snapshot) != info.config:
-            raise UsageError(f"{where} of a model with another config.json.", made)
-        limit = obtained.profile.limit(Phase.TRANSFER)
-        if weights_digest(obtained.snapshot, lambda text: announce(text, limit)) != info.weights:
-            raise UsageError(f"{where} of other weights.", made)
+            raise UsageError(f"{job.against}: this baseline is of a model with another config.json.", made)
+        if obtained.adapter.weights is not Weights.RANDOM:  # those are there once the model is
+            limit = obtained.profile.limit(Phase.TRANSFER)
+            _same_weights(
+                job, baseline, weights_digest(obtained.snapshot, lambda text: announce(text, limit))
+            )
         return msgspec.structs.replace(
             obtained.profile, dtype=info.asked, autocast=info.autocast, inference=info.inference
         )
 
     return adjust
+
+
+def check_random_weights(job: Job, baseline: Baseline, opened: Opened) -> None:
+    """Refuse random weights that are not the baseline's: another release of PyTorch may draw others.
+
+    Raises:
+        UsageError: they are not the same.
+    """
+    loaded = opened.prepared.loaded
+    if loaded.adapter.weights is Weights.RANDOM:
+        opened.announce("reading weights to identify them", opened.limit(Phase.TRANSFER))
+        _same_weights(job, baseline, state_digest(loaded.model))
+
+
+def _same_weights(job: Job, baseline: Baseline, digest: str) -> None:
+    if digest != baseline.info.weights:
+        raise UsageError(
+            f"{job.against}: this baseline is of other weights.", _ADVICE.format(target=baseline.info.target)
+        )
 
 
 def use_batch_of(baseline: Baseline, opened: Opened) -> list[str]:

@@ -15,14 +15,13 @@ import torch
 
 from mpsprobe import mac
 from mpsprobe.errors import TargetError
-from mpsprobe.layers.job import Job
+from mpsprobe.layers.job import Job, settings_of
 from mpsprobe.layers.result import Side
 from mpsprobe.layers.subject import Subject
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Batch
 from mpsprobe.models.profile import Profile
 from mpsprobe.phases import data, download, site, transfer
-from mpsprobe.phases.settings import Settings
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
@@ -169,9 +168,7 @@ def open_target(
     Raises:
         MpsprobeError, LinkFailed: the target or the device cannot be had.
     """
-    settings = Settings(
-        job.model, job.device, job.profile, job.revision, job.offline, True, job.mac, job.torch, job.macos, job.fallback
-    )  # fmt: skip
+    settings = settings_of(job)
     announce("looking at the machine", 300)
     with site.open_site(settings, mac.host()) as opened_site:
         device = opened_site.device

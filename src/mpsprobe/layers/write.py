@@ -12,13 +12,14 @@ from mpsprobe.layers import outputs as results
 from mpsprobe.layers.baseline import Baseline, Info, save
 from mpsprobe.layers.capture import Capture, capture
 from mpsprobe.layers.criterion import Noise
-from mpsprobe.layers.identity import config_digest, weights_digest
+from mpsprobe.layers.identity import config_digest, state_digest, weights_digest
 from mpsprobe.layers.job import Job, Written
 from mpsprobe.layers.leaves import leaves
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, open_target
 from mpsprobe.layers.student import Forcing, follow
 from mpsprobe.layers.subject import SEED, Stage, Subject
 from mpsprobe.layers.watch import Marker
+from mpsprobe.models.adapter import Weights
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
@@ -39,14 +40,15 @@ def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written
             else ["No noise was measured: a CPU copy does not fit in memory. Limits will be wide."]
         )
         announce("reading weights to identify them", opened.limit(Phase.TRANSFER))
-        snapshot = opened.obtained.snapshot
+        snapshot, loaded = opened.obtained.snapshot, opened.prepared.loaded
+        made = loaded.adapter.weights is Weights.RANDOM
         baseline = Baseline(
             Info(
                 mpsprobe=__version__,
                 created=utc_now(),
                 target=opened.obtained.ref.name,
                 profile=opened.profile.name,
-                weights=weights_digest(snapshot),
+                weights=state_digest(loaded.model) if made else weights_digest(snapshot),
                 config=config_digest(snapshot),
                 asked=opened.profile.dtype,
                 autocast=opened.profile.autocast,
