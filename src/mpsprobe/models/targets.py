@@ -58,7 +58,8 @@ class TargetRef:
 
     Attributes:
         name: as the user gave it, or the default target's name.
-        profile: the profile in force, with the user's dtype and number of tokens.
+        profile: the profile in force, with the user's dtype, number of tokens and autocast.
+        stated_autocast: what the profile itself says of autocast.
         folder: where it lies, for a local folder.
         repo: its id, for a repository.
         class_path: `package.module:Class`, for a class.
@@ -71,6 +72,7 @@ class TargetRef:
 
     name: str
     profile: Profile
+    stated_autocast: str = ""
     folder: Path | None = None
     repo: str | None = None
     class_path: str | None = None
@@ -206,6 +208,7 @@ def _ref(
     return TargetRef(
         name,
         _with_wishes(profile, wanted),
+        profile.autocast,
         folder=folder,
         repo=repo,
         class_path=class_path,
