@@ -239,9 +239,9 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
         result.status, result.remedy = Status.FAIL, " ".join([*told, *([remedy] if remedy else [])])
         gone = max(0, len(recipe.helps) + len(recipe.left) - len(tried.refused))
         counts = f"{gone} refusals are gone, {len(tried.refused)} left"
-        result.message = f"{recipe}: verified by a second run: {counts}.{others}"
+        result.message = f"{recipe}: verified by another run: {counts}.{others}"
     else:
-        result.message = f"{recipe}: verified by a second run, in which nothing was refused.{others}"
+        result.message = f"{recipe}: verified by another run, in which nothing was refused.{others}"
     return result
 
 
