@@ -113,8 +113,7 @@ def test_a_map_that_names_no_code_says_so(folder: Path, table: Any) -> None:
 
 def test_a_map_that_is_none_is_not_one() -> None:
     assert remote_code.is_needed(_config())
-    for table in (None, [], "x"):
+    tables: list[Any] = [None, [], "x"]
+    for table in tables:
         assert not remote_code.is_needed(_config(table))
-    assert not remote_code.is_needed(
-        {**_config(), "architectures": ["LlamaForCausalLM"]}
-    )  # transformers' own
+    assert not remote_code.is_needed({**_config(), "architectures": ["LlamaForCausalLM"]})
