@@ -61,11 +61,9 @@ class Refused:
             LinkFailed: that error, where it is all that there is to tell: a device that raises at the first
                 refusal, or an error that no setting helps and before which nothing was refused.
         """
-        ended = ending(failure)
-        link = replace(self, findings=tuple(failure.refused), ended=ended)
-        if not keeps_going(self.device) or ended is None:
-            raise failure
-        if not any(one.ways for one in link.helped() if one.refusal is ended) and len(link.helped()) == 1:
+        link = replace(self, findings=tuple(failure.refused), ended=ending(failure))
+        found = link.helped() if keeps_going(self.device) and link.ended is not None else []
+        if not any(one.ways or one.refusal is not link.ended for one in found):
             raise failure
         return link
 
