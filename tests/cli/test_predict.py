@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -81,6 +82,14 @@ def test_all_releases_in_one_table(folder: Path) -> None:
     assert [row["torch"] for row in document["releases"]][:2] == ["2.1", "2.2"]
     assert document["first_fully_native"] in [row["torch"] for row in document["releases"]]
     assert document["target"]["notes"][0] == "Shrunk: num_hidden_layers 3 -> 2."
+
+
+def test_a_prediction_lets_go_of_the_model_it_built(folder: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    assert call(folder, "--new-tokens", "2").exit_code == 0
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is LlamaForCausalLM]
 
 
 def test_a_class_with_its_config(folder: Path) -> None:
