@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 STEPS = ("build", "plain", "suite", "baseline")
 
@@ -164,6 +165,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         return time.perf_counter() - began
 
     first, result = sampled()
+    own = _own_cost(model, lambda: sampled()[0], probed, result)
     # in turns, so that the clock of the GPU is the same for both
     both = [(sampled()[0], probed()) for _ in range(options.rounds)]
     times, probed_times = (list(one) for one in zip(*both, strict=True))
@@ -177,6 +179,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         "first_sample_s": round(first, 3),
         "sample_s": _spread(times),
         "sample_by_mpsprobe_s": _spread(probed_times),
+        "added_by_mpsprobe_s": own,
         "trace": result[2]["cot"].ravel().tolist(),
         "parts_s": parts,
     }
@@ -194,6 +197,26 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         figures["peak_bytes"] = torch.cuda.max_memory_allocated()
         figures["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
     return figures
+
+
+def _own_cost(model: Any, plain: Callable[[], float], probed: Callable[[], float], result: Any) -> float:
+    """Seconds that mpsprobe adds to a sample: both ways around a model that answers at once.
+
+    Timed beside each other, samples of seconds differ by a tenth from one to the next, and what is added is lost.
+    """
+
+    def at_once(**_: Any) -> Any:
+        model.vlm.generate()
+        model.diffusion.sample()
+        return result
+
+    with (
+        mock.patch.object(model.vlm, "generate", lambda: None),
+        mock.patch.object(model.diffusion, "sample", lambda: None),
+        mock.patch.object(model, "sample_trajectories_from_data_with_vlm_rollout", at_once),
+    ):
+        added = [probed() - plain() for _ in range(200)]
+    return round(statistics.median(added), 6)
 
 
 def _suite(options: argparse.Namespace) -> dict[str, Any]:
@@ -291,6 +314,8 @@ def _compare(found: dict[str, Any]) -> None:
         found["overhead_percent"] = {
             way: round(100 * (seconds / without - 1), 2) for way, seconds in ways.items() if seconds
         }
+        if "added_by_mpsprobe_s" in plain:
+            found["overhead_percent"]["its own code"] = round(100 * plain["added_by_mpsprobe_s"] / without, 4)
 
 
 def _spread(times: list[float]) -> dict[str, float]:

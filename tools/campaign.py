@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -37,6 +38,8 @@ _LOCK = Path(tempfile.gettempdir()) / "mpsprobe-campaign.lock"
 #: Seconds of wall time that one command may take.
 LIMIT = 900
 STAGES = ("predict", "releases", "run")
+#: The torch that predictions are for.
+RELEASE = "2.13"
 
 
 def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path) -> list[str]:
@@ -45,7 +48,7 @@ def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path)
     if stage == "run":
         device = ["--random-init", "--device", "emulated", "--phase", "6", "--output", str(output)]
         return ["run", *what, *device, "--json"]
-    return ["predict", *what, *(["--torch", "all"] if stage == "releases" else []), "--json"]
+    return ["predict", *what, "--torch", "all" if stage == "releases" else RELEASE, "--json"]
 
 
 def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
 
 def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
     """What a command said, in short; `error` where it said nothing that can be used."""
-    costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")}
+    costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")} | {"host": _host()}
     if result["timed_out"]:
         return {**costs, "error": f"stopped after {LIMIT} s"}
     document = None
@@ -132,6 +135,12 @@ def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
         return {**costs, "error": told.removeprefix("mpsprobe: ")[:300] or f"exit code {result['code']}"}
     read = {"predict": _of_prediction, "releases": _of_releases, "run": _of_run}[stage]
     return {**costs, **read(document)}
+
+
+def _host() -> str:
+    """Where this is, as the table says it."""
+    torch = metadata.version("torch").partition("+")[0]
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
 
 def _of_prediction(document: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +194,8 @@ _BAD = ("error", "crashed", "timeout", "fail", "blocked")
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure what is missing."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # without a GPU: CUDA, once initialised here, cannot be used in a fork
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     import transformers.modeling_utils  # noqa: F401  (shared by all forks)
 
     import mpsprobe.prediction.command  # noqa: F401

@@ -21,6 +21,7 @@ _COUNTS = (
     "decoder_layers",
     "num_encoder_layers",
     "num_decoder_layers",
+    "num_global_layers",
     "depth",
 )
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -44,7 +45,7 @@ _KINDS = (
     "attn_layer_indices",
 )
 #: Layers whose output is read by something that wants as many as before.
-_TAPS = ("deepstack_visual_indexes", "backbone_out_indices")
+_TAPS = ("deepstack_visual_indexes", "backbone_out_indices", "intermediate_layers_indices")
 
 
 def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:

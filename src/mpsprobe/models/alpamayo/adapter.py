@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -205,14 +206,11 @@ class AlpamayoAdapter(Adapter):
 
             return around
 
-        owners = [(getattr(driver, part), method) for part, method in _CAST]
-        for owner, method in owners:
-            vars(owner)[method] = within(getattr(owner, method))
-        try:
+        with contextlib.ExitStack() as regions:
+            for part, method in _CAST:
+                owner = getattr(driver, part)
+                regions.enter_context(mock.patch.object(owner, method, within(getattr(owner, method))))
             yield
-        finally:
-            for owner, method in owners:
-                del vars(owner)[method]
 
     def _inference(self) -> dict[str, Any]:
         options = {"seed": 0, "num_traj_samples": 1, "max_generation_length": 256, **self.profile.inference}

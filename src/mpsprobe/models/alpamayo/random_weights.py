@@ -18,9 +18,10 @@ TRACE = "Slow down because the lead vehicle is braking ahead"
 #: matrix begin at the same one.
 _DRAWN = 4_000_037
 _DEVIATION = 0.02  # of Qwen3-VL's own initialisation
-#: Length of a planted row, against 1.3 of a random one (4096 values of deviation 0.02): what the layers add to
-#: the residual stream does not turn it.
-_PLANTED = 64.0
+#: Lengths of a planted row of the embedding and of the head, against 1.3 of a random one (4096 values of deviation
+#: 0.02). What 36 random layers add to the residual stream is 900 long: this leaves the next word a logit of some 25,
+#: where the best of the 155,000 others has 6.
+_EMBEDDED, _HEAD = 128.0, 3.0
 
 
 @torch.no_grad()
@@ -65,6 +66,6 @@ def plant(model: Any) -> int:
     for token, following in itertools.pairwise(chain):
         signs = torch.randint(0, 2, (embedding.shape[1],), generator=torch.Generator().manual_seed(token))
         direction = ((2 * signs - 1) / embedding.shape[1] ** 0.5).to(embedding)
-        embedding[token] = _PLANTED * direction
-        head[following] = direction
+        embedding[token] = _EMBEDDED * direction
+        head[following] = _HEAD * direction
     return len(chain)
