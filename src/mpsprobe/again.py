@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mpsprobe.phases.recipe import Setting, Tried, Try
+from mpsprobe.phases.refusals import Refusal
 from mpsprobe.phases.settings import Settings
-from mpsprobe.run import Run, Status
+from mpsprobe.run import Phase, Run, Status
 from mpsprobe.supervisor import Supervisor
 
 #: The check that lists what is refused, and the checks that stand for the links before it.
@@ -43,9 +44,15 @@ def _answer(run: Run) -> Tried:
     if check is None or check.table is None:
         failed = next((one for one in run.checks if one.status not in (Status.PASS, Status.WARN)), check)
         return Tried([], f"the second run gave no answer: {failed.message if failed else 'it ended early'}")
-    columns = check.table.columns
-    kind, source = columns.index("kind"), columns.index("at")
-    return Tried([(str(row[kind]), str(row[source])) for row in check.table.rows])
+    rows = [dict(zip(check.table.columns, row, strict=True)) for row in check.table.rows]
+    return Tried([_refusal(row) for row in rows])
+
+
+def _refusal(row: dict[str, Any]) -> Refusal:
+    """A row of the check's table as it was written."""
+    phase = next(one for one in Phase if one.order == row["phase"])
+    kind, op, source = str(row["kind"]), str(row["op"]), str(row["at"])
+    return Refusal(phase, kind, op, str(row["what it says"]), str(row["sure"]), source, int(row["times"]))
 
 
 def _nobody(_event: object) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mpsprobe.phases.download import Obtained
     from mpsprobe.phases.inference import Prediction
     from mpsprobe.phases.pins import Pins
+    from mpsprobe.phases.refused import Refused
     from mpsprobe.phases.site import Site
     from mpsprobe.phases.transfer import Loaded
     from mpsprobe.session import Session
@@ -100,12 +101,25 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
 @pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
     """Phase 6: what the target makes of it."""
-    from mpsprobe import again
     from mpsprobe.phases import inference
 
-    retry = again.retry(mps_session.settings, mps_session.progress)
     with mps_session.making(Phase.INFERENCE):
-        return inference.predict(mps_batch, mps_session.flight, retry)
+        return inference.predict(mps_batch, mps_session.flight)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch: Prepared) -> Refused:
+    """Phase 6: what the Mac refused up to its end, or up to an error that ended it."""
+    from mpsprobe import again
+    from mpsprobe.phases import refused
+    from mpsprobe.phases.check import LinkFailed
+
+    retry = again.retry(mps_session.settings, mps_session.progress)
+    link = refused.Refused(mps_batch, refused.own_autocast(mps_session.target), retry)
+    try:
+        return link.after(request.getfixturevalue("mps_prediction"))
+    except LinkFailed as failure:
+        return link.ended_by(failure)
 
 
 @pytest.fixture(scope=_lifetime)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -63,12 +64,32 @@ def test_machines_read_one_document(folder: Path) -> None:
     assert {len(use["dtypes"]) - len(use["shapes"]) for use in uses} == {0}
 
 
+def test_a_region_asked_for_is_around_the_inference(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({**_CONFIG, "dtype": "float32"}))
+    dtypes, notes = {}, {}
+    for choice in ("none", "bfloat16", "cpu:bfloat16"):
+        document = json.loads(call(folder, "--autocast", choice, "--torch", "2.13", "--json").stdout)
+        dtypes[choice] = {use["dtypes"][0] for use in document["op_uses"] if use["op"] == "aten::linear"}
+        notes[choice] = document["target"]["notes"]
+    # PyTorch's autocast casts the operands of linear on its own device type, and of no other
+    assert dtypes == {"none": {"float32"}, "bfloat16": {"bfloat16"}, "cpu:bfloat16": {"float32"}}
+    assert "Asked for: autocast of the CPU to bfloat16 around inference." in notes["cpu:bfloat16"]
+
+
 def test_all_releases_in_one_table(folder: Path) -> None:
     result = call(folder, "--torch", "all", "--shrink", "--new-tokens", "2", "--json")
     document = json.loads(result.stdout)
     assert [row["torch"] for row in document["releases"]][:2] == ["2.1", "2.2"]
     assert document["first_fully_native"] in [row["torch"] for row in document["releases"]]
     assert document["target"]["notes"][0] == "Shrunk: num_hidden_layers 3 -> 2."
+
+
+def test_a_prediction_lets_go_of_the_model_it_built(folder: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    assert call(folder, "--new-tokens", "2").exit_code == 0
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is LlamaForCausalLM]
 
 
 def test_a_class_with_its_config(folder: Path) -> None:
@@ -99,6 +120,8 @@ def test_a_release_that_does_not_open_mps_on_that_macos(folder: Path) -> None:
         (("--config", "x.json"), "--config goes with a class"),
         (("--dtype", "bf16"), "torch has none of that name"),
         (("--shrink",), "adapter of its own"),
+        (("--autocast", "int8"), "--autocast int8: no such choice"),
+        (("--autocast", "parts:bfloat16"), "profile tiny-drive knows no parts"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:

@@ -27,6 +27,24 @@ LLAMA: dict[str, Any] = {
 }
 
 
+def test_the_report_says_what_was_assumed_shrunk_and_fed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    arguments = ["predict", str(tmp_path), "--shrink", "--new-tokens", "3", "--autocast", "float16", "--json"]
+    answer = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])
+    told = json.loads(answer.stdout)["target"]
+    assert any("Shrunk: num_hidden_layers 3 -> 2" in note for note in told["notes"])
+    assert "Asked for: autocast to float16 around inference." in told["notes"]
+    limits = Run.load(tmp_path / "out" / "run.json").limits
+    for sentence in told["notes"]:
+        assert sentence in limits
+    assert "3 new tokens" in limits[0]
+    assert "input_ids" in limits[0]
+    assert "num_hidden_layers 3 -> 2" in (tmp_path / "out" / "report.html").read_text().replace("&gt;", ">")
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "autocast to float16 around inference" in markdown
+    assert "3 new tokens" in markdown
+
+
 def test_a_prediction_leaves_a_run_with_routes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     arguments = ["predict", str(tmp_path), "--torch", "2.13", "--macos", "15.5", "--mac", "m1-max-64"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mpsprobe.models import profile
 from mpsprobe.run import Check, Run, Status
 from tests.cli.test_run import mpsprobe
 
@@ -31,6 +34,21 @@ class Everything(Missing):
         noise = torch.randn(3, generator=torch.Generator(), device=x.device)  # generator
         double = x.double()  # dtype
         return {**super().forward(x + noise.mean()), "double": double.float()}
+
+class Mixed(Layer):
+    def forward(self, x):
+        y = self.linear.to(torch.bfloat16)(x).float()  # mixed
+        spread = y.T @ y + torch.eye(4, device=y.device)
+        return {"solved": torch.cholesky_solve(y.T, torch.linalg.cholesky(spread))}  # hidden
+
+class Breaks(Layer):
+    def forward(self, x):
+        raise KeyError("no such weight")
+
+class BreaksLater(Missing):
+    def forward(self, x):
+        super().forward(x)
+        raise KeyError("no such weight")  # breaks
 
 class Swallows(Missing):
     def forward(self, x):
@@ -75,6 +93,38 @@ def test_one_run_lists_all_with_their_lines_and_still_fails(tmp_path: Path) -> N
     assert "1 refusals are gone, 2 left" in checks["recipe"].message
     for mark in ("generator", "dtype"):
         assert f"refused.py:{_line(mark)}:" in checks["recipe"].remedy
+
+
+@pytest.mark.slow
+def test_an_error_that_a_region_mends_ends_in_a_recipe_for_what_comes_after_it_too(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\ntitle = "Own"\nautocast = "bfloat16"\n'
+        f'adapter = "{profile.load("transformers").adapter}"\n'
+    )
+    code, checks = _run(tmp_path, "Mixed", "--keep-going", "--profile", "own.toml", "--autocast", "none")
+    assert code == 1
+    assert checks["runs"].status is checks["refusals"].status is Status.FAIL
+    assert [(row["kind"], row["at"]) for row in _rows(checks["refusals"])] == [
+        ("mixed-dtypes", f"refused.py:{_line('mixed')}")
+    ]
+    recipe = checks["recipe"]
+    assert recipe.status is Status.PASS, recipe.message
+    assert recipe.message.startswith(
+        "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts and autocast to bfloat16 around inference: verified"
+    )
+    assert checks["parity"].status is Status.BLOCKED
+
+
+@pytest.mark.slow
+def test_an_error_of_the_model_s_own_is_told_once(tmp_path: Path) -> None:
+    _, checks = _run(tmp_path, "Breaks", "--keep-going")
+    assert checks["runs"].status is Status.FAIL
+    assert {check.status for name, check in checks.items() if name != "runs"} == {Status.BLOCKED}
+    _, checks = _run(tmp_path, "BreaksLater", "--keep-going")
+    assert [row["kind"] for row in _rows(checks["refusals"])] == ["missing-op", "error"]
+    assert checks["recipe"].status is Status.UNKNOWN  # the variable helps, but no run shows that it is enough
+    assert "no such weight" in checks["recipe"].message
+    assert f"refused.py:{_line('breaks')}" in checks["recipe"].remedy
 
 
 def test_what_a_model_catches_itself_is_told_without_the_option(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_config_that_cannot_be_built_here_fails_phase_3(
     tmp_path: Path, config: dict[str, Any], says: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(LinkFailed, match=says) as caught:
         download.obtain(resolve(Wanted(str(tmp_path), weightless=True)), lambda _: None)
     assert (caught.value.phase, caught.value.result.status) == (Phase.DOWNLOAD, Status.FAIL)

@@ -169,7 +169,8 @@ def _with_remote_code(path: Path) -> Path:
 def test_remote_code_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="code of the repository itself") as problem:
         from_config.of_folder(_with_remote_code(tmp_path))
-    assert f"{tmp_path / 'modeling_own.py'} (13 lines; imports torch, transformers)" in problem.value.hint
+    told = f"in {tmp_path}: modeling_own.py (13 lines; imports torch, transformers)"
+    assert told in problem.value.hint
 
 
 def test_remote_code_runs_when_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.errors import UsageError
+from mpsprobe.errors import ProfileError, UsageError
+from mpsprobe.models import profile as profiles
 from mpsprobe.models import targets
 from mpsprobe.models.targets import Wanted, resolve
 
@@ -48,6 +49,26 @@ def test_wishes_replace_what_the_profile_says(folder: Path) -> None:
         == targets.NEW_TOKENS
     )
     assert resolve(Wanted(dtype="float32")).profile.dtype == "float32"
+
+
+def test_autocast_is_the_profile_s_unless_another_is_asked_for() -> None:
+    def chosen(autocast: str | None) -> str:
+        ref = resolve(Wanted(profile="alpamayo-r1", autocast=autocast, offline=True))
+        return ref.profile.autocast_words(ref.profile.autocast)
+
+    assert chosen(None) == "autocast to bfloat16 around generation and the flow, each by itself"
+    assert chosen("parts:float16") == "autocast to float16 around generation and the flow, each by itself"
+    assert chosen("bfloat16") == "autocast to bfloat16 around inference"
+    assert chosen("cpu:bfloat16") == "autocast of the CPU to bfloat16 around inference"
+    assert chosen("none") == "no autocast around inference"
+
+
+@pytest.mark.parametrize("choice", ["none", "float32", "parts", "gpu:bfloat16", "bfloat16:parts"])
+def test_a_profile_with_an_autocast_without_a_meaning_is_refused(tmp_path: Path, choice: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f'name = "own"\ntitle = "Own"\nadapter = "own:Own"\nautocast = "{choice}"\n')
+    with pytest.raises(ProfileError, match=f"own.toml: autocast '{choice}': no such choice"):
+        profiles.load(file)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
 
 from mpsprobe.phases.recipe import Helped, Recipe, Setting, Tried, helped, judged, seek, smallest
 from mpsprobe.phases.refusals import Refusal
@@ -24,15 +27,22 @@ def _ways(
     phase: Phase = Phase.INFERENCE,
     dtype: str = "float32",
     autocast: str = "",
+    own: Setting | None = None,
 ) -> set[str]:
-    found = helped([Refusal(phase, kind, "", text, "certain", "model.py:3")], mac, dtype, autocast)
+    found = helped([Refusal(phase, kind, "", text, "certain", "model.py:3")], mac, dtype, autocast, own)
     return {str(way) for way in found[0].ways}
 
 
+def _refused(kind: str = "dtype", source: str = "model.py:3") -> Refusal:
+    return Refusal(Phase.INFERENCE, kind, "aten::mul", "text", "certain", source)
+
+
+def _no_help(refusals: list[Refusal]) -> list[Helped]:
+    return [Helped(one, frozenset(), "") for one in refusals]
+
+
 def _of(*ways: Setting, source: str = "model.py:3") -> Helped:
-    return Helped(
-        Refusal(Phase.INFERENCE, "dtype", "aten::mul", "text", "certain", source), frozenset(ways), "mend it"
-    )
+    return Helped(_refused(source=source), frozenset(ways), "mend it")
 
 
 def test_a_missing_op_is_helped_by_the_variable_and_by_the_first_torch_that_has_it() -> None:
@@ -67,6 +77,90 @@ def test_the_harness_s_own_autocast_can_be_left_out_but_not_the_model_s() -> Non
     assert _ways(text, Mac("2.4"), "autocast") == {"torch 2.5 or newer"}
 
 
+_PARTS = Setting("autocast", "parts:bfloat16", "autocast to bfloat16 around the flow")
+
+
+_OPS: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [
+    torch.mm,
+    torch.nn.functional.linear,
+    torch.cholesky_solve,
+    lambda x, weight: torch.nn.functional.conv1d(x[None], weight[:, :, None]),
+    lambda x, weight: torch.baddbmm(x[None], weight[None], weight[None]),
+    lambda x, weight: torch.nn.functional.scaled_dot_product_attention(x[None], weight[None], weight[None]),
+    lambda x, weight: x.index_put_((torch.tensor([0]),), weight[0]),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), [("float32", "bfloat16"), ("float16", "float32")])
+@pytest.mark.parametrize("op", range(len(_OPS)))
+def test_where_operands_differ_in_dtype_the_profile_s_own_autocast_may_help(
+    op: int, left: str, right: str
+) -> None:
+    square = torch.zeros(3, 3)
+    with pytest.raises(RuntimeError) as raised:  # PyTorch's own words
+        _OPS[op](square.to(getattr(torch, left)), square.to(getattr(torch, right)))
+    text = str(raised.value)
+    assert _ways(text, Mac("2.8"), "mixed-dtypes", own=_PARTS) == {"autocast to bfloat16 around the flow"}
+    assert not _ways(text, Mac("2.8"), "mixed-dtypes")  # the profile has no other choice
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)",
+        "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use "
+        "float32 instead.",
+        "expected scalar type Float but found Double",
+        "Input type is float and output type is float32",
+    ],
+)
+def test_autocast_is_no_way_where_no_two_of_its_dtypes_meet(text: str) -> None:
+    assert "autocast to bfloat16 around the flow" not in _ways(text, Mac("2.8"), "error", own=_PARTS)
+
+
+def test_what_a_try_shows_first_is_helped_by_the_next() -> None:
+    tries: list[tuple[Setting, ...]] = []
+
+    def retry(settings: Sequence[Setting]) -> Tried:
+        tries.append(tuple(settings))
+        return Tried([] if _FALLBACK in settings else [_refused("missing-op", "model.py:9")])
+
+    def learn(refusals: list[Refusal]) -> list[Helped]:
+        return [Helped(one, frozenset({_FALLBACK}), "") for one in refusals]
+
+    mixed = Helped(_refused("mixed-dtypes"), frozenset({_PARTS}), "")
+    recipe, tried = seek([mixed], retry, learn)
+    assert tries == [(_PARTS,), (_FALLBACK, _PARTS)]
+    assert recipe.settings == (_FALLBACK, _PARTS)
+    assert tried == Tried([])
+
+
+def test_more_refusals_beat_an_error_that_hides_what_comes_after_it() -> None:
+    newer = Setting("torch", "2.9")
+
+    def retry(settings: Sequence[Setting]) -> Tried:
+        if settings == (_FALLBACK,):
+            return Tried([_refused("error")])
+        return Tried([_refused("dtype", "model.py:4"), _refused("dtype", "model.py:5")])
+
+    recipe, _ = seek([_of(_FALLBACK, newer), Helped(_refused("error"), frozenset(), "")], retry, _no_help)
+    assert recipe.settings == (_FALLBACK,)  # nothing teaches that another setting would do better
+
+
+def test_the_same_settings_are_not_tried_twice() -> None:
+    tries: list[tuple[Setting, ...]] = []
+
+    def retry(settings: Sequence[Setting]) -> Tried:
+        tries.append(tuple(settings))
+        return Tried([_refused("device", "model.py:9")])  # new, and nothing helps
+
+    recipe, tried = seek([_of(_FALLBACK)], retry, _no_help)
+    assert tries == [(_FALLBACK,)]
+    result = judged(recipe, tried, "emulated")
+    assert result.status is Status.FAIL
+    assert "device at model.py:9" in result.remedy
+
+
 def test_one_setting_that_covers_all_beats_two_and_the_variable_beats_another_torch() -> None:
     new, newer = Setting("torch", "2.9"), Setting("torch", "2.12")
     assert smallest([_of(_FALLBACK, new), _of(_FALLBACK, newer)]).settings == (_FALLBACK,)
@@ -91,7 +185,7 @@ def test_only_a_second_run_verifies() -> None:
         unsure = judged(recipe, tried, "emulated")
         assert (unsure.status, unsure.evidence) == (Status.UNKNOWN, Evidence.PREDICTED)
         assert "not verified" in unsure.message
-    left = judged(recipe, Tried([("dtype", "model.py:3")]), "emulated")
+    left = judged(recipe, Tried([_refused()]), "emulated")
     assert left.status is Status.FAIL
     assert "model.py:3" in left.remedy
 
@@ -115,9 +209,9 @@ def test_what_a_try_shows_to_be_no_help_is_not_tried_again() -> None:
 
     def retry(settings: Sequence[Setting]) -> Tried:
         tries.append(tuple(settings))
-        return Tried([] if new in settings else [("dtype", "model.py:3")])
+        return Tried([] if new in settings else [_refused()])
 
-    recipe, tried = seek([_of(_FALLBACK, old, new)], retry)
+    recipe, tried = seek([_of(_FALLBACK, old, new)], retry, _no_help)
     assert tries == [(_FALLBACK,), (old,), (new,)]
     assert recipe.settings == (new,)
     assert tried == Tried([])
@@ -125,12 +219,12 @@ def test_what_a_try_shows_to_be_no_help_is_not_tried_again() -> None:
 
 def test_when_no_try_helps_the_one_that_left_least_is_told() -> None:
     def retry(settings: Sequence[Setting]) -> Tried:
-        return Tried([("dtype", "model.py:3")] + [("dtype", "model.py:4")] * (_FALLBACK in settings))
+        return Tried([_refused()] + [_refused(source="model.py:4")] * (_FALLBACK in settings))
 
     newer = Setting("torch", "2.9")
-    recipe, tried = seek([_of(_FALLBACK, newer)], retry)
+    recipe, tried = seek([_of(_FALLBACK, newer)], retry, _no_help)
     assert recipe.settings == (newer,)
-    assert tried == Tried([("dtype", "model.py:3")])
+    assert tried == Tried([_refused()])
 
 
 def test_settings_that_exclude_each_other_help_as_many_as_they_can() -> None:

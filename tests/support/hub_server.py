@@ -59,12 +59,14 @@ def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
                 self._api(path.removeprefix("api/models/"), body)
                 return
             owner_name, _, rest = path.partition("/resolve/")
-            _, _, name = rest.partition("/")
+            revision, _, name = rest.partition("/")
             repository = hub.repositories.get(owner_name)
             if repository is None:
                 self._error(401, "RepoNotFound", "Repository not found")
             elif repository.gated:
                 self._error(403, "GatedRepo", "Access to this model is restricted")
+            elif revision not in ("main", COMMIT):
+                self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             elif name not in repository.files:
                 self._error(404, "EntryNotFound", "Entry not found")
             else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mpsprobe.cli.options import autocast_option
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 
 
@@ -19,6 +20,7 @@ from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 @click.option("--mac", metavar="NAME", help="The Mac asked about, e.g. m1-max-64.")
 @click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
 @click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the config's]")
+@autocast_option
 @click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: 8, or the profile's]")
 @click.option(
     "--tokens",
@@ -48,6 +50,7 @@ def command(
     mac: str | None,
     fallback: bool | None,
     dtype: str | None,
+    autocast: str | None,
     new_tokens: int | None,
     tokens: int | None,
     calibration: Path | None,
@@ -88,6 +91,7 @@ def command(
         trust_remote_code=trust_remote_code,
         dtype=dtype,
         new_tokens=new_tokens,
+        autocast=autocast,
     )
     text, document, clean = run(
         wanted,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mpsprobe import journal
+from mpsprobe.cli.options import autocast_option
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Check, Phase, Status, exit_code
@@ -102,9 +103,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
 @click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
 @click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the profile's]")
 @click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: the profile's]")
-@click.option(
-    "--autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE.  [default: the profile's]"
-)
+@autocast_option
 @click.option(
     "--keep-going", is_flag=True, help="Emulated: go on past what a Mac refuses; list it all, and a recipe."
 )

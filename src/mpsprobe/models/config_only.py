@@ -57,7 +57,9 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
     """
     config = hub.fetch_file(repo, "config.json", revision, offline=offline)
     if config is not None:
-        names = [*SMALL_FILES, *remote_code.modules(snapshot.read_config(config.parent))]
+        names = list(SMALL_FILES)
+        if remote_code.is_needed(raw := snapshot.read_config(config.parent)):
+            remote_code.fetch(repo, raw, revision, offline=offline)
     else:
         config = hub.fetch_file(repo, snapshot.PIPELINE_INDEX, revision, offline=offline)
         if config is None:
@@ -78,7 +80,7 @@ def _of_parts(folder: Path) -> list[str]:
     """Small files of a pipeline's parts: `unet/config.json` ..."""
     names = []
     for part, value in snapshot.without_weights(folder).config.items():
-        if not (isinstance(value, list) and any(value)):
+        if not (isinstance(value, list) and any(value) and part.isidentifier()):
             continue
         own: tuple[str, ...]
         if "tokenizer" in part:
@@ -140,9 +142,11 @@ def make(
     else:
         raw = snapshot.read_config(folder)
         if ref.trust_remote_code and remote_code.is_needed(raw):
-            for file in remote_code.files(folder, raw):
+            for file in remote_code.files(folder, raw, offline=ref.offline):
                 say(f"runs {file}")
-        blueprint = from_config.of_folder(folder, ref.name, trust_remote_code=ref.trust_remote_code)
+        blueprint = from_config.of_folder(
+            folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
+        )
     return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
 
 

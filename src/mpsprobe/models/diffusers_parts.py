@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +81,16 @@ def read(folder: Path) -> Index:
     """
     diffusers = package()
     raw = json_object(folder / PIPELINE_INDEX)
-    pipeline = getattr(diffusers, str(raw.get("_class_name")), None)
-    if pipeline is None:
+    named = raw.get("_class_name")
+    if isinstance(named, list):
         raise TargetError(
-            f"{folder / PIPELINE_INDEX}: diffusers {diffusers.__version__} has no pipeline {raw.get('_class_name')}.",
+            f"{folder / PIPELINE_INDEX}: the pipeline is code of the repository itself, {named}, which is not run.",
+            "Make it in a file of your own, target.py: see docs/targets.md.",
+        )
+    pipeline = getattr(diffusers, str(named), None)
+    if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
+        raise TargetError(
+            f"{folder / PIPELINE_INDEX}: diffusers {diffusers.__version__} has no pipeline {named}.",
             f"It was written by diffusers {raw.get('_diffusers_version', '(unknown)')}.",
         )
     parts, absent, options = [], [], {}
@@ -92,6 +100,8 @@ def read(folder: Path) -> Index:
             continue
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
+        elif not name.isidentifier():  # it is a folder's name too, and must not lead out of the repository
+            raise TargetError(f"{folder / PIPELINE_INDEX}: {name!r} is no name of a part.")
         elif value[0] is None or (name in optional and not _is_there(folder, name)):
             absent.append(name)
         else:
@@ -128,6 +138,8 @@ def _part(folder: Path, name: str, library: str, class_name: str) -> Part:
             f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which cannot be had: "
             f"{from_config.first_line(problem)}."
         ) from problem
+    if not isinstance(cls, type):
+        raise TargetError(f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which is no class.")
     part = Part(name, cls, folder / name)
     if not part.is_model:
         return part
@@ -216,10 +228,22 @@ def assemble(
     options = dict(index.options)
     if index.absent:
         notes.append(f"The pipeline goes without {', '.join(index.absent)}.")
-    with from_config.worded(f"{index.pipeline.__name__} cannot be built from its parts", TargetError):
+    with _quietly(), from_config.worded(f"{index.pipeline.__name__} cannot be built", TargetError):
         pipeline = index.pipeline(**made, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, nn.ModuleDict({part.name: made[part.name] for part in index.parts if part.is_model})
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the words of diffusers about licences and parts that the index leaves out."""
+    logging = package().utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _without_weights(index: Index, part: Part, notes: list[str]) -> Any:
@@ -233,5 +257,8 @@ def _without_weights(index: Index, part: Part, notes: list[str]) -> Any:
             )
         notes.append(f"{part.name} has no files: token ids are made up for {encoder}.")
         return MadeUpTokenizer(config)
+    own = getattr(part.cls, "config_name", None)  # of the kinds that diffusers makes from a config
+    if own is not None and not (part.folder / own).is_file():
+        raise TargetError(f"{part.folder}: no {own}, which {part.cls.__name__} is made from.")
     with from_config.worded(f"{part.folder}: {part.cls.__name__} cannot be built", TargetError):
         return part.cls.from_pretrained(part.folder, local_files_only=True)

@@ -53,13 +53,16 @@ class Blueprint:
         return not isinstance(self.config, dict)
 
 
-def of_folder(folder: Path, name: str = "", *, trust_remote_code: bool = False) -> Blueprint:
+def of_folder(
+    folder: Path, name: str = "", *, trust_remote_code: bool = False, offline: bool = False
+) -> Blueprint:
     """The class and config of a folder that holds at least `config.json`.
 
     Args:
         folder: of a model; weights need not be there.
         name: as the user gave it.
         trust_remote_code: run the repository's own code where its class is not one of transformers'.
+        offline: look for code of another repository in the cache alone.
 
     Raises:
         TargetError: the config names no class that can be had, with what would help.
@@ -68,8 +71,8 @@ def of_folder(folder: Path, name: str = "", *, trust_remote_code: bool = False) 
     named = architecture(raw)
     if remote_code.is_needed(raw):
         if not trust_remote_code:
-            raise remote_code.refusal(folder, raw)
-        cls, config = remote_code.load(folder, raw)
+            raise remote_code.refusal(folder, raw, offline=offline)
+        cls, config = remote_code.load(folder, raw, offline=offline)
         config, notes = _prepared(config)
         return Blueprint(name or str(folder), cls, config, folder, notes)
     config = _auto_config(folder, raw)

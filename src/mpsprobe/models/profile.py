@@ -74,6 +74,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         autocast: dtype of an autocast region around inference; `""` for none. The region is the device's;
             `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device. With
             `"parts:bfloat16"` the adapter opens regions of its own, around those parts that want one.
+        parts: what those regions are around, for people: `"generation and the flow, each by itself"`.
         requires: requirement strings (PEP 508) the model states.
         python: version specifier of the model's Python.
         package: distribution whose own metadata adds requirements, when it is installed.
@@ -98,6 +99,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str = "auto"
     attention: str = "sdpa"
     autocast: str = ""
+    parts: str = ""
     requires: list[str] = []
     python: str = ""
     package: str = ""
@@ -108,6 +110,23 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: dict[Phase, float] = {}
     cpu_threads: int = 0
 
+    def __post_init__(self) -> None:
+        if self.autocast and not is_autocast(self.autocast):
+            raise ValueError(f"autocast {self.autocast!r}: no such choice; it is {AUTOCAST}")
+
+    @property
+    def casts_parts(self) -> bool:
+        """Whether its adapter knows parts to open an autocast region around."""
+        return bool(self.parts) or self.autocast.startswith("parts:")
+
+    def autocast_words(self, choice: str) -> str:
+        """What a choice of autocast is, for people; `""` is none."""
+        kind, _, dtype = choice.rpartition(":")
+        if not dtype:
+            return "no autocast around inference"
+        around = (self.parts or "parts of inference") if kind == "parts" else "inference"
+        return f"autocast{' of the CPU' if kind == 'cpu' else ''} to {dtype} around {around}"
+
     def limit(self, phase: Phase) -> float:
         """Seconds that phase may take."""
         return self.limits.get(phase, DEFAULT_LIMITS[phase])
@@ -116,6 +135,16 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def file(self) -> Path | None:
         """The user's file that stands in for an adapter class; None for a class."""
         return Path(self.adapter) if self.adapter.endswith(".py") else None
+
+
+#: Forms of a choice of autocast, for people.
+AUTOCAST = "bfloat16 or float16; cpu:DTYPE for a region of the CPU; parts:DTYPE for the adapter's own regions"
+
+
+def is_autocast(choice: str) -> bool:
+    """Whether a choice of autocast has a meaning: a dtype, or a dtype behind `cpu:` or `parts:`."""
+    kind, _, dtype = choice.rpartition(":")
+    return dtype in ("bfloat16", "float16") and kind in ("", "cpu", "parts")
 
 
 def names() -> list[str]:

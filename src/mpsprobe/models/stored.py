@@ -55,9 +55,11 @@ def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: No
     if needs_remote_code(ref, folder):
         raw = snapshot.read_config(folder)
         if ref.trust_remote_code:
-            for file in remote_code.files(folder, raw):
+            for file in remote_code.files(folder, raw, offline=ref.offline):
                 say(f"runs {file}")
-        blueprint = from_config.of_folder(folder, ref.name, trust_remote_code=ref.trust_remote_code)
+        blueprint = from_config.of_folder(
+            folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
+        )
         return FamilyAdapter(folder, ref.profile, blueprint)
     try:
         _ = adapter.task

@@ -281,12 +281,15 @@ def _ramp(*shape: int) -> Tensor:
 
 
 def describe(batch: dict[str, Any]) -> list[str]:
-    """Each input in short: `"input_ids int64[1, 32]"`."""
-    return [
-        f"{name} {str(value.dtype).removeprefix('torch.')}[{', '.join(map(str, value.shape))}]"
-        for name, value in batch.items()
-        if isinstance(value, Tensor)
-    ]
+    """Each tensor of an input in short, those of a dict within it too: `"input_ids int64[1, 32]"`."""
+    told = []
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            told += [f"{name}.{one}" for one in describe(value)]
+        elif isinstance(value, Tensor):
+            shape = ", ".join(map(str, value.shape))
+            told.append(f"{name} {str(value.dtype).removeprefix('torch.')}[{shape}]")
+    return told
 
 
 _MAKERS: dict[str, Callable[[Inputs], Any]] = {

@@ -16,6 +16,8 @@ from mpsprobe.models.snapshot import PIPELINE_INDEX, SnapshotError
 
 #: Tokens that a generating model makes without its weights: a prefill, and enough steps to meet a grown cache.
 NEW_TOKENS = 8
+#: What a user says for no autocast, whatever the profile says.
+NO_AUTOCAST = "none"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Wanted:
         trust_remote_code: run the repository's own code.
         dtype: of the weights, in place of the profile's.
         new_tokens: that a generating model makes, in place of the profile's.
-        autocast: around inference, in place of the profile's; `"none"` for none.
+        autocast: around inference, in place of the profile's (see `Profile`); `NO_AUTOCAST` for none.
     """
 
     model: str | None = None
@@ -56,7 +58,8 @@ class TargetRef:
 
     Attributes:
         name: as the user gave it, or the default target's name.
-        profile: the profile in force, with the user's dtype and number of tokens.
+        profile: the profile in force, with the user's dtype, number of tokens and autocast.
+        stated_autocast: what the profile itself says of autocast.
         folder: where it lies, for a local folder.
         repo: its id, for a repository.
         class_path: `package.module:Class`, for a class.
@@ -69,6 +72,7 @@ class TargetRef:
 
     name: str
     profile: Profile
+    stated_autocast: str = ""
     folder: Path | None = None
     repo: str | None = None
     class_path: str | None = None
@@ -146,11 +150,6 @@ def is_class_path(model: str) -> bool:
     return ":" in model and not Path(model).exists()
 
 
-def is_autocast(choice: str) -> bool:
-    """Whether a choice of autocast has a meaning: `none`, a dtype, or a dtype behind `cpu:`."""
-    return choice == "none" or choice.removeprefix("cpu:") in ("bfloat16", "float16")
-
-
 def needs_no_hub(wanted: Wanted) -> bool:
     """Whether `resolve` can tell everything without asking the hub."""
     model = wanted.model
@@ -179,10 +178,9 @@ def check(wanted: Wanted) -> None:
                 f"{wanted.model}: a class has no weights.",
                 "Give --random-init, or the folder of its weights.",
             )
-    if wanted.autocast is not None and not is_autocast(wanted.autocast):
+    if wanted.autocast not in (None, NO_AUTOCAST) and not profiles.is_autocast(str(wanted.autocast)):
         raise UsageError(
-            f"--autocast {wanted.autocast}: no such choice.",
-            "none, bfloat16, float16, or cpu: before the dtype.",
+            f"--autocast {wanted.autocast}: no such choice.", f"It is {NO_AUTOCAST}, {profiles.AUTOCAST}."
         )
     if wanted.shrink and not wanted.weightless:
         raise UsageError("--shrink goes with --random-init.", "Stored weights fit no smaller model.")
@@ -210,6 +208,7 @@ def _ref(
     return TargetRef(
         name,
         _with_wishes(profile, wanted),
+        profile.autocast,
         folder=folder,
         repo=repo,
         class_path=class_path,
@@ -228,7 +227,12 @@ def _with_wishes(profile: Profile, wanted: Wanted) -> Profile:
     if wanted.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=wanted.dtype)
     if wanted.autocast is not None:
-        autocast = "" if wanted.autocast == "none" else wanted.autocast
+        autocast = "" if wanted.autocast == NO_AUTOCAST else wanted.autocast
+        if autocast.startswith("parts:") and not profile.casts_parts:
+            raise UsageError(
+                f"--autocast {autocast}: profile {profile.name} knows no parts to open regions around.",
+                f"{autocast.removeprefix('parts:')} is around the whole inference.",
+            )
         profile = msgspec.structs.replace(profile, autocast=autocast)
     generic = profile.adapter == profiles.load(choose.GENERIC).adapter
     tokens = wanted.new_tokens

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpsprobe.run import Check, Evidence, Measurement, Phase, Status, Table
+
+if TYPE_CHECKING:
+    from mpsprobe.device.virtual.observer import Finding
 
 #: What a phase's checks look at: its link of the chain.
 Link = TypeVar("Link")
@@ -114,11 +117,13 @@ class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not
     Attributes:
         phase: the phase whose link it is.
         result: what its link check reports.
+        refused: what a virtual device that goes on had refused until then.
     """
 
     def __init__(self, phase: Phase, result: Result) -> None:
         self.phase = phase
         self.result = result
+        self.refused: list[Finding] = []
         super().__init__(f"{phase.label}: {result.message}")
 
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.models.profile import Output, Profile
 from mpsprobe.phases import parity
-from mpsprobe.phases import recipe as recipes
-from mpsprobe.phases.check import Checks, Result, Stopwatch
+from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
-from mpsprobe.phases.refusals import collected, distinct, keeps_going, unless_refused
+from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.phases.watch import watched
@@ -50,7 +46,6 @@ class Prediction:
         forward_s: wall time of a forward pass, synchronised.
         watched: the flight recorder was on during the first inference, and its hook is in `cold_s`.
         refused: what the device refused meanwhile, and the run went on from.
-        retry: runs the target again with other settings; None where nobody can.
         memory: the device's memory around the first inference.
     """
 
@@ -64,7 +59,6 @@ class Prediction:
     forward_s: float = field(default=0.0)
     watched: bool = False
     refused: list[Finding] = field(default_factory=list)
-    retry: recipes.Try | None = None
 
     @property
     def loaded(self) -> Loaded:
@@ -80,7 +74,7 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
     return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))
 
 
-def predict(prepared: Prepared, flight: Path | None = None, retry: recipes.Try | None = None) -> Prediction:
+def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
     """Run a forward pass and the target's own inference, timed.
 
     The first of each is watched by the flight recorder, whose hook costs some 30 us an op; the repeats that the
@@ -89,14 +83,17 @@ def predict(prepared: Prepared, flight: Path | None = None, retry: recipes.Try |
     Args:
         prepared: the target and its input.
         flight: where the op in flight is written, see `watched`.
-        retry: runs the target again with other settings, for the recipe.
 
     Raises:
         LinkFailed: the target raised.
     """
     with collected(prepared.device) as refused:
-        prediction = _predict(prepared, flight)
-    return dataclasses.replace(prediction, refused=refused, retry=retry)
+        try:
+            prediction = _predict(prepared, flight)
+        except LinkFailed as failure:
+            failure.refused = refused
+            raise
+    return dataclasses.replace(prediction, refused=refused)
 
 
 def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
@@ -169,64 +166,6 @@ def _runs(prediction: Prediction) -> Result:
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
     return unless_refused(Phase.INFERENCE, result, prediction.loaded.device, prediction.refused)
-
-
-@CHECKS.add("refusals", "The Mac refuses nothing of what the target does")
-def _refusals(prediction: Prediction) -> Result:
-    device = prediction.loaded.device
-    if not isinstance(device, Emulated):
-        return Result(Status.SKIPPED, "Only the virtual device can tell: this one raises at the first.")
-    found = _helped(prediction)
-    if not found:
-        return prediction.loaded.result(Status.PASS)
-    result = prediction.loaded.result(
-        # Without --keep-going every refusal raised, and the target's own code caught it.
-        Status.FAIL if device.keep_going else Status.WARN,
-        f"{len(found)} refusal{'s' * (len(found) > 1)}, {sum(one.refusal.count for one in found)} times in all.",
-        "See what helps against each; inference.recipe puts it together.",
-    )
-    if not device.keep_going:
-        result.message += " The target's own code caught them."
-    result.table = Table(
-        columns=["phase", "kind", "op", "at", "times", "what it says", "sure", "what helps"],
-        rows=[
-            [one.phase.order, one.kind, one.op, one.source, one.count, one.gist, one.grade, helped.words]
-            for helped in found
-            for one in (helped.refusal,)
-        ],
-    )
-    return result
-
-
-@CHECKS.add("recipe", "There are settings with which the target runs on the Mac asked about")
-def _recipe(prediction: Prediction) -> Result:
-    device = prediction.loaded.device
-    found = _helped(prediction)
-    if not keeps_going(device):
-        return Result(Status.SKIPPED, "A recipe is looked for with --keep-going, on the virtual device.")
-    if not found:
-        return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
-    retry = prediction.retry
-    needed = sum(tensor.numel() * tensor.element_size() for _, tensor in prediction.loaded.tensors())
-    if needed > 0.8 * psutil.virtual_memory().available:
-        size = f"{needed / 1e9:.1f} GB"
-        retry = lambda _: recipes.Tried([], f"a second copy of {size} does not fit in memory")  # noqa: E731
-    return recipes.judged(*recipes.seek(found, retry), device.name)
-
-
-def _helped(prediction: Prediction) -> list[recipes.Helped]:
-    """All that the device refused since the model was loaded, with what helps."""
-    loaded = prediction.loaded
-    if not isinstance(loaded.device, Emulated):
-        return []
-    refused = [
-        *distinct(Phase.TRANSFER, loaded.refused),
-        *distinct(Phase.DATA, prediction.prepared.refused),
-        *distinct(Phase.INFERENCE, prediction.refused),
-    ]
-    dtypes = Counter(p.dtype for p in loaded.model.parameters() if p.is_floating_point())
-    most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
-    return recipes.helped(refused, loaded.device.mac, most, loaded.profile.autocast)
 
 
 @CHECKS.add("finite", "No output holds NaN or infinity")

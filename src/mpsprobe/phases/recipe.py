@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import dtypes, environment, ops
 from mpsprobe.knowledge import explain as explaining
+from mpsprobe.models.targets import NO_AUTOCAST
 from mpsprobe.phases.check import Result
-from mpsprobe.phases.refusals import Refusal
+from mpsprobe.phases.refusals import ERROR, MIXED, Refusal, mixes_dtypes
 from mpsprobe.run import Evidence, Mac, Phase, Status
 
 #: Dtypes that weights can be loaded in where another is refused, those of equal size first.
@@ -22,6 +23,8 @@ _DTYPES = ("float16", "bfloat16", "float32")
 _INSTEAD_OF = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32")}
 #: What is left to do in the code where an op is missing; the settings are named beside it.
 _MOVE = "Or move its inputs to the CPU for that op."
+#: The same where an op gets operands of two dtypes.
+_CAST = "Cast one operand to the dtype of the other there; a region of autocast around the call does it too."
 
 
 @dataclass(frozen=True, order=True)
@@ -31,20 +34,28 @@ class Setting:
     Attributes:
         name: of the field of `Settings` that stands for it: `fallback`, `torch`, `dtype`, `autocast`.
         value: of that field.
+        words: what it is, for people, where its name and value do not tell.
     """
 
     name: str
     value: str
+    words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """As its user would set it."""
+        if self.words:
+            return self.words
         if self.name == "fallback":
             return "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts"
         if self.name == "torch":
             return f"torch {self.value} or newer"
-        if self.name == "autocast":
+        if self == _NO_REGION:
             return "no autocast around inference"
         return f"weights in {self.value}"
+
+
+#: The harness opens no region of its own.
+_NO_REGION = Setting("autocast", NO_AUTOCAST)
 
 
 @dataclass(frozen=True)
@@ -93,28 +104,45 @@ class Tried:
     """What running again with a recipe showed.
 
     Attributes:
-        refused: kind and `file:line` of what is still refused.
+        refused: what is still refused.
         problem: why the run gave no answer; `""` when it did.
     """
 
-    refused: list[tuple[str, str]]
+    refused: list[Refusal]
     problem: str = ""
+
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """Kind and `file:line` of what is still refused."""
+        return {one.place for one in self.refused}
+
+    @property
+    def left(self) -> tuple[bool, int]:
+        """How far it is from a run without refusals: an error that ends it hides what would come after."""
+        return any(one.kind in (MIXED, ERROR) for one in self.refused), len(self.refused)
 
 
 #: Runs the target again with other settings.
 Try = Callable[[Sequence[Setting]], Tried]
 
 
-def helped(refusals: Sequence[Refusal], mac: Mac, dtype: str, autocast: str) -> list[Helped]:
+#: What helps against refusals of the target in hand.
+Help = Callable[[list[Refusal]], list[Helped]]
+
+
+def helped(
+    refusals: Sequence[Refusal], mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None = None
+) -> list[Helped]:
     """What makes each refusal go away on `mac`.
 
     Args:
         refusals: what the Mac refused.
         mac: which Mac that is.
         dtype: what the weights are in.
-        autocast: dtype of the harness's own autocast region; `""` for none.
+        autocast: the autocast in force, as a profile states it; `""` for none.
+        own_autocast: what the profile itself states, where another is in force; None where not.
     """
-    return [_helped(one, mac, dtype, autocast) for one in refusals]
+    return [_helped(one, mac, dtype, autocast, own_autocast) for one in refusals]
 
 
 def smallest(found: Sequence[Helped]) -> Recipe:
@@ -131,37 +159,49 @@ def smallest(found: Sequence[Helped]) -> Recipe:
     return Recipe(fewest[0], _plainest(fewest[1:]), helps, [one for one in found if one not in helps])
 
 
-def seek(found: Sequence[Helped], retry: Try | None) -> tuple[Recipe, Tried | None]:
-    """The smallest recipe, tried; what a try shows to be no help is not used in the next.
+def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recipe, Tried | None]:
+    """The smallest recipe, tried; what a try teaches is used in the next.
+
+    A try shows what is no help, and what was hidden behind an error that ended the run before.
 
     Args:
         found: refusals, with what should help.
         retry: runs the target again; None where nobody can.
+        help_: what should help against refusals that a try shows first.
 
     Returns:
         The recipe that left least, and what its run showed; None when it was not tried.
     """
     best: tuple[Recipe, Tried] | None = None
-    for _ in range(_TRIES):
+    made: set[tuple[Setting, ...]] = set()
+    while len(made) < _TRIES:
         recipe = smallest(found)
-        if not recipe.settings or retry is None:
+        if not recipe.settings or retry is None or recipe.settings in made:
             return best or (recipe, None)
+        made.add(recipe.settings)
         tried = retry(recipe.settings)
         if tried.problem:
             return best or (recipe, tried)
-        if best is None or len(tried.refused) < len(best[1].refused):
+        if best is None or tried.left < best[1].left:
             best = recipe, tried
-        still = {(one.refusal.kind, one.refusal.source) for one in recipe.helps} & set(tried.refused)
-        if not still:
+        if not tried.refused:
             break
-        found = [
-            dataclasses.replace(one, ways=one.ways - _useless(one, recipe.settings))
-            if (one.refusal.kind, one.refusal.source) in still
-            else one
-            for one in found
-        ]
+        found = _taught(found, recipe, tried, help_)
     assert best is not None
     return best
+
+
+def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) -> list[Helped]:
+    """Refusals with what should help, after a try: less against those that are left, and those that are new."""
+    known = {one.refusal.place for one in found}
+    new = help_([one for one in tried.refused if one.place not in known])
+    left = {one.refusal.place for one in recipe.helps} & tried.places
+    return [
+        dataclasses.replace(one, ways=one.ways - _useless(one, recipe.settings))
+        if one.refusal.place in left or one in new
+        else one
+        for one in (*found, *new)
+    ]
 
 
 def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
@@ -193,17 +233,15 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
         return Result(Status.UNKNOWN, message, remedy, evidence=Evidence.PREDICTED, device="mps")
     result = Result(Status.PASS, evidence=Evidence.EMULATED, device=device)
     if tried.refused:
-        mended = {(one.refusal.kind, one.refusal.source) for one in recipe.left}
-        still = [
-            f"{kind} at {source or '?'}" for kind, source in tried.refused if (kind, source) not in mended
-        ]
+        left = {one.refusal.place for one in recipe.left}
+        still = [f"{one.kind} at {one.source or '?'}" for one in tried.refused if one.place not in left]
         told = [f"Still refused: {'; '.join(still[:_SHOWN])}."] if still else []
         result.status, result.remedy = Status.FAIL, " ".join([*told, *([remedy] if remedy else [])])
         gone = max(0, len(recipe.helps) + len(recipe.left) - len(tried.refused))
         counts = f"{gone} refusals are gone, {len(tried.refused)} left"
-        result.message = f"{recipe}: verified by a second run: {counts}.{others}"
+        result.message = f"{recipe}: verified by another run: {counts}.{others}"
     else:
-        result.message = f"{recipe}: verified by a second run, in which nothing was refused.{others}"
+        result.message = f"{recipe}: verified by another run, in which nothing was refused.{others}"
     return result
 
 
@@ -256,26 +294,32 @@ def _release(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str) -> Helped:
-    explained = explaining.explain(refusal.message, mac.torch or None, mac.macos)
-    if not explained.findings:
-        return Helped(refusal, frozenset(), "")
-    told = explained.findings[0]
-    ways = set()
+def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None) -> Helped:
+    ways: set[Setting] = set()
+    mend = ""
+    if told := explaining.explain(refusal.message, mac.torch or None, mac.macos).findings:
+        ways.update(_told_ways(told[0], refusal.phase, mac, dtype))
+        mend = _MOVE if told[0].message == "missing-op" else told[0].mend
+    if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
+        ways.add(_NO_REGION)
+    if mixes_dtypes(refusal.message):
+        mend = mend or _CAST
+        if own_autocast is not None:
+            ways.add(own_autocast)
+    return Helped(refusal, frozenset(ways), mend)
+
+
+def _told_ways(told: explaining.Finding, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
+    """The settings that help by what is known of a message."""
     if told.fallback == "yes" and not mac.fallback:
-        ways.add(Setting("fallback", "1"))
+        yield Setting("fallback", "1")
     release = ".".join(told.fixed_in.split(".")[:2])
     if release in ops.releases() and _opens(release, mac.macos) and _accepts(release, mac.macos, told.dtype):
-        ways.add(Setting("torch", release))
-    if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
-        ways.add(Setting("autocast", "none"))
-    if told.dtype == dtype or refusal.phase is Phase.TRANSFER:
-        ways |= {
-            Setting("dtype", other)
-            for other in _INSTEAD_OF.get(told.dtype, ())
-            if _accepts(mac.torch, mac.macos, other)
-        }
-    return Helped(refusal, frozenset(ways), _MOVE if told.message == "missing-op" else told.mend)
+        yield Setting("torch", release)
+    if told.dtype == dtype or phase is Phase.TRANSFER:
+        for other in _INSTEAD_OF.get(told.dtype, ()):
+            if _accepts(mac.torch, mac.macos, other):
+                yield Setting("dtype", other)
 
 
 def _accepts(release: str, macos: str | None, dtype: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,9 +12,19 @@ from dataclasses import dataclass
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.phases.check import Result
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.phases.check import LinkFailed, Result
+from mpsprobe.phases.target_code import source_line
 from mpsprobe.run import Phase, Status
 from mpsprobe.trace.source import short_path
+
+#: Kinds of errors that end a run: PyTorch's words about operands of two dtypes, and all others.
+MIXED, ERROR = "mixed-dtypes", "error"
+#: How PyTorch's messages name the dtypes that autocast is about: `BFloat16`, `c10::Half`, `MPSFloatType`, `HalfTensor`.
+_NAMED = re.compile(
+    r"(?<![a-z])(?:mps|cpu|cuda)?(bfloat16|half|float16|float32|float)(?:type|tensor)?(?![a-z0-9])", re.I
+)
+_SAME = {"half": "float16", "float": "float32"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,7 @@ class Refusal:
 
     Attributes:
         phase: whose link was being made.
-        kind, op, message: as in the virtual device's `Finding`.
+        kind, op, message: as in the virtual device's `Finding`; or `MIXED` or `ERROR`, and what was raised.
         grade: how sure it is: `certain`, `likely` or `assumed`.
         source: `file:line`; `""` when no line of the target's led there.
         count: how often.
@@ -35,6 +46,11 @@ class Refusal:
     grade: str
     source: str
     count: int = 1
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Kind and `file:line`: what is the same in another run."""
+        return self.kind, self.source
 
     @property
     def gist(self) -> str:
@@ -75,6 +91,24 @@ def unless_refused(phase: Phase, result: Result, device: Device, findings: list[
     result.message = f"Refused: {refused[0]}{more}. The run went on as if mended. {result.message}".strip()
     result.remedy = "inference.refusals lists all of them, each with what helps."
     return result
+
+
+def ending(failure: LinkFailed) -> Refusal | None:
+    """The error of the target's own code that ended a phase, as a refusal; None for one of ours."""
+    problem = failure.__cause__
+    if problem is None or isinstance(problem, MpsprobeError):
+        return None
+    text = str(problem).strip() or type(problem).__name__
+    source = _short(source_line(problem.__traceback__))
+    # PyTorch compares dtypes before it asks the device; MPS's own linear does not, and may do worse than raise.
+    kind, grade = (MIXED, "likely") if mixes_dtypes(text) else (ERROR, "certain")
+    return Refusal(failure.phase, kind, "", text, grade, source)
+
+
+def mixes_dtypes(text: str) -> bool:
+    """Whether an error is about operands of two floating dtypes, of which autocast makes one."""
+    named = {_SAME.get(name, name) for name in map(str.lower, _NAMED.findall(text))}
+    return ("type" in text and len(named) > 1) or "mixed dtype" in text
 
 
 def _short(source: str) -> str:

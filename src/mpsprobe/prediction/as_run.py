@@ -53,7 +53,7 @@ def as_run(
         mac=Mac(
             prediction.torch, prediction.macos, prediction.chip, prediction.memory_gb, prediction.fallback
         ),
-        limits=list(prediction.unknowns),
+        limits=[_scope(prediction.target), *prediction.target.notes, *prediction.unknowns],
         op_uses=list(uses),
     )
     made.outlook = outlook(
@@ -93,6 +93,11 @@ def over(releases: Releases) -> tuple[Release, ...]:
         )
         for row in releases.releases
     )
+
+
+def _scope(model: Model) -> str:
+    """What was run, on what: a run's checks tell it, and a prediction has none."""
+    return f"What was run: {model.doing}. Its input: {'; '.join(model.inputs) or 'none'}."
 
 
 def _architecture(adapter: Adapter) -> str:

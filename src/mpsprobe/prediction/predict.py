@@ -111,34 +111,38 @@ def predict_releases(target: Target, mac: Mac) -> Releases:
         MpsprobeError: as `predict` does, or no release opens MPS on that macOS.
     """
     rows: list[ReleaseRow] = []
-    predictions: list[Prediction] = []
+    model: Model | None = None
+    unknown: list[list[str]] = []
     for release in ops.releases():
         row = _closed(release, mac.macos)
         if row is None:
             asked = Mac(release, mac.macos, mac.chip, mac.memory_gb, mac.fallback)
-            predictions.append(predict(target, asked))
-            row = _row(predictions[-1])
+            row, model, texts = _summary(predict(target, asked))
+            unknown.append(texts)
         rows.append(row)
-    if not predictions:
+    if model is None:
         raise UsageError(f"No torch release opens MPS on macOS {mac.macos}.", "Update macOS.")
     first = None
     for row in reversed(rows):
         if not row.fully_native:
             break
         first = row.torch
-    last = predictions[-1]
-    common = set.intersection(*({*one.unknowns} for one in predictions))
     return Releases(
-        target=last.target,
+        target=model,
         macos=mac.macos,
         chip=mac.chip,
         memory_gb=mac.memory_gb,
         fallback=mac.fallback,
-        installed=last.installed,
+        installed=installed(),
         releases=rows,
         first_fully_native=first,
-        unknowns=[text for text in last.unknowns if text in common],
+        unknowns=[text for text in unknown[-1] if all(text in texts for texts in unknown)],
     )
+
+
+def _summary(prediction: Prediction) -> tuple[ReleaseRow, Model, list[str]]:
+    """What the table over releases needs of one: the op uses of a large model take 200 MB."""
+    return _row(prediction), prediction.target, prediction.unknowns
 
 
 def installed() -> dict[str, str]:

@@ -40,4 +40,7 @@ def resolve(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Targ
     """
     ref = targets.resolve(dataclasses.replace(wanted, weightless=True))
     adapter, changes = config_only.make(ref, config_only.obtain(ref).path, Weights.NONE, say)
+    if wanted.autocast is not None:
+        words = ref.profile.autocast_words(ref.profile.autocast)
+        changes = [*changes, f"Asked for: {words}."]
     return Target(ref.name, adapter, ref.profile.dtype, changes)

@@ -10,7 +10,7 @@ from mpsprobe.suite.test_phase2_pins import test_pins
 from mpsprobe.suite.test_phase3_download import test_download
 from mpsprobe.suite.test_phase4_transfer import test_transfer
 from mpsprobe.suite.test_phase5_data import test_data
-from mpsprobe.suite.test_phase6_inference import test_inference
+from mpsprobe.suite.test_phase6_inference import test_inference, test_mends
 
 __all__ = [
     "test_availability",
@@ -18,6 +18,7 @@ __all__ = [
     "test_data",
     "test_download",
     "test_inference",
+    "test_mends",
     "test_op_use",
     "test_ops",
     "test_pins",

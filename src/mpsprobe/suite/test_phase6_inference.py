@@ -1,10 +1,11 @@
-"""Phase 6: a forward pass and the target's own inference."""
+"""Phase 6: a forward pass and the target's own inference, and what the Mac refuses of them."""
 
 from __future__ import annotations
 
-from mpsprobe.phases import inference
+from mpsprobe.phases import inference, refused
 from mpsprobe.phases.check import Spec
 from mpsprobe.phases.inference import Prediction
+from mpsprobe.phases.refused import Refused
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
@@ -12,3 +13,9 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 def test_inference(check: Spec[Prediction], mps_prediction: Prediction, mps_judge: Judge) -> None:
     """A forward pass and the target's own inference."""
     mps_judge(check, mps_prediction)
+
+
+@checks_of(refused.CHECKS)
+def test_mends(check: Spec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
+    """What the Mac refuses, and the settings that mend it."""
+    mps_judge(check, mps_refused)

@@ -26,8 +26,8 @@ from mpsprobe.models.tiny_drive.drive import synthetic_drive
 #: What of the class runs under autocast: the rest, its action space, is float32 arithmetic.
 _CAST = (("vlm", "generate"), ("diffusion", "sample"))
 _REGIONS = (
-    "Autocast to {dtype} around generation and the flow, each by itself: one around the whole call would reach the "
-    'action space, whose autocast("cuda", enabled=False) ends no region of another device.'
+    'one around the whole call would reach the action space, whose autocast("cuda", enabled=False) ends no '
+    "region of another device."
 )
 #: Text layers that `shrink` keeps.
 _LAYERS = 3
@@ -65,9 +65,9 @@ class AlpamayoAdapter(Adapter):
         notes = list(self._backbone.notes)
         if (self.snapshot / published.MARK).is_file():
             notes.insert(0, published.NOTE)
-        kind, _, dtype = self.profile.autocast.rpartition(":")
-        if kind == "parts":
-            notes.append(_REGIONS.format(dtype=dtype))
+        if self.profile.autocast.startswith("parts:"):
+            words = self.profile.autocast_words(self.profile.autocast)
+            notes.append(f"{words[0].upper()}{words[1:]}: {_REGIONS}")
         if self.weights is Weights.RANDOM:
             notes.append(f"Random weights, with a trace planted in them: {random_weights.TRACE!r}.")
         if self.weights is Weights.NONE:
