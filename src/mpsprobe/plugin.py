@@ -67,7 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mpsprobe-trust-remote-code", action="store_true", help="run the repository's own code")
     group.addoption("--mpsprobe-dtype", metavar="DTYPE", help="of the weights, e.g. float16")
     group.addoption("--mpsprobe-new-tokens", metavar="N", type=int, help="that a generating model makes")
-    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, bfloat16, float16 or cpu:DTYPE")
+    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, DTYPE, cpu:DTYPE or parts:DTYPE")
     group.addoption(
         "--mpsprobe-keep-going", action="store_true", help="emulated: list all that a Mac refuses"
     )
