@@ -375,7 +375,8 @@ class Kernels:
     def _told_copy(self, dst: Tensor, src: Tensor, non_blocking: bool) -> None:
         if self.observer is None:
             return
-        self.observer.op(COPY.overload, (dst, src, non_blocking), {}, dst, 0)
+        # as it comes from the dispatcher, which leaves out what equals the default
+        self.observer.op(COPY.overload, (dst, src, True) if non_blocking else (dst, src), {}, dst, 0)
         if not src.is_mps:
             self.observer.crossing(src.numel() * src.element_size(), "to-device")
         elif not dst.is_mps:
