@@ -159,8 +159,9 @@ class Repeats:
         results = result if type(result) is tuple else (result,)
         if all(type(one) is _Tensor and ghosts.has(one) and one.data_ptr() not in inside for one in results):
             moulds = tuple([ghosts.mould(one.shape, one.stride(), one.dtype) for one in results])
-            several = type(result) is tuple
-            self._remember(known, kind, Known(moulds=moulds) if several else Known(*moulds))
+            self._remember(
+                known, kind, Known(moulds=moulds) if type(result) is tuple else Known(mould=moulds[0])
+            )
         return result
 
     @staticmethod
