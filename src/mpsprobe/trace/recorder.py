@@ -208,7 +208,7 @@ class Recorder:
             result: likewise.
         """
         node = self.paths.calls.stack[-1]
-        key = (kind, find_site(_getframe(1)))
+        key = (kind, find_site(_getframe(2)))  # the caller is the device's kernel
         use: Use | None = node.uses.get(key)
         if use is None or self._begin is not None:
             plan = PLANS.get(id(func)) or make_plan(func)

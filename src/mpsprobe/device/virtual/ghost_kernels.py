@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.ghost import ghosts
@@ -52,22 +53,23 @@ class GhostKernels(Kernels):
         self.ghosts = ghosts()
         self._shapes = Shapes()
         self._seen = Repeats(self)
-        self.special["copy_"] = self._seen.kernel(COPY, self.copy_)
+        self.special["copy_"] = self._seen.kernel(COPY.overload, lambda _: (self.copy_, True))
 
     def unregister(self) -> None:
         super().unregister()
         self.assumptions.close()
 
-    def bind(self, op: Op) -> Kernel:
-        first = super().bind(op)
+    def bound_later(self, overload: OpOverload) -> Kernel:
+        return self._seen.kernel(overload, self._bound)
+
+    def _bound(self, op: Op) -> tuple[Kernel, bool]:
+        """The kernel of an op, and whether its calls on ghosts are all alike where their arguments have the same form."""
         by_values = op.base in _DATA or op.base in _INDEXING or op.generator is not None
-        elsewhere = op.is_view or bool(op.writes and not op.is_inplace)
+        elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
         falls_back = self.contract.runs_on_cpu(op.name) or any(
             check.falls_back for check in self.contract.checks(op)
         )
-        if by_values or elsewhere or falls_back or op.base == "set_":
-            return first
-        return self._seen.kernel(op, first)
+        return self.bind(op), not (by_values or elsewhere or falls_back)
 
     # ---------------------------------------------------------------------------------------- host and device
 

@@ -139,7 +139,7 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    _implement(aten, name, self.special.get(name) or self._bound_later(overload), "MPS")
+                    _implement(aten, name, self.special.get(name) or self.bound_later(overload), "MPS")
             for name, kernel in autograd.items():
                 _implement(aten, name, kernel, "AutogradMPS")
                 _implement(aten, name, kernel, "MPS")
@@ -149,8 +149,11 @@ class Kernels:
         while self._libraries:
             self._libraries.pop()._destroy()
 
-    def _bound_later(self, overload: OpOverload) -> Kernel:
-        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+    def bound_later(self, overload: OpOverload) -> Kernel:
+        """The kernel of one registered op, bound at its first call.
+
+        Reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty.
+        """
         bound: Kernel | None = None
 
         def kernel(*args: Any, **kwargs: Any) -> Any:

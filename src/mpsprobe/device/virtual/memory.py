@@ -92,14 +92,14 @@ class UnifiedMemory:
             RuntimeError: "MPS backend out of memory (MPS allocated: ...": the limit is reached.
         """
         storage = tensor.untyped_storage()
-        size = _aligned(storage.nbytes() if nbytes is None else nbytes)
+        size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
         if not size:
             return
         if self.limit is not None and self._in_use + size > self.limit:
             self.allocated()
             if self._in_use + size > self.limit:
                 self._full(RuntimeError(self._out_of_memory(size)))
-        self._young.append((weak_reference(storage), size))
+        self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
         self._in_use += size
         if self._in_use > self.peak:
             self._claim_peak()
@@ -205,7 +205,3 @@ def weak_reference(storage: torch.UntypedStorage) -> int:
 def free_reference(reference: int) -> None:
     """Let go of a weak reference."""
     torch.UntypedStorage._free_weak_ref(reference)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -122,14 +122,17 @@ class AlpamayoAdapter(Adapter):
     def prepare(self, sample: dict[str, Any]) -> Batch:
         frames = sample["image_frames"].flatten(0, 1)
         messages = package.imported("helper").create_message(frames)
-        tokenized = self._processor.apply_chat_template(
-            messages,
-            tokenize=True,
-            add_generation_prompt=False,
-            continue_final_message=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        unseen = self.weights is Weights.NONE
+        images = self._processor.image_processor
+        with processor.one_image_for_all(images) if unseen else contextlib.nullcontext():
+            tokenized = self._processor.apply_chat_template(
+                messages,
+                tokenize=True,
+                add_generation_prompt=False,
+                continue_final_message=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
         return {
             "tokenized_data": dict(tokenized),
             "ego_history_xyz": sample["ego_history_xyz"].clone(),

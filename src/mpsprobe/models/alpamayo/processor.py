@@ -147,3 +147,30 @@ class Once:
             yield
         finally:
             module.AutoProcessor = before
+
+
+@contextmanager
+def one_image_for_all(image_processor: Any) -> Iterator[None]:
+    """Let an image processor process the first of its images alone, and give the others the same form without values.
+
+    For a batch that nobody computes with: sixteen images of 320 x 576 take 0.15 s and their patches 70 MB.
+    """
+    import torch
+
+    whole = image_processor.preprocess
+
+    def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
+        every = [image for group in images for image in (group if isinstance(group, list) else [group])]
+        made = whole(every[:1], *args, **kwargs)
+        patches, width = made["pixel_values"].shape
+        made["pixel_values"] = torch.zeros(
+            len(every) * patches, width
+        )  # pages of zeros take no memory until written
+        made["image_grid_thw"] = made["image_grid_thw"].repeat(len(every), 1)
+        return made
+
+    image_processor.preprocess = preprocess
+    try:
+        yield
+    finally:
+        del image_processor.preprocess
