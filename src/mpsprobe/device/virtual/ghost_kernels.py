@@ -63,7 +63,7 @@ class GhostKernels(Kernels):
         return self._seen.kernel(overload, self._bound)
 
     def _bound(self, op: Op) -> tuple[Kernel, bool]:
-        """The kernel of an op, and whether its calls on ghosts are all alike where their arguments have the same form."""
+        """The kernel of an op, and whether what it makes of ghosts follows from the forms of its arguments."""
         by_values = op.base in _DATA or op.base in _INDEXING or op.generator is not None
         elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
         falls_back = self.contract.runs_on_cpu(op.name) or any(

@@ -75,9 +75,9 @@ class Repeats:
 
         Args:
             overload: the op.
-            bind: gives the kernel that runs calls in full, and tells the observer of them; and whether the op's calls may
-                be remembered: not those of views, nor where values decide, nor where another argument than the first is
-                written to. Asked at the first call.
+            bind: gives the kernel that runs calls in full, and tells the observer of them; and whether the op's calls
+                may be remembered: not those of views, nor where values decide, nor where another argument than the
+                first is written to. Asked at the first call.
         """
         known: dict[Any, Known] = {}
         kernels, forms, cast, track = (
@@ -148,8 +148,8 @@ class Repeats:
     def _forms(self, values: Sequence[Any], flat: list[Any]) -> bool | None:
         """Put the form of each value into `flat`: a ghost as three items, all else as one.
 
-        Tensors with values count by their form too, beside a ghost; unless their values are assumed ones, which is told of
-        each call, or the host's.
+        Tensors with values count by their form too, beside a ghost; unless their values are assumed ones, which is told
+        of each call, or the host's.
 
         Returns:
             Whether a ghost is among them; None where one cannot be told by its form.
