@@ -61,9 +61,7 @@ class _AlwaysFirst(RecorderObserver):
         lambda x, y, _w: x.add_(y).mul_(0.5),
         lambda x, _y, _w: torch.empty_like(x, dtype=torch.float16),
         lambda x, _y, _w: x.sum(0).to(torch.float32).to(torch.bfloat16),
-        lambda x, _y, _w: nn.functional.scaled_dot_product_attention(
-            x[None, None], y[None, None], x[None, None]
-        ),
+        lambda x, y, _w: nn.functional.scaled_dot_product_attention(*[one[None, None] for one in (x, y, x)]),
     ],
 )
 def test_results_have_the_form_that_pytorch_gives(call: Callable[..., Any]) -> None:
