@@ -167,9 +167,12 @@ class UnifiedMemory:
 
     def _alive(self, references: list[tuple[int, int]]) -> list[tuple[int, int]]:
         expired, free = torch.UntypedStorage._expired, free_reference
+        ended = [expired(reference) for reference, _ in references]
+        if not any(ended):
+            return references
         alive = []
-        for entry in references:
-            if expired(entry[0]):
+        for entry, over in zip(references, ended, strict=True):
+            if over:
                 free(entry[0])
                 self._in_use -= entry[1]
             else:
