@@ -49,7 +49,6 @@ class AlpamayoAdapter(Adapter):
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         super().__init__(snapshot, profile)
         self._layers: int | None = None
-        self._processors = processor.Once()
 
     def shrink(self) -> list[str]:
         """Keep few layers and one frame a camera; widths, heads and vocabulary stay. What that changed, in words."""
@@ -272,6 +271,10 @@ class AlpamayoAdapter(Adapter):
         raw["attn_implementation"] = self.profile.attention or "sdpa"
         with _quietly(), self._processors.in_use():
             return cls(**{name: value for name, value in raw.items() if name != "model_type"})
+
+    @cached_property
+    def _processors(self) -> processor.Once:
+        return processor.Once()
 
     @cached_property
     def _processor(self) -> Any:
