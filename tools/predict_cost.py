@@ -2,7 +2,7 @@
 
     python tools/predict_cost.py
 
-prints the table of docs/predict.md.
+prints the table of docs/predict.md. Alpamayo is among them where its package is installed (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import os
 import platform
 import subprocess
 import sys
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpsprobe.models.adapter import Adapter
+
+#: A target with an adapter of its own.
+ALPAMAYO = "Alpamayo-R1-10B"
 
 #: Class and config, after the public configs (Qwen/Qwen3-VL-8B-Instruct, meta-llama/Llama-4-Scout's text part).
 MODELS: list[tuple[str, dict[str, Any]]] = [
@@ -75,28 +82,18 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 
 
 def measure(name: str, config: dict[str, Any]) -> None:
-    """Predict one model in this process and print a row."""
+    """Predict one model in this process, forecast included as the command has it, and print a row."""
     import resource
     import time
-    from pathlib import Path
 
-    import transformers
-
-    from mpsprobe.models import profile
-    from mpsprobe.models.adapter import Weights
-    from mpsprobe.models.config_only import random_init
-    from mpsprobe.models.from_config import Blueprint
+    from mpsprobe.forecast import Wish
     from mpsprobe.prediction.predict import predict
     from mpsprobe.prediction.target import Target
     from mpsprobe.run import Mac
 
-    cls = getattr(transformers, name)
-    generic = profile.load("transformers")
-    generic.inference["max_new_tokens"] = 8
-    blueprint = Blueprint(name, cls, cls.config_class(**config, dtype="bfloat16"), Path("/nonexistent"))
-    adapter, _ = random_init(blueprint, generic, Weights.NONE)
+    adapter = _alpamayo() if name == ALPAMAYO else _of_transformers(name, config)
     begun = time.process_time()
-    prediction = predict(Target(name, adapter, "auto"), Mac("2.13"))
+    prediction = predict(Target(name, adapter, "auto"), Mac("2.13"), Wish())
     seconds = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     everything = prediction.totals["all"]
@@ -106,6 +103,37 @@ def measure(name: str, config: dict[str, Any]) -> None:
     )
 
 
+def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
+    from pathlib import Path
+
+    import transformers
+
+    from mpsprobe.models import profile
+    from mpsprobe.models.adapter import Weights
+    from mpsprobe.models.config_only import random_init
+    from mpsprobe.models.from_config import Blueprint
+
+    cls = getattr(transformers, name)
+    generic = profile.load("transformers")
+    generic.inference["max_new_tokens"] = 8
+    blueprint = Blueprint(name, cls, cls.config_class(**config, dtype="bfloat16"), Path("/nonexistent"))
+    return random_init(blueprint, generic, Weights.NONE)[0]
+
+
+def _alpamayo() -> Adapter:
+    """The target at its published size; what its code imports is imported here, and its folder made."""
+    from mpsprobe.models import profile
+    from mpsprobe.models.adapter import Weights
+    from mpsprobe.models.alpamayo import package, repository
+    from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
+
+    package.model_class()
+    package.imported("helper")
+    adapter = AlpamayoAdapter(repository.ensure(), profile.load("alpamayo-r1"))
+    adapter.weights = Weights.NONE
+    return adapter
+
+
 def main() -> None:
     """One child a model, so that each has a peak of its own."""
     if len(sys.argv) == 3:
@@ -113,7 +141,8 @@ def main() -> None:
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, one thread")  # noqa: T201
     print("| model | parameters | CPU | peak RSS | op uses | calls |\n|---|---|---|---|---|---|", flush=True)  # noqa: T201
-    for name, config in MODELS:
+    alpamayo: list[tuple[str, dict[str, Any]]] = [(ALPAMAYO, {})] if find_spec("alpamayo_r1") else []
+    for name, config in [*MODELS, *alpamayo]:
         subprocess.run(
             [sys.executable, __file__, name, json.dumps(config)],
             check=True,

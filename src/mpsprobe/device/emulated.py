@@ -32,6 +32,11 @@ class Switch:
     ) -> None:
         self.to.op(func, args, kwargs, result, flags)
 
+    def again(
+        self, kind: object, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        self.to.again(kind, func, args, kwargs, result)
+
     def sync(self, kind: str) -> None:
         self.to.sync(kind)
 

@@ -83,11 +83,12 @@ class _Gate(Quiet):
 
     def open(self, behind: OrderedObserver) -> None:
         """Pass on from here."""
-        self.op, self.sync, self.crossing = behind.op, behind.sync, behind.crossing  # type: ignore[method-assign]
+        self.op, self.again = behind.op, behind.again  # type: ignore[method-assign]
+        self.sync, self.crossing = behind.sync, behind.crossing  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Pass nothing on from here."""
-        del self.op, self.sync, self.crossing
+        del self.op, self.again, self.sync, self.crossing
 
     def finding(self, finding: Finding) -> None:
         self.findings.append(finding)

@@ -42,7 +42,8 @@ class RecorderObserver:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.op = recorder.op  # the one call that is made for every op: no detour
+        # one of the two is called for every op: no detour
+        self.op, self.again = recorder.op, recorder.again
         self.findings: list[Any] = []
         self._events: dict[tuple[str, str, str], HostEvent] = {}
 

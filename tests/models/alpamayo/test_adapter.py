@@ -72,6 +72,44 @@ def test_the_prompt_has_the_published_lengths(folder: Path) -> None:
 
 @needs_package
 @pytest.mark.slow
+def test_what_nobody_looks_at_has_the_form_of_what_is_processed(folder: Path) -> None:
+    batches = []
+    for weights in (Weights.NONE, Weights.RANDOM):
+        adapter = AlpamayoAdapter(folder, profile.load("alpamayo-r1"))
+        adapter.profile.sample.update(frames=2)
+        adapter.weights = weights
+        batch = adapter.prepare(adapter.sample())
+        tokens = batch.pop("tokenized_data")
+        batches.append({name: (one.shape, one.dtype) for name, one in {**batch, **tokens}.items()})
+        ids, grids = tokens["input_ids"].tolist(), tokens["image_grid_thw"].tolist()
+        batches[-1] |= {"ids": ids, "grids": grids}
+    assert batches[0] == batches[1]
+
+
+@needs_package
+@pytest.mark.slow
+def test_config_batch_and_model_share_one_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoProcessor
+
+    made: list[Any] = []
+    original = AutoProcessor.from_pretrained
+
+    def counted(*args: Any, **options: Any) -> Any:
+        made.append(original(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", counted)
+    adapter = AlpamayoAdapter(folder, profile.load("alpamayo-r1"))
+    adapter.weights = Weights.NONE
+    adapter.prepare(adapter.sample())
+    model: Any = adapter.load(torch.device("meta"), "bfloat16")
+    assert [model.processor] == made
+    assert len(model.tokenizer) == adapter.config().vocab_size
+    assert package.imported("models.base_model").AutoProcessor is AutoProcessor
+
+
+@needs_package
+@pytest.mark.slow
 def test_a_prediction_has_the_published_size(folder: Path) -> None:
     from mpsprobe.mac.asked import Mac
     from mpsprobe.prediction.recording import record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
+from tokenizers import AddedToken, Tokenizer  # type: ignore[import-untyped]
 
 from mpsprobe.models.alpamayo import vocabulary
 
@@ -47,3 +47,11 @@ def test_each_word_of_a_prompt_is_one_token(tokenizer: Tokenizer) -> None:
 )
 def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_added_tokens_are_told_as_the_tokenizer_has_them(tokenizer: Tokenizer) -> None:
+    told = {
+        vocabulary.TEXT_TOKENS + index: AddedToken(name, **form)
+        for index, (name, form) in enumerate(vocabulary.added_tokens().items())
+    }
+    assert tokenizer.get_added_tokens_decoder() == told

@@ -58,9 +58,7 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.malloc.restype = ctypes.c_void_p
-_libc.malloc.argtypes = [ctypes.c_size_t]
-_free = ctypes.cast(_libc.free, ctypes.c_void_p).value or 0
+_from_capsule = torch._C._from_dlpack
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -68,8 +66,47 @@ _MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
+class Mould:
+    """One form of ghost, and the struct that they are made from: all but the address is written once.
+
+    The tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). So the
+    struct must outlive every tensor, and moulds are never given back: a model needs some thousand, of 400 bytes.
+
+    Attributes:
+        shape, strides, dtype: of the tensor; strides in elements.
+        nbytes: of its storage.
+        span: address space that one takes.
+        words: the struct, the address first.
+        struct: address of the struct.
+    """
+
+    __slots__ = ("dtype", "nbytes", "shape", "span", "strides", "struct", "words")
+
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.shape, self.strides, self.dtype = shape, strides, dtype
+        rank = len(shape)
+        code, bits = _CODES[dtype]
+        extent = 1
+        for size, stride in zip(shape, strides, strict=True):
+            if size == 0:
+                extent = 0
+                break
+            extent += (size - 1) * stride
+        self.nbytes = extent * bits // 8
+        self.span = (self.nbytes + 2 * _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+        self.words = (ctypes.c_int64 * (_WORDS + 2 * rank))()
+        self.struct = ctypes.addressof(self.words)
+        sizes = self.struct + 8 * _WORDS
+        form = rank | code << 32 | bits << 40 | 1 << 48
+        self.words[:] = [0, _METAL, form, sizes, sizes + 8 * rank, 0, 0, 0, *shape, *strides]
+
+
 class Ghosts:
-    """A stretch of reserved address space and the tensors in it."""
+    """A stretch of reserved address space and the tensors in it.
+
+    Attributes:
+        start, end: the addresses of ghosts.
+    """
 
     def __init__(self, size: int = 1 << 44) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -83,50 +120,39 @@ class Ghosts:
             raise UnsupportedInstallError(
                 "The system refused 64 GB of address space.", "A limit (`ulimit -v`) or a sandbox forbids it."
             )
-        self._start: int = start
-        self._end = self._start + size
-        self._next = self._start
+        self.start: int = start
+        self.end = self.start + size
+        self._next = self.start
+        self._moulds: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Mould] = {}
 
     def has(self, tensor: Tensor) -> bool:
         """Whether a tensor is a ghost."""
         address: int = tensor.data_ptr()
-        inside: bool = self._start <= address < self._end
+        inside: bool = self.start <= address < self.end
         return inside
+
+    def mould(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Mould:
+        """The form of ghosts with that shape, those strides (in elements) and that dtype."""
+        key = (tuple(shape), tuple(strides), dtype)
+        mould = self._moulds.get(key)
+        if mould is None:
+            mould = self._moulds[key] = Mould(*key)
+        return mould
+
+    def cast(self, mould: Mould) -> Tensor:
+        """A ghost of that form on `mps:0`."""
+        data = self._next
+        if data + mould.span > self.end:
+            data = self.start  # addresses repeat; there are no values that could meet
+        self._next = data + mould.span
+        if relabel.LEGACY:
+            return legacy.tensor(data, mould.shape, mould.strides, mould.dtype, mps=True)
+        mould.words[0] = data
+        return _from_capsule(_new_capsule(mould.struct, _NAME, None))
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A ghost on `mps:0`; strides in elements."""
-        rank = len(shape)
-        code, bits = _CODES[dtype]
-        extent = 1
-        for size, stride in zip(shape, strides, strict=True):
-            if size == 0:
-                extent = 0
-                break
-            extent += (size - 1) * stride
-        nbytes = (extent * bits // 8 + 2 * _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
-        if self._next + nbytes > self._end:
-            self._next = self._start  # addresses repeat; there are no values that could meet
-        data, self._next = self._next, self._next + nbytes
-        if relabel.LEGACY:
-            return legacy.tensor(data, shape, strides, dtype, mps=True)
-        # The struct must live as long as the tensor. The tensor calls its deleter with the struct's address
-        # at its end, and that is just what free() takes.
-        address = _libc.malloc(8 * (_WORDS + 2 * rank))
-        words = (ctypes.c_int64 * (_WORDS + 2 * rank)).from_address(address)
-        sizes = address + 8 * _WORDS
-        words[:_WORDS] = [
-            data,
-            _METAL,
-            rank | code << 32 | bits << 40 | 1 << 48,
-            sizes,
-            sizes + 8 * rank,
-            0,
-            0,
-            _free,
-        ]
-        words[_WORDS : _WORDS + rank] = list(shape)
-        words[_WORDS + rank :] = list(strides)
-        return torch._C._from_dlpack(_new_capsule(address, _NAME, None))
+        return self.cast(self.mould(shape, strides, dtype))
 
 
 @functools.lru_cache(maxsize=1)

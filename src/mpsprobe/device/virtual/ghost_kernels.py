@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from mpsprobe.device.virtual.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.ghost import ghosts
 from mpsprobe.device.virtual.kernels import COPY, ITEM, RESIZE, Kernel, Kernels, OpCall, replace, tensors_of
 from mpsprobe.device.virtual.observer import OpFlag
+from mpsprobe.device.virtual.repeats import Repeats
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.shapes import Shapes, Spec
 
-_CPU = torch.device("cpu")
+_CPU, _META = torch.device("cpu"), torch.device("meta")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 #: Up to this many elements floating-point tensors are real, and integer tensors.
 FLOAT_LIMIT, INTEGER_LIMIT = 1 << 16, 1 << 22
@@ -40,6 +42,7 @@ class GhostKernels(Kernels):
 
     Attributes:
         assumptions: every value that was assumed.
+        ghosts: where tensors without memory are made.
         float_limit: floating-point tensors up to this many elements have values.
     """
 
@@ -47,18 +50,32 @@ class GhostKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
-        self._ghosts = ghosts()
+        self.ghosts = ghosts()
         self._shapes = Shapes()
+        self._seen = Repeats(self)
+        self.special["copy_"] = self._seen.kernel(COPY.overload, lambda _: (self.copy_, True))
 
     def unregister(self) -> None:
         super().unregister()
         self.assumptions.close()
 
+    def bound_later(self, overload: OpOverload) -> Kernel:
+        return self._seen.kernel(overload, self._bound)
+
+    def _bound(self, op: Op) -> tuple[Kernel, bool]:
+        """The kernel of an op, and whether what it makes of ghosts follows from the forms of its arguments."""
+        by_values = op.base in _DATA or op.base in _INDEXING or op.generator is not None
+        elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
+        falls_back = self.contract.runs_on_cpu(op.name) or any(
+            check.falls_back for check in self.contract.checks(op)
+        )
+        return self.bind(op), not (by_values or elsewhere or falls_back)
+
     # ---------------------------------------------------------------------------------------- host and device
 
     def host(self, tensor: Tensor) -> Tensor:
         """The host's view of a real tensor; a ghost stays itself, which tells it apart."""
-        return tensor if self._ghosts.has(tensor) else super().host(tensor)
+        return tensor if self.ghosts.has(tensor) else super().host(tensor)
 
     def run(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
@@ -111,7 +128,7 @@ class GhostKernels(Kernels):
             target = call.argument(position, name)
             if index in changed:
                 replace(target, self._result(call.op, changed[index]))
-            elif isinstance(target, Tensor) and target.is_mps and not self._ghosts.has(target):
+            elif isinstance(target, Tensor) and target.is_mps and not self.ghosts.has(target):
                 self._overwrite_with_unknown(call.op, target)
             written.append(target)
         return written
@@ -120,7 +137,7 @@ class GhostKernels(Kernels):
         """A real tensor gets values that nobody computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
-            replace(target, self._ghosts.new(tuple(target.shape), target.stride(), target.dtype))
+            replace(target, self.ghosts.new(tuple(target.shape), target.stride(), target.dtype))
         else:
             super().host(target).zero_()
             self.assumptions.assume(_zero(target.dtype), op.qualified, target)
@@ -147,7 +164,7 @@ class GhostKernels(Kernels):
         dtype = spec.dtype
         if dtype in self.contract.refused:
             dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
-        tensor = self._ghosts.new(spec.shape, spec.strides, dtype)
+        tensor = self.ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
 
@@ -158,7 +175,7 @@ class GhostKernels(Kernels):
         """
         if not isinstance(result, Tensor) or result.dtype is not torch.int64 or not result.numel():
             return
-        if self._ghosts.has(result) or like is None:
+        if self.ghosts.has(result) or like is None:
             return
         size, values = like.shape[-1] if like.dim() else 1, super().host(result)
         if op.base == "sort":
@@ -182,7 +199,9 @@ class GhostKernels(Kernels):
                 self.assumptions.assume("an empty mask", op.qualified)
                 plain += [torch.zeros(0, dtype=torch.int64, device=_CPU)] * index.dim()
             else:
-                plain += index.nonzero().unbind(1)
+                # only the form counts; the places themselves are 280 MB for the images in a prompt of Qwen3-VL
+                places = torch.empty(int(index.count_nonzero()), dtype=torch.int64, device=_META)
+                plain += [places] * index.dim()
         return [args[0], plain, *args[2:]]
 
     def _data_dependent(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -190,7 +209,7 @@ class GhostKernels(Kernels):
         value, make = _DATA[op.base]
         result = make(self, op, args, kwargs)
         held = (
-            result if isinstance(result, Tensor) and result.is_mps and not self._ghosts.has(result) else None
+            result if isinstance(result, Tensor) and result.is_mps and not self.ghosts.has(result) else None
         )
         assumption = self.assumptions.assume(value, op.qualified, held)
         self.assumptions.depend(assumption, f"{op.qualified} (its result's size)")
@@ -209,14 +228,14 @@ class GhostKernels(Kernels):
         if not mask.is_mps:
             shape = torch.broadcast_shapes(mask.shape, x.shape)
             selected = int(mask.expand(shape).sum())
-        return self._ghosts.new((selected,), (1,), x.dtype)
+        return self.ghosts.new((selected,), (1,), x.dtype)
 
     def _unique(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         x = args[0]
         inverse = torch.zeros(
             (x.shape[0],) if op.base.startswith("unique_dim") else x.shape, dtype=torch.int64, device=_CPU
         )
-        one = self._ghosts.new(
+        one = self.ghosts.new(
             (1, *x.shape[1:]) if op.base.startswith("unique_dim") else (1,), (1,) * max(x.dim(), 1), x.dtype
         )
         counts = torch.full((1,), x.numel(), device=_CPU)
@@ -240,8 +259,8 @@ class GhostKernels(Kernels):
     # -------------------------------------------------------------------------------------------- special ops
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-        known_dst = not (dst.is_mps and self._ghosts.has(dst))
-        known_src = not (src.is_mps and self._ghosts.has(src))
+        known_dst = not (dst.is_mps and self.ghosts.has(dst))
+        known_src = not (src.is_mps and self.ghosts.has(src))
         if known_dst and known_src:
             result = super().copy_(dst, src, non_blocking)
             assumed = self.assumptions.behind((src,))
@@ -264,14 +283,14 @@ class GhostKernels(Kernels):
         for one in size:
             elements *= one
         large = elements > (INTEGER_LIMIT if tensor.dtype in _INTEGERS else self.float_limit)
-        if not large and not self._ghosts.has(tensor):
+        if not large and not self.ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
         replace(tensor, self._result(RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
-        if not self._ghosts.has(tensor):
+        if not self.ghosts.has(tensor):
             assumed = self.assumptions.behind((tensor,))
             if assumed is not None:
                 self.assumptions.depend(assumed, "a value read by the host")

@@ -139,7 +139,7 @@ class Kernels:
             for name in wanted:
                 overload = schema.overload_named(name)
                 if overload is not None:
-                    _implement(aten, name, self.special.get(name) or self._bound_later(overload), "MPS")
+                    _implement(aten, name, self.special.get(name) or self.bound_later(overload), "MPS")
             for name, kernel in autograd.items():
                 _implement(aten, name, kernel, "AutogradMPS")
                 _implement(aten, name, kernel, "MPS")
@@ -149,8 +149,11 @@ class Kernels:
         while self._libraries:
             self._libraries.pop()._destroy()
 
-    def _bound_later(self, overload: OpOverload) -> Kernel:
-        # reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty
+    def bound_later(self, overload: OpOverload) -> Kernel:
+        """The kernel of one registered op, bound at its first call.
+
+        Reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty.
+        """
         bound: Kernel | None = None
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
@@ -375,7 +378,8 @@ class Kernels:
     def _told_copy(self, dst: Tensor, src: Tensor, non_blocking: bool) -> None:
         if self.observer is None:
             return
-        self.observer.op(COPY.overload, (dst, src, non_blocking), {}, dst, 0)
+        # as it comes from the dispatcher, which leaves out what equals the default
+        self.observer.op(COPY.overload, (dst, src, True) if non_blocking else (dst, src), {}, dst, 0)
         if not src.is_mps:
             self.observer.crossing(src.numel() * src.element_size(), "to-device")
         elif not dst.is_mps:

@@ -63,6 +63,7 @@ class UnifiedMemory:
         self.binary_units = binary_units
         self._on_full = on_full
         self._references: list[tuple[int, int]] = []
+        self._young: list[tuple[int, int]] = []  # those since the last sweep
         self._in_use = 0
         self._cached = 0
         self._swept_at = 0
@@ -80,26 +81,32 @@ class UnifiedMemory:
             raise RuntimeError(f"invalid high watermark ratio {ratio:g}")
         self.limit = None if ratio == 0.0 else int(ratio * self.recommended)
 
-    def track(self, tensor: Tensor) -> None:
+    def track(self, tensor: Tensor, nbytes: int | None = None) -> None:
         """Count a new tensor's storage.
+
+        Args:
+            tensor: what is new.
+            nbytes: of its storage, where the caller knows them.
 
         Raises:
             RuntimeError: "MPS backend out of memory (MPS allocated: ...": the limit is reached.
         """
         storage = tensor.untyped_storage()
-        size = _aligned(storage.nbytes())
+        size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
         if not size:
             return
         if self.limit is not None and self._in_use + size > self.limit:
             self.allocated()
             if self._in_use + size > self.limit:
                 self._full(RuntimeError(self._out_of_memory(size)))
-        self._references.append((weak_reference(storage), size))
+        self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
         self._in_use += size
         if self._in_use > self.peak:
             self._claim_peak()
-        elif len(self._references) > self._swept_at + _SWEEP:
-            self._sweep()
+        elif len(self._young) > _SWEEP:
+            self._sweep_young()
+            if len(self._references) > self._swept_at + _SWEEP:
+                self._sweep()
 
     def _full(self, error: RuntimeError) -> None:
         if self._on_full is None:
@@ -144,26 +151,39 @@ class UnifiedMemory:
 
     def _claim_peak(self) -> None:
         if self._in_use > self.peak * self._tolerance:
+            self._sweep_young()  # most tensors die young, and what they leave may be enough to know
+        if self._in_use > self.peak * self._tolerance:
             self._sweep()
         self.peak = max(self.peak, self._in_use)
 
     def _sweep(self) -> None:
+        self._references = self._alive(self._references + self._young)
+        self._young = []
+        self._swept_at = len(self._references)
+
+    def _sweep_young(self) -> None:
+        self._references += self._alive(self._young)
+        self._young = []
+
+    def _alive(self, references: list[tuple[int, int]]) -> list[tuple[int, int]]:
         expired, free = torch.UntypedStorage._expired, free_reference
+        ended = [expired(reference) for reference, _ in references]
+        if not any(ended):
+            return references
         alive = []
-        for entry in self._references:
-            if expired(entry[0]):
+        for entry, over in zip(references, ended, strict=True):
+            if over:
                 free(entry[0])
                 self._in_use -= entry[1]
             else:
                 alive.append(entry)
-        self._references = alive
-        self._swept_at = len(alive)
+        return alive
 
     def close(self) -> None:
         """Let go of all weak references."""
-        for reference, _ in (*self._references, *self._lasting):
+        for reference, _ in (*self._references, *self._young, *self._lasting):
             free_reference(reference)
-        self._references, self._lasting = [], []
+        self._references, self._young, self._lasting = [], [], []
 
     def _out_of_memory(self, size: int) -> str:
         def text(value: int) -> str:
@@ -188,7 +208,3 @@ def weak_reference(storage: torch.UntypedStorage) -> int:
 def free_reference(reference: int) -> None:
     """Let go of a weak reference."""
     torch.UntypedStorage._free_weak_ref(reference)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT

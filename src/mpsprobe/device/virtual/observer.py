@@ -61,6 +61,19 @@ class Observer(Protocol):
     ) -> None:
         """An op ran; `flags` is an `OpFlag` as an int, `result` is None when it raised."""
 
+    def again(
+        self, kind: object, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """An op ran, without flags, as it did before with arguments of the same form.
+
+        Args:
+            kind: stands for the op and the forms of its arguments: the same object at every such call.
+            func: as that of `op`.
+            args: likewise.
+            kwargs: likewise.
+            result: likewise.
+        """
+
     def sync(self, kind: str) -> None:
         """The host waited: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"`."""
 
@@ -78,6 +91,11 @@ class Quiet:
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
         pass
+
+    def again(
+        self, kind: object, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        self.op(func, args, kwargs, result, 0)
 
     def sync(self, kind: str) -> None:
         pass

@@ -21,7 +21,7 @@ from mpsprobe.models.cache import cache_dir, made_once
 from mpsprobe.models.snapshot import read_config
 
 #: Grows when what `write` writes for the same config changes.
-_RECIPE = 2
+_RECIPE = 3
 _STAND_IN = (
     "The tokenizer stands in for that of {repo}, which could not be had: as many tokens, the same special ones, "
     "other words."

@@ -88,7 +88,13 @@ def build_tokenizer() -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    for name in SPECIAL_TOKENS:
-        token = AddedToken(name, special=name not in _PLAIN, normalized=False)
-        (tokenizer.add_tokens if name in _PLAIN else tokenizer.add_special_tokens)([token])
+    for name, form in added_tokens().items():
+        token = AddedToken(name, **form)
+        (tokenizer.add_special_tokens if form["special"] else tokenizer.add_tokens)([token])
     return tokenizer
+
+
+def added_tokens() -> dict[str, dict[str, bool]]:
+    """The special tokens in the order of their ids, from `TEXT_TOKENS` on, each with the fields of an `AddedToken`."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {name: {**plain, "special": name not in _PLAIN} for name in SPECIAL_TOKENS}
