@@ -9,9 +9,10 @@ the host waits for a result, the clocks meet.
 from __future__ import annotations
 
 import enum
-import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, kind_of, scores_of
 from mpsprobe.forecast.machine import Machine, Spread, summed
@@ -54,55 +55,78 @@ class _Cost:
     by: str = "launch"
 
 
+class Call(NamedTuple):
+    """What decides the time of one call. Layers repeat the same ones: a model has a thousand, and ten times the uses.
+
+    Attributes:
+        kind, dtype: see `kinds`.
+        flops, bytes: 0 where no formula knows them.
+        scores: those of the bytes that a fused attention kernel does not move.
+        falls_back: the CPU runs it.
+        native: a GPU kernel runs it.
+    """
+
+    kind: str
+    dtype: str
+    flops: int
+    bytes: int
+    scores: int
+    falls_back: bool
+    native: bool
+
+
 @dataclass(frozen=True)
 class Work:
-    """What the calls of a run come to, whatever machine they run on. Lists are by use.
+    """What the calls of a run come to, whatever machine they run on.
 
     Attributes:
         trace, stages: the run.
-        kinds, dtypes: of each use, see `kinds`.
-        flops, bytes: of one call; 0 where no formula knows them.
-        scores: those of the bytes that a fused attention kernel does not move.
-        turns: of each turn of each stage: FLOPs, bytes, launches.
+        calls: the different ones.
+        of_use: position in `calls` of each use of the trace.
+        orders: of each turn of each stage: its part of `Trace.order`, in positions in `calls`.
+        turns: likewise: FLOPs, bytes, launches.
     """
 
     trace: Trace
     stages: Sequence[Stage]
-    kinds: list[str]
-    dtypes: list[str]
-    flops: list[int]
-    bytes: list[int]
-    scores: list[int]
+    calls: list[Call]
+    of_use: list[int]
+    orders: list[list[list[int]]]
     turns: list[list[tuple[int, int, int]]]
 
     @classmethod
     def of(cls, trace: Trace, found: Sequence[Stage]) -> Work:
         """Count it once."""
-        flops, moved = trace.costs()
-        kinds = [kind_of(use.op) for use in trace.uses]
-        launches = [int(kind != VIEW) for kind in kinds]
+        positions: dict[Call, int] = {}
+        of_use = []
+        for use, flops, moved in zip(trace.uses, *trace.costs(), strict=True):
+            falls_back = use.verdict is OpVerdict.FALLBACK
+            call = Call(
+                kind_of(use.op), dtype_of(use), flops, moved, scores_of(use), falls_back, trace.native(use)
+            )
+            of_use.append(positions.setdefault(call, len(positions)))
+        calls = list(positions)
+        launches = [int(call.kind != VIEW) for call in calls]
 
-        def count(start: int, end: int) -> tuple[int, int, int]:
-            calls = [p for p in trace.order[start:end] if p >= 0]
-            return sum(flops[p] for p in calls), sum(moved[p] for p in calls), sum(launches[p] for p in calls)
+        def count(order: list[int]) -> tuple[int, int, int]:
+            itemised = Counter(p for p in order if p >= 0).items()
+            return (
+                sum(calls[p].flops * n for p, n in itemised),
+                sum(calls[p].bytes * n for p, n in itemised),
+                sum(launches[p] * n for p, n in itemised),
+            )
 
-        turns = [[count(*turn) for turn in stage.turns] for stage in found]
-        return cls(
-            trace,
-            found,
-            kinds,
-            [dtype_of(use) for use in trace.uses],
-            flops,
-            moved,
-            [scores_of(use) for use in trace.uses],
-            turns,
-        )
+        orders = [
+            [[of_use[p] if p >= 0 else p for p in trace.order[start:end]] for start, end in stage.turns]
+            for stage in found
+        ]
+        return cls(trace, found, calls, of_use, orders, [[count(turn) for turn in turns] for turns in orders])
 
     def moved(self, machine: Machine) -> list[int]:
-        """Bytes of one call of each use on a machine."""
+        """Bytes of each call on a machine."""
         if machine.holds_scores:
-            return self.bytes
-        return [max(0, moved - scores) for moved, scores in zip(self.bytes, self.scores, strict=True)]
+            return [call.bytes for call in self.calls]
+        return [max(0, call.bytes - call.scores) for call in self.calls]
 
 
 def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
@@ -124,7 +148,7 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
         if tokens is not None and stage.name == "decode":
             repeats = max(0, tokens - 1)
         floor = carried(
-            [sum(floors[p] for p in work.trace.order[start:end] if p >= 0) for start, end in stage.turns],
+            [sum([floors[p] for p in order if p >= 0]) for order in work.orders[k]],
             repeats,
         )
         others = (
@@ -139,7 +163,7 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
                 name=stage.name,
                 repeats=repeats,
                 seconds=Range(floor, *others),
-                bound=_bound(work, stage, costs[_Luck.EXPECTED]),
+                bound=_bound(work.orders[k], costs[_Luck.EXPECTED]),
                 flops=flops,
                 bytes=moved,
                 launches=launches,
@@ -176,31 +200,27 @@ def carried(turns: Sequence[float], repeats: int) -> float:
 def _floors(work: Work, machine: Machine) -> list[float]:
     byte = 1 / machine.bandwidth
     floors = []
-    for kind, dtype, flops, moved in zip(
-        work.kinds, work.dtypes, work.flops, work.moved(machine), strict=True
-    ):
-        peak = machine.peak_of(kind, dtype)
-        floors.append(max(flops / peak if peak is not None else 0.0, moved * byte))
+    for call, moved in zip(work.calls, work.moved(machine), strict=True):
+        peak = machine.peak_of(call.kind, call.dtype)
+        floors.append(max(call.flops / peak if peak is not None else 0.0, moved * byte))
     return floors
 
 
 def _is_known(work: Work, machine: Machine) -> bool:
     """Whether the rates of all arithmetic are known."""
     asked = {
-        (kind, dtype)
-        for kind, dtype, flops in zip(work.kinds, work.dtypes, work.flops, strict=True)
-        if flops and kind not in MOVING and dtype.startswith(("float", "bfloat"))
+        (call.kind, call.dtype)
+        for call in work.calls
+        if call.flops and call.kind not in MOVING and call.dtype.startswith(("float", "bfloat"))
     }
     return all(machine.rate(kind, dtype, 1.0, 1.0) is not None for kind, dtype in asked)
 
 
 def _costs(work: Work, machine: Machine, luck: _Luck) -> list[_Cost]:
-    @functools.cache  # layers repeat the same calls
-    def cost(kind: str, dtype: str, flops: int, moved: int, apart: bool) -> _Cost:
-        return _cost(kind, dtype, flops, moved, apart, machine, luck)
-
-    aparts = [use.verdict is OpVerdict.FALLBACK and machine.queued for use in work.trace.uses]
-    return list(map(cost, work.kinds, work.dtypes, work.flops, work.moved(machine), aparts))
+    return [
+        _cost(call.kind, call.dtype, call.flops, moved, call.falls_back and machine.queued, machine, luck)
+        for call, moved in zip(work.calls, work.moved(machine), strict=True)
+    ]
 
 
 def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck) -> _Cost:
@@ -226,28 +246,28 @@ def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: M
 
 def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) -> list[list[float]]:
     """Seconds of each turn of each stage, by the two clocks."""
-    wait, other = luck.delay(machine.wait), luck.delay(machine.op)
-    hosts, devices = [cost.host for cost in costs], [cost.device for cost in costs]
-    aparts = [cost.apart for cost in costs]
+    wait, other, queued = luck.delay(machine.wait), luck.delay(machine.op), machine.queued
+    seconds = [(cost.host, cost.device, cost.apart) for cost in costs]
     host = device = 0.0
     result = []
-    for stage in work.stages:
+    for stage, orders in zip(work.stages, work.orders, strict=True):
         turns = []
         loop = luck.delay(machine.loop) if stage.generates else 0.0
-        for start, end in stage.turns:
+        for order in orders:
             begun = max(host, device)
             host += loop
-            for p in work.trace.order[start:end]:
+            for p in order:
                 if p >= 0:
-                    host += hosts[p]
-                    if aparts[p]:
-                        host = device = max(host, device) + aparts[p]
-                    elif not machine.queued:
-                        host += devices[p]
-                    elif devices[p]:
-                        device = (device if device > host else host) + devices[p]
+                    dispatch, kernel, apart = seconds[p]
+                    host += dispatch
+                    if apart:
+                        host = device = max(host, device) + apart
+                    elif not queued:
+                        host += kernel
+                    elif kernel:
+                        device = (device if device > host else host) + kernel
                 elif p == WAIT:
-                    if machine.queued:
+                    if queued:
                         host = max(host, device) + wait
                 else:
                     host += other
@@ -256,15 +276,14 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) ->
     return result
 
 
-def _bound(work: Work, stage: Stage, costs: Sequence[_Cost]) -> str:
+def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost]) -> str:
     """What limits a stage: dispatching, if that takes longer than all kernels; else what most kernel time is."""
     host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
-    for start, end in stage.turns:
-        for p in work.trace.order[start:end]:
-            if p >= 0:
-                cost = costs[p]
-                host += cost.host
-                times[cost.by] += cost.apart or cost.device
+    counted = Counter(p for order in orders for p in order if p >= 0)
+    for p, n in counted.items():
+        cost = costs[p]
+        host += n * cost.host
+        times[cost.by] += n * (cost.apart or cost.device)
     device = sum(times.values())
     if not device:
         return ""
@@ -278,11 +297,13 @@ def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | N
     """Shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
     time = native_time = 0.0
     calls = native_calls = 0
-    for use, kind, cost in zip(work.trace.uses, work.kinds, costs, strict=True):
-        if kind == VIEW:
+    once = [cost.apart + max(cost.host, cost.device) for cost in costs]
+    for use, p in zip(work.trace.uses, work.of_use, strict=True):
+        call = work.calls[p]
+        if call.kind == VIEW:
             continue
-        seconds = use.count * (cost.apart + max(cost.host, cost.device))
+        seconds = use.count * once[p]
         time, calls = time + seconds, calls + use.count
-        if work.trace.native(use):
+        if call.native:
             native_time, native_calls = native_time + seconds, native_calls + use.count
     return (native_time / time if time else None, native_calls / calls if calls else None)
