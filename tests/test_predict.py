@@ -255,20 +255,23 @@ def test_memory_is_judged_for_a_named_mac_only() -> None:
     assert any("nothing is said of memory" in text for text in unnamed.unknowns)
 
 
-def test_code_that_raises_ends_the_prediction_not_the_program() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"), [(KeyError("lost"), "KeyError: 'lost'"), (SystemExit(3), "SystemExit: 3")]
+)
+def test_code_that_raises_ends_the_prediction_not_the_program(error: BaseException, told: str) -> None:
     class Broken(nn.Module):
         dummy_inputs = {"x": torch.ones(3)}  # noqa: RUF012
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = x + 1
-            raise KeyError("lost")
+            raise error
 
     blueprint = Blueprint("broken", Broken, {})
     adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
     adapter.weights = Weights.NONE
     prediction = predict(Target("broken", adapter, "auto"), Mac("2.13"))
-    assert prediction.stopped.startswith("KeyError: 'lost' (at ")
-    assert prediction.stopped.endswith(f"{_line('raise KeyError')})")
+    assert prediction.stopped.startswith(f"{told} (at ")
+    assert prediction.stopped.endswith(f"{_line('raise error')})")
     assert [use.op for use in prediction.op_uses] == ["aten::add.Tensor"]
     assert not prediction.fully_native
 

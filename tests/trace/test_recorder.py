@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import msgspec
@@ -42,6 +44,16 @@ def test_an_op_use_says_everything_of_its_call() -> None:
         bytes=24 + 12 + 24,
     )
     assert use.source.startswith("tests/trace/test_recorder.py:")
+
+
+def test_a_model_that_was_recorded_can_be_let_go() -> None:
+    model = torch.nn.Linear(2, 2)
+    with record(model) as recorder:
+        model(torch.ones(1, 2))
+    there = weakref.ref(model)
+    del model, recorder
+    gc.collect()
+    assert there() is None
 
 
 def test_numbers_of_different_types_are_different_uses() -> None:

@@ -140,14 +140,10 @@ def record(target: Target, mac: Mac) -> Recording:
                     adapter.extract(raw)
         except MpsprobeError:
             raise
-        except Exception as problem:  # whatever the model's code raises
+        except (Exception, SystemExit) as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {_first_line(problem)} (at {_where(problem)})"
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
-        for node in recorder.paths.nodes():
-            # A use, which the garbage collector does not see, and its module's node hold each other: for good, with
-            # the model, unless one lets go.
-            node.uses.clear()
         assumptions = session.assumptions[built:]
         architecture = adapter.class_name(model)
         del model

@@ -36,7 +36,7 @@ _Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
 _UNSEEN = object()
 
 
-class Use(msgspec.Struct, gc=False, eq=False):
+class Use(msgspec.Struct, eq=False):
     """One distinct use while it is being counted; what it means is worked out at the end.
 
     A msgspec Struct, which is made in C: most ops of a first pass are the first of their kind.

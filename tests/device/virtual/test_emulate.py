@@ -188,6 +188,13 @@ def test_autocast_computes_in_half_precision(mps: Session) -> None:
             assert linear.to("mps")(x.to("mps")).dtype is dtype
 
 
+def test_autocast_of_the_cpu_says_nothing_to_mps(mps: Session) -> None:
+    linear, x = nn.Linear(4, 4).to("mps"), torch.randn(2, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(x.to("mps")).dtype is torch.float32
+        assert (x @ x.T).dtype is torch.bfloat16
+
+
 def test_usual_ways_of_moving_tensors(mps: Session, tmp_path: Path) -> None:
     x = torch.randn(3, 4)
     file = tmp_path / "x.pt"

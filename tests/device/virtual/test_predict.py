@@ -70,6 +70,28 @@ def test_assumed_values_are_listed_with_what_depends_on_them() -> None:
     assert all(assumption.source.startswith(__file__) for assumption in session.assumptions)
 
 
+def test_what_is_asked_of_all_values_is_assumed_to_hold() -> None:
+    with predict() as session:
+        x = torch.randn(1000, 1000, device="mps")
+        assert (x >= 0).all()
+        assert not (x < 0).any()
+        assert (x.mean(-1)[:3] >= 0).all(-1).item()
+        assert not torch.tensor([True, False], device="mps").all(), "known values decide"
+    assert {"True", "False"} <= {one.value for one in session.assumptions}
+
+
+@pytest.mark.parametrize("size", [8, 2048])
+def test_operands_of_two_dtypes_are_refused_at_every_size(size: int) -> None:
+    wide, narrow = torch.empty(size, size), torch.empty(size, size, dtype=torch.bfloat16)
+    calls = [torch.mm, torch.nn.functional.linear, lambda x, w: torch.addmm(x[0], x, w)]
+    for call in calls:
+        with pytest.raises(RuntimeError) as expected:
+            call(wide[:8, :8], narrow[:8, :8])
+        with predict(), pytest.raises(RuntimeError) as caught:
+            call(wide.to("mps"), narrow.to("mps"))
+        assert str(caught.value) == str(expected.value)
+
+
 def test_failures_are_collected_all_at_once() -> None:
     with predict("2.13", memory_gb=8, fallback=False) as session:
         x = torch.empty(4000, 4000, device="mps")

@@ -93,12 +93,16 @@ class GhostKernels(Kernels):
         if not any(one.is_mps for one in tensors) and not _too_large(op, tensors):
             result = super().compute(call, compute)
             if assumed is not None:
+                if op.base == "all":
+                    return self._all(op, result)
                 self._inherit(op, result, assumed)
             return result
         if op.base in _DATA:
             return self._data_dependent(op, host_args, host_kwargs)
         if op.base in _INDEXING:
             host_args = self._plain_indices(op, host_args)
+        if op.base in _ONE_DTYPE:
+            _refuse_mixed(op, tensors)
         specs, changed = self._shapes.of(op, host_args, host_kwargs)
         if op.writes:
             written = self._write_ghosts(call, changed)
@@ -156,6 +160,8 @@ class GhostKernels(Kernels):
         return result
 
     def _result(self, op: Op, spec: Spec) -> Tensor:
+        if op.base == "all":
+            return self._all(op, self.wrap(op, torch.ones(spec.shape, dtype=spec.dtype, device=_CPU)))
         if spec.dtype in _INTEGERS and spec.numel <= INTEGER_LIMIT:
             tensor = self.wrap(op, _untouched_zeros(spec))
             value = _INDEX_RESULTS.get(op.base) if spec.dtype is torch.int64 else None
@@ -167,6 +173,12 @@ class GhostKernels(Kernels):
         tensor = self.ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
+
+    def _all(self, op: Op, result: Tensor) -> Tensor:
+        """True: models ask whether all values are in order, and raise if not; or whether a mask leaves nothing out."""
+        super().host(result).fill_(True)
+        self.assumptions.assume("True", op.qualified, result)
+        return result
 
     def _fill_indices(self, op: Op, result: Any, like: Tensor | None) -> None:
         """Assumed indices: in range and away from special tokens (n // 2), apart from each other for top-k.
@@ -334,6 +346,20 @@ _OWN_PAGES = 1 << 20
 
 def _zero(dtype: torch.dtype) -> str:
     return "False" if dtype is torch.bool else "0"
+
+
+#: Ops whose kernels want operands of one dtype; those for the shapes of ghosts do not look.
+_ONE_DTYPE = frozenset({"mm", "bmm", "addmm", "baddbmm", "addbmm", "linear", "mv", "dot"})
+
+
+def _refuse_mixed(op: Op, tensors: Sequence[Tensor]) -> None:
+    """Raise what PyTorch raises for operands of two dtypes, by asking it with one element each.
+
+    Raises:
+        RuntimeError: as "mat1 and mat2 must have the same dtype, but got Float and BFloat16".
+    """
+    if len({one.dtype for one in tensors}) > 1:
+        op.call(*[torch.ones((1,) * one.dim(), dtype=one.dtype, device=_CPU) for one in tensors])
 
 
 def _too_large(op: Op, tensors: Sequence[Tensor]) -> bool:

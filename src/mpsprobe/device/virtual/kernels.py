@@ -86,6 +86,10 @@ class OpCall:
         return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
+#: The host's memory is computed on, yet a user's `autocast("cpu")` is none of MPS's business.
+_NoAutocast = torch._C._DisableAutocast
+
+
 class Kernels:
     """Runs what reaches the MPS key, over host memory.
 
@@ -232,9 +236,10 @@ class Kernels:
         """Run the op on host tensors and put its results on the device."""
         op = call.op
         kernel = compute or self._callable(op, call.host_args)
-        if op.writes and not op.is_inplace:
-            return self._write(call, kernel)
-        result = kernel(*call.host_args, **call.host_kwargs)
+        with _NoAutocast():
+            if op.writes and not op.is_inplace:
+                return self._write(call, kernel)
+            result = kernel(*call.host_args, **call.host_kwargs)
         return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
