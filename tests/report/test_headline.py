@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpsprobe.report import Headline, verdict
+from mpsprobe.report import Headline, render, verdict
 from mpsprobe.run import Check, Evidence, Interruption, Phase, Run, Status
 from tests.report import example_runs as examples
 
@@ -47,6 +47,25 @@ def test_emulated_stays_emulated_though_pins_were_measured() -> None:
     assert headline.standing == "emulated"
     assert headline.caveat == "nothing here was measured on a Mac"
     assert "passed all six phases on an emulated MPS device" in headline.outcome
+
+
+@pytest.mark.parametrize("status", [Status.PASS, Status.UNKNOWN, Status.SKIPPED])
+def test_a_recipe_stands_at_the_top_of_every_report(status: Status) -> None:
+    run = examples.passed("emulated", Evidence.EMULATED)
+    message = "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts: verified by another run."
+    run.checks.append(
+        Check(
+            id="inference.recipe", phase=Phase.INFERENCE, title="There is one", status=status, message=message
+        )
+    )
+    found = status is not Status.SKIPPED
+    assert verdict(run).recipe == (message if found else "")
+    tops = [
+        render(run, "md")[:700],
+        render(run, "summary")[:700],
+        render(run, "html").split("</main>")[0].split('class="chips"')[0],
+    ]
+    assert [("What helps:" in top) for top in tops] == [found] * 3
 
 
 def test_an_emulated_device_cannot_be_said_to_be_measured() -> None:

@@ -146,7 +146,8 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
         narrator.check(check)
     paths = report.write(run, folder)
     headline = report.verdict(run)
-    sink.result(f"\n{headline.sentence}\nreport: {paths['html']}", run)
+    helps = f"what helps: {headline.recipe}\n" if headline.recipe else ""
+    sink.result(f"\n{headline.sentence}\n{helps}report: {paths['html']}", run)
     click.get_current_context().exit(exit_code(run))
 
 

@@ -12,6 +12,7 @@ from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
+from mpsprobe.quantities import plural
 from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table
 from mpsprobe.trace.observer import HostEvent
 
@@ -196,7 +197,7 @@ def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> 
     ]
     return Result(
         status,
-        f"{len(found)} op uses on {on}: {shown}.",
+        f"{plural(len(found), 'op use')} on {on}: {shown}.",
         remedy,
         evidence=Evidence.PREDICTED,
         device="mps",

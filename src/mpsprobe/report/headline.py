@@ -15,6 +15,9 @@ _OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
 _PASSED = (Status.PASS, Status.WARN)
 _DIED = (Status.CRASHED, Status.TIMEOUT)
 
+#: The check that looks for settings with which what was refused works.
+_RECIPE = f"{Phase.INFERENCE.value}.recipe"
+
 #: How a cause of an interruption counts, and the word for it.
 _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
 
@@ -33,6 +36,7 @@ class Headline:
         standing: that evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
         counts: number of checks by status, those present only, in the order of `Status`.
         limits: what the evidence cannot show, one sentence each.
+        recipe: settings with which what was refused works, and whether that was tried; empty when none was looked for.
     """
 
     outcome: str
@@ -43,6 +47,7 @@ class Headline:
     standing: str
     counts: dict[Status, int]
     limits: tuple[str, ...]
+    recipe: str = ""
 
     @property
     def sentence(self) -> str:
@@ -79,7 +84,14 @@ def verdict(run: Run) -> Headline:
         standing=footing.standing,
         counts={each: counted[each] for each in Status if counted[each]},
         limits=tuple(dict.fromkeys([*run.limits, *footing.limits])),
+        recipe=_recipe(checks),
     )
+
+
+def _recipe(checks: list[Check]) -> str:
+    """What the check that looks for one says."""
+    told = (Status.PASS, Status.FAIL, Status.UNKNOWN)
+    return next((one.message for one in checks if one.id == _RECIPE and one.status in told), "")
 
 
 def is_prediction(run: Run) -> bool:

@@ -152,7 +152,7 @@ def page(run: Run) -> Page:
     name = clean(run.target.name)
     return Page(
         title=f"mpsprobe: {name}: {headline.word}",
-        headline=replace(headline, limits=tuple(map(clean, headline.limits))),
+        headline=replace(headline, limits=tuple(map(clean, headline.limits)), recipe=clean(headline.recipe)),
         status=STATUS[headline.status],
         state=headline.word,
         evidence=replace(evidence_word(headline.evidence), text=clean(headline.standing)),

@@ -31,8 +31,10 @@ MISSING_DAYS = (0.5, 1.0)
 GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS = (2.0, 3.0), (2.0, 3.0), (2.0, 2.0)
 
 _FAMILY = re.compile(r"(?:^|/)transformers/models/(\w+)/")
-#: Code that drives models and belongs to none: MLX's libraries have their own.
-_MACHINERY = re.compile(r"(?:^|/)(?:transformers|sentence_transformers|tokenizers)/")
+#: Code that drives models and belongs to none: MLX's libraries have their own; and ours, but for the default target's.
+_MACHINERY = re.compile(
+    r"(?:^|/)(?:transformers|sentence_transformers|tokenizers|mpsprobe(?!/models/tiny_drive))/"
+)
 
 
 @dataclass
