@@ -299,3 +299,20 @@ def test_a_pipeline_runs_from_its_configs(tmp_path: Path) -> None:
     assert checks["inference.parity"].status.value == "pass", checks["inference.parity"].message
     assert run.target.architecture == "StableDiffusionPipeline"
     assert not _weights_asked_for(hub.requests)
+
+
+def test_without_a_connection_it_is_said_once_and_soon(tmp_path: Path) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+        "HF_ENDPOINT": "http://hub.invalid",  # a name that is nobody's (RFC 2606)
+        "HF_HOME": str(tmp_path),
+    }
+    environment.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "mpsprobe", "predict", "org/none"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first == "mpsprobe: org/none: not in the cache, and the hub is offline or does not answer."
+    assert len(rest) == 1, "what to do, and nothing of the tries of the hub's client"

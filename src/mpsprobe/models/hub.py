@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
+import functools
+import logging
 import os
 import shutil
+import socket
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +90,26 @@ class Preflight:
 
 
 def offline() -> bool:
-    """Whether the environment forbids asking the hub."""
+    """Whether the hub is not to be asked: the environment forbids it, or its name leads nowhere.
+
+    Without a connection the hub's client tries each request six times, for 23 s in all.
+    """
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE)
+    return bool(constants.HF_HUB_OFFLINE) or not _resolves(constants.ENDPOINT)
+
+
+@functools.lru_cache
+def _resolves(endpoint: str) -> bool:
+    """Whether the host of an address has one of its own; taken for granted where a proxy would ask."""
+    url = urllib.parse.urlsplit(endpoint)
+    if url.hostname is None or url.scheme in urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(url.hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def cached_snapshot(repo: str, revision: str | None = None) -> Path:
@@ -229,9 +250,12 @@ def _watched(blobs: Path, total: int, progress: Callable[[int, int], None] | Non
 
 @contextlib.contextmanager
 def _worded(repo: str, revision: str | None) -> Iterator[None]:
-    """The hub client's many errors as ours: one line, and what to do."""
+    """The hub client's many errors as ours: one line, and what to do. Of each try that fails it says nothing."""
     from huggingface_hub import errors, get_token
 
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     at = f" at revision {revision}" if revision else ""
     unreachable: tuple[type[Exception], ...] = (OSError,)  # errors of requests (hub < 1.0) are OSErrors
     with contextlib.suppress(ImportError):
@@ -277,3 +301,5 @@ def _worded(repo: str, revision: str | None) -> Iterator[None]:
             f"{repo}{at}: the hub could not be reached ({type(problem).__name__}).",
             "Check the connection; a second run resumes.",
         ) from problem
+    finally:
+        logger.setLevel(level)

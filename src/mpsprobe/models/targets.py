@@ -215,7 +215,7 @@ def _ref(
         file=profile.file,
         config=wanted.config,
         revision=wanted.revision,
-        offline=wanted.offline or hub.offline(),
+        offline=wanted.offline or (repo is not None and hub.offline()),
         weightless=wanted.weightless,
         shrink=wanted.shrink,
         trust_remote_code=wanted.trust_remote_code,
