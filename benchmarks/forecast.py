@@ -326,7 +326,7 @@ def forecast(case: Case, machine: Machine, release: str) -> tuple[Timing, int, i
         raise SystemExit(f"{case.name} cannot be predicted: {recording.stopped}")
     trace = recording.trace
     work = Work.of(trace, stages(trace))
-    return timing(work, machine), trace.peak, max(work.scores, default=0)
+    return timing(work, machine), trace.peak, max((call.scores for call in work.calls), default=0)
 
 
 def measure(case: Case, device: Device, repeats: int) -> tuple[float, int | None]:

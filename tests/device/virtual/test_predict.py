@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,7 +84,11 @@ def test_what_is_asked_of_all_values_is_assumed_to_hold() -> None:
 @pytest.mark.parametrize("size", [8, 2048])
 def test_operands_of_two_dtypes_are_refused_at_every_size(size: int) -> None:
     wide, narrow = torch.empty(size, size), torch.empty(size, size, dtype=torch.bfloat16)
-    calls = [torch.mm, torch.nn.functional.linear, lambda x, w: torch.addmm(x[0], x, w)]
+    calls: list[Callable[..., torch.Tensor]] = [
+        torch.mm,
+        torch.nn.functional.linear,
+        lambda x, w: torch.addmm(x[0], x, w),
+    ]
     for call in calls:
         with pytest.raises(RuntimeError) as expected:
             call(wide[:8, :8], narrow[:8, :8])
