@@ -118,7 +118,7 @@ def test_a_release_that_does_not_open_mps_on_that_macos(folder: Path) -> None:
         (("--macos", "abc"), "macOS 'abc' is not a version"),
         (("no_such_package:Model",), "cannot be imported"),
         (("--config", "x.json"), "--config goes with a class"),
-        (("--dtype", "bf16"), "torch has none of that name"),
+        (("--dtype", "bf16"), "weights are not loaded in that"),
         (("--shrink",), "adapter of its own"),
         (("--autocast", "int8"), "--autocast int8: no such choice"),
         (("--autocast", "parts:bfloat16"), "profile tiny-drive knows no parts"),

@@ -16,6 +16,8 @@ from mpsprobe.models.snapshot import PIPELINE_INDEX, SnapshotError
 
 #: Tokens that a generating model makes without its weights: a prefill, and enough steps to meet a grown cache.
 NEW_TOKENS = 8
+#: What weights are loaded in; others are dtypes of parts of them, or of none.
+WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: What a user says for no autocast, whatever the profile says.
 NO_AUTOCAST = "none"
 
@@ -178,6 +180,10 @@ def check(wanted: Wanted) -> None:
                 f"{wanted.model}: a class has no weights.",
                 "Give --random-init, or the folder of its weights.",
             )
+    if wanted.dtype is not None and wanted.dtype not in WEIGHT_DTYPES:
+        raise UsageError(
+            f"--dtype {wanted.dtype}: weights are not loaded in that.", f"One of {', '.join(WEIGHT_DTYPES)}."
+        )
     if wanted.autocast not in (None, NO_AUTOCAST) and not profiles.is_autocast(str(wanted.autocast)):
         raise UsageError(
             f"--autocast {wanted.autocast}: no such choice.", f"It is {NO_AUTOCAST}, {profiles.AUTOCAST}."

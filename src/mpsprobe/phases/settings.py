@@ -11,8 +11,6 @@ from mpsprobe.mac.lineup import named
 from mpsprobe.models.targets import Wanted, check
 from mpsprobe.run import DEVICES
 
-#: What weights are loaded in; others are dtypes of parts of them, or of none.
-WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: Fields that may be files.
 _FILES = ("model", "profile", "config")
 
@@ -68,11 +66,6 @@ class Settings:
             resolve_release(self.torch)
         if self.mac is not None:
             named(self.mac, self.macos)
-        if self.dtype is not None and self.dtype not in WEIGHT_DTYPES:
-            raise UsageError(
-                f"--dtype {self.dtype}: weights are not loaded in that.",
-                f"One of {', '.join(WEIGHT_DTYPES)}.",
-            )
         if self.keep_going and self.device not in ("auto", "emulated"):
             raise UsageError(
                 f"--keep-going: {self.device} raises at the first failure, and cannot go on.",
