@@ -30,6 +30,28 @@ is what the time did not suffice for.
 _HOSTS = {"5.17.0": "16 cores, Python 3.12.3, torch 2.11.0"}
 _HOST = "2 cores, Python 3.11.7, torch 2.13.0"
 
+_FOUND = """## Faults of other people's code that these runs found
+
+Both pass on the CPU and on CUDA, and fail on MPS alone.
+
+- **diffusers 0.35.2, PixArt at another size than its own**: positions are made in float64 on the device
+  (`diffusers/models/embeddings.py:344`). It is https://github.com/huggingface/diffusers/issues/12432, found here without looking
+  for it; the same run with diffusers 0.42.1 passes.
+- **transformers 5.23.0, generation with RWKV**: on MPS, and there alone, `generate` defers its stop by a step and asks the
+  cache whether it can be cropped (`generation/utils.py:455`); RWKV's cache is a list, and has no `is_croppable`. No report of it was
+  found. A few lines show it on any machine:
+
+  ```python
+  import torch, mpsprobe
+  from transformers import RwkvConfig, RwkvForCausalLM
+
+  config = RwkvConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16)
+  with mpsprobe.emulate(torch="2.13", macos="15.5"):
+      model = RwkvForCausalLM(config).eval().to("mps")
+      model.generate(torch.tensor([[1, 2, 3]], device="mps"), max_new_tokens=4)  # AttributeError
+  ```
+"""
+
 _RELEASES = """## How often an architecture is fully native, by torch release
 
 Of the targets above, with fewer layers (`mpsprobe predict --shrink --torch all`; the ops stay): the share of which
@@ -56,7 +78,7 @@ def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> s
         ]
         if any("releases" in row for row in rows.values()):
             parts += [_RELEASES, _by_release(known, rows), _WHERE_NOT, _missing(rows)]
-    return "\n".join(parts)
+    return "\n".join([*parts, _FOUND])
 
 
 def _machines(rows: dict[str, Row], default: str) -> str:
@@ -122,7 +144,7 @@ def _predicted(one: Row | None) -> str:
 
 
 def _ran(one: Row | None, known: str) -> str:
-    """CPU, RSS and verdict, of a known failure with who has seen it."""
+    """CPU, RSS and verdict, of a known failure with what it is."""
     if one is None:
         return "| | not run"
     verdict = _cell(one.get("error") or ": ".join([one["worst"], *one["problems"][:1]]))

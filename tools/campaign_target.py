@@ -32,7 +32,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
         repository: of other people's code, as on GitHub.
         path: folder in its checkout that goes on PYTHONPATH.
         small: what replaces values of `config` where the model is to be small.
-        known: of a failure: who has seen it elsewhere.
+        known: of a failure: what it is known to be.
     """
 
     name: str
