@@ -32,7 +32,7 @@ _HOST = "2 cores, Python 3.11.7, torch 2.13.0"
 
 _FOUND = """## Faults of other people's code that these runs found
 
-Both pass on the CPU and on CUDA, and fail on MPS alone.
+Both run on a CPU, and fail where the device is MPS.
 
 - **diffusers 0.35.2, PixArt at another size than its own**: positions are made in float64 on the device
   (`diffusers/models/embeddings.py:344`). It is https://github.com/huggingface/diffusers/issues/12432, found here without looking
@@ -104,7 +104,7 @@ def _summary(targets: list[CampaignTarget], rows: dict[str, Row]) -> str:
         good = sum("error" not in one and not one["stopped"] for one in predicted)
         passed = sum(one.get("worst") == "pass" for one in ran)
         lines.append(
-            f"| {kind} | {good} of {len(predicted)} to the end "
+            f"| {kind} | {f'{good} of {len(predicted)} to the end' if predicted else 'not run'} "
             f"| {f'{passed} of {len(ran)} pass' if ran else 'not run'} |"
         )
     return "\n".join(lines) + "\n"
