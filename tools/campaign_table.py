@@ -35,11 +35,11 @@ _FOUND = """## Faults of other people's code that these runs found
 Both run on a CPU, and fail where the device is MPS.
 
 - **diffusers 0.35.2, PixArt at another size than its own**: positions are made in float64 on the device
-  (`diffusers/models/embeddings.py:344`). It is https://github.com/huggingface/diffusers/issues/12432, found here without looking
-  for it; the same run with diffusers 0.42.1 passes.
-- **transformers 5.23.0, generation with RWKV**: on MPS, and there alone, `generate` defers its stop by a step and asks the
-  cache whether it can be cropped (`generation/utils.py:455`); RWKV's cache is a list, and has no `is_croppable`. No report of it was
-  found. A few lines show it on any machine:
+  (`diffusers/models/embeddings.py:344`). It is https://github.com/huggingface/diffusers/issues/12432, found here
+  without looking for it; the same run with diffusers 0.42.1 passes.
+- **transformers 5.23.0, generation with RWKV**: on MPS, and there alone, `generate` defers its stop by a step and
+  asks the cache whether it can be cropped (`generation/utils.py:455`); RWKV's cache is a list, and has no
+  `is_croppable`. No report of it was found. A few lines show it on any machine:
 
   ```python
   import torch, mpsprobe
