@@ -17,7 +17,7 @@ from tests.support.hub_server import Repository, serve
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
 
-_CONFIG: dict[str, Any] = {
+LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": 600,
@@ -36,7 +36,7 @@ def call(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(_CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def test_machines_read_one_document(folder: Path) -> None:
 
 
 def test_a_region_asked_for_is_around_the_inference(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({**_CONFIG, "dtype": "float32"}))
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "dtype": "float32"}))
     dtypes, notes = {}, {}
     for choice in ("none", "bfloat16", "cpu:bfloat16"):
         document = json.loads(call(folder, "--autocast", choice, "--torch", "2.13", "--json").stdout)
@@ -133,7 +133,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None
 
 
 def test_a_repository_gives_its_config_and_tokenizer_and_keeps_its_weights(tmp_path: Path) -> None:
-    files = {"config.json": json.dumps(_CONFIG).encode(), "model.safetensors": b"never asked for"}
+    files = {"config.json": json.dumps(LLAMA).encode(), "model.safetensors": b"never asked for"}
     with serve({"org/model": Repository(files)}) as server:
         done = subprocess.run(
             [sys.executable, "-c", "from mpsprobe.cli import main; main()", "predict", "org/model", "--json"],

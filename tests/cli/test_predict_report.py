@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from mpsprobe.cli import cli
 from mpsprobe.run import Evidence, Fit, Run, Viability
+from tests.cli.test_predict import LLAMA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
-
-LLAMA: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 600,
-    "hidden_size": 128,
-    "intermediate_size": 520,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "dtype": "bfloat16",
-}
 
 
 def test_the_report_says_what_was_assumed_shrunk_and_fed(tmp_path: Path) -> None:

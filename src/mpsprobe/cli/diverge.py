@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from mpsprobe.cli.options import Function, build_options
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.job import Found, Job, Written, settings_of
@@ -21,8 +21,6 @@ _OPS = 12
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STAGES = ("forward", "inference")
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 def target_options(command: Function) -> Function:
     """Options that say what is run, shared with `mpsprobe baseline`."""
@@ -31,14 +29,7 @@ def target_options(command: Function) -> Function:
         click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file."),
         click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id."),
         click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only."),
-        click.option(
-            "--random-init", is_flag=True, help="Random weights, from the config alone: no download."
-        ),
-        click.option("--shrink", is_flag=True, help="With --random-init: fewer layers and experts."),
-        click.option(
-            "--config", type=click.Path(dir_okay=False), help="JSON config for package.module:Class."
-        ),
-        click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code."),
+        build_options,
         click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: the profile's]"),
         click.option(
             "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this; repeatable."

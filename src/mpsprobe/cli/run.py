@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mpsprobe import journal
-from mpsprobe.cli.options import autocast_option
+from mpsprobe.cli.options import autocast_option, build_options
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Check, Phase, Status, exit_code
@@ -95,12 +95,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
 @click.option("--torch", metavar="RELEASE", help="The torch release asked about.  [default: the installed]")
 @click.option("--macos", metavar="VERSION", help="The macOS asked about.")
 @click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
-@click.option("--random-init", is_flag=True, help="Random weights, from the config alone: no download.")
-@click.option(
-    "--shrink", is_flag=True, help="With --random-init: fewer layers and experts; says what it cut."
-)
-@click.option("--config", type=click.Path(dir_okay=False), help="JSON config for package.module:Class.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first.")
+@build_options
 @click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the profile's]")
 @click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: the profile's]")
 @autocast_option

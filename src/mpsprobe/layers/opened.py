@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import psutil
 import torch
 
 from mpsprobe import mac
@@ -20,13 +19,11 @@ from mpsprobe.layers.result import Side
 from mpsprobe.layers.subject import Subject
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Batch
-from mpsprobe.models.profile import Profile
-from mpsprobe.phases import data, download, site, transfer
+from mpsprobe.models.profile import Profile, split_autocast
+from mpsprobe.phases import data, download, memory, site, transfer
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
-#: Part of the free memory that a CPU model may take; as for the reference of the parity check.
-_SHARE = 0.8
 #: Relative change of every weight in the noise run of a float32 target, in machine epsilons: makes an error of
 #: the size that sums of some thousand terms have from their order (about sqrt(terms) / 2 epsilons).
 _PERTURBATION = 10
@@ -63,7 +60,7 @@ class Opened:
         """The coarsest floating dtype that the target computes in."""
         found = {p.dtype for p in self.prepared.loaded.model.parameters() if p.is_floating_point()}
         if self.profile.autocast:
-            found.add(getattr(torch, self.profile.autocast.rpartition(":")[2]))
+            found.add(getattr(torch, split_autocast(self.profile.autocast)[1]))
         return max(found | {torch.float32}, key=lambda dtype: float(torch.finfo(dtype).eps))
 
     @functools.cached_property
@@ -147,7 +144,7 @@ class Opened:
 
     def _on_cpu(self, dtype: str, element_size: int, what: str) -> torch.nn.Module | None:
         needed = element_size * sum(p.numel() for p in self.prepared.loaded.model.parameters())
-        if needed > _SHARE * psutil.virtual_memory().available:
+        if not memory.fits(needed):
             return None
         self.announce(f"loading {what}", self.limit(Phase.TRANSFER, cpu=True))
         with target_code(Phase.TRANSFER, f"loading {what}", Evidence.MEASURED, "cpu"):
@@ -197,10 +194,8 @@ def needed_reference(opened: Opened) -> Subject:
     """
     reference = opened.reference
     if reference is None:
-        size = 4 * sum(p.numel() for p in opened.prepared.loaded.model.parameters())
-        available = psutil.virtual_memory().available
         raise TargetError(
-            f"A float32 reference needs {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            memory.no_room_for_reference(opened.prepared.loaded.model),
             "Compare with a baseline written on a larger machine: mpsprobe diverge --against FILE.",
         )
     return reference

@@ -253,15 +253,15 @@ def _worded(repo: str, revision: str | None) -> Iterator[None]:
     """The hub client's many errors as ours: one line, and what to do. Of each try that fails it says nothing."""
     from huggingface_hub import errors, get_token
 
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     at = f" at revision {revision}" if revision else ""
     unreachable: tuple[type[Exception], ...] = (OSError,)  # errors of requests (hub < 1.0) are OSErrors
     with contextlib.suppress(ImportError):
         import httpx  # the client of huggingface-hub >= 1.0
 
         unreachable = (OSError, httpx.HTTPError)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     except errors.GatedRepoError as problem:

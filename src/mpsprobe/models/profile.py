@@ -121,7 +121,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def autocast_words(self, choice: str) -> str:
         """What a choice of autocast is, for people; `""` is none."""
-        kind, _, dtype = choice.rpartition(":")
+        kind, dtype = split_autocast(choice)
         if not dtype:
             return "no autocast around inference"
         around = (self.parts or "parts of inference") if kind == "parts" else "inference"
@@ -141,9 +141,15 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 AUTOCAST = "bfloat16 or float16; cpu:DTYPE for a region of the CPU; parts:DTYPE for the adapter's own regions"
 
 
+def split_autocast(choice: str) -> tuple[str, str]:
+    """Kind of region (`""` for the device's, `"cpu"`, `"parts"`) and dtype of a choice of autocast; `""` is none."""
+    kind, _, dtype = choice.rpartition(":")
+    return kind, dtype
+
+
 def is_autocast(choice: str) -> bool:
     """Whether a choice of autocast has a meaning: a dtype, or a dtype behind `cpu:` or `parts:`."""
-    kind, _, dtype = choice.rpartition(":")
+    kind, dtype = split_autocast(choice)
     return dtype in ("bfloat16", "float16") and kind in ("", "cpu", "parts")
 
 

@@ -14,7 +14,7 @@ import torch
 from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Outputs, Weights
-from mpsprobe.models.profile import Output, Profile
+from mpsprobe.models.profile import Output, Profile, split_autocast
 from mpsprobe.phases import parity
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
@@ -68,7 +68,7 @@ class Prediction:
 
 def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """The autocast region that the profile asks for around everything; nothing otherwise."""
-    kind, _, dtype = profile.autocast.rpartition(":")
+    kind, dtype = split_autocast(profile.autocast)
     if not dtype or kind == "parts":
         return contextlib.nullcontext()
     return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from mpsprobe.models.adapter import Outputs
+from mpsprobe.phases import memory
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.target_code import target_code
@@ -33,12 +33,10 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
         LinkFailed: the target raised on the CPU.
     """
     loaded = prepared.loaded
-    needed = 4 * sum(parameter.numel() for parameter in loaded.model.parameters())
-    available = psutil.virtual_memory().available
-    if needed > 0.8 * available:
+    if not memory.fits(memory.float32_bytes(loaded.model)):
         return Result(
             Status.UNKNOWN,
-            f"A float32 reference needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            memory.no_room_for_reference(loaded.model),
             "Compare with a baseline written on a larger machine.",
         )
     reference, drawn = _reference(prepared)

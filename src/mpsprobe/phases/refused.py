@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import psutil
-
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.targets import NO_AUTOCAST, TargetRef
+from mpsprobe.phases import memory
 from mpsprobe.phases import recipe as recipes
 from mpsprobe.phases.check import Checks, LinkFailed, Result
 from mpsprobe.phases.data import Prepared
@@ -139,7 +138,7 @@ def _recipe(refused: Refused) -> Result:
         return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
     retry = refused.retry
     needed = sum(tensor.numel() * tensor.element_size() for _, tensor in refused.loaded.tensors())
-    if needed > 0.8 * psutil.virtual_memory().available:
+    if not memory.fits(needed):
         size = f"{needed / 1e9:.1f} GB"
         retry = lambda _: recipes.Tried([], f"a second copy of {size} does not fit in memory")  # noqa: E731
     return recipes.judged(*recipes.seek(found, retry, refused.help), device.name)

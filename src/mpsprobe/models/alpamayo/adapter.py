@@ -19,7 +19,7 @@ from mpsprobe.models import from_config, trajectory
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights
 from mpsprobe.models.alpamayo.backbone import Backbone
-from mpsprobe.models.profile import Profile
+from mpsprobe.models.profile import Profile, split_autocast
 from mpsprobe.models.snapshot import read_config
 from mpsprobe.models.tiny_drive.drive import synthetic_drive
 
@@ -196,7 +196,7 @@ class AlpamayoAdapter(Adapter):
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """The region for one part, where the profile leaves regions to this adapter."""
-        kind, _, dtype = self.profile.autocast.rpartition(":")
+        kind, dtype = split_autocast(self.profile.autocast)
         if kind != "parts":
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=getattr(torch, dtype))
