@@ -10,7 +10,7 @@ report: install  ## run the suite, leave reports/latest/{run.json, report.md, re
 	$(BIN)/mpsprobe run
 
 # The virtual device changes the process that it is on in, so each file of its tests has a process of its own.
-ALONE := $(wildcard tests/device/virtual/test_*.py tests/suite/test_*.py) tests/test_predict.py \
+ALONE := $(wildcard tests/device/virtual/test_*.py tests/suite/test_*.py) tests/prediction/test_predict.py \
   $(addprefix tests/ops/test_,campaign.py isolation.py probes.py replay.py) \
   tests/forecast/test_memory.py tests/forecast/test_calibrate.py tests/models/alpamayo/test_adapter.py
 

@@ -166,7 +166,7 @@ class BenchAdapter(Adapter):
         cls = getattr(transformers, self.case.cls)
         config = cls.config_class(**self.case.config)
         if self.weights is Weights.NONE:
-            from mpsprobe.models.from_config import build
+            from mpsprobe.models.weightless.from_config import build
 
             return build(cls, config, device, dtype, initialise=False)
         with device:

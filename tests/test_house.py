@@ -63,7 +63,7 @@ def test_the_words_and_the_knowledge_need_no_torch() -> None:
         "    package = importlib.import_module('mpsprobe.' + room)\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
-        "import mpsprobe.journal, mpsprobe.compare, mpsprobe.cli, mpsprobe.supervisor\n"
+        "import mpsprobe.comparison, mpsprobe.cli, mpsprobe.supervision.supervisor\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.ghost_kernels import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.predict import predict
 

@@ -110,8 +110,8 @@ def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
 
     from mpsprobe.models import profile
     from mpsprobe.models.adapter import Weights
-    from mpsprobe.models.config_only import random_init
-    from mpsprobe.models.from_config import Blueprint
+    from mpsprobe.models.weightless.config_only import random_init
+    from mpsprobe.models.weightless.from_config import Blueprint
 
     cls = getattr(transformers, name)
     generic = profile.load("transformers")

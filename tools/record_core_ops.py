@@ -22,9 +22,9 @@ import transformers
 from torch import nn
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.oplist import OpList
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.run import Evidence, OpUse
+from mpsprobe.suite.op_list import OpList
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 

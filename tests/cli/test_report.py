@@ -111,7 +111,7 @@ def test_an_unknown_format_is_a_usage_error(run_path: Path) -> None:
 
 
 def test_the_journal_of_a_killed_run_gives_reports(tmp_path: Path) -> None:
-    from mpsprobe import journal
+    from mpsprobe.run import journal
 
     run = examples.crashed()
     checks, run.checks, run.interruption = run.checks, [], None

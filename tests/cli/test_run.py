@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.run import Evidence, Phase, Run, Status
+from tests.supervision.test_supervisor import CHECKOUT, PROFILE
 from tests.support.hub_server import Repository, serve
-from tests.test_supervisor import CHECKOUT, PROFILE
 
 
 def mpsprobe(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

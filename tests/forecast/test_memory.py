@@ -13,8 +13,8 @@ from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.trace import Pass, Trace
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.from_config import Blueprint
-from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.prediction.recording import record
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Fit, Mac

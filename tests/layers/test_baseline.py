@@ -20,7 +20,7 @@ from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Verdict
 from mpsprobe.layers.sketch import distance, sketch
 from mpsprobe.layers.write import write
-from mpsprobe.models.snapshot import inspect
+from mpsprobe.models.hub.snapshot import inspect
 from tests.layers import planted as model
 from tests.layers.conftest import MakeJob, no_announcement
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.models.cache import cache_dir
+from mpsprobe.models.hub.cache import cache_dir
 
 
 def test_named_folder_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import pytest
 from mpsprobe.errors import ProfileError
 from mpsprobe.models import choose, profile, registry
 from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.hub.snapshot import ConfigError
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import ConfigError
 
 
 def folder(tmp_path: Path, architecture: str, *files: str) -> Path:

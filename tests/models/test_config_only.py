@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mpsprobe.errors import MpsprobeError, UsageError
-from mpsprobe.models import config_only
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.weightless import config_only
 
 _CPU = torch.device("cpu")
 _CONFIG = {

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError, UsageError
-from mpsprobe.models import config_only, from_config
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.weightless import config_only, from_config
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of diffusers about its own future

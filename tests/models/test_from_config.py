@@ -11,13 +11,14 @@ import torch
 import transformers
 
 from mpsprobe.errors import TargetError, UsageError
-from mpsprobe.models import from_config, profile
+from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.families import family_of
-from mpsprobe.models.from_config import Blueprint
-from mpsprobe.models.random_init import RandomInitAdapter
-from mpsprobe.models.shrink import shrink
 from mpsprobe.models.tiny_drive.adapter import TinyDriveAdapter
+from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.families import family_of
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.shrink import shrink
 
 _CPU = torch.device("cpu")
 _LLAMA = {

@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from mpsprobe.models import image_features, profile
-from mpsprobe.models.from_config import Blueprint
-from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models import profile
+from mpsprobe.models.weightless import image_features
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about tiny configs
 

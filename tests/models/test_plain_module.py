@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from mpsprobe.errors import TargetError, UsageError
-from mpsprobe.models import config_only, feed, plain_module
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.weightless import config_only, feed, plain_module
 
 
 @dataclass

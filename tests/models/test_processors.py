@@ -13,9 +13,10 @@ from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from tokenizers.models import WordLevel  # type: ignore[import-untyped]
 from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
 
-from mpsprobe.models import from_config, profile
-from mpsprobe.models.from_config import Blueprint
-from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models import profile
+from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about tiny configs
 

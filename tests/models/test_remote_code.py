@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import remote_code
+from mpsprobe.models.hub import remote_code
 
 _MAP = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
 

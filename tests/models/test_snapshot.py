@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mpsprobe.models import snapshot
-from mpsprobe.models.snapshot import (
+from mpsprobe.models.hub import snapshot
+from mpsprobe.models.hub.snapshot import (
     ConfigError,
     NoWeightsError,
     PickledWeightsError,

@@ -16,7 +16,7 @@ from mpsprobe.ops.naming import use_name
 from mpsprobe.ops.records import Outcome
 from mpsprobe.run import DeviceChoice, Host, OpUse, Run, Status, Target, TensorMeta
 from tests.ops.test_isolation import DEADLY, FAULTS, PACKAGES
-from tests.test_supervisor import CHECKOUT, PROFILE
+from tests.supervision.test_supervisor import CHECKOUT, PROFILE
 
 _STATUS = {
     Outcome.NATIVE: Status.PASS,

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mpsprobe import oplist
 from mpsprobe.errors import UsageError
 from mpsprobe.ops.naming import unique_names
 from mpsprobe.phases.settings import Settings
 from mpsprobe.run import Run, Status
-from mpsprobe.supervisor import Supervisor
+from mpsprobe.suite import op_list
+from mpsprobe.supervision.supervisor import Supervisor
 from mpsprobe.trace.overloads import overload
-from tests.test_plugin import profile
-from tests.test_supervisor import CHECKOUT
+from tests.suite.test_plugin import profile
+from tests.supervision.test_supervisor import CHECKOUT
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_supervised_run_replays_within_a_budget(repository: Path) -> None:
 
 
 def test_the_general_list_holds_ops_of_this_torch_with_distinct_names() -> None:
-    core = oplist.core()
+    core = op_list.core()
     assert "torch" in core.source
     assert "transformers" in core.source
     assert len(set(unique_names(core.uses))) == len(core.uses)
@@ -129,7 +129,7 @@ def test_the_list_of_a_changed_target_is_another(repository: Path) -> None:
 
     def key(**asked: object) -> str:
         settings = Settings(profile=str(repository / "faulty.toml"), **asked)  # type: ignore[arg-type]
-        return oplist._key(targets.resolve(settings.wanted), settings)
+        return op_list._key(targets.resolve(settings.wanted), settings)
 
     assert key() == key()
     assert len({key(), key(device="cpu"), key(torch="2.8"), key(mac="m1-max-64"), key(fallback=True)}) == 5
@@ -143,17 +143,17 @@ def test_a_run_without_op_uses_is_no_list(tmp_path: Path) -> None:
 
     run_of().save(tmp_path / "run.json")
     with pytest.raises(UsageError, match="no op uses"):
-        oplist.of_run(tmp_path / "run.json")
+        op_list.of_run(tmp_path / "run.json")
 
 
 def test_a_damaged_list_is_recorded_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(profile=str(repository / "faulty.toml"), device="cpu")
-    found = oplist.OpList("anew", [])
-    monkeypatch.setattr(oplist, "_record", lambda *_: found)
+    found = op_list.OpList("anew", [])
+    monkeypatch.setattr(op_list, "_record", lambda *_: found)
     told: list[str] = []
     for damage in ("", "{", '{"uses": 3}'):
-        assert oplist.of_target(settings, [], told.append) == found
+        assert op_list.of_target(settings, [], told.append) == found
         (path,) = (repository / "cache" / "op-uses").glob("*.json")
-        assert msgspec.json.decode(path.read_bytes(), type=oplist.OpList) == found
+        assert msgspec.json.decode(path.read_bytes(), type=op_list.OpList) == found
         path.write_text(damage)
     assert len(told) == 3

@@ -9,7 +9,7 @@ import torch
 
 from mpsprobe.device.real import Cpu
 from mpsprobe.models import registry
-from mpsprobe.models.snapshot import Snapshot
+from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.targets import Wanted, resolve
 from mpsprobe.phases import data, parity, transfer
 from mpsprobe.phases.check import Result

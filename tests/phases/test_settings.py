@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe import plugin
 from mpsprobe.errors import UsageError
 from mpsprobe.phases.settings import Settings
+from mpsprobe.suite import plugin
 
 pytest_plugins = ["pytester"]
 

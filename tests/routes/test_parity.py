@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import from_config, small_copy
+from mpsprobe.models.weightless import from_config, small_copy
 from mpsprobe.routes.mlx import parity
 
 #: Importing any of them would change this process: see `parity_child`.

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mpsprobe.plugin import spec_of
+from mpsprobe.suite.plugin import spec_of
 from tests.support.faulty import FAULTS
 
 

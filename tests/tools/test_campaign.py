@@ -11,8 +11,8 @@ import transformers
 import campaign_table
 import campaign_target
 from campaign import said
-from mpsprobe.models import from_config
 from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.weightless import from_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and torch on import
 

@@ -9,8 +9,8 @@ import click
 
 from mpsprobe.cli.report import read_run
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
-from mpsprobe.compare import WORSE_BY, compare
 from mpsprobe.comparison import (
+    WORSE_BY,
     Change,
     CheckChange,
     Comparison,
@@ -18,6 +18,7 @@ from mpsprobe.comparison import (
     OpChange,
     Side,
     Significance,
+    compare,
 )
 from mpsprobe.report.units import value
 from mpsprobe.run import Evidence, Measurement

@@ -35,7 +35,7 @@ def command(sink: Sink, model: str, package: str | None, revision: str | None, t
 
     Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
     """
-    from mpsprobe.models import config_only, from_config, small_copy
+    from mpsprobe.models.weightless import config_only, from_config, small_copy
     from mpsprobe.routes.mlx import parity
 
     parity.require(package or "mlx-lm")

@@ -90,7 +90,7 @@ def _find(path: Path) -> Path:
 def _read(path: Path) -> Run:
     if path.suffix != ".jsonl":
         return Run.load(path)
-    from mpsprobe.journal import replay
+    from mpsprobe.run.journal import replay
 
     return replay(path)
 

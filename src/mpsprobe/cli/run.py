@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from mpsprobe import journal
 from mpsprobe.cli.options import autocast_option, build_options
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.run import Check, Phase, Status, exit_code
+from mpsprobe.run import Check, Phase, Status, exit_code, journal
 
 #: What a phase is called on the command line: `3`, `download`, `ops`.
 _PHASES = {
@@ -117,7 +116,7 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
     from mpsprobe import report
     from mpsprobe.models import targets
     from mpsprobe.phases.settings import Settings
-    from mpsprobe.supervisor import Supervisor
+    from mpsprobe.supervision.supervisor import Supervisor
 
     unknown = [name for name in phases if name not in _PHASES]
     if unknown:

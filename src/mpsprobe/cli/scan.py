@@ -97,7 +97,7 @@ def _find(target: str, *, tests: bool, exclude: tuple[str, ...], revision: str |
     if "/" in target or revision is not None:
         if target.count("/") > 1 or target.startswith((".", "/", "~")):
             raise TargetError(f"{target}: no such file or folder.")
-        from mpsprobe.models.hub import cached_snapshot
+        from mpsprobe.models.hub.client import cached_snapshot
 
         folder = cached_snapshot(target, revision)
         return sources.of_model(folder, target, tests=tests, exclude=exclude)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from safetensors import safe_open
 
-from mpsprobe.models.snapshot import Snapshot
+from mpsprobe.models.hub.snapshot import Snapshot
 
 #: Keys of config.json that differ between copies of one model without changing what it computes.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_commit_hash")

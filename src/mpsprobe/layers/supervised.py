@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from mpsprobe.child import Child, Ending
 from mpsprobe.errors import DataError, HarnessError, MpsprobeError
 from mpsprobe.layers.job import Failed, Found, Job, Message, Step, Written
+from mpsprobe.supervision.child import Child, Ending
 from mpsprobe.trace.flight import read_flight
 
 #: Seconds until the child has begun: importing torch on a cold machine takes a while.

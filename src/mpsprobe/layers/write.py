@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from mpsprobe import __version__
-from mpsprobe.journal import utc_now
 from mpsprobe.layers import outputs as results
 from mpsprobe.layers.baseline import Baseline, Info, save
 from mpsprobe.layers.capture import Capture, capture
@@ -22,6 +21,7 @@ from mpsprobe.layers.watch import Marker
 from mpsprobe.models.adapter import Weights
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
+from mpsprobe.run.journal import utc_now
 
 
 def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written:

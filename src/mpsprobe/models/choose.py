@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpsprobe.models import profile as profiles
+from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import architecture, read_config
 
 #: The profile for every transformers model that has none of its own.
 GENERIC = "transformers"

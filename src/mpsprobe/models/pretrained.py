@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import from_config
 from mpsprobe.models.adapter import Weights
+from mpsprobe.models.weightless import from_config
 
 
 def load_pretrained(

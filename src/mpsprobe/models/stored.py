@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, from_config, remote_code, snapshot
+from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.hub import remote_code, snapshot
 from mpsprobe.models.pretrained import load_pretrained
-from mpsprobe.models.random_init import RandomInitAdapter
 from mpsprobe.models.registry import make_adapter
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.transformers_auto import TransformersAdapter
+from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 
 class FamilyAdapter(RandomInitAdapter):

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import MpsprobeError, UsageError
-from mpsprobe.models import choose, hub
+from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
+from mpsprobe.models.hub import client
+from mpsprobe.models.hub.snapshot import PIPELINE_INDEX, SnapshotError
 from mpsprobe.models.json_file import json_object
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import PIPELINE_INDEX, SnapshotError
 
 #: Tokens that a generating model makes without its weights: a prefill, and enough steps to meet a grown cache.
 NEW_TOKENS = 8
@@ -137,7 +138,7 @@ def resolve(wanted: Wanted) -> TargetRef:
     if is_path(model):
         what = "file" if path.suffix == ".py" else "folder"
         raise UsageError(f"{model}: no such {what}.", "Give a local folder or a repo id (owner/name).")
-    offline = wanted.offline or hub.offline()
+    offline = wanted.offline or client.offline()
     chosen = given or choose.for_repo(model) or _profile_of_repo(model, wanted.revision, offline)
     return _ref(wanted, model, chosen, repo=model)
 
@@ -221,7 +222,7 @@ def _ref(
         file=profile.file,
         config=wanted.config,
         revision=wanted.revision,
-        offline=wanted.offline or (repo is not None and hub.offline()),
+        offline=wanted.offline or (repo is not None and client.offline()),
         weightless=wanted.weightless,
         shrink=wanted.shrink,
         trust_remote_code=wanted.trust_remote_code,
@@ -278,14 +279,14 @@ def _profile_of_folder(path: Path) -> Profile:
 
 def _profile_of_repo(repo: str, revision: str | None, offline: bool) -> Profile:
     try:
-        config = hub.fetch_file(repo, "config.json", revision, offline=offline)
+        config = client.fetch_file(repo, "config.json", revision, offline=offline)
         if config is None:
-            config = hub.fetch_file(repo, PIPELINE_INDEX, revision, offline=offline)
+            config = client.fetch_file(repo, PIPELINE_INDEX, revision, offline=offline)
         if config is None:
             return profiles.load(choose.GENERIC)
         for marker in choose.markers():
             if not offline:
-                hub.fetch_file(repo, marker, revision)
+                client.fetch_file(repo, marker, revision)
         return choose.for_config(config.parent)
     except MpsprobeError:  # phase 3 says what is wrong with it
         return profiles.load(choose.GENERIC)

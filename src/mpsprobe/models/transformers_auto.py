@@ -19,9 +19,9 @@ from torch import Tensor
 
 from mpsprobe.errors import TargetError
 from mpsprobe.models.adapter import Adapter, Batch, Outputs
+from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.pretrained import load_pretrained
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import architecture, read_config
 
 #: A text that any language model can go on with, and that has a word to mask.
 _TEXT = "The capital of France is Paris, and the capital of Italy is"

@@ -16,8 +16,8 @@ from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
-from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+from mpsprobe.trace.watch import watched
 
 
 @dataclass

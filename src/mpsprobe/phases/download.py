@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 import psutil
 
 from mpsprobe.errors import MpsprobeError, TargetError
-from mpsprobe.models import config_only, hub, registry, stored
-from mpsprobe.models import snapshot as snapshots
+from mpsprobe.models import registry, stored
 from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.hub import client
+from mpsprobe.models.hub import snapshot as snapshots
+from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.models.targets import TargetRef
+from mpsprobe.models.weightless import config_only
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
@@ -38,7 +40,7 @@ class Obtained:
 
     ref: TargetRef
     snapshot: Snapshot
-    preflight: hub.Preflight | None
+    preflight: client.Preflight | None
     source: str
     seconds: float
     progress: Callable[[str], None] = lambda _: None
@@ -98,18 +100,18 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
 
 
 def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
-    plan: hub.Preflight | None = None
+    plan: client.Preflight | None = None
     with Stopwatch() as watch:
         if ref.folder is not None:
             source, folder = "folder", ref.folder
         elif ref.repo is None:
             source, folder = "built", registry.build_snapshot(ref.profile)
         elif ref.offline:
-            source, folder = "cache", hub.cached_snapshot(ref.repo, ref.revision)
+            source, folder = "cache", client.cached_snapshot(ref.repo, ref.revision)
         else:
-            plan = hub.preflight(ref.repo, ref.revision)
+            plan = client.preflight(ref.repo, ref.revision)
             source = "hub" if plan.needed_bytes else "cache"
-            folder = hub.download(
+            folder = client.download(
                 plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
             )
     obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)

@@ -21,8 +21,8 @@ from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
-from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Phase, Status, Table
+from mpsprobe.trace.watch import watched
 
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.

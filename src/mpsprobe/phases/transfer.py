@@ -15,13 +15,13 @@ from safetensors import safe_open
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.snapshot import Snapshot
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.phases.watch import watched
 from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
+from mpsprobe.trace.watch import watched
 
 #: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
 NEVER_ON_MPS = (torch.float64, torch.complex128)

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Sequence
 
 from mpsprobe import __version__, mac
-from mpsprobe.journal import new_run_id, utc_now
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
 from mpsprobe.models.adapter import Adapter
-from mpsprobe.models.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.prediction.document import Model, PredictedFinding, Prediction, Releases
 from mpsprobe.prediction.target import Target as Resolved
 from mpsprobe.routes.case import Case, Refusal, Release
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import DeviceChoice, Mac, OpUse, Run, Target
+from mpsprobe.run.journal import new_run_id, utc_now
 
 #: Kinds of findings that an op use or the forecast of memory tells already.
 _TOLD = ("missing-op", "fallback", "memory")

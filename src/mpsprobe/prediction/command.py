@@ -9,7 +9,7 @@ import torch as installed_torch
 
 from mpsprobe import mac as machines
 from mpsprobe import report
-from mpsprobe.device.virtual.contract import parse_macos
+from mpsprobe.device.virtual.rules.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
 from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual.memory import UnifiedMemory
+from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 from mpsprobe.forecast.trace import WAIT, Pass, Trace
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.modules import CallNode

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.assume import Assumption
+from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.predict import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac.asked import Mac
-from mpsprobe.models.random_init import RandomInitAdapter
-from mpsprobe.models.synthetic import describe
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mpsprobe.models import config_only, targets
+from mpsprobe.models import targets
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import Wanted
+from mpsprobe.models.weightless import config_only
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,37 @@
 """The suite that ships: `from mpsprobe.suite import *` in one test file adopts it in any repository.
 
 Each test makes one check of a phase on that phase's link; what is asserted lives in `mpsprobe.phases`.
+The tests are imported when they are asked for, because every pytest of an environment loads `mpsprobe.suite.plugin`.
 """
 
-from mpsprobe.suite.test_benchmarks import test_benchmark
-from mpsprobe.suite.test_ops import test_op_use, test_ops
-from mpsprobe.suite.test_phase1_availability import test_availability
-from mpsprobe.suite.test_phase2_pins import test_pins
-from mpsprobe.suite.test_phase3_download import test_download
-from mpsprobe.suite.test_phase4_transfer import test_transfer
-from mpsprobe.suite.test_phase5_data import test_data
-from mpsprobe.suite.test_phase6_inference import test_inference, test_mends
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpsprobe.suite.test_benchmarks import test_benchmark
+    from mpsprobe.suite.test_ops import test_op_use, test_ops
+    from mpsprobe.suite.test_phase1_availability import test_availability
+    from mpsprobe.suite.test_phase2_pins import test_pins
+    from mpsprobe.suite.test_phase3_download import test_download
+    from mpsprobe.suite.test_phase4_transfer import test_transfer
+    from mpsprobe.suite.test_phase5_data import test_data
+    from mpsprobe.suite.test_phase6_inference import test_inference, test_mends
+
+#: The module of each test.
+_TESTS = {
+    "test_availability": "test_phase1_availability",
+    "test_benchmark": "test_benchmarks",
+    "test_data": "test_phase5_data",
+    "test_download": "test_phase3_download",
+    "test_inference": "test_phase6_inference",
+    "test_mends": "test_phase6_inference",
+    "test_op_use": "test_ops",
+    "test_ops": "test_ops",
+    "test_pins": "test_phase2_pins",
+    "test_transfer": "test_phase4_transfer",
+}
 
 __all__ = [
     "test_availability",
@@ -24,3 +45,10 @@ __all__ = [
     "test_pins",
     "test_transfer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a test of the suite when it is asked for."""
+    if name not in _TESTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_TESTS[name]}"), name)

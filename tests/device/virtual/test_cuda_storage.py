@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.device.virtual import relabel
+from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from tests.device.virtual.llama import tiny_llama

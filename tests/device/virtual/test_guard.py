@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mpsprobe.device.virtual import guard, hooks, native, relabel
+from mpsprobe.device.virtual.cpp import guard, hooks, native, relabel
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.memory import UnifiedMemory, format_size
+from mpsprobe.device.virtual.rules.memory import UnifiedMemory, format_size
 
 GIB = 1 << 30
 

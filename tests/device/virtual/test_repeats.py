@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.device.virtual.ghost_kernels import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.predict import Prediction, predict
 from mpsprobe.run import Evidence

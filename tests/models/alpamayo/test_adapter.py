@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, config_only, profile, registry
+from mpsprobe.models import choose, profile, registry
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.alpamayo import package, published, random_weights
 from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
+from mpsprobe.models.weightless import config_only
 from tests.models.alpamayo.conftest import needs_package
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and of the target's own code

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.models import config_only, hub, targets
+from mpsprobe.models import targets
 from mpsprobe.models.alpamayo import published
+from mpsprobe.models.hub import client
 from mpsprobe.models.targets import Wanted
+from mpsprobe.models.weightless import config_only
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(repo: str, *_: object, **__: object) -> None:
-        raise hub.HubUnreachableError(f"{repo}: the hub cannot be reached.")
+        raise client.HubUnreachableError(f"{repo}: the hub cannot be reached.")
 
-    monkeypatch.setattr(hub, "fetch_file", refuse)
+    monkeypatch.setattr(client, "fetch_file", refuse)
     monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path))
 
 
@@ -41,5 +43,5 @@ def test_a_config_of_the_package_stands_in_without_a_hub() -> None:
     ids=["a revision", "another repository"],
 )
 def test_nothing_stands_in_for_what_it_may_not_be(wanted: Wanted) -> None:
-    with pytest.raises(hub.HubUnreachableError):
+    with pytest.raises(client.HubUnreachableError):
         config_only.obtain(targets.resolve(wanted))

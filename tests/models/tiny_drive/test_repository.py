@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import snapshot as snapshots
+from mpsprobe.models.hub import snapshot as snapshots
 from mpsprobe.models.tiny_drive import repository
 
 #: Of the weights, the same on every platform and release: a change means that old caches hold other weights,

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from mpsprobe.device.virtual import random, relabel, schema
-from mpsprobe.device.virtual.contract import Contract
+from mpsprobe.device.virtual import random, schema
+from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.errors import VirtualDeviceError
-from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Observer, OpFlag
+from mpsprobe.device.virtual.rules.contract import Contract
+from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op
 
 Kernel = Callable[..., Any]

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.contract import Contract, parse_macos
-from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Grade, Observer
 from mpsprobe.device.virtual.random import Generator
+from mpsprobe.device.virtual.rules.contract import Contract, parse_macos
+from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 
 _MISSING = object()
 _MPS = torch.device("mps", 0)

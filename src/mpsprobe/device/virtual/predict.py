@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from mpsprobe.device.virtual.assume import Assumption
-from mpsprobe.device.virtual.contract import OnFail
-from mpsprobe.device.virtual.ghost_kernels import GhostKernels
+from mpsprobe.device.virtual.memoryless.assume import Assumption
+from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Observer
+from mpsprobe.device.virtual.rules.contract import OnFail
 from mpsprobe.device.virtual.session import Session, Settings
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual import native
+from mpsprobe.device.virtual.cpp import native
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `c10::Device` is two signed bytes, type and index. Its place in `c10::GeneratorImpl` follows the vtable, two counts

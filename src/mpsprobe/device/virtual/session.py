@@ -10,13 +10,15 @@ from types import TracebackType
 
 import torch
 
-from mpsprobe.device.virtual import engine, guard, hooks, library, redirect, support
-from mpsprobe.device.virtual.contract import Contract, OnFail, parse_macos
+from mpsprobe.device.virtual import library, support
+from mpsprobe.device.virtual.cpp import autograd_thread, guard, hooks
 from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernels
-from mpsprobe.device.virtual.memory import UnifiedMemory
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer
 from mpsprobe.device.virtual.random import Generator
+from mpsprobe.device.virtual.rules import redirect
+from mpsprobe.device.virtual.rules.contract import Contract, OnFail, parse_macos
+from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Session:
         undo.callback(self._answers.remove)
         self._answers.install()
         self._generator.manual_seed(torch.initial_seed())
-        engine.start_thread()
+        autograd_thread.start_thread()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

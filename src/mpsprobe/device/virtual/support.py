@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from mpsprobe.device.virtual import guard
+from mpsprobe.device.virtual.cpp import guard
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: Releases that the tricks were checked on.

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.models import config_only
 from mpsprobe.models.alpamayo import processor, published
-from mpsprobe.models.cache import cache_dir, made_once
-from mpsprobe.models.snapshot import read_config
+from mpsprobe.models.hub.cache import cache_dir, made_once
+from mpsprobe.models.hub.snapshot import read_config
+from mpsprobe.models.weightless import config_only
 
 #: Grows when what `write` writes for the same config changes.
 _RECIPE = 3

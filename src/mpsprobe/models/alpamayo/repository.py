@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpsprobe.models.alpamayo import backbone, published, vocabulary
-from mpsprobe.models.cache import cache_dir, made_once
+from mpsprobe.models.hub.cache import cache_dir, made_once
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +65,10 @@ def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
     """
     from huggingface_hub import save_torch_state_dict
 
-    from mpsprobe.models import from_config, profile
+    from mpsprobe.models import profile
     from mpsprobe.models.alpamayo import package, random_weights
     from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
+    from mpsprobe.models.weightless import from_config
 
     adapter = AlpamayoAdapter(folder, profile.load("alpamayo-r1"))
     model = from_config.build(package.model_class(), adapter.config(), device, "bfloat16", initialise=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpsprobe.models.byte_level import bytes_as_characters
+from mpsprobe.models.weightless.byte_level import bytes_as_characters
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import snapshot
-from mpsprobe.models.cache import cache_dir
+from mpsprobe.models.hub import snapshot
+from mpsprobe.models.hub.cache import cache_dir
 from mpsprobe.models.tiny_drive import vocabulary
 
 if TYPE_CHECKING:

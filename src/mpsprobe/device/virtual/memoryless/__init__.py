@@ -1,0 +1,1 @@
+"""The memoryless engine: tensors at full size without memory, for predictions."""

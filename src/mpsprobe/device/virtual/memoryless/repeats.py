@@ -1,0 +1,237 @@
+"""Calls on ghosts that repeat: what the first of a kind gave is made again without asking how.
+
+A ghost has no values, so what an op makes of it follows from shapes, strides, dtypes and numbers alone. A model at
+full size calls the same with the same again and again (Alpamayo-R1-10B: 52,384 calls of some 1,100 kinds), and all
+that the kernel looks up and checks for a call (10 microseconds of 19) it needs only for the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from mpsprobe.device.virtual import schema
+from mpsprobe.device.virtual.cpp import relabel
+from mpsprobe.device.virtual.kernels import Kernel, replace
+from mpsprobe.device.virtual.memoryless.tensors import Mould
+from mpsprobe.device.virtual.schema import Op
+
+if TYPE_CHECKING:
+    from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+
+# Found faster than as attributes of their modules, for every op.
+_Tensor, _Parameter = torch.Tensor, nn.Parameter
+_CPU = torch.device("cpu")
+#: Ops that only set memory aside.
+_BLANK = frozenset({"empty", "empty_strided"})
+#: Arguments that stand for themselves. Numbers carry their type: `1 == 1.0 == True`.
+_PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
+_TYPED = frozenset({float, bool, complex})
+#: Kinds of one op that are remembered; past them it begins anew.
+_LIMIT = 20_000
+
+
+class Known:
+    """One kind of call: an op with arguments of certain forms. Equal calls share the object, which stands for them.
+
+    One of the attributes says what comes of it; with none, the op returns its first argument, a ghost.
+
+    Attributes:
+        mould: makes the result.
+        moulds: make the results, where they are a tuple.
+        blank: shape, strides and dtype of a result with memory that nobody has written to.
+        instead: makes the ghost that the first argument becomes, which was a tensor with values.
+    """
+
+    __slots__ = ("blank", "instead", "mould", "moulds")
+
+    def __init__(
+        self,
+        mould: Mould | None = None,
+        moulds: tuple[Mould, ...] | None = None,
+        blank: tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None = None,
+        instead: Mould | None = None,
+    ) -> None:
+        self.mould = mould
+        self.moulds = moulds
+        self.blank = blank
+        self.instead = instead
+
+
+class Repeats:
+    """Finds the calls that repeat, on behalf of the kernels."""
+
+    def __init__(self, kernels: GhostKernels) -> None:
+        self._kernels = kernels
+        self._ghosts = kernels.ghosts
+
+    def kernel(self, overload: OpOverload, bind: Callable[[Op], tuple[Kernel, bool]]) -> Kernel:
+        """A kernel that runs the first call of a kind in full, and makes the results of the others itself.
+
+        It is written out flat: a Python call costs a tenth of what is left to do.
+
+        Args:
+            overload: the op.
+            bind: gives the kernel that runs calls in full, and tells the observer of them; and whether the op's calls
+                may be remembered: not those of views, nor where values decide, nor where another argument than the
+                first is written to. Asked at the first call.
+        """
+        known: dict[Any, Known] = {}
+        kernels, forms, cast, track = (
+            self._kernels,
+            self._forms,
+            self._ghosts.cast,
+            self._kernels.memory.track,
+        )
+        start, end = self._ghosts.start, self._ghosts.end
+        op: Op | None = None
+        in_full: Kernel = _unbound
+        recurs = anyway = False
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal op, in_full, recurs, anyway
+            if op is None:
+                op = schema.facts(overload)
+                in_full, recurs = bind(op)
+                anyway = not (op.tensors or op.lists)
+            if not recurs:
+                return in_full(*args, **kwargs)
+            flat: list[Any] = []
+            ghosts = anyway
+            for value in args:
+                kind = type(value)
+                if (kind is _Tensor or kind is _Parameter) and start <= value.data_ptr() < end:
+                    flat += (value.dtype, value.shape, value.stride())
+                    ghosts = True
+                elif kind is int:
+                    flat.append(value)
+                else:
+                    found = forms((value,), flat)
+                    if found is None:
+                        return in_full(*args, **kwargs)
+                    ghosts = ghosts or found
+            if not ghosts or (kwargs and not _named(kwargs, flat)):
+                return in_full(*args, **kwargs)
+            form = tuple(flat)
+            what = known.get(form)
+            if what is None:
+                return self._learn(known, form, op, in_full, args, kwargs)
+            result: Any
+            mould = what.mould
+            if mould is not None:
+                result = cast(mould)
+                track(result, mould.nbytes)
+            elif what.moulds is not None:
+                result = tuple([cast(one) for one in what.moulds])
+                for one, mould in zip(result, what.moulds, strict=True):
+                    track(one, mould.nbytes)
+            elif what.blank is not None:
+                shape, strides, dtype = what.blank
+                result = relabel.device(torch.empty_strided(shape, strides, dtype=dtype, device=_CPU))
+                track(result)
+            else:
+                result = args[0]
+                if what.instead is not None:
+                    if result.untyped_storage().nbytes() != what.instead.nbytes:  # a part of a larger tensor
+                        return in_full(*args, **kwargs)
+                    replace(result, cast(what.instead))
+            observer = kernels.observer
+            if observer is not None:
+                observer.again(what, overload, args, kwargs, result)
+            return result
+
+        return kernel
+
+    def _forms(self, values: Sequence[Any], flat: list[Any]) -> bool | None:
+        """Put the form of each value into `flat`: a ghost as three items, all else as one.
+
+        Tensors with values count by their form too, beside a ghost; unless their values are assumed ones, which is told
+        of each call, or the host's.
+
+        Returns:
+            Whether a ghost is among them; None where one cannot be told by its form.
+        """
+        ghosts = False
+        start, end = self._ghosts.start, self._ghosts.end
+        for value in values:
+            kind = type(value)
+            if kind is _Tensor or kind is _Parameter:
+                if start <= value.data_ptr() < end:
+                    ghosts = True
+                    flat += (value.dtype, value.shape, value.stride())
+                elif value.is_mps and self._kernels.assumptions.behind((value,)) is None:
+                    flat.append((value.dtype, value.shape, value.stride()))
+                else:
+                    return None
+            elif kind in _PLAIN:
+                flat.append(value)
+            elif kind in _TYPED:
+                flat.append((kind, value if value == value else "nan"))
+            elif kind is list or kind is tuple:
+                inner: list[Any] = []
+                found = self._forms(value, inner)
+                if found is None:
+                    return None
+                ghosts = ghosts or found
+                flat.append(tuple(inner))
+            else:
+                return None
+        return ghosts
+
+    def _learn(
+        self, known: dict[Any, Known], form: Any, op: Op, in_full: Kernel, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """Run the first call of a kind, and remember what it gave unless it is one to be told of each time."""
+        findings = self._kernels.contract.findings
+        before, given = len(findings), {one.data_ptr() for one in args if isinstance(one, Tensor)}
+        result = in_full(*args, **kwargs)
+        if len(findings) > before:
+            return result
+        what = self._what(op, form, args[0] if args else None, result, given)
+        if what is not None:
+            if len(known) >= _LIMIT:
+                known.clear()
+            known[form] = what
+        return result
+
+    def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> Known | None:
+        """What came of a call, if it will again. `given`: the addresses of its tensors."""
+        has = self._ghosts.has
+        if op.writes:
+            if result is not first or not has(result):
+                return None
+            after = (result.dtype, result.shape, result.stride())
+            if form[:3] == after:
+                return Known()
+            return Known(instead=self._mould(result)) if form[0] == after else None
+        if type(result) is _Tensor and op.base in _BLANK and result.is_mps and not has(result):
+            return Known(blank=(tuple(result.shape), result.stride(), result.dtype))
+        results = result if type(result) is tuple else (result,)
+        if not all(type(one) is _Tensor and has(one) and one.data_ptr() not in given for one in results):
+            return None
+        moulds = tuple([self._mould(one) for one in results])
+        return Known(moulds=moulds) if type(result) is tuple else Known(mould=moulds[0])
+
+    def _mould(self, ghost: Tensor) -> Mould:
+        return self._ghosts.mould(ghost.shape, ghost.stride(), ghost.dtype)
+
+
+def _named(values: dict[str, Any], flat: list[Any]) -> bool:
+    """Put the forms of arguments by name into `flat`; False where one is not plain."""
+    for name, value in values.items():
+        kind = type(value)
+        if kind in _PLAIN:
+            flat.append((name, value))
+        elif kind in _TYPED:
+            flat.append((name, kind, value if value == value else "nan"))
+        else:
+            return False
+    return True
+
+
+def _unbound(*_args: Any, **_kwargs: Any) -> Any:
+    raise AssertionError("a kernel is bound at its first call")

@@ -1,0 +1,161 @@
+"""Tensors without memory: they live in address space that is reserved and never backed.
+
+A ghost is a plain `mps:0` tensor with shape, strides, dtype and a data pointer. Reading gives zeros, writing
+would fault; the kernel never does either. 108 billion parameters take no memory and no time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual.cpp import legacy, relabel
+from mpsprobe.device.virtual.errors import UnsupportedInstallError
+
+#: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
+_METAL = 8
+_CODES: dict[torch.dtype, tuple[int, int]] = {
+    torch.int8: (0, 8),
+    torch.int16: (0, 16),
+    torch.int32: (0, 32),
+    torch.int64: (0, 64),
+    torch.uint8: (1, 8),
+    torch.uint16: (1, 16),
+    torch.uint32: (1, 32),
+    torch.uint64: (1, 64),
+    torch.float16: (2, 16),
+    torch.float32: (2, 32),
+    torch.float64: (2, 64),
+    torch.bfloat16: (4, 16),
+    torch.complex32: (5, 32),
+    torch.complex64: (5, 64),
+    torch.complex128: (5, 128),
+    torch.bool: (6, 8),
+}
+for _name, _code in {"e4m3fn": 10, "e4m3fnuz": 11, "e5m2": 12, "e5m2fnuz": 13, "e8m0fnu": 14}.items():
+    if hasattr(torch, f"float8_{_name}"):
+        _CODES[getattr(torch, f"float8_{_name}")] = (_code, 8)
+
+_NAME = b"dltensor"
+_ALIGNMENT = 64
+#: A DLManagedTensor of dlpack.h as 64-bit words: data, device, ndim and dtype, shape, strides, offset,
+#: context, deleter.
+_WORDS = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_from_capsule = torch._C._from_dlpack
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.restype = ctypes.py_object
+_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+_MAP_NORESERVE = 0x4000
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mould:
+    """One form of ghost, and the struct that they are made from: all but the address is written once.
+
+    The tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). So the
+    struct must outlive every tensor, and moulds are never given back: a model needs some thousand, of 400 bytes.
+
+    Attributes:
+        shape, strides, dtype: of the tensor; strides in elements.
+        nbytes: of its storage.
+        span: address space that one takes.
+        words: the struct, the address first.
+        struct: address of the struct.
+    """
+
+    __slots__ = ("dtype", "nbytes", "shape", "span", "strides", "struct", "words")
+
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.shape, self.strides, self.dtype = shape, strides, dtype
+        rank = len(shape)
+        code, bits = _CODES[dtype]
+        extent = 1
+        for size, stride in zip(shape, strides, strict=True):
+            if size == 0:
+                extent = 0
+                break
+            extent += (size - 1) * stride
+        self.nbytes = extent * bits // 8
+        self.span = (self.nbytes + 2 * _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+        self.words = (ctypes.c_int64 * (_WORDS + 2 * rank))()
+        self.struct = ctypes.addressof(self.words)
+        sizes = self.struct + 8 * _WORDS
+        form = rank | code << 32 | bits << 40 | 1 << 48
+        self.words[:] = [0, _METAL, form, sizes, sizes + 8 * rank, 0, 0, 0, *shape, *strides]
+
+
+class Ghosts:
+    """A stretch of reserved address space and the tensors in it.
+
+    Attributes:
+        start, end: the addresses of ghosts.
+    """
+
+    def __init__(self, size: int = 1 << 44) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        start = None
+        while size >= 1 << 36:
+            start = _libc.mmap(None, size, mmap.PROT_READ, flags, -1, 0)
+            if start not in (None, _MAP_FAILED):
+                break
+            start, size = None, size >> 1
+        if start is None:
+            raise UnsupportedInstallError(
+                "The system refused 64 GB of address space.", "A limit (`ulimit -v`) or a sandbox forbids it."
+            )
+        self.start: int = start
+        self.end = self.start + size
+        self._next = self.start
+        self._moulds: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Mould] = {}
+
+    def has(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a ghost."""
+        address: int = tensor.data_ptr()
+        inside: bool = self.start <= address < self.end
+        return inside
+
+    def mould(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Mould:
+        """The form of ghosts with that shape, those strides (in elements) and that dtype."""
+        key = (tuple(shape), tuple(strides), dtype)
+        mould = self._moulds.get(key)
+        if mould is None:
+            mould = self._moulds[key] = Mould(*key)
+        return mould
+
+    def cast(self, mould: Mould) -> Tensor:
+        """A ghost of that form on `mps:0`."""
+        data = self._next
+        if data + mould.span > self.end:
+            data = self.start  # addresses repeat; there are no values that could meet
+        self._next = data + mould.span
+        if relabel.LEGACY:
+            return legacy.tensor(data, mould.shape, mould.strides, mould.dtype, mps=True)
+        mould.words[0] = data
+        return _from_capsule(_new_capsule(mould.struct, _NAME, None))
+
+    def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A ghost on `mps:0`; strides in elements."""
+        return self.cast(self.mould(shape, strides, dtype))
+
+
+@functools.lru_cache(maxsize=1)
+def ghosts() -> Ghosts:
+    """The stretch of this process. It is never given back: tensors may outlive a session, and it costs nothing."""
+    return Ghosts()

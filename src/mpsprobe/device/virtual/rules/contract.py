@@ -1,0 +1,258 @@
+"""The rules of one torch release on one macOS: what is missing, falls back or is refused, in which words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual.errors import VirtualDeviceError
+from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
+from mpsprobe.device.virtual.rules import limits, messages
+from mpsprobe.device.virtual.rules.limits import Check
+from mpsprobe.device.virtual.schema import Op
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import dtypes, ops
+
+OnFail = Literal["raise", "collect"]
+
+
+class Contract:
+    """What a Mac with this torch release and macOS accepts.
+
+    The op table decides what is missing, not the installed PyTorch. What is composite still decomposes as the
+    installed one has it; see docs/virtual-device.md.
+
+    Args:
+        release: a torch version that `knowledge.ops` has data on.
+        macos: e.g. `"15.5"`.
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set on that Mac.
+        on_fail: `"raise"` as a Mac does, or `"collect"`: note it and go on as if mended.
+        observer: is told of every finding.
+
+    Attributes:
+        findings: everything that failed or fell back, in order.
+        refused: dtypes that no result can have -> the error's text.
+    """
+
+    def __init__(
+        self,
+        release: str,
+        macos: str,
+        *,
+        fallback: bool,
+        on_fail: OnFail = "raise",
+        observer: Observer | None = None,
+    ) -> None:
+        self.release = ops.release(release)
+        self.macos = macos
+        self.fallback = fallback
+        self.findings: list[Finding] = []
+        self._on_fail: OnFail = on_fail
+        self._observer = observer
+        self._warned = False
+        version = tuple(int(part) for part in self.release.torch.split("."))
+        self.version = (version[0], version[1])
+        self._on_cpu = frozenset(one.op for one in self.release.ops(ops.Support.FALLBACK))
+        system = parse_macos(macos)
+        if system < parse_macos(self.release.minimum_macos):
+            raise VirtualDeviceError(
+                f"torch {self.release.torch} has no MPS on macOS {macos}.",
+                f"It needs macOS {self.release.minimum_macos}.",
+            )
+        self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
+        self._checks: dict[str, Sequence[Check]] = {}
+        self._fallback_sites: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------- op support
+
+    @property
+    def registered(self) -> list[str]:
+        """Names, without `aten::`, of the ops with a kernel at the MPS key, in a stable order."""
+        return sorted(name.removeprefix("aten::") for name in self.release.mps_ops)
+
+    def runs_on_cpu(self, name: str) -> bool:
+        """Whether the release registers the op with the CPU-fallback kernel."""
+        return f"aten::{name}" in self._on_cpu
+
+    def missing(self, op: Op) -> int:
+        """Judge an op that has no kernel at the MPS key.
+
+        Returns:
+            Flags of the op use.
+
+        Raises:
+            NotImplementedError: in the release's own words.
+        """
+        try:
+            support = self.release.lookup(op.qualified).support
+        except ops.UnknownOpError:
+            support = (
+                ops.Support.MISSING
+            )  # another library's op without an MPS kernel meets the same fallback
+        if support is ops.Support.ABSENT:
+            return OpFlag.FOREIGN
+        if support not in _MISSING:
+            return OpFlag.REDIRECTED  # composite there, a kernel of its own in the installed PyTorch
+        if not self.fallback:
+            text = messages.missing_op(op.qualified, self.release.torch, self.release.wheel.git)
+            self.fail("missing-op", op.qualified, NotImplementedError(text), Grade.CERTAIN)
+            return OpFlag.RAISED
+        return OpFlag.FALLBACK
+
+    def warn_fallback(self, op: Op, text: str = "") -> None:
+        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
+
+        Args:
+            op: what it computes.
+            text: a kernel's own; empty: that of an op without a kernel.
+        """
+        text = text or messages.fallback(op.qualified)
+        if op.qualified not in self._fallback_sites:
+            self._fallback_sites.add(op.qualified)
+            self._note(Finding("fallback", op.qualified, text, Grade.CERTAIN, innermost_source()))
+        if not self._warned or torch.is_warn_always_enabled():
+            self._warned = True
+            warnings.warn(text, UserWarning, stacklevel=_stack_level())
+
+    # -------------------------------------------------------------------------------------------- arguments
+
+    def checks(self, op: Op) -> Sequence[Check]:
+        """Checks of arguments that the op's kernel makes on MPS."""
+        found = self._checks.get(op.name)
+        if found is None:
+            found = limits.for_op(op.qualified, op.base, self.version, parse_macos(self.macos))
+            self._checks[op.name] = found
+        return found
+
+    def check_arguments(
+        self, op: Op, checks: Sequence[Check], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> int:
+        """Make the kernel's checks of its arguments.
+
+        Returns:
+            Flags of the op use: whether the CPU takes over.
+        """
+        call = limits.Call(args, kwargs)
+        for check in checks:
+            text = check.test(call)
+            if text is None:
+                continue
+            if check.falls_back:
+                self.warn_fallback(op, text)
+                return OpFlag.FALLBACK
+            self.fail("limit", op.qualified, check.error(text), check.grade)
+            break  # a kernel stops at the first
+        return 0
+
+    def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse CPU tensors beside device tensors, in the op's own words."""
+        text, grade = messages.mixed_devices(op, args, kwargs, self.version)
+        self.fail("device", op.qualified, RuntimeError(text), grade)
+
+    def wrong_generator(self, op: Op) -> None:
+        """Refuse the CPU's random generator (check_generator, aten/src/ATen/Utils.h)."""
+        text = "Expected a 'mps' device type for generator but found 'cpu'"
+        self.fail("generator", op.qualified, RuntimeError(text), Grade.CERTAIN)
+
+    def refuse(self, op: Op, result: Tensor) -> Tensor:
+        """Refuse a result of a dtype that MPS does not have; when collecting, give the nearest it has.
+
+        Memory is not asked what it holds: but for float64 and the dtypes of a later macOS, tensors of any dtype can be
+        allocated and copied, and only computing fails (issue 176981).
+        """
+        dtype, text = result.dtype, self.refused[result.dtype]
+        if (
+            op.base in dtypes.moves()
+            and text == messages.refused_by_kernel(dtype)
+            and dtype is not torch.float64
+        ):
+            return result
+        error: Exception = TypeError(text)
+        if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is torch.complex128:
+            error = RuntimeError(f"Undefined type {messages.scalar_type(dtype)}")  # scalarToMetalTypeString
+        self.fail("dtype", op.qualified, error, Grade.CERTAIN)
+        return result.to(_NEAREST.get(dtype, torch.float32))
+
+    def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
+        """Copies between devices do not compute, so they take any dtype; a cast on the device does not."""
+        if src.is_mps and src.dtype is not dst.dtype and dst.dtype in self.refused:
+            text = messages.refused_by_kernel(dst.dtype)
+            self.fail("dtype", op.qualified, TypeError(text), Grade.LIKELY)
+
+    # --------------------------------------------------------------------------------------------- failures
+
+    def fail(self, kind: str, op: str, error: Exception, grade: Grade) -> None:
+        """Note a failure and raise it, or go on when collecting."""
+        self._note(Finding(kind, op, str(error), grade, innermost_source()))
+        if self._on_fail == "raise":
+            raise error
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Go on after failures while the context lasts, as a Mac with the mends applied would."""
+        before, self._on_fail = self._on_fail, "collect"
+        try:
+            yield
+        finally:
+            self._on_fail = before
+
+    def _note(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        if self._observer is not None:
+            self._observer.finding(finding)
+
+
+def parse_macos(version: str) -> tuple[int, int]:
+    """`"15.5"` -> (15, 5); `"15"` -> (15, 0).
+
+    Raises:
+        UsageError: it is not a version.
+    """
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?(?:\.\d+)*", version.strip())
+    if match is None:
+        raise UsageError(f"macOS {version!r} is not a version.", "It looks like 15.5.")
+    return int(match[1]), int(match[2] or 0)
+
+
+_MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
+#: Ops whose kernels are Metal's own and not MPSGraph's since 2.8; issue 176981 shows `mul`.
+_METAL_BINARY = frozenset({"add", "sub", "mul", "div"})
+#: What its owner would use instead.
+_NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+
+
+@functools.lru_cache(maxsize=1)
+def _not_users() -> tuple[str, ...]:
+    """Beginnings of the paths of code that only passes ops on. Models may live in this package."""
+    package = Path(__file__).parents[3]
+    rooms = (str(one) for one in package.iterdir() if one.name != "models")
+    return str(Path(torch.__file__).parent), *rooms, "<frozen", "<string>"
+
+
+def innermost_source() -> str:
+    """`file:line` of the innermost frame outside PyTorch and the virtual device; empty when there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_not_users()):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _stack_level() -> int:
+    """The `stacklevel` with which a warning names the user's line."""
+    frame: FrameType | None = sys._getframe(2)
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(_not_users()):
+        frame, level = frame.f_back, level + 1
+    return level + 1

@@ -1,0 +1,145 @@
+"""PyTorch's own texts, by release. Each function says where the text stands in PyTorch's sources."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual.cpp import relabel
+from mpsprobe.device.virtual.observer import Grade
+from mpsprobe.device.virtual.schema import Op
+from mpsprobe.knowledge import dtypes
+
+#: MPS_ERROR_DOUBLE_NOT_SUPPORTED, aten/src/ATen/mps/EmptyTensor.cpp: allocating.
+FLOAT64 = (
+    "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+    "Please use float32 instead."
+)
+#: getMPSDataType, aten/src/ATen/native/mps/OperationUtils.mm: computing.
+FLOAT64_IN_KERNEL = (
+    "Cannot convert a float64 Tensor to MPS as the MPS framework doesn't support float64. "
+    "Please use float32 instead."
+)
+#: aten/src/ATen/native/mps/OperationUtils.mm: a kernel got a tensor that is not on the device.
+PLACEHOLDER = "Placeholder storage has not been allocated on MPS device!"
+
+
+def missing_op(op: str, torch_release: str, commit: str) -> str:
+    """mps_error_fallback, aten/src/ATen/mps/MPSFallback.mm."""
+    minor = int(torch_release.split(".")[1])
+    wish = (
+        "considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and "
+        f"mention use-case, that resulted in missing op as well as commit hash {commit}"
+        if minor >= 6
+        else "added in priority during the prototype phase of this feature, please comment on "
+        "https://github.com/pytorch/pytorch/issues/77764"
+    )
+    return (
+        f"The operator '{op}' is not currently implemented for the MPS device. If you want this op to be "
+        f"{wish}. As a temporary fix, you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` "
+        "to use the CPU as a fallback for this op. WARNING: this will be slower than running natively on MPS."
+    )
+
+
+def fallback(op: str) -> str:
+    """mps_fallback, aten/src/ATen/mps/MPSFallback.mm."""
+    return (
+        f"The operator '{op}' is not currently supported on the MPS backend and will fall back to run on the "
+        "CPU. This may have performance implications."
+    )
+
+
+#: Names that c10 prints for dtypes (c10/core/ScalarType.h), where they are not the Python name in capitals.
+_SCALAR_TYPES = {
+    torch.float32: "Float",
+    torch.float16: "Half",
+    torch.int64: "Long",
+    torch.int32: "Int",
+    torch.int16: "Short",
+    torch.int8: "Char",
+    torch.uint8: "Byte",
+    torch.float64: "Double",
+    torch.complex128: "ComplexDouble",
+    torch.complex64: "ComplexFloat",
+    torch.complex32: "ComplexHalf",
+    torch.bfloat16: "BFloat16",
+    torch.uint16: "UInt16",
+    torch.uint32: "UInt32",
+    torch.uint64: "UInt64",
+}
+
+
+def scalar_type(dtype: torch.dtype) -> str:
+    """A dtype as C++ messages name it: `"ComplexDouble"`, `"Float8_e4m3fn"`."""
+    name = str(dtype).removeprefix("torch.")
+    return _SCALAR_TYPES.get(dtype) or name[0].upper() + name[1:]
+
+
+def refused_by_kernel(dtype: torch.dtype) -> str:
+    """GetMPSDataType and getMPSScalarType, aten/src/ATen/native/mps/OperationUtils.mm."""
+    if dtype is torch.float64:
+        return FLOAT64_IN_KERNEL
+    name = scalar_type(dtype)
+    return f"Trying to convert {name} to the MPS backend but it does not have support for that dtype."
+
+
+def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
+    """Dtypes that no op of the release can produce on MPS, each with the text that says so."""
+    accepted = dtypes.accepted(torch_release, macos)
+    refused = {}
+    for dtype in _all_dtypes():
+        name = str(dtype).removeprefix("torch.")
+        if name in accepted:
+            continue
+        restriction = dtypes.check("aten::add.Tensor", [name], torch_release, macos)
+        # a rule of its own: float64, or a dtype that a newer macOS would have
+        refused[dtype] = restriction.message if restriction and restriction.rule else refused_by_kernel(dtype)
+    return refused
+
+
+def _all_dtypes() -> list[torch.dtype]:
+    found = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    return sorted((one for one in found if not re.search(r"quint|qint|bits", str(one))), key=str)
+
+
+def mixed_devices(
+    op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]
+) -> tuple[str, Grade]:
+    """What an op says to a CPU tensor beside device tensors.
+
+    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same
+    on every machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses
+    TensorIterator it says so itself. Kernels without that check find no Metal buffer behind the CPU tensor.
+    """
+    if op.name == "linear" and version >= (2, 5):
+        names = ("input", "weight", "bias")
+        for name, value in zip(names, args, strict=False):
+            if isinstance(value, Tensor) and not value.is_mps:  # _mps_linear, operations/Linear.mm
+                return f"Tensor for argument {name} is on {value.device} but expected on mps", Grade.LIKELY
+    try:
+        op.overload.redispatch(
+            _CPU_KEYS,
+            *[_one_element(one) for one in args],
+            **{name: _one_element(one) for name, one in kwargs.items()},
+        )
+    except Exception as problem:  # what it says is looked at; all else means: no such check
+        text = str(problem)
+        if text.startswith("Expected all tensors to be on the same device"):
+            return text, Grade.CERTAIN
+    return PLACEHOLDER, Grade.LIKELY
+
+
+_CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+def _one_element(value: Any) -> Any:
+    """An argument with its tensors cut down to one element, on the same device, over memory of their own."""
+    if isinstance(value, Tensor):
+        small = torch.ones([1] * value.dim(), dtype=value.dtype, device="cpu")
+        return relabel.device(small) if value.is_mps else small
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return type(value)([_one_element(one) for one in value])
+    return value

@@ -1,0 +1,163 @@
+"""Where a Mac's dispatch leaves the way of a Linux build.
+
+PyTorch's common code asks `#ifdef USE_MPS` in a handful of functions only (found by comparing the call graphs
+of the macOS and the Linux library; 2.13: `_convolution`, `convolution_backward`, `lstm.input` and
+`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the
+MPS key are the Mac's; attention in `attention.py`. `computed.py` computes those that only MPS has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.device.virtual import schema
+from mpsprobe.device.virtual.kernels import Kernel, Kernels
+from mpsprobe.device.virtual.observer import Grade, OpFlag
+from mpsprobe.device.virtual.rules import computed
+from mpsprobe.device.virtual.rules.attention import attention
+from mpsprobe.device.virtual.rules.messages import scalar_type
+
+aten = torch.ops.aten
+
+
+def lstm(
+    x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`lstm.input`, aten/src/ATen/native/RNN.cpp: one op on MPS."""
+    if len(hx) != 2:
+        raise RuntimeError("lstm expects two hidden states")
+    return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
+
+
+class Convolution:
+    """`convolution` and its backward, aten/src/ATen/native/Convolution.cpp with `ConvBackend::Mps`."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def _run(self, name: str, args: tuple[Any, ...], compute: Kernel) -> Any:
+        overload = schema.overload_named(name)
+        assert overload is not None
+        return self._kernels.run(schema.facts(overload), args, {}, compute, OpFlag.REDIRECTED)
+
+    def forward(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        output_padding: Sequence[int],
+        groups: int,
+        *_flags: bool,
+    ) -> Tensor:
+        """`convolution` and `_convolution`; a 1-D convolution runs as a 2-D one of height 1."""
+        x, weight, bias = self._same_type(x, weight, bias, transposed=transposed)
+        flat = weight.dim() == 3
+        if flat:
+            x, weight = x.unsqueeze(2), weight.unsqueeze(2)
+            stride, padding = [1, *stride], [0, *padding]
+            dilation, output_padding = [1, *dilation], [0, *output_padding]
+        if transposed:
+            args: tuple[Any, ...] = (x, weight, padding, output_padding, stride, dilation, groups)
+            result = self._run(
+                "_mps_convolution_transpose",
+                args,
+                computed.flat(computed.conv_transpose) if flat else computed.conv_transpose,
+            )
+            if bias is not None:
+                result = result.add_(bias.reshape([1, -1] + [1] * (result.dim() - 2)))
+        else:
+            args = (x, weight, bias, padding, stride, dilation, groups)
+            result = self._run(
+                "_mps_convolution", args, computed.flat(computed.conv) if flat else computed.conv
+            )
+        return result.squeeze(2) if flat else result  # type: ignore[no-any-return]
+
+    def _same_type(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Refuse tensors of two dtypes or devices; when collecting, take a CPU tensor along."""
+        others = [(weight, "weight")] + ([(bias, "bias")] if bias is not None else [])
+        for other, what in others:
+            if other.dtype is x.dtype and other.device == x.device:
+                continue
+            text = f"Input type ({_type_name(x)}) and {what} type ({_type_name(other)}) should be the same"
+            if other.device == x.device:
+                raise RuntimeError(text)
+            if not (x.is_mps or transposed or weight.dim() == 5):
+                # the CPU's convolution is chosen, and arrives at a kernel that only says this (mps/MPSFallback.mm)
+                text = (
+                    f"slow_conv2d_forward_mps: input(device='{x.device}') and weight(device={weight.device}')  "
+                    "must be on the same device"
+                )
+            self._kernels.contract.fail("device", "aten::_convolution", RuntimeError(text), Grade.LIKELY)
+        moved = bias.to("mps") if bias is not None else None
+        return x.to("mps"), weight.to("mps"), moved
+
+    def backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias_sizes: Sequence[int] | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        output_padding: Sequence[int],
+        groups: int,
+        mask: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """`convolution_backward`."""
+        flat = weight.dim() == 3
+        if flat:
+            grad, x, weight = grad.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2)
+            stride, padding = [1, *stride], [0, *padding]
+            dilation, output_padding = [1, *dilation], [0, *output_padding]
+        if transposed:
+            args: tuple[Any, ...] = (
+                x,
+                grad,
+                weight,
+                padding,
+                output_padding,
+                stride,
+                dilation,
+                groups,
+                list(mask[:2]),
+            )
+            dx, dw = self._run("mps_convolution_transpose_backward", args, computed.conv_transpose_backward)
+            db = grad.sum([0, *range(2, grad.dim())]) if mask[2] else None
+        else:
+            args = (x, grad, weight, padding, stride, dilation, groups, list(mask))
+            dx, dw, db = self._run("mps_convolution_backward", args, computed.conv_backward)
+        if flat:
+            dx, dw = (one.squeeze(2) if one is not None else None for one in (dx, dw))
+        return dx, dw, db
+
+
+def _type_name(tensor: Tensor) -> str:
+    """A tensor's type as this message writes it: `"MPSFloatType"`, but `"torch.FloatTensor"` for the host."""
+    name = scalar_type(tensor.dtype)
+    return f"MPS{name}Type" if tensor.is_mps else f"torch.{name}Tensor"
+
+
+def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) -> dict[str, Kernel]:
+    """Give `kernels` what it needs of this module.
+
+    Returns:
+        Kernels that belong above autograd, by op.
+    """
+    kernels.computed_by.update(computed.COMPUTED_BY)
+    convolution = Convolution(kernels)
+    kernels.special["convolution"] = convolution.forward
+    kernels.special["_convolution"] = convolution.forward
+    kernels.special["convolution_backward"] = convolution.backward
+    return {"scaled_dot_product_attention": attention(version, macos), "lstm.input": lstm}

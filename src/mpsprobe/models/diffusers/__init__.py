@@ -1,0 +1,1 @@
+"""Diffusers pipelines and their parts as targets."""

@@ -1,0 +1,193 @@
+"""Any diffusers pipeline, run by its own `__call__`: text encoders, the denoising loop with its scheduler, the VAE."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.diffusers import parts
+from mpsprobe.models.diffusers.parts import Index
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.weightless import from_config
+
+_PROMPT = "A small boat on a calm lake in the evening"
+#: ImageNet's class 207, golden retriever: any of a thousand.
+_LABEL = 207
+#: Height and width in pixels, and frames of a video, of a shrunk pipeline; 9 is one more than a multiple of 8,
+#: which video VAEs want.
+_SIDE, _FRAMES = 128, 9
+
+
+class DiffusersAdapter(Adapter):
+    """Builds the pipeline that a folder's model_index.json names and lets it make one image.
+
+    The prompt goes through the folder's tokenizers, or where it has none, through stand-ins that make up token
+    ids, so the text encoders run in any case. Noise comes from a CPU generator with a fixed seed.
+    """
+
+    def __init__(self, snapshot: Path, profile: Profile) -> None:
+        super().__init__(snapshot, profile)
+        self._notes: list[str] = []
+        self._shrunk: Index | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    @cached_property
+    def _whole(self) -> Index:
+        return parts.read(self.snapshot)
+
+    @property
+    def index(self) -> Index:
+        """The pipeline's class and parts, as they are built."""
+        return self._shrunk or self._whole
+
+    def shrink(self) -> list[str]:
+        """Build with fewer layers and make a smaller image; what was changed, one sentence each."""
+        self._shrunk, changes = parts.shrink(self._whole)
+        said = [f"Shrunk: {'; '.join(changes)}."] if changes else []
+        size = ", ".join(f"{name} {value}" for name, value in self._smaller().items())
+        return [*said, *([f"The pipeline is called with {size}."] if size else [])]
+
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        """A module that holds the pipeline's models under their names, and the pipeline as `.pipeline`."""
+        dtype = self._dtype(dtype)
+        if self.weights is Weights.STORED:
+            return self._stored(device, dtype)
+        notes: list[str] = []
+        pipeline, models = parts.assemble(
+            self.index, device, dtype, initialise=self.weights is Weights.RANDOM, notes=notes
+        )
+        self._notes += [note for note in notes if note not in self._notes]
+        return _with(models, pipeline)
+
+    def sample(self) -> dict[str, Any]:
+        """`prompt` or `class_labels`, by what the pipeline takes.
+
+        Raises:
+            TargetError: it needs something else, such as an image.
+        """
+        given: dict[str, Any] = {}
+        for name, parameter in self._parameters.items():
+            needed = parameter.default is inspect.Parameter.empty and name != "self"
+            if name == "prompt":
+                given[name] = self.profile.sample.get("prompt", _PROMPT)
+            elif name == "class_labels":
+                given[name] = [_LABEL]
+            elif needed and parameter.kind is not parameter.VAR_KEYWORD:
+                raise TargetError(
+                    f"{self.index.pipeline.__name__} wants {name!r}, which is not made up.",
+                    "Write an adapter that makes a sample: see CONTRIBUTING.",
+                )
+        return given
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        """Arguments of the pipeline's `__call__`, none of them a tensor."""
+        steps = int(self.profile.inference.get("num_inference_steps", 2))
+        wishes = {"num_inference_steps": steps, "output_type": "np"}
+        if self._shrunk is not None:
+            wishes |= self._smaller()
+        return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The latents after two denoising steps: with one, PixArt's pipeline takes its model for a distilled one."""
+        short = {"num_inference_steps": 2, "output_type": "latent"}
+        return self.extract(
+            self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})
+        )
+
+    def infer(self, model: nn.Module, batch: Batch) -> Any:
+        return self._call(model, batch)
+
+    def extract(self, raw: Any) -> Outputs:
+        """`images` (or `frames`, `audios`): float, as the pipeline's NumPy output."""
+        found: Outputs = {}
+        for name, value in raw.items():
+            if isinstance(value, Tensor):
+                found[name] = value.cpu()
+            elif isinstance(value, np.ndarray):
+                found[name] = torch.from_numpy(value)
+        return found
+
+    @property
+    def doing(self) -> str:
+        """What `infer` does, for people."""
+        steps = self.profile.inference.get("num_inference_steps", 2)
+        return f"the pipeline's own call, {steps} denoising steps"
+
+    @cached_property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.index.pipeline.__call__).parameters)
+
+    def class_name(self, model: nn.Module) -> str:
+        del model  # holds the pipeline's models, and is of no class of diffusers
+        name: str = self.index.pipeline.__name__
+        return name
+
+    def _call(self, model: Any, batch: Batch) -> Any:
+        options = dict(batch)
+        if "generator" in self._parameters:
+            options["generator"] = torch.Generator("cpu").manual_seed(from_config.SEED)
+        with _same_noise_in_every_dtype():
+            return model.pipeline(**options)
+
+    def _smaller(self) -> dict[str, Any]:
+        """Arguments for a smaller image, where the pipeline takes them."""
+        wishes = {"height": _SIDE, "width": _SIDE, "num_frames": _FRAMES, "use_resolution_binning": False}
+        return {name: value for name, value in wishes.items() if name in self._parameters}
+
+    def _dtype(self, dtype: str) -> str:
+        wanted = dtype if dtype != "auto" else self.profile.dtype
+        if wanted != "auto":
+            return wanted
+        stated = parts.stated_dtype(self.index)
+        note = f"No dtype was given: {stated}."
+        if note not in self._notes:
+            self._notes.append(note)
+        return stated
+
+    def _stored(self, device: torch.device, dtype: str) -> nn.Module:
+        weights_dtype = from_config.dtype_of({}, dtype)
+        with from_config.worded(f"{self.snapshot}: the pipeline cannot be loaded", TargetError):
+            pipeline = self.index.pipeline.from_pretrained(
+                self.snapshot, torch_dtype=weights_dtype, local_files_only=True
+            ).to(device)
+        pipeline.set_progress_bar_config(disable=True)
+        models = {name: one for name, one in pipeline.components.items() if isinstance(one, nn.Module)}
+        return _with(nn.ModuleDict(models), pipeline)
+
+
+@contextlib.contextmanager
+def _same_noise_in_every_dtype() -> Iterator[None]:
+    """Let what is drawn from a given generator in half precision be float32's numbers, rounded.
+
+    A CPU generator gives float16 and bfloat16 other numbers than float32 (torch 2.11, 2.13), and the images of two
+    noises cannot be compared.
+    """
+    drawn: Callable[..., Tensor] = torch.randn
+
+    def randn(*size: Any, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+        if dtype in (torch.float16, torch.bfloat16) and options.get("generator") is not None:
+            return drawn(*size, dtype=torch.float32, **options).to(dtype)
+        return drawn(*size, dtype=dtype, **options)
+
+    with mock.patch.object(torch, "randn", randn):
+        yield
+
+
+def _with(models: nn.Module, pipeline: Any) -> nn.Module:
+    holder: Any = models.eval()
+    holder.pipeline = pipeline
+    return models

@@ -1,0 +1,290 @@
+"""Repositories whose class is their own code: what would run, and running it where the user agreed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models import choose
+from mpsprobe.models.hub import client
+from mpsprobe.models.hub.snapshot import architecture
+
+#: A file of a repository, without `.py`: below its folder, and no other.
+_MODULE = r"\w[\w-]*(?:/\w[\w-]*)*"
+_REFERENCE = re.compile(
+    rf"(?:(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)--)?(?P<module>{_MODULE})\.(?P<name>\w+)"
+)
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """One Python file of a repository.
+
+    Attributes:
+        folder: of the repository.
+        name: of the file, in that folder.
+        lines: how many.
+        imports: top-level packages that it imports, other than its own files.
+    """
+
+    folder: Path
+    name: str
+    lines: int
+    imports: tuple[str, ...]
+
+    @property
+    def short(self) -> str:
+        """Without its folder; a link says where it leads, unless that is into the hub's cache."""
+        path = self.folder / self.name
+        real = path.resolve()
+        link = f" -> {real}" if path.is_symlink() and real.parent.name != "blobs" else ""
+        return f"{self.name}{link} ({self.lines} lines; imports {', '.join(self.imports) or 'nothing'})"
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.short}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A class as `auto_map` names it: `module.Class`, or `owner/name--module.Class` of another repository."""
+
+    repo: str | None
+    module: str
+    name: str
+
+
+def is_needed(config: dict[str, Any]) -> bool:
+    """Whether the class that a config names is the repository's own code."""
+    if not isinstance(config.get("auto_map"), dict):
+        return False
+    import transformers
+
+    return getattr(transformers, architecture(config) or "", None) is None
+
+
+def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> list[CodeFile]:
+    """The files that loading the model's class would run, with those that they import.
+
+    Those of another repository are fetched to be read, and do not run.
+
+    Args:
+        folder: of the repository, with its files.
+        config: its `config.json`.
+        offline: ask the cache alone.
+
+    Raises:
+        TargetError: a file is not there, is no file of a repository, or cannot be read as Python.
+    """
+    found: dict[tuple[Path, str], None] = {}
+    for reference in _references(folder, config):
+        home = _home(folder, reference, offline)
+        for name in _with_imports(reference.module, _getter(home, reference, offline), home):
+            found[home, name] = None
+    return [_code_file(home, name) for home, name in found]
+
+
+def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, offline: bool = False) -> None:
+    """Bring the files of `repo`'s own code into the cache, as far as they are there; `files` says what is missing.
+
+    Raises:
+        TargetError: as `hub.preflight` does.
+    """
+    for text in _texts(config):
+        matched = _REFERENCE.fullmatch(text)
+        if matched is None or matched["repo"]:
+            continue
+        waiting, seen = [f"{matched['module']}.py"], set[str]()
+        while waiting:
+            name = waiting.pop()
+            path = client.fetch_file(repo, name, revision, offline=offline)
+            seen.add(name)
+            if path is not None:
+                waiting += [one for one in _imported(path, name) if _is_inside(one) and one not in seen]
+
+
+def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> TargetError:
+    """The error for a user who did not agree, which says what would run."""
+    by_folder: dict[Path, list[str]] = {}
+    for file in files(folder, config, offline=offline):
+        by_folder.setdefault(file.folder, []).append(file.short)
+    if not by_folder:
+        return _no_code(folder, config)
+    would = "; ".join(f"in {home}: {', '.join(names)}" for home, names in by_folder.items())
+    others = [repo for repo in map(choose.repo_of, by_folder) if repo] if folder not in by_folder else []
+    owner = f"the repository {others[0]}" if others else "the repository itself"
+    return TargetError(
+        f"{_name(folder)}: {architecture(config) or 'its class'} is code of {owner}, which is not run unasked.",
+        f"Read it, then give --trust-remote-code. It would run {would}.",
+    )
+
+
+def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tuple[Any, Any]:
+    """The class and the config object, made by the repository's own code.
+
+    Raises:
+        TargetError: that code raised, or is not there.
+    """
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    files(folder, config, offline=offline)  # what runs is what was told of
+    named = architecture(config)
+    table: dict[str, Any] = config["auto_map"]
+    model = next(
+        (
+            found
+            for key, text in table.items()
+            if key.startswith("AutoModel") and isinstance(text, str)
+            for found in (_reference(folder, text),)
+            if named is None or found.name == named
+        ),
+        None,
+    )
+    stated = table.get("AutoConfig")
+    if model is None or not isinstance(stated, str):
+        raise _no_code(folder, config)
+
+    def loaded(reference: Reference) -> Any:
+        # from the folder that was told of: transformers takes a folder of the working directory for a repository
+        home = _home(folder, reference, offline)
+        return get_class_from_dynamic_module(
+            f"{reference.module}.{reference.name}", home, local_files_only=True
+        )
+
+    try:
+        config_class = loaded(_reference(folder, stated))
+        return loaded(model), config_class.from_pretrained(folder, local_files_only=True)
+    except (Exception, SystemExit) as problem:  # whatever foreign code raises
+        reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        raise TargetError(
+            f"{_name(folder)}: the repository's own code raised {type(problem).__name__}: {reason}"
+        ) from problem
+
+
+def _name(folder: Path) -> str:
+    """A repository's id, where the folder lies in the hub's cache; else the folder."""
+    return choose.repo_of(folder) or str(folder)
+
+
+def _texts(config: dict[str, Any]) -> list[str]:
+    """Classes of the config and the models in `auto_map`; tokenizers and processors are not loaded from code."""
+    table = config.get("auto_map")
+    return [
+        text
+        for key, text in (table.items() if isinstance(table, dict) else ())
+        if isinstance(text, str) and key.startswith(("AutoConfig", "AutoModel"))
+    ]
+
+
+def _references(folder: Path, config: dict[str, Any]) -> list[Reference]:
+    return [_reference(folder, text) for text in _texts(config)]
+
+
+def _reference(folder: Path, text: str) -> Reference:
+    matched = _REFERENCE.fullmatch(text)
+    if matched is None:
+        raise TargetError(
+            f"{_name(folder)}: auto_map of its config names {text!r}, which is no class in a file of a repository.",
+            "It looks like module.Class, or owner/name--module.Class.",
+        )
+    return Reference(matched["repo"], matched["module"], matched["name"])
+
+
+def _home(folder: Path, reference: Reference, offline: bool) -> Path:
+    """The folder of the repository that holds a class."""
+    if reference.repo is None:
+        return folder
+    try:
+        path = client.fetch_file(reference.repo, f"{reference.module}.py", offline=offline)
+    except TargetError as problem:
+        raise TargetError(
+            f"{_name(folder)}: its code cannot be had. {problem.what}", problem.hint
+        ) from problem
+    if path is None:
+        raise _missing(folder, f"{reference.module}.py of {reference.repo}")
+    return path.parents[reference.module.count("/")]
+
+
+def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], Path | None]:
+    """Finds a file of a repository by its name; None where there is none such."""
+
+    def get(name: str) -> Path | None:
+        if reference.repo is not None:
+            return client.fetch_file(reference.repo, name, offline=offline)
+        return home / name if (home / name).is_file() else None
+
+    return get
+
+
+def _with_imports(module: str, get: Callable[[str], Path | None], home: Path) -> list[str]:
+    """Names of a module's file and of those of its repository that it imports, and that these import."""
+    waiting, found = [f"{module}.py"], list[str]()
+    while waiting:
+        name = waiting.pop(0)
+        if name in found:
+            continue
+        path = get(name) if _is_inside(name) else None
+        if path is None:
+            raise _missing(home, name)
+        found.append(name)
+        waiting += _imported(path, name)
+    return found
+
+
+def _is_inside(name: str) -> bool:
+    return re.fullmatch(rf"{_MODULE}\.py", name) is not None
+
+
+def _imported(path: Path, name: str) -> list[str]:
+    """Names of the files that a file imports from its own folder, by the rule of transformers, which copies them."""
+    from transformers.dynamic_module_utils import get_relative_imports
+
+    _parsed(path)
+    return [str(PurePosixPath(name).parent / f"{one}.py") for one in get_relative_imports(path)]
+
+
+def _no_code(folder: Path, config: dict[str, Any]) -> TargetError:
+    return TargetError(
+        f"{_name(folder)}: auto_map names no code for {architecture(config) or 'a model'} and its config.",
+        "Give the class by its path: package.module:Class --config config.json.",
+    )
+
+
+def _missing(folder: Path, name: str) -> TargetError:
+    return TargetError(
+        f"{_name(folder)}: its code is not complete: no {name}.",
+        "Tell its author, or give the class by its path: package.module:Class --config config.json.",
+    )
+
+
+def _parsed(path: Path) -> str:
+    """The text of a file that is Python.
+
+    Raises:
+        TargetError: it is not, with the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        ast.parse(text)
+    except OSError as problem:
+        raise TargetError(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except SyntaxError as problem:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise TargetError(
+            f"{path}:{problem.lineno or 1}: not what Python {version} can read: {problem.msg}."
+        ) from problem
+    except ValueError as problem:  # not UTF-8, or null bytes
+        raise TargetError(f"{path}: not what Python can read: {problem}.") from problem
+    return text
+
+
+def _code_file(folder: Path, name: str) -> CodeFile:
+    from transformers.dynamic_module_utils import get_imports
+
+    text = _parsed(folder / name)
+    return CodeFile(folder, name, len(text.splitlines()), tuple(sorted(get_imports(folder / name))))

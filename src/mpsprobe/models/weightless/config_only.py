@@ -1,0 +1,212 @@
+"""Targets without their weights: what is fetched of a repository, and the adapter that builds the rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mpsprobe.errors import UsageError
+from mpsprobe.models import choose
+from mpsprobe.models import profile as profiles
+from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.hub import client, remote_code, snapshot
+from mpsprobe.models.hub.snapshot import Snapshot
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.shrink import shrink as shrunk
+
+#: What a repository may have beside config.json and its weights: generation, tokenizer, processor.
+SMALL_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    # those of sentence encoders
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+)
+
+
+def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:
+    """The folder in the hub's cache that holds a repository's config and other small files.
+
+    Offline, what the cache lacks beside the config is done without.
+
+    Raises:
+        UsageError: the repository has no config.json.
+        TargetError: as `hub.preflight` does.
+    """
+    config = client.fetch_file(repo, "config.json", revision, offline=offline)
+    if config is not None:
+        names = list(SMALL_FILES)
+        if remote_code.is_needed(raw := snapshot.read_config(config.parent)):
+            remote_code.fetch(repo, raw, revision, offline=offline)
+    else:
+        config = client.fetch_file(repo, snapshot.PIPELINE_INDEX, revision, offline=offline)
+        if config is None:
+            raise UsageError(
+                f"{repo}: has no config.json.", "Is it a model of transformers, or a pipeline of diffusers?"
+            )
+        names = _of_parts(config.parent)
+    for name in names:
+        try:
+            client.fetch_file(repo, name, revision, offline=offline)
+        except client.HubUnreachableError:
+            if not (offline or client.offline()):
+                raise
+    return config.parent
+
+
+def _of_parts(folder: Path) -> list[str]:
+    """Small files of a pipeline's parts: `unet/config.json` ..."""
+    names = []
+    for part, value in snapshot.without_weights(folder).config.items():
+        if not (isinstance(value, list) and any(value) and part.isidentifier()):
+            continue
+        own: tuple[str, ...]
+        if "tokenizer" in part:
+            own = SMALL_FILES
+        elif "scheduler" in part:
+            own = ("scheduler_config.json",)
+        else:
+            own = ("config.json", "preprocessor_config.json")
+        names += [f"{part}/{name}" for name in own]
+    return names
+
+
+def obtain(ref: TargetRef) -> Snapshot:
+    """A target's config and other small files, made, found or fetched; never weights.
+
+    Raises:
+        MpsprobeError: they cannot be had.
+    """
+    if ref.file is not None:
+        return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
+    if ref.class_path is not None:
+        folder = ref.config.resolve().parent if ref.config is not None else Path.cwd()
+        return Snapshot(folder, {}, (), 0, 0, {}, ref.class_path.rpartition(":")[2])
+    if ref.folder is not None:
+        return snapshot.without_weights(ref.folder)
+    if ref.repo is not None:
+        try:
+            folder = fetch(ref.repo, ref.revision, offline=ref.offline)
+        except (client.HubUnreachableError, client.GatedError):
+            stands_in = ref.profile.stand_in and ref.revision is None and _names(ref.profile, ref.repo)
+            if not stands_in:
+                raise
+            folder = resolve(ref.profile, "stand_in", ref.profile.stand_in)()
+        return snapshot.without_weights(folder)
+    return snapshot.without_weights(build_snapshot(ref.profile))
+
+
+def make(
+    ref: TargetRef, folder: Path, weights: Weights, say: Callable[[str], None] = lambda _: None
+) -> tuple[Adapter, list[str]]:
+    """The adapter that loads a target without stored weights, and what was changed for `--shrink`.
+
+    A profile with an adapter of its own keeps it; every other model gets `RandomInitAdapter`.
+
+    Args:
+        ref: the target.
+        folder: with its config, see `obtain`.
+        weights: `RANDOM`, or `NONE` for a device without memory.
+        say: is told which files of foreign code will run, before they do.
+
+    Raises:
+        MpsprobeError: the config names no class that can be had, or cannot be shrunk.
+    """
+    if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:
+        return _own(ref, folder, weights)
+    if ref.class_path is not None:
+        _import_from_here()
+        blueprint = from_config.of_class(ref.class_path, ref.config)
+    else:
+        raw = snapshot.read_config(folder)
+        if ref.trust_remote_code and remote_code.is_needed(raw):
+            for file in remote_code.files(folder, raw, offline=ref.offline):
+                say(f"runs {file}")
+        blueprint = from_config.of_folder(
+            folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
+        )
+    return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
+
+
+def random_init(
+    blueprint: Blueprint, profile: Profile, weights: Weights, *, shrink: bool = False
+) -> tuple[RandomInitAdapter, list[str]]:
+    """The same for a class and config at hand."""
+    blueprint, changes = shrunk(blueprint) if shrink else (blueprint, [])
+    adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
+    adapter.weights = weights
+    return adapter, changes
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is: its parameters, and the bytes of parameters and buffers."""
+
+    parameters: int
+    nbytes: int
+
+
+def size(adapter: Adapter, dtype: str) -> Size | None:
+    """The size of what an adapter loads, found without its memory; None when its class cannot be built so."""
+    before, adapter.weights = adapter.weights, Weights.NONE
+    nowhere = torch.device("meta")
+    try:
+        with nowhere:
+            model = adapter.load(nowhere, dtype)
+    except (Exception, SystemExit):  # constructors that look at values cannot be built without them
+        return None
+    finally:
+        adapter.weights = before
+    parameters = list(model.parameters())
+    tensors = (*parameters, *model.buffers())
+    return Size(
+        sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in tensors)
+    )
+
+
+def _names(profile: Profile, repo: str) -> bool:
+    return repo.lower() in (name.lower() for name in profile.models)
+
+
+def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:
+    """The adapter that the profile names."""
+    adapter = make_adapter(ref.profile, folder)
+    adapter.weights = weights
+    changes = adapter.shrink() if ref.shrink else []
+    if changes is None:
+        raise UsageError(
+            f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
+            f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
+        )
+    return adapter, changes
+
+
+def _import_from_here() -> None:
+    """Let a class be found in the folder that the command is called in, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)

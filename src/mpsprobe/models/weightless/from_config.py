@@ -1,0 +1,379 @@
+"""Models from their config alone: the class that it names, built without weights or with random ones."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models.hub import remote_code
+from mpsprobe.models.hub.snapshot import architecture, read_config
+from mpsprobe.models.json_file import json_object
+from mpsprobe.models.weightless import feed, plain_module
+from mpsprobe.models.weightless.feed import Feed
+
+#: Seed of random weights.
+SEED = 20251031
+#: Parameters of up to so many elements are given values even where weights are left out: they are the ones
+#: that code may look at (scales, gates), and memory that nobody wrote would differ from run to run.
+_SMALL = 1 << 16
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is built from: its class and its config.
+
+    Attributes:
+        name: as the user gave it.
+        model_class: a `PreTrainedModel`, or any other `nn.Module`.
+        config: its config object; for another `nn.Module` a dict of constructor arguments.
+        folder: where a tokenizer or processor may lie; None when there is no folder.
+        notes: what was decided for the user, one sentence each.
+        feed: what the model is fed, where its config file says so; see `models.feed`.
+    """
+
+    name: str
+    model_class: type[nn.Module]
+    config: Any
+    folder: Path | None = None
+    notes: list[str] = field(default_factory=list)
+    feed: Feed | None = None
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the class is one of transformers' kind, which knows its config and its input."""
+        return not isinstance(self.config, dict)
+
+
+def of_folder(
+    folder: Path, name: str = "", *, trust_remote_code: bool = False, offline: bool = False
+) -> Blueprint:
+    """The class and config of a folder that holds at least `config.json`.
+
+    Args:
+        folder: of a model; weights need not be there.
+        name: as the user gave it.
+        trust_remote_code: run the repository's own code where its class is not one of transformers'.
+        offline: look for code of another repository in the cache alone.
+
+    Raises:
+        TargetError: the config names no class that can be had, with what would help.
+    """
+    raw = read_config(folder)
+    named = architecture(raw)
+    if remote_code.is_needed(raw):
+        if not trust_remote_code:
+            raise remote_code.refusal(folder, raw, offline=offline)
+        cls, config = remote_code.load(folder, raw, offline=offline)
+        config, notes = _prepared(config)
+        return Blueprint(name or str(folder), cls, config, folder, notes)
+    config = _auto_config(folder, raw)
+    config, notes = _prepared(config)
+    if named is None:
+        cls = _base_class(folder, config)
+        notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
+    else:
+        cls = transformers_class(named, folder, raw)
+    return Blueprint(name or str(folder), cls, config, folder, notes)
+
+
+def of_class(spec: str, config_file: Path | None) -> Blueprint:
+    """A class by its path, with a JSON file of its config (or of its constructor's arguments).
+
+    Args:
+        spec: `package.module:Class`.
+        config_file: JSON; None where the class can do without.
+
+    Raises:
+        UsageError: the spec, the class or the file is not usable.
+    """
+    cls = _imported(spec)
+    values = json_object(config_file) if config_file is not None else {}
+    stated = feed.take(values, str(config_file))
+    config_class = getattr(cls, "config_class", None)
+    folder = config_file.parent if config_file is not None else None
+    if config_class is None:
+        return Blueprint(spec, cls, values, folder, feed=stated)
+    with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
+        config, notes = _prepared(config_class.from_dict(values))
+    return Blueprint(spec, cls, config, folder, notes, stated)
+
+
+def build(
+    cls: type[nn.Module],
+    config: Any,
+    device: torch.device,
+    dtype: str = "auto",
+    attention: str = "",
+    *,
+    initialise: bool,
+) -> nn.Module:
+    """A model of that class and config, in eval mode, on `device`.
+
+    Args:
+        cls: see `Blueprint.model_class`.
+        config: see `Blueprint.config`.
+        device: where to. With `initialise` the model is made on the CPU and moved.
+        dtype: of the weights; `"auto"`: what the config says.
+        attention: attn_implementation; `""` leaves the class its own default.
+        initialise: give it random weights, from a fixed seed. They are drawn in the dtype that the config states,
+            as if a checkpoint held them, so that every dtype gets the same ones. Otherwise large parameters are
+            left without values, for a device that has no memory.
+
+    Raises:
+        TargetError: the class cannot be built from this config.
+    """
+    weights_dtype = dtype_of(config, dtype)
+    if not initialise:
+        return _constructed(cls, config, device, weights_dtype, attention, draw=False).to(device)
+    drawn_in = dtype_of(config)
+    try:
+        model = _constructed(cls, config, _CPU, drawn_in, attention, draw=True)
+    except TargetError as problem:
+        if not isinstance(problem.__cause__, NotImplementedError) or drawn_in is torch.float32:
+            raise
+        # orthogonal matrices (RWKV's) are drawn in no narrower dtype
+        wide = _constructed(cls, config, _CPU, torch.float32, attention, draw=True)
+        model = _in_another(wide, cls, config, drawn_in, attention)
+    if weights_dtype is not drawn_in:
+        model = _in_another(model, cls, config, weights_dtype, attention)
+    return model.to(device)
+
+
+def _constructed(
+    cls: type[nn.Module], config: Any, device: torch.device, dtype: torch.dtype, attention: str, *, draw: bool
+) -> nn.Module:
+    """A model in eval mode; without `draw` its parameters are on `device`, and only small ones have values."""
+    weightless = contextlib.nullcontext() if draw else _no_weights(device)
+    with worded(f"{cls.__name__} cannot be built from its config", TargetError):
+        if draw:
+            torch.manual_seed(SEED)
+        if isinstance(config, dict):
+            with weightless, _default_dtype(dtype):
+                model = plain_module.construct(cls, copy.deepcopy(config))
+        else:
+            config = _in_dtype(config, dtype)
+            options = {"attn_implementation": attention} if attention else {}
+            with weightless:
+                model = cls._from_config(config, dtype=dtype, **options)  # type: ignore[attr-defined]
+            if not draw:
+                model.tie_weights()  # transformers 5 ties where it initialises
+            _keep_in_float32(model, dtype)
+    if not draw:
+        _settle(model)
+    return model.eval()
+
+
+def _in_another(
+    drawn: nn.Module, cls: type[nn.Module], config: Any, dtype: torch.dtype, attention: str
+) -> nn.Module:
+    """The same model with the same weights in another dtype, as if a checkpoint held them."""
+    model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
+    model.load_state_dict(drawn.state_dict())
+    return model
+
+
+def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
+    """The dtype of the weights: the one asked for, else the config's, else float32 as `from_pretrained`."""
+    if dtype != "auto":
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise UsageError(f"dtype {dtype!r}: torch has none of that name.", "For example bfloat16.")
+        return found
+    for part in (config, getattr(config, "text_config", None), getattr(config, "vision_config", None)):
+        stated = getattr(part, "dtype", None) or getattr(part, "torch_dtype", None)
+        if isinstance(stated, str):
+            stated = getattr(torch, stated.removeprefix("torch."), None)
+        if isinstance(stated, torch.dtype) and stated.is_floating_point:
+            return stated
+    return torch.float32
+
+
+def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
+    """A copy of a config that states a dtype throughout, as `from_pretrained` has it: parts are built by theirs."""
+    config = copy.deepcopy(config)
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
+        if part is not None:
+            part.dtype = dtype
+    return config
+
+
+def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
+    """The class of that name in the installed transformers.
+
+    Raises:
+        TargetError: it has none, or one that needs a package that is not there.
+    """
+    import transformers
+
+    cls: Any
+    try:
+        cls = getattr(transformers, named, None)
+    except (ImportError, RuntimeError) as problem:
+        raise TargetError(
+            f"{folder}: {named} cannot be imported: {first_line(problem)}", "Install what is missing."
+        ) from problem
+    if cls is None:
+        raise TargetError(
+            f"{folder}: transformers {transformers.__version__} has no class {named}.",
+            f"Its config was written by transformers {raw.get('transformers_version', '(unknown)')}.",
+        )
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise TargetError(
+            f"{folder}: {named} needs a package that is not installed.", "Install it, then try again."
+        )
+    return cls
+
+
+def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str):
+        raise TargetError(f"{folder / 'config.json'}: has no model_type.", "Is it a transformers model?")
+    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _base_class(folder: Path, config: Any) -> type[nn.Module]:
+    from transformers import AutoModel
+
+    mapping = AutoModel._model_mapping
+    if type(config) not in mapping:
+        raise TargetError(
+            f"{folder / 'config.json'}: names no class in architectures.",
+            'Add the class that the weights are of, as in "architectures": ["LlamaForCausalLM"].',
+        )
+    found: Any = mapping[type(config)]
+    cls: type[nn.Module] = found[0] if isinstance(found, tuple) else found
+    return cls
+
+
+def _prepared(config: Any) -> tuple[Any, list[str]]:
+    """A config as it is built, and what was changed in it."""
+    notes = []
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None:
+        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+        notes.append(
+            f"quantization_config ({method or 'of some method'}) is left out: built with plain weights."
+        )
+        del config.quantization_config
+    if getattr(config, "use_mamba_kernels", False):  # Jamba, Zamba: they raise where the kernels are missing
+        config.use_mamba_kernels = False
+        notes.append("use_mamba_kernels is set to False, as it must be on a Mac: those kernels are CUDA's.")
+    stated = getattr(config, "dtype", None) or getattr(getattr(config, "text_config", None), "dtype", None)
+    if stated is None:
+        notes.append("The config states no dtype: float32.")
+    return config, notes
+
+
+@contextlib.contextmanager
+def _no_weights(device: torch.device) -> Iterator[None]:
+    """Parameters go to a device without memory as they are made, and are not initialised, which would take longest.
+
+    All else that a constructor computes (frequencies, position tables) is computed on the CPU and follows later:
+    `from_pretrained` has it so (accelerate's init_empty_weights), and float64 that lives only there is no fault.
+    """
+    try:  # transformers 5
+        no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
+    except ImportError:
+        from transformers.modeling_utils import no_init_weights
+    register = nn.Module.register_parameter
+
+    def registered(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and param.device != device:
+            param = nn.Parameter(param.to(device), param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = registered  # type: ignore[method-assign]
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Cast what `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
+    names: list[str] = []
+    if dtype is torch.float16:
+        names += getattr(model, "_keep_in_fp32_modules", None) or []
+    if dtype in (torch.float16, torch.bfloat16):
+        names += getattr(model, "_keep_in_fp32_modules_strict", None) or []
+    if not names:
+        return
+    for name, parameter in model.named_parameters():
+        if any(kept in name.split(".") or f".{kept}." in f".{name}." for kept in names):
+            parameter.data = parameter.data.to(torch.float32)
+
+
+@torch.no_grad()
+def _settle(model: nn.Module) -> None:
+    """Values for small parameters: scales of 1, offsets of 0, else small and not all alike."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() > _SMALL or not parameter.is_floating_point():
+            continue
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.dim() < 2:
+            parameter.fill_(1.0)
+        else:
+            parameter.copy_(torch.linspace(-0.02, 0.02, parameter.numel()).view(parameter.shape))
+
+
+def _imported(spec: str) -> type[nn.Module]:
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise UsageError(f"{spec!r} is not a class path.", "It looks like package.module:Class.")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as problem:
+        raise UsageError(
+            f"{spec}: {module_name} cannot be imported: {first_line(problem)}",
+            "Install it, or put its folder on PYTHONPATH.",
+        ) from problem
+    except (Exception, SystemExit) as problem:  # whatever a user's module raises
+        raise UsageError(
+            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {first_line(problem)}"
+        ) from problem
+    if found is None:
+        raise UsageError(f"{spec}: {module_name} has no {attribute}.")
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UsageError(f"{spec}: not a class of torch.nn.Module.")
+    return found
+
+
+@contextlib.contextmanager
+def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
+    """Whatever the class or its config raises, as one line."""
+    try:
+        yield
+    except (TargetError, UsageError):
+        raise
+    except (Exception, SystemExit) as problem:  # a model must not end the program
+        raise kind(f"{what}: {type(problem).__name__}: {first_line(problem)}") from problem
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of what an exception says."""
+    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,180 @@
+"""Any transformers model without its weights: built from its config, fed from its processor or made-up input."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.errors import TargetError
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.profile import Profile
+from mpsprobe.models.targets import NEW_TOKENS
+from mpsprobe.models.weightless import from_config, plain_module, synthetic
+from mpsprobe.models.weightless.families import GENERATE, family_of
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.processors import Processors
+
+
+class RandomInitAdapter(Adapter):
+    """Builds the class that a config names and feeds it by its family.
+
+    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and are
+    made up from the config where it has none; `notes` says which.
+
+    Attributes:
+        blueprint: the class and its config.
+        family: what it is for.
+    """
+
+    weights = Weights.RANDOM
+
+    def __init__(self, snapshot: Path, profile: Profile, blueprint: Blueprint | None = None) -> None:
+        super().__init__(snapshot, profile)
+        self.blueprint = blueprint or from_config.of_folder(snapshot)
+        self.family = family_of(self.blueprint.model_class.__name__)
+        self._notes = list(self.blueprint.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        model = from_config.build(
+            self.blueprint.model_class,
+            self.blueprint.config,
+            device,
+            dtype,
+            self.profile.attention,
+            initialise=self.weights is Weights.RANDOM,
+        )
+        self._apply_generation_config(model)
+        return model
+
+    def sample(self) -> dict[str, Any]:
+        """Nothing: `prepare` makes the input."""
+        return {}
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        del sample
+        notes: list[str] = []
+        batch = self._make(notes)
+        for note in notes:
+            self._note(note)
+        return batch
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The tensors that a plain forward pass yields, by name, lists of tensors left out."""
+        parameters = inspect.signature(model.forward).parameters
+        feed = self.blueprint.feed
+        if feed is not None and feed.method != "forward":  # another method takes more
+            batch = {name: value for name, value in batch.items() if name in parameters}
+        config = getattr(model, "config", None)
+        decodes = "decoder_input_ids" in parameters
+        if decodes and getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" not in batch:
+            start = getattr(config, "decoder_start_token_id", None) or 0
+            rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
+            ids = torch.full((rows, 1), start, dtype=torch.int64)
+            batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
+        return self.extract(_named(model(**_fitting(model, batch))))
+
+    def infer(self, model: nn.Module, batch: Batch) -> Outputs:
+        feed = self.blueprint.feed
+        if feed is not None:
+            return _named(_called(model, feed.method, _fitting(model, batch)))
+        generate: Any = getattr(model, "generate", None)
+        if self.family.runs != GENERATE or generate is None:
+            return _named(model(**_fitting(model, batch)))
+        options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
+        torch.manual_seed(from_config.SEED)
+        return {"tokens": generate(**_fitting(model, batch), **options)}
+
+    def extract(self, raw: Outputs) -> Outputs:
+        return {name: value.cpu() for name, value in raw.items()}
+
+    @property
+    def doing(self) -> str:
+        if self.blueprint.feed is not None and self.blueprint.feed.method != "forward":
+            return f"a call of its {self.blueprint.feed.method}"
+        if self.family.runs == GENERATE:
+            return f"generate, {self.profile.inference.get('max_new_tokens', NEW_TOKENS)} new tokens"
+        return "one forward pass"
+
+    def _make(self, notes: list[str]) -> Batch:
+        blueprint = self.blueprint
+        dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        if blueprint.feed is not None:
+            return blueprint.feed.make(dtype)
+        if not blueprint.is_pretrained:
+            return plain_module.inputs(blueprint.model_class, blueprint.config, dtype)
+        if blueprint.folder is not None:
+            batch = Processors(blueprint.folder, blueprint.model_class, self.family, notes).batch()
+            if batch is not None:
+                return {
+                    name: value.to(dtype)
+                    if isinstance(value, Tensor) and value.is_floating_point()
+                    else value
+                    for name, value in batch.items()
+                }
+        made = synthetic.Inputs(blueprint.model_class, blueprint.config, self.family, dtype)
+        batch = made.make()
+        notes += ["The input is made up from the config.", *made.notes]
+        return batch
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def _apply_generation_config(self, model: Any) -> None:
+        """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
+        folder = self.blueprint.folder
+        generation = getattr(model, "generation_config", None)
+        if generation is None:
+            return
+        if folder is None or not (folder / "generation_config.json").is_file():
+            starts = (generation.decoder_start_token_id, generation.bos_token_id)
+            if model.config.is_encoder_decoder and starts == (None, None):
+                generation.decoder_start_token_id = generation.pad_token_id or 0
+                note = "The config names no token that decoding begins with: "
+                self._note(f"{note}{generation.decoder_start_token_id}.")
+            return
+        from transformers import GenerationConfig
+
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError) as problem:
+            raise TargetError(f"{folder / 'generation_config.json'}: {problem}.") from problem
+
+
+def _called(model: nn.Module, method: str, batch: Batch) -> Any:
+    """What a method of the model yields."""
+    if method == "forward":
+        return model(**batch)
+    found = getattr(model, method, None)
+    if found is None:
+        raise TargetError(
+            f"{type(model).__name__} has no method {method!r}.", "It is named by the config's mpsprobe."
+        )
+    return found(**batch)
+
+
+def _fitting(model: nn.Module, batch: Batch) -> Batch:
+    """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in batch.items()
+    }
+
+
+def _named(output: Any) -> Outputs:
+    """The tensors of a model's output by name."""
+    if isinstance(output, Tensor):
+        return {"output": output}
+    if isinstance(output, (list, tuple)):
+        return {f"output{index}": value for index, value in enumerate(output) if isinstance(value, Tensor)}
+    items = output.items() if hasattr(output, "items") else vars(output).items()
+    return {name: value for name, value in items if isinstance(value, Tensor)}

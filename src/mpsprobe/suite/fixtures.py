@@ -1,0 +1,163 @@
+"""The chain of links as fixtures: site -> pins -> snapshot -> model -> batch -> prediction.
+
+Asking for a later link makes the earlier ones. A link that cannot be made raises `LinkFailed`, which pytest
+keeps and raises again for every later test: the plugin words it as `blocked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from mpsprobe.run import Phase
+
+if TYPE_CHECKING:
+    from mpsprobe.ops.bench import Bench
+    from mpsprobe.ops.checks import Recorded
+    from mpsprobe.phases.data import Prepared
+    from mpsprobe.phases.download import Obtained
+    from mpsprobe.phases.inference import Prediction
+    from mpsprobe.phases.pins import Pins
+    from mpsprobe.phases.site import Site
+    from mpsprobe.phases.transfer import Loaded
+    from mpsprobe.recipe.checks import Refused
+    from mpsprobe.suite.session import Session
+
+
+def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
+    """How long a link is kept: for the run, or for the module that adopts the suite.
+
+    Beside other tests the links must end with the suite's module: as long as the virtual device is on, `mps`
+    is a device of the process. A supervised run is nothing but the suite, in several modules.
+    """
+    return "session" if config.getoption("--mpsprobe-journal") else "module"
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_site(mps_session: Session) -> Iterator[Site]:
+    """Phase 1: this machine, and the device that the run uses."""
+    from mpsprobe.phases import site
+
+    with site.open_site(mps_session.settings, mps_session.run.host) as opened:
+        with mps_session.making(Phase.AVAILABILITY):
+            mps_session.learnt(
+                host=opened.host,
+                device=opened.choice,
+                mac=opened.mac,
+                limits=[*mps_session.target.limits, *opened.limits],
+            )
+        yield opened
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
+    """Phase 2: the target's requirements, met (or ignored on request)."""
+    from mpsprobe.phases import pins
+
+    _ = mps_site.device  # not to be had: then nothing after it is worth its time
+    with mps_session.making(Phase.PINS):
+        return pins.require(mps_session.target.profile, ignore=mps_session.settings.ignore_pins)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_snapshot(mps_session: Session, mps_pins: Pins) -> Obtained:
+    """Phase 3: the target's files on this machine."""
+    from mpsprobe.phases import download
+
+    with mps_session.making(Phase.DOWNLOAD):
+        obtained = download.obtain(mps_session.target, mps_session.progress)
+    mps_session.learnt(target=obtained.target, limits=[*obtained.changes, *mps_session.run.limits])
+    return obtained
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> Loaded:
+    """Phase 4: the model on the device, shared by everything after."""
+    from mpsprobe.phases import transfer
+
+    with mps_session.making(Phase.TRANSFER):
+        loaded = transfer.load(
+            mps_snapshot.adapter,
+            mps_snapshot.profile,
+            mps_snapshot.snapshot,
+            mps_site.device,
+            mps_session.flight,
+        )
+    mps_session.learnt(target=transfer.described(loaded, mps_session.run.target))
+    return loaded
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
+    """Phase 5: a sample, processed and on the device."""
+    from mpsprobe.phases import data
+
+    with mps_session.making(Phase.DATA):
+        return data.prepare(mps_model, mps_session.flight)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
+    """Phase 6: what the target makes of it."""
+    from mpsprobe.phases import inference
+
+    with mps_session.making(Phase.INFERENCE):
+        return inference.predict(mps_batch, mps_session.flight)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch: Prepared) -> Refused:
+    """Phase 6: what the Mac refused up to its end, or up to an error that ended it."""
+    from mpsprobe.phases.check import LinkFailed
+    from mpsprobe.recipe import again
+    from mpsprobe.recipe import checks as refused
+
+    retry = again.retry(mps_session.settings, mps_session.progress)
+    link = refused.Refused(mps_batch, refused.own_autocast(mps_session.target), retry)
+    try:
+        return link.after(request.getfixturevalue("mps_prediction"))
+    except LinkFailed as failure:
+        return link.ended_by(failure)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
+    """Where op uses are replayed: a process of its own, started by the first of them."""
+    from mpsprobe.ops import bench
+
+    device, profile = mps_site.device, mps_session.target.profile
+    made = bench.make(
+        device.name,
+        device.evidence,
+        mps_site.mac,
+        threads=profile.cpu_threads,
+        op_limit_s=profile.limit(Phase.OPS),
+        expected=mps_session.expected(mps_site.mac),
+    )
+    with made.isolation:
+        yield made
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
+    """The per-op checks' link: what the target calls, judged for the Mac asked about."""
+    from mpsprobe.ops import checks
+    from mpsprobe.phases import recording
+
+    link = checks.recorded(recording.record_inference(mps_batch), mps_bench)
+    mps_session.learnt(op_uses=link.uses)
+    return link
+
+
+@pytest.fixture
+def mps_emulated() -> Iterator[Any]:
+    """The virtual MPS device for one test of anybody's: `.to("mps")` works, and refuses what a Mac refuses.
+
+    For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
+    """
+    from mpsprobe import emulate
+
+    with emulate() as session:
+        yield session

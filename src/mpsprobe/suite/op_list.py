@@ -1,0 +1,137 @@
+"""Which op uses get a test of their own, known when pytest collects.
+
+A test id that can be selected, deselected, listed and written into an expectation file must exist at collection,
+and which ops a target calls is known only once it has run. So the list is kept on disk for each target, device
+and torch. Where there is none yet, the suite's own recording check is run once, supervised, in a child process:
+a target that crashes or hangs there cannot take the collection with it. Afterwards a test of an op use needs the
+list and the device, not the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import __version__
+from mpsprobe.errors import MpsprobeError, UsageError
+from mpsprobe.models import targets
+from mpsprobe.models.hub import client
+from mpsprobe.models.hub.cache import cache_dir
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.phases.settings import Settings
+from mpsprobe.run import OpUse, Run, Status
+
+_CORE = Path(__file__).parents[1] / "ops" / "core.json"
+#: The check that stands for a recording.
+_RECORDED = "ops.recorded"
+
+
+class OpList(msgspec.Struct, forbid_unknown_fields=True):
+    """Op uses, one for each kind of call.
+
+    Attributes:
+        source: where they come from, for people.
+        uses: see `ops.distinct.representatives`.
+    """
+
+    source: str
+    uses: list[OpUse]
+
+
+class RecordingFailedError(MpsprobeError):
+    """A target's op uses could not be found out."""
+
+
+def core() -> OpList:
+    """The general list that ships: what transformers and diffusion models call."""
+    return msgspec.json.decode(_CORE.read_bytes(), type=OpList)
+
+
+def of_run(path: Path) -> OpList:
+    """The op uses of a run, recorded on any machine: their replay needs no model.
+
+    Raises:
+        DataError: it cannot be read or is not a run's document.
+        UsageError: it holds no op uses.
+    """
+    from mpsprobe.ops.distinct import representatives
+
+    run = Run.load(path)
+    if not run.op_uses:
+        raise UsageError(f"{path}: holds no op uses.", "Run the suite with the ops stage first.")
+    return OpList(f"{path}: {run.target.name} on {run.device.used}", representatives(run.op_uses))
+
+
+def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str], None]) -> OpList:
+    """The list of the target that is asked about, from the cache or recorded now.
+
+    Args:
+        settings: what the user asked for.
+        arguments: pytest options that say the same to a child.
+        tell: told when a recording begins.
+
+    Raises:
+        RecordingFailedError: the recording failed; with the reason.
+    """
+    target = targets.resolve(settings.wanted)
+    path = cache_dir() / "op-uses" / f"{_key(target, settings)}.json"
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=OpList)
+    tell(f"mpsprobe: recording the op uses of {target.name} (once; kept in {path})")
+    found = _record(target, arguments)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            file.write(msgspec.json.encode(found))
+        Path(file.name).replace(path)
+    return found
+
+
+def _record(target: TargetRef, arguments: Sequence[str]) -> OpList:
+    from mpsprobe.ops.distinct import representatives
+    from mpsprobe.supervision.supervisor import Supervisor
+
+    with tempfile.TemporaryDirectory(prefix="mpsprobe-") as folder:
+        only = ["-m", "ops", "-k", "test_ops and recorded"]
+        run = Supervisor(Path(folder), _nobody).run([*arguments, *only])
+    check = next((check for check in run.checks if check.id == _RECORDED), None)
+    if not run.op_uses or check is None or check.status is not Status.PASS:
+        raise RecordingFailedError(f"the op uses of {target.name} are not known: {_why(run)}")
+    return OpList(f"{target.name}, recorded on {run.device.used}", representatives(run.op_uses))
+
+
+def _nobody(_event: object) -> None:
+    """Is told of the child's events."""
+
+
+def _why(run: Run) -> str:
+    failed = [check for check in run.checks if check.status not in (Status.PASS, Status.WARN)]
+    return failed[0].message if failed else "nothing was recorded"
+
+
+def _key(target: TargetRef, settings: Settings) -> str:
+    """A digest of all that the list depends on."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    asked = [settings.device, settings.mac, settings.torch, settings.macos, settings.fallback]
+    asked += [target.weightless, target.shrink, settings.keep_going]
+    asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
+    parts = [__version__, versions, asked, target.name, target.revision, _files(target), target.profile]
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+
+def _files(target: TargetRef) -> list[tuple[str, int, int]]:
+    """What tells one state of the target's files from another."""
+    folder = target.folder
+    if target.repo is not None:
+        with contextlib.suppress(MpsprobeError):
+            folder = client.cached_snapshot(target.repo, target.revision)
+    if folder is None:  # made by this package, or not fetched yet
+        return []
+    entries = ((path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in entries]

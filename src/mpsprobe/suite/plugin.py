@@ -1,0 +1,306 @@
+"""The pytest plugin: options, phase markers, the journal, and how a check becomes a test's outcome.
+
+It is loaded by every pytest of an environment that has mpsprobe installed, so it imports little, prefixes its
+options, and does nothing until tests of the suite are collected.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.run import Phase, Status
+
+if TYPE_CHECKING:
+    from mpsprobe.phases.check import Result, Spec
+    from mpsprobe.phases.settings import Settings
+    from mpsprobe.suite.session import Session
+
+pytest_plugins = ["mpsprobe.suite.fixtures", "mpsprobe.suite.op_items"]
+
+session_key: pytest.StashKey[Session] = pytest.StashKey()
+_result: pytest.StashKey[Result] = pytest.StashKey()
+
+#: Letter and word a status has in pytest's output, and the category that its summary counts it under.
+_SHOWN: dict[Status, tuple[str, str, str]] = {
+    Status.WARN: ("passed", "w", "WARN"),
+    Status.BLOCKED: ("skipped", "b", "BLOCKED"),
+    Status.UNKNOWN: ("skipped", "?", "UNKNOWN"),
+    Status.SKIPPED: ("skipped", "s", "SKIPPED"),
+    Status.FAIL: ("failed", "F", "FAILED"),
+    Status.TIMEOUT: ("failed", "T", "TIMEOUT"),
+    Status.CRASHED: ("failed", "C", "CRASHED"),
+    Status.ERROR: ("error", "E", "ERROR"),
+}
+
+
+class CheckFailed(AssertionError):  # noqa: N818 - it is an outcome of the target, not an error of the program
+    """A check of the suite did not pass; shown as its message, without a traceback of ours."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suite; prefixed, because other plugins have a --device too."""
+    group = parser.getgroup("mpsprobe", "mpsprobe: will this model run on that Mac?")
+    group.addoption("--mpsprobe-model", metavar="MODEL", help="repo id, folder or package.module:Class")
+    group.addoption("--mpsprobe-device", metavar="DEVICE", help="auto, mps, emulated, cuda or cpu")
+    group.addoption("--mpsprobe-profile", metavar="PROFILE", help="name of a profile, or a .toml file")
+    group.addoption("--mpsprobe-revision", metavar="REVISION", help="commit, tag or branch of a repo id")
+    group.addoption("--mpsprobe-offline", action="store_true", help="do not ask the hub")
+    group.addoption("--mpsprobe-ignore-pins", action="store_true", help="go on with unmet requirements")
+    group.addoption("--mpsprobe-mac", metavar="NAME", help="the Mac asked about, e.g. m1-max-64")
+    group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
+    group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
+    group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
+    group.addoption("--mpsprobe-config", metavar="FILE", help="JSON config of package.module:Class")
+    group.addoption(
+        "--mpsprobe-random-init", action="store_true", help="random weights, from the config alone"
+    )
+    group.addoption("--mpsprobe-shrink", action="store_true", help="with fewer layers (with random-init)")
+    group.addoption("--mpsprobe-trust-remote-code", action="store_true", help="run the repository's own code")
+    group.addoption("--mpsprobe-dtype", metavar="DTYPE", help="of the weights, e.g. float16")
+    group.addoption("--mpsprobe-new-tokens", metavar="N", type=int, help="that a generating model makes")
+    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, DTYPE, cpu:DTYPE or parts:DTYPE")
+    group.addoption(
+        "--mpsprobe-keep-going", action="store_true", help="emulated: list all that a Mac refuses"
+    )
+    group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
+    group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
+    parser.addini("mpsprobe_model", "target of the suite in this repository")
+    parser.addini("mpsprobe_device", "device of the suite in this repository")
+    parser.addini("mpsprobe_profile", "profile of the suite in this repository")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    for phase in Phase:
+        config.addinivalue_line("markers", f"{phase.marker}: mpsprobe {phase.label}")
+
+
+def spec_of(item: pytest.Item) -> Spec[Any] | None:
+    """The check that a test of the suite makes; None for other tests."""
+    callspec = getattr(item, "callspec", None)
+    check = callspec.params.get("check") if callspec is not None else None
+    if check is None or "mpsprobe.phases.check" not in sys.modules:
+        return None
+    return check if isinstance(check, sys.modules["mpsprobe.phases.check"].Spec) else None
+
+
+def option(config: pytest.Config, name: str) -> str | None:
+    """An option of the suite, or this repository's own setting of it."""
+    value: str | None = config.getoption(f"--mpsprobe-{name}")
+    if value is None and name in ("model", "device", "profile"):
+        value = config.getini(f"mpsprobe_{name}") or None
+    return value
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """What the user asked for."""
+    from mpsprobe.phases.settings import Settings
+
+    return Settings(
+        model=option(config, "model"),
+        device=option(config, "device") or "auto",
+        profile=option(config, "profile"),
+        revision=option(config, "revision"),
+        offline=config.getoption("--mpsprobe-offline"),
+        ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
+        mac=option(config, "mac"),
+        torch=option(config, "torch"),
+        macos=option(config, "macos"),
+        fallback=None if (fallback := option(config, "fallback")) is None else fallback == "1",
+        config=option(config, "config"),
+        random_init=config.getoption("--mpsprobe-random-init"),
+        shrink=config.getoption("--mpsprobe-shrink"),
+        trust_remote_code=config.getoption("--mpsprobe-trust-remote-code"),
+        dtype=option(config, "dtype"),
+        new_tokens=config.getoption("--mpsprobe-new-tokens"),
+        autocast=option(config, "autocast"),
+        keep_going=config.getoption("--mpsprobe-keep-going"),
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the suite's tests by phase, among the places that they hold; other tests stay where they are."""
+    places = [index for index, item in enumerate(items) if spec_of(item) is not None]
+    ordered = sorted((items[index] for index in places), key=lambda item: _spec(item).phase.order)
+    for index, item in zip(places, ordered, strict=True):
+        # The target's warnings are findings about the target, not failures of this test run.
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        items[index] = item
+
+
+def _spec(item: pytest.Item) -> Spec[Any]:
+    spec = spec_of(item)
+    assert spec is not None
+    return spec
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the run when tests of the suite were collected."""
+    specs = [spec for item in session.items if (spec := spec_of(item)) is not None]
+    config = session.config
+    if not specs or config.option.collectonly:
+        return
+    from mpsprobe.ops import expectations
+    from mpsprobe.suite.session import Session
+
+    report = option(config, "report")
+    journal = option(config, "journal")
+    known = [option(config, name) for name in ("xfails-file", "skips-file")]
+    try:
+        settings = settings_of(config)
+        files = expectations.read(*(Path(name) if name else None for name in known))
+        config.stash[session_key] = Session(
+            settings,
+            specs,
+            journal=Path(journal) if journal else None,
+            report=Path(report) if report else None,
+            command=sys.argv,
+            expectations=files,
+        )
+    except MpsprobeError as problem:
+        raise pytest.UsageError(str(problem)) from problem
+    if journal and hasattr(signal, "SIGUSR1"):
+        # The supervisor asks a hung child where it hangs before it kills it.
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Write the check's beginning and end to the journal, and set its limit before pytest-timeout reads it."""
+    spec, session = spec_of(item), item.config.stash.get(session_key, None)
+    if spec is None or session is None:
+        return (yield)
+    limit = session.limit(spec.phase)
+    item.add_marker(pytest.mark.timeout(limit))
+    session.begin(spec, limit)
+    try:
+        return (yield)
+    finally:
+        if _result in item.stash:
+            session.end(spec, item.stash[_result])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn what happened into the check's result, and the result into pytest's outcome."""
+    report = yield
+    spec = spec_of(item)
+    if spec is None:
+        return report
+    if call.excinfo is not None and not _settled(item):
+        item.stash[_result] = _what_happened(spec, call, item.config.stash.get(session_key, None))
+    if (call.when == "call" or call.excinfo is not None) and _result in item.stash:
+        _show(report, item, item.stash[_result])
+    return report
+
+
+def _settled(item: pytest.Item) -> bool:
+    """Whether a check gave its own result (an exception then only carries it)."""
+    return _result in item.stash
+
+
+def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
+    """The result that an exception stands for."""
+    from mpsprobe.phases.check import LinkFailed, Result
+    from mpsprobe.trace import last_ops
+
+    assert call.excinfo is not None
+    problem = call.excinfo.value
+    if isinstance(problem, LinkFailed):
+        # Raised by a fixture, it is the link's failure; raised within a check, that check's own.
+        if call.when == "call" or (spec.phase is problem.phase and spec.link):
+            return problem.result
+        first = problem.result.message.rstrip(".")
+        return Result(Status.BLOCKED, f"blocked by {problem.phase.label}: {first}.", blocked_by=problem.phase)
+    if isinstance(problem, pytest.skip.Exception):
+        return Result(Status.SKIPPED, str(problem))
+    if isinstance(problem, pytest.fail.Exception) and "Timeout" in str(problem):
+        told = (
+            last_ops.last_ops(session.flight, raised=True)
+            if session is not None and session.flight is not None
+            else ""
+        )
+        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.", output=told)
+    lines = traceback.format_exception(problem)
+    return Result(
+        Status.ERROR,
+        f"mpsprobe failed: {type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}",
+        "This says nothing about the model. Please report it, with the output.",
+        output="".join(lines)[-6000:],
+    )
+
+
+def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
+    """Give pytest's report the outcome and the words of a result."""
+    report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
+    text = f"{result.status.value}: {result.message}" if result.message else result.status.value
+    if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
+        path, line, _ = item.location
+        report.outcome = "skipped"
+        report.longrepr = (path, (line or 0) + 1, text)
+    elif result.status in (Status.PASS, Status.WARN):
+        report.outcome = "passed"
+    else:
+        report.outcome = "failed"
+        remedy = f"\n  {result.remedy}" if result.remedy else ""
+        output = f"\n{result.output}" if result.output else ""
+        report.longrepr = f"{text}{remedy}{output}"
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Letters and words of our statuses."""
+    status = getattr(report, "mpsprobe_status", None)
+    return _SHOWN.get(Status(status)) if status is not None else None
+
+
+@pytest.fixture
+def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None]:
+    """Make a check on its link, keep the result, and pass, skip or fail the test accordingly."""
+
+    def judge(spec: Spec[Any], link: Any) -> None:
+        __tracebackhide__ = True
+        result = spec(link)
+        request.node.stash[_result] = result
+        if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
+            pytest.skip(result.message)
+        if result.status not in (Status.PASS, Status.WARN):
+            raise CheckFailed(result.message)
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def mps_session(request: pytest.FixtureRequest) -> Session:
+    """The run in progress: its settings, its target and its journal."""
+    return request.config.stash[session_key]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the run, and write the reports where they were asked for."""
+    ours = session.config.stash.get(session_key, None)
+    if ours is not None:
+        ours.finish()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line: what this run says."""
+    ours = config.stash.get(session_key, None)
+    if ours is not None and ours.run.checks:
+        from mpsprobe.report import verdict
+
+        terminalreporter.section("mpsprobe")
+        terminalreporter.line(verdict(ours.run).sentence)
+        for path in ours.written:
+            terminalreporter.line(f"report: {path}")

@@ -1,0 +1,153 @@
+"""A run in progress, inside the pytest process: settings, target, journal, and the links made so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpsprobe import __version__, mac
+from mpsprobe.mac.asked import Mac
+from mpsprobe.models import targets
+from mpsprobe.ops.expectations import Expectations, Files
+from mpsprobe.phases.check import Result, Spec
+from mpsprobe.phases.settings import Settings
+from mpsprobe.run import DeviceChoice, Phase, Run, Target
+from mpsprobe.run.journal import (
+    CheckEnded,
+    CheckStarted,
+    Event,
+    Journal,
+    Learnt,
+    Plan,
+    Planned,
+    Progress,
+    Reading,
+    RunEnded,
+    RunStarted,
+    new_run_id,
+    utc_now,
+)
+from mpsprobe.trace import last_ops
+
+
+class Session:
+    """Folds events into a `Run`, and writes them to the journal when there is one.
+
+    Attributes:
+        settings: what the user asked for.
+        target: what that means: default, folder or repository, with its profile.
+        run: the document so far.
+        written: reports written at the end.
+        flight: where the op in flight is written: beside the journal, None without one.
+        expectations: known failures on the Mac asked about, once that is known.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[Spec[Any]],
+        *,
+        journal: Path | None,
+        report: Path | None,
+        command: Sequence[str],
+        expectations: Files | None = None,
+    ) -> None:
+        self.settings = settings
+        self.expectations = Expectations()
+        self._files = expectations or Files()
+        self.target = targets.resolve(settings.wanted)
+        self.written: list[Path] = []
+        self.flight = journal.with_name(last_ops.FILE) if journal else None
+        self._journal = Journal(journal) if journal else None
+        self._report = report
+        self._made: set[Phase] = set()
+        self._reading = Reading()
+        now = utc_now()
+        self._emit(
+            RunStarted(
+                Run(
+                    mpsprobe=__version__,
+                    id=new_run_id(now),
+                    started=now,
+                    command=list(command),
+                    target=Target(name=self.target.title, profile=self.target.profile.name),
+                    host=mac.host(),
+                    device=DeviceChoice(settings.device, "", ""),
+                )
+            )
+        )
+        self._emit(Plan([Planned(spec.id, spec.phase, spec.title) for spec in specs]))
+
+    @property
+    def run(self) -> Run:
+        """The document so far."""
+        assert self._reading.run is not None
+        return self._reading.run
+
+    def _emit(self, event: Event) -> None:
+        self._reading.take(event)
+        if self._journal is not None:
+            self._journal.write(event)
+
+    def limit(self, phase: Phase) -> float:
+        """Seconds a check of that phase may take now: its own, and those of the links still to be made."""
+        profile = self.target.profile
+        waiting = [p for p in Phase if p.order < phase.order and p.order <= 6 and p not in self._made]
+        return sum(profile.limit(p) for p in (*waiting, phase))
+
+    def expected(self, mac: Mac) -> Expectations:
+        """What the user's files expect on that Mac."""
+        self.expectations = self._files.on(mac)
+        return self.expectations
+
+    def begin(self, spec: Spec[Any], limit_s: float) -> None:
+        """A check begins."""
+        self._started = time.perf_counter()
+        self._emit(CheckStarted(spec.id, limit_s))
+
+    def end(self, spec: Spec[Any], result: Result) -> None:
+        """A check has its result."""
+        self._emit(CheckEnded(spec.check(result, time.perf_counter() - self._started)))
+
+    @contextmanager
+    def making(self, phase: Phase) -> Iterator[None]:
+        """Around the making of a phase's link."""
+        yield
+        self._made.add(phase)
+
+    def learnt(self, **facts: Any) -> None:
+        """Facts that became known: see `journal.Learnt`."""
+        self._emit(Learnt(**facts))
+
+    def progress(self, text: str) -> None:
+        """How far a long step is."""
+        self._emit(Progress(text))
+
+    def _look_ahead(self) -> None:
+        """Forecast and routes, where a whole target's op uses are known as a Mac dispatches them."""
+        mac, device = self.run.mac, self.run.device.used
+        if self.settings.shrink or device not in ("mps", "emulated"):
+            return
+        if mac is None or mac.chip is None or mac.memory_gb is None:
+            return  # no Mac to judge for: phase 1 was not run, or none was named
+        from mpsprobe.routes.of_run import of_run
+
+        if (outlook := of_run(self.run)) is not None:
+            self.learnt(outlook=outlook)
+
+    def finish(self) -> None:
+        """The run is over: judge the routes, close the journal and write the reports."""
+        self._look_ahead()
+        self._emit(RunEnded(utc_now()))
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        # Under pytest-xdist every worker collects all tests, and one of them is given the suite's.
+        if self._report is not None and self.run.checks:
+            from mpsprobe import report
+
+            self._report.mkdir(parents=True, exist_ok=True)
+            self.written = list(report.write(self.run, self._report).values())

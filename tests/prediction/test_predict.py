@@ -1,0 +1,323 @@
+"""Predictions: against the emulating engine, published sizes, PyTorch's own FLOP counts and known findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from mpsprobe.device.emulated import Emulated
+from mpsprobe.models import profile
+from mpsprobe.models.adapter import Weights
+from mpsprobe.models.targets import Wanted
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.prediction.document import Prediction
+from mpsprobe.prediction.predict import predict, predict_releases
+from mpsprobe.prediction.target import Target, resolve
+from mpsprobe.run import Mac
+from mpsprobe.trace.observer import RecorderObserver
+from mpsprobe.trace.recorder import Recorder
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
+
+#: Wide enough that weights and what is computed from them have no values: 128 * 600 elements and more.
+_TEXT = {
+    "vocab_size": 600,
+    "hidden_size": 128,
+    "intermediate_size": 520,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+_VISION = {"hidden_size": 128, "intermediate_size": 520, "num_hidden_layers": 2, "num_attention_heads": 4}
+_PATCHED = {**_VISION, "image_size": 96, "patch_size": 8}
+_QWEN_TEXT = {
+    **_TEXT,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "rope_scaling": {"rope_type": "default", "mrope_section": [8, 4, 4], "mrope_interleaved": True},
+}
+_QWEN_VISION = {
+    "depth": 3,
+    "hidden_size": 128,
+    "num_heads": 4,
+    "intermediate_size": 520,
+    "out_hidden_size": 128,
+    "deepstack_visual_indexes": [0, 1],
+    "num_position_embeddings": 1024,
+}
+
+_FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("LlamaForCausalLM", {**_TEXT, "num_key_value_heads": 2}),
+    ("Gemma3ForCausalLM", {**_TEXT, "num_key_value_heads": 2, "head_dim": 32, "sliding_window": 16}),
+    ("MambaForCausalLM", {"vocab_size": 600, "hidden_size": 128, "num_hidden_layers": 1}),
+    ("BertModel", _TEXT),
+    (
+        "T5ForConditionalGeneration",
+        {"vocab_size": 600, "d_model": 128, "d_kv": 32, "d_ff": 520, "num_layers": 2},
+    ),
+    ("ViTForImageClassification", _PATCHED),
+    ("DPTForDepthEstimation", {**_PATCHED, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}),
+    ("MixtralForCausalLM", {**_TEXT, "num_key_value_heads": 2, "num_local_experts": 4}),
+    (
+        "WhisperForConditionalGeneration",
+        {
+            "vocab_size": 600,
+            "d_model": 128,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "decoder_layers": 1,
+            "encoder_ffn_dim": 520,
+            "decoder_ffn_dim": 520,
+            "max_source_positions": 300,
+            "decoder_start_token_id": 3,
+            "pad_token_id": 0,
+            "eos_token_id": 2,
+            "bos_token_id": 1,
+        },
+    ),
+    (
+        "Qwen3VLForConditionalGeneration",
+        {
+            "text_config": _QWEN_TEXT,
+            "vision_config": _QWEN_VISION,
+            "image_token_id": 590,
+            "video_token_id": 591,
+            "vision_start_token_id": 592,
+            "vision_end_token_id": 593,
+        },
+    ),
+]
+
+
+def _target(name: str, config: dict[str, Any], dtype: str = "auto") -> Target:
+    cls = getattr(transformers, name)
+    adapter = RandomInitAdapter(
+        Path(), profile.load("transformers"), Blueprint(name, cls, cls.config_class(**config))
+    )
+    adapter.weights = Weights.NONE
+    return Target(name, adapter, dtype)
+
+
+def _emulated_ops(target: Target, mac: Mac) -> Counter[tuple[str, str]]:
+    """Calls by op and line of the same inference with real values under MPS's rules."""
+    adapter = target.adapter
+    device = Emulated(mac)
+    with device.opened(), torch.inference_mode():
+        adapter.weights = Weights.RANDOM
+        model = adapter.load(torch.device("mps", 0), target.dtype)
+        batch = {name: value.to("mps") for name, value in adapter.prepare(adapter.sample()).items()}
+        recorder = Recorder(model)
+        with recorder.paths.following(), device.observed_by(RecorderObserver(recorder)):
+            adapter.infer(model, batch)
+    return _calls(recorder.op_uses())
+
+
+def _calls(uses: Any) -> Counter[tuple[str, str]]:
+    calls: Counter[tuple[str, str]] = Counter()
+    for use in uses:
+        calls[use.op, use.source] += use.count
+    return calls
+
+
+@pytest.mark.parametrize(("name", "config"), _FAMILIES, ids=[name for name, _ in _FAMILIES])
+def test_the_ops_are_those_of_a_run_with_real_values(name: str, config: dict[str, Any]) -> None:
+    mac = Mac("2.13", "15.5")
+    predicted = predict(_target(name, config), mac)
+    assert predicted.stopped == ""
+    assert predicted.findings == []
+    emulated = _emulated_ops(_target(name, config), mac)
+    assert {op for op, _ in _calls(predicted.op_uses)} == {op for op, _ in emulated}
+    if not any(one.dependents for one in predicted.assumptions):
+        assert _calls(predicted.op_uses) == emulated
+
+
+def test_published_sizes_without_memory() -> None:
+    """Llama 3 8B: 8,030,261,248 parameters, as its model card's safetensors index counts them."""
+    config = {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    }
+    prediction = predict(_target("LlamaForCausalLM", config, "bfloat16"), Mac("2.13"))
+    assert prediction.target.parameters == 8_030_261_248
+    assert prediction.target.dtypes == {"bfloat16": 8_030_261_248}
+    # two operations a weight and token, embeddings aside, in 32 prompt tokens, whose last alone has logits,
+    # then in fifteen of the sixteen new ones
+    weights, head = 8_030_261_248 - 2 * 128256 * 4096, 128256 * 4096
+    matmuls = 2 * (weights * (32 + 15) + head * 16)
+    assert prediction.totals["all"].flops == pytest.approx(matmuls, rel=0.01)
+    assert prediction.fully_native
+
+
+def test_op_uses_say_where_and_how_often() -> None:
+    prediction = predict(_target(*_FAMILIES[0]), Mac("2.13"))
+    linear = [use for use in prediction.op_uses if use.module == "model.layers.1.self_attn.q_proj"]
+    assert [use.shapes[0] for use in linear] == [(1, 32, 128), (1, 1, 128)]
+    assert [use.count for use in linear] == [1, 15]
+    assert {use.op for use in linear} == {"aten::linear"}
+    assert all("modeling_llama.py:" in use.source for use in linear)
+
+
+class _Planted(nn.Module):
+    """A model with one thing wrong in each line."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, size)
+
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        return {"x": torch.linspace(0, 1, 400 * 400, device="cpu").view(400, 400)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.linear(x)
+        hidden = hidden + torch.linalg.eigh(hidden @ hidden.T)[0]
+        half = hidden.double()
+        if (half > 2).sum() > 3:
+            hidden = hidden * 2
+        return hidden[hidden > 0]
+
+
+def _planted() -> Target:
+    blueprint = Blueprint("planted", _Planted, {"size": 400})
+    adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
+    adapter.weights = Weights.NONE
+    return Target("planted", adapter, "float32")
+
+
+def _line(text: str) -> str:
+    lines = Path(__file__).read_text().splitlines()
+    return f"test_predict.py:{next(i for i, line in enumerate(lines, 1) if text in line)}"
+
+
+@pytest.fixture(scope="module")
+def planted() -> Prediction:
+    return predict(_planted(), Mac("2.8", "15.5"))
+
+
+def test_a_missing_op_is_found_at_its_line(planted: Prediction) -> None:
+    (use,) = [use for use in planted.op_uses if use.op.startswith("aten::_linalg_eigh")]
+    assert use.verdict == "raises"
+    assert use.grade == "certain"
+    assert use.source.endswith(_line("torch.linalg.eigh(hidden"))
+    assert "not currently implemented for the MPS device" in use.reason
+
+
+def test_a_float64_tensor_is_refused_in_pytorchs_words(planted: Prediction) -> None:
+    (finding,) = [finding for finding in planted.findings if finding.kind == "dtype"]
+    assert finding.source.endswith(_line("half = hidden.double()"))
+    assert "float64" in finding.message
+    assert not planted.fully_native
+
+
+def test_a_branch_on_an_unknown_value_is_listed_with_what_it_decided(planted: Prediction) -> None:
+    dependents = [text for one in planted.assumptions for text in one.dependents]
+    assert any(text.endswith(_line("if (half > 2)")) for text in dependents)
+    assert any("assumed values decided" in text for text in planted.unknowns)
+
+
+def test_fallback_turns_a_missing_op_into_a_trip_to_the_cpu() -> None:
+    prediction = predict(_planted(), Mac("2.8", "15.5", fallback=True))
+    (use,) = [use for use in prediction.op_uses if use.op.startswith("aten::_linalg_eigh")]
+    assert use.verdict == "fallback"
+
+
+def test_the_release_asked_about_decides_not_the_installed_one() -> None:
+    """`isin` came in 2.4 (pytorch 124896), `isneginf` on MPS in 2.6."""
+    table = predict_releases(_target(*_FAMILIES[0]), Mac("2.13", "15.5"))
+    rows = {row.torch: row for row in table.releases}
+    assert "aten::isin.Tensor_Tensor_out" in rows["2.3"].not_native["raises"]
+    assert "aten::isin.Tensor_Tensor_out" not in rows["2.4"].not_native.get("raises", [])
+    assert rows["2.13"].fully_native
+    assert table.first_fully_native is not None
+    newest = table.releases[-1]
+    assert newest.fully_native
+    assert sum(newest.calls.values()) > sum(newest.op_uses.values())
+
+
+def test_memory_is_judged_for_a_named_mac_only() -> None:
+    config = {**_TEXT, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 8}
+    small = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5", "Apple M1", 8))
+    assert [finding.kind for finding in small.findings] == ["memory"]
+    assert "MPS backend out of memory" in small.findings[0].message
+    unnamed = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5"))
+    assert unnamed.findings == []
+    assert any("nothing is said of memory" in text for text in unnamed.unknowns)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(KeyError("lost"), "KeyError: 'lost'"), (SystemExit(3), "SystemExit: 3")]
+)
+def test_code_that_raises_ends_the_prediction_not_the_program(error: BaseException, told: str) -> None:
+    class Broken(nn.Module):
+        dummy_inputs = {"x": torch.ones(3)}  # noqa: RUF012
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + 1
+            raise error
+
+    blueprint = Blueprint("broken", Broken, {})
+    adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
+    adapter.weights = Weights.NONE
+    prediction = predict(Target("broken", adapter, "auto"), Mac("2.13"))
+    assert prediction.stopped.startswith(f"{told} (at ")
+    assert prediction.stopped.endswith(f"{_line('raise error')})")
+    assert [use.op for use in prediction.op_uses] == ["aten::add.Tensor"]
+    assert not prediction.fully_native
+
+
+class _Tables(nn.Module):
+    """As diffusers' transformers: positions are computed in float64 on the CPU, and kept in float32."""
+
+    dummy_inputs = {"count": 4}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("built")  # noqa: T201
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("table", torch.arange(8, dtype=torch.float64).sin().float())
+
+    def forward(self, count: int) -> torch.Tensor:
+        steps = torch.linspace(0, 1, count, dtype=torch.float64)
+        return self.linear(self.table) + steps.to("mps", torch.float32)[:1]
+
+
+def test_float64_that_stays_on_the_cpu_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Mac builds on the CPU, and casts there what it copies (Copy.mm: copy_to_mps_)."""
+    blueprint = Blueprint("tables", _Tables, {})
+    adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
+    adapter.weights = Weights.NONE
+    prediction = predict(Target("tables", adapter, "auto"), Mac("2.13"))
+    assert prediction.findings == []
+    assert {use.verdict for use in prediction.op_uses} <= {"native", "composite"}
+    assert any("float64" in use.dtypes for use in prediction.op_uses)
+    assert capsys.readouterr().out == ""  # stdout is the document's
+
+
+def test_the_default_target_runs_its_own_inference() -> None:
+    prediction = predict(resolve(Wanted()), Mac("2.13"))
+    assert prediction.target.architecture == "TinyDrive"
+    assert prediction.fully_native
+    assert any("action_space.py" in use.source for use in prediction.op_uses)
+
+
+def test_shrinking_keeps_the_lines_and_ops_of_the_whole(tmp_path: Path) -> None:
+    name, config = _FAMILIES[-1]
+    larger = {**config, "text_config": {**_QWEN_TEXT, "num_hidden_layers": 4}}
+    cls = getattr(transformers, name)
+    cls.config_class(**larger, architectures=[name]).save_pretrained(tmp_path)
+    whole, shrunk = (
+        predict(resolve(Wanted(str(tmp_path), shrink=shrink)), Mac("2.13")) for shrink in (False, True)
+    )
+    assert shrunk.target.parameters < whole.target.parameters
+    assert {*_calls(whole.op_uses)} == {*_calls(shrunk.op_uses)}

@@ -1,0 +1,113 @@
+"""The journal: what a process that dies at any byte leaves behind can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpsprobe.errors import DataError
+from mpsprobe.run import Check, Interruption, Phase, Run, Status, journal
+from tests.run.test_run import a_run
+
+PLAN = [
+    journal.Planned("pins.requirements", Phase.PINS, "Pins"),
+    journal.Planned("transfer.load", Phase.TRANSFER, "Load"),
+    journal.Planned("transfer.dtypes", Phase.TRANSFER, "Dtypes"),
+    journal.Planned("data.prepare", Phase.DATA, "Prepare"),
+]
+
+
+def check_of(plan: journal.Planned) -> Check:
+    return Check(id=plan.id, phase=plan.phase, title=plan.title, status=Status.PASS)
+
+
+def events(until: int) -> list[journal.Event]:
+    """A run's events, cut off after `until` of its checks (each one begins and ends)."""
+    run = a_run()
+    run.ended = ""
+    told: list[journal.Event] = [journal.RunStarted(run), journal.Plan(PLAN)]
+    for plan in PLAN[:until]:
+        told += [journal.CheckStarted(plan.id, 5.0), journal.CheckEnded(check_of(plan))]
+    return told
+
+
+def write(path: Path, told: list[journal.Event]) -> None:
+    log = journal.Journal(path)
+    for event in told:
+        log.write(event)
+    log.close()
+
+
+def statuses(run: Run) -> dict[str, Status]:
+    return {check.id: check.status for check in run.checks}
+
+
+def test_a_whole_run_is_replayed_without_interruption(tmp_path: Path) -> None:
+    write(tmp_path / "j", [*events(4), journal.RunEnded("2026-11-22T14:00:00Z")])
+    run = journal.replay(tmp_path / "j")
+    assert run.interruption is None
+    assert run.ended == "2026-11-22T14:00:00Z"
+    assert statuses(run) == dict.fromkeys((plan.id for plan in PLAN), Status.PASS)
+
+
+def test_the_check_in_flight_is_marked_and_the_rest_says_why_it_was_not_made(tmp_path: Path) -> None:
+    write(tmp_path / "j", [*events(1), journal.CheckStarted("transfer.load", 5.0)])
+    run = journal.replay(tmp_path / "j", Interruption("crashed", "SIGABRT", "", "assertion"))
+    assert statuses(run) == {
+        "pins.requirements": Status.PASS,
+        "transfer.load": Status.CRASHED,
+        "transfer.dtypes": Status.UNKNOWN,
+        "data.prepare": Status.BLOCKED,
+    }
+    assert run.interruption == Interruption("crashed", "SIGABRT", "transfer.load", "assertion")
+    assert run.checks[3].blocked_by is Phase.TRANSFER
+    assert "SIGABRT" in run.checks[1].message
+
+
+def test_a_timeout_is_not_called_a_crash(tmp_path: Path) -> None:
+    write(tmp_path / "j", [*events(1), journal.CheckStarted("transfer.load", 5.0)])
+    run = journal.replay(tmp_path / "j", Interruption("timeout", "", "", ""))
+    assert statuses(run)["transfer.load"] is Status.TIMEOUT
+    assert "5 s" in run.checks[1].message
+
+
+def test_a_journal_nobody_supervised_still_says_that_it_was_cut_off(tmp_path: Path) -> None:
+    write(tmp_path / "j", events(2))
+    run = journal.replay(tmp_path / "j")
+    assert run.interruption is not None
+    assert statuses(run)["transfer.dtypes"] is Status.UNKNOWN
+
+
+def test_what_became_known_on_the_way_is_kept(tmp_path: Path) -> None:
+    target = msgspec.structs.replace(a_run().target, architecture="Net")
+    write(tmp_path / "j", [*events(1), journal.Learnt(target=target), journal.Learnt(limits=["one"])])
+    run = journal.replay(tmp_path / "j")
+    assert run.target.architecture == "Net"
+    assert run.limits == ["one"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(min_value=0, max_value=100_000))
+def test_a_journal_cut_at_any_byte_loses_at_most_the_line_being_written(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "j"
+    write(path, events(4))
+    data = path.read_bytes()
+    first = data.index(b"\n") + 1
+    kept = data[: first + cut % (len(data) - first)]
+    path.write_bytes(kept)
+    ended = sum(b'"type":"check"' in line for line in kept.split(b"\n")[:-1])
+    run = journal.replay(path)
+    assert sum(check.status is Status.PASS for check in run.checks) >= ended
+
+
+@pytest.mark.parametrize("content", [b"", b"not json\n{}\n"])
+def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "j").write_bytes(content)
+    with pytest.raises(DataError):
+        journal.replay(tmp_path / "j")
