@@ -53,7 +53,7 @@ class Subject:
             Exception: whatever the target raises.
         """
         torch.manual_seed(SEED)
-        with torch.inference_mode(), autocast(self.profile, self.device):
+        with self.adapter.grad_mode, autocast(self.profile, self.device):
             batch = move(self.batch(), self.device)
             if stage is Stage.FORWARD:
                 outputs = self.adapter.forward(self.model, batch)

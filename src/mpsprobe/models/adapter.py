@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ class Adapter(ABC):
         """Name of the class that `model` is known by."""
         return type(model).__name__
 
+    @property
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        """Return the autograd mode that the target's code runs in, for one `with`.
+
+        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. Code of a user may:
+        with `torch.enable_grad`, which has no effect on tensors made in inference mode.
+        """
+        return torch.inference_mode()
+
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
@@ -79,7 +89,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """One plain forward pass: named tensors that parity compares. Runs under `torch.inference_mode`."""
+        """One plain forward pass: named tensors that parity compares. Runs in `grad_mode`."""
 
     @abstractmethod
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +28,10 @@ OPTIONAL = {
     "judge": "(outputs)",
     "shrink": "()",
 }
+#: What code names that takes gradients. `requires_grad` is not among it: most uses switch gradients off.
+_GRADIENTS = frozenset(
+    {"autograd", "backward", "enable_grad", "grad", "GradScaler", "hessian", "jacobian", "jacrev", "vjp"}
+)
 
 
 class TargetFileAdapter(Adapter):
@@ -40,6 +47,15 @@ class TargetFileAdapter(Adapter):
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         super().__init__(snapshot, profile)
         self.module = imported(Path(profile.adapter))
+
+    @property
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        """Return gradients on, as when Python runs the file, where its code asks for any; else `torch.no_grad`."""
+        return torch.enable_grad() if self._asks_for_gradients else torch.no_grad()
+
+    @functools.cached_property
+    def _asks_for_gradients(self) -> bool:
+        return any(map(_names_gradients, _own_files(self.module)))
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         load = self._function("load")
@@ -70,14 +86,14 @@ class TargetFileAdapter(Adapter):
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         if hasattr(self.module, "forward"):
-            return self._dict("forward", model, batch)
+            return _detached(self._dict("forward", model, batch))
         return self.extract(self.infer(model, batch))
 
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
         return self._function("infer")(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
-        return self._dict("extract", raw)
+        return _detached(self._dict("extract", raw))
 
     def judge(self, outputs: Outputs) -> list[str] | None:
         if not hasattr(self.module, "judge"):
@@ -104,6 +120,36 @@ class TargetFileAdapter(Adapter):
                 "It must be a dict of values by name.",
             )
         return result
+
+
+def _own_files(module: ModuleType) -> list[Path]:
+    """Return the target's file and the files of its folder that it has imported."""
+    path = Path(str(module.__file__))
+    found = (getattr(other, "__file__", None) for other in list(sys.modules.values()))
+    beside = [Path(name) for name in found if name and Path(name).is_relative_to(path.parent)]
+    return [path, *(one for one in beside if one.suffix == ".py" and "site-packages" not in one.parts)]
+
+
+def _names_gradients(path: Path) -> bool:
+    """Whether a Python file names something that only code with gradients does."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # it is imported already, so this can only be another file
+        return False
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return not names.isdisjoint(_GRADIENTS)
+
+
+def _detached(value: Any) -> Any:
+    """The same without a graph behind its tensors: results are compared and written, not differentiated."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, dict):
+        return {key: _detached(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_detached, value))
+    return value
 
 
 def imported(path: Path) -> ModuleType:

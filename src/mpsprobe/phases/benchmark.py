@@ -51,7 +51,7 @@ def forward(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     loaded, batch = prediction.loaded, prediction.prepared.device_batch
 
     def call() -> None:
-        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+        with loaded.adapter.grad_mode, autocast(loaded.profile, loaded.device.torch_device):
             loaded.adapter.forward(loaded.model, batch)
             loaded.device.synchronize()
 
@@ -63,7 +63,7 @@ def inference(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     loaded = prediction.loaded
 
     def call() -> None:
-        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+        with loaded.adapter.grad_mode, autocast(loaded.profile, loaded.device.torch_device):
             batch = move(loaded.adapter.prepare(prediction.prepared.sample), loaded.device.torch_device)
             loaded.adapter.extract(loaded.adapter.infer(loaded.model, batch))
             loaded.device.synchronize()
@@ -76,7 +76,7 @@ def steps(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     loaded = prediction.loaded
 
     def call() -> Steps:
-        with torch.inference_mode(), autocast(loaded.profile, loaded.device.torch_device):
+        with loaded.adapter.grad_mode, autocast(loaded.profile, loaded.device.torch_device):
             batch = move(loaded.adapter.prepare(prediction.prepared.sample), loaded.device.torch_device)
             with outermost_calls(loaded.model, loaded.device.synchronize) as found:
                 loaded.adapter.infer(loaded.model, batch)

@@ -106,7 +106,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
     guard = target_code(Phase.INFERENCE, "forward pass", device.evidence, device.name)
     with (
         guard,
-        torch.inference_mode(),
+        adapter.grad_mode,
         autocast(loaded.profile, device.torch_device),
     ):
         with Stopwatch() as forward_watch, watched(flight, model):
@@ -121,7 +121,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
     warm: list[float] = []
     repeated: Outputs | None = None
     guard = target_code(Phase.INFERENCE, "inference", device.evidence, device.name)
-    with guard, torch.inference_mode(), autocast(loaded.profile, device.torch_device):
+    with guard, adapter.grad_mode, autocast(loaded.profile, device.torch_device):
         first = batch()
         with watch_memory(device) as memory, Stopwatch() as cold, watched(flight, model):
             outputs = adapter.extract(adapter.infer(model, first))

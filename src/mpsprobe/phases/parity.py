@@ -48,7 +48,7 @@ def _reference(prepared: Prepared) -> tuple[dict[str, torch.Tensor], set[str]]:
     loaded = prepared.loaded
     adapter, cpu = loaded.adapter, torch.device("cpu")
     guard = target_code(Phase.INFERENCE, "the float32 reference", loaded.device.evidence, "cpu")
-    with guard, torch.inference_mode(), torch.random.fork_rng(devices=[]):
+    with guard, adapter.grad_mode, torch.random.fork_rng(devices=[]):
         model = adapter.load(cpu, "float32")
 
         def outputs(seed: int) -> dict[str, torch.Tensor]:

@@ -44,7 +44,7 @@ def record_inference(prepared: Prepared) -> Recording:
         device.synchronize()
 
     guard = target_code(Phase.OPS, "recording an inference", device.evidence, device.name)
-    with guard, torch.inference_mode(), autocast(loaded.profile, device.torch_device):
+    with guard, adapter.grad_mode, autocast(loaded.profile, device.torch_device):
         batch = move(adapter.prepare(prepared.sample), device.torch_device)
         if isinstance(device, Emulated):  # its kernels themselves tell what reaches them
             observer = RecorderObserver(Recorder(model))

@@ -116,7 +116,7 @@ def record(target: Target, mac: Mac) -> Recording:
             fallback=mac.fallback,
             observer=gate,
         ) as session,
-        torch.inference_mode(),
+        adapter.grad_mode,
     ):
         model = adapter.load(device, target.dtype)
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()

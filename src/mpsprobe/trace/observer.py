@@ -67,7 +67,7 @@ class RecorderObserver:
         key = (
             kind,
             self.recorder.paths.path(self.recorder.paths.calls.stack[-1]),
-            find_site(sys._getframe(2)).text,
+            find_site(sys._getframe(1).f_back).text,
         )
         event = self._events.setdefault(key, HostEvent(*key))
         event.count += 1

@@ -17,13 +17,14 @@ import msgspec
 import torch
 from torch import nn
 
+from mpsprobe.device.backward import ForwardPlaces
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
 from mpsprobe.trace.overloads import PLANS, Plan, make_plan, op_name
 from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
-from mpsprobe.trace.source import NOWHERE, find_site
+from mpsprobe.trace.source import NOWHERE, Site, find_site
 
 #: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
 #: kB.
@@ -33,6 +34,7 @@ LEFT_OUT = -2
 
 # Found faster than as attributes of their modules, for every op.
 _Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
+_grad_enabled = torch.is_grad_enabled
 _UNSEEN = object()
 
 
@@ -91,6 +93,7 @@ class Recorder:
         self._limit = limit
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
+        self._forward: ForwardPlaces[tuple[CallNode, Site]] = ForwardPlaces()
         #: Running numbers of the uses in the order of their calls; -1 is free for a mark of the caller's.
         self.order: array[int] | None = array("i") if ordered else None
         #: Takes the calls of uses that are not itemised.
@@ -135,7 +138,11 @@ class Recorder:
             else:
                 flat.append(freeze(value))
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
-        key = (plan, find_site(_getframe(2)), tuple(flat), named)
+        # not _getframe(2): on a thread of autograd's there may be no caller's caller
+        site = find_site(_getframe(1).f_back)
+        if self._forward or _grad_enabled():
+            node, site = self._with_gradients(node, site)
+        key = (plan, site, tuple(flat), named)
         use: Use | None = node.uses.get(key)
         if use is None:
             use = self._new(node, key)
@@ -208,11 +215,15 @@ class Recorder:
             result: likewise.
         """
         node = self.paths.calls.stack[-1]
-        key = (kind, find_site(_getframe(2)))  # the caller is the device's kernel
+        site = find_site(_getframe(1).f_back)  # the caller is the device's kernel
+        if self._forward or _grad_enabled():
+            node, site = self._with_gradients(node, site)
+        key = (kind, site)
         use: Use | None = node.uses.get(key)
         if use is None or self._begin is not None:
             plan = PLANS.get(id(func)) or make_plan(func)
-            use = node.uses[key] = self.leave(self.count(node, plan, args, kwargs), result)
+            use = self.leave(self.count(node, plan, args, kwargs), result)
+            node.uses[key] = use
         else:
             use.count += 1
         if self.order is not None:
@@ -324,12 +335,22 @@ class Recorder:
             )
         return use
 
+    def _with_gradients(self, node: CallNode, site: Site) -> tuple[CallNode, Site]:
+        """Return the module and the line of an op that autograd may have made a node for, or runs the backward of.
+
+        An op of a backward counts for the module and the line of its forward.
+        """
+        node, site = self._forward.of_backward() or (node, site)
+        if _grad_enabled():
+            self._forward.note((node, site))
+        return node, site
+
     def _recount(self, use: Use, outputs: Any) -> Use:
         """Move a call to the use with these outputs: same arguments, but another shape came out."""
         if outputs == use.outputs:
             return use
         use.count -= 1
-        node = self.paths.calls.stack[-1]
+        node = use.node
         key = (*use.key[:4], outputs)
         other = node.uses.get(key) or self._new(node, key, outputs)
         other.count += 1

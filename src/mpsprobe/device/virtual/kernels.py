@@ -20,7 +20,7 @@ from mpsprobe.device.virtual import random, schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
-from mpsprobe.device.virtual.rules.contract import Contract
+from mpsprobe.device.virtual.rules.contract import Contract, note_forward
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op
 
@@ -189,6 +189,7 @@ class Kernels:
         keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
+            note_forward()
             result = redispatch(keys, *args, **kwargs)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
@@ -201,6 +202,7 @@ class Kernels:
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
         """What runs for an op without a kernel at the MPS key: it raises, or the CPU takes over."""
         op = schema.facts(overload)
+        note_forward()
         flags = self.contract.missing(op)
         if op.is_view and not flags & (OpFlag.RAISED | OpFlag.FALLBACK):
             return overload.redispatch(_CPU_KEYS, *args, **kwargs)
@@ -212,6 +214,7 @@ class Kernels:
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
         """Run one op: check, compute on the host's memory, account, tell the observer."""
+        note_forward()
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
         checks = self.contract.checks(op)
@@ -376,6 +379,7 @@ class Kernels:
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
         """`copy_`, the one op that crosses between host and device."""
+        note_forward()
         self.contract.check_copy(COPY, dst, src)
         COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
         self._told_copy(dst, src, non_blocking)

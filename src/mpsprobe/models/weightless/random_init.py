@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ class RandomInitAdapter(Adapter):
     @property
     def notes(self) -> list[str]:
         return self._notes
+
+    @property
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        """Return `torch.no_grad` for a class of a user or a repository: it may enable gradients for a part."""
+        package = self.blueprint.model_class.__module__.partition(".")[0]
+        return torch.inference_mode() if package in ("transformers", "diffusers") else torch.no_grad()
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
         model = from_config.build(

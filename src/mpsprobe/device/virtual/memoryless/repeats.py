@@ -18,6 +18,7 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.kernels import Kernel, replace
 from mpsprobe.device.virtual.memoryless.tensors import Mould
+from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Repeats:
             self._ghosts.cast,
             self._kernels.memory.track,
         )
-        start, end = self._ghosts.start, self._ghosts.end
+        start, end, grad_enabled = self._ghosts.start, self._ghosts.end, torch.is_grad_enabled
         op: Op | None = None
         in_full: Kernel = _unbound
         recurs = anyway = False
@@ -100,6 +101,8 @@ class Repeats:
                 anyway = not (op.tensors or op.lists)
             if not recurs:
                 return in_full(*args, **kwargs)
+            if grad_enabled():
+                note_forward()
             flat: list[Any] = []
             ghosts = anyway
             for value in args:

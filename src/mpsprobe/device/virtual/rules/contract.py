@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mpsprobe.device.backward import ForwardPlaces
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
 from mpsprobe.device.virtual.rules import limits, messages
@@ -58,6 +59,7 @@ class Contract:
         self.fallback = fallback
         self.findings: list[Finding] = []
         self._on_fail: OnFail = on_fail
+        _forward.clear()
         self._observer = observer
         self._warned = False
         version = tuple(int(part) for part in self.release.torch.split("."))
@@ -239,8 +241,23 @@ def _not_users() -> tuple[str, ...]:
     return str(Path(torch.__file__).parent), *rooms, "<frozen", "<string>"
 
 
+#: Lines of the forward pass of the device that is on, where its ops may be asked for gradients.
+_forward: ForwardPlaces[str] = ForwardPlaces()
+
+
+def note_forward() -> None:
+    """Remember the line of the op that runs now, for findings in its backward."""
+    if torch.is_grad_enabled():
+        _forward.note(innermost_source())
+
+
 def innermost_source() -> str:
-    """`file:line` of the innermost frame outside PyTorch and the virtual device; empty when there is none."""
+    """Return `file:line` of the innermost frame outside PyTorch and the virtual device, or `""`.
+
+    In a backward it is the line of the forward op.
+    """
+    if (noted := _forward.of_backward()) is not None:
+        return noted
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_not_users()):
@@ -251,7 +268,7 @@ def innermost_source() -> str:
 
 def _stack_level() -> int:
     """The `stacklevel` with which a warning names the user's line."""
-    frame: FrameType | None = sys._getframe(2)
+    frame = sys._getframe(1).f_back
     level = 1
     while frame is not None and frame.f_code.co_filename.startswith(_not_users()):
         frame, level = frame.f_back, level + 1

@@ -1,0 +1,61 @@
+"""Places of a forward pass, found again while autograd runs its backward.
+
+Autograd runs the backward of `mps` on a thread of its own, where no line of the target is on the stack. Each node of
+its graph has a sequence number, taken just before the node's kernel runs, so the kernel can note where it was called
+from and the backward of that node can look it up (torch/csrc/autograd/function.h, `sequence_nr`).
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import torch
+from torch.autograd.function import BackwardCFunction
+
+Place = TypeVar("Place")
+
+_current_node = torch._C._current_autograd_node
+_next_number = torch.autograd._get_sequence_nr
+
+#: Places kept at most: a training step of a large model has some 10,000.
+_LIMIT = 1_000_000
+
+
+class ForwardPlaces(Generic[Place]):
+    """Where each node of the autograd graph was made.
+
+    Sequence numbers count for each thread by itself; of two forward passes in two threads the first to use a number
+    keeps it.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[int, Place] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was noted: without that no backward can be looked up."""
+        return bool(self._places)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._places.clear()
+
+    def note(self, place: Place) -> None:
+        """Remember the place of the op whose kernel runs now, for the node that autograd has just made for it."""
+        if len(self._places) >= _LIMIT:
+            self._places.clear()
+        # An op that needs no gradient makes no node and meets the number of an earlier one, which keeps its place.
+        self._places.setdefault(_next_number() - 1, place)
+
+    def of_backward(self) -> Place | None:
+        """Return the place of the forward op whose backward runs now.
+
+        Returns:
+            None outside a backward, for a node without a number (the accumulation of a gradient), and in an
+            `autograd.Function` of the target: its `backward` is a line of the target itself.
+        """
+        if not self._places:
+            return None
+        node = _current_node()
+        if node is None or isinstance(node, BackwardCFunction):
+            return None
+        return self._places.get(node._sequence_nr())
