@@ -7,7 +7,7 @@ from and the backward of that node can look it up (torch/csrc/autograd/function.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -15,7 +15,7 @@ from torch.autograd.function import BackwardCFunction
 Place = TypeVar("Place")
 
 _current_node = torch._C._current_autograd_node
-_next_number = torch.autograd._get_sequence_nr
+_next_number = torch._C._autograd._get_sequence_nr
 
 #: Places kept at most: a training step of a large model has some 10,000.
 _LIMIT = 1_000_000
@@ -55,7 +55,7 @@ class ForwardPlaces(Generic[Place]):
         """
         if not self._places:
             return None
-        node = _current_node()
+        node: Any = _current_node()
         if node is None or isinstance(node, BackwardCFunction):
             return None
         return self._places.get(node._sequence_nr())

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.profile import Profile
+
+T = TypeVar("T")
 
 #: What a file must have, with its arguments; and what it may have.
 REQUIRED = {"load": "(device, dtype)", "sample": "()", "infer": "(model, batch)", "extract": "(raw)"}
@@ -90,6 +92,8 @@ class TargetFileAdapter(Adapter):
         return self.extract(self.infer(model, batch))
 
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
+        if self._asks_for_gradients:
+            model.zero_grad(set_to_none=True)  # each inference is one by itself: gradients do not add up
         return self._function("infer")(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
@@ -141,15 +145,16 @@ def _names_gradients(path: Path) -> bool:
     return not names.isdisjoint(_GRADIENTS)
 
 
-def _detached(value: Any) -> Any:
-    """The same without a graph behind its tensors: results are compared and written, not differentiated."""
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, dict):
-        return {key: _detached(one) for key, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_detached, value))
-    return value
+def _detached(value: T) -> T:
+    """Return a copy without a graph behind its tensors: results are compared and written, not differentiated."""
+    found: Any = value
+    if isinstance(found, torch.Tensor):
+        found = found.detach().clone()  # a gradient or a weight may change in the next call
+    elif isinstance(found, dict):
+        found = {key: _detached(one) for key, one in found.items()}
+    elif type(found) in (list, tuple):
+        found = type(found)([_detached(one) for one in found])
+    return cast(T, found)
 
 
 def imported(path: Path) -> ModuleType:

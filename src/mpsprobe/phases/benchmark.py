@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-import torch
-
 from mpsprobe.device.real import Device
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
