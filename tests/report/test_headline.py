@@ -65,7 +65,7 @@ def test_a_recipe_stands_at_the_top_of_every_report(status: Status) -> None:
         render(run, "summary")[:700],
         render(run, "html").split("</main>")[0].split('class="chips"')[0],
     ]
-    assert [("What helps:" in top) for top in tops] == [found] * 3
+    assert [("Fix:" in top) for top in tops] == [found] * 3
 
 
 def test_an_emulated_device_cannot_be_said_to_be_measured() -> None:

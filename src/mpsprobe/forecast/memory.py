@@ -149,6 +149,7 @@ def memory(
             f"what Metal's recommendation leaves: it was {seen.share:.0%} of memory on a {seen.memory_gib} GB Mac with "
             f"macOS {seen.since_macos} or later",
             _P,
+            system=True,
         ),
     ]
     fit, reason = judge(needed, working_set, memory_bytes)

@@ -34,7 +34,7 @@ def fact_lists(run: Run) -> tuple[FactList, ...]:
     lists = (
         FactList("Target", "from the command line, the profile and the model's files", tuple(_target(run))),
         FactList("Machine", "measured: read from the host", tuple(_machine(run))),
-        FactList("Mac asked about", "from the command line, or the machine at hand", tuple(_mac(run))),
+        FactList("Target Mac", "from the command line, or the machine at hand", tuple(_mac(run))),
         FactList("Versions", "measured: installed on the host", tuple(_versions(run))),
     )
     return tuple(known for known in lists if known.facts)

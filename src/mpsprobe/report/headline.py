@@ -143,7 +143,7 @@ _FORETOLD: dict[Viability, tuple[Status, str]] = {
 
 
 def _of_prediction(run: Run) -> Headline:
-    """What becomes of the op uses on the Mac asked about."""
+    """What becomes of the op uses on the target Mac."""
     routes = run.outlook.routes if run.outlook is not None else []
     route = next((route for route in routes if route.name == "mps"), None)
     viability = route.viability if route is not None else Viability.UNKNOWN

@@ -15,7 +15,7 @@ from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 #: Verdicts that a user has to do something about.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
 
-_NOTE = "A verdict is looked up for the Mac asked about; the evidence beside it tells how the use itself is known."
+_NOTE = "A verdict is looked up for the target Mac; the evidence beside it tells how the use itself is known."
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.report import units
@@ -36,6 +37,31 @@ class TitledGrid:
 
 
 @dataclass(frozen=True)
+class FoldView:
+    """A part of the outlook behind one line.
+
+    Attributes:
+        anchor: The id of its heading.
+        title: Its heading.
+        note: A few words beside the heading.
+        text: A sentence above its tables.
+        tables: Its tables.
+        closing: A sentence below them.
+        list_title: The heading of its list.
+        items: The items of its list.
+    """
+
+    anchor: str
+    title: str
+    note: str = ""
+    text: str = ""
+    tables: tuple[TitledGrid, ...] = ()
+    closing: str = ""
+    list_title: str = ""
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AdviceView:
     """The recommendation. `route` is empty when the evidence is not enough for any."""
 
@@ -44,6 +70,7 @@ class AdviceView:
     evidence: Word
     reasons: tuple[str, ...]
     would_change: tuple[str, ...]
+    commands: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +88,7 @@ class RouteView:
 
 @dataclass(frozen=True)
 class MemoryView:
-    """Memory on the Mac asked about."""
+    """Memory on the target Mac."""
 
     fit: Word
     reason: str
@@ -86,6 +113,9 @@ class OutlookView:
     routes: tuple[RouteView, ...]
     memory: MemoryView | None
     time: TimeView | None
+    compared: tuple[TitledGrid, ...]
+    releases: tuple[TitledGrid, ...]
+    folds: tuple[FoldView, ...]
     tables: tuple[TitledGrid, ...]
     limits: tuple[str, ...]
     viabilities: tuple[Word, ...]
@@ -98,14 +128,55 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
     ):
         return None
     advice, forecast = outlook.recommendation, outlook.forecast
+    memory = _memory(forecast.memory) if forecast and forecast.memory else None
+    time = _time(forecast, forecast.time) if forecast and forecast.time else None
+    limits = tuple(map(clean, forecast.limits)) if forecast else ()
+    compared = _titled(("Routes compared", advice.matrix)) if advice else ()
+    releases = _titled(("Torch releases", advice.releases)) if advice else ()
+    plan = (
+        _titled(("Checklist", advice.checklist), ("Timeline to a first result", advice.timeline))
+        if advice
+        else ()
+    )
     return OutlookView(
         routes=tuple(_route(route, advice) for route in outlook.routes),
-        memory=_memory(forecast.memory) if forecast and forecast.memory else None,
-        time=_time(forecast, forecast.time) if forecast and forecast.time else None,
-        tables=tuple(_tables(advice)) if advice else (),
-        limits=tuple(map(clean, forecast.limits)) if forecast else (),
+        memory=memory,
+        time=time,
+        compared=compared,
+        releases=releases,
+        folds=tuple(_folds(memory, time, plan, limits)),
+        tables=(*compared, *releases, *plan),
+        limits=limits,
         viabilities=tuple(VIABILITY.values()),
     )
+
+
+def _folds(
+    memory: MemoryView | None, time: TimeView | None, plan: Sequence[TitledGrid], limits: tuple[str, ...]
+) -> Iterator[FoldView]:
+    """Yield what the page keeps behind one line each."""
+    if memory is not None:
+        yield FoldView(
+            "memory",
+            "Memory",
+            note=memory.fit.text,
+            text=memory.reason,
+            tables=memory.tables,
+            list_title="What would make it fit" if memory.remedies else "",
+            items=memory.remedies,
+        )
+    if time is not None:
+        yield FoldView(
+            "time",
+            f"Time on {time.hardware}",
+            text=f"Rates by {time.basis}",
+            tables=time.tables,
+            closing=time.shares,
+        )
+    for table in plan:
+        yield FoldView(re.sub(r"[^a-z]+", "-", table.title.lower()), table.title, tables=(table,))
+    if limits:
+        yield FoldView("forecast-limits", "Limits of the forecast", items=limits)
 
 
 def advice_view(outlook: Outlook | None) -> AdviceView | None:
@@ -119,6 +190,7 @@ def advice_view(outlook: Outlook | None) -> AdviceView | None:
         evidence=EVIDENCE[advice.evidence],
         reasons=tuple(map(clean, advice.reasons)),
         would_change=tuple(map(clean, advice.would_change)),
+        commands=clean("\n".join(advice.commands)),
     )
 
 
@@ -236,14 +308,8 @@ def _elsewhere(forecast: Forecast) -> list[TitledGrid]:
     return [TitledGrid("A sample elsewhere", grid(Table(columns, rows)))] if rows else []
 
 
-def _tables(advice: Recommendation) -> list[TitledGrid]:
-    named = (
-        ("Routes compared", advice.matrix),
-        ("Checklist", advice.checklist),
-        ("Timeline to a first result", advice.timeline),
-        ("Torch releases", advice.releases),
-    )
-    return [TitledGrid(title, grid(table)) for title, table in named if table is not None]
+def _titled(*named: tuple[str, Table | None]) -> tuple[TitledGrid, ...]:
+    return tuple(TitledGrid(title, grid(table)) for title, table in named if table is not None)
 
 
 def _size(count: int | None) -> str:

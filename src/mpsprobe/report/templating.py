@@ -25,6 +25,7 @@ def _markup() -> jinja2.Environment:
     """HTML and SVG: everything is escaped."""
     environment = _environment(autoescape=True)
     environment.filters["prose"] = prose_html
+    environment.globals["script"] = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
     environment.globals["css"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment
 

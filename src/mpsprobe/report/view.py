@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mpsprobe.quantities import plural
+from mpsprobe.report.charts import BarChart, StackedBar, memory_bar, time_chart, verdict_chart, work_chart
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
-from mpsprobe.report.opview import OpUses, op_uses
-from mpsprobe.report.outlookview import AdviceView, OutlookView, advice_view, outlook_view
+from mpsprobe.report.opview import OpRow, OpUses, op_uses
+from mpsprobe.report.outlookview import AdviceView, MemoryView, OutlookView, advice_view, outlook_view
 from mpsprobe.report.text import clean, tail
 from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
@@ -32,6 +33,9 @@ _KEY_NUMBERS = 8
 
 #: Anchor of the section for stages of which every check was blocked.
 _BARRIERS = "blocked-phases"
+
+#: Rows of op uses that the section of what breaks shows; the table of all op uses has the others.
+_BREAKS = 12
 
 #: Failures that the short summary lists.
 _SUMMARY_PROBLEMS = 10
@@ -131,6 +135,15 @@ class Page:
     advice: AdviceView | None
     outlook: OutlookView | None
     ops: OpUses | None
+    breaks: tuple[OpRow, ...]
+    more_breaks: str
+    memory_bar: StackedBar | None
+    charts: tuple[BarChart, ...]
+    glance: bool
+    memory: MemoryView | None
+    route: str
+    breaking: str
+    staged: bool
     limits: tuple[str, ...]
     command: str
     install: str
@@ -144,7 +157,21 @@ def page(run: Run) -> Page:
     headline = verdict(run)
     checks = all_checks(run)
     views = check_views(checks, run)
+    forecast = run.outlook.forecast if run.outlook is not None else None
+    bar = memory_bar(forecast.memory) if forecast and forecast.memory else None
+    drawn = (
+        time_chart(forecast.time) if forecast and forecast.time else None,
+        work_chart(run.op_uses),
+        verdict_chart(run.op_uses),
+    )
+    charts = tuple(chart for chart in drawn if chart is not None)
+    keys = tuple(_key_numbers(checks))
+    ops = op_uses(run.op_uses)
+    trouble = ops.trouble if ops is not None else ()
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
+    shown = tuple(stage for stage in stages if stage.checks or stage.folded)
+    barriers = tuple(_barriers(checks, views))
+    advice, outlook = advice_view(run.outlook), outlook_view(run.outlook)
     problems = [
         view for status in PROBLEMS for check, view in _pairs(checks, views) if check.status is status
     ]
@@ -170,11 +197,11 @@ def page(run: Run) -> Page:
         ending=_ending(run),
         phases=() if is_prediction(run) else stages[:6],
         extras=tuple(stage for stage in stages[6:] if stage.ran),
-        stages=tuple(stage for stage in stages if stage.checks or stage.folded),
-        barriers=tuple(_barriers(checks, views)),
+        stages=shown,
+        barriers=barriers,
         blocked=STATUS[Status.BLOCKED],
         facts=fact_lists(run),
-        key_numbers=tuple(_key_numbers(checks)),
+        key_numbers=keys,
         numbers=tuple(number(each, check) for check in checks for each in check.measurements),
         problems=tuple(problems),
         first_problems=tuple(problems[:_SUMMARY_PROBLEMS]),
@@ -182,9 +209,18 @@ def page(run: Run) -> Page:
         if len(problems) > _SUMMARY_PROBLEMS
         else "",
         warnings=tuple(warnings),
-        advice=advice_view(run.outlook),
-        outlook=outlook_view(run.outlook),
-        ops=op_uses(run.op_uses),
+        advice=advice,
+        outlook=outlook,
+        ops=ops,
+        breaks=trouble[:_BREAKS],
+        more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",
+        memory_bar=bar,
+        charts=charts,
+        glance=bool(bar or charts or keys),
+        memory=outlook.memory if outlook is not None else None,
+        route=advice.route if advice is not None else "",
+        breaking="Failures" if problems else "What breaks" if trouble else "",
+        staged=bool(shown or barriers),
         limits=tuple(map(clean, headline.limits)),
         command=command(run),
         install=install(run),

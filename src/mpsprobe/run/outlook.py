@@ -51,12 +51,14 @@ class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bytes: None when it is unknown; `basis` then says why.
         basis: what the number is made from, in a few words.
         evidence: how that is known.
+        system: Whether the system and other programs take it, and not the target's process.
     """
 
     name: str
     bytes: int | None
     basis: str
     evidence: Evidence
+    system: bool = False
 
 
 class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -191,6 +193,7 @@ class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         sentence: the advice in one sentence.
         reasons: why, one sentence each.
         would_change: what would change it, one sentence each.
+        commands: Lines for a shell that carry the advice out.
         evidence: the weakest that it rests on.
         matrix: the routes compared by criterion.
         checklist: the questions a user brings, each with its answer and evidence.
@@ -202,6 +205,7 @@ class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sentence: str
     reasons: list[str] = []
     would_change: list[str] = []
+    commands: list[str] = []
     evidence: Evidence = Evidence.PREDICTED
     matrix: Table | None = None
     checklist: Table | None = None

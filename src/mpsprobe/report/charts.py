@@ -1,0 +1,279 @@
+"""Charts of a run as plain geometry: what a template needs to draw inline SVG, with a text for who cannot see it.
+
+Positions and lengths are per cent of the drawing's width, as strings, so that templates hold no arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpsprobe.quantities import enumerate_words
+from mpsprobe.report import units
+from mpsprobe.report.text import clean
+from mpsprobe.report.words import VERDICT, Word
+from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
+from mpsprobe.trace.formulas import FORMULAS
+from mpsprobe.trace.formulas.registry import base_name
+
+#: Stages that come before the first sample; they are minutes where a sample takes seconds, so they have no bar.
+_BEFORE = ("download", "load")
+
+#: A part narrower than this share of the bar has no room for its name.
+_LABEL_FROM = 9.0
+
+#: Colours of segments, and px between the labels of two limits.
+_TONES, _LINE = 7, 16
+
+#: The shortest bar that can still be seen, in per cent.
+_LEAST = 0.4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of a stacked bar.
+
+    Attributes:
+        name: The name of the part.
+        text: Its size with its unit.
+        tone: Which of the chart's tones fills it, from 0.
+        left: Where it begins.
+        width: How wide it is.
+        middle: Where its label stands.
+        label: Its label; empty where there is no room for one.
+    """
+
+    name: str
+    text: str
+    tone: int
+    left: str
+    width: str
+    middle: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A limit that a bar is read against.
+
+    Attributes:
+        name: The name of the limit.
+        text: Its size with its unit.
+        at: Where it stands.
+        anchor: The end of its label that stands there, which keeps the label inside the drawing.
+        foot: Where its line ends, in px from the top.
+        base: The baseline of its label, in px from the top.
+    """
+
+    name: str
+    text: str
+    at: str
+    anchor: str
+    foot: int
+    base: int
+
+
+@dataclass(frozen=True)
+class StackedBar:
+    """Memory on the target Mac as one bar, with its limits.
+
+    Attributes:
+        description: The whole chart in one sentence.
+        segments: Parts from the left; the system's share ends where physical memory ends.
+        markers: Limits from the left.
+        height: The height of the drawing in px.
+    """
+
+    description: str
+    segments: tuple[Segment, ...]
+    markers: tuple[Marker, ...]
+    height: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a bar chart.
+
+    Attributes:
+        name: The name of the row.
+        text: Its value with its unit and, where it has one, its likely range.
+        width: The length of the bar.
+        low: Where the likely range begins; empty without one.
+        spread: How wide the likely range is.
+        key: The CSS class of the bar.
+    """
+
+    name: str
+    text: str
+    width: str
+    low: str = ""
+    spread: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Rows of bars on one scale, and the same in one sentence."""
+
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class VerdictCell:
+    """One torch release and its verdict."""
+
+    release: str
+    verdict: Word
+
+
+def memory_bar(memory: Memory) -> StackedBar | None:
+    """Draw memory as a stacked bar; None unless the size of every part and the Mac's memory are known."""
+    known = all(part.bytes is not None for part in memory.parts)
+    parts = [(part.name, part.bytes, part.system) for part in memory.parts if part.bytes]
+    available = memory.available_bytes
+    if not parts or not known or available is None:
+        return None
+    limits = [
+        (name, count)
+        for name, count in (
+            ("recommended working set", memory.working_set_bytes),
+            ("physical memory", available),
+            ("allocator limit", memory.limit_bytes),
+        )
+        if count
+    ]
+    process = sum(count for _, count, system in parts if not system)
+    total = sum(count for _, count, _ in parts)
+    scale = 100 / max(total, *(count for _, count in limits))
+    segments, left = [], 0.0
+    for tone, (name, count, system) in enumerate(parts):
+        width = count * scale
+        if system:
+            left = max(left, available * scale - width)
+        segments.append(
+            Segment(
+                name=clean(name),
+                text=units.decimal_size(count),
+                tone=tone % _TONES,
+                left=f"{left:.3f}",
+                width=f"{width:.3f}",
+                middle=f"{left + width / 2:.3f}",
+                label=clean(name) if width >= max(_LABEL_FROM, 1.3 * len(name)) else "",
+            )
+        )
+        left += width
+    markers = [
+        Marker(
+            name,
+            units.decimal_size(count),
+            f"{count * scale:.3f}",
+            _anchor(count * scale),
+            foot=42 + _LINE * row,
+            base=54 + _LINE * row,
+        )
+        for row, (name, count) in enumerate(sorted(limits, key=lambda limit: limit[1]))
+    ]
+    told = enumerate_words([f"{name} {units.decimal_size(count)}" for name, count, _ in parts])
+    against = enumerate_words([f"{name} {units.decimal_size(count)}" for name, count in limits])
+    return StackedBar(
+        f"{units.decimal_size(process)} needed by the process: {clean(told)}. Limits: {against}.",
+        tuple(segments),
+        tuple(markers),
+        height=46 + _LINE * len(markers),
+    )
+
+
+def _anchor(at: float) -> str:
+    return "start" if at < 12 else "end" if at > 88 else "middle"
+
+
+def time_chart(time: Timing) -> BarChart | None:
+    """Draw the stages of one sample; None when no stage has an expected time.
+
+    Download and load are left out: they happen once, and would dwarf the stages of a sample.
+    """
+    parts = [part for part in time.parts if part.name not in _BEFORE and part.seconds.expected is not None]
+    if not parts:
+        return None
+    most = max(part.seconds.high or part.seconds.expected or 0.0 for part in parts)
+    if most <= 0:
+        return None
+    scale = 100 / most
+    rows = []
+    for part in parts:
+        span, expected = part.seconds, part.seconds.expected or 0.0
+        text = units.seconds(expected)
+        low = spread = ""
+        if span.low is not None and span.high is not None:
+            text += f" ({units.seconds(span.low)} to {units.seconds(span.high)})"
+            low, spread = f"{span.low * scale:.3f}", f"{(span.high - span.low) * scale:.3f}"
+        name = part.name if part.repeats == 1 else f"{part.name}, {part.repeats:,} times"
+        rows.append(Row(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
+    told = enumerate_words([f"{row.name} {row.text}" for row in rows])
+    return BarChart(
+        "Time of one sample by stage", f"Expected time of one sample by stage: {told}.", tuple(rows)
+    )
+
+
+def work_chart(uses: Sequence[OpUse]) -> BarChart | None:
+    """Draw the least memory traffic by family of ops; None when fewer than two families have a known size."""
+    moved: dict[str, int] = defaultdict(int)
+    for use in uses:
+        if use.bytes:
+            moved[family(use.op)] += use.bytes
+    if len(moved) < 2:
+        return None
+    rows = sorted(moved.items(), key=lambda item: -item[1])
+    total, most = sum(moved.values()), max(count for _, count in rows)
+    drawn = tuple(
+        Row(name, f"{units.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
+        for name, count in rows
+    )
+    told = enumerate_words([f"{row.name} {row.text}" for row in drawn])
+    return BarChart(
+        "Least memory traffic by kind of op", f"Least memory traffic by kind of op: {told}.", drawn
+    )
+
+
+def _bar(value: float, most: float) -> str:
+    return f"{max(100 * value / most, _LEAST):.3f}"
+
+
+#: What the families of FLOP formulas are called in a report.
+_FAMILY_NAMES = {
+    "attention": "attention",
+    "convolution": "convolutions",
+    "linalg": "decompositions",
+    "matmul": "matrix products",
+    "pointwise": "elementwise",
+    "recurrent": "recurrent layers",
+    "reductions": "norms, softmax and reductions",
+}
+
+
+def family(op: str) -> str:
+    """Return the family of an op, which is that of its FLOP formula: `aten::addmm` is a matrix product."""
+    counted = FORMULAS.get(base_name(op))
+    if counted is None:
+        return "copies and others"
+    return _FAMILY_NAMES.get(counted.__module__.rpartition(".")[2], "copies and others")
+
+
+def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:
+    """Draw calls by verdict; None when all calls have one verdict."""
+    calls: dict[OpVerdict, int] = defaultdict(int)
+    for use in uses:
+        calls[use.verdict] += use.count
+    if len(calls) < 2:
+        return None
+    total = sum(calls.values())
+    rows = tuple(
+        Row(word.text, f"{calls[verdict]:,}", _bar(calls[verdict], total), key=word.key)
+        for verdict, word in VERDICT.items()
+        if calls[verdict]
+    )
+    told = enumerate_words([f"{row.name} {row.text}" for row in rows])
+    return BarChart("Op calls by verdict", f"Op calls by verdict: {told}.", rows)

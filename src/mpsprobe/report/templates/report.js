@@ -1,0 +1,42 @@
+/* Sorts and filters the tables of op uses; the page is whole without it. */
+for (const table of document.querySelectorAll("table.ops")) {
+  const body = table.tBodies[0], rows = [...body.rows];
+  if (rows.length < 2) continue;
+  const box = document.createElement("input");
+  box.type = "search";
+  box.placeholder = "Filter by op, dtype, module, line or verdict";
+  box.setAttribute("aria-label", "Filter: " + table.caption.textContent);
+  const told = document.createElement("output");
+  const line = document.createElement("p");
+  line.className = "filter";
+  line.append(box, told);
+  table.parentElement.before(line);
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      shown += !row.hidden;
+    }
+    told.textContent = words.length ? shown + " of " + rows.length + " rows" : "";
+  });
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const name = head.textContent, button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const numeric = head.classList.contains("number");
+      const key = (row) => {
+        const text = row.cells[column].textContent.trim();
+        return numeric ? parseFloat(text.replace(/,/g, "")) || 0 : text.toLowerCase();
+      };
+      rows.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0) * (up ? 1 : -1));
+      body.append(...rows);
+    });
+  });
+}
