@@ -4,7 +4,7 @@ VENV ?= .venv
 CONSTRAINTS ?= requirements/constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: report test benchmark lint install clean
+.PHONY: report test faults benchmark lint install clean
 
 report: install  ## run the suite, leave reports/latest/{run.json, report.md, report.html, junit.xml}
 	$(BIN)/mpsprobe run
@@ -18,6 +18,9 @@ test: install  ## the project's own tests
 	printf '%s\n' $(ALONE) | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/python -m pytest -q -m "not benchmark"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not benchmark" --benchmark-disable --numprocesses auto --dist loadfile \
 	  $(addprefix --ignore=,$(ALONE))
+
+faults: install  ## the fault campaign: hundreds of faults and bad inputs through the real command (FAULTS=--short as in CI)
+	PYTHONPATH=tools $(BIN)/python -m faults $(FAULTS)
 
 benchmark: install  ## speed, as ratios within one run
 	$(BIN)/python -m pytest -m benchmark
