@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import AlreadyActiveError, VirtualDeviceError
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import Session
-from mpsprobe.device.virtual.support import installed_release
 from mpsprobe.knowledge.ops import UnknownReleaseError
 from tests.device.virtual.llama import tiny_llama
 
@@ -81,14 +81,19 @@ def test_refuses_what_it_cannot_do() -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("platform", "machine"), [("darwin", "arm64"), ("linux", "aarch64"), ("win32", "AMD64")]
-)
+@pytest.mark.parametrize(("platform", "machine"), [("linux", "ppc64le"), ("win32", "AMD64")])
 def test_refuses_other_machines(monkeypatch: pytest.MonkeyPatch, platform: str, machine: str) -> None:
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr("platform.machine", lambda: machine)
     with pytest.raises(VirtualDeviceError, match="does not run on"), emulate():
         pass
+
+
+def test_a_torch_without_mps_on_a_mac_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(VirtualDeviceError, match="built without MPS") as caught, emulate():
+        pass
+    assert "docker run" in caught.value.hint
 
 
 @pytest.mark.parametrize("version", ["2.5.1", "2.16.0", "3.0.0"])

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from mpsprobe.device.virtual.cpp import guard, hooks, native, relabel
+from mpsprobe.device.virtual.cpp import native, relabel
+from mpsprobe.device.virtual.cpp.without_mps import MPS_HOOKS, WithoutMps
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
 
@@ -22,7 +23,7 @@ def test_slot_order_is_read_from_the_headers() -> None:
     ]
     assert names[:3] == ["type", "exchangeDevice", "getDevice"]
     assert names[-2:] == ["~complete", "~deleting"]
-    slots = hooks.MPS.slots()
+    slots = MPS_HOOKS.slots()
     assert slots.index("hasMPS") > slots.index("getNewGenerator")
     assert len(slots) == len(set(slots))
 
@@ -33,8 +34,8 @@ def test_a_struct_that_is_not_there_is_a_typed_error() -> None:
 
 
 def test_guard_refuses_a_taken_slot(mps: Session) -> None:
-    with pytest.raises(UnsupportedInstallError, match="backend of its own"):
-        guard.install()
+    with pytest.raises(UnsupportedInstallError, match="Another MPS backend"):
+        WithoutMps().install()
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,42 @@ def test_gradients_work_whether_or_not_the_engine_had_started(earlier: str) -> N
         "        print(x.grad.cpu().tolist())\n"
     )
     assert out.split("\n")[:2] == ["[2.0, 2.0, 2.0]"] * 2
+
+
+def test_a_policy_against_executable_memory_is_named() -> None:
+    # PR_SET_MDWE (65), PR_MDWE_REFUSE_EXEC_GAIN (1): what systemd and hardened distributions switch on; Linux 6.3
+    out = _in_a_new_process(
+        "import ctypes\n"
+        "from mpsprobe.device.virtual.cpp import native\n"
+        "from mpsprobe.device.virtual.errors import UnsupportedInstallError\n"
+        "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):\n"
+        "    print('too old')\n"
+        "else:\n"
+        "    try:\n"
+        "        native.function('mps0')\n"
+        "    except UnsupportedInstallError as problem:\n"
+        "        print(problem.what, problem.hint)\n"
+    )
+    if "too old" in out:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert "refused executable memory" in out
+    assert "PR_SET_MDWE" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "cause"),
+    [
+        (
+            {"/sys/fs/selinux/enforce": "1", "/proc/self/attr/current": "staff_u:staff_r:staff_t:s0\0"},
+            "staff_t",
+        ),
+        ({"/proc/self/status": "Name:\tpython\nPaX:\tPeMRs\n"}, "paxctl"),
+        ({"/proc/self/status": "Name:\tpython\nSeccomp:\t2\n"}, "MemoryDenyWriteExecute"),
+        ({}, "hardened kernel"),
+    ],
+)
+def test_the_policy_is_read_from_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cause: str
+) -> None:
+    monkeypatch.setattr(native, "_text", lambda path: files.get(path, ""))
+    assert cause in native._who_forbids()

@@ -7,7 +7,6 @@ there, and one as that key's fallback. Both matter: with the fallback alone, ops
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch._ops import OpOverload
 
 from mpsprobe.device.virtual import random, schema
 from mpsprobe.device.virtual.cpp import relabel
+from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.rules.contract import Contract, note_forward
@@ -44,22 +44,6 @@ _DATA_DEPENDENT = frozenset(
 #: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
 #: moved).
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
-
-
-def _implement(library: torch.library.Library, name: str, kernel: Kernel, key: str) -> None:
-    """`library.impl`, unseen by torch.library's list of kernels registered from Python.
-
-    Before 2.13 that list forbids a second kernel of an op and key. torch._refs.linalg, which torch._dynamo
-    imports, brings one for linalg_lu_solve.out: with ours on the list, its import would fail after us, and
-    ours would be refused after it (seen with 2.11).
-    """
-    listed, entry = torch.library._impls, f"aten/{name}/{key}"
-    before = entry in listed
-    listed.discard(entry)
-    library.impl(name, kernel, key)
-    library._op_impls.discard(entry)  # else the end of the library would take theirs off the list too
-    if not before:
-        listed.discard(entry)
 
 
 @dataclass(slots=True)
@@ -115,7 +99,7 @@ class Kernels:
         self.host_device = host_device
         self._storage = host_device.type
         self._generator = generator
-        self._libraries: list[Any] = []
+        self._port: Port | None = None
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
         self.computed_by: dict[str, Kernel] = {}
         self.special: dict[str, Kernel] = {
@@ -126,33 +110,27 @@ class Kernels:
 
     # ------------------------------------------------------------------------------------------ registration
 
-    def register(self, names: Iterable[str], autograd: dict[str, Kernel]) -> None:
-        """Register a kernel for each op of `names`, those of `autograd` above autograd, and the fallback.
+    def register(self, port: Port, names: Iterable[str], autograd: dict[str, Kernel]) -> None:
+        """Take over the MPS key: a kernel for each op of `names`, those of `autograd` above autograd, and the fallback.
 
         Args:
+            port: the way to the installed build's dispatcher.
             names: ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
                 left out.
             autograd: composite ops that take another way on a Mac (`redirect.py`).
         """
-        everything, aten = _library("_"), _library("aten")
-        self._libraries += [everything, aten]
-        everything.fallback(self.fallback, "MPS")
-        wanted = dict.fromkeys([*names, *self.special])
-        with warnings.catch_warnings():
-            # "Overriding a previously registered kernel": that is the purpose
-            warnings.simplefilter("ignore", UserWarning)
-            for name in wanted:
-                overload = schema.overload_named(name)
-                if overload is not None:
-                    _implement(aten, name, self.special.get(name) or self.bound_later(overload), "MPS")
-            for name, kernel in autograd.items():
-                _implement(aten, name, kernel, "AutogradMPS")
-                _implement(aten, name, kernel, "MPS")
+        kernels: dict[str, Kernel] = {}
+        for name in dict.fromkeys([*names, *self.special]):
+            overload = schema.overload_named(name)
+            if overload is not None:
+                kernels[name] = self.special.get(name) or self.bound_later(overload)
+        self._port = port
+        port.take_over(kernels, autograd, self.fallback)
 
     def unregister(self) -> None:
         """Take every kernel out of the dispatcher again."""
-        while self._libraries:
-            self._libraries.pop()._destroy()
+        if self._port is not None:
+            self._port.give_back()
 
     def bound_later(self, overload: OpOverload) -> Kernel:
         """The kernel of one registered op, bound at its first call.
@@ -420,10 +398,6 @@ class Kernels:
             self.observer.op(ITEM.overload, (tensor,), {}, None, 0)
             self.observer.sync("item")
         return self.host(tensor).item()
-
-
-def _library(namespace: str) -> Any:
-    return torch.library.Library(namespace, "IMPL")
 
 
 def _device_bytes(values: Iterable[Any]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.observer import Grade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules.contract import Contract, parse_macos
@@ -58,15 +59,22 @@ class Answers:
         memory: what memory questions are answered from.
         generator: the device's default random generator.
         observer: is told of `torch.mps.synchronize()`.
+        port: has answers of its own, which depend on the build.
     """
 
     def __init__(
-        self, contract: Contract, memory: UnifiedMemory, generator: Generator, observer: Observer | None
+        self,
+        contract: Contract,
+        memory: UnifiedMemory,
+        generator: Generator,
+        observer: Observer | None,
+        port: Port,
     ) -> None:
         self._contract = contract
         self._memory = memory
         self._generator = generator
         self._observer = observer
+        self._port = port
         self._patches = Patches()
         self._events = 0
 
@@ -109,6 +117,7 @@ class Answers:
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
         patches.set(torch.cuda, "is_available", lambda: False)
         patches.set(torch.cuda, "_lazy_init", _no_cuda)
+        self._port.patch(patches)
         self._autocast()
         forget_answers()
 

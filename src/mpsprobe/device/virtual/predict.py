@@ -13,7 +13,9 @@ from mpsprobe.device.virtual.session import Session, Settings
 
 
 class Prediction(Session):
-    """A session over ghosts."""
+    """A session over memoryless tensors."""
+
+    memoryless = True
 
     @property
     def assumptions(self) -> list[Assumption]:

@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 
 from mpsprobe.device.virtual import library, support
-from mpsprobe.device.virtual.cpp import autograd_thread, guard, hooks
+from mpsprobe.device.virtual.cpp import native, port
 from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer
@@ -43,13 +43,17 @@ class Session:
         contract: the rules in force.
         memory: the modelled unified memory.
         kernels: what runs the ops.
+        memoryless: whether its tensors have no values, which is all that a Mac's own PyTorch allows.
     """
+
+    memoryless = False
 
     def __init__(
         self, settings: Settings, make_kernels: Callable[..., Kernels], generator: type[Generator] = Generator
     ) -> None:
-        support.require()
-        installed = ".".join(map(str, support.installed_release()))
+        support.require(memoryless=self.memoryless)
+        self._port = port.of_this_build()
+        installed = ".".join(map(str, native.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
         self.contract = Contract(
             settings.torch or installed,
@@ -66,7 +70,9 @@ class Session:
         )
         self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
-        self._answers = library.Answers(self.contract, self.memory, self._generator, settings.observer)
+        self._answers = library.Answers(
+            self.contract, self.memory, self._generator, settings.observer, self._port
+        )
         self._undo = contextlib.ExitStack()
 
     @property
@@ -87,17 +93,15 @@ class Session:
 
     def _install(self, undo: contextlib.ExitStack) -> None:
         undo.callback(self.memory.close)
-        guard.install()
-        undo.callback(guard.remove)
-        hooks.install()
-        undo.callback(hooks.remove)
+        self._port.install()
+        undo.callback(self._port.remove)
         above = redirect.install(self.kernels, self.contract.version, parse_macos(self.contract.macos))
         undo.callback(self.kernels.unregister)
-        self.kernels.register(self.contract.registered, above)
+        self.kernels.register(self._port, self.contract.registered, above)
         undo.callback(self._answers.remove)
         self._answers.install()
         self._generator.manual_seed(torch.initial_seed())
-        autograd_thread.start_thread()
+        self._port.start_autograd_thread()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

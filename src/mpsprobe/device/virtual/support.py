@@ -4,48 +4,62 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 
 import torch
 
-from mpsprobe.device.virtual.cpp import guard
+from mpsprobe.device.virtual.cpp import native, port
+from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: Releases that the tricks were checked on.
 OLDEST, NEWEST = (2, 6), (2, 15)
 
-_NOT_A_MAC = "Use the Mac's own MPS here: the virtual device is for machines without it."
+
+#: What a Mac's PyTorch must be for the memoryless engine: its hooks name the device of a pointer since 2.8.
+OLDEST_ON_MAC = (2, 8)
+
+#: Without quotes it works in every shell; the image is built from the repository's Dockerfile.
+DOCKER = (
+    "docker build -t mpsprobe https://github.com/mpsprobe/mpsprobe.git && "
+    'docker run --rm -v "$PWD:/work" mpsprobe'
+)
 
 
-def installed_release() -> tuple[int, int]:
-    """Minor release of the installed PyTorch: (2, 13) for `"2.13.0+cpu"`."""
-    match = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    assert match is not None
-    return int(match[1]), int(match[2])
+def require(*, memoryless: bool = False) -> None:
+    """Refuse what cannot work, with the reason.
 
-
-def require() -> None:
-    """Refuse what cannot work, saying why.
+    Args:
+        memoryless: for `predict`, whose tensors have no values: it also runs on a build with MPS, a Mac's.
 
     Raises:
-        UnsupportedInstallError: a Mac, another system or machine, or a PyTorch outside 2.6 ... 2.15.
+        UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 ... 2.15.
     """
-    if sys.platform == "darwin":
-        raise UnsupportedInstallError("The virtual device does not run on macOS.", _NOT_A_MAC)
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+    release, oldest = installed_release(), OLDEST
+    if port.has_mps():
+        oldest = OLDEST_ON_MAC
+        if not memoryless:
+            raise UnsupportedInstallError(
+                "The emulated device does not run where PyTorch has MPS: this Mac's own GPU computes there, and it is "
+                "the better evidence.",
+                f"Use --device mps on this Mac, or emulate in Docker: {DOCKER} run MODEL --device emulated",
+            )
+    elif sys.platform == "darwin":
+        raise UnsupportedInstallError(
+            f"torch {torch.__version__} was built without MPS.",
+            "Install the wheel from PyPI (pip install --force-reinstall torch), or use Docker: "
+            f"{DOCKER} predict MODEL",
+        )
+    elif not sys.platform.startswith("linux") or platform.machine() not in native.MACHINES:
         raise UnsupportedInstallError(
             f"The virtual device does not run on {platform.system()} {platform.machine()}.",
-            "It needs Linux on x86-64: it was not checked elsewhere.",
+            f"It needs Linux on {' or '.join(native.MACHINES)}, or a Mac: it was not checked elsewhere.",
         )
-    release = installed_release()
-    if not OLDEST <= release <= NEWEST:
+    if not oldest <= release <= NEWEST:
         raise UnsupportedInstallError(
-            f"The virtual device was not checked with torch {torch.__version__}.",
-            f"Install torch {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}.",
+            f"The virtual device was not checked with torch {torch.__version__} here.",
+            f"Install torch {oldest[0]}.{oldest[1]} to {NEWEST[0]}.{NEWEST[1]}.",
         )
-    if guard.is_native():
-        raise UnsupportedInstallError("This PyTorch has an MPS backend of its own.", _NOT_A_MAC)
 
 
 def _fallback_variable() -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import platform
 import re
 from pathlib import Path
@@ -37,13 +38,29 @@ _CODE: dict[str, dict[str, bytes]] = {
         "mps0": bytes.fromhex("b80d00000031d2c3"),  # mov eax, 13; xor edx, edx; ret
         "one": bytes.fromhex("b801000000c3"),  # mov eax, 1; ret
         "zero": bytes.fromhex("31c031d2c3"),  # xor eax, eax; xor edx, edx; ret
+        "pointer": bytes.fromhex("48b8"),  # movabs rax, the next eight bytes; ...
+        "ret": bytes.fromhex("c3"),  # ... ret
+    },
+    "aarch64": {
+        "mps0": bytes.fromhex("a0018052010080d2c0035fd6"),  # mov w0, #13; mov x1, #0; ret
+        "one": bytes.fromhex("20008052c0035fd6"),  # mov w0, #1; ret
+        "zero": bytes.fromhex("000080d2010080d2c0035fd6"),  # mov x0, #0; mov x1, #0; ret
+        "pointer": bytes.fromhex("40000058c0035fd6"),  # ldr x0, #8; ret; the eight bytes
+        "ret": b"",
     },
 }
 
 
+def installed_release() -> tuple[int, int]:
+    """Return the minor release of the installed PyTorch: (2, 13) for `"2.13.0+cpu"`."""
+    match = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    assert match is not None
+    return int(match[1]), int(match[2])
+
+
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
-    """One of the shared libraries inside the torch package, e.g. `"libc10.so"`."""
+    """Load one of the shared libraries inside the torch package, e.g. `"libc10.so"`."""
     path = Path(torch.__file__).parent / "lib" / name
     try:
         return ctypes.CDLL(str(path))
@@ -53,25 +70,31 @@ def library(name: str) -> ctypes.CDLL:
 
 @functools.cache
 def function(name: str) -> int:
-    """Address of a small function: `"mps0"`, `"one"` or `"zero"`. The page lives as long as the process.
+    """Return the address of a small function: `"mps0"`, `"one"` or `"zero"`. Its page lives as long as the process.
 
     Raises:
         UnsupportedInstallError: no code for this machine, or the system forbids executable memory (SELinux).
     """
-    code = _CODE.get(platform.machine(), {}).get(name)
-    if code is None:
-        raise UnsupportedInstallError(
-            f"The virtual device has no machine code for {platform.machine()}.", "It needs Linux on x86-64."
-        )
-    return _executable(code)
+    return _executable(_code(name))
 
 
 def returning(pointer: int) -> int:
-    """Address of a function that returns `pointer`, whatever its arguments."""
-    if platform.machine() != "x86_64":
-        raise UnsupportedInstallError(f"The virtual device has no machine code for {platform.machine()}.")
-    return _executable(b"\x48\xb8" + pointer.to_bytes(8, "little") + b"\xc3")  # movabs rax, pointer; ret
+    """Return the address of a function that returns `pointer`, whatever its arguments."""
+    return _executable(_code("pointer") + pointer.to_bytes(8, "little") + _code("ret"))
 
+
+def _code(name: str) -> bytes:
+    code = _CODE.get(platform.machine(), {}).get(name)
+    if code is None:
+        raise UnsupportedInstallError(
+            f"The virtual device has no machine code for {platform.machine()}.",
+            f"It runs on Linux on {' and '.join(MACHINES)}.",
+        )
+    return code
+
+
+#: What `platform.machine()` says where there is machine code.
+MACHINES = tuple(_CODE)
 
 _pages: list[mmap.mmap] = []
 
@@ -84,12 +107,55 @@ def _executable(code: bytes) -> int:
     if libc.mprotect(
         ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC
     ):
+        number = ctypes.get_errno()
         raise UnsupportedInstallError(
-            f"The system refused executable memory (mprotect: error {ctypes.get_errno()}).",
-            "A security policy such as SELinux's deny_execmem forbids it.",
+            f"The system refused executable memory (mprotect: {os.strerror(number)}).", _who_forbids()
         )
+    if platform.machine() == "aarch64":
+        # Data and instructions have caches of their own on Arm: without this the processor may run what the
+        # page held before. x86 keeps them the same.
+        flush = ctypes.CDLL("libgcc_s.so.1")["__clear_cache"]
+        flush.restype = None
+        flush(ctypes.c_void_p(address), ctypes.c_void_p(address + len(code)))
     _pages.append(page)
     return address
+
+
+def _who_forbids() -> str:
+    """Name the policy that keeps this process from making memory executable, from what Linux shows of it."""
+    status = _text("/proc/self/status")
+    if _text("/sys/fs/selinux/enforce").strip() == "1":
+        domain = _text("/proc/self/attr/current").strip("\0\n ") or "this process's domain"
+        return (
+            f"SELinux is enforcing and forbids it to {domain}: `getsebool deny_execmem` shows whether it does so to "
+            "all; `setsebool deny_execmem off` allows it."
+        )
+    if re.search(r"^PaX:\s+\S*M", status, re.MULTILINE):
+        return "The kernel's PaX forbids it (MPROTECT): `paxctl -m` on the Python binary allows it."
+    if re.search(r"^Seccomp:\s+2", status, re.MULTILINE):
+        return (
+            "A seccomp filter forbids it, such as systemd's MemoryDenyWriteExecute=yes or a sandbox's: run "
+            "outside of it, or in a plain container."
+        )
+    if _denies_gain():
+        return "The process was started with PR_SET_MDWE (memory-deny-write-execute): start it without."
+    return "A hardened kernel or a security policy forbids it; try a plain container or another machine."
+
+
+#: prctl.h, Linux 6.3: whether memory may become executable.
+_PR_GET_MDWE = 66
+
+
+def _denies_gain() -> bool:
+    denied: int = ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_MDWE, 0, 0, 0, 0)
+    return denied > 0
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 class PatchedVtable:
@@ -112,7 +178,7 @@ class PatchedVtable:
 
 
 def virtual_functions(header: str, struct: str) -> list[tuple[str, bool]]:
-    """The functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
+    """List the functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
 
     A virtual destructor stands for the two slots that the Itanium ABI gives it.
     """
@@ -140,7 +206,7 @@ def virtual_functions(header: str, struct: str) -> list[tuple[str, bool]]:
 
 
 def _declarations(body: str) -> list[str]:
-    """The member declarations of a class body, without the bodies of its functions."""
+    """Split a class body into member declarations, without the bodies of its functions."""
     found, depth, current = [], 0, ""
     for char in body:
         if char == "{":

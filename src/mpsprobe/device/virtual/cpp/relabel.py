@@ -1,19 +1,26 @@
-"""The same memory under another device: a CPU or CUDA tensor that says `mps:0`, and back.
+"""Tensors over given memory: a CPU or CUDA tensor that says `mps:0`, and back, and tensors over a bare address.
 
 DLPack is the one public way to make a tensor over given memory on a given device. The capsule that
-`to_dlpack` returns is a C struct; writing its device field is the whole trick. torch 2.6 - 2.8 refuse
-`kDLMetal` in `from_dlpack`; there the C ABI of AOTInductor makes the tensor (`legacy.py`).
+`to_dlpack` returns is a C struct; writing its device field is the whole trick.
+
+torch 2.6 - 2.8 refuse `kDLMetal` in `from_dlpack`. There the C ABI that AOTInductor's compiled code uses makes a
+tensor from a pointer, sizes, strides, dtype and device; for `mps` it asks the MPS hooks which device the pointer is
+on. `without_mps.py` answers that; a Mac's own hooks answer `mps:0` for any pointer (2.8's and 2.13's, read from the
+machine code of their wheels; 2.6's have no such function, so `support.require` refuses 2.6 and 2.7 on a Mac).
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual import support
-from mpsprobe.device.virtual.cpp import legacy
+from mpsprobe.device.virtual.cpp import native
 
 #: `DLDeviceType` of dlpack.h. With the device's index, 0, in the upper half of the word.
 _METAL = 8
@@ -28,11 +35,11 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _word = ctypes.c_int64.from_address
 
 #: torch's `from_dlpack` knows Metal since 2.9.
-LEGACY = support.installed_release() < (2, 9)
+LEGACY = native.installed_release() < (2, 9)
 
 
 def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
-    """The tensor of the device whose memory it is, for an `mps` tensor: same shape, strides, dtype, conj and neg bits.
+    """Return the tensor of the device whose memory it is, with the same shape, strides, dtype, conj and neg bits.
 
     Args:
         tensor: on `mps`.
@@ -42,7 +49,7 @@ def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
 
 
 def device(tensor: Tensor) -> Tensor:
-    """The `mps:0` tensor over the memory of a CPU or CUDA tensor."""
+    """Return the `mps:0` tensor over the memory of a CPU or CUDA tensor."""
     return _relabel(tensor, _METAL)
 
 
@@ -53,7 +60,83 @@ def _relabel(tensor: Tensor, kind: int) -> Tensor:
     if tensor.dtype.is_complex and tensor.is_conj():
         return _relabel(tensor.conj(), kind).conj()
     if LEGACY:
-        return legacy.relabel(tensor, mps=kind == _METAL)
+        return _relabel_by_abi(tensor, mps=kind == _METAL)
     capsule = _to_capsule(tensor)
     _word(_pointer(capsule, _NAME) + 8).value = kind
     return _from_capsule(capsule)
+
+
+# ------------------------------------------------------------------------------------------------- torch 2.6 - 2.8
+
+#: A data pointer for tensors without elements: a null pointer is refused.
+_NOWHERE = 64
+_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+
+
+@functools.lru_cache(maxsize=1)
+def _abi() -> tuple[Any, Any]:
+    make = native.library(_LIBRARY).aoti_torch_create_tensor_from_blob
+    new_capsule = ctypes.pythonapi.PyCapsule_New
+    new_capsule.restype = ctypes.py_object
+    new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return make, new_capsule
+
+
+@functools.cache
+def _dtype_code(dtype: torch.dtype) -> int:
+    name = str(dtype).removeprefix("torch.")
+    code: int = getattr(native.library(_LIBRARY), f"aoti_torch_dtype_{name}")()
+    return code
+
+
+def at_address(
+    address: int, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, *, mps: bool
+) -> Tensor:
+    """Make a tensor over memory that somebody else keeps alive, through AOTInductor's C ABI."""
+    made, handle = _make(address, shape, strides, dtype, mps=mps)
+    if _handle_stays():
+        native.library(_LIBRARY).aoti_torch_delete_tensor_object(handle)
+    return made
+
+
+@functools.lru_cache(maxsize=1)
+def _handle_stays() -> bool:
+    """Whether "stealing" a handle leaves a reference behind (2.8 does), which would keep every tensor for ever."""
+    owner = torch.empty(1, device="cpu")
+    made, _ = _make(owner.data_ptr(), (1,), (1,), owner.dtype, mps=False)
+    reference = made.untyped_storage()._weak_ref()
+    del made
+    stays = not torch.UntypedStorage._expired(reference)
+    torch.UntypedStorage._free_weak_ref(reference)
+    return stays
+
+
+def _make(
+    address: int, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, *, mps: bool
+) -> tuple[Tensor, ctypes.c_void_p]:
+    make, new_capsule = _abi()
+    rank = len(shape)
+    array = ctypes.c_int64 * max(rank, 1)
+    handle = ctypes.c_void_p()
+    failed = make(
+        ctypes.c_void_p(address or _NOWHERE),
+        ctypes.c_int64(rank),
+        array(*shape),
+        array(*strides),
+        ctypes.c_int64(0),
+        ctypes.c_int32(_dtype_code(dtype)),
+        ctypes.c_int32(native.DEVICE_TYPE_MPS if mps else native.DEVICE_TYPE_CPU),
+        ctypes.c_int32(0 if mps else -1),
+        ctypes.byref(handle),
+    )
+    if failed:
+        raise RuntimeError("aoti_torch_create_tensor_from_blob failed")
+    steal: Any = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr
+    return steal(new_capsule(handle.value, None, None)), handle
+
+
+def _relabel_by_abi(source: Tensor, *, mps: bool) -> Tensor:
+    made = at_address(source.data_ptr(), source.shape, source.stride(), source.dtype, mps=mps)
+    # a storage's Python object lives as long as the storage, and so does what it holds
+    made.untyped_storage()._memory_of = source  # type: ignore[attr-defined]
+    return made

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual.cpp import legacy, relabel
+from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 
 #: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
@@ -62,7 +63,7 @@ _from_capsule = torch._C._from_dlpack
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-_MAP_NORESERVE = 0x4000
+_MAP_NORESERVE = 0x40 if sys.platform == "darwin" else 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -146,7 +147,7 @@ class Ghosts:
             data = self.start  # addresses repeat; there are no values that could meet
         self._next = data + mould.span
         if relabel.LEGACY:
-            return legacy.tensor(data, mould.shape, mould.strides, mould.dtype, mps=True)
+            return relabel.at_address(data, mould.shape, mould.strides, mould.dtype, mps=True)
         mould.words[0] = data
         return _from_capsule(_new_capsule(mould.struct, _NAME, None))
 

@@ -1,0 +1,180 @@
+"""The C++ seams of a PyTorch built with MPS: a Mac's. Guard and hooks stay; the kernels at its keys are ours meanwhile.
+
+The guard and the hooks of such a build already say that `mps:0` exists, so nothing is patched. What must not happen is
+that one of Metal's kernels, or its allocator, meets a tensor without memory. The dispatcher takes no second fallback
+for a key ("Tried to register multiple backend fallbacks for the same dispatch key"), so every op that would reach
+Metal gets a kernel of its own here: those of the chosen release as on Linux, the others by the rule of a build
+without MPS (decompose where PyTorch has a composite kernel, else the fallback).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NoReturn
+
+import torch
+from torch._ops import OpOverload
+
+from mpsprobe.device.virtual.cpp.port import Kernel, Patcher, Port, implement
+from mpsprobe.device.virtual.errors import UnsupportedInstallError, VirtualDeviceError
+
+#: The composite kernels in the order in which the dispatcher prefers them
+#: (c10/core/dispatch/OperatorEntry.cpp, computeDispatchTableEntryWithDebug).
+_COMPOSITE = (
+    "CompositeExplicitAutogradNonFunctional",
+    "CompositeExplicitAutograd",
+    "CompositeImplicitAutograd",
+)
+#: Keys of MPS tensors that the virtual device does not have. PyTorch registers nothing at those of quantised and
+#: nested tensors, and torch.library knows no names for them.
+_OTHER_KEYS = ("SparseMPS", "SparseCsrMPS")
+
+
+class WithMps(Port):
+    """The port of a build with MPS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ours: set[tuple[str, str]] = set()
+        self._fallback: Kernel | None = None
+
+    def install(self) -> None:
+        """Refuse a process that holds tensors of Metal: our kernels would read their addresses as plain memory."""
+        held = torch._C._mps_currentAllocatedMemory() if torch._C._mps_is_available() else 0
+        if held:
+            raise UnsupportedInstallError(
+                f"This process holds {held:,} bytes of tensors on the Mac's own MPS device.",
+                "Predict in a process of its own, or delete those tensors first.",
+            )
+
+    def remove(self) -> None:
+        """Nothing was patched."""
+
+    def start_autograd_thread(self) -> None:
+        """The engine starts a thread for every registered guard, and this build has one."""
+
+    def patch(self, patches: Patcher) -> None:
+        for name, value in {
+            # no Metal device is found in a sandbox or a virtual machine; ours is there all the same
+            "_mps_is_available": lambda: True,
+            "_mps_is_in_bad_fork": lambda: False,
+            "_accelerator_getAccelerator": lambda: torch.device("mps"),
+            "_mps_compileShader": _no_metal,
+            "_mps_startCapture": _no_metal,
+        }.items():
+            patches.replace(torch._C, name, value)
+        # loading a library of C++ ops, or defining one in Python, brings ops that would reach Metal
+        patches.replace(torch.ops, "load_library", self._followed(torch.ops.load_library))
+        patches.replace(torch.library.Library, "define", self._followed(torch.library.Library.define))
+
+    def give_back(self) -> None:
+        self._fallback = None
+        super().give_back()
+        self._ours.clear()
+
+    def take_over_rest(self, fallback: Kernel) -> None:
+        self._fallback = fallback
+        aten = self.libraries("aten")
+        # they ask the device's allocator for host memory, whatever tensor they get
+        implement(aten, "_pin_memory", _plain_copy, "CPU")
+        implement(aten, "is_pinned", _not_pinned, "CPU")
+        self._sweep()
+
+    def take_over(self, kernels: Any, above: Any, fallback: Kernel) -> None:
+        self._ours = {(f"aten::{name}", "MPS") for name in (*kernels, *above)}
+        self._ours |= {(f"aten::{name}", "AutogradMPS") for name in above}
+        super().take_over(kernels, above, fallback)
+
+    def _followed(self, original: Kernel) -> Kernel:
+        """Wrap a function after which there may be new ops."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            if self._fallback is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)
+                    self._sweep()
+            return result
+
+        return wrapped
+
+    def _sweep(self) -> None:
+        """Give a kernel to every op that has none of ours and would reach Metal or its fallback."""
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        for name in torch._C._dispatch_get_all_op_names():
+            for key in _OTHER_KEYS:
+                if has(name, key) and (name, key) not in self._ours:
+                    self._add(name, _refusal(name, key), key)
+            if (name, "MPS") in self._ours:
+                continue
+            composite = next((key for key in _COMPOSITE if has(name, key)), None)
+            if composite is None:
+                self._add(name, self._fallback_of(name), "MPS")
+            elif has(name, "MPS"):
+                kernel = _decomposition(name, composite)
+                self._add(name, kernel, "MPS")
+                if composite == "CompositeImplicitAutograd" and (name, "AutogradMPS") not in self._ours:
+                    self._add(name, kernel, "AutogradMPS")
+
+    def _add(self, name: str, kernel: Kernel, key: str) -> None:
+        namespace, _, op = name.partition("::")
+        implement(self.libraries(namespace), op, kernel, key)
+        self._ours.add((name, key))
+
+    def _fallback_of(self, name: str) -> Kernel:
+        overload: OpOverload | None = None
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            nonlocal overload
+            overload = overload or _overload(name)
+            assert self._fallback is not None
+            return self._fallback(overload, *args, **kwargs)
+
+        return kernel
+
+
+def _overload(name: str) -> OpOverload:
+    """Return the overload called `"aten::add.Tensor"`."""
+    namespace, _, op = name.partition("::")
+    base, _, suffix = op.partition(".")
+    overload: OpOverload = getattr(getattr(getattr(torch.ops, namespace), base), suffix or "default")
+    return overload
+
+
+def _decomposition(name: str, composite: str) -> Kernel:
+    """Return a kernel that runs an op's composite kernel, as a build without this MPS kernel does."""
+    overload: OpOverload | None = None
+    key = getattr(torch._C.DispatchKey, composite)
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        nonlocal overload
+        overload = overload or _overload(name)
+        return overload._op_dk(key, *args, **kwargs)
+
+    return kernel
+
+
+def _refusal(name: str, key: str) -> Kernel:
+    """Return a kernel that says what a build without the key says."""
+
+    def kernel(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"Could not run '{name}' with arguments from the '{key}' backend: the virtual device has none."
+        )
+
+    return kernel
+
+
+def _plain_copy(tensor: torch.Tensor, _device: Any = None) -> torch.Tensor:
+    """`_pin_memory` without Metal's allocator: host memory that the GPU can read is all memory on a Mac."""
+    return tensor.clone()
+
+
+def _not_pinned(_tensor: torch.Tensor, _device: Any = None) -> bool:
+    return False
+
+
+def _no_metal(*_args: Any, **_kwargs: Any) -> NoReturn:
+    raise VirtualDeviceError(
+        "The virtual device compiles and captures no Metal.", "Run it on the Mac itself."
+    )
