@@ -96,7 +96,8 @@ def test_a_config_without_architectures_is_its_plain_model(tmp_path: Path) -> No
 def test_a_quantised_config_is_built_plain_and_says_so(tmp_path: Path) -> None:
     config = {**_LLAMA, "quantization_config": {"quant_method": "fp8"}}
     blueprint = from_config.of_folder(_folder(tmp_path, config))
-    assert "fp8" in blueprint.notes[0]
+    assert blueprint.quantised is not None
+    assert blueprint.quantised.name == "fp8"
     from_config.build(blueprint.model_class, blueprint.config, _CPU, initialise=True)
 
 

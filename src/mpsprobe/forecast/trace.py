@@ -6,7 +6,7 @@ Free of torch. `prediction.recording` fills it from a run on the predicting devi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpsprobe.run import OpUse, OpVerdict
 
@@ -68,6 +68,30 @@ class Trace:
     end: int = 0
     peak: int = 0
     peak_after: int = 0
+
+    def lighter(self, saved: int) -> Trace:
+        """Return the same run with weights that take `saved` bytes less; their heaps leave as much free."""
+        if not saved:
+            return self
+        passes = [
+            replace(
+                one,
+                **{
+                    name: max(0, getattr(one, name) - saved)
+                    for name in ("before", "after", "peak", "peak_before")
+                    if getattr(one, name)
+                },
+            )
+            for one in self.passes
+        ]
+        return replace(
+            self,
+            passes=passes,
+            weights=max(0, self.weights - saved),
+            end=max(0, self.end - saved),
+            peak=max(0, self.peak - saved),
+            peak_after=max(0, self.peak_after - saved),
+        )
 
     def costs(self) -> tuple[list[int], list[int]]:
         """FLOPs and bytes of one call of each use; 0 where no formula knows them."""

@@ -67,6 +67,7 @@ class TargetRef:
         repo: its id, for a repository.
         class_path: `package.module:Class`, for a class.
         file: a user's own file; it is the profile's adapter.
+        gguf: a GGUF file.
         config: JSON file of that class; None where it does without.
         revision: commit, tag or branch asked for.
         offline: ask no hub.
@@ -80,6 +81,7 @@ class TargetRef:
     repo: str | None = None
     class_path: str | None = None
     file: Path | None = None
+    gguf: Path | None = None
     config: Path | None = None
     revision: str | None = None
     offline: bool = False
@@ -126,17 +128,25 @@ def resolve(wanted: Wanted) -> TargetRef:
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".py":
         return _ref(wanted, model, given or _profile_of_file(path))
+    if path.is_file() and path.suffix == ".gguf":
+        if not wanted.weightless:
+            raise UsageError(
+                f"{model}: a GGUF file, whose weights this suite does not load.",
+                f"llama.cpp runs it: llama-cli -m {model}. mpsprobe predict {model} judges its architecture, and "
+                "--random-init runs it with random weights.",
+            )
+        return _ref(wanted, model, given or profiles.load(choose.GENERIC), gguf=path.resolve())
     if path.is_file():
         if path.name not in ("config.json", PIPELINE_INDEX):
             raise UsageError(
-                f"{model}: neither a config.json nor a .py file.",
+                f"{model}: neither a config.json, a .gguf nor a .py file.",
                 "Give the folder, or package.module:Class --config FILE.",
             )
         path = path.parent
     if path.is_dir():
         return _ref(wanted, model, given or _profile_of_folder(path), folder=path.resolve())
     if is_path(model):
-        what = "file" if path.suffix == ".py" else "folder"
+        what = "file" if path.suffix in (".py", ".gguf") else "folder"
         raise UsageError(f"{model}: no such {what}.", "Give a local folder or a repo id (owner/name).")
     offline = wanted.offline or client.offline()
     chosen = given or choose.for_repo(model) or _profile_of_repo(model, wanted.revision, offline)
@@ -144,8 +154,8 @@ def resolve(wanted: Wanted) -> TargetRef:
 
 
 def is_path(model: str) -> bool:
-    """Whether a name can only be a path: a repo id has one slash at most, begins with no . or / and ends in no .py."""
-    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith(".py")
+    """Whether a name can only be a path: a repo id has one slash at most, begins with no . or /, ends in no suffix."""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith((".py", ".gguf"))
 
 
 def is_class_path(model: str) -> bool:
@@ -211,6 +221,7 @@ def _ref(
     folder: Path | None = None,
     repo: str | None = None,
     class_path: str | None = None,
+    gguf: Path | None = None,
 ) -> TargetRef:
     return TargetRef(
         name,
@@ -220,6 +231,7 @@ def _ref(
         repo=repo,
         class_path=class_path,
         file=profile.file,
+        gguf=gguf,
         config=wanted.config,
         revision=wanted.revision,
         offline=wanted.offline or (repo is not None and client.offline()),

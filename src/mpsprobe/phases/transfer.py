@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from safetensors import safe_open
 
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
+from mpsprobe.errors import TargetError
+from mpsprobe.knowledge import quantisation
+from mpsprobe.knowledge.quantisation import Answer, Outcome, Quantised, other_routes
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
@@ -87,9 +91,33 @@ def load(
         watch_memory(device) as memory,
         Stopwatch() as watch,
     ):
-        model = adapter.load(device.torch_device, profile.dtype)
+        with _quantised(snapshot):
+            model = adapter.load(device.torch_device, profile.dtype)
         device.synchronize()
     return Loaded(model, adapter, profile, snapshot, device, memory, watch.seconds, refused)
+
+
+@contextmanager
+def _quantised(snapshot: Snapshot) -> Iterator[None]:
+    """Name the fix where transformers refuses to load a quantised checkpoint; its own words stay.
+
+    Raises:
+        TargetError: the checkpoint is quantised and loading raised as the method does on a Mac.
+    """
+    try:
+        yield
+    except Exception as problem:
+        found = quantisation.find(snapshot.config)
+        answer = _answer(found) if found is not None else None
+        said = f"{type(problem).__name__}: {problem}"
+        if found is None or answer is None or not answer.raises or not _same(said, answer.error):
+            raise
+        remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *other_routes(found)) if one)
+        raise TargetError(f"loading: {said}", f"{remedy}.") from problem
+
+
+def _same(said: str, known: str) -> bool:
+    return " ".join(said.split()).startswith(" ".join(known.split()))
 
 
 def described(loaded: Loaded, target: Target) -> Target:
@@ -123,6 +151,35 @@ def _load(loaded: Loaded) -> Result:
         loaded.measured("parameters", parameters),
     ]
     return unless_refused(Phase.TRANSFER, result, loaded.device, loaded.refused)
+
+
+@CHECKS.add("quantisation", "A checkpoint with quantised weights loads on a Mac")
+def _quantisation(loaded: Loaded) -> Result:
+    found = quantisation.find(loaded.snapshot.config)
+    if found is None:
+        return Result(Status.SKIPPED, "The checkpoint is not quantised.")
+    if loaded.device.torch_device.type != "mps":
+        return Result(Status.SKIPPED, "It is a question about Macs, and this device is none.")
+    answer = _answer(found)
+    status = {
+        Outcome.RAISES: Status.FAIL,
+        Outcome.DEQUANTISES: Status.WARN,
+        Outcome.PACKED: Status.WARN if loaded.adapter.weights is not Weights.STORED else Status.PASS,
+        Outcome.UNKNOWN: Status.UNKNOWN,
+    }[answer.outcome]
+    text = list(answer.sentences)
+    if loaded.adapter.weights is not Weights.STORED:
+        text.append("This run has random plain weights in their place.")
+    remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *other_routes(found)) if one)
+    return Result(
+        status, " ".join(text), f"{remedy}." if remedy else "", evidence=Evidence.PREDICTED, device="mps"
+    )
+
+
+def _answer(found: Quantised) -> Answer:
+    import transformers
+
+    return quantisation.answer(found, transformers.__version__)
 
 
 @CHECKS.add("placement", "Every parameter and buffer is on the device")

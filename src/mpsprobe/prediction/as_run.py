@@ -53,7 +53,12 @@ def as_run(
         mac=Mac(
             prediction.torch, prediction.macos, prediction.chip, prediction.memory_gb, prediction.fallback
         ),
-        limits=[_scope(prediction.target), *prediction.target.notes, *prediction.unknowns],
+        limits=[
+            _scope(prediction.target),
+            *prediction.target.notes,
+            *_quantisation(prediction.target),
+            *prediction.unknowns,
+        ],
         op_uses=list(uses),
     )
     made.outlook = outlook(
@@ -75,7 +80,7 @@ def refusals(findings: Sequence[PredictedFinding]) -> tuple[Refusal, ...]:
     """What the device refuses beside missing ops and memory."""
     told = (one for one in findings if one.kind not in _TOLD)
     return tuple(
-        Refusal(one.message.strip().splitlines()[0], one.source, certain=one.grade != "assumed")
+        Refusal(one.message.strip().splitlines()[0], one.source, one.grade != "assumed", one.fix)
         for one in told
     )
 
@@ -93,6 +98,10 @@ def over(releases: Releases) -> tuple[Release, ...]:
         )
         for row in releases.releases
     )
+
+
+def _quantisation(model: Model) -> list[str]:
+    return [*model.quantisation.sentences, *model.quantisation.routes] if model.quantisation else []
 
 
 def _scope(model: Model) -> str:

@@ -73,12 +73,14 @@ class PredictedFinding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     """Something that the device refuses: in PyTorch's own words, at a line.
 
     Attributes:
-        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`.
+        kind: `missing-op`, `fallback`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`,
+            `quantisation` (loading the checkpoint raises).
         op: overload name; empty for memory.
         message: what PyTorch says on the Mac.
         grade: `certain`, `likely` or `assumed`.
         source: `file:line`.
         count: how often.
+        fix: what helps, where that is known.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class PredictedFinding(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     grade: str
     source: str
     count: int = 1
+    fix: str = ""
 
 
 class PredictedAssumption(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +120,28 @@ class HostWait(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bytes: int
 
 
+class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How a checkpoint is quantised, and what loading it does on a Mac.
+
+    Attributes:
+        method: its name and bits.
+        outcome: `raises`, `packed`, `dequantises` or `unknown`.
+        error: what loading raises; empty when it does not.
+        fix: what helps; empty when nothing is known.
+        checkpoint_bytes: of the weights, by the bits of the checkpoint.
+        sentences: what loading does, and with which packages.
+        routes: what computes with such bits natively on a Mac.
+    """
+
+    method: str
+    outcome: str
+    error: str
+    fix: str
+    checkpoint_bytes: int
+    sentences: list[str]
+    routes: list[str]
+
+
 class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What was built and run.
 
@@ -129,6 +154,7 @@ class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         inputs: in short.
         doing: what was run.
         notes: what was decided for the user.
+        quantisation: of the checkpoint; None for one that is not quantised. Its ops are those of plain weights.
     """
 
     name: str
@@ -139,6 +165,7 @@ class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     inputs: list[str]
     doing: str
     notes: list[str]
+    quantisation: Quantisation | None = None
 
 
 class Prediction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
+import msgspec
 import torch
 
 from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
 from mpsprobe.knowledge import environment, ops
+from mpsprobe.knowledge.quantisation import other_routes
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.prediction.document import (
@@ -24,6 +26,7 @@ from mpsprobe.prediction.document import (
     PredictedFinding,
     PredictedUse,
     Prediction,
+    Quantisation,
     ReleaseRow,
     Releases,
     Total,
@@ -72,7 +75,7 @@ def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Predi
         installed=installed(),
         op_uses=uses,
         totals=_totals(uses),
-        findings=_findings(recording.findings),
+        findings=[*_quantised(recording), *_findings(recording.findings)],
         host_waits=[
             HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
             for e in recording.host_events
@@ -97,6 +100,13 @@ def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Predi
 def _forecast(recording: Recording, mac: Mac, wish: Wish) -> Forecast:
     """Memory and time; after `_judged`, which gives the uses their verdicts."""
     forecast = build(recording.trace, mac, wish, dtypes=recording.dtypes)
+    loading = recording.loading
+    if forecast.memory is not None and loading is not None and not loading.dense:
+        packed = f"packed as in the checkpoint: {loading.quantised.title}"
+        forecast.memory.parts = [
+            msgspec.structs.replace(part, basis=packed) if part.name == "weights" else part
+            for part in forecast.memory.parts
+        ]
     if recording.stopped:
         forecast.limits.insert(
             0, "The model's code stopped early: what would have come after is not counted."
@@ -165,6 +175,10 @@ def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
         texts.append(f"No macOS was given: where rules differ by macOS, those of {MACOS} hold.")
     if mac.memory_gb is None:
         texts.append("No Mac was given: nothing is said of memory.")
+    if recording.loading is not None and not recording.loading.dense:
+        texts.append(
+            "The ops are those of the model with plain weights: what unpacks the quantised ones was not predicted."
+        )
     branched = sum(1 for one in recording.assumptions if one.dependents)
     if branched:
         texts.append(
@@ -288,6 +302,23 @@ def _findings(findings: Iterable[Finding]) -> list[PredictedFinding]:
     ]
 
 
+def _quantised(recording: Recording) -> list[PredictedFinding]:
+    """The refusal to load a quantised checkpoint, where there is one."""
+    loading = recording.loading
+    if loading is None or not loading.raises:
+        return []
+    return [
+        PredictedFinding(
+            kind="quantisation",
+            op="",
+            message=f"Loading the {loading.quantised.title} checkpoint raises {loading.error}",
+            grade="certain",
+            source="",
+            fix=loading.fix,
+        )
+    ]
+
+
 def _closed(release: str, macos: str | None) -> ReleaseRow | None:
     """The row of a release that does not open MPS on that macOS at all."""
     answer = environment.macos_allows(release, macos) if macos is not None else None
@@ -331,6 +362,22 @@ def _model(target: Target, recording: Recording) -> Model:
         inputs=recording.inputs,
         doing=recording.doing,
         notes=list(dict.fromkeys(recording.notes)),
+        quantisation=_quantisation(recording),
+    )
+
+
+def _quantisation(recording: Recording) -> Quantisation | None:
+    loading = recording.loading
+    if loading is None:
+        return None
+    return Quantisation(
+        method=loading.quantised.title,
+        outcome=loading.outcome.value,
+        error=loading.error,
+        fix=loading.fix,
+        checkpoint_bytes=recording.checkpoint_bytes,
+        sentences=list(loading.sentences),
+        routes=other_routes(loading.quantised),
     )
 
 

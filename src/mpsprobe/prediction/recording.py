@@ -17,7 +17,10 @@ from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.predict import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.forecast.trace import Trace
+from mpsprobe.knowledge import quantisation
+from mpsprobe.knowledge.quantisation import Answer
 from mpsprobe.mac.asked import Mac
+from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.phases.inference import autocast
@@ -52,7 +55,9 @@ class Recording:
         notes: what was decided for the user.
         stopped: why the run ended early; `""` when it did not.
         dropped: calls of uses past the recorder's limit.
-        trace: the calls in order, with the memory in use.
+        trace: the calls in order, with the memory in use; of weights that stay packed, by their real bits.
+        loading: what loading the quantised checkpoint does; None for one that is not quantised.
+        checkpoint_bytes: bytes of the weights as a quantised checkpoint stores them.
     """
 
     uses: list[tuple[OpUse, int]]
@@ -69,6 +74,8 @@ class Recording:
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
     dropped: int = 0
+    loading: Answer | None = None
+    checkpoint_bytes: int = 0
 
 
 class _Gate(Quiet):
@@ -126,6 +133,12 @@ def record(target: Target, mac: Mac) -> Recording:
             name = str(parameter.dtype).removeprefix("torch.")
             dtypes[name] = dtypes.get(name, 0) + parameter.numel()
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        loading = _loading(adapter)
+        checkpoint_bytes = weight_bytes
+        if loading is not None:
+            checkpoint_bytes = quantisation.weight_bytes(
+                loading.quantised, weight_bytes, _linear(model, loading)
+            )
         built = len(session.assumptions)
         recorder = Recorder(model, ordered=True)
         passes = Passes(recorder, session.memory)
@@ -147,9 +160,12 @@ def record(target: Target, mac: Mac) -> Recording:
         assumptions = session.assumptions[built:]
         architecture = adapter.class_name(model)
         del model
+    packed = loading is not None and not loading.dense
     return Recording(
         uses=flagged,
-        trace=trace,
+        trace=trace.lighter(weight_bytes - checkpoint_bytes) if packed else trace,
+        loading=loading,
+        checkpoint_bytes=checkpoint_bytes,
         findings=gate.findings,
         assumptions=assumptions,
         host_events=observer.host_events(),
@@ -163,6 +179,31 @@ def record(target: Target, mac: Mac) -> Recording:
         stopped=stopped,
         dropped=recorder.dropped,
     )
+
+
+def _loading(adapter: Adapter) -> Answer | None:
+    """What loading the target's quantised checkpoint does with the installed packages; None without one."""
+    quantised = adapter.blueprint.quantised if isinstance(adapter, RandomInitAdapter) else None
+    if quantised is None:
+        return None
+    import transformers
+
+    return quantisation.answer(quantised, transformers.__version__)
+
+
+def _linear(model: torch.nn.Module, loading: Answer) -> dict[str, tuple[int, int]]:
+    """Elements and bytes of the weights that a method quantises, by module name."""
+    method = loading.quantised.method
+    experts_only = method is not None and method.experts_only
+    found: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        for key, weight in module.named_parameters(recurse=False):
+            experts = weight.dim() == 3 and "experts" in f"{name}.{key}"
+            linear = isinstance(module, torch.nn.Linear) and key == "weight"
+            if experts or (linear and not experts_only):
+                at = name if linear else f"{name}.{key}"
+                found[at] = (weight.numel(), weight.numel() * weight.element_size())
+    return found
 
 
 @contextlib.contextmanager

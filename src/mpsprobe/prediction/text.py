@@ -23,6 +23,7 @@ def of_prediction(prediction: Prediction) -> str:
     parts = [
         _head(prediction.target),
         _mac(prediction.torch, prediction.macos, prediction.chip, prediction.fallback),
+        _quantisation(prediction.target),
         _verdicts(prediction),
         _not_native(prediction.op_uses),
         _findings(prediction),
@@ -61,6 +62,7 @@ def of_releases(releases: Releases) -> str:
     parts = [
         _head(releases.target),
         _mac("", releases.macos, releases.chip, releases.fallback),
+        _quantisation(releases.target),
         f"op uses / calls by verdict\n{table}",
         _listed("Not native", lines),
         verdict,
@@ -89,6 +91,19 @@ def _mac(torch: str, macos: str | None, chip: str | None, fallback: bool) -> str
         f"PYTORCH_ENABLE_MPS_FALLBACK {'set' if fallback else 'not set'}",
     ]
     return f"Predicted for {', '.join(facts)}."
+
+
+def _quantisation(model: Model) -> str:
+    found = model.quantisation
+    if found is None:
+        return ""
+    lines = [
+        *found.sentences,
+        *([f"Fix: {found.fix}."] if found.fix else []),
+        f"Its weights take {_scaled(found.checkpoint_bytes)}B in the checkpoint.",
+        *found.routes,
+    ]
+    return _listed(f"Quantised checkpoint ({found.method})", lines)
 
 
 def _verdicts(prediction: Prediction) -> str:
@@ -130,7 +145,7 @@ def _findings(prediction: Prediction) -> str:
         f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
         f"{f' ({one.count} times)' if one.count > 1 else ''}: {one.message.strip().splitlines()[0]}"
         for one in prediction.findings
-        if (one.op, one.source) not in told
+        if (one.op, one.source) not in told and one.kind != "quantisation"
     ]
     return _listed("Refused", lines)
 

@@ -26,11 +26,13 @@ class Refusal:
         what: one sentence.
         where: `file:line`; may be empty.
         certain: False when it rests on an assumed value.
+        fix: what helps, where that is known.
     """
 
     what: str
     where: str = ""
     certain: bool = True
+    fix: str = ""
 
 
 @dataclass(frozen=True)

@@ -327,7 +327,7 @@ def _refused(case: Case) -> list[Stop]:
     stops = [
         Stop(
             f"{one.what.rstrip('.')}{f' at {one.where}' if one.where else ''}",
-            "change that line" if one.where else "",
+            one.fix or ("change that line" if one.where else ""),
             certain=one.certain,
         )
         for one in case.refusals

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsprobe.errors import TargetError
+from mpsprobe.models import peft
 
 
 class SnapshotError(TargetError):
@@ -309,7 +310,10 @@ def architecture(config: dict[str, Any]) -> str | None:
 
 def _hint_without_config(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
-        return "This is a PEFT adapter: merge it into its base model first (merge_and_unload)."
+        found = peft.read(folder)
+        return f"It is a {found.title}. {found.merge}" if found is not None else ""
+    if files := sorted(folder.glob("*.gguf")):
+        return f"Name the file: mpsprobe predict {files[0]}. llama.cpp runs it: llama-cli -m {files[0]}."
     if (folder / "model_index.json").is_file():
         return "This is a diffusers pipeline: name one of its models, such as its unet or transformer folder."
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
-from mpsprobe.errors import UsageError
-from mpsprobe.models import choose
+from mpsprobe.errors import MpsprobeError, TargetError, UsageError
+from mpsprobe.models import choose, peft
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import client, remote_code, snapshot
 from mpsprobe.models.hub.snapshot import Snapshot
+from mpsprobe.models.peft import PeftAdapter
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
 from mpsprobe.models.targets import TargetRef
-from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless import from_config, gguf
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.shrink import shrink as shrunk
@@ -103,13 +104,18 @@ def obtain(ref: TargetRef) -> Snapshot:
     """
     if ref.file is not None:
         return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
+    if ref.gguf is not None:
+        return Snapshot(ref.gguf.parent, {}, (), 0, 0, {}, None)
     if ref.class_path is not None:
         folder = ref.config.resolve().parent if ref.config is not None else Path.cwd()
         return Snapshot(folder, {}, (), 0, 0, {}, ref.class_path.rpartition(":")[2])
     if ref.folder is not None:
-        return snapshot.without_weights(ref.folder)
+        found = peft.read(ref.folder)
+        return snapshot.without_weights(_base_of(found, ref.offline) if found is not None else ref.folder)
     if ref.repo is not None:
         try:
+            if (found := _adapter_of(ref)) is not None:
+                return snapshot.without_weights(_base_of(found, ref.offline))
             folder = fetch(ref.repo, ref.revision, offline=ref.offline)
         except (client.HubUnreachableError, client.GatedError):
             stands_in = ref.profile.stand_in and ref.revision is None and _names(ref.profile, ref.repo)
@@ -138,7 +144,9 @@ def make(
     """
     if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:
         return _own(ref, folder, weights)
-    if ref.class_path is not None:
+    if ref.gguf is not None:
+        blueprint = gguf.blueprint(ref.gguf)
+    elif ref.class_path is not None:
         _import_from_here()
         blueprint = from_config.of_class(ref.class_path, ref.config)
     else:
@@ -149,7 +157,40 @@ def make(
         blueprint = from_config.of_folder(
             folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
         )
+    if (found := _adapter_of(ref)) is not None:
+        blueprint.notes.append(found.note)
     return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
+
+
+def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
+    """The PEFT adapter that a folder or repository is; None for any other target."""
+    if ref.folder is not None:
+        return peft.read(ref.folder)
+    if (
+        ref.repo is None
+        or client.fetch_file(ref.repo, "config.json", ref.revision, offline=ref.offline) is not None
+    ):
+        return None
+    stated = client.fetch_file(ref.repo, peft.CONFIG, ref.revision, offline=ref.offline)
+    return peft.read(stated.parent) if stated is not None else None
+
+
+def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
+    """The folder with the config of an adapter's base model: here, or fetched.
+
+    Raises:
+        TargetError: it is neither here nor to be had from the Hub.
+    """
+    found = adapter.base_folder
+    if found is not None:
+        return found
+    try:
+        return fetch(adapter.base, offline=offline)
+    except MpsprobeError as problem:
+        raise TargetError(
+            f"{adapter.folder}: a {adapter.title}, whose config.json is not at hand: {problem.what}",
+            f"mpsprobe predict {adapter.base} judges it where the Hub can be reached. {adapter.merge}",
+        ) from problem
 
 
 def random_init(

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.knowledge import quantisation
+from mpsprobe.knowledge.quantisation import Quantised
 from mpsprobe.models.hub import remote_code
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.json_file import json_object
@@ -39,6 +41,7 @@ class Blueprint:
         folder: where a tokenizer or processor may lie; None when there is no folder.
         notes: what was decided for the user, one sentence each.
         feed: what the model is fed, where its config file says so; see `models.feed`.
+        quantised: how its checkpoint is quantised, where the config says so; the model is built with plain weights.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Blueprint:
     folder: Path | None = None
     notes: list[str] = field(default_factory=list)
     feed: Feed | None = None
+    quantised: Quantised | None = None
 
     @property
     def is_pretrained(self) -> bool:
@@ -75,7 +79,7 @@ def of_folder(
             raise remote_code.refusal(folder, raw, offline=offline)
         cls, config = remote_code.load(folder, raw, offline=offline)
         config, notes = _prepared(config)
-        return Blueprint(name or str(folder), cls, config, folder, notes)
+        return Blueprint(name or str(folder), cls, config, folder, notes, quantised=quantisation.find(raw))
     config = _auto_config(folder, raw)
     config, notes = _prepared(config)
     if named is None:
@@ -83,7 +87,21 @@ def of_folder(
         notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
     else:
         cls = transformers_class(named, folder, raw)
-    return Blueprint(name or str(folder), cls, config, folder, notes)
+    return Blueprint(name or str(folder), cls, config, folder, notes, quantised=quantisation.find(raw))
+
+
+def of_config(raw: dict[str, Any], name: str) -> Blueprint:
+    """Return the class and config that a `config.json` amounts to, which lies in no folder.
+
+    Raises:
+        TargetError: transformers cannot read it, or has no such class.
+    """
+    from transformers import AutoConfig
+
+    with worded(f"{name}: transformers cannot read its config", TargetError):
+        config = AutoConfig.for_model(**raw)
+    config, notes = _prepared(config)
+    return Blueprint(name, transformers_class(str(architecture(raw)), Path(name), raw), config, None, notes)
 
 
 def of_class(spec: str, config_file: Path | None) -> Blueprint:
@@ -105,7 +123,7 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
         return Blueprint(spec, cls, values, folder, feed=stated)
     with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
         config, notes = _prepared(config_class.from_dict(values))
-    return Blueprint(spec, cls, config, folder, notes, stated)
+    return Blueprint(spec, cls, config, folder, notes, stated, quantisation.find(values))
 
 
 def build(
@@ -261,13 +279,10 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 def _prepared(config: Any) -> tuple[Any, list[str]]:
     """A config as it is built, and what was changed in it."""
     notes = []
-    quantisation = getattr(config, "quantization_config", None)
-    if quantisation is not None:
-        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
-        notes.append(
-            f"quantization_config ({method or 'of some method'}) is left out: built with plain weights."
-        )
-        del config.quantization_config
+    for part in (config, getattr(config, "text_config", None)):
+        for key in ("quantization_config", "quantization"):
+            if part is not None and getattr(part, key, None) is not None:
+                delattr(part, key)
     if getattr(config, "use_mamba_kernels", False):  # Jamba, Zamba: they raise where the kernels are missing
         config.use_mamba_kernels = False
         notes.append("use_mamba_kernels is set to False, as it must be on a Mac: those kernels are CUDA's.")

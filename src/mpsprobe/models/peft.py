@@ -1,0 +1,81 @@
+"""PEFT adapters as targets: small weights that belong to a base model, which is what is built and judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpsprobe.errors import TargetError
+
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """A folder that holds an adapter and no model.
+
+    Attributes:
+        folder: where it lies.
+        base: the base model as the adapter names it: a repo id or a folder.
+        kind: of adapter: `"LORA"` ...
+        rank: of a LoRA; None for other kinds.
+    """
+
+    folder: Path
+    base: str
+    kind: str
+    rank: int | None
+
+    @property
+    def base_folder(self) -> Path | None:
+        """The base model's folder, where the name is one that is here with its config."""
+        for path in (Path(self.base).expanduser(), self.folder / self.base):
+            if (path / "config.json").is_file():
+                return path.resolve()
+        return None
+
+    @property
+    def title(self) -> str:
+        """The adapter in a few words: `"PEFT adapter (LORA, rank 8) of owner/name"`."""
+        rank = f", rank {self.rank}" if self.rank is not None else ""
+        return f"PEFT adapter ({self.kind}{rank}) of {self.base}"
+
+    @property
+    def merge(self) -> str:
+        """The commands that make one model of base and adapter."""
+        return (
+            f"Merge it on the CPU first: model = AutoPeftModelForCausalLM.from_pretrained({str(self.folder)!r}); "
+            "model.merge_and_unload().save_pretrained(FOLDER) (pip install peft); then mpsprobe run FOLDER."
+        )
+
+    @property
+    def note(self) -> str:
+        """What was judged in its place."""
+        why = "the base model is judged, since merging an adapter leaves its ops as they are."
+        return f"{self.title}: {why} {self.merge}"
+
+
+def read(folder: Path) -> PeftAdapter | None:
+    """Return the adapter of a folder that holds no model of its own; None for any other folder.
+
+    Raises:
+        TargetError: its `adapter_config.json` is damaged, or names no base model.
+    """
+    path = folder / CONFIG
+    if (folder / "config.json").is_file() or not path.is_file():
+        return None
+    try:
+        stated: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise TargetError(f"{path}: not readable as JSON: {problem}.", "Download it again.") from problem
+    base = stated.get("base_model_name_or_path") if isinstance(stated, dict) else None
+    if not isinstance(base, str) or not base:
+        raise TargetError(
+            f"{path}: names no base model.", "Ask for the base model itself: mpsprobe predict BASE."
+        )
+    rank = stated.get("r")
+    return PeftAdapter(
+        folder, base, str(stated.get("peft_type", "PEFT")), rank if isinstance(rank, int) else None
+    )

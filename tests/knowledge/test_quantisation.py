@@ -1,0 +1,199 @@
+"""What loading a quantised checkpoint does on a Mac, against the installed transformers' own quantizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from mpsprobe.knowledge import quantisation
+from mpsprobe.knowledge.quantisation import Outcome
+
+transformers = pytest.importorskip("transformers")
+
+#: A `quantization_config` of each method, as checkpoints on the Hub have them.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True},
+    "bitsandbytes_4bit": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "bitsandbytes_8bit": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+    "fbgemm_fp8": {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0},
+    "mxfp4": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
+    "compressed-tensors": {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 128}}
+        },
+    },
+    "torchao": {"quant_method": "torchao", "quant_type": "int8_weight_only"},
+    "hqq": {
+        "quant_method": "hqq",
+        "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}},
+        "skip_modules": ["lm_head"],
+    },
+    "quanto": {"quant_method": "quanto", "weights": "int4"},
+    "eetq": {"quant_method": "eetq", "weights": "int8"},
+    "aqlm": {
+        "quant_method": "aqlm",
+        "in_group_size": 8,
+        "out_group_size": 1,
+        "num_codebooks": 1,
+        "nbits_per_codebook": 16,
+    },
+    "vptq": {"quant_method": "vptq", "config_for_layers": {"a": {}}, "shared_layer_config": {}},
+    "higgs": {"quant_method": "higgs", "bits": 4, "group_size": 256},
+    "spqr": {"quant_method": "spqr", "bits": 3, "beta1": 16, "beta2": 16, "shapes": {"a.shape": 1}},
+    "bitnet": {"quant_method": "bitnet"},
+    "auto-round": {"quant_method": "auto-round", "bits": 4, "group_size": 128},
+    "fp_quant": {"quant_method": "fp_quant", "forward_dtype": "mxfp4"},
+}
+_NOTHING = {"accelerate": "1.15.0", "transformers": "4.57.1"}
+
+
+def _on_no_gpu(config: dict[str, Any]) -> str:
+    """What transformers' own quantizer raises where there is no CUDA and no XPU; empty when it does not."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    try:
+        quantizer = AutoHfQuantizer.from_config(dict(config), pre_quantized=True)
+        quantizer.validate_environment(device_map=None, dtype=None, weights_only=True)
+    except Exception as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).rstrip()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a Mac has no CUDA")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_answers_as_transformers_own_quantizer(name: str) -> None:
+    """With the packages of this environment: the same error to the letter, or none in both."""
+    found = quantisation.find({"quantization_config": CONFIGS[name]})
+    assert found is not None
+    assert found.method is not None
+    assert found.method.id == name
+    answer = quantisation.answer(found, transformers.__version__)
+    raised = _on_no_gpu(CONFIGS[name])
+    assert answer.raises is bool(raised), (answer, raised)
+    assert _plain(raised).startswith(_plain(answer.error))
+
+
+def test_every_method_of_the_installed_transformers_is_known() -> None:
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    known = {one.id for one in quantisation.methods()}
+    assert set(AUTO_QUANTIZER_MAPPING) <= known
+
+
+def test_every_needed_package_is_described() -> None:
+    needed = {
+        Requirement(text).name
+        for method in quantisation.methods()
+        for loading in method.loading
+        for text in loading.needs
+    }
+    assert {name for name in needed if quantisation.package(name) is None} == set()
+
+
+@pytest.mark.parametrize("name", [method.id for method in quantisation.methods()])
+def test_releases_of_a_method_do_not_overlap(name: str) -> None:
+    from packaging.specifiers import SpecifierSet
+
+    method = next(one for one in quantisation.methods() if one.id == name)
+    for version in ("4.46.3", "4.49.0", "4.52.4", "4.53.3", "4.57.1", "5.0.0", "5.5.4", "5.20.2", "5.24.0"):
+        fitting = [one for one in method.loading if SpecifierSet(one.transformers).contains(version)]
+        assert len(fitting) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "outcome"),
+    [
+        ("fp8", "4.57.1", Outcome.RAISES),
+        ("fp8", "5.24.0", Outcome.DEQUANTISES),
+        ("mxfp4", "4.57.1", Outcome.DEQUANTISES),
+        ("eetq", "5.24.0", Outcome.RAISES),
+        ("higgs", "5.0.0", Outcome.RAISES),
+        ("bitnet", "4.57.1", Outcome.PACKED),
+    ],
+)
+def test_outcome_by_release(name: str, version: str, outcome: Outcome) -> None:
+    found = quantisation.find({"quantization_config": CONFIGS[name]})
+    assert found is not None
+    assert quantisation.answer(found, version, _NOTHING.get).outcome is outcome
+
+
+def test_missing_package_is_named_with_its_command() -> None:
+    found = quantisation.find({"quantization_config": CONFIGS["gptq"]})
+    assert found is not None
+    answer = quantisation.answer(found, "4.57.1", _NOTHING.get)
+    assert answer.raises
+    assert "optimum" in answer.fix
+    assert "gptqmodel" in answer.fix
+    there = {"optimum": "2.3.0", "gptqmodel": "7.7.0"}
+    assert quantisation.answer(found, "4.57.1", there.get).outcome is Outcome.PACKED
+
+
+def test_package_without_a_mac_build_has_no_command() -> None:
+    found = quantisation.find({"quantization_config": CONFIGS["awq"]})
+    assert found is not None
+    answer = quantisation.answer(found, "4.57.1", _NOTHING.get)
+    assert answer.raises
+    assert "pip install" not in answer.fix
+    assert "transformers 5" in answer.fix
+
+
+def test_mlx_checkpoints_are_known_by_their_own_key() -> None:
+    written = {
+        "quantization": {"group_size": 64, "bits": 4},
+        "quantization_config": {"group_size": 64, "bits": 4},
+    }
+    for config in (written, {"quantization": written["quantization"]}):
+        found = quantisation.find(config)
+        assert found is not None
+        assert found.method is not None
+        assert found.method.id == "mlx"
+        assert found.stored_bits == 4.5
+        assert quantisation.answer(found, "4.57.1", _NOTHING.get).raises
+        assert "MLX loads this checkpoint as it is" in quantisation.other_routes(found)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("gptq", 4), ("fp8", 8), ("compressed-tensors", 4), ("hqq", 4), ("quanto", 4), ("aqlm", 2), ("spqr", 3)],
+)
+def test_bits_are_read_from_the_config(name: str, bits: float) -> None:
+    found = quantisation.find({"quantization_config": CONFIGS[name]})
+    assert found is not None
+    assert found.bits == bits
+
+
+def test_text_part_of_a_config_counts() -> None:
+    found = quantisation.find({"text_config": {"quantization_config": CONFIGS["gptq"]}})
+    assert found is not None
+    assert found.name == "gptq"
+    assert quantisation.find({"hidden_size": 8}) is None
+
+
+def test_unknown_method_is_said_to_be_unknown() -> None:
+    found = quantisation.find({"quantization_config": {"quant_method": "brand_new"}})
+    assert found is not None
+    assert found.method is None
+    answer = quantisation.answer(found, "4.57.1", _NOTHING.get)
+    assert answer.outcome is Outcome.UNKNOWN
+    assert "brand_new" in answer.sentences[0]
+
+
+def test_bytes_of_packed_weights() -> None:
+    """A linear layer of 1,000 x 128 weights in bfloat16, at 4 bits with 20 bits a group of 128; lm_head stays."""
+    found = quantisation.find({"quantization_config": CONFIGS["gptq"]})
+    assert found is not None
+    linear = {"model.layers.0.mlp.up_proj": (128_000, 256_000), "lm_head": (1000, 2000)}
+    assert (
+        quantisation.weight_bytes(found, 300_000, linear) == 300_000 - 256_000 + 128_000 * (4 + 20 / 128) / 8
+    )

@@ -1,0 +1,205 @@
+"""Checkpoints as people have them: quantised folders, GGUF files, PEFT adapters; judged by the real commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mpsprobe.cli import cli
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models import peft
+from mpsprobe.models.weightless import gguf
+
+TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "torch_dtype": "bfloat16",
+}
+
+
+def _folder(where: Path, **more: Any) -> Path:
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "config.json").write_text(json.dumps({**TINY, **more}))
+    return where
+
+
+def _predicted(model: Path | str, *options: str) -> tuple[int, dict[str, Any]]:
+    result = CliRunner().invoke(cli, ["predict", str(model), "--torch", "2.13", *options, "--json"])
+    assert result.exit_code in (0, 1), result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_checkpoint_that_does_not_load_is_not_advised(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, quantization_config={"quant_method": "higgs", "bits": 4, "group_size": 256})
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    assert code == 1
+    assert [one["kind"] for one in document["findings"]] == ["quantisation"]
+    assert "only supported on GPU" in document["findings"][0]["message"]
+    advice = document["outlook"]["recommendation"]
+    assert advice["route"] != "mps"
+
+
+def test_missing_package_is_the_one_change(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 64})
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    assert code == 1
+    assert "optimum" in document["outlook"]["recommendation"]["sentence"]
+
+
+def test_packed_weights_count_by_their_bits(tmp_path: Path) -> None:
+    """Seven linear layers of a block of 64 x 64, 64 x 32, 64 x 128 weights; embeddings and lm_head stay bfloat16."""
+    folder = _folder(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 64})
+    _, document = _predicted(folder, "--mac", "m1-max-32")
+    linear = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    plain = document["target"]["weight_bytes"]
+    expected = round(plain - 2 * linear + linear * (4 + 20 / 64) / 8)
+    assert abs(document["target"]["quantisation"]["checkpoint_bytes"] - expected) <= 14
+    parts = {one["name"]: one["bytes"] for one in document["outlook"]["forecast"]["memory"]["parts"]}
+    assert parts["weights"] < plain
+
+
+def test_dequantised_weights_count_in_full(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, quantization_config={"quant_method": "mxfp4"})
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    assert code == 0
+    assert document["target"]["quantisation"]["outcome"] == "dequantises"
+    parts = {one["name"]: one["bytes"] for one in document["outlook"]["forecast"]["memory"]["parts"]}
+    assert parts["weights"] >= document["target"]["weight_bytes"]
+
+
+def test_stored_fp8_checkpoint_is_refused_with_its_fix(tmp_path: Path) -> None:
+    """A real checkpoint with float8 weights and scales: transformers raises, and the run names the way out."""
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = _folder(
+        tmp_path / "fp8",
+        quantization_config={
+            "quant_method": "fp8",
+            "activation_scheme": "dynamic",
+            "weight_block_size": [32, 32],
+        },
+    )
+    plain = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in TINY.items() if k != "architectures"}))
+    tensors = {}
+    for name, value in plain.state_dict().items():
+        if "proj" in name:
+            tensors[name] = value.to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = torch.ones(-(-value.shape[0] // 32), -(-value.shape[1] // 32))
+        else:
+            tensors[name] = value.to(torch.bfloat16)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = CliRunner().invoke(cli, ["run", str(folder), "--device", "emulated", "--phase", "4"])
+    assert result.exit_code == 1
+    assert "A GPU or XPU is needed for FP8 quantization" in result.output
+    assert "transformers 5" in result.output
+
+
+# ---------------------------------------------------------------------------------------------------------- GGUF
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path: Path) -> Path:
+    """A Llama of two layers, written by ggml's own package, half of it in Q8_0."""
+    numpy = pytest.importorskip("numpy")
+    writer_of = pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    writer = writer_of.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(128)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_token_list([f"t{i}" for i in range(128)])
+    writer.add_tensor("token_embd.weight", numpy.zeros((128, 64), numpy.float32))
+    writer.add_tensor("output.weight", numpy.zeros((128, 64), numpy.float32))
+    kind = writer_of.GGMLQuantizationType.Q8_0
+    packed = writer_of.quants.quantize(numpy.ones((64, 64), numpy.float32), kind)
+    writer.add_tensor("blk.0.attn_q.weight", packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_header_of_a_gguf_file(tiny_gguf: Path) -> None:
+    header = gguf.read(tiny_gguf)
+    assert header.architecture == "llama"
+    assert header.types == {"F32": 2 * 128 * 64, "Q8_0": 64 * 64}
+    assert header.nbytes == 2 * 128 * 64 * 4 + 64 * 64 * 34 // 32
+
+
+def test_gguf_file_is_predicted(tiny_gguf: Path) -> None:
+    code, document = _predicted(tiny_gguf)
+    assert code in (0, 1)
+    assert document["target"]["architecture"] == "LlamaForCausalLM"
+    assert "llama.cpp runs this file" in document["target"]["quantisation"]["routes"][0]
+
+
+def test_damaged_gguf_files_are_one_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+    for length in (0, 3, 4, 11, 30, 200):
+        cut = tmp_path / f"cut{length}.gguf"
+        cut.write_bytes(whole[:length])
+        with pytest.raises(TargetError):
+            gguf.read(cut)
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(TargetError, match="not a GGUF file"):
+        gguf.read(other)
+
+
+def test_run_of_a_gguf_file_names_what_runs_it(tiny_gguf: Path) -> None:
+    result = CliRunner().invoke(cli, ["run", str(tiny_gguf)])
+    assert isinstance(result.exception, UsageError)
+    assert "llama-cli -m" in result.exception.hint
+
+
+# ---------------------------------------------------------------------------------------------------------- PEFT
+
+
+def _adapter(where: Path, base: str) -> Path:
+    where.mkdir()
+    stated = {"peft_type": "LORA", "base_model_name_or_path": base, "r": 8, "target_modules": ["q_proj"]}
+    (where / "adapter_config.json").write_text(json.dumps(stated))
+    return where
+
+
+def test_adapter_is_predicted_as_its_base(tmp_path: Path) -> None:
+    base = _folder(tmp_path / "base")
+    code, document = _predicted(_adapter(tmp_path / "adapter", str(base)))
+    assert code == 0
+    assert document["target"]["architecture"] == "LlamaForCausalLM"
+    note = next(one for one in document["target"]["notes"] if "PEFT adapter" in one)
+    assert "LORA, rank 8" in note
+    assert "merge_and_unload" in note
+
+
+def test_adapter_without_its_base_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = _adapter(tmp_path / "adapter", "nobody/has-this-base")
+    result = CliRunner().invoke(cli, ["predict", str(folder)])
+    assert isinstance(result.exception, TargetError)
+    assert "nobody/has-this-base" in result.exception.what
+    assert "merge_and_unload" in result.exception.hint
+
+
+def test_folder_with_a_model_is_no_adapter(tmp_path: Path) -> None:
+    folder = _adapter(tmp_path / "both", "a/b")
+    _folder(folder)
+    assert peft.read(folder) is None
