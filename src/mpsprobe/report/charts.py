@@ -14,8 +14,8 @@ from mpsprobe.report import units
 from mpsprobe.report.text import clean
 from mpsprobe.report.words import VERDICT, Word
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
-from mpsprobe.trace.formulas import FORMULAS
-from mpsprobe.trace.formulas.registry import base_name
+from mpsprobe.trace import formulas
+from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
 #: Stages that come before the first sample; they are minutes where a sample takes seconds, so they have no bar.
 _BEFORE = ("download", "load")
@@ -256,10 +256,10 @@ _FAMILY_NAMES = {
 
 def family(op: str) -> str:
     """Return the family of an op, which is that of its FLOP formula: `aten::addmm` is a matrix product."""
-    counted = FORMULAS.get(base_name(op))
+    counted = FORMULAS.get(base_name(op))  # filled by the import of the package
     if counted is None:
         return "copies and others"
-    return _FAMILY_NAMES.get(counted.__module__.rpartition(".")[2], "copies and others")
+    return _FAMILY_NAMES.get(counted.__module__.removeprefix(f"{formulas.__name__}."), "copies and others")
 
 
 def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:
