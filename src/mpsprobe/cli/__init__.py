@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write down what a target yields here, for another machine to be checked against.",
     ),
     "compare": ("compare", "Set two runs side by side, worst first."),
+    "merge": ("merge", "Merge many runs into one matrix of targets and machines."),
     "expect": ("expect", "Write expectation files from a run's failed op checks."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }

@@ -139,8 +139,11 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
     for check in run.checks[len(run.checks) - _untold(run.checks) :]:
         narrator.check(check)
     paths = report.write(run, folder)
+    report.append_summary(run)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        sink.remark(report.workflow_commands(run))
     headline = report.verdict(run)
-    helps = f"what helps: {headline.recipe}\n" if headline.recipe else ""
+    helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
     sink.result(f"\n{headline.sentence}\n{helps}report: {paths['html']}", run)
     click.get_current_context().exit(exit_code(run))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
-from mpsprobe.report.headline import verdict
+from mpsprobe.report.headline import Headline, verdict
 from mpsprobe.report.templating import fill
 from mpsprobe.report.text import clean
 from mpsprobe.run import Run, Status
@@ -19,6 +20,7 @@ _COLOURS: dict[Status, str] = {
     Status.ERROR: "#7a3e9d",
 }
 _NEUTRAL = "#57606a"
+_LABEL = "mpsprobe"
 
 #: Widths in px of characters of Verdana at 11 px, on average; `textLength` makes the text fit exactly.
 _CHARACTER = 6.6
@@ -41,10 +43,26 @@ class Badge:
     message_length: int
 
 
-def badge(run: Run) -> str:
-    """The badge as SVG."""
+def shields(run: Run) -> str:
+    """Return the badge as an endpoint document of shields.io (https://shields.io/badges/endpoint-badge)."""
     headline = verdict(run)
-    label, message = "mpsprobe", f"{headline.word} · {clean(headline.standing)}"
+    document = {
+        "schemaVersion": 1,
+        "label": _LABEL,
+        "message": _message(headline),
+        "color": _COLOURS.get(headline.status, _NEUTRAL),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _message(headline: Headline) -> str:
+    return f"{headline.word} · {clean(headline.standing)}"
+
+
+def badge(run: Run) -> str:
+    """Return the badge as SVG."""
+    headline = verdict(run)
+    label, message = _LABEL, _message(headline)
     label_length, message_length = round(len(label) * _CHARACTER), round(len(message) * _CHARACTER)
     left, right = label_length + _PADDING, message_length + _PADDING
     return fill(

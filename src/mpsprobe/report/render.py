@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from mpsprobe.errors import UsageError
-from mpsprobe.report.badge import badge
+from mpsprobe.report.badge import badge, shields
+from mpsprobe.report.github import workflow_commands
 from mpsprobe.report.junit import junit
 from mpsprobe.report.templating import fill
 from mpsprobe.report.view import page
 from mpsprobe.run import Run
 
-Format = Literal["md", "html", "json", "junit", "summary", "badge"]
+Format = Literal["md", "html", "json", "junit", "summary", "badge", "shields", "annotations"]
 
 #: Names of the files of a folder of reports.
 FILES: dict[Format, str] = {
@@ -25,7 +27,12 @@ FILES: dict[Format, str] = {
     "junit": "junit.xml",
     "summary": "summary.md",
     "badge": "badge.svg",
+    "shields": "badge.json",
+    "annotations": "annotations.txt",
 }
+
+#: GitHub refuses the summary of a step above 1 MiB, and drops it whole.
+SUMMARY_LIMIT = 1024 * 1024
 
 #: What `write` leaves unless told otherwise.
 DEFAULT: tuple[Format, ...] = ("json", "md", "html", "junit")
@@ -42,12 +49,40 @@ _RENDERERS: dict[Format, Callable[[Run], str]] = {
     "junit": junit,
     "summary": lambda run: fill("summary.md.j2", page=page(run)),
     "badge": badge,
+    "shields": shields,
+    "annotations": lambda run: f"{workflow_commands(run)}\n",
 }
 
 
 def render(run: Run, format: Format) -> str:
     """The run in one format, as text that ends in a newline."""
     return _RENDERERS[format](run)
+
+
+def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Path | None:
+    """Append the run's summary to the file that GITHUB_STEP_SUMMARY names.
+
+    Args:
+        run: The run.
+        environment: Where the variable is looked up; None for this process's own.
+
+    Returns:
+        The file, or None when the variable is not set, the file has no room left or cannot be written: a
+        summary is a courtesy, and never changes how a run ends.
+    """
+    name = (os.environ if environment is None else environment).get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return None
+    path, text = Path(name), render(run, "summary").encode()
+    try:
+        present = path.stat().st_size if path.exists() else 0
+        if present + len(text) > SUMMARY_LIMIT:
+            return None
+        with path.open("ab") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path
 
 
 def write(run: Run, folder: Path, formats: Iterable[Format] = DEFAULT) -> dict[str, Path]:

@@ -1,0 +1,188 @@
+"""Many runs as one matrix: models, torch releases, macOS versions and chips by verdict.
+
+A fleet of CI runners or Macs each leaves one run.json; the matrix is drawn from those documents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from mpsprobe.quantities import plural
+from mpsprobe.report.headline import is_prediction, verdict
+from mpsprobe.report.templating import fill
+from mpsprobe.report.text import clean
+from mpsprobe.report.words import STATUS, Word, evidence_word
+from mpsprobe.run import Evidence, Run, Status
+
+
+class Entry(msgspec.Struct, kw_only=True, frozen=True):
+    """One run of the matrix.
+
+    Attributes:
+        target: The name of the target.
+        torch: The torch release whose rules or kernels the run met.
+        macos: The macOS of the target Mac; empty when unknown.
+        chip: Its chip; empty when unknown.
+        device: The device of the run, or `"predicted"`.
+        status: The worst status of the run.
+        state: The same in the words of a report, such as `"interrupted"`.
+        evidence: The weakest evidence behind it; None when nothing was learnt.
+        virtual_gpu: Whether the GPU was a CI runner's virtual one, which is no evidence for real Macs.
+        sentence: The verdict in one sentence.
+        run: The id of the run.
+        started: When it started, UTC.
+    """
+
+    target: str
+    torch: str
+    macos: str
+    chip: str
+    device: str
+    status: Status
+    state: str
+    evidence: Evidence | None
+    virtual_gpu: bool
+    sentence: str
+    run: str
+    started: str
+
+
+class Matrix(msgspec.Struct, frozen=True):
+    """Runs by target and machine, in the order of their targets and then of their releases."""
+
+    entries: list[Entry]
+
+    @property
+    def worst(self) -> Status:
+        """Return the worst status of all runs; `unknown` when there are none."""
+        order = list(Status)
+        return max((entry.status for entry in self.entries), key=order.index, default=Status.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell as a template prints it; `word` is None where the target was not run."""
+
+    word: Word | None
+    state: str
+    evidence: Word | None
+    note: str
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row as a template prints it."""
+
+    target: str
+    cells: tuple[CellView, ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as a template prints it."""
+
+    status: Word
+    state: str
+    evidence: Word
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """The matrix as a template prints it."""
+
+    title: str
+    summary: str
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+    runs: tuple[RunView, ...]
+
+
+def merge(runs: Iterable[Run]) -> Matrix:
+    """Make a matrix of runs; of runs on one target and machine the newest stands."""
+    newest: dict[tuple[str, str], Entry] = {}
+    for run in runs:
+        entry = _entry(run)
+        key = entry.target, column(entry)
+        if key not in newest or newest[key].started <= entry.started:
+            newest[key] = entry
+    return Matrix(
+        sorted(newest.values(), key=lambda entry: (entry.target, _release(entry.torch), column(entry)))
+    )
+
+
+def column(entry: Entry) -> str:
+    """Return the name of an entry's column: torch release, macOS, chip and device."""
+    where = " ".join(part for part in (entry.chip, f"macOS {entry.macos}" if entry.macos else "") if part)
+    device = f"{entry.device} (virtual GPU)" if entry.virtual_gpu else entry.device
+    return ", ".join(part for part in (f"torch {entry.torch}" if entry.torch else "", where, device) if part)
+
+
+def markdown(matrix: Matrix) -> str:
+    """Draw the matrix as Markdown, for a job summary or a pull request."""
+    return fill("matrix.md.j2", matrix=_view(matrix))
+
+
+def document(matrix: Matrix) -> bytes:
+    """Return the matrix as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(matrix), indent=2) + b"\n"
+
+
+def html(matrix: Matrix) -> str:
+    """Draw the matrix as one self-contained page."""
+    return fill("matrix.html.j2", matrix=_view(matrix))
+
+
+def _entry(run: Run) -> Entry:
+    headline = verdict(run)
+    mac = run.mac
+    return Entry(
+        target=clean(run.target.name),
+        torch=clean(mac.torch if mac is not None else run.host.packages.get("torch", "")),
+        macos=clean(mac.macos or "" if mac is not None else ""),
+        chip=clean(mac.chip or "" if mac is not None else ""),
+        device="predicted" if is_prediction(run) else clean(run.device.used),
+        status=headline.status,
+        state=headline.word,
+        evidence=headline.evidence,
+        virtual_gpu=run.host.virtual_gpu,
+        sentence=clean(headline.sentence),
+        run=clean(run.id),
+        started=clean(run.started),
+    )
+
+
+def _release(version: str) -> list[int]:
+    return [int(part) if part.isdigit() else 0 for part in version.partition("+")[0].split(".")]
+
+
+def _view(matrix: Matrix) -> MatrixView:
+    columns = list(dict.fromkeys(column(entry) for entry in sorted(matrix.entries, key=_by_column)))
+    found = {(entry.target, column(entry)): entry for entry in matrix.entries}
+    targets = list(dict.fromkeys(entry.target for entry in matrix.entries))
+    passed = sum(entry.status in (Status.PASS, Status.WARN) for entry in matrix.entries)
+    return MatrixView(
+        title=f"mpsprobe: {plural(len(targets), 'target')} on {plural(len(columns), 'machine')}",
+        summary=f"{passed} of {plural(len(matrix.entries), 'run')} passed.",
+        columns=tuple(columns),
+        rows=tuple(
+            RowView(target, tuple(_cell(found.get((target, name))) for name in columns)) for target in targets
+        ),
+        runs=tuple(
+            RunView(STATUS[entry.status], entry.state, evidence_word(entry.evidence), entry)
+            for entry in matrix.entries
+        ),
+    )
+
+
+def _by_column(entry: Entry) -> tuple[Sequence[int], str]:
+    return _release(entry.torch), column(entry)
+
+
+def _cell(entry: Entry | None) -> CellView:
+    if entry is None:
+        return CellView(None, "not run", None, "")
+    return CellView(STATUS[entry.status], entry.state, evidence_word(entry.evidence), entry.sentence)
