@@ -1,4 +1,4 @@
-"""A badge: the worst status and the evidence, never one without the other."""
+"""Draw a badge: the worst status together with its evidence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PADDING = 14
 
 @dataclass(frozen=True)
 class Badge:
-    """What the badge's template prints; lengths in px."""
+    """Geometry and texts of the badge template; lengths in px."""
 
     label: str
     message: str

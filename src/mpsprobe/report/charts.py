@@ -1,4 +1,4 @@
-"""Charts of a run as plain geometry: what a template needs to draw inline SVG, with a text for who cannot see it.
+"""Compute the geometry of a run's charts, so that a template can draw them as inline SVG with a text alternative.
 
 Positions and lengths are per cent of the drawing's width, as strings, so that templates hold no arithmetic.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mpsprobe.quantities import enumerate_words
 from mpsprobe.report import units
 from mpsprobe.report.text import clean
-from mpsprobe.report.words import VERDICT, Word
+from mpsprobe.report.words import VERDICT
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
 from mpsprobe.trace import formulas
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
@@ -119,14 +119,6 @@ class BarChart:
     title: str
     description: str
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class VerdictCell:
-    """One torch release and its verdict."""
-
-    release: str
-    verdict: Word
 
 
 def memory_bar(memory: Memory) -> StackedBar | None:

@@ -1,4 +1,4 @@
-"""A check as its reports show it: texts, numbers and tables, without control characters, not yet escaped."""
+"""Prepare checks for reports: texts, numbers and tables without control characters, not yet escaped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLD_ROWS = 10
 
 @dataclass(frozen=True)
 class Number:
-    """A measurement as text, with what it takes to read it; `wordy` when it is not a number."""
+    """A measurement as text with its evidence and device; `wordy` when the value is not a number."""
 
     name: str
     value: str
@@ -34,7 +34,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `status` when it names one."""
+    """A cell of a table; `status` is set when the cell names one."""
 
     text: str
     number: bool
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name; `number` when all that is in it are numbers."""
+    """The name of a column; `number` when every filled cell of it is a number."""
 
     text: str
     number: bool
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. `fold` is the line it is shown behind, empty when it is shown at once."""
+    """A table. `fold` is the line that it is folded behind; empty when it is shown at once."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -60,7 +60,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class CheckView:
-    """A check as shown. `see` is the anchor of its details when they are shown elsewhere."""
+    """A check as reports show it. `see` is the anchor of its details when those are shown elsewhere."""
 
     id: str
     anchor: str
@@ -79,7 +79,7 @@ class CheckView:
 
 
 def check_views(checks: list[Check], run: Run) -> dict[str, CheckView]:
-    """A view of each check by id; the anchors differ even where ids differ only in punctuation."""
+    """Return a view of each check by id, with anchors that differ even where ids differ only in punctuation."""
     seen: dict[str, int] = defaultdict(int)
     views = {}
     for check in checks:
@@ -109,12 +109,12 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
 
 
 def spent(duration_s: float) -> str:
-    """Wall time; empty when none was taken."""
+    """Format a wall time; empty when none was measured."""
     return units.seconds(duration_s) if duration_s else ""
 
 
 def number(measurement: Measurement, check: Check) -> Number:
-    """A measurement of a check as text."""
+    """Format a measurement of a check."""
     value = units.value(measurement)
     return Number(
         name=clean(measurement.name),
@@ -128,7 +128,7 @@ def number(measurement: Measurement, check: Check) -> Number:
 
 
 def grid(table: Table, *, folds: bool = False) -> Grid:
-    """A table whose rows all have as many cells as there are columns.
+    """Convert a table so that every row has as many cells as there are columns.
 
     Args:
         table: any.

@@ -1,4 +1,4 @@
-"""The facts of a run's target, machine and tools, and how to repeat it."""
+"""Collect the facts of a run's target, machine and tools, and how to repeat the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.run import Run
 
 @dataclass(frozen=True)
 class Fact:
-    """A labelled value; `code` for what a reader copies (names, paths, hashes)."""
+    """A labelled value; `code` marks what a reader copies, such as names, paths and hashes."""
 
     label: str
     value: str
@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactList:
-    """Facts of one subject, and how they are known."""
+    """Facts of one subject and where they come from."""
 
     title: str
     origin: str
@@ -30,7 +30,7 @@ class FactList:
 
 
 def fact_lists(run: Run) -> tuple[FactList, ...]:
-    """Target, machine, device and versions."""
+    """Return the facts of the target, the machine, the target Mac and the versions."""
     lists = (
         FactList("Target", "from the command line, the profile and the model's files", tuple(_target(run))),
         FactList("Machine", "measured: read from the host", tuple(_machine(run))),
@@ -41,12 +41,12 @@ def fact_lists(run: Run) -> tuple[FactList, ...]:
 
 
 def command(run: Run) -> str:
-    """The command line as a shell would take it."""
+    """Return the command line as a shell takes it."""
     return clean(shlex.join(run.command))
 
 
 def install(run: Run) -> str:
-    """One pip command for the versions that were installed; empty when none were recorded.
+    """Return one pip command for the installed versions; empty when none were recorded.
 
     Local versions (`2.13.0+cpu`) lose their suffix: an index does not have them by that name.
     """
@@ -55,13 +55,13 @@ def install(run: Run) -> str:
 
 
 def moment(stamp: str) -> str:
-    """An ISO 8601 time in UTC for people: `2026-11-22 13:15:00 UTC`; unreadable stamps as they are."""
+    """Format an ISO 8601 time in UTC: `2026-11-22 13:15:00 UTC`; leave unreadable stamps as they are."""
     parsed = _parsed(stamp)
     return parsed.strftime("%Y-%m-%d %H:%M:%S UTC") if parsed else clean(stamp)
 
 
 def elapsed(run: Run) -> str:
-    """Wall time from start to end; empty for a run that was cut off."""
+    """Return the wall time from start to end; empty for a run that was cut off."""
     started, ended = _parsed(run.started), _parsed(run.ended)
     if started is None or ended is None or (started.tzinfo is None) != (ended.tzinfo is None):
         return ""

@@ -1,4 +1,4 @@
-"""What a run's evidence stands on: where values were computed, how they are known, what that cannot show."""
+"""Determine the evidence behind a run: where values were computed, how they are known, what that cannot show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPUTING = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE, Phase.OPS, Phase.BENC
 
 @dataclass(frozen=True)
 class Ground:
-    """The footing of a run's verdict.
+    """The evidence behind a run's verdict.
 
     Attributes:
         evidence: the weakest evidence that the verdict leans on; None when nothing was learnt.
@@ -32,7 +32,7 @@ class Ground:
 
 
 def ground(run: Run, checks: list[Check]) -> Ground:
-    """Judge what `checks` (those of `run`, the one in flight included) stand on."""
+    """Determine the evidence behind `checks`: those of `run`, including the one in flight."""
     learnt = [check for check in checks if check.evidence is not None]
     numbered = [check for check in learnt if check.phase.order <= Phase.INFERENCE.order] or learnt
     computed = [check for check in numbered if check.device != "host"]
@@ -47,12 +47,12 @@ def ground(run: Run, checks: list[Check]) -> Ground:
 
 
 def is_mac(run: Run) -> bool:
-    """Whether the run took place under macOS."""
+    """Return whether the run took place under macOS."""
     return run.host.system == "Darwin"
 
 
 def _evidence(check: Check) -> Evidence:
-    """The evidence of a check that has some; nothing on an emulated device counts as more than emulated."""
+    """Return a check's evidence; nothing on an emulated device counts as more than emulated."""
     assert check.evidence is not None
     if check.device == "emulated" and check.evidence is Evidence.MEASURED:
         return Evidence.EMULATED
@@ -64,7 +64,7 @@ def _strength(evidence: Evidence) -> int:
 
 
 def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
-    """Where the target computed and how that is known; only the latter when it never got that far."""
+    """Say where the target computed and how that is known; only the latter when it never got that far."""
     devices = _devices(learnt)
     basis = _basis(run, evidence, on_mps=_measured_on_mps(learnt))
     if not devices:
@@ -76,7 +76,7 @@ def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
 
 
 def _devices(learnt: list[Check]) -> list[str]:
-    """The devices on which the target computed, in order."""
+    """Return the devices on which the target computed, in order."""
     return list(dict.fromkeys(c.device for c in learnt if c.phase in _COMPUTING and c.device != "host"))
 
 
@@ -119,7 +119,7 @@ def _caveat(run: Run, learnt: list[Check]) -> str:
 
 
 def _limits(run: Run, learnt: list[Check]) -> list[str]:
-    """What a reader must not conclude, beside what the run itself says of its device (`Run.limits`)."""
+    """List what a reader must not conclude, beside the device's own limits (`Run.limits`)."""
     host, sentences = run.host, []
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
     if not is_mac(run):

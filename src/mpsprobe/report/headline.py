@@ -1,4 +1,4 @@
-"""The verdict of a run in one sentence, never better than its evidence."""
+"""State the verdict of a run in one sentence that is never better than its evidence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEO
 
 @dataclass(frozen=True)
 class Headline:
-    """What a reader takes away.
+    """The verdict of a run and everything that qualifies it.
 
     Attributes:
         outcome: what happened, on which device, how that is known.
@@ -51,7 +51,7 @@ class Headline:
 
     @property
     def sentence(self) -> str:
-        """Outcome and caveat as one sentence."""
+        """Join outcome and caveat into one sentence."""
         return f"{self.outcome}; {self.caveat}." if self.caveat else f"{self.outcome}."
 
 
@@ -89,24 +89,24 @@ def verdict(run: Run) -> Headline:
 
 
 def _recipe(checks: list[Check]) -> str:
-    """What the check that looks for one says."""
+    """Return the message of the check that looked for a recipe; empty when none was looked for."""
     told = (Status.PASS, Status.FAIL, Status.UNKNOWN)
     return next((one.message for one in checks if one.id == _RECIPE and one.status in told), "")
 
 
 def is_prediction(run: Run) -> bool:
-    """Whether nothing was run: op uses, and no checks."""
+    """Return whether nothing was run: the document has op uses and no checks."""
     return bool(run.op_uses) and not run.checks and run.interruption is None
 
 
 def all_checks(run: Run) -> list[Check]:
-    """The run's checks, and the one that was in flight when it was cut off unless it is among them."""
+    """Return the run's checks, with the one that was in flight when the run was cut off."""
     flying = in_flight(run)
     return run.checks if flying is None else [*run.checks, flying]
 
 
 def in_flight(run: Run) -> Check | None:
-    """The check that never ended, made from the interruption; None when there is none to add."""
+    """Build the check that never ended from the interruption; None when there is none to add."""
     cut = run.interruption
     if cut is None or not cut.check or any(check.id == cut.check for check in run.checks):
         return None
@@ -128,7 +128,7 @@ def in_flight(run: Run) -> Check | None:
 
 
 def phase_status(checks: list[Check], phase: Phase) -> Status | None:
-    """The status of one stage; None when it has no checks."""
+    """Return the status of one stage; None when it has no checks."""
     present = [check.status for check in checks if check.phase is phase]
     return worst(present) if present else None
 
@@ -143,7 +143,7 @@ _FORETOLD: dict[Viability, tuple[Status, str]] = {
 
 
 def _of_prediction(run: Run) -> Headline:
-    """What becomes of the op uses on the target Mac."""
+    """Build the headline of a prediction from its op uses on the target Mac."""
     routes = run.outlook.routes if run.outlook is not None else []
     route = next((route for route in routes if route.name == "mps"), None)
     viability = route.viability if route is not None else Viability.UNKNOWN
@@ -165,7 +165,7 @@ def _of_prediction(run: Run) -> Headline:
 
 
 def _calls(run: Run, where: str) -> str:
-    """How many op calls run on the GPU, and what becomes of the others."""
+    """Say how many op calls run on the GPU, and what happens to the others."""
     total, off = 0, Counter[str]()
     for use in run.op_uses:
         total += use.count
@@ -204,7 +204,7 @@ def _asked(run: Run) -> str:
 
 
 def _phase_of(check_id: str, run: Run) -> Phase:
-    """The stage in a check's id (`transfer.dtypes`), else the one that was reached last."""
+    """Return the stage in a check's id (`transfer.dtypes`), or the last stage that was reached."""
     stem = check_id.split(".", 1)[0]
     for phase in Phase:
         if phase.value == stem:
@@ -229,7 +229,7 @@ def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
 
 
 def _ending(run: Run, died: list[Check]) -> str:
-    """How the process ended, or which check it died under."""
+    """Say how the process ended, or under which check it died."""
     name, cut = run.target.name, run.interruption
     if cut is None:
         first = died[0]
@@ -250,7 +250,7 @@ def _ending(run: Run, died: list[Check]) -> str:
 
 
 def _before(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """What the phases that were not cut off had come to."""
+    """Say what the phases before the interruption had shown."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     failed = [check for check in checks if check.status is Status.FAIL]
     parts = [
@@ -279,7 +279,7 @@ def _blocked(at: dict[Phase, Status]) -> str:
 
 
 def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """Which stages passed, and what became of the per-op checks and the benchmarks."""
+    """Say which stages passed, and how the per-op checks and benchmarks ended."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     rest = [phase for phase in _OUTSIDE if phase in at]
     failed = [check for check in checks if check.phase in rest and check.status is Status.FAIL]
@@ -297,7 +297,7 @@ def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
 
 
 def _reservations(checks: list[Check]) -> str:
-    """Warnings and open questions, which a bare 'passed' would hide."""
+    """Mention warnings and open questions, which a plain "passed" would hide."""
     warnings = sum(check.status is Status.WARN for check in checks)
     unknown = sum(check.status is Status.UNKNOWN for check in checks)
     parts = [

@@ -1,4 +1,4 @@
-"""A run as JUnit XML: a test suite per stage, a test case per check.
+"""Write a run as JUnit XML: one test suite per stage, one test case per check.
 
 The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That one knows
 properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite,
@@ -28,7 +28,7 @@ _OUTCOMES: dict[Status, str] = {
 
 
 def junit(run: Run) -> str:
-    """The document, with its XML declaration."""
+    """Return the document with its XML declaration."""
     checks = all_checks(run)
     totals = _totals(checks)
     del totals["skipped"]  # the schema knows it for a suite only
@@ -74,7 +74,7 @@ def _suite(run: Run, phase: Phase, checks: list[Check]) -> ET.Element:
 
 
 def _facts(check: Check) -> list[tuple[str, str]]:
-    """What is known of one check, as properties."""
+    """Return the evidence, blocker and measurements of one check as properties."""
     evidence = f"{check.evidence.value}, {check.device}" if check.evidence else "none"
     return [
         (f"{check.id}: evidence", evidence),

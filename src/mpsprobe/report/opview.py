@@ -1,4 +1,4 @@
-"""Op uses as rows for people: calls that differ in layer or size share a row, the worst verdict comes first."""
+"""Group op uses into rows: calls that differ only in layer or size share a row, and the worst verdict comes first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op as called from one place, or from that place in several layers, with one signature or several sizes."""
+    """One op as called from one place, with one signature or with several sizes, in one or several layers."""
 
     verdict: Word
     op: str
@@ -37,7 +37,7 @@ class OpRow:
 
 @dataclass(frozen=True)
 class VerdictShare:
-    """How much of a run has one verdict. `left` and `width` are per cent of the bar."""
+    """The share of a run's calls that has one verdict. `left` and `width` are per cent of the bar."""
 
     verdict: Word
     uses: str
@@ -72,7 +72,7 @@ class OpUses:
 
 
 def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
-    """The view of a run's op uses; None when it has none."""
+    """Return the view of a run's op uses; None when it has none."""
     if not uses:
         return None
     order = list(VERDICT)
@@ -96,10 +96,10 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
 
 
 def signature(group: list[OpUse]) -> str:
-    """Dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`.
+    """Format dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`.
 
     Args:
-        group: uses with equal dtypes and ranks; a size that differs among them is told as `228..255`.
+        group: uses with equal dtypes and ranks; a size that differs among them is shown as `228..255`.
     """
     together = [[use.inputs[at] for use in group] for at in range(len(group[0].inputs))]
     return ", ".join(f"{metas[0].dtype}[{', '.join(_sizes(metas))}]" for metas in together)
@@ -111,7 +111,7 @@ def _sizes(metas: list[TensorMeta]) -> list[str]:
 
 
 def _grouped(uses: list[OpUse]) -> list[list[OpUse]]:
-    """Uses that differ only in numbers of their module path (a stack of layers) or in sizes (a cache that grows)."""
+    """Group uses that differ only in numbers of their module path (stacked layers) or in sizes (a growing cache)."""
     groups: dict[tuple[object, ...], list[OpUse]] = defaultdict(list)
     for use in uses:
         key = (

@@ -1,4 +1,4 @@
-"""The outlook of a run as its reports show it: advice, routes, memory, time, and the tables that go with them."""
+"""Prepare a run's outlook for reports: advice, routes, memory, time and their tables."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FoldView:
 
 @dataclass(frozen=True)
 class AdviceView:
-    """The recommendation. `route` is empty when the evidence is not enough for any."""
+    """The recommendation. `route` is empty when the evidence supports none."""
 
     route: str
     sentence: str
@@ -75,7 +75,7 @@ class AdviceView:
 
 @dataclass(frozen=True)
 class RouteView:
-    """One route; `chosen` when it is the one recommended."""
+    """One route; `chosen` marks the recommended one."""
 
     name: str
     chosen: bool
@@ -98,7 +98,7 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class TimeView:
-    """Time on one machine, and of a sample elsewhere. `shares` is empty when they are not known."""
+    """Time on one machine, and of one sample on others. `shares` is empty when they are not known."""
 
     hardware: str
     basis: str
@@ -108,7 +108,7 @@ class TimeView:
 
 @dataclass(frozen=True)
 class OutlookView:
-    """An outlook but for its recommendation, which stands on top; parts that it lacks are None or empty."""
+    """The outlook without its recommendation, which stands on top; missing parts are None or empty."""
 
     routes: tuple[RouteView, ...]
     memory: MemoryView | None
@@ -122,7 +122,7 @@ class OutlookView:
 
 
 def outlook_view(outlook: Outlook | None) -> OutlookView | None:
-    """The view of an outlook; None when there is nothing in it."""
+    """Return the view of an outlook; None when it is empty."""
     if outlook is None or (
         outlook.forecast is None and not outlook.routes and outlook.recommendation is None
     ):
@@ -180,7 +180,7 @@ def _folds(
 
 
 def advice_view(outlook: Outlook | None) -> AdviceView | None:
-    """The view of the recommendation; None when there is none."""
+    """Return the view of the recommendation; None when there is none."""
     advice = outlook.recommendation if outlook is not None else None
     if advice is None:
         return None
@@ -243,7 +243,7 @@ def _memory(memory: Memory) -> MemoryView:
 
 
 def _margin(memory: Memory) -> int | None:
-    """Physical memory less all that takes it; None unless every part is known."""
+    """Return physical memory minus every part; None unless all parts are known."""
     taken = [part.bytes for part in memory.parts]
     if memory.available_bytes is None or not taken or None in taken:
         return None

@@ -1,4 +1,4 @@
-"""A run in each format, as text or as files."""
+"""Render a run in each format, as text or as files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _RENDERERS: dict[Format, Callable[[Run], str]] = {
 
 
 def render(run: Run, format: Format) -> str:
-    """The run in one format, as text that ends in a newline."""
+    """Return the run in one format, as text that ends in a newline."""
     return _RENDERERS[format](run)
 
 

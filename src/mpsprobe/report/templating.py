@@ -1,4 +1,4 @@
-"""The templates and how each format escapes what they print."""
+"""Load the templates and define how each format escapes values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def fill(template: str, **values: Any) -> str:
-    """Print `values` through a template; its name says the format (`.html.j2`, `.svg.j2`, `.md.j2`)."""
+    """Render a template with `values`; its file name tells the format (`.html.j2`, `.svg.j2`, `.md.j2`)."""
     environment = _markdown() if template.endswith(".md.j2") else _markup()
     return environment.get_template(template).render(**values)
 
 
 @cache
 def _markup() -> jinja2.Environment:
-    """HTML and SVG: everything is escaped."""
+    """Return the environment of HTML and SVG, in which everything is escaped."""
     environment = _environment(autoescape=True)
     environment.filters["prose"] = prose_html
     environment.globals["script"] = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def _markup() -> jinja2.Environment:
 
 @cache
 def _markdown() -> jinja2.Environment:
-    """Markdown: a value is one line of escaped prose unless it is printed as code or as a fenced block."""
+    """Return the environment of Markdown: values become one line of escaped prose unless printed as code."""
     environment = _environment(autoescape=False, finalize=_finalize)
     environment.filters["code"] = lambda text: _Ready(code_markdown(text))
     environment.filters["fence"] = lambda text: _Ready(fence_markdown(text))
@@ -40,7 +40,7 @@ def _markdown() -> jinja2.Environment:
 
 
 class _Ready(str):
-    """Markdown that is already escaped."""
+    """Markdown that is escaped already."""
 
 
 def _finalize(value: Any) -> Any:

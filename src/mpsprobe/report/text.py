@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made safe for the place where it is printed."""
+"""Make text from elsewhere safe for the format that it is printed in."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MARKDOWN = re.compile(
 
 
 def clean(text: str) -> str:
-    """Without terminal colours, and with U+FFFD for each character that XML 1.0 cannot hold."""
+    """Remove terminal colours, and replace each character that XML 1.0 cannot hold by U+FFFD."""
     return _NOT_XML.sub("\ufffd", _ANSI.sub("", text))
 
 
 def tail(text: str, lines: int) -> str:
-    """The last lines of an output; says how many were left out."""
+    """Return the last lines of an output, with a note on how many were left out."""
     kept = clean(text).rstrip().split("\n")
     if len(kept) <= lines:
         return "\n".join(kept)
@@ -34,7 +34,7 @@ def tail(text: str, lines: int) -> str:
 
 
 def prose_html(text: str) -> Markup:
-    """A message as HTML: escaped, with `backticked` parts as code and web addresses as links."""
+    """Convert a message to HTML: escaped, with `backticked` parts as code and web addresses as links."""
     parts: list[Markup] = []
     end = 0
     for match in _SPAN.finditer(text):
@@ -49,7 +49,7 @@ def prose_html(text: str) -> Markup:
 
 
 def prose_markdown(text: str) -> str:
-    """A message as one line of Markdown that is safe in a paragraph and in a table cell alike."""
+    """Convert a message to one line of Markdown that is safe in paragraphs and in table cells."""
     line = " ".join(text.split())
     parts: list[str] = []
     end = 0
@@ -62,7 +62,7 @@ def prose_markdown(text: str) -> str:
 
 
 def code_markdown(text: str) -> str:
-    """Text as inline code, in a paragraph or a table cell; empty for empty text."""
+    """Format text as inline code for a paragraph or a table cell; empty for empty text."""
     line = " ".join(text.split())
     if not line:
         return ""
@@ -75,7 +75,7 @@ def code_markdown(text: str) -> str:
 
 
 def fence_markdown(text: str) -> str:
-    """Text as a fenced block that the text itself cannot close."""
+    """Format text as a fenced block that the text itself cannot close."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

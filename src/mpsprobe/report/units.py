@@ -1,4 +1,4 @@
-"""Measurements as people read them."""
+"""Format measurements with their units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Value:
 
 
 def value(measurement: Measurement) -> Value:
-    """The value of a measurement with its unit."""
+    """Format the value of a measurement with its unit."""
     number, unit = measurement.value, measurement.unit
     if number is None:
         return Value(f"not available: {unit}" if unit else "not available")
@@ -59,6 +59,6 @@ def value(measurement: Measurement) -> Value:
 
 
 def _exact(number: float, unit: str, text: str) -> str:
-    """The number as it was recorded, unless `text` says exactly that."""
+    """Return the number as it was recorded; empty when `text` says exactly that."""
     full = f"{number:,} {unit}".rstrip() if isinstance(number, int) else f"{number!r} {unit}".rstrip()
     return "" if full == text else full

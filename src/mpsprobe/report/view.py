@@ -1,4 +1,4 @@
-"""A run as its reports show it: every join, word and choice is made here, templates only print.
+"""Prepare a run for its reports: every join, word and choice is made here, and templates only print.
 
 Texts are plain and free of control characters; escaping belongs to the format.
 """
@@ -43,7 +43,7 @@ _SUMMARY_PROBLEMS = 10
 
 @dataclass(frozen=True)
 class Fold:
-    """Checks behind one line. `by` names the phase that blocked them, as ` by phase 2 (pins)`."""
+    """Checks behind one line. `by` names the phase that blocked them, such as ` by phase 2 (pins)`."""
 
     title: str
     checks: tuple[CheckView, ...]
@@ -62,7 +62,7 @@ class Barrier:
 
 @dataclass(frozen=True)
 class PhaseView:
-    """A stage: its tile in the strip, and its section."""
+    """A stage, with its tile in the strip and its section."""
 
     anchor: str
     number: str
@@ -78,13 +78,13 @@ class PhaseView:
 
     @property
     def ran(self) -> bool:
-        """Whether there is anything to show beyond its tile."""
+        """Return whether the stage has anything to show beyond its tile."""
         return bool(self.checks or self.blocked or self.folded)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run was cut off."""
+    """The way in which a run was cut off."""
 
     title: str
     signal: str
@@ -95,7 +95,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Count:
-    """How many checks have a status."""
+    """The number of checks with one status."""
 
     status: Word
     text: str
@@ -103,7 +103,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything a report prints."""
+    """Everything that a report prints."""
 
     title: str
     headline: Headline
@@ -153,7 +153,7 @@ class Page:
 
 
 def page(run: Run) -> Page:
-    """Draw the page of a run."""
+    """Build the page of a run."""
     headline = verdict(run)
     checks = all_checks(run)
     views = check_views(checks, run)
@@ -277,7 +277,7 @@ def _label(phase: Phase) -> str:
 
 
 def _state(run: Run, status: Status | None, present: list[Check]) -> str:
-    """The word on a stage's tile: its status, or why it has none."""
+    """Return the word on a stage's tile: its status, or why it has none."""
     flying = in_flight(run)
     if flying is not None and flying.status is Status.UNKNOWN and flying in present:
         return "interrupted"
@@ -287,14 +287,14 @@ def _state(run: Run, status: Status | None, present: list[Check]) -> str:
 
 
 def _in_phase(check: Check, view: CheckView) -> CheckView:
-    """A check's place in its phase: details that stand among the problems or warnings are not repeated."""
+    """Return a check as its phase shows it: without details that stand among problems or warnings."""
     if check.status in PROBLEMS or check.status is Status.WARN:
         return replace(view, see=view.anchor, anchor="", remedy="", numbers=(), grid=None, output="")
     return view
 
 
 def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
-    """One line per reason for the checks that an earlier phase kept from running."""
+    """Group the checks that an earlier phase kept from running, one line per reason."""
     groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
     for check in present:
         if check.status is Status.BLOCKED:
@@ -312,7 +312,7 @@ def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
 
 
 def _barriers(checks: list[Check], views: dict[str, CheckView]) -> list[Barrier]:
-    """The stages of which every check was blocked, gathered by reason, so that each reason is read once."""
+    """Group the stages of which every check was blocked by reason, so that each reason is read once."""
     groups: dict[tuple[str, str], list[Fold]] = defaultdict(list)
     for phase in Phase:
         present = [check for check in checks if check.phase is phase]

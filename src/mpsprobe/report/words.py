@@ -1,4 +1,4 @@
-"""What reports call things: one word, symbol and explanation for each status, evidence level and verdict."""
+"""Define the word, symbol and explanation of each status, evidence level and verdict in reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpsprobe.run import Evidence, Fit, OpVerdict, Phase, Status, Viability
 
 @dataclass(frozen=True)
 class Word:
-    """How a status, an evidence level or a verdict is shown.
+    """How reports show a status, an evidence level or a verdict.
 
     Attributes:
         key: its value in run.json; also the name of its icon and its CSS class.
@@ -97,12 +97,12 @@ ANSWER: dict[str, Word] = {
 
 
 def evidence_word(evidence: Evidence | None) -> Word:
-    """The word for an evidence level, also for none."""
+    """Return the word for an evidence level, including none."""
     return NO_EVIDENCE if evidence is None else EVIDENCE[evidence]
 
 
 def phase_numbers(phases: Sequence[Phase]) -> str:
-    """Numbered phases in short: `phase 2`, `phases 1 to 3 and 5`.
+    """Format numbered phases briefly: `phase 2`, `phases 1 to 3 and 5`.
 
     Args:
         phases: phases one to six, in order; at least one.
