@@ -30,7 +30,7 @@ def call(module: object, *arguments: str) -> Result:
 
 def test_written_here_and_matched_here(planted: MakeJob, tmp_path: Path) -> None:
     file = tmp_path / "sub" / "base.safetensors"
-    profile = str(planted("", "bfloat16").profile)
+    profile = str(planted("", "bfloat16").settings.profile)
     written = call(baseline, "--profile", profile, "--output", str(file), "--json")
     assert written.exit_code == 0, written.exception
     answer = json.loads(written.stdout)
@@ -47,8 +47,8 @@ def test_written_here_and_matched_here(planted: MakeJob, tmp_path: Path) -> None
 
 def test_a_baseline_of_other_weights_is_refused(planted: MakeJob, tmp_path: Path) -> None:
     file = tmp_path / "base.safetensors"
-    assert call(baseline, "--profile", str(planted().profile), "--output", str(file)).exit_code == 0
-    other = str(planted(builder="build_other").profile)
+    assert call(baseline, "--profile", str(planted().settings.profile), "--output", str(file)).exit_code == 0
+    other = str(planted(builder="build_other").settings.profile)
     result = call(diverge, "--device", "cpu", "--profile", other, "--against", str(file))
     assert isinstance(result.exception, MpsprobeError)
     assert result.exception.exit_code == 2

@@ -37,7 +37,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 def test_a_divergence_is_named_and_ends_with_1(planted: MakeJob, jobs: list[Job]) -> None:
-    profile = planted("layer").profile
+    profile = planted("layer").settings.profile
     result = call("--device", "cpu", "--profile", str(profile), "--stage", "forward")
     assert result.exit_code == 1
     assert "First to diverge: blocks.2.down (Linear), in forward, call 1: output." in result.output
@@ -52,7 +52,7 @@ def test_a_divergence_is_named_and_ends_with_1(planted: MakeJob, jobs: list[Job]
 
 
 def test_a_sound_model_ends_with_0_and_as_json(planted: MakeJob, jobs: list[Job]) -> None:
-    result = call("--device", "cpu", "--profile", str(planted().profile), "--no-local", "--json")
+    result = call("--device", "cpu", "--profile", str(planted().settings.profile), "--no-local", "--json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert found["first"] is None
@@ -61,7 +61,7 @@ def test_a_sound_model_ends_with_0_and_as_json(planted: MakeJob, jobs: list[Job]
 
 
 def test_a_nan_is_told_in_words(planted: MakeJob, jobs: list[Job]) -> None:
-    result = call("--device", "cpu", "--profile", str(planted("nan").profile), "--stage", "forward")
+    result = call("--device", "cpu", "--profile", str(planted("nan").settings.profile), "--stage", "forward")
     assert result.exit_code == 1
     assert "1 of 384 elements are NaN, 0 in the reference." in result.output
 

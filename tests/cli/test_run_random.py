@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
+from mpsprobe.options import Settings
 from mpsprobe.phases import download
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.run import Phase, Run, Status
@@ -108,6 +109,6 @@ def test_a_config_that_cannot_be_built_here_fails_phase_3(
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(LinkFailed, match=says) as caught:
-        download.obtain(resolve(Wanted(str(tmp_path), weightless=True)), lambda _: None)
+        download.obtain(resolve(Settings(str(tmp_path), random_init=True)), lambda _: None)
     assert (caught.value.phase, caught.value.result.status) == (Phase.DOWNLOAD, Status.FAIL)
     assert "\n" not in caught.value.result.message

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mpsprobe.layers.job import Job
+from mpsprobe.options import OPTIONS, Settings
 
 PROFILE = """
 name = "planted"
@@ -36,7 +37,9 @@ def planted(tmp_path: Path) -> MakeJob:
     ) -> Job:
         profile = tmp_path / f"{fault or 'sound'}-{dtype}-{builder}-{seed}.toml"
         profile.write_text(PROFILE.format(fault=fault, dtype=dtype, builder=builder, seed=seed, limit=limit))
-        return Job(device="cpu", profile=str(profile), **more)
+        names = {option.name for option in OPTIONS}
+        given = {name: more.pop(name) for name in list(more) if name in names}
+        return Job(settings=Settings(device="cpu", profile=str(profile), **given), **more)
 
     return make
 

@@ -21,6 +21,7 @@ from mpsprobe.layers.result import Verdict
 from mpsprobe.layers.sketch import distance, sketch
 from mpsprobe.layers.write import write
 from mpsprobe.models.hub.snapshot import inspect
+from mpsprobe.options import Settings
 from tests.layers import planted as model
 from tests.layers.conftest import MakeJob, no_announcement
 
@@ -105,11 +106,14 @@ def test_random_weights_are_known_by_their_values(tmp_path: Path) -> None:
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 4, **sizes}
     (tmp_path / "config.json").write_text(json.dumps(config))
     path = str(tmp_path / "base.safetensors")
-    job = Job(model=str(tmp_path), device="cpu", random_init=True, stages=["forward"])
+    job = Job(settings=Settings(model=str(tmp_path), device="cpu", random_init=True), stages=["forward"])
     write(msgspec.structs.replace(job, output=path), no_announcement)
     assert not diverge(msgspec.structs.replace(job, against=path), no_announcement).diverges
     with pytest.raises(UsageError, match="this baseline is of other weights"):
-        diverge(msgspec.structs.replace(job, against=path, shrink=True), no_announcement)
+        diverge(
+            msgspec.structs.replace(job, against=path, settings=job.settings.replace(shrink=True)),
+            no_announcement,
+        )
 
 
 def test_the_file_says_what_it_is_of_and_holds_no_weights(written) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from mpsprobe.layers.diverge import diverge
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Verdict
 from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.options import Settings
 from tests.layers.conftest import no_announcement
 from tests.layers.planted import round_again
 
@@ -50,7 +51,7 @@ def minilm() -> str:
 @pytest.mark.parametrize("target", ["tiny-drive", "minilm"])
 def test_a_sound_bfloat16_model_raises_no_alarm(target: str) -> None:
     model = minilm() if target == "minilm" else None
-    found = diverge(Job(model=model, device="cpu", dtype="bfloat16"), no_announcement)
+    found = diverge(Job(settings=Settings(model=model, device="cpu", dtype="bfloat16")), no_announcement)
     assert not found.diverges, found.first
     assert {layer.verdict for layer in found.layers} == {Verdict.SOUND}
     ratios = [layer.accumulated.ratio or 0 for layer in found.layers if layer.accumulated is not None]

@@ -11,8 +11,9 @@ import torch
 
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import config_only
+from mpsprobe.options import Settings
 
 _CPU = torch.device("cpu")
 _CONFIG = {
@@ -34,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _made(wanted: Wanted) -> Adapter:
+def _made(wanted: Settings) -> Adapter:
     ref = resolve(wanted)
     return config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)[0]
 
 
 def test_a_reference_in_another_dtype_has_the_same_weights(folder: Path) -> None:
-    adapter = _made(Wanted(str(folder), weightless=True))
+    adapter = _made(Settings(str(folder), random_init=True))
     in_bfloat16, in_float32, in_float16 = (
         adapter.load(_CPU, dtype).state_dict() for dtype in ("auto", "float32", "float16")
     )
@@ -55,7 +56,7 @@ def test_a_reference_takes_the_input_of_the_device(folder: Path) -> None:
     config = {"architectures": ["ViTModel"], "model_type": "vit", "hidden_size": 24, "intermediate_size": 32}
     config |= {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    adapter = _made(Wanted(str(folder), weightless=True))
+    adapter = _made(Settings(str(folder), random_init=True))
     with torch.inference_mode():
         outputs = adapter.forward(adapter.load(_CPU, "float32"), adapter.prepare(adapter.sample()))
     assert outputs["last_hidden_state"].dtype is torch.float32
@@ -65,7 +66,7 @@ def test_the_size_is_known_without_the_memory(folder: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({**_CONFIG, "hidden_size": 16384, "num_hidden_layers": 80})
     )
-    adapter = _made(Wanted(str(folder), weightless=True))
+    adapter = _made(Settings(str(folder), random_init=True))
     size = config_only.size(adapter, "auto")
     assert size is not None
     # embedding and head, and in each layer q and o, k and v of half the heads, three of the MLP, two norms
@@ -84,21 +85,21 @@ def test_a_class_is_found_in_the_folder_of_the_call(tmp_path: Path, monkeypatch:
     (tmp_path / "sizes.json").write_text('{"in_features": 3, "out_features": 5}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    wanted = Wanted("planted_module:Planted", config=Path("sizes.json"), weightless=True)
+    wanted = Settings("planted_module:Planted", config="sizes.json", random_init=True)
     adapter = _made(wanted)
     model = adapter.load(_CPU, "auto")
     assert adapter.forward(model, adapter.prepare(adapter.sample()))["output"].shape == (2, 5)
     with pytest.raises(UsageError, match="planted_module has no Absent"):
-        _made(Wanted("planted_module:Absent", weightless=True))
+        _made(Settings("planted_module:Absent", random_init=True))
     with pytest.raises(UsageError, match="cannot be imported"):
-        _made(Wanted("no_such_module:Planted", weightless=True))
+        _made(Settings("no_such_module:Planted", random_init=True))
     (tmp_path / "planted_exit.py").write_text("import sys\nsys.exit(4)\n")
     with pytest.raises(UsageError, match="cannot be imported: SystemExit: 4"):
-        _made(Wanted("planted_exit:Planted", weightless=True))
+        _made(Settings("planted_exit:Planted", random_init=True))
 
 
 def test_an_adapter_of_its_own_shrinks_only_where_it_knows_how() -> None:
-    ref = resolve(Wanted(weightless=True, shrink=True))
+    ref = resolve(Settings(random_init=True, shrink=True))
     with pytest.raises(UsageError, match="which --shrink does not know"):
         config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)
 
@@ -139,10 +140,10 @@ def test_code_of_a_repository_runs_only_when_asked_and_is_named_before(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     folder = _remote(tmp_path)
     with pytest.raises(MpsprobeError, match="not run unasked") as caught:
-        _made(Wanted(str(folder), weightless=True))
+        _made(Settings(str(folder), random_init=True))
     assert "own.py" in caught.value.hint
     assert not (folder / "ran").exists()
-    ref = resolve(Wanted(str(folder), weightless=True, trust_remote_code=True))
+    ref = resolve(Settings(str(folder), random_init=True, trust_remote_code=True))
     told: list[str] = []
 
     def say(text: str) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import config_only, from_config
+from mpsprobe.options import Settings
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of diffusers about its own future
@@ -109,7 +110,7 @@ def _folder(path: Path, name: str) -> Path:
 def _adapter(
     folder: Path, *, shrink: bool = False, weights: Weights = Weights.RANDOM
 ) -> tuple[Adapter, list[str]]:
-    ref = resolve(Wanted(str(folder), weightless=True, shrink=shrink))
+    ref = resolve(Settings(str(folder), random_init=True, shrink=shrink))
     return config_only.make(ref, config_only.obtain(ref).path, weights)
 
 
@@ -201,7 +202,7 @@ def test_sizes_are_the_published_ones(
 def test_a_single_model_is_fed_by_its_config(cls: str, config: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"_class_name": cls, **config}))
-    ref = resolve(Wanted(f"diffusers:{cls}", config=file, weightless=True))
+    ref = resolve(Settings(f"diffusers:{cls}", config=str(file), random_init=True))
     adapter, _ = config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)
     with torch.inference_mode():
         outputs = adapter.infer(adapter.load(_CPU, "auto"), adapter.prepare(adapter.sample()))

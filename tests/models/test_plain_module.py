@@ -13,8 +13,9 @@ from torch import nn
 
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import config_only, feed, plain_module
+from mpsprobe.options import Settings
 
 
 @dataclass
@@ -79,7 +80,7 @@ def test_the_config_file_says_what_a_model_is_fed(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     inputs = {"x": {"shape": [2, 3]}, "times": 4}
     file.write_text(json.dumps({"width": 3, "mpsprobe": {"method": "twice", "inputs": inputs}}))
-    ref = resolve(Wanted(f"{__name__}:ByAnnotation", config=file, weightless=True))
+    ref = resolve(Settings(f"{__name__}:ByAnnotation", config=str(file), random_init=True))
     adapter, _ = config_only.make(ref, config_only.obtain(ref).path, Weights.RANDOM)
     batch = adapter.prepare(adapter.sample())
     model = adapter.load(torch.device("cpu"), "auto")

@@ -12,7 +12,8 @@ import transformers
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.models import stored
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
+from mpsprobe.options import Settings
 from mpsprobe.phases import download
 from mpsprobe.phases.check import LinkFailed
 from tests.models.test_config_only import _remote
@@ -41,7 +42,7 @@ def test_a_speech_model_runs_with_its_own_weights(tmp_path: Path) -> None:
     torch.manual_seed(1)
     own = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_WHISPER)).eval()
     own.save_pretrained(tmp_path)
-    obtained = download.obtain(resolve(Wanted(str(tmp_path))), lambda _: None)
+    obtained = download.obtain(resolve(Settings(str(tmp_path))), lambda _: None)
     adapter = obtained.adapter
     assert adapter.weights is Weights.STORED
     model = adapter.load(torch.device("cpu"), "float32")
@@ -62,10 +63,10 @@ def test_code_of_a_repository_with_weights_is_refused_in_phase_3_unless_agreed_t
     save_file({"layer.weight": torch.ones(4, 4), "layer.bias": torch.zeros(4)}, folder / "model.safetensors",
               metadata={"format": "pt"})  # fmt: skip
     with pytest.raises(LinkFailed, match="not run unasked"):
-        download.obtain(resolve(Wanted(str(folder))), lambda _: None)
+        download.obtain(resolve(Settings(str(folder))), lambda _: None)
     assert not (folder / "ran").exists()
     told: list[str] = []
-    obtained = download.obtain(resolve(Wanted(str(folder), trust_remote_code=True)), told.append)
+    obtained = download.obtain(resolve(Settings(str(folder), trust_remote_code=True)), told.append)
     assert any("own.py" in line for line in told)
     model = obtained.adapter.load(torch.device("cpu"), "float32")
     assert torch.equal(model.state_dict()["layer.weight"], torch.ones(4, 4))
@@ -73,6 +74,6 @@ def test_code_of_a_repository_with_weights_is_refused_in_phase_3_unless_agreed_t
 
 def test_a_class_that_is_not_there_is_left_to_loading(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchModel"], "model_type": "llama"}')
-    adapter = stored.make(resolve(Wanted(str(tmp_path))), tmp_path)
+    adapter = stored.make(resolve(Settings(str(tmp_path))), tmp_path)
     with pytest.raises(MpsprobeError, match="NoSuchModel"):
         adapter.load(torch.device("cpu"), "auto")

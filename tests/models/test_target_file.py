@@ -10,7 +10,8 @@ import torch
 from mpsprobe.errors import MpsprobeError, ProfileError, UsageError
 from mpsprobe.models import registry
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
+from mpsprobe.options import Settings
 
 _LEAST = """
 import torch
@@ -35,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def _adapter(file: Path) -> Adapter:
-    ref = resolve(Wanted(str(file)))
+    ref = resolve(Settings(str(file)))
     return registry.make_adapter(ref.profile, file.parent)
 
 
@@ -105,20 +106,20 @@ def test_a_function_that_gives_something_else_is_named(file: Path, old: str, new
 def test_the_profile_beside_it_is_its_own(file: Path) -> None:
     beside = file.with_suffix(".toml")
     beside.write_text('name = "own"\ntitle = "Own"\nadapter = "target.py"\ndtype = "float32"\n')
-    for wanted in (Wanted(str(file)), Wanted(profile=str(beside))):
+    for wanted in (Settings(str(file)), Settings(profile=str(beside))):
         ref = resolve(wanted)
         assert (ref.profile.name, ref.profile.dtype, ref.file) == ("own", "float32", file)
     beside.write_text('name = "own"\ntitle = "Own"\nadapter = "package:Class"\n')
     with pytest.raises(UsageError, match=r'adapter = "target\.py"'):
-        resolve(Wanted(str(file)))
+        resolve(Settings(str(file)))
     beside.write_text('name = "own"\ntitle = "Own"\nadapter = "absent.py"\n')
     with pytest.raises(ProfileError, match="no such file beside it"):
-        resolve(Wanted(str(file)))
+        resolve(Settings(str(file)))
 
 
 def test_no_such_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        resolve(Wanted(str(tmp_path / "absent.py")))
+        resolve(Settings(str(tmp_path / "absent.py")))
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UsageError, match=r"neither a config\.json nor a \.py file"):
-        resolve(Wanted(str(tmp_path / "notes.txt")))
+        resolve(Settings(str(tmp_path / "notes.txt")))

@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpsprobe.errors import ProfileError, UsageError
 from mpsprobe.models import profile as profiles
 from mpsprobe.models import targets
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
+from mpsprobe.options import Settings
 
 
 @pytest.fixture
@@ -22,38 +24,38 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_and_its_config_are_the_same_target(folder: Path) -> None:
-    by_folder, by_file = (resolve(Wanted(str(path))) for path in (folder, folder / "config.json"))
+    by_folder, by_file = (resolve(Settings(str(path))) for path in (folder, folder / "config.json"))
     assert by_folder.folder == by_file.folder == folder.resolve()
     assert by_folder.profile.name == by_file.profile.name == "transformers"
 
 
 def test_a_class_keeps_its_path_and_config(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text("{}")
-    ref = resolve(Wanted("package.module:Class", config=tmp_path / "own.json", weightless=True))
+    ref = resolve(Settings("package.module:Class", config=str(tmp_path / "own.json"), random_init=True))
     assert (ref.class_path, ref.config) == ("package.module:Class", tmp_path / "own.json")
 
 
 def test_the_name_and_the_limits_say_that_weights_are_random(folder: Path) -> None:
-    whole = resolve(Wanted(str(folder)))
+    whole = resolve(Settings(str(folder)))
     assert (whole.title, whole.limits) == (str(folder), [])
-    random = resolve(Wanted(str(folder), weightless=True, shrink=True))
+    random = resolve(Settings(str(folder), random_init=True, shrink=True))
     assert random.title == f"{folder} (random weights, shrunk)"
     assert "random" in random.limits[0]
 
 
 def test_wishes_replace_what_the_profile_says(folder: Path) -> None:
-    profile = resolve(Wanted(str(folder), dtype="float16", new_tokens=3)).profile
+    profile = resolve(Settings(str(folder), dtype="float16", new_tokens=3)).profile
     assert (profile.dtype, profile.inference["max_new_tokens"]) == ("float16", 3)
     assert (
-        resolve(Wanted(str(folder), weightless=True)).profile.inference["max_new_tokens"]
+        resolve(Settings(str(folder), random_init=True)).profile.inference["max_new_tokens"]
         == targets.NEW_TOKENS
     )
-    assert resolve(Wanted(dtype="float32")).profile.dtype == "float32"
+    assert resolve(Settings(dtype="float32")).profile.dtype == "float32"
 
 
 def test_autocast_is_the_profile_s_unless_another_is_asked_for() -> None:
     def chosen(autocast: str | None) -> str:
-        ref = resolve(Wanted(profile="alpamayo-r1", autocast=autocast, offline=True))
+        ref = resolve(Settings(profile="alpamayo-r1", autocast=autocast, offline=True))
         return ref.profile.autocast_words(ref.profile.autocast)
 
     assert chosen(None) == "autocast to bfloat16 around generation and the flow, each by itself"
@@ -72,20 +74,20 @@ def test_a_profile_with_an_autocast_without_a_meaning_is_refused(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"),
+    ("wishes", "says"),
     [
-        (Wanted("./nowhere"), "no such folder"),
-        (Wanted("package:Class"), "a class has no weights"),
-        (Wanted("not a class:x y", weightless=True), "not a class path"),
-        (Wanted("org/model", shrink=True), "--random-init"),
-        (Wanted("org/model", config=Path("x.json")), "--config goes with a class"),
-        (Wanted("package:Class", config=Path("/nowhere.json"), weightless=True), "/nowhere.json"),
-        (Wanted(new_tokens=3), "tiny-drive"),
+        ({"model": "./nowhere"}, "no such folder"),
+        ({"model": "package:Class"}, "a class has no weights"),
+        ({"model": "not a class:x y", "random_init": True}, "not a class path"),
+        ({"model": "org/model", "shrink": True}, "--random-init"),
+        ({"model": "org/model", "config": "x.json"}, "--config goes with a class"),
+        ({"model": "package:Class", "config": "/nowhere.json", "random_init": True}, "/nowhere.json"),
+        ({"new_tokens": 3}, "tiny-drive"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(wanted: Wanted, says: str) -> None:
+def test_what_does_not_go_together_is_one_line(wishes: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        resolve(wanted)
+        resolve(Settings(**wishes))
     assert "\n" not in str(caught.value)
 
 
@@ -94,13 +96,13 @@ def test_a_broken_config_names_its_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "own.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=r"own\.json"):
-        resolve(Wanted("package:Class", config=path, weightless=True))
+        resolve(Settings("package:Class", config=str(path), random_init=True))
 
 
 def test_nothing_of_torch_is_needed_to_resolve(folder: Path) -> None:
     code = (
-        "import sys\nfrom mpsprobe.models.targets import Wanted, resolve\n"
-        f"resolve(Wanted({str(folder)!r}, weightless=True))\n"
+        "import sys\nfrom mpsprobe.models.targets import resolve\nfrom mpsprobe.options import Settings\n"
+        f"resolve(Settings({str(folder)!r}, random_init=True))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

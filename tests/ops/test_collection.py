@@ -12,7 +12,7 @@ import pytest
 
 from mpsprobe.errors import UsageError
 from mpsprobe.ops.naming import unique_names
-from mpsprobe.phases.settings import Settings
+from mpsprobe.options import Settings
 from mpsprobe.run import Run, Status
 from mpsprobe.suite import op_list
 from mpsprobe.supervision.supervisor import Supervisor
@@ -129,7 +129,7 @@ def test_the_list_of_a_changed_target_is_another(repository: Path) -> None:
 
     def key(**asked: object) -> str:
         settings = Settings(profile=str(repository / "faulty.toml"), **asked)  # type: ignore[arg-type]
-        return op_list._key(targets.resolve(settings.wanted), settings)
+        return op_list._key(targets.resolve(settings), settings)
 
     assert key() == key()
     assert len({key(), key(device="cpu"), key(torch="2.8"), key(mac="m1-max-64"), key(fallback=True)}) == 5

@@ -12,9 +12,9 @@ from mpsprobe.device.compute import Product
 from mpsprobe.device.real import Cpu, Memory
 from mpsprobe.device.select import DeviceUnavailableError
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.options import Settings
 from mpsprobe.phases import availability, site
 from mpsprobe.phases.check import LinkFailed, Result
-from mpsprobe.phases.settings import Settings
 from mpsprobe.phases.site import Site, open_site
 from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 

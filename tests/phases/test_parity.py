@@ -10,7 +10,8 @@ import torch
 from mpsprobe.device.real import Cpu
 from mpsprobe.models import registry
 from mpsprobe.models.hub.snapshot import Snapshot
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
+from mpsprobe.options import Settings
 from mpsprobe.phases import data, parity, transfer
 from mpsprobe.phases.check import Result
 from mpsprobe.run import Status
@@ -32,7 +33,7 @@ def extract(raw):
 
 def _judged(folder: Path, *, draws: bool, names: list[str], wrong: float = 0.0) -> Result:
     (folder / "target.py").write_text(_TARGET.replace("DRAWS", str(draws)).replace("NAMES", repr(names)))
-    profile = resolve(Wanted(str(folder / "target.py"))).profile
+    profile = resolve(Settings(str(folder / "target.py"))).profile
     adapter = registry.make_adapter(profile, folder)
     loaded = transfer.load(adapter, profile, Snapshot(folder, {}, (), 0, 0, {}, None), Cpu())
     prepared = data.prepare(loaded)

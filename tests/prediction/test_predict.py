@@ -14,9 +14,9 @@ from torch import nn
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.targets import Wanted
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.options import Settings
 from mpsprobe.prediction.document import Prediction
 from mpsprobe.prediction.predict import predict, predict_releases
 from mpsprobe.prediction.target import Target, resolve
@@ -305,7 +305,7 @@ def test_float64_that_stays_on_the_cpu_is_no_fault(capsys: pytest.CaptureFixture
 
 
 def test_the_default_target_runs_its_own_inference() -> None:
-    prediction = predict(resolve(Wanted()), Mac("2.13"))
+    prediction = predict(resolve(Settings()), Mac("2.13"))
     assert prediction.target.architecture == "TinyDrive"
     assert prediction.fully_native
     assert any("action_space.py" in use.source for use in prediction.op_uses)
@@ -317,7 +317,7 @@ def test_shrinking_keeps_the_lines_and_ops_of_the_whole(tmp_path: Path) -> None:
     cls = getattr(transformers, name)
     cls.config_class(**larger, architectures=[name]).save_pretrained(tmp_path)
     whole, shrunk = (
-        predict(resolve(Wanted(str(tmp_path), shrink=shrink)), Mac("2.13")) for shrink in (False, True)
+        predict(resolve(Settings(str(tmp_path), shrink=shrink)), Mac("2.13")) for shrink in (False, True)
     )
     assert shrunk.target.parameters < whole.target.parameters
     assert {*_calls(whole.op_uses)} == {*_calls(shrunk.op_uses)}

@@ -11,8 +11,9 @@ import transformers
 import campaign_table
 import campaign_target
 from campaign import said
-from mpsprobe.models.targets import Wanted, resolve
+from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import from_config
+from mpsprobe.options import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and torch on import
 
@@ -33,7 +34,7 @@ def test_each_target_is_a_folder_that_is_found(
     target: campaign_target.CampaignTarget, tmp_path: Path
 ) -> None:
     target.write(tmp_path)
-    ref = resolve(Wanted(target.model(tmp_path, small=False)[0], weightless=True))
+    ref = resolve(Settings(target.model(tmp_path, small=False)[0], random_init=True))
     assert ref.profile.name == ("diffusers" if target.pipeline else "transformers")
     if not target.pipeline:
         blueprint = from_config.of_folder(tmp_path)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from mpsprobe.cli.diverge import do, make_job, target_options
+from mpsprobe.cli.diverge import do, make_job, stage_option
+from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.job import Written
+from mpsprobe.options import Group, Settings
 from mpsprobe.report.units import size
 
 
 @click.command("baseline")
-@target_options
+@takes(Group.TARGET)
+@stage_option
 @click.option(
     "--device",
     default="cpu",
@@ -28,7 +30,7 @@ from mpsprobe.report.units import size
 )
 @json_flag
 @pass_sink
-def command(sink: Sink, /, output: Path, stages: tuple[str, ...], **options: Any) -> None:
+def command(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], settings: Settings) -> None:
     """Write what MODEL computes on this machine to a file for `mpsprobe diverge --against FILE`.
 
     The file (safetensors, no pickle) holds the processed input, the results, a sketch of every module's
@@ -36,11 +38,13 @@ def command(sink: Sink, /, output: Path, stages: tuple[str, ...], **options: Any
     """
     if output.exists() and not output.is_file():
         raise UsageError(f"{output}: exists and is no file.")
-    answer = do(sink, make_job(options, stages, output=str(output.expanduser().resolve())))
+    answer = do(
+        sink, make_job(settings.replace(device=device), stages, output=str(output.expanduser().resolve()))
+    )
     assert isinstance(answer, Written)
     calls = ", ".join(f"{stage} {count:,} module calls" for stage, count in answer.calls.items())
-    named = [options["model"]] if options["model"] else []
-    made = [f"--{name.replace('_', '-')}" for name in ("random_init", "shrink") if options[name]]
+    named = [settings.model] if settings.model else []
+    made = [f"--{name.replace('_', '-')}" for name in ("random_init", "shrink") if getattr(settings, name)]
     lines = [
         f"{answer.path}: {size(answer.size)}",
         f"  {answer.target}, {answer.dtype} on {answer.device}, weights {answer.weights[:12]}",

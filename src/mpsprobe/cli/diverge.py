@@ -8,50 +8,33 @@ from typing import Any
 
 import click
 
-from mpsprobe.cli.options import Function, build_options
+from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.layers.job import Found, Job, Written, settings_of
+from mpsprobe.layers.job import Found, Job, Written
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
+from mpsprobe.options import Group, Settings
 
 #: Rows of the table for people; `--json` has every module.
 _ROWS = 12
 #: Op uses told of the first diverging module.
 _OPS = 12
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 STAGES = ("forward", "inference")
 
 
-def target_options(command: Function) -> Function:
-    """Options that say what is run, shared with `mpsprobe baseline`."""
-    options = [
-        click.argument("model", required=False),
-        click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file."),
-        click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id."),
-        click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only."),
-        build_options,
-        click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: the profile's]"),
-        click.option(
-            "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this; repeatable."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+stage_option = click.option(
+    "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Run only this stage; repeatable."
+)
 
 
 @click.command("diverge")
-@target_options
-@click.option("--device", default="auto", show_default=True, help="auto, mps, emulated, cuda or cpu.")
+@takes(Group.TARGET, Group.DEVICE, Group.MAC)
+@stage_option
 @click.option("--against", default="cpu", show_default=True, metavar="cpu|BASELINE", help="The reference.")
 @click.option("--local/--no-local", default=True, help="Look at each module's own error too.")
-@click.option("--mac", metavar="NAME", help="For the emulated device: which Mac, e.g. m1-max-64.")
-@click.option("--torch", metavar="RELEASE", help="For the emulated device: its torch release.")
-@click.option("--macos", metavar="VERSION", help="For the emulated device: its macOS.")
-@click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
 @json_flag
 @pass_sink
-def command(sink: Sink, /, against: str, stages: tuple[str, ...], **options: Any) -> None:
+def command(sink: Sink, /, against: str, local: bool, stages: tuple[str, ...], settings: Settings) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
     MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,
@@ -61,7 +44,7 @@ def command(sink: Sink, /, against: str, stages: tuple[str, ...], **options: Any
     Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's
     code raised, 5 crashed or hung.
     """
-    job = _job(options, stages, against=None if against == "cpu" else _file(against))
+    job = make_job(settings, stages, against=None if against == "cpu" else _file(against), local=local)
     answer = do(sink, job)
     assert isinstance(answer, Found)
     sink.result(render(answer.divergence), answer.divergence)
@@ -78,18 +61,13 @@ def _file(against: str) -> str:
     return str(path.resolve())
 
 
-def _job(options: dict[str, Any], stages: tuple[str, ...], **more: Any) -> Job:
+def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
     """The job of these options, checked as far as that needs no model."""
     from mpsprobe.models import targets
 
-    job = Job(**options, **more, stages=list(dict.fromkeys(stages)) or list(STAGES))
-    settings = settings_of(job)
-    if targets.needs_no_hub(settings.wanted):
-        targets.resolve(settings.wanted)
-    return job
-
-
-make_job = _job
+    if targets.needs_no_hub(settings):
+        targets.resolve(settings)
+    return Job(settings=settings, **more, stages=list(dict.fromkeys(stages)) or list(STAGES))
 
 
 def do(sink: Sink, job: Job) -> Found | Written:

@@ -1,41 +1,86 @@
-"""Options that several commands have, with the same meaning."""
+"""The options of `mpsprobe.options` as click's: a command names the groups that it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from mpsprobe import options
+from mpsprobe.cli.sink import Sink
+from mpsprobe.options import Group, Option, Source
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: The value of `--torch` that asks `mpsprobe predict` about every release.
+EVERY_RELEASE = "all"
 
-def build_options(command: Function) -> Function:
-    """How a target without its weights is built: `models.targets.check` refuses what does not go together."""
-    options = [
-        click.option(
-            "--random-init", is_flag=True, help="Random weights, from the config alone: no download."
-        ),
-        click.option(
-            "--shrink", is_flag=True, help="With --random-init: fewer layers and experts; says what it cut."
-        ),
-        click.option(
-            "--config", type=click.Path(dir_okay=False), help="JSON config for package.module:Class."
-        ),
-        click.option(
-            "--trust-remote-code", is_flag=True, help="Run the repository's own code; says which first."
-        ),
+
+class _Switch(click.Option):
+    """A switch whose `--no-` form, which overrides pyproject.toml, does not fill the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return None if record is None else (self.opts[0], record[1])
+
+
+def takes(
+    *groups: Group,
+    model_required: bool = False,
+    every_release: bool = False,
+    implied: Mapping[str, options.Value] | None = None,
+) -> Callable[[Function], Function]:
+    """Give a command the options of some groups, and call it with `settings` made of them.
+
+    Args:
+        groups: the groups; with `Group.TARGET` the command takes the argument MODEL.
+        model_required: the command has no default target.
+        every_release: accept `--torch all`; the command is then called with `every_release` as well.
+        implied: settings that hold for this command without being given.
+    """
+    taken = options.in_groups(*groups)
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = {one.name: kwargs.pop(one.name) for one in taken}
+            if every_release:
+                kwargs["every_release"] = given["torch"] == EVERY_RELEASE
+                given["torch"] = None if given["torch"] == EVERY_RELEASE else given["torch"]
+            project = _of_project({one.name for one in taken}, given)
+            settings = options.settings(Source("", {**given, **(implied or {})}), project)
+            return function(*args, settings=settings, **kwargs)
+
+        for one in reversed(taken):
+            call = _add(call, one, model_required=model_required, every_release=every_release)
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _add(call: Function, one: Option, *, model_required: bool, every_release: bool) -> Function:
+    if one.name == "model":
+        return click.argument(one.name, required=model_required)(call)
+    if one.type is bool:
+        cls = _Switch if one.is_switch else click.Option
+        return click.option(f"--{one.dashed}/--no-{one.dashed}", default=None, help=one.help, cls=cls)(call)
+    metavar = f"{one.metavar}|{EVERY_RELEASE}" if one.name == "torch" and every_release else one.metavar
+    kind = click.IntRange(one.least) if one.type is int else one.type
+    return click.option(f"--{one.dashed}", metavar=metavar, type=kind, help=one.help)(call)
+
+
+def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> Source:
+    """Return what pyproject.toml says of options that this command takes, and say that it does."""
+    found = options.of_project(Path.cwd(), code=False)
+    values = {name: value for name, value in found.values.items() if name in taken}
+    used = [
+        f"{name.replace('_', '-')} = {value}" for name, value in values.items() if given.get(name) is None
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def autocast_option(command: Function) -> Function:
-    """`--autocast`: a region other than the profile's; `models.targets.check` refuses what has no meaning."""
-    option = click.option(
-        "--autocast",
-        metavar="CHOICE",
-        help="none, DTYPE, cpu:DTYPE or parts:DTYPE (bfloat16, float16).  [default: the profile's]",
-    )
-    return option(command)
+    context = click.get_current_context(silent=True)
+    sink = context.find_object(Sink) if context is not None else None
+    if used and sink is not None:
+        sink.remark(f"{found.where}: {', '.join(used)}")
+    return Source(found.where, values)

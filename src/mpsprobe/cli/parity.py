@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.errors import UsageError
+from mpsprobe.options import Group, Settings
 
 if TYPE_CHECKING:
     from mpsprobe.routes.mlx.parity import Parity
 
 
 @click.command("parity")
-@click.argument("model")
+@takes(Group.TARGET, model_required=True, implied={"random_init": True})
 @click.option(
     "--package",
     type=click.Choice(["mlx-lm", "mlx-vlm"]),
     help="The library of models.  [default: mlx-vlm for images, else mlx-lm]",
 )
-@click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds that the MLX side may take.")
 @json_flag
 @pass_sink
-def command(sink: Sink, model: str, package: str | None, revision: str | None, timeout: float) -> None:
+def command(sink: Sink, package: str | None, timeout: float, settings: Settings) -> None:
     """Compare MODEL in MLX with MODEL in torch, without its weights.
 
     MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights is
@@ -35,19 +37,32 @@ def command(sink: Sink, model: str, package: str | None, revision: str | None, t
 
     Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
     """
-    from mpsprobe.models.weightless import config_only, from_config, small_copy
+    from mpsprobe.models import targets
+    from mpsprobe.models.weightless import config_only, small_copy
     from mpsprobe.routes.mlx import parity
 
     parity.require(package or "mlx-lm")
-    path = Path(model).expanduser()
-    folder = path if path.is_dir() else config_only.fetch(model, revision)
-    blueprint = from_config.of_folder(folder, model)
+    ref = targets.resolve(settings)
+    if ref.file is not None:
+        raise UsageError(
+            f"{ref.name}: a target's own file cannot be copied to MLX.", "Name a repo id or a model folder."
+        )
+    blueprint = config_only.blueprint_of(ref, config_only.obtain(ref).path, sink.remark)
     with tempfile.TemporaryDirectory(prefix="mpsprobe-copy-") as scratch:
         copy = small_copy.write(blueprint, Path(scratch) / "copy")
         result = parity.run(copy.folder, copy.model_class, copy.feeds, package=package, limit_s=timeout)
+    unused = [f"--{name}" for name in ("dtype", "autocast", "new-tokens") if _given(settings, name)]
+    if unused:
+        copy.notes.append(
+            f"The copy is compared in float32, one forward pass: {', '.join(unused)} had no effect."
+        )
     result.notes = [*blueprint.notes, *copy.notes]
     sink.result(_text(result), {**_data(result), "agrees": result.agrees})
     click.get_current_context().exit(0 if result.agrees else 1)
+
+
+def _given(settings: Settings, name: str) -> bool:
+    return getattr(settings, name.replace("-", "_")) is not None
 
 
 def _data(result: Parity) -> dict[str, object]:

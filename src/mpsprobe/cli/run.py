@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from mpsprobe.cli.options import autocast_option, build_options
+from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
+from mpsprobe.options import Group, Settings
 from mpsprobe.run import Check, Phase, Status, exit_code, journal
 
 #: What a phase is called on the command line: `3`, `download`, `ops`.
@@ -83,28 +83,12 @@ def _folder(output: Path | None, run_id: str) -> Path:
 
 
 @click.command()
-@click.argument("model", required=False)
+@takes(Group.TARGET, Group.DEVICE, Group.MAC, Group.RUN)
 @click.option("--phase", "phases", multiple=True, metavar="N", help="1-6, ops or benchmark; repeatable.")
-@click.option("--device", default="auto", show_default=True, help="auto, mps, emulated, cuda or cpu.")
-@click.option("--profile", metavar="NAME|FILE", help="A profile by name, or your own .toml file.")
-@click.option("--revision", metavar="REV", help="Commit, tag or branch of a repo id.")
-@click.option("--offline", is_flag=True, help="Ask no hub: cache and local folders only.")
-@click.option("--ignore-pins", is_flag=True, help="Go on although requirements are not met.")
-@click.option("--mac", metavar="NAME", help="The Mac asked about, e.g. m1-max-64.")
-@click.option("--torch", metavar="RELEASE", help="The torch release asked about.  [default: the installed]")
-@click.option("--macos", metavar="VERSION", help="The macOS asked about.")
-@click.option("--fallback/--no-fallback", default=None, help="PYTORCH_ENABLE_MPS_FALLBACK on that Mac.")
-@build_options
-@click.option("--dtype", metavar="DTYPE", help="Of the weights, e.g. float16.  [default: the profile's]")
-@click.option("--new-tokens", type=click.IntRange(1), help="To generate.  [default: the profile's]")
-@autocast_option
-@click.option(
-    "--keep-going", is_flag=True, help="Emulated: go on past what a Mac refuses; list it all, and a recipe."
-)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the reports.")
 @json_flag
 @pass_sink
-def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishes: Any) -> None:
+def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, settings: Settings) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
     MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your own
@@ -115,15 +99,13 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, **wishe
     # Bad input is answered here, before a child is started for it.
     from mpsprobe import report
     from mpsprobe.models import targets
-    from mpsprobe.phases.settings import Settings
     from mpsprobe.supervision.supervisor import Supervisor
 
     unknown = [name for name in phases if name not in _PHASES]
     if unknown:
         raise UsageError(f"--phase {unknown[0]}: no such phase.", f"One of {', '.join(_PHASES)}.")
-    settings = Settings(**wishes)
-    if targets.needs_no_hub(settings.wanted):
-        threads = targets.resolve(settings.wanted).profile.cpu_threads
+    if targets.needs_no_hub(settings):
+        threads = targets.resolve(settings).profile.cpu_threads
         if threads:
             # Before the child imports torch: a pool of threads that spin costs a small target a fifth of its time.
             os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -35,9 +35,10 @@ def adjusted_profile(
     if baseline is None:
         return None
     info = baseline.info
-    if job.dtype is not None and job.dtype not in (info.asked, info.side.dtype):
+    given = job.settings
+    if given.dtype is not None and given.dtype not in (info.asked, info.side.dtype):
         raise UsageError(
-            f"--dtype {job.dtype}: the baseline is of a run in {info.side.dtype}.",
+            f"--dtype {given.dtype}: the baseline is of a run in {info.side.dtype}.",
             "Leave --dtype out, or write a baseline in that dtype.",
         )
 
@@ -45,6 +46,16 @@ def adjusted_profile(
         made = _ADVICE.format(target=info.target)
         if config_digest(obtained.snapshot) != info.config:
             raise UsageError(f"{job.against}: this baseline is of a model with another config.json.", made)
+        if given.autocast is not None and obtained.profile.autocast != info.autocast:
+            raise UsageError(
+                f"--autocast {given.autocast}: the baseline is of a run with {info.autocast or 'none'}.",
+                "Leave --autocast out, or write a baseline with it.",
+            )
+        if given.new_tokens is not None and obtained.profile.inference != info.inference:
+            raise UsageError(
+                f"--new-tokens {given.new_tokens}: the baseline is of a run with {info.inference}.",
+                "Leave --new-tokens out, or write a baseline with it.",
+            )
         if obtained.adapter.weights is not Weights.RANDOM:  # those are there once the model is
             limit = obtained.profile.limit(Phase.TRANSFER)
             _same_weights(

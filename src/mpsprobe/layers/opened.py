@@ -14,12 +14,13 @@ import torch
 
 from mpsprobe import mac
 from mpsprobe.errors import TargetError
-from mpsprobe.layers.job import Job, settings_of
+from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Side
 from mpsprobe.layers.subject import Subject
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Batch
-from mpsprobe.models.profile import Profile, split_autocast
+from mpsprobe.models.profile import Profile
+from mpsprobe.options import split_autocast
 from mpsprobe.phases import data, download, memory, site, transfer
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
@@ -165,17 +166,17 @@ def open_target(
     Raises:
         MpsprobeError, LinkFailed: the target or the device cannot be had.
     """
-    settings = settings_of(job)
+    settings = job.settings.replace(ignore_pins=True)
     announce("looking at the machine", 300)
     with site.open_site(settings, mac.host()) as opened_site:
         device = opened_site.device
-        ref = targets.resolve(settings.wanted)
+        ref = targets.resolve(settings)
         limit = ref.profile.limit(Phase.DOWNLOAD)
         announce("obtaining the target's files", limit)
         obtained = download.obtain(ref, lambda text: announce(text, limit))
         profile = adjust(obtained) if adjust else obtained.profile
-        if job.dtype is not None:
-            profile = msgspec.structs.replace(profile, dtype=job.dtype)
+        if settings.dtype is not None:
+            profile = msgspec.structs.replace(profile, dtype=settings.dtype)
         obtained = dataclasses.replace(obtained, ref=dataclasses.replace(obtained.ref, profile=profile))
         announce(f"loading to {device.name}", profile.limit(Phase.TRANSFER))
         loaded = transfer.load(obtained.adapter, profile, obtained.snapshot, device)

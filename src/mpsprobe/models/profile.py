@@ -13,6 +13,7 @@ import msgspec
 
 from mpsprobe import toml
 from mpsprobe.errors import ProfileError
+from mpsprobe.options import AUTOCAST, is_autocast, split_autocast
 from mpsprobe.run import Phase
 
 _DIRECTORY = Path(__file__).parent / "profiles"
@@ -135,22 +136,6 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def file(self) -> Path | None:
         """The user's file that stands in for an adapter class; None for a class."""
         return Path(self.adapter) if self.adapter.endswith(".py") else None
-
-
-#: Forms of a choice of autocast, for people.
-AUTOCAST = "bfloat16 or float16; cpu:DTYPE for a region of the CPU; parts:DTYPE for the adapter's own regions"
-
-
-def split_autocast(choice: str) -> tuple[str, str]:
-    """Kind of region (`""` for the device's, `"cpu"`, `"parts"`) and dtype of a choice of autocast; `""` is none."""
-    kind, _, dtype = choice.rpartition(":")
-    return kind, dtype
-
-
-def is_autocast(choice: str) -> bool:
-    """Whether a choice of autocast has a meaning: a dtype, or a dtype behind `cpu:` or `parts:`."""
-    kind, dtype = split_autocast(choice)
-    return dtype in ("bfloat16", "float16") and kind in ("", "cpu", "parts")
 
 
 def names() -> list[str]:

@@ -14,7 +14,8 @@ import torch
 from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Outputs, Weights
-from mpsprobe.models.profile import Output, Profile, split_autocast
+from mpsprobe.models.profile import Output, Profile
+from mpsprobe.options import split_autocast
 from mpsprobe.phases import parity
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors

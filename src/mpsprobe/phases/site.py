@@ -16,8 +16,8 @@ from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_o
 from mpsprobe.mac import environment_at_start
 from mpsprobe.mac.asked import ask
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.options import Settings
 from mpsprobe.phases.check import LinkFailed, Result
-from mpsprobe.phases.settings import Settings
 from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 

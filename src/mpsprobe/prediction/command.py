@@ -15,23 +15,18 @@ from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.asked import Mac, ask
 from mpsprobe.mac.lineup import named
-from mpsprobe.models.targets import Wanted
+from mpsprobe.options import Settings
 from mpsprobe.prediction import text
 from mpsprobe.prediction.as_run import as_run
 from mpsprobe.prediction.document import Prediction, Releases
 from mpsprobe.prediction.predict import predict_releases, predicted
 from mpsprobe.prediction.target import resolve
 
-ALL = "all"
-
 
 def run(
-    wanted: Wanted,
+    settings: Settings,
     *,
-    torch: str | None,
-    macos: str | None,
-    mac: str | None,
-    fallback: bool | None,
+    every_release: bool = False,
     tokens: int | None,
     calibration: Path | None,
     output: Path | None,
@@ -40,11 +35,8 @@ def run(
     """Predict.
 
     Args:
-        wanted: what is built and run.
-        torch: release asked about, or `ALL`.
-        macos: version asked about.
-        mac: name of the Mac asked about.
-        fallback: whether the fallback variable is set there; None: as here.
+        settings: what is built and run, and for which Mac.
+        every_release: predict for every torch release instead of the settings' one.
         tokens: new tokens that memory and time are forecast for; None for those that were run.
         calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
         output: folder for the reports of the prediction as a run; None for none.
@@ -54,18 +46,19 @@ def run(
         The text for people, the document, and whether nothing falls back, raises or is wrong (on any
         release, where all are asked about).
     """
+    macos, mac = settings.macos, settings.mac
     if macos is not None:
         parse_macos(macos)
     asked: Mac = ask(
         machines.host(),
         str(installed_torch.__version__),  # a str of its own kind, which JSON has none for
         name=mac,
-        torch=None if torch == ALL else torch,
+        torch=settings.torch,
         macos=macos,
-        fallback=FALLBACK_AT_START if fallback is None else fallback,
+        fallback=FALLBACK_AT_START if settings.fallback is None else settings.fallback,
     )
-    target = resolve(wanted, say)
-    releases = predict_releases(target, asked) if torch == ALL else None
+    target = resolve(settings, say)
+    releases = predict_releases(target, asked) if every_release else None
     if releases is not None and output is None:
         return _all(releases)
     wish = Wish(

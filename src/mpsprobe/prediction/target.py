@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.targets import Wanted
 from mpsprobe.models.weightless import config_only
+from mpsprobe.options import Settings
 
 
 @dataclass(frozen=True)
@@ -29,19 +28,19 @@ class Target:
     notes: list[str] = field(default_factory=list)
 
 
-def resolve(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Target:
+def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Target:
     """Find the class, the config and the adapter.
 
     Args:
-        wanted: what the user asked for; a prediction is always one without weights.
+        settings: what the user asked for; a prediction is always one without weights.
         say: is told what foreign code will run, before it does.
 
     Raises:
         MpsprobeError: it cannot be had; one line, with what would help.
     """
-    ref = targets.resolve(dataclasses.replace(wanted, weightless=True))
+    ref = targets.resolve(settings.replace(random_init=True))
     adapter, changes = config_only.make(ref, config_only.obtain(ref).path, Weights.NONE, say)
-    if wanted.autocast is not None:
+    if settings.autocast is not None:
         words = ref.profile.autocast_words(ref.profile.autocast)
         changes = [*changes, f"Asked for: {words}."]
     return Target(ref.name, adapter, ref.profile.dtype, changes)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpsprobe.options import Settings
 from mpsprobe.phases.refusals import Refusal
-from mpsprobe.phases.settings import Settings
 from mpsprobe.recipe.search import Setting, Tried, Try
 from mpsprobe.run import Phase, Run, Status
 from mpsprobe.supervision.supervisor import Supervisor

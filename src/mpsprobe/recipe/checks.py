@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.models.targets import NO_AUTOCAST, TargetRef
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.options import NO_AUTOCAST
 from mpsprobe.phases import memory
 from mpsprobe.phases.check import Checks, LinkFailed, Result
 from mpsprobe.phases.data import Prepared

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import dtypes, environment, ops
 from mpsprobe.knowledge import explain as explaining
-from mpsprobe.models.targets import NO_AUTOCAST
+from mpsprobe.options import NO_AUTOCAST
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.refusals import ERROR, MIXED, Refusal, mixes_dtypes
 from mpsprobe.run import Evidence, Mac, Phase, Status

@@ -24,7 +24,7 @@ from mpsprobe.models import targets
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub.cache import cache_dir
 from mpsprobe.models.targets import TargetRef
-from mpsprobe.phases.settings import Settings
+from mpsprobe.options import Settings
 from mpsprobe.run import OpUse, Run, Status
 
 _CORE = Path(__file__).parents[1] / "ops" / "core.json"
@@ -79,7 +79,7 @@ def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str]
     Raises:
         RecordingFailedError: the recording failed; with the reason.
     """
-    target = targets.resolve(settings.wanted)
+    target = targets.resolve(settings)
     path = cache_dir() / "op-uses" / f"{_key(target, settings)}.json"
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=OpList)
@@ -118,8 +118,7 @@ def _why(run: Run) -> str:
 def _key(target: TargetRef, settings: Settings) -> str:
     """A digest of all that the list depends on."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    asked = [settings.device, settings.mac, settings.torch, settings.macos, settings.fallback]
-    asked += [target.weightless, target.shrink, settings.keep_going]
+    asked: list[object] = [settings]
     asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
     parts = [__version__, versions, asked, target.name, target.revision, _files(target), target.profile]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()

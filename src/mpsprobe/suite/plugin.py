@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mpsprobe import options
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.run import Phase, Status
 
 if TYPE_CHECKING:
     from mpsprobe.phases.check import Result, Spec
-    from mpsprobe.phases.settings import Settings
     from mpsprobe.suite.session import Session
 
 pytest_plugins = ["mpsprobe.suite.fixtures", "mpsprobe.suite.op_items"]
@@ -49,33 +49,19 @@ class CheckFailed(AssertionError):  # noqa: N818 - it is an outcome of the targe
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite; prefixed, because other plugins have a --device too."""
     group = parser.getgroup("mpsprobe", "mpsprobe: will this model run on that Mac?")
-    group.addoption("--mpsprobe-model", metavar="MODEL", help="repo id, folder or package.module:Class")
-    group.addoption("--mpsprobe-device", metavar="DEVICE", help="auto, mps, emulated, cuda or cpu")
-    group.addoption("--mpsprobe-profile", metavar="PROFILE", help="name of a profile, or a .toml file")
-    group.addoption("--mpsprobe-revision", metavar="REVISION", help="commit, tag or branch of a repo id")
-    group.addoption("--mpsprobe-offline", action="store_true", help="do not ask the hub")
-    group.addoption("--mpsprobe-ignore-pins", action="store_true", help="go on with unmet requirements")
-    group.addoption("--mpsprobe-mac", metavar="NAME", help="the Mac asked about, e.g. m1-max-64")
-    group.addoption("--mpsprobe-torch", metavar="RELEASE", help="torch release asked about")
-    group.addoption("--mpsprobe-macos", metavar="VERSION", help="macOS asked about")
-    group.addoption("--mpsprobe-fallback", choices=["0", "1"], help="PYTORCH_ENABLE_MPS_FALLBACK there")
-    group.addoption("--mpsprobe-config", metavar="FILE", help="JSON config of package.module:Class")
-    group.addoption(
-        "--mpsprobe-random-init", action="store_true", help="random weights, from the config alone"
-    )
-    group.addoption("--mpsprobe-shrink", action="store_true", help="with fewer layers (with random-init)")
-    group.addoption("--mpsprobe-trust-remote-code", action="store_true", help="run the repository's own code")
-    group.addoption("--mpsprobe-dtype", metavar="DTYPE", help="of the weights, e.g. float16")
-    group.addoption("--mpsprobe-new-tokens", metavar="N", type=int, help="that a generating model makes")
-    group.addoption("--mpsprobe-autocast", metavar="DTYPE", help="none, DTYPE, cpu:DTYPE or parts:DTYPE")
-    group.addoption(
-        "--mpsprobe-keep-going", action="store_true", help="emulated: list all that a Mac refuses"
-    )
+    for one in options.OPTIONS:
+        what: dict[str, Any] = {"help": one.help}
+        if one.is_switch:
+            what |= {"action": "store_true", "default": None}
+        elif one.type is bool:
+            what |= {"choices": ["0", "1"]}
+        else:
+            what |= {"metavar": one.metavar, "type": one.type}
+        group.addoption(f"--mpsprobe-{one.dashed}", **what)
+        if one.from_files:
+            parser.addini(f"mpsprobe_{one.name}", one.help, default="")
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
-    parser.addini("mpsprobe_model", "target of the suite in this repository")
-    parser.addini("mpsprobe_device", "device of the suite in this repository")
-    parser.addini("mpsprobe_profile", "profile of the suite in this repository")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,38 +79,30 @@ def spec_of(item: pytest.Item) -> Spec[Any] | None:
     return check if isinstance(check, sys.modules["mpsprobe.phases.check"].Spec) else None
 
 
-def option(config: pytest.Config, name: str) -> str | None:
-    """An option of the suite, or this repository's own setting of it."""
-    value: str | None = config.getoption(f"--mpsprobe-{name}")
-    if value is None and name in ("model", "device", "profile"):
-        value = config.getini(f"mpsprobe_{name}") or None
-    return value
+def settings_of(config: pytest.Config) -> options.Settings:
+    """Return the options of this pytest run: its command line, its ini file, then pyproject.toml.
+
+    A supervised child was given all of them on its command line, and reads no file.
+
+    Raises:
+        UsageError: they contradict each other, or a file holds a value that cannot be used.
+    """
+    given: dict[str, options.Value] = {}
+    for one in options.OPTIONS:
+        value = config.getoption(f"--mpsprobe-{one.dashed}")
+        given[one.name] = value == "1" if isinstance(value, str) and one.type is bool else value
+    sources = [options.Source("", given)]
+    if not config.getoption("--mpsprobe-journal"):
+        sources += [_of_ini(config), options.of_project(config.rootpath, code=True)]
+    return options.settings(*sources)
 
 
-def settings_of(config: pytest.Config) -> Settings:
-    """What the user asked for."""
-    from mpsprobe.phases.settings import Settings
-
-    return Settings(
-        model=option(config, "model"),
-        device=option(config, "device") or "auto",
-        profile=option(config, "profile"),
-        revision=option(config, "revision"),
-        offline=config.getoption("--mpsprobe-offline"),
-        ignore_pins=config.getoption("--mpsprobe-ignore-pins"),
-        mac=option(config, "mac"),
-        torch=option(config, "torch"),
-        macos=option(config, "macos"),
-        fallback=None if (fallback := option(config, "fallback")) is None else fallback == "1",
-        config=option(config, "config"),
-        random_init=config.getoption("--mpsprobe-random-init"),
-        shrink=config.getoption("--mpsprobe-shrink"),
-        trust_remote_code=config.getoption("--mpsprobe-trust-remote-code"),
-        dtype=option(config, "dtype"),
-        new_tokens=config.getoption("--mpsprobe-new-tokens"),
-        autocast=option(config, "autocast"),
-        keep_going=config.getoption("--mpsprobe-keep-going"),
-    )
+def _of_ini(config: pytest.Config) -> options.Source:
+    """Return the options that pytest's own configuration file sets."""
+    file = str(config.inipath or "pytest's ini file")
+    texts = {one: config.getini(f"mpsprobe_{one.name}") for one in options.OPTIONS if one.from_files}
+    found = {one.name: one.read(text, f"{file}: mpsprobe_{one.name}") for one, text in texts.items() if text}
+    return options.Source(file, found)
 
 
 @pytest.hookimpl(trylast=True)
@@ -153,9 +131,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from mpsprobe.ops import expectations
     from mpsprobe.suite.session import Session
 
-    report = option(config, "report")
-    journal = option(config, "journal")
-    known = [option(config, name) for name in ("xfails-file", "skips-file")]
+    report, journal = config.getoption("--mpsprobe-report"), config.getoption("--mpsprobe-journal")
+    known = [config.getoption(f"--mpsprobe-{name}-file") for name in ("xfails", "skips")]
     try:
         settings = settings_of(config)
         files = expectations.read(*(Path(name) if name else None for name in known))

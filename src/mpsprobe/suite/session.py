@@ -12,8 +12,8 @@ from mpsprobe import __version__, mac
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
 from mpsprobe.ops.expectations import Expectations, Files
+from mpsprobe.options import Settings
 from mpsprobe.phases.check import Result, Spec
-from mpsprobe.phases.settings import Settings
 from mpsprobe.run import DeviceChoice, Phase, Run, Target
 from mpsprobe.run.journal import (
     CheckEnded,
@@ -58,7 +58,7 @@ class Session:
         self.settings = settings
         self.expectations = Expectations()
         self._files = expectations or Files()
-        self.target = targets.resolve(settings.wanted)
+        self.target = targets.resolve(settings)
         self.written: list[Path] = []
         self.flight = journal.with_name(last_ops.FILE) if journal else None
         self._journal = Journal(journal) if journal else None

@@ -10,8 +10,8 @@ import pytest
 from mpsprobe.models import targets
 from mpsprobe.models.alpamayo import published
 from mpsprobe.models.hub import client
-from mpsprobe.models.targets import Wanted
 from mpsprobe.models.weightless import config_only
+from mpsprobe.options import Settings
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unreachable")
 def test_a_config_of_the_package_stands_in_without_a_hub() -> None:
-    ref = targets.resolve(Wanted("NVIDIA/Alpamayo-R1-10B", weightless=True))
+    ref = targets.resolve(Settings("NVIDIA/Alpamayo-R1-10B", random_init=True))
     snapshot = config_only.obtain(ref)
     assert snapshot.architecture == "AlpamayoR1"
     assert (snapshot.path / published.MARK).is_file()
@@ -37,11 +37,11 @@ def test_a_config_of_the_package_stands_in_without_a_hub() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted("nvidia/Alpamayo-R1-10B", weightless=True, revision="0123abc"),
-        Wanted("someone/else", weightless=True, profile="alpamayo-r1"),
+        Settings("nvidia/Alpamayo-R1-10B", random_init=True, revision="0123abc"),
+        Settings("someone/else", random_init=True, profile="alpamayo-r1"),
     ],
     ids=["a revision", "another repository"],
 )
-def test_nothing_stands_in_for_what_it_may_not_be(wanted: Wanted) -> None:
+def test_nothing_stands_in_for_what_it_may_not_be(wanted: Settings) -> None:
     with pytest.raises(client.HubUnreachableError):
         config_only.obtain(targets.resolve(wanted))

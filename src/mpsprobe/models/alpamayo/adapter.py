@@ -20,9 +20,10 @@ from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights
 from mpsprobe.models.alpamayo.backbone import Backbone
 from mpsprobe.models.hub.snapshot import read_config
-from mpsprobe.models.profile import Profile, split_autocast
+from mpsprobe.models.profile import Profile
 from mpsprobe.models.tiny_drive.drive import synthetic_drive
 from mpsprobe.models.weightless import from_config
+from mpsprobe.options import split_autocast
 
 #: What of the class runs under autocast: the rest, its action space, is float32 arithmetic.
 _CAST = (("vlm", "generate"), ("diffusion", "sample"))

@@ -144,22 +144,30 @@ def make(
     """
     if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:
         return _own(ref, folder, weights)
-    if ref.gguf is not None:
-        blueprint = gguf.blueprint(ref.gguf)
-    elif ref.class_path is not None:
-        _import_from_here()
-        blueprint = from_config.of_class(ref.class_path, ref.config)
-    else:
-        raw = snapshot.read_config(folder)
-        if ref.trust_remote_code and remote_code.is_needed(raw):
-            for file in remote_code.files(folder, raw, offline=ref.offline):
-                say(f"runs {file}")
-        blueprint = from_config.of_folder(
-            folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
-        )
+    blueprint = blueprint_of(ref, folder, say)
     if (found := _adapter_of(ref)) is not None:
         blueprint.notes.append(found.note)
     return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
+
+
+def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Blueprint:
+    """Return the class and config of a target, whatever adapter its profile names; arguments as of `make`.
+
+    Raises:
+        MpsprobeError: the config names no class that can be imported.
+    """
+    if ref.gguf is not None:
+        return gguf.blueprint(ref.gguf)
+    if ref.class_path is not None:
+        _import_from_here()
+        return from_config.of_class(ref.class_path, ref.config)
+    raw = snapshot.read_config(folder)
+    if ref.trust_remote_code and remote_code.is_needed(raw):
+        for file in remote_code.files(folder, raw, offline=ref.offline):
+            say(f"runs {file}")
+    return from_config.of_folder(
+        folder, ref.name, trust_remote_code=ref.trust_remote_code, offline=ref.offline
+    )
 
 
 def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
