@@ -1,6 +1,38 @@
-"""One hierarchy of errors a user can cause or meet; each is one clear line: what, where, what to do."""
+"""The errors that a user can cause or meet. Each is one clear line: what, where, what to do.
+
+    MpsprobeError                   exit code 1
+    ├── UsageError                  2  the command line or a file of the user's
+    │   ├── ProfileError               a profile
+    │   └── Unknown{Op,Release,Dtype}Error  a name that the knowledge base does not have
+    ├── DataError                   2  a data file of mpsprobe's, a run.json, a baseline
+    ├── TargetError                 1  the model: missing, gated, incomplete, unreadable
+    │   ├── NoSuchModelError, GatedError, HubUnreachableError, DiskFullError
+    │   └── SnapshotError              its files: ConfigError, ShardError, WeightsError, NoWeightsError ...
+    ├── DeviceUnavailableError      1  the device asked for
+    ├── VirtualDeviceError          1  the emulated device cannot start on this installation
+    ├── RecordingFailedError        1  the op uses of a target could not be recorded
+    ├── JobFailedError              a comparison's child said no, with that error's exit code
+    ├── JobDiedError                5  a comparison's child crashed or hung
+    ├── JobInterruptedError         130
+    └── HarnessError                4  mpsprobe itself
+
+Two outcomes are exceptions without being errors of the program: `phases.check.LinkFailed` (a phase could not make
+its link: the phase fails, later ones are blocked) and `suite.plugin.CheckFailed` (a check did not pass).
+"""
 
 from __future__ import annotations
+
+_DOCS = "https://github.com/mpsprobe/mpsprobe/blob/main/docs/"
+
+
+def docs(page: str) -> str:
+    """Return the web address of a page of `docs/`, which an installed package does not hold."""
+    return f"{_DOCS}{page}"
+
+
+def first_line(problem: BaseException) -> str:
+    """Return the first line of an exception's message."""
+    return (str(problem).strip().splitlines() or ["no reason given"])[0]
 
 
 class MpsprobeError(Exception):
@@ -21,7 +53,7 @@ class MpsprobeError(Exception):
 
 
 class UsageError(MpsprobeError):
-    """The command line, a profile or a file given by the user is not usable."""
+    """The command line, a profile or a file given by the user cannot be used."""
 
     exit_code = 2
 
@@ -31,13 +63,13 @@ class ProfileError(UsageError):
 
 
 class DataError(MpsprobeError):
-    """A data file of ours (knowledge) or a document of ours (run.json) does not have its form."""
+    """A data file of mpsprobe or a document that it wrote does not fit its schema."""
 
     exit_code = 2
 
 
 class TargetError(MpsprobeError):
-    """The target cannot be used: it is not there, not complete or not readable."""
+    """The target cannot be used: it is missing, incomplete or unreadable."""
 
 
 class HarnessError(MpsprobeError):

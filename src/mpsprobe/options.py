@@ -205,7 +205,13 @@ def _table() -> Iterator[Option]:
         meta = dict(one.metadata)
         type_ = types[str(one.type).removesuffix(" | None")]
         yield Option(
-            one.name, type_, cast("Value", one.default), meta.pop("help"), meta.pop("metavar"), meta.pop("group"), **meta
+            one.name,
+            type_,
+            cast("Value", one.default),
+            meta.pop("help"),
+            meta.pop("metavar"),
+            meta.pop("group"),
+            **meta,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 import types
 from collections.abc import Iterator
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mpsprobe import errors
+from mpsprobe.models.tiny_drive import modeling
+from mpsprobe.phases import target_code
+from mpsprobe.suite import plugin
 from mpsprobe.trace.dispatch import record
-from mpsprobe.trace.source import is_user_code, short_path
+from mpsprobe.trace.source import is_user_code, line_of, short_path
 
 PLANTED = """\
 import torch
@@ -101,3 +106,42 @@ def test_paths_are_short_where_they_can_be(monkeypatch: pytest.MonkeyPatch, tmp_
         assert short_path("/elsewhere/model.py") == "/elsewhere/model.py"
     finally:
         short_path.cache_clear()
+
+
+def _line_of_failure(file: Path, text: str) -> str:
+    """Where the exception of a file's `infer` is charged to."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    code = runpy.run_path(str(file))
+    try:
+        code["infer"]()
+    except Exception as problem:
+        return line_of(problem.__traceback__)
+    raise AssertionError("it must raise")
+
+
+def test_a_checkout_below_a_folder_named_torch_is_user_code(tmp_path: Path) -> None:
+    file = tmp_path / "torch" / "target2.py"
+    assert _line_of_failure(file, "def infer():\n    raise ValueError('broken')\n").endswith(
+        "torch/target2.py:2"
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import json; json.loads('{')",
+        "import numpy; numpy.linalg.inv(numpy.zeros((2, 2)))",
+        "import torch; torch.linalg.inv(torch.zeros(2, 2))",
+        "import re; re.compile('(')",
+    ],
+)
+def test_an_exception_of_a_library_is_charged_to_its_caller(tmp_path: Path, call: str) -> None:
+    file = tmp_path / "mine" / "model.py"
+    assert _line_of_failure(file, f"def infer():\n    {call}\n").endswith("mine/model.py:2")
+
+
+def test_a_line_of_mpsprobe_is_nobodys() -> None:
+    for room in (errors, plugin, target_code):
+        assert not is_user_code(str(room.__file__))
+    assert is_user_code(str(modeling.__file__))  # the default target is a model

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpsprobe.errors import ProfileError
+from mpsprobe.errors import ProfileError, first_line
 from mpsprobe.models.profile import Profile
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def resolve(profile: Profile, key: str, spec: str) -> Any:
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {problem}.", hint
         ) from problem
     except (Exception, SystemExit) as problem:  # whatever a package of somebody else raises
-        reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        reason = first_line(problem)
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {type(problem).__name__}: {reason}"
         ) from problem

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.errors import TargetError, UsageError, docs, first_line
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.profile import Profile
 
@@ -174,11 +174,11 @@ def imported(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as problem:  # whatever a user's file raises
         raise TargetError(
-            f"{path}: cannot be imported: {type(problem).__name__}: {_first_line(problem)}{_at(problem, path)}"
+            f"{path}: cannot be imported: {type(problem).__name__}: {first_line(problem)}{_at(problem, path)}"
         ) from problem
     missing = [name + REQUIRED[name] for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:
-        raise TargetError(f"{path}: lacks {', '.join(missing)}.", "docs/targets.md has an example.")
+        raise TargetError(f"{path}: lacks {', '.join(missing)}.", f"{docs('targets.md')} has an example.")
     bad = [name for name in OPTIONAL if hasattr(module, name) and not callable(getattr(module, name))]
     if bad:
         raise TargetError(f"{path}: {bad[0]} is no function.", f"It is one: {bad[0]}{OPTIONAL[bad[0]]}.")
@@ -189,7 +189,3 @@ def _at(problem: BaseException, path: Path) -> str:
     lines = [line for frame, line in traceback.walk_tb(problem.__traceback__)
              if frame.f_code.co_filename == str(path)]  # fmt: skip
     return f" (at line {lines[-1]})" if lines else ""
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, docs, first_line
 from mpsprobe.models.adapter import Adapter, Batch, Outputs
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.pretrained import load_pretrained
@@ -120,7 +120,7 @@ class TransformersAdapter(Adapter):
         if found is None:
             raise TargetError(
                 f"{self.snapshot}: no known task for {self.architecture or 'a config that names no class'}.",
-                "Write a profile with an adapter of its own: see CONTRIBUTING.",
+                f"Describe it in a target.py of your own: {docs('targets.md')}",
             )
         return found
 
@@ -145,7 +145,7 @@ class TransformersAdapter(Adapter):
                 self.snapshot, local_files_only=True, trust_remote_code=False, **options
             )
         except (OSError, ValueError, ImportError, KeyError) as problem:
-            reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+            reason = first_line(problem)
             raise TargetError(
                 f"{self.snapshot}: its {kind} cannot be loaded: {reason}", "Download the whole repository."
             ) from problem
@@ -173,7 +173,7 @@ class TransformersAdapter(Adapter):
         if "auto_map" in self.config:
             raise TargetError(
                 f"{self.snapshot}: {self.architecture} is code of the repository itself, which is not run.",
-                "Read that code; then write an adapter that imports it: see CONTRIBUTING.",
+                f"Read that code; then import it in a target.py of your own: {docs('targets.md')}",
             )
         raise TargetError(
             f"{self.snapshot}: transformers {transformers.__version__} has no class {self.architecture}.",

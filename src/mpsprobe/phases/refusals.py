@@ -14,9 +14,8 @@ from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.phases.check import LinkFailed, Result
-from mpsprobe.phases.target_code import source_line
 from mpsprobe.run import Phase, Status
-from mpsprobe.trace.source import short_path
+from mpsprobe.trace.source import line_of, short_source
 
 #: Kinds of errors that end a run: PyTorch's words about operands of two dtypes, and all others.
 MIXED, ERROR = "mixed-dtypes", "error"
@@ -76,7 +75,8 @@ def keeps_going(device: Device) -> bool:
 def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
     """Each refusal of a phase once, in order of appearance."""
     counted = Counter(
-        Refusal(phase, one.kind, one.op, one.message, one.grade.value, _short(one.source)) for one in findings
+        Refusal(phase, one.kind, one.op, one.message, one.grade.value, short_source(one.source))
+        for one in findings
     )
     return [dataclasses.replace(one, count=count) for one, count in counted.items()]
 
@@ -99,7 +99,7 @@ def ending(failure: LinkFailed) -> Refusal | None:
     if problem is None or isinstance(problem, MpsprobeError):
         return None
     text = str(problem).strip() or type(problem).__name__
-    source = _short(source_line(problem.__traceback__))
+    source = line_of(problem.__traceback__)
     # PyTorch compares dtypes before it asks the device; MPS's own linear does not, and may do worse than raise.
     kind, grade = (MIXED, "likely") if mixes_dtypes(text) else (ERROR, "certain")
     return Refusal(failure.phase, kind, "", text, grade, source)
@@ -109,8 +109,3 @@ def mixes_dtypes(text: str) -> bool:
     """Whether an error is about operands of two floating dtypes, of which autocast makes one."""
     named = {_SAME.get(name, name) for name in map(str.lower, _NAMED.findall(text))}
     return ("type" in text and len(named) > 1) or "mixed dtype" in text
-
-
-def _short(source: str) -> str:
-    path, colon, line = source.rpartition(":")
-    return f"{short_path(path)}:{line}" if colon else source

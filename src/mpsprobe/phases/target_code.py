@@ -5,44 +5,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Evidence, Phase, Status
+from mpsprobe.trace.source import line_of
 
 #: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
 _OUTPUT_LINES = 40
 #: Characters of an error that a message may have.
 _LONG = 240
-_PACKAGE = Path(__file__).resolve().parents[1]
-_HARNESS = tuple(str(_PACKAGE / room) for room in ("phases", "device", "trace", "suite", "plugin.py"))
-
-
-def source_line(trace: TracebackType | None) -> str:
-    """`file:line` of the innermost frame that is neither torch's nor ours; `""` when there is none.
-
-    The modelling code of transformers counts as the target's: that is where a mend would go.
-    """
-    found = ""
-    for frame, line in traceback.walk_tb(trace):
-        path = frame.f_code.co_filename
-        if not path.startswith(_HARNESS) and f"{'/'}torch/" not in path and not path.startswith("<"):
-            found = f"{_shortened(path)}:{line}"
-    return found
-
-
-def _shortened(path: str) -> str:
-    """Without the part that differs between machines: what stands before site-packages, or the cwd."""
-    _, found, rest = path.rpartition("site-packages/")
-    if found:
-        return rest
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
-        return path
 
 
 def _gist(problem: BaseException) -> str:
@@ -79,7 +52,7 @@ def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> It
         ) from problem
     except (Exception, SystemExit) as problem:
         text = "".join(traceback.format_exception(problem)).rstrip().splitlines()
-        where = source_line(problem.__traceback__)
+        where = line_of(problem.__traceback__)
         raise LinkFailed(
             phase,
             Result(

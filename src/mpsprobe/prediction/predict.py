@@ -34,7 +34,7 @@ from mpsprobe.prediction.document import (
 from mpsprobe.prediction.recording import MACOS, Recording, record
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Forecast, OpUse, OpVerdict, Outlook
-from mpsprobe.trace.source import short_path
+from mpsprobe.trace.source import short_source
 
 #: A kernel of that release runs it, itself or through others.
 _NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -84,7 +84,7 @@ def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Predi
             PredictedAssumption(
                 value=one.value,
                 op=one.op,
-                source=_short(one.source),
+                source=short_source(one.source),
                 count=one.count,
                 dependents=[_short_dependent(text) for text in one.dependents],
             )
@@ -224,7 +224,7 @@ def _judged(recording: Recording, mac: Mac) -> list[PredictedUse]:
         keys.append(key)
         first.setdefault(key, use)
     verdicts = dict(zip(first, judge(first.values(), mac), strict=True))
-    refused = {(one.op, _short(one.source)): one for one in recording.findings}
+    refused = {(one.op, short_source(one.source)): one for one in recording.findings}
     return [
         _predicted(use, flags, verdicts[key], refused)
         for (use, flags), key in zip(recording.uses, keys, strict=True)
@@ -295,7 +295,7 @@ def _findings(findings: Iterable[Finding]) -> list[PredictedFinding]:
             op=one.op,
             message=one.message,
             grade=one.grade.value,
-            source=_short(one.source),
+            source=short_source(one.source),
             count=count,
         )
         for one, count in counted.items()
@@ -381,14 +381,9 @@ def _quantisation(recording: Recording) -> Quantisation | None:
     )
 
 
-def _short(source: str) -> str:
-    path, colon, line = source.rpartition(":")
-    return f"{short_path(path)}:{line}" if colon else source
-
-
 def _short_dependent(text: str) -> str:
     what, found, source = text.rpartition(" at ")
-    return f"{what} at {_short(source)}" if found else text
+    return f"{what} at {short_source(source)}" if found else text
 
 
 def _first_sentence(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import torch
 from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.predict import predict as on_ghosts
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import MpsprobeError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
@@ -29,7 +28,7 @@ from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.source import is_user_code, short_path
+from mpsprobe.trace.source import line_of
 
 #: The macOS whose rules hold where none is asked about.
 MACOS = "15.5"
@@ -154,7 +153,7 @@ def record(target: Target, mac: Mac) -> Recording:
         except MpsprobeError:
             raise
         except (Exception, SystemExit) as problem:  # whatever the model's code raises
-            stopped = f"{type(problem).__name__}: {_first_line(problem)} (at {_where(problem)})"
+            stopped = f"{type(problem).__name__}: {first_line(problem)} (at {line_of(problem.__traceback__)})"
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
@@ -232,16 +231,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_moved(one, device) for one in value)
     return value
-
-
-def _where(problem: BaseException) -> str:
-    """`file:line` of the innermost user code of a traceback."""
-    found = ""
-    for frame, line in traceback.walk_tb(problem.__traceback__):
-        if is_user_code(frame.f_code.co_filename):
-            found = f"{short_path(frame.f_code.co_filename)}:{line}"
-    return found
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or ["no reason given"])[0]

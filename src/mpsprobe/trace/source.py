@@ -1,9 +1,8 @@
-"""From a running op to the line of code that asked for it.
+"""The one rule for "the user's line": from a running op, or an exception, to the line of code to fix.
 
-The line wanted is the one a person would mend: the innermost frame that is neither PyTorch's, nor the
-standard library's, nor a helper's that only passes tensors on, nor the recorder's own. A modeling file
-inside transformers or diffusers is such a line; so is a cache or a mask helper of theirs when it calls the
-op itself.
+It is the innermost frame that is neither PyTorch's, nor the standard library's, nor that of a helper that only
+passes tensors on, nor mpsprobe's own. A modeling file inside transformers or diffusers is such a line; so is a
+cache or a mask helper of theirs when it calls the op itself.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ import importlib.util
 import site
 import sys
 import sysconfig
+import traceback
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 
-#: Packages whose frames are never the line to mend: they run ops on behalf of their callers.
+#: Packages whose frames are never the line to fix: they run ops on behalf of their callers.
 PASS_THROUGH = (
     "torch",
     "torchgen",
@@ -32,9 +32,8 @@ PASS_THROUGH = (
     "_pytest",
 )
 
-#: Our own rooms that stand between an op and its caller. `mpsprobe.models` is not one: a model may live
-#: there.
-_OWN = ("device", "trace")
+#: The room of ours whose lines count as user code: models live there.
+_MODELS = "models"
 
 
 class Site:
@@ -58,7 +57,7 @@ _sites: dict[str, Site] = {}
 
 
 def find_site(frame: FrameType | None) -> Site:
-    """The innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
+    """Return the innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
     while frame is not None:
         code = frame.f_code
         known = _codes.get(id(code))
@@ -78,10 +77,19 @@ def _locate(frame: FrameType, lines: dict[int, Site]) -> Site:
     return site
 
 
+def line_of(trace: TracebackType | None) -> str:
+    """Return `file:line` of the innermost user code of a traceback; `""` when there is none."""
+    found = ""
+    for frame, line in traceback.walk_tb(trace):
+        if is_user_code(frame.f_code.co_filename):
+            found = f"{short_path(frame.f_code.co_filename)}:{line}"
+    return found
+
+
 @functools.cache
 def is_user_code(filename: str) -> bool:
-    """Whether a file is one that a person would mend (see the module's text for the rule)."""
-    if filename.startswith("<"):  # <string>, <frozen importlib._bootstrap>, <eval_with_key>: no file to mend
+    """Return whether a file is one that a person would fix (the module's docstring states the rule)."""
+    if filename.startswith("<"):  # <string>, <frozen importlib._bootstrap>, <eval_with_key>: no file to fix
         return False
     return not filename.startswith(_library_roots())
 
@@ -96,7 +104,8 @@ def _library_roots() -> tuple[str, ...]:
         elif spec is not None and spec.origin:
             roots.append(spec.origin)
     ours = Path(__file__).parent.parent
-    roots += [f"{ours / room}/" for room in _OWN]
+    rooms = [entry for entry in ours.iterdir() if entry.name not in (_MODELS, "__pycache__")]
+    roots += [f"{entry}/" if entry.is_dir() else str(entry) for entry in rooms]
     # The standard library's folder holds site-packages too, so it cannot be a prefix as a whole.
     standard = Path(sysconfig.get_path("stdlib"))
     roots += [
@@ -111,7 +120,7 @@ def _standard(entry: Path) -> bool:
 
 @functools.cache
 def short_path(filename: str) -> str:
-    """A path as a person reads it.
+    """Shorten a path for people.
 
     Relative to its site-packages, else to the working directory, else to the import path that it was found on
     (the Hub's remote code), else absolute.
@@ -125,3 +134,9 @@ def short_path(filename: str) -> str:
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
     return path.as_posix()
+
+
+def short_source(source: str) -> str:
+    """Shorten the path of a `file:line`; anything else stays as it is."""
+    path, colon, line = source.rpartition(":")
+    return f"{short_path(path)}:{line}" if colon else source

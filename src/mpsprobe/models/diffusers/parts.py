@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, docs, first_line
 from mpsprobe.models.diffusers.text import MadeUpTokenizer
 from mpsprobe.models.hub.snapshot import PIPELINE_INDEX
 from mpsprobe.models.json_file import json_object
@@ -85,7 +85,7 @@ def read(folder: Path) -> Index:
     if isinstance(named, list):
         raise TargetError(
             f"{folder / PIPELINE_INDEX}: the pipeline is code of the repository itself, {named}, which is not run.",
-            "Make it in a file of your own, target.py: see docs/targets.md.",
+            f"Make it in a target.py of your own: {docs('targets.md')}",
         )
     pipeline = getattr(diffusers, str(named), None)
     if not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
@@ -124,7 +124,7 @@ def package() -> Any:
         return importlib.import_module("diffusers")
     except ImportError as problem:
         raise TargetError(
-            f"diffusers cannot be imported: {from_config.first_line(problem)}.", "pip install diffusers"
+            f"diffusers cannot be imported: {first_line(problem)}.", "pip install diffusers"
         ) from problem
 
 
@@ -136,7 +136,7 @@ def _part(folder: Path, name: str, library: str, class_name: str) -> Part:
     except (ImportError, AttributeError, RuntimeError) as problem:
         raise TargetError(
             f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which cannot be had: "
-            f"{from_config.first_line(problem)}."
+            f"{first_line(problem)}."
         ) from problem
     if not isinstance(cls, type):
         raise TargetError(f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which is no class.")

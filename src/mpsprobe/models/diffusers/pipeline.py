@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, docs
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.diffusers import parts
 from mpsprobe.models.diffusers.parts import Index
@@ -89,7 +89,7 @@ class DiffusersAdapter(Adapter):
             elif needed and parameter.kind is not parameter.VAR_KEYWORD:
                 raise TargetError(
                     f"{self.index.pipeline.__name__} wants {name!r}, which is not made up.",
-                    "Write an adapter that makes a sample: see CONTRIBUTING.",
+                    f"Make its sample in a target.py of your own: {docs('targets.md')}",
                 )
         return given
 

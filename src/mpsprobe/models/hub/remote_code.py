@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, first_line
 from mpsprobe.models import choose
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub.snapshot import architecture
@@ -160,7 +160,7 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
         config_class = loaded(_reference(folder, stated))
         return loaded(model), config_class.from_pretrained(folder, local_files_only=True)
     except (Exception, SystemExit) as problem:  # whatever foreign code raises
-        reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        reason = first_line(problem)
         raise TargetError(
             f"{_name(folder)}: the repository's own code raised {type(problem).__name__}: {reason}"
         ) from problem

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.errors import TargetError, UsageError, first_line
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Quantised
 from mpsprobe.models.hub import remote_code
@@ -387,8 +387,3 @@ def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iter
         raise
     except (Exception, SystemExit) as problem:  # a model must not end the program
         raise kind(f"{what}: {type(problem).__name__}: {first_line(problem)}") from problem
-
-
-def first_line(problem: BaseException) -> str:
-    """The first line of what an exception says."""
-    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mpsprobe.errors import first_line
 from mpsprobe.models.weightless.families import GENERATE, Family
 
 _TEXTS = (
@@ -57,7 +58,7 @@ class Processors:
                     batch |= made
         # processors are many, old and new, and raise whatever they like; made-up input stands in
         except Exception as problem:
-            reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+            reason = first_line(problem)
             self._notes.append(f"The folder's processor is not used: {type(problem).__name__}: {reason}")
             return None
         return {name: value for name, value in batch.items() if name in self._accepted} or None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import MpsprobeError, first_line
 from mpsprobe.models.weightless import from_config, synthetic
 from mpsprobe.models.weightless.families import family_of
 from mpsprobe.models.weightless.from_config import Blueprint
@@ -58,7 +58,7 @@ def write(blueprint: Blueprint, folder: Path) -> SmallCopy:
         feeds = _feeds(smaller)
         notes.append("Heads, widths and vocabulary are smaller too; head size and ratios are kept.")
     except (MpsprobeError, RuntimeError, ValueError, TypeError, IndexError) as problem:
-        notes.append(f"Widths are those of the target: it cannot be made narrower ({_first_line(problem)}).")
+        notes.append(f"Widths are those of the target: it cannot be made narrower ({first_line(problem)}).")
         smaller = blueprint
         model = _drawn(smaller)
         feeds = _feeds(smaller)
@@ -158,7 +158,3 @@ def _feeds(blueprint: Blueprint) -> dict[str, dict[str, Tensor]]:
     plain = torch.tensor([[one for one in ids[0].tolist() if one not in special]])
     text = {"input_ids": plain, "attention_mask": torch.ones_like(plain)}
     return {"text": text, "image and text": tensors}
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or ["no reason given"])[0]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, docs
 from mpsprobe.models.weightless import image_features, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
 
@@ -79,7 +79,7 @@ class Inputs:
         if maker is None:
             raise TargetError(
                 f"{self.model_class.__name__} requires {name!r}, which cannot be made up from its config.",
-                "Write an adapter that makes a sample: see CONTRIBUTING.",
+                f"Make its sample in a target.py of your own: {docs('targets.md')}",
             )
         return maker(self)
 

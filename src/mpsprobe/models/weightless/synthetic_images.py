@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, docs
 
 #: Sides in pixels where the config says nothing: of a classifier, and of a detector (DETR resizes the
 #: shorter side to 800).
@@ -197,7 +197,7 @@ def image_tokens(config: Any) -> int:
             return int(stated)
         raise TargetError(
             f"{type(config).__name__} does not say how many tokens stand for an image.",
-            "Add the repository's processor files, or write an adapter: see CONTRIBUTING.",
+            f"Add the repository's processor files, or make its sample in a target.py: {docs('targets.md')}",
         )
     pooled = getattr(config, "mm_tokens_per_image", None)
     if isinstance(pooled, int):  # Gemma 3 pools to a stated number

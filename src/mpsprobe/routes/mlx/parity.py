@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.errors import TargetError, UsageError, docs
 from mpsprobe.knowledge.mlx import Proof
 from mpsprobe.routes.mlx.support import LIBRARIES, libraries
 
@@ -198,7 +198,7 @@ def require(package: str) -> None:
         if importlib.util.find_spec(name) is None:
             raise UsageError(
                 f"{name.replace('_', '-')} is not installed.",
-                "pip install 'mpsprobe[mlx]', then pip install --no-deps mlx-lm mlx-vlm (see docs/routes.md).",
+                f"pip install 'mpsprobe[mlx]', then pip install --no-deps mlx-lm mlx-vlm: {docs('routes.md')}",
             )
 
 
