@@ -33,7 +33,7 @@ def test_the_report_of_sd_scripts_603_is_foreseen_and_its_mend_named() -> None:
     # github.com/kohya-ss/sd-scripts/issues/603: HIGH=0.7 -> "RuntimeError: invalid low watermark ratio 1.4"
     (problem,) = environment.check_variables({HIGH: "0.7"}, "2.0.1")
     assert "invalid low watermark ratio 1.4" in problem.what
-    assert LOW in problem.mend
+    assert LOW in problem.fix
     assert environment.check_variables({HIGH: "0.7", LOW: "0.7"}, "2.8") == []
 
 
@@ -69,7 +69,7 @@ def test_a_fallback_flag_that_stoi_refuses_is_an_error(text: str) -> None:
 def test_an_unknown_name_is_told_with_the_one_meant(name: str, meant: str) -> None:
     (problem,) = environment.check_variables({name: "1"}, "2.8")
     assert "no effect" in problem.what
-    assert problem.mend == f"Did you mean {meant}?"
+    assert problem.fix == f"Did you mean {meant}?"
 
 
 def test_names_that_are_not_ours_are_left_alone() -> None:
@@ -82,7 +82,7 @@ def test_a_variable_of_a_later_release_has_no_effect() -> None:
     assert "2.15" in problem.what
     assert environment.check_variables({"PYTORCH_MPS_METAL_VERSION": "3.1"}, "2.15") == []
     (problem,) = environment.check_variables({"PYTORCH_MPS_METAL_VERSION": "3"}, "2.15")
-    assert "3.1, 3.2, 4.0" in problem.mend
+    assert "3.1, 3.2, 4.0" in problem.fix
 
 
 def test_prefer_metal_set_to_zero_is_on() -> None:

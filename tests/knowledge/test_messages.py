@@ -95,7 +95,7 @@ def test_ids_are_unique_and_hidden_ids_exist() -> None:
 def test_every_message_says_what_to_do() -> None:
     for message in messages():
         assert message.means.endswith(".") or message.means.endswith(")"), message.id
-        assert message.mend.endswith((".", ")")), message.id
+        assert message.fix.endswith((".", ")")), message.id
         assert message.anchors, message.id
 
 

@@ -87,7 +87,7 @@ def _in_full(advisory: Advisory) -> str:
         "macOS": _range(advisory.macos, advisory.macos_maybe),
         "chips": ", ".join(advisory.chips) or "all",
         "ops": ", ".join(advisory.ops) or "none in particular",
-        "what to do": advisory.mend,
+        "what to do": advisory.fix,
         "first good": advisory.first_good or "not known",
         "read": advisory.confirmed,
         "links": "\n".join(advisory.links),

@@ -123,7 +123,7 @@ def _text(diagnosis: Diagnosis) -> str:
         lines.append("The GPU is a virtual one: results are not evidence for real Macs.")
     if diagnosis.variables:
         lines += ["", "Environment variables:"]
-        lines += [f"- {problem.what} {problem.mend}" for problem in diagnosis.variables]
+        lines += [f"- {problem.what} {problem.fix}" for problem in diagnosis.variables]
     return "\n".join(lines)
 
 

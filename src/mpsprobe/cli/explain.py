@@ -84,7 +84,7 @@ def _finding(finding: Finding) -> str:
     rows = [
         ("text", f"{finding.excerpt}{times}"),
         ("means", finding.means),
-        ("do", finding.mend),
+        ("do", finding.fix),
         ("fixed", finding.fixed),
         ("fallback", _fallback(finding)),
         ("in wheels", finding.releases),

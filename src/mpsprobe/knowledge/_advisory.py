@@ -92,7 +92,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         when: cases, any of which is enough; none: every use of the ops. Without ops, cases hold nothing but
             conditions in words, and it is never more than possible.
         symptom, severity: see their types.
-        mend: what to do about it.
+        fix: what to do about it.
         first_good: first torch release said to be right; empty when no source says so.
         links: where it was read, the report first.
         confirmed: who said what, and when; and what the sources leave open.
@@ -111,7 +111,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     when: list[Case] = []
     symptom: Symptom
     severity: Severity
-    mend: str
+    fix: str
     first_good: str = ""
     links: list[str]
     confirmed: str

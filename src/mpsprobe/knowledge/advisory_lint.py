@@ -84,7 +84,7 @@ def _one(advisory: Advisory, releases: Sequence[str], exists: Exists | None) -> 
 def _form(advisory: Advisory) -> Iterator[str]:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", advisory.id):
         yield "id is not kebab-case"
-    for field in ("title", "mend", "confirmed"):
+    for field in ("title", "fix", "confirmed"):
         if not getattr(advisory, field).strip():
             yield f"{field} is empty"
     if advisory.title.endswith("."):

@@ -189,8 +189,8 @@ def macos_allows(torch: str, macos: str) -> Answer:
     if macos_version(macos) >= Version(found.macos):
         return Answer(True, f"torch {found.torch} finds MPS from macOS {found.macos} on.", "wheel")
     older = [entry for entry in releases() if Version(entry.macos) <= macos_version(macos)]
-    mend = f"The last release for macOS {macos} is torch {older[-1].torch}." if older else "Update macOS."
-    text = f"torch {found.torch} needs macOS {found.macos}; this is {macos}. {mend} {found.macos_note}"
+    fix = f"The last release for macOS {macos} is torch {older[-1].torch}." if older else "Update macOS."
+    text = f"torch {found.torch} needs macOS {found.macos}; this is {macos}. {fix} {found.macos_note}"
     return Answer(False, text.strip(), "wheel")
 
 

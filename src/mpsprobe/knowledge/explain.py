@@ -58,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         op: the op it is about, as the op table or its library spells it; "" when the text does not say.
         dtype: the dtype it is about; "" when the text does not say.
         values: the other named pieces: sizes, devices, ratios ...
-        means, mend: what happened, what to do.
+        means, fix: what happened, what to do.
         releases: releases whose wheels hold this very text, e.g. `2.1.0 to 2.7.1`; "" when not known.
         fixed_in: torch release from which on it does not happen; "" when not known or in none.
         fixed: the same in words, with what is not known.
@@ -80,7 +80,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     dtype: str = ""
     values: dict[str, str] = {}
     means: str
-    mend: str
+    fix: str
     releases: str = ""
     fixed_in: str = ""
     fixed: str = ""
@@ -193,7 +193,7 @@ def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Findi
         dtype=dtype,
         values=values,
         means=message.means,
-        mend=_mend_op(fixed_in, fallback) if message.id == "missing-op" else message.mend,
+        fix=_fix_op(fixed_in, fallback) if message.id == "missing-op" else message.fix,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
         fixed=fixed_text,
@@ -213,7 +213,7 @@ def _op_of_kernel(values: dict[str, str]) -> str:
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
 
 
-def _mend_op(fixed_in: str, fallback: str) -> str:
+def _fix_op(fixed_in: str, fallback: str) -> str:
     ways = [f'install torch {fixed_in} or newer (pip install -U "torch>={fixed_in}")'] if fixed_in else []
     if fallback == "yes":
         ways.append("set PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts")

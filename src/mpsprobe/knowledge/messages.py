@@ -62,7 +62,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         cause: kind of cause.
         pattern: regular expression; a blank outside a character class stands for any white space.
         anchors: literal pieces, one of which is in every match.
-        means, mend: what happened, what to do.
+        means, fix: what happened, what to do.
         severity: `abort` (the process ends), `error` (an exception) or `warning`.
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no`, `op` (the op decides), `""` (not
             applicable).
@@ -81,7 +81,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     pattern: str
     anchors: tuple[str, ...]
     means: str
-    mend: str
+    fix: str
     severity: Literal["abort", "error", "warning"] = "error"
     fallback: Literal["yes", "no", "op", ""] = ""
     texts: tuple[tuple[str, str, str], ...] = ()

@@ -63,7 +63,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         title: what goes wrong, as a sentence without a full stop.
         ops: names without overload, of which one must be used.
         torch, mlx: what each does.
-        mend: what to do.
+        fix: what to do.
         dtypes: of an input, of which one must occur.
         masks: a boolean input must occur.
         inplace: an op that writes to its input, at a view of something.
@@ -75,7 +75,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ops: list[str]
     torch: str
     mlx: str
-    mend: str
+    fix: str
     dtypes: list[str] = []
     masks: bool = False
     inplace: bool = False

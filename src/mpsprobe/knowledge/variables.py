@@ -59,14 +59,14 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         variable: its name as set.
         value: its text as set.
         what: what torch does with it, in one sentence.
-        mend: what to set instead.
+        fix: what to set instead.
         severity: `error` when the program fails for it, `warning` when it runs but not as meant.
     """
 
     variable: str
     value: str
     what: str
-    mend: str
+    fix: str
     severity: Literal["error", "warning"] = "warning"
 
 
@@ -122,8 +122,8 @@ def _judge(variable: Variable, value: str) -> list[Problem]:
     """Problems of one variable by itself; the watermarks are judged as a pair."""
     name, number = variable.name, _leading_integer(value)
 
-    def problem(what: str, mend: str, severity: Literal["error", "warning"] = "warning") -> list[Problem]:
-        return [Problem(name, value, what, mend, severity)]
+    def problem(what: str, fix: str, severity: Literal["error", "warning"] = "warning") -> list[Problem]:
+        return [Problem(name, value, what, fix, severity)]
 
     if variable.reads == "stoi" and (number is None or abs(number) >= 2**31):
         what = (
@@ -178,8 +178,8 @@ def _watermarks(env: Mapping[str, str]) -> list[Problem]:
                 f"{LOW}={texts[LOW]} is outside 0 to {bound:g}: the first MPS allocation raises "
                 f'"RuntimeError: invalid low watermark ratio {low:g}".'
             )
-        mend = f"Set {LOW} to {bound:g} or less as well, or unset {named}."
-        return [*problems, Problem(named, texts.get(named, ""), what, mend, "error")]
+        fix = f"Set {LOW} to {bound:g} or less as well, or unset {named}."
+        return [*problems, Problem(named, texts.get(named, ""), what, fix, "error")]
     if high == 0.0 and HIGH in texts and _is_number(texts[HIGH]):
         what = f"{HIGH}=0 removes the limit of MPS memory: macOS may swap or end programs."
         problems.append(Problem(HIGH, texts[HIGH], what, "Prefer 1.0, with the low ratio at or below it."))
@@ -209,5 +209,5 @@ def _looks_like_ours(name: str, known: Mapping[str, Variable]) -> bool:
 
 def _unknown(name: str, value: str, known: Mapping[str, Variable]) -> Problem:
     close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-    mend = f"Did you mean {close[0]}?" if close else "Unset it."
-    return Problem(name, value, f"torch reads no variable called {name}: it has no effect.", mend)
+    fix = f"Did you mean {close[0]}?" if close else "Unset it."
+    return Problem(name, value, f"torch reads no variable called {name}: it has no effect.", fix)

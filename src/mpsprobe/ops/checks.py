@@ -166,7 +166,7 @@ def _probes(link: Recorded) -> Result:
     if bad:
         result.table = Table(
             columns=["advisory", "what shows", "the target meets it", "what to do"],
-            rows=[[one.id, answer.message, one.id in met, one.mend] for one, answer in bad],
+            rows=[[one.id, answer.message, one.id in met, one.fix] for one, answer in bad],
         )
     return result
 

@@ -193,10 +193,10 @@ def _environment(site: Site) -> Result:
     serious = on_mps and any(problem.severity == "error" for problem in problems)
     result.status = Status.FAIL if serious else Status.WARN
     result.message = " ".join(problem.what for problem in problems)
-    result.remedy = " ".join(dict.fromkeys(problem.mend for problem in problems))
+    result.remedy = " ".join(dict.fromkeys(problem.fix for problem in problems))
     result.table = Table(
-        columns=["variable", "value", "what", "mend"],
-        rows=[[problem.variable, problem.value, problem.what, problem.mend] for problem in problems],
+        columns=["variable", "value", "what", "fix"],
+        rows=[[problem.variable, problem.value, problem.what, problem.fix] for problem in problems],
     )
     return result
 

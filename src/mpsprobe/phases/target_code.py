@@ -28,7 +28,7 @@ def _gist(problem: BaseException) -> str:
 def _mend(problem: BaseException) -> str:
     """What `mpsprobe explain` would say to do about an error; nothing for one it does not know."""
     found = explain(f"{type(problem).__name__}: {problem}").findings
-    return found[0].mend if found else ""
+    return found[0].fix if found else ""
 
 
 @contextmanager

@@ -310,7 +310,7 @@ def _deadly(case: Case) -> list[Stop]:
 
 
 def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
-    mend = advisory.mend or (f"use torch {advisory.first_good}" if advisory.first_good else "")
+    mend = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
     if mend[1:2].islower():  # it goes on a sentence
         mend = f"{mend[:1].lower()}{mend[1:]}".rstrip(".")
     return Stop(f"{advisory.title} ({advisory.id})", mend, calls, certain)

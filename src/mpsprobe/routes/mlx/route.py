@@ -64,7 +64,7 @@ def route(case: Case) -> tuple[Route, Effort]:
         tables["Op calls in MLX"] = _ops(case)
     if met := mlx.traps_met(case.uses):
         rows: list[list[str | int | float | bool | None]] = [
-            [trap.title, count, trap.torch, trap.mlx, trap.mend] for trap, count in met[:_SHOWN]
+            [trap.title, count, trap.torch, trap.mlx, trap.fix] for trap, count in met[:_SHOWN]
         ]
         tables["Traps of MLX that apply"] = Table(["trap", "calls", "torch", "MLX", "what to do"], rows)
     found = Route(

@@ -53,7 +53,7 @@ def in_place_on_view(node: ast.Call, site: Site) -> Iterator[Hit]:
             node,
             f".{node.func.attr}() on a non-contiguous view ({advisory.id}).",
             why=f"{advisory.title}.",
-            mend=advisory.mend,
+            mend=advisory.fix,
             links=tuple(advisory.links),
         )
 
