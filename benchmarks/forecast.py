@@ -374,8 +374,8 @@ def main() -> None:
     print(  # noqa: T201
         f"{calibrated.name}, torch {torch.__version__}, transformers {transformers.__version__}, Python "
         f"{platform.python_version()}, {calibrated.threads} thread(s); calibrated in {calibrated.took_seconds:.0f} s: "
-        f"op {calibrated.op_seconds * 1e6:.1f} us, view {calibrated.view_seconds * 1e6:.1f} us, turn of generate "
-        f"{calibrated.loop_seconds * 1e6:.0f} us, kernel "
+        f"stream {calibrated.host_seconds['stream'] * 1e6:.1f} us, module "
+        f"{calibrated.host_seconds['module'] * 1e6:.1f} us, kernel "
         f"{calibrated.kernel_seconds * 1e6:.1f} us, wait {calibrated.wait_seconds * 1e6:.1f} us, weights "
         f"{calibrated.weights_bandwidth / 1e9:.0f} GB/s\n"
     )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 
-from mpsprobe.device.virtual.observer import Quiet
+from mpsprobe.device.real import real_device
 from mpsprobe.errors import DataError
 from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
-from mpsprobe.forecast.dispatch import Block, block_inputs
-from mpsprobe.forecast.kinds import kind_of
-from mpsprobe.trace.recorder import Recorder
+from mpsprobe.forecast.dispatch import _calls, shared_out, smalls
 
 
 def _calibration(device: str = "cuda", **more: object) -> Calibration:
@@ -33,9 +32,7 @@ def _calibration(device: str = "cuda", **more: object) -> Calibration:
             "threads": 1,
             "points": msgspec.to_builtins(points),
             "weights_bandwidth": 1e11,
-            "op_seconds": 1e-5,
-            "view_seconds": 1e-6,
-            "loop_seconds": 0.0,
+            "host_seconds": {"stream": 1e-5, "view": 1e-6, "module": 2e-6},
             "kernel_seconds": 2e-6,
             "wait_seconds": 1e-5,
             "copy_bandwidth": 1e10,
@@ -47,29 +44,38 @@ def _calibration(device: str = "cuda", **more: object) -> Calibration:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the predicting device runs on Linux")
-def test_the_block_makes_the_calls_that_it_says() -> None:
-    from mpsprobe.device.virtual.predict import predict
-
-    recorder, observer = Recorder(), Quiet()
-    with predict(memory_gb=64, observer=observer), torch.inference_mode():
-        device = torch.device("mps", 0)
-        block, inputs = Block().to(device), block_inputs(device)
-        observer.op = recorder.op  # type: ignore[method-assign]
-        block(*inputs)
-        del observer.op
-    counted: dict[str, int] = {}
-    for use in recorder.op_uses():
-        counted[kind_of(use.op)] = counted.get(kind_of(use.op), 0) + use.count
-    assert counted == dict(Block.CALLS)
+def test_calls_of_a_small_model_are_counted_as_a_mac_counts_them() -> None:
+    small = next(one for one in smalls() if one.name == "blocks")
+    with torch.inference_mode():
+        calls = _calls(small, real_device("cpu"))
+    # a layer: seven linears, one attention, a SiLU, two rsqrt, two means, eleven modules
+    assert {kind: calls[kind] for kind in ("matmul", "attention", "math", "reduction", "module")} == {
+        "matmul": 56,
+        "attention": 8,
+        "math": 24,
+        "reduction": 16,
+        "module": 1 + 8 * 11,
+    }
 
 
-def test_dispatch_is_by_kind_where_it_was_measured_so() -> None:
-    machine = calibrations.machine(_calibration(op_seconds_by_kind={"matmul": 2e-5, "stream": 5e-6}))
-    assert machine.dispatch("matmul").expected == 2e-5
-    assert machine.dispatch("stream").expected == 5e-6
-    assert machine.dispatch("conv").expected == 1e-5
-    assert machine.dispatch("view").expected == 1e-6
-    assert calibrations.machine(_calibration()).dispatch("matmul").expected == 1e-5
+def test_times_of_models_are_shared_out_among_their_calls() -> None:
+    """Three models, two kinds of calls, a host twice as slow as the prior."""
+    rows = [
+        (Counter({"matmul": 100, "view": 10}), 100 * 2e-5 + 10 * 2e-6),
+        (Counter({"matmul": 10, "view": 400}), 10 * 2e-5 + 400 * 2e-6),
+        (Counter({"matmul": 50, "view": 50}), 50 * 2e-5 + 50 * 2e-6),
+    ]
+    found = shared_out(rows, {"matmul": 1e-5, "view": 1e-6})
+    assert found["matmul"] == pytest.approx(2e-5, rel=0.01)
+    assert found["view"] == pytest.approx(2e-6, rel=0.01)
+    assert shared_out([], {"matmul": 1e-5}) == {"matmul": 1e-5}
+
+
+def test_host_times_come_from_the_file_and_waits_from_the_device() -> None:
+    machine = calibrations.machine(_calibration(host_seconds={"matmul": 2e-5, "stream": 5e-6, "wait": 1e-3}))
+    assert machine.host.op("matmul") == 2e-5
+    assert machine.host.op("conv") == 5e-6
+    assert machine.host.wait == 1e-5
 
 
 def test_only_the_kernel_for_mps_writes_the_scores_of_attention() -> None:
@@ -78,7 +84,7 @@ def test_only_the_kernel_for_mps_writes_the_scores_of_attention() -> None:
     assert not calibrations.machine(_calibration("cpu")).holds_scores
 
 
-def test_a_file_comes_back_as_it_was_and_another_form_is_refused(tmp_path: Path) -> None:
+def test_a_file_comes_back_as_it_was_and_another_schema_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_bytes(msgspec.json.encode(_calibration()))
     assert calibrations.read(file) == _calibration()

@@ -10,6 +10,8 @@ from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import TargetError
 
 _AUTO = "auto"
+#: Kinds of calls whose cost for the host is shown.
+_SHOWN = ("matmul", "stream", "view", "module")
 
 
 @click.command("calibrate")
@@ -62,8 +64,8 @@ def command(sink: Sink, device: str, output: Path | None) -> None:
     lines += [f"  matmul {dtype}  {rate / 1e12:.3g} TFLOP/s" for dtype, rate in best.items()]
     lines += [
         f"  weights from memory  {calibration.weights_bandwidth / 1e9:.3g} GB/s",
-        f"  dispatch of an op  {calibration.op_seconds * 1e6:.3g} us",
-        f"  dispatch of a view  {calibration.view_seconds * 1e6:.3g} us",
+        "  host, within a model: "
+        + ", ".join(f"{kind} {calibration.host_seconds[kind] * 1e6:.3g} us" for kind in _SHOWN),
         f"  least kernel  {calibration.kernel_seconds * 1e6:.3g} us, a wait {calibration.wait_seconds * 1e6:.3g} us",
         f"  copy  {calibration.copy_bandwidth / 1e9:.3g} GB/s",
         f"written to {file}",

@@ -71,7 +71,7 @@ def build(
             dtypes=dtypes,
             tokens=wish.tokens,
         )
-        machine = machines.of_mac(wish.mac)
+        machine = machines.of_mac(wish.mac, mac.torch)
         notes += machine.notes
         time = timing(work, machine, wish.tokens)
         network = wish.network or cloud.shipped().network

@@ -86,10 +86,7 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
         weights_bandwidth=max(
             point.bytes / point.seconds for point in points if point.label.startswith("linear 1 x")
         ),
-        op_seconds=calls.op,
-        op_seconds_by_kind=calls.by_kind,
-        view_seconds=calls.view,
-        loop_seconds=calls.loop,
+        host_seconds=calls,
         kernel_seconds=least,
         wait_seconds=wait(device, clock),
         copy_bandwidth=copy(device, clock),

@@ -11,13 +11,11 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError
-from mpsprobe.forecast.machine import Curve, Machine, Spread, Surface, of_gpu
-from mpsprobe.knowledge import hardware
+from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
+from mpsprobe.knowledge import hardware, ops, speed
 
-#: Of the file. Another form gets another number, and files of the old one are refused with a line.
-VERSION = 1
-#: How far most runs on a calibrated device were from their forecasts: the tables of docs/forecast.md.
-_SPREAD = Spread(0.77, 1.0, 1.3)
+#: Of the file. Another schema gets another number, and files of the old one are refused with a line.
+VERSION = 2
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,18 +41,14 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A device, measured.
 
     Attributes:
-        version: of this form.
+        version: of this schema.
         device: `"cpu"`, `"cuda"` or `"mps"`.
         name: of the processor or GPU.
         torch, python: versions that ran it.
         threads: of a CPU's kernels.
         points: what was timed.
         weights_bandwidth: bytes/s of a matrix-vector product that reads each weight once, from memory.
-        op_seconds: of the host, for an op with a kernel within a model's code.
-        op_seconds_by_kind: the same by kind; empty where one figure is enough, as on a CPU, whose `points` have the
-            rest of a dispatch in them.
-        view_seconds: the same for a view.
-        loop_seconds: of the host, for a turn of `generate` beside its ops.
+        host_seconds: of the host, by kind of call: the keys of `knowledge.speed.HostCost.us`, and `graph` on MPS.
         kernel_seconds: of the device, the least that a kernel takes.
         wait_seconds: of the host, to read one number from the device.
         copy_bandwidth: bytes/s between host and device; of memory itself for a CPU.
@@ -69,10 +63,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     threads: int
     points: list[Point]
     weights_bandwidth: float
-    op_seconds: float
-    op_seconds_by_kind: dict[str, float] = {}
-    view_seconds: float
-    loop_seconds: float
+    host_seconds: dict[str, float]
     kernel_seconds: float
     wait_seconds: float
     copy_bandwidth: float
@@ -145,6 +136,7 @@ def machine(calibration: Calibration) -> Machine:
         peak, peaks, bandwidth = {**peak, **published.peak}, published.peaks, published.bandwidth
     return Machine(
         name=calibration.name,
+        kind=calibration.device,
         basis="calibrated",
         peak=peak,
         peaks=peaks,
@@ -152,23 +144,35 @@ def machine(calibration: Calibration) -> Machine:
         compute=compute,
         stream=stream,
         streams=streams,
-        weights=math.inf,
-        compute_share=dict.fromkeys(compute, _SPREAD),
-        stream_share=_SPREAD,
-        op=_delay(calibration.op_seconds),
-        ops={kind: _delay(seconds) for kind, seconds in calibration.op_seconds_by_kind.items()},
-        view=_delay(calibration.view_seconds),
-        loop=_delay(calibration.loop_seconds),
-        kernel=_delay(calibration.kernel_seconds),
-        wait=_delay(calibration.wait_seconds),
+        weights={"": math.inf},
+        attention=math.inf,
+        host=_host(calibration),
+        kernel=calibration.kernel_seconds,
+        graph_kernel=calibration.kernel_seconds,
+        release=ops.resolve_release(calibration.torch) if calibration.device == "mps" else "",
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
         holds_scores=calibration.device == "mps",
     )
 
 
-def _delay(seconds: float) -> Spread:
-    return Spread(seconds * _SPREAD.low, seconds, seconds * _SPREAD.high)
+def _host(calibration: Calibration) -> HostTimes:
+    """Return the host's times; what C++ pays for an op was not timed, and is scaled as the others are."""
+    row = speed.host_cost("mps" if calibration.device == "mps" else "cuda")
+    assert row is not None
+    times = dict(calibration.host_seconds)
+    scale = times.get("stream", 0.0) / (row.us["stream"] * 1e-6)
+    named = {name: times.pop(name, 0.0) for name in ("module", "turn", "graph")}
+    times.pop("wait", None)
+    return HostTimes(
+        times,
+        graph=named["graph"],
+        module=named["module"],
+        turn=named["turn"],
+        wait=calibration.wait_seconds,
+        inner=scale * row.inner * 1e-6,
+        inner_graph=scale * row.inner_graph * 1e-6,
+    )
 
 
 def _bandwidths(points: Sequence[Point]) -> Curve:

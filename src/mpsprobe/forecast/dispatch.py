@@ -1,12 +1,19 @@
-"""What dispatch costs the host within a model's code: timed on a small decoder, and on single ops."""
+"""What calls cost the host within a model's code: timed on small models of several builds.
+
+An op costs more within a model than in a loop of its own: Python around it, and code and data that are not in the
+caches. So whole models are timed, too small for the device to matter, and their times are shared out among the kinds of
+their calls, near the shares that `knowledge/data/speed.toml` holds for such devices.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,26 +22,21 @@ from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.predict import predict
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.forecast.clock import Clock, bare
-from mpsprobe.forecast.kinds import MATH, REDUCTION, STREAM, VIEW, kind_of
+from mpsprobe.forecast.clock import Clock
+from mpsprobe.forecast.kinds import VIEW, host_kind
+from mpsprobe.knowledge import ops, regimes, speed
+from mpsprobe.knowledge.regimes import Regime
 from mpsprobe.trace.dispatch import record
 from mpsprobe.trace.recorder import Recorder
 
-#: Width of the tensors of single ops.
-_WIDTH = 64
-#: Ops by kind.
-_Calls = Counter[str]
+#: Calls by kind (`kinds.host_kind`), with `module`, and `graph` for ops that run through MPSGraph.
+Calls = Counter[str]
+#: How much a fitted cost is drawn to the share that it has in the data file: 0 leaves it free.
+_PRIOR = 0.3
 
 
 class Block(nn.Module):
-    """One decoder layer as models write it, so small that only dispatch costs.
-
-    `CALLS` are the ops that it makes on the MPS key, by kind; a test counts them.
-    """
-
-    CALLS: ClassVar[_Calls] = Counter(
-        {"matmul": 7, "attention": 1, REDUCTION: 2, MATH: 3, STREAM: 23, VIEW: 16}
-    )
+    """One decoder layer as models write it, so small that only dispatch costs."""
 
     def __init__(self, width: int = 32, heads: int = 2) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class Block(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
-        """`x` (1, 1, width); `cos`, `sin` (1, 1, head); `past` two of (1, heads, n, head)."""
+        """Run the layer: `x` (1, 1, width); `cos`, `sin` (1, 1, head); `past` two of (1, heads, n, head)."""
         shape = (*x.shape[:-1], self.heads, -1)
         h = self.before(x)
         q = self.q(h).view(shape).transpose(1, 2)
@@ -68,7 +70,7 @@ class _Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Root-mean-square normalisation, as transformers writes it."""
+        """Normalise by the root mean square, as transformers writes it."""
         h = x.to(torch.float32)
         h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)
         return self.weight * h.to(x.dtype)
@@ -80,180 +82,224 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos.unsqueeze(1)) + (turned * sin.unsqueeze(1))
 
 
-def block_inputs(device: torch.device, width: int = 32, heads: int = 2) -> tuple[Any, ...]:
-    """What `Block` is called with."""
-    head = width // heads
-    past = torch.zeros(2, 1, heads, 4, head, device=device).unbind(0)
-    turns = torch.ones(2, 1, 1, head, device=device).unbind(0)
-    return (torch.zeros(1, 1, width, device=device), *turns, past)
+class _Blocks(nn.Module):
+    """Eight of them, for a machine without transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Block() for _ in range(8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all layers: `x` (1, 1, 32)."""
+        past = torch.zeros(2, 1, 2, 4, 16, device=x.device).unbind(0)
+        turns = torch.ones(2, 1, 1, 16, device=x.device).unbind(0)
+        for layer in self.layers:
+            x = layer(x, *turns, past)
+        return x
+
+
+class _Convolutions(nn.Module):
+    """Residual blocks with group norms, as diffusion models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 16, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            [
+                nn.Sequential(nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, 16, 3, padding=1))
+                for _ in range(12)
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all blocks: `x` (1, 4, 8, 8)."""
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return x
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """Seconds of the host: for an op with a kernel, all alike and by kind, for a view, for a turn of `generate`."""
+class Small:
+    """A small model and how it is run.
 
-    op: float
-    by_kind: dict[str, float]
-    view: float
-    loop: float
-
-
-def dispatch(device: Device, clock: Clock) -> Dispatch:
-    """What dispatch costs within a model's code.
-
-    Python around an op counts with it. Where transformers is installed the code is a decoder of its own, since its
-    layers do more around an op than plain ones; elsewhere it is `Block`, and a turn of `generate` costs nothing.
+    Attributes:
+        name: for people.
+        build: makes it, where `torch.device` is in force.
+        run: one sample of it, on a device.
     """
-    y = torch.zeros(1, 1, 2, 16, device=device.torch_device)
 
-    def views() -> None:
-        for _ in range(100):
-            y.view(1, 1, -1).view(1, 1, 2, 16).transpose(1, 2)
-
-    view = clock.host(views) / 300
-    decoder = _Decoder.on(device.torch_device)
-    calls = _calls(device) if decoder is not None else None
-    if decoder is None or calls is None:
-        seconds, step = clock.host(_blocks(device.torch_device)) / 8, Block.CALLS
-    else:
-        seconds, step = clock.host(decoder.step), calls[0]
-    op = (seconds - step[VIEW] * view) / _with_kernel(step)
-    alone = _alone(device, clock)
-    # Python of the model's code around an op
-    python = max(0.0, op - sum(step[kind] * cost for kind, cost in alone.items()) / _with_kernel(step))
-    by_kind = {kind: cost + python for kind, cost in alone.items()}
-    loop = 0.0
-    if decoder is not None and calls is not None:
-        turn = (clock.host(decoder.long) - clock.host(decoder.short)) / (_Decoder.LONG - _Decoder.SHORT)
-        costs = {**by_kind, VIEW: view}
-        loop = max(0.0, turn - sum(count * costs.get(kind, op) for kind, count in calls[1].items()))
-    if device.name == "cpu":  # what an op takes beyond the smallest one is in what is timed of its kind
-        return Dispatch(python + bare(device, clock), {}, view, loop)
-    return Dispatch(op, by_kind, view, loop)
+    name: str
+    build: Callable[[], nn.Module]
+    run: Callable[[Any, torch.device], Any]
 
 
-def _with_kernel(calls: _Calls) -> int:
-    return sum(calls.values()) - calls[VIEW]
+def _forward(name: str, shape: tuple[int, ...]) -> Callable[[Any, torch.device], Any]:
+    return lambda model, device: model(**{name: torch.ones(shape, device=device)})
 
 
-def _alone(device: Device, clock: Clock) -> dict[str, float]:
-    """Seconds of the host for the smallest op of each kind, called as models call it."""
-    where = device.torch_device
-    x, image = torch.randn(1, 16, _WIDTH, device=where), torch.randn(1, 8, 8, 8, device=where)
-    heads = torch.randn(1, 2, 16, _WIDTH, device=where)
-    linear, norm = nn.Linear(_WIDTH, _WIDTH).to(where), nn.LayerNorm(_WIDTH).to(where)
-    conv, act = nn.Conv2d(8, 8, 3).to(where), nn.SiLU()
-    works: dict[str, Callable[[], Tensor]] = {
-        "matmul": lambda: linear(x),
-        "attention": lambda: functional.scaled_dot_product_attention(heads, heads, heads),
-        "conv": lambda: conv(image),
-        REDUCTION: lambda: norm(x),
-        MATH: lambda: act(x),
-        STREAM: lambda: x + x,
+def _ids(length: int) -> Callable[[Any, torch.device], Any]:
+    def run(model: Any, device: torch.device) -> Any:
+        ids = torch.ones(1, length, dtype=torch.int64, device=device)
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    return run
+
+
+def _generate(model: Any, device: torch.device) -> Any:
+    ids = torch.ones(1, 4, dtype=torch.int64, device=device)
+    mask = torch.ones_like(ids)
+    return model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=8,
+        min_new_tokens=8,
+        do_sample=False,
+        pad_token_id=0,
+    )
+
+
+def smalls() -> list[Small]:
+    """Return the models: those of plain torch, and where transformers is installed some of its own."""
+    found = [
+        Small("blocks", _Blocks, _forward("x", (1, 1, 32))),
+        Small("convolutions", _Convolutions, _forward("x", (1, 4, 8, 8))),
+    ]
+    try:
+        import transformers as library
+    except ImportError:
+        return found
+    t: Any = library
+
+    def of(name: str, cls: str, run: Callable[[Any, torch.device], Any], **config: Any) -> Small:
+        def build() -> nn.Module:
+            made = getattr(t, cls)
+            model: nn.Module = made(made.config_class(**config))
+            return model
+
+        return Small(name, build, run)
+
+    narrow = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**narrow, "vocab_size": 64, "max_position_embeddings": 64}
+    tokens = {"bos_token_id": 1, "eos_token_id": None, "num_key_value_heads": 1}
+    small_t5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 4, "num_heads": 2, "vocab_size": 64}
+    return [
+        *found,
+        of("decoder", "LlamaForCausalLM", _generate, **text, **tokens),
+        of("text encoder", "BertModel", _ids(8), **text),
+        of(
+            "vision transformer",
+            "ViTModel",
+            _forward("pixel_values", (1, 3, 32, 32)),
+            **narrow,
+            image_size=32,
+        ),
+        of(
+            "encoder and decoder",
+            "T5ForConditionalGeneration",
+            _generate,
+            **small_t5,
+            eos_token_id=None,
+            decoder_start_token_id=0,
+        ),
+        of(
+            "state space",
+            "MambaForCausalLM",
+            _generate,
+            hidden_size=32,
+            num_hidden_layers=4,
+            vocab_size=64,
+            eos_token_id=None,
+        ),
+        of(
+            "convolutional network",
+            "ResNetModel",
+            _forward("pixel_values", (1, 3, 32, 32)),
+            embedding_size=8,
+            hidden_sizes=[8, 8, 8, 8],
+            depths=[2, 2, 2, 2],
+        ),
+        of(
+            "mixture of experts",
+            "MixtralForCausalLM",
+            _generate,
+            **{**text, "num_hidden_layers": 3},
+            **tokens,
+            num_local_experts=4,
+        ),
+    ]
+
+
+def dispatch(device: Device, clock: Clock) -> dict[str, float]:
+    """Return seconds of the host by kind of call, with `module`, `wait`, and on MPS `graph`.
+
+    The keys are those of `knowledge.speed.HostCost.us`.
+    """
+    prior = dict(_prior(device.name))
+    rows: list[tuple[Calls, float]] = []
+    for small in smalls():
+        try:
+            calls = _calls(small, device)
+            torch.manual_seed(0)
+            with device.torch_device:
+                model = small.build().eval()
+            rows.append((calls, clock.host(lambda s=small, m=model: s.run(m, device.torch_device), 12)))  # type: ignore[misc]
+        except (MpsprobeError, RuntimeError, AttributeError, TypeError):  # a release without that class
+            continue
+    return shared_out(rows, prior)
+
+
+def _prior(device: str) -> Iterator[tuple[str, float]]:
+    row = speed.host_cost("mps" if device == "mps" else "cuda")
+    assert row is not None
+    for kind, us in row.us.items():
+        yield kind, us * 1e-6
+    if device == "mps":
+        yield "graph", row.graph * 1e-6
+
+
+def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict[str, float]:
+    """Return costs that explain the times of models, as near as they can be to a scaled prior.
+
+    Least squares of relative errors; each cost is drawn to its prior, which is first scaled by the median of measured
+    over expected. No cost is negative.
+
+    Args:
+        rows: calls of each model by kind, and its seconds.
+        prior: seconds by kind.
+    """
+    kinds = [kind for kind, cost in prior.items() if cost > 0]
+    start = np.array([prior[kind] for kind in kinds])
+    if not rows:
+        return dict(prior)
+    counts = np.array([[calls[kind] for kind in kinds] for calls, _ in rows], dtype=float)
+    seconds = np.array([took for _, took in rows])
+    start = start * float(np.median(seconds / (counts @ start)))
+    # unknowns in units of the scaled prior: all 1 to begin with
+    relative = counts * start / seconds[:, None]
+    matrix = np.vstack([relative, _PRIOR * np.eye(len(kinds))])
+    wanted = np.concatenate([np.ones(len(rows)), _PRIOR * np.ones(len(kinds))])
+    found = np.ones(len(kinds))
+    for _ in range(200):
+        for k in range(len(kinds)):
+            column = matrix[:, k]
+            rest = wanted - matrix @ found + column * found[k]
+            found[k] = max(0.0, float(column @ rest / (column @ column)))
+    return {
+        **dict.fromkeys(prior, 0.0),
+        **{kind: float(c) for kind, c in zip(kinds, found * start, strict=True)},
     }
 
-    def many(work: Callable[[], Tensor]) -> Callable[[], None]:
-        def calls() -> None:
-            for _ in range(50):
-                work()
 
-        return calls
+def _calls(small: Small, device: Device) -> Calls:
+    """Return the calls of a model as a Mac counts them, which is how forecasts count.
 
-    return {kind: clock.host(many(work)) / 50 for kind, work in works.items()}
-
-
-def _blocks(device: torch.device) -> Callable[[], Any]:
-    layers = nn.ModuleList([Block() for _ in range(8)]).eval().to(device)
-    x, cos, sin, past = block_inputs(device)
-
-    def model() -> None:
-        h = x
-        for layer in layers:
-            h = layer(h, cos, sin, past)
-
-    return model
-
-
-class _Decoder:
-    """A tiny Llama of transformers: one decode step of it, and short and long generation."""
-
-    SHORT, LONG = 2, 10
-
-    def __init__(self, library: Any, device: torch.device) -> None:
-        config = library.LlamaConfig(
-            vocab_size=64,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=8,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=512,
-            bos_token_id=1,
-            eos_token_id=None,
-        )
-        torch.manual_seed(0)
-        self._model = library.LlamaForCausalLM(config).eval().to(device)
-        self._prompt = torch.ones(1, 4, dtype=torch.int64, device=device)
-        self._token = self._prompt[:, :1]
-        self._cache = self._model.model(self._prompt, use_cache=True).past_key_values
-
-    @classmethod
-    def on(cls, device: torch.device) -> _Decoder | None:
-        """On a device; None where transformers is not installed."""
-        try:
-            import transformers
-        except ImportError:
-            return None
-        return cls(transformers, device)
-
-    def step(self) -> None:
-        """One decode step of the layers."""
-        self._model.model(self._token, past_key_values=self._cache, use_cache=True)
-
-    def short(self) -> None:
-        """Few tokens."""
-        self._generate(self.SHORT)
-
-    def long(self) -> None:
-        """More tokens."""
-        self._generate(self.LONG)
-
-    def _generate(self, tokens: int) -> None:
-        self._model.generate(
-            input_ids=self._prompt,
-            attention_mask=torch.ones_like(self._prompt),
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=0,
-        )
-
-
-def _calls(device: Device) -> tuple[_Calls, _Calls] | None:
-    """Ops of a step, and of a turn of `generate`, by kind as a Mac counts them; None: cannot be had."""
-
-    def count(run: Callable[[], None]) -> _Calls:
-        recorder = Recorder()
-        if device.name == "mps":
-            with record() as recorder:
-                run()
-        else:
-            observer.op = recorder.op  # type: ignore[method-assign]
-            run()
-            del observer.op
-        calls: _Calls = Counter()
-        for use in recorder.op_uses():
-            calls[kind_of(use.op)] += use.count
-        return calls
-
-    def all_of(decoder: _Decoder | None) -> tuple[_Calls, _Calls]:
-        assert decoder is not None
-        short, long, turns = count(decoder.short), count(decoder.long), _Decoder.LONG - _Decoder.SHORT
-        return count(decoder.step), Counter({kind: (long[kind] - short[kind]) // turns for kind in long})
-
-    observer = Quiet()
+    On a Mac they are recorded on the device itself, elsewhere on tensors without memory; where those cannot be had, on
+    the device at hand.
+    """
     if device.name == "mps":
-        return all_of(_Decoder.on(device.torch_device))
+        return _recorded(small, device)
+    observer = Quiet()
     try:
         # the device starts an autograd thread of its own
         with (
@@ -262,6 +308,56 @@ def _calls(device: Device) -> tuple[_Calls, _Calls] | None:
             predict(memory_gb=64, observer=observer),
             torch.inference_mode(),
         ):
-            return all_of(_Decoder.on(torch.device("mps", 0)))
+            where = torch.device("mps", 0)
+            with where:
+                model = small.build().eval()
+            recorder, waits = Recorder(), [0]
+
+            def sync(kind: str) -> None:
+                del kind
+                waits[0] += 1
+
+            observer.op, observer.sync = recorder.op, sync  # type: ignore[method-assign]
+            with _modules() as modules:
+                small.run(model, where)
+            del observer.op, observer.sync
+            return _counted(recorder, modules[0], waits[0], "")
     except (MpsprobeError, RuntimeError):  # another system, or a release of torch that it cannot carry
-        return None
+        return _recorded(small, device)
+
+
+def _recorded(small: Small, device: Device) -> Calls:
+    with device.torch_device:
+        model = small.build().eval()
+    with record() as recorder, _modules() as modules:
+        small.run(model, device.torch_device)
+    release = ops.resolve_release(str(torch.__version__)) if device.name == "mps" else ""
+    return _counted(recorder, modules[0], 0, release)
+
+
+@contextmanager
+def _modules() -> Iterator[list[int]]:
+    """Count calls of modules."""
+    count, original = [0], nn.Module.__call__
+
+    def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        return original(module, *args, **kwargs)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield count
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def _counted(recorder: Recorder, modules: int, waits: int, release: str) -> Calls:
+    calls: Calls = Counter({"module": modules, "wait": waits})
+    for use in recorder.op_uses():
+        kind = host_kind(use.op)
+        calls[kind] += use.count
+        if release and kind not in (VIEW, "alloc"):
+            calls["graph"] += use.count * (regimes.regime(use.op, release) in (Regime.GRAPH, Regime.BOTH))
+        if "_local_scalar_dense" in use.op and not waits:
+            calls["wait"] += use.count
+    return calls

@@ -41,6 +41,23 @@ _MATH_OPS = frozenset(
 )
 
 
+#: Ops that only take memory: no kernel and little of the host.
+_ALLOCATES = ("empty", "new_empty", "_local_scalar_dense")
+_COPIES = frozenset({"copy_", "_copy_from", "clone", "_to_copy", "contiguous"})
+
+
+@functools.cache
+def host_kind(op: str) -> str:
+    """Return the kind of an overload as far as its cost for the host goes.
+
+    One of the kinds of `kind_of`, `"alloc"` for an op that only takes memory, or `"copy"`.
+    """
+    name = base_name(op)
+    if name.startswith(_ALLOCATES):
+        return "alloc"
+    return "copy" if name in _COPIES else kind_of(op)
+
+
 @functools.cache
 def kind_of(op: str) -> str:
     """The kind of an overload name: one of the above, `"matmul"`, `"attention"` or `"conv"`."""

@@ -1,7 +1,7 @@
-"""How long a device takes for one call of an op: its peaks, what PyTorch reaches of them, what a call costs.
+"""How long a device takes for one call of an op: its peaks, what PyTorch reaches of them, what a call costs the host.
 
-Two kinds: from a specification (`of_mac`, `of_gpu`: published peaks, published shares of them) and from a calibration
-of the very device (`calibration.machine`).
+Two kinds: from a specification (`of_mac`, `of_gpu`: published peaks, published or fitted shares of them) and from a
+calibration of the very device (`calibration.machine`).
 """
 
 from __future__ import annotations
@@ -12,41 +12,59 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mpsprobe.forecast.kinds import VIEW
-from mpsprobe.knowledge import chips, hardware
-from mpsprobe.knowledge.hardware import Delay, Gpu
+from mpsprobe.knowledge import chips, hardware, ops, regimes, speed
+from mpsprobe.knowledge.hardware import Gpu
+from mpsprobe.knowledge.regimes import Regime
+from mpsprobe.knowledge.speed import Coverage, HostCost
 from mpsprobe.mac.lineup import NamedMac
 from mpsprobe.run import Range
 
 #: Dtypes whose arithmetic is floating-point arithmetic of a rate of its own.
 FLOATS = ("float32", "float16", "bfloat16")
-#: Apple GPUs from here on have matrix units whose rate no source states: their peak is not known.
+#: Apple GPUs from here on have matrix units: 16-bit matmuls run at a rate of their own, float32 ones do not.
 _MATRIX_UNITS = "apple10"
 _US = 1e-6
-#: Published shares are of large square matmuls. Models reach less: the slowest of docs/forecast.md's table came to this
-#: share of the least published one.
-_MODELS = 0.75
+#: The chip that the host costs of Macs are stated for.
+_REFERENCE = "Apple M1 Max"
+#: Share of the cost of a graph that an op pays that takes one on some paths only, and is no matmul.
+_SOMETIMES = 0.5
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A value between what is likely at worst and at best.
+class HostTimes:
+    """What calls cost the host, seconds.
 
     Attributes:
-        low, expected, high: low <= expected <= high.
+        ops: by kind of call (`kinds.host_kind`); a kind that is missing costs what `"stream"` does.
+        graph: beside that, of an op that runs through MPSGraph.
+        module: of a call of a module.
+        turn: of a turn of `generate`, beside its calls.
+        wait: to hear that the device is done.
+        inner, inner_graph: as an op of `ops` and `graph`, called from C++: its code and its data are in the caches.
     """
 
-    low: float
-    expected: float
-    high: float
+    ops: Mapping[str, float]
+    graph: float = 0.0
+    module: float = 0.0
+    turn: float = 0.0
+    wait: float = 0.0
+    inner: float = math.inf
+    inner_graph: float = math.inf
 
     @classmethod
-    def of(cls, row: Delay) -> Spread:
-        """A delay in seconds."""
-        return cls(row.low * _US, row.expected * _US, row.high * _US)
+    def of(cls, row: HostCost, scale: float = 1.0) -> HostTimes:
+        """Return the costs of a row of `speed.toml` for a host that takes `scale` times as long."""
+        us = {name: scale * _US * value for name, value in row.us.items()}
+        named = {name: us.pop(name, 0.0) for name in ("module", "turn")}
+        # the wait is the device's, not the host's
+        wait = us.pop("wait", 0.0) / scale
+        inner, inner_graph = scale * _US * row.inner, scale * _US * row.inner_graph
+        return cls(us, scale * _US * row.graph, named["module"], named["turn"], wait, inner, inner_graph)
 
-
-#: Exactly as expected.
-_CERTAIN = Spread(1.0, 1.0, 1.0)
+    def op(self, kind: str) -> float:
+        """Return the cost of a call of a kind, without that of a graph."""
+        found = self.ops.get(kind)
+        return found if found is not None else self.ops.get("stream", 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,157 +116,201 @@ class Machine:
 
     Attributes:
         name: of the row or the device.
-        basis: where the figures come from.
+        kind: `"mps"`, `"cuda"` or `"cpu"`.
+        basis: `"specification"` or `"calibrated"`.
         peak: highest rate by dtype; a dtype that is missing is unknown.
         peaks: the same of a kind of work that has another.
         bandwidth: of its memory, at its peak.
         compute: reached rate by kind of work (`"matmul"`, `"attention"`, `"conv"`) and dtype.
         stream: reached bandwidth of what is not one of those, by bytes of a call.
         streams: the same for kinds of such work that were timed apart.
-        weights: reached bandwidth of a matmul that reads each weight once, from memory; infinite where `compute` has
-            that in it.
-        compute_share: how far a reached rate may be from the expected one, by kind and dtype: low and high as shares
-            of it.
-        stream_share: the same for `stream`.
-        op, view: of the host, to dispatch an op with a kernel, and a view.
-        ops: of the host, for the kinds of ops whose dispatch was timed apart.
-        loop: of the host, for a turn of transformers' `generate` beside its ops.
+        weights: reached bandwidth of a matmul of few rows, by dtype (`""` for all others), which reads each weight once
+            from memory; infinite where `compute` has that in it.
+        attention: the same for attention of few queries, which reads the cache.
+        host: what calls cost the host.
         kernel: of the device, the least a kernel takes.
-        wait: of the host, to hear that the device is done.
+        graph_kernel: the same for an MPSGraph.
         copy: bandwidth between host and device.
         queued: kernels run behind the host's back; False for a CPU.
+        release: torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
         holds_scores: attention writes its scores to memory, as PyTorch's kernel for MPS does; fused kernels do not.
         complete: enough is known to expect a time; else there is the floor alone.
         notes: what is assumed, one sentence each.
     """
 
     name: str
+    kind: str
     basis: str
     peak: Mapping[str, float]
     bandwidth: float
     compute: Mapping[tuple[str, str], Surface]
     stream: Curve
-    weights: float
-    compute_share: Mapping[tuple[str, str], Spread]
-    stream_share: Spread
-    op: Spread
-    view: Spread
-    loop: Spread
-    kernel: Spread
-    wait: Spread
+    weights: Mapping[str, float]
+    attention: float
+    host: HostTimes
+    kernel: float
     copy: float
     queued: bool
+    graph_kernel: float = 0.0
+    release: str = ""
     holds_scores: bool = True
     complete: bool = True
-    ops: Mapping[str, Spread] = field(default_factory=dict)
     peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
-        """The rate that is expected of work of a kind; None when it is unknown."""
+        """Return the rate that is expected of work of a kind; None when it is unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
 
-    def share(self, kind: str, dtype: str) -> Spread:
-        """How far that rate may be off."""
-        return self.compute_share.get((kind, dtype)) or self.compute_share.get(("matmul", dtype), _CERTAIN)
-
     def peak_of(self, kind: str, dtype: str) -> float | None:
-        """The highest rate of work of a kind; None when it is unknown."""
+        """Return the highest rate of work of a kind; None when it is unknown."""
         return self.peaks.get((kind, dtype)) or self.peak.get(dtype)
 
-    def dispatch(self, kind: str) -> Spread:
-        """Seconds of the host for an op of a kind."""
-        return self.view if kind == VIEW else self.ops.get(kind, self.op)
+    def graphs(self, op: str, kind: str) -> float:
+        """Return how much of a graph's cost an op pays: 1 through MPSGraph, 0 with a Metal kernel of its own."""
+        if self.kind != "mps" or kind in (VIEW, "alloc"):
+            return 0.0
+        found = regimes.regime(op, self.release)
+        if found is Regime.BOTH:
+            return 1.0 if kind in ("matmul", "conv") else _SOMETIMES
+        return 1.0 if found is Regime.GRAPH else 0.0
+
+    def covers(self, bound: str) -> Coverage | None:
+        """Return how far measurements of a class lie from forecasts; None where nobody looked."""
+        return speed.coverage(self.kind, self.basis, bound)
 
 
-def of_mac(mac: NamedMac) -> Machine:
-    """A named Mac by its specification. What no source states is left out, and `notes` says so."""
+def of_mac(mac: NamedMac, torch: str | None = None) -> Machine:
+    """Return a named Mac by its specification, with the kernels of a torch release.
+
+    What no source states is left out, and `notes` says so.
+
+    Args:
+        mac: the Mac.
+        torch: release; None takes the newest that is known.
+    """
     chip = chips.find(mac.chip)
     family = chip.family if chip is not None else ""
-    if family == _MATRIX_UNITS:
-        note = (
-            f"The GPU of the {mac.chip} has matrix units whose rate no source states: only what memory bandwidth "
-            "allows is known. mpsprobe calibrate on such a Mac tells more."
-        )
-        return _specified("mps", mac.name, {}, mac.bandwidth, family, [note])
-    if mac.f32_flops is None:
-        note = (
+    release = ops.resolve_release(torch) if torch else ops.releases()[-1]
+    notes: list[str] = []
+    peak: dict[str, float] = {}
+    if mac.f32_flops is not None:
+        f16 = mac.f16_flops
+        if f16 is None and family != _MATRIX_UNITS:
+            notes.append(
+                f"16-bit arithmetic of the {mac.chip} is taken to have float32's peak rate: no source states it."
+            )
+        peak = {"float32": mac.f32_flops, **dict.fromkeys(("float16", "bfloat16"), f16 or mac.f32_flops)}
+    else:
+        notes.append(
             f"No source states the GPU clock of the {mac.chip}: only what memory bandwidth allows is known."
         )
-        return _specified("mps", mac.name, {}, mac.bandwidth, family, [note])
-    notes = []
-    f16 = mac.f16_flops
-    if f16 is None:
-        f16 = mac.f32_flops
+    return _mps(mac, family, release, peak, notes)
+
+
+def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], notes: list[str]) -> Machine:
+    row = speed.host_cost("mps")
+    assert row is not None
+    here, reference = speed.single_thread(mac.chip), speed.single_thread(_REFERENCE)
+    assert reference is not None
+    scale = reference.score / here.score if here is not None else 1.0
+    if here is None:
         notes.append(
-            f"16-bit arithmetic of the {mac.chip} is taken to have float32's peak rate: no source states it."
+            f"No source states the single-thread speed of the {mac.chip}: that of the {_REFERENCE} stands in."
         )
-    peak = {"float32": mac.f32_flops, "float16": f16, "bfloat16": f16}
-    return _specified("mps", mac.name, peak, mac.bandwidth, family, notes)
 
+    def share(what: str, dtype: str = "") -> float:
+        found = speed.kernel_share(what, family=family, dtype=dtype, release=release)
+        return found.share if found is not None else 1.0
 
-def of_gpu(gpu: Gpu) -> Machine:
-    """A GPU of the hardware table."""
-    peak = {dtype: tflops * 1e12 for dtype, tflops in gpu.peak_tflops.items()}
-    return _specified("cuda", gpu.name, peak, gpu.bandwidth_gbs * 1e9, "", [])
-
-
-def _specified(
-    kind: str, name: str, peak: Mapping[str, float], bandwidth: float, family: str, notes: list[str]
-) -> Machine:
-    rows = {
-        (work, dtype): hardware.reached(kind, work, family=family, dtype=dtype)
-        for work in ("matmul", "conv")
-        for dtype in peak
-    }
-    peaks = {}
-    if kind == "cuda" and "bfloat16" in peak:
-        # GPUs with bfloat16 units have TF32 ones of half the rate, and PyTorch lets cuDNN use them
-        peaks["conv", "float32"] = peak["bfloat16"] / 2
-    stream = hardware.reached(kind, "bandwidth", family=family)
-    delays = {what: hardware.delay(kind, what) for what in ("op", "view", "loop", "kernel", "wait")}
-    known = {what: Spread.of(row) if row is not None else Spread(0, 0, 0) for what, row in delays.items()}
-    compute, shares = {}, {}
-    for key, row in rows.items():
-        if row is not None:
-            rate = peaks.get(key, peak[key[1]])
-            compute[key] = Surface([(1.0, 1.0, row.expected * rate)])
-            shares[key] = Spread(_MODELS * row.low / row.expected, 1.0, row.high / row.expected)
-    reached = (stream.expected if stream is not None else 1.0) * bandwidth
-    complete = bool(peak) and stream is not None and None not in delays.values()
-    if peak and not complete:
-        notes = [*notes, f"Nobody measured what PyTorch reaches on {name}: only the roofline is known."]
+    compute = {}
+    limits = dict(peak)
+    for dtype in peak:
+        reached = hardware.reached("mps", "matmul", family=family, dtype=dtype)
+        if reached is None:
+            continue
+        best = reached.expected * peak[dtype]
+        if family == _MATRIX_UNITS and dtype != "float32":
+            # `reached` is of the ALUs' peak, which matrix units surpass: their own peak is not published
+            limits.pop(dtype)
+        for work in ("matmul", "conv"):
+            compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
+    if family == _MATRIX_UNITS:
+        notes.append(
+            f"The matrix units of the {mac.chip} have no published peak: 16-bit matmuls go by published runs of an M5, "
+            "and the floor only by memory bandwidth."
+        )
+    stream = share("stream") * mac.bandwidth
     return Machine(
-        name=name,
+        name=mac.name,
+        kind="mps",
         basis="specification",
-        peak=peak,
-        bandwidth=bandwidth,
+        peak=limits,
+        bandwidth=mac.bandwidth,
         compute=compute,
-        stream=Curve([1.0], [reached]),
-        weights=reached,
-        compute_share=shares,
-        stream_share=Spread(stream.low / stream.expected, 1.0, stream.high / stream.expected)
-        if stream is not None
-        else Spread(1, 1, 1),
-        op=known["op"],
-        view=known["view"],
-        loop=known["loop"],
-        kernel=known["kernel"],
-        wait=known["wait"],
+        stream=Curve([1.0], [stream]),
+        weights={dtype: share("gemv", dtype) * mac.bandwidth for dtype in (*FLOATS, "")},
+        attention=share("attention") * mac.bandwidth,
+        host=HostTimes.of(row, scale),
+        kernel=row.kernel * _US,
+        graph_kernel=row.graph_kernel * _US,
         # memory is shared: a copy reads and writes it once, at best
-        copy=reached / 2,
+        copy=stream / 2,
         queued=True,
-        holds_scores=kind == "mps",
-        complete=complete,
-        peaks=peaks,
+        release=release,
+        complete=bool(peak),
         notes=notes,
     )
 
 
+def of_gpu(gpu: Gpu) -> Machine:
+    """Return a GPU of the hardware table."""
+    peak = {dtype: tflops * 1e12 for dtype, tflops in gpu.peak_tflops.items()}
+    peaks = {}
+    if "bfloat16" in peak:
+        # GPUs with bfloat16 units have TF32 ones of half the rate, and PyTorch lets cuDNN use them
+        peaks["conv", "float32"] = peak["bfloat16"] / 2
+    compute = {}
+    for work in ("matmul", "conv"):
+        for dtype in peak:
+            reached = hardware.reached("cuda", work, dtype=dtype)
+            if reached is not None:
+                rate = peaks.get((work, dtype), peak[dtype])
+                within = speed.kernel_share(f"cuda-{work}", family="", dtype=dtype, release="2.0")
+                share = within.share if within is not None else 1.0
+                compute[work, dtype] = Surface([(1.0, 1.0, share * reached.expected * rate)])
+    bandwidth = gpu.bandwidth_gbs * 1e9
+    reached = hardware.reached("cuda", "bandwidth")
+    row = speed.host_cost("cuda")
+    stream = (reached.expected if reached is not None else 1.0) * bandwidth
+    complete = bool(peak) and reached is not None and row is not None
+    return Machine(
+        name=gpu.name,
+        kind="cuda",
+        basis="specification",
+        peak=peak,
+        bandwidth=bandwidth,
+        compute=compute,
+        stream=Curve([1.0], [stream]),
+        weights={"": stream},
+        attention=stream,
+        host=HostTimes.of(row) if row is not None else HostTimes({}),
+        kernel=row.kernel * _US if row is not None else 0.0,
+        copy=stream / 2,
+        queued=True,
+        holds_scores=False,
+        complete=complete,
+        peaks=peaks,
+        notes=[]
+        if complete
+        else [f"Nobody measured what PyTorch reaches on {gpu.name}: only the roofline is known."],
+    )
+
+
 def summed(ranges: Sequence[Range]) -> Range:
-    """Ranges of parts that follow each other."""
+    """Return the range of parts that follow each other: they are taken to be off in the same direction."""
     known = [one for one in ranges if one.expected is not None]
     if len(known) < len(ranges):
         return Range(sum(one.floor for one in ranges))

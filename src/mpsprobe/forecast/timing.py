@@ -8,34 +8,21 @@ the host waits for a result, the clocks meet.
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, kind_of, scores_of
-from mpsprobe.forecast.machine import Machine, Spread, summed
+from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, host_kind, kind_of, scores_of
+from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.stages import Stage
-from mpsprobe.forecast.trace import WAIT, Trace
+from mpsprobe.forecast.trace import MODULE, WAIT, Trace
 from mpsprobe.run import OpVerdict, Range, TimePart, Timing
 
 #: A stage is bound by what takes this share of its time, and by nothing in particular otherwise.
 _BOUND_SHARE = 0.6
-
-
-class _Luck(enum.Enum):
-    """Which end of each spread a run has."""
-
-    BEST = "best"
-    EXPECTED = "expected"
-    WORST = "worst"
-
-    def delay(self, spread: Spread) -> float:
-        return {_Luck.BEST: spread.low, _Luck.EXPECTED: spread.expected, _Luck.WORST: spread.high}[self]
-
-    def rate(self, spread: Spread) -> float:
-        return {_Luck.BEST: spread.high, _Luck.EXPECTED: spread.expected, _Luck.WORST: spread.low}[self]
+#: A line of Python makes at most so many ops of its own, one after the other; what follows comes from C++.
+_FROM_PYTHON = 12
 
 
 @dataclass(frozen=True)
@@ -59,20 +46,25 @@ class Call(NamedTuple):
     """What decides the time of one call. Layers repeat the same ones: a model has a thousand, and ten times the uses.
 
     Attributes:
-        kind, dtype: see `kinds`.
+        op: overload name.
+        kind, dtype, host: see `kinds`.
         flops, bytes: 0 where no formula knows them.
         scores: those of the bytes that a fused attention kernel does not move.
         falls_back: the CPU runs it.
         native: a GPU kernel runs it.
+        inner: a kernel written in C++ calls it, not Python.
     """
 
+    op: str
     kind: str
     dtype: str
+    host: str
     flops: int
     bytes: int
     scores: int
     falls_back: bool
     native: bool
+    inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,15 @@ class Work:
         for use, flops, moved in zip(trace.uses, *trace.costs(), strict=True):
             falls_back = use.verdict is OpVerdict.FALLBACK
             call = Call(
-                kind_of(use.op), dtype_of(use), flops, moved, scores_of(use), falls_back, trace.native(use)
+                use.op,
+                kind_of(use.op),
+                dtype_of(use),
+                host_kind(use.op),
+                flops,
+                moved,
+                scores_of(use),
+                falls_back,
+                trace.native(use),
             )
             of_use.append(positions.setdefault(call, len(positions)))
         calls = list(positions)
@@ -116,10 +116,18 @@ class Work:
                 sum(launches[p] * n for p, n in itemised),
             )
 
-        orders = [
-            [[of_use[p] if p >= 0 else p for p in trace.order[start:end]] for start, end in stage.turns]
-            for stage in found
-        ]
+        inner = _inner(trace)
+        within = {}
+        for at in inner:
+            p = of_use[trace.order[at]]
+            if p not in within:
+                within[p] = len(calls)
+                calls.append(calls[p]._replace(inner=True))
+                launches.append(launches[p])
+        flat = [of_use[p] if p >= 0 else p for p in trace.order]
+        for at in inner:
+            flat[at] = within[flat[at]]
+        orders = [[flat[start:end] for start, end in stage.turns] for stage in found]
         return cls(trace, found, calls, of_use, orders, [[count(turn) for turn in turns] for turns in orders])
 
     def moved(self, machine: Machine) -> list[int]:
@@ -127,6 +135,25 @@ class Work:
         if machine.holds_scores:
             return [call.bytes for call in self.calls]
         return [max(0, call.bytes - call.scores) for call in self.calls]
+
+
+def _inner(trace: Trace) -> list[int]:
+    """Return the places in `Trace.order` of ops that C++ calls: in a long run of ops of one line of Python.
+
+    A recurrent layer, or a composite op, makes them without Python in between, which is most of an op's cost.
+    """
+    found: list[int] = []
+    last, run = "", 0
+    for at, p in enumerate(trace.order):
+        if p < 0:
+            last, run = "", 0
+            continue
+        source = trace.uses[p].source
+        run = run + 1 if source == last and source else 0
+        last = source
+        if run >= _FROM_PYTHON:
+            found.append(at)
+    return found
 
 
 def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
@@ -140,8 +167,8 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
     """
     floors = _floors(work, machine)
     known = machine.complete and _is_known(work, machine)
-    costs = {luck: _costs(work, machine, luck) for luck in (_Luck if known else (_Luck.EXPECTED,))}
-    clocks = {luck: _turns(work, each, machine, luck) for luck, each in costs.items()} if known else {}
+    costs = _costs(work, machine)
+    clocks = _turns(work, costs, machine) if known else []
     parts = []
     for k, stage in enumerate(work.stages):
         repeats = stage.repeats
@@ -151,10 +178,8 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
             [sum([floors[p] for p in order if p >= 0]) for order in work.orders[k]],
             repeats,
         )
-        others = (
-            max(floor, carried(clocks[luck][k], repeats))
-            for luck in ((_Luck.EXPECTED, _Luck.BEST, _Luck.WORST) if known else ())
-        )
+        bound = _bound(work.orders[k], costs, machine)
+        expected = max(floor, carried(clocks[k], repeats)) if known else None
         flops, moved, launches = (
             round(carried(counts, repeats)) for counts in zip(*work.turns[k], strict=True)
         )
@@ -162,14 +187,14 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
             TimePart(
                 name=stage.name,
                 repeats=repeats,
-                seconds=Range(floor, *others),
-                bound=_bound(work.orders[k], costs[_Luck.EXPECTED]),
+                seconds=_ranged(floor, expected, bound, machine),
+                bound=bound,
                 flops=flops,
                 bytes=moved,
                 launches=launches,
             )
         )
-    time_share, call_share = _native(work, costs[_Luck.EXPECTED])
+    time_share, call_share = _native(work, costs)
     return Timing(
         hardware=machine.name,
         basis=machine.basis,
@@ -216,46 +241,62 @@ def _is_known(work: Work, machine: Machine) -> bool:
     return all(machine.rate(kind, dtype, 1.0, 1.0) is not None for kind, dtype in asked)
 
 
-def _costs(work: Work, machine: Machine, luck: _Luck) -> list[_Cost]:
-    return [
-        _cost(call.kind, call.dtype, call.flops, moved, call.falls_back and machine.queued, machine, luck)
-        for call, moved in zip(work.calls, work.moved(machine), strict=True)
-    ]
+def _ranged(floor: float, expected: float | None, bound: str, machine: Machine) -> Range:
+    """Return the range that four in five measurements of such a stage lie in; no bounds where nobody looked."""
+    if expected is None:
+        return Range(floor)
+    found = machine.covers(bound)
+    if found is None:
+        return Range(floor, expected)
+    return Range(floor, expected, max(floor, min(expected, found.low * expected)), found.high * expected)
 
 
-def _cost(kind: str, dtype: str, flops: int, moved: int, apart: bool, machine: Machine, luck: _Luck) -> _Cost:
-    if kind == VIEW:
-        return _Cost(luck.delay(machine.view), 0.0)
-    stream_luck, kernel = luck.rate(machine.stream_share), luck.delay(machine.kernel)
-    computing = 0.0
-    if kind in MOVING:
-        streaming = moved / (machine.streams.get(kind, machine.stream).at(moved) * stream_luck)
+def _costs(work: Work, machine: Machine) -> list[_Cost]:
+    return [_cost(call, moved, machine) for call, moved in zip(work.calls, work.moved(machine), strict=True)]
+
+
+def _cost(call: Call, moved: int, machine: Machine) -> _Cost:
+    times = machine.host
+    graphs = machine.graphs(call.op, call.host)
+    if call.inner:
+        host = min(times.inner, times.op(call.host)) + graphs * min(times.inner_graph, times.graph)
     else:
-        rate = machine.rate(kind, dtype, flops, moved)
+        host = times.op(call.host) + graphs * times.graph
+    if call.kind == VIEW:
+        return _Cost(host, 0.0)
+    kernel = machine.kernel + graphs * max(0.0, machine.graph_kernel - machine.kernel)
+    computing = 0.0
+    if call.kind in MOVING:
+        streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
+    else:
+        rate = machine.rate(call.kind, call.dtype, call.flops, moved)
         if rate is not None:
-            computing = flops / (rate * luck.rate(machine.share(kind, dtype)))
-        streaming = moved / (machine.weights * stream_luck)
+            computing = call.flops / rate
+        if call.kind == "attention":
+            streaming = moved / machine.attention
+        else:
+            streaming = moved / machine.weights.get(call.dtype, machine.weights[""])
     device = max(kernel, computing, streaming)
-    if apart:
+    if call.falls_back and machine.queued:
         # to the CPU, its work there at the speed of a copy at best, and back
-        seconds = 2 * luck.delay(machine.wait) + 2 * moved / (machine.copy * stream_luck)
-        return _Cost(luck.delay(machine.dispatch(kind)), device, seconds, "copy")
+        return _Cost(host, device, 2 * machine.host.wait + 2 * moved / machine.copy, "copy")
     by = "launch" if device <= kernel else "compute" if computing >= streaming else "bandwidth"
-    return _Cost(luck.delay(machine.dispatch(kind)), device, by=by)
+    return _Cost(host, device, by=by)
 
 
-def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) -> list[list[float]]:
-    """Seconds of each turn of each stage, by the two clocks."""
-    wait, other, queued = luck.delay(machine.wait), luck.delay(machine.op), machine.queued
+def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[float]]:
+    """Return the seconds of each turn of each stage, by the two clocks."""
+    times, queued = machine.host, machine.queued
+    wait, module, other = times.wait, times.module, times.op("stream")
     seconds = [(cost.host, cost.device, cost.apart) for cost in costs]
     host = device = 0.0
     result = []
     for stage, orders in zip(work.stages, work.orders, strict=True):
         turns = []
-        loop = luck.delay(machine.loop) if stage.generates else 0.0
+        turn = times.turn if stage.generates else 0.0
         for order in orders:
             begun = max(host, device)
-            host += loop
+            host += turn
             for p in order:
                 if p >= 0:
                     dispatch, kernel, apart = seconds[p]
@@ -266,6 +307,8 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) ->
                         host += kernel
                     elif kernel:
                         device = (device if device > host else host) + kernel
+                elif p == MODULE:
+                    host += module
                 elif p == WAIT:
                     if queued:
                         host = max(host, device) + wait
@@ -276,11 +319,14 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine, luck: _Luck) ->
     return result
 
 
-def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost]) -> str:
-    """What limits a stage: dispatching, if that takes longer than all kernels; else what most kernel time is."""
+def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Machine) -> str:
+    """Return what limits a stage: dispatching, if that takes longer than all kernels; else what most kernel time is."""
     host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
-    counted = Counter(p for order in orders for p in order if p >= 0)
+    counted = Counter(p for order in orders for p in order)
     for p, n in counted.items():
+        if p < 0:
+            host += n * (machine.host.module if p == MODULE else 0.0)
+            continue
         cost = costs[p]
         host += n * cost.host
         times[cost.by] += n * (cost.apart or cost.device)

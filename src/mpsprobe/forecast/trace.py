@@ -12,6 +12,8 @@ from mpsprobe.run import OpUse, OpVerdict
 
 #: In `Trace.order`: the host waited for the device.
 WAIT = -1
+#: In `Trace.order`: a module was called (`torch.nn.Module.__call__`).
+MODULE = -3
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Trace:
 
     Attributes:
         uses: distinct op uses, with their verdicts once they are judged.
-        order: positions in `uses`, one a call; `WAIT` where the host waited; other negative numbers are calls
-            that were not itemised.
+        order: positions in `uses`, one a call; `WAIT` where the host waited; `MODULE` where a module was called;
+            other negative numbers are calls that were not itemised.
         passes: module calls down to some depth, in order of their beginning.
         weights: bytes in use before there was any input.
         storages: of those, one by one.

@@ -63,21 +63,9 @@ class Reached(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[str]
 
 
-class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a call costs beside its work, microseconds: `op`, `view`, `loop`, `kernel` or `wait` (see the data file)."""
-
-    kind: str
-    what: str
-    low: float
-    expected: float
-    high: float
-    sources: list[str]
-
-
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpus: list[Gpu]
     reached: list[Reached]
-    delays: list[Delay]
 
 
 @functools.cache
@@ -105,11 +93,6 @@ def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reach
         if fits and (not row.dtypes or dtype in row.dtypes):
             return row
     return None
-
-
-def delay(kind: str, what: str) -> Delay | None:
-    """A cost of calls; None when nobody measured it."""
-    return next((row for row in _file().delays if row.kind == kind and row.what == what), None)
 
 
 def _key(name: str) -> str:

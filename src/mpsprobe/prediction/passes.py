@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
-from mpsprobe.forecast.trace import WAIT, Pass, Trace
+from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.modules import CallNode
 from mpsprobe.trace.observer import RecorderObserver
@@ -54,6 +54,11 @@ class Passes:
         """The input is on the device."""
         in_use, _ = self._memory.mark()
         self.inputs = in_use - self.weights
+
+    def each(self) -> None:
+        """Mark a module call in the order of calls."""
+        assert self._recorder.order is not None
+        self._recorder.order.append(MODULE)
 
     @contextlib.contextmanager
     def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:

@@ -145,7 +145,7 @@ def record(target: Target, mac: Mac) -> Recording:
         passes.fed()
         gate.open(observer := OrderedObserver(recorder))
         try:
-            following = recorder.paths.following(around=passes.around, depth=DEPTH)
+            following = recorder.paths.following(around=passes.around, depth=DEPTH, each=passes.each)
             with following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):

@@ -47,7 +47,7 @@ def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
     mac = _named(asked)
     forecast.memory = _memory(run, mac)
     if mac is not None:
-        forecast.time = timing(Work.of(trace, stages(trace)), of_mac(mac))
+        forecast.time = timing(Work.of(trace, stages(trace)), of_mac(mac, asked.torch))
     forecast.limits.append(_ORDER)
     return forecast
 

@@ -122,6 +122,7 @@ class ModulePaths:
         *,
         around: Callable[[CallNode, int, Mapping[str, Any]], AbstractContextManager[Any]] | None = None,
         depth: int = 1,
+        each: Callable[[], object] | None = None,
     ) -> Iterator[ModulePaths]:
         """Follow module calls while the context lasts.
 
@@ -132,6 +133,7 @@ class ModulePaths:
             around: makes a context manager for each module call not deeper than `depth`, from its node, its
                 depth (1: outermost) and its keyword arguments.
             depth: of `around`.
+            each: called at the beginning of every module call, whatever its depth.
         """
         calls = self.calls
         original = nn.Module.__call__
@@ -147,6 +149,8 @@ class ModulePaths:
             if node is None:
                 node = self._first_call(parent, module)
             stack.append(node)
+            if each is not None:
+                each()
             try:
                 if outermost is not None and len(stack) == 2:
                     context = outermost()

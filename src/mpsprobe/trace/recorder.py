@@ -94,7 +94,7 @@ class Recorder:
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
         self._forward: ForwardPlaces[tuple[CallNode, Site]] = ForwardPlaces()
-        #: Running numbers of the uses in the order of their calls; -1 is free for a mark of the caller's.
+        #: Running numbers of the uses in the order of their calls; -1 and -3 are free for marks of the caller's.
         self.order: array[int] | None = array("i") if ordered else None
         #: Takes the calls of uses that are not itemised.
         self._overflow = Use(limit, CallNode(None, None), (make_plan(None), NOWHERE, (), ()), outputs=())
