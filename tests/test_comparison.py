@@ -15,6 +15,7 @@ from mpsprobe.run import (
     Host,
     Interruption,
     Measurement,
+    MeasurementKey,
     OpUse,
     OpVerdict,
     Phase,
@@ -65,7 +66,8 @@ def number(
     evidence: Evidence = Evidence.MEASURED,
     device: str = "mps",
 ) -> Measurement:
-    return Measurement(name, value, unit, evidence, device)
+    key = next((one.value for one in MeasurementKey if one.label == name), "")
+    return Measurement(name, value, unit, evidence, device, key)
 
 
 def use(op: str, verdict: OpVerdict, dtype: str = "float32", evidence: Evidence = Evidence.MEASURED) -> OpUse:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mpsprobe.run import Check, Evidence, Host, Measurement, OpUse, OpVerdict, Run, Status
+from mpsprobe.run import Check, Evidence, Host, Measurement, MeasurementKey, OpUse, OpVerdict, Run, Status
 
 
 class Change(str, enum.Enum):
@@ -243,10 +243,10 @@ def _numbers(a: Run, b: Run, worse_by: float) -> list[NumberChange]:
         other = others.get(check.id)
         if other is None:
             continue
-        theirs = {m.name: m for m in other.measurements}
-        mine = {m.name: m for m in check.measurements}
+        theirs = {m.id: m for m in other.measurements}
+        mine = {m.id: m for m in check.measurements}
         for measurement in check.measurements:
-            twin = theirs.get(measurement.name)
+            twin = theirs.get(measurement.id)
             if twin is None or not (_is_number(measurement.value) and _is_number(twin.value)):
                 continue
             result.append(
@@ -273,7 +273,7 @@ def _number(
     elif a.unit != b.unit:
         caution = f"in {a.unit or 'no unit'} in A, in {b.unit or 'no unit'} in B"
     ratio = None if caution or not a.value else b.value / a.value
-    rounds = a.name == "median" and not caution
+    rounds = a.key == MeasurementKey.MEDIAN.value and not caution
     significance = _significance(mine, theirs) if rounds else Significance.UNKNOWN
     return NumberChange(
         check=check,
@@ -321,7 +321,14 @@ def _significance(mine: Mapping[str, Measurement], theirs: Mapping[str, Measurem
 
 def _notch(side: Mapping[str, Measurement]) -> tuple[float, float] | None:
     values = [
-        side[name].value for name in ("median", "lower quartile", "upper quartile", "rounds") if name in side
+        side[quantity.value].value
+        for quantity in (
+            MeasurementKey.MEDIAN,
+            MeasurementKey.LOWER_QUARTILE,
+            MeasurementKey.UPPER_QUARTILE,
+            MeasurementKey.ROUNDS,
+        )
+        if quantity.value in side
     ]
     if len(values) < 4 or not all(_is_number(value) for value in values):
         return None

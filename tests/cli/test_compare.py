@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from mpsprobe.cli.compare import command
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
-from mpsprobe.run import DeviceChoice, Evidence, Measurement, Run, Status
+from mpsprobe.run import DeviceChoice, Evidence, Measurement, MeasurementKey, Run, Status
 from tests.report import example_runs as examples
 
 
@@ -23,7 +23,9 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     a, b = (examples.passed("mps", Evidence.MEASURED, examples.M1_MAX) for _ in "ab")
     b.host.packages["torch"] = "2.9.0"
     for run, seconds in ((a, 1.0), (b, 2.0)):
-        run.checks[-1].measurements = [Measurement("time per sample", seconds, "s", Evidence.MEASURED, "mps")]
+        run.checks[-1].measurements = [
+            Measurement.of(MeasurementKey.TIME_PER_SAMPLE, seconds, "s", Evidence.MEASURED, "mps")
+        ]
     b.checks[-2].status, b.checks[-2].message = Status.FAIL, "It is not finite."
     paths = tmp_path / "a.json", tmp_path / "b"
     a.save(paths[0])
@@ -60,7 +62,9 @@ def test_json_has_it_all(runs: tuple[Path, Path]) -> None:
 def test_another_device_is_said_and_not_compared(tmp_path: Path, runs: tuple[Path, Path]) -> None:
     other = Run.load(runs[0])
     other.device = DeviceChoice("cuda", "cuda", "")
-    other.checks[-1].measurements = [Measurement("time per sample", 9.0, "s", Evidence.MEASURED, "cuda")]
+    other.checks[-1].measurements = [
+        Measurement.of(MeasurementKey.TIME_PER_SAMPLE, 9.0, "s", Evidence.MEASURED, "cuda")
+    ]
     path = tmp_path / "cuda.json"
     other.save(path)
     result = call(runs[0], path)

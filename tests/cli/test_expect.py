@@ -10,7 +10,7 @@ from mpsprobe.cli.expect import command
 from mpsprobe.cli.sink import Sink
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops import expectations
-from mpsprobe.run import Check, DeviceChoice, Host, Phase, Run, Status, Table, Target
+from mpsprobe.run import Check, DeviceChoice, Host, Phase, ReplayRecord, Replays, Run, Status, Table, Target
 
 
 def check(id_: str, status: Status, **more: object) -> Check:
@@ -55,6 +55,12 @@ FOUND = (
     check(
         "ops.replay",
         Status.CRASHED,
+        data=Replays(
+            [
+                ReplayRecord("ops.aten.bmm-f32-1", "wrong", "off", 3),
+                ReplayRecord("ops.aten.t-f32-1", "hangs", "late"),
+            ]
+        ),
         table=Table(
             columns=["op use", "outcome", "calls", "module", "what"],
             rows=[["aten.bmm-f32-1", "wrong", 3, "a", "off"], ["aten.t-f32-1", "hangs", 1, "b", "late"]],

@@ -76,7 +76,8 @@ def test_another_dtype_takes_the_baselines(planted: MakeJob, written) -> None:  
     found = diverge(planted("", "bfloat16", against=written("float32")), no_announcement)
     assert found.subject.dtype == "float32"
     assert not found.diverges
-    job = msgspec.structs.replace(planted(against=written("float32")), dtype="bfloat16")
+    job = planted(against=written("float32"))
+    job = msgspec.structs.replace(job, settings=job.settings.replace(dtype="bfloat16"))
     with pytest.raises(UsageError, match="the baseline is of a run in float32"):
         diverge(job, no_announcement)
 

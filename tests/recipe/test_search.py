@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from mpsprobe.phases.refusals import Refusal
 from mpsprobe.recipe.search import Helped, Recipe, Setting, Tried, helped, judged, seek, smallest
-from mpsprobe.run import Evidence, Mac, Phase, Status
+from mpsprobe.run import Evidence, Mac, Phase, Refusal, Status
 
 _FALLBACK = Setting("fallback", "1")
 _GENERATOR = "Expected a 'mps' device type for generator but found 'cpu'"
@@ -42,7 +41,7 @@ def _no_help(refusals: list[Refusal]) -> list[Helped]:
 
 
 def _of(*ways: Setting, source: str = "model.py:3") -> Helped:
-    return Helped(_refused(source=source), frozenset(ways), "mend it")
+    return Helped(_refused(source=source), frozenset(ways), "fix it")
 
 
 def test_a_missing_op_is_helped_by_the_variable_and_by_the_first_torch_that_has_it() -> None:
@@ -190,10 +189,10 @@ def test_only_a_second_run_verifies() -> None:
     assert "model.py:3" in left.remedy
 
 
-def test_code_to_be_mended_is_named_by_its_line() -> None:
+def test_code_to_fix_is_named_by_its_line() -> None:
     result = judged(smallest([_of(source="model.py:9")]), None, "emulated")
     assert result.status is Status.FAIL
-    assert "model.py:9: mend it" in result.remedy
+    assert "model.py:9: fix it" in result.remedy
 
 
 def test_weights_that_could_not_be_loaded_can_be_loaded_in_another_dtype() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mpsprobe.report import Headline, render, verdict
-from mpsprobe.run import Check, Evidence, Interruption, Phase, Run, Status
+from mpsprobe.run import Check, Evidence, Interruption, Phase, RecipeRecord, Run, Status
 from tests.report import example_runs as examples
 
 
@@ -55,7 +55,12 @@ def test_a_recipe_stands_at_the_top_of_every_report(status: Status) -> None:
     message = "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts: verified by another run."
     run.checks.append(
         Check(
-            id="inference.recipe", phase=Phase.INFERENCE, title="There is one", status=status, message=message
+            id="inference.recipe",
+            phase=Phase.INFERENCE,
+            title="There is one",
+            status=status,
+            message=message,
+            data=RecipeRecord({"fallback": "1"}, tried=True, left=0),
         )
     )
     found = status is not Status.SKIPPED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpsprobe.routes import checklist
 from mpsprobe.routes.case import Case
-from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, OpVerdict, Phase, Status
+from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, MeasurementKey, OpVerdict, Phase, Status
 from tests.routes.cases import case, memory, timing, use
 
 MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max")
@@ -59,7 +59,9 @@ def test_a_run_on_the_mac_answers_with_its_checks() -> None:
         check("inference.memory"),
         check(
             "inference.time",
-            measurements=[Measurement("time per sample", 60.0, "s", Evidence.MEASURED, "mps")],
+            measurements=[
+                Measurement.of(MeasurementKey.TIME_PER_SAMPLE, 60.0, "s", Evidence.MEASURED, "mps")
+            ],
         ),
     ]
     table = checklist.table(case([use()], checks=ran, device="mps", host=MAC))

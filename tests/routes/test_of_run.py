@@ -9,22 +9,34 @@ import msgspec
 import pytest
 
 from mpsprobe.routes.of_run import of_run
-from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, OpVerdict, Phase, Run, Status, Viability
+from mpsprobe.run import (
+    Check,
+    Evidence,
+    Fit,
+    Host,
+    Measurement,
+    MeasurementKey,
+    OpVerdict,
+    Phase,
+    Run,
+    Status,
+    Viability,
+)
 from tests.routes.cases import ALPAMAYO_BYTES, GIB, case, use
 
 MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max", memory_bytes=64 * GIB)
 WORK = [use(count=10, flops=10**12, bytes=10**9)]
 
 
-def measured(name: str, value: float, unit: str, device: str = "mps") -> Check:
+def measured(quantity: MeasurementKey, value: float, unit: str, device: str = "mps") -> Check:
     return Check(
-        id=f"inference.{name.split()[0]}",
+        id=f"inference.{quantity.value}",
         phase=Phase.INFERENCE,
-        title=name,
+        title=quantity.label,
         status=Status.PASS,
         evidence=Evidence.MEASURED,
         device=device,
-        measurements=[Measurement(name, value, unit, Evidence.MEASURED, device)],
+        measurements=[Measurement.of(quantity, value, unit, Evidence.MEASURED, device)],
     )
 
 
@@ -40,8 +52,8 @@ def test_without_op_uses_or_a_mac_there_is_none() -> None:
 
 
 def test_measured_memory_and_time_take_the_place_of_forecasts() -> None:
-    peak = measured("peak memory of inference", 24 * GIB, "bytes")
-    took = measured("time per sample", 42.0, "s")
+    peak = measured(MeasurementKey.PEAK_MEMORY, 24 * GIB, "bytes")
+    took = measured(MeasurementKey.TIME_PER_SAMPLE, 42.0, "s")
     found = of_run(ran(peak, took))
     assert found is not None
     assert found.forecast is not None
@@ -56,7 +68,7 @@ def test_measured_memory_and_time_take_the_place_of_forecasts() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_what_another_device_took_says_nothing_of_the_mac(device: str) -> None:
-    peak = measured("peak memory of inference", 24 * GIB, "bytes", device)
+    peak = measured(MeasurementKey.PEAK_MEMORY, 24 * GIB, "bytes", device)
     found = of_run(ran(peak, device=device))
     assert found is not None
     assert found.forecast is not None

@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
-from mpsprobe.errors import UsageError
-from mpsprobe.run import Check, Phase, Run, Status
+from mpsprobe.errors import DataError, UsageError
+from mpsprobe.run import Check, Phase, Replays, Run, Status
 
 _XFAILS, _SKIPS = "xfails.toml", "skips.toml"
 #: Outcomes of a replay (`ops.records.Outcome`, which this command must not import: it would import torch).
@@ -61,8 +61,13 @@ def _ids(run: Run, *statuses: Status) -> dict[str, str]:
 
 
 def _rows(check: Check, outcomes: frozenset[str]) -> dict[str, str]:
-    rows = check.table.rows if check.table is not None else []
-    return {f"ops.{row[0]}": str(row[-1]) for row in rows if row[1] in outcomes}
+    if isinstance(check.data, Replays):
+        return {one.id: one.message for one in check.data.replays if one.outcome in outcomes}
+    if check.table is not None:
+        raise DataError(
+            "The run was written by an older mpsprobe, without its replays.", "Run the ops stage again."
+        )
+    return {}
 
 
 def _toml(run: Run, failures: dict[str, str]) -> str:

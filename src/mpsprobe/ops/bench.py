@@ -16,7 +16,19 @@ from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
 from mpsprobe.ops.naming import unique_names
 from mpsprobe.ops.records import Outcome, ProbeAnswer, Replay, Request, Setup
 from mpsprobe.phases.check import Result, Spec
-from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table, worst
+from mpsprobe.run import (
+    Evidence,
+    Measurement,
+    MeasurementKey,
+    OpUse,
+    OpVerdict,
+    Phase,
+    ReplayRecord,
+    Replays,
+    Status,
+    Table,
+    worst,
+)
 
 #: The same inputs on every machine, so that two runs can be compared.
 SEED = 20251031
@@ -25,6 +37,8 @@ BUDGET_S = 20.0
 #: Seconds that one op use may take there: a hang must leave the check time to end within its own limit.
 _HASTY_S = 30.0
 _ROWS = 60
+#: What stands for an outcome where an expectation file says to skip the replay.
+SKIPPED = "skipped"
 _STATUS = {
     Outcome.NATIVE: Status.PASS,
     Outcome.SLOWER: Status.WARN,
@@ -72,12 +86,17 @@ class Bench:
     budget_s: float = BUDGET_S
 
     def check(self, name: str, use: OpUse) -> Result:
-        """Replay one op use: the result of its check."""
+        """Replay one op use, and return the result of its check."""
+        return self._checked(name, use)[0]
+
+    def _checked(self, name: str, use: OpUse) -> tuple[Result, Outcome | None]:
+        """Replay one op use; no outcome where an expectation file says to skip it."""
         id_ = f"{Phase.OPS.value}.{name}"
         skip = self.expected.skip(id_)
         if skip is not None:
-            return Result(Status.SKIPPED, skip)
-        return self.expected.judged(id_, self.result(use, self.isolation.replay(Request(use, SEED))))
+            return Result(Status.SKIPPED, skip), None
+        replay = self.isolation.replay(Request(use, SEED))
+        return self.expected.judged(id_, self.result(use, replay)), replay.outcome
 
     def probe(self, name: str) -> ProbeAnswer:
         """What an advisory's probe says on this device."""
@@ -105,23 +124,26 @@ class Bench:
         return _STATUS[replay.outcome] not in (Status.PASS, Status.UNKNOWN)
 
     def _measurements(self, replay: Replay) -> Sequence[Measurement]:
-        found: list[tuple[str, float | int | str | bool | None, str]] = [
-            ("outcome", replay.outcome.value, "")
+        found: list[tuple[MeasurementKey, float | int | str | bool | None, str]] = [
+            (MeasurementKey.OUTCOME, replay.outcome.value, "")
         ]
         if replay.comparisons:
             worst = max(replay.comparisons, key=lambda one: one.difference / (one.scale or 1.0))
-            found += [("difference", worst.difference, ""), ("rounding on the CPU", worst.noise, "")]
+            found += [
+                (MeasurementKey.DIFFERENCE, worst.difference, ""),
+                (MeasurementKey.CPU_ROUNDING, worst.noise, ""),
+            ]
         if replay.repeatable is not None:
-            found.append(("repeatable", replay.repeatable, ""))
+            found.append((MeasurementKey.REPEATABLE, replay.repeatable, ""))
         if replay.fallbacks:
-            found.append(("copied by the fallback", replay.copied_bytes, "bytes"))
+            found.append((MeasurementKey.FALLBACK_BYTES, replay.copied_bytes, "bytes"))
         if replay.timing is not None:
             found += [
-                ("time of a call", replay.timing.device_s, "s"),
-                ("time of a call on the CPU", replay.timing.cpu_s, "s"),
-                ("time of the smallest op", replay.timing.launch_s, "s"),
+                (MeasurementKey.CALL_TIME, replay.timing.device_s, "s"),
+                (MeasurementKey.CPU_CALL_TIME, replay.timing.cpu_s, "s"),
+                (MeasurementKey.LAUNCH_TIME, replay.timing.launch_s, "s"),
             ]
-        return [Measurement(*one, self.evidence, self.device) for one in found]
+        return [Measurement.of(*one, self.evidence, self.device) for one in found]
 
     def all(self, uses: Sequence[OpUse]) -> Result:
         """Replay op uses until the budget is spent, the most suspect first: one result for all.
@@ -138,14 +160,13 @@ class Bench:
             if until is not None and time.monotonic() > until:
                 break
             try:
-                result = self.check(names[index], uses[index])
+                result, outcome = self._checked(names[index], uses[index])
             except HarnessError as problem:  # what was learnt before is kept
                 if not results:
                     raise
                 lost = str(problem)
                 break
-            outcome = next((m.value for m in result.measurements if m.name == "outcome"), None)
-            results[index] = (result, Outcome(outcome) if outcome else None)
+            results[index] = (result, outcome)
             # The first also starts the worker, which takes as long as importing torch does.
             until = until or time.monotonic() + self.budget_s
         return self._together(names, uses, results, lost)
@@ -157,7 +178,7 @@ class Bench:
         results: dict[int, tuple[Result, Outcome | None]],
         lost: str,
     ) -> Result:
-        counts = Counter(outcome.value if outcome else "skipped" for _, outcome in results.values())
+        counts = Counter(outcome.value if outcome else SKIPPED for _, outcome in results.values())
         status = worst(result.status for result, _ in results.values())
         left = len(uses) - len(results)
         told = ", ".join(f"{count} {word}" for word, count in counts.most_common())
@@ -180,7 +201,7 @@ class Bench:
         rows: list[list[str | int | float | bool | None]] = [
             [
                 names[index],
-                outcome.value if outcome else "skipped",
+                outcome.value if outcome else SKIPPED,
                 uses[index].count,
                 uses[index].module,
                 result.message,
@@ -195,12 +216,23 @@ class Bench:
             evidence=self.evidence if results else None,
             device=self.device,
             measurements=[
-                Measurement("op uses replayed", len(results), "", self.evidence, self.device),
-                Measurement("op uses not replayed", left, "", self.evidence, self.device),
+                Measurement.of(MeasurementKey.REPLAYED, len(results), "", self.evidence, self.device),
+                Measurement.of(MeasurementKey.NOT_REPLAYED, left, "", self.evidence, self.device),
             ],
             table=Table(columns=["op use", "outcome", "calls", "module", "what"], rows=rows)
             if rows
             else None,
+            data=Replays(
+                [
+                    ReplayRecord(
+                        f"{Phase.OPS.value}.{names[index]}",
+                        outcome.value if outcome else SKIPPED,
+                        result.message,
+                        uses[index].count,
+                    )
+                    for index, (result, outcome) in results.items()
+                ]
+            ),
             output=outputs[0] if outputs else "",
         )
 

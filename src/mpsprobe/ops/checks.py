@@ -13,7 +13,7 @@ from mpsprobe.ops.verdicts import Judged, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
 from mpsprobe.quantities import plural
-from mpsprobe.run import Evidence, Measurement, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import Evidence, Measurement, MeasurementKey, OpUse, OpVerdict, Phase, Status, Table
 from mpsprobe.trace.observer import HostEvent
 
 #: Devices whose op uses are those a Mac dispatches.
@@ -79,11 +79,11 @@ def _recorded(link: Recorded) -> Result:
     if link.host_events is not None:
         crossings = [event for event in link.host_events if event.bytes]
         result.measurements = [
-            Measurement(name, value, unit, link.evidence, link.device)
-            for name, value, unit in (
-                ("host waits for the device", sum(e.count for e in link.host_events if not e.bytes), ""),
-                ("crossings between host and device", sum(event.count for event in crossings), ""),
-                ("crossed between host and device", sum(event.bytes for event in crossings), "bytes"),
+            Measurement.of(quantity, value, unit, link.evidence, link.device)
+            for quantity, value, unit in (
+                (MeasurementKey.HOST_WAITS, sum(e.count for e in link.host_events if not e.bytes), ""),
+                (MeasurementKey.CROSSINGS, sum(event.count for event in crossings), ""),
+                (MeasurementKey.CROSSED_BYTES, sum(event.bytes for event in crossings), "bytes"),
             )
         ]
     if link.dispatches_as_mps:

@@ -16,7 +16,7 @@ from mpsprobe.knowledge.environment import check_variables, macos_allows, releas
 from mpsprobe.knowledge.variables import Problem, variables
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.site import Site
-from mpsprobe.run import Evidence, Host, Measurement, Phase, Status, Table
+from mpsprobe.run import Evidence, Host, Measurement, MeasurementKey, Phase, Status, Table
 
 #: Least torch that mpsprobe supports: the lower bound of its own requirement.
 LEAST_TORCH = "2.4"
@@ -33,7 +33,7 @@ def _device(site: Site) -> Result:
     limit = site.found.memory().limit
     if limit is not None:
         result.measurements = [
-            Measurement("device memory", limit, "bytes", site.found.evidence, site.found.name)
+            Measurement.of(MeasurementKey.DEVICE_MEMORY, limit, "bytes", site.found.evidence, site.found.name)
         ]
     return result
 
@@ -43,7 +43,7 @@ def _torch(site: Site) -> Result:
     version = site.torch.version
     if version is None:
         return Result(Status.FAIL, site.torch.broken or "torch is not installed.", "pip install torch")
-    result = _measured(f"torch {version}.", [_fact("torch", version)])
+    result = _measured(f"torch {version}.", [_fact(MeasurementKey.TORCH, version)])
     newest, known = releases()[-1].torch, release(version)
     if Version(version) < Version(LEAST_TORCH):
         result.status = Status.FAIL
@@ -89,7 +89,7 @@ def _macos(site: Site) -> Result:
     answer = macos_allows(version, host.os_version)
     if answer.ok is None:
         return Result(Status.UNKNOWN, answer.message)
-    result = _measured(answer.message, [_fact("macOS", host.os_version)])
+    result = _measured(answer.message, [_fact(MeasurementKey.MACOS, host.os_version)])
     if not answer.ok:
         result.status = Status.FAIL
         result.remedy = "Update macOS, or install the torch named."
@@ -101,7 +101,7 @@ def _built(site: Site) -> Result:
     if site.host.system != "Darwin":
         return _without_mps(site, Result(Status.PASS, f"torch for {site.host.system} has no MPS."), root=())
     result = _measured(
-        f"torch {site.torch.version} has MPS.", [_fact("torch.backends.mps.is_built()", site.torch.built)]
+        f"torch {site.torch.version} has MPS.", [_fact(MeasurementKey.MPS_BUILT, site.torch.built)]
     )
     if site.torch.built:
         return result
@@ -111,9 +111,7 @@ def _built(site: Site) -> Result:
 
 @CHECKS.add("available", "torch finds an MPS device that computes")
 def _available(site: Site) -> Result:
-    result = _measured(
-        "MPS computes here.", [_fact("torch.backends.mps.is_available()", site.torch.available)]
-    )
+    result = _measured("MPS computes here.", [_fact(MeasurementKey.MPS_AVAILABLE, site.torch.available)])
     if site.obstacle is not None:
         result.message = site.obstacle.what
         return _without_mps(site, result, root=(site.obstacle.cause,))
@@ -132,7 +130,7 @@ def _virtual_gpu(site: Site) -> Result:
     if host.system != "Darwin":
         return Result(Status.SKIPPED, f"This is {host.system}: there is no Apple GPU.")
     name = host.gpu or host.chip or "unknown GPU"
-    result = _measured(f"{name}.", [_fact("GPU", host.gpu)])
+    result = _measured(f"{name}.", [_fact(MeasurementKey.GPU, host.gpu)])
     if host.virtual_gpu:
         result.status = Status.WARN
         result.message = f"{name}: a virtual GPU, whose results are not evidence for real Macs."
@@ -160,7 +158,7 @@ def _working_set(site: Site) -> Result:
         Status.PASS,
         f"{size / 2**30:.2f} GiB of {_gib(host.memory_bytes)}{how}.",
         evidence=evidence,
-        measurements=[Measurement("recommended maximum working set", size, "bytes", evidence, "mps")],
+        measurements=[Measurement.of(MeasurementKey.WORKING_SET, size, "bytes", evidence, "mps")],
     )
 
 
@@ -218,8 +216,8 @@ def _compute(site: Site, dtype: torch.dtype) -> Result:
         return result
     result.message = f"On {device.name}: error {product.error:.1e}, accepted {product.tolerance:.1e}."
     result.measurements = [
-        Measurement("largest relative error", product.error, "", device.evidence, device.name),
-        Measurement("accepted relative error", product.tolerance, "", device.evidence, device.name),
+        Measurement.of(MeasurementKey.LARGEST_ERROR, product.error, "", device.evidence, device.name),
+        Measurement.of(MeasurementKey.ACCEPTED_ERROR, product.tolerance, "", device.evidence, device.name),
     ]
     if not product.right:
         result.status = Status.FAIL
@@ -266,18 +264,18 @@ def _measured(message: str, measurements: list[Measurement]) -> Result:
     return Result(Status.PASS, message, evidence=Evidence.MEASURED, measurements=measurements)
 
 
-def _fact(name: str, value: str | bool | int | None, unit: str = "") -> Measurement:
-    return Measurement(name, value, unit, Evidence.MEASURED, "host")
+def _fact(quantity: MeasurementKey, value: str | bool | int | None, unit: str = "") -> Measurement:
+    return Measurement.of(quantity, value, unit, Evidence.MEASURED, "host")
 
 
 def _machine_facts(host: Host) -> list[Measurement]:
     facts = [
-        _fact("system", f"{host.system} {host.os_version}"),
-        _fact("chip", host.chip),
-        _fact("GPU", host.gpu),
-        _fact("GPU cores", host.gpu_cores),
-        _fact("memory", host.memory_bytes, "bytes"),
-        _fact("confinement", host.container),
+        _fact(MeasurementKey.SYSTEM, f"{host.system} {host.os_version}"),
+        _fact(MeasurementKey.CHIP, host.chip),
+        _fact(MeasurementKey.GPU, host.gpu),
+        _fact(MeasurementKey.GPU_CORES, host.gpu_cores),
+        _fact(MeasurementKey.MEMORY, host.memory_bytes, "bytes"),
+        _fact(MeasurementKey.CONFINEMENT, host.container),
     ]
     return [fact for fact in facts if fact.value is not None]
 

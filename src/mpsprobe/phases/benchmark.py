@@ -12,7 +12,7 @@ from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move
 from mpsprobe.phases.inference import Prediction, autocast
 from mpsprobe.phases.steps import Steps, outermost_calls
-from mpsprobe.run import Evidence, Phase, Status, Table
+from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 
 #: Seconds that the rounds of one benchmark may take together, and how many rounds at least and at most.
 _BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
@@ -109,10 +109,10 @@ def _timings(timed: Timed) -> Result:
         f"median {middle:.4g} s, middle half {low:.4g} to {high:.4g} s, {len(timed.seconds)} rounds.",
     )
     result.measurements = [
-        loaded.measured("median", round(middle, 6), "s"),
-        loaded.measured("lower quartile", round(low, 6), "s"),
-        loaded.measured("upper quartile", round(high, 6), "s"),
-        loaded.measured("rounds", len(timed.seconds)),
+        loaded.measured(MeasurementKey.MEDIAN, round(middle, 6), "s"),
+        loaded.measured(MeasurementKey.LOWER_QUARTILE, round(low, 6), "s"),
+        loaded.measured(MeasurementKey.UPPER_QUARTILE, round(high, 6), "s"),
+        loaded.measured(MeasurementKey.ROUNDS, len(timed.seconds)),
     ]
     return result
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mpsprobe.run import Check, Evidence, Measurement, Phase, Status, Table
+import msgspec
+
+from mpsprobe.run import Check, CheckData, Evidence, Measurement, Phase, Status, Table
 
 if TYPE_CHECKING:
     from mpsprobe.device.virtual.observer import Finding
@@ -27,6 +29,7 @@ class Result:
     device: str = "host"
     measurements: list[Measurement] = field(default_factory=list)
     table: Table | None = None
+    data: CheckData | None = None
     output: str = ""
     blocked_by: Phase | None = None
 
@@ -72,6 +75,7 @@ class Spec(Generic[Link]):
             remedy=_encodable(result.remedy),
             measurements=result.measurements,
             table=result.table and Table(result.table.columns, _encodable(result.table.rows)),
+            data=result.data and msgspec.convert(_encodable(msgspec.to_builtins(result.data)), CheckData),
             output=_encodable(result.output),
             blocked_by=result.blocked_by,
             duration_s=round(duration_s, 4),
@@ -84,6 +88,8 @@ def _encodable(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
         return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _encodable(item) for name, item in value.items()}
     return value
 
 

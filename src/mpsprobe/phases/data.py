@@ -16,7 +16,7 @@ from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
-from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.watch import watched
 
 
@@ -128,11 +128,15 @@ def _prepare(prepared: Prepared) -> Result:
     )
     size = sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
     result.measurements = [
-        Measurement("processing", round(prepared.processing_s, 4), "s", Evidence.MEASURED, "host"),
-        prepared.loaded.measured("batch size", size, "bytes"),
+        Measurement.of(
+            MeasurementKey.PROCESSING, round(prepared.processing_s, 4), "s", Evidence.MEASURED, "host"
+        ),
+        prepared.loaded.measured(MeasurementKey.BATCH_SIZE, size, "bytes"),
     ]
     if prepared.device.evidence is Evidence.MEASURED:
-        result.measurements.append(prepared.loaded.measured("moving", round(prepared.moving_s, 5), "s"))
+        result.measurements.append(
+            prepared.loaded.measured(MeasurementKey.MOVING, round(prepared.moving_s, 5), "s")
+        )
     return unless_refused(Phase.DATA, result, prepared.device, prepared.refused)
 
 

@@ -19,7 +19,7 @@ from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.weightless import config_only
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
+from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 
 
 @dataclass
@@ -173,9 +173,9 @@ def _files(obtained: Obtained) -> Result:
         evidence=Evidence.MEASURED,
     )
     result.measurements = [
-        Measurement("weights", found.weight_bytes, "bytes", Evidence.MEASURED, "host"),
-        Measurement("parameters stored", found.parameters, "", Evidence.MEASURED, "host"),
-        Measurement("time to obtain", round(obtained.seconds, 3), "s", Evidence.MEASURED, "host"),
+        Measurement.of(MeasurementKey.STORED_WEIGHTS, found.weight_bytes, "bytes", Evidence.MEASURED, "host"),
+        Measurement.of(MeasurementKey.STORED_PARAMETERS, found.parameters, "", Evidence.MEASURED, "host"),
+        Measurement.of(MeasurementKey.OBTAINING, round(obtained.seconds, 3), "s", Evidence.MEASURED, "host"),
     ]
     return result
 
@@ -189,12 +189,14 @@ def _config_only(obtained: Obtained) -> Result:
         " ".join([f"Random weights, {told}, from the config alone.", *obtained.changes]),
         evidence=Evidence.MEASURED,
         measurements=[
-            Measurement("time to obtain", round(obtained.seconds, 3), "s", Evidence.MEASURED, "host")
+            Measurement.of(
+                MeasurementKey.OBTAINING, round(obtained.seconds, 3), "s", Evidence.MEASURED, "host"
+            )
         ],
     )
     if size is not None:
         result.measurements.append(
-            Measurement("random weights", size.nbytes, "bytes", Evidence.MEASURED, "host")
+            Measurement.of(MeasurementKey.RANDOM_WEIGHTS, size.nbytes, "bytes", Evidence.MEASURED, "host")
         )
     return result
 
@@ -217,9 +219,9 @@ def _preflight(obtained: Obtained) -> Result:
         f"{', gated and accepted' if plan.gated else ''}, {'with' if plan.token else 'without'} a token.",
         evidence=Evidence.MEASURED,
         measurements=[
-            Measurement("download", plan.total_bytes, "bytes", Evidence.MEASURED, "host"),
-            Measurement("to fetch", plan.needed_bytes, "bytes", Evidence.MEASURED, "host"),
-            Measurement("free disk", plan.free_bytes, "bytes", Evidence.MEASURED, "host"),
+            Measurement.of(MeasurementKey.DOWNLOAD, plan.total_bytes, "bytes", Evidence.MEASURED, "host"),
+            Measurement.of(MeasurementKey.TO_FETCH, plan.needed_bytes, "bytes", Evidence.MEASURED, "host"),
+            Measurement.of(MeasurementKey.FREE_DISK, plan.free_bytes, "bytes", Evidence.MEASURED, "host"),
         ],
     )
 

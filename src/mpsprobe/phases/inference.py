@@ -22,7 +22,7 @@ from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
-from mpsprobe.run import Evidence, Phase, Status, Table
+from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.watch import watched
 
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
@@ -246,9 +246,9 @@ def _time(prediction: Prediction) -> Result:
         )
     result = loaded.result(Status.PASS, f"{per_sample:.3g} s a sample on {device.name} ({how}).")
     result.measurements = [
-        loaded.measured("time per sample", round(per_sample, 4), "s"),
-        loaded.measured("first inference", round(prediction.cold_s, 4), "s"),
-        loaded.measured("forward pass", round(prediction.forward_s, 4), "s"),
+        loaded.measured(MeasurementKey.TIME_PER_SAMPLE, round(per_sample, 4), "s"),
+        loaded.measured(MeasurementKey.FIRST_INFERENCE, round(prediction.cold_s, 4), "s"),
+        loaded.measured(MeasurementKey.FORWARD_PASS, round(prediction.forward_s, 4), "s"),
     ]
     return result
 
@@ -268,9 +268,9 @@ def _memory(prediction: Prediction) -> Result:
     else:
         result = loaded.result(Status.PASS, f"{peak / 1e9:.2f} GB at the peak; {memory.method}.")
     result.measurements = [
-        loaded.measured("peak memory of inference", peak, "bytes"),
-        loaded.measured("memory before inference", memory.before.allocated, "bytes"),
-        loaded.measured("memory limit", limit, "bytes"),
+        loaded.measured(MeasurementKey.PEAK_MEMORY, peak, "bytes"),
+        loaded.measured(MeasurementKey.MEMORY_BEFORE_INFERENCE, memory.before.allocated, "bytes"),
+        loaded.measured(MeasurementKey.MEMORY_LIMIT, limit, "bytes"),
     ]
     return result
 

@@ -10,7 +10,7 @@ from mpsprobe.phases.check import Result
 from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
-from mpsprobe.run import Evidence, Measurement, Phase, Status, Table
+from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
 
 #: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
 #: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
@@ -115,9 +115,8 @@ def _compared(
 
 def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
     evidence: Evidence = loaded.device.evidence
-    return Measurement(
-        f"parity of {name}", difference, "of the reference's scale", evidence, loaded.device.name
-    )
+    unit, device = "of the reference's scale", loaded.device.name
+    return Measurement.of(MeasurementKey.PARITY, difference, unit, evidence, device, subject=name)
 
 
 def _limit(loaded: Loaded, name: str) -> float:

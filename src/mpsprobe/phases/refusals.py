@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+
+import msgspec
 
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.phases.check import LinkFailed, Result
-from mpsprobe.run import Phase, Status
+from mpsprobe.run import Phase, Refusal, Status
 from mpsprobe.trace.source import line_of, short_source
 
 #: Kinds of errors that end a run: PyTorch's words about operands of two dtypes, and all others.
@@ -24,42 +24,6 @@ _NAMED = re.compile(
     r"(?<![a-z])(?:mps|cpu|cuda)?(bfloat16|half|float16|float32|float)(?:type|tensor)?(?![a-z0-9])", re.I
 )
 _SAME = {"half": "float16", "float": "float32"}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One way in which the Mac refuses one line.
-
-    Attributes:
-        phase: whose link was being made.
-        kind, op, message: as in the virtual device's `Finding`; or `MIXED` or `ERROR`, and what was raised.
-        grade: how sure it is: `certain`, `likely` or `assumed`.
-        source: `file:line`; `""` when no line of the target's led there.
-        count: how often.
-    """
-
-    phase: Phase
-    kind: str
-    op: str
-    message: str
-    grade: str
-    source: str
-    count: int = 1
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Kind and `file:line`: what is the same in another run."""
-        return self.kind, self.source
-
-    @property
-    def gist(self) -> str:
-        """The first sentence of the message: what follows it is the same for every op."""
-        first = self.message.strip().splitlines()[0]
-        sentence, end, _ = first.partition(". ")
-        return sentence + end.rstrip()
-
-    def __str__(self) -> str:
-        return f"{self.gist}{f' (at {self.source})' if self.source else ''}"
 
 
 def collected(device: Device) -> AbstractContextManager[list[Finding]]:
@@ -78,7 +42,7 @@ def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
         Refusal(phase, one.kind, one.op, one.message, one.grade.value, short_source(one.source))
         for one in findings
     )
-    return [dataclasses.replace(one, count=count) for one, count in counted.items()]
+    return [msgspec.structs.replace(one, count=count) for one, count in counted.items()]
 
 
 def unless_refused(phase: Phase, result: Result, device: Device, findings: list[Finding]) -> Result:

@@ -24,7 +24,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.run import Evidence, Measurement, Phase, Status, Table, Target
+from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 from mpsprobe.trace.watch import watched
 
 #: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
@@ -54,9 +54,11 @@ class Loaded:
     seconds: float
     refused: list[Finding] = field(default_factory=list)
 
-    def measured(self, name: str, value: float | int | str | None, unit: str = "") -> Measurement:
-        """A measurement on this device."""
-        return Measurement(name, value, unit, self.device.evidence, self.device.name)
+    def measured(
+        self, quantity: MeasurementKey, value: float | int | str | None, unit: str = ""
+    ) -> Measurement:
+        """Return a measurement on this device."""
+        return Measurement.of(quantity, value, unit, self.device.evidence, self.device.name)
 
     def result(self, status: Status, message: str = "", remedy: str = "") -> Result:
         """A result learnt on this device."""
@@ -141,14 +143,14 @@ def _load(loaded: Loaded) -> Result:
     )
     result.measurements = [
         # Emulated or not, it is this machine that took the time.
-        Measurement(
-            "load time",
+        Measurement.of(
+            MeasurementKey.LOAD_TIME,
             round(loaded.seconds, 3),
             "s",
             Evidence.MEASURED,
             "host" if loaded.device.evidence is Evidence.EMULATED else loaded.device.name,
         ),
-        loaded.measured("parameters", parameters),
+        loaded.measured(MeasurementKey.PARAMETERS, parameters),
     ]
     return unless_refused(Phase.TRANSFER, result, loaded.device, loaded.refused)
 
@@ -296,10 +298,10 @@ def _memory(loaded: Loaded) -> Result:
             else "",
         )
     result.measurements = [
-        loaded.measured("weights", weights, "bytes"),
-        loaded.measured("memory before loading", before, "bytes"),
-        loaded.measured("memory after loading", memory.after.allocated, "bytes"),
-        loaded.measured("peak memory of loading", peak, "bytes"),
+        loaded.measured(MeasurementKey.WEIGHTS, weights, "bytes"),
+        loaded.measured(MeasurementKey.MEMORY_BEFORE_LOADING, before, "bytes"),
+        loaded.measured(MeasurementKey.MEMORY_AFTER_LOADING, memory.after.allocated, "bytes"),
+        loaded.measured(MeasurementKey.PEAK_MEMORY_OF_LOADING, peak, "bytes"),
     ]
     return result
 

@@ -1,7 +1,7 @@
-"""The smallest change of settings with which a target runs on the Mac asked about, derived and then tried.
+"""The smallest change of settings with which a target runs on the target Mac, derived and then tried.
 
-What helps against a refusal is what `mpsprobe explain` would say of its text: the op table, the strings of
-PyTorch's wheels and the rules for dtypes. Whether it helped is seen by running again with it.
+What helps against a refusal is what `mpsprobe explain` says of its text: the op table, the strings of PyTorch's
+wheels and the rules for dtypes. A trial run shows whether it helps.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mpsprobe.knowledge import dtypes, environment, ops
 from mpsprobe.knowledge import explain as explaining
 from mpsprobe.options import NO_AUTOCAST
 from mpsprobe.phases.check import Result
-from mpsprobe.phases.refusals import ERROR, MIXED, Refusal, mixes_dtypes
-from mpsprobe.run import Evidence, Mac, Phase, Status
+from mpsprobe.phases.refusals import ERROR, MIXED, mixes_dtypes
+from mpsprobe.run import Evidence, Mac, Phase, RecipeRecord, Refusal, Status
 
-#: Dtypes that weights can be loaded in where another is refused, those of equal size first.
+#: Dtypes to load weights in where another is refused, those of equal size first.
 _DTYPES = ("float16", "bfloat16", "float32")
 _INSTEAD_OF = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32")}
-#: What is left to do in the code where an op is missing; the settings are named beside it.
+#: What remains to do in the code where an op is missing; the settings are named next to it.
 _MOVE = "Or move its inputs to the CPU for that op."
-#: The same where an op gets operands of two dtypes.
-_CAST = "Cast one operand to the dtype of the other there; a region of autocast around the call does it too."
+#: The same for an op with operands of two dtypes.
+_CAST = "Cast one operand to the dtype of the other there; an autocast region around the call does the same."
 
 
 @dataclass(frozen=True, order=True)
@@ -32,9 +32,9 @@ class Setting:
     """One thing that can be set without touching code.
 
     Attributes:
-        name: of the field of `Settings` that stands for it: `fallback`, `torch`, `dtype`, `autocast`.
-        value: of that field.
-        words: what it is, for people, where its name and value do not tell.
+        name: the field of `Settings` to change: `fallback`, `torch`, `dtype` or `autocast`.
+        value: the new value.
+        words: a description for readers, where name and value are not enough.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Setting:
     words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """As its user would set it."""
+        """Describe it as a user would set it."""
         if self.words:
             return self.words
         if self.name == "fallback":
@@ -54,7 +54,7 @@ class Setting:
         return f"weights in {self.value}"
 
 
-#: The harness opens no region of its own.
+#: The setting that turns autocast off.
 _NO_REGION = Setting("autocast", NO_AUTOCAST)
 
 
@@ -63,31 +63,31 @@ class Helped:
     """A refusal, and what makes it go away.
 
     Attributes:
-        refusal: see there.
-        ways: single settings that each do.
-        mend: what else can be done, in the code; `""` when nothing is known.
+        refusal: what the Mac refuses.
+        ways: single settings, each of which is enough.
+        fix: what else can be done, in the code; `""` when nothing is known.
     """
 
     refusal: Refusal
     ways: frozenset[Setting]
-    mend: str
+    fix: str
 
     @property
     def words(self) -> str:
-        """What helps, for people: settings first."""
+        """Describe what helps, settings first."""
         settings = "; or ".join(map(str, sorted(self.ways, key=_preference)))
-        return " ".join([*([f"{settings}."] if settings else []), *([self.mend] if self.mend else [])])
+        return " ".join([*([f"{settings}."] if settings else []), *([self.fix] if self.fix else [])])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings, and what they leave.
+    """A set of settings, and the refusals that it leaves.
 
     Attributes:
-        settings: as few as can be; none when no setting helps.
-        others: other sets that are as small and should do the same.
+        settings: as few as possible; empty when no setting helps.
+        others: other sets of the same size that should do the same.
         helps: refusals that should go away.
-        left: those that no setting of ours makes go away.
+        left: refusals that no setting removes.
     """
 
     settings: tuple[Setting, ...]
@@ -101,11 +101,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Tried:
-    """What running again with a recipe showed.
+    """The outcome of a trial run with a recipe.
 
     Attributes:
         refused: what is still refused.
-        problem: why the run gave no answer; `""` when it did.
+        problem: why the run gave no answer; `""` when it gave one.
     """
 
     refused: list[Refusal]
@@ -113,12 +113,12 @@ class Tried:
 
     @property
     def places(self) -> set[tuple[str, str]]:
-        """Kind and `file:line` of what is still refused."""
+        """Return kind and `file:line` of what is still refused."""
         return {one.place for one in self.refused}
 
     @property
     def left(self) -> tuple[bool, int]:
-        """How far it is from a run without refusals: an error that ends it hides what would come after."""
+        """Return how far it is from a run without refusals; an error that ends a run hides what comes after."""
         return any(one.kind in (MIXED, ERROR) for one in self.refused), len(self.refused)
 
 
@@ -126,30 +126,30 @@ class Tried:
 Try = Callable[[Sequence[Setting]], Tried]
 
 
-#: What helps against refusals of the target in hand.
+#: Returns what helps against refusals of this target.
 Help = Callable[[list[Refusal]], list[Helped]]
 
 
 def helped(
     refusals: Sequence[Refusal], mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None = None
 ) -> list[Helped]:
-    """What makes each refusal go away on `mac`.
+    """Return what makes each refusal go away on `mac`.
 
     Args:
         refusals: what the Mac refused.
-        mac: which Mac that is.
-        dtype: what the weights are in.
+        mac: the target Mac.
+        dtype: the dtype of the weights.
         autocast: the autocast in force, as a profile states it; `""` for none.
-        own_autocast: what the profile itself states, where another is in force; None where not.
+        own_autocast: the profile's own autocast, where another is in force; None where not.
     """
     return [_helped(one, mac, dtype, autocast, own_autocast) for one in refusals]
 
 
 def smallest(found: Sequence[Helped]) -> Recipe:
-    """The fewest settings that make as many refusals go away as settings can.
+    """Return the fewest settings that make as many refusals go away as settings can.
 
-    Of equally few, the variable comes before another torch, which has to be installed, and both before another
-    dtype, which changes the results.
+    Among sets of equal size, the variable comes before another torch, which has to be installed, and both come
+    before another dtype, which changes the results.
     """
     counted = [(sum(_helps(settings, one) for one in found), settings) for settings in _choices(found)]
     most = max(count for count, _ in counted)
@@ -160,17 +160,17 @@ def smallest(found: Sequence[Helped]) -> Recipe:
 
 
 def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recipe, Tried | None]:
-    """The smallest recipe, tried; what a try teaches is used in the next.
+    """Find the smallest set of settings that works, planning anew after each failed trial run.
 
-    A try shows what is no help, and what was hidden behind an error that ended the run before.
+    A trial shows which settings do not help, and what an error that ended an earlier run had hidden.
 
     Args:
         found: refusals, with what should help.
-        retry: runs the target again; None where nobody can.
-        help_: what should help against refusals that a try shows first.
+        retry: runs the target again; None where that is impossible.
+        help_: returns what should help against refusals that a trial shows first.
 
     Returns:
-        The recipe that left least, and what its run showed; None when it was not tried.
+        The recipe that leaves the fewest refusals, and the outcome of its trial; None when it was not tried.
     """
     best: tuple[Recipe, Tried] | None = None
     made: set[tuple[Setting, ...]] = set()
@@ -192,7 +192,7 @@ def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recip
 
 
 def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) -> list[Helped]:
-    """Refusals with what should help, after a try: less against those that are left, and those that are new."""
+    """Update what should help after a trial: drop what did not help, and add the refusals it showed first."""
     known = {one.refusal.place for one in found}
     new = help_([one for one in tried.refused if one.place not in known])
     left = {one.refusal.place for one in recipe.helps} & tried.places
@@ -205,33 +205,35 @@ def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) 
 
 
 def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
-    """Its ways that were tried: those settings, and a torch no newer than the one among them."""
+    """Return its ways that were tried: those settings, and any torch no newer than the one among them."""
     return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
 def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
-    """What a check says of a recipe.
+    """Return the result of the check for a recipe.
 
     Args:
         recipe: what should help.
-        tried: what running with it showed; None when it was not tried.
-        device: where that was.
+        tried: the outcome of its trial run; None when it was not tried.
+        device: the device of that run.
     """
     code = [
-        f"{one.refusal.source or one.refusal.op}: {one.mend or 'no way around it is known'}"
+        f"{one.refusal.source or one.refusal.op}: {one.fix or 'no way around it is known'}"
         for one in recipe.left
     ]
     more = [f"and {len(code) - _SHOWN} more"] if len(code) > _SHOWN else []
     remedy = " ".join([*code[:_SHOWN], *more])
     if not recipe.settings:
         message = f"No setting helps: {len(recipe.left)} refusals need a change in the code."
-        return Result(Status.FAIL, message, remedy, evidence=Evidence.PREDICTED, device="mps")
-    others = f" As good, not tried: {', or '.join(map(_words, recipe.others))}." if recipe.others else ""
+        return _result(Status.FAIL, message, remedy, data=RecipeRecord({}, False, len(recipe.left)))
+    others = f" Equally good, not tried: {', or '.join(map(_words, recipe.others))}." if recipe.others else ""
+    settings = {one.name: one.value for one in recipe.settings}
     if tried is None or tried.problem:
         why = f" ({tried.problem})" if tried is not None else ""
-        message = f"Should help, and was not verified by a run{why}: {recipe}.{others}"
-        return Result(Status.UNKNOWN, message, remedy, evidence=Evidence.PREDICTED, device="mps")
-    result = Result(Status.PASS, evidence=Evidence.EMULATED, device=device)
+        message = f"Should help; not verified by a run{why}: {recipe}.{others}"
+        return _result(Status.UNKNOWN, message, remedy, data=RecipeRecord(settings, False, len(recipe.left)))
+    data = RecipeRecord(settings, True, len(tried.refused))
+    result = Result(Status.PASS, evidence=Evidence.EMULATED, device=device, data=data)
     if tried.refused:
         left = {one.refusal.place for one in recipe.left}
         still = [f"{one.kind} at {one.source or '?'}" for one in tried.refused if one.place not in left]
@@ -245,7 +247,12 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
     return result
 
 
-#: Lines of code that a remedy names, and runs with other settings that are made at most.
+def _result(status: Status, message: str, remedy: str, data: RecipeRecord) -> Result:
+    """Return the result of a recipe that was derived and not tried."""
+    return Result(status, message, remedy, evidence=Evidence.PREDICTED, device="mps", data=data)
+
+
+#: Most lines of code that a remedy names, and most trial runs.
 _SHOWN, _TRIES = 5, 3
 
 
@@ -254,7 +261,7 @@ def _words(settings: Sequence[Setting]) -> str:
 
 
 def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
-    """Sets of settings, small ones first; at most one value of each name."""
+    """Yield sets of settings, small ones first, with at most one value of each name."""
     known = sorted({way for one in found for way in one.ways}, key=_preference)
     for count in range(len(known) + 1):
         for chosen in itertools.combinations(known, count):
@@ -263,19 +270,19 @@ def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
 
 
 def _helps(settings: Sequence[Setting], one: Helped) -> bool:
-    """Whether one of the settings makes a refusal go away; a torch newer than the first that does, does too."""
+    """Return whether a setting makes a refusal go away; a torch newer than the first that does counts too."""
     return any(_covers(setting, way) for way in one.ways for setting in settings)
 
 
 def _covers(setting: Setting, way: Setting) -> bool:
-    """Whether a setting is that way, or a newer torch than it asks for."""
+    """Return whether a setting is that way, or a newer torch than it asks for."""
     if setting.name == way.name == "torch":
         return _release(way.value) <= _release(setting.value)
     return setting == way
 
 
 def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
-    """Of sets that differ in the release of torch alone, the one with the oldest: they come in that order."""
+    """Keep the oldest torch of sets that differ only in its release; they come in that order."""
     first: dict[tuple[object, ...], tuple[Setting, ...]] = {}
     for settings in sets:
         key = tuple(one.name if one.name == "torch" else one for one in settings)
@@ -296,21 +303,21 @@ def _release(text: str) -> tuple[int, ...]:
 
 def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None) -> Helped:
     ways: set[Setting] = set()
-    mend = ""
+    fix = ""
     if told := explaining.explain(refusal.message, mac.torch or None, mac.macos).findings:
         ways.update(_told_ways(told[0], refusal.phase, mac, dtype))
-        mend = _MOVE if told[0].message == "missing-op" else told[0].mend
+        fix = _MOVE if told[0].message == "missing-op" else told[0].mend
     if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
         ways.add(_NO_REGION)
     if mixes_dtypes(refusal.message):
-        mend = mend or _CAST
+        fix = fix or _CAST
         if own_autocast is not None:
             ways.add(own_autocast)
-    return Helped(refusal, frozenset(ways), mend)
+    return Helped(refusal, frozenset(ways), fix)
 
 
 def _told_ways(told: explaining.Finding, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
-    """The settings that help by what is known of a message."""
+    """Yield the settings that help, by what is known of a message."""
     if told.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
     release = ".".join(told.fixed_in.split(".")[:2])
@@ -323,10 +330,10 @@ def _told_ways(told: explaining.Finding, phase: Phase, mac: Mac, dtype: str) -> 
 
 
 def _accepts(release: str, macos: str | None, dtype: str) -> bool:
-    """Whether tensors of that dtype can be on MPS there, for a text that is about one."""
+    """Return whether MPS accepts tensors of that dtype there, for a message about a dtype."""
     return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
 
 
 def _opens(release: str, macos: str | None) -> bool:
-    """Whether a torch release has MPS on that macOS."""
+    """Return whether a torch release has MPS on that macOS."""
     return macos is None or environment.macos_allows(release, macos).ok is not False

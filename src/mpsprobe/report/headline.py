@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.ground import Ground, ground
 from mpsprobe.report.words import phase_numbers
-from mpsprobe.run import Check, Evidence, OpVerdict, Phase, Run, Status, Viability, worst
+from mpsprobe.run import Check, Evidence, OpVerdict, Phase, RecipeRecord, Run, Status, Viability, worst
 
 _NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]
 _OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
 _PASSED = (Status.PASS, Status.WARN)
 _DIED = (Status.CRASHED, Status.TIMEOUT)
-
-#: The check that looks for settings with which what was refused works.
-_RECIPE = f"{Phase.INFERENCE.value}.recipe"
 
 #: How a cause of an interruption counts, and the word for it.
 _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
@@ -91,7 +88,9 @@ def verdict(run: Run) -> Headline:
 def _recipe(checks: list[Check]) -> str:
     """Return the message of the check that looked for a recipe; empty when none was looked for."""
     told = (Status.PASS, Status.FAIL, Status.UNKNOWN)
-    return next((one.message for one in checks if one.id == _RECIPE and one.status in told), "")
+    return next(
+        (one.message for one in checks if isinstance(one.data, RecipeRecord) and one.status in told), ""
+    )
 
 
 def is_prediction(run: Run) -> bool:

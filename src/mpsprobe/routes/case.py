@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from mpsprobe.knowledge import cloud
 from mpsprobe.knowledge.cloud import Cloud
 from mpsprobe.knowledge.mlx import Proof
-from mpsprobe.run import Evidence, Fit, Forecast, Mac, OpUse, OpVerdict, Phase, Run, Status, TimePart
+from mpsprobe.run import (
+    Evidence,
+    Fit,
+    Forecast,
+    Mac,
+    MeasurementKey,
+    OpUse,
+    OpVerdict,
+    Phase,
+    Run,
+    Status,
+    TimePart,
+)
 
 #: A kernel of the release runs it, itself or through others.
 NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -152,7 +164,11 @@ class Case:
         for check in self.run.checks:
             for each in check.measurements:
                 measured = each.evidence is Evidence.MEASURED and each.device == "mps"
-                if measured and each.name == "time per sample" and isinstance(each.value, (int, float)):
+                if (
+                    measured
+                    and each.key == MeasurementKey.TIME_PER_SAMPLE.value
+                    and isinstance(each.value, (int, float))
+                ):
                     return float(each.value)
         return None
 

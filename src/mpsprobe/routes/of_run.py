@@ -14,10 +14,8 @@ from mpsprobe.mac.lineup import NamedMac, named
 from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case, weakest
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import Evidence, Fit, Forecast, Mac, Memory, MemoryPart, Outlook, Run
+from mpsprobe.run import Evidence, Fit, Forecast, Mac, MeasurementKey, Memory, MemoryPart, Outlook, Run
 
-#: `Measurement.name` of phase 6.
-_PEAK, _LIMIT = "peak memory of inference", "memory limit"
 _ORDER = (
     "The order of the calls was not recorded: nothing overlaps in this forecast, and waits are not counted."
 )
@@ -65,7 +63,9 @@ def _named(asked: Mac) -> NamedMac | None:
 
 def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
     """What was measured on MPS; elsewhere the weights alone, which can only say no."""
-    peak, limit = (_measured(run, name) for name in (_PEAK, _LIMIT))
+    peak, limit = (
+        _measured(run, quantity) for quantity in (MeasurementKey.PEAK_MEMORY, MeasurementKey.MEMORY_LIMIT)
+    )
     available = mac.memory_bytes if mac is not None else run.host.memory_bytes
     if peak is not None:
         working_set = run.host.working_set_bytes or (mac.working_set_bytes if mac is not None else None)
@@ -96,11 +96,11 @@ def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
     )
 
 
-def _measured(run: Run, name: str) -> int | None:
+def _measured(run: Run, quantity: MeasurementKey) -> int | None:
     for check in run.checks:
         for each in check.measurements:
             on_mps = each.device == "mps" and each.evidence is Evidence.MEASURED
-            if on_mps and each.name == name and isinstance(each.value, int):
+            if on_mps and each.key == quantity.value and isinstance(each.value, int):
                 return each.value
     return None
 

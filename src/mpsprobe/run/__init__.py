@@ -20,23 +20,30 @@ from mpsprobe.run.outlook import (
 )
 from mpsprobe.run.records import (
     Check,
+    CheckData,
     DeviceChoice,
     Host,
     Interruption,
     Mac,
     Measurement,
     OpUse,
+    RecipeRecord,
+    Refusal,
+    Refusals,
+    ReplayRecord,
+    Replays,
     Table,
     Target,
     TensorMeta,
 )
-from mpsprobe.run.words import DEVICES, Evidence, OpVerdict, Phase, Status
+from mpsprobe.run.words import DEVICES, Evidence, MeasurementKey, OpVerdict, Phase, Status
 
 __all__ = [
     "DEVICES",
     "EXIT_CODES",
     "SCHEMA_VERSION",
     "Check",
+    "CheckData",
     "Component",
     "DeviceChoice",
     "Evidence",
@@ -46,6 +53,7 @@ __all__ = [
     "Interruption",
     "Mac",
     "Measurement",
+    "MeasurementKey",
     "Memory",
     "MemoryPart",
     "OpUse",
@@ -53,7 +61,12 @@ __all__ = [
     "Outlook",
     "Phase",
     "Range",
+    "RecipeRecord",
     "Recommendation",
+    "Refusal",
+    "Refusals",
+    "ReplayRecord",
+    "Replays",
     "Route",
     "Run",
     "Status",

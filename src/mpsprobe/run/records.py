@@ -6,18 +6,20 @@ from typing import Any
 
 import msgspec
 
-from mpsprobe.run.words import Evidence, OpVerdict, Phase, Status
+from mpsprobe.run.words import Evidence, MeasurementKey, OpVerdict, Phase, Status
 
 
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One number (or fact) with what it takes to read it.
 
     Attributes:
-        name: what was measured, e.g. `"time per sample"`.
+        name: what was measured, for readers: `"time per sample"`. Programs use `key`.
         value: the value; None when it could not be had (`unit` then says why it is absent).
         unit: `"s"`, `"bytes"`, `""` ...
         evidence: how it is known.
         device: where: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, or `"host"` for facts of the machine.
+        key: the `MeasurementKey`, with `:` and a name behind it where a check measures it of several things; `""` in
+            documents of mpsprobe before 0.1.
     """
 
     name: str
@@ -25,6 +27,28 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str
     evidence: Evidence
     device: str
+    key: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        quantity: MeasurementKey,
+        value: float | int | str | bool | None,
+        unit: str,
+        evidence: Evidence,
+        device: str,
+        subject: str = "",
+    ) -> Measurement:
+        """Return a measurement of a quantity, of one `subject` among several where a check has those."""
+        label, key = quantity.label, quantity.value
+        if subject:
+            label, key = f"{label} of {subject}", f"{key}:{subject}"
+        return cls(label, value, unit, evidence, device, key)
+
+    @property
+    def id(self) -> str:
+        """Unique within a check, and the same in every run."""
+        return self.key or self.name
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +56,91 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     columns: list[str]
     rows: list[list[str | int | float | bool | None]]
+
+
+class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way in which the target Mac refuses one line.
+
+    Attributes:
+        phase: the phase that met it.
+        kind: `missing-op`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, `mixed-dtypes` or `error`.
+        op: overload name; empty where no op is to blame.
+        message: PyTorch's message on the Mac.
+        grade: `certain`, `likely` or `assumed`.
+        source: `file:line`; empty when no line of the target led there.
+        count: how often.
+        fix: what helps, for readers; empty when nothing is known.
+    """
+
+    phase: Phase
+    kind: str
+    op: str
+    message: str
+    grade: str
+    source: str
+    count: int = 1
+    fix: str = ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Kind and `file:line`: what stays the same in another run."""
+        return self.kind, self.source
+
+    @property
+    def gist(self) -> str:
+        """First sentence of the message: the rest is the same for every op."""
+        first = self.message.strip().splitlines()[0]
+        sentence, end, _ = first.partition(". ")
+        return sentence + end.rstrip()
+
+    def __str__(self) -> str:
+        return f"{self.gist}{f' (at {self.source})' if self.source else ''}"
+
+
+class Refusals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusals"):
+    """What a check says was refused."""
+
+    refusals: list[Refusal]
+
+
+class RecipeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="recipe"):
+    """The settings that a check found.
+
+    Attributes:
+        settings: options by name (`fallback`, `torch`, `dtype`, `autocast`) and their values; empty when none helps.
+        tried: the target was run with them.
+        left: refusals that remain, as far as a run or the derivation knows.
+    """
+
+    settings: dict[str, str]
+    tried: bool
+    left: int
+
+
+class ReplayRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One replayed op use.
+
+    Attributes:
+        id: id of its own check.
+        outcome: an `ops.records.Outcome`, or `"skipped"`.
+        message: what was seen, for readers.
+        count: its calls in the target.
+    """
+
+    id: str
+    outcome: str
+    message: str = ""
+    count: int = 1
+
+
+class Replays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="replays"):
+    """The op uses that a check replayed."""
+
+    replays: list[ReplayRecord]
+
+
+#: What programs read of a check; its texts and its table are for readers.
+CheckData = Refusals | RecipeRecord | Replays
 
 
 class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +156,8 @@ class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         message: one line: what was found; for a failure what, where.
         remedy: what to do about it, a command where possible.
         measurements: the numbers behind it.
-        table: rows behind it.
+        table: rows behind it, for readers.
+        data: the same for programs, where any reads it.
         output: last lines of output that explain it (stderr of a crash, a traceback).
         blocked_by: the phase whose failure kept it from running.
         duration_s: wall time, seconds.
@@ -63,6 +173,7 @@ class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     remedy: str = ""
     measurements: list[Measurement] = msgspec.field(default_factory=list)
     table: Table | None = None
+    data: CheckData | None = None
     output: str = ""
     blocked_by: Phase | None = None
     duration_s: float = 0.0

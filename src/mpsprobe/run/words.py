@@ -67,3 +67,126 @@ class OpVerdict(str, enum.Enum):
     RAISES = "raises"
     WRONG = "wrong"
     UNKNOWN = "unknown"
+
+
+class MeasurementKey(str, enum.Enum):
+    """What a measurement is of. Programs look measurements up by it; `label` is for readers and may be reworded."""
+
+    TIME_PER_SAMPLE = "time_per_sample"
+    FIRST_INFERENCE = "first_inference"
+    FORWARD_PASS = "forward_pass"
+    PEAK_MEMORY = "peak_memory"
+    MEMORY_BEFORE_INFERENCE = "memory_before_inference"
+    MEMORY_LIMIT = "memory_limit"
+    MEDIAN = "median"
+    LOWER_QUARTILE = "lower_quartile"
+    UPPER_QUARTILE = "upper_quartile"
+    ROUNDS = "rounds"
+    PROCESSING = "processing"
+    BATCH_SIZE = "batch_size"
+    MOVING = "moving"
+    DEVICE_MEMORY = "device_memory"
+    WORKING_SET = "working_set"
+    LARGEST_ERROR = "largest_error"
+    ACCEPTED_ERROR = "accepted_error"
+    TORCH = "torch"
+    MACOS = "macos"
+    MPS_BUILT = "mps_built"
+    MPS_AVAILABLE = "mps_available"
+    SYSTEM = "system"
+    CHIP = "chip"
+    GPU = "gpu"
+    GPU_CORES = "gpu_cores"
+    MEMORY = "memory"
+    CONFINEMENT = "confinement"
+    LOAD_TIME = "load_time"
+    PARAMETERS = "parameters"
+    WEIGHTS = "weights"
+    MEMORY_BEFORE_LOADING = "memory_before_loading"
+    MEMORY_AFTER_LOADING = "memory_after_loading"
+    PEAK_MEMORY_OF_LOADING = "peak_memory_of_loading"
+    PARITY = "parity"
+    STORED_WEIGHTS = "stored_weights"
+    STORED_PARAMETERS = "stored_parameters"
+    OBTAINING = "obtaining"
+    RANDOM_WEIGHTS = "random_weights"
+    DOWNLOAD = "download"
+    TO_FETCH = "to_fetch"
+    FREE_DISK = "free_disk"
+    HOST_WAITS = "host_waits"
+    CROSSINGS = "crossings"
+    CROSSED_BYTES = "crossed_bytes"
+    REPLAYED = "replayed"
+    NOT_REPLAYED = "not_replayed"
+    OUTCOME = "outcome"
+    DIFFERENCE = "difference"
+    CPU_ROUNDING = "cpu_rounding"
+    REPEATABLE = "repeatable"
+    FALLBACK_BYTES = "fallback_bytes"
+    CALL_TIME = "call_time"
+    CPU_CALL_TIME = "cpu_call_time"
+    LAUNCH_TIME = "launch_time"
+
+    @property
+    def label(self) -> str:
+        """Return its name for readers."""
+        return LABELS[self]
+
+
+#: Names of quantities, for readers.
+LABELS: dict[MeasurementKey, str] = {
+    MeasurementKey.TIME_PER_SAMPLE: "time per sample",
+    MeasurementKey.FIRST_INFERENCE: "first inference",
+    MeasurementKey.FORWARD_PASS: "forward pass",
+    MeasurementKey.PEAK_MEMORY: "peak memory of inference",
+    MeasurementKey.MEMORY_BEFORE_INFERENCE: "memory before inference",
+    MeasurementKey.MEMORY_LIMIT: "memory limit",
+    MeasurementKey.MEDIAN: "median",
+    MeasurementKey.LOWER_QUARTILE: "lower quartile",
+    MeasurementKey.UPPER_QUARTILE: "upper quartile",
+    MeasurementKey.ROUNDS: "rounds",
+    MeasurementKey.PROCESSING: "processing",
+    MeasurementKey.BATCH_SIZE: "batch size",
+    MeasurementKey.MOVING: "moving",
+    MeasurementKey.DEVICE_MEMORY: "device memory",
+    MeasurementKey.WORKING_SET: "recommended maximum working set",
+    MeasurementKey.LARGEST_ERROR: "largest relative error",
+    MeasurementKey.ACCEPTED_ERROR: "accepted relative error",
+    MeasurementKey.TORCH: "torch",
+    MeasurementKey.MACOS: "macOS",
+    MeasurementKey.MPS_BUILT: "torch.backends.mps.is_built()",
+    MeasurementKey.MPS_AVAILABLE: "torch.backends.mps.is_available()",
+    MeasurementKey.SYSTEM: "system",
+    MeasurementKey.CHIP: "chip",
+    MeasurementKey.GPU: "GPU",
+    MeasurementKey.GPU_CORES: "GPU cores",
+    MeasurementKey.MEMORY: "memory",
+    MeasurementKey.CONFINEMENT: "confinement",
+    MeasurementKey.LOAD_TIME: "load time",
+    MeasurementKey.PARAMETERS: "parameters",
+    MeasurementKey.WEIGHTS: "weights",
+    MeasurementKey.MEMORY_BEFORE_LOADING: "memory before loading",
+    MeasurementKey.MEMORY_AFTER_LOADING: "memory after loading",
+    MeasurementKey.PEAK_MEMORY_OF_LOADING: "peak memory of loading",
+    MeasurementKey.PARITY: "parity",
+    MeasurementKey.STORED_WEIGHTS: "weights",
+    MeasurementKey.STORED_PARAMETERS: "parameters stored",
+    MeasurementKey.OBTAINING: "time to obtain",
+    MeasurementKey.RANDOM_WEIGHTS: "random weights",
+    MeasurementKey.DOWNLOAD: "download",
+    MeasurementKey.TO_FETCH: "to fetch",
+    MeasurementKey.FREE_DISK: "free disk",
+    MeasurementKey.HOST_WAITS: "host waits for the device",
+    MeasurementKey.CROSSINGS: "crossings between host and device",
+    MeasurementKey.CROSSED_BYTES: "crossed between host and device",
+    MeasurementKey.REPLAYED: "op uses replayed",
+    MeasurementKey.NOT_REPLAYED: "op uses not replayed",
+    MeasurementKey.OUTCOME: "outcome",
+    MeasurementKey.DIFFERENCE: "difference",
+    MeasurementKey.CPU_ROUNDING: "rounding on the CPU",
+    MeasurementKey.REPEATABLE: "repeatable",
+    MeasurementKey.FALLBACK_BYTES: "copied by the fallback",
+    MeasurementKey.CALL_TIME: "time of a call",
+    MeasurementKey.CPU_CALL_TIME: "time of a call on the CPU",
+    MeasurementKey.LAUNCH_TIME: "time of the smallest op",
+}

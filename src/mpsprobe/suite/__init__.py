@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpsprobe.suite.test_phase3_download import test_download
     from mpsprobe.suite.test_phase4_transfer import test_transfer
     from mpsprobe.suite.test_phase5_data import test_data
-    from mpsprobe.suite.test_phase6_inference import test_inference, test_mends
+    from mpsprobe.suite.test_phase6_inference import test_inference, test_refusals
 
 #: The module of each test.
 _TESTS = {
@@ -26,10 +26,10 @@ _TESTS = {
     "test_data": "test_phase5_data",
     "test_download": "test_phase3_download",
     "test_inference": "test_phase6_inference",
-    "test_mends": "test_phase6_inference",
     "test_op_use": "test_ops",
     "test_ops": "test_ops",
     "test_pins": "test_phase2_pins",
+    "test_refusals": "test_phase6_inference",
     "test_transfer": "test_phase4_transfer",
 }
 
@@ -39,10 +39,10 @@ __all__ = [
     "test_data",
     "test_download",
     "test_inference",
-    "test_mends",
     "test_op_use",
     "test_ops",
     "test_pins",
+    "test_refusals",
     "test_transfer",
 ]
 

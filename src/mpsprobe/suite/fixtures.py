@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mpsprobe.phases.pins import Pins
     from mpsprobe.phases.site import Site
     from mpsprobe.phases.transfer import Loaded
-    from mpsprobe.recipe.checks import Refused
+    from mpsprobe.recipe.refused import Refused
     from mpsprobe.suite.session import Session
 
 
@@ -111,10 +111,9 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
 def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch: Prepared) -> Refused:
     """Phase 6: what the Mac refused up to its end, or up to an error that ended it."""
     from mpsprobe.phases.check import LinkFailed
-    from mpsprobe.recipe import again
-    from mpsprobe.recipe import checks as refused
+    from mpsprobe.recipe import refused
 
-    retry = again.retry(mps_session.settings, mps_session.progress)
+    retry = refused.retry(mps_session.settings, mps_session.progress)
     link = refused.Refused(mps_batch, refused.own_autocast(mps_session.target), retry)
     try:
         return link.after(request.getfixturevalue("mps_prediction"))

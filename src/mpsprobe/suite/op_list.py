@@ -98,16 +98,11 @@ def _record(target: TargetRef, arguments: Sequence[str]) -> OpList:
     from mpsprobe.supervision.supervisor import Supervisor
 
     with tempfile.TemporaryDirectory(prefix="mpsprobe-") as folder:
-        only = ["-m", "ops", "-k", "test_ops and recorded"]
-        run = Supervisor(Path(folder), _nobody).run([*arguments, *only])
+        run = Supervisor(Path(folder), lambda _: None).run([*arguments, "--mpsprobe-checks", _RECORDED])
     check = next((check for check in run.checks if check.id == _RECORDED), None)
     if not run.op_uses or check is None or check.status is not Status.PASS:
         raise RecordingFailedError(f"the op uses of {target.name} are not known: {_why(run)}")
     return OpList(f"{target.name}, recorded on {run.device.used}", representatives(run.op_uses))
-
-
-def _nobody(_event: object) -> None:
-    """Is told of the child's events."""
 
 
 def _why(run: Run) -> str:

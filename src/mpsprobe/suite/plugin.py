@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--mpsprobe-{one.dashed}", **what)
         if one.from_files:
             parser.addini(f"mpsprobe_{one.name}", one.help, default="")
+    group.addoption("--mpsprobe-checks", metavar="ID,ID", help="only the checks with these ids")
     group.addoption("--mpsprobe-journal", metavar="FILE", help="append every check to this journal")
     group.addoption("--mpsprobe-report", metavar="DIR", help="write run.json and the reports there")
 
@@ -106,14 +107,27 @@ def _of_ini(config: pytest.Config) -> options.Source:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the suite's tests by phase, among the places that they hold; other tests stay where they are."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the suite's tests by phase within the places they occupy; other tests stay where they are."""
+    _select(config, items)
     places = [index for index, item in enumerate(items) if spec_of(item) is not None]
     ordered = sorted((items[index] for index in places), key=lambda item: _spec(item).phase.order)
     for index, item in zip(places, ordered, strict=True):
         # The target's warnings are findings about the target, not failures of this test run.
         item.add_marker(pytest.mark.filterwarnings("default"))
         items[index] = item
+
+
+def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep only the checks that were chosen by id, and the tests that are none of ours."""
+    chosen = config.getoption("--mpsprobe-checks")
+    if not chosen:
+        return
+    ids = set(chosen.split(","))
+    left_out = [item for item in items if (spec := spec_of(item)) is not None and spec.id not in ids]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _spec(item: pytest.Item) -> Spec[Any]:

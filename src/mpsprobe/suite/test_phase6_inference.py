@@ -5,8 +5,8 @@ from __future__ import annotations
 from mpsprobe.phases import inference
 from mpsprobe.phases.check import Spec
 from mpsprobe.phases.inference import Prediction
-from mpsprobe.recipe import checks
-from mpsprobe.recipe.checks import Refused
+from mpsprobe.recipe import refused
+from mpsprobe.recipe.refused import Refused
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
@@ -16,7 +16,7 @@ def test_inference(check: Spec[Prediction], mps_prediction: Prediction, mps_judg
     mps_judge(check, mps_prediction)
 
 
-@checks_of(checks.CHECKS)
-def test_mends(check: Spec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
-    """What the Mac refuses, and the settings that mend it."""
+@checks_of(refused.CHECKS)
+def test_refusals(check: Spec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
+    """What the Mac refuses, and the settings that fix it."""
     mps_judge(check, mps_refused)
