@@ -306,7 +306,7 @@ def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast:
     fix = ""
     if told := explaining.explain(refusal.message, mac.torch or None, mac.macos).findings:
         ways.update(_told_ways(told[0], refusal.phase, mac, dtype))
-        fix = _MOVE if told[0].message == "missing-op" else told[0].mend
+        fix = _MOVE if told[0].message == "missing-op" else told[0].fix
     if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
         ways.add(_NO_REGION)
     if mixes_dtypes(refusal.message):
