@@ -84,7 +84,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     Attributes:
         id: unique.
         ops: base names or overload names without `aten::`; `"*"` is every op.
-        message: PyTorch's text, up to values filled in.
+        message: PyTorch's text, up to values filled in; `{dtype}` stands for c10's name of the refused dtype.
         fragment: the part of it that stands in the binary, where values are filled in; empty: all of it.
         source: where it was read; empty: among the texts that the op's kernel can reach, in these releases.
         since, until: first and last minor release with it; empty: as far as we know any.
@@ -148,8 +148,28 @@ class MetalOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     source: str
 
 
+class CastRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What copies on MPS say to a dtype that no kernel of the release knows.
+
+    Attributes:
+        since, until: first and last minor release; empty: as far as we know any.
+        message: PyTorch's text where the dtype changes, with `{}` for c10's name of the dtype.
+        error: Python's exception there.
+        gathers: the text where only the strides change (a RuntimeError).
+        source: where that was read.
+    """
+
+    message: str
+    error: Literal["RuntimeError", "TypeError"]
+    gathers: str
+    source: str
+    since: str = ""
+    until: str = ""
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     moves: tuple[str, ...]
+    cast: tuple[CastRule, ...]
     metal_only: tuple[MetalOnly, ...]
     rule: tuple[Rule, ...]
 
@@ -166,6 +186,11 @@ def all_rules() -> tuple[Rule, ...]:
         DataError: it does not have its form.
     """
     return _file().rule
+
+
+def cast_rules() -> tuple[CastRule, ...]:
+    """Return what copies say to unknown dtypes, by release."""
+    return _file().cast
 
 
 def metal_only() -> tuple[MetalOnly, ...]:

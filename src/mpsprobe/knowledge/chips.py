@@ -13,6 +13,8 @@ from mpsprobe.knowledge._versions import macos_version
 _FILE = Path(__file__).parent / "data" / "chips.toml"
 
 _GIB = 2**30
+#: Bytes of a memory page on Apple silicon.
+_PAGE = 16384
 #: Multiply-add units of one GPU core; see `alus_source` in the data file.
 _ALUS_PER_CORE = 128
 
@@ -89,10 +91,30 @@ class WorkingSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
+class BufferLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """maxBufferLength of Metal that was observed on a Mac.
+
+    Attributes:
+        chip: as macOS writes it.
+        memory_bytes: physical memory of that Mac.
+        working_set_bytes: its recommendedMaxWorkingSetSize without a user's own `iogpu.wired_limit_mb`.
+        length_bytes: its maxBufferLength.
+        source: where it was read.
+    """
+
+    chip: str
+    memory_bytes: int
+    working_set_bytes: int
+    length_bytes: int
+    source: str
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alus_source: str
+    buffer_share: float
     chips: list[Chip]
     working_sets: list[WorkingSet]
+    buffers: list[BufferLimit]
 
 
 @functools.cache
@@ -146,3 +168,26 @@ def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, Worki
     newest = max(row.since_macos for row in fitting)
     row = max((row for row in fitting if row.since_macos == newest), key=lambda row: row.memory_gib)
     return int(memory_bytes * row.share), row
+
+
+def buffer_observations() -> list[BufferLimit]:
+    """Return the observed limits that `max_buffer` is derived from."""
+    return list(_file().buffers)
+
+
+def max_buffer(memory_bytes: int, macos: str | None = None) -> int:
+    """Predict Metal's maxBufferLength, bytes: PyTorch refuses a buffer of this size or more ("Invalid buffer size").
+
+    Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to a page
+    of 16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. So the limit is as certain as
+    `working_set` is.
+
+    Args:
+        memory_bytes: physical memory.
+        macos: as for `working_set`.
+
+    Raises:
+        UsageError: `macos` is no version.
+    """
+    length = int(_file().buffer_share * working_set(memory_bytes, macos)[0])
+    return length // _PAGE * _PAGE

@@ -21,6 +21,7 @@ from mpsprobe.knowledge._limits import (
     Rule,
     Tensors,
     all_rules,
+    cast_rules,
     item_size,
     metal_only,
     moves,
@@ -42,7 +43,10 @@ __all__ = [
     "check_tensors",
     "item_size",
     "moves",
+    "refused_copy",
     "rules",
+    "scalar_type",
+    "text",
     "usable",
 ]
 
@@ -65,14 +69,30 @@ _ALIASES: Mapping[str, str] = {
 }
 
 
-#: c10::ScalarType's own spelling, where it is not the name with a capital.
+#: c10::ScalarType's own spelling (c10/core/ScalarType.h), where it is not the name with a capital.
 _SCALAR_TYPE = {
     **{f"uint{bits}": f"UInt{bits}" for bits in (16, 32, 64)},
+    "float32": "Float",
+    "float16": "Half",
+    "bfloat16": "BFloat16",
+    "float64": "Double",
+    "int64": "Long",
+    "int32": "Int",
+    "int16": "Short",
+    "int8": "Char",
+    "uint8": "Byte",
     "complex32": "ComplexHalf",
     "complex64": "ComplexFloat",
     "complex128": "ComplexDouble",
 }
+#: Ops that copy from one tensor into another, whose dtype may differ. The first two are recorded as (target, source).
+_INTO = frozenset({"copy_", "copy"})
+_COPIES = _INTO | {"_copy_from", "_copy_from_and_resize", "_to_copy", "to"}
 #: getMPSDataType, aten/src/ATen/native/mps/OperationUtils.mm
+_FLOAT64_IN_KERNEL = (
+    "Cannot convert a float64 Tensor to MPS as the MPS framework doesn't support float64. "
+    "Please use float32 instead."
+)
 _NO_SUPPORT = "Trying to convert {} to the MPS backend but it does not have support for that dtype."
 
 
@@ -89,6 +109,7 @@ class Restriction(msgspec.Struct, frozen=True):
         source: where that was read.
         effect: what happens.
         rule: id of the rule; empty when it is not from `limits.toml`.
+        error: Python's exception.
     """
 
     message: str
@@ -96,6 +117,12 @@ class Restriction(msgspec.Struct, frozen=True):
     source: str
     effect: Effect = Effect.RAISES
     rule: str = ""
+    error: str = "RuntimeError"
+
+
+def scalar_type(dtype: str) -> str:
+    """Return c10's name of a dtype, as PyTorch's messages write it: `"ComplexDouble"`, `"Float8_e4m3fn"`."""
+    return _SCALAR_TYPE.get(dtype) or dtype[:1].upper() + dtype[1:]
 
 
 def dtype_name(name: str) -> str:
@@ -199,16 +226,17 @@ def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) 
     refused = sorted(wanted - accepted(torch, macos))
     if refused and name not in moves() and not any(rule.certain for rule in found):
         return Restriction(
-            _NO_SUPPORT.format(_SCALAR_TYPE.get(refused[0]) or refused[0].capitalize()),
+            _NO_SUPPORT.format(scalar_type(refused[0])),
             certain=True,
             source=f"getMPSDataType of the {ops.resolve_release(torch)} wheel",
+            error="TypeError",
         )
     if not found and name not in moves():
         for one in metal_only():
             if one.dtype in wanted and name not in one.ops and _reached(one.since, torch):
-                text = _NO_SUPPORT.format(one.dtype.capitalize())
+                text = _NO_SUPPORT.format(scalar_type(one.dtype))
                 return Restriction(text, certain=False, source=one.source)
-    return _worst(found)
+    return _worst(found, wanted)
 
 
 def check_tensors(
@@ -218,13 +246,61 @@ def check_tensors(
     torch: str,
     macos: str | None = None,
 ) -> Restriction | None:
-    """`check` with shapes: the restriction that a recorded call meets."""
+    """Return the restriction that a recorded call meets, judged by its dtypes, shapes and devices."""
+    if _base(op) in _COPIES:
+        return _check_copy(op, inputs, outputs, torch, macos)
     by_dtype = check(op, {tensor.dtype for tensor in inputs}, torch, macos)
     if by_dtype is not None and by_dtype.certain:
         return by_dtype
     found = [rule for rule in rules(op, torch, macos) if rule.needs_shapes and rule.applies(inputs, outputs)]
-    by_limit = _worst(found)
+    by_limit = _worst(found, {tensor.dtype for tensor in inputs})
     return by_limit if by_limit is not None and (by_limit.certain or by_dtype is None) else by_dtype
+
+
+def refused_copy(
+    source: str, target: str, torch: str, macos: str | None = None, *, rearranges: bool = False
+) -> Restriction | None:
+    """Return why MPS refuses to copy memory that lies on it; None where it copies.
+
+    A copy that keeps dtype and layout moves bytes and takes any dtype. One that casts, or that gathers a view, runs a
+    kernel, which must know the dtypes of both sides. (A copy *from* the CPU casts there first, so its source does not
+    count.)
+
+    Args:
+        source: the dtype that is read.
+        target: the dtype that is written.
+        torch: a version that `ops.resolve_release` reads.
+        macos: e.g. `"13.6"`; None: new enough for everything the release can do.
+        rearranges: source or target is not contiguous.
+    """
+    casts = source != target
+    known = accepted(torch, macos)
+    refused = next((dtype for dtype in (target, source) if dtype not in known), None)
+    if refused is None or not (casts or rearranges):
+        return None
+    rule = next(
+        one
+        for one in cast_rules()
+        if (not one.since or _reached(one.since, torch)) and not (one.until and _passed(one.until, torch))
+    )
+    said, error = (rule.message, rule.error) if casts else (rule.gathers, "RuntimeError")
+    if refused == "float64" and said == _NO_SUPPORT:
+        said = _FLOAT64_IN_KERNEL
+    return Restriction(said.format(scalar_type(refused)), certain=True, source=rule.source, error=error)
+
+
+def _check_copy(
+    op: str, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta], torch: str, macos: str | None
+) -> Restriction | None:
+    tensors = (*inputs, *outputs)
+    if len(tensors) < 2:
+        return check(op, {one.dtype for one in tensors}, torch, macos)
+    target, source = (tensors[0], tensors[1]) if _base(op) in _INTO else (tensors[-1], tensors[0])
+    if source.device != "cpu":
+        refused = refused_copy(source.dtype, target.dtype, torch, macos)
+        if refused is not None or target.device == "cpu":
+            return refused
+    return check(op, [target.dtype], torch, macos)
 
 
 def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
@@ -237,12 +313,27 @@ def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
     return accepted(torch, macos).difference(*refused)
 
 
-def _worst(found: Sequence[Rule]) -> Restriction | None:
+def text(rule: Rule, dtypes: Iterable[str]) -> str:
+    """Return a rule's message for a call with tensors of these dtypes."""
+    refused = next((dtype for dtype in sorted(dtypes) if dtype in rule.refused), "")
+    return rule.message.replace("{dtype}", scalar_type(refused))
+
+
+def _worst(found: Sequence[Rule], dtypes: Iterable[str]) -> Restriction | None:
     if not found:
         return None
     rule = min(found, key=lambda rule: not rule.certain)
     source = rule.source or "a text in the wheel that the op's kernel can reach"
-    return Restriction(rule.message, rule.certain, source, rule.effect, rule.id)
+    return Restriction(text(rule, dtypes), rule.certain, source, rule.effect, rule.id, rule.error)
+
+
+def _base(op: str) -> str:
+    return _opnames.base(_opnames.qualified(op)).removeprefix("aten::")
+
+
+def _passed(until: str, torch: str) -> bool:
+    order = ops.releases().index
+    return order(ops.resolve_release(torch)) > order(until)
 
 
 def _reached(since: str, torch: str) -> bool:

@@ -42,10 +42,7 @@ def _judge(use: OpUse, mac: Mac) -> Judged:
     verdict, via = ops.verdict(use.op, mac.torch, fallback=mac.fallback)
     reason, certain = _of_support(use.op, verdict, via, mac)
     if verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
-        # a copy casts its source where that lies (ATen/native/mps/operations/Copy.mm: copy_to_mps_), so float64
-        # on the CPU is no fault: an MPS tensor could not hold it
-        inputs = use.inputs[:1] if use.op == "aten::copy_" else use.inputs
-        restriction = dtypes.check_tensors(use.op, inputs, use.outputs, mac.torch, mac.macos)
+        restriction = dtypes.check_tensors(use.op, use.inputs, use.outputs, mac.torch, mac.macos)
         # Some rules do not refuse: the op falls back, or computes in another dtype.
         if restriction is not None and restriction.certain and restriction.effect.verdict is not None:
             verdict, reason = restriction.effect.verdict, restriction.message

@@ -9,6 +9,10 @@ class VirtualDeviceError(MpsprobeError):
     """The virtual device cannot be used here, or not in this way."""
 
 
+class OutOfReachError(VirtualDeviceError):
+    """The emulation cannot follow this call: whether a Mac can is unknown. Never a failure of the model."""
+
+
 class UnsupportedInstallError(VirtualDeviceError):
     """This machine or this PyTorch build cannot carry the virtual device; the text says why."""
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from mpsprobe.device.virtual import random, schema
+from mpsprobe.device.virtual import host_limits, random, schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.cpp.port import Port
-from mpsprobe.device.virtual.errors import VirtualDeviceError
+from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
-from mpsprobe.device.virtual.rules.contract import Contract, note_forward
+from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op
 
@@ -100,6 +100,7 @@ class Kernels:
         self._storage = host_device.type
         self._generator = generator
         self._port: Port | None = None
+        self._refused_operands = False
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
         self.computed_by: dict[str, Kernel] = {}
         self.special: dict[str, Kernel] = {
@@ -199,6 +200,8 @@ class Kernels:
         if checks:
             flags |= self.contract.check_arguments(op, checks, args, kwargs)
         call = OpCall(op, args, kwargs, *self.unwrap(op, args, kwargs))
+        if self._refused_operands:
+            self._replace_refused(call)
         if op.generator is None:
             result = self.compute(call, compute)
         else:
@@ -221,8 +224,31 @@ class Kernels:
         with _NoAutocast():
             if op.writes and not op.is_inplace:
                 return self._write(call, kernel)
-            result = kernel(*call.host_args, **call.host_kwargs)
+            result = self._on_host(call, kernel)
         return call.args[0] if op.is_inplace else self.wrap(op, result)
+
+    def _on_host(self, call: OpCall, kernel: Kernel) -> Any:
+        """Call the host's kernel; what only the host refuses is computed another way.
+
+        Raises:
+            OutOfReachError: the host cannot, and whether the Mac can is not known.
+        """
+        try:
+            return kernel(*call.host_args, **call.host_kwargs)
+        except (RuntimeError, MemoryError) as problem:
+            failed = host_limits.allocation(problem)
+            if failed is not None:
+                self.memory.reserve(failed)  # the Mac's own limit comes first, if it is the smaller one
+                raise host_limits.out_of_reach(call.op.qualified, problem) from problem
+            if host_limits.is_missing_kernel(problem):
+                raise host_limits.out_of_reach(call.op.qualified, problem) from problem
+            if not host_limits.is_missing_dtype(problem):
+                raise
+            self.contract.check_unlikely(call.op, tensors_of((*call.args, *call.kwargs.values())))
+            try:
+                return host_limits.widened(call, kernel)
+            except (RuntimeError, NotImplementedError):
+                raise host_limits.out_of_reach(call.op.qualified, problem) from problem
 
     def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
         # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number.
@@ -236,41 +262,78 @@ class Kernels:
     def _write(self, call: OpCall, kernel: Kernel) -> Any:
         """Run an op that writes into its arguments and may change their shapes (`out=`)."""
         op = call.op
-        self._fresh_outputs(call, only_empty=True)
+        # the host's view of an empty tensor has no memory, though the tensor may be a view into a storage that has
+        fresh = self._fresh_outputs(call, only_empty=True)
         try:
-            result = kernel(*call.host_args, **call.host_kwargs)
+            result = self._on_host(call, kernel)
         except RuntimeError as problem:
             if "not resizable" not in str(problem):
                 raise
-            # memory made through DLPack cannot grow: let the op fill a new tensor, which then replaces the
-            # old one
-            self._fresh_outputs(call, only_empty=False)
-            result = kernel(*call.host_args, **call.host_kwargs)
+            # memory made through DLPack cannot grow: let the op fill a new tensor
+            fresh = self._fresh_outputs(call, only_empty=False)
+            result = self._on_host(call, kernel)
         written = []
         for position, name in op.writes:
             old, new = call.argument(position, name), call.host_argument(position, name)
-            if (
-                isinstance(old, Tensor)
-                and old.is_mps
-                and (old.shape != new.shape or old.data_ptr() != new.data_ptr())
-            ):
-                replace(old, self.wrap(op, new))
+            if isinstance(old, Tensor) and old.is_mps:
+                if (position, name) in fresh:
+                    self._write_back(op, old, new)
+                elif old.shape != new.shape or old.data_ptr() != new.data_ptr():
+                    replace(old, self.wrap(op, new))
             written.append(old)
         if op.returns_writes:
             return written[0] if len(written) == 1 else tuple(written)
         return None if op.returns == 0 else self.wrap(op, result)
 
+    def _write_back(self, op: Op, old: Tensor, new: Tensor) -> None:
+        """Put the result of an op into its `out=` argument, as resize_output of aten/native/Resize.cpp does.
+
+        The storage stays while the result fits into it, so that the tensors that share it see the result.
+        """
+        if not new.numel() and old.shape == new.shape:
+            return
+        end = old.storage_offset() + _extent(new)
+        if not old.untyped_storage().nbytes():
+            replace(old, self.wrap(op, new))
+            return
+        if end * old.element_size() > old.untyped_storage().nbytes():
+            self._grow(old, end, new)
+        if old.shape != new.shape:
+            _set_memory(old, old, old.storage_offset(), new)
+        if new.numel():
+            self.host(old).copy_(new)
+
+    def _grow(self, tensor: Tensor, elements: int, written: Tensor | None = None) -> None:
+        """Give a tensor a storage of at least `elements` elements that begins with what it holds now.
+
+        On a Mac the storage itself grows, for all that share it. Here the others keep the old one; what is `written`
+        next goes into that too, as far as it reaches.
+        """
+        held = tensor.untyped_storage().nbytes() // tensor.element_size()
+        new = torch.empty(elements, dtype=tensor.dtype, device=self.host_device)
+        if held:
+            whole = self.host(tensor.detach().as_strided((held,), (1,), 0))
+            new[:held].copy_(whole)
+            if written is not None and written.is_contiguous():
+                start = tensor.storage_offset()
+                whole[start:].copy_(written.reshape(-1)[: held - start])
+        _set_memory(tensor, self.wrap(RESIZE, new), tensor.storage_offset(), tensor)
+
     @staticmethod
-    def _fresh_outputs(call: OpCall, *, only_empty: bool) -> None:
+    def _fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
+        """Replace outputs on the host by empty tensors with memory of their own; return which were."""
+        fresh = set()
         for position, name in call.op.writes:
             value = call.host_argument(position, name)
             if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
                 continue
-            fresh = torch.empty(0, dtype=value.dtype, device=value.device)
+            empty = torch.empty(0, dtype=value.dtype, device=value.device)
+            fresh.add((position, name))
             if position < len(call.host_args):
-                call.host_args[position] = fresh
+                call.host_args[position] = empty
             else:
-                call.host_kwargs[name] = fresh
+                call.host_kwargs[name] = empty
+        return fresh
 
     # ---------------------------------------------------------------------------------------- host and device
 
@@ -279,18 +342,21 @@ class Kernels:
     ) -> tuple[list[Any], dict[str, Any]]:
         """The same call on host tensors. CPU tensors among them are an error, unless they are scalars."""
         host, strangers = list(args), False
+        refused = self.contract.refused
         count = len(host)
         for k in op.tensors:
             if k < count:
                 value = host[k]
                 if isinstance(value, Tensor):
                     if value.is_mps:
+                        if value.dtype in refused:
+                            self._refuse(op, value)
                         host[k] = self.host(value)
                     elif value.dim():
                         strangers = True
         for k in op.lists:
             if k < count and host[k] is not None:
-                strangers |= self._unwrap_list(host, k)
+                strangers |= self._unwrap_list(op, host, k)
         if op.device is not None and op.device[0] < count:
             host[op.device[0]] = self.host_device
         if op.generator is not None and op.generator[0] < count:
@@ -299,11 +365,13 @@ class Kernels:
         for name, value in kwargs.items():
             if isinstance(value, Tensor):
                 if value.is_mps:
+                    if value.dtype in refused:
+                        self._refuse(op, value)
                     host_kwargs[name] = self.host(value)
                 elif value.dim():
                     strangers = True
             elif name in op.list_names and value is not None:
-                strangers |= self._unwrap_list(host_kwargs, name)
+                strangers |= self._unwrap_list(op, host_kwargs, name)
             elif isinstance(value, torch.device):
                 host_kwargs[name] = self.host_device
         if op.generator is not None and op.generator[0] >= count:
@@ -313,10 +381,26 @@ class Kernels:
             self.contract.mixed_devices(op, args, kwargs)
         return host, host_kwargs
 
-    def _unwrap_list(self, where: Any, key: Any) -> bool:
+    def _refuse(self, op: Op, tensor: Tensor) -> None:
+        """Refuse an operand; where failures are collected, note that the host shall compute in another dtype."""
+        if self.contract.check_operand(op, tensor):
+            self._refused_operands = True
+
+    def _replace_refused(self, call: OpCall) -> None:
+        """Give the host the nearest dtypes that MPS has for operands that were refused, as a user would."""
+        self._refused_operands = False
+        refused = self.contract.refused
+        written = {position for position, _ in call.op.writes}
+        for k, value in enumerate(call.host_args):
+            if isinstance(value, Tensor) and value.dtype in refused and k not in written:
+                call.host_args[k] = value.to(nearest(value.dtype))
+
+    def _unwrap_list(self, op: Op, where: Any, key: Any) -> bool:
         strangers, tensors = False, []
         for value in where[key]:
             if isinstance(value, Tensor) and value.is_mps:
+                if value.dtype in self.contract.refused:
+                    self._refuse(op, value)
                 tensors.append(self.host(value))
             else:
                 strangers |= isinstance(value, Tensor) and value.dim() > 0
@@ -341,8 +425,9 @@ class Kernels:
             if result.is_mps:
                 return result
             if result.layout is not torch.strided:
-                raise VirtualDeviceError(
-                    f"{op.qualified} gives a sparse tensor.", "The virtual device has none."
+                raise OutOfReachError(
+                    f"The emulation cannot compute {op.qualified}: it returns a {result.layout} tensor.",
+                    "The virtual device has strided tensors only; whether it runs on a Mac is unknown here.",
                 )
             if result.dtype in self.contract.refused:
                 result = self.contract.refuse(op, result)
@@ -382,18 +467,16 @@ class Kernels:
         wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
         if memory_format not in (None, torch.contiguous_format, torch.preserve_format):
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
-        end = (wanted.numel() + tensor.storage_offset()) * tensor.element_size()
-        if end > tensor.untyped_storage().nbytes():
-            new = torch.empty(wanted.shape, dtype=tensor.dtype, device=self.host_device)
-            kept = min(tensor.numel(), new.numel())
-            if kept:
-                new.view(-1)[:kept].copy_(self.host(tensor).reshape(-1)[:kept])
-            replace(tensor, self.wrap(RESIZE, new))
+        end = wanted.numel() + tensor.storage_offset()
+        if wanted.numel() and end * tensor.element_size() > tensor.untyped_storage().nbytes():
+            self._grow(tensor, end)
         _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
         """`.item()`: the host waits for the device."""
+        if tensor.dtype in self.contract.refused:
+            self.contract.check_operand(ITEM, tensor)
         if self.observer is not None:
             self.observer.op(ITEM.overload, (tensor,), {}, None, 0)
             self.observer.sync("item")
@@ -413,6 +496,13 @@ def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form
     # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
     storage = memory.untyped_storage()
     _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
+
+
+def _extent(tensor: Tensor) -> int:
+    """Return how many elements of memory a tensor spans."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:

@@ -77,6 +77,7 @@ class Answers:
         self._port = port
         self._patches = Patches()
         self._events = 0
+        self._stance: Any = None
 
     def install(self) -> None:
         """Answer as on a Mac from here on."""
@@ -90,7 +91,7 @@ class Answers:
             "_mps_currentAllocatedMemory": memory.allocated,
             "_mps_driverAllocatedMemory": memory.driver_allocated,
             "_mps_recommendedMaxMemory": lambda: memory.recommended,
-            "_mps_maxBufferLength": lambda: memory.total // 2,
+            "_mps_maxBufferLength": lambda: memory.longest,
             "_mps_get_default_generator": lambda: self._generator,
             "_mps_get_name": lambda: "Apple (emulated)",
             "_mps_get_core_count": lambda: 0,
@@ -115,6 +116,10 @@ class Answers:
         patches.set(torch.mps, "_default_mps_generator", self._generator)
         patches.set(torch, "Generator", type(self._generator))
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
+        for name in ("_share_filename_cpu_", "_share_fd_cpu_"):
+            patches.set(torch.UntypedStorage, name, self._share(getattr(torch.UntypedStorage, name)))
+        patches.set(torch, "compile", self._compile(torch.compile))
+        patches.set(torch.nn.Module, "compile", self._compile(torch.nn.Module.compile))
         patches.set(torch.cuda, "is_available", lambda: False)
         patches.set(torch.cuda, "_lazy_init", _no_cuda)
         self._port.patch(patches)
@@ -124,6 +129,7 @@ class Answers:
     def remove(self) -> None:
         """Give everything back."""
         self._patches.undo()
+        self._compile_again()
         forget_answers()
 
     def _is_on_macos(self, major: int = 13, minor: int = 0) -> bool:
@@ -136,6 +142,45 @@ class Answers:
     def _new_event(self, *_ignored: Any) -> int:
         self._events += 1
         return self._events
+
+    def _share(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Refuse to share device memory between processes, in the words of a Mac, whose only way is by file name."""
+
+        @functools.wraps(original)
+        def share(storage: Any, *args: Any, **kwargs: Any) -> Any:
+            if storage.device.type == "mps":
+                # StorageSharing.cpp; issues 87688 and transformers 38819
+                error = RuntimeError("_share_filename_: only available on CPU")
+                self._contract.fail("device", "", error, Grade.CERTAIN)
+                return storage
+            return original(storage, *args, **kwargs)
+
+        return share
+
+    def _compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Let what is compiled run eagerly: Inductor's Metal code is out of reach, and is reported as such."""
+
+        @functools.wraps(original)
+        def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - PyTorch's name
+            if not kwargs.get("disable"):
+                self._contract.note_compiled()
+                self._run_eagerly()
+            return original(*args, **kwargs)
+
+        return compile
+
+    def _run_eagerly(self) -> None:
+        if self._stance is not None:
+            return
+        from torch._dynamo import eval_frame  # seconds, so only when something is compiled
+
+        self._stance = eval_frame._stance
+        eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+
+    def _compile_again(self) -> None:
+        if self._stance is not None:
+            sys.modules["torch._dynamo.eval_frame"]._set_stance(self._stance)  # type: ignore[attr-defined]
+            self._stance = None
 
     def _autocast(self) -> None:
         """Autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""

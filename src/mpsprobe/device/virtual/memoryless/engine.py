@@ -21,6 +21,7 @@ from mpsprobe.device.virtual.memoryless.repeats import Repeats
 from mpsprobe.device.virtual.memoryless.shapes import Shapes, Spec
 from mpsprobe.device.virtual.memoryless.tensors import ghosts
 from mpsprobe.device.virtual.observer import OpFlag
+from mpsprobe.device.virtual.rules.attention import scores_bytes
 from mpsprobe.device.virtual.schema import Op
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
@@ -35,6 +36,9 @@ _INDEXING = frozenset(
 _INDEX_RESULTS = dict.fromkeys(
     ("argmax", "argmin", "max", "min", "multinomial", "kthvalue", "median", "mode"), "index n // 2"
 ) | {"topk": "indices in turn, from n // 2 on", "sort": "the order as it is"}
+
+
+_FUSED_ATTENTION = "_scaled_dot_product_attention_math_for_mps"
 
 
 class GhostKernels(Kernels):
@@ -104,6 +108,8 @@ class GhostKernels(Kernels):
         if op.base in _ONE_DTYPE:
             _refuse_mixed(op, tensors)
         specs, changed = self._shapes.of(op, host_args, host_kwargs)
+        if op.base == _FUSED_ATTENTION and not scores_bytes(self.contract.version, *host_args[:2]):
+            specs = [specs[0], Spec(torch.empty(1, dtype=specs[0].dtype, device=_META))]
         if op.writes:
             written = self._write_ghosts(call, changed)
             if op.returns_writes:

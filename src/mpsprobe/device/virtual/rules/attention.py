@@ -110,6 +110,27 @@ def _attention_before_2_5(
     return weights @ value
 
 
+#: Head sizes with a kernel that keeps no scores, in the metallibs from 2.13 on (`prefill_attention_*_bd64_*`).
+_PREFILL_HEADS = frozenset({32, 64, 72, 80, 96, 128, 256})
+#: Rows of half-precision queries that later releases compute at once (kChunkSize of operations/Attention.mm).
+_CHUNK = 3068
+
+
+def scores_bytes(version: tuple[int, int], query: Tensor, key: Tensor) -> int:
+    """Return how much memory the fused op takes for its scores (queries x keys of every head), in one buffer; 0 for none.
+
+    Up to 2.12 each of its kernels allocates them (sdpa_general_mps and the vector kernels of operations/Attention.mm).
+    From 2.13 on kernels for prefill and for single queries do without, and the general one cuts halves into chunks.
+    """
+    rows, keys = query.shape[-2], key.shape[-2]
+    heads = query.numel() // max(rows * query.shape[-1], 1)
+    if version >= (2, 13):
+        if query.shape[-1] in _PREFILL_HEADS:
+            return 0
+        rows = min(rows, _CHUNK) if query.element_size() == 2 else rows
+    return int(heads * rows * keys * query.element_size())
+
+
 def _has_argument(overload: Any, name: str) -> bool:
     return any(argument.name == name for argument in overload._schema.arguments)
 

@@ -26,6 +26,12 @@ from mpsprobe.knowledge import dtypes, ops
 
 OnFail = Literal["raise", "collect"]
 
+#: What is said of code given to torch.compile.
+COMPILED = (
+    "torch.compile: the Metal code that Inductor would generate is out of reach here, so whether it compiles and what it "
+    "computes on a Mac is unknown; the eager code ran instead."
+)
+
 
 class Contract:
     """What a Mac with this torch release and macOS accepts.
@@ -74,6 +80,7 @@ class Contract:
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
         self._checks: dict[str, Sequence[Check]] = {}
         self._fallback_sites: set[str] = set()
+        self._compiled: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- op support
 
@@ -110,6 +117,13 @@ class Contract:
             self.fail("missing-op", op.qualified, NotImplementedError(text), Grade.CERTAIN)
             return OpFlag.RAISED
         return OpFlag.FALLBACK
+
+    def note_compiled(self) -> None:
+        """Note that something was given to torch.compile: it runs eagerly here, so what Inductor makes is unknown."""
+        source = innermost_source()
+        if source not in self._compiled:
+            self._compiled.add(source)
+            self._note(Finding("compile", "", COMPILED, Grade.CERTAIN, source))
 
     def warn_fallback(self, op: Op, text: str = "") -> None:
         """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
@@ -180,16 +194,67 @@ class Contract:
         ):
             return result
         error: Exception = TypeError(text)
-        if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is torch.complex128:
-            error = RuntimeError(f"Undefined type {messages.scalar_type(dtype)}")  # scalarToMetalTypeString
+        if op.base.rstrip("_") in _METAL_BINARY:
+            error = self._untouchable(op, dtype)
         self.fail("dtype", op.qualified, error, Grade.CERTAIN)
-        return result.to(_NEAREST.get(dtype, torch.float32))
+        return result.to(nearest(dtype))
+
+    def check_operand(self, op: Op, tensor: Tensor) -> bool:
+        """Refuse a tensor of a dtype that no kernel of the release can read or write.
+
+        Memory moves and views are not asked (`refuse`); a contiguous tensor is filled with zeros without its dtype
+        (fill_mps_tensor_, operations/ConstantOps.mm), and `.item()` copies one element to the host.
+
+        Returns:
+            Whether it was refused (and the run goes on because failures are collected).
+        """
+        base, dtype = op.base, tensor.dtype
+        if base in dtypes.moves() or base in _UNTOUCHED or not tensor.numel():
+            return False
+        if base == "_local_scalar_dense":
+            if dtype in _SCALARS:
+                return False
+            text = f"\"_local_scalar_dense_mps\" not implemented for '{messages.scalar_type(dtype)}'"
+            self.fail("dtype", op.qualified, NotImplementedError(text), Grade.LIKELY)
+            return True
+        if base in ("zero_", "fill_") and tensor.is_contiguous() and not dtype.is_complex:
+            return False
+        self.fail("dtype", op.qualified, self._untouchable(op, dtype), Grade.CERTAIN)
+        return True
+
+    def check_unlikely(self, op: Op, tensors: Sequence[Tensor]) -> None:
+        """Refuse a call that the host cannot make either, where PyTorch's tests expect MPS to fail in its dtype."""
+        names = {messages.dtype_name(one.dtype) for one in tensors}
+        try:
+            restriction = dtypes.check(op.qualified, names, self.release.torch, self.macos)
+        except UsageError:
+            return
+        if restriction is not None and restriction.effect is dtypes.Effect.RAISES:
+            self.fail("dtype", op.qualified, NotImplementedError(restriction.message), Grade.LIKELY)
+
+    def _untouchable(self, op: Op, dtype: torch.dtype) -> Exception:
+        if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is not torch.float64:
+            return RuntimeError(f"Undefined type {messages.scalar_type(dtype)}")  # scalarToMetalTypeString
+        text = self.refused[dtype]
+        return TypeError(messages.FLOAT64_IN_KERNEL if text == messages.FLOAT64 else text)
 
     def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
-        """Copies between devices do not compute, so they take any dtype; a cast on the device does not."""
-        if src.is_mps and src.dtype is not dst.dtype and dst.dtype in self.refused:
-            text = messages.refused_by_kernel(dst.dtype)
-            self.fail("dtype", op.qualified, TypeError(text), Grade.LIKELY)
+        """Refuse a copy on the device that casts from or to a dtype that its kernels do not know."""
+        refused = self.refused
+        if not src.is_mps or (src.dtype not in refused and dst.dtype not in refused) or not src.numel():
+            return
+        rearranges = src.stride() != dst.stride() or not (src.is_contiguous() and dst.is_contiguous())
+        restriction = dtypes.refused_copy(
+            messages.dtype_name(src.dtype),
+            messages.dtype_name(dst.dtype),
+            self.release.torch,
+            self.macos,
+            rearranges=rearranges,
+        )
+        if restriction is not None:
+            error = TypeError if restriction.error == "TypeError" else RuntimeError
+            grade = Grade.CERTAIN if src.dtype is not dst.dtype else Grade.LIKELY
+            self.fail("dtype", op.qualified, error(restriction.message), grade)
 
     # --------------------------------------------------------------------------------------------- failures
 
@@ -229,8 +294,19 @@ def parse_macos(version: str) -> tuple[int, int]:
 _MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
 #: Ops whose kernels are Metal's own and not MPSGraph's since 2.8; issue 176981 shows `mul`.
 _METAL_BINARY = frozenset({"add", "sub", "mul", "div"})
-#: What its owner would use instead.
-_NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+#: Ops that look at no value of their operands.
+_UNTOUCHED = frozenset({"is_set_to", "is_same_size", "record_stream", "_has_same_storage_numel", "is_pinned"})
+#: Dtypes that MPS refuses and `.item()` reads (AT_DISPATCH of operations/Scalar.mm).
+_SCALARS = frozenset({torch.float64, torch.complex128})
+#: The dtype that a user would choose instead of one that MPS refuses.
+_NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64} | {
+    getattr(torch, f"uint{bits}"): torch.int64 for bits in (16, 32, 64)
+}
+
+
+def nearest(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that stands in for one that MPS refuses, where failures are collected."""
+    return _NEAREST.get(dtype, torch.float32)
 
 
 @functools.lru_cache(maxsize=1)

@@ -271,7 +271,7 @@ def _from_rule(rule: dtypes.Rule) -> Check:
             return None
         if rule.limit is not None and not any(_beyond(rule.limit, one) for one in tensors):
             return None
-        return rule.message
+        return dtypes.text(rule, {str(one.dtype).removeprefix("torch.") for one in tensors})
 
     error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
     grade = Grade.LIKELY if rule.needs_shapes else Grade.CERTAIN

@@ -44,6 +44,7 @@ class UnifiedMemory:
 
     Attributes:
         recommended: Metal's recommendedMaxWorkingSetSize, bytes.
+        longest: Metal's maxBufferLength, bytes: a buffer must be smaller.
         limit: what may be allocated, bytes; None without a limit.
         peak: most bytes in use at once, at most 2 % above the truth; exact from `mark` on.
     """
@@ -59,6 +60,7 @@ class UnifiedMemory:
     ) -> None:
         self.total = int(memory_gb * (1 << 30))
         self.recommended = chips.working_set(self.total, macos)[0]
+        self.longest = chips.max_buffer(self.total, macos)
         self.peak = 0
         self.binary_units = binary_units
         self._on_full = on_full
@@ -89,16 +91,15 @@ class UnifiedMemory:
             nbytes: of its storage, where the caller knows them.
 
         Raises:
-            RuntimeError: "MPS backend out of memory (MPS allocated: ...": the limit is reached.
+            RuntimeError: "Invalid buffer size: ...": it is too large for one buffer; or "MPS backend out of memory (MPS
+                allocated: ...": the limit is reached.
         """
         storage = tensor.untyped_storage()
         size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
         if not size:
             return
-        if self.limit is not None and self._in_use + size > self.limit:
-            self.allocated()
-            if self._in_use + size > self.limit:
-                self._full(RuntimeError(self._out_of_memory(size)))
+        if size >= self.longest or (self.limit is not None and self._in_use + size > self.limit):
+            self._check(size)
         self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
         self._in_use += size
         if self._in_use > self.peak:
@@ -108,11 +109,32 @@ class UnifiedMemory:
             if len(self._references) > self._swept_at + _SWEEP:
                 self._sweep()
 
+    def reserve(self, nbytes: int) -> None:
+        """Count memory that an op takes while it runs and gives back at its end.
+
+        Raises:
+            RuntimeError: as `track`.
+        """
+        size = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        self._check(size)
+        if self._in_use + size > self.peak:
+            self.peak = max(self.peak, self.allocated() + size)
+
+    def _check(self, size: int) -> None:
+        """Refuse a buffer as alloc_buffer_block does (MPSAllocator.mm): its length first, then the watermark."""
+        if size >= self.longest:
+            text = format_size(size, binary=self.binary_units)
+            self._full(RuntimeError(f"Invalid buffer size: {text}"))
+        if self.limit is not None and self._in_use + size > self.limit:
+            self.allocated()
+            if self._in_use + size > self.limit:
+                self._full(RuntimeError(self._out_of_memory(size)))
+                self.limit = None  # a run that goes on has reported it
+
     def _full(self, error: RuntimeError) -> None:
         if self._on_full is None:
             raise error
         self._on_full(error)
-        self.limit = None  # whoever goes on has heard of it
 
     def allocated(self) -> int:
         """Bytes in use: torch.mps.current_allocated_memory()."""

@@ -52,30 +52,14 @@ def fallback(op: str) -> str:
     )
 
 
-#: Names that c10 prints for dtypes (c10/core/ScalarType.h), where they are not the Python name in capitals.
-_SCALAR_TYPES = {
-    torch.float32: "Float",
-    torch.float16: "Half",
-    torch.int64: "Long",
-    torch.int32: "Int",
-    torch.int16: "Short",
-    torch.int8: "Char",
-    torch.uint8: "Byte",
-    torch.float64: "Double",
-    torch.complex128: "ComplexDouble",
-    torch.complex64: "ComplexFloat",
-    torch.complex32: "ComplexHalf",
-    torch.bfloat16: "BFloat16",
-    torch.uint16: "UInt16",
-    torch.uint32: "UInt32",
-    torch.uint64: "UInt64",
-}
-
-
 def scalar_type(dtype: torch.dtype) -> str:
-    """A dtype as C++ messages name it: `"ComplexDouble"`, `"Float8_e4m3fn"`."""
-    name = str(dtype).removeprefix("torch.")
-    return _SCALAR_TYPES.get(dtype) or name[0].upper() + name[1:]
+    """Return a dtype's name in C++ messages: `"ComplexDouble"`, `"Float8_e4m3fn"`."""
+    return dtypes.scalar_type(dtype_name(dtype))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name without the `torch.` prefix."""
+    return str(dtype).removeprefix("torch.")
 
 
 def refused_by_kernel(dtype: torch.dtype) -> str:
@@ -91,7 +75,7 @@ def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
     accepted = dtypes.accepted(torch_release, macos)
     refused = {}
     for dtype in _all_dtypes():
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
         if name in accepted:
             continue
         restriction = dtypes.check("aten::add.Tensor", [name], torch_release, macos)

@@ -18,7 +18,7 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.observer import Grade, OpFlag
 from mpsprobe.device.virtual.rules import computed
-from mpsprobe.device.virtual.rules.attention import attention
+from mpsprobe.device.virtual.rules.attention import attention, scores_bytes
 from mpsprobe.device.virtual.rules.messages import scalar_type
 
 aten = torch.ops.aten
@@ -156,6 +156,13 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
         Kernels that belong above autograd, by op.
     """
     kernels.computed_by.update(computed.COMPUTED_BY)
+    fused = "_scaled_dot_product_attention_math_for_mps"
+
+    def attention_with_scores(query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Any:
+        kernels.memory.reserve(scores_bytes(version, query, key))
+        return computed.COMPUTED_BY[fused](query, key, *rest, **options)
+
+    kernels.computed_by[fused] = attention_with_scores
     convolution = Convolution(kernels)
     kernels.special["convolution"] = convolution.forward
     kernels.special["_convolution"] = convolution.forward
