@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.predict import predict
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory, format_size
 
 GIB = 1 << 30
@@ -36,17 +37,51 @@ def test_sizes_as_pytorch_writes_them(size: int, text: str) -> None:
 
 def test_out_of_memory_on_a_small_mac() -> None:
     with emulate("2.13", "15.5", memory_gb=8) as session:
-        first = torch.empty(5 * GIB, dtype=torch.uint8, device="mps")  # untouched, so it takes no memory here
+        # untouched, so they take no memory here
+        first = [torch.empty(7 * GIB // 2, dtype=torch.uint8, device="mps") for _ in range(2)]
         with pytest.raises(RuntimeError) as caught:
-            torch.empty(5 * GIB, dtype=torch.uint8, device="mps")
+            torch.empty(7 * GIB // 2, dtype=torch.uint8, device="mps")
         limit = format_size(session.memory.limit or 0, binary=True)
         assert str(caught.value) == (
-            f"MPS backend out of memory (MPS allocated: 5.00 GiB, other allocations: 0 bytes, max allowed: {limit}). "
-            "Tried to allocate 5.00 GiB on private pool. Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper "
+            f"MPS backend out of memory (MPS allocated: 7.00 GiB, other allocations: 0 bytes, max allowed: {limit}). "
+            "Tried to allocate 3.50 GiB on private pool. Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper "
             "limit for memory allocations (may cause system failure)."
         )
         del first
-        torch.empty(5 * GIB, dtype=torch.uint8, device="mps")  # what was freed can be used again
+        torch.empty(7 * GIB // 2, dtype=torch.uint8, device="mps")  # what was freed can be used again
+
+
+# alloc_buffer_block of MPSAllocator.mm; the limit of an 8 GB Mac: llama.cpp pull request 1706
+@pytest.mark.parametrize("size", [4 * GIB, 5 * GIB])
+def test_one_buffer_is_limited_before_the_watermark(size: int) -> None:
+    with emulate("2.13", memory_gb=8):
+        torch.empty(4 * GIB - 256, dtype=torch.uint8, device="mps")
+        with pytest.raises(RuntimeError, match=f"^Invalid buffer size: {size // GIB}.00 GiB$"):
+            torch.empty(size, dtype=torch.uint8, device="mps")
+    with predict("2.6", memory_gb=8) as session:
+        torch.empty(size, dtype=torch.uint8, device="mps")
+    assert [one.message for one in session.findings] == [f"Invalid buffer size: {size // GIB}.00 GB"]
+
+
+@pytest.mark.parametrize(
+    ("release", "text"), [("2.7", "Invalid buffer size: 19.38 GiB"), ("2.13", "")]
+)  # kijai/ComfyUI-SUPIR issue 151: an M2 Max with 32 GB; kernels without scores came with 2.13
+def test_scores_of_attention_are_one_buffer(release: str, text: str) -> None:
+    with predict(release, memory_gb=32) as session:
+        q = torch.empty(2, 10, 16128, 64, device="mps")
+        with torch.no_grad():
+            torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert [one.message for one in session.findings] == ([text] if text else [])
+
+
+def test_emulated_attention_counts_its_scores() -> None:
+    with emulate("2.7") as session:
+        q = torch.zeros(1, 4, 256, 8, device="mps")
+        before = session.memory.allocated()
+        session.memory.peak = before
+        with torch.no_grad():
+            torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        assert session.memory.peak - before >= 4 * 256 * 256 * 4
 
 
 def test_answers() -> None:
@@ -80,13 +115,14 @@ def test_fraction() -> None:
         torch.mps.set_per_process_memory_fraction(0.5)
         assert session.memory.limit == session.memory.recommended // 2
         torch.mps.set_per_process_memory_fraction(0.0)
-        torch.empty(12 * GIB, dtype=torch.uint8, device="mps")
+        keep = [torch.empty(3 * GIB, dtype=torch.uint8, device="mps") for _ in range(5)]
+        assert session.memory.allocated() == 3 * GIB * len(keep)
         with pytest.raises(RuntimeError, match=r"invalid high watermark ratio 2\.5"):
             session.memory.set_high_watermark(2.5)
 
 
 def test_collecting_reports_it_once() -> None:
     with emulate(memory_gb=8, on_fail="collect") as session:
-        keep = [torch.empty(5 * GIB, dtype=torch.uint8, device="mps") for _ in range(4)]
+        keep = [torch.empty(3 * GIB, dtype=torch.uint8, device="mps") for _ in range(6)]
         assert [one.kind for one in session.findings] == ["memory"]
-        assert session.memory.allocated() == 5 * GIB * len(keep)
+        assert session.memory.allocated() == 3 * GIB * len(keep)

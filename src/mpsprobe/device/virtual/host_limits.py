@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 #: AT_DISPATCH's text, with the name that a kernel of the host gives itself. Checks in PyTorch's common code say other
 #: things, and say them on a Mac too.
 _NO_DTYPE = re.compile(r"\"(?P<kernel>[^\"]+)\" not implemented for '(?P<dtype>\w+)'")
-_NO_KERNEL = re.compile(r"Could not run '[^']+' with arguments from the '[^']*(?:CPU|MPS)' backend|_share_fd_")
+_NO_KERNEL = re.compile(
+    r"Could not run '[^']+' with arguments from the '[^']*(?:CPU|MPS)' backend|_share_fd_"
+)
 _NO_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes|std::bad_alloc")
 
 #: Dtypes to try instead, the first that the kernel takes wins.

@@ -118,6 +118,12 @@ class Answers:
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
         for name in ("_share_filename_cpu_", "_share_fd_cpu_"):
             patches.set(torch.UntypedStorage, name, self._share(getattr(torch.UntypedStorage, name)))
+        if self._contract.version < (
+            2,
+            13,
+        ):  # torch/storage.py of the wheels; later ones leave device memory alone
+            in_class = torch.storage._StorageBase
+            patches.set(in_class, "share_memory_", self._share(in_class.share_memory_))
         patches.set(torch, "compile", self._compile(torch.compile))
         patches.set(torch.nn.Module, "compile", self._compile(torch.nn.Module.compile))
         patches.set(torch.cuda, "is_available", lambda: False)
@@ -161,7 +167,7 @@ class Answers:
         """Let what is compiled run eagerly: Inductor's Metal code is out of reach, and is reported as such."""
 
         @functools.wraps(original)
-        def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - PyTorch's name
+        def compile(*args: Any, **kwargs: Any) -> Any:
             if not kwargs.get("disable"):
                 self._contract.note_compiled()
                 self._run_eagerly()

@@ -117,7 +117,7 @@ _CHUNK = 3068
 
 
 def scores_bytes(version: tuple[int, int], query: Tensor, key: Tensor) -> int:
-    """Return how much memory the fused op takes for its scores (queries x keys of every head), in one buffer; 0 for none.
+    """Return the bytes of the one buffer that the fused op takes for its scores (queries x keys of every head).
 
     Up to 2.12 each of its kernels allocates them (sdpa_general_mps and the vector kernels of operations/Attention.mm).
     From 2.13 on kernels for prefill and for single queries do without, and the general one cuts halves into chunks.

@@ -28,8 +28,8 @@ OnFail = Literal["raise", "collect"]
 
 #: What is said of code given to torch.compile.
 COMPILED = (
-    "torch.compile: the Metal code that Inductor would generate is out of reach here, so whether it compiles and what it "
-    "computes on a Mac is unknown; the eager code ran instead."
+    "torch.compile: the Metal code that Inductor would generate is out of reach here, so whether it compiles and "
+    "what it computes on a Mac is unknown; the eager code ran instead."
 )
 
 
@@ -243,7 +243,11 @@ class Contract:
         refused = self.refused
         if not src.is_mps or (src.dtype not in refused and dst.dtype not in refused) or not src.numel():
             return
-        rearranges = src.stride() != dst.stride() or not (src.is_contiguous() and dst.is_contiguous())
+        rearranges = src.stride() != dst.stride()
+        if (
+            dst.is_mps
+        ):  # one blit only where both lie flat (copy_kernel_mps); to the host equal strides are enough
+            rearranges = not (src.is_contiguous() and dst.is_contiguous())
         restriction = dtypes.refused_copy(
             messages.dtype_name(src.dtype),
             messages.dtype_name(dst.dtype),

@@ -70,6 +70,7 @@ class UnifiedMemory:
         self._cached = 0
         self._swept_at = 0
         self._lasting: list[tuple[int, int]] = []
+        self._refused: set[int] = set()
         self._tolerance = 1.02
         self.set_high_watermark(high)
 
@@ -124,8 +125,10 @@ class UnifiedMemory:
         """Refuse a buffer as alloc_buffer_block does (MPSAllocator.mm): its length first, then the watermark."""
         if size >= self.longest:
             text = format_size(size, binary=self.binary_units)
-            self._full(RuntimeError(f"Invalid buffer size: {text}"))
-        if self.limit is not None and self._in_use + size > self.limit:
+            if size not in self._refused:
+                self._full(RuntimeError(f"Invalid buffer size: {text}"))
+                self._refused.add(size)  # a run that goes on has reported it
+        elif self.limit is not None and self._in_use + size > self.limit:
             self.allocated()
             if self._in_use + size > self.limit:
                 self._full(RuntimeError(self._out_of_memory(size)))
