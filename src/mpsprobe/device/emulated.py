@@ -97,7 +97,11 @@ class Emulated:
         try:
             yield found
         finally:
-            found += [one for one in findings[before:] if one.kind != "fallback"]
+            found += [one for one in findings[before:] if one.kind not in ("fallback", "compile")]
+
+    def compiled(self) -> list[Finding]:
+        """Return what was given to torch.compile so far, and ran eagerly."""
+        return [one for one in self.session.findings if one.kind == "compile"]
 
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
+from mpsprobe.knowledge import advisories
 from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.models.profile import Output, Profile
 from mpsprobe.options import split_autocast
@@ -22,12 +24,16 @@ from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
+from mpsprobe.trace.source import short_source
 from mpsprobe.trace.watch import watched
 
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.
 _REPEATS, _BUDGET_S = 3, 20.0
+#: The first release whose wheel has torch/_inductor/codegen/mps.py.
+_INDUCTOR_SINCE = (2, 7)
 #: Measured, the first repeat may take longer: this share of the phase's limit, the first inference included. That
 #: one was watched by the flight recorder, so the repeat is the first time that says how fast the target is.
 _SHARE_OF_LIMIT = 0.5
@@ -167,6 +173,33 @@ def _runs(prediction: Prediction) -> Result:
         rows=[[name, *_described(value)] for name, value in prediction.outputs.items()],
     )
     return unless_refused(Phase.INFERENCE, result, prediction.loaded.device, prediction.refused)
+
+
+@CHECKS.add("compiled", "What is given to torch.compile compiles for MPS")
+def _compiled(prediction: Prediction) -> Result:
+    device = prediction.loaded.device
+    if not isinstance(device, Emulated):
+        return Result(Status.SKIPPED, "Only an emulated device leaves torch.compile out.")
+    found = device.compiled()
+    if not found:
+        return Result(Status.SKIPPED, "Nothing was given to torch.compile.")
+    places = enumerate_words([short_source(one.source) for one in found if one.source])
+    return prediction.loaded.result(
+        Status.UNKNOWN,
+        f"torch.compile{f' at {places}' if places else ''}: the eager code ran instead and is what the other checks "
+        f"judge. {_inductor(device.mac.torch or torch.__version__)}",
+        "Compile on the Mac and compare with eager, or leave torch.compile out there.",
+    )
+
+
+def _inductor(release: str) -> str:
+    """Say what is known of torch.compile on MPS in a release."""
+    minor = tuple(int(part) for part in release.split(".")[:2])
+    if minor < _INDUCTOR_SINCE:
+        return f"Inductor of torch {release} has no code generator for Metal, so its default backend raises on MPS."
+    faults = [one.advisory.id for one in advisories.applicable(release) if one.advisory.id.startswith("compile-")]
+    known = f" Known faults that may apply: {', '.join(faults)} (`mpsprobe advisories ID`)." if faults else ""
+    return f"Inductor generates Metal code from torch 2.7 on, as a prototype.{known}"
 
 
 @CHECKS.add("finite", "No output holds NaN or infinity")

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.phases.check import LinkFailed, Result
@@ -46,6 +47,13 @@ def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> It
     """
     try:
         yield
+    except OutOfReachError as problem:  # the emulation's limit: it says nothing of the target
+        raise LinkFailed(
+            phase,
+            Result(
+                Status.UNKNOWN, f"{doing}: {problem.what}", problem.hint, evidence=evidence, device=device
+            ),
+        ) from problem
     except MpsprobeError as problem:  # worded already, by an adapter
         raise LinkFailed(
             phase, Result(Status.FAIL, problem.what, problem.hint, evidence=evidence, device=device)

@@ -104,7 +104,7 @@ def test_failures_are_collected_all_at_once() -> None:
         x.double()
         x + torch.ones(4000)
         torch.empty(1 << 34, device="mps")
-    assert [one.kind for one in session.findings] == ["missing-op", "dtype", "device", "memory"]
+    assert [one.kind for one in session.findings] == ["missing-op", "dtype", "device", "buffer"]
 
 
 def test_op_stream_equals_that_of_an_emulated_run() -> None:

@@ -77,7 +77,7 @@ class Answers:
         self._port = port
         self._patches = Patches()
         self._events = 0
-        self._stance: Any = None
+        self._eager = False
 
     def install(self) -> None:
         """Answer as on a Mac from here on."""
@@ -129,13 +129,15 @@ class Answers:
         patches.set(torch.cuda, "is_available", lambda: False)
         patches.set(torch.cuda, "_lazy_init", _no_cuda)
         self._port.patch(patches)
+        if "torch._dynamo.eval_frame" in sys.modules:  # there may be something compiled before
+            self._run_eagerly()
         self._autocast()
         forget_answers()
 
     def remove(self) -> None:
         """Give everything back."""
         self._patches.undo()
-        self._compile_again()
+        self._eager = False
         forget_answers()
 
     def _is_on_macos(self, major: int = 13, minor: int = 0) -> bool:
@@ -176,17 +178,13 @@ class Answers:
         return compile
 
     def _run_eagerly(self) -> None:
-        if self._stance is not None:
+        if self._eager:
             return
-        from torch._dynamo import eval_frame  # seconds, so only when something is compiled
+        self._eager = True
+        from torch._dynamo import eval_frame  # takes seconds, so only when something is compiled
 
-        self._stance = eval_frame._stance
-        eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
-
-    def _compile_again(self) -> None:
-        if self._stance is not None:
-            sys.modules["torch._dynamo.eval_frame"]._set_stance(self._stance)  # type: ignore[attr-defined]
-            self._stance = None
+        # torch.compiler.set_stance would do, but whoever sets another one meanwhile takes it back
+        self._patches.replace(eval_frame, "_callback_from_stance", _nothing)
 
     def _autocast(self) -> None:
         """Autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""

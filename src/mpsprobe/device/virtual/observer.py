@@ -34,7 +34,8 @@ class Finding:
     """One thing that goes wrong, or differently, on the Mac asked about.
 
     Attributes:
-        kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"limit"`, `"memory"`.
+        kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"autocast"`, `"limit"`, `"memory"`
+            (the watermark), `"buffer"` (one tensor too long), `"compile"` (ran eagerly: no failure).
         op: overload name as in PyTorch's messages, e.g. `"aten::_linalg_eigh.eigenvalues"`; empty for memory.
         message: what PyTorch says on the Mac.
         grade: how sure it is.

@@ -66,7 +66,7 @@ class Session:
             settings.memory_gb,
             macos=settings.macos,
             binary_units=self.contract.version >= (2, 7),
-            on_full=lambda error: self.contract.fail("memory", "", error, Grade.LIKELY),
+            on_full=lambda kind, error: self.contract.fail(kind, "", error, Grade.LIKELY),
         )
         self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)

@@ -189,8 +189,10 @@ class WithoutMps(Port):
         # is tried
         lib[f"{_ENGINE}30initialize_device_threads_poolEv"](this)
         try:
-            leaf = torch.zeros((), device="mps", requires_grad=True)
-            torch.autograd.backward(leaf.clone())
+            # whatever the caller has switched off around us
+            with torch.inference_mode(False), torch.enable_grad():
+                leaf = torch.zeros((), dtype=torch.float32, device="mps", requires_grad=True)
+                torch.autograd.backward(leaf.clone())
         except RuntimeError as problem:
             if "device_ready_queues_" not in str(problem):
                 raise

@@ -56,7 +56,7 @@ class UnifiedMemory:
         macos: str | None = None,
         high: float = HIGH_WATERMARK,
         binary_units: bool = True,
-        on_full: Callable[[RuntimeError], None] | None = None,
+        on_full: Callable[[str, RuntimeError], None] | None = None,
     ) -> None:
         self.total = int(memory_gb * (1 << 30))
         self.recommended = chips.working_set(self.total, macos)[0]
@@ -126,18 +126,18 @@ class UnifiedMemory:
         if size >= self.longest:
             text = format_size(size, binary=self.binary_units)
             if size not in self._refused:
-                self._full(RuntimeError(f"Invalid buffer size: {text}"))
+                self._full("buffer", RuntimeError(f"Invalid buffer size: {text}"))
                 self._refused.add(size)  # a run that goes on has reported it
         elif self.limit is not None and self._in_use + size > self.limit:
             self.allocated()
             if self._in_use + size > self.limit:
-                self._full(RuntimeError(self._out_of_memory(size)))
+                self._full("memory", RuntimeError(self._out_of_memory(size)))
                 self.limit = None  # a run that goes on has reported it
 
-    def _full(self, error: RuntimeError) -> None:
+    def _full(self, kind: str, error: RuntimeError) -> None:
         if self._on_full is None:
             raise error
-        self._on_full(error)
+        self._on_full(kind, error)
 
     def allocated(self) -> int:
         """Bytes in use: torch.mps.current_allocated_memory()."""
