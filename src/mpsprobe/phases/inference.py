@@ -197,7 +197,9 @@ def _inductor(release: str) -> str:
     minor = tuple(int(part) for part in release.split(".")[:2])
     if minor < _INDUCTOR_SINCE:
         return f"Inductor of torch {release} has no code generator for Metal, so its default backend raises on MPS."
-    faults = [one.advisory.id for one in advisories.applicable(release) if one.advisory.id.startswith("compile-")]
+    faults = [
+        one.advisory.id for one in advisories.applicable(release) if one.advisory.id.startswith("compile-")
+    ]
     known = f" Known faults that may apply: {', '.join(faults)} (`mpsprobe advisories ID`)." if faults else ""
     return f"Inductor generates Metal code from torch 2.7 on, as a prototype.{known}"
 

@@ -14,7 +14,7 @@ import torch
 from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.predict import predict as on_ghosts
-from mpsprobe.errors import MpsprobeError, first_line
+from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
@@ -124,7 +124,7 @@ def record(target: Target, mac: Mac) -> Recording:
         ) as session,
         adapter.grad_mode,
     ):
-        model = adapter.load(device, target.dtype)
+        model = _loaded(adapter, device, target.dtype)
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
         parameters = {id(parameter): parameter for parameter in model.parameters()}.values()
         dtypes: dict[str, int] = {}
@@ -178,6 +178,24 @@ def record(target: Target, mac: Mac) -> Recording:
         stopped=stopped,
         dropped=recorder.dropped,
     )
+
+
+def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Module:
+    """Load the target's model.
+
+    Raises:
+        TargetError: the target's code raised: on that Mac the model does not load.
+    """
+    try:
+        return adapter.load(device, dtype)
+    except MpsprobeError:
+        raise
+    except (Exception, SystemExit) as problem:
+        where = line_of(problem.__traceback__)
+        raise TargetError(
+            f"The model does not load on that Mac: {type(problem).__name__}: {first_line(problem)} (at {where})",
+            "`mpsprobe explain` names the cause and a fix of an error text.",
+        ) from problem
 
 
 def _loading(adapter: Adapter) -> Answer | None:

@@ -12,6 +12,8 @@ class VirtualDeviceError(MpsprobeError):
 class OutOfReachError(VirtualDeviceError):
     """The emulation cannot follow this call: whether a Mac can is unknown. Never a failure of the model."""
 
+    exit_code = 3
+
 
 class UnsupportedInstallError(VirtualDeviceError):
     """This machine or this PyTorch build cannot carry the virtual device; the text says why."""

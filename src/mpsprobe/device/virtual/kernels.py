@@ -36,6 +36,8 @@ COPY = schema.facts(torch.ops.aten.copy_.default)
 RESIZE = schema.facts(torch.ops.aten.resize_.default)
 ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
+#: Dispatch keys of sparse tensors on MPS.
+_SPARSE_KEYS = ("SparseMPS", "SparseCsrMPS")
 #: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
 _DATA_DEPENDENT = frozenset(
     {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"}
@@ -127,6 +129,23 @@ class Kernels:
                 kernels[name] = self.special.get(name) or self.bound_later(overload)
         self._port = port
         port.take_over(kernels, autograd, self.fallback)
+        for key in _SPARSE_KEYS:
+            port.libraries("_").fallback(self._sparse(key), key)
+
+    def _sparse(self, key: str) -> Kernel:
+        """Return what runs for an op on sparse tensors of the device, which the emulation does not have."""
+
+        def kernel(overload: OpOverload, *_args: Any, **_kwargs: Any) -> Any:
+            op = schema.facts(overload)
+            refused = self.contract.check_sparse(op, key)
+            if refused is not None:
+                raise refused  # also where failures are collected: there is no tensor to go on with
+            raise OutOfReachError(
+                f"The emulation cannot compute {op.qualified}: it has no {key} tensors.",
+                f"torch {self.contract.release.torch} has a kernel for it; whether the rest runs is unknown here.",
+            )
+
+        return kernel
 
     def unregister(self) -> None:
         """Take every kernel out of the dispatcher again."""

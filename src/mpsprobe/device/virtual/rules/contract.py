@@ -118,6 +118,24 @@ class Contract:
             return OpFlag.RAISED
         return OpFlag.FALLBACK
 
+    def check_sparse(self, op: Op, key: str) -> Exception | None:
+        """Return the error of an op on sparse tensors that the release registers no kernel for; None where it does.
+
+        Args:
+            op: the op.
+            key: `"SparseMPS"` or `"SparseCsrMPS"`.
+        """
+        if op.qualified in self.release.sparse.get(key, frozenset()):
+            return None
+        text = (
+            f"Could not run '{op.qualified}' with arguments from the '{key}' backend. This could be because the "
+            "operator doesn't exist for this backend, or was omitted during the selective/custom build process (if "
+            "using custom build)."
+        )
+        error = NotImplementedError(text)
+        self._note(Finding("missing-op", op.qualified, text, Grade.CERTAIN, innermost_source()))
+        return error
+
     def note_compiled(self) -> None:
         """Note that something was given to torch.compile: it runs eagerly here, so what Inductor makes is unknown."""
         source = innermost_source()
