@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from mpsprobe.device.virtual.errors import OutOfReachError
+from mpsprobe.device.virtual.schema import OpCall
 from mpsprobe.quantities import decimal_size
-
-if TYPE_CHECKING:
-    from mpsprobe.device.virtual.kernels import OpCall
 
 #: AT_DISPATCH's text, with the name that a kernel of the host gives itself. Checks in PyTorch's common code say other
 #: things, and say them on a Mac too.

@@ -8,7 +8,6 @@ there, and one as that key's fallback. Both matter: with the fallback alone, ops
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
-from mpsprobe.device.virtual.schema import Op
+from mpsprobe.device.virtual.schema import Op, OpCall
 
 Kernel = Callable[..., Any]
 
@@ -46,31 +45,6 @@ _DATA_DEPENDENT = frozenset(
 #: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
 #: moved).
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
-
-
-@dataclass(slots=True)
-class OpCall:
-    """One call of an op: its arguments as they came, and on the host.
-
-    Attributes:
-        op: the op.
-        args, kwargs: with the device's tensors.
-        host_args, host_kwargs: with the host's.
-    """
-
-    op: Op
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    host_args: list[Any]
-    host_kwargs: dict[str, Any]
-
-    def argument(self, position: int, name: str) -> Any:
-        """An argument as it came, wherever it was passed."""
-        return self.op.argument(position, name, self.args, self.kwargs)
-
-    def host_argument(self, position: int, name: str) -> Any:
-        """An argument on the host, wherever it was passed."""
-        return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
 #: The host's memory is computed on, yet a user's `autocast("cpu")` is none of MPS's business.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -91,6 +92,31 @@ def _find(arguments: Any, kinds: list[str], wanted: str) -> tuple[int, str] | No
         if wanted in kind:
             return k, arguments[k].name
     return None
+
+
+@dataclass(slots=True)
+class OpCall:
+    """One call of an op: its arguments as they came, and on the host.
+
+    Attributes:
+        op: the op.
+        args, kwargs: with the device's tensors.
+        host_args, host_kwargs: with the host's.
+    """
+
+    op: Op
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    host_args: list[Any]
+    host_kwargs: dict[str, Any]
+
+    def argument(self, position: int, name: str) -> Any:
+        """An argument as it came, wherever it was passed."""
+        return self.op.argument(position, name, self.args, self.kwargs)
+
+    def host_argument(self, position: int, name: str) -> Any:
+        """An argument on the host, wherever it was passed."""
+        return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
 _known: dict[OpOverload, Op] = {}
