@@ -19,6 +19,7 @@ from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
+from mpsprobe.device.virtual.outputs import Outputs, fresh_outputs, replace, set_memory
 from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op, OpCall
@@ -28,11 +29,9 @@ Kernel = Callable[..., Any]
 _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
-_set_storage = torch.ops.aten.set_.source_Storage_storage_offset
 
 #: The ops that need more than relabelling.
 COPY = schema.facts(torch.ops.aten.copy_.default)
-RESIZE = schema.facts(torch.ops.aten.resize_.default)
 ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
 #: Dispatch keys of sparse tensors on MPS.
@@ -75,6 +74,7 @@ class Kernels:
         self.host_device = host_device
         self._storage = host_device.type
         self._generator = generator
+        self._outputs = Outputs(self.host, self.wrap, host_device)
         self._port: Port | None = None
         self._refused_operands = False
         #: ops that only MPS has, and how the CPU computes them; ops that need more than relabelling
@@ -256,77 +256,27 @@ class Kernels:
         """Run an op that writes into its arguments and may change their shapes (`out=`)."""
         op = call.op
         # the host's view of an empty tensor has no memory, though the tensor may be a view into a storage that has
-        fresh = self._fresh_outputs(call, only_empty=True)
+        fresh = fresh_outputs(call, only_empty=True)
         try:
             result = self._on_host(call, kernel)
         except RuntimeError as problem:
             if "not resizable" not in str(problem):
                 raise
             # memory made through DLPack cannot grow: let the op fill a new tensor
-            fresh = self._fresh_outputs(call, only_empty=False)
+            fresh = fresh_outputs(call, only_empty=False)
             result = self._on_host(call, kernel)
         written = []
         for position, name in op.writes:
             old, new = call.argument(position, name), call.host_argument(position, name)
             if isinstance(old, Tensor) and old.is_mps:
                 if (position, name) in fresh:
-                    self._write_back(op, old, new)
+                    self._outputs.write_back(op, old, new)
                 elif old.shape != new.shape or old.data_ptr() != new.data_ptr():
                     replace(old, self.wrap(op, new))
             written.append(old)
         if op.returns_writes:
             return written[0] if len(written) == 1 else tuple(written)
         return None if op.returns == 0 else self.wrap(op, result)
-
-    def _write_back(self, op: Op, old: Tensor, new: Tensor) -> None:
-        """Put the result of an op into its `out=` argument, as resize_output of aten/native/Resize.cpp does.
-
-        The storage stays while the result fits into it, so that the tensors that share it see the result.
-        """
-        if not new.numel() and old.shape == new.shape:
-            return
-        end = old.storage_offset() + _extent(new)
-        if not old.untyped_storage().nbytes():
-            replace(old, self.wrap(op, new))
-            return
-        if end * old.element_size() > old.untyped_storage().nbytes():
-            self._grow(old, end, new)
-        if old.shape != new.shape:
-            _set_memory(old, old, old.storage_offset(), new)
-        if new.numel():
-            self.host(old).copy_(new)
-
-    def _grow(self, tensor: Tensor, elements: int, written: Tensor | None = None) -> None:
-        """Give a tensor a storage of at least `elements` elements that begins with what it holds now.
-
-        On a Mac the storage itself grows, for all that share it. Here the others keep the old one; what is `written`
-        next goes into that too, as far as it reaches.
-        """
-        held = tensor.untyped_storage().nbytes() // tensor.element_size()
-        new = torch.empty(elements, dtype=tensor.dtype, device=self.host_device)
-        if held:
-            whole = self.host(tensor.detach().as_strided((held,), (1,), 0))
-            new[:held].copy_(whole)
-            if written is not None and written.is_contiguous():
-                start = tensor.storage_offset()
-                whole[start:].copy_(written.reshape(-1)[: held - start])
-        _set_memory(tensor, self.wrap(RESIZE, new), tensor.storage_offset(), tensor)
-
-    @staticmethod
-    def _fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
-        """Replace outputs on the host by empty tensors with memory of their own; return which were."""
-        fresh = set()
-        for position, name in call.op.writes:
-            value = call.host_argument(position, name)
-            if name == "self" or not isinstance(value, Tensor) or (only_empty and value.numel()):
-                continue
-            empty = torch.empty(0, dtype=value.dtype, device=value.device)
-            fresh.add((position, name))
-            if position < len(call.host_args):
-                call.host_args[position] = empty
-            else:
-                call.host_kwargs[name] = empty
-        return fresh
 
     # ---------------------------------------------------------------------------------------- host and device
 
@@ -462,8 +412,8 @@ class Kernels:
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
         end = wanted.numel() + tensor.storage_offset()
         if wanted.numel() and end * tensor.element_size() > tensor.untyped_storage().nbytes():
-            self._grow(tensor, end)
-        _set_memory(tensor, tensor, tensor.storage_offset(), wanted)
+            self._outputs.grow(tensor, end)
+        set_memory(tensor, tensor, tensor.storage_offset(), wanted)
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
@@ -478,24 +428,6 @@ class Kernels:
 
 def _device_bytes(values: Iterable[Any]) -> int:
     return sum(one.numel() * one.element_size() for one in tensors_of(values) if one.is_mps)
-
-
-def replace(tensor: Tensor, new: Tensor) -> None:
-    """Give a tensor the memory, shape and strides of another."""
-    _set_memory(tensor, new, new.storage_offset(), new)
-
-
-def _set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
-    # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
-    storage = memory.untyped_storage()
-    _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
-
-
-def _extent(tensor: Tensor) -> int:
-    """Return how many elements of memory a tensor spans."""
-    if not tensor.numel():
-        return 0
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from mpsprobe.device.virtual.kernels import COPY, ITEM, RESIZE, Kernel, Kernels, replace, tensors_of
+from mpsprobe.device.virtual.kernels import COPY, ITEM, Kernel, Kernels, tensors_of
 from mpsprobe.device.virtual.memoryless.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.memoryless.repeats import Repeats
 from mpsprobe.device.virtual.memoryless.shapes import Shapes, Spec
 from mpsprobe.device.virtual.memoryless.tensors import ghosts
 from mpsprobe.device.virtual.observer import OpFlag
+from mpsprobe.device.virtual.outputs import RESIZE, replace
 from mpsprobe.device.virtual.rules.attention import scores_bytes
 from mpsprobe.device.virtual.schema import Op, OpCall
 

@@ -16,8 +16,9 @@ from torch._ops import OpOverload
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.kernels import Kernel, replace
+from mpsprobe.device.virtual.kernels import Kernel
 from mpsprobe.device.virtual.memoryless.tensors import Mould
+from mpsprobe.device.virtual.outputs import replace
 from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
 
