@@ -21,9 +21,9 @@ from mpsprobe.device.virtual.memoryless.repeats import Repeats
 from mpsprobe.device.virtual.memoryless.shapes import Shapes, Spec
 from mpsprobe.device.virtual.memoryless.tensors import ghosts
 from mpsprobe.device.virtual.observer import OpFlag
-from mpsprobe.device.virtual.outputs import RESIZE, replace
 from mpsprobe.device.virtual.rules.attention import scores_bytes
 from mpsprobe.device.virtual.schema import Op, OpCall
+from mpsprobe.device.virtual.written import RESIZE, replace
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})

@@ -18,9 +18,9 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.kernels import Kernel
 from mpsprobe.device.virtual.memoryless.tensors import Mould
-from mpsprobe.device.virtual.outputs import replace
 from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
+from mpsprobe.device.virtual.written import replace
 
 if TYPE_CHECKING:
     from mpsprobe.device.virtual.memoryless.engine import GhostKernels
