@@ -1,7 +1,7 @@
 import pytest
 
 from mpsprobe.report.opview import op_uses, signature
-from mpsprobe.report.words import VERDICT
+from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import OpUse, OpVerdict, TensorMeta
 from tests.report import example_runs as examples
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from mpsprobe.report.escaping import clean
 from mpsprobe.report.headline import Headline, verdict
 from mpsprobe.report.templating import fill
-from mpsprobe.report.text import clean
 from mpsprobe.run import Run, Status
 
 #: Backgrounds on which white text has a contrast of at least 4.5 : 1.

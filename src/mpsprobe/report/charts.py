@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words
 from mpsprobe.report import units
-from mpsprobe.report.text import clean
-from mpsprobe.report.words import VERDICT
+from mpsprobe.report.escaping import clean
+from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
 from mpsprobe.trace import formulas
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
@@ -54,7 +54,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Marker:
+class LimitMark:
     """A limit that a bar is read against.
 
     Attributes:
@@ -87,12 +87,12 @@ class StackedBar:
 
     description: str
     segments: tuple[Segment, ...]
-    markers: tuple[Marker, ...]
+    markers: tuple[LimitMark, ...]
     height: int
 
 
 @dataclass(frozen=True)
-class Row:
+class BarRow:
     """One row of a bar chart.
 
     Attributes:
@@ -118,7 +118,7 @@ class BarChart:
 
     title: str
     description: str
-    rows: tuple[Row, ...]
+    rows: tuple[BarRow, ...]
 
 
 def memory_bar(memory: Memory) -> StackedBar | None:
@@ -158,7 +158,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         )
         left += width
     markers = [
-        Marker(
+        LimitMark(
             name,
             units.decimal_size(count),
             f"{count * scale:.3f}",
@@ -203,7 +203,7 @@ def time_chart(time: Timing) -> BarChart | None:
             text += f" ({units.seconds(span.low)} to {units.seconds(span.high)})"
             low, spread = f"{span.low * scale:.3f}", f"{(span.high - span.low) * scale:.3f}"
         name = part.name if part.repeats == 1 else f"{part.name}, {part.repeats:,} times"
-        rows.append(Row(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
+        rows.append(BarRow(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
     told = enumerate_words([f"{row.name} {row.text}" for row in rows])
     return BarChart(
         "Time of one sample by stage", f"Expected time of one sample by stage: {told}.", tuple(rows)
@@ -221,7 +221,7 @@ def work_chart(uses: Sequence[OpUse]) -> BarChart | None:
     rows = sorted(moved.items(), key=lambda item: -item[1])
     total, most = sum(moved.values()), max(count for _, count in rows)
     drawn = tuple(
-        Row(name, f"{units.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
+        BarRow(name, f"{units.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
         for name, count in rows
     )
     told = enumerate_words([f"{row.name} {row.text}" for row in drawn])
@@ -263,7 +263,7 @@ def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:
         return None
     total = sum(calls.values())
     rows = tuple(
-        Row(word.text, f"{calls[verdict]:,}", _bar(calls[verdict], total), key=word.key)
+        BarRow(word.text, f"{calls[verdict]:,}", _bar(calls[verdict], total), key=word.key)
         for verdict, word in VERDICT.items()
         if calls[verdict]
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mpsprobe.quantities import plural
 from mpsprobe.report import units
-from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import ANSWER, EVIDENCE, STATUS, Word, evidence_word
+from mpsprobe.report.escaping import clean, tail
+from mpsprobe.report.wording import ANSWER, EVIDENCE, STATUS, Word, evidence_word
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
 #: Lines of output kept in a report; run.json has them all.

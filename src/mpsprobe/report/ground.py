@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words, plural
-from mpsprobe.report.words import EVIDENCE
+from mpsprobe.report.wording import EVIDENCE
 from mpsprobe.run import Check, Evidence, Phase, Run
 
 #: Stages whose checks compute with the target; the ones before them look at the machine and at files.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.ground import Ground, ground
-from mpsprobe.report.words import phase_numbers
+from mpsprobe.report.wording import phase_numbers
 from mpsprobe.run import Check, Evidence, OpVerdict, Phase, RecipeRecord, Run, Status, Viability, worst
 
 _NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]

@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
 from mpsprobe.report import units
+from mpsprobe.report.escaping import clean
 from mpsprobe.report.headline import all_checks, verdict
-from mpsprobe.report.text import clean
 from mpsprobe.run import Check, Phase, Run, Status
 
 #: The element a status becomes; a pass and a warning have none.

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.quantities import plural
+from mpsprobe.report.escaping import clean
 from mpsprobe.report.headline import is_prediction, verdict
 from mpsprobe.report.templating import fill
-from mpsprobe.report.text import clean
-from mpsprobe.report.words import STATUS, Word, evidence_word
+from mpsprobe.report.wording import STATUS, Word, evidence_word
 from mpsprobe.run import Evidence, Run, Status
 
 
-class Entry(msgspec.Struct, kw_only=True, frozen=True):
+class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
     """One run of the matrix.
 
     Attributes:
@@ -53,7 +53,7 @@ class Entry(msgspec.Struct, kw_only=True, frozen=True):
 class Matrix(msgspec.Struct, frozen=True):
     """Runs by target and machine, in the order of their targets and then of their releases."""
 
-    entries: list[Entry]
+    entries: list[MatrixEntry]
 
     @property
     def worst(self) -> Status:
@@ -87,7 +87,7 @@ class RunView:
     status: Word
     state: str
     evidence: Word
-    entry: Entry
+    entry: MatrixEntry
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class MatrixView:
 
 def merge(runs: Iterable[Run]) -> Matrix:
     """Make a matrix of runs; of runs on one target and machine the newest stands."""
-    newest: dict[tuple[str, str], Entry] = {}
+    newest: dict[tuple[str, str], MatrixEntry] = {}
     for run in runs:
         entry = _entry(run)
         key = entry.target, column(entry)
@@ -114,7 +114,7 @@ def merge(runs: Iterable[Run]) -> Matrix:
     )
 
 
-def column(entry: Entry) -> str:
+def column(entry: MatrixEntry) -> str:
     """Return the name of an entry's column: torch release, macOS, chip and device."""
     where = " ".join(part for part in (entry.chip, f"macOS {entry.macos}" if entry.macos else "") if part)
     device = f"{entry.device} (virtual GPU)" if entry.virtual_gpu else entry.device
@@ -136,10 +136,10 @@ def html(matrix: Matrix) -> str:
     return fill("matrix.html.j2", matrix=_view(matrix))
 
 
-def _entry(run: Run) -> Entry:
+def _entry(run: Run) -> MatrixEntry:
     headline = verdict(run)
     mac = run.mac
-    return Entry(
+    return MatrixEntry(
         target=clean(run.target.name),
         torch=clean(mac.torch if mac is not None else run.host.packages.get("torch", "")),
         macos=clean(mac.macos or "" if mac is not None else ""),
@@ -178,11 +178,11 @@ def _view(matrix: Matrix) -> MatrixView:
     )
 
 
-def _by_column(entry: Entry) -> tuple[Sequence[int], str]:
+def _by_column(entry: MatrixEntry) -> tuple[Sequence[int], str]:
     return _release(entry.torch), column(entry)
 
 
-def _cell(entry: Entry | None) -> CellView:
+def _cell(entry: MatrixEntry | None) -> CellView:
     if entry is None:
         return CellView(None, "not run", None, "")
     return CellView(STATUS[entry.status], entry.state, evidence_word(entry.evidence), entry.sentence)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report import units
-from mpsprobe.report.text import clean
-from mpsprobe.report.words import EVIDENCE, VERDICT, Word
+from mpsprobe.report.escaping import clean
+from mpsprobe.report.wording import EVIDENCE, VERDICT, Word
 from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 
 #: Verdicts that a user has to do something about.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mpsprobe.report import units
 from mpsprobe.report.checkview import Grid, grid
-from mpsprobe.report.text import clean
-from mpsprobe.report.words import EVIDENCE, FIT, VIABILITY, Word
+from mpsprobe.report.escaping import clean
+from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
 from mpsprobe.run import (
     Component,
     Forecast,

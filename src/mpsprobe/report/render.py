@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 
 from mpsprobe.errors import UsageError
+from mpsprobe.report.annotations import workflow_commands
 from mpsprobe.report.badge import badge, shields
-from mpsprobe.report.github import workflow_commands
 from mpsprobe.report.junit import junit
 from mpsprobe.report.templating import fill
 from mpsprobe.report.view import page

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mpsprobe.report.text import code_markdown, fence_markdown, prose_html, prose_markdown
+from mpsprobe.report.escaping import code_markdown, fence_markdown, prose_html, prose_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
 

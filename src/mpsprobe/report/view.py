@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from mpsprobe.quantities import plural
 from mpsprobe.report.charts import BarChart, StackedBar, memory_bar, time_chart, verdict_chart, work_chart
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
-from mpsprobe.report.facts import FactList, command, elapsed, fact_lists, install, moment
+from mpsprobe.report.escaping import clean, tail
+from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.opview import OpRow, OpUses, op_uses
 from mpsprobe.report.outlookview import AdviceView, MemoryView, OutlookView, advice_view, outlook_view
-from mpsprobe.report.text import clean, tail
-from mpsprobe.report.words import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
+from mpsprobe.report.wording import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
 
 #: Statuses that make a check a problem to solve; they are shown in this order.
@@ -83,7 +83,7 @@ class PhaseView:
 
 
 @dataclass(frozen=True)
-class Ending:
+class CutOff:
     """The way in which a run was cut off."""
 
     title: str
@@ -119,7 +119,7 @@ class Page:
     version: str
     target: str
     device: str
-    ending: Ending | None
+    ending: CutOff | None
     phases: tuple[PhaseView, ...]
     extras: tuple[PhaseView, ...]
     stages: tuple[PhaseView, ...]
@@ -324,7 +324,7 @@ def _barriers(checks: list[Check], views: dict[str, CheckView]) -> list[Barrier]
     return [Barrier(f"Not run: blocked{by}", reason, tuple(folds)) for (by, reason), folds in groups.items()]
 
 
-def _ending(run: Run) -> Ending | None:
+def _ending(run: Run) -> CutOff | None:
     cut = run.interruption
     if cut is None:
         return None
@@ -332,7 +332,7 @@ def _ending(run: Run) -> Ending | None:
         cut.cause, "The run was interrupted"
     )
     output = tail(cut.output, OUTPUT_LINES) if cut.output.strip() else ""
-    return Ending(
+    return CutOff(
         title=title,
         signal=clean(cut.signal) or "none seen",
         check=clean(cut.check) or "none: it ended between two checks",

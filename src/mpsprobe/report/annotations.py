@@ -5,8 +5,8 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 
 from __future__ import annotations
 
+from mpsprobe.report.escaping import clean
 from mpsprobe.report.headline import all_checks, verdict
-from mpsprobe.report.text import clean
 from mpsprobe.run import Check, Run, Status
 
 _LEVELS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mpsprobe.report import units
-from mpsprobe.report.text import clean
+from mpsprobe.report.escaping import clean
 from mpsprobe.run import Run
 
 
