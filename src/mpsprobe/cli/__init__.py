@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": ("compare", "Set two runs side by side, worst first."),
     "merge": ("merge", "Merge many runs into one matrix of targets and machines."),
+    "target": ("target", "Write a target.py for a model, ready to be filled in."),
     "expect": ("expect", "Write expectation files from a run's failed op checks."),
     "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
 }

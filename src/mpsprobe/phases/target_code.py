@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge.explain import explain
+from mpsprobe.models.weightless.unfed import next_step
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Evidence, Phase, Status
 from mpsprobe.trace.source import line_of
@@ -66,7 +67,7 @@ def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> It
             Result(
                 Status.FAIL,
                 f"{doing}: {type(problem).__name__}: {_gist(problem)}{f' (at {where})' if where else ''}",
-                _mend(problem),
+                next_step(problem) or _mend(problem),
                 evidence=evidence,
                 device=device,
                 output="\n".join(text[-_OUTPUT_LINES:]),

@@ -67,6 +67,7 @@ def as_run(
             forecast=prediction.outlook.forecast,
             refusals=refusals(prediction.findings),
             stopped=prediction.stopped,
+            next_step=prediction.next_step,
             assumed=any(one.dependents for one in prediction.assumptions),
             releases=over(releases) if releases is not None else (),
             cloud=offers or cloud.current(),

@@ -183,6 +183,7 @@ class Prediction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         assumptions: values that nothing computed.
         unknowns: what this prediction cannot say.
         stopped: why the model's code ended early; `""` when it did not.
+        next_step: what to do about that, where the made-up input did not fit.
         outlook: what follows from it: memory and time, routes, a recommendation.
     """
 
@@ -201,6 +202,7 @@ class Prediction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     assumptions: list[PredictedAssumption]
     unknowns: list[str]
     stopped: str = ""
+    next_step: str = ""
     outlook: Outlook = msgspec.field(default_factory=Outlook)
 
     @property

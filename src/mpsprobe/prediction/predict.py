@@ -92,6 +92,7 @@ def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Predi
         ],
         unknowns=unknowns(recording, mac, release),
         stopped=recording.stopped,
+        next_step=recording.next_step,
         outlook=Outlook(forecast=forecast),
     )
     return prediction, [use for use, _ in recording.uses]

@@ -20,6 +20,7 @@ from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.weightless import unfed
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.phases.inference import autocast
@@ -53,6 +54,7 @@ class Recording:
         doing: what was run.
         notes: what was decided for the user.
         stopped: why the run ended early; `""` when it did not.
+        next_step: what to do about that, where it is the made-up input that did not fit.
         dropped: calls of uses past the recorder's limit.
         trace: the calls in order, with the memory in use; of weights that stay packed, by their real bits.
         loading: what loading the quantised checkpoint does; None for one that is not quantised.
@@ -72,6 +74,7 @@ class Recording:
     trace: Trace
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
+    next_step: str = ""
     dropped: int = 0
     loading: Answer | None = None
     checkpoint_bytes: int = 0
@@ -112,7 +115,7 @@ def record(target: Target, mac: Mac) -> Recording:
     with _quietly():
         batch = adapter.prepare(adapter.sample())
     inputs = describe(batch)  # before the model: some take their arguments out of the batch
-    stopped = ""
+    stopped = step = ""
     with (
         _quietly(),
         on_ghosts(
@@ -154,6 +157,7 @@ def record(target: Target, mac: Mac) -> Recording:
             raise
         except (Exception, SystemExit) as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {first_line(problem)} (at {line_of(problem.__traceback__)})"
+            step = unfed.next_step(problem)
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
@@ -176,6 +180,7 @@ def record(target: Target, mac: Mac) -> Recording:
         doing=adapter.doing,
         notes=[*target.notes, *adapter.notes],
         stopped=stopped,
+        next_step=step,
         dropped=recorder.dropped,
     )
 

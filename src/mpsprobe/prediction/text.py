@@ -32,7 +32,13 @@ def of_prediction(prediction: Prediction) -> str:
         outlook_text.of_outlook(prediction.outlook),
         _listed("Not known", [*prediction.unknowns, *outlook_text.limits(prediction.outlook)]),
     ]
-    if prediction.stopped:
+    if prediction.stopped and prediction.next_step:
+        parts.insert(
+            2,
+            f"It ended early, on the input that was made up for it: {prediction.stopped}. {prediction.next_step}. "
+            "What follows ends there.",
+        )
+    elif prediction.stopped:
         parts.insert(2, f"The model's own code stopped: {prediction.stopped}. What follows ends there.")
     return "\n\n".join(part for part in parts if part)
 

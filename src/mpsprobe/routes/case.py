@@ -77,6 +77,7 @@ class Case:
         forecast: memory and time; None when nothing could be forecast.
         refusals: what the Mac refuses beside ops.
         stopped: why the target's code ended early; empty when it did not.
+        next_step: what to do where it ended on an input that was made up; empty otherwise.
         assumed: a value that nothing computed decided a branch or a size.
         releases: the same target over torch releases, oldest first; empty when only one was asked about.
         cloud: offers, plan and rates of transfer.
@@ -88,6 +89,7 @@ class Case:
     forecast: Forecast | None = None
     refusals: Sequence[Refusal] = ()
     stopped: str = ""
+    next_step: str = ""
     assumed: bool = False
     releases: Sequence[Release] = ()
     cloud: Cloud = field(default_factory=cloud.current)

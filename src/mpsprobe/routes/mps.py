@@ -343,4 +343,4 @@ def _ended(case: Case) -> Stop:
     if "dtype" in case.stopped:
         at = re.search(r"\(at (.+)\)$", case.stopped)
         return Stop(what, f"cast to one dtype at {at[1] if at else 'that line'}")
-    return Stop(what, certain=not case.assumed)
+    return Stop(what, case.next_step, certain=not case.assumed and not case.next_step)

@@ -86,6 +86,14 @@ def _nothing_known(grounds: Grounds) -> Advice | None:
     )
 
 
+def _unfed(grounds: Grounds) -> Advice | None:
+    """A run that ended on a made-up input says nothing of the rest."""
+    case = grounds.case
+    if not case.next_step or grounds.judgement.certain_stops:
+        return None
+    return Advice("", f"{case.next_step}.", f"The input that was made up did not fit: {case.stopped}.")
+
+
 def _too_large(grounds: Grounds) -> Advice | None:
     """Memory comes before all else: the share of native ops does not matter for what does not fit."""
     case = grounds.case
@@ -184,6 +192,7 @@ def _left(_: Grounds) -> Advice | None:
 
 
 _RULES: tuple[Callable[[Grounds], Advice | None], ...] = (
+    _unfed,
     _nothing_known,
     _too_large,
     _cannot,

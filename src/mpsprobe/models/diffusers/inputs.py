@@ -18,7 +18,7 @@ _TOKENS, _TIMESTEP, _SIDE, _FRAMES = 77, 500, 64, 3
 
 def knows(cls: type[nn.Module]) -> bool:
     """Whether a class is one of diffusers' models."""
-    return any(f"{base.__module__}.{base.__name__}" == _BASE for base in cls.__mro__)
+    return any(f"{base.__module__}.{base.__name__}" == _BASE for base in getattr(cls, "__mro__", ()))
 
 
 _BASE = "diffusers.models.modeling_utils.ModelMixin"

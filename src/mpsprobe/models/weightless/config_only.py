@@ -159,7 +159,7 @@ def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lamb
     if ref.gguf is not None:
         return gguf.blueprint(ref.gguf)
     if ref.class_path is not None:
-        _import_from_here()
+        import_from_here()
         return from_config.of_class(ref.class_path, ref.config)
     raw = snapshot.read_config(folder)
     if ref.trust_remote_code and remote_code.is_needed(raw):
@@ -254,7 +254,7 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
     return adapter, changes
 
 
-def _import_from_here() -> None:
+def import_from_here() -> None:
     """Let a class be found in the folder that the command is called in, as `python -m` does."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:

@@ -19,7 +19,7 @@ from mpsprobe.knowledge.quantisation import Quantised
 from mpsprobe.models.hub import remote_code
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.json_file import json_object
-from mpsprobe.models.weightless import feed, plain_module
+from mpsprobe.models.weightless import feed, plain_module, unfed
 from mpsprobe.models.weightless.feed import Feed
 
 #: Seed of random weights.
@@ -78,10 +78,10 @@ def of_folder(
         if not trust_remote_code:
             raise remote_code.refusal(folder, raw, offline=offline)
         cls, config = remote_code.load(folder, raw, offline=offline)
-        config, notes = _prepared(config)
+        config, notes = prepared(config)
         return Blueprint(name or str(folder), cls, config, folder, notes, quantised=quantisation.find(raw))
     config = _auto_config(folder, raw)
-    config, notes = _prepared(config)
+    config, notes = prepared(config)
     if named is None:
         cls = _base_class(folder, config)
         notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
@@ -100,7 +100,7 @@ def of_config(raw: dict[str, Any], name: str) -> Blueprint:
 
     with worded(f"{name}: transformers cannot read its config", TargetError):
         config = AutoConfig.for_model(**raw)
-    config, notes = _prepared(config)
+    config, notes = prepared(config)
     return Blueprint(name, transformers_class(str(architecture(raw)), Path(name), raw), config, None, notes)
 
 
@@ -122,7 +122,7 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
     if config_class is None:
         return Blueprint(spec, cls, values, folder, feed=stated)
     with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
-        config, notes = _prepared(config_class.from_dict(values))
+        config, notes = prepared(config_class.from_dict(values))
     return Blueprint(spec, cls, config, folder, notes, stated, quantisation.find(values))
 
 
@@ -151,6 +151,9 @@ def build(
         TargetError: the class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
+    if not initialise and isinstance(config, dict) and plain_module.computes(cls, config):
+        # as its users do: a constructor that computes (a stride found by a forward pass) needs values
+        return _constructed(cls, config, _CPU, weights_dtype, attention, draw=True).to(device)
     if not initialise:
         return _constructed(cls, config, device, weights_dtype, attention, draw=False).to(device)
     drawn_in = dtype_of(config)
@@ -255,9 +258,8 @@ def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn
 def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    model_type = raw.get("model_type")
-    if not isinstance(model_type, str):
-        raise TargetError(f"{folder / 'config.json'}: has no model_type.", "Is it a transformers model?")
+    if not isinstance(raw.get("model_type"), str):
+        raise unfed.refusal(folder, raw, str(folder))
     with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
@@ -276,7 +278,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
     return cls
 
 
-def _prepared(config: Any) -> tuple[Any, list[str]]:
+def prepared(config: Any) -> tuple[Any, list[str]]:
     """A config as it is built, and what was changed in it."""
     notes = []
     for part in (config, getattr(config, "text_config", None)):
@@ -373,9 +375,14 @@ def _imported(spec: str) -> type[nn.Module]:
         ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UsageError(f"{spec}: not a class of torch.nn.Module.")
-    return found
+    is_model = isinstance(found, type) and issubclass(found, nn.Module)
+    if not is_model and (isinstance(found, type) or not callable(found)):
+        raise UsageError(
+            f"{spec}: neither a class of torch.nn.Module nor a function that makes one.",
+            f"Write a target.py that makes the model: mpsprobe target new {spec}.",
+        )
+    model: type[nn.Module] = found
+    return model
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import sys
@@ -9,14 +10,15 @@ import types
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpsprobe.errors import TargetError
 from mpsprobe.models.diffusers import inputs as diffusers_inputs
+from mpsprobe.models.weightless import guessed
 
 
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """An object of a class, from a JSON object.
+    """Return an object of a class, or what a factory makes, from a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`),
     they become that: the dataclass of its annotation, or the one dataclass of its module that has these fields,
@@ -24,30 +26,98 @@ def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
+    factory: Any = cls
+    if not isinstance(factory, type):
+        made = factory(**values)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"{cls.__name__} made a {type(made).__name__}, not a torch.nn.Module")
+        return made
     holder = _holder(cls, values)
     return cls(**values) if holder is None else cls(holder(**values))
 
 
-def inputs(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments of `forward` that a class states itself, in the property `dummy_inputs`, or that are known.
+def inputs(
+    cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype, notes: list[str] | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `forward`: those that a class states itself (`dummy_inputs`), else guessed ones.
+
+    Args:
+        cls: a class, or a factory.
+        values: its arguments.
+        dtype: of floating-point inputs.
+        notes: is told what was made up.
 
     Raises:
-        TargetError: nothing says what it is fed.
+        TargetError: nothing says what it is fed, and no guess fits.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.make(cls, values, dtype)
     stated = getattr(cls, "dummy_inputs", None)
-    if isinstance(stated, property) and stated.fget is not None:
-        with torch.device("meta"):
-            shape_only = construct(cls, values)
-        stated = stated.fget(shape_only)
-    if not isinstance(stated, dict):
+    if isinstance(stated, dict):
+        return dict(stated)
+    model = _somehow(cls, values)
+    stated = getattr(model, "dummy_inputs", None)
+    if not isinstance(stated, dict) and isinstance(getattr(model, "example_input_array", None), Tensor):
+        first = next(iter(inspect.signature(model.forward).parameters))
+        stated = {first: model.example_input_array}
+    if isinstance(stated, dict):
+        return dict(stated)
+    found = guessed.guess(model.eval(), values, dtype)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    if found is None and on_meta and guessed.may_run(model):
+        found = guessed.guess(_on_cpu(cls, values).eval(), values, dtype)
+    if found is None:
+        needs = ", ".join(f"`{one.name}`" for one in guessed.required(model.forward)) or "inputs"
         raise TargetError(
-            f"{cls.__name__} does not say what it is fed.",
-            'Say so in the file of --config: "mpsprobe": {"inputs": {"x": {"shape": [1, 3, 224, 224]}}}; or '
-            "give the class a property dummy_inputs: a dict of the arguments of forward.",
+            f"{cls.__name__} needs {needs}, and does not say what it is fed: no made-up input fits.",
+            f"Write a target.py with a real input: mpsprobe target new {_path(cls)} makes it; or say it in the file of "
+            '--config: "mpsprobe": {"inputs": {"x": {"shape": [1, 3, 224, 224]}}}.',
         )
-    return dict(stated)
+    if notes is not None:
+        shown = ", ".join(
+            f"{name} {str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            for name, value in found.inputs.items()
+        )
+        notes.append(
+            f"The input is made up from its forward pass and first layer, and its forward pass took it: {shown}."
+        )
+    return found.inputs
+
+
+def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
+    """Whether a constructor computes with its weights, so that it has to be built where they have values."""
+    if diffusers_inputs.knows(cls):
+        return False
+    try:
+        with torch.device("meta"):
+            construct(cls, copy.deepcopy(values))
+    except (Exception, SystemExit):  # it may be a wrong argument too: building it for real says so
+        return True
+    return False
+
+
+def _somehow(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
+    """The model without values where its constructor can do without, else on the CPU."""
+    try:
+        with torch.device("meta"):
+            return construct(cls, copy.deepcopy(values))
+    except (Exception, SystemExit):
+        return _on_cpu(cls, values)
+
+
+def _on_cpu(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return construct(cls, copy.deepcopy(values))
+    except (Exception, SystemExit) as problem:
+        said = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        raise TargetError(
+            f"{cls.__name__} cannot be built from its config: {type(problem).__name__}: {said}"
+        ) from problem
+
+
+def _path(cls: Any) -> str:
+    return f"{cls.__module__}:{cls.__name__}"
 
 
 def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:

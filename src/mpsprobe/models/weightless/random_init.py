@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import MpsprobeError, TargetError
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.targets import NEW_TOKENS
-from mpsprobe.models.weightless import from_config, plain_module, synthetic
+from mpsprobe.models.weightless import from_config, plain_module, synthetic, unfed
 from mpsprobe.models.weightless.families import GENERATE, family_of
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.processors import Processors
@@ -29,7 +29,10 @@ class RandomInitAdapter(Adapter):
     Attributes:
         blueprint: the class and its config.
         family: what it is for.
+        made_up: its input was made up, and no processor or config file states it.
     """
+
+    made_up = False
 
     weights = Weights.RANDOM
 
@@ -86,14 +89,34 @@ class RandomInitAdapter(Adapter):
             rows = next(value.shape[0] for value in batch.values() if isinstance(value, Tensor))
             ids = torch.full((rows, 1), start, dtype=torch.int64)
             batch = {**batch, "decoder_input_ids": ids.to(next(model.parameters()).device)}
-        return self.extract(_named(model(**_fitting(model, batch))))
+        if type(model).forward is nn.Module.forward:  # Bark only generates
+            return self.extract(self.infer(model, batch))
+        try:
+            return self.extract(_named(model(**_fitting(model, batch))))
+        except MpsprobeError:
+            raise
+        except (Exception, SystemExit) as problem:
+            if self.made_up and feed is None:
+                unfed.explain(problem, type(model).__name__, self.blueprint.name)
+            raise
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
         feed = self.blueprint.feed
         if feed is not None:
             return _named(_called(model, feed.method, _fitting(model, batch)))
+        try:
+            return self._inferred(model, batch)
+        except MpsprobeError:
+            raise
+        except (Exception, SystemExit) as problem:
+            if self.made_up:
+                unfed.explain(problem, type(model).__name__, self.blueprint.name)
+            raise
+
+    def _inferred(self, model: nn.Module, batch: Batch) -> Outputs:
         generate: Any = getattr(model, "generate", None)
-        if self.family.runs != GENERATE or generate is None:
+        has_forward = type(model).forward is not nn.Module.forward
+        if generate is None or (self.family.runs != GENERATE and has_forward):
             return _named(model(**_fitting(model, batch)))
         options = {"max_new_tokens": NEW_TOKENS, **self.profile.inference}
         torch.manual_seed(from_config.SEED)
@@ -113,13 +136,16 @@ class RandomInitAdapter(Adapter):
     def _make(self, notes: list[str]) -> Batch:
         blueprint = self.blueprint
         dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        self.made_up = True
         if blueprint.feed is not None:
+            self.made_up = False
             return blueprint.feed.make(dtype)
         if not blueprint.is_pretrained:
-            return plain_module.inputs(blueprint.model_class, blueprint.config, dtype)
+            return plain_module.inputs(blueprint.model_class, blueprint.config, dtype, notes)
         if blueprint.folder is not None:
             batch = Processors(blueprint.folder, blueprint.model_class, self.family, notes).batch()
             if batch is not None:
+                self.made_up = False
                 return {
                     name: value.to(dtype)
                     if isinstance(value, Tensor) and value.is_floating_point()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError, docs
+from mpsprobe.errors import TargetError
 from mpsprobe.models.weightless import image_features, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
 
@@ -78,8 +78,8 @@ class Inputs:
         maker = _MAKERS.get(name)
         if maker is None:
             raise TargetError(
-                f"{self.model_class.__name__} requires {name!r}, which cannot be made up from its config.",
-                f"Make its sample in a target.py of your own: {docs('targets.md')}",
+                f"{self.model_class.__name__} needs `{name}`, which cannot be made up from its config.",
+                "Write a target.py that gives it: mpsprobe target new MODEL",
             )
         return maker(self)
 

@@ -1,0 +1,311 @@
+"""Made-up inputs for any `nn.Module`: guessed from its forward pass and its first layer, then tried.
+
+A guess counts only once the forward pass has taken it, on tensors without values or on the CPU.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.models.weightless.feed import TensorSpec
+
+#: Tokens or frames of a sequence, sides of an image, samples of sound.
+_LENGTH, _SIDES, _SAMPLES = 32, (224, 256, 64, 32), 16_000
+#: Values of a constructor that say what a sample is like, in the order in which they are looked for.
+_CHANNELS = (
+    "in_chans",
+    "in_channels",
+    "in_ch",
+    "channels",
+    "ch",
+    "num_channels",
+    "n_channels",
+    "input_channels",
+)
+_SIDE = ("img_size", "image_size", "imgsz", "input_size", "resolution", "size")
+_WIDTH = (
+    "input_dim",
+    "in_features",
+    "in_dim",
+    "dim",
+    "d_model",
+    "hidden_size",
+    "n_embd",
+    "embed_dim",
+    "width",
+)
+_VOCABULARY = ("vocab_size", "num_tokens", "n_vocab", "padded_vocab_size", "num_embeddings")
+#: Names of arguments by what they hold.
+_IMAGE = re.compile(r"^(img|image|images|pixel_values|pixels|imgs|x_img|rgb|frames?)$", re.IGNORECASE)
+_TOKENS = re.compile(r"(^|_)(ids?|idx|tokens?|src|tgt|text|input_ids|targets?)$", re.IGNORECASE)
+_MASK = re.compile(r"mask", re.IGNORECASE)
+_TIME = re.compile(r"^(t|ts|time|times|timestep|timesteps|step|sigma|noise_level)$", re.IGNORECASE)
+_SOUND = re.compile(r"(wav|waveform|audio|sound|speech)", re.IGNORECASE)
+_MEL = re.compile(r"(mel|spec|spectrogram|features?)", re.IGNORECASE)
+#: Guesses that are tried before giving up; each is one forward pass.
+_TRIES = 48
+#: Parameters up to which a guess is tried on the CPU with values, where tensors without values cannot say.
+_SMALL = 200_000_000
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Inputs that a forward pass took.
+
+    Attributes:
+        inputs: arguments of `forward` by name.
+        tried: how many guesses it took.
+    """
+
+    inputs: dict[str, Any]
+    tried: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """An argument that a forward pass requires.
+
+    Attributes:
+        name: of the argument.
+        annotation: as the source spells it; empty when it has none.
+    """
+
+    name: str
+    annotation: str = ""
+
+
+def required(forward: Any) -> list[Need]:
+    """Return the arguments that a forward pass requires, without `self`."""
+    needs = []
+    for name, parameter in inspect.signature(forward).parameters.items():
+        kinds = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY, parameter.POSITIONAL_ONLY)
+        if name != "self" and parameter.default is parameter.empty and parameter.kind in kinds:
+            needs.append(Need(name, _spelled(parameter.annotation)))
+    return needs
+
+
+def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess | None:
+    """Return inputs that the forward pass of a model takes; None when none of the guesses fits.
+
+    Args:
+        model: on the meta device, or a small one on the CPU.
+        values: its constructor's arguments.
+        dtype: of floating-point inputs.
+    """
+    needs = required(model.forward)
+    if not needs:  # *args, or nothing at all: most such models take one tensor
+        variadic = [
+            p for p in inspect.signature(model.forward).parameters.values() if p.kind is p.VAR_POSITIONAL
+        ]
+        optional = [n for n in inspect.signature(model.forward).parameters if n not in ("args", "kwargs")]
+        if variadic or not optional:
+            return None
+        needs = [Need(optional[0])]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    shown = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    sized = _Sizes(model, values)
+    options = [list(_candidates(need, sized, _described(type(model), need.name))) for need in needs]
+    if not all(options):
+        return None
+    for tried, chosen in enumerate(itertools.islice(_in_turn(options), _TRIES), 1):
+        made = {need.name: one.make(shown) for need, one in zip(needs, chosen, strict=True)}
+        if _takes(model, {name: value.to(device) for name, value in made.items()}):
+            return Guess({need.name: one.make(dtype) for need, one in zip(needs, chosen, strict=True)}, tried)
+    return None
+
+
+def may_run(model: nn.Module) -> bool:
+    """Whether a model is small enough for its forward pass to be tried with values."""
+    return sum(parameter.numel() for parameter in model.parameters()) <= _SMALL
+
+
+# -------------------------------------------------------------------------------------------------------- guesses
+
+
+class _Sizes:
+    """What is known of the sizes of a sample: from the constructor's values and the first layers."""
+
+    def __init__(self, model: nn.Module, values: dict[str, Any]) -> None:
+        self._values = values
+        self._model = model
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding, nn.GRU, nn.LSTM, nn.RNN)
+        self.first = [one for one in model.modules() if isinstance(one, kinds)][:3]
+
+    def _of(self, names: Sequence[str]) -> int | None:
+        holder = getattr(self._model, "config", None) or getattr(self._model, "cfg", None)
+        for name in names:
+            for found in (
+                self._values.get(name),
+                getattr(holder, name, None),
+                getattr(self._model, name, None),
+            ):
+                if isinstance(found, (list, tuple)) and found and isinstance(found[-1], int):
+                    found = found[-1]
+                if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+                    return found
+        return None
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        conv = next((one for one in self.first if isinstance(one, nn.Conv2d)), None)
+        return conv.in_channels * 1 if conv is not None else self._of(_CHANNELS) or 3
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Of an image: the one stated first."""
+        stated = self._of(_SIDE)
+        return tuple(dict.fromkeys((stated, *_SIDES))) if stated is not None else _SIDES
+
+    @property
+    def width(self) -> int | None:
+        """Of a vector."""
+        linear = next((one for one in self.first if isinstance(one, nn.Linear)), None)
+        return self._of(_WIDTH) or (linear.in_features if linear is not None else None)
+
+    @property
+    def vocabulary(self) -> int:
+        """Of tokens."""
+        table = next((one for one in self._model.modules() if isinstance(one, nn.Embedding)), None)
+        return self._of(_VOCABULARY) or (table.num_embeddings if table is not None else 100)
+
+
+def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
+    """Guesses for one argument, the likeliest first."""
+    name, said = need.name, f"{need.annotation} {text}"
+    if _MASK.search(name):
+        yield TensorSpec([1, _LENGTH], "bool", 1)
+        yield TensorSpec([1, _LENGTH], "int64", 2)
+        return
+    if re.search(r"LongTensor|Int\[|int64|torch\.long", said) or _TOKENS.search(name):
+        yield TensorSpec([1, _LENGTH], "int64", sizes.vocabulary)
+    if _TIME.match(name):
+        yield TensorSpec([1])
+        yield TensorSpec([1], "int64", 2)
+        yield TensorSpec([1, 1])
+        return
+    if (shape := _shape_in(said, sizes)) is not None:
+        yield TensorSpec(shape)
+    if _IMAGE.match(name):
+        for side in sizes.sides:
+            yield TensorSpec([1, sizes.channels, side, side])
+    if _SOUND.search(name):
+        yield from (TensorSpec([1, _SAMPLES]), TensorSpec([1, 1, _SAMPLES]))
+    for layer in sizes.first:
+        yield from _into(layer, sizes, _MEL.search(name) is not None)
+    width = sizes.width
+    if width is not None:
+        yield from (TensorSpec([1, _LENGTH, width]), TensorSpec([1, width]))
+    for side in sizes.sides[:2]:
+        yield TensorSpec([1, sizes.channels, side, side])
+    yield TensorSpec([1, _LENGTH], "int64", sizes.vocabulary)
+
+
+def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
+    """Shapes that a model's first layer takes."""
+    if isinstance(layer, nn.Embedding):
+        yield TensorSpec([1, _LENGTH], "int64", layer.num_embeddings)
+    elif isinstance(layer, nn.Conv2d):
+        for side in sizes.sides:
+            yield TensorSpec([1, layer.in_channels, side, side])
+        if layer.in_channels == 1:
+            yield from (TensorSpec([1, 80, 200]), TensorSpec([1, 200, 80]))
+    elif isinstance(layer, nn.Conv1d):
+        lengths = (200, 3000, _SAMPLES) if mel or layer.in_channels > 8 else (_SAMPLES, 200)
+        yield from (TensorSpec([1, layer.in_channels, length]) for length in lengths)
+        yield TensorSpec([1, 200, layer.in_channels])
+    elif isinstance(layer, nn.Conv3d):
+        side = min(sizes.sides)
+        yield from (TensorSpec([1, layer.in_channels, frames, side, side]) for frames in (8, 16))
+    elif isinstance(layer, nn.Linear):
+        yield from (TensorSpec([1, _LENGTH, layer.in_features]), TensorSpec([1, layer.in_features]))
+    else:
+        width = getattr(layer, "input_size", None)
+        if isinstance(width, int):
+            yield from (TensorSpec([1, _LENGTH, width]), TensorSpec([_LENGTH, 1, width]))
+
+
+#: Letters and words of shapes as docstrings and jaxtyping spell them.
+_AXES = {
+    "b": 1, "n": 1, "batch": 1, "batch_size": 1, "bs": 1, "bsz": 1, "1": 1, "t": _LENGTH, "l": _LENGTH, "s": _LENGTH,
+    "seq": _LENGTH, "seq_len": _LENGTH, "length": _LENGTH, "time": _LENGTH, "frames": _LENGTH, "num_frames": _LENGTH,
+    "tokens": _LENGTH, "num_tokens": _LENGTH,
+}  # fmt: skip
+
+
+def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
+    """The shape that a docstring or an annotation states: `(B, C, H, W)`, `Float[Tensor, "batch seq dim"]`."""
+    found = re.search(r'[\(\["]\s*((?:[A-Za-z_0-9]+\s*[, x*]\s*){1,5}[A-Za-z_0-9]+)\s*[\)\]"]', text)
+    if found is None:
+        return None
+    axes = [one for one in re.split(r"[\s,*]+|\bx\b", found[1].lower()) if one and one != "tensor"]
+    shape = []
+    for at, axis in enumerate(axes):
+        if axis.isdigit():
+            shape.append(int(axis))
+        elif axis in ("c", "channel", "channels", "in_chans", "in_channels"):
+            shape.append(sizes.channels)
+        elif axis in ("h", "w", "height", "width"):
+            shape.append(sizes.sides[0])
+        elif axis in ("d", "dim", "hidden", "hidden_size", "embed_dim", "features", "f", "e", "d_model"):
+            if sizes.width is None:
+                return None
+            shape.append(sizes.width)
+        elif axis in _AXES:
+            shape.append(1 if at == 0 else _AXES[axis])
+        else:
+            return None
+    return shape if 2 <= len(shape) <= 5 and all(shape) else None
+
+
+def _described(cls: type, name: str) -> str:
+    """What the docstrings of a class and of its forward pass say of an argument."""
+    texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
+    for text in texts:
+        found = re.search(
+            rf"^\s*(?:@param\s+)?[`*]*{re.escape(name)}[`*]*\s*[:(].*(?:\n\s{{4,}}.*)?", text, re.MULTILINE
+        )
+        if found:
+            return found[0]
+    return ""
+
+
+def _spelled(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    if isinstance(annotation, str):
+        return annotation
+    return (
+        getattr(annotation, "__name__", "")
+        if isinstance(annotation, type)
+        else str(typing.cast(object, annotation))
+    )
+
+
+def _in_turn(options: list[list[TensorSpec]]) -> Iterator[tuple[TensorSpec, ...]]:
+    """Combinations, those of the likeliest guesses first."""
+    unique = [list({(tuple(o.shape), o.dtype): o for o in one}.values()) for one in options]
+    ranked = sorted(
+        itertools.islice(itertools.product(*(list(enumerate(one)) for one in unique)), 4096),
+        key=lambda combination: sum(rank for rank, _ in combination),
+    )
+    for combination in ranked:
+        yield tuple(one for _, one in combination)
+
+
+def _takes(model: nn.Module, inputs: dict[str, Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except (Exception, SystemExit):  # whatever a forward pass raises for a wrong guess
+        return False
+    return True
