@@ -30,14 +30,16 @@ _LINKED = (
     *("libtorch_nvshmem", "libcaffe2_nvrtc", "libtorch_global_deps"),
 )
 _CUDA_LIBRARIES = ("libcu", "libnccl", "libnv")
-_CUDA_SYMBOLS = ("cu", "nccl", "pnccl", "nv", "__nv")
+_CUDA_SYMBOLS = ("cu", "nccl", "pnccl", "nv", "__nv", "__cuda")
 _NO_DEVICE = 100
+#: Prefix of gcc, nm and readelf: `tools/aarch64.py` makes libraries for another machine.
+TOOLS = ""
 
 
 def install(release: str, site: Path, wheels: Path | None) -> None:
     """Install a torch release into a folder, without what it requires, and what it cannot be imported without."""
     _pip(site, f"torch=={release}", *(["--find-links", str(wheels)] if wheels else []))
-    needed = {name for library in _linked(site) for name in _needed(library)}
+    needed = {name for library in linked(site) for name in needed_by(library)}
     if any(name.startswith("libcudart.so.12") for name in needed):
         _pip(site, "nvidia-cuda-runtime-cu12", "nvidia-cuda-cupti-cu12")
     elif any(name.startswith("libcudart.so.13") for name in needed):
@@ -48,14 +50,14 @@ def make_missing_libraries(site: Path, folder: Path) -> list[str]:
     """Make a shared library for each of CUDA's that torch is linked with and that is not there; their names."""
     folder.mkdir(exist_ok=True)
     real = list(site.glob("nvidia/**/*.so*"))
-    there = {path.name for path in real}
+    there = {path.name for path in (*real, *(site / "torch" / "lib").glob("*.so*"))}
     defined = {symbol.partition("@")[0] for path in real for symbol in _symbols(path, "--defined-only")}
     needed: set[str] = set()
     plain: set[str] = set()
     versioned: dict[str, set[str]] = collections.defaultdict(set)
     versions: dict[str, set[str]] = collections.defaultdict(set)
-    for library in _linked(site):
-        needed.update(name for name in _needed(library) if name.startswith(_CUDA_LIBRARIES))
+    for library in linked(site):
+        needed.update(name for name in needed_by(library) if name.startswith(_CUDA_LIBRARIES))
         for name, version in _needed_versions(library):
             versions[name].add(version)
         for symbol in _symbols(library, "--undefined-only"):
@@ -78,7 +80,7 @@ def make_missing_libraries(site: Path, folder: Path) -> list[str]:
 def _compile(library: Path, functions: set[str], script: str) -> None:
     source = "".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in sorted(functions))
     command = [
-        "gcc",
+        f"{TOOLS}gcc",
         "-shared",
         "-fPIC",
         "-w",
@@ -157,20 +159,22 @@ def _pip(site: Path, *arguments: str) -> None:
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
-def _linked(site: Path) -> list[Path]:
+def linked(site: Path) -> list[Path]:
+    """List the libraries of a torch that may be linked with CUDA's."""
     paths = [site / "torch" / "lib" / f"{name}.so" for name in _LINKED]
     return [path for path in paths if path.is_file()]
 
 
-def _needed(library: Path) -> list[str]:
-    lines = _output("readelf", "-d", str(library))
+def needed_by(library: Path) -> list[str]:
+    """List the libraries that one is linked with."""
+    lines = _output(f"{TOOLS}readelf", "-d", str(library))
     return [line.split("[")[1].rstrip("]") for line in lines if "(NEEDED)" in line]
 
 
 def _needed_versions(library: Path) -> Iterator[tuple[str, str]]:
     """(library, symbol version) of each versioned library that a library needs."""
     current = ""
-    for line in _output("readelf", "-V", str(library)):
+    for line in _output(f"{TOOLS}readelf", "-V", str(library)):
         if "File:" in line:
             current = line.split("File:")[1].split()[0]
         elif current and "Name:" in line and "Flags" in line and "Index" not in line:
@@ -178,7 +182,7 @@ def _needed_versions(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def _symbols(library: Path, which: str) -> list[str]:
-    return [line.split()[-1] for line in _output("nm", "-D", which, str(library)) if line.strip()]
+    return [line.split()[-1] for line in _output(f"{TOOLS}nm", "-D", which, str(library)) if line.strip()]
 
 
 def _output(*command: str) -> list[str]:

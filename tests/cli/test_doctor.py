@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from mpsprobe import mac
 from mpsprobe.cli import cli, doctor
+from mpsprobe.device.select import Probe
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts
-from mpsprobe.run import Host
+from mpsprobe.run import Host, Status
 
 LINUX = Host(
     system="Linux",
@@ -49,6 +50,7 @@ def a_mac(monkeypatch: pytest.MonkeyPatch, torch: TorchFacts, obstacle: Obstacle
     monkeypatch.setattr(doctor, "torch_facts", lambda: torch)
     monkeypatch.setattr(doctor, "_tried", lambda _: obstacle)
     monkeypatch.setattr(doctor, "_limit_of_torch", lambda: 11453246464)
+    monkeypatch.setattr(doctor, "_self_test", lambda: Probe(Status.PASS, "A model was predicted."))
 
 
 def test_linux(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,3 +137,12 @@ def test_it_works_where_torch_cannot_be_imported(arguments: list[str]) -> None:
     assert child.stderr == ""
     assert child.returncode in (0, 1)
     assert "computes" in child.stdout or "compute here" in child.stdout
+
+
+def test_a_failed_self_test_advises_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_mac(monkeypatch, TorchFacts("2.13.0", built=True, available=True))
+    failed = Probe(Status.CRASHED, "The self-test of prediction was ended by SIGSEGV.", "docker run ...")
+    monkeypatch.setattr(doctor, "_self_test", lambda: failed)
+    result = ask(monkeypatch, MAC)
+    assert "Prediction fails here: The self-test of prediction was ended by SIGSEGV." in result.output
+    assert "docker run" in result.output

@@ -17,6 +17,7 @@ from mpsprobe.device.select import (
     explain_failure,
     limits,
     probe_device,
+    probe_prediction,
 )
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.errors import UsageError
@@ -204,3 +205,25 @@ def test_only_a_real_mac_has_no_limits() -> None:
     for used in ("cpu", "cuda", "emulated"):
         (sentence,) = limits(DeviceChoice("auto", used, ""), LINUX)
         assert "says nothing" in sentence
+
+
+def test_the_self_test_of_prediction_passes_here() -> None:
+    outcome = probe_prediction()
+    assert outcome.status is Status.PASS
+    assert "TB" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("import os; os.abort()", Status.CRASHED),
+        ("raise SystemExit('no')", Status.FAIL),
+        ("pass", Status.ERROR),
+        ("import time; time.sleep(60)", Status.TIMEOUT),
+        ('print(\'{"has_mps": true, "peak": 1, "touched": 9, "wrong": "9 bytes."}\')', Status.FAIL),
+    ],
+)
+def test_a_self_test_that_fails_advises_docker(code: str, status: Status) -> None:
+    outcome = probe_prediction(limit=3.0, command=planted(code))
+    assert outcome.status is status
+    assert "docker run" in outcome.remedy

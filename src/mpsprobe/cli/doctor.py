@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -15,7 +16,10 @@ from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables
 from mpsprobe.knowledge.variables import Problem
 from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
-from mpsprobe.run import Evidence, Host
+from mpsprobe.run import Evidence, Host, Status
+
+if TYPE_CHECKING:  # imports torch
+    from mpsprobe.device.select import Probe
 
 
 class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +34,10 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         working_set_bytes: Metal's recommended maximum; None without an Apple GPU.
         working_set_evidence: how that is known.
         variables: what is wrong with MPS's environment variables.
+        predicts: whether `mpsprobe predict` passed its self-test here, in a child process; None where it was not
+            run: without torch, and off a Mac, where the project's tests run it.
+        prediction: one sentence about that; empty where it was not run.
+        prediction_remedy: what to do if it failed.
     """
 
     computes: bool
@@ -40,6 +48,9 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     working_set_bytes: int | None
     working_set_evidence: Evidence | None
     variables: list[Problem]
+    predicts: bool | None = None
+    prediction: str = ""
+    prediction_remedy: str = ""
 
 
 @click.command("doctor")
@@ -61,6 +72,7 @@ def examine(host: Host) -> Diagnosis:
     torch = torch_facts() if host.system == "Darwin" else TorchFacts(host.packages.get("torch"))
     obstacle = why_no_mps(host, torch) or _tried(host)
     size, evidence = _working_set(host, torch)
+    tested = _self_test() if torch.built else None
     return Diagnosis(
         computes=obstacle is None,
         cause=obstacle.cause if obstacle else "",
@@ -70,6 +82,9 @@ def examine(host: Host) -> Diagnosis:
         working_set_bytes=size,
         working_set_evidence=evidence,
         variables=check_variables(os.environ, torch.version),
+        predicts=tested.status is Status.PASS if tested else None,
+        prediction=tested.reason if tested else "",
+        prediction_remedy=tested.remedy if tested else "",
     )
 
 
@@ -77,6 +92,12 @@ def _tried(host: Host) -> Obstacle | None:
     from mpsprobe.device.select import mps_obstacle  # imports torch
 
     return mps_obstacle(host)
+
+
+def _self_test() -> Probe:
+    from mpsprobe.device.select import probe_prediction  # imports torch
+
+    return probe_prediction()
 
 
 def _working_set(host: Host, torch: TorchFacts) -> tuple[int | None, Evidence | None]:
@@ -121,6 +142,10 @@ def _text(diagnosis: Diagnosis) -> str:
         lines.append(f"What to do: {diagnosis.remedy}")
     if diagnosis.computes and host.virtual_gpu:
         lines.append("The GPU is a virtual one: results are not evidence for real Macs.")
+    if diagnosis.predicts is not None:
+        lines += ["", f"Prediction {'works' if diagnosis.predicts else 'fails'} here: {diagnosis.prediction}"]
+        if diagnosis.prediction_remedy:
+            lines.append(f"What to do: {diagnosis.prediction_remedy}")
     if diagnosis.variables:
         lines += ["", "Environment variables:"]
         lines += [f"- {problem.what} {problem.fix}" for problem in diagnosis.variables]

@@ -18,7 +18,9 @@ from mpsprobe.device.compute import Product
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
+from mpsprobe.device.self_test import Outcome
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.device.virtual.support import DOCKER
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.mac.obstacle import Obstacle, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Mac, Status
@@ -188,6 +190,47 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
             _tail(child.stderr),
         )
     return Probe(Status.PASS, f"{name} computes: error {product.error:.1e}.")
+
+
+#: Seconds until the self-test of prediction counts as hung: it imports torch and runs for a second.
+SELF_TEST_LIMIT = 180.0
+
+
+def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None = None) -> Probe:
+    """Run the self-test of prediction in a child process: on a Mac a fault in it ends the process.
+
+    Args:
+        limit: seconds.
+        command: what to run in place of `python -m mpsprobe.device.self_test`.
+    """
+    remedy = f"Predict in Docker on this machine: {DOCKER} predict MODEL"
+    try:
+        child = subprocess.run(
+            command or [sys.executable, "-m", "mpsprobe.device.self_test"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=limit,
+            env=_child_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(Status.TIMEOUT, f"The self-test of prediction did not end in {limit:g} s.", remedy)
+    if child.returncode < 0:
+        reason = f"The self-test of prediction was ended by {_signal(-child.returncode)}."
+        return Probe(Status.CRASHED, reason, remedy, _tail(child.stderr))
+    if child.returncode > 0:
+        last = next((line for line in reversed(child.stderr.splitlines()) if line.strip()), "no message")
+        return Probe(Status.FAIL, f"The self-test of prediction failed: {last}", remedy, _tail(child.stderr))
+    try:
+        outcome = Outcome(**json.loads(child.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        reason = "The self-test of prediction gave no answer."
+        return Probe(Status.ERROR, reason, remedy, _tail(child.stdout + child.stderr))
+    if outcome.wrong:
+        return Probe(Status.FAIL, f"The self-test of prediction failed: {outcome.wrong}", remedy)
+    return Probe(Status.PASS, f"A model of {outcome.peak / 1e12:.1f} TB was predicted without memory.")
 
 
 def explain_failure(name: str, text: str) -> tuple[str, str]:

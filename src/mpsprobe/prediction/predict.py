@@ -13,6 +13,7 @@ import msgspec
 import torch
 
 from mpsprobe.device.virtual.observer import Finding, OpFlag
+from mpsprobe.device.virtual.support import unconfirmed
 from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
 from mpsprobe.knowledge import environment, ops
@@ -172,6 +173,8 @@ def unknowns(recording: Recording, mac: Mac, release: str) -> list[str]:
         f"asked about.",
         f"The model's code is that of the installed transformers {versions['transformers']}.",
     ]
+    if text := unconfirmed():
+        texts.append(text)
     if mac.macos is None:
         texts.append(f"No macOS was given: where rules differ by macOS, those of {MACOS} hold.")
     if mac.memory_gb is None:

@@ -13,7 +13,7 @@ from mpsprobe.device.virtual.support import require
 @pytest.fixture(autouse=True)
 def _supported() -> None:
     try:
-        require()
+        require(memoryless=True)
     except UnsupportedInstallError as problem:
         pytest.skip(str(problem))
 

@@ -19,7 +19,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/MPSHooksInterface.h>
+#include <ATen/ops/_scaled_dot_product_attention_math.h>
+#include <ATen/ops/_scaled_dot_product_attention_math_for_mps.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/where.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
@@ -28,6 +33,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -491,7 +497,10 @@ void on_plain_memory(const OperatorHandle& op, torch::jit::Stack* stack) {
       host[k] = fresh[k];
     }
   }
-  op.callBoxed(&host);
+  // the one op of these tests that only MPS has: the CPU's of the same signature computes it
+  static const auto math = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_scaled_dot_product_attention_math", "");
+  const bool fused = facts.name == "aten::_scaled_dot_product_attention_math_for_mps";
+  (fused ? math : op).callBoxed(&host);
   torch::jit::drop(*stack, arity);
   if (!inplace) {
     for (size_t k : facts.writes) {
@@ -606,6 +615,36 @@ void fallback(const OperatorHandle& op, torch::jit::Stack* stack) {
   on_plain_memory(op, stack);
 }
 
+// native/transformers/attention.cpp of a build with USE_MPS, torch 2.13
+at::Tensor attention(
+    const at::Tensor& q,
+    const at::Tensor& k,
+    const at::Tensor& v,
+    const std::optional<at::Tensor>& given,
+    double dropout,
+    bool causal,
+    std::optional<double> scale,
+    bool grouped) {
+  auto mask = given;
+  if (mask.has_value() && mask->scalar_type() == at::kBool) {
+    const auto like = q.options();
+    mask = at::where(
+        *mask, at::scalar_tensor(0.0, like), at::scalar_tensor(-std::numeric_limits<double>::infinity(), like));
+  }
+  const bool training =
+      c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
+  if (training) {
+    return std::get<0>(at::_scaled_dot_product_attention_math(
+        q, k, v, mask, dropout, causal, std::nullopt, scale, grouped));
+  }
+  return std::get<0>(at::_scaled_dot_product_attention_math_for_mps(
+      q, k, v, mask, dropout, causal, std::nullopt, scale, grouped));
+}
+
+TORCH_LIBRARY_IMPL(aten, AutogradMPS, m) {
+  m.impl("scaled_dot_product_attention", TORCH_FN(attention));
+}
+
 TORCH_LIBRARY_IMPL(_, MPS, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
@@ -614,6 +653,7 @@ TORCH_LIBRARY_IMPL(aten, MPS, m) {
   m.impl("empty.memory_format", TORCH_FN(empty));
   m.impl("empty_strided", TORCH_FN(empty_strided));
   m.impl("resize_", TORCH_FN(resize_));
+  m.impl("scaled_dot_product_attention", TORCH_FN(attention));
 }
 
 // MPSProfiler.mm, logCPUFallbackProfilingStats: bit 4 of the variable (16)

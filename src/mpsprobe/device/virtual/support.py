@@ -11,6 +11,7 @@ import torch
 from mpsprobe.device.virtual.cpp import native, port
 from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import docs
 
 #: Releases that the tricks were checked on.
 OLDEST, NEWEST = (2, 6), (2, 15)
@@ -60,6 +61,16 @@ def require(*, memoryless: bool = False) -> None:
             f"The virtual device was not checked with torch {torch.__version__} here.",
             f"Install torch {oldest[0]}.{oldest[1]} to {NEWEST[0]}.{NEWEST[1]}.",
         )
+
+
+def unconfirmed() -> str:
+    """Say what has not been seen of the way that prediction takes here; empty where tests run it."""
+    if not port.has_mps():
+        return ""
+    return (
+        "predicted on macOS: this path has not been confirmed on a Mac yet "
+        f"(what remains unproved: {docs('platforms.md')}); `mpsprobe doctor` tests it on this machine."
+    )
 
 
 def _fallback_variable() -> bool:

@@ -1,0 +1,99 @@
+"""Does prediction work with this PyTorch? A small model, built and trained a step on tensors without memory.
+
+Also a program, `python -m mpsprobe.device.self_test`: on a build with MPS a mistake would hand Metal an address that is
+none of its own, which ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.device.virtual.cpp import port
+from mpsprobe.device.virtual.predict import predict
+
+#: Rows and columns of a layer that no Mac could hold: 4.4 TB in float32.
+_WIDTH = 1 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the self-test saw.
+
+    Attributes:
+        has_mps: whether this PyTorch was built with MPS, as a Mac's.
+        peak: bytes in use at once on the modelled Mac.
+        touched: bytes that the Mac's own allocator gave meanwhile; 0 where there is none.
+        wrong: what was not as it must be; empty when all was.
+    """
+
+    has_mps: bool
+    peak: int
+    touched: int
+    wrong: str
+
+
+class _Model(nn.Module):
+    """Convolution, attention, normalisation and a layer of 4.4 TB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 64, 3)
+        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+        self.normalisation = nn.LayerNorm(64)
+        self.up, self.down = nn.Linear(64, _WIDTH), nn.Linear(_WIDTH, _WIDTH)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.convolution(image).flatten(2).transpose(1, 2)
+        tokens = self.normalisation(tokens + self.attention(tokens, tokens, tokens)[0])
+        result: Tensor = self.down(nn.functional.gelu(self.up(tokens)))
+        return result
+
+
+def outcome() -> Outcome:
+    """Run the self-test in this process."""
+    before = _allocated()
+    with predict(memory_gb=1 << 16) as session:
+        with torch.device("mps"):
+            model = _Model()
+        image = torch.randn(2, 3, 32, 32).to("mps")
+        result = model(image)
+        loss = result.float().mean()
+        loss.backward()
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        known = torch.arange(6, device="mps").sum().item()
+        places = {
+            result.device.type,
+            model.up.weight.grad.device.type if model.up.weight.grad is not None else "",
+        }
+        peak = session.memory.peak
+        del model, result, loss, image
+    wrong = ""
+    if places != {"mps"}:
+        wrong = f"Tensors were on {', '.join(sorted(places))}, not on mps."
+    elif known != 15:
+        wrong = f"A known sum was {known}, not 15."
+    elif peak < 4 * _WIDTH * _WIDTH:
+        wrong = f"The modelled peak is {peak} bytes, less than the weights."
+    touched = _allocated() - before
+    if touched:
+        wrong = f"The Mac's own allocator gave {touched} bytes."
+    return Outcome(port.has_mps(), peak, touched, wrong)
+
+
+def _allocated() -> int:
+    """Bytes that the build's own MPS allocator holds; 0 where there is none."""
+    return int(torch._C._mps_currentAllocatedMemory()) if torch._C._mps_is_available() else 0
+
+
+def main() -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json.dumps(asdict(outcome())) + "\n")
+
+
+if __name__ == "__main__":
+    main()

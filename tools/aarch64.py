@@ -1,0 +1,208 @@
+"""The virtual device on Linux aarch64, on an x86-64 machine: qemu-user, Debian's arm64 Python and PyPI's wheels.
+
+    python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE]
+
+makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, each torch release in a folder of its
+own), runs the tests of the C++ seams with each release, and prints the table that stands in docs/platforms.md. A wheel
+that carries CUDA is given empty CUDA libraries, as `tools/installed_releases.py` does. `--predict` predicts a model
+with the last release, `--full` runs all tests of `emulate` and `predict` with one.
+
+It needs a Debian or Ubuntu with qemu-user-static and gcc-aarch64-linux-gnu, and takes some CPU minutes a release:
+importing torch takes half a minute under qemu. What qemu cannot show: caches (instruction and data are never apart
+there), speed, and the memory that 16 TB of reserved address space take (qemu keeps flags for each page, so `-R` gives
+it a smaller address space, in which the memoryless engine reserves less).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import installed_releases
+
+_ROOT = Path(__file__).parents[1]
+_PACKAGES = (
+    *(
+        "python3.11-minimal",
+        "libpython3.11-minimal",
+        "libpython3.11-stdlib",
+        "libc6",
+        "libgcc-s1",
+        "libstdc++6",
+    ),
+    *(
+        "libexpat1",
+        "zlib1g",
+        "libssl3",
+        "libffi8",
+        "liblzma5",
+        "libbz2-1.0",
+        "libsqlite3-0",
+        "libuuid1",
+        "libgomp1",
+    ),
+    *("libcrypt1", "libncursesw6", "libtinfo6", "libreadline8"),
+)
+_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
+#: Distributions of this environment that are of no use there: torch comes apart, the others are for development.
+_LEFT_OUT = re.compile(
+    r"^(torch.*|triton|nvidia-.*|mpsprobe|mypy.*|ruff|pip|setuptools|wheel|diffusers|types-.*|ast-serialize|librt)$"
+)
+#: A processor without SVE, as Apple's: with all that qemu 7.2 can do, oneDNN chooses kernels that end in SIGILL there.
+_CPU = "neoverse-n1"
+#: Address space of the emulated process: 16 TB are refused in it, so the engine reserves 128 GB or less.
+_ADDRESS_SPACE = "256G"
+#: Tests of what depends on the machine: code, vtables, guard, hooks, relabelling, the engine's thread.
+_SEAMS = ("tests/device/virtual/test_guard.py",)
+_ENGINES = ("tests/device/virtual/test_emulate.py", "tests/device/virtual/test_predict.py")
+
+
+class Machine:
+    """An aarch64 Linux in a folder.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._root, self._site = self.folder / "root", self.folder / "site"
+
+    def make(self) -> None:
+        """Fetch the root file system and the dependencies, unless they are there."""
+        if not (self._root / "usr/bin/python3.11").exists():
+            self._fetch_root()
+        if not (self._site / "transformers").exists():
+            pip(self._site, *dependencies())
+
+    def _fetch_root(self) -> None:
+        lists, debs = self.folder / "lists", self.folder / "debs"
+        (lists / "partial").mkdir(parents=True, exist_ok=True)
+        debs.mkdir(exist_ok=True)
+        options = [
+            "-oAPT::Architecture=arm64",
+            "-oAPT::Architectures=arm64",
+            f"-oDir::State::Lists={lists}",
+            "-oDir::State::status=/dev/null",
+        ]
+        subprocess.run(["apt-get", *options, "update", "-qq"], check=True)
+        subprocess.run(["apt-get", *options, "download", "-qq", *_PACKAGES], cwd=debs, check=True)
+        for package in sorted(debs.glob("*.deb")):
+            subprocess.run(["dpkg", "-x", str(package), str(self._root)], check=True)
+
+    def add_torch(self, release: str) -> Path:
+        """Install a torch release into a folder of its own, with empty CUDA libraries where it wants some."""
+        site = self.folder / f"torch-{release}"
+        if not (site / "torch").exists():
+            pip(site, f"torch=={release}")
+            needed = {
+                name
+                for library in installed_releases.linked(site)
+                for name in installed_releases.needed_by(library)
+            }
+            for series, suffix in (("13", ">=13,<14"), ("12", "-cu12")):
+                if any(name.startswith(f"libcudart.so.{series}") for name in needed):
+                    for part in ("nvidia-cuda-runtime", "nvidia-cuda-cupti"):
+                        # not all of them have a wheel for aarch64 everywhere: an empty library does as well
+                        with contextlib.suppress(subprocess.CalledProcessError):
+                            pip(site, part + suffix)
+            installed_releases.make_missing_libraries(site, site / "stubs")
+        return site
+
+    def python(self, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the emulated Python with a torch of `add_torch`."""
+        return subprocess.run(
+            [str(self._command(site)), *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
+        )
+
+    def _command(self, site: Path) -> Path:
+        """Write the command that is that Python. It is also its `sys.executable`, so that children are emulated."""
+        libraries = [str(site / "stubs"), *(str(path) for path in site.glob("nvidia/**/lib"))]
+        environment = {
+            "PYTHONHOME": str(self._root / "usr"),
+            "PYTHONPATH": os.pathsep.join(map(str, (_ROOT / "src", _ROOT, site, self._site))),
+            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        command = site / "python3.11"
+        options = [part for name, value in environment.items() for part in ("-E", f"{name}={value}")]
+        emulator = [
+            "qemu-aarch64-static",
+            "-cpu",
+            _CPU,
+            "-R",
+            _ADDRESS_SPACE,
+            "-L",
+            str(self._root),
+            "-0",
+            str(command),
+        ]
+        words = [*emulator, *options, str(self._root / "usr/bin/python3.11")]
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        command.chmod(0o755)
+        return command
+
+
+def dependencies() -> list[str]:
+    """List this environment's distributions as requirements, without torch and the tools."""
+    found = {item.name.lower(): item.version for item in importlib.metadata.distributions()}
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if not _LEFT_OUT.match(name)]
+
+
+def pip(site: Path, *requirements: str) -> None:
+    """Install wheels of aarch64 into a folder, nothing that they require."""
+    platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--python-version", "3.11", "--implementation", "cp", *platforms, "--target", str(site)]
+    subprocess.run([*command, *requirements], check=True, stderr=subprocess.DEVNULL)
+
+
+def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
+    """Run test files; pytest's last line."""
+    ran = machine.python(site, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files)
+    lines = ran.stdout.strip().splitlines() or ran.stderr.strip().splitlines() or ["nothing was printed"]
+    sys.stderr.write("".join(f"  {line}\n" for line in lines if line.startswith(("FAILED", "ERROR"))))
+    return lines[-1]
+
+
+def main() -> int:
+    """Make the machine, run the tests, print the table; 1 when a test failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("releases", nargs="+", help="for example 2.8.0")
+    parser.add_argument("--predict", action="append", default=[], metavar="MODEL")
+    parser.add_argument("--full", metavar="RELEASE", help="run all tests of both engines with this one")
+    chosen = parser.parse_args()
+    installed_releases.TOOLS = "aarch64-linux-gnu-"
+    machine = Machine(chosen.folder)
+    machine.make()
+    failed = False
+    sys.stdout.write("| torch, aarch64 | tests | outcome |\n|---|---|---|\n")
+    for release in chosen.releases:
+        site = machine.add_torch(release)
+        version = machine.python(site, "-c", "import torch; print(torch.__version__)").stdout.strip()
+        for files in (_SEAMS, *([_ENGINES] if release == chosen.full else [])):
+            outcome = tested(machine, site, files)
+            failed |= "failed" in outcome or "error" in outcome or "passed" not in outcome
+            names = ", ".join(Path(file).stem for file in files)
+            sys.stdout.write(f"| {version or 'cannot be imported'} | {names} | {outcome} |\n")
+            sys.stdout.flush()
+    for model in chosen.predict:
+        ran = machine.python(site, "-m", "mpsprobe", "predict", model)
+        failed |= ran.returncode != 0
+        sys.stdout.write(f"\n$ mpsprobe predict {model}\n{ran.stdout}{ran.stderr}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
