@@ -34,6 +34,9 @@ from mpsprobe.device.virtual.session import Session
 #: What PyTorch expects, and what the emulated device did.
 _PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
 
+#: Memory of the emulated Mac, the default of `emulate`.
+_MEMORY_GIB = 64
+
 _PLUGIN = """
 import platform
 from mpsprobe.device.virtual.emulate import emulate
@@ -149,6 +152,7 @@ def _line(problem: BaseException) -> str:
 
 def suite(checkout: Path, options: list[str]) -> int:
     """Run test/test_mps.py of a checkout under the emulated device; its exit code."""
+    checkout = checkout.resolve()
     file = checkout / "test" / "test_mps.py"
     if not file.is_file():
         sys.stderr.write(
@@ -158,6 +162,10 @@ def suite(checkout: Path, options: list[str]) -> int:
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / "mpsprobe-peer"
     folder.mkdir(exist_ok=True)
     (folder / "peer_plugin.py").write_text(_PLUGIN)
+    # the tests ask macOS for the size of its memory when they are imported
+    sysctl = folder / "sysctl"
+    sysctl.write_text(f"#!/bin/sh\necho {_MEMORY_GIB << 30}\n")
+    sysctl.chmod(0o755)
     paths = [
         str(folder),
         str(checkout / "test"),
@@ -177,7 +185,11 @@ def suite(checkout: Path, options: list[str]) -> int:
         str(file),
         *options,
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": os.pathsep.join([str(folder), os.environ.get("PATH", "")]),
+    }
     return subprocess.run(command, cwd=checkout / "test", env=environment, check=False).returncode
 
 

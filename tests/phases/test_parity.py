@@ -68,3 +68,73 @@ def test_the_state_of_the_generator_stays(tmp_path: Path) -> None:
     torch.manual_seed(3)
     _judged(tmp_path, draws=True, names=["noisy"])  # whose own pass draws eight
     assert torch.rand(()) == expected
+
+
+#: Random weights that let rounding grow: 24 layers, each of which doubles what enters it.
+_DEEP = """
+import torch
+from torch import nn
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(32, 32)
+        nn.init.normal_(self.inner.weight, std=0.6)
+    def forward(self, x):
+        return x + torch.sin(3 * self.inner(x))
+
+def load(device, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(*[Layer() for _ in range(24)])
+    return model.to(device, dtype)
+def sample():
+    return {"x": torch.linspace(-1, 1, 64).reshape(2, 32)}
+def infer(model, batch):
+    return model(batch["x"].to(model[0].inner.weight.dtype))
+def extract(raw):
+    return {"y": raw.float()}
+"""
+
+
+class _OtherOrder(torch.nn.Module):
+    """A linear layer that sums in another order than the CPU's kernel: a device that rounds by itself."""
+
+    def __init__(self, inner: torch.nn.Linear, factor: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.bias, self.factor = inner.weight, inner.bias, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        parts = x[..., :half] @ self.weight[:, :half].t() + x[..., half:] @ self.weight[:, half:].t()
+        return (parts + self.bias) * self.factor
+
+
+def _deep(folder: Path, dtype: str, wrong_layer: int | None = None) -> Result:
+    (folder / "deep.py").write_text(_DEEP)
+    profile = resolve(Settings(str(folder / "deep.py"), dtype=dtype)).profile
+    adapter = registry.make_adapter(profile, folder)
+    loaded = transfer.load(adapter, profile, Snapshot(folder, {}, (), 0, 0, {}, None), Cpu())
+    for number, layer in enumerate(loaded.model.children()):
+        layer.inner = _OtherOrder(layer.inner, 1.1 if number == wrong_layer else 1.0)  # type: ignore[arg-type]
+    prepared = data.prepare(loaded)
+    with torch.inference_mode():
+        outputs = adapter.forward(loaded.model, prepared.device_batch)
+    return parity.judged(prepared, outputs)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_that_the_model_itself_lets_grow_passes(tmp_path: Path, dtype: str) -> None:
+    result = _deep(tmp_path, dtype)
+    assert result.status is Status.PASS, result.message
+    assert result.table is not None
+    (row,) = result.table.rows
+    assert row[1] > row[2]  # type: ignore[operator]  # over the dtype's threshold
+    assert "rounding" in result.message
+    assert "modules compared by themselves" in result.message
+
+
+@pytest.mark.parametrize("layer", [0, 11, 23])
+def test_an_error_of_one_layer_is_seen_through_the_noise(tmp_path: Path, layer: int) -> None:
+    result = _deep(tmp_path, "bfloat16", layer)
+    assert result.status is Status.FAIL
+    assert f"The module {layer}" in result.message

@@ -22,6 +22,7 @@ from mpsprobe.phases import parity
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.refusals import collected, unless_refused
+from mpsprobe.phases.rounding import relative_difference
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.quantities import enumerate_words
@@ -253,16 +254,43 @@ def _repeatable(prediction: Prediction) -> Result:
             f"One inference took {prediction.cold_s:.0f} s, so it was not repeated.",
             "A longer limit in the profile leaves time for it: limits = { inference = SECONDS }.",
         )
-    differing = [
-        name for name, value in prediction.outputs.items() if not _same(value, prediction.repeats.get(name))
-    ]
-    if differing:
+    again = prediction.repeats
+    differing = [name for name, value in prediction.outputs.items() if not _same(value, again.get(name))]
+    if not differing:
+        return prediction.loaded.result(Status.PASS)
+    off = {name: _off(prediction.outputs[name], again.get(name)) for name in differing}
+    rounded = {
+        name: value
+        for name, value in off.items()
+        if value is not None and value <= parity.limit(prediction.loaded, name)
+    }
+    if len(rounded) == len(off):
+        each = enumerate_words([f"{name} by {value:.2g} of its scale" for name, value in rounded.items()])
         return prediction.loaded.result(
-            Status.WARN,
-            f"{', '.join(differing)} differ between two runs with the same seed.",
-            "Kernels that add in varying order do that; draw noise from a seeded CPU generator and move it.",
+            Status.PASS, f"The same within rounding: {each}. Kernels that add in varying order do that."
         )
-    return prediction.loaded.result(Status.PASS)
+    others = enumerate_words([name for name in off if name not in rounded])
+    if prediction.loaded.adapter.weights is Weights.RANDOM and not any(
+        off[name] is not None and name not in rounded for name in off
+    ):
+        return prediction.loaded.result(
+            Status.UNKNOWN,
+            f"{others}: other tokens in the second run with the same seed. With random weights the scores of tokens "
+            "nearly tie, so rounding decides; it says nothing of trained weights.",
+        )
+    return prediction.loaded.result(
+        Status.WARN,
+        f"{others} differ between two runs with the same seed by more than rounding.",
+        "Tokens that nearly tie turn on rounding; else draw noise from a seeded CPU generator and move it.",
+    )
+
+
+def _off(one: Any, other: Any) -> float | None:
+    """Return how far two floating tensors are apart, relative to the first's scale; None for anything else."""
+    tensors_ = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    if not tensors_ or not one.is_floating_point() or one.shape != other.shape:
+        return None
+    return relative_difference(other, one)
 
 
 @CHECKS.add("time", "Time per sample is known")

@@ -1,11 +1,21 @@
-"""Whether a forward pass on the device agrees with one in float32 on the CPU."""
+"""Whether a forward pass on the device agrees with one in float32 on the CPU.
+
+A difference within the dtype's usual rounding passes at once. A larger one is held against the noise floor of this very
+model and input: how far the CPU is off float32 in the device's dtype, as a whole and module by module.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-from mpsprobe.models.adapter import Outputs
-from mpsprobe.phases import memory
+from mpsprobe.models.adapter import Outputs, Weights
+from mpsprobe.models.profile import split_autocast
+from mpsprobe.phases import memory, rounding
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.target_code import target_code
@@ -15,12 +25,15 @@ from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, T
 #: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
 #: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
 DEFAULT_PARITY = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+#: A noise floor beyond this, times the factor, lets an error of half the scale pass: then only modules tell.
+_TELLS_LITTLE = 0.5
+_LAYERS = "Compare layer by layer; run the op checks: a known-bad kernel of this torch release is likely."
 #: Of the two reference passes that show whether an output is drawn at random.
 _SEEDS = (0, 1)
 
 
 def judged(prepared: Prepared, forward: Outputs) -> Result:
-    """What a check says of the outputs of a forward pass on the device.
+    """Judge the outputs of a forward pass on the device.
 
     Outputs that the target draws at random are not compared: the generators of CPU, CUDA and MPS give other numbers
     for the same seed.
@@ -39,78 +52,237 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
             memory.no_room_for_reference(loaded.model),
             "Compare with a baseline written on a larger machine.",
         )
-    reference, drawn = _reference(prepared)
-    return _compared(loaded, dict(tensors(forward)), reference, drawn)
+    reference = _reference(prepared)
+    found = dict(tensors(forward))
+    differences = _differences(loaded, found, reference)
+    if all(one.within for one in differences) or loaded.profile.parity:
+        return _stated(loaded, differences, reference, None)
+    if not memory.fits(2 * memory.float32_bytes(loaded.model)):
+        return Result(
+            Status.UNKNOWN,
+            f"{_listed(differences)}. Whether that is rounding cannot be told: the CPU's own run in this dtype does "
+            "not fit in memory beside the reference.",
+            "Compare layer by layer: mpsprobe diverge.",
+        )
+    return _stated(loaded, differences, reference, _noise(prepared, reference))
 
 
-def _reference(prepared: Prepared) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """The floating outputs in float32 on the CPU, and which of them depend on the state of the generator."""
+@dataclass
+class _Reference:
+    """The float32 run on the CPU.
+
+    Attributes:
+        model: what ran.
+        outputs: its floating outputs.
+        drawn: those of them that depend on the state of the generator.
+    """
+
+    model: torch.nn.Module
+    outputs: dict[str, torch.Tensor]
+    drawn: set[str]
+
+
+@dataclass
+class _Difference:
+    """One output of the device beside the reference's.
+
+    Attributes:
+        name: of the output.
+        relative: largest |difference| / largest |reference|; None when it is missing or has another shape.
+        limit: the most that is accepted.
+    """
+
+    name: str
+    relative: float | None
+    limit: float
+
+    @property
+    def within(self) -> bool:
+        """Whether it is accepted; NaN is not."""
+        return self.relative is not None and self.relative <= self.limit
+
+    def __str__(self) -> str:
+        if self.relative is None:
+            return f"{self.name} is missing or has another shape"
+        return f"{self.name} is off by {self.relative:.2g} of its scale, accepted are {self.limit:.2g}"
+
+
+@dataclass
+class _Noise:
+    """What rounding does to this model and input on the CPU.
+
+    Attributes:
+        outputs: how far the CPU's run in the device's dtype is off float32, by output.
+        modules: each module by itself, on the device and on the CPU.
+    """
+
+    outputs: dict[str, float]
+    modules: list[rounding.ModuleDifference]
+
+
+def _outputs(prepared: Prepared, model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    torch.default_generator.manual_seed(seed)
+    adapter = prepared.loaded.adapter
+    found = move(adapter.forward(model, adapter.prepare(prepared.sample)), torch.device("cpu"))
+    return {name: value for name, value in tensors(found) if value.is_floating_point()}
+
+
+def _reference(prepared: Prepared) -> _Reference:
+    """Run the target in float32 on the CPU, twice if it draws random numbers."""
     loaded = prepared.loaded
     adapter, cpu = loaded.adapter, torch.device("cpu")
     guard = target_code(Phase.INFERENCE, "the float32 reference", loaded.device.evidence, "cpu")
     with guard, adapter.grad_mode, torch.random.fork_rng(devices=[]):
         model = adapter.load(cpu, "float32")
-
-        def outputs(seed: int) -> dict[str, torch.Tensor]:
-            torch.default_generator.manual_seed(seed)
-            found = move(adapter.forward(model, adapter.prepare(prepared.sample)), cpu)
-            return {name: value for name, value in tensors(found) if value.is_floating_point()}
-
-        reference = outputs(_SEEDS[0])
+        outputs = _outputs(prepared, model, _SEEDS[0])
         begun = torch.Generator().manual_seed(_SEEDS[0]).get_state()
         if torch.equal(torch.get_rng_state(), begun):
-            return reference, set()
-        other = outputs(_SEEDS[1])
-    drawn = {name for name, value in reference.items() if name not in other or not _close(value, other[name])}
-    return reference, drawn
+            return _Reference(model, outputs, set())
+        other = _outputs(prepared, model, _SEEDS[1])
+    drawn = {name for name, value in outputs.items() if name not in other or not _close(value, other[name])}
+    return _Reference(model, outputs, drawn)
+
+
+def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
+    """Run the target on the CPU in the device's dtype; in float32, with weights changed by rounding errors."""
+    loaded = prepared.loaded
+    adapter, cpu = loaded.adapter, torch.device("cpu")
+    kind, cast = split_autocast(loaded.profile.autocast)
+
+    def autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+        if not cast or kind == "parts":
+            return contextlib.nullcontext()
+        return torch.autocast(device, dtype=getattr(torch, cast))
+
+    guard = target_code(Phase.INFERENCE, "the run in the device's dtype", loaded.device.evidence, "cpu")
+    with guard, adapter.grad_mode, torch.random.fork_rng(devices=[]):
+        model = adapter.load(cpu, loaded.profile.dtype)
+        halves = cast or {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+        if not halves:
+            rounding.perturbed(model)
+        with rounding.RecordedCalls(model) as recorded, autocast("cpu"):
+            outputs = _outputs(prepared, model, _SEEDS[0])
+        if not halves:
+            model = reference.model
+        modules = rounding.module_differences(recorded.calls, loaded.model, model, reference.model, autocast)
+    off = {
+        name: rounding.relative_difference(value, reference.outputs[name])
+        for name, value in outputs.items()
+        if name in reference.outputs and value.shape == reference.outputs[name].shape
+    }
+    return _Noise(off, modules)
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two references are one and the same: on the CPU no float32 kernel adds in varying order."""
+    """Return whether two references are equal: on the CPU no float32 kernel adds in varying order."""
     return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-def _compared(
-    loaded: Loaded, found: dict[str, torch.Tensor], reference: dict[str, torch.Tensor], drawn: set[str]
+def _differences(loaded: Loaded, found: dict[str, torch.Tensor], reference: _Reference) -> list[_Difference]:
+    differences = []
+    for name, expected in reference.outputs.items():
+        if name in reference.drawn:
+            continue
+        same = name in found and found[name].shape == expected.shape
+        relative = rounding.relative_difference(found[name], expected) if same else None
+        differences.append(_Difference(name, relative, limit(loaded, name)))
+    return differences
+
+
+def _listed(differences: list[_Difference]) -> str:
+    return "; ".join(str(one) for one in differences if not one.within)
+
+
+def _stated(
+    loaded: Loaded, differences: list[_Difference], reference: _Reference, noise: _Noise | None
 ) -> Result:
-    rows: list[list[str | int | float | bool | None]] = []
-    failed = []
-    for name, expected in reference.items():
-        if name in drawn:
-            continue
-        if name not in found or found[name].shape != expected.shape:
-            failed.append(f"{name} is missing or has another shape")
-            continue
-        actual = found[name]
-        difference = (actual.double() - expected.double()).abs().max().item()
-        scale = expected.double().abs().max().item()
-        relative = difference / scale if scale else difference
-        limit = _limit(loaded, name)
-        rows.append([name, float(f"{relative:.3g}"), float(f"{limit:.3g}"), relative <= limit])
-        if not relative <= limit:  # also true for NaN
-            failed.append(f"{name} is off by {relative:.2g} of its scale, accepted are {limit:.2g}")
-    left_out = f" Drawn at random, so not compared: {', '.join(sorted(drawn))}." if drawn else ""
-    if failed:
-        result = loaded.result(
-            Status.FAIL,
-            f"{'; '.join(failed)}.{left_out}",
-            "Compare layer by layer; run the op checks: a known-bad kernel of this torch release is likely.",
-        )
-    elif rows:
-        worst = max(rows, key=lambda row: float(row[1] or 0) / float(row[2] or 1))
-        message = f"Largest difference {worst[1]:.2g} of the scale ({worst[0]}).{left_out}"
-        result = loaded.result(Status.PASS, message)
-    elif drawn:
-        return Result(
-            Status.UNKNOWN,
-            f"No output can be compared.{left_out}",
-            "Draw the noise outside of the model, or compare layer by layer with mpsprobe diverge.",
-        )
-    else:
+    drawn = (
+        f" Drawn at random, so not compared: {', '.join(sorted(reference.drawn))}." if reference.drawn else ""
+    )
+    if not differences:
+        if reference.drawn:
+            return Result(
+                Status.UNKNOWN,
+                f"No output can be compared.{drawn}",
+                "Draw the noise outside of the model, or compare layer by layer with mpsprobe diverge.",
+            )
         return Result(Status.UNKNOWN, "The forward pass yields no floating tensor to compare.")
-    result.table = Table(columns=["output", "difference / scale", "accepted", "within"], rows=rows)
+    if noise is not None:
+        result = _against_noise(loaded, differences, noise, drawn)
+    elif all(one.within for one in differences):
+        worst = max(differences, key=lambda one: (one.relative or 0.0) / (one.limit or 1.0))
+        message = f"Largest difference {worst.relative:.2g} of the scale ({worst.name}).{drawn}"
+        result = loaded.result(Status.PASS, message)
+    else:
+        result = loaded.result(Status.FAIL, f"{_listed(differences)}.{drawn}", _LAYERS)
+    columns: list[str] = ["output", "difference / scale", "accepted", "within"]
+    rows: list[list[str | int | float | bool | None]] = []
+    for one in differences:
+        if one.relative is None:
+            continue
+        row: list[str | int | float | bool | None] = [one.name, float(f"{one.relative:.3g}")]
+        row += [float(f"{one.limit:.3g}"), one.within]
+        if noise is not None:
+            off = noise.outputs.get(one.name)
+            row.append(None if off is None else float(f"{off:.3g}"))
+        rows.append(row)
+    if noise is not None:
+        columns.append("the CPU in this dtype")
+    result.table = Table(columns=columns, rows=rows)
     result.measurements = [_measurement(loaded, str(row[0]), float(row[1] or 0)) for row in rows]
     return result
+
+
+def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise, drawn: str) -> Result:
+    """Judge outputs that are off by more than usual: is the CPU as far off, and does each module round alone?"""
+    wrong = sorted((one for one in noise.modules if not one.within), key=lambda one: -one.device / one.limit)
+    if wrong:
+        first = wrong[0]
+        return loaded.result(
+            Status.FAIL,
+            f"{_listed(differences)}. The module {first.path} ({first.kind}) is the furthest off by itself: "
+            f"{first.device:.2g} of its result's norm, the CPU in this dtype {first.cpu:.2g}; so are "
+            f"{len(wrong) - 1} more of {len(noise.modules)}.{drawn}",
+            _LAYERS,
+        )
+    beyond = [
+        one
+        for one in differences
+        if not one.within and not _explained(one.relative, noise.outputs.get(one.name))
+    ]
+    if beyond:
+        floor = ", ".join(f"{one.name} {noise.outputs.get(one.name, math.nan):.2g}" for one in beyond)
+        return loaded.result(
+            Status.FAIL,
+            f"{_listed(beyond)}; the CPU in this dtype is off by less than a third of that ({floor}).{drawn}",
+            _LAYERS,
+        )
+    worst = max((one for one in differences if not one.within), key=lambda one: one.relative or 0.0)
+    floor = noise.outputs[worst.name]
+    off = f"{worst.relative:.2g} of its scale"
+    told = f"{worst.name} is off by {off}, and the CPU in this dtype by {floor:.2g}: rounding."
+    if rounding.FACTOR * floor > _TELLS_LITTLE:
+        if not noise.modules:
+            return Result(
+                Status.UNKNOWN,
+                f"{told} So large a floor hides an error, and no module could be compared by itself.{drawn}",
+                "Compare layer by layer: mpsprobe diverge.",
+            )
+        cause = (
+            "Random weights: this initialisation"
+            if loaded.adapter.weights is Weights.RANDOM
+            else "This model"
+        )
+        told += f" {cause} lets rounding errors grow to the size of its outputs."
+    most = max((one.device for one in noise.modules), default=0.0)
+    each = (
+        f" {len(noise.modules)} modules compared by themselves: {most:.2g} at most." if noise.modules else ""
+    )
+    return loaded.result(Status.PASS, f"{told}{each}{drawn}")
+
+
+def _explained(relative: float | None, floor: float | None) -> bool:
+    return relative is not None and floor is not None and relative <= rounding.FACTOR * floor
 
 
 def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
@@ -119,7 +291,8 @@ def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
     return Measurement.of(MeasurementKey.PARITY, difference, unit, evidence, device, subject=name)
 
 
-def _limit(loaded: Loaded, name: str) -> float:
+def limit(loaded: Loaded, name: str) -> float:
+    """Return the largest accepted |difference| over the largest |reference| of an output."""
     stated = loaded.profile.parity
     if name in stated or "*" in stated:
         return stated.get(name, stated.get("*", 0.0))

@@ -7,6 +7,7 @@ there, and one as that key's fallback. Both matter: with the fallback alone, ops
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -104,7 +105,8 @@ class Kernels:
         self._port = port
         port.take_over(kernels, autograd, self.fallback)
         for key in _SPARSE_KEYS:
-            port.libraries("_").fallback(self._sparse(key), key)
+            with contextlib.suppress(RuntimeError):  # torch 2.6 cannot parse these keys
+                port.libraries("_").fallback(self._sparse(key), key)
 
     def _sparse(self, key: str) -> Kernel:
         """Return what runs for an op on sparse tensors of the device, which the emulation does not have."""
