@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from mpsprobe.errors import UsageError
 from mpsprobe.run import DEVICES
+from mpsprobe.run.workload import KV_BITS, Workload
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -159,6 +160,32 @@ class Settings:
     new_tokens: int | None = _option(
         None, "Tokens to generate.  [default: the profile's, or 8]", Group.TARGET, metavar="N", least=1
     )
+    prompt_tokens: int | None = _option(
+        None, "Tokens of the prompt, or of each text.", Group.TARGET, metavar="N", least=1
+    )
+    batch: int | None = _option(
+        None, "Prompts, pictures or clips at once.", Group.TARGET, metavar="N", least=1
+    )
+    image_size: int | None = _option(
+        None,
+        "Side of a square picture, pixels.  [default: the model's own]",
+        Group.TARGET,
+        metavar="N",
+        least=8,
+    )
+    frames: int | None = _option(None, "Frames of a video.", Group.TARGET, metavar="N", least=1)
+    steps: int | None = _option(
+        None, "Steps of a diffusion.  [default: the profile's]", Group.TARGET, metavar="N", least=1
+    )
+    audio_seconds: int | None = _option(None, "Seconds of sound.", Group.TARGET, metavar="N", least=1)
+    kv_dtype: str | None = _option(
+        None, "Dtype of the key-value cache in forecasts of memory.  [default: that of the weights]", Group.TARGET,
+        metavar="DTYPE", choices=tuple(KV_BITS),
+    )  # fmt: skip
+    samples: int | None = _option(
+        None, "How many such workloads you want in all: the plan that routes are judged by.  [default: 1]",
+        Group.TARGET, metavar="N", least=1,
+    )  # fmt: skip
     autocast: str | None = _option(
         None, "none, DTYPE, cpu:DTYPE or parts:DTYPE (bfloat16, float16).  [default: the profile's]",
         Group.TARGET, metavar="CHOICE",
@@ -179,6 +206,12 @@ class Settings:
     def __post_init__(self) -> None:
         _check_mac(self)
         _check_target(self)
+
+    @property
+    def workload(self) -> Workload:
+        """Return what is asked of the target, and how often."""
+        names = (name for name in Workload.__struct_fields__ if name != "samples")
+        return Workload(**{name: getattr(self, name) for name in names}, samples=self.samples or 1)
 
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with some options changed."""
@@ -390,6 +423,10 @@ def _check_target(given: Settings) -> None:
             raise UsageError(
                 f"{given.model}: a class has no weights.", "Give --random-init, or the folder of its weights."
             )
+    if given.kv_dtype is not None and given.kv_dtype not in KV_BITS:
+        raise UsageError(
+            f"--kv-dtype {given.kv_dtype}: no such dtype of a cache.", f"One of {', '.join(KV_BITS)}."
+        )
     if given.dtype is not None and given.dtype not in WEIGHT_DTYPES:
         raise UsageError(
             f"--dtype {given.dtype}: weights are not loaded in that.", f"One of {', '.join(WEIGHT_DTYPES)}."

@@ -38,7 +38,7 @@ def test_a_prediction_leaves_a_run_with_routes(tmp_path: Path) -> None:
     arguments = ["predict", str(tmp_path), "--torch", "2.13", "--macos", "15.5", "--mac", "m1-max-64"]
     answer = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
-    assert "What to do: Take MPS." in answer.output
+    assert "What to do: Use MPS." in answer.output
 
     run = Run.load(tmp_path / "out" / "run.json")
     assert run.checks == []
@@ -55,5 +55,5 @@ def test_a_prediction_leaves_a_run_with_routes(tmp_path: Path) -> None:
     assert {route.evidence for route in routes.values()} == {Evidence.PREDICTED}
     for name in ("report.md", "report.html"):
         text = (tmp_path / "out" / name).read_text()
-        assert "Take MPS." in text
+        assert "Use MPS." in text
         assert "nothing ran on a Mac" in text

@@ -170,5 +170,5 @@ def test_what_does_not_fit_is_said_with_what_would_help() -> None:
 
 def test_the_job_summary_says_what_to_do() -> None:
     text = report.render(predicted(), "summary")
-    assert "What to do: **Take MPS." in text
+    assert "What to do: **Use MPS." in text
     assert "| stage |" not in text

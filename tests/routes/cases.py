@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mpsprobe.knowledge.cloud import VARIABLE, current, load
 from mpsprobe.routes.case import Case
 from mpsprobe.run import (
     Check,
@@ -27,6 +30,8 @@ from mpsprobe.run import (
 )
 
 GIB = 2**30
+#: The owner's offers, plan and rates.
+OPTIONS_ANALYSIS = Path(__file__).parent / "options_analysis.toml"
 LINUX = Host(system="Linux", machine="x86_64", os_version="6.8")
 #: The owner's target: bytes of its weights in bfloat16.
 ALPAMAYO_BYTES = 22_157_052_388
@@ -96,6 +101,7 @@ def case(
     device: str = "predicted",
     host: Host = LINUX,
     known: bool = True,
+    target: Target | None = None,
     **more: Any,
 ) -> Case:
     asked = Mac(torch, macos, "Apple M1 Max", 64.0)
@@ -103,7 +109,7 @@ def case(
         mpsprobe="0",
         id="1",
         started="2026-11-22T13:15:00Z",
-        target=Target(name="target", profile="transformers", weight_bytes=weight_bytes),
+        target=target or Target(name="target", profile="transformers", weight_bytes=weight_bytes),
         host=host,
         device=DeviceChoice(device, device, ""),
         mac=asked,
@@ -119,4 +125,5 @@ def case(
             time=time,
             elsewhere=list(elsewhere),
         )
+    more.setdefault("cloud", current() if os.environ.get(VARIABLE) else load(OPTIONS_ANALYSIS))
     return Case(run=run, forecast=forecast, **more)

@@ -1,10 +1,22 @@
-"""The nine questions."""
+"""The checklist: seven questions for every target, nine for Alpamayo."""
 
 from __future__ import annotations
 
+from mpsprobe.models import profile
 from mpsprobe.routes import checklist
 from mpsprobe.routes.case import Case
-from mpsprobe.run import Check, Evidence, Fit, Host, Measurement, MeasurementKey, OpVerdict, Phase, Status
+from mpsprobe.run import (
+    Check,
+    Evidence,
+    Fit,
+    Host,
+    Measurement,
+    MeasurementKey,
+    OpVerdict,
+    Phase,
+    Status,
+    Target,
+)
 from tests.routes.cases import case, memory, timing, use
 
 MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max")
@@ -29,8 +41,12 @@ def check(name: str, status: Status = Status.PASS, device: str = "mps", **more: 
     )
 
 
-def test_there_are_nine() -> None:
-    assert len(checklist.table(case([use()])).rows) == 9
+def test_only_alpamayo_is_asked_for_a_trace_and_a_trajectory() -> None:
+    assert len(checklist.table(case([use()])).rows) == 7
+    asked = Target(name="x", profile="alpamayo-r1", asks=profile.load("alpamayo-r1").asks)
+    rows = checklist.table(case([use()], target=asked)).rows
+    assert len(rows) == 9
+    assert "Trajectory predicted" in [row[0] for row in rows]
 
 
 def test_a_prediction_answers_what_it_can_and_leaves_values_open() -> None:
@@ -38,7 +54,7 @@ def test_a_prediction_answers_what_it_can_and_leaves_values_open() -> None:
     predicted = ("yes", "predicted")
     assert [(row[1], row[3]) for row in table.rows] == [
         *[predicted] * 4,  # available, loads, forward, completes
-        *[("unknown", "")] * 3,  # trace, trajectory, baseline
+        ("unknown", ""),  # baseline
         *[predicted] * 2,  # memory, speed
     ]
 
@@ -67,7 +83,7 @@ def test_a_run_on_the_mac_answers_with_its_checks() -> None:
     table = checklist.table(case([use()], checks=ran, device="mps", host=MAC))
     told = [(row[1], row[3]) for row in table.rows]
     measured = ("yes", "measured on mps")
-    assert told == [measured] * 6 + [("unknown", "")] + [measured] * 2
+    assert told == [measured] * 4 + [("unknown", "")] + [measured] * 2
 
 
 def test_failed_checks_say_no() -> None:

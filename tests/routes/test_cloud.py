@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import cloud as prices
+from mpsprobe.knowledge import hardware
+from mpsprobe.models import profile
 from mpsprobe.routes import cloud
 from mpsprobe.routes.case import Case
-from mpsprobe.run import Fit, Viability
+from mpsprobe.run import Fit, Target, Viability
 from tests.routes.cases import GIB, case, memory, timing, use
 
 H100 = "H100 (Lambda Labs)"
@@ -20,17 +23,38 @@ def quoted(made: Case) -> dict[str, cloud.Quote]:
     return {quote.offer.name: quote for quote in cloud.quotes(made)}
 
 
-def test_the_four_rows_of_the_options_analysis_are_the_start() -> None:
-    rows = {(one.provider, one.gpu, one.per_hour or one.per_month) for one in prices.shipped().offers}
-    assert rows == {
-        ("Lambda Labs", "H100", 2.49),
-        ("Colab Pro+", "A100", 50.0),
-        ("Vast.ai", "RTX 4090", 0.30),
-        ("AWS p3.2xlarge", "V100", 3.06),
-    }
-    assert all(one.source and one.date for one in prices.shipped().offers)
-    assert prices.shipped().plan.samples == 100
-    assert prices.shipped().plan.perturbations == 500
+def test_shipped_offers_have_a_price_a_date_and_a_gpu_that_is_known() -> None:
+    offers = prices.shipped().offers
+    assert len(offers) >= 6
+    for one in offers:
+        assert one.source
+        assert one.months_old(datetime.date(2026, 12, 1)) is not None
+        assert hardware.find(one.hardware) is not None
+    assert prices.shipped().plan is None
+
+
+def test_the_plan_is_the_users_own_and_one_workload_by_default() -> None:
+    shipped = prices.shipped()
+    assert case([use()], cloud=shipped).plan.inferences == 1
+    asked = Target(name="x", profile="transformers", samples=40)
+    assert case([use()], cloud=shipped, target=asked).plan.inferences == 40
+    alpamayo = profile.load("alpamayo-r1")
+    seeds = Target(
+        name="x", profile="alpamayo-r1", samples=alpamayo.samples, perturbations=alpamayo.perturbations
+    )
+    assert case([use()], cloud=shipped, target=seeds).plan.inferences == 600
+
+
+def test_old_prices_are_warned_of_and_boot_and_packages_count() -> None:
+    made = case([use()], weight_bytes=74 * 10**6, elsewhere=[timing("H100 SXM5", 0.1, 1.0)])
+    found = cloud.route(made, cloud.quotes(made))
+    assert any("months old" in reason for reason in found.reasons)
+    shipped = case(
+        [use()], weight_bytes=74 * 10**6, cloud=prices.shipped(), elsewhere=[timing("H100 SXM5", 0.1, 1.0)]
+    )
+    quote = next(one for one in cloud.quotes(shipped) if one.offer.hardware == "H100 SXM5")
+    # boot, packages, one second of transfer
+    assert quote.start == pytest.approx(60 * (quote.offer.setup_min + quote.offer.install_min) + 1)
 
 
 def test_loading_costs_what_the_options_analysis_says() -> None:
@@ -47,7 +71,7 @@ def test_the_plan_is_samples_and_perturbations_and_the_way_of_the_weights() -> N
     assert quote.one_sample == pytest.approx(30 / 3600 * 2.49)
 
 
-def test_break_even_is_the_first_number_of_inferences_that_is_sooner_done_there() -> None:
+def test_break_even_is_the_first_number_that_finishes_sooner() -> None:
     made = case([use()], time=timing("M1 Max", 1.0, 60.0), elsewhere=[timing("H100 SXM5", 1.0, 20.0)])
     quote = quoted(made)[H100]
     assert quote.break_even is not None
@@ -145,7 +169,7 @@ def test_a_users_own_prices_replace_the_shipped_ones(tmp_path: Path, monkeypatch
     monkeypatch.setenv(prices.VARIABLE, str(file))
     made = case([use()], elsewhere=[timing("H200 SXM", 1.0, 2.0)])
     assert [quote.offer.name for quote in cloud.quotes(made)] == ["H200 (Mine)"]
-    assert made.cloud.plan.inferences == 3
+    assert made.plan.inferences == 3
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mpsprobe.errors import HarnessError, MpsprobeError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the suite on a model, in a supervised child process."),
     "report": ("report", "Rebuild reports from a run.json."),
+    "macs": ("macs", "List which Macs fit a model, and how fast they are expected to run it."),
     "predict": ("predict", "Say what a model would do on a Mac: no weights, no device, no download."),
     "calibrate": ("calibrate", "Measure what this machine's device reaches, for forecasts."),
     "parity": ("parity", "Compare MLX with torch on a small random copy of a model."),

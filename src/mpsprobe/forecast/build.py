@@ -9,6 +9,7 @@ from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
 from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.forecast.machine import Machine
+from mpsprobe.forecast.rates import rates
 from mpsprobe.forecast.stages import Stage, stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
@@ -17,6 +18,7 @@ from mpsprobe.knowledge import cloud, hardware
 from mpsprobe.knowledge.cloud import Network
 from mpsprobe.mac.lineup import NamedMac
 from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
+from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
 
 #: GPUs that every forecast is set beside: the seed's cloud rows and those that our figures were checked on.
 ELSEWHERE = ("rtx-3090", "rtx-4090", "a100-sxm4-80gb", "h100", "h200")
@@ -29,6 +31,7 @@ class Wish:
     Attributes:
         mac: the Mac by name; None where only the releases are known.
         tokens: new tokens of a sample, where that differs from the run's.
+        workload: what else is asked of the target.
         calibrated: devices that were calibrated.
         elsewhere: GPUs of the hardware table by name.
         network: rates of transfer; None for the assumed ones.
@@ -36,6 +39,7 @@ class Wish:
 
     mac: NamedMac | None = None
     tokens: int | None = None
+    workload: Workload = field(default_factory=Workload)
     calibrated: Sequence[Machine] = field(default_factory=tuple)
     elsewhere: Sequence[str] = ELSEWHERE
     network: Network | None = None
@@ -48,6 +52,7 @@ def build(
     *,
     dtypes: Mapping[str, int],
     evidence: Evidence = Evidence.PREDICTED,
+    fed: Fed | None = None,
 ) -> Forecast:
     """Forecast a run.
 
@@ -57,8 +62,10 @@ def build(
         wish: what of it.
         dtypes: parameters of the model by dtype.
         evidence: of the op uses.
+        fed: the sizes of the run's input; None where they are not known.
     """
     found = stages(trace)
+    turns = carried_turns(found, wish)
     work = Work.of(trace, found)
     memory = time = None
     notes: list[str] = []
@@ -69,22 +76,76 @@ def build(
             memory_bytes=wish.mac.memory_bytes,
             macos=wish.mac.macos,
             dtypes=dtypes,
-            tokens=wish.tokens,
+            tokens=turns.get("decode", -1) + 1 or None,
+            kv_dtype=wish.workload.kv_dtype,
         )
         machine = machines.of_mac(wish.mac, mac.torch)
         notes += machine.notes
-        time = timing(work, machine, wish.tokens)
+        time = timing(work, machine, turns)
         network = wish.network or cloud.shipped().network
+        time.rates = rates(time, fed) if fed is not None else []
         time.parts = [*transfers(trace.weights, machine.bandwidth, network), *time.parts]
     others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := hardware.find(name)) is not None]
+    elsewhere = [timing(work, one, turns) for one in (*wish.calibrated, *others)]
+    for one in elsewhere:
+        one.rates = rates(one, fed) if fed is not None else []
     return Forecast(
         mac=mac,
         evidence=evidence,
         memory=memory,
         time=time,
-        elsewhere=[timing(work, one, wish.tokens) for one in (*wish.calibrated, *others)],
+        elsewhere=elsewhere,
+        workload=sentence(found, turns, wish, fed) if fed is not None else "",
         limits=[*notes, *_limits(trace, found, wish)],
     )
+
+
+def carried_turns(found: Sequence[Stage], wish: Wish) -> dict[str, int]:
+    """Return the turns of those stages whose loops are carried on, by name.
+
+    A generation that ran as many turns as any is run at most is carried on to `NEW_TOKENS` where nobody says otherwise.
+    """
+    turns: dict[str, int] = {}
+    for stage in found:
+        if _decodes(stage):
+            tokens = wish.tokens
+            if tokens is None and stage.repeats == RUN_TURNS - 1:
+                tokens = NEW_TOKENS
+            if tokens is not None:
+                turns[stage.name] = max(0, tokens - 1)
+        elif stage.name.endswith(" step") and stage.repeats > 1 and wish.workload.steps is not None:
+            turns[stage.name] = wish.workload.steps
+    return turns
+
+
+def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: Wish, fed: Fed) -> str:
+    """Return the workload in one sentence: what was asked for, and what stands where nobody asked."""
+    parts = []
+    generates = next((stage for stage in found if _decodes(stage)), None)
+    if fed.tokens:
+        parts.append(f"{'a prompt' if generates else 'a text'} of {fed.tokens:,} tokens")
+    if generates is not None:
+        parts.append(f"{turns.get(generates.name, generates.repeats) + 1:,} new tokens")
+    if fed.image:
+        parts.append(f"a picture of {' x '.join(map(str, fed.image))}")
+    if fed.audio_seconds:
+        parts.append(f"{fed.audio_seconds:g} s of sound")
+    steps = [stage for stage in found if stage.name.endswith(" step") and stage.repeats > 1]
+    parts += [f"{turns.get(stage.name, stage.repeats)} steps" for stage in steps]
+    parts.append(f"batch {fed.rows}")
+    if wish.workload.kv_dtype is not None:
+        parts.append(f"a cache in {wish.workload.kv_dtype}")
+    asked = any(getattr(wish.workload, name) for name in Workload.__struct_fields__ if name != "samples")
+    how = (
+        ""
+        if asked
+        else " (defaults; --prompt-tokens, --new-tokens, --batch, --image-size, --steps change it)"
+    )
+    return f"{', '.join(parts)}{how}"
+
+
+def _decodes(stage: Stage) -> bool:
+    return stage.name == "decode" and stage.repeats > 1
 
 
 def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
@@ -117,6 +178,6 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
     unknown = sum(use.count for use in trace.uses if use.bytes is None)
     if unknown:
         texts.append(f"{unknown:,} calls have no formula for their bytes: they count as a launch alone.")
-    if wish.tokens is not None and not any(stage.name == "decode" and stage.repeats > 1 for stage in found):
+    if wish.tokens is not None and not any(_decodes(stage) for stage in found):
         texts.append("The run has no decode steps to carry on: the number of tokens changes nothing.")
     return texts

@@ -8,13 +8,14 @@ turn of `decode` to the next.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpsprobe.forecast.allocator import heap_bytes
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import Pass, Trace
 from mpsprobe.knowledge import chips
 from mpsprobe.run import Evidence, Fit, Memory, MemoryPart
+from mpsprobe.run.workload import KV_BITS
 
 GIB = 1 << 30
 #: Watermark ratios of MPSAllocator.h, of recommendedMaxWorkingSetSize: where the allocator raises, and where it
@@ -108,6 +109,7 @@ def memory(
     macos: str | None,
     dtypes: Mapping[str, int],
     tokens: int | None = None,
+    kv_dtype: str | None = None,
 ) -> Memory:
     """Memory on a Mac.
 
@@ -118,9 +120,14 @@ def memory(
         macos: its system; None takes the cautious share of the older ones.
         dtypes: parameters by dtype.
         tokens: new tokens of a sample, where that differs from the run's.
+        kv_dtype: of the key-value cache, where that differs from the run's: a key of `run.workload.KV_BITS`.
     """
     held = highest(trace, found, tokens)
     grown = growth(trace, found)
+    if kv_dtype is not None and held.cache:
+        share = KV_BITS[kv_dtype] / _cache_bits(dtypes)
+        held = replace(held, cache=round(held.cache * share))
+        grown = replace(grown, cache=round(grown.cache * share)) if grown is not None else None
     working_set, seen = chips.working_set(memory_bytes, macos)
     limit = int(HIGH_WATERMARK * working_set)
     heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
@@ -163,6 +170,12 @@ def memory(
         reason=reason,
         remedies=[] if fit is Fit.COMFORTABLE else remedies(held, grown, heaps, dtypes, memory_bytes, macos),
     )
+
+
+def _cache_bits(dtypes: Mapping[str, int]) -> float:
+    """Return the bits of a cached value of the run: those of most parameters."""
+    most = max(dtypes, key=lambda name: dtypes[name], default="float16")
+    return KV_BITS.get(most, 16.0)
 
 
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:

@@ -9,7 +9,7 @@ the host waits for a result, the clocks meet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -156,14 +156,14 @@ def _inner(trace: Trace) -> list[int]:
     return found
 
 
-def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
+def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None) -> Timing:
     """Time of each stage, and of a sample.
 
     Args:
         work: the run.
         machine: where.
-        tokens: new tokens of a sample, where that differs from the run's: `decode` is carried on to so many, along a
-            straight line through its turns. One of them comes out of `prefill`.
+        turns: by name of a stage, how many it has where that differs from the run's: it is carried on to so many, along
+            a straight line through those that were run.
     """
     floors = _floors(work, machine)
     known = machine.complete and _is_known(work, machine)
@@ -171,9 +171,7 @@ def timing(work: Work, machine: Machine, tokens: int | None = None) -> Timing:
     clocks = _turns(work, costs, machine) if known else []
     parts = []
     for k, stage in enumerate(work.stages):
-        repeats = stage.repeats
-        if tokens is not None and stage.name == "decode":
-            repeats = max(0, tokens - 1)
+        repeats = (turns or {}).get(stage.name, stage.repeats)
         floor = carried(
             [sum([floors[p] for p in order if p >= 0]) for order in work.orders[k]],
             repeats,

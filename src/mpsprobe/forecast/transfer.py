@@ -1,6 +1,7 @@
 """Time until a model is there: its weights over the network, and from the disk to the GPU.
 
-Neither follows from a model or a Mac: the rates are assumptions, those of `knowledge.cloud` with a wide range.
+Neither follows from a model: the rates are those of `knowledge.cloud`. Download is an assumption; loading goes by
+published timings of `from_pretrained` and `safetensors` on Macs, which lie far apart.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from mpsprobe.run import Range, TimePart
 _SLOW_LINE, _FAST_LINE = 6.25e6, 125e6
 #: The fastest network port of a Mac, 10 Gbit/s.
 _PORT = 1.25e9
-#: Bytes/s of loading: half the expected rate, and files read at 2 GB/s with nothing converted. Assumptions.
-_SLOW_LOAD, _FAST_LOAD = 74e6, 2e9
+#: Bytes/s of loading: the slowest published (0.52 GB/s, Mistral 7B on an M5 with little memory free) with room below,
+#: and a file that macOS holds in memory (7 GB/s, M5 Pro: https://github.com/huggingface/safetensors/pull/756).
+_SLOW_LOAD, _FAST_LOAD = 0.35e9, 7e9
 
 
 def transfers(weights: int, bandwidth: float, network: Network) -> list[TimePart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import os
 from pathlib import Path
@@ -27,7 +28,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         memory_gib: of the GPU.
         per_hour: US dollars an hour; None where only a subscription is sold.
         per_month: US dollars a month, for a subscription.
-        setup_min: minutes from the decision to a shell.
+        setup_min: minutes from the decision to a shell: the boot of the machine is in it.
+        install_min: minutes to install Python packages there.
         source, date: where the row was read, and when.
     """
 
@@ -38,6 +40,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: str
     date: str
     hardware: str = ""
+    install_min: float = 5.0
     per_hour: float | None = None
     per_month: float | None = None
 
@@ -47,9 +50,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if min(self.memory_gib, self.setup_min, self.per_hour or self.per_month or 0) < 0:
             raise ValueError(f"{self.provider} {self.gpu}: a figure is below zero")
 
+    def months_old(self, today: datetime.date) -> float | None:
+        """Return the age of the price; None where its date is none."""
+        try:
+            return (today - datetime.date.fromisoformat(self.date)).days / 30.4
+        except ValueError:
+            return None
+
     @property
     def name(self) -> str:
-        """`"H100 (Lambda Labs)"`."""
+        """Return its name for people: `"H100 (Lambda Labs)"`."""
         return f"{self.gpu} ({self.provider})"
 
 
@@ -68,8 +78,16 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def inferences(self) -> int:
-        """All of them."""
+        """Return the number of all of them."""
         return self.samples + self.perturbations
+
+    @property
+    def words(self) -> str:
+        """Return the plan as part of a sentence."""
+        if self.inferences == 1:
+            return "one workload; --samples N counts more"
+        more = f" and {self.perturbations:,} perturbation runs" if self.perturbations else ""
+        return f"{self.samples:,} samples{more} ({self.source})"
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,8 +116,8 @@ class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of offers."""
 
     offers: list[Offer]
-    plan: Plan
     network: Network
+    plan: Plan | None = None
 
 
 @functools.cache

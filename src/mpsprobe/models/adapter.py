@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mpsprobe.models.profile import Profile
+from mpsprobe.run.workload import Workload
 
 #: A processed input: keyword arguments of the model, tensors on one device beside plain values.
 Batch = dict[str, Any]
@@ -36,9 +37,11 @@ class Adapter(ABC):
         snapshot: local folder with the target's config, weights and processor.
         profile: the profile in force.
         weights: what `load` gives the model; set it before.
+        workload: the sizes that the user asks for; set it before `prepare`.
     """
 
     weights: Weights = Weights.STORED
+    workload: Workload = Workload()
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         self.snapshot = snapshot

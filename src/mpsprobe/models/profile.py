@@ -85,6 +85,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parity: largest accepted difference from the float32 CPU reference, relative to the reference's
             own scale, by output name (`"*"` for the rest).
         limits: seconds by phase name.
+        samples, perturbations: the plan that recommendations count where the user names none.
+        asks: questions of the checklist that other targets do not have.
         cpu_threads: threads of ops on the CPU; 0 leaves torch's own choice. For models whose ops are too
             small to share: the second thread then costs as much CPU time as the first and saves none.
     """
@@ -109,6 +111,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: list[Output] = []
     parity: dict[str, float] = {}
     limits: dict[Phase, float] = {}
+    samples: int = 1
+    perturbations: int = 0
+    asks: list[str] = []
     cpu_threads: int = 0
 
     def __post_init__(self) -> None:

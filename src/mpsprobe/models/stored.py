@@ -51,6 +51,12 @@ def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: No
     Raises:
         MpsprobeError: no such adapter, or code that its user did not agree to.
     """
+    adapter = _make(ref, folder, say)
+    adapter.workload = ref.settings.workload
+    return adapter
+
+
+def _make(ref: TargetRef, folder: Path, say: Callable[[str], None]) -> Adapter:
     adapter = make_adapter(ref.profile, folder)
     if not isinstance(adapter, TransformersAdapter) or ref.profile.adapter != _generic():
         return adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -53,6 +54,13 @@ class TargetRef:
     def config(self) -> Path | None:
         """The JSON file of a class; None where it needs none."""
         return Path(self.settings.config).expanduser() if self.settings.config is not None else None
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Return the fields of `run.Target` that say what its owner wants of it."""
+        profile, asked = self.profile, self.settings.samples
+        plan = (asked, 0) if asked is not None else (profile.samples, profile.perturbations)
+        return {"samples": plan[0], "perturbations": plan[1], "asks": list(profile.asks)}
 
     @property
     def revision(self) -> str | None:
@@ -200,6 +208,9 @@ def _with_wishes(profile: Profile, settings: Settings) -> Profile:
             )
         profile = msgspec.structs.replace(profile, autocast=autocast)
     generic = profile.adapter == profiles.load(choose.GENERIC).adapter
+    if settings.steps is not None:
+        inference = {**profile.inference, "num_inference_steps": settings.steps}
+        profile = msgspec.structs.replace(profile, inference=inference)
     tokens = settings.new_tokens
     if tokens is None and settings.random_init and generic:
         tokens = NEW_TOKENS

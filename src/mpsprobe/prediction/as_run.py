@@ -47,7 +47,7 @@ def as_run(
         started=now,
         ended=now,
         command=["mpsprobe", *sys.argv[1:]],
-        target=_target(prediction.target, target.adapter.profile.name),
+        target=_target(prediction.target, target),
         host=mac.host(),
         device=DeviceChoice(DEVICE, DEVICE, "a prediction computes nothing"),
         mac=Mac(
@@ -116,12 +116,13 @@ def _architecture(adapter: Adapter) -> str:
     return str(getattr(config, "model_type", "") or "")
 
 
-def _target(model: Model, profile: str) -> Target:
+def _target(model: Model, resolved: Resolved) -> Target:
     return Target(
         name=model.name,
-        profile=profile,
+        profile=resolved.adapter.profile.name,
         architecture=model.architecture,
         parameters=model.parameters,
         weight_bytes=model.weight_bytes,
         dtype=", ".join(model.dtypes),
+        **resolved.plan,
     )

@@ -62,7 +62,10 @@ def run(
     if releases is not None and output is None:
         return _all(releases)
     wish = Wish(
-        mac=named(mac, macos) if mac is not None else None, tokens=tokens, calibrated=calibrated(calibration)
+        mac=named(mac, macos) if mac is not None else None,
+        tokens=tokens if tokens is not None else settings.new_tokens,
+        workload=settings.workload,
+        calibrated=calibrated(calibration),
     )
     prediction, uses = predicted(target, asked, wish)
     if mac is not None or output is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpsprobe.prediction.layout import listed, scaled, table
-from mpsprobe.run import Forecast, Memory, Outlook, Range, Timing
+from mpsprobe.run import Forecast, Memory, Outlook, Range, Rate, Timing
 
 _UNKNOWN = "unknown"
 
@@ -14,12 +14,32 @@ def of_outlook(outlook: Outlook) -> str:
     advice = _advice(outlook)
     if forecast is None:
         return advice
-    parts = [_memory(forecast.memory)] if forecast.memory is not None else []
+    parts = [_rates(forecast)]
+    parts += [_memory(forecast.memory)] if forecast.memory is not None else []
     if forecast.time is not None:
         parts.append(_time(forecast.time))
     parts.append(_elsewhere(forecast))
     parts.append(advice)
     return "\n\n".join(part for part in parts if part)
+
+
+def _rates(forecast: Forecast) -> str:
+    """Return the workload and what the Mac makes of it, in the units that people compare."""
+    if not forecast.workload:
+        return ""
+    lines = [f"Workload: {forecast.workload}."]
+    time = forecast.time
+    if time is not None and any(one.expected is not None for one in time.rates):
+        lines.append(f"On {time.hardware}: {'; '.join(of_rate(one) for one in time.rates)}.")
+    return "\n".join(lines)
+
+
+def of_rate(rate: Rate) -> str:
+    """Return `"decode 31 tokens/s (24 - 38)"`."""
+    if rate.expected is None:
+        return f"{rate.name} unknown"
+    span = f" ({rate.low:.3g} - {rate.high:.3g})" if rate.low is not None and rate.high is not None else ""
+    return f"{rate.name} {rate.expected:.3g} {rate.unit}{span}"
 
 
 def _advice(outlook: Outlook) -> str:
@@ -108,8 +128,10 @@ def _elsewhere(forecast: Forecast) -> str:
 
 
 def _expected(seconds: Range) -> str:
-    if seconds.expected is None or seconds.low is None or seconds.high is None:
+    if seconds.expected is None:
         return _UNKNOWN
+    if seconds.low is None or seconds.high is None:
+        return _seconds(seconds.expected)
     return f"{_seconds(seconds.expected)} ({_seconds(seconds.low)} - {_seconds(seconds.high)})"
 
 

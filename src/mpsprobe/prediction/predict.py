@@ -101,7 +101,7 @@ def predicted(target: Target, mac: Mac, wish: Wish | None = None) -> tuple[Predi
 
 def _forecast(recording: Recording, mac: Mac, wish: Wish) -> Forecast:
     """Memory and time; after `_judged`, which gives the uses their verdicts."""
-    forecast = build(recording.trace, mac, wish, dtypes=recording.dtypes)
+    forecast = build(recording.trace, mac, wish, dtypes=recording.dtypes, fed=recording.fed)
     loading = recording.loading
     if forecast.memory is not None and loading is not None and not loading.dense:
         packed = f"packed as in the checkpoint: {loading.quantised.title}"
@@ -216,6 +216,18 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def judged(target: Target, mac: Mac) -> Recording:
+    """Return a recording whose uses have their verdicts.
+
+    Raises:
+        MpsprobeError: the target cannot be built or fed.
+    """
+    with _no_collection():
+        recording = record(target, mac)
+        _judged(recording, mac)
+    return recording
 
 
 def _judged(recording: Recording, mac: Mac) -> list[PredictedUse]:

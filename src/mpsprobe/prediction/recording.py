@@ -22,11 +22,13 @@ from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless import unfed
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.sizes import fed
 from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
+from mpsprobe.run.workload import Fed
 from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
@@ -58,6 +60,7 @@ class Recording:
         dropped: calls of uses past the recorder's limit.
         trace: the calls in order, with the memory in use; of weights that stay packed, by their real bits.
         loading: what loading the quantised checkpoint does; None for one that is not quantised.
+        fed: the sizes of the input.
         checkpoint_bytes: bytes of the weights as a quantised checkpoint stores them.
     """
 
@@ -76,6 +79,7 @@ class Recording:
     stopped: str = ""
     next_step: str = ""
     dropped: int = 0
+    fed: Fed = field(default_factory=Fed)
     loading: Answer | None = None
     checkpoint_bytes: int = 0
 
@@ -114,6 +118,7 @@ def record(target: Target, mac: Mac) -> Recording:
     gate = _Gate()
     with _quietly():
         batch = adapter.prepare(adapter.sample())
+    sizes = fed(batch)
     inputs = describe(batch)  # before the model: some take their arguments out of the batch
     stopped = step = ""
     with (
@@ -182,6 +187,7 @@ def record(target: Target, mac: Mac) -> Recording:
         stopped=stopped,
         next_step=step,
         dropped=recorder.dropped,
+        fed=sizes,
     )
 
 

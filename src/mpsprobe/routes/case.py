@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import cloud
-from mpsprobe.knowledge.cloud import Cloud
+from mpsprobe.knowledge.cloud import Cloud, Plan
 from mpsprobe.knowledge.mlx import Proof
 from mpsprobe.run import (
     Evidence,
@@ -101,6 +101,18 @@ class Case:
         """The Mac asked about."""
         assert self.run.mac is not None, "a case is made for a run that knows its Mac"
         return self.run.mac
+
+    @property
+    def plan(self) -> Plan:
+        """Return what the owner wants: `--samples`, else the plan of the user's own price file, else the profile's."""
+        target = self.run.target
+        if self.cloud.plan is not None and (target.samples, target.perturbations) == (1, 0):
+            return self.cloud.plan
+        return Plan(
+            target.samples,
+            target.perturbations,
+            f"profile {target.profile}" if target.perturbations else "--samples",
+        )
 
     @property
     def uses(self) -> list[OpUse]:

@@ -1,4 +1,4 @@
-"""The nine questions that an owner brings, each answered from checks where they ran, else from the prediction."""
+"""The questions that an owner brings, each answered from checks where they ran, else from the prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Status, Table
 #: What the owner calls acceptable for a sample.
 ACCEPTABLE_S = 300.0
 
-YES, NO, OPEN, NOT_HERE = "yes", "no", "unknown", "does not apply"
+YES, NO, OPEN = "yes", "no", "unknown"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Answer:
     """An answer with what it rests on.
 
     Attributes:
-        word: yes, no, unknown, or that the question does not apply.
+        word: yes, no or unknown.
         found: one sentence.
         evidence: None where nothing was learnt.
         device: where that was learnt, for an evidence of a check; empty for a prediction.
@@ -36,7 +36,9 @@ class Answer:
 def table(case: Case) -> Table:
     """The checklist."""
     rows: list[list[str | int | float | bool | None]] = []
-    for question, ask in _QUESTIONS:
+    for question, ask, only in _QUESTIONS:
+        if only and only not in case.run.target.asks:
+            continue
         answer = ask(case)
         basis = answer.evidence.value if answer.evidence else ""
         rows.append(
@@ -149,16 +151,17 @@ def _speed(case: Case) -> Answer:
 
 Ask = Callable[[Case], Answer]
 
-_QUESTIONS: tuple[tuple[str, Ask], ...] = (
-    ("MPS availability confirmed", _available),
-    ("Model loads to MPS", _loads),
-    ("Forward pass works", _forward),
-    ("Inference completes", _completes),
-    ("Reasoning trace (or text) extracted", _traced),
-    ("Trajectory (or output) predicted", _trajectory),
-    ("Results match a CUDA baseline, if there is one", _matches),
-    ("Memory usage acceptable", _memory),
-    (f"Inference speed acceptable (under {ACCEPTABLE_S / 60:g} min a sample)", _speed),
+#: Question, how it is answered, and the name by which a profile asks it; `""` for those that every target has.
+_QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
+    ("MPS availability confirmed", _available, ""),
+    ("Model loads to MPS", _loads, ""),
+    ("Forward pass works", _forward, ""),
+    ("Inference completes", _completes, ""),
+    ("Reasoning trace extracted", _traced, "trace"),
+    ("Trajectory predicted", _trajectory, "trajectory"),
+    ("Results match a CUDA baseline, if there is one", _matches, ""),
+    ("Memory usage acceptable", _memory, ""),
+    (f"Inference speed acceptable (under {ACCEPTABLE_S / 60:g} min a sample)", _speed, ""),
 )
 
 

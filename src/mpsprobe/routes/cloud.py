@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from mpsprobe.run import Fit, Route, Table, Viability
 
 _GIB = 2**30
 _MONTH_H = 30 * 24
+#: From this age on, reports warn of a price, months.
+_OLD_MONTHS = 6.0
 #: Share of a GPU's memory that may be taken before it is called tight: the context and cuDNN take their part.
 _TIGHT = 0.90
 
@@ -25,7 +28,7 @@ class Quote:
         fit: whether the target fits into its memory.
         per_sample: seconds of an inference there; None when no forecast was made for it.
         least: True when `per_sample` is a floor, so that hours, cost and break-even are at least what they say.
-        start: seconds before the first inference: setup, and the weights' way there.
+        start: seconds before the first inference: boot, installing packages, the weights' way there and into the GPU.
         hours: of the whole plan, transfers included; None when `per_sample` is.
         cost: US dollars of the plan; None when hours are. A subscription counts by started months.
         one_sample: US dollars of a single inference once loaded; None for a subscription.
@@ -64,14 +67,14 @@ def best(found: list[Quote]) -> Quote | None:
 def route(case: Case, found: list[Quote]) -> Route:
     """The route as a report shows it."""
     chosen = best(found)
-    plan = case.cloud.plan
+    plan = case.plan
     return Route(
         name="cloud",
         viability=_viability(found, chosen),
         sentence=_sentence(case, found, chosen),
         reasons=_reasons(case, found, chosen),
         evidence=case.evidence,
-        tables={f"Rented GPUs, for {plan.inferences:,} inferences": _table(found)} if found else {},
+        tables={f"Rented GPUs, for {plural(plan.inferences, 'inference')}": _table(found)} if found else {},
     )
 
 
@@ -84,10 +87,12 @@ def needed_bytes(case: Case) -> int | None:
 
 
 def _quote(case: Case, offer: Offer) -> Quote:
-    plan, network = case.cloud.plan, case.cloud.network
+    plan, network = case.plan, case.cloud.network
     per_sample, least = _per_sample(case, offer)
     weights = case.run.target.weight_bytes
     fetching = weights / network.rented_down if weights is not None else None
+    if fetching is not None:
+        fetching += offer.install_min * 60
     start = offer.setup_min * 60 + fetching if fetching is not None else None
     hours = cost = one = None
     if per_sample is not None and fetching is not None:
@@ -148,19 +153,19 @@ def _sentence(case: Case, found: list[Quote], chosen: Quote | None) -> str:
         if any(one.fit is Fit.UNKNOWN for one in found) or not found:
             return "Whether a rented GPU holds it is not known."
         return "No GPU of the price list holds it."
-    text = f"{chosen.offer.name} holds it without a change of code"
+    text = f"{chosen.offer.name} fits it without code changes"
     if chosen.cost is None or chosen.hours is None:
         return f"{text}; how long it takes there was not forecast."
-    count = plural(case.cloud.plan.inferences, "inference")
+    count = plural(case.plan.inferences, "inference")
     least = "at least " if chosen.least else ""
     return f"{text}: {least}{seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
 
 
 def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
-    plan, network = case.cloud.plan, case.cloud.network
+    plan, network = case.plan, case.cloud.network
     needed = needed_bytes(case)
     reasons = [
-        f"The plan: {plan.samples:,} samples and {plan.perturbations:,} perturbation runs ({plan.source}).",
+        f"The plan: {plan.words}.",
     ]
     if needed is not None:
         small = [one.offer.name for one in found if one.fit is Fit.NO]
@@ -170,12 +175,14 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         )
     if chosen is not None and chosen.break_even is not None:
         reasons.append(
-            f"It is sooner done there than on the Mac from {plural(chosen.break_even, 'inference')} on."
+            f"It finishes sooner there than on the Mac from {plural(chosen.break_even, 'inference')} on."
         )
     elif chosen is not None and chosen.per_sample is not None and case.seconds_per_sample is not None:
         reasons.append("The Mac is not slower, once transfers count.")
     reasons.append(
-        f"The weights' way there counts, at {network.rented_down / 1e6:g} MB/s, an assumption ({network.source})."
+        "Boot, installing packages and the weights' way there and into the GPU count: "
+        f"{network.rented_down / 1e6:g} MB/s, "
+        f"an assumption ({network.source})."
     )
     if case.data_bytes is None:
         reasons.append("The size of a sample's data is not known; its way there is not counted.")
@@ -189,6 +196,9 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         reasons.append(
             f"Prices are of {' and '.join(dates)}; a file of yours takes their place (MPSPROBE_CLOUD=FILE)."
         )
+    ages = [age for one in found if (age := one.offer.months_old(datetime.date.today())) is not None]
+    if ages and max(ages) > _OLD_MONTHS:
+        reasons.append(f"Some prices are {max(ages):.0f} months old: look them up before you rent.")
     return reasons
 
 

@@ -133,7 +133,7 @@ def _final_runs(case: Case, quote: Quote | None) -> list[str]:
     per_sample = case.seconds_per_sample
     if quote is None or quote.hours is None or per_sample is None:
         return []
-    count = case.cloud.plan.inferences
+    count = case.plan.inferences
     return [
         f"{plural(count, 'inference')} take {seconds(count * per_sample)} on the Mac, "
         f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."

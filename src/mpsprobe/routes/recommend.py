@@ -45,7 +45,7 @@ class Grounds:
     def long(self) -> bool:
         """The plan keeps the Mac busy for more than a night."""
         per_sample = self.case.seconds_per_sample
-        return per_sample is not None and per_sample * self.case.cloud.plan.inferences > _A_NIGHT_S
+        return per_sample is not None and per_sample * self.case.plan.inferences > _A_NIGHT_S
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _too_large(grounds: Grounds) -> Advice | None:
     because = f"In its own dtype it does not fit this Mac's GPU. {memory.reason if memory else ''}".rstrip()
     quantised = next((text for text in remedies if text.startswith("MLX")), None)
     if grounds.work.reused and quantised is not None:
-        return Advice("mlx", f"Take {quantised.rstrip('.')}.", because)
+        return Advice("mlx", f"Use {quantised.rstrip('.')}.", because)
     if grounds.judgement.fit is not Fit.NO:
         smaller = f" Or: {remedies[0].rstrip('.')}." if remedies else ""
         return Advice("mps", f"MPS holds it, but only by swapping: expect it to be slow.{smaller}", because)
@@ -128,7 +128,7 @@ def _cannot(grounds: Grounds) -> Advice | None:
     else:
         because = f"Less than {mps.PART:.0%} of the op time would be spent on the GPU."
     if grounds.work.reused:
-        return Advice("mlx", "Take MLX: its libraries hold the target, and MPS does not run it.", because)
+        return Advice("mlx", "Use MLX: its libraries hold the target, and MPS does not run it.", because)
     if grounds.quote is not None:
         later = "; a port to MLX pays only for extended work" if grounds.work.days else ""
         return Advice("cloud", f"Rent a GPU ({grounds.quote.offer.name}){later}.", because)
@@ -142,7 +142,7 @@ def _partly(grounds: Grounds) -> Advice | None:
     share = grounds.case.native_time or 0.0
     return Advice(
         "hybrid",
-        f"Take the hybrid: MPS for development{where}.",
+        f"Use the hybrid: MPS for development{where}.",
         f"{share:.0%} of the op time is spent on the GPU, between {mps.PART:.0%} and {mps.MOST:.0%}.",
     )
 
@@ -177,12 +177,12 @@ def _mps(grounds: Grounds) -> Advice | None:
     if (grounds.slow or grounds.long) and grounds.quote is not None:
         per_sample = grounds.case.seconds_per_sample
         assert per_sample is not None
-        whole = seconds(per_sample * grounds.case.cloud.plan.inferences)
+        whole = seconds(per_sample * grounds.case.plan.inferences)
         renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
         because = f"{known}, and a sample takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
     tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
-    return Advice("mps", f"Take MPS{after}.{tight}", f"{known}.")
+    return Advice("mps", f"Use MPS{after}.{tight}", f"{known}.")
 
 
 def _left(_: Grounds) -> Advice | None:
@@ -217,12 +217,17 @@ def _would_change(grounds: Grounds) -> list[str]:
     if case.evidence is not Evidence.MEASURED:
         texts.append("A run on the Mac itself: `mpsprobe run` there measures what is only predicted here.")
     memory = case.forecast.memory if case.forecast else None
-    if memory is not None and memory.needed_bytes is not None and memory.limit_bytes is not None:
-        room = memory.limit_bytes - memory.needed_bytes
+    if memory is not None and memory.needed_bytes is not None and memory.working_set_bytes is not None:
+        room = memory.working_set_bytes - memory.needed_bytes
         if room >= 0:
-            texts.append(f"{decimal_size(room)} more memory in use: longer prompts, more samples at once.")
+            texts.append(
+                f"{decimal_size(room)} more memory in use, by longer prompts or more samples at once: that is the "
+                "margin to Metal's recommended working set."
+            )
         else:
-            texts.append(f"A Mac or a dtype with {decimal_size(-room)} more room.")
+            texts.append(
+                f"A Mac whose recommended working set is {decimal_size(-room)} larger, or a smaller dtype."
+            )
     share = case.native_time
     if share is not None and judgement.grade is Grade.MOST and share < 1:
         now = f"{1 - share:.1%}" if 1 - share >= 0.001 else "less than 0.1%"
@@ -235,7 +240,7 @@ def _would_change(grounds: Grounds) -> list[str]:
         and grounds.quote.break_even is not None
     ):
         count = f"{'some ' if grounds.quote.least else ''}{grounds.quote.break_even:,}"
-        texts.append(f"From {count} inferences on, {grounds.quote.offer.name} has them done sooner.")
+        texts.append(f"From {count} inferences on, {grounds.quote.offer.name} finishes sooner.")
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
         texts.append(f"{low:g} to {high:g} days for a port to MLX.")

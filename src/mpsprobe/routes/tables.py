@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mpsprobe.knowledge import environment
 from mpsprobe.quantities import plural, seconds
-from mpsprobe.routes import mps
+from mpsprobe.routes import alternatives, mps
 from mpsprobe.routes.case import Case, Release
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx.route import Effort
@@ -31,7 +31,7 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
                 "iteration speed",
                 _span(per_sample, "a sample"),
                 _span(per_sample, "a sample"),
-                _UNKNOWN,
+                _mlx_speed(case, work),
                 _cloud_iteration(quote),
             ],
             ["cost", "no rent", _hybrid_cost(quote), "no rent", _dollars(quote)],
@@ -136,9 +136,17 @@ def _mac_setup(case: Case) -> str:
     return f"{seconds(took)} of download" if took is not None else _UNKNOWN
 
 
+def _mlx_speed(case: Case, work: Effort) -> str:
+    """Return what MLX is expected to reach with 4-bit weights; unknown for what its libraries do not have."""
+    found = alternatives.speeds(case, "MLX") if work.reused else []
+    return next((f"{one.words}, {one.quantisation}" for one in found if one.expected is not None), _UNKNOWN)
+
+
 def _mlx_setup(work: Effort) -> str:
     if work.days is None:
         return _UNKNOWN
+    if work.reused:
+        return "minutes"
     low, high = work.days
     return f"{low:g} to {high:g} days"
 
@@ -184,7 +192,7 @@ def _dollars(quote: Quote | None) -> str:
 
 def _plan(case: Case) -> str:
     per_sample = case.seconds_per_sample
-    return seconds(per_sample * case.cloud.plan.inferences) if per_sample is not None else _UNKNOWN
+    return seconds(per_sample * case.plan.inferences) if per_sample is not None else _UNKNOWN
 
 
 def _cloud_plan(quote: Quote | None) -> str:

@@ -34,7 +34,8 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         floor: the roofline: no run can be below it.
         expected: the likeliest value; None when nothing is known to base one on.
-        low, high: about nine in ten runs lie between them; None as `expected`.
+        low, high: four in five measurements that were held out from the fit lie between such bounds; None as
+            `expected`, and where nothing was held out.
     """
 
     floor: float
@@ -106,6 +107,22 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     launches: int | None = None
 
 
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A forecast in the unit that people compare.
+
+    Attributes:
+        name: `"decode"`, `"prefill"`, `"time to first token"`, `"unet"`, `"real-time factor"`, `"throughput"`.
+        unit: `"tokens/s"`, `"s"`, `"s/it"`, `"s/s"` or `"items/s"`.
+        expected, low, high: as in `Range`; `low` is the smaller number.
+    """
+
+    name: str
+    unit: str
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Time on one machine.
 
@@ -114,6 +131,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         basis: `"specification"` or `"calibrated"`, with the sources of the rates.
         parts: stages in order: on a Mac `"download"` and `"load"` first, which `per_sample` does not count.
         per_sample: of one sample, once loaded; None when unknown.
+        rates: of a sample, in the units that people compare.
         native_time_share: share of the expected op time spent in native kernels, 0 ... 1.
         native_call_share: the same of calls.
     """
@@ -122,6 +140,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     basis: str
     parts: list[TimePart]
     per_sample: Range | None = None
+    rates: list[Rate] = []
     native_time_share: float | None = None
     native_call_share: float | None = None
 
@@ -134,6 +153,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         evidence: of the op uses that it rests on; never better than predicted for a Mac that is not at hand.
         memory, time: what was forecast; None when the Mac is not known well enough.
         elsewhere: time on other machines, such as cloud GPUs.
+        workload: what was asked of the target, in one sentence; empty where its own input decides.
         limits: what it cannot say, one sentence each.
     """
 
@@ -142,6 +162,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     memory: Memory | None = None
     time: Timing | None = None
     elsewhere: list[Timing] = []
+    workload: str = ""
     limits: list[str] = []
 
 

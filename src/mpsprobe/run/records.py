@@ -288,6 +288,8 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         parameters: number of parameters.
         weight_bytes: size of the weights in their stored dtypes.
         dtype: dtype asked for.
+        samples: how many inferences its owner wants; `perturbations`: how many more on altered samples.
+        asks: questions of the checklist that only this profile has, by their names in `routes.checklist`.
     """
 
     name: str
@@ -298,6 +300,9 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     parameters: int | None = None
     weight_bytes: int | None = None
     dtype: str | None = None
+    samples: int = 1
+    perturbations: int = 0
+    asks: list[str] = msgspec.field(default_factory=list)
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -73,7 +73,9 @@ class Session:
                     id=new_run_id(now),
                     started=now,
                     command=list(command),
-                    target=Target(name=self.target.title, profile=self.target.profile.name),
+                    target=Target(
+                        name=self.target.title, profile=self.target.profile.name, **self.target.plan
+                    ),
                     host=mac.host(),
                     device=DeviceChoice(settings.device, "", ""),
                 )

@@ -99,6 +99,13 @@ class DiffusersAdapter(Adapter):
         wishes = {"num_inference_steps": steps, "output_type": "np"}
         if self._shrunk is not None:
             wishes |= self._smaller()
+        asked = self.workload
+        if asked.image_size is not None:
+            wishes |= {"height": asked.image_size, "width": asked.image_size}
+        if asked.frames is not None:
+            wishes["num_frames"] = asked.frames
+        if asked.batch is not None:
+            wishes["num_images_per_prompt"] = wishes["num_videos_per_prompt"] = asked.batch
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:

@@ -18,6 +18,7 @@ from mpsprobe.models.weightless import from_config, plain_module, synthetic, unf
 from mpsprobe.models.weightless.families import GENERATE, family_of
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.processors import Processors
+from mpsprobe.models.weightless.sizes import sized
 
 
 class RandomInitAdapter(Adapter):
@@ -71,7 +72,10 @@ class RandomInitAdapter(Adapter):
     def prepare(self, sample: dict[str, Any]) -> Batch:
         del sample
         notes: list[str] = []
-        batch = self._make(notes)
+        batch, said = sized(self._make(notes), self.workload)
+        notes += said
+        if self.workload.image_size is not None and self._interpolates:
+            batch["interpolate_pos_encoding"] = True
         for note in notes:
             self._note(note)
         return batch
@@ -156,6 +160,12 @@ class RandomInitAdapter(Adapter):
         batch = made.make()
         notes += ["The input is made up from the config.", *made.notes]
         return batch
+
+    @property
+    def _interpolates(self) -> bool:
+        """Whether the model fits its positions to a picture of another size when asked."""
+        forward: Any = getattr(self.blueprint.model_class, "forward")  # noqa: B009 (mypy: type[Any] has no forward)
+        return "interpolate_pos_encoding" in inspect.signature(forward).parameters
 
     def _note(self, text: str) -> None:
         if text not in self._notes:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpsprobe.knowledge import engines as knowledge_engines
 from mpsprobe.knowledge import mlx
 from mpsprobe.knowledge.mlx import Kind, Package
 from mpsprobe.quantities import enumerate_words, plural
+from mpsprobe.routes import alternatives
+from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.mlx.components import (
     GENERATION_DAYS,
@@ -20,6 +23,61 @@ from mpsprobe.routes.mlx.support import libraries
 from mpsprobe.run import Component, Route, Table, Viability
 
 _SHOWN = 12
+#: Model types that llama.cpp converts and runs, as `convert_hf_to_gguf.py` registers their classes, without `_`
+#: and `-`.
+_LLAMA_CPP = frozenset(
+    {
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen2moe",
+        "qwen3",
+        "qwen3moe",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3text",
+        "phi",
+        "phi3",
+        "falcon",
+        "gpt2",
+        "gptneox",
+        "bloom",
+        "mpt",
+        "starcoder2",
+        "stablelm",
+        "olmo",
+        "olmo2",
+        "olmoe",
+        "granite",
+        "granitemoe",
+        "cohere",
+        "cohere2",
+        "deepseekv2",
+        "deepseekv3",
+        "mamba",
+        "mamba2",
+        "rwkv6",
+        "internlm2",
+        "minicpm",
+        "exaone",
+        "nemotron",
+        "jamba",
+        "gptoss",
+        "smollm3",
+        "glm4",
+        "ernie45",
+        "hunyuanv1dense",
+        "lfm2",
+        "plamo",
+        "baichuan",
+        "orion",
+        "t5",
+        "bert",
+        "nomicbert",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -67,11 +125,17 @@ def route(case: Case) -> tuple[Route, Effort]:
             [trap.title, count, trap.torch, trap.mlx, trap.fix] for trap, count in met[:_SHOWN]
         ]
         tables["Traps of MLX that apply"] = Table(["trap", "calls", "torch", "MLX", "what to do"], rows)
+    quick = [
+        *alternatives.speeds(case, "MLX"),
+        *(alternatives.speeds(case, "llama.cpp") if _has_gguf(case) else []),
+    ]
+    if quick:
+        tables["Speed by engine and quantisation"] = alternatives.table(quick)
     found = Route(
         name="mlx",
         viability=_viability(work),
-        sentence=_sentence(work),
-        reasons=_reasons(case, work, packages),
+        sentence=_sentence(work, quick),
+        reasons=[*_reasons(case, work, packages), *_others(case)],
         evidence=case.evidence,
         components=list(work.components),
         tables=tables,
@@ -88,7 +152,30 @@ def _viability(work: Effort) -> Viability:
     return Viability.CHANGES
 
 
-def _sentence(work: Effort) -> str:
+def _has_gguf(case: Case) -> bool:
+    """Whether llama.cpp runs the architecture: it generates text, and is of a family that llama.cpp has."""
+    return case.architecture.replace("_", "").replace("-", "") in _LLAMA_CPP
+
+
+def _others(case: Case) -> list[str]:
+    if not _has_gguf(case):
+        return []
+    engine = knowledge_engines.engine("llama.cpp")
+    return [
+        f"llama.cpp and Ollama run this architecture from a GGUF file too ({engine.how}); its own table of Macs: "
+        f"{engine.table}."
+    ]
+
+
+def _sentence(work: Effort, quick: Sequence[Speed]) -> str:
+    text = _verdict(work)
+    best = next((one for one in quick if one.engine == "MLX" and one.expected is not None), None)
+    if best is None or not work.reused:
+        return text
+    return f"{text} Expected with {best.quantisation} weights: {best.words}."
+
+
+def _verdict(work: Effort) -> str:
     if work.days is None:
         return "The target's parts are not known, so nothing is said of MLX."
     if not work.reused:
@@ -118,7 +205,7 @@ def _reasons(case: Case, work: Effort, packages: Sequence[Package]) -> list[str]
         reasons.append(
             f"{_span(work.days)} days by the rule; its uncertainty makes that {_span(outside)}."
             if not work.reused
-            else f"Nothing is written: {_span(work.days)} days, of which most is to look at it on the Mac."
+            else "Nothing is written: minutes of set-up (pip install; weights are converted where the Hub has none)."
         )
     unknown = sorted({use.op for use in case.uses if mlx.row_for(use) is None})
     if unknown:

@@ -1,0 +1,58 @@
+"""A forecast in the units that people compare: tokens a second, seconds an iteration, a real-time factor."""
+
+from __future__ import annotations
+
+from mpsprobe.run import Range, Rate, Timing
+from mpsprobe.run.workload import Fed
+
+#: A stage whose name ends so is a turn of a denoising or flow loop.
+_STEP = " step"
+
+
+def rates(timing: Timing, fed: Fed) -> list[Rate]:
+    """Return the rates of a sample, those that its stages and its input have."""
+    found: list[Rate] = []
+    before: list[Range] = []
+    for part in timing.parts:
+        if part.launches is None:  # a transfer
+            continue
+        name = part.name
+        if name.startswith("prefill"):
+            if fed.tokens:
+                found.append(_per_second("prefill", "tokens/s", fed.rows * fed.tokens, part.seconds))
+            found.append(Rate("time to first token", "s", *_whole([*before, part.seconds])))
+        elif name.startswith("decode") and part.repeats:
+            found.append(_per_second("decode", "tokens/s", fed.rows * part.repeats, part.seconds))
+        elif name.endswith(_STEP) and part.repeats > 1:
+            each = [value / part.repeats if value is not None else None for value in _of(part.seconds)]
+            found.append(Rate(name.removesuffix(_STEP), "s/it", *each))
+        before.append(part.seconds)
+    whole = timing.per_sample
+    if whole is None:
+        return found
+    if fed.audio_seconds:
+        sound = fed.rows * fed.audio_seconds
+        factors = [value / sound if value is not None else None for value in _of(whole)]
+        found.append(Rate("real-time factor", "s/s", *factors))
+    if not found:
+        found.append(_per_second("throughput", "items/s", fed.rows, whole))
+    return found
+
+
+def _of(seconds: Range) -> tuple[float | None, float | None, float | None]:
+    return seconds.expected, seconds.low, seconds.high
+
+
+def _whole(parts: list[Range]) -> tuple[float | None, float | None, float | None]:
+    columns = zip(*(_of(part) for part in parts), strict=True)
+    expected, low, high = (
+        sum(value for value in column if value is not None) if None not in column else None
+        for column in columns
+    )
+    return expected, low, high
+
+
+def _per_second(name: str, unit: str, count: float, seconds: Range) -> Rate:
+    """Return a rate: its low end is that of the longest time."""
+    expected, low, high = (count / value if value else None for value in _of(seconds))
+    return Rate(name, unit, expected, high, low)

@@ -1,0 +1,218 @@
+"""Which Macs? One recording of a target, held against every Mac of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from mpsprobe.forecast import Wish
+from mpsprobe.forecast.build import carried_turns
+from mpsprobe.forecast.machine import of_mac
+from mpsprobe.forecast.memory import judge, memory
+from mpsprobe.forecast.rates import rates
+from mpsprobe.forecast.stages import stages
+from mpsprobe.forecast.timing import Work, timing
+from mpsprobe.knowledge import chips, engines
+from mpsprobe.mac import NamedMac, named, names
+from mpsprobe.mac.asked import Mac
+from mpsprobe.options import Settings
+from mpsprobe.prediction.layout import table
+from mpsprobe.prediction.outlook_text import of_rate
+from mpsprobe.prediction.predict import judged
+from mpsprobe.prediction.target import resolve
+from mpsprobe.quantities import decimal_size
+from mpsprobe.routes.alternatives import FITS
+from mpsprobe.run import Fit, Range, Rate
+
+_GIB = 2**30
+#: A MacBook Air's common size, for which people ask what would fit.
+_AIR_GIB = 16
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One Mac.
+
+    Attributes:
+        mac: full name, `"m4-pro-20c-48"`.
+        chip: as macOS writes it.
+        gpu_cores, memory_gib: of it.
+        fit: of the target at its own dtype, on its GPU.
+        needed_bytes, working_set_bytes: what it takes, and what Metal recommends there at most.
+        seconds: of a sample; None where it does not fit.
+        rates: of a sample, where it fits.
+        quantised: the most bits with which MLX's weights fit easily: `"8-bit"`; empty where none do.
+    """
+
+    mac: str
+    chip: str
+    gpu_cores: int
+    memory_gib: int
+    fit: Fit
+    needed_bytes: int | None
+    working_set_bytes: int
+    seconds: Range | None = None
+    rates: list[Rate] = []
+    quantised: str = ""
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """A target against all Macs.
+
+    Attributes:
+        target: as the user gave it.
+        torch: release.
+        workload: in one sentence.
+        parameters: of the target.
+        rows: by growing memory need of the Mac, as the catalogue has them.
+        smallest: the Mac with the least memory, and among those the lowest class, that fits easily; empty for none.
+        air: what fits a MacBook Air with 16 GB, in one sentence.
+    """
+
+    target: str
+    torch: str
+    workload: str
+    parameters: int
+    rows: list[Row]
+    smallest: str
+    air: str
+
+
+def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Catalogue:
+    """Return the target held against every Mac that is sold or was.
+
+    Raises:
+        MpsprobeError: the target cannot be built or fed.
+    """
+    from mpsprobe.forecast.build import sentence
+
+    target = resolve(settings, say)
+    recording = judged(target, Mac(torch, settings.macos))
+    found = stages(recording.trace)
+    wish = Wish(tokens=settings.new_tokens, workload=settings.workload)
+    turns = carried_turns(found, wish)
+    work = Work.of(recording.trace, found)
+    rows: list[Row] = []
+    times: dict[tuple[str, int], tuple[Range | None, list[Rate]]] = {}
+    for name in names():
+        mac = named(name, settings.macos)
+        need = memory(
+            recording.trace,
+            found,
+            memory_bytes=mac.memory_bytes,
+            macos=settings.macos,
+            dtypes=recording.dtypes,
+            tokens=turns.get("decode", -1) + 1 or None,
+            kv_dtype=settings.kv_dtype,
+        )
+        key = (mac.chip, mac.gpu_cores)
+        if key not in times:
+            timed = timing(work, of_mac(mac, torch), turns)
+            times[key] = timed.per_sample, rates(timed, recording.fed)
+        fits = need.fit is not Fit.NO
+        rest = max(0, (need.needed_bytes or 0) - recording.weight_bytes)
+        rows.append(
+            Row(
+                mac=name,
+                chip=mac.chip,
+                gpu_cores=mac.gpu_cores,
+                memory_gib=mac.memory_bytes // _GIB,
+                fit=need.fit,
+                needed_bytes=need.needed_bytes,
+                working_set_bytes=mac.working_set_bytes,
+                seconds=times[key][0] if fits else None,
+                rates=times[key][1] if fits else [],
+                quantised=_quantised(recording.parameters, rest, mac),
+            )
+        )
+    return Catalogue(
+        target=target.name,
+        torch=torch,
+        workload=sentence(found, turns, wish, recording.fed),
+        parameters=recording.parameters,
+        rows=rows,
+        smallest=_smallest(rows),
+        air=_air(recording.parameters, rows),
+    )
+
+
+def _quantised(parameters: int, rest: int, mac: NamedMac) -> str:
+    """Return the most bits with which the weights fit easily."""
+    for name, bits in sorted(engines.engine("MLX").bits.items(), key=lambda item: -item[1]):
+        needed = round(parameters * bits / 8) + rest
+        if judge(needed, mac.working_set_bytes, mac.memory_bytes)[0] is Fit.COMFORTABLE:
+            return name
+    return ""
+
+
+def _smallest(rows: Sequence[Row]) -> str:
+    order = {chip.name: k for k, chip in enumerate(chips.all_chips())}
+    classes = ("Ultra", "Max", "Pro")
+
+    def cost(row: Row) -> tuple[int, int, int]:
+        kind = next((len(classes) - k for k, word in enumerate(classes) if row.chip.endswith(word)), 0)
+        return row.memory_gib, kind, -order[row.chip]
+
+    fitting = [row for row in rows if row.fit is Fit.COMFORTABLE]
+    return min(fitting, key=cost).mac if fitting else ""
+
+
+def _air(parameters: int, rows: Sequence[Row]) -> str:
+    row = next(
+        (row for row in reversed(rows) if row.memory_gib == _AIR_GIB and row.chip.count(" ") == 1), None
+    )
+    if row is None:
+        return ""
+    if row.fit is Fit.COMFORTABLE:
+        return f"A MacBook Air with {_AIR_GIB} GB: fits easily as it is."
+    if row.quantised:
+        bits = engines.engine("MLX").bits[row.quantised]
+        size = decimal_size(parameters * bits / 8)
+        return f"A MacBook Air with {_AIR_GIB} GB: fits easily in MLX with {row.quantised} weights ({size})."
+    return f"A MacBook Air with {_AIR_GIB} GB: not even with 4-bit weights."
+
+
+def text(found: Catalogue) -> str:
+    """Return the table for people: Macs of one chip and memory in one line, the most GPU cores."""
+    rows = []
+    for row in found.rows:
+        rate = next((one for one in found_rates(row)), None)
+        rows.append(
+            [
+                row.mac,
+                FITS[row.fit],
+                _margin(row),
+                of_rate(rate) if rate is not None else "",
+                row.quantised or "none",
+            ]
+        )
+    size = f"{found.parameters / 1e9:.3g} B parameters"
+    head = f"{found.target}: {size}, torch {found.torch}\nWorkload: {found.workload}."
+    columns = ["Mac", "fits", "margin", "expected (range)", "fits easily in MLX with"]
+    smallest = (
+        f"Smallest that fits easily: {found.smallest}."
+        if found.smallest
+        else "No Mac of the catalogue fits it easily."
+    )
+    note = "Margins are to Metal's recommended working set. Prices are not in the catalogue: less memory costs less."
+    return "\n\n".join([head, table(columns, rows), f"{smallest}\n{found.air}\n{note}"])
+
+
+def found_rates(row: Row) -> list[Rate]:
+    """Return the rates of a row, the most telling first."""
+    order = ("decode", "throughput", "real-time factor")
+    return sorted(
+        (
+            one
+            for one in row.rates
+            if one.expected is not None and one.name not in ("prefill", "time to first token")
+        ),
+        key=lambda one: order.index(one.name) if one.name in order else len(order),
+    )
+
+
+def _margin(row: Row) -> str:
+    if row.needed_bytes is None:
+        return "unknown"
+    room = row.working_set_bytes - row.needed_bytes
+    return f"{'-' if room < 0 else ''}{decimal_size(abs(room))}"

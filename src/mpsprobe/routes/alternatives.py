@@ -1,0 +1,120 @@
+"""Speed and memory of a target in MLX and in llama.cpp on the target Mac, by quantisation, from published points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpsprobe.errors import UsageError
+from mpsprobe.forecast.memory import judge
+from mpsprobe.knowledge import engines
+from mpsprobe.knowledge.engines import Engine
+from mpsprobe.mac import named
+from mpsprobe.quantities import decimal_size
+from mpsprobe.routes.case import Case
+from mpsprobe.run import Fit, Table, TimePart
+
+#: Words for how memory fits, as reports have them.
+FITS = {Fit.COMFORTABLE: "fits easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "unknown"}
+_16_BIT = 16.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One engine with one quantisation.
+
+    Attributes:
+        engine, quantisation: names.
+        needed: bytes, the weights at those bits and the rest as forecast.
+        fit: of that.
+        unit: `"tokens/s"` or `"s/it"`; empty where no rate follows.
+        expected, low, high: in that unit; None where nothing is known.
+    """
+
+    engine: str
+    quantisation: str
+    needed: int | None
+    fit: Fit
+    unit: str = ""
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Return the rate for people."""
+        if self.expected is None or self.low is None or self.high is None:
+            return "unknown"
+        return f"{self.expected:.3g} {self.unit} ({self.low:.3g} - {self.high:.3g})"
+
+
+def speeds(case: Case, engine_name: str) -> list[Speed]:
+    """Return the speeds of an engine, by growing bits; empty where the target does not say enough."""
+    engine = engines.engine(engine_name)
+    parameters = case.run.target.parameters
+    memory = case.forecast.memory if case.forecast else None
+    if (
+        parameters is None
+        or memory is None
+        or memory.available_bytes is None
+        or memory.working_set_bytes is None
+    ):
+        return []
+    weights = case.run.target.weight_bytes or 0
+    rest = max(0, (memory.needed_bytes or weights) - weights)
+    found = []
+    for name, bits in engine.bits.items():
+        needed = round(parameters * bits / 8) + rest
+        fit = judge(needed, memory.working_set_bytes, memory.available_bytes)[0]
+        found.append(_speed(case, engine, name, bits, needed, fit))
+    return found
+
+
+def _speed(case: Case, engine: Engine, name: str, bits: float, needed: int, fit: Fit) -> Speed:
+    bare = Speed(engine.name, name, needed, fit)
+    mac = _mac_of(case)
+    time = case.forecast.time if case.forecast else None
+    if mac is None or time is None or fit is Fit.NO:
+        return bare
+    bandwidth, peak = mac
+    decode = next((part for part in time.parts if part.name == "decode" and part.repeats), None)
+    if decode is not None:
+        seconds = engine.seconds_per_token(bandwidth, active_parameters(decode), bits)
+        rate = 1 / seconds
+        return Speed(engine.name, name, needed, fit, "tokens/s", rate, engine.low * rate, engine.high * rate)
+    step = next((part for part in time.parts if part.name.endswith(" step") and part.repeats > 1), None)
+    if step is not None and step.flops and peak is not None and engine.name == "MLX":
+        each = step.flops / step.repeats / (engine.compute_share * peak)
+        return Speed(engine.name, name, needed, fit, "s/it", each, each / engine.high, each / engine.low)
+    return bare
+
+
+def active_parameters(decode: TimePart) -> float:
+    """Return the parameters that a decoded token reads: half the FLOPs of a turn, one multiply-add each."""
+    return (decode.flops or 0) / decode.repeats / 2
+
+
+def _mac_of(case: Case) -> tuple[float, float | None] | None:
+    """Return bandwidth and float32 peak of the target Mac; None where it is not known well enough."""
+    time = case.forecast.time if case.forecast else None
+    if time is None:
+        return None
+    try:
+        mac = named(time.hardware)
+    except UsageError:  # a calibrated device has no such name
+        return None
+    return mac.bandwidth, mac.f32_flops
+
+
+def table(found: list[Speed]) -> Table:
+    """Return the table of a report."""
+    rows: list[list[str | int | float | bool | None]] = [
+        [
+            one.engine,
+            one.quantisation,
+            decimal_size(one.needed) if one.needed else None,
+            FITS[one.fit],
+            one.words,
+        ]
+        for one in found
+    ]
+    return Table(["engine", "weights", "memory", "fits", "expected (range)"], rows)

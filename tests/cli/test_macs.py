@@ -1,0 +1,76 @@
+"""`mpsprobe macs`, and the workload on `mpsprobe predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mpsprobe.cli import cli
+from mpsprobe.errors import UsageError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the predicting device runs on Linux")
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 4096,
+    "torch_dtype": "float16",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def test_every_mac_has_a_row_with_its_fit_and_its_speed(folder: Path) -> None:
+    answer = CliRunner().invoke(cli, ["macs", str(folder), "--torch", "2.8", "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    rows = {row["mac"]: row for row in found["rows"]}
+    assert {"m1-8c-8", "m4-max-40c-128", "m5-10c-16"} <= set(rows)
+    assert all(row["fit"] == "comfortable" for row in rows.values())
+    assert found["smallest"] == "m3-8c-8"  # the newest with the least memory
+    decode = {
+        name: next(r["expected"] for r in row["rates"] if r["name"] == "decode") for name, row in rows.items()
+    }
+    assert decode["m4-max-40c-128"] > decode["m1-8c-8"]
+
+
+def test_a_workload_is_stated_and_carried_on(folder: Path) -> None:
+    words = ["predict", str(folder), "--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5"]
+    more = ["--prompt-tokens", "100", "--new-tokens", "500", "--batch", "2", "--samples", "40", "--json"]
+    answer = CliRunner().invoke(cli, [*words, *more])
+    found = json.loads(answer.stdout)
+    forecast = found["outlook"]["forecast"]
+    assert forecast["workload"] == "a prompt of 100 tokens, 500 new tokens, batch 2"
+    decode = next(part for part in forecast["time"]["parts"] if part["name"] == "decode")
+    assert decode["repeats"] == 499
+    assert any("40 samples" in reason for route in found["outlook"]["routes"] for reason in route["reasons"])
+
+
+def test_a_smaller_cache_takes_less_memory_and_nothing_else_changes(folder: Path) -> None:
+    words = ["predict", str(folder), "--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5", "--json"]
+    whole, small = (
+        json.loads(CliRunner().invoke(cli, [*words, *more]).stdout)["outlook"]["forecast"]["memory"]["parts"]
+        for more in ([], ["--kv-dtype", "int8"])
+    )
+    sizes = [{part["name"]: part["bytes"] for part in parts} for parts in (whole, small)]
+    assert sizes[1]["KV cache"] == pytest.approx(sizes[0]["KV cache"] * 8.5 / 16, rel=0.01)
+    assert sizes[1]["weights"] == sizes[0]["weights"]
+
+
+def test_a_kv_dtype_that_does_not_exist_is_refused(folder: Path) -> None:
+    answer = CliRunner().invoke(cli, ["predict", str(folder), "--kv-dtype", "int3"])
+    assert isinstance(answer.exception, UsageError)
+    assert "int3" in answer.exception.what

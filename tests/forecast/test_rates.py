@@ -1,0 +1,52 @@
+"""Rates in the units that people compare, against arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpsprobe.forecast.rates import rates
+from mpsprobe.run import Range, TimePart, Timing
+from mpsprobe.run.workload import Fed
+
+
+def _part(name: str, seconds: float, repeats: int = 1) -> TimePart:
+    return TimePart(
+        name=name,
+        repeats=repeats,
+        seconds=Range(0.0, seconds, seconds / 2, seconds * 2),
+        flops=1,
+        bytes=1,
+        launches=1,
+    )
+
+
+def _timing(*parts: TimePart) -> Timing:
+    whole = sum(part.seconds.expected or 0 for part in parts)
+    return Timing(
+        hardware="x",
+        basis="specification",
+        parts=list(parts),
+        per_sample=Range(0.0, whole, whole / 2, whole * 2),
+    )
+
+
+def test_a_generation_has_tokens_a_second_and_a_time_to_its_first_token() -> None:
+    found = rates(
+        _timing(_part("vision", 1.0), _part("prefill", 2.0), _part("decode", 10.0, 100)),
+        Fed(rows=2, tokens=50),
+    )
+    by_name = {one.name: one for one in found}
+    assert by_name["prefill"].expected == pytest.approx(2 * 50 / 2.0)
+    assert by_name["decode"].expected == pytest.approx(2 * 100 / 10.0)
+    assert by_name["decode"].low == pytest.approx(10.0)  # of the longest time
+    assert by_name["decode"].high == pytest.approx(40.0)
+    assert by_name["time to first token"].expected == pytest.approx(3.0)
+
+
+def test_a_diffusion_has_seconds_an_iteration_sound_a_factor_and_others_items() -> None:
+    (step,) = rates(_timing(_part("unet step", 30.0, 20)), Fed())
+    assert (step.name, step.unit, step.expected) == ("unet", "s/it", pytest.approx(1.5))
+    (speech,) = rates(_timing(_part("forward", 3.0)), Fed(audio_seconds=30.0))
+    assert (speech.unit, speech.expected) == ("s/s", pytest.approx(0.1))
+    (items,) = rates(_timing(_part("forward", 0.5)), Fed(rows=32, tokens=128))
+    assert (items.unit, items.expected) == ("items/s", pytest.approx(64.0))
