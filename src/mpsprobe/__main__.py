@@ -1,5 +1,9 @@
 """`python -m mpsprobe`."""
 
-from mpsprobe.cli import main
+from mpsprobe import launch
+
+launch.forget_working_directory()
+
+from mpsprobe.cli import main  # noqa: E402 - only now may anything be imported
 
 main()

@@ -7,7 +7,9 @@
     ├── DataError                   2  a data file of mpsprobe's, a run.json, a baseline
     ├── TargetError                 1  the model: missing, gated, incomplete, unreadable
     │   ├── NoSuchModelError, GatedError, HubUnreachableError, DiskFullError
-    │   └── SnapshotError              its files: ConfigError, ShardError, WeightsError, NoWeightsError ...
+    │   ├── SnapshotError              its files: ConfigError, ShardError, WeightsError, NoWeightsError ...
+    │   └── ConsentError               the target would run code that its user did not agree to
+    ├── SurroundingsError           3  what is installed or set here, such as a half-installed package
     ├── DeviceUnavailableError      1  the device asked for
     ├── VirtualDeviceError          1  the emulated device cannot start on this installation
     ├── RecordingFailedError        1  the op uses of a target could not be recorded
@@ -30,9 +32,17 @@ def docs(page: str) -> str:
     return f"{_DOCS}{page}"
 
 
+def text_of(problem: BaseException) -> str:
+    """Return the text of an exception; its `__str__` may raise whatever it likes."""
+    try:
+        return str(problem)
+    except BaseException as raised:  # it is the code of a target
+        return f"(its __str__ raises {type(raised).__name__})"
+
+
 def first_line(problem: BaseException) -> str:
-    """Return the first line of an exception's message."""
-    return (str(problem).strip().splitlines() or ["no reason given"])[0]
+    """Return the first line of an exception's message, or that it gives no reason."""
+    return (text_of(problem).strip().splitlines() or ["no reason given"])[0]
 
 
 class MpsprobeError(Exception):
@@ -70,6 +80,16 @@ class DataError(MpsprobeError):
 
 class TargetError(MpsprobeError):
     """The target cannot be used: it is missing, incomplete or unreadable."""
+
+
+class ConsentError(TargetError):
+    """The target would run or unpickle something, and its user did not agree to that."""
+
+
+class SurroundingsError(MpsprobeError):
+    """What is installed or set on this machine keeps mpsprobe from working: no fault of the target's or of ours."""
+
+    exit_code = 3
 
 
 class HarnessError(MpsprobeError):

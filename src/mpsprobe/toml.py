@@ -1,10 +1,17 @@
-"""TOML files into typed structures, with the file and the key in every error."""
+"""Files of users and repositories into typed structures, within bounds and with the file in every error.
+
+A file may be a pipe, a device or without end, its JSON may be nested without end, and its numbers may have ten thousand
+digits. Each ends as one line.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -17,18 +24,153 @@ else:
 
 T = TypeVar("T")
 
+MB = 10**6
+#: Bytes of a config or an index; the largest known are tokenizers of some 30 MB.
+CONFIG_BYTES = 64 * MB
+#: Bytes of a document of ours; a run of 200,000 op uses has some 100 MB.
+DOCUMENT_BYTES = 2_000 * MB
+#: Levels of nesting, in a config and in a document. Real configs have six.
+_DEPTH = 64
+#: Largest integer that PyTorch can take.
+_INTEGER = 2**63
+#: Characters of a name. File systems end at 255 bytes, module paths of real models below 200.
+_NAME = 1_000
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
 
 def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> T:
-    """Read `path` as `type_` (a `msgspec.Struct`).
+    """Read a TOML file as `type_` (a `msgspec.Struct`).
 
     Raises:
-        error: the file is not TOML (with line and column), or does not fit the type (with the key).
+        error: it cannot be read, is not TOML (with line and column), or does not fit the type (with the key).
     """
+    data = read_bytes(path, error)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        values = tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise error(f"{path}: nested too deep.") from None
+    except ValueError as problem:  # not TOML, not UTF-8, or a number of thousands of digits
         raise error(f"{path}: not valid TOML: {problem}.") from problem
     try:
-        return msgspec.convert(data, type_)
+        return msgspec.convert(values, type_)
     except msgspec.ValidationError as problem:
         raise error(f"{path}: {problem}.") from problem
+
+
+def kind_of(path: Path) -> str:
+    """Return what a path is where it is no regular file: `"a pipe"`, `"a folder"`; `""` for a file or for nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "")
+
+
+def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = CONFIG_BYTES) -> bytes:
+    """Read a regular file of at most `limit` bytes. A pipe or a device is not even opened.
+
+    Raises:
+        error: it is no regular file, too large, or cannot be read.
+    """
+    kind = kind_of(path)
+    if kind:
+        raise error(f"{path}: is {kind}, not a file.")
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            data = file.read(limit + 1)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except ValueError as problem:  # a null byte in its name
+        raise error(f"{str(path)!r}: is no name of a file.") from problem
+    if len(data) > limit:
+        raise error(f"{path}: larger than {limit // MB} MB, more than any such file has.")
+    return data
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    """Open without waiting for a writer, should the file have become a pipe since it was looked at."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def json_object(path: Path, error: type[MpsprobeError] = DataError, hint: str = "") -> dict[str, Any]:
+    """Read the object that a JSON file holds, within the bounds of `read_json`.
+
+    Raises:
+        error: as `read_json` does, or it holds something else.
+    """
+    value = read_json(path, error, hint)
+    if not isinstance(value, dict):
+        raise error(f"{path}: expected a JSON object, found {type(value).__name__}.", hint)
+    return cast("dict[str, Any]", value)
+
+
+def read_json(path: Path, error: type[MpsprobeError] = DataError, hint: str = "") -> Any:
+    """Read a JSON file as transformers would read it, within bounds.
+
+    Raises:
+        error: it cannot be read, is not JSON, or is beyond the bounds of nesting, integers and names.
+    """
+    data = read_bytes(path, error)
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 text (byte {problem.start}).", hint) from problem
+    except json.JSONDecodeError as problem:
+        where = f"at line {problem.lineno}, column {problem.colno}"
+        raise error(f"{path}: not valid JSON: {problem.msg} {where}.", hint) from problem
+    except RecursionError:
+        raise error(f"{path}: nested too deep.", hint) from None
+    except ValueError as problem:  # an integer of thousands of digits
+        raise error(f"{path}: not valid JSON: {_without_advice(problem)}.", hint) from problem
+    beyond = _beyond(value)
+    if beyond:
+        raise error(f"{path}: {beyond}.", hint)
+    return value
+
+
+def _without_advice(problem: ValueError) -> str:
+    """Return the text of an error of `json`, without Python's advice for its programmers."""
+    return str(problem).partition("; use sys.set_int_max_str_digits")[0]
+
+
+def _beyond(value: Any) -> str:
+    """Return which bound a JSON value passes; `""` for none."""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        one, depth = waiting.pop()
+        if depth > _DEPTH:
+            return f"nested deeper than {_DEPTH} levels"
+        if isinstance(one, dict):
+            long = next((name for name in one if len(name) > _NAME), None)
+            if long is not None:
+                return f"a name of {len(long):,} characters ({long[:20]}...)"
+            waiting += [(inner, depth + 1) for inner in one.values()]
+        elif isinstance(one, list):
+            waiting += [(inner, depth + 1) for inner in one]
+        elif type(one) is int and not -_INTEGER <= one < _INTEGER:
+            return "an integer of more than 64 bits"
+    return ""
+
+
+def decode_json(data: bytes, type_: type[T], what: str, error: type[MpsprobeError] = DataError) -> T:
+    """Decode a JSON document of ours as `type_`.
+
+    Args:
+        data: the document.
+        type_: a `msgspec.Struct`.
+        what: begins the error: `"run.json: not a run document"`.
+        error: what to raise.
+
+    Raises:
+        error: it is not JSON, or does not fit the type.
+    """
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        raise error(f"{what}: {problem}.") from problem

@@ -88,7 +88,7 @@ def test_broken_documents_are_typed_errors(run_path: Path, tmp_path: Path) -> No
     assert isinstance(refused(call(broken)), DataError)
     broken.write_text(run_path.read_text().replace('"schema": 1', '"schema": 99'))
     error = refused(call(broken))
-    assert "written in form 99" in error.what
+    assert "written in schema 99" in error.what
     assert error.hint == "Upgrade mpsprobe."
     broken.write_text(run_path.read_text().replace('"pass"', '"passed"', 1))
     assert "checks[0].status" in refused(call(broken)).what

@@ -7,15 +7,17 @@ this package and is named, with its help line, in `COMMANDS`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from mpsprobe import __version__
-from mpsprobe.cli.sink import Sink
-from mpsprobe.errors import HarnessError, MpsprobeError
+from mpsprobe.cli.sink import Sink, say
+from mpsprobe.errors import HarnessError, MpsprobeError, UsageError, text_of
 
 #: Command name -> (module of this package that holds a `click.Command` called `command`, help line).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -74,32 +76,63 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
 
 def main() -> None:
     """Entry point: errors of the hierarchy become one line on stderr and their documented exit code."""
+    _open_streams()
     try:
+        _working_directory()
         # Outside click's own mode the code of ctx.exit() is returned, not raised.
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as problem:
-        problem.show()
+        if isinstance(problem, click.UsageError) and problem.ctx is not None:
+            say(f"{problem.ctx.get_usage()}\n", err=True)
+        say(f"Error: {problem.format_message()}", err=True)
         sys.exit(2)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt):
+        say("Interrupted.", err=True)
         sys.exit(130)
     except MpsprobeError as problem:
+        _end(problem)
+    except Exception as problem:  # of what is installed here, or ours: it says nothing of the model
         if "--debug" in sys.argv:
             raise
-        click.echo(f"mpsprobe: {problem.what}", err=True)
-        if problem.hint:
-            click.echo(f"  {problem.hint}", err=True)
-        sys.exit(problem.exit_code)
-    except Exception as problem:  # ours, whatever it is: it says nothing of the model
-        if "--debug" in sys.argv:
-            raise
+        from mpsprobe.supervision import surroundings
+
+        if (found := surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")) is not None:
+            _end(found)
         where = traceback.extract_tb(problem.__traceback__)[-1]
-        told = " ".join(str(problem).split())[:200]
-        click.echo(
-            f"mpsprobe itself failed: {type(problem).__name__}: {told} ({Path(where.filename).name}:{where.lineno})",
-            err=True,
-        )
-        click.echo("  --debug shows the traceback. Please report it with that.", err=True)
+        reason = " ".join(text_of(problem).split())[:200]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        say(f"mpsprobe itself failed: {type(problem).__name__}: {reason} ({place})", err=True)
+        say("  --debug shows the traceback. Please report it with that.", err=True)
         sys.exit(HarnessError.exit_code)
+
+
+def _end(problem: MpsprobeError) -> NoReturn:
+    if "--debug" in sys.argv:
+        raise problem
+    say(f"mpsprobe: {problem.what}", err=True)
+    if problem.hint:
+        say(f"  {problem.hint}", err=True)
+    sys.exit(problem.exit_code)
+
+
+def _open_streams() -> None:
+    """Give the three streams a place where they are closed: else the next file opened would take theirs."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _working_directory() -> None:
+    """Stop where the working directory is gone.
+
+    Raises:
+        UsageError: it is.
+    """
+    try:
+        Path.cwd()
+    except OSError as problem:
+        raise UsageError("The working directory is gone.", "Change to one that is there.") from problem

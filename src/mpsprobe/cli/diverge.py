@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mpsprobe.cli.options import takes
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, Styled, json_flag, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.job import Found, Job, Written
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
@@ -74,7 +74,7 @@ def do(sink: Sink, job: Job) -> Found | Written:
     """Do a job in its child process, telling of its steps."""
     from mpsprobe.layers import supervised
 
-    return supervised.run(job, lambda text: sink.remark(f"  {click.style(text, dim=True)}"))
+    return supervised.run(job, lambda text: sink.remark("  ", Styled(text, dim=True)))
 
 
 def render(found: Divergence) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from mpsprobe import report
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
-from mpsprobe.errors import UsageError
+from mpsprobe.errors import DataError, UsageError
 from mpsprobe.run import Run, json_schema
 
 DEFAULT_RUN = Path("reports/latest/run.json")
@@ -44,7 +44,7 @@ def command(
     if schema:
         sink.result(_pretty(json_schema()), json_schema())
         return
-    source = _find(run_path or DEFAULT_RUN)
+    source = _find(run_path or _latest())
     run = _read(source)
     headline = report.verdict(run)
     answer = {
@@ -73,18 +73,42 @@ def read_run(path: Path) -> Run:
     return _read(_find(path))
 
 
+def _latest() -> Path:
+    """Return the folder of the newest run in reports/ that is not under way, else the default document."""
+    from mpsprobe.supervision.supervisor import is_running
+
+    runs = DEFAULT_RUN.parents[1] / "runs"
+    for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
+        if folder.is_dir() and (folder / "journal.jsonl").is_file() and not is_running(folder):
+            return folder
+    return DEFAULT_RUN
+
+
 def _find(path: Path) -> Path:
     """The document that `path` stands for: itself, or the run or journal in that folder."""
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"{path}: no such file.", "Name a run.json, or make one: mpsprobe run")
         return path
-    for name in ("run.json", "journal.jsonl"):
-        if (path / name).is_file():
-            return path / name
+    document, journal = path / "run.json", path / "journal.jsonl"
+    if journal.is_file() and (not document.is_file() or _is_of_another_run(journal, document)):
+        return journal
+    if document.is_file():
+        return document
     raise UsageError(
         f"{path}: neither run.json nor journal.jsonl is in this folder.", "Make one: mpsprobe run"
     )
+
+
+def _is_of_another_run(journal: Path, document: Path) -> bool:
+    """Whether a journal is that of a later run than the report beside it: one that was killed, say."""
+    from mpsprobe.run.journal import id_of
+
+    found = id_of(journal)
+    try:
+        return found > Run.load(document).id
+    except DataError:
+        return bool(found)
 
 
 def _read(path: Path) -> Run:

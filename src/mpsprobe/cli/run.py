@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 from mpsprobe.cli.options import takes
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
-from mpsprobe.errors import UsageError
+from mpsprobe.cli.sink import Sink, Styled, json_flag, pass_sink
+from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.options import Group, Settings
-from mpsprobe.run import Check, Phase, Status, exit_code, journal
+from mpsprobe.run import Check, Phase, Run, Status, exit_code, journal
 
+#: Where a run without --output writes; a folder for each, and a link `latest`.
+REPORTS = Path("reports")
 #: What a phase is called on the command line: `3`, `download`, `ops`.
 _PHASES = {
     **{phase.value: phase for phase in Phase},
@@ -39,6 +43,7 @@ class Narrator:
         self._sink = sink
         self._phase: Phase | None = None
         self._told: set[str] = set()
+        self._checks: set[str] = set()
 
     def __call__(self, event: journal.Event) -> None:
         """One event of the journal."""
@@ -48,38 +53,74 @@ class Narrator:
             self._sink.remark(f"    {event.text}")
 
     def check(self, check: Check) -> None:
-        """One line a check; a blocked phase in one line."""
+        """Print one line a check, once; a blocked phase in one line."""
+        if check.id in self._checks:
+            return
+        self._checks.add(check.id)
         if check.phase is not self._phase:
             self._phase = check.phase
-            self._sink.remark(click.style(check.phase.label, bold=True))
+            self._sink.remark(Styled(check.phase.label, bold=True))
         sign, colour = _SIGNS[check.status]
         if check.status is Status.BLOCKED:
             if f"{check.phase}{check.message}" in self._told:
                 return
             self._told.add(f"{check.phase}{check.message}")
-            self._sink.remark(f"  {click.style(sign, fg=colour)} {check.message}")
+            self._sink.remark("  ", Styled(sign, colour), f" {check.message}")
             return
         message = f"  {check.message}" if check.message else ""
-        self._sink.remark(f"  {click.style(sign, fg=colour)} {check.title}{click.style(message, dim=True)}")
+        self._sink.remark("  ", Styled(sign, colour), f" {check.title}", Styled(message, dim=True))
         if check.remedy and check.status in (Status.FAIL, Status.WARN):
-            self._sink.remark(f"      mend: {check.remedy}")
+            self._sink.remark(f"      fix: {check.remedy}")
 
 
 def _folder(output: Path | None, run_id: str) -> Path:
-    """Where the run writes: the folder asked for, or reports/runs/ID with reports/latest pointing there."""
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        return output.resolve()
-    reports = Path("reports")
-    folder = reports / "runs" / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    latest, link = reports / "latest", reports / f".latest-{run_id}"
-    if latest.is_symlink() or not latest.exists():
-        link.symlink_to(Path("runs") / run_id, target_is_directory=True)
-        link.replace(latest)
-    else:
+    """Return the folder that the run writes to: the one asked for, or reports/runs/ID.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    folder = output if output is not None else REPORTS / "runs" / run_id
+    latest = REPORTS / "latest"
+    if output is None and latest.exists() and not latest.is_symlink():
         raise UsageError(f"{latest}: exists and is not a link of mpsprobe's.", "Move it, or use --output.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise UsageError(f"{folder}: cannot be made: {reason}.", "Use another --output.") from problem
     return folder.resolve()
+
+
+def _point_latest_to(folder: Path) -> None:
+    """Let reports/latest lead to a run whose report is written. Where it cannot, the report is there all the same."""
+    link = REPORTS / f".latest-{folder.name}"
+    with contextlib.suppress(OSError):
+        link.symlink_to(Path("runs") / folder.name, target_is_directory=True)
+        link.replace(REPORTS / "latest")
+
+
+def _forget_former(folder: Path) -> None:
+    """Move the report of a former run out of the way of a run that could not start: it would pass for its report."""
+    from mpsprobe.report import FILES
+
+    former = folder / "former"
+    for name in FILES.values():
+        with contextlib.suppress(OSError):
+            if (folder / name).is_file():
+                former.mkdir(exist_ok=True)
+                (folder / name).replace(former / name)
+
+
+def _written(run: Run, folder: Path, sink: Sink) -> Path:
+    """Write the reports into the folder, or where it has become unusable, into a temporary one."""
+    from mpsprobe import report
+
+    try:
+        return report.write(run, folder)["html"]
+    except UsageError as problem:
+        elsewhere = Path(tempfile.mkdtemp(prefix="mpsprobe-report-"))
+        sink.remark(f"{problem.what} The report is in {elsewhere}.")
+        return report.write(run, elsewhere)["html"]
 
 
 @click.command()
@@ -94,12 +135,14 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, setting
     MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your own
     (which runs), or nothing for the default target.
 
-    Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed or timed out.
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed, timed out or interrupted.
     """
     # Bad input is answered here, before a child is started for it.
     from mpsprobe import report
     from mpsprobe.models import targets
-    from mpsprobe.supervision.supervisor import Supervisor
+    from mpsprobe.supervision import surroundings
+    from mpsprobe.supervision.child import Interrupts
+    from mpsprobe.supervision.supervisor import Supervisor, alone_in
 
     unknown = [name for name in phases if name not in _PHASES]
     if unknown:
@@ -110,27 +153,31 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, setting
             # Before the child imports torch: a pool of threads that spin costs a small target a fifth of its time.
             os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
+    if settings.model and not settings.offline:
+        surroundings.check_proxies()
     folder = _folder(output, journal.new_run_id(journal.utc_now()))
     arguments = settings.arguments()
     if phases:
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]
 
     narrator = Narrator(sink)
-    run = Supervisor(folder, narrator).run(arguments)
-    run.command = ["mpsprobe", *sys.argv[1:]]
-    for check in run.checks[len(run.checks) - _untold(run.checks) :]:
-        narrator.check(check)
-    paths = report.write(run, folder)
+    # From here a signal ends the run in order, and the report is written however often it comes.
+    with alone_in(folder), Interrupts():
+        try:
+            run = Supervisor(folder, narrator).run(arguments)
+        except MpsprobeError:
+            _forget_former(folder)
+            raise
+        run.command = ["mpsprobe", *sys.argv[1:]]
+        for check in run.checks:
+            narrator.check(check)
+        page = _written(run, folder, sink)
+        if output is None:
+            _point_latest_to(folder)
     report.append_summary(run)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         sink.remark(report.workflow_commands(run))
     headline = report.verdict(run)
     helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
-    sink.result(f"\n{headline.sentence}\n{helps}report: {paths['html']}", run)
+    sink.result(f"\n{headline.sentence}\n{helps}report: {page}", run)
     click.get_current_context().exit(exit_code(run))
-
-
-def _untold(checks: list[Check]) -> int:
-    """How many checks at the end were added by the replay of a cut-off run: nobody has told of them yet."""
-    flying = next((i for i, c in enumerate(checks) if c.status in (Status.CRASHED, Status.TIMEOUT)), None)
-    return 0 if flying is None else len(checks) - flying

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, json_flag, pass_sink, say
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.scan import Options, Report, Severity, all_rules, github, sarif, scan, sources, text
@@ -79,7 +79,7 @@ def command(
     except TargetError as problem:  # the target of a command that only reads is the user's spelling
         raise UsageError(problem.what, problem.hint) from problem
     for remark in chosen.remarks:
-        click.echo(remark, err=True)
+        say(remark, err=True)
     report = scan(chosen, options)
     form = form or ("json" if sink.as_json else "text")
     _write(sink, report, form, output, brief=brief)
@@ -122,14 +122,14 @@ def _write(sink: Sink, report: Report, form: str, output: Path | None, *, brief:
         written = msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
     if output is None:
         if written and not sink.quiet:
-            click.echo(written)
+            say(written, as_json=form in ("json", "sarif"))
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(written + "\n", encoding="utf-8")
     except OSError as problem:
         raise UsageError(f"{output}: cannot be written: {problem.strerror}.") from problem
-    click.echo(text.summary(report), err=True)
+    say(text.summary(report), err=True)
 
 
 def _list_rules(sink: Sink) -> None:

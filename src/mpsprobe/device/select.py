@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from mpsprobe import launch
 from mpsprobe.device.compute import Product
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
@@ -134,7 +136,7 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
         limit: seconds.
         command: what to run in place of `python -m mpsprobe.device.compute NAME`.
     """
-    command = command or [sys.executable, "-m", "mpsprobe.device.compute", name]
+    command = command or launch.python("mpsprobe.device.compute", name)
     try:
         child = subprocess.run(
             command,
@@ -279,7 +281,9 @@ def limits(choice: DeviceChoice, host: Host) -> list[str]:
 
 def _child_environment() -> dict[str, str]:
     """The parent's, with its import path: the child must find the same mpsprobe."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    here = str(Path.cwd())
+    places = [place for place in sys.path if place and place != here]
+    return launch.environment({**os.environ, "PYTHONPATH": os.pathsep.join(places)})
 
 
 def _signal(number: int) -> str:

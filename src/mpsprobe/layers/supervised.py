@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from mpsprobe import launch
 from mpsprobe.errors import DataError, HarnessError, MpsprobeError
 from mpsprobe.layers.job import Failed, Found, Job, Message, Step, Written
 from mpsprobe.supervision.child import Child, Ending
@@ -76,13 +75,9 @@ class _Follower:
     def run(self, job: Job) -> Found | Written:
         job_path = self._folder / "job.json"
         job_path.write_bytes(msgspec.json.encode(job))
-        command = [
-            sys.executable,
-            "-m",
-            "mpsprobe.layers",
-            *map(str, (job_path, self._messages, self._flight)),
-        ]
-        child = Child(self._folder, command, os.environ)
+        command = launch.python("mpsprobe.layers", *map(str, (job_path, self._messages, self._flight)))
+        environment = launch.environment(trusted=job.settings.trust_remote_code)
+        child = Child(self._folder, command, environment)
         ending = child.run(self._left)
         self._read()
         if isinstance(self._answer, Failed):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mpsprobe import toml
 from mpsprobe.errors import TargetError
 
 CONFIG = "adapter_config.json"
@@ -66,11 +65,8 @@ def read(folder: Path) -> PeftAdapter | None:
     path = folder / CONFIG
     if (folder / "config.json").is_file() or not path.is_file():
         return None
-    try:
-        stated: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise TargetError(f"{path}: not readable as JSON: {problem}.", "Download it again.") from problem
-    base = stated.get("base_model_name_or_path") if isinstance(stated, dict) else None
+    stated = toml.json_object(path, TargetError, "Download it again.")
+    base = stated.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise TargetError(
             f"{path}: names no base model.", "Ask for the base model itself: mpsprobe predict BASE."

@@ -48,6 +48,7 @@ def load_pretrained(
         snapshot,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         local_files_only=True,
+        use_safetensors=True,  # pickles are never read
         output_loading_info=True,
         **({"attn_implementation": attention} if attention else {}),
     )

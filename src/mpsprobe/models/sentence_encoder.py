@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mpsprobe import toml
 from mpsprobe.errors import TargetError
 from mpsprobe.models.adapter import Batch, Outputs, Weights
 from mpsprobe.models.transformers_auto import TransformersAdapter
@@ -102,7 +102,4 @@ class SentenceEncoderAdapter(TransformersAdapter):
         path = self.snapshot / name
         if not path.is_file():
             return {}
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as problem:
-            raise TargetError(f"{path}: not valid JSON: {problem}.", "Download it again.") from problem
+        return toml.read_json(path, TargetError, "Download it again.")

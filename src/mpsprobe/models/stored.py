@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mpsprobe import consent
 from mpsprobe.errors import TargetError
 from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
@@ -51,6 +52,8 @@ def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: No
     Raises:
         MpsprobeError: no such adapter, or code that its user did not agree to.
     """
+    if ref.file is None:
+        consent.require(folder, ref.name, trusted=ref.trust_remote_code)
     adapter = _make(ref, folder, say)
     adapter.workload = ref.settings.workload
     return adapter

@@ -19,6 +19,7 @@ import torch
 from mpsprobe.errors import TargetError, UsageError, docs, first_line
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.profile import Profile
+from mpsprobe.supervision.child import UserInterrupt
 
 T = TypeVar("T")
 
@@ -168,14 +169,25 @@ def imported(path: Path) -> ModuleType:
         raise TargetError(f"{path}: not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # classes of it are looked up there, by pickle among others
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+    place = str(path.parent)
+    added = place not in sys.path
+    if added:
+        sys.path.insert(0, place)
+    interrupt = UserInterrupt()
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as problem:  # whatever a user's file raises
+        with interrupt:
+            spec.loader.exec_module(module)
+    except BaseException as problem:  # whatever a user's file raises
+        if interrupt.is_behind(problem):
+            raise
         raise TargetError(
             f"{path}: cannot be imported: {type(problem).__name__}: {first_line(problem)}{_at(problem, path)}"
         ) from problem
+    finally:
+        if added and place in sys.path:
+            # What it imports later is found there too, but a file beside it hides no installed package from others.
+            sys.path.remove(place)
+            sys.path.append(place)
     missing = [name + REQUIRED[name] for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:
         raise TargetError(f"{path}: lacks {', '.join(missing)}.", f"{docs('targets.md')} has an example.")

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import psutil
 
+from mpsprobe import launch
 from mpsprobe.errors import HarnessError
 from mpsprobe.ops import frames
 from mpsprobe.ops.records import (
@@ -77,7 +78,7 @@ class Isolation:
         self.setup = setup
         self.op_limit_s = op_limit_s
         self.started = 0
-        self._command = list(command or (sys.executable, "-m", "mpsprobe.ops.worker"))
+        self._command = list(command or launch.python("mpsprobe.ops.worker"))
         self._worker: _Worker | None = None
 
     def replay(self, request: Request) -> Replay:
@@ -266,7 +267,7 @@ class _Worker:
 def _environment() -> dict[str, str]:
     """The parent's, with its import path: the worker must find the same mpsprobe, and what the target brings."""
     return {
-        **os.environ,
+        **launch.environment(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",

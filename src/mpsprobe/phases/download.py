@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError
 from mpsprobe.models import registry, stored
 from mpsprobe.models.adapter import Adapter, Weights
@@ -114,6 +115,7 @@ def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
             folder = client.download(
                 plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
             )
+    consent.require(folder, ref.name, trusted=ref.trust_remote_code)
     obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)
     if stored.needs_remote_code(ref, folder):
         _ = obtained.adapter  # refused here, or said what will run

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
 
 from mpsprobe.device.virtual.errors import OutOfReachError
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import HarnessError, MpsprobeError, SurroundingsError, text_of
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.models.weightless.unfed import next_step
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Evidence, Phase, Status
+from mpsprobe.supervision import surroundings
+from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace.source import line_of
 
 #: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
 _OUTPUT_LINES = 40
 #: Characters of an error that a message may have.
 _LONG = 240
+_PACKAGE = Path(__file__).resolve().parents[1]
+#: Files of the harness that raise into the target's code when its time is over.
+_TIMERS = ("pytest_timeout.py",)
 
 
-def _gist(problem: BaseException) -> str:
-    """The first line of an error, of a long one its first sentence; the traceback beside it has all of it."""
-    first = (str(problem).strip().splitlines() or [""])[0]
-    sentence, end, _ = first.partition(". ")
-    return sentence + end.rstrip() if len(first) > _LONG else first
+class target_code:  # noqa: N801 - used as a context manager, like contextlib's
+    """Turn whatever the block raises into the failure of a phase's link.
 
-
-def _mend(problem: BaseException) -> str:
-    """What `mpsprobe explain` would say to do about an error; nothing for one it does not know."""
-    found = explain(f"{type(problem).__name__}: {problem}").findings
-    return found[0].fix if found else ""
-
-
-@contextmanager
-def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> Iterator[None]:
-    """Turn whatever the block raises into the failure of that phase's link.
+    Every exception is the target's, also those that would end Python or pytest, except for two: the time limit of the
+    check, and the interrupt of a user. A process that the target has forked and let return ends here.
 
     Args:
         phase: whose link is being made.
@@ -44,32 +40,116 @@ def target_code(phase: Phase, doing: str, evidence: Evidence, device: str) -> It
         device: where.
 
     Raises:
-        LinkFailed: the target's code raised. `SystemExit` counts: a model must not end the suite.
+        LinkFailed: the target's code raised.
     """
+
+    def __init__(self, phase: Phase, doing: str, evidence: Evidence, device: str) -> None:
+        self._phase, self._doing, self._evidence, self._device = phase, doing, evidence, device
+        self._interrupt = UserInterrupt()
+        self._pid = os.getpid()
+
+    def __enter__(self) -> None:
+        self._interrupt.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupt.__exit__()
+        end_fork(self._pid)
+        if problem is None or isinstance(problem, LinkFailed):
+            return
+        if is_limit(problem) or self._interrupt.is_behind(problem):
+            return
+        if isinstance(problem, HarnessError):
+            return
+        raise LinkFailed(self._phase, self._result(problem)) from problem
+
+    def _result(self, problem: BaseException) -> Result:
+        if isinstance(problem, SurroundingsError):
+            return Result(Status.BLOCKED, problem.what, problem.hint, evidence=Evidence.MEASURED)
+        if isinstance(problem, OutOfReachError):  # the emulation's limit: it says nothing of the target
+            return Result(
+                Status.UNKNOWN,
+                f"{self._doing}: {problem.what}",
+                problem.hint,
+                evidence=self._evidence,
+                device=self._device,
+            )
+        if isinstance(problem, MpsprobeError):  # worded already, by an adapter
+            return Result(
+                Status.FAIL, problem.what, problem.hint, evidence=self._evidence, device=self._device
+            )
+        if (found := _surroundings(problem)) is not None:
+            return Result(
+                Status.BLOCKED,
+                found.what,
+                found.hint,
+                evidence=Evidence.MEASURED,
+                output=_traceback(problem),
+            )
+        return raised(problem, self._doing, self._evidence, self._device)
+
+
+def raised(problem: BaseException, doing: str, evidence: Evidence | None, device: str) -> Result:
+    """Return the failure that an exception of the target's code is, with its line."""
+    where = line_of(problem.__traceback__)
+    name = type(problem).__name__
+    return Result(
+        Status.FAIL,
+        f"{doing}: {name}: {_gist(problem)}{f' (at {where})' if where else ''}",
+        next_step(problem) or _fix(problem),
+        evidence=evidence,
+        device=device,
+        output=_traceback(problem),
+    )
+
+
+def is_limit(problem: BaseException) -> bool:
+    """Whether an exception was raised by the timer of the check, and not by the code that it went through."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
+    return any(Path(name).name in _TIMERS for name in frames)
+
+
+def is_of_target(problem: BaseException) -> bool:
+    """Whether an exception comes out of the code of a target: neither ours nor that of an installed package."""
+    libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+    ours = (str(_PACKAGE), *libraries, "<")
+    names = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
+    return any(not name.startswith(ours) for name in names)
+
+
+def end_fork(pid: int) -> None:
+    """End this process at once if it is a copy that the target forked: only the original answers checks."""
+    if os.getpid() != pid:
+        os._exit(1)
+
+
+def _surroundings(problem: BaseException) -> SurroundingsError | None:
+    """Return the fault of an installed package that raised this; None for an exception of the target's own code."""
+    if is_of_target(problem):
+        return None
+    if not isinstance(problem, (ImportError, AttributeError, RuntimeError, OSError)):
+        return None
+    return surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")
+
+
+def _traceback(problem: BaseException) -> str:
     try:
-        yield
-    except OutOfReachError as problem:  # the emulation's limit: it says nothing of the target
-        raise LinkFailed(
-            phase,
-            Result(
-                Status.UNKNOWN, f"{doing}: {problem.what}", problem.hint, evidence=evidence, device=device
-            ),
-        ) from problem
-    except MpsprobeError as problem:  # worded already, by an adapter
-        raise LinkFailed(
-            phase, Result(Status.FAIL, problem.what, problem.hint, evidence=evidence, device=device)
-        ) from problem
-    except (Exception, SystemExit) as problem:
-        text = "".join(traceback.format_exception(problem)).rstrip().splitlines()
-        where = line_of(problem.__traceback__)
-        raise LinkFailed(
-            phase,
-            Result(
-                Status.FAIL,
-                f"{doing}: {type(problem).__name__}: {_gist(problem)}{f' (at {where})' if where else ''}",
-                next_step(problem) or _mend(problem),
-                evidence=evidence,
-                device=device,
-                output="\n".join(text[-_OUTPUT_LINES:]),
-            ),
-        ) from problem
+        lines = "".join(traceback.format_exception(problem))
+    except BaseException as worse:  # whatever an exception of the target does when it is looked at
+        lines = f"{type(problem).__name__} (its traceback cannot be printed: {type(worse).__name__})"
+    return "\n".join(lines.rstrip().splitlines()[-_OUTPUT_LINES:])
+
+
+def _gist(problem: BaseException) -> str:
+    """Return the first line of an error, of a long one its first sentence; the traceback beside it has all of it."""
+    first = (text_of(problem).strip().splitlines() or [""])[0]
+    sentence, end, _ = first.partition(". ")
+    short = sentence + end.rstrip() if len(first) > _LONG else first
+    return short if len(short) <= 2 * _LONG else f"{short[: 2 * _LONG]}..."
+
+
+def _fix(problem: BaseException) -> str:
+    """Return what `mpsprobe explain` would say to do about an error; `""` for one it does not know."""
+    found = explain(f"{type(problem).__name__}: {text_of(problem)}").findings
+    return found[0].fix if found else ""

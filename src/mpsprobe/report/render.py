@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from mpsprobe.errors import UsageError
+from mpsprobe.quantities import printable, printable_json
 from mpsprobe.report.annotations import workflow_commands
 from mpsprobe.report.badge import badge, shields
 from mpsprobe.report.junit import junit
@@ -56,7 +57,9 @@ _RENDERERS: dict[Format, Callable[[Run], str]] = {
 
 def render(run: Run, format: Format) -> str:
     """Return the run in one format, as text that ends in a newline."""
-    return _RENDERERS[format](run)
+    text = _RENDERERS[format](run)
+    # Texts of a target may hold anything; what steers a terminal or hides text is never written raw.
+    return printable_json(text) if format in ("json", "shields") else printable(text)
 
 
 def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Path | None:
@@ -99,7 +102,10 @@ def write(run: Run, folder: Path, formats: Iterable[Format] = DEFAULT) -> dict[s
         folder.mkdir(parents=True, exist_ok=True)
         for each in formats:
             path = folder / FILES[each]
-            path.write_bytes(render(run, each).encode())
+            # the former report stays readable until this one is whole
+            fresh = folder / f".{FILES[each]}.new"
+            fresh.write_bytes(render(run, each).encode())
+            fresh.replace(path)
             written[each] = path
     except OSError as problem:
         raise UsageError(f"{problem.filename or folder}: cannot be written: {problem.strerror}.") from problem

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 
+from mpsprobe import toml
 from mpsprobe.errors import DataError
 from mpsprobe.run.outlook import Outlook
 from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
 from mpsprobe.run.words import Phase, Status
 
-#: Version of the document's form. It grows when a reader of the old form would misread the new one.
+#: Version of the document's schema. It grows when a reader of the old one would misread the new one.
 SCHEMA_VERSION = 1
 
 
@@ -64,22 +65,32 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Read a document.
 
         Raises:
-            DataError: it is missing, not JSON, of another form or of a later schema.
+            DataError: it is missing, not JSON, of another schema, or inconsistent.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as problem:
-            raise DataError(f"{path}: cannot be read: {problem.strerror}.") from problem
-        try:
-            version = msgspec.json.decode(data, type=_Versioned).schema
-            if version > SCHEMA_VERSION:
-                raise DataError(
-                    f"{path}: written in form {version}, this mpsprobe reads up to {SCHEMA_VERSION}.",
-                    "Upgrade mpsprobe.",
-                )
-            return msgspec.json.decode(data, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            raise DataError(f"{path}: not a run document: {problem}.") from problem
+        data = toml.read_bytes(path, DataError, toml.DOCUMENT_BYTES)
+        version = toml.decode_json(data, _Versioned, f"{path}: not a run document").schema
+        if not 1 <= version <= SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: written in schema {version}, this mpsprobe reads 1 to {SCHEMA_VERSION}.",
+                "Upgrade mpsprobe." if version > SCHEMA_VERSION else "No mpsprobe wrote that.",
+            )
+        run = toml.decode_json(data, cls, f"{path}: not a run document")
+        if (wrong := _inconsistency(run)) is not None:
+            raise DataError(f"{path}: not a run document: {wrong}.")
+        return run
+
+
+def _inconsistency(run: Run) -> str | None:
+    """Return what a document says that no run can have; the types cannot say it."""
+    seen: set[str] = set()
+    for check in run.checks:
+        if check.id in seen:
+            return f"check {check.id!r} is there twice"
+        seen.add(check.id)
+        table = check.table
+        if table is not None and any(len(row) != len(table.columns) for row in table.rows):
+            return f"the table of check {check.id!r} has rows of another length than its header"
+    return None
 
 
 class _Versioned(msgspec.Struct):

@@ -1,32 +1,27 @@
 """The append-only journal of a run: one JSON line an event, written as it happens, so a crash loses none.
 
-A journal outlives the process that writes it. `replay` makes a `Run` of it, whatever the end was.
+A journal outlives the process that writes it. `replay` makes a `Run` of it, whatever the end was: each check that was
+planned has an answer in it, and a run without all answers says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 
+from mpsprobe import toml
 from mpsprobe.errors import DataError
-from mpsprobe.run import (
-    Check,
-    DeviceChoice,
-    Host,
-    Interruption,
-    Mac,
-    OpUse,
-    Outlook,
-    Phase,
-    Run,
-    Status,
-    Target,
-)
+from mpsprobe.run.document import SCHEMA_VERSION, Run
+from mpsprobe.run.outlook import Outlook
+from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
+from mpsprobe.run.words import Phase, Status
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -37,38 +32,44 @@ class Planned(msgspec.Struct, frozen=True):
     title: str
 
 
-class RunStarted(msgspec.Struct, tag="run"):
+class _OfRun(msgspec.Struct, kw_only=True):
+    """What every event carries: the id of its run. `Journal.write` fills it in."""
+
+    run_id: str = ""
+
+
+class RunStarted(_OfRun, tag="run"):
     """The first line: the document as far as it is known before any check."""
 
     run: Run
 
 
-class Plan(msgspec.Struct, tag="plan"):
-    """What will be checked, in order: a run that dies can say what it did not get to."""
+class Plan(_OfRun, tag="plan"):
+    """What will be checked, in order: a run that dies can say what it did not reach."""
 
     checks: list[Planned]
 
 
-class CheckStarted(msgspec.Struct, tag="start"):
+class CheckStarted(_OfRun, tag="start"):
     """A check begins; it may take `limit_s` seconds of wall time."""
 
     id: str
     limit_s: float
 
 
-class CheckEnded(msgspec.Struct, tag="check"):
+class CheckEnded(_OfRun, tag="check"):
     """A check has its status."""
 
     check: Check
 
 
-class Progress(msgspec.Struct, tag="progress"):
+class Progress(_OfRun, tag="progress"):
     """How far a long step is, for people who wait."""
 
     text: str
 
 
-class Learnt(msgspec.Struct, tag="learnt"):
+class Learnt(_OfRun, tag="learnt"):
     """Facts of the run that became known on the way; None leaves what is there."""
 
     host: Host | None = None
@@ -80,7 +81,7 @@ class Learnt(msgspec.Struct, tag="learnt"):
     outlook: Outlook | None = None
 
 
-class RunEnded(msgspec.Struct, tag="end"):
+class RunEnded(_OfRun, tag="end"):
     """The last line of a run that was not cut off."""
 
     time: str
@@ -93,63 +94,101 @@ _encoder = msgspec.json.Encoder()
 
 
 def utc_now() -> str:
-    """The time as the documents write it: UTC, ISO 8601, whole seconds."""
+    """Return the time as the documents write it: UTC, ISO 8601, whole seconds."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_run_id(now: str) -> str:
-    """Sortable and unique: `20261122T131500Z-4f2a`."""
+    """Return a sortable and unique id: `20261122T131500Z-4f2a`."""
     return f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}"
 
 
 class Journal:
     """Appends events to a file.
 
-    Each event is one `write` on a descriptor opened for appending: what has returned is in the kernel's
-    hands and survives the death of this process (not that of the machine).
+    Each event is one `write` on a descriptor opened for appending: what has returned is in the kernel's hands and
+    survives the death of this process (not that of the machine). The target runs in the same process and may close
+    descriptors or fork: a descriptor that is no longer the journal's is opened anew, and a forked copy of the process
+    writes nothing.
+
+    Attributes:
+        path: the file.
+        run_id: written into each event.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: str = "") -> None:
         self.path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.run_id = run_id
+        self._owner = os.getpid()
+        self._fd = self._open()
+        self._file = self._identity()
 
     def write(self, event: Event) -> None:
-        """Append one event."""
-        os.write(self._fd, _encoder.encode(event) + b"\n")
+        """Append one event. A full disk loses it: the supervisor then misses the answer and says so."""
+        if os.getpid() != self._owner:
+            return
+        if event.run_id != self.run_id:
+            event = msgspec.structs.replace(event, run_id=self.run_id)
+        if self._identity() != self._file:
+            self._fd = self._open()
+            self._file = self._identity()
+        with contextlib.suppress(OSError):
+            os.write(self._fd, _encoder.encode(event) + b"\n")
 
     def close(self) -> None:
-        """Close the file; further writes are errors."""
-        os.close(self._fd)
+        """Close the file; further writes open it again."""
+        if os.getpid() == self._owner and self._identity() == self._file:
+            os.close(self._fd)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells the file behind the descriptor from any other; None when it is closed."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino)
 
 
 @dataclass
 class Reading:
     """A journal as read so far.
 
+    Events of another run than the first are left out, as when two runs wrote into one file.
+
     Attributes:
         run: the document; None before its first line was read.
         plan: what was to be checked.
         in_flight: the check that has begun and not ended.
+        strays: lines that are no event, and events of another run.
+        twice: ids of checks that were answered more than once.
     """
 
     run: Run | None = None
     plan: list[Planned] | None = None
     in_flight: CheckStarted | None = None
+    strays: int = 0
+    twice: list[str] = field(default_factory=list)
 
-    def take(self, event: Event) -> None:
-        """Fold one event in."""
+    def take(self, event: Event) -> bool:
+        """Fold one event in; returns whether it belongs to this run."""
         if isinstance(event, RunStarted):
+            if self.run is not None:
+                self.strays += 1
+                return False
             self.run = event.run
-            return
-        if self.run is None:
-            raise DataError("a journal must begin with its run.")
+            return True
+        if self.run is None or event.run_id not in ("", self.run.id):
+            self.strays += 1
+            return False
         if isinstance(event, Plan):
             self.plan = event.checks
         elif isinstance(event, CheckStarted):
             self.in_flight = event
         elif isinstance(event, CheckEnded):
-            self.in_flight = None
-            self.run.checks.append(event.check)
+            self._answer(event.check)
         elif isinstance(event, Learnt):
             self.run.host = event.host or self.run.host
             self.run.target = event.target or self.run.target
@@ -160,62 +199,133 @@ class Reading:
             self.run.outlook = event.outlook or self.run.outlook
         elif isinstance(event, RunEnded):
             self.run.ended = event.time
+        return True
+
+    def take_line(self, line: bytes) -> Event | None:
+        """Fold one line in; returns its event, or None for a line that is no event of this run."""
+        if not line.strip():
+            return None
+        try:
+            event = decode(line)
+        except DataError:
+            self.strays += 1
+            return None
+        return event if self.take(event) else None
+
+    def _answer(self, check: Check) -> None:
+        assert self.run is not None
+        if self.in_flight is not None and self.in_flight.id == check.id:
+            self.in_flight = None
+        for index, other in enumerate(self.run.checks):
+            if other.id == check.id:
+                self.twice.append(check.id)
+                self.run.checks[index] = _answered_twice(other, check)
+                return
+        self.run.checks.append(check)
+
+    @property
+    def missing(self) -> list[Planned]:
+        """Planned checks without an answer, in order."""
+        done = {check.id for check in self.run.checks} if self.run is not None else set()
+        return [planned for planned in self.plan or [] if planned.id not in done]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the run came to its end, and every planned check was answered."""
+        return self.run is not None and bool(self.run.ended) and self.plan is not None and not self.missing
+
+
+def _answered_twice(first: Check, second: Check) -> Check:
+    return msgspec.structs.replace(
+        first,
+        status=Status.ERROR,
+        message=f"Answered twice: {first.status.value}, then {second.status.value}. Neither can be relied on.",
+        remedy="",
+    )
 
 
 def decode(line: bytes) -> Event:
-    """One line of a journal.
+    """Return the event of one line of a journal.
 
     Raises:
-        msgspec.DecodeError: not an event (a torn last line, for one).
+        DataError: it is not an event (a torn last line, for one).
     """
-    event: Event = _decoder.decode(line)
+    try:
+        event: Event = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        raise DataError(f"not an event: {problem}") from problem
     return event
 
 
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a journal.
+
+    Raises:
+        DataError: it cannot be read, or is no regular file.
+    """
+    yield from toml.read_bytes(path, DataError, toml.DOCUMENT_BYTES).split(b"\n")
+
+
+def id_of(path: Path) -> str:
+    """Return the id of a journal's run; `""` for a file without one."""
+    reading = Reading()
+    with contextlib.suppress(DataError):
+        for line in lines_of(path):
+            reading.take_line(line)
+            if reading.run is not None:
+                return reading.run.id
+    return ""
+
+
 def replay(path: Path, interruption: Interruption | None = None) -> Run:
-    """The run that a journal tells of.
+    """Return the run that a journal holds, with an answer for every planned check.
+
+    Lines that are no event cost themselves alone; the run's limits say how many they were.
 
     Args:
         path: the journal.
         interruption: how the run was cut off, when its supervisor knows.
 
-    A run without an end was cut off: its check in flight is `crashed` (or `timeout`, or `unknown` when its user
-    interrupted it), checks of later phases are `blocked` by a crash or a timeout, and all others that were not
+    A run without all its answers was cut off: its check in flight is `crashed` (or `timeout`, or `unknown` when its
+    user interrupted it), checks of later phases are `blocked` by a crash or a timeout, and all others that were not
     made are `unknown`.
 
     Raises:
-        DataError: it cannot be read, or a line other than the last is not an event.
+        DataError: it cannot be read, holds no run, or one of another schema.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read: {problem.strerror}.") from problem
     reading = Reading()
-    for number, line in enumerate(lines, start=1):
-        try:
-            reading.take(decode(line))
-        except msgspec.DecodeError as problem:
-            if number == len(lines):  # the process died while it wrote this line
-                break
-            raise DataError(f"{path}: line {number} is not an event: {problem}.") from problem
-    if reading.run is None:
+    for line in lines_of(path):
+        reading.take_line(line)
+    run = reading.run
+    if run is None:
         raise DataError(f"{path}: holds no run.")
-    if interruption is None and not reading.run.ended:
+    if not 1 <= run.schema <= SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: written in schema {run.schema}, this mpsprobe reads 1 to {SCHEMA_VERSION}.",
+            "Upgrade mpsprobe.",
+        )
+    if reading.strays:
+        torn = reading.strays == 1 and not run.ended
+        if not torn:  # the last line of a process that died while it wrote
+            run.limits = [*run.limits, f"{reading.strays} lines of the journal are no events of this run."]
+    if interruption is None and not reading.whole:
         interruption = Interruption(cause="crashed", signal="", check="", output="")
     if interruption is not None:
-        _cut_off(reading, reading.run, interruption)
-    return reading.run
+        _cut_off(reading, run, interruption)
+    return run
 
 
 def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
     """Give every planned check a status, and the run its interruption."""
     started = reading.in_flight
-    planned = reading.plan or []
-    flying = next((plan for plan in planned if started is not None and plan.id == started.id), None)
+    missing = reading.missing
+    flying = next((plan for plan in missing if started is not None and plan.id == started.id), None)
     run.interruption = msgspec.structs.replace(interruption, check=flying.id if flying else "")
     verb = {"crashed": "crashed", "timeout": "was stopped at a limit"}.get(
         interruption.cause, "was interrupted"
     )
+    if interruption.cause == "crashed" and run.ended and not interruption.signal:
+        verb = "ended before all its checks were made"
     how = f"{verb}{f' by {interruption.signal}' if interruption.signal else ''}"
     status, message = {
         "timeout": (
@@ -235,9 +345,8 @@ def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
                 output=interruption.output,
             )
         )
-    done = {check.id for check in run.checks}
-    for plan in planned:
-        if plan.id in done:
+    for plan in missing:
+        if flying is not None and plan.id == flying.id:
             continue
         blocker = flying.phase if flying and status is not Status.UNKNOWN else None
         blocked = blocker is not None and plan.phase.order > blocker.order

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mpsprobe.errors import TargetError
+from mpsprobe import toml
+from mpsprobe.errors import DataError, TargetError
 
 #: Folders that hold other people's code, or none.
 _SKIPPED = {
@@ -170,10 +170,9 @@ def _excluded(path: Path, patterns: Sequence[str]) -> bool:
 
 def _config(folder: Path) -> dict[str, object]:
     try:
-        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return toml.json_object(folder / "config.json")
+    except DataError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _model_types(config: dict[str, object]) -> Iterable[str]:

@@ -85,7 +85,7 @@ def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> L
             mps_site.device,
             mps_session.flight,
         )
-    mps_session.learnt(target=transfer.described(loaded, mps_session.run.target))
+        mps_session.learnt(target=transfer.described(loaded, mps_session.run.target))
     return loaded
 
 

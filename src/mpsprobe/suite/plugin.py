@@ -6,18 +6,22 @@ options, and does nothing until tests of the suite are collected.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import io
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
 from mpsprobe import options
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import MpsprobeError, first_line
+from mpsprobe.quantities import printable
 from mpsprobe.run import Phase, Status
 
 if TYPE_CHECKING:
@@ -69,6 +73,36 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for phase in Phase:
         config.addinivalue_line("markers", f"{phase.marker}: mpsprobe {phase.label}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Make a supervised run independent of its stdout."""
+    if session.config.getoption("--mpsprobe-journal"):
+        _keep_writing(session.config)
+
+
+class _Lasting(io.TextIOWrapper):
+    """What pytest prints to: a target that closes stdout must not end the run."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(io.BytesIO())
+        self._there: TextIO = file
+
+    def write(self, text: str) -> int:
+        try:
+            return self._there.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._there.flush()
+
+
+def _keep_writing(config: pytest.Config) -> None:
+    """Let a supervised run go on when its stdout cannot be written: the supervisor reads the journal."""
+    writer = config.get_terminal_writer()
+    writer._file = _Lasting(writer._file)
 
 
 def spec_of(item: pytest.Item) -> Spec[Any] | None:
@@ -204,6 +238,7 @@ def _settled(item: pytest.Item) -> bool:
 
 def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
     """The result that an exception stands for."""
+    from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
     from mpsprobe.trace import last_ops
 
@@ -215,19 +250,19 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Sessio
             return problem.result
         first = problem.result.message.rstrip(".")
         return Result(Status.BLOCKED, f"blocked by {problem.phase.label}: {first}.", blocked_by=problem.phase)
-    if isinstance(problem, pytest.skip.Exception):
-        return Result(Status.SKIPPED, str(problem))
-    if isinstance(problem, pytest.fail.Exception) and "Timeout" in str(problem):
+    if target_code.is_limit(problem):
         told = (
             last_ops.last_ops(session.flight, raised=True)
             if session is not None and session.flight is not None
             else ""
         )
-        return Result(Status.TIMEOUT, f"{str(problem).strip().splitlines()[0]}.", output=told)
+        return Result(Status.TIMEOUT, f"{first_line(problem)}.", output=told)
+    if target_code.is_of_target(problem):
+        return target_code.raised(problem, spec.title, None, "host")
     lines = traceback.format_exception(problem)
     return Result(
         Status.ERROR,
-        f"mpsprobe failed: {type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}",
+        f"mpsprobe failed: {type(problem).__name__}: {first_line(problem)}",
         "This says nothing about the model. Please report it, with the output.",
         output="".join(lines)[-6000:],
     )
@@ -236,7 +271,7 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Sessio
 def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
     """Give pytest's report the outcome and the words of a result."""
     report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
-    text = f"{result.status.value}: {result.message}" if result.message else result.status.value
+    text = printable(f"{result.status.value}: {result.message}" if result.message else result.status.value)
     if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
         path, line, _ = item.location
         report.outcome = "skipped"
@@ -247,7 +282,7 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
         report.outcome = "failed"
         remedy = f"\n  {result.remedy}" if result.remedy else ""
         output = f"\n{result.output}" if result.output else ""
-        report.longrepr = f"{text}{remedy}{output}"
+        report.longrepr = f"{text}{printable(remedy + output)}"
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -262,7 +297,22 @@ def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None
 
     def judge(spec: Spec[Any], link: Any) -> None:
         __tracebackhide__ = True
-        result = spec(link)
+        from mpsprobe.phases import target_code
+        from mpsprobe.supervision.child import UserInterrupt
+
+        pid = os.getpid()
+        interrupt = UserInterrupt()
+        try:
+            with interrupt:
+                result = spec(link)
+        except BaseException as problem:
+            # What would end pytest, or pass for a skip, is the target's own where its code raised it.
+            ours = isinstance(problem, Exception) or target_code.is_limit(problem)
+            if ours or interrupt.is_behind(problem) or not target_code.is_of_target(problem):
+                raise
+            result = target_code.raised(problem, spec.title, None, "host")
+        finally:
+            target_code.end_fork(pid)
         request.node.stash[_result] = result
         if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
             pytest.skip(result.message)
@@ -292,6 +342,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from mpsprobe.report import verdict
 
         terminalreporter.section("mpsprobe")
-        terminalreporter.line(verdict(ours.run).sentence)
+        terminalreporter.line(printable(verdict(ours.run).sentence))
         for path in ours.written:
-            terminalreporter.line(f"report: {path}")
+            terminalreporter.line(printable(f"report: {path}"))

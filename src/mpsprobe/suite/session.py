@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
 from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
-from mpsprobe.phases.check import Result, Spec
+from mpsprobe.phases import target_code
+from mpsprobe.phases.check import LinkFailed, Result, Spec
 from mpsprobe.run import DeviceChoice, Phase, Run, Target
 from mpsprobe.run.journal import (
     CheckEnded,
@@ -30,6 +32,7 @@ from mpsprobe.run.journal import (
     new_run_id,
     utc_now,
 )
+from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace import last_ops
 
 
@@ -61,7 +64,8 @@ class Session:
         self.target = targets.resolve(settings)
         self.written: list[Path] = []
         self.flight = journal.with_name(last_ops.FILE) if journal else None
-        self._journal = Journal(journal) if journal else None
+        run_id = new_run_id(utc_now())
+        self._journal = Journal(journal, run_id) if journal else None
         self._report = report
         self._made: set[Phase] = set()
         self._reading = Reading()
@@ -70,7 +74,7 @@ class Session:
             RunStarted(
                 Run(
                     mpsprobe=__version__,
-                    id=new_run_id(now),
+                    id=run_id,
                     started=now,
                     command=list(command),
                     target=Target(
@@ -116,8 +120,26 @@ class Session:
 
     @contextmanager
     def making(self, phase: Phase) -> Iterator[None]:
-        """Around the making of a phase's link."""
-        yield
+        """Note that a phase's link is made in this block; an exception of the target's own code fails the phase.
+
+        Raises:
+            LinkFailed: the target raised, outside of what its phase watches.
+        """
+        pid = os.getpid()
+        interrupt = UserInterrupt()
+        try:
+            with interrupt:
+                yield
+        except LinkFailed:
+            raise
+        except BaseException as problem:
+            ours = target_code.is_limit(problem) or not target_code.is_of_target(problem)
+            if ours or interrupt.is_behind(problem):
+                raise
+            failure = target_code.raised(problem, f"phase {phase.order}", None, "host")
+            raise LinkFailed(phase, failure) from problem
+        finally:
+            target_code.end_fork(pid)
         self._made.add(phase)
 
     def learnt(self, **facts: Any) -> None:

@@ -7,21 +7,36 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
-#: How long the child may take to write where it hangs, and to end when asked.
+#: Seconds that the child may take to write where it hangs, and to end when asked.
 _LAST_WORDS_S = 1.0
 _POLL_S = 0.05
+
+#: Signals of a user or of a system that shuts down. Each ends the run in order; the report is made all the same.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 #: Lines of a dumped Python stack that are the harness's and not the target's; with them, forty lines of pytest
 #: would stand where the target's own should.
 _HARNESS_FRAME = re.compile(
     r'File ".*[/\\](_pytest|pluggy|pytest)[/\\]|File "<frozen runpy>|^Extension modules:'
 )
+
+#: Waits for the end of a pipe whose other end only the supervisor holds, then ends the child's process group. So no
+#: child outlives a supervisor that was killed, whatever the child is doing and on every system.
+_GUARD = """
+import os, signal, sys
+sys.stdin.buffer.read()
+try: os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except OSError: pass
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,76 @@ class Ending:
     signal: str
 
 
+class Interrupts:
+    """Signals that ask this process to stop, kept instead of obeyed while the context lasts.
+
+    So a run is ended in order and its report is written, however often a user presses Ctrl-C. Contexts may be nested;
+    the outermost installs the handlers. Only the main thread can, elsewhere nothing is kept.
+    """
+
+    _active: Interrupts | None = None
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+        self._outer: Interrupts | None = None
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal since the context began; None when there was none."""
+        return self._outer.received if self._outer is not None else self._received
+
+    def __enter__(self) -> Interrupts:
+        self._outer = Interrupts._active
+        if self._outer is None and threading.current_thread() is threading.main_thread():
+            Interrupts._active = self
+            for number in STOPPING:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()
+        if Interrupts._active is self:
+            Interrupts._active = None
+
+    def _keep(self, number: int, _frame: FrameType | None) -> None:
+        self._received = self._received or signal.Signals(number)
+
+
+class UserInterrupt:
+    """Tells an interrupt of the user from a KeyboardInterrupt that the target raises itself.
+
+    Attributes:
+        received: the process got SIGINT meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._installed = False
+
+    def __enter__(self) -> UserInterrupt:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._receive)
+            self._installed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def is_behind(self, problem: BaseException) -> bool:
+        """Whether an exception is the user's interrupt."""
+        return self.received and isinstance(problem, KeyboardInterrupt)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        signal.default_int_handler(number, frame)
+
+
 class Child:
     """A child process that may crash or hang: its output goes to files, and all it started ends with it.
 
@@ -54,7 +139,6 @@ class Child:
             "PYTHONFAULTHANDLER": "1",  # a crash writes the Python stack to stderr
             "PYTHONUNBUFFERED": "1",
         }
-        self._stopped_by: signal.Signals | None = None
 
     def run(self, poll: Callable[[], float]) -> Ending:
         """Run it to its end.
@@ -66,7 +150,7 @@ class Child:
         with (
             (self.folder / "child.out").open("wb") as out,
             (self.folder / "child.err").open("wb") as err,
-            self._signals(),
+            Interrupts() as interrupts,
         ):
             child = subprocess.Popen(
                 self._command,
@@ -74,46 +158,38 @@ class Child:
                 stdout=out,
                 stderr=err,
                 env=self._environment,
-                start_new_session=True,  # an interrupt at the terminal reaches this side alone
+                start_new_session=True,  # an interrupt at the terminal reaches only this side
             )
             try:
-                cause = self._follow(child, poll)
+                with _guarded(child):
+                    cause = self._follow(child, poll, interrupts)
             finally:
                 self._end(child)
         if cause == "interrupted":
-            name = self._stopped_by.name if self._stopped_by else ""
+            name = interrupts.received.name if interrupts.received else ""
         elif cause == "timeout":
             name = ""
         else:
             code = child.returncode
-            name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            name = _signal_name(-code) if code < 0 else f"exit status {code}"
         return Ending(child.returncode, cause, name)
 
     def last_words(self, lines: int) -> str:
-        """The end of its stderr, without the harness's own frames."""
-        text = (self.folder / "child.err").read_bytes().decode(errors="replace")
-        told = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
-        return "\n".join(told[-lines:])
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While the child runs, an interrupt of ours ends it in order instead of ending us."""
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            self._stopped_by = signal.Signals(number)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Return the end of its stderr, without the harness's own frames."""
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            text = (self.folder / "child.err").read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
+        kept = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
+        return "\n".join(kept[-lines:])
 
-    def _follow(self, child: subprocess.Popen[bytes], poll: Callable[[], float]) -> str:
-        """Wait until the child ends, is stopped or hangs; why it ended, or `""`."""
+    def _follow(
+        self, child: subprocess.Popen[bytes], poll: Callable[[], float], interrupts: Interrupts
+    ) -> str:
+        """Wait until the child ends, is stopped or hangs; return why it ended, or `""`."""
         while child.poll() is None:
             left = poll()
-            if self._stopped_by is not None:
+            if interrupts.received is not None:
                 return "interrupted"
             if left < 0:
                 with contextlib.suppress(ProcessLookupError):
@@ -131,3 +207,30 @@ class Child:
                 os.killpg(child.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=patience)
+
+
+@contextlib.contextmanager
+def _guarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the child's process group should this process be killed meanwhile."""
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    pipe: IO[bytes] | None = guard.stdin
+    try:
+        yield
+    finally:
+        guard.kill()  # before its pipe ends: the child is ended by us
+        guard.wait()
+        if pipe is not None:
+            pipe.close()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

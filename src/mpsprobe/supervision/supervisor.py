@@ -1,19 +1,22 @@
 """Runs the suite in a child process, and brings the report home whatever happens to the child.
 
-The child writes every check to the journal as it ends; this side follows the journal, enforces the limits,
-and words the end: a signal, a hang, an exit, or a user's own interrupt.
+The child writes every check to the journal as it ends; this side follows the journal, enforces the limits, compares
+what was answered with what was planned, and words the end: a signal, a hang, an exit, or a user's own interrupt.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mpsprobe.errors import HarnessError
+from mpsprobe import launch
+from mpsprobe.errors import HarnessError, UsageError
 from mpsprobe.run import Interruption, Run, journal
+from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import Child, Ending
 from mpsprobe.trace import last_ops
 
@@ -25,6 +28,62 @@ _OUTPUT_LINES = 40
 
 #: Plugins of the child: these and no others, so that another plugin of the environment cannot break a run.
 _PLUGINS = ("mpsprobe.suite.plugin", "pytest_timeout", "pytest_benchmark.plugin")
+_LOCK = ".mpsprobe.lock"
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder of reports while the context lasts.
+
+    Raises:
+        UsageError: another run writes there (which, and since when), or nothing can be written there.
+    """
+    path = folder / _LOCK
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise UsageError(
+            f"{folder}: cannot be written: {problem.strerror}.", "Use another --output."
+        ) from problem
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
+            raise UsageError(
+                f"{folder}: another run writes there ({owner}).", "Wait for it, or use another --output."
+            ) from None
+        try:
+            os.ftruncate(handle, 0)
+            # 4 kB, so that a full disk shows now and not after an hour
+            os.pwrite(handle, f"process {os.getpid()}, since {journal.utc_now()}".ljust(4096).encode(), 0)
+        except OSError as problem:
+            raise UsageError(
+                f"{folder}: cannot be written: {problem.strerror}.", "Use another --output."
+            ) from problem
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(handle)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a run writes into a folder of reports now."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(handle)
 
 
 class Supervisor:
@@ -32,7 +91,7 @@ class Supervisor:
 
     Attributes:
         folder: where journal, child.out and child.err are written; it must exist.
-        on_event: told of every journal event as it is read.
+        on_event: called with every event of the journal as it is read.
     """
 
     def __init__(self, folder: Path, on_event: Callable[[journal.Event], None]) -> None:
@@ -49,11 +108,14 @@ class Supervisor:
         """Run the suite with these pytest arguments, to its end or to the death of the child.
 
         Raises:
+            SurroundingsError: a package or a variable of this environment kept it from starting.
             HarnessError: the child ended before the run began (its last words are in the message).
         """
         self.journal.unlink(missing_ok=True)
         self._flight.unlink(missing_ok=True)
-        child = Child(self.folder, self._command(arguments), self._environment())
+        environment = launch.environment(trusted="--mpsprobe-trust-remote-code" in arguments)
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        child = Child(self.folder, self._command(arguments), environment)
         self._last_event = time.monotonic()
         ending = child.run(self._left)
         self._read()
@@ -62,22 +124,15 @@ class Supervisor:
     def _command(self, arguments: Sequence[str]) -> list[str]:
         plugins = [word for name in _PLUGINS for word in ("-p", name)]
         suite = Path(__file__).parents[1] / "suite"
-        return [
-            sys.executable, "-m", "pytest", "-c", str(suite / "suite.ini"), "--rootdir", str(suite), *plugins,
+        return launch.python(
+            "pytest", "-c", str(suite / "suite.ini"), "--rootdir", str(suite), *plugins,
             # Captured output would die with the child: a Metal assertion is written just before the abort.
             "--capture=no", "--assert=plain", "-p", "no:cacheprovider", "--import-mode=importlib",
             "--mpsprobe-journal", str(self.journal), *arguments, str(suite),
-        ]  # fmt: skip
-
-    @staticmethod
-    def _environment() -> dict[str, str]:
-        environment = dict(os.environ)
-        environment.pop("PYTEST_ADDOPTS", None)
-        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        return environment
+        )  # fmt: skip
 
     def _left(self) -> float:
-        """Read the journal; seconds that the child may still take until the next event."""
+        """Read the journal; return the seconds that the child may still take until the next event."""
         self._read()
         flying = self._reading.in_flight
         limit = flying.limit_s + _GRACE_S if flying else _IDLE_LIMIT_S
@@ -93,23 +148,30 @@ class Supervisor:
             self._offset = file.tell()
         *lines, self._tail = data.split(b"\n")
         for line in lines:
-            event = journal.decode(line)
-            self._reading.take(event)
-            self._last_event = time.monotonic()
-            self.on_event(event)
+            event = self._reading.take_line(line)
+            if event is not None:
+                self._last_event = time.monotonic()
+                self.on_event(event)
 
     def _account(self, child: Child, ending: Ending) -> Run:
-        """The run, with how it was cut off when it was."""
+        """Build the final run, recording how it was cut off, if it was."""
         if self._reading.run is None:
-            raise HarnessError(
-                f"the suite could not start: {child.last_words(8) or f'exit status {ending.returncode}'}",
-                f"The child's output is in {self.folder}.",
-            )
-        if self._reading.run.ended:
+            raise self._not_started(child, ending)
+        if self._reading.whole:
             return journal.replay(self.journal)
-        told = (last_ops.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
-        output = "\n".join(words for words in told if words)
+        parts = (last_ops.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
+        output = "\n".join(text for text in parts if text)
+        # pytest's own exit codes say nothing to a reader, and a run that ended in order has none of its own
+        named = "" if self._reading.run.ended and ending.returncode >= 0 else ending.signal
         return journal.replay(
-            self.journal,
-            Interruption(ending.cause or "crashed", ending.signal, check="", output=output),
+            self.journal, Interruption(ending.cause or "crashed", named, check="", output=output)
+        )
+
+    def _not_started(self, child: Child, ending: Ending) -> Exception:
+        words = child.last_words(8)
+        if ending.cause == "interrupted":
+            return UsageError(f"stopped by {ending.signal} before the run began.")
+        return surroundings.fault(child.last_words(60)) or HarnessError(
+            f"the suite could not start: {words or f'exit status {ending.returncode}'}",
+            f"The child's output is in {self.folder}.",
         )

@@ -169,7 +169,7 @@ class DiffusersAdapter(Adapter):
         weights_dtype = from_config.dtype_of({}, dtype)
         with from_config.worded(f"{self.snapshot}: the pipeline cannot be loaded", TargetError):
             pipeline = self.index.pipeline.from_pretrained(
-                self.snapshot, torch_dtype=weights_dtype, local_files_only=True
+                self.snapshot, torch_dtype=weights_dtype, local_files_only=True, use_safetensors=True
             ).to(device)
         pipeline.set_progress_bar_config(disable=True)
         models = {name: one for name, one in pipeline.components.items() if isinstance(one, nn.Module)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpsprobe import toml
 from mpsprobe.errors import TargetError
 from mpsprobe.models import peft
 
@@ -178,6 +179,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises:
         WeightsError: the file is cut off, damaged, or a Git LFS pointer.
     """
+    if kind := toml.kind_of(path):
+        raise WeightsError(f"{path}: is {kind}, not a file.", "Download it again.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -193,7 +196,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             header = json.loads(file.read(length))
     except OSError as problem:
         raise WeightsError(f"{path}: cannot be read: {problem.strerror}.") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise WeightsError(
             f"{path}: its header is not JSON: {problem}.", "The file is damaged: download it again."
         ) from problem
@@ -321,17 +324,4 @@ def _hint_without_config(folder: Path) -> str:
 
 
 def _read_json(path: Path, error: type[SnapshotError]) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror}.") from problem
-    except json.JSONDecodeError as problem:
-        raise error(
-            f"{path}: not valid JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}.",
-            "Download it again, or mend it there.",
-        ) from problem
-    except UnicodeDecodeError as problem:
-        raise error(f"{path}: not UTF-8 text (byte {problem.start}).", "Download it again.") from problem
-    if not isinstance(data, dict):
-        raise error(f"{path}: expected a JSON object, found {type(data).__name__}.", "Download it again.")
-    return data
+    return toml.json_object(path, error, "Download it again, or fix it there.")

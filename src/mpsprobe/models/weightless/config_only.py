@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError, UsageError
 from mpsprobe.models import choose, peft
 from mpsprobe.models import profile as profiles
@@ -142,6 +143,8 @@ def make(
     Raises:
         MpsprobeError: the config names no class that can be had, or cannot be shrunk.
     """
+    if ref.file is None and ref.class_path is None and ref.gguf is None:
+        consent.require(folder, ref.name, trusted=ref.trust_remote_code, stored=False)
     if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:
         return _own(ref, folder, weights)
     blueprint = blueprint_of(ref, folder, say)
@@ -255,7 +258,10 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
 
 
 def import_from_here() -> None:
-    """Let a class be found in the folder that the command is called in, as `python -m` does."""
+    """Let a class be found in the folder that the command is called in, after all that is installed.
+
+    First, as `python -m` has it, a `json.py` in that folder would be imported by everything.
+    """
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mpsprobe import launch
 from mpsprobe.errors import TargetError, UsageError, docs
 from mpsprobe.knowledge.mlx import Proof
 from mpsprobe.routes.mlx.support import LIBRARIES, libraries
@@ -325,8 +324,8 @@ def _narrowed(value: Tensor) -> np.ndarray[Any, Any]:
 
 def _child(job: Path, limit_s: float) -> str:
     """Run the MLX side; returns how it ended when that was not well."""
-    command = [sys.executable, "-m", "mpsprobe.routes.mlx.parity_child", str(job)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = launch.python("mpsprobe.routes.mlx.parity_child", str(job))
+    environment = {**launch.environment(), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False

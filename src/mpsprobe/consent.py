@@ -1,0 +1,201 @@
+"""What of a target would run or unpickle, listed from its files before anything of it is imported.
+
+The doors of transformers 4.57 and 5.24 and of diffusers 0.42 through which code of a repository gets in, and what this
+package does at each:
+
+- `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs with consent.
+- `auto_map` of tokenizers and processors: never runs, this package does not ask for it.
+- `custom_generate/generate.py`, which `from_pretrained` imports, before 5.x without any consent: listed here.
+- `attn_implementation`, `experts_implementation` and the like that name a repository, whose compiled code is fetched
+  where the package `kernels` is installed: listed here.
+- Kernels that transformers fetches for some models by itself: switched off without consent (`launch.environment`).
+- `model_index.json` with a pipeline or a part that is a file of the repository: refused, never runs.
+- `model_index.json` with a part of another library: refused, nothing is imported by a name of an index.
+- Pickled weights (`.bin`, `.pt`, `.ckpt`): refused, only safetensors are read.
+- Pickles of tokenizers and retrievers, read where `TRUST_REMOTE_CODE` is set: the variable is taken away.
+- Chat templates: they run in the sandbox of jinja2 that transformers makes for them.
+- A named pipe, a socket or a device among the files: refused, reading one waits or never ends.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpsprobe import toml
+from mpsprobe.errors import ConsentError, TargetError
+
+#: Configs that transformers and diffusers read of a model's folder or of a part of a pipeline.
+_CONFIG = "config.json"
+_PIPELINE = "model_index.json"
+_GENERATE = "custom_generate/generate.py"
+#: A kernel of the Hub: `owner/repo`, with `@revision`, `:function` and `|mask` as transformers parses it.
+_KERNEL = re.compile(r"[^/:\s]+/[^/:\s]+(?:@[^:\s]+)?(?::[^/:\s]+)?")
+#: Settings that may name such a kernel: `_attn_implementation_internal`, `_experts_implementation` ...
+_IMPLEMENTATION = re.compile(r"_?\w*implementation(?:_internal)?")
+#: Entries of a model's folder that are looked at.
+_ENTRIES = 20_000
+_NO_FILES = frozenset({"a pipe", "a socket", "a device"})
+
+
+@dataclass(frozen=True)
+class Door:
+    """One thing of a target that would run.
+
+    Attributes:
+        what: the file, or the repository of a kernel.
+        reason: what lets it in: `"from_pretrained imports it"`.
+    """
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.reason})"
+
+
+def doors(folder: Path, *, stored: bool = True) -> list[Door]:
+    """Return everything of a model's folder that would run, other than the class that its `auto_map` names.
+
+    Args:
+        folder: with the target's files.
+        stored: its weights are loaded by `from_pretrained`; False where the model is built from its config.
+
+    Raises:
+        TargetError: one of its configs is beyond the bounds of a config, or an entry is no file at all.
+    """
+    refuse_special_files(folder)
+    found: list[Door] = []
+    for name in _configs(folder):
+        found += [Door(kernel, f"{key} of {name}") for key, kernel in _kernels(_read(folder / name))]
+    if stored and (folder / _GENERATE).exists():
+        found.append(Door(_GENERATE, "transformers imports it when it loads the weights"))
+    return found
+
+
+def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> None:
+    """Stop unless the user agreed to all that would run.
+
+    Args:
+        folder: with the target's files.
+        name: of the target, for the message.
+        trusted: the user gave `--trust-remote-code`.
+        stored: see `doors`.
+
+    Raises:
+        ConsentError: something would run, and the user did not agree.
+        TargetError: as `doors` does.
+    """
+    found = doors(folder, stored=stored)
+    _shut(folder, shut=not trusted)
+    if found and not trusted:
+        raise ConsentError(
+            f"{name}: would run code that nobody agreed to: {'; '.join(map(str, found))}.",
+            "Read it, then give --trust-remote-code.",
+        )
+
+
+#: Beginnings of the paths of files whose code does not run in this process; None before there were any.
+_closed: set[str] | None = None
+
+
+def _shut(folder: Path, *, shut: bool) -> None:
+    """Let no code of a folder or of the Hub's caches run in this process, or let it.
+
+    The list is made from files. Should a library have a door that it does not know, the interpreter itself says no: its
+    audit event `exec` comes before the code of any module runs.
+    """
+    global _closed  # an audit hook belongs to the process and cannot be taken away
+    places = {f"{place}{os.sep}" for place in (folder.absolute(), folder.resolve(), *_caches())}
+    if _closed is None:
+        if not shut:
+            return
+        _closed = set()
+        sys.addaudithook(_no_exec)
+    if shut:
+        _closed |= places
+    else:
+        _closed -= places
+
+
+def _caches() -> Iterator[Path]:
+    """Folders where transformers and `kernels` put the code of repositories before they import it."""
+    home = Path(
+        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    )
+    yield Path(os.environ.get("HF_MODULES_CACHE") or home / "modules").expanduser().absolute()
+    yield Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser().absolute()
+
+
+def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
+    """The audit hook: refuse to run a module of a closed place."""
+    if event != "exec" or not _closed:
+        return
+    name = getattr(arguments[0], "co_filename", "")
+    if name.startswith(tuple(_closed)):
+        raise ConsentError(
+            f"{name}: code of a repository, which nobody agreed to run.",
+            "Read it, then give --trust-remote-code.",
+        )
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Refuse a folder with a pipe, a socket or a device in it: reading one waits, or never ends.
+
+    Raises:
+        TargetError: there is one, with its path.
+    """
+    for count, path in enumerate(_entries(folder)):
+        if count == _ENTRIES:
+            return
+        kind = toml.kind_of(path)
+        if kind in _NO_FILES:
+            raise TargetError(f"{path}: is {kind}, not a file of a model.", "Remove it from the folder.")
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Entries of a folder and of its folders, links followed for files alone, hidden folders left out."""
+    for root, folders, files in os.walk(folder, onerror=None):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in files)
+
+
+def _configs(folder: Path) -> Iterator[str]:
+    """Names of the configs in a folder: its own, and those of the parts of a pipeline."""
+    if (folder / _CONFIG).is_file():
+        yield _CONFIG
+    if (folder / _PIPELINE).is_file():
+        yield from sorted(str(path.relative_to(folder)) for path in folder.glob(f"*/{_CONFIG}"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return toml.json_object(path, TargetError, "Download it again, or fix it there.")
+
+
+def _kernels(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Settings of a config that name a kernel of the Hub, at any depth: (setting, kernel)."""
+    if isinstance(config, list):
+        for one in config:
+            yield from _kernels(one, path)
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        where = f"{path}.{key}" if path else key
+        if _IMPLEMENTATION.fullmatch(key):
+            values = value.values() if isinstance(value, dict) else [value]
+            for one in values:
+                if isinstance(one, str) and _names_kernel(one):
+                    yield where, one
+        elif isinstance(value, (dict, list)):
+            yield from _kernels(value, where)
+
+
+def _names_kernel(value: str) -> bool:
+    """Whether transformers would fetch compiled code for an implementation of this name."""
+    name = value.rpartition("|")[2]
+    return _KERNEL.fullmatch(name) is not None

@@ -1,0 +1,53 @@
+"""How a Python child of ours is started: nothing beside the model and nothing in the environment steers it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+#: Variables that load code or options into any Python or pytest.
+_STEERING = ("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONWARNINGS", "PYTHONOPTIMIZE")
+#: transformers unpickles and runs repository code where this is set, whatever its caller says.
+_TRUST = "TRUST_REMOTE_CODE"
+#: Python before 3.11 has no `-P`: `-c` puts the working directory first, this takes it away before any other import.
+_BOOTSTRAP = (
+    "import sys; sys.path[:] = [place for place in sys.path if place]; import runpy; "
+    "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module as `python -m` does, without the working directory on its path.
+
+    The working directory is often the model's folder, and a `json.py` in it would be imported by everything.
+    """
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module, *arguments]
+    return [sys.executable, "-c", _BOOTSTRAP, module, *arguments]
+
+
+def environment(base: Mapping[str, str] | None = None, *, trusted: bool = False) -> dict[str, str]:
+    """Return the environment of a child: ours, without what would steer it.
+
+    Args:
+        base: the variables to begin with; ours by default.
+        trusted: the user agreed to the repository's own code, so kernels of the Hub may be loaded too.
+    """
+    variables = dict(os.environ if base is None else base)
+    for name in [*_STEERING, _TRUST, *(name for name in variables if name.startswith("PYTEST_"))]:
+        variables.pop(name, None)
+    if "PYTHONPATH" in variables:  # an empty entry means the working directory
+        places = [place for place in variables["PYTHONPATH"].split(os.pathsep) if place]
+        variables["PYTHONPATH"] = os.pathsep.join(places)
+    if not trusted:
+        variables["USE_HUB_KERNELS"] = (
+            "0"  # of transformers: it fetches compiled code for some models unasked
+        )
+    return variables
+
+
+def forget_working_directory() -> None:
+    """Take the working directory off the import path of this process, where `python -m` has put it."""
+    if sys.path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 - pathlib would be imported from there
+        del sys.path[0]
