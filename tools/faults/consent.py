@@ -1,0 +1,162 @@
+"""Code that a stranger planted: beside a model, in its repository, or in the environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from faults.case import BLOCKED, CRASHED, FAILED, MARK, PASSED, USAGE, Case
+from faults.making import beside, file, model, target
+
+PROMISE = (
+    "No code of a repository, a folder or the environment runs before its user said yes to a list of it."
+)
+
+#: Modules that some library imports in any run, and names that a stranger would choose.
+_SHADOWS = (
+    "json.py", "torch.py", "psutil.py", "pytest.py", "kernels.py", "transformers.py", "numpy.py", "msgspec.py",
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "pytest_timeout.py", "safetensors/__init__.py",
+    "mpsprobe/__init__.py", "faulthandler.py", "accelerate.py", "jinja2.py", "peft.py", "typing.py", "enum.py",
+)  # fmt: skip
+_RUN = ("run", ".", "--device", "cpu", "--phase", "3")
+#: Any end is right but one that runs the code: what the case is about is the marker.
+_ANY = {PASSED, FAILED, BLOCKED, CRASHED, USAGE}
+
+
+def _package(name: str, **changes: object) -> Callable[[Path], None]:
+    """Plant a Python package that others import when it is there."""
+
+    def prepare(folder: Path) -> None:
+        model(folder / "m", **changes)
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(MARK)
+
+    return prepare
+
+
+def _auto_map(name: str, table: Mapping[str, object], config: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        model(
+            folder / "m",
+            **({"architectures": ["Odd"], "model_type": "odd"} if "AutoModel" in str(table) else {}),
+        )
+        path = folder / "m" / config
+        data = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**data, "auto_map": table}))
+        (folder / "m" / f"{name}.py").write_text(MARK)
+
+    return prepare
+
+
+def cases() -> Iterator[Case]:
+    """Yield the cases."""
+    for name in _SHADOWS:
+        short = name in ("json.py", "kernels.py", "pytest.py")
+        yield Case(f"beside-the-model-{name}", _RUN, _ANY, prepare=beside(name), short=short)
+    for name in ("json.py", "torch.py", "kernels.py"):
+        yield Case(f"predict-beside-{name}", ("predict", "."), {PASSED, FAILED}, prepare=beside(name))
+        yield Case(f"scan-beside-{name}", ("scan", "."), {PASSED, FAILED}, prepare=beside(name))
+        yield Case(f"doctor-beside-{name}", ("doctor",), {PASSED, FAILED}, prepare=beside(name))
+    run = ("run", "m", "--device", "cpu", "--phase", "3")
+    for argv, kind in ((run, "run"), ((*run, "--random-init"), "random"), (("predict", "m"), "predict")):
+        for key in ("_attn_implementation", "_attn_implementation_internal", "attn_implementation"):
+            yield Case(
+                f"kernel-{kind}-{key}", argv, {FAILED}, "someone/kernel",
+                prepare=_package("kernels", **{key: "someone/kernel"}), short=key == "_attn_implementation",
+            )  # fmt: skip
+    nested = {"text_config": {"_attn_implementation": "someone/kernel@v1:forward"}}
+    yield Case(
+        "kernel-in-a-part",
+        run,
+        {FAILED},
+        "text_config._attn_implementation",
+        prepare=_package("kernels", **nested),
+    )
+    yield Case("kernel-by-part", run, {FAILED}, "someone/kernel",
+               prepare=_package("kernels", attn_implementation={"text": "someone/kernel"}))  # fmt: skip
+    yield Case("kernel-of-experts", run, {FAILED}, "someone/experts",
+               prepare=_package("kernels", _experts_implementation="someone/experts"))  # fmt: skip
+    yield Case(
+        "kernel-paged", run, {FAILED}, "paged", prepare=_package("kernels", _attn_implementation="paged|a/b")
+    )
+    generate = file("custom_generate/generate.py", MARK + "def generate(model, **k): return None\n")
+    yield Case("custom-generate", run, {FAILED}, "custom_generate/generate.py", prepare=generate, short=True)
+    yield Case(
+        "custom-generate-phase-6", (*run[:-1], "6"), {FAILED}, "custom_generate/generate.py", prepare=generate
+    )
+    maps = (
+        (
+            "modeling_odd",
+            {"AutoConfig": "modeling_odd.C", "AutoModelForCausalLM": "modeling_odd.Odd"},
+            "config.json",
+        ),
+        ("tok", {"AutoTokenizer": ["tok.T", None]}, "tokenizer_config.json"),
+        ("proc", {"AutoProcessor": "proc.P"}, "processor_config.json"),
+        ("img", {"AutoImageProcessor": "img.P"}, "preprocessor_config.json"),
+        ("feat", {"AutoFeatureExtractor": "feat.P"}, "preprocessor_config.json"),
+    )
+    for name, table, home in maps:
+        yield Case(
+            f"auto-map-{name}", run, _ANY, prepare=_auto_map(name, table, home), short=name == "modeling_odd"
+        )
+        yield Case(
+            f"auto-map-random-{name}", (*run, "--random-init"), _ANY, prepare=_auto_map(name, table, home)
+        )
+    outside = {"AutoConfig": "../../evil.C", "AutoModelForCausalLM": "../../evil.M"}
+    yield Case(
+        "auto-map-outside", run, {FAILED}, "auto_map", prepare=_auto_map("evil", outside, "config.json")
+    )
+    index = json.dumps({"_class_name": ["my_pipeline", "P"], "unet": ["unet", "U"]})
+    yield Case("diffusers-pipeline", ("predict", "m"), {FAILED, USAGE}, prepare=_pipeline(index), short=True)
+    index = json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["my_pipeline", "U"]})
+    yield Case("diffusers-part", ("predict", "m"), {FAILED, USAGE}, prepare=_pipeline(index))
+    index = json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["os", "system"]})
+    yield Case("diffusers-library", ("predict", "m"), {FAILED, USAGE}, prepare=_pipeline(index))
+    for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "weights.pth"):
+        yield Case(f"pickle-{name}", run, {FAILED}, "safetensors", prepare=_pickled(name))
+    chat = json.dumps({"chat_template": "{{ ''.__class__.__mro__[1].__subclasses__() }}"})
+    yield Case("chat-template", run, _ANY, prepare=file("tokenizer_config.json", chat))
+    for name, value in (
+        ("PYTEST_PLUGINS", "planted"), ("PYTEST_ADDOPTS", "-p planted"), ("PYTHONSTARTUP", "{folder}/planted.py"),
+        ("PYTEST_ADDOPTS", "--collect-only"), ("PYTHONINSPECT", "1"), ("PYTEST_ADDOPTS", "-k nothing"),
+        ("PYTHONWARNINGS", "error"), ("PYTEST_TIMEOUT", "1"), ("PYTHONBREAKPOINT", "planted.go"),
+        ("TRUST_REMOTE_CODE", "True"), ("PYTHONPATH", ":"), ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", ""),
+    ):  # fmt: skip
+        argv = ("run", "target.py", "--device", "cpu", "--phase", "3")
+        yield Case(
+            f"environment-{name}-{value.replace('/', '_').replace('{folder}', '')}".replace(" ", "_"), argv, {PASSED},
+            prepare=_planted, env={name: value}, short=name == "PYTEST_ADDOPTS",
+        )  # fmt: skip
+    yield Case("consent-given", (*run, "--trust-remote-code"), _ANY, runs_code=True,
+               prepare=file("custom_generate/generate.py", MARK))  # fmt: skip
+    yield Case(
+        "class-of-here-is-not-first", ("predict", "json:Thing"), {FAILED, USAGE}, prepare=beside("json.py")
+    )
+
+
+def _planted(folder: Path) -> None:
+    target()(folder)
+    (folder / "planted.py").write_text(MARK + "def go(): pass\n")
+
+
+def _pipeline(index: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        (folder / "m").mkdir()
+        (folder / "m" / "model_index.json").write_text(index)
+        (folder / "m" / "my_pipeline.py").write_text(MARK)
+        (folder / "my_pipeline.py").write_text(MARK)
+
+    return prepare
+
+
+def _pickled(name: str) -> Callable[[Path], None]:
+    #: A pickle that calls os.mknod of the marker: protocol 0, written by hand.
+    code = b"cbuiltins\nexec\n(V" + MARK.strip().encode("unicode_escape") + b"\ntR."
+
+    def prepare(folder: Path) -> None:
+        model(folder / "m")
+        (folder / "m" / "model.safetensors").unlink()
+        (folder / "m" / name).write_bytes(code)
+
+    return prepare
