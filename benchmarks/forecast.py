@@ -40,8 +40,7 @@ from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.knowledge import ops
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
-from mpsprobe.prediction.recording import record
-from mpsprobe.prediction.target import Target
+from mpsprobe.prediction.observed import WeightlessTarget, observe
 from mpsprobe.run import Mac, Timing
 
 transformers: Any = _transformers  # most of its classes are not typed
@@ -321,7 +320,7 @@ def forecast(case: Case, machine: Machine, release: str) -> tuple[Timing, int, i
     """Time, peak bytes of tensors, and the scores of an attention, which only a Mac's kernel has among them."""
     adapter = BenchAdapter(case)
     adapter.weights = Weights.NONE
-    recording = record(Target(case.name, adapter, case.dtype), Mac(release))
+    recording = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac(release))
     if recording.stopped:
         raise SystemExit(f"{case.name} cannot be predicted: {recording.stopped}")
     trace = recording.trace

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -144,24 +145,24 @@ def _host() -> str:
 
 
 def _of_prediction(document: dict[str, Any]) -> dict[str, Any]:
-    totals = document["totals"]
-    native = ("all", "native", "composite")
+    uses, made = document["op_uses"], document["predicted"]
+    other = Counter(use["verdict"] for use in uses if use["verdict"] not in ("native", "composite"))
     return {
         "parameters": document["target"]["parameters"],
-        "op_uses": totals["all"]["op_uses"],
-        "ops": totals["all"]["ops"],
-        "calls": totals["all"]["calls"],
-        "other": {name: total["op_uses"] for name, total in totals.items() if name not in native},
-        "findings": len(document["findings"]),
-        "finding": document["findings"][0]["message"][:200] if document["findings"] else "",
-        "stopped": document["stopped"][:200],
-        "torch": document["torch"],
+        "op_uses": len(uses),
+        "ops": len({use["op"] for use in uses}),
+        "calls": sum(use["count"] for use in uses),
+        "other": dict(other),
+        "findings": len(made["refusals"]),
+        "finding": made["refusals"][0]["message"][:200] if made["refusals"] else "",
+        "stopped": made["stopped"][:200],
+        "torch": document["mac"]["torch"],
     }
 
 
 def _of_releases(document: dict[str, Any]) -> dict[str, Any]:
     return {
-        "first_fully_native": document["first_fully_native"],
+        "first_fully_native": document["predicted"]["first_fully_native"],
         "releases": {
             row["torch"]: {
                 "fully_native": row["fully_native"],
@@ -169,7 +170,7 @@ def _of_releases(document: dict[str, Any]) -> dict[str, Any]:
                 "findings": row["findings"],
                 "stopped": row["stopped"][:200],
             }
-            for row in document["releases"]
+            for row in document["predicted"]["releases"]
         },
     }
 

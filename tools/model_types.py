@@ -114,8 +114,8 @@ def predicted(model_type: str) -> dict[str, Any]:
     from mpsprobe.models.choose import GENERIC
     from mpsprobe.models.weightless import config_only
     from mpsprobe.models.weightless.from_config import Blueprint, prepared
-    from mpsprobe.prediction.predict import predict
-    from mpsprobe.prediction.target import Target
+    from mpsprobe.prediction.assemble import predict
+    from mpsprobe.prediction.observed import WeightlessTarget
     from mpsprobe.run import Mac
 
     row: dict[str, Any] = {"transformers": transformers.__version__, "type": model_type}
@@ -137,7 +137,7 @@ def predicted(model_type: str) -> dict[str, Any]:
         adapter, _ = config_only.random_init(
             Blueprint(model_type, cls, config, None, notes), profiles.load(GENERIC), Weights.NONE
         )
-        found = predict(Target(model_type, adapter, "auto"), Mac(TORCH, None, None, None, False))
+        found = predict(WeightlessTarget(model_type, adapter, "auto"), Mac(TORCH, None, None, None, False))
     except MpsprobeError as problem:
         return row | {
             "verdict": "needs input"
@@ -145,15 +145,16 @@ def predicted(model_type: str) -> dict[str, Any]:
             else "not built",
             "reason": f"{problem.what} {problem.hint}".strip(),
         }
-    off = {
-        verdict: total.calls
-        for verdict, total in found.totals.items()
-        if verdict not in ("all", "native", "composite")
-    }
-    verdict = "stopped" if found.stopped else "native" if found.fully_native else "not native"
+    made = found.predicted
+    assert made is not None
+    off: Counter[str] = Counter()
+    for use in found.op_uses:
+        if use.verdict not in ("native", "composite"):
+            off[use.verdict.value] += use.count
+    verdict = "stopped" if made.stopped else "native" if found.fully_native else "not native"
     ops = sorted({use.op for use in found.op_uses if use.verdict not in ("native", "composite")})
-    kinds = Counter(one.kind for one in found.findings)
-    reason = found.stopped or "; ".join(
+    kinds = Counter(one.kind for one in made.refusals)
+    reason = made.stopped or "; ".join(
         [
             *(f"{count} {verdict}" for verdict, count in off.items()),
             ", ".join(ops[:4]),
@@ -162,8 +163,8 @@ def predicted(model_type: str) -> dict[str, Any]:
     )
     return row | {
         "parameters": found.target.parameters,
-        "op_uses": found.totals["all"].op_uses,
-        "calls": found.totals["all"].calls,
+        "op_uses": len(found.op_uses),
+        "calls": sum(use.count for use in found.op_uses),
         "verdict": verdict,
         "reason": reason.strip("; "),
     }
@@ -227,7 +228,7 @@ def run(names: list[str]) -> None:
     import torch
     import transformers
 
-    import mpsprobe.prediction.predict  # noqa: F401 - imported once, before the forks
+    import mpsprobe.prediction.assemble  # noqa: F401 - imported once, before the forks
 
     torch.set_num_threads(1)
     predicted("distilbert")  # what every type imports and compiles is there before the forks

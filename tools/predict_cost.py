@@ -87,19 +87,19 @@ def measure(name: str, config: dict[str, Any]) -> None:
     import time
 
     from mpsprobe.forecast import Wish
-    from mpsprobe.prediction.predict import predict
-    from mpsprobe.prediction.target import Target
+    from mpsprobe.prediction.assemble import predict
+    from mpsprobe.prediction.observed import WeightlessTarget
     from mpsprobe.run import Mac
 
     adapter = _alpamayo() if name == ALPAMAYO else _of_transformers(name, config)
     begun = time.process_time()
-    prediction = predict(Target(name, adapter, "auto"), Mac("2.13"), Wish())
+    prediction = predict(WeightlessTarget(name, adapter, "auto"), Mac("2.13"), Wish())
     seconds = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    everything = prediction.totals["all"]
+    calls = sum(use.count for use in prediction.op_uses)
     print(  # noqa: T201
-        f"| {name} | {prediction.target.parameters / 1e9:.1f} B | {seconds:.1f} s | {peak / 1e9:.2f} GB "
-        f"| {everything.op_uses:,} | {everything.calls:,} |"
+        f"| {name} | {(prediction.target.parameters or 0) / 1e9:.1f} B | {seconds:.1f} s | {peak / 1e9:.2f} GB "
+        f"| {len(prediction.op_uses):,} | {calls:,} |"
     )
 
 

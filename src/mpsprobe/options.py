@@ -257,6 +257,22 @@ def in_groups(*groups: Group) -> tuple[Option, ...]:
     return tuple(option for option in OPTIONS if option.group in groups)
 
 
+def check_names(given: Mapping[str, object]) -> None:
+    """Refuse names that are no options.
+
+    Raises:
+        UsageError: one is not, with the closest that is.
+    """
+    known = {option.name for option in OPTIONS}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"{name}: no such option.",
+                f"Did you mean {close[0]}?" if close else f"One of {', '.join(sorted(known))}.",
+            )
+
+
 # ---------------------------------------------------------------------------------------------- from several sources
 
 

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from mpsprobe.cli import cli
 from mpsprobe.errors import MpsprobeError
+from mpsprobe.run import Run
 from tests.support.hub_server import Repository, serve
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
@@ -54,14 +56,18 @@ def test_machines_read_one_document(folder: Path) -> None:
     result = call(folder, "--torch", "2.3", "--macos", "15.5", "--mac", "m1-max-64", "--json")
     assert result.exit_code == 1  # isin came to MPS in 2.4
     document = json.loads(result.stdout)
-    assert (document["torch"], document["macos"], document["evidence"]) == ("2.3", "15.5", "predicted")
-    assert (document["chip"], document["memory_gb"]) == ("Apple M1 Max", 64)
-    assert document["target"]["dtypes"] == {"bfloat16": document["target"]["parameters"]}
+    assert (document["mac"]["torch"], document["mac"]["macos"], document["device"]["used"]) == (
+        "2.3",
+        "15.5",
+        "predicted",
+    )
+    assert (document["mac"]["chip"], document["mac"]["memory_gb"]) == ("Apple M1 Max", 64)
+    assert document["predicted"]["dtypes"] == {"bfloat16": document["target"]["parameters"]}
     uses = document["op_uses"]
-    assert sum(use["count"] for use in uses) == document["totals"]["all"]["calls"]
+    assert msgspec.json.decode(result.stdout, type=Run).op_uses  # the schema of run.json
+    assert {use["evidence"] for use in uses} == {"predicted"}
     raised = {use["op"] for use in uses if use["verdict"] == "raises"}
     assert "aten::isin.Tensor_Tensor_out" in raised
-    assert {len(use["dtypes"]) - len(use["shapes"]) for use in uses} == {0}
 
 
 def test_a_region_asked_for_is_around_the_inference(folder: Path) -> None:
@@ -69,8 +75,8 @@ def test_a_region_asked_for_is_around_the_inference(folder: Path) -> None:
     dtypes, notes = {}, {}
     for choice in ("none", "bfloat16", "cpu:bfloat16"):
         document = json.loads(call(folder, "--autocast", choice, "--torch", "2.13", "--json").stdout)
-        dtypes[choice] = {use["dtypes"][0] for use in document["op_uses"] if use["op"] == "aten::linear"}
-        notes[choice] = document["target"]["notes"]
+        dtypes[choice] = {use["inputs"][0][0] for use in document["op_uses"] if use["op"] == "aten::linear"}
+        notes[choice] = document["predicted"]["notes"]
     # PyTorch's autocast casts the operands of linear on its own device type, and of no other
     assert dtypes == {"none": {"float32"}, "bfloat16": {"bfloat16"}, "cpu:bfloat16": {"float32"}}
     assert "Asked for: autocast of the CPU to bfloat16 around inference." in notes["cpu:bfloat16"]
@@ -79,9 +85,11 @@ def test_a_region_asked_for_is_around_the_inference(folder: Path) -> None:
 def test_all_releases_in_one_table(folder: Path) -> None:
     result = call(folder, "--torch", "all", "--shrink", "--new-tokens", "2", "--json")
     document = json.loads(result.stdout)
-    assert [row["torch"] for row in document["releases"]][:2] == ["2.1", "2.2"]
-    assert document["first_fully_native"] in [row["torch"] for row in document["releases"]]
-    assert document["target"]["notes"][0] == "Shrunk: num_hidden_layers 3 -> 2."
+    assert [row["torch"] for row in document["predicted"]["releases"]][:2] == ["2.1", "2.2"]
+    assert document["predicted"]["first_fully_native"] in [
+        row["torch"] for row in document["predicted"]["releases"]
+    ]
+    assert document["predicted"]["notes"][0] == "Shrunk: num_hidden_layers 3 -> 2."
 
 
 def test_a_prediction_lets_go_of_the_model_it_built(folder: Path) -> None:
@@ -103,7 +111,7 @@ def test_a_release_that_does_not_open_mps_on_that_macos(folder: Path) -> None:
     assert isinstance(problem, MpsprobeError)
     assert "torch 2.13 has no MPS on macOS 12.5" in problem.what
     table = call(folder, "--torch", "all", "--macos", "12.5", "--new-tokens", "1", "--json")
-    rows = {row["torch"]: row for row in json.loads(table.stdout)["releases"]}
+    rows = {row["torch"]: row for row in json.loads(table.stdout)["predicted"]["releases"]}
     assert rows["2.13"]["stopped"].startswith("torch 2.13 needs macOS 14.0")
     assert (rows["2.13"]["calls"], rows["2.13"]["fully_native"]) == ({}, False)
     assert rows["2.1"]["calls"]

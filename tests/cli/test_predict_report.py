@@ -19,7 +19,7 @@ def test_the_report_says_what_was_assumed_shrunk_and_fed(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     arguments = ["predict", str(tmp_path), "--shrink", "--new-tokens", "3", "--autocast", "float16", "--json"]
     answer = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])
-    told = json.loads(answer.stdout)["target"]
+    told = json.loads(answer.stdout)["predicted"]
     assert any("Shrunk: num_hidden_layers 3 -> 2" in note for note in told["notes"])
     assert "Asked for: autocast to float16 around inference." in told["notes"]
     limits = Run.load(tmp_path / "out" / "run.json").limits

@@ -273,9 +273,9 @@ def test_a_pipeline_is_predicted_from_its_configs_or_says_what_is_wrong(tmp_path
             ["predict", "org/whole", "--shrink", "--torch", "2.13", "--json"],
             *(["predict", name] for name in broken),
         )
-    target = json.loads(first[1])["target"]
-    assert target["architecture"] == "StableDiffusionPipeline"
-    assert any("unet.layers_per_block 2 -> 1" in note for note in target["notes"])
+    document = json.loads(first[1])
+    assert document["target"]["architecture"] == "StableDiffusionPipeline"
+    assert any("unet.layers_per_block 2 -> 1" in note for note in document["predicted"]["notes"])
     for (name, (_, text)), (code, told) in zip(broken.items(), answers, strict=True):
         assert code in (1, 2), (name, told)
         assert text in told, name

@@ -15,8 +15,7 @@ from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
-from mpsprobe.prediction.recording import record
-from mpsprobe.prediction.target import Target
+from mpsprobe.prediction.observed import WeightlessTarget, observe
 from mpsprobe.run import Fit, Mac
 
 _LAYERS, _KV_HEADS, _HEAD, _VOCABULARY = 3, 2, 32, 2000
@@ -98,7 +97,7 @@ def llama() -> Trace:
     blueprint = Blueprint("llama", transformers.LlamaForCausalLM, config, Path("/nonexistent"))
     adapter = RandomInitAdapter(Path("/nonexistent"), generic, blueprint)
     adapter.weights = Weights.NONE
-    return record(Target("llama", adapter, "float16"), Mac("2.8", "15.5")).trace
+    return observe(WeightlessTarget("llama", adapter, "float16"), Mac("2.8", "15.5")).trace
 
 
 def test_a_llamas_cache_grows_by_two_tensors_a_layer(llama: Trace) -> None:

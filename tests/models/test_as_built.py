@@ -68,8 +68,8 @@ def _predicted(*arguments: str) -> dict[str, Any]:
 def test_class_that_computes_in_its_constructor(zoo: str) -> None:
     """It is built on the CPU and moved, as its users do: no refusal may come of that."""
     document = _predicted(f"{zoo}:Strided")
-    assert document["findings"] == []
-    assert document["stopped"] == ""
+    assert document["predicted"]["refusals"] == []
+    assert document["predicted"]["stopped"] == ""
     assert [one["op"] for one in document["op_uses"]] != []
 
 
@@ -184,7 +184,7 @@ def test_skeleton_of_a_class_runs_as_it_is(zoo: str, tmp_path: Path) -> None:
     written = CliRunner().invoke(cli, ["target", "new", f"{zoo}:Strided"])
     assert written.exit_code == 0, written.output
     document = _predicted("./target.py")
-    assert document["stopped"] == ""
+    assert document["predicted"]["stopped"] == ""
     again = CliRunner().invoke(cli, ["target", "new", f"{zoo}:Strided"])
     assert "is there already" in str(again.exception)
 

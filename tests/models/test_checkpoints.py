@@ -45,8 +45,8 @@ def test_checkpoint_that_does_not_load_is_not_advised(tmp_path: Path) -> None:
     folder = _folder(tmp_path, quantization_config={"quant_method": "higgs", "bits": 4, "group_size": 256})
     code, document = _predicted(folder, "--mac", "m1-max-32")
     assert code == 1
-    assert [one["kind"] for one in document["findings"]] == ["quantisation"]
-    assert "only supported on GPU" in document["findings"][0]["message"]
+    assert [one["kind"] for one in document["predicted"]["refusals"]] == ["quantisation"]
+    assert "only supported on GPU" in document["predicted"]["refusals"][0]["message"]
     advice = document["outlook"]["recommendation"]
     assert advice["route"] != "mps"
 
@@ -65,7 +65,7 @@ def test_packed_weights_count_by_their_bits(tmp_path: Path) -> None:
     linear = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
     plain = document["target"]["weight_bytes"]
     expected = round(plain - 2 * linear + linear * (4 + 20 / 64) / 8)
-    assert abs(document["target"]["quantisation"]["checkpoint_bytes"] - expected) <= 14
+    assert abs(document["predicted"]["quantisation"]["checkpoint_bytes"] - expected) <= 14
     parts = {one["name"]: one["bytes"] for one in document["outlook"]["forecast"]["memory"]["parts"]}
     assert parts["weights"] < plain
 
@@ -74,7 +74,7 @@ def test_dequantised_weights_count_in_full(tmp_path: Path) -> None:
     folder = _folder(tmp_path, quantization_config={"quant_method": "mxfp4"})
     code, document = _predicted(folder, "--mac", "m1-max-32")
     assert code == 0
-    assert document["target"]["quantisation"]["outcome"] == "dequantises"
+    assert document["predicted"]["quantisation"]["outcome"] == "dequantises"
     parts = {one["name"]: one["bytes"] for one in document["outlook"]["forecast"]["memory"]["parts"]}
     assert parts["weights"] >= document["target"]["weight_bytes"]
 
@@ -148,7 +148,7 @@ def test_gguf_file_is_predicted(tiny_gguf: Path) -> None:
     code, document = _predicted(tiny_gguf)
     assert code in (0, 1)
     assert document["target"]["architecture"] == "LlamaForCausalLM"
-    assert "llama.cpp runs this file" in document["target"]["quantisation"]["routes"][0]
+    assert "llama.cpp runs this file" in document["predicted"]["quantisation"]["routes"][0]
 
 
 def test_damaged_gguf_files_are_one_line(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_adapter_is_predicted_as_its_base(tmp_path: Path) -> None:
     code, document = _predicted(_adapter(tmp_path / "adapter", str(base)))
     assert code == 0
     assert document["target"]["architecture"] == "LlamaForCausalLM"
-    note = next(one for one in document["target"]["notes"] if "PEFT adapter" in one)
+    note = next(one for one in document["predicted"]["notes"] if "PEFT adapter" in one)
     assert "LORA, rank 8" in note
     assert "merge_and_unload" in note
 

@@ -17,10 +17,10 @@ from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.options import Settings
-from mpsprobe.prediction.document import Prediction
-from mpsprobe.prediction.predict import predict, predict_releases
-from mpsprobe.prediction.target import Target, resolve
-from mpsprobe.run import Mac
+from mpsprobe.prediction import assemble
+from mpsprobe.prediction.assemble import predict_releases
+from mpsprobe.prediction.observed import WeightlessTarget, resolve
+from mpsprobe.run import Mac, Predicted, Run
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 
@@ -96,16 +96,16 @@ _FAMILIES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _target(name: str, config: dict[str, Any], dtype: str = "auto") -> Target:
+def _target(name: str, config: dict[str, Any], dtype: str = "auto") -> WeightlessTarget:
     cls = getattr(transformers, name)
     adapter = RandomInitAdapter(
         Path(), profile.load("transformers"), Blueprint(name, cls, cls.config_class(**config))
     )
     adapter.weights = Weights.NONE
-    return Target(name, adapter, dtype)
+    return WeightlessTarget(name, adapter, dtype)
 
 
-def _emulated_ops(target: Target, mac: Mac) -> Counter[tuple[str, str]]:
+def _emulated_ops(target: WeightlessTarget, mac: Mac) -> Counter[tuple[str, str]]:
     """Calls by op and line of the same inference with real values under MPS's rules."""
     adapter = target.adapter
     device = Emulated(mac)
@@ -119,6 +119,13 @@ def _emulated_ops(target: Target, mac: Mac) -> Counter[tuple[str, str]]:
     return _calls(recorder.op_uses())
 
 
+def predict(target: WeightlessTarget, mac: Mac) -> tuple[Run, Predicted]:
+    """The run of a prediction, and what only a prediction has."""
+    run = assemble.predict(target, mac)
+    assert run.predicted is not None
+    return run, run.predicted
+
+
 def _calls(uses: Any) -> Counter[tuple[str, str]]:
     calls: Counter[tuple[str, str]] = Counter()
     for use in uses:
@@ -129,13 +136,13 @@ def _calls(uses: Any) -> Counter[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "config"), _FAMILIES, ids=[name for name, _ in _FAMILIES])
 def test_the_ops_are_those_of_a_run_with_real_values(name: str, config: dict[str, Any]) -> None:
     mac = Mac("2.13", "15.5")
-    predicted = predict(_target(name, config), mac)
+    run, predicted = predict(_target(name, config), mac)
     assert predicted.stopped == ""
-    assert predicted.findings == []
+    assert predicted.refusals == []
     emulated = _emulated_ops(_target(name, config), mac)
-    assert {op for op, _ in _calls(predicted.op_uses)} == {op for op, _ in emulated}
+    assert {op for op, _ in _calls(run.op_uses)} == {op for op, _ in emulated}
     if not any(one.dependents for one in predicted.assumptions):
-        assert _calls(predicted.op_uses) == emulated
+        assert _calls(run.op_uses) == emulated
 
 
 def test_published_sizes_without_memory() -> None:
@@ -148,21 +155,21 @@ def test_published_sizes_without_memory() -> None:
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
     }
-    prediction = predict(_target("LlamaForCausalLM", config, "bfloat16"), Mac("2.13"))
-    assert prediction.target.parameters == 8_030_261_248
-    assert prediction.target.dtypes == {"bfloat16": 8_030_261_248}
+    run, predicted = predict(_target("LlamaForCausalLM", config, "bfloat16"), Mac("2.13"))
+    assert run.target.parameters == 8_030_261_248
+    assert predicted.dtypes == {"bfloat16": 8_030_261_248}
     # two operations a weight and token, embeddings aside, in 32 prompt tokens, whose last alone has logits,
     # then in fifteen of the sixteen new ones
     weights, head = 8_030_261_248 - 2 * 128256 * 4096, 128256 * 4096
     matmuls = 2 * (weights * (32 + 15) + head * 16)
-    assert prediction.totals["all"].flops == pytest.approx(matmuls, rel=0.01)
-    assert prediction.fully_native
+    assert sum(use.flops or 0 for use in run.op_uses) == pytest.approx(matmuls, rel=0.01)
+    assert run.fully_native
 
 
 def test_op_uses_say_where_and_how_often() -> None:
-    prediction = predict(_target(*_FAMILIES[0]), Mac("2.13"))
-    linear = [use for use in prediction.op_uses if use.module == "model.layers.1.self_attn.q_proj"]
-    assert [use.shapes[0] for use in linear] == [(1, 32, 128), (1, 1, 128)]
+    run, _ = predict(_target(*_FAMILIES[0]), Mac("2.13"))
+    linear = [use for use in run.op_uses if use.module == "model.layers.1.self_attn.q_proj"]
+    assert [use.inputs[0].shape for use in linear] == [(1, 32, 128), (1, 1, 128)]
     assert [use.count for use in linear] == [1, 15]
     assert {use.op for use in linear} == {"aten::linear"}
     assert all("modeling_llama.py:" in use.source for use in linear)
@@ -188,11 +195,11 @@ class _Planted(nn.Module):
         return hidden[hidden > 0]
 
 
-def _planted() -> Target:
+def _planted() -> WeightlessTarget:
     blueprint = Blueprint("planted", _Planted, {"size": 400})
     adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
     adapter.weights = Weights.NONE
-    return Target("planted", adapter, "float32")
+    return WeightlessTarget("planted", adapter, "float32")
 
 
 def _line(text: str) -> str:
@@ -201,40 +208,41 @@ def _line(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def planted() -> Prediction:
+def planted() -> tuple[Run, Predicted]:
     return predict(_planted(), Mac("2.8", "15.5"))
 
 
-def test_a_missing_op_is_found_at_its_line(planted: Prediction) -> None:
-    (use,) = [use for use in planted.op_uses if use.op.startswith("aten::_linalg_eigh")]
+def test_a_missing_op_is_found_at_its_line(planted: tuple[Run, Predicted]) -> None:
+    (use,) = [use for use in planted[0].op_uses if use.op.startswith("aten::_linalg_eigh")]
     assert use.verdict == "raises"
     assert use.grade == "certain"
     assert use.source.endswith(_line("torch.linalg.eigh(hidden"))
     assert "not currently implemented for the MPS device" in use.reason
 
 
-def test_a_float64_tensor_is_refused_in_pytorchs_words(planted: Prediction) -> None:
-    (finding,) = [finding for finding in planted.findings if finding.kind == "dtype"]
+def test_a_float64_tensor_is_refused_in_pytorchs_words(planted: tuple[Run, Predicted]) -> None:
+    (finding,) = [finding for finding in planted[1].refusals if finding.kind == "dtype"]
     assert finding.source.endswith(_line("half = hidden.double()"))
     assert "float64" in finding.message
-    assert not planted.fully_native
+    assert not planted[0].fully_native
 
 
-def test_a_branch_on_an_unknown_value_is_listed_with_what_it_decided(planted: Prediction) -> None:
-    dependents = [text for one in planted.assumptions for text in one.dependents]
+def test_a_branch_on_an_unknown_value_is_listed_with_what_it_decided(planted: tuple[Run, Predicted]) -> None:
+    dependents = [text for one in planted[1].assumptions for text in one.dependents]
     assert any(text.endswith(_line("if (half > 2)")) for text in dependents)
-    assert any("assumed values decided" in text for text in planted.unknowns)
+    assert any("assumed values decided" in text for text in planted[1].unknowns)
 
 
 def test_fallback_turns_a_missing_op_into_a_trip_to_the_cpu() -> None:
-    prediction = predict(_planted(), Mac("2.8", "15.5", fallback=True))
-    (use,) = [use for use in prediction.op_uses if use.op.startswith("aten::_linalg_eigh")]
+    run, _ = predict(_planted(), Mac("2.8", "15.5", fallback=True))
+    (use,) = [use for use in run.op_uses if use.op.startswith("aten::_linalg_eigh")]
     assert use.verdict == "fallback"
 
 
 def test_the_release_asked_about_decides_not_the_installed_one() -> None:
     """`isin` came in 2.4 (pytorch 124896), `isneginf` on MPS in 2.6."""
-    table = predict_releases(_target(*_FAMILIES[0]), Mac("2.13", "15.5"))
+    table = predict_releases(_target(*_FAMILIES[0]), Mac("2.13", "15.5")).predicted
+    assert table is not None
     rows = {row.torch: row for row in table.releases}
     assert "aten::isin.Tensor_Tensor_out" in rows["2.3"].not_native["raises"]
     assert "aten::isin.Tensor_Tensor_out" not in rows["2.4"].not_native.get("raises", [])
@@ -247,11 +255,11 @@ def test_the_release_asked_about_decides_not_the_installed_one() -> None:
 
 def test_memory_is_judged_for_a_named_mac_only() -> None:
     config = {**_TEXT, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 8}
-    small = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5", "Apple M1", 8))
-    assert [finding.kind for finding in small.findings] == ["memory"]
-    assert "MPS backend out of memory" in small.findings[0].message
-    unnamed = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5"))
-    assert unnamed.findings == []
+    _, small = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5", "Apple M1", 8))
+    assert [finding.kind for finding in small.refusals] == ["memory"]
+    assert "MPS backend out of memory" in small.refusals[0].message
+    _, unnamed = predict(_target("LlamaForCausalLM", config), Mac("2.13", "15.5"))
+    assert unnamed.refusals == []
     assert any("nothing is said of memory" in text for text in unnamed.unknowns)
 
 
@@ -269,11 +277,11 @@ def test_code_that_raises_ends_the_prediction_not_the_program(error: BaseExcepti
     blueprint = Blueprint("broken", Broken, {})
     adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
     adapter.weights = Weights.NONE
-    prediction = predict(Target("broken", adapter, "auto"), Mac("2.13"))
-    assert prediction.stopped.startswith(f"{told} (at ")
-    assert prediction.stopped.endswith(f"{_line('raise error')})")
-    assert [use.op for use in prediction.op_uses] == ["aten::add.Tensor"]
-    assert not prediction.fully_native
+    run, predicted = predict(WeightlessTarget("broken", adapter, "auto"), Mac("2.13"))
+    assert predicted.stopped.startswith(f"{told} (at ")
+    assert predicted.stopped.endswith(f"{_line('raise error')})")
+    assert [use.op for use in run.op_uses] == ["aten::add.Tensor"]
+    assert not run.fully_native
 
 
 class _Tables(nn.Module):
@@ -297,18 +305,18 @@ def test_float64_that_stays_on_the_cpu_is_no_fault(capsys: pytest.CaptureFixture
     blueprint = Blueprint("tables", _Tables, {})
     adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
     adapter.weights = Weights.NONE
-    prediction = predict(Target("tables", adapter, "auto"), Mac("2.13"))
-    assert prediction.findings == []
-    assert {use.verdict for use in prediction.op_uses} <= {"native", "composite"}
-    assert any("float64" in use.dtypes for use in prediction.op_uses)
+    run, predicted = predict(WeightlessTarget("tables", adapter, "auto"), Mac("2.13"))
+    assert predicted.refusals == []
+    assert {use.verdict for use in run.op_uses} <= {"native", "composite"}
+    assert any(one.dtype == "float64" for use in run.op_uses for one in use.inputs)
     assert capsys.readouterr().out == ""  # stdout is the document's
 
 
 def test_the_default_target_runs_its_own_inference() -> None:
-    prediction = predict(resolve(Settings()), Mac("2.13"))
-    assert prediction.target.architecture == "TinyDrive"
-    assert prediction.fully_native
-    assert any("action_space.py" in use.source for use in prediction.op_uses)
+    run, _ = predict(resolve(Settings()), Mac("2.13"))
+    assert run.target.architecture == "TinyDrive"
+    assert run.fully_native
+    assert any("action_space.py" in use.source for use in run.op_uses)
 
 
 def test_shrinking_keeps_the_lines_and_ops_of_the_whole(tmp_path: Path) -> None:
@@ -317,7 +325,8 @@ def test_shrinking_keeps_the_lines_and_ops_of_the_whole(tmp_path: Path) -> None:
     cls = getattr(transformers, name)
     cls.config_class(**larger, architectures=[name]).save_pretrained(tmp_path)
     whole, shrunk = (
-        predict(resolve(Settings(str(tmp_path), shrink=shrink)), Mac("2.13")) for shrink in (False, True)
+        predict(resolve(Settings(str(tmp_path), random_init=True, shrink=shrink)), Mac("2.13"))[0]
+        for shrink in (False, True)
     )
-    assert shrunk.target.parameters < whole.target.parameters
+    assert (shrunk.target.parameters or 0) < (whole.target.parameters or 0)
     assert {*_calls(whole.op_uses)} == {*_calls(shrunk.op_uses)}

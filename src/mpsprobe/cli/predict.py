@@ -45,15 +45,20 @@ def command(
 
     Exit codes: 0 predicted, 1 something falls back, raises or is wrong, 2 usage.
     """
-    from mpsprobe.prediction.command import run  # imports torch
+    from mpsprobe import report
+    from mpsprobe.prediction import command as prediction  # imports torch
+    from mpsprobe.report import terminal
 
-    text, document, clean = run(
+    routes = output is not None or (settings.mac is not None and not every_release)
+    run = prediction.predict(
         settings,
         every_release=every_release,
         tokens=tokens,
         calibration=calibration,
-        output=output,
+        routes=routes,
         say=sink.remark,
     )
-    sink.result(text, document)
-    click.get_current_context().exit(0 if clean else 1)
+    if output is not None:
+        sink.remark(f"report: {report.write(run, output)['html']}")
+    sink.result(terminal.text(run), run)
+    click.get_current_context().exit(0 if run.fully_native else 1)

@@ -1,6 +1,6 @@
 """What a forecast is made from: a run's op uses in the order of their calls, its module calls, its memory.
 
-Free of torch. `prediction.recording` fills it from a run on the predicting device.
+Free of torch. `prediction.observed` fills it from a run on the predicting device.
 """
 
 from __future__ import annotations

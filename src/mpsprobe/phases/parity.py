@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mpsprobe.models.adapter import Outputs, Weights
-from mpsprobe.models.profile import split_autocast
+from mpsprobe.options import split_autocast
 from mpsprobe.phases import memory, rounding
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.data import Prepared, move, tensors

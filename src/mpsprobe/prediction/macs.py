@@ -17,11 +17,10 @@ from mpsprobe.knowledge import chips, engines
 from mpsprobe.mac import NamedMac, named, names
 from mpsprobe.mac.asked import Mac
 from mpsprobe.options import Settings
-from mpsprobe.prediction.layout import table
-from mpsprobe.prediction.outlook_text import of_rate
-from mpsprobe.prediction.predict import judged
-from mpsprobe.prediction.target import resolve
+from mpsprobe.prediction.assemble import observed
+from mpsprobe.prediction.observed import resolve
 from mpsprobe.quantities import decimal_size
+from mpsprobe.report.terminal import of_rate, table
 from mpsprobe.routes.alternatives import FITS
 from mpsprobe.run import Fit, Range, Rate
 
@@ -87,7 +86,7 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
     from mpsprobe.forecast.build import sentence
 
     target = resolve(settings, say)
-    recording = judged(target, Mac(torch, settings.macos))
+    recording = observed(target, Mac(torch, settings.macos))
     found = stages(recording.trace)
     wish = Wish(tokens=settings.new_tokens, workload=settings.workload)
     turns = carried_turns(found, wish)

@@ -11,8 +11,9 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.errors import DataError
 from mpsprobe.run.outlook import Outlook
+from mpsprobe.run.predicted import Predicted
 from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
-from mpsprobe.run.words import Phase, Status
+from mpsprobe.run.words import OpVerdict, Phase, Status
 
 #: Version of the document's schema. It grows when a reader of the old one would misread the new one.
 SCHEMA_VERSION = 1
@@ -32,6 +33,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         limits: what this run's evidence cannot say, one sentence each.
         checks: in the order in which they ended.
         op_uses: distinct op uses seen or predicted.
+        predicted: what only a prediction has; None for a run that took place.
         outlook: forecast, routes and recommendation; None when they were not asked for or had no ground.
         interruption: set when the run was cut off.
     """
@@ -49,8 +51,23 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     limits: list[str] = msgspec.field(default_factory=list)
     checks: list[Check] = msgspec.field(default_factory=list)
     op_uses: list[OpUse] = msgspec.field(default_factory=list)
+    predicted: Predicted | None = None
     outlook: Outlook | None = None
     interruption: Interruption | None = None
+
+    @property
+    def fully_native(self) -> bool:
+        """Whether a prediction says that every op runs on the GPU and nothing but memory is refused.
+
+        Of a prediction over torch releases: whether it says so of each.
+        """
+        made = self.predicted
+        if made is None:
+            return False
+        if made.releases:
+            return all(row.fully_native for row in made.releases)
+        native = all(use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE) for use in self.op_uses)
+        return native and not made.stopped and all(one.kind == "memory" for one in made.refusals)
 
     def of_phase(self, phase: Phase) -> list[Check]:
         """The checks of one stage, in order."""

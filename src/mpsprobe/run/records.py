@@ -201,7 +201,10 @@ class OpUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         source: `file:line` of the innermost line of user code.
         verdict: what happens on the Mac asked about.
         via: the op that is really missing when `op` runs through others.
-        advisories: ids of the advisories whose conditions it meets.
+        reason: why it is not plainly native; empty when it is, or when nobody said.
+        grade: `certain`, `likely` (a rebuilt route, or only some path) or `assumed` (rests on an assumed value).
+        advisories: ids of the advisories that apply.
+        possible_advisories: those among them that depend on what is not known: macOS, chip, a mode.
         evidence: how the use itself is known.
         flops: floating-point operations of all `count` calls; None when no formula is known.
         bytes: least bytes moved by all `count` calls (inputs read once, outputs written once).
@@ -216,7 +219,10 @@ class OpUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     source: str = ""
     verdict: OpVerdict = OpVerdict.UNKNOWN
     via: str = ""
+    reason: str = ""
+    grade: str = "certain"
     advisories: list[str] = msgspec.field(default_factory=list)
+    possible_advisories: list[str] = msgspec.field(default_factory=list)
     evidence: Evidence = Evidence.PREDICTED
     flops: int | None = None
     bytes: int | None = None

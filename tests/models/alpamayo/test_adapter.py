@@ -113,8 +113,7 @@ def test_config_batch_and_model_share_one_processor(folder: Path, monkeypatch: p
 @pytest.mark.slow
 def test_a_prediction_has_the_published_size(folder: Path) -> None:
     from mpsprobe.mac.asked import Mac
-    from mpsprobe.prediction.recording import record
-    from mpsprobe.prediction.target import Target
+    from mpsprobe.prediction.observed import WeightlessTarget, observe
 
     class Unused(AlpamayoAdapter):
         def infer(self, model: torch.nn.Module, batch: Any) -> Any:
@@ -124,7 +123,9 @@ def test_a_prediction_has_the_published_size(folder: Path) -> None:
     sizes: dict[str, int] = {}
     adapter = Unused(folder, profile.load("alpamayo-r1"))
     adapter.weights = Weights.NONE
-    recording = record(Target("alpamayo", adapter, "bfloat16"), Mac("2.13", None, None, None, False))
+    recording = observe(
+        WeightlessTarget("alpamayo", adapter, "bfloat16"), Mac("2.13", None, None, None, False)
+    )
     assert recording.stopped == ""
     assert recording.parameters == published.PARAMETERS
     assert recording.dtypes == {"bfloat16": published.PARAMETERS}

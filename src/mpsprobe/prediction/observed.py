@@ -1,11 +1,11 @@
-"""Running a target on the predicting device, with the recorder on."""
+"""A target without weights, and what it does on the memoryless device with the recorder on."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +19,17 @@ from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
 from mpsprobe.mac.asked import Mac
-from mpsprobe.models.adapter import Adapter
-from mpsprobe.models.weightless import unfed
+from mpsprobe.models import targets
+from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.weightless import config_only, unfed
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.sizes import fed
 from mpsprobe.models.weightless.synthetic import describe
+from mpsprobe.options import Settings
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
-from mpsprobe.prediction.target import Target
 from mpsprobe.run import Evidence, OpUse
-from mpsprobe.run.workload import Fed
+from mpsprobe.run.workload import RUN_STEPS, RUN_TURNS, Fed, Workload
 from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
@@ -40,7 +41,56 @@ _ANY_MEMORY = 1e6
 
 
 @dataclass(frozen=True)
-class Recording:
+class WeightlessTarget:
+    """A target without weights.
+
+    Attributes:
+        name: as the user gave it, or the default target's name.
+        adapter: builds, feeds and runs it.
+        dtype: the dtype asked for.
+        notes: what was changed, one sentence each.
+        workload: what is asked of it.
+        plan: fields of `run.Target` that say how often its owner wants it.
+    """
+
+    name: str
+    adapter: Adapter
+    dtype: str
+    notes: list[str] = field(default_factory=list)
+    workload: Workload = field(default_factory=Workload)
+    plan: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> WeightlessTarget:
+    """Find the class, the config and the adapter of a target.
+
+    Args:
+        settings: what the user asked for; a prediction is always one without weights.
+        say: called with what foreign code will run, before it does.
+
+    Raises:
+        MpsprobeError: there is no such target; one line, with what would help.
+    """
+    ref = targets.resolve(_run_of(settings).replace(random_init=True))
+    adapter, changes = config_only.make(ref, config_only.obtain(ref).path, Weights.NONE, say)
+    adapter.workload = settings.workload
+    if settings.autocast is not None:
+        words = ref.profile.autocast_words(ref.profile.autocast)
+        changes = [*changes, f"Asked for: {words}."]
+    return WeightlessTarget(ref.name, adapter, ref.profile.dtype, changes, settings.workload, ref.plan)
+
+
+def _run_of(settings: Settings) -> Settings:
+    """Return the options of the run that is recorded: long loops are cut, and carried on by the forecast."""
+    tokens, steps = settings.new_tokens, settings.steps
+    return settings.replace(
+        new_tokens=min(tokens, RUN_TURNS) if tokens is not None else None,
+        steps=min(steps, RUN_STEPS) if steps is not None else None,
+    )
+
+
+@dataclass(frozen=True)
+class Observed:
     """What a target did on the predicting device.
 
     Attributes:
@@ -107,7 +157,7 @@ class _Gate(Quiet):
         self.findings.append(finding)
 
 
-def record(target: Target, mac: Mac) -> Recording:
+def observe(target: WeightlessTarget, mac: Mac) -> Observed:
     """Build the target and run its inference once, as on that Mac.
 
     Raises:
@@ -169,7 +219,7 @@ def record(target: Target, mac: Mac) -> Recording:
         architecture = adapter.class_name(model)
         del model
     packed = loading is not None and not loading.dense
-    return Recording(
+    return Observed(
         uses=flagged,
         trace=trace.lighter(weight_bytes - checkpoint_bytes) if packed else trace,
         loading=loading,

@@ -1,0 +1,443 @@
+"""A prediction: a run on memoryless tensors, joined with the tables of a torch release."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import torch
+
+from mpsprobe import __version__
+from mpsprobe import mac as facts
+from mpsprobe.device.virtual.observer import Finding, OpFlag
+from mpsprobe.device.virtual.support import unconfirmed
+from mpsprobe.errors import UsageError
+from mpsprobe.forecast import Wish, build
+from mpsprobe.knowledge import cloud, environment, ops
+from mpsprobe.knowledge.cloud import Cloud
+from mpsprobe.knowledge.quantisation import other_routes
+from mpsprobe.mac.asked import Mac
+from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.ops.verdicts import Judged, judge
+from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
+from mpsprobe.routes.case import Case
+from mpsprobe.routes.case import Refusal as CaseRefusal
+from mpsprobe.routes.case import Release as CaseRelease
+from mpsprobe.routes.judge import outlook
+from mpsprobe.run import (
+    AssumedValue,
+    DeviceChoice,
+    Forecast,
+    HostWait,
+    OpUse,
+    OpVerdict,
+    Outlook,
+    Phase,
+    Predicted,
+    Quantisation,
+    Refusal,
+    ReleaseSummary,
+    Run,
+    Target,
+)
+from mpsprobe.run.journal import new_run_id, utc_now
+from mpsprobe.trace.source import short_source
+
+#: Verdicts of ops that a kernel of the release runs, itself or through others.
+_NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+#: Kinds of refusals that an op use or the forecast of memory carries already.
+_CARRIED = ("missing-op", "fallback", "memory")
+#: Name of the device of a prediction: nothing was computed on any.
+DEVICE = "predicted"
+#: As plain numbers: operations on enum members would take a tenth of the join.
+_RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
+    int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED, OpFlag.FOREIGN)
+)
+
+
+def predict(
+    target: WeightlessTarget,
+    mac: Mac,
+    wish: Wish | None = None,
+    *,
+    routes: bool = False,
+    releases: Run | None = None,
+    offers: Cloud | None = None,
+) -> Run:
+    """Predict what `mac` does with `target`.
+
+    Args:
+        target: what is built and run.
+        mac: the target Mac.
+        wish: the memory and time to forecast; None for no forecast.
+        routes: judge the routes too.
+        releases: the same target over torch releases, from `predict_releases`; None when one was asked about.
+        offers: GPUs for rent; None for those in force.
+
+    Raises:
+        MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
+    """
+    release = ops.resolve_release(mac.torch)
+    with _no_collection():
+        seen = observe(target, mac)
+        _judge(seen, mac)
+        forecast = _forecast(seen, mac, wish) if wish is not None else None
+    made = Predicted(
+        doing=seen.doing,
+        inputs=seen.inputs,
+        notes=list(dict.fromkeys(seen.notes)),
+        dtypes=seen.dtypes,
+        quantisation=_quantisation(seen),
+        refusals=[*_quantised(seen), *_refusals(seen.findings)],
+        host_waits=[
+            HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
+            for e in seen.host_events
+        ],
+        assumptions=[
+            AssumedValue(
+                value=one.value,
+                op=one.op,
+                source=short_source(one.source),
+                count=one.count,
+                dependents=[_short_dependent(text) for text in one.dependents],
+            )
+            for one in seen.assumptions
+        ],
+        unknowns=unknowns(seen, mac, release),
+        stopped=seen.stopped,
+        next_step=seen.next_step,
+    )
+    if releases is not None and releases.predicted is not None:
+        made.releases = releases.predicted.releases
+        made.first_fully_native = releases.predicted.first_fully_native
+    run = _run(target, seen, made, msgspec.structs.replace(mac, torch=release))
+    if forecast is not None:
+        run.outlook = Outlook(forecast=forecast)
+    if routes:
+        run.outlook = _routes(run, made, target.adapter, forecast, offers)
+    return run
+
+
+def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) -> Run:
+    now = utc_now()
+    quantisation = made.quantisation
+    return Run(
+        mpsprobe=__version__,
+        id=new_run_id(now),
+        started=now,
+        ended=now,
+        command=["mpsprobe", *sys.argv[1:]],
+        target=Target(
+            name=target.name,
+            profile=target.adapter.profile.name,
+            architecture=seen.architecture,
+            parameters=seen.parameters,
+            weight_bytes=seen.weight_bytes,
+            dtype=", ".join(seen.dtypes),
+            **target.plan,
+        ),
+        host=facts.host(),
+        device=DeviceChoice(DEVICE, DEVICE, "a prediction computes nothing"),
+        mac=mac,
+        limits=[
+            f"What was run: {made.doing}. Its input: {'; '.join(made.inputs) or 'none'}.",
+            *made.notes,
+            *([*quantisation.sentences, *quantisation.routes] if quantisation else []),
+            *made.unknowns,
+        ],
+        op_uses=[use for use, _ in seen.uses],
+        predicted=made,
+    )
+
+
+def _routes(
+    run: Run, made: Predicted, adapter: Adapter, forecast: Forecast | None, offers: Cloud | None
+) -> Outlook:
+    """Judge the routes of a prediction."""
+    beside = [one for one in made.refusals if one.kind not in _CARRIED]
+    return outlook(
+        Case(
+            run=run,
+            forecast=forecast,
+            refusals=tuple(
+                CaseRefusal(one.message.strip().splitlines()[0], one.source, one.grade != "assumed", one.fix)
+                for one in beside
+            ),
+            stopped=made.stopped,
+            next_step=made.next_step,
+            assumed=any(one.dependents for one in made.assumptions),
+            releases=tuple(
+                CaseRelease(
+                    row.torch,
+                    row.calls,
+                    row.not_native,
+                    row.fully_native,
+                    row.stopped,
+                    {kind: count for kind, count in row.findings.items() if kind not in _CARRIED},
+                )
+                for row in made.releases
+            ),
+            cloud=offers or cloud.current(),
+            architecture=_architecture(adapter),
+        )
+    )
+
+
+def _architecture(adapter: Adapter) -> str:
+    """Return `model_type` of the target's config; empty when it has none."""
+    config = adapter.blueprint.config if isinstance(adapter, RandomInitAdapter) else None
+    return str(getattr(config, "model_type", "") or "")
+
+
+def _forecast(seen: Observed, mac: Mac, wish: Wish) -> Forecast:
+    """Forecast memory and time; after `_judge`, which gives the uses their verdicts."""
+    forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
+    loading = seen.loading
+    if forecast.memory is not None and loading is not None and not loading.dense:
+        packed = f"packed as in the checkpoint: {loading.quantised.title}"
+        forecast.memory.parts = [
+            msgspec.structs.replace(part, basis=packed) if part.name == "weights" else part
+            for part in forecast.memory.parts
+        ]
+    if seen.stopped:
+        forecast.limits.insert(
+            0, "The model's code stopped early: what would have come after is not counted."
+        )
+    return forecast
+
+
+def predict_releases(target: WeightlessTarget, mac: Mac) -> Run:
+    """Predict the target for every torch release that there is data on; the release of `mac` does not count.
+
+    Returns:
+        A run whose `predicted.releases` has a row for each; it holds no op uses, which take 200 MB for each release
+        of a large model.
+
+    Raises:
+        MpsprobeError: as of `predict`, or no release has MPS on that macOS.
+    """
+    rows: list[ReleaseSummary] = []
+    last: Run | None = None
+    unknown: list[list[str]] = []
+    for release in ops.releases():
+        row = _closed(release, mac.macos)
+        if row is None:
+            last = predict(target, msgspec.structs.replace(mac, torch=release))
+            assert last.predicted is not None
+            row = _row(release, last, last.predicted)
+            unknown.append(last.predicted.unknowns)
+            last.op_uses = []
+        rows.append(row)
+    if last is None or last.predicted is None:
+        raise UsageError(f"No torch release has MPS on macOS {mac.macos}.", "Update macOS.")
+    first = None
+    for row in reversed(rows):
+        if not row.fully_native:
+            break
+        first = row.torch
+    last.mac = mac
+    last.predicted = Predicted(
+        doing=last.predicted.doing,
+        inputs=last.predicted.inputs,
+        notes=last.predicted.notes,
+        dtypes=last.predicted.dtypes,
+        quantisation=last.predicted.quantisation,
+        unknowns=[text for text in unknown[-1] if all(text in texts for texts in unknown)],
+        releases=rows,
+        first_fully_native=first,
+    )
+    return last
+
+
+def installed() -> dict[str, str]:
+    """Return the versions of the packages that ran the model's code."""
+    return {"torch": str(torch.__version__), "transformers": metadata.version("transformers")}
+
+
+def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
+    """Return what a prediction cannot say, and what it took from the installed packages."""
+    versions = installed()
+    texts = [
+        "Nothing was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
+        "time.",
+        f"Which ops a composite op is made of, and their strides, are those of the installed torch "
+        f"{versions['torch']}; which of them have an MPS kernel, and what it refuses, are those of the target "
+        f"Mac's release.",
+        f"The model's code is that of the installed transformers {versions['transformers']}.",
+    ]
+    if text := unconfirmed():
+        texts.append(text)
+    if mac.macos is None:
+        texts.append(f"No macOS was given: where rules differ by macOS, those of {MACOS} hold.")
+    if mac.memory_gb is None:
+        texts.append("No Mac was given: nothing is said of memory.")
+    if seen.loading is not None and not seen.loading.dense:
+        texts.append(
+            "The ops are those of the model with plain weights: what unpacks the quantised ones was not predicted."
+        )
+    branched = sum(1 for one in seen.assumptions if one.dependents)
+    if branched:
+        texts.append(
+            f"{branched} assumed values decided a branch or a size: see assumptions; "
+            "mpsprobe run --device emulated has real ones."
+        )
+    foreign = sorted({use.op for use, flags in seen.uses if flags & OpFlag.FOREIGN})
+    if foreign:
+        texts.append(
+            f"torch {release} has no op of that name, so it would call others: {', '.join(foreign)}."
+        )
+    if seen.dropped:
+        texts.append(f"{seen.dropped} calls were past the recorder's limit and are not itemised.")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------------- join
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Turn the cyclic garbage collector off.
+
+    A prediction makes some 100,000 objects that stay, beside the million that importing torch and
+    transformers made: looking through them again and again takes a third of the whole time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def observed(target: WeightlessTarget, mac: Mac) -> Observed:
+    """Return what a target does, with the verdicts of its op uses.
+
+    Raises:
+        MpsprobeError: the target cannot be built or fed.
+    """
+    with _no_collection():
+        seen = observe(target, mac)
+        _judge(seen, mac)
+    return seen
+
+
+def _judge(seen: Observed, mac: Mac) -> None:
+    """Give each op use its verdict. Layers repeat the same calls, and a verdict depends on the call alone."""
+    first: dict[Any, OpUse] = {}
+    keys = []
+    for use, _ in seen.uses:
+        # equal tensors are one object: `tensor_meta` is cached
+        key = (use.op, tuple(map(id, use.inputs)), tuple(map(id, use.outputs)), repr(use.scalars))
+        keys.append(key)
+        first.setdefault(key, use)
+    verdicts = dict(zip(first, judge(first.values(), mac), strict=True))
+    refused = {(one.op, short_source(one.source)): one for one in seen.findings}
+    for (use, flags), key in zip(seen.uses, keys, strict=True):
+        _join(use, flags, verdicts[key], refused)
+
+
+def _join(use: OpUse, flags: int, judged: Judged, refused: dict[tuple[str, str], Finding]) -> None:
+    """Write the verdict of the tables, and what the run itself met, into an op use."""
+    verdict, reason = judged.use.verdict, judged.reason
+    grade = "certain" if judged.certain else "likely"
+    if flags & _RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
+        # a check of the kernel's own, which the tables of registrations do not know
+        verdict = OpVerdict.RAISES
+    if verdict is OpVerdict.RAISES and (finding := refused.get((use.op, use.source))) is not None:
+        reason, grade = _first_sentence(finding.message), finding.grade.value
+    if flags & _FOREIGN:
+        reason = "that release has no such op: its code calls others"
+    if flags & _REDIRECTED and grade == "certain":
+        grade = "likely"
+    if flags & _ASSUMED:
+        grade = "assumed"
+    use.verdict, use.via, use.reason, use.grade = verdict, judged.use.via, reason, grade
+    use.advisories = list(judged.use.advisories)
+    use.possible_advisories = [name for name in judged.use.advisories if name not in judged.known]
+
+
+def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
+    return [
+        Refusal(
+            Phase.INFERENCE, one.kind, one.op, one.message, one.grade.value, short_source(one.source), count
+        )
+        for one, count in Counter(findings).items()
+    ]
+
+
+def _quantised(seen: Observed) -> list[Refusal]:
+    """Return the refusal to load a quantised checkpoint, where there is one."""
+    loading = seen.loading
+    if loading is None or not loading.raises:
+        return []
+    message = f"Loading the {loading.quantised.title} checkpoint raises {loading.error}"
+    return [Refusal(Phase.TRANSFER, "quantisation", "", message, "certain", "", fix=loading.fix)]
+
+
+def _closed(release: str, macos: str | None) -> ReleaseSummary | None:
+    """Return the row of a release that has no MPS on that macOS; None when it has."""
+    answer = environment.macos_allows(release, macos) if macos is not None else None
+    if answer is None or answer.ok is not False:
+        return None
+    return ReleaseSummary(
+        torch=release,
+        op_uses={},
+        calls={},
+        findings={},
+        not_native={},
+        fully_native=False,
+        stopped=answer.message,
+    )
+
+
+def _row(release: str, run: Run, made: Predicted) -> ReleaseSummary:
+    op_uses, calls = Counter[str](), Counter[str]()
+    not_native: dict[str, dict[str, None]] = {}
+    for use in run.op_uses:
+        op_uses[use.verdict.value] += 1
+        calls[use.verdict.value] += use.count
+        if use.verdict not in _NATIVE:
+            not_native.setdefault(use.verdict.value, {})[use.op] = None
+    return ReleaseSummary(
+        torch=release,
+        op_uses=dict(op_uses),
+        calls=dict(calls),
+        findings=dict(Counter(one.kind for one in made.refusals)),
+        not_native={verdict: list(names) for verdict, names in not_native.items()},
+        fully_native=run.fully_native,
+        stopped=made.stopped,
+    )
+
+
+def _quantisation(seen: Observed) -> Quantisation | None:
+    loading = seen.loading
+    if loading is None:
+        return None
+    return Quantisation(
+        method=loading.quantised.title,
+        outcome=loading.outcome.value,
+        error=loading.error,
+        fix=loading.fix,
+        checkpoint_bytes=seen.checkpoint_bytes,
+        sentences=list(loading.sentences),
+        routes=other_routes(loading.quantised),
+    )
+
+
+def _short_dependent(text: str) -> str:
+    what, found, source = text.rpartition(" at ")
+    return f"{what} at {short_source(source)}" if found else text
+
+
+def _first_sentence(text: str) -> str:
+    line = text.strip().splitlines()[0]
+    end = line.find(". ")
+    return line[: end + 1] if end > 0 else line

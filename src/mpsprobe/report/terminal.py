@@ -1,0 +1,396 @@
+"""The text of a prediction: what `mpsprobe predict` prints of a run that has no device."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpsprobe.knowledge import advisories
+from mpsprobe.run import Forecast, Mac, Memory, OpUse, OpVerdict, Outlook, Predicted, Range, Rate, Run, Timing
+
+_ORDER = list(OpVerdict)
+_FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+#: Rows of a list; all are in the JSON.
+_ROWS = 20
+_UNKNOWN = "unknown"
+
+
+def text(run: Run) -> str:
+    """Return the whole text of a prediction: of one torch release, or the table over all of them."""
+    assert run.predicted is not None
+    return _of_releases(run, run.predicted) if run.predicted.releases else _of_one(run, run.predicted)
+
+
+def _of_one(run: Run, made: Predicted) -> str:
+    assert run.mac is not None
+    outlook = run.outlook or Outlook()
+    parts = [
+        _head(run, made),
+        _mac(run.mac.torch, run.mac),
+        _quantisation(made),
+        _verdicts(run.op_uses),
+        _not_native(run.op_uses),
+        _refusals(run.op_uses, made),
+        _advisories(run.op_uses),
+        _assumptions(made),
+        _outlook(outlook),
+        _listed("Not known", [*made.unknowns, *_limits(outlook)]),
+    ]
+    if made.stopped and made.next_step:
+        parts.insert(
+            2,
+            f"It ended early, on the input that was made up for it: {made.stopped}. {made.next_step}. "
+            "What follows ends there.",
+        )
+    elif made.stopped:
+        parts.insert(2, f"The model's own code stopped: {made.stopped}. What follows ends there.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _of_releases(run: Run, made: Predicted) -> str:
+    assert run.mac is not None
+    shown = [v.value for v in _ORDER if any(v.value in row.op_uses for row in made.releases)]
+    rows, lines = [], []
+    for row in made.releases:
+        cells = [f"{row.op_uses.get(v, 0):,} / {row.calls.get(v, 0):,}" for v in shown]
+        refused = ", ".join(f"{kind} {count}" for kind, count in row.findings.items())
+        rows.append([row.torch, *cells, refused or "-", "yes" if row.fully_native else "no"])
+        for verdict, names in row.not_native.items():
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            lines.append(f"{row.torch}: {verdict} {', '.join(names[:6])}{more}")
+        if row.stopped:
+            lines.append(f"{row.torch}: stopped: {row.stopped}")
+    verdict = (
+        f"Fully native from torch {made.first_fully_native} on."
+        if made.first_fully_native
+        else f"Not fully native on any release up to {made.releases[-1].torch}."
+    )
+    parts = [
+        _head(run, made),
+        _mac("", run.mac),
+        _quantisation(made),
+        f"op uses / calls by verdict\n{table(['torch', *shown, 'refused', 'fully native'], rows)}",
+        _listed("Not native", lines),
+        verdict,
+        _listed("Not known", made.unknowns),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(run: Run, made: Predicted) -> str:
+    target = run.target
+    dtypes = ", ".join(f"{dtype} {_billions(count)}" for dtype, count in made.dtypes.items())
+    lines = [
+        f"{target.architecture} ({target.name}): {_billions(target.parameters or 0)} parameters, "
+        f"{_scaled(target.weight_bytes or 0)}B ({dtypes})",
+        f"  ran    {made.doing}",
+    ]
+    lines += [f"  input  {one}" for one in made.inputs]
+    lines += [f"  note   {one}" for one in made.notes]
+    return "\n".join(lines)
+
+
+def _mac(torch: str, mac: Mac) -> str:
+    facts = [
+        f"torch {torch}" if torch else "every torch release",
+        f"macOS {mac.macos}" if mac.macos else "macOS not given",
+        mac.chip or "chip not given",
+        f"PYTORCH_ENABLE_MPS_FALLBACK {'set' if mac.fallback else 'not set'}",
+    ]
+    return f"Predicted for {', '.join(facts)}."
+
+
+def _quantisation(made: Predicted) -> str:
+    found = made.quantisation
+    if found is None:
+        return ""
+    lines = [
+        *found.sentences,
+        *([f"Fix: {found.fix}."] if found.fix else []),
+        f"Its weights take {_scaled(found.checkpoint_bytes)}B in the checkpoint.",
+        *found.routes,
+    ]
+    return _listed(f"Quantised checkpoint ({found.method})", lines)
+
+
+@dataclass
+class _Sum:
+    """Sums over op uses."""
+
+    op_uses: int = 0
+    calls: int = 0
+    flops: int = 0
+    uncounted_calls: int = 0
+
+    def add(self, use: OpUse) -> None:
+        self.op_uses += 1
+        self.calls += use.count
+        self.flops += use.flops or 0
+        self.uncounted_calls += use.count if use.flops is None else 0
+
+
+def _verdicts(uses: Sequence[OpUse]) -> str:
+    everything, by_verdict = _Sum(), {verdict: _Sum() for verdict in _ORDER}
+    ops: dict[OpVerdict, set[str]] = {verdict: set() for verdict in _ORDER}
+    for use in uses:
+        everything.add(use)
+        by_verdict[use.verdict].add(use)
+        ops[use.verdict].add(use.op)
+    rows = []
+    named = [(verdict.value, len(ops[verdict]), by_verdict[verdict]) for verdict in _ORDER if ops[verdict]]
+    for name, count, total in [*named, ("all", len(set().union(*ops.values())), everything)]:
+        share = f"{total.flops / everything.flops:.2%}" if everything.flops else "-"
+        rows.append([name, count, f"{total.op_uses:,}", f"{total.calls:,}", share])
+    rows_of = table(["verdict", "ops", "op uses", "calls", "FLOPs"], rows)
+    counted = f"{_scaled(everything.flops)}FLOP in all"
+    if everything.uncounted_calls:
+        counted += f", not counting {everything.uncounted_calls:,} calls without a formula"
+    return f"{rows_of}\n{counted}."
+
+
+def _not_native(uses: Iterable[OpUse]) -> str:
+    """List op uses that do not run on the GPU, one line for each op, line of code and kind of module."""
+    groups: dict[tuple[OpVerdict, str, str, str, str], list[OpUse]] = {}
+    for use in uses:
+        if use.verdict not in _FINE:
+            key = (use.verdict, use.op, use.source, _pattern(use.module), use.reason)
+            groups.setdefault(key, []).append(use)
+    lines = []
+    for (verdict, op, source, module, reason), members in groups.items():
+        calls = sum(use.count for use in members)
+        where = f" in {module}" if module else ""
+        grade = "" if members[0].grade == "certain" else f" [{members[0].grade}]"
+        line = f"{verdict.value}{grade}: {op}, {calls:,} calls at {source or '?'}{where}: {reason}"
+        lines.append((_ORDER.index(verdict), line))
+    lines.sort(key=lambda pair: pair[0], reverse=True)
+    return _listed("Not native", [line for _, line in lines])
+
+
+def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
+    """List refusals that no op use carries: while building, of memory, of devices."""
+    told = {(use.op, use.source) for use in uses if use.verdict not in _FINE}
+    lines = [
+        f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
+        f"{f' ({one.count} times)' if one.count > 1 else ''}: {one.message.strip().splitlines()[0]}"
+        for one in made.refusals
+        if (one.op, one.source) not in told and one.kind != "quantisation"
+    ]
+    return _listed("Refused", lines)
+
+
+def _advisories(uses: Sequence[OpUse]) -> str:
+    met, possible = Counter[str](), Counter[str]()
+    for use in uses:
+        for name in use.advisories:
+            (possible if name in use.possible_advisories else met)[name] += use.count
+    lines = [f"{name} ({calls:,} calls): {advisories.by_id(name).title}" for name, calls in met.most_common()]
+    if possible:
+        lines.append(
+            f"{len(possible)} more may apply, depending on macOS, chip or a mode: {', '.join(possible)}"
+        )
+    return _listed("Advisories", lines)
+
+
+def _assumptions(made: Predicted) -> str:
+    lines = [
+        f"{one.value}, for {one.op} at {one.source or '?'}"
+        + (f"; decided {', '.join(one.dependents[:3])}" if one.dependents else "")
+        for one in sorted(made.assumptions, key=lambda one: not one.dependents)
+    ]
+    return _listed("Assumed values", lines)
+
+
+def _pattern(module: str) -> str:
+    """Return a module path with `*` for the numbers of layers: `model.layers.*.mlp`."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
+
+
+# ------------------------------------------------------------------------------------------------ memory and time
+
+
+def _outlook(outlook: Outlook) -> str:
+    """Return the tables of a forecast; empty without one."""
+    forecast = outlook.forecast
+    advice = _advice(outlook)
+    if forecast is None:
+        return advice
+    parts = [_rates(forecast)]
+    parts += [_memory(forecast.memory)] if forecast.memory is not None else []
+    if forecast.time is not None:
+        parts.append(_time(forecast.time))
+    parts.append(_elsewhere(forecast))
+    parts.append(advice)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rates(forecast: Forecast) -> str:
+    """Return the workload and what the Mac makes of it, in the units that people compare."""
+    if not forecast.workload:
+        return ""
+    lines = [f"Workload: {forecast.workload}."]
+    time = forecast.time
+    if time is not None and any(one.expected is not None for one in time.rates):
+        lines.append(f"On {time.hardware}: {'; '.join(of_rate(one) for one in time.rates)}.")
+    return "\n".join(lines)
+
+
+def of_rate(rate: Rate) -> str:
+    """Return `"decode 31 tokens/s (24 - 38)"`."""
+    if rate.expected is None:
+        return f"{rate.name} unknown"
+    span = f" ({rate.low:.3g} - {rate.high:.3g})" if rate.low is not None and rate.high is not None else ""
+    return f"{rate.name} {rate.expected:.3g} {rate.unit}{span}"
+
+
+def _advice(outlook: Outlook) -> str:
+    """Return what the owner should do, and the verdict on each route; empty where no route was judged."""
+    made = outlook.recommendation
+    if made is None:
+        return ""
+    routes = [f"{one.name:<7}{one.viability.value}: {one.sentence}" for one in outlook.routes]
+    parts = [f"What to do: {made.sentence}", _listed("Because", made.reasons), _listed("Routes", routes)]
+    parts.append(_listed("What would change it", made.would_change))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _limits(outlook: Outlook) -> list[str]:
+    """Return what the forecast cannot say, where there is one for a Mac."""
+    forecast = outlook.forecast
+    return list(forecast.limits) if forecast is not None and forecast.memory is not None else []
+
+
+def _memory(memory: Memory) -> str:
+    rows = [[part.name, _size(part.bytes), part.basis] for part in memory.parts]
+    whole, needed = memory.available_bytes, memory.needed_bytes
+    rows.append(["needed by the GPU", _size(needed), "all but the OS and other"])
+    rows.append(
+        ["available", _size(whole), f"of it {_size(memory.working_set_bytes)} by Metal's recommendation"]
+    )
+    if memory.working_set_bytes is not None and needed is not None:
+        rows.append(["margin", _size(memory.working_set_bytes - needed), "to that recommendation"])
+    lines = [f"  {name:<18} {size:>10}  {basis}" for name, size, basis in rows]
+    head = f"Memory: {memory.fit.value}. {memory.reason}"
+    return "\n".join([head, *lines, *(f"  would help: {text}" for text in memory.remedies)])
+
+
+def _time(time: Timing) -> str:
+    rows = []
+    for part in time.parts:
+        each = part.seconds.expected if part.seconds.expected is not None else None
+        rows.append(
+            [
+                part.name,
+                part.repeats,
+                _seconds(part.seconds.floor),
+                _expected(part.seconds),
+                _seconds(each / part.repeats) if each is not None and part.repeats > 1 else "",
+                part.bound,
+                f"{_scaled(part.flops)}FLOP" if part.flops is not None else "",
+                f"{_scaled(part.bytes)}B" if part.bytes is not None else "",
+                f"{part.launches:,}" if part.launches is not None else "",
+            ]
+        )
+    if time.per_sample is not None and len(rows) > 1:
+        rows.append(
+            [
+                "a sample, once loaded",
+                "",
+                _seconds(time.per_sample.floor),
+                _expected(time.per_sample),
+                *[""] * 5,
+            ]
+        )
+    columns = [
+        "stage",
+        "times",
+        "at least",
+        "expected (range)",
+        "each",
+        "bound by",
+        "work",
+        "moved",
+        "kernels",
+    ]
+    head = f"Time on {time.hardware}, by {time.basis}"
+    if time.native_time_share is not None and time.native_call_share is not None:
+        head += f"; native {time.native_time_share:.1%} of op time, {time.native_call_share:.1%} of calls"
+    return f"{head}\n{table(columns, rows)}"
+
+
+def _elsewhere(forecast: Forecast) -> str:
+    rows = [
+        [one.hardware, _seconds(one.per_sample.floor), _expected(one.per_sample), one.basis]
+        for one in forecast.elsewhere
+        if one.per_sample is not None
+    ]
+    lines = table(["a sample on", "at least", "expected (range)", "by"], rows).splitlines() if rows else []
+    return _listed("Elsewhere", [line.removeprefix("  ") for line in lines])
+
+
+def _expected(seconds: Range) -> str:
+    if seconds.expected is None:
+        return _UNKNOWN
+    if seconds.low is None or seconds.high is None:
+        return _seconds(seconds.expected)
+    return f"{_seconds(seconds.expected)} ({_seconds(seconds.low)} - {_seconds(seconds.high)})"
+
+
+def _seconds(value: float) -> str:
+    """Format a time: `"6.5 s"`, `"16 ms"`, `"25 min"`."""
+    if value >= 600:
+        return f"{value / 60:,.0f} min"
+    if value >= 100:
+        return f"{value:,.0f} s"
+    for least, factor, unit in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms")):
+        if value >= least:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} us"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return _UNKNOWN
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if abs(count) >= 1 << shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} B"
+
+
+# ---------------------------------------------------------------------------------------------------------- layout
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    """Return a titled list, cut after some rows; empty for no lines."""
+    if not lines:
+        return ""
+    shown = [f"  {line}" for line in lines[:_ROWS]]
+    if len(lines) > _ROWS:
+        shown.append(f"  and {len(lines) - _ROWS} more: --json has all")
+    return "\n".join([title, *shown])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Align columns, the first to the left."""
+    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  "
+        + "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    )
+
+
+def _scaled(value: float) -> str:
+    """Format a number with an SI prefix: `"16.1 G"`."""
+    for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {prefix}"
+    return f"{value:.0f} "
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
