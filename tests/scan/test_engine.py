@@ -94,7 +94,7 @@ def test_a_report_counts(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
         "import torch\ntorch.cuda.synchronize()  # noqa: MPS105\ntorch.cuda.empty_cache()\n"
     )
-    (tmp_path / "test_b.py").write_text("")
+    (tmp_path / "test_b.py").write_text("import pytest\n")
     found = report(tmp_path)
     assert (found.files, found.lines, found.suppressed, found.tests_left_out) == (1, 3, 1, 1)
     assert found.by_rule() == {"MPS104": 1}

@@ -240,3 +240,85 @@ def test_codes_groups_and_names_choose_rules() -> None:
     for wrong in ("MPS999", "E501", "mps-101"):
         with pytest.raises(UsageError, match=wrong):
             chosen([wrong])
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('x = Pipeline(path, "cuda")', ["MPS110"]),
+        ('x = build(model, f"cuda:{rank}")', ["MPS110"]),
+        ('if text.startswith("cuda"):\n    pass', []),
+        ('print("cuda")', []),
+        ('raise ValueError("cuda")', []),
+        ('with torch.autocast("cuda", enabled=False):\n    pass', []),
+    ],
+)
+def test_device_handed_on_by_position(source: str, expected: list[str]) -> None:
+    assert [code for code in codes(source) if code == "MPS110"] == expected
+
+
+@pytest.mark.parametrize(
+    ("test", "found"),
+    [
+        ('device == "mps"', True),
+        ('device.type == "mps"', True),
+        ('"mps" in str(device)', True),
+        ('device in ("mps", "xpu")', True),
+        ('device.startswith("mps")', True),
+        ('device == "xpu"', False),
+    ],
+)
+def test_mps_turned_away(test: str, found: bool) -> None:
+    assert (
+        "MPS111" in codes(f'def f(device):\n    if {test}:\n        device = "cpu"\n    return device\n')
+    ) is found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('assert device in ["cuda", "cpu"]', True),
+        ('if device not in {"cuda", "cpu", "xpu"}:\n    raise ValueError(device)', True),
+        ('parser.add_argument("--device", choices=["cuda", "cpu"])', True),
+        ('@click.option("--device", type=click.Choice(["cuda", "cpu"]))\ndef f(device):\n    pass', True),
+        ('if device in ("cuda", "cpu"):\n    x = 1', False),
+        ('assert device in ["cuda", "mps", "cpu"]', False),
+        ('assert backend in ["cuda", "cpu"]', False),
+    ],
+)
+def test_list_of_devices_without_mps(source: str, found: bool) -> None:
+    assert ("MPS112" in codes(source)) is found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("model.share_memory()", True),
+        ("model.cpu().share_memory()", False),
+        ("torch.zeros(3).share_memory_()", False),
+        ('import torch.multiprocessing as mp\nqueue.put(x.to("mps"))', True),
+        ("import torch.multiprocessing as mp\nmp.Process(target=f, args=(x.to(device),))", True),
+        ("import torch.multiprocessing as mp\nqueue.put(x.cpu())", False),
+        ('queue.put(x.to("mps"))', False),
+    ],
+)
+def test_tensor_sent_to_a_worker(source: str, found: bool) -> None:
+    assert ("MPS602" in codes(source)) is found
+
+
+@pytest.mark.parametrize(("release", "found"), [("2.12", True), ("2.13", False)])
+def test_beta_on_the_device_by_release(release: str, found: bool) -> None:
+    """`_sample_dirichlet` came to MPS with torch 2.13, by the wheels' registrations."""
+    source = "def f(a, b):\n    return torch.distributions.Beta(a, b).sample()\n"
+    assert ("MPS802" in codes(source, release)) is found
+    assert "MPS802" not in codes("x = torch.distributions.Beta(1.5, 1.0).sample()", release)
+
+
+@pytest.mark.parametrize(("release", "found"), [("2.10", True), ("2.11", False)])
+def test_border_grid_sample_by_release(release: str, found: bool) -> None:
+    source = 'import torch.nn.functional as F\ny = F.grid_sample(x, grid, padding_mode="border")\n'
+    assert ("MPS803" in codes(source, release)) is found
+
+
+def test_module_that_was_moved_to_the_cpu_may_be_shared() -> None:
+    assert "MPS602" not in codes('def f(self):\n    self.to("cpu")\n    self.share_memory()\n')

@@ -68,7 +68,7 @@ def test_a_folder_gives_its_source_and_not_its_environments_or_tests(tmp_path: P
         "n.txt",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x = 1\n")
+        (tmp_path / name).write_text("def test_it():\n    assert True\n" if "test" in name else "x = 1\n")
     assert names(sources.of_path(tmp_path), tmp_path) == ["a.py", "b/c.py"]
     assert len(sources.of_path(tmp_path, tests=True).files) == 5
     assert names(sources.of_path(tmp_path, exclude=["b/*"]), tmp_path) == ["a.py"]
@@ -105,3 +105,12 @@ def test_paths_are_shown_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sources.shown(tmp_path / "a" / "b.py") == "a/b.py"
     assert sources.shown(Path("a/b.py")) == "a/b.py"
     assert sources.shown(Path("/elsewhere/b.py")) == "/elsewhere/b.py"
+
+
+def test_script_named_as_a_test_is_read(tmp_path: Path) -> None:
+    """As alpamayo's test_inference.py: a program, while a file with tests stays out."""
+    (tmp_path / "test_inference.py").write_text("import torch\nx = torch.zeros(1).cuda()\n")
+    (tmp_path / "test_unit.py").write_text("def test_it():\n    assert True\n")
+    found = sources.of_path(tmp_path)
+    assert [file.name for file in found.files] == ["test_inference.py"]
+    assert found.tests_left_out == 1

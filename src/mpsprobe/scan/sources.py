@@ -57,7 +57,9 @@ def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> 
         raise TargetError(f"{path}: no such file or folder.")
     found = sorted(_below(path))
     kept = [file for file in found if not _excluded(file.relative_to(path), exclude)]
-    chosen = [file for file in kept if tests or not is_test(file.relative_to(path))]
+    chosen = [
+        file for file in kept if tests or not (is_test(file.relative_to(path)) and _holds_tests(file, path))
+    ]
     if not chosen:
         hint = "Its test files are left out: --tests takes them." if kept else ""
         raise TargetError(f"{path}: no Python source to scan.", hint)
@@ -154,6 +156,24 @@ def shown(path: Path) -> str:
 def is_test(path: Path) -> bool:
     """Whether a path, below the folder that was asked for, is a test's."""
     return bool(_TEST_FOLDERS & set(path.parts[:-1])) or _TEST_FILE.match(path.name) is not None
+
+
+def _holds_tests(file: Path, folder: Path) -> bool:
+    """Whether a file named as a test is one: a script `test_inference.py` outside of test folders is a program."""
+    if _TEST_FOLDERS & set(file.relative_to(folder).parts[:-1]) or file.name == "conftest.py":
+        return True
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return (
+        re.search(
+            r"^\s*(def test_|async def test_|class Test|import (pytest|unittest)|from (pytest|unittest))",
+            text,
+            re.M,
+        )
+        is not None
+    )
 
 
 def _below(folder: Path) -> Iterable[Path]:

@@ -131,6 +131,12 @@ class TorchRelease:
         op = f"aten::{name}"
         return op not in self._bases or op in self._lowered or name in _MULTIPLY_INSIDE
 
+    def advisory(self, name: str) -> advisories.Advisory | None:
+        """Return an advisory by its id where it applies to this release; else None."""
+        return next(
+            (one.advisory for one in advisories.applicable(self.torch) if one.advisory.id == name), None
+        )
+
     @property
     def in_place_on_views(self) -> dict[str, advisories.Advisory]:
         """Names of in-place methods (`"normal_"`) that an advisory calls wrong on non-contiguous tensors."""

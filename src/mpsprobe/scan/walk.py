@@ -81,7 +81,7 @@ class _Walk:
             found = (*found, *registered.torch_calls)
         elif last.endswith("_"):
             found = (*found, *registered.in_place_calls)
-        for detector in found:
+        for detector in (*found, *(registered.nodes.get(ast.Call, ()) if node.args else ())):
             self._take(detector(node, site))
 
     # ---- statements: each says whether control ends there on a Mac ----

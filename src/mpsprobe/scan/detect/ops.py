@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.dtypes import on_cpu
-from mpsprobe.scan.detect.registry import on_in_place_call, on_torch_call
+from mpsprobe.scan.detect.registry import on_call, on_in_place_call, on_torch_call
 from mpsprobe.scan.site import Hit, Site, argument, text_of
 
 #: Missing ops that make a tensor out of numbers: on the CPU, unless told otherwise.
@@ -39,6 +39,71 @@ def _is_on_cpu(node: ast.Call, site: Site) -> bool:
     if device is not None:
         return text_of(site.value(device)) == "cpu"
     return site.called in _FACTORIES or (bool(node.args) and on_cpu(node.args[0], site))
+
+
+#: Distributions of torch.distributions whose samples an op draws on the device of their parameters.
+_DRAWN_BY = {
+    "Beta": "torch._sample_dirichlet",
+    "Dirichlet": "torch._sample_dirichlet",
+    "Gamma": "torch._standard_gamma",
+    "Chi2": "torch._standard_gamma",
+    "StudentT": "torch._standard_gamma",
+    "FisherSnedecor": "torch._standard_gamma",
+    "InverseGamma": "torch._standard_gamma",
+}
+
+
+@on_call(*_DRAWN_BY)
+def distribution(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`torch.distributions.Beta(a, b)`, whose samples are drawn where its parameters are."""
+    kind = site.called.rpartition(".")[2]
+    if not site.called.startswith("torch.distributions"):
+        return
+    missing = site.release.missing(_DRAWN_BY[kind])
+    if missing is None or all(_on_cpu(one, site) for one in node.args):
+        return
+    op, helps = missing
+    fallback = (
+        "PYTORCH_ENABLE_MPS_FALLBACK=1 draws on the CPU" if helps else "the fallback variable does not help"
+    )
+    yield Hit(
+        "MPS802",
+        node,
+        f"{kind}.sample() calls {op}, which is not on MPS in torch {site.release.torch}; {fallback}.",
+        mend=f"Make {kind}'s parameters on the CPU and move the sample, or use a torch release that has {op}.",
+    )
+
+
+def _on_cpu(node: ast.expr, site: Site) -> bool:
+    """Whether a parameter is on the CPU: a number, or a tensor that is made there."""
+    value = site.value(node)
+    if isinstance(value, ast.Constant):
+        return True
+    made = isinstance(value, ast.Call) and site.called_by(value) in (
+        "torch.tensor",
+        "torch.Tensor",
+        "torch.as_tensor",
+    )
+    return on_cpu(node, site) or (made and argument(value, "device") is None)  # type: ignore[arg-type]
+
+
+@on_call("grid_sample")
+def sampled_beyond_the_border(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`F.grid_sample(x, grid, padding_mode="border")`, and bicubic interpolation."""
+    if not site.called.startswith("torch.nn.functional"):
+        return
+    padding = text_of(site.value(found)) if (found := argument(node, "padding_mode", 3)) is not None else None
+    mode = text_of(site.value(found)) if (found := argument(node, "mode", 2)) is not None else None
+    advisory = site.release.advisory("grid-sample-border-raises")
+    if advisory is not None and (padding == "border" or mode == "bicubic"):
+        asked = 'padding_mode="border"' if padding == "border" else 'mode="bicubic"'
+        yield Hit(
+            "MPS803",
+            node,
+            f"grid_sample with {asked} may raise on MPS in torch {site.release.torch} ({advisory.id}).",
+            mend=advisory.fix,
+            links=tuple(advisory.links),
+        )
 
 
 @on_in_place_call

@@ -35,6 +35,90 @@ def forked_workers(node: ast.keyword, site: Site) -> Iterator[Hit]:
         yield Hit("MPS601", node, f'{node.arg}="fork" starts workers by fork.')
 
 
+@on_call("share_memory_", "share_memory")
+def shared(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`model.share_memory()`."""
+    if (
+        isinstance(node.func, ast.Attribute)
+        and site.names.knows("torch")
+        and not _is_cpu(node.func.value, site)
+    ):
+        yield Hit("MPS602", node, f".{node.func.attr}() raises for tensors on MPS.")
+
+
+@on_call(
+    "Process",
+    "spawn",
+    "start_processes",
+    "put",
+    "apply",
+    "apply_async",
+    "map",
+    "map_async",
+    "starmap",
+    "submit",
+)
+def sent_to_worker(node: ast.Call, site: Site) -> Iterator[Hit]:
+    """`mp.Process(target=f, args=(x.to(device),))`, `queue.put(x.to("mps"))`."""
+    if not (site.names.knows("torch.multiprocessing") or site.names.knows("multiprocessing")):
+        return
+    given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg in ("args", "kwargs"))]
+    inner = [
+        one
+        for value in given
+        for one in (value.elts if isinstance(value, (ast.Tuple, ast.List)) else [value])
+    ]
+    for one in inner:
+        placed = _placed(site.value(one), site)
+        if placed:
+            last = site.called.rpartition(".")[2] or "it"
+            yield Hit(
+                "MPS602", node, f"{last} sends a tensor to another process that {placed} placed on a device."
+            )
+            return
+
+
+def _placed(node: ast.expr, site: Site) -> str:
+    """How an expression puts a tensor on a device that may be MPS; empty where it does not."""
+    if not isinstance(node, ast.Call):
+        return ""
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "to" and node.args:
+        place = site.value(node.args[0])
+        text = text_of(place)
+        named = text is not None and text.startswith("mps")
+        unknown = (
+            text is None and isinstance(place, (ast.Name, ast.Attribute)) and "device" in ast.unparse(place)
+        )
+        return f".to({ast.unparse(node.args[0])})" if named or unknown else ""
+    for keyword in node.keywords:
+        if keyword.arg == "device" and (text_of(site.value(keyword.value)) or "").startswith("mps"):
+            return f"device={ast.unparse(keyword.value)}"
+    return ""
+
+
+def _is_cpu(node: ast.expr, site: Site) -> bool:
+    """Whether an expression plainly is on the CPU: `x.cpu()`, or a tensor or module made without a device."""
+    if any(_moves_to_cpu(one, ast.unparse(node)) for one in ast.walk(site.scope.node)):
+        return True
+    value = site.value(node)
+    if not isinstance(value, ast.Call):
+        return False
+    last = value.func.attr if isinstance(value.func, ast.Attribute) else ""
+    if last == "cpu" or (last == "to" and value.args and text_of(value.args[0]) == "cpu"):
+        return True
+    made = site.called_by(value).startswith("torch.")
+    return made and not any(keyword.arg == "device" for keyword in value.keywords)
+
+
+def _moves_to_cpu(node: ast.AST, name: str) -> bool:
+    """Whether a node is `x.to("cpu")` or `x.cpu()` of that name, as a module is moved in place."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    if node.func.attr not in ("to", "cpu") or ast.unparse(node.func.value) != name:
+        return False
+    return node.func.attr == "cpu" or (bool(node.args) and text_of(node.args[0]) == "cpu")
+
+
 @on(ast.Assign)
 def late_variable(node: ast.Assign, site: Site) -> Iterator[Hit]:
     """`os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"` below `import torch`."""
