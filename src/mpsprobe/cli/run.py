@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from mpsprobe.cli.download_bars import DownloadBars
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, Styled, json_flag, pass_sink
 from mpsprobe.errors import MpsprobeError, UsageError
@@ -44,9 +45,14 @@ class Narrator:
         self._phase: Phase | None = None
         self._told: set[str] = set()
         self._checks: set[str] = set()
+        self._bars = DownloadBars(quiet=sink.quiet)
 
     def __call__(self, event: journal.Event) -> None:
         """One event of the journal."""
+        if isinstance(event, journal.Transfer):
+            self._bars.update(event)
+            return
+        self._bars.close()
         if isinstance(event, journal.CheckEnded):
             self.check(event.check)
         elif isinstance(event, journal.Progress):

@@ -55,6 +55,18 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nonempty: bool = False
 
 
+class FurtherRepository(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A repository that a target reads beside its own; its weights are not fetched.
+
+    Attributes:
+        repo: its id.
+        config_key: key of the target's config.json whose value names it, in place of `repo`; `""` for none.
+    """
+
+    repo: str
+    config_key: str = ""
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one model (or one family) is loaded, run and judged.
 
@@ -79,6 +91,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         requires: requirement strings (PEP 508) the model states.
         python: version specifier of the model's Python.
         package: distribution whose own metadata adds requirements, when it is installed.
+        repositories: further repositories whose config, tokenizer and processor the target reads.
         sample: parameters of the adapter's sample.
         inference: parameters of the adapter's inference, such as max_new_tokens.
         outputs: what inference must yield.
@@ -106,6 +119,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requires: list[str] = []
     python: str = ""
     package: str = ""
+    repositories: list[FurtherRepository] = []
     sample: dict[str, Any] = {}
     inference: dict[str, Any] = {}
     outputs: list[Output] = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
 from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError
-from mpsprobe.models import registry, stored
+from mpsprobe.knowledge import chips
+from mpsprobe.models import choose, registry, stored
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub import snapshot as snapshots
@@ -20,7 +22,26 @@ from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.weightless import config_only
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
+from mpsprobe.quantities import decimal_size
+from mpsprobe.quantities import size as binary_size
+from mpsprobe.run import Evidence, Mac, Measurement, MeasurementKey, Phase, Status, Table, Target
+
+#: Bytes of an element in each dtype that weights are loaded in.
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_FLOATING = ("float64", *_BYTES)
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A further repository that a target reads: its processor's, for one.
+
+    Attributes:
+        repo: its id.
+        problem: why it cannot be obtained; `""` when its files are in the cache.
+    """
+
+    repo: str
+    problem: str = ""
 
 
 @dataclass
@@ -28,15 +49,20 @@ class Obtained:
     """The link of phase 3.
 
     Attributes:
-        ref: what was asked for.
+        ref: the target asked for.
         snapshot: its files, inspected.
         preflight: what the hub said before the download; None for a local or built target.
         source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
             `"file"` for a user's own file.
         seconds: wall time of building or fetching.
-        progress: told which files of foreign code are about to run.
+        progress: called with the files of foreign code that are about to run.
         changes: what was changed to shrink the target, one sentence each; known once its adapter is made.
-        size: of the random weights of a target without its own; None where that is not known.
+        size: size of the random weights of a target without its own; None where that is not known.
+        fetched: how the download went; None where there was none.
+        verified: number of files compared with the hub's checksums; None where there is nothing to compare with.
+        unanswered: why the cache's copy was used although the hub was to be asked; `""` where it answered.
+        dependencies: further repositories that the target reads, each with what became of it.
+        mac: the target Mac; None where it is not known.
     """
 
     ref: TargetRef
@@ -47,27 +73,37 @@ class Obtained:
     progress: Callable[[str], None] = lambda _: None
     changes: list[str] = field(default_factory=list)
     size: config_only.Size | None = None
+    fetched: client.Fetched | None = None
+    verified: int | None = None
+    unanswered: str = ""
+    dependencies: list[Dependency] = field(default_factory=list)
+    mac: Mac | None = None
 
     @property
     def profile(self) -> Profile:
-        """The profile in force."""
+        """Return the profile in force."""
         return self.ref.profile
 
     @functools.cached_property
     def adapter(self) -> Adapter:
-        """The profile's adapter over the snapshot, or the one that needs no weights."""
+        """Return the profile's adapter over the snapshot, or the one that needs no weights."""
         if not self.ref.weightless:
             return stored.make(self.ref, self.snapshot.path, self.progress)
         adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
         return adapter
 
+    def _commit(self) -> str | None:
+        """Return the commit of a folder in the hub's cache, else the revision asked for."""
+        path = self.snapshot.path
+        return path.name if choose.repo_of(path) else self.ref.revision
+
     @property
     def target(self) -> Target:
-        """What the run's document says of the target."""
+        """Return the description of the target in the run's document."""
         return Target(
             name=self.ref.title,
             profile=self.profile.name,
-            revision=self.preflight.revision if self.preflight else self.ref.revision,
+            revision=self.preflight.revision if self.preflight else self._commit(),
             path=str(self.snapshot.path),
             architecture=self.snapshot.architecture,
             parameters=self.size.parameters if self.size else self.snapshot.parameters or None,
@@ -76,7 +112,12 @@ class Obtained:
         )
 
 
-def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
+def obtain(
+    ref: TargetRef,
+    progress: Callable[[str], None],
+    report: Callable[[client.DownloadProgress], None] | None = None,
+    mac: Mac | None = None,
+) -> Obtained:
     """Build, find or fetch the target's files, and inspect them.
 
     Of a target that goes without its weights only the config and other small files are fetched, and its class is
@@ -84,7 +125,9 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
 
     Args:
         ref: the target.
-        progress: told how far a download is, and what foreign code is about to run.
+        progress: called with a line for the user: waiting, trying again, foreign code that is about to run.
+        report: called about twice a second with how far a download is.
+        mac: the target Mac, whose memory the weights are compared with.
 
     Raises:
         LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
@@ -93,15 +136,22 @@ def obtain(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
         with target_code(Phase.DOWNLOAD, "looking the target up", Evidence.MEASURED, "host"):
             return _without_weights(ref, progress) if ref.weightless else _file(ref)
     try:
-        return _whole(ref, progress)
+        return _whole(ref, progress, report, mac)
     except MpsprobeError as problem:
         raise LinkFailed(
             Phase.DOWNLOAD, Result(Status.FAIL, problem.what, problem.hint, evidence=Evidence.MEASURED)
         ) from problem
 
 
-def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
+def _whole(
+    ref: TargetRef,
+    progress: Callable[[str], None],
+    report: Callable[[client.DownloadProgress], None] | None,
+    mac: Mac | None,
+) -> Obtained:
     plan: client.Preflight | None = None
+    fetched: client.Fetched | None = None
+    unanswered = ""
     with Stopwatch() as watch:
         if ref.folder is not None:
             source, folder = "folder", ref.folder
@@ -110,16 +160,91 @@ def _whole(ref: TargetRef, progress: Callable[[str], None]) -> Obtained:
         elif ref.offline:
             source, folder = "cache", client.cached_snapshot(ref.repo, ref.revision)
         else:
-            plan = client.preflight(ref.repo, ref.revision)
-            source = "hub" if plan.needed_bytes else "cache"
-            folder = client.download(
-                plan, lambda done, total: progress(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
-            )
+            try:
+                plan = client.preflight(ref.repo, ref.revision)
+            except client.HubUnreachableError as problem:
+                source, folder, unanswered = "cache", _cached_or(problem, ref), problem.what
+            else:
+                _announce(plan, ref.profile.dtype, mac, progress)
+                fetched = client.download(plan, report, progress)
+                source, folder = "hub" if fetched.fetched_bytes else "cache", fetched.folder
+        verified = len(plan.files) if plan is not None else _verified(folder, ref, progress)
     consent.require(folder, ref.name, trusted=ref.trust_remote_code)
-    obtained = Obtained(ref, snapshots.inspect(folder), plan, source, watch.seconds, progress)
+    found = snapshots.inspect(folder)
+    obtained = Obtained(ref, found, plan, source, watch.seconds, progress, fetched=fetched, verified=verified,
+                        unanswered=unanswered, mac=mac)  # fmt: skip
+    obtained.dependencies = _dependencies(ref, found)
     if stored.needs_remote_code(ref, folder):
         _ = obtained.adapter  # refused here, or said what will run
     return obtained
+
+
+def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Callable[[str], None]) -> None:
+    """Say what is about to be fetched, what is not, and whether it can fit in the target Mac's memory."""
+    if not plan.missing_bytes:
+        return
+    out = plan.selection.described()
+    progress(
+        f"{plan.repo} at commit {plan.revision[:12]}: {decimal_size(plan.missing_bytes)} to fetch"
+        f"{f'; left out: {out}' if out else ''}"
+    )
+    if plan.headers is not None and mac is not None and mac.memory_gb is not None:
+        needed = loaded_bytes(plan.headers.dtypes, plan.headers.nbytes, dtype)
+        if needed > mac.memory_gb * (1 << 30):
+            progress(
+                f"warning: the weights take {binary_size(needed)}, more than the {mac.memory_gb:g} GB of the target Mac"
+            )
+
+
+def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
+    """Return the cache's copy of a repository whose hub does not answer.
+
+    Raises:
+        HubUnreachableError: the cache holds none, or not all of it.
+    """
+    assert ref.repo is not None
+    try:
+        return client.cached_snapshot(ref.repo, ref.revision)
+    except client.NotCachedError as missing:
+        raise type(problem)(f"{problem.what} {missing.what}", problem.hint) from problem
+
+
+def _verified(folder: Path, ref: TargetRef, progress: Callable[[str], None]) -> int | None:
+    """Compare a folder of the hub's cache with the checksums its blobs are named by; None for other folders.
+
+    Raises:
+        DamagedFileError: a file has other bytes; it names which.
+    """
+    repo = choose.repo_of(folder)
+    if repo is None:
+        return None
+    damaged = client.verify_cached(folder, repo, progress)
+    if damaged:
+        offline = ref.offline or ref.repo is not None
+        raise client.DamagedFileError(
+            f"{repo}: {', '.join(damaged[:5])} in the cache {'is' if len(damaged) == 1 else 'are'} damaged: "
+            "the bytes are not those of the checksum.",
+            "Run once without --offline: only damaged files are fetched again."
+            if offline
+            else f"Give {repo} in place of its folder: only damaged files are fetched again.",
+        )
+    return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def _dependencies(ref: TargetRef, found: Snapshot) -> list[Dependency]:
+    """Fetch the small files of the further repositories that the profile names."""
+    done = []
+    for wanted in ref.profile.repositories:
+        repo = str(found.config.get(wanted.config_key) or wanted.repo) if wanted.config_key else wanted.repo
+        if not repo or (found.path / repo).is_dir() or Path(repo).is_dir():
+            continue
+        try:
+            config_only.fetch(repo, offline=ref.offline)
+        except MpsprobeError as problem:
+            done.append(Dependency(repo, problem.what))
+        else:
+            done.append(Dependency(repo))
+    return done
 
 
 def _file(ref: TargetRef) -> Obtained:
@@ -163,22 +288,43 @@ def _files(obtained: Obtained) -> Result:
             evidence=Evidence.MEASURED,
         )
     found = obtained.snapshot
+    commit = obtained.target.revision if obtained.source in ("cache", "hub") else None
+    at = f" at commit {commit[:12]}" if commit else ""
     how = {
         "built": "made on this machine",
         "folder": "a local folder",
-        "cache": "in the hub's cache already",
-        "hub": "fetched from the hub",
+        "cache": f"in the hub's cache{at}",
+        "hub": f"fetched from the hub{at}",
     }[obtained.source]
     result = Result(
         Status.PASS,
-        f"{len(found.files)} weight files, {found.weight_bytes / 1e6:,.1f} MB, {how}.",
+        f"{len(found.files)} weight files, {decimal_size(found.weight_bytes)}, {how}.",
         evidence=Evidence.MEASURED,
     )
+    if obtained.unanswered:
+        result.status = Status.WARN
+        result.message += f" The hub was asked for a newer commit and did not answer. {obtained.unanswered}"
+    lacking = [one for one in obtained.dependencies if one.problem]
+    if lacking:
+        result.status = Status.WARN
+        result.message += " Further repositories are missing: " + " ".join(one.problem for one in lacking)
+        result.remedy = (
+            "Something stands in for them, or loading fails: fetch them while the hub can be reached."
+        )
+    if there := [one.repo for one in obtained.dependencies if not one.problem]:
+        result.message += f" It also reads {', '.join(there)}: in the cache."
     result.measurements = [
         Measurement.of(MeasurementKey.STORED_WEIGHTS, found.weight_bytes, "bytes", Evidence.MEASURED, "host"),
         Measurement.of(MeasurementKey.STORED_PARAMETERS, found.parameters, "", Evidence.MEASURED, "host"),
         Measurement.of(MeasurementKey.OBTAINING, round(obtained.seconds, 3), "s", Evidence.MEASURED, "host"),
     ]
+    fetched = obtained.fetched
+    if fetched is not None and fetched.fetched_bytes and fetched.transfer_s > 0:
+        rate = fetched.fetched_bytes / fetched.transfer_s
+        result.measurements += [
+            Measurement.of(MeasurementKey.FETCHED, fetched.fetched_bytes, "bytes", Evidence.MEASURED, "host"),
+            Measurement.of(MeasurementKey.THROUGHPUT, round(rate), "bytes/s", Evidence.MEASURED, "host"),
+        ]
     return result
 
 
@@ -214,18 +360,105 @@ def _preflight(obtained: Obtained) -> Result:
         return Result(Status.SKIPPED, _BY_ITSELF)
     if plan is None:
         return Result(Status.SKIPPED, "Nothing had to be fetched: the target is on this machine.")
-    return Result(
+    result = Result(Status.PASS, _planned(plan), evidence=Evidence.MEASURED)
+    result.measurements = [
+        Measurement.of(MeasurementKey.DOWNLOAD, plan.total_bytes, "bytes", Evidence.MEASURED, "host"),
+        Measurement.of(MeasurementKey.TO_FETCH, plan.missing_bytes, "bytes", Evidence.MEASURED, "host"),
+        Measurement.of(MeasurementKey.FREE_DISK, plan.free_bytes, "bytes", Evidence.MEASURED, "host"),
+    ]
+    rows: list[list[str | int | float | bool | None]] = [
+        [name, size, "yes"] for name, size in plan.files.items()
+    ]
+    for reason, files in plan.selection.left_out.items():
+        rows += [[file.name, file.size, f"no: {reason}"] for file in files]
+    result.table = Table(columns=["file", "bytes", "loading reads it"], rows=rows)
+    return result
+
+
+def _planned(plan: client.Preflight) -> str:
+    """Return what a preflight found, in sentences."""
+    parts = [
+        f"{decimal_size(plan.total_bytes)} in {len(plan.files)} files at commit {plan.revision[:12]}, "
+        f"{decimal_size(plan.missing_bytes)} of them to fetch, {decimal_size(plan.free_bytes)} free."
+    ]
+    if plan.headers is not None:
+        kinds = ", ".join(plan.headers.dtypes)
+        parts.append(f"{plan.headers.parameters:,} parameters as {kinds}, by the headers of the weights.")
+    access = (
+        "private" if plan.info.private else "gated, its licence accepted" if plan.info.gated else "public"
+    )
+    parts.append(f"It is {access}; {'a' if plan.token else 'no'} token was found.")
+    if out := plan.selection.described():
+        parts.append(f"Left out: {out}.")
+    return " ".join(parts)
+
+
+@CHECKS.add("memory", "The weights fit in the memory of the target Mac")
+def _memory(obtained: Obtained) -> Result:
+    mac = obtained.mac
+    found = obtained.snapshot
+    needed = loaded_bytes(found.dtypes, found.weight_bytes, obtained.profile.dtype)
+    if not needed:
+        return Result(Status.SKIPPED, "The size of the weights is not known before they are built.")
+    if mac is None or mac.memory_gb is None:
+        return Result(Status.SKIPPED, "No target Mac with known memory: name one with --mac.")
+    memory = round(mac.memory_gb * (1 << 30))
+    limit, _ = chips.working_set(memory, mac.macos)
+    of_mac = f"Metal recommends {binary_size(limit)} of its {mac.memory_gb:g} GB at most"
+    result = Result(
         Status.PASS,
-        f"{plan.total_bytes / 1e9:.2f} GB in {len(plan.files)} files, {plan.needed_bytes / 1e9:.2f} GB of them"
-        f" to fetch, {plan.free_bytes / 1e9:.0f} GB free"
-        f"{', gated and accepted' if plan.gated else ''}, {'with' if plan.token else 'without'} a token.",
-        evidence=Evidence.MEASURED,
+        f"{binary_size(needed)} of weights; {of_mac}.",
+        evidence=Evidence.PREDICTED,
         measurements=[
-            Measurement.of(MeasurementKey.DOWNLOAD, plan.total_bytes, "bytes", Evidence.MEASURED, "host"),
-            Measurement.of(MeasurementKey.TO_FETCH, plan.needed_bytes, "bytes", Evidence.MEASURED, "host"),
-            Measurement.of(MeasurementKey.FREE_DISK, plan.free_bytes, "bytes", Evidence.MEASURED, "host"),
+            Measurement.of(MeasurementKey.LOADED_WEIGHTS, needed, "bytes", Evidence.PREDICTED, "host"),
+            Measurement.of(MeasurementKey.WORKING_SET, limit, "bytes", Evidence.PREDICTED, "mps"),
         ],
     )
+    if needed > limit:
+        beyond = "than its whole memory" if needed > memory else f"than fits: {of_mac}"
+        result.status = Status.WARN
+        result.message = f"The weights alone take {binary_size(needed)}, more {beyond}."
+        result.remedy = (
+            "Choose a quantised or smaller model, or a Mac with more memory: mpsprobe predict --mac NAME."
+        )
+    return result
+
+
+def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
+    """Return the bytes of weights once they are loaded.
+
+    Args:
+        dtypes: elements by stored dtype.
+        stored: bytes as stored.
+        dtype: floating point weights are loaded in this; `"auto"` keeps the stored dtype.
+    """
+    width = _BYTES.get(dtype)
+    if width is None or any(name not in _FLOATING for name in dtypes):
+        return stored  # packed integers: their number is not that of the weights
+    return sum(dtypes.values()) * width
+
+
+@CHECKS.add("integrity", "Every file has the bytes that the hub's checksums state")
+def _integrity(obtained: Obtained) -> Result:
+    if obtained.verified is None:
+        return Result(Status.SKIPPED, "The files are not the hub's: nothing states their checksums.")
+    fetched = obtained.fetched
+    result = Result(
+        Status.PASS,
+        f"{obtained.verified} files compared with their sha256 or git blob id.",
+        evidence=Evidence.MEASURED,
+        measurements=[
+            Measurement.of(MeasurementKey.FILES_VERIFIED, obtained.verified, "", Evidence.MEASURED, "host")
+        ],
+    )
+    if fetched is not None and fetched.damaged:
+        result.message += f" Damaged and fetched again: {', '.join(sorted(set(fetched.damaged)))}."
+    if fetched is not None and fetched.unverified:
+        result.status = Status.WARN
+        result.message += (
+            f" Of {len(fetched.unverified)} files the hub states no checksum: only their size was compared."
+        )
+    return result
 
 
 @CHECKS.add("dtypes", "No stored tensor has a dtype that MPS cannot hold")
@@ -242,6 +475,14 @@ def _dtypes(obtained: Obtained) -> Result:
             Status.WARN,
             f"Stored as {', '.join(never)}, which no MPS release can hold.",
             "Load with dtype=float32 or a half precision: the cast must happen before the move.",
+            evidence=Evidence.MEASURED,
+        )
+    unknown = [dtype for dtype in dtypes if not snapshots.is_dtype(dtype)]
+    if unknown and not never:
+        result = Result(
+            Status.WARN,
+            f"Stored as {', '.join(unknown)}, which this version of mpsprobe does not know.",
+            "Look at the model card for the package that reads them.",
             evidence=Evidence.MEASURED,
         )
     result.table = Table(columns=["dtype", "elements"], rows=[[name, n] for name, n in dtypes.items()])

@@ -69,6 +69,40 @@ class Progress(_OfRun, tag="progress"):
     text: str
 
 
+class FileTransfer(msgspec.Struct, frozen=True):
+    """How far one file of a download is.
+
+    Attributes:
+        name: path in the repository.
+        done: bytes there.
+        total: its size, bytes.
+        stage: `"fetching"`, `"checking"` or `"done"`.
+    """
+
+    name: str
+    done: int
+    total: int
+    stage: str
+
+
+class Transfer(_OfRun, tag="transfer"):
+    """How far a download is.
+
+    Attributes:
+        done: bytes there, of all files.
+        total: bytes of all files.
+        rate: throughput, bytes per second.
+        left_s: seconds left at that throughput; None where nothing was measured yet.
+        files: large ones that were begun.
+    """
+
+    done: int
+    total: int
+    rate: float
+    left_s: float | None
+    files: list[FileTransfer]
+
+
 class Learnt(_OfRun, tag="learnt"):
     """Facts of the run that became known on the way; None leaves what is there."""
 
@@ -87,7 +121,7 @@ class RunEnded(_OfRun, tag="end"):
     time: str
 
 
-Event = RunStarted | Plan | CheckStarted | CheckEnded | Progress | Learnt | RunEnded
+Event = RunStarted | Plan | CheckStarted | CheckEnded | Progress | Transfer | Learnt | RunEnded
 
 _decoder = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()

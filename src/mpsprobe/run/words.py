@@ -113,6 +113,10 @@ class MeasurementKey(str, enum.Enum):
     DOWNLOAD = "download"
     TO_FETCH = "to_fetch"
     FREE_DISK = "free_disk"
+    FETCHED = "fetched"
+    THROUGHPUT = "throughput"
+    FILES_VERIFIED = "files_verified"
+    LOADED_WEIGHTS = "loaded_weights"
     HOST_WAITS = "host_waits"
     CROSSINGS = "crossings"
     CROSSED_BYTES = "crossed_bytes"
@@ -176,6 +180,10 @@ LABELS: dict[MeasurementKey, str] = {
     MeasurementKey.DOWNLOAD: "download",
     MeasurementKey.TO_FETCH: "to fetch",
     MeasurementKey.FREE_DISK: "free disk",
+    MeasurementKey.FETCHED: "fetched",
+    MeasurementKey.THROUGHPUT: "throughput of the download",
+    MeasurementKey.FILES_VERIFIED: "files verified",
+    MeasurementKey.LOADED_WEIGHTS: "weights in memory",
     MeasurementKey.HOST_WAITS: "host waits for the device",
     MeasurementKey.CROSSINGS: "crossings between host and device",
     MeasurementKey.CROSSED_BYTES: "crossed between host and device",

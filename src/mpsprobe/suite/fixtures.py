@@ -62,12 +62,14 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_snapshot(mps_session: Session, mps_pins: Pins) -> Obtained:
+def mps_snapshot(mps_session: Session, mps_site: Site, mps_pins: Pins) -> Obtained:
     """Phase 3: the target's files on this machine."""
     from mpsprobe.phases import download
 
     with mps_session.making(Phase.DOWNLOAD):
-        obtained = download.obtain(mps_session.target, mps_session.progress)
+        obtained = download.obtain(
+            mps_session.target, mps_session.progress, mps_session.transferred, mps_site.mac
+        )
     mps_session.learnt(target=obtained.target, limits=[*obtained.changes, *mps_session.run.limits])
     return obtained
 

@@ -12,6 +12,7 @@ from typing import Any
 from mpsprobe import __version__, mac
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
+from mpsprobe.models.hub.client import DownloadProgress
 from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
 from mpsprobe.phases import target_code
@@ -21,6 +22,7 @@ from mpsprobe.run.journal import (
     CheckEnded,
     CheckStarted,
     Event,
+    FileTransfer,
     Journal,
     Learnt,
     Plan,
@@ -29,6 +31,7 @@ from mpsprobe.run.journal import (
     Reading,
     RunEnded,
     RunStarted,
+    Transfer,
     new_run_id,
     utc_now,
 )
@@ -149,6 +152,15 @@ class Session:
     def progress(self, text: str) -> None:
         """How far a long step is."""
         self._emit(Progress(text))
+
+    def transferred(self, progress: DownloadProgress) -> None:
+        """Write how far a download is."""
+        active = [
+            FileTransfer(file.name, file.done, file.total, file.stage)
+            for file in progress.files
+            if file.stage != "waiting"
+        ]
+        self._emit(Transfer(progress.done, progress.total, progress.rate, progress.left_s, active))
 
     def _look_ahead(self) -> None:
         """Forecast and routes, where a whole target's op uses are known as a Mac dispatches them."""

@@ -1,17 +1,30 @@
-"""Where targets that this package makes are kept."""
+"""Where files are kept: this package's own cache, and the layout of the Hugging Face Hub's.
+
+The hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links to them)
+and `refs/REVISION` (the commit that a branch or tag meant), beside `.locks/`
+(https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+#: A commit, as the hub names it.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def cache_dir() -> Path:
-    """`$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches. Not created here."""
+    """Return `$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches. It is not created here."""
     if named := os.environ.get("MPSPROBE_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -20,9 +33,9 @@ def cache_dir() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made now if it is not there.
+    """Return `folder`, made now if it is not there.
 
-    Safe with several processes at once: each makes one of its own, and a rename puts one in place.
+    Several processes may call this at once: each makes one of its own, and a rename puts one in place.
 
     Args:
         folder: in the cache.
@@ -42,3 +55,122 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, and never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp makes it private and gives a plain name
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+        raise
+
+
+def hub_cache() -> Path:
+    """Return the hub's cache: HF_HUB_CACHE, else `hub` in HF_HOME."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+@dataclass(frozen=True)
+class RepoCache:
+    """The part of the hub's cache that belongs to one repository.
+
+    Attributes:
+        repo: its id.
+    """
+
+    repo: str
+
+    @property
+    def folder(self) -> Path:
+        """Return `models--OWNER--NAME` in the hub's cache."""
+        return hub_cache() / f"models--{self.repo.replace('/', '--')}"
+
+    def blob(self, checksum: str) -> Path:
+        """Return where the bytes with that checksum are kept."""
+        return self.folder / "blobs" / checksum
+
+    def lock(self, checksum: str) -> Path:
+        """Return the lock file that the hub's client and this package take before they write that blob."""
+        return hub_cache() / ".locks" / self.folder.name / f"{checksum}.lock"
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder of a commit's files."""
+        return self.folder / "snapshots" / commit
+
+    def commit(self, revision: str | None) -> str | None:
+        """Return the commit that a revision meant when it was last fetched; None when that is not known."""
+        named = revision or "main"
+        if COMMIT.fullmatch(named):
+            return named if self.snapshot(named).is_dir() else None
+        if ".." in Path(named).parts or Path(named).is_absolute():
+            return None
+        try:
+            found = (self.folder / "refs" / named).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+        return found if COMMIT.fullmatch(found) else None
+
+    def remember(self, revision: str | None, commit: str) -> None:
+        """Write down which commit a branch or tag means, as the hub's client does: that is how it is found offline."""
+        named = revision or "main"
+        path = self.folder / "refs" / named
+        if named == commit or self.commit(revision) == commit:
+            return
+        write_atomically(path, commit.encode())
+
+    def link(self, commit: str, name: str, blob: Path) -> Path:
+        """Put a blob into a commit's folder under a file's name: a relative link, or a copy where links cannot be.
+
+        Returns:
+            The file's path in that folder.
+        """
+        path = self.snapshot(commit) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(blob, path.parent)
+        if path.is_symlink() and os.readlink(path) == target:  # noqa: PTH115
+            return path
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+        try:
+            fresh.symlink_to(target)
+        except OSError:
+            shutil.copyfile(blob, fresh)
+        fresh.replace(path)
+        return path
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Small facts about a repository's files that a later run needs, kept in this package's own cache.
+
+    Attributes:
+        repo: id of the repository.
+    """
+
+    repo: str
+
+    def _path(self, name: str) -> Path:
+        return cache_dir() / "hub" / self.repo.replace("/", "--") / f"{name}.json"
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return what was written under a name; `{}` when nothing was, or it cannot be read."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads(self._path(name).read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                return found
+        return {}
+
+    def write(self, name: str, facts: dict[str, Any]) -> None:
+        """Write facts down. A cache that cannot be written costs only time later, so that is no error."""
+        with contextlib.suppress(OSError):
+            write_atomically(self._path(name), json.dumps(facts, sort_keys=True).encode())

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fnmatch
 import functools
-import logging
-import os
+import json
 import shutil
 import socket
-import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpsprobe.errors import TargetError
+from mpsprobe.models.hub import failures, metadata
+from mpsprobe.models.hub.cache import Notes, RepoCache, hub_cache
+from mpsprobe.models.hub.failures import (
+    About,
+    CacheNotWritableError,
+    DamagedFileError,
+    DiskFullError,
+    GatedError,
+    HubError,
+    HubUnreachableError,
+    LockHeldError,
+    NoSuchModelError,
+    NotCachedError,
+    RateLimitError,
+    TokenError,
+)
+from mpsprobe.models.hub.fetch import Download, DownloadProgress, FileProgress
+from mpsprobe.models.hub.metadata import Headers, RepoInfo, Selection
+from mpsprobe.models.hub.snapshot import INDEX, SINGLE, PickledWeightsError, SnapshotError
+from mpsprobe.quantities import decimal_size
 
-#: The same weights for other frameworks, or second copies of the safetensors: not fetched.
-OTHER_FORMATS = [
-    "*.h5",
-    "*.msgpack",
-    "*.onnx",
-    "*.onnx_data",
-    "*.gguf",
-    "*.ot",
-    "*.tflite",
-    "*.mlmodel",
-    "*.pth",
+__all__ = [
+    "CacheNotWritableError",
+    "DamagedFileError",
+    "DiskFullError",
+    "DownloadProgress",
+    "Fetched",
+    "FileProgress",
+    "GatedError",
+    "HubError",
+    "HubUnreachableError",
+    "LockHeldError",
+    "NoSuchModelError",
+    "NotCachedError",
+    "Preflight",
+    "RateLimitError",
+    "TokenError",
+    "cached_snapshot",
+    "download",
+    "fetch_file",
+    "offline",
+    "preflight",
 ]
-OTHER_FOLDERS = ["onnx/*", "openvino/*", "original/*", "coreml/*", "*.mlpackage/*", "flax/*", "tf/*"]
-_PICKLED = ["*.bin", "*.pt", "*.ckpt"]
 
 #: Room that must stay free on the disk after a download: a full system volume harms more than a failed run.
 SPARE_BYTES = 1 << 30
-
-
-class NoSuchModelError(TargetError):
-    """No repository (or revision) of that name that this user can see."""
-
-
-class GatedError(TargetError):
-    """The repository's terms must be accepted, or the token is missing or not sufficient."""
-
-
-class HubUnreachableError(TargetError):
-    """The hub does not answer, and the cache does not hold what is needed."""
-
-
-class DiskFullError(TargetError):
-    """The download would not fit on the disk."""
+_PLAN = "plan-{}"
 
 
 @dataclass(frozen=True)
@@ -59,38 +67,65 @@ class Preflight:
     """What is known of a repository before its weights are fetched.
 
     Attributes:
-        repo: its id.
-        asked: the revision asked for; None for the default branch.
-        revision: the commit that this is at the moment.
-        files: sizes in bytes by file name, of what would be fetched.
-        cached_bytes: how much of that the cache already holds.
+        info: the repository at the commit that every later request names.
+        selection: the files that loading reads, and those left out.
+        headers: parameters, bytes and dtypes of the weights, from their headers; None for other formats.
+        missing_bytes: what the cache lacks, bytes.
         free_bytes: free space on the cache's disk.
-        gated: its terms must be accepted: False, `"auto"` or `"manual"`.
         token: a token was found (which one is never said).
+        dtype: weights are loaded in this one; `"auto"` for the stored one.
     """
 
-    repo: str
-    asked: str | None
-    revision: str
-    files: dict[str, int]
-    cached_bytes: int
+    info: RepoInfo
+    selection: Selection
+    headers: Headers | None
+    missing_bytes: int
     free_bytes: int
-    gated: bool | str
     token: bool
+    dtype: str = "auto"
+
+    @property
+    def repo(self) -> str:
+        """Return the repository's id."""
+        return self.info.repo
+
+    @property
+    def revision(self) -> str:
+        """Return the commit."""
+        return self.info.commit
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Return the sizes in bytes, by name, of the files that loading reads."""
+        return {name: file.size or 0 for name, file in self.selection.files.items()}
 
     @property
     def total_bytes(self) -> int:
-        """Size of what would be fetched, bytes."""
+        """Return the bytes of those files."""
         return sum(self.files.values())
 
-    @property
-    def needed_bytes(self) -> int:
-        """What is not in the cache yet, bytes."""
-        return max(0, self.total_bytes - self.cached_bytes)
+
+@dataclass(frozen=True)
+class Fetched:
+    """A complete snapshot.
+
+    Attributes:
+        folder: the commit's folder in the hub's cache.
+        fetched_bytes: what came over the network, bytes.
+        transfer_s: wall time until the last byte was there.
+        damaged: files that were damaged and were fetched again.
+        unverified: files whose checksum the hub does not state.
+    """
+
+    folder: Path
+    fetched_bytes: int = 0
+    transfer_s: float = 0.0
+    damaged: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = field(default=())
 
 
 def offline() -> bool:
-    """Whether the hub is not to be asked: the environment forbids it, or its name leads nowhere.
+    """Return whether the hub is not to be asked: HF_HUB_OFFLINE forbids it, or its name leads nowhere.
 
     Without a connection the hub's client tries each request six times, for 23 s in all.
     """
@@ -101,7 +136,7 @@ def offline() -> bool:
 
 @functools.lru_cache
 def _resolves(endpoint: str) -> bool:
-    """Whether the host of an address has one of its own; taken for granted where a proxy would ask."""
+    """Return whether the host of an address has one of its own; assumed where a proxy would ask."""
     url = urllib.parse.urlsplit(endpoint)
     if url.hostname is None or url.scheme in urllib.request.getproxies():
         return True
@@ -112,194 +147,209 @@ def _resolves(endpoint: str) -> bool:
     return True
 
 
-def cached_snapshot(repo: str, revision: str | None = None) -> Path:
-    """The snapshot in the cache, without asking the hub.
+def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Preflight:
+    """Ask the hub what a download would take, and this machine whether it can; no weights are fetched.
+
+    Args:
+        repo: id of the repository.
+        revision: commit, tag or branch; None for the default branch.
+        dtype: what weights will be loaded in.
 
     Raises:
-        HubUnreachableError: it is not there.
+        HubError: no such repository, no access, or no answer.
+        PickledWeightsError: its only weights are pickles.
+        SnapshotError: the header of a weight file is damaged.
     """
-    from huggingface_hub import snapshot_download
+    info = metadata.pinned(repo, revision)
+    index = metadata.read_json(info, INDEX)
+    selection = metadata.select(info, index, metadata.subfolders(info))
+    absent = sorted({str(name) for name in _weight_map(index).values()} - info.files.keys())
+    if absent and SINGLE not in selection.weights:
+        raise SnapshotError(
+            f"{repo}: its index names {len(absent)} weight files that the repository does not hold: "
+            f"{', '.join(absent[:3])}{' ...' if len(absent) > 3 else '.'}",
+            "Its upload is not complete: tell its owner, or name an older commit with --revision.",
+        )
+    if selection.pickled:
+        size = sum(info.files[name].size or 0 for name in selection.weights)
+        raise PickledWeightsError(
+            f"{repo}: only pickled weights ({', '.join(selection.weights[:3])}, {decimal_size(size)}), and reading a "
+            "pickle can run its code. Nothing was fetched.",
+            f"Look for a safetensors revision ({failures.endpoint()}/{repo}/discussions) and name it with --revision, "
+            "or convert them in a place you trust with save_pretrained(). mpsprobe predict needs no weights.",
+        )
+    safe = [name for name in selection.weights if name.endswith(".safetensors")]
+    headers = metadata.read_headers(info, safe) if safe else None
+    with failures.worded(About(repo, revision)):
+        cache = hub_cache()
+        free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    return Preflight(
+        info,
+        selection,
+        headers,
+        Download(info, selection.files.values()).missing_bytes(),
+        free,
+        failures.has_token(),
+        dtype,
+    )
 
-    with _worded(repo, revision):
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+
+def _weight_map(index: dict[str, object]) -> dict[str, object]:
+    found = index.get("weight_map")
+    return found if isinstance(found, dict) else {}
+
+
+def download(
+    plan: Preflight,
+    report: Callable[[DownloadProgress], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Fetched:
+    """Fetch what a preflight planned into the hub's cache, resuming what was begun, and compare every checksum.
+
+    Args:
+        plan: what to fetch.
+        report: called about twice a second with the progress.
+        say: called with a line for the user: waiting, trying again, a damaged file.
+
+    Raises:
+        DiskFullError: it would not fit; nothing was fetched.
+        HubError: a file cannot be obtained; what was fetched is kept.
+    """
+    if plan.missing_bytes and plan.missing_bytes + SPARE_BYTES > plan.free_bytes:
+        lack = plan.missing_bytes + SPARE_BYTES - plan.free_bytes
+        raise DiskFullError(
+            f"{plan.repo}: {decimal_size(plan.missing_bytes)} to download and {decimal_size(SPARE_BYTES)} to spare, "
+            f"but {hub_cache()} has {decimal_size(plan.free_bytes)} free.",
+            f"Free {decimal_size(lack)}, or set HF_HOME to a larger disk.",
+        )
+    task = Download(plan.info, plan.selection.files.values(), report, say)
+    folder = task.run()
+    Notes(plan.repo).write(_PLAN.format(plan.revision), dict(plan.files))
+    unverified = tuple(file.name for file in task.files if not file.checksum)
+    return Fetched(folder, task.fetched_bytes, task.transfer_s, tuple(task.damaged), unverified)
+
+
+def cached_snapshot(repo: str, revision: str | None = None) -> Path:
+    """Return the folder of a revision in the cache, without asking the hub.
+
+    Raises:
+        NotCachedError: it is not there, or files of it are missing; they are named.
+    """
+    cache = RepoCache(repo)
+    with failures.worded(About(repo, revision)):
+        commit = cache.commit(revision)
+    if commit is None or not cache.snapshot(commit).is_dir():
+        raise failures.not_cached(About(repo, revision))
+    folder = cache.snapshot(commit)
+    if missing := missing_files(folder, repo, commit):
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise NotCachedError(
+            f"{repo}: {len(missing)} files of commit {commit[:12]} are not in the cache: "
+            f"{', '.join(missing[:5])}{more}.",
+            "Run once with the hub (without --offline, HF_HUB_OFFLINE unset): what is there is kept.",
+        )
+    return folder
+
+
+def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
+    """Return the names of files that a commit's folder lacks, as far as this machine can know.
+
+    That is from the plan of an earlier download, and from the index of the weights.
+    """
+    wanted = list(Notes(repo).read(_PLAN.format(commit)))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        wanted += sorted({str(name) for name in _weight_map(index).values()})
+    return [name for name in dict.fromkeys(wanted) if metadata.is_safe(name) and not (folder / name).exists()]
+
+
+def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Compare the files of a snapshot in the cache with the checksums that its blobs are named by.
+
+    Files found whole before and unchanged since are not read again.
+
+    Returns:
+        The names of damaged files.
+    """
+    from mpsprobe.models.hub import integrity
+
+    verified = integrity.Verified(repo)
+    damaged = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        blob = path.resolve()
+        if (
+            blob.parent.name != "blobs"
+            or not integrity.is_checksum(blob.name)
+            or verified.knows(blob, blob.name)
+        ):
+            continue
+        if blob.stat().st_size > 1_000_000_000:
+            say(f"{repo}, {path.name}: checking its checksum")
+        if integrity.checksum_of(blob, blob.name) == blob.name:
+            verified.add(blob, blob.name)
+        else:
+            damaged.append(path.relative_to(folder).as_posix())
+    verified.save()
+    return damaged
 
 
 def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bool = False) -> Path | None:
-    """One small file of a repository, from the cache or the hub; None when the repository has none such.
+    """Return one small file of a repository, from the cache or the hub; None when the repository has none such.
 
     Args:
         repo: its id.
         name: of the file.
         revision: commit, tag or branch.
-        offline: ask the cache alone.
+        offline: ask only the cache.
 
     Raises:
-        TargetError: as `preflight` does.
+        HubError: it cannot be obtained.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    with _worded(repo, revision):
-        try:
-            return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
+    about = About(repo, revision, name)
+    cache = RepoCache(repo)
+    if offline or _forbidden():
+        with failures.worded(about):
+            _validate(repo)
+            commit = cache.commit(revision)
+            path = cache.snapshot(commit) / name if commit else None
+            if path is not None and path.is_file():
+                return path
+            if commit and _known_absent(cache, commit, name):
+                return None
+        raise failures.not_cached(about)
+    try:
+        info = metadata.pinned(repo, revision)
+    except HubUnreachableError:  # what the cache has serves as well
+        commit = cache.commit(revision)
+        path = cache.snapshot(commit) / name if commit else None
+        if commit and path is not None and path.is_file():
+            return path
+        if commit and _known_absent(cache, commit, name):
             return None
+        raise
+    file = info.files.get(name)
+    if file is None:
+        return None
+    return Download(info, [file]).run() / name
 
 
-def preflight(repo: str, revision: str | None = None) -> Preflight:
-    """Ask the hub what a download would take, and this machine whether it can.
+def _forbidden() -> bool:
+    from huggingface_hub import constants
 
-    Raises:
-        NoSuchModelError, GatedError, HubUnreachableError: see there.
-    """
-    from huggingface_hub import HfApi, constants, get_token
-
-    with _worded(repo, revision):
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-    ignored = _ignored(list(sizes))
-    files = {
-        name: size
-        for name, size in sizes.items()
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)
-    }
-    cache = Path(constants.HF_HUB_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"models--{repo.replace('/', '--')}"
-    return Preflight(
-        repo=repo,
-        asked=revision,
-        revision=info.sha or revision or "main",
-        files=files,
-        cached_bytes=min(_bytes_below(folder / "blobs"), sum(files.values())),
-        free_bytes=shutil.disk_usage(cache).free,
-        gated=info.gated or False,
-        token=get_token() is not None,
-    )
+    return bool(constants.HF_HUB_OFFLINE)
 
 
-def download(plan: Preflight, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Fetch a repository into the usual cache, resuming what was begun.
+def _validate(repo: str) -> None:
+    from huggingface_hub import utils
 
-    Args:
-        plan: what to fetch.
-        progress: called about once a second with bytes there and bytes in all.
-
-    Returns:
-        The snapshot's folder.
-
-    Raises:
-        DiskFullError: it would not fit; nothing was fetched.
-        TargetError: as `preflight` does.
-    """
-    from huggingface_hub import constants, snapshot_download
-
-    if plan.needed_bytes + SPARE_BYTES > plan.free_bytes:
-        raise DiskFullError(
-            f"{plan.repo}: {plan.needed_bytes / 1e9:.1f} GB to download and {SPARE_BYTES / 1e9:.1f} GB to"
-            f" spare, but {constants.HF_HUB_CACHE} has {plan.free_bytes / 1e9:.1f} GB free.",
-            "Free space, or set HF_HOME to a larger disk.",
-        )
-    blobs = Path(constants.HF_HUB_CACHE) / f"models--{plan.repo.replace('/', '--')}" / "blobs"
-    with _watched(blobs, plan.total_bytes, progress), _worded(plan.repo, plan.revision):
-        # By the name asked for, not by its commit: only then does the cache remember what that name meant,
-        # which is how it is found again offline.
-        return Path(
-            snapshot_download(plan.repo, revision=plan.asked, allow_patterns=sorted(plan.files) or None)
-        )
+    utils.validate_repo_id(repo)  # type: ignore[attr-defined]
 
 
-def _ignored(names: list[str]) -> list[str]:
-    safetensors = any(name.endswith(".safetensors") for name in names)
-    return OTHER_FORMATS + OTHER_FOLDERS + (_PICKLED if safetensors else [])
-
-
-def _bytes_below(folder: Path) -> int:
-    try:
-        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
-    except OSError:
-        return 0
-
-
-@contextlib.contextmanager
-def _watched(blobs: Path, total: int, progress: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Report the cache's growth while the block runs.
-
-    The cache's own files are watched, incomplete ones included, because the hub client's progress bars
-    differ by release and by transfer method.
-    """
-    if progress is None:
-        yield
-        return
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            progress(min(_bytes_below(blobs), total), total)
-
-    thread = threading.Thread(target=watch, daemon=True, name="mpsprobe-download")
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _worded(repo: str, revision: str | None) -> Iterator[None]:
-    """The hub client's many errors as ours: one line, and what to do. Of each try that fails it says nothing."""
-    from huggingface_hub import errors, get_token
-
-    at = f" at revision {revision}" if revision else ""
-    unreachable: tuple[type[Exception], ...] = (OSError,)  # errors of requests (hub < 1.0) are OSErrors
-    with contextlib.suppress(ImportError):
-        import httpx  # the client of huggingface-hub >= 1.0
-
-        unreachable = (OSError, httpx.HTTPError)
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    except errors.GatedRepoError as problem:
-        raise GatedError(
-            f"{repo}: gated, and {'this token has no access' if get_token() else 'no token was found'}.",
-            f"Accept the terms at https://huggingface.co/{repo}, then `hf auth login`.",
-        ) from problem
-    except errors.HFValidationError as problem:
-        raise NoSuchModelError(f"{repo!r} is not a repository id.", "Write it as owner/name.") from problem
-    except errors.RevisionNotFoundError as problem:
-        raise NoSuchModelError(
-            f"{repo}: no revision {revision!r}.", "Name a branch, tag or commit."
-        ) from problem
-    except errors.RepositoryNotFoundError as problem:
-        raise NoSuchModelError(
-            f"{repo}: no such model on the hub, or it is private.",
-            "Check the spelling; for a private one `hf auth login`.",
-        ) from problem
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as problem:
-        raise HubUnreachableError(
-            f"{repo}{at}: not in the cache, and the hub is offline or does not answer.",
-            "Unset HF_HUB_OFFLINE or restore the connection, or give a local folder.",
-        ) from problem
-    except errors.HfHubHTTPError as problem:
-        status = getattr(problem.response, "status_code", "?")
-        raise HubUnreachableError(
-            f"{repo}{at}: the hub answered {status}.", "Try again later; what was fetched is kept."
-        ) from problem
-    except unreachable as problem:
-        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
-            raise DiskFullError(
-                f"{repo}: the disk is full.", "Free space; what was fetched is kept."
-            ) from problem
-        if isinstance(problem, PermissionError):
-            raise TargetError(f"{repo}: the cache cannot be written: {problem}.", "Set HF_HOME.") from problem
-        raise HubUnreachableError(
-            f"{repo}{at}: the hub could not be reached ({type(problem).__name__}).",
-            "Check the connection; a second run resumes.",
-        ) from problem
-    finally:
-        logger.setLevel(level)
+def _known_absent(cache: RepoCache, commit: str, name: str) -> bool:
+    """Return whether the hub said that a commit has no such file: by the client's mark, or by a plan of ours."""
+    if (cache.folder / ".no_exist" / commit / name).exists():
+        return True
+    plan = Notes(cache.repo).read(_PLAN.format(commit))
+    return bool(plan) and name not in plan

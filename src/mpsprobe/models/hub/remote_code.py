@@ -202,8 +202,8 @@ def _home(folder: Path, reference: Reference, offline: bool) -> Path:
     try:
         path = client.fetch_file(reference.repo, f"{reference.module}.py", offline=offline)
     except TargetError as problem:
-        raise TargetError(
-            f"{_name(folder)}: its code cannot be had. {problem.what}", problem.hint
+        raise type(problem)(
+            f"{_name(folder)}: its code cannot be obtained. {problem.what}", problem.hint
         ) from problem
     if path is None:
         raise _missing(folder, f"{reference.module}.py of {reference.repo}")

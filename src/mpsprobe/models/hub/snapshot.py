@@ -129,7 +129,7 @@ def inspect(folder: Path) -> Snapshot:
     except OSError as problem:
         raise SnapshotError(f"{folder}: cannot be read: {problem.strerror}.") from problem
     tensors = {name: read_header(folder / name) for name in files}
-    if (folder / INDEX).is_file():
+    if (folder / INDEX).is_file() and files != (SINGLE,):
         _check_index(folder / INDEX, tensors)
     everything = [tensor for of_file in tensors.values() for tensor in of_file.values()]
     if not everything:
@@ -174,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of the safetensors file `path`, by name.
+    """Read the header of the safetensors file `path`: its tensors by name.
 
     Raises:
         WeightsError: the file is cut off, damaged, or a Git LFS pointer.
@@ -193,21 +193,37 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                     f"{path}: not a safetensors file, or cut off in its header ({size} bytes).",
                     "Download it again.",
                 )
-            header = json.loads(file.read(length))
+            header = file.read(length)
     except OSError as problem:
         raise WeightsError(f"{path}: cannot be read: {problem.strerror}.") from problem
+    return parse_header(str(path), header, size - 8 - length)
+
+
+def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, StoredTensor]:
+    """Parse the JSON header of a safetensors file and check it against the file's size.
+
+    Args:
+        name: of the file, for errors.
+        header: the JSON text.
+        data_bytes: bytes of the file behind its header; None where that is not known.
+
+    Raises:
+        WeightsError: it is not JSON, malformed, or describes more or fewer bytes.
+    """
+    try:
+        found = json.loads(header)
     except (ValueError, RecursionError) as problem:
         raise WeightsError(
-            f"{path}: its header is not JSON: {problem}.", "The file is damaged: download it again."
+            f"{name}: its header is not JSON: {problem}.", "The file is damaged: download it again."
         ) from problem
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path}: its header is not a JSON object.", "Download it again.")
-    header.pop("__metadata__", None)
-    return _tensors(path, header, size - 8 - length)
+    if not isinstance(found, dict):
+        raise WeightsError(f"{name}: its header is not a JSON object.", "Download it again.")
+    found.pop("__metadata__", None)
+    return _tensors(name, found, data_bytes)
 
 
-def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, StoredTensor]:
-    """The entries of a header, checked against each other and against the bytes that are there."""
+def _tensors(path: str, header: dict[str, Any], data_bytes: int | None) -> dict[str, StoredTensor]:
+    """Return the entries of a header, checked against each other and against the bytes that are there."""
     tensors: dict[str, StoredTensor] = {}
     ranges: list[tuple[int, int, str]] = []
     for name, entry in header.items():
@@ -237,7 +253,7 @@ def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, S
                 "The file is damaged: download it again.",
             )
         position = end
-    if position != data_bytes:
+    if data_bytes is not None and position != data_bytes:
         raise WeightsError(
             f"{path}: the header describes {position} bytes of tensors, the file holds {data_bytes}.",
             "The download is not complete: download it again.",
@@ -247,10 +263,10 @@ def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, S
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
     """Names of the safetensors files that make up the model."""
+    if (folder / SINGLE).exists():  # before the index, as transformers looks for them
+        return (SINGLE,)
     if (folder / INDEX).is_file():
         return _indexed_files(folder / INDEX)
-    if (folder / SINGLE).exists():
-        return (SINGLE,)
     found = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
     if found:
         numbered = [name for name in found if "-of-" in name]
@@ -303,6 +319,11 @@ def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> No
             f"in {weight_map[absent[0]]}.",
             "Index and shards are of different versions: download both again.",
         )
+
+
+def is_dtype(name: str) -> bool:
+    """Return whether a dtype, by PyTorch's name, is one that safetensors files are known to hold."""
+    return any(name == known for known, _ in _DTYPES.values())
 
 
 def architecture(config: dict[str, Any]) -> str | None:

@@ -161,7 +161,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 )
 def test_folder_without_config_says_what_it_is(tmp_path: Path, file: str, hint: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("{}")
+    (tmp_path / file).write_text('{"base_model_name_or_path": "org/base"}')
     with pytest.raises(ConfigError) as caught:
         inspect(tmp_path)
     assert hint in caught.value.hint
