@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +77,7 @@ class Answers:
         self._observer = observer
         self._port = port
         self._patches = Patches()
-        self._events = 0
+        self._events: dict[int, float] = {}
         self._eager = False
 
     def install(self) -> None:
@@ -97,11 +98,11 @@ class Answers:
             "_mps_get_core_count": lambda: 0,
             "_mps_acquireEvent": self._new_event,
             "_mps_releaseEvent": _nothing,
-            "_mps_recordEvent": _nothing,
+            "_mps_recordEvent": self._record_event,
             "_mps_waitForEvent": _nothing,
             "_mps_synchronizeEvent": self._synchronize,
             "_mps_queryEvent": lambda _event: True,
-            "_mps_elapsedTimeOfEvents": lambda _start, _end: 0.0,
+            "_mps_elapsedTimeOfEvents": self._elapsed,
             "_mps_profilerStartTrace": _nothing,
             "_mps_profilerStopTrace": _nothing,
             "_accelerator_synchronizeDevice": self._synchronize,
@@ -148,8 +149,15 @@ class Answers:
             self._observer.sync("synchronize")
 
     def _new_event(self, *_ignored: Any) -> int:
-        self._events += 1
-        return self._events
+        self._events[event := len(self._events) + 1] = time.perf_counter()
+        return event
+
+    def _record_event(self, event: int) -> None:
+        self._events[event] = time.perf_counter()
+
+    def _elapsed(self, start: int, end: int) -> float:
+        """Return the host's time between two events, ms: what it took here, not on a Mac."""
+        return 1e3 * (self._events[end] - self._events[start])
 
     def _share(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Refuse to share device memory between processes, in the words of a Mac, whose only way is by file name."""

@@ -52,7 +52,24 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         return generator
 
     def __init__(self, device: Any = "cpu") -> None:
-        pass
+        self.used = 0  # ops that drew from it since its seed was set: the offset of MPS's Philox generator
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Set the seed, and the offset to 0."""
+        self.used = 0
+        super().manual_seed(seed)
+        return self
+
+    def get_offset(self) -> int:
+        """Return the offset: MPSGeneratorImpl counts the ops that drew from it (update_philox_counters)."""
+        return self.used if is_device(self) else super().get_offset()
+
+    def set_offset(self, offset: int) -> None:
+        """Set the count that `get_offset` returns; the host's stream of numbers stays where it is."""
+        if is_device(self):
+            self.used = offset
+        else:
+            super().set_offset(offset)
 
 
 class CudaGenerator(Generator):
@@ -73,6 +90,8 @@ def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
         yield
         return
     _set_device(generator, *(_CUDA if memory == "cuda" else _CPU))
+    if type(generator) is not torch._C.Generator:
+        generator.used += 1  # type: ignore[attr-defined]
     try:
         yield
     finally:

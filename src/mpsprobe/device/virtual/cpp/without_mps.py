@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,30 @@ from mpsprobe.device.virtual.errors import UnsupportedInstallError
 _GUARD_ANSWERS = {
     "mps0": "type exchangeDevice getDevice getStream getDefaultStream getNewStream getStreamFromGlobalPool "
     "exchangeStream",
-    "zero": "setDevice uncheckedSetDevice record block destroyEvent synchronizeEvent synchronizeStream "
+    "zero": "setDevice uncheckedSetDevice block destroyEvent synchronizeEvent synchronizeStream "
     "synchronizeDevice",
     "one": "deviceCount queryEvent queryStream",
 }
+#: `record` and `elapsedTime` of a guard: events keep the host's time (c10/core/impl/DeviceGuardImplInterface.h).
+_Record = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_int8, ctypes.c_int8
+)
+_Elapsed = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int8)
+_recorded: dict[int, float] = {}
+
+
+@_Record
+def _record(_guard: Any, event: Any, _stream: Any, _device: int, _flag: int) -> None:
+    number = event[0] or len(_recorded) + 1
+    event[0] = number
+    _recorded[number] = time.perf_counter()
+
+
+@_Elapsed
+def _elapsed(_guard: Any, start: int, end: int, _device: int) -> float:
+    return 1e3 * (_recorded.get(end, 0.0) - _recorded.get(start, 0.0))
+
+
 _FIRST_SLOTS = ["type", "exchangeDevice", "getDevice", "setDevice", "uncheckedSetDevice", "getStream"]
 
 
@@ -64,6 +85,10 @@ def _guard() -> tuple[int, list[object]]:
     replaced = {
         name: native.function(answer) for answer, names in _GUARD_ANSWERS.items() for name in names.split()
     }
+    for name, function in {"record": _record, "elapsedTime": _elapsed}.items():
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        assert address is not None
+        replaced[name] = address
     vtable = native.PatchedVtable(cpu, slots, replaced)
     guard = (ctypes.c_void_p * 4)()
     guard[0] = vtable.address

@@ -191,7 +191,52 @@ def _max_pool2d_backward(
     )
 
 
+def _pack_int4(weight: Tensor, inner_k_tiles: int) -> Tensor:
+    """`_convert_weight_to_int4pack`: the two halves of each byte change places (kernels/Quantized.metal)."""
+    if weight.dim() != 2:
+        raise RuntimeError("_convert_weight_to_int4pack_mps : expect weight to be 2D tensor.")
+    if weight.dtype is not torch.uint8:
+        raise RuntimeError("_convert_weight_to_int4pack_mps : expect weight to be kByte.")
+    if inner_k_tiles not in (2, 4, 8):
+        raise RuntimeError(
+            f"_convert_weight_to_int4pack_mps : innerKTiles need to be 2, 4, or 8, got {inner_k_tiles}"
+        )
+    rows, half = weight.shape
+    swapped = ((weight & 0xF) << 4) | (weight >> 4)
+    tiles = (rows // 8, 2 * half // (16 * inner_k_tiles), 32, inner_k_tiles // 2)
+    return swapped.contiguous().view(torch.int32).reshape(tiles)
+
+
+def _int4_mm(x: Tensor, packed: Tensor, group: int, scales_and_zeros: Tensor) -> Tensor:
+    """`_weight_int4pack_mm`: (q - 8) * scale + zero for groups of a row, then a product (kernels/Quantized.metal)."""
+    rows, width = packed.shape[0] * 8, x.shape[1]
+    for problem, text in (
+        (x.dtype not in _FLOATS, " : expect A to be either 32-bit or 16-bit float tensor."),
+        (not x.is_contiguous(), " : expect A to be contiguous."),
+        (x.dim() != 2, " : expect A to be 2D tensor."),
+        (packed.dtype is not torch.int32, " : expect B to be int32 tensor."),
+        (packed.dim() != 4, " : expect B to 4d tensor."),
+        (group not in (32, 64, 128, 256), f": expect qGroupSize to be 32, 64, 128 or 256, got {group}"),
+        (
+            scales_and_zeros.dim() != 3 or tuple(scales_and_zeros.shape[1:]) != (rows, 2),
+            f": expect qScaleAndZeros to be 3d tensor with sizes [:, {rows}, 2]",
+        ),
+    ):
+        if problem:
+            raise RuntimeError(f"_weight_int4pack_mm_mps{text}")
+    halves = packed.contiguous().view(torch.uint8).reshape(rows, width // 2)
+    steps = torch.stack((halves & 0xF, halves >> 4), -1).reshape(rows, width).float() - 8
+    each = scales_and_zeros.float().permute(1, 0, 2).repeat_interleave(group, 1)[:, :width]
+    weight = steps * each[..., 0] + each[..., 1]
+    return (x.float() @ weight.t()).to(x.dtype)
+
+
+_FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
 COMPUTED_BY: dict[str, Kernel] = {
+    "_convert_weight_to_int4pack": _pack_int4,
+    "_weight_int4pack_mm": _int4_mm,
     "_mps_convolution": conv,
     "_mps_convolution_transpose": conv_transpose,
     "mps_convolution_backward": conv_backward,

@@ -188,6 +188,31 @@ def _dimensions(call: Call) -> str | None:
     return f"MPS supports tensors with dimensions <= 16, but got {rank}." if rank > 16 else None
 
 
+_IMPROVE = (
+    " to be true, but got false.  (Could this error message be improved?  If so, please report an enhancement request "
+    "to PyTorch.)"
+)
+
+
+def _isin_devices(call: Call) -> str | None:
+    pair = [one for one in (call.get(0, "elements"), call.get(1, "test_elements")) if isinstance(one, Tensor)]
+    strangers = len(pair) == 2 and not all(one.is_mps for one in pair) and all(one.numel() for one in pair)
+    return f"Expected elements.is_mps() && test_elements.is_mps(){_IMPROVE}" if strangers else None
+
+
+def _isin_dtypes(call: Call) -> str | None:
+    pair = [one for one in (call.get(0, "elements"), call.get(1, "test_elements")) if isinstance(one, Tensor)]
+    differ = len(pair) == 2 and pair[0].dtype is not pair[1].dtype and all(one.numel() for one in pair)
+    return f"Expected elements.dtype() == test_elements.dtype(){_IMPROVE}" if differ else None
+
+
+def _normal_dtype(call: Call) -> str | None:
+    target = call.get(0, "self") if "out" not in call.kwargs else call.kwargs["out"]
+    if not isinstance(target, Tensor) or target.dtype in _FLOAT:
+        return None
+    return f"Unsupported type {dtypes.scalar_type(str(target.dtype).removeprefix('torch.'))} for operation normal"
+
+
 _LINEAR = _FLOAT | _COMPLEX
 _CHECKS: tuple[Check, ...] = (
     Check(
@@ -223,6 +248,10 @@ _CHECKS: tuple[Check, ...] = (
     Check(("index_reduce", "index_reduce_"), _index_reduce, since=(2, 12), grade=Grade.CERTAIN),
     Check(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
     Check(("div", "div_"), _truncated_half, until=(2, 7)),
+    Check(("isin",), _isin_devices, until=(2, 7)),
+    Check(("isin",), _isin_dtypes, until=(2, 7), grade=Grade.CERTAIN),
+    # random_mps_impl of operations/Distributions.mm; the text is in the wheels up to 2.12
+    Check(("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=Grade.CERTAIN),
     Check(("empty", "empty_strided"), _dimensions),
 )
 
