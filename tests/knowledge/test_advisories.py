@@ -14,7 +14,7 @@ import torch
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge import _conditions as conditions
-from mpsprobe.knowledge import _layout, advisories
+from mpsprobe.knowledge import advisories
 from mpsprobe.knowledge._advisory import tensor
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
 from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
@@ -230,12 +230,12 @@ def test_layout_agrees_with_torch() -> None:
     ]
     for view in layouts:
         meta = TensorMeta("float32", tuple(view.shape), view.stride())
-        assert _layout.is_contiguous(meta) is view.is_contiguous()
-        assert _layout.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
+        assert conditions.is_contiguous(meta) is view.is_contiguous()
+        assert conditions.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
         if view.dim() in (4, 5):
             form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
             expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
-            assert _layout.is_channels_last(meta) is expected
+            assert conditions.is_channels_last(meta) is expected
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
@@ -310,3 +310,47 @@ def test_a_file_with_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
     file.write_text('[[advisory]]\nid = "x"\ntorhc = ""\n')
     with pytest.raises(DataError, match="torhc"):
         toml.load(file, advisories._File)
+
+
+LONG_KEYS = {
+    "tensors": [
+        {"arg": 0, "dims": [{"index": -2, "max": 8}]},
+        {"arg": 1, "dims": [{"index": -2, "min": 1024, "grows": "tokens"}]},
+    ]
+}
+
+
+def _later(use: OpUse, **when: object) -> list[str]:
+    return [str(threshold) for found in advisories.match_later(use, "2.8.0") for threshold in found.later]
+
+
+def test_size_that_grows_is_met_from_a_threshold_on(only: Install) -> None:
+    only(_advisory(when=[LONG_KEYS]))
+    short = _use("float16[1,8,1,64]", "float16[1,8,56,64]")
+    assert advisories.match(short, "2.8.0") == []
+    assert _later(short) == ["from 1,024 tokens on (this call has 56)"]
+    assert (
+        _later(_use("float16[1,8,9,64]", "float16[1,8,56,64]")) == []
+    )  # another condition speaks against it
+    long = _use("float16[1,8,1,64]", "float16[1,8,1024,64]")
+    assert advisories.match(long, "2.8.0")[0].certainty is Certainty.CERTAIN
+    assert _later(long) == []
+
+
+def test_products_and_element_counts_grow_by_the_sizes_named(only: Install) -> None:
+    sizes = [{"arg": 0, "dim": d} for d in (0, 1, 2)] + [{"arg": 1, "dim": 2}]
+    only(_advisory(when=[{"products": [{"sizes": sizes, "min": 2**32, "grows": ["tokens", [2, 3]]}]}]))
+    # 1 x 16 heads x n x n = 2**32 at n = 2**14
+    assert _later(_use("float16[1,16,8,64]", "float16[1,16,8,64]")) == [
+        "from 16,384 tokens on (this call has 8)"
+    ]
+    only(_advisory(when=[{"tensors": [{"arg": 0, "numel": {"min": 2**31}, "grows": ["tokens", [1]]}]}]))
+    assert _later(_use("float16[1,8,1024]")) == ["from 2,097,152 tokens on (this call has 8)"]
+
+
+def test_circumstances_are_told_apart_from_unknown_facts(only: Install) -> None:
+    only(_advisory(macos=">=26", when=[{"unrecorded": "the input holds NaN"}]))
+    (found,) = advisories.match(_use(), "2.8.0")
+    assert found.unknown == ("the macOS version",)
+    assert found.circumstances == ("the input holds NaN",)
+    assert found.why == "not known: the macOS version; only if: the input holds NaN"

@@ -81,7 +81,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One known-bad combination.
 
     Attributes:
-        id: stable, kebab-case, e.g. `"sdpa-decode-gqa-oob"`.
+        id: stable, kebab-case, e.g. `"sdpa-decode-half-long-keys"`.
         title: what goes wrong, as one sentence without a full stop.
         torch: releases it is known for, as a version specifier; empty: all; left out: the sources name none.
         torch_maybe: releases for which the sources do not say; a match there is `possible`.
@@ -135,8 +135,6 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.macos:
             words = f"whether macOS {macos} has it" if macos else "the macOS version"
             facts[words] = within(macos, self.macos, self.macos_maybe) if macos else None
-        if not self.ops:
-            facts.update((case.unrecorded, None) for case in self.when)
         return facts
 
 

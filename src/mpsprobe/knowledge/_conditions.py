@@ -1,7 +1,8 @@
 """The condition language of advisories: small, declarative, typed, and three-valued.
 
-A condition is `True`, `False` or `None` on an op use; `None` means that what was recorded does not say.
-Nothing here evaluates text. `docs/advisories.md` describes the language for those who write advisories.
+A condition is `True`, `False` or `None` on an op use; `None` means that the recording does not say. A lower bound on a
+size that grows with the workload also knows from which size on it will hold: see `Threshold`. Nothing here evaluates
+text. `docs/advisories.md` describes the language for those who write advisories.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Literal
 
 import msgspec
 
-from mpsprobe.knowledge._layout import LAYOUTS
 from mpsprobe.run import OpUse, TensorMeta
 
 #: Bytes of one element, by dtype name without the `torch.` prefix.
@@ -28,6 +28,9 @@ ITEM_SIZE = {
 Scalar = bool | int | float | str | None
 Relations = Literal["==", "!=", "<", ">", "not a multiple of"]
 
+#: Unit of a size that grows: tokens of a prompt or cache, items of a batch, samples of a signal, pixels of a side.
+Growing = Literal["tokens", "items", "samples", "pixels", "channels"]
+
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "==": lambda left, right: left == right,
     "!=": lambda left, right: left != right,
@@ -37,8 +40,65 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
+def _packed(shape: Iterable[int], strides: Iterable[int]) -> bool:
+    """Return whether strides are row-major without gaps; dimensions of size 1 do not count, as in PyTorch."""
+    step = 1
+    for size, stride in zip(reversed(tuple(shape)), reversed(tuple(strides)), strict=True):
+        if size != 1:
+            if stride != step:
+                return False
+            step *= size
+    return True
+
+
+def _has_strides(tensor: TensorMeta) -> bool:
+    return len(tensor.strides) == len(tensor.shape)
+
+
+def is_contiguous(tensor: TensorMeta) -> bool | None:
+    """Return whether a tensor is row-major and packed; None when its strides are not known."""
+    if not _has_strides(tensor):
+        return None
+    return 0 in tensor.shape or _packed(tensor.shape, tensor.strides)
+
+
+def is_transposed(tensor: TensorMeta) -> bool | None:
+    """Return whether the last two dimensions are swapped in memory; None when the strides are not known."""
+    if not _has_strides(tensor):
+        return None
+    if len(tensor.shape) < 2 or min(tensor.shape[-2:]) < 2:
+        return False
+    return tensor.strides[-2] == 1 and tensor.strides[-1] > 1
+
+
+def is_expanded(tensor: TensorMeta) -> bool | None:
+    """Return whether a dimension larger than 1 has stride 0; None when the strides are not known."""
+    if not _has_strides(tensor):
+        return None
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+
+
+def is_channels_last(tensor: TensorMeta) -> bool | None:
+    """Return whether channels vary fastest in a packed tensor that is not also row-major; None: strides not known."""
+    if not _has_strides(tensor):
+        return None
+    if len(tensor.shape) not in (4, 5) or is_contiguous(tensor):
+        return False
+    order = [0, *range(2, len(tensor.shape)), 1]
+    return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))
+
+
+#: Field of a condition -> the test of that layout.
+_LAYOUTS: dict[str, Callable[[TensorMeta], bool | None]] = {
+    "contiguous": is_contiguous,
+    "transposed": is_transposed,
+    "expanded": is_expanded,
+    "channels_last": is_channels_last,
+}
+
+
 class Mode(str, enum.Enum):
-    """What surrounds an op use. Modes do not exclude one another, but for the first two."""
+    """The context of an op use. Only the first two exclude one another."""
 
     INFERENCE = "inference"
     TRAINING = "training"
@@ -55,6 +115,23 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.min is None or number >= self.min) and (self.max is None or number <= self.max)
 
 
+class Threshold(msgspec.Struct, frozen=True, order=True):
+    """A size from which on a condition holds that this call does not meet yet.
+
+    Attributes:
+        needed: smallest size that meets it.
+        now: size in this call.
+        unit: what is counted.
+    """
+
+    needed: int
+    now: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"from {self.needed:,} {self.unit} on (this call has {self.now:,})"
+
+
 class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The size of one dimension.
 
@@ -63,6 +140,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min, max: closed bounds of its size.
         multiple_of: its size divides by this without remainder.
         not_multiple_of: its size does not.
+        grows: what the size counts, where a larger workload makes it larger; only with `min`.
     """
 
     index: int
@@ -70,9 +148,17 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max: int | None = None
     multiple_of: int | None = None
     not_multiple_of: int | None = None
+    grows: Growing | None = None
+
+    def threshold(self, shape: tuple[int, ...]) -> Threshold | None:
+        """Return the size from which on a tensor of this shape meets it; None when it does, or never will."""
+        if self.grows is None or self.min is None or not -len(shape) <= self.index < len(shape):
+            return None
+        size = shape[self.index]
+        return Threshold(self.min, size, self.grows) if size < self.min else None
 
     def holds(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape meets it."""
+        """Return whether a tensor of this shape meets it."""
         if not -len(shape) <= self.index < len(shape):
             return False
         size = shape[self.index]
@@ -84,7 +170,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one tensor of the op use is like; every field that is given must hold.
+    """The properties of one tensor of the op use; every field that is given must hold.
 
     Attributes:
         arg: position among the tensor arguments, a list of positions (one of them must meet it), `"any"` or
@@ -100,6 +186,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         expanded: a dimension larger than 1 has stride 0.
         channels_last: packed, with the channels varying fastest (rank 4 or 5), and not contiguous as well.
         device: where it lives, e.g. `"cpu"` for a scalar tensor among those of the GPU.
+        grows: unit and dimensions (all of that one size) by which a larger workload raises `numel` or `bytes`.
     """
 
     arg: int | list[int] | Literal["any", "all"] = "any"
@@ -115,23 +202,61 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expanded: bool | None = None
     channels_last: bool | None = None
     device: str | None = None
+    grows: tuple[Growing, list[int]] | None = None
 
-    def holds(self, use: OpUse) -> bool | None:
-        """Whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded."""
+    def holds(self, use: OpUse, later: list[Threshold] | None = None) -> bool | None:
+        """Return whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded.
+
+        Args:
+            use: the op use.
+            later: where given, sizes that grow count as large enough, and their thresholds are added to it.
+        """
         tensors = use.inputs if self.of == "inputs" else use.outputs
         if self.of == "outputs" and not tensors:
             return None
         if isinstance(self.arg, int):
-            return self._tensor(tensors[self.arg]) if self.arg < len(tensors) else False
+            return self._tensor(tensors[self.arg], later) if self.arg < len(tensors) else False
         if self.arg == "all":
-            return every(self._tensor(tensor) for tensor in tensors) if tensors else False
+            return every(self._tensor(tensor, later) for tensor in tensors) if tensors else False
         chosen = tensors if self.arg == "any" else [tensors[i] for i in self.arg if i < len(tensors)]
-        return some(self._tensor(tensor) for tensor in chosen)
+        return some(self._tensor(tensor, later) for tensor in chosen)
 
-    def _tensor(self, tensor: TensorMeta) -> bool | None:
-        return every(self._answers(tensor))
+    def _tensor(self, tensor: TensorMeta, later: list[Threshold] | None) -> bool | None:
+        if later is None:
+            return every(self._answers(tensor))
+        thresholds = self._thresholds(tensor)
+        if not thresholds:
+            return every(self._answers(tensor))
+        grown = msgspec.structs.replace(
+            tensor, shape=_grown(tensor.shape, thresholds), strides=tensor.strides
+        )
+        answer = every(self._answers(grown, tensor))
+        if answer is not False:
+            later += [threshold for _, threshold in thresholds]
+        return answer
 
-    def _answers(self, tensor: TensorMeta) -> Iterator[bool | None]:
+    def _thresholds(self, tensor: TensorMeta) -> list[tuple[list[int], Threshold]]:
+        """Return dimensions with the sizes that they must reach, for the conditions that growth can meet."""
+        shape = tensor.shape
+        found = [
+            ([dim.index], threshold) for dim in self.dims if (threshold := dim.threshold(shape)) is not None
+        ]
+        if self.grows is None:
+            return found
+        unit, dims = self.grows
+        if any(not -len(shape) <= dim < len(shape) for dim in dims):
+            return found
+        wanted = []
+        if self.numel is not None and self.numel.min is not None:
+            wanted.append((self.numel.min, math.prod(shape)))
+        if self.bytes is not None and self.bytes.min is not None:
+            wanted.append((self.bytes.min, math.prod(shape) * ITEM_SIZE.get(tensor.dtype, 0)))
+        for least, now in wanted:
+            if now < least and (reached := _size_for(least, now, [shape[dim] for dim in dims])) is not None:
+                found.append((dims, Threshold(reached, shape[dims[0]], unit)))
+        return found
+
+    def _answers(self, tensor: TensorMeta, recorded: TensorMeta | None = None) -> Iterator[bool | None]:
         # What rules out most uses at least cost comes first.
         shape = tensor.shape
         if self.dtype is not None:
@@ -148,15 +273,31 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield max(shape, default=0) in self.largest
         if self.device is not None:
             yield tensor.device.partition(":")[0] == self.device if tensor.device else None
-        for layout in LAYOUTS:
+        for layout in _LAYOUTS:
             wanted = getattr(self, layout)
             if wanted is not None:
-                found = LAYOUTS[layout](tensor)
+                found = _LAYOUTS[layout](recorded or tensor)
                 yield None if found is None else found == wanted
 
 
+def _grown(shape: tuple[int, ...], thresholds: Iterable[tuple[list[int], Threshold]]) -> tuple[int, ...]:
+    sizes = list(shape)
+    for dims, threshold in thresholds:
+        for dim in dims:
+            sizes[dim] = max(sizes[dim], threshold.needed)
+    return tuple(sizes)
+
+
+def _size_for(least: float, now: int, sizes: list[int]) -> int | None:
+    """Return the size that all `sizes` must reach for a product of `now` to become `least`; None: they differ."""
+    if now <= 0 or not sizes or len(set(sizes)) > 1 or sizes[0] <= 0:
+        return None
+    reached: float = sizes[0] * (least / now) ** (1 / len(sizes))
+    return math.ceil(reached - 1e-9)
+
+
 class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one other argument of the op use is.
+    """The value of one argument that is no tensor.
 
     Attributes:
         name: its name in the schema.
@@ -177,7 +318,7 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: Scalar | msgspec.UnsetType = msgspec.UNSET
 
     def holds(self, use: OpUse) -> bool | None:
-        """Whether the argument is so; None when it was not recorded and has no default here."""
+        """Return whether the argument is so; None when it was not recorded and has no default here."""
         if self.given is not None and (use.scalars.get(self.name) is not None) != self.given:
             return False
         if self.one_of is None and self.length is None and self.min is None and self.max is None:
@@ -211,7 +352,7 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("give either arg and dim, or scalar and item")
 
     def of(self, use: OpUse) -> int | None:
-        """The size in `use`; None where it has none, or where the list was not recorded."""
+        """Return the size in `use`; None where it has none, or where the list was not recorded."""
         if self.arg is not None and self.dim is not None:
             shape = use.inputs[self.arg].shape if self.arg < len(use.inputs) else ()
             return shape[self.dim] if -len(shape) <= self.dim < len(shape) else None
@@ -230,7 +371,7 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     right: Size
 
     def holds(self, use: OpUse) -> bool | None:
-        """Whether it is so; None when a size is not known."""
+        """Return whether the relation holds; None when a size is not known."""
         left, right = self.left.of(use), self.right.of(use)
         if left is None or right is None:
             return None
@@ -243,21 +384,40 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         sizes: what is multiplied.
         min, max: closed bounds of the product.
+        grows: unit and positions in `sizes` of what a larger workload makes larger; only with `min`.
     """
 
     sizes: list[Size]
     min: int | None = None
     max: int | None = None
+    grows: tuple[Growing, list[int]] | None = None
 
-    def holds(self, use: OpUse) -> bool | None:
-        """Whether the product lies within; None when a size is not known."""
-        product = 1
-        for size in self.sizes:
-            found = size.of(use)
-            if found is None:
-                return None
-            product *= found
-        return product in Range(self.min, self.max)
+    def holds(self, use: OpUse, later: list[Threshold] | None = None) -> bool | None:
+        """Return whether the product lies within; None when a size is not known.
+
+        Args:
+            use: the op use.
+            later: where given, sizes that grow count as large enough, and their threshold is added to it.
+        """
+        sizes = [size.of(use) for size in self.sizes]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            return None
+        product = math.prod(known)
+        if product in Range(self.min, self.max):
+            return True
+        if later is None or self.grows is None or self.min is None or product >= self.min:
+            return False
+        unit, places = self.grows
+        growing = [known[place] for place in places]
+        # Sizes that differ (queries over a longer cache) grow to the same one: the larger of them counts.
+        largest = max(growing, default=0)
+        fixed = product // math.prod(growing) if math.prod(growing) else 0
+        reached = _size_for(self.min, fixed * largest ** len(growing), [largest] * len(growing))
+        if reached is None:
+            return False
+        later.append(Threshold(reached, largest, unit))
+        return True
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -266,9 +426,9 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         tensors, scalars, relations, products: see their types.
         inputs: number of tensor arguments (an optional one, such as a mask or a bias, adds to it).
-        mode: what the op use runs under.
-        unrecorded: a condition in words that no recording shows (values, storage offsets, load). With it a
-            match is never certain.
+        mode: context that the op use runs in.
+        unrecorded: a circumstance in words that no recording shows (values, storage offsets, earlier calls).
+            With it a match is never certain.
     """
 
     tensors: list[TensorCondition] = []
@@ -279,12 +439,20 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode | None = None
     unrecorded: str = ""
 
-    def holds(self, use: OpUse, modes: frozenset[Mode] | None) -> bool | None:
-        """Whether `use` meets it; None when something is not known and nothing speaks against it."""
-        return every(self._answers(use, modes))
+    def holds(
+        self, use: OpUse, modes: frozenset[Mode] | None, later: list[Threshold] | None = None
+    ) -> bool | None:
+        """Return whether `use` meets it; None when something is not known and nothing speaks against it.
+
+        Args:
+            use: the op use.
+            modes: what it runs under; None when not known.
+            later: where given, sizes that grow count as large enough, and their thresholds are added to it.
+        """
+        return every(self._answers(use, modes, later))
 
     def unknowns(self, use: OpUse, modes: frozenset[Mode] | None) -> list[str]:
-        """What is not known of `use`, in words."""
+        """Return in words the facts about `use` that a recording could hold and this one does not."""
         words = [f"{tensor.of} not recorded in full" for tensor in self.tensors if tensor.holds(use) is None]
         words += [
             f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None
@@ -294,21 +462,21 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             words.append("sizes not recorded in full")
         if self.mode is not None and modes is None:
             words.append(f"whether it runs under {self.mode.value}")
-        if self.unrecorded:
-            words.append(self.unrecorded)
         return words
 
-    def _answers(self, use: OpUse, modes: frozenset[Mode] | None) -> Iterator[bool | None]:
+    def _answers(
+        self, use: OpUse, modes: frozenset[Mode] | None, later: list[Threshold] | None
+    ) -> Iterator[bool | None]:
         if self.inputs is not None:
             yield len(use.inputs) in self.inputs
         for condition in self.tensors:
-            yield condition.holds(use)
+            yield condition.holds(use, later)
         for scalar in self.scalars:
             yield scalar.holds(use)
         for relation in self.relations:
             yield relation.holds(use)
         for product in self.products:
-            yield product.holds(use)
+            yield product.holds(use, later)
         if self.mode is not None:
             yield None if modes is None else self.mode in modes
         if self.unrecorded:
@@ -316,7 +484,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def every(values: Iterable[bool | None]) -> bool | None:
-    """And, with unknowns: False if one is False, else None if one is None."""
+    """Return the conjunction of three-valued answers: False if one is False, else None if one is None."""
     known = True
     for value in values:
         if value is False:
@@ -326,7 +494,7 @@ def every(values: Iterable[bool | None]) -> bool | None:
 
 
 def some(values: Iterable[bool | None]) -> bool | None:
-    """Or, with unknowns: True if one is True, else None if one is None; False of nothing."""
+    """Return the disjunction of three-valued answers: True if one is True, else None if one is None."""
     known = True
     for value in values:
         if value:

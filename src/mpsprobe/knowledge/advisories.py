@@ -14,7 +14,7 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge._advisory import Advisory, Certainty, Example, Severity, Symptom
-from mpsprobe.knowledge._conditions import Case, Mode, some
+from mpsprobe.knowledge._conditions import Case, Mode, Threshold, some
 from mpsprobe.run import OpUse
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "Mode",
     "Severity",
     "Symptom",
+    "Threshold",
     "applicable",
     "by_id",
     "load_all",
     "match",
+    "match_later",
     "of_op",
 ]
 
@@ -37,17 +39,29 @@ DATA = Path(__file__).parent / "data" / "advisories"
 
 
 class Match(msgspec.Struct, frozen=True):
-    """An advisory that an op use meets.
+    """An advisory that an op use meets, or may meet.
 
     Attributes:
-        advisory: which.
-        certainty: `possible` when a fact was not known: macOS, an argument that was not recorded ...
-        unknown: what was not known, in words.
+        advisory: the advisory.
+        certainty: `certain` only when every condition was seen to hold.
+        unknown: facts that are not known, in words: macOS, the chip, an argument that was not recorded ...
+        circumstances: what it takes besides, in words, that no recording shows: values, earlier calls ...
+        later: sizes from which on a larger workload meets it; empty when this call does already.
     """
 
     advisory: Advisory
     certainty: Certainty
     unknown: tuple[str, ...] = ()
+    circumstances: tuple[str, ...] = ()
+    later: tuple[Threshold, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Why it is not certain, as one phrase; empty when it is."""
+        parts = [str(threshold) for threshold in self.later]
+        parts += [f"not known: {words}" for words in (", ".join(self.unknown),) if words]
+        parts += [f"only if: {words}" for words in (" or ".join(self.circumstances),) if words]
+        return "; ".join(parts)
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,10 +70,10 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=1)
 def load_all() -> tuple[Advisory, ...]:
-    """Every advisory, by file and in the order of the file.
+    """Return every advisory, by file and in the order of the file.
 
     Raises:
-        DataError: a file does not have its form (names the file and the key).
+        DataError: a file does not have the schema (names the file and the key).
     """
     return tuple(
         advisory for path in sorted(DATA.glob("*.toml")) for advisory in toml.load(path, _File).advisory
@@ -67,7 +81,7 @@ def load_all() -> tuple[Advisory, ...]:
 
 
 def by_id(id_: str) -> Advisory:
-    """The advisory called `id_`.
+    """Return the advisory called `id_`.
 
     Raises:
         UsageError: there is none.
@@ -80,7 +94,7 @@ def by_id(id_: str) -> Advisory:
 
 @lru_cache(maxsize=64)
 def applicable(torch: str, macos: str | None = None, chip: str | None = None) -> tuple[Match, ...]:
-    """The advisories about this torch, macOS and chip, whatever runs on them.
+    """Return the advisories about this torch, macOS and chip, whatever runs on them.
 
     Args:
         torch: a release or build, e.g. `"2.8.0"` or `"2.9.0.dev20250801"`.
@@ -95,7 +109,8 @@ def applicable(torch: str, macos: str | None = None, chip: str | None = None) ->
         facts = advisory.facts(torch, macos, chip)
         if False not in facts.values():
             unknown = tuple(words for words, holds in facts.items() if holds is None)
-            found.append(Match(advisory, Certainty.POSSIBLE if unknown else Certainty.CERTAIN, unknown))
+            circumstances = () if advisory.ops else tuple(case.unrecorded for case in advisory.when)
+            found.append(_match(advisory, unknown, circumstances))
     return tuple(found)
 
 
@@ -106,7 +121,7 @@ def match(
     chip: str | None = None,
     modes: frozenset[Mode] | None = None,
 ) -> list[Match]:
-    """The advisories that `use` meets on this Mac.
+    """Return the advisories that `use` meets, or may meet, on this Mac.
 
     Args:
         use: an op use; its dtypes, shapes, strides and scalars are looked at.
@@ -119,18 +134,73 @@ def match(
         UsageError: a version cannot be read.
     """
     found = []
-    for candidate in _by_op(torch, macos, chip).get(base_name(use.op), ()):
+    for candidate in _candidates(use, torch, macos, chip):
         advisory = candidate.advisory
-        if use.op not in advisory.ops and base_name(use.op) not in advisory.ops:
+        if not advisory.when:
+            found.append(candidate)
             continue
-        answer = some(case.holds(use, modes) for case in advisory.when) if advisory.when else True
-        if answer is False:
-            continue
-        unknown = candidate.unknown
-        if answer is None:
-            unknown += _unknown_of_use(advisory, use, modes)
-        found.append(Match(advisory, Certainty.POSSIBLE if unknown else Certainty.CERTAIN, unknown))
+        answers = [(case, case.holds(use, modes)) for case in advisory.when]
+        if any(answer is True for _, answer in answers):
+            found.append(candidate)
+        elif any(answer is None for _, answer in answers):
+            open_cases = [case for case, answer in answers if answer is None]
+            unknown = dict.fromkeys(words for case in open_cases for words in case.unknowns(use, modes))
+            circumstances = dict.fromkeys(case.unrecorded for case in open_cases if case.unrecorded)
+            found.append(_match(advisory, (*candidate.unknown, *unknown), tuple(circumstances)))
     return found
+
+
+def match_later(
+    use: OpUse,
+    torch: str,
+    macos: str | None = None,
+    chip: str | None = None,
+    modes: frozenset[Mode] | None = None,
+) -> list[Match]:
+    """Return the advisories that `use` does not meet, and would meet in a larger workload: longer, more at once.
+
+    Args:
+        use: see `match`.
+        torch: see `applicable`.
+        macos: see `applicable`.
+        chip: see `applicable`.
+        modes: see `match`.
+
+    Raises:
+        UsageError: a version cannot be read.
+    """
+    found = []
+    for candidate in _candidates(use, torch, macos, chip):
+        advisory = candidate.advisory
+        if not advisory.when or some(case.holds(use, modes) for case in advisory.when) is not False:
+            continue
+        reached = []
+        for case in advisory.when:
+            thresholds: list[Threshold] = []
+            if case.holds(use, modes, thresholds) is not False and thresholds:
+                reached.append((max(thresholds), case))
+        if reached:
+            threshold, case = min(reached, key=lambda pair: pair[0])
+            circumstances = (case.unrecorded,) if case.unrecorded else ()
+            unknown = (*candidate.unknown, *case.unknowns(use, modes))
+            found.append(_match(advisory, unknown, circumstances, (threshold,)))
+    return found
+
+
+def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> list[Match]:
+    """Return the advisories about that Mac and that op, whatever their conditions."""
+    named = _by_op(torch, macos, chip).get(base_name(use.op), ())
+    return [one for one in named if use.op in one.advisory.ops or base_name(use.op) in one.advisory.ops]
+
+
+def _match(
+    advisory: Advisory,
+    unknown: tuple[str, ...],
+    circumstances: tuple[str, ...],
+    later: tuple[Threshold, ...] = (),
+) -> Match:
+    certainty = Certainty.POSSIBLE if unknown or circumstances or later else Certainty.CERTAIN
+    return Match(advisory, certainty, tuple(dict.fromkeys(unknown)), circumstances, later)
 
 
 def of_op(op: str) -> list[Advisory]:
@@ -144,24 +214,15 @@ def of_op(op: str) -> list[Advisory]:
 
 
 def base_name(op: str) -> str:
-    """`"aten::add"` of `"aten::add.Tensor"`."""
+    """Return `"aten::add"` for `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 
 @lru_cache(maxsize=64)
 def _by_op(torch: str, macos: str | None, chip: str | None) -> dict[str, list[Match]]:
-    """What applies to this Mac, by name of op without overload: a use then looks at a few advisories only."""
+    """Index what applies to this Mac by op name without overload, so that a use looks at a few advisories only."""
     index: dict[str, list[Match]] = {}
     for candidate in applicable(torch, macos, chip):
         for name in dict.fromkeys(base_name(op) for op in candidate.advisory.ops):
             index.setdefault(name, []).append(candidate)
     return index
-
-
-def _unknown_of_use(advisory: Advisory, use: OpUse, modes: frozenset[Mode] | None) -> tuple[str, ...]:
-    """What kept the cases that could hold from being certain."""
-    reasons: dict[str, None] = {}
-    for case in advisory.when:
-        if case.holds(use, modes) is None:
-            reasons.update(dict.fromkeys(case.unknowns(use, modes)))
-    return tuple(reasons)

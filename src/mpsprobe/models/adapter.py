@@ -27,6 +27,30 @@ class Weights(str, enum.Enum):
     NONE = "none"  #: nowhere: the device has no memory for them, as in a prediction
 
 
+#: Fields of a config that state how many tokens a model takes at most.
+_TOKEN_LIMITS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_sequence_length",
+    "max_seq_len",
+    "max_target_positions",
+)
+
+
+def token_limit(model: torch.nn.Module) -> int | None:
+    """Return how many tokens a model takes at most, by its config; None when that states no limit."""
+    config = getattr(model, "config", None)
+    parts = [config, *(getattr(config, name, None) for name in ("text_config", "llm_config", "decoder"))]
+    limits = [
+        limit
+        for part in parts
+        for name in _TOKEN_LIMITS
+        if isinstance(limit := getattr(part, name, None), int) and not isinstance(limit, bool) and limit > 0
+    ]
+    return max(limits, default=None)
+
+
 class Adapter(ABC):
     """One target's own ways of loading, sampling, preparing, inferring and extracting.
 

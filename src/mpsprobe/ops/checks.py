@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
-from mpsprobe.ops.verdicts import Judged, judge
+from mpsprobe.ops.verdicts import Judged, hazards, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
 from mpsprobe.quantities import plural
-from mpsprobe.run import Evidence, Measurement, MeasurementKey, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import Evidence, Hazard, Measurement, MeasurementKey, OpUse, OpVerdict, Phase, Status, Table
 from mpsprobe.trace.observer import HostEvent
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
+#: Symptoms of faults that change values without a word.
+_SILENT = ("wrong", "nan")
 #: Rows of a check's own table; all op uses are in the run's document.
 _ROWS = 30
 
@@ -33,6 +35,7 @@ class Recorded:
         evidence: how the uses themselves are known.
         bench: where they are replayed.
         host_events: waits of the host and crossings, where the device tells them.
+        hazards: known faults that they meet, may meet, or would meet in a larger workload; the worst first.
     """
 
     judged: list[Judged]
@@ -41,6 +44,7 @@ class Recorded:
     evidence: Evidence
     bench: Bench
     host_events: list[HostEvent] | None = None
+    hazards: list[Hazard] = field(default_factory=list)
 
     @property
     def uses(self) -> list[OpUse]:
@@ -60,8 +64,12 @@ class Recorded:
 def recorded(recording: Recording, bench: Bench) -> Recorded:
     """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
     asks_a_mac = bench.device in _AS_MPS
-    judged = judge(recording.uses, bench.mac) if asks_a_mac else [Judged(use) for use in recording.uses]
-    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench, recording.host_events)
+    if not asks_a_mac:
+        judged = [Judged(use) for use in recording.uses]
+        return Recorded(judged, bench.mac, bench.device, bench.evidence, bench, recording.host_events)
+    judged = judge(recording.uses, bench.mac, recording.token_limit, recording.autocast)
+    known = hazards(judged, recording.token_limit)
+    return Recorded(judged, bench.mac, bench.device, bench.evidence, bench, recording.host_events, known)
 
 
 CHECKS: Checks[Recorded] = Checks(Phase.OPS)
@@ -112,19 +120,41 @@ def _fallback(link: Recorded) -> Result:
 
 @CHECKS.add("wrong", "No op use is known to give wrong results on this torch and macOS")
 def _wrong(link: Recorded) -> Result:
-    remedy = "See the advisory for the first good release and the way around it: mpsprobe advisories."
-    return _found(link, link.of(OpVerdict.WRONG), Status.FAIL, remedy)
+    wrong = link.of(OpVerdict.WRONG)
+    fixes = [one.fix for one in link.hazards if one.is_met and one.symptom in _SILENT]
+    result = _found(link, wrong, Status.FAIL, " ".join(dict.fromkeys(fixes)))
+    if result.status is Status.FAIL:
+        reasons = "; ".join(dict.fromkeys(one.reason for one in wrong))
+        result.message = f"{reasons}: {result.message[0].lower()}{result.message[1:]}"
+    return result
 
 
 @CHECKS.add("advisories", "No op use meets every condition of an advisory")
 def _advisories(link: Recorded) -> Result:
-    remedy = "Each is a known fault, with its way around: mpsprobe advisories --op NAME."
+    remedy = "Each is a known fault, with its fix: mpsprobe advisories ID."
     result = _found(link, [one for one in link.judged if one.known], Status.WARN, remedy)
-    possible = {name for one in link.judged for name in one.use.advisories if name not in one.known}
-    if possible and link.dispatches_as_mps:
-        missing = [n for n, fact in (("macOS", link.mac.macos), ("the chip", link.mac.chip)) if fact is None]
-        unknown = " and ".join(missing) or "what a recording does not tell"
-        result.message += f" {len(possible)} more may apply: they depend on {unknown}."
+    if not link.dispatches_as_mps:
+        return result
+    met = [one for one in link.hazards if one.is_met]
+    possible = [one for one in link.hazards if not one.is_met and one.listed]
+    rest = len(link.hazards) - len(met) - len(possible)
+    if met and result.status is Status.PASS:
+        result.status, result.message, result.remedy = Status.WARN, f"On torch {link.mac.torch}.", remedy
+    counts = [
+        (len(met), "met"),
+        (len(possible), "possible"),
+        (rest, "only in circumstances that no recording shows"),
+    ]
+    listed = ", ".join(f"{count} {words}" for count, words in counts if count)
+    result.message += f" Known faults of these ops: {listed}." if listed else ""
+    if met or possible:
+        result.table = Table(
+            columns=["advisory", "severity", "what goes wrong", "certainty", "calls", "what to do"],
+            rows=[
+                [one.advisory, one.severity, one.title, one.why or one.certainty, one.calls, one.fix]
+                for one in (met + possible)[:_ROWS]
+            ],
+        )
     return result
 
 

@@ -1,14 +1,31 @@
-"""The join of op uses with knowledge: what becomes of each on a given Mac, and through what."""
+"""The join of op uses with knowledge: the verdict of each on a given Mac, and the known faults that it meets.
+
+`judge` gives every op use its verdict. `hazards` sums up, for a whole target, the advisories that its op uses meet, may
+meet, or would meet in a larger workload.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
 from mpsprobe.knowledge import advisories, dtypes, ops
-from mpsprobe.run import Mac, OpUse, OpVerdict
+from mpsprobe.knowledge.advisories import Advisory, Certainty, Match, Mode, Severity, Symptom, Threshold
+from mpsprobe.run import Hazard, Mac, OpUse, OpVerdict
+
+_ON_GPU = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+_SEVERITIES = list(Severity)
+
+#: What an advisory that is met makes of an op use. A leak or a loss of speed leaves the verdict as it is.
+_VERDICTS = {
+    Symptom.WRONG: OpVerdict.WRONG,
+    Symptom.NAN: OpVerdict.WRONG,
+    Symptom.ABORT: OpVerdict.RAISES,
+    Symptom.HANG: OpVerdict.RAISES,
+    Symptom.RAISES: OpVerdict.RAISES,
+}
 
 
 @dataclass(frozen=True)
@@ -21,49 +38,156 @@ class Judged:
         certain: False where the tables can only say that it may be so.
         known: ids of the advisories whose every condition is met; the other ones of `use.advisories` may be
             met: something that they ask about (macOS, chip, a mode) is not known.
+        matches: every advisory that it meets, may meet, or would meet in a larger workload.
     """
 
     use: OpUse
     reason: str = ""
     certain: bool = True
     known: tuple[str, ...] = ()
+    matches: tuple[Match, ...] = field(default=(), repr=False)
 
 
-def judge(uses: Iterable[OpUse], mac: Mac) -> list[Judged]:
-    """Give each op use its verdict on that Mac.
+def judge(
+    uses: Iterable[OpUse], mac: Mac, longest: int | None = None, autocast: bool | None = None
+) -> list[Judged]:
+    """Return each op use with its verdict on that Mac.
 
-    Registrations come first, then the rules for dtypes, ranks and sizes, then the advisories: each may only
+    Registrations come first, then the rules for dtypes, ranks and sizes, then the advisories: each can only
     make a verdict worse.
+
+    Args:
+        uses: distinct op uses of one target.
+        mac: the target Mac.
+        longest: number of tokens that the model takes at most; None when it has no such limit, or it is not known.
+        autocast: whether they ran under autocast; None when not known.
     """
-    return [_judge(use, mac) for use in uses]
+    every = list(uses)
+    modes = _modes(every, autocast)
+    return [_judge(use, mac, longest, modes) for use in every]
 
 
-def _judge(use: OpUse, mac: Mac) -> Judged:
+def hazards(judged: Sequence[Judged], longest: int | None = None) -> list[Hazard]:
+    """Return the known faults that the op uses meet, may meet, or would meet in a larger workload; the worst first.
+
+    Args:
+        judged: from `judge`.
+        longest: as given to `judge`.
+    """
+    best: dict[str, tuple[tuple[int, int], Match, OpUse]] = {}
+    calls: dict[tuple[str, int], int] = {}
+    for one in judged:
+        for match in one.matches:
+            id_, rank = match.advisory.id, _rank(match, longest)
+            calls[id_, rank[0]] = calls.get((id_, rank[0]), 0) + one.use.count
+            if id_ not in best or rank < best[id_][0]:
+                best[id_] = rank, match, one.use
+    found = [_hazard(match, use, calls[id_, rank[0]], longest) for id_, (rank, match, use) in best.items()]
+    return sorted(
+        found, key=lambda one: (not one.is_met, _SEVERITIES.index(Severity(one.severity)), one.advisory)
+    )
+
+
+def acts(advisory: Advisory) -> bool:
+    """Return whether an advisory that is met changes the verdict of an op use."""
+    return advisory.symptom in _VERDICTS and advisory.severity is not Severity.LOW
+
+
+def _modes(uses: Sequence[OpUse], autocast: bool | None) -> frozenset[Mode]:
+    """Return the context that the op uses show: a backward op is never called in inference."""
+    training = any("backward" in use.op for use in uses)
+    modes = {Mode.TRAINING if training else Mode.INFERENCE}
+    return frozenset(modes | ({Mode.AUTOCAST} if autocast else set()))
+
+
+def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) -> Judged:
     verdict, via = ops.verdict(use.op, mac.torch, fallback=mac.fallback)
     reason, certain = _of_support(use.op, verdict, via, mac)
-    if verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
+    if verdict in _ON_GPU:
         restriction = dtypes.check_tensors(use.op, use.inputs, use.outputs, mac.torch, mac.macos)
         # Some rules do not refuse: the op falls back, or computes in another dtype.
         if restriction is not None and restriction.certain and restriction.effect.verdict is not None:
             verdict, reason = restriction.effect.verdict, restriction.message
-    matches = advisories.match(use, mac.torch, mac.macos, mac.chip)
-    known = [match for match in matches if match.certainty is advisories.Certainty.CERTAIN]
-    if known and verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
-        symptoms = {match.advisory.symptom for match in known}
-        if symptoms & {advisories.Symptom.WRONG, advisories.Symptom.NAN}:
-            verdict, reason = OpVerdict.WRONG, known[0].advisory.title
+    matches = advisories.match(use, mac.torch, mac.macos, mac.chip, modes)
+    later = advisories.match_later(use, mac.torch, mac.macos, mac.chip, modes)
+    known = [match for match in matches if match.certainty is Certainty.CERTAIN]
+    reached = [match for match in later if _is_reached(match, longest)]
+    acting = [match for match in (*known, *reached) if acts(match.advisory)]
+    if acting and verdict in _ON_GPU:
+        worst = min(acting, key=lambda match: _SEVERITIES.index(match.advisory.severity))
+        verdict, reason = _VERDICTS[worst.advisory.symptom], _reason(worst, longest)
+    met = [match.advisory.id for match in (*matches, *reached)]
     return Judged(
-        msgspec.structs.replace(
-            use, verdict=verdict, via=via, advisories=[match.advisory.id for match in matches]
-        ),
+        msgspec.structs.replace(use, verdict=verdict, via=via, advisories=met),
         reason,
         certain,
         tuple(match.advisory.id for match in known),
+        (*matches, *later),
     )
 
 
+def _is_reached(match: Match, longest: int | None) -> bool:
+    """Return whether the model's own maximum meets an advisory whose other conditions are all known to hold."""
+    if longest is None or match.unknown or match.circumstances or not match.later:
+        return False
+    critical = match.advisory.severity is Severity.CRITICAL
+    return critical and all(_tokens(threshold) <= longest for threshold in match.later)
+
+
+def _tokens(threshold: Threshold) -> float:
+    return threshold.needed if threshold.unit == "tokens" else float("inf")
+
+
+def _reason(match: Match, longest: int | None) -> str:
+    title = match.advisory.title
+    if not match.later:
+        return title
+    return f"{title}, from {match.later[0].needed:,} tokens on (the model takes up to {longest:,})"
+
+
+def _rank(match: Match, longest: int | None) -> tuple[int, int]:
+    """Return how near a match is to being met, the nearest first, then the smallest size that meets it."""
+    if match.certainty is Certainty.CERTAIN:
+        return 0, 0
+    needed = max((threshold.needed for threshold in match.later), default=0)
+    if _is_reached(match, longest):
+        return 1, needed
+    doubts = len(match.unknown) + 10 * len(match.circumstances)
+    return (3 if match.later else 2), needed + doubts
+
+
+def _hazard(match: Match, use: OpUse, calls: int, longest: int | None) -> Hazard:
+    advisory, reached = match.advisory, _is_reached(match, longest)
+    tokens = [threshold.needed for threshold in match.later if threshold.unit == "tokens"]
+    return Hazard(
+        advisory=advisory.id,
+        title=advisory.title,
+        severity=advisory.severity.value,
+        symptom=advisory.symptom.value,
+        certainty=match.certainty.value,
+        reached=reached,
+        why=f"{match.why}; the model takes up to {longest:,}" if reached else match.why,
+        from_tokens=max(tokens, default=None),
+        fix=advisory.fix,
+        calls=calls,
+        op=use.op,
+        source=use.source,
+        listed=reached or _is_listed(match),
+    )
+
+
+def _is_listed(match: Match) -> bool:
+    """Return whether a match is worth a line of a short list: it may well happen, and does harm."""
+    severity = match.advisory.severity
+    if match.certainty is Certainty.CERTAIN:
+        return True
+    if match.circumstances:  # values, earlier calls ...: most workloads do not have them
+        return severity is Severity.CRITICAL and not match.unknown
+    return severity is not Severity.LOW
+
+
 def _of_support(op: str, verdict: OpVerdict, via: str, mac: Mac) -> tuple[str, bool]:
-    """Why an op is not native, and whether that is certain."""
+    """Return why an op is not native, and whether that is certain."""
     if verdict is OpVerdict.UNKNOWN:
         return "not an ATen op of any known release: a third party's, or a newer torch's", False
     support = ops.release(mac.torch).lookup(op)

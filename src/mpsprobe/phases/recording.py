@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpsprobe.device.emulated import Emulated
+from mpsprobe.models.adapter import token_limit
 from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.target_code import target_code
@@ -22,10 +23,14 @@ class Recording:
         uses: distinct op uses.
         host_events: waits of the host for the device, and crossings between them; None where the device does
             not tell.
+        token_limit: how many tokens the model takes at most; None when its config states no limit.
+        autocast: whether the inference ran under autocast.
     """
 
     uses: list[OpUse]
     host_events: list[HostEvent] | None
+    token_limit: int | None = None
+    autocast: bool = False
 
 
 def record_inference(prepared: Prepared) -> Recording:
@@ -36,6 +41,8 @@ def record_inference(prepared: Prepared) -> Recording:
     """
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
+
+    limit, under_autocast = token_limit(model), bool(loaded.profile.autocast)
 
     def infer() -> None:
         adapter.extract(adapter.infer(model, batch))
@@ -48,7 +55,9 @@ def record_inference(prepared: Prepared) -> Recording:
             observer = RecorderObserver(Recorder(model))
             with observer.recorder.paths.following(), device.observed_by(observer):
                 infer()
-            return Recording(observer.recorder.op_uses(device.evidence), observer.host_events())
+            return Recording(
+                observer.recorder.op_uses(device.evidence), observer.host_events(), limit, under_autocast
+            )
         with record(model) as recorder:
             infer()
-        return Recording(recorder.op_uses(device.evidence), None)
+        return Recording(recorder.op_uses(device.evidence), None, limit, under_autocast)

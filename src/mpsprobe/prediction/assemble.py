@@ -7,6 +7,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -25,7 +26,7 @@ from mpsprobe.knowledge.quantisation import other_routes
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
-from mpsprobe.ops.verdicts import Judged, judge
+from mpsprobe.ops.verdicts import Judged, hazards, judge
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.case import Refusal as CaseRefusal
@@ -35,6 +36,7 @@ from mpsprobe.run import (
     AssumedValue,
     DeviceChoice,
     Forecast,
+    Hazard,
     HostWait,
     OpUse,
     OpVerdict,
@@ -87,7 +89,7 @@ def predict(
     release = ops.resolve_release(mac.torch)
     with _no_collection():
         seen = observe(target, mac)
-        _judge(seen, mac)
+        known = _judge(seen, mac)
         forecast = _forecast(seen, mac, wish) if wish is not None else None
     made = Predicted(
         doing=seen.doing,
@@ -96,6 +98,7 @@ def predict(
         dtypes=seen.dtypes,
         quantisation=_quantisation(seen),
         refusals=[*_quantised(seen), *_refusals(seen.findings)],
+        hazards=known,
         host_waits=[
             HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
             for e in seen.host_events
@@ -329,8 +332,11 @@ def observed(target: WeightlessTarget, mac: Mac) -> Observed:
     return seen
 
 
-def _judge(seen: Observed, mac: Mac) -> None:
-    """Give each op use its verdict. Layers repeat the same calls, and a verdict depends on the call alone."""
+def _judge(seen: Observed, mac: Mac) -> list[Hazard]:
+    """Give each op use its verdict, and return the known faults that they meet or may meet.
+
+    Layers repeat the same calls, and a verdict depends on the call alone: each distinct call is judged once.
+    """
     first: dict[Any, OpUse] = {}
     keys = []
     for use, _ in seen.uses:
@@ -338,10 +344,16 @@ def _judge(seen: Observed, mac: Mac) -> None:
         key = (use.op, tuple(map(id, use.inputs)), tuple(map(id, use.outputs)), repr(use.scalars))
         keys.append(key)
         first.setdefault(key, use)
-    verdicts = dict(zip(first, judge(first.values(), mac), strict=True))
+    judged = judge(first.values(), mac, seen.token_limit, seen.autocast)
+    verdicts = dict(zip(first, judged, strict=True))
+    known = hazards(
+        [replace(verdicts[key], use=use) for (use, _), key in zip(seen.uses, keys, strict=True)],
+        seen.token_limit,
+    )
     refused = {(one.op, short_source(one.source)): one for one in seen.findings}
     for (use, flags), key in zip(seen.uses, keys, strict=True):
         _join(use, flags, verdicts[key], refused)
+    return known
 
 
 def _join(use: OpUse, flags: int, judged: Judged, refused: dict[tuple[str, str], Finding]) -> None:

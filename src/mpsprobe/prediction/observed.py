@@ -20,7 +20,7 @@ from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
-from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.adapter import Adapter, Weights, token_limit
 from mpsprobe.models.weightless import config_only, unfed
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.sizes import fed
@@ -112,6 +112,8 @@ class Observed:
         loading: what loading the quantised checkpoint does; None for one that is not quantised.
         fed: the sizes of the input.
         checkpoint_bytes: bytes of the weights as a quantised checkpoint stores them.
+        token_limit: how many tokens the model takes at most; None when its config states no limit.
+        autocast: whether the inference ran under autocast.
     """
 
     uses: list[tuple[OpUse, int]]
@@ -132,6 +134,8 @@ class Observed:
     fed: Fed = field(default_factory=Fed)
     loading: Answer | None = None
     checkpoint_bytes: int = 0
+    token_limit: int | None = None
+    autocast: bool = False
 
 
 class _Gate(Quiet):
@@ -217,11 +221,14 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         flagged, trace = passes.trace(Evidence.PREDICTED)
         assumptions = session.assumptions[built:]
         architecture = adapter.class_name(model)
+        limit = token_limit(model)
         del model
     packed = loading is not None and not loading.dense
     return Observed(
         uses=flagged,
         trace=trace.lighter(weight_bytes - checkpoint_bytes) if packed else trace,
+        token_limit=limit,
+        autocast=bool(adapter.profile.autocast),
         loading=loading,
         checkpoint_bytes=checkpoint_bytes,
         findings=gate.findings,

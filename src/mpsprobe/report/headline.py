@@ -15,6 +15,9 @@ _OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
 _PASSED = (Status.PASS, Status.WARN)
 _DIED = (Status.CRASHED, Status.TIMEOUT)
 
+#: The check that fails where an op use meets an advisory about wrong results.
+_WRONG = f"{Phase.OPS.value}.wrong"
+
 #: How a cause of an interruption counts, and the word for it.
 _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
 
@@ -224,6 +227,9 @@ def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
         return f"{name} failed {_failures(checks, failed)}{place}{_blocked(at)}"
     if blocked := [phase for phase in at if at[phase] is Status.BLOCKED]:
         return f"{name} got no further than {_labels(blocked[:1])}, which was blocked"
+    if wrong := next((check for check in checks if check.id == _WRONG and check.status is Status.FAIL), None):
+        fault = wrong.message.rstrip(".")
+        return f"{name} runs{place}, but is known to give wrong results there: {fault}"
     return f"{name} {_passed(checks, at)}{place}{_reservations(checks)}"
 
 

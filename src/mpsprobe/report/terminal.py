@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.knowledge import advisories
-from mpsprobe.run import Forecast, Mac, Memory, OpUse, OpVerdict, Outlook, Predicted, Range, Rate, Run, Timing
+from mpsprobe.quantities import plural
+from mpsprobe.run import (
+    Forecast,
+    Hazard,
+    Mac,
+    Memory,
+    OpUse,
+    OpVerdict,
+    Outlook,
+    Predicted,
+    Range,
+    Rate,
+    Run,
+    Timing,
+)
 
 _ORDER = list(OpVerdict)
 _FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -27,25 +39,26 @@ def _of_one(run: Run, made: Predicted) -> str:
     assert run.mac is not None
     outlook = run.outlook or Outlook()
     parts = [
+        _warning(run, made),
         _head(run, made),
         _mac(run.mac.torch, run.mac),
         _quantisation(made),
         _verdicts(run.op_uses),
         _not_native(run.op_uses),
         _refusals(run.op_uses, made),
-        _advisories(run.op_uses),
+        _hazards(made.hazards),
         _assumptions(made),
         _outlook(outlook),
         _listed("Not known", [*made.unknowns, *_limits(outlook)]),
     ]
     if made.stopped and made.next_step:
         parts.insert(
-            2,
+            3,
             f"It ended early, on the input that was made up for it: {made.stopped}. {made.next_step}. "
             "What follows ends there.",
         )
     elif made.stopped:
-        parts.insert(2, f"The model's own code stopped: {made.stopped}. What follows ends there.")
+        parts.insert(3, f"The model's own code stopped: {made.stopped}. What follows ends there.")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -180,17 +193,34 @@ def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
     return _listed("Refused", lines)
 
 
-def _advisories(uses: Sequence[OpUse]) -> str:
-    met, possible = Counter[str](), Counter[str]()
-    for use in uses:
-        for name in use.advisories:
-            (possible if name in use.possible_advisories else met)[name] += use.count
-    lines = [f"{name} ({calls:,} calls): {advisories.by_id(name).title}" for name, calls in met.most_common()]
-    if possible:
-        lines.append(
-            f"{len(possible)} more may apply, depending on macOS, chip or a mode: {', '.join(possible)}"
-        )
-    return _listed("Advisories", lines)
+def _warning(run: Run, made: Predicted) -> str:
+    """Return the first sentence, where a known fault decides: wrong results, or a process that dies."""
+    met = [one for one in made.hazards if one.is_met and one.severity == "critical"]
+    if not met:
+        return ""
+    first = met[0]
+    more = f" (and {plural(len(met) - 1, 'more critical fault')})" if len(met) > 1 else ""
+    when = f", {first.why}" if first.why else ""
+    torch = run.mac.torch if run.mac is not None else "this release"
+    return f"Known fault on torch {torch}: {first.title}{when}{more}. Fix: {first.fix}"
+
+
+def _hazards(hazards: Sequence[Hazard]) -> str:
+    """Return the known faults: those that are met, and a short list of those that may be."""
+    met = [one for one in hazards if one.is_met]
+    possible = [one for one in hazards if not one.is_met and one.listed]
+    rest = [one for one in hazards if not one.is_met and not one.listed]
+    lines = [f"{one.severity}, {one.certainty}: {_hazard(one)}" for one in met]
+    lines += [f"{one.severity}, possible: {_hazard(one)}" for one in possible]
+    if rest:
+        harmless = "need circumstances that no recording shows, or do little harm"
+        lines.append(f"{plural(len(rest), 'other')} {harmless}; --json lists them.")
+    return _listed("Known faults of these ops", lines)
+
+
+def _hazard(one: Hazard) -> str:
+    why = f" [{one.why}]" if one.why else ""
+    return f"{one.title} ({one.advisory}, {one.calls:,} calls){why}"
 
 
 def _assumptions(made: Predicted) -> str:

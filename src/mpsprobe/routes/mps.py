@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.knowledge import advisories, environment, ops
-from mpsprobe.knowledge.advisories import Advisory, Symptom
+from mpsprobe.knowledge.advisories import Advisory, Severity, Symptom
 from mpsprobe.ops.verdicts import judge as judge_uses
 from mpsprobe.quantities import decimal_size, plural, seconds
 from mpsprobe.routes.case import NATIVE, Case
@@ -238,7 +238,8 @@ def _broken(case: Case) -> list[Stop]:
 def _raising(case: Case) -> list[Stop]:
     groups: dict[str, list[OpUse]] = {}
     for use in case.uses:
-        if use.verdict is OpVerdict.RAISES:
+        deadly = any(one.symptom in _DEADLY for one in _known(case, use)) if use.advisories else False
+        if use.verdict is OpVerdict.RAISES and not deadly:
             groups.setdefault(use.via or use.op, []).append(use)
     return [_missing(case, op, uses) for op, uses in groups.items()]
 
@@ -285,7 +286,13 @@ def _wrong(case: Case) -> list[Stop]:
     bare = 0
     for use in case.uses:
         if use.verdict is OpVerdict.WRONG:
-            named = [one.id for one in _known(case, use) if one.symptom in (Symptom.WRONG, Symptom.NAN)]
+            silent = (Symptom.WRONG, Symptom.NAN)
+            named = [one.id for one in _known(case, use) if one.symptom in silent]
+            if not named:  # met from a larger size on, which the model itself allows: see `ops.verdicts`
+                others = [advisories.by_id(name) for name in use.advisories]
+                named = [
+                    one.id for one in others if one.symptom in silent and one.severity is Severity.CRITICAL
+                ]
             bare += 0 if named else use.count
             for name in named:
                 calls[name] = calls.get(name, 0) + use.count

@@ -19,7 +19,7 @@ from mpsprobe.run.outlook import (
     Timing,
     Viability,
 )
-from mpsprobe.run.predicted import AssumedValue, HostWait, Predicted, Quantisation, ReleaseSummary
+from mpsprobe.run.predicted import AssumedValue, Hazard, HostWait, Predicted, Quantisation, ReleaseSummary
 from mpsprobe.run.records import (
     Check,
     CheckData,
@@ -52,6 +52,7 @@ __all__ = [
     "Evidence",
     "Fit",
     "Forecast",
+    "Hazard",
     "Host",
     "HostWait",
     "Interruption",

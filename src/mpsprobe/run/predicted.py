@@ -79,6 +79,45 @@ class ReleaseSummary(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stopped: str = ""
 
 
+class Hazard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A known fault that a target meets, may meet, or would meet in a larger workload.
+
+    Attributes:
+        advisory: id of the advisory.
+        title: what goes wrong.
+        severity: `critical`, `high`, `medium` or `low`.
+        symptom: `wrong`, `nan`, `abort`, `hang`, `leak`, `raises` or `slow`.
+        certainty: `certain` only when every condition was seen to hold.
+        reached: the model's own maximum length meets it, where this workload does not.
+        why: why it is not certain; empty when it is.
+        from_tokens: smallest number of tokens that meets it, where that decides; None where it does not.
+        fix: what to do.
+        calls: number of calls concerned.
+        op: the op of the first of them.
+        source: `file:line` of the first of them.
+        listed: whether it belongs in a short list; the others need unusual circumstances or do little harm.
+    """
+
+    advisory: str
+    title: str
+    severity: str
+    symptom: str
+    certainty: str
+    reached: bool = False
+    why: str = ""
+    from_tokens: int | None = None
+    fix: str = ""
+    calls: int = 0
+    op: str = ""
+    source: str = ""
+    listed: bool = True
+
+    @property
+    def is_met(self) -> bool:
+        """Whether this workload, or the longest that the model takes, meets it for certain."""
+        return self.certainty == "certain" or self.reached
+
+
 class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The part of a run that only a prediction has.
 
@@ -89,6 +128,7 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         dtypes: parameters by dtype.
         quantisation: of the checkpoint; None for one that is not quantised. The ops are those of plain weights.
         refusals: what the target Mac refuses, in PyTorch's words.
+        hazards: known faults that the op uses meet, may meet, or would meet in a larger workload; the worst first.
         host_waits: lines where the host waits.
         assumptions: values that nothing computed.
         unknowns: what the prediction cannot say.
@@ -104,6 +144,7 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     dtypes: dict[str, int]
     quantisation: Quantisation | None = None
     refusals: list[Refusal] = []
+    hazards: list[Hazard] = []
     host_waits: list[HostWait] = []
     assumptions: list[AssumedValue] = []
     unknowns: list[str] = []
