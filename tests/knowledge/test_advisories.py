@@ -14,8 +14,8 @@ import torch
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge import _conditions as conditions
-from mpsprobe.knowledge import advisories
-from mpsprobe.knowledge._advisory import tensor
+from mpsprobe.knowledge import _recorded, advisories
+from mpsprobe.knowledge._recorded import tensor
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
 from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
 from mpsprobe.run import OpUse, TensorMeta
@@ -230,12 +230,12 @@ def test_layout_agrees_with_torch() -> None:
     ]
     for view in layouts:
         meta = TensorMeta("float32", tuple(view.shape), view.stride())
-        assert conditions.is_contiguous(meta) is view.is_contiguous()
-        assert conditions.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
+        assert _recorded.is_contiguous(meta) is view.is_contiguous()
+        assert _recorded.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
         if view.dim() in (4, 5):
             form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
             expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
-            assert conditions.is_channels_last(meta) is expected
+            assert _recorded.is_channels_last(meta) is expected
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.knowledge._advisory import tensor
+from mpsprobe.knowledge._recorded import tensor
 from mpsprobe.ops.verdicts import hazards, judge
 from mpsprobe.run import Mac, OpUse, OpVerdict
 

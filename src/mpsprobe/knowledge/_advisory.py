@@ -12,7 +12,8 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.knowledge._conditions import Case, Mode, Scalar, every
-from mpsprobe.run import OpUse, TensorMeta
+from mpsprobe.knowledge._recorded import tensor
+from mpsprobe.run import OpUse
 
 
 class Symptom(str, enum.Enum):
@@ -136,37 +137,6 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             words = f"whether macOS {macos} has it" if macos else "the macOS version"
             facts[words] = within(macos, self.macos, self.macos_maybe) if macos else None
         return facts
-
-
-_TENSOR = re.compile(r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\](@\[(?P<strides>[\d,]*)\])?( on (?P<device>\w+))?")
-
-
-def tensor(text: str) -> TensorMeta:
-    """`"float16[2,8]"`, `"float16[2,8]@[1,2]"` (strides; else packed) or `"float32[] on cpu"` as a tensor.
-
-    Raises:
-        DataError: it is neither.
-    """
-    parts = _TENSOR.fullmatch(text)
-    if parts is None:
-        raise DataError(f"{text!r} is no tensor.", 'Write "float16[2,8]" or "float16[2,8]@[1,2]".')
-    shape = _numbers(parts["shape"])
-    strides = _numbers(parts["strides"]) if parts["strides"] is not None else _row_major(shape)
-    if len(strides) != len(shape):
-        raise DataError(f"{text!r} has {len(shape)} dimensions and {len(strides)} strides.")
-    return TensorMeta(parts["dtype"], shape, strides, parts["device"] or "mps")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(",")) if text else ()
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 @lru_cache(maxsize=64)

@@ -14,16 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from mpsprobe.knowledge._recorded import ITEM_SIZE, LAYOUTS
 from mpsprobe.run import OpUse, TensorMeta
-
-#: Bytes of one element, by dtype name without the `torch.` prefix.
-ITEM_SIZE = {
-    **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
-    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
-    **dict.fromkeys(("uint32", "int32", "float32", "complex32"), 4),
-    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 8),
-    "complex128": 16,
-}
 
 Scalar = bool | int | float | str | None
 Relations = Literal["==", "!=", "<", ">", "not a multiple of"]
@@ -37,63 +29,6 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "<": lambda left, right: left < right,
     ">": lambda left, right: left > right,
     "not a multiple of": lambda left, right: right == 0 or left % right != 0,
-}
-
-
-def _packed(shape: Iterable[int], strides: Iterable[int]) -> bool:
-    """Return whether strides are row-major without gaps; dimensions of size 1 do not count, as in PyTorch."""
-    step = 1
-    for size, stride in zip(reversed(tuple(shape)), reversed(tuple(strides)), strict=True):
-        if size != 1:
-            if stride != step:
-                return False
-            step *= size
-    return True
-
-
-def _has_strides(tensor: TensorMeta) -> bool:
-    return len(tensor.strides) == len(tensor.shape)
-
-
-def is_contiguous(tensor: TensorMeta) -> bool | None:
-    """Return whether a tensor is row-major and packed; None when its strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    return 0 in tensor.shape or _packed(tensor.shape, tensor.strides)
-
-
-def is_transposed(tensor: TensorMeta) -> bool | None:
-    """Return whether the last two dimensions are swapped in memory; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    if len(tensor.shape) < 2 or min(tensor.shape[-2:]) < 2:
-        return False
-    return tensor.strides[-2] == 1 and tensor.strides[-1] > 1
-
-
-def is_expanded(tensor: TensorMeta) -> bool | None:
-    """Return whether a dimension larger than 1 has stride 0; None when the strides are not known."""
-    if not _has_strides(tensor):
-        return None
-    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-
-
-def is_channels_last(tensor: TensorMeta) -> bool | None:
-    """Return whether channels vary fastest in a packed tensor that is not also row-major; None: strides not known."""
-    if not _has_strides(tensor):
-        return None
-    if len(tensor.shape) not in (4, 5) or is_contiguous(tensor):
-        return False
-    order = [0, *range(2, len(tensor.shape)), 1]
-    return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))
-
-
-#: Field of a condition -> the test of that layout.
-_LAYOUTS: dict[str, Callable[[TensorMeta], bool | None]] = {
-    "contiguous": is_contiguous,
-    "transposed": is_transposed,
-    "expanded": is_expanded,
-    "channels_last": is_channels_last,
 }
 
 
@@ -273,10 +208,10 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield max(shape, default=0) in self.largest
         if self.device is not None:
             yield tensor.device.partition(":")[0] == self.device if tensor.device else None
-        for layout in _LAYOUTS:
+        for layout in LAYOUTS:
             wanted = getattr(self, layout)
             if wanted is not None:
-                found = _LAYOUTS[layout](recorded or tensor)
+                found = LAYOUTS[layout](recorded or tensor)
                 yield None if found is None else found == wanted
 
 

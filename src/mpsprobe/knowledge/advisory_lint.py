@@ -12,7 +12,8 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge import advisories, ops
-from mpsprobe.knowledge._conditions import ITEM_SIZE, Case
+from mpsprobe.knowledge._conditions import Case
+from mpsprobe.knowledge._recorded import ITEM_SIZE
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
 #: macOS versions a range is tried on, minor by minor: a range that holds none of them is a slip.
