@@ -41,7 +41,7 @@ def _ended(case: Case, outcome: Outcome) -> str:
 def _printed(case: Case, outcome: Outcome) -> str:
     if "Traceback (most recent call last)" in outcome.err and "--debug" not in case.argv:
         return "printed a traceback"
-    if "mpsprobe itself failed" in outcome.text or "Please report it" in outcome.text:
+    if "mpsprobe itself failed: " in outcome.err or "Please report it" in outcome.err:
         return "called it a fault of mpsprobe"
     control = _CONTROLS.search(outcome.text)
     if control:
@@ -70,6 +70,9 @@ def _whole(case: Case, outcome: Outcome) -> str:
     if not case.lists_checks or outcome.run is None:
         return ""
     checks = outcome.run["checks"]
+    ours = [one["message"] for one in checks if one["message"].startswith("mpsprobe failed")]
+    if ours:
+        return f"called it a fault of mpsprobe: {ours[0][:120]}"
     twice = [name for name, count in Counter(one["id"] for one in checks).items() if count > 1]
     if twice:
         return f"{twice[0]} is answered twice"
