@@ -12,7 +12,7 @@ import msgspec
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.errors import MpsprobeError
+from mpsprobe.errors import MpsprobeError, text_of
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Phase, Refusal, Status
 from mpsprobe.trace.source import line_of, short_source
@@ -62,7 +62,7 @@ def ending(failure: LinkFailed) -> Refusal | None:
     problem = failure.__cause__
     if problem is None or isinstance(problem, MpsprobeError):
         return None
-    text = str(problem).strip() or type(problem).__name__
+    text = text_of(problem).strip() or type(problem).__name__
     source = line_of(problem.__traceback__)
     # PyTorch compares dtypes before it asks the device; MPS's own linear does not, and may do worse than raise.
     kind, grade = (MIXED, "likely") if mixes_dtypes(text) else (ERROR, "certain")

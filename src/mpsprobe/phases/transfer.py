@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, text_of
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer, Outcome, Quantised, other_routes
 from mpsprobe.models.adapter import Adapter, Weights
@@ -111,7 +111,7 @@ def _quantised(snapshot: Snapshot) -> Iterator[None]:
     except Exception as problem:
         found = quantisation.find(snapshot.config)
         answer = _answer(found) if found is not None else None
-        said = f"{type(problem).__name__}: {problem}"
+        said = f"{type(problem).__name__}: {text_of(problem)}"
         if found is None or answer is None or not answer.raises or not _same(said, answer.error):
             raise
         remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *other_routes(found)) if one)

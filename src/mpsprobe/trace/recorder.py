@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mpsprobe.device.backward import ForwardPlaces
+from mpsprobe.errors import text_of
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
@@ -174,7 +175,7 @@ class Recorder:
         """Note that an op raised; its call stays counted, without outputs."""
         if self._end is not None:
             self._end(use.slot, use.index)
-        self._failures.append((use, f"{type(error).__name__}: {error}"))
+        self._failures.append((use, f"{type(error).__name__}: {text_of(error)}"))
 
     def op(
         self,

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import TargetError, text_of
 
 #: Attribute of an exception that says what to do about it; `phases.target_code` and `predict` read it.
 NEXT_STEP = "mpsprobe_next_step"
@@ -28,7 +28,7 @@ def explain(problem: BaseException, model_class: str, name: str) -> None:
     Raises:
         TargetError: an argument of a forward pass was None where its code needs a value, or was left out.
     """
-    if "mps" in str(problem).lower():
+    if "mps" in text_of(problem).lower():
         return
     missing = missing_argument(problem)
     if missing:
@@ -41,7 +41,7 @@ def explain(problem: BaseException, model_class: str, name: str) -> None:
 
 def missing_argument(problem: BaseException) -> str:
     """Return the argument that was None where code needs a value, or that a call lacks; empty for other errors."""
-    lacking = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", str(problem))
+    lacking = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", text_of(problem))
     if isinstance(problem, TypeError) and lacking:
         return lacking[1]
     found = ""
@@ -56,7 +56,7 @@ def missing_argument(problem: BaseException) -> str:
         if (
             told
             and here
-            and ("NoneType" in str(problem) or isinstance(problem, (AssertionError, ValueError)))
+            and ("NoneType" in text_of(problem) or isinstance(problem, (AssertionError, ValueError)))
         ):
             found = here[0]
     return found
