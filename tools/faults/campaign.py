@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -166,6 +167,31 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _note(path: Path, one: Judged) -> None:
+    """Append a case with its end to a file, one JSON line each: what was played so far outlives a campaign cut short."""
+    row = {"group": one.group, "case": one.case.name, "code": one.outcome.code, "wrong": one.wrong}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _noted(paths: Sequence[Path]) -> list[Judged]:
+    """Return the cases of such files; of a case that was played again only the last."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows[row["group"], row["case"]] = row
+    return [
+        Judged(
+            row["group"],
+            Case(row["case"], (), set()),
+            row["wrong"],
+            Outcome(row["code"], "", "", Path(), 0.0),
+        )
+        for row in rows.values()
+    ]
+
+
 def table(judged: Sequence[Judged]) -> str:
     """Return the table of a campaign as Markdown."""
     lines = ["| group | tried | right | wrong | the promise |", "|---|--:|--:|--:|---|"]
@@ -189,11 +215,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="only the cases that CI runs")
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time (2)")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
-    parser.add_argument("--json", type=Path, help="write each case with its end to this file")
+    parser.add_argument("--json", type=Path, help="append each case with its end to this file")
+    parser.add_argument("--table", type=Path, nargs="+", help="play nothing: draw the table of such files")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this Markdown file")
     asked = parser.parse_args(arguments)
     judged: list[Judged] = []
-    for group in asked.group or GROUPS:
+    if asked.table:
+        judged = _noted(asked.table)
+    for group in asked.group or GROUPS if not asked.table else ():
         if not (Path(__file__).parent / f"{group}.py").is_file():
             continue
         cases = [
@@ -204,17 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for one in run_group(group, cases, asked.jobs):
             judged.append(one)
+            if asked.json:
+                _note(asked.json, one)
             mark = f"WRONG: {one.wrong} ({one.outcome.folder})" if one.wrong else "right"
             print(f"{group}/{one.case.name} [{one.outcome.seconds:.0f} s] {mark}", flush=True)
     if asked.list:
         return 0
     print(f"\n{table(judged)}")
-    if asked.json:
-        rows = [
-            {"group": one.group, "case": one.case.name, "code": one.outcome.code, "wrong": one.wrong}
-            for one in judged
-        ]
-        asked.json.write_text(json.dumps(rows, indent=1) + "\n")
     if asked.write:
         text = asked.write.read_text(encoding="utf-8")
         before, _, rest = text.partition(_BEGIN)

@@ -79,7 +79,7 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
             return Result(
                 Status.FAIL, problem.what, problem.hint, evidence=self._evidence, device=self._device
             )
-        if (found := _surroundings(problem)) is not None:
+        if (found := surroundings_of(problem)) is not None:
             return Result(
                 Status.BLOCKED,
                 found.what,
@@ -124,7 +124,7 @@ def end_fork(pid: int) -> None:
         os._exit(1)
 
 
-def _surroundings(problem: BaseException) -> SurroundingsError | None:
+def surroundings_of(problem: BaseException) -> SurroundingsError | None:
     """Return the fault of an installed package that raised this; None for an exception of the target's own code."""
     if is_of_target(problem):
         return None

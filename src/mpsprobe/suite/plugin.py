@@ -260,6 +260,8 @@ def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Sessio
     if target_code.is_of_target(problem):
         return target_code.raised(problem, spec.title, None, "host")
     lines = traceback.format_exception(problem)
+    if (found := target_code.surroundings_of(problem)) is not None:
+        return Result(Status.BLOCKED, found.what, found.hint, output="".join(lines)[-6000:])
     return Result(
         Status.ERROR,
         f"mpsprobe failed: {type(problem).__name__}: {first_line(problem)}",

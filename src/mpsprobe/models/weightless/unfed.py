@@ -41,7 +41,9 @@ def explain(problem: BaseException, model_class: str, name: str) -> None:
 
 def missing_argument(problem: BaseException) -> str:
     """Return the argument that was None where code needs a value, or that a call lacks; empty for other errors."""
-    lacking = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", text_of(problem))
+    lacking = re.search(
+        r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", text_of(problem)
+    )
     if isinstance(problem, TypeError) and lacking:
         return lacking[1]
     found = ""
