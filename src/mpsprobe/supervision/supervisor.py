@@ -29,6 +29,8 @@ _OUTPUT_LINES = 40
 #: Plugins of the child: these and no others, so that another plugin of the environment cannot break a run.
 _PLUGINS = ("mpsprobe.suite.plugin", "pytest_timeout", "pytest_benchmark.plugin")
 _LOCK = ".mpsprobe.lock"
+#: pytest's exit code for what its user asked wrongly: a plugin says so of an option's value.
+_PYTEST_USAGE = 4
 
 
 @contextlib.contextmanager
@@ -171,6 +173,9 @@ class Supervisor:
         words = child.last_words(8)
         if ending.cause == "interrupted":
             return UsageError(f"stopped by {ending.signal} before the run began.")
+        refused = [line for line in words.splitlines() if line.startswith("ERROR: ")]
+        if ending.returncode == _PYTEST_USAGE and refused:
+            return UsageError(refused[-1].removeprefix("ERROR: "))
         return surroundings.fault(child.last_words(60)) or HarnessError(
             f"the suite could not start: {words or f'exit status {ending.returncode}'}",
             f"The child's output is in {self.folder}.",
