@@ -57,6 +57,43 @@ def test_one_line_adopts_the_suite_beside_other_tests(elsewhere: Path) -> None:
     }  # fmt: skip
 
 
+_STATE = """
+import sys
+
+import torch
+from transformers.models.auto import configuration_auto, modeling_auto
+
+
+def state():
+    auto = [dict(vars(one)["_extra_content"]) for one in (
+        configuration_auto.CONFIG_MAPPING, modeling_auto.MODEL_MAPPING)]
+    return torch.get_num_threads(), torch.get_default_dtype(), list(sys.path), auto
+"""
+
+
+def test_other_tests_find_the_process_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "state.py").write_text(_STATE)
+    (tmp_path / "test_0_before.py").write_text(
+        "import state, torch\ntorch.set_num_threads(2)\nBEFORE = []\n"
+        "def test_before(): BEFORE.append(state.state())\n"
+    )
+    (tmp_path / "test_a_mac.py").write_text("from mpsprobe.suite import *\n")
+    (tmp_path / "test_b_again.py").write_text("from mpsprobe.suite import *\n")
+    (tmp_path / "test_c_after.py").write_text(
+        "import state, test_0_before\ndef test_after(): assert [state.state()] == test_0_before.BEFORE\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--mpsprobe-device=cpu", "-v",
+            "--mpsprobe-checks", "transfer.load,data.prepare",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("test_transfer[load] PASSED") == 2, done.stdout
+    assert "test_after PASSED" in done.stdout
+
+
 @pytest.mark.parametrize("number", [1, 4, 6])
 def test_a_marker_runs_its_phase_and_makes_the_links_it_needs(elsewhere: Path, number: int) -> None:
     done = pytest_in(elsewhere, "-m", f"phase{number}")

@@ -6,7 +6,9 @@ keeps and raises again for every later test: the plugin words it as `blocked`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -35,12 +37,44 @@ def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "m
     return "session" if config.getoption("--mpsprobe-journal") else "module"
 
 
+@contextmanager
+def restored() -> Iterator[None]:
+    """Restore what a target may change in the process: torch's threads and dtype, `sys.path`, the Auto classes.
+
+    Tests that run after an adopted suite must find the process as the tests before it did.
+    """
+    import torch
+
+    threads, dtype, path = torch.get_num_threads(), torch.get_default_dtype(), list(sys.path)
+    registered = {id(one): dict(one) for one in _auto_registrations()}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        sys.path[:] = path
+        for one in _auto_registrations():
+            before = registered.get(id(one), {})
+            one.clear()
+            one.update(before)
+
+
+def _auto_registrations() -> Iterator[dict[Any, Any]]:
+    """Yield what was registered with each Auto class of transformers, where that is imported."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("transformers.models.auto.") and module is not None:
+            for mapping in vars(module).values():
+                extra = vars(mapping).get("_extra_content") if hasattr(mapping, "__dict__") else None
+                if isinstance(extra, dict):
+                    yield extra
+
+
 @pytest.fixture(scope=_lifetime)
 def mps_site(mps_session: Session) -> Iterator[Site]:
     """Phase 1: this machine, and the device that the run uses."""
     from mpsprobe.phases import site
 
-    with site.open_site(mps_session.settings, mps_session.run.host) as opened:
+    with restored(), site.open_site(mps_session.settings, mps_session.run.host) as opened:
         with mps_session.making(Phase.AVAILABILITY):
             mps_session.learnt(
                 host=opened.host,

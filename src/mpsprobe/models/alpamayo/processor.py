@@ -76,17 +76,24 @@ def write_settings(folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-@cache
 def register() -> None:
     """Let `AutoProcessor` find the class that `write` names in its files."""
-    from transformers import AutoProcessor, PretrainedConfig
+    from transformers import AutoProcessor
+
+    AutoProcessor.register(*_registered(), exist_ok=True)
+
+
+@cache
+def _registered() -> tuple[type[Any], type[ProcessorMixin]]:
+    """Return a config and the processor class to register for it."""
+    from transformers import PretrainedConfig
 
     class NoModel(PretrainedConfig):
         """A config of no model: the processor is found by its name, never by this."""
 
         model_type = "mpsprobe_no_model"
 
-    AutoProcessor.register(NoModel, _processor_class())
+    return NoModel, _processor_class()
 
 
 def _processor_class() -> type[ProcessorMixin]:

@@ -11,7 +11,7 @@ from mpsprobe.models import trajectory
 from mpsprobe.models.adapter import Adapter, Batch, Outputs
 from mpsprobe.models.pretrained import load_pretrained
 from mpsprobe.models.tiny_drive.drive import synthetic_drive
-from mpsprobe.models.tiny_drive.modeling import Rollout, TinyDrive
+from mpsprobe.models.tiny_drive.modeling import Rollout, TinyDrive, register
 from mpsprobe.models.tiny_drive.processing import TinyDriveProcessor
 
 
@@ -21,6 +21,7 @@ class TinyDriveAdapter(Adapter):
     meaning = trajectory.MEANING
 
     def load(self, device: torch.device, dtype: str) -> TinyDrive:
+        register()
         model = load_pretrained(
             TinyDrive, self.snapshot, device, dtype, self.profile.attention, weights=self.weights
         )
