@@ -31,6 +31,22 @@ from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.session import Session
 
+_DTYPES = (
+    *(
+        "float32",
+        "float16",
+        "bfloat16",
+        "complex64",
+        "complex32",
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+    ),
+    *("uint16", "uint32", "uint64", "float64", "complex128"),
+)
 #: What PyTorch expects, and what the emulated device did.
 _PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
 
@@ -75,6 +91,81 @@ def operators(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
                     f"{info.name}{info.variant_test_name} {str(dtype)[6:]}: {outcome}"
                 )
     return found
+
+
+def outputs(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
+    """Run every operator with `out=` arguments that are views, on the CPU and emulated.
+
+    Returns:
+        Outcome -> `"operator dtype, kind of output: message"`.
+    """
+    platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
+    found: dict[str, list[str]] = collections.defaultdict(list)
+    with emulate(macos="15.5", fallback=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+
+        for info in op_db:
+            for dtype in dtypes:
+                if not info.supports_out or dtype not in info.supported_dtypes("cpu"):
+                    continue
+                for kind in _OUTPUTS:
+                    outcome = _with_output(info, dtype, kind)
+                    if outcome:
+                        found[outcome.partition(":")[0]].append(
+                            f"{info.name}{info.variant_test_name} {str(dtype)[6:]}, {kind}: {outcome}"
+                        )
+    return found
+
+
+#: Kinds of outputs: (elements before it in its storage, its own elements as a share of those needed, its stride).
+_OUTPUTS = {
+    "empty, in the middle of a storage that is large enough": (3, 0, 1),
+    "empty, at the end of a storage that must grow": (3, 0, 0),
+    "every other element": (1, 1, 2),
+    "too few elements": (2, 0.5, 1),
+}
+
+
+def _with_output(info: Any, dtype: torch.dtype, kind: str) -> str:
+    before, share, stride = _OUTPUTS[kind]
+    sample = next(iter(info.sample_inputs("cpu", dtype)), None)
+    if sample is None:
+        return ""
+    try:
+        plain = info.op(sample.input, *sample.args, **sample.kwargs)
+    except Exception:
+        return ""
+    if not isinstance(plain, torch.Tensor) or plain.dtype is not dtype or not plain.numel():
+        return ""
+
+    def run(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        needed = plain.numel()
+        elements = before + (needed * max(stride, 1) + 2 if stride else 0)
+        storage = torch.zeros(elements, dtype=dtype, device=device)
+        own = round(needed * share)
+        if stride == 2:
+            out = storage.as_strided(plain.shape, [2 * one for one in plain.contiguous().stride()], before)
+        else:
+            out = storage[before : before + own]
+        moved = sample.transform(lambda x: x.detach().to(device) if isinstance(x, torch.Tensor) else x)
+        if "device" in moved.kwargs:
+            moved.kwargs["device"] = device
+        torch.manual_seed(0)
+        info.op(moved.input, *moved.args, **moved.kwargs, out=out)
+        return storage, out
+
+    try:
+        expected = run("cpu")
+    except Exception:
+        return ""
+    try:
+        got = run("mps")
+    except VirtualDeviceError as problem:
+        return f"out of reach: {_line(problem)}"
+    except Exception as problem:
+        return f"raised: {_line(problem)}"
+    return f"differs: {difference}" if (difference := _differs(list(got), list(expected))) else _PASS
 
 
 def _expected(info: Any, dtype: torch.dtype) -> str:
@@ -124,7 +215,7 @@ def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
 
 
 def _failure(problem: Exception, session: Session) -> str:
-    if isinstance(problem, VirtualDeviceError):
+    if isinstance(problem, VirtualDeviceError):  # OutOfReachError: unknown, not a failure
         return f"out of reach: {_line(problem)}"
     if any(finding.message == str(problem) for finding in session.findings):
         return f"refused: {_line(problem)}"
@@ -199,14 +290,26 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkout", type=Path, help="a PyTorch checkout: run its test/test_mps.py instead")
-    parser.add_argument("--dtypes", default="float32,float16,int64,bool,complex64")
+    parser.add_argument("--dtypes", default=",".join(_DTYPES), help="all that MPS may have, unless given")
+    parser.add_argument(
+        "--outputs", action="store_true", help="compare `out=` variants instead: views, offsets, sizes"
+    )
     parser.add_argument("--json", type=Path, help="where to write every operator's outcome")
     parser.add_argument("options", nargs="*", help="options for pytest, with --checkout")
     chosen = parser.parse_args()
     if chosen.checkout is not None:
         return suite(chosen.checkout, chosen.options)
     torch.set_num_threads(1)
-    found = operators([getattr(torch, name) for name in chosen.dtypes.split(",")])
+    dtypes = [getattr(torch, name) for name in chosen.dtypes.split(",")]
+    if chosen.outputs:
+        found = outputs([one for one in dtypes if one in (torch.float32, torch.int64)])
+        sys.stdout.write(f"torch {torch.__version__}, outputs that are views:\n")
+        for key in sorted(found):
+            sys.stdout.write(f"  {key:24} {len(found[key])}\n")
+        if chosen.json:
+            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        return 0
+    found = operators(dtypes)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(f"torch {torch.__version__}, expected by PyTorch / emulated:\n")
