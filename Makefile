@@ -1,41 +1,50 @@
-# Two commands matter: `make report` (the suite on the default target) and `make test` (the project's own tests).
+# `make help` lists what there is. `make report` is for users, the rest for who works on mpsprobe.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= requirements/constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: report test faults benchmark lint install clean
+.PHONY: help report test faults benchmark lint examples count develop install clean
+.DEFAULT_GOAL := help
 
-report: install  ## run the suite, leave reports/latest/{run.json, report.md, report.html, junit.xml}
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+report: install  ## run the suite on a small model, leave reports/latest/{run.json, report.md, report.html, junit.xml}
 	$(BIN)/mpsprobe run
 
-# The virtual device changes the process that it is on in, so each file of its tests has a process of its own.
-ALONE := $(wildcard tests/device/virtual/test_*.py tests/suite/test_*.py) tests/prediction/test_predict.py \
-  $(addprefix tests/ops/test_,campaign.py isolation.py probes.py replay.py) \
-  tests/forecast/test_memory.py tests/forecast/test_calibrate.py tests/models/alpamayo/test_adapter.py
+test: develop  ## run the project's own tests
+	$(BIN)/python tools/run_tests.py
 
-test: install  ## the project's own tests
-	printf '%s\n' $(ALONE) | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/python -m pytest -q -m "not benchmark"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not benchmark" --benchmark-disable --numprocesses auto --dist loadfile \
-	  $(addprefix --ignore=,$(ALONE))
-
-faults: install  ## the fault campaign: hundreds of faults and bad inputs through the real command (FAULTS=--short as in CI)
+faults: develop  ## run the fault campaign: hundreds of faults and bad inputs through the real command (FAULTS=--short as in CI)
 	PYTHONPATH=tools $(BIN)/python -m faults $(FAULTS)
 
-benchmark: install  ## speed, as ratios within one run
+benchmark: develop  ## measure speed, as ratios within one run
 	$(BIN)/python -m pytest -m benchmark
 
-lint: install  ## style and types
+lint: develop  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-install: $(VENV)/installed
+examples: install  ## draw reports/examples anew, HTML and Markdown
+	$(BIN)/python tools/examples.py
+
+count: install  ## count rooms, modules and names with two meanings, for CONTRIBUTING
+	$(BIN)/python tools/house.py
+
+install: $(VENV)/installed  ## make a virtual environment with what a user needs
+
+develop: $(VENV)/developed  ## add what tests and linters need
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
-clean:
+clean:  ## remove the virtual environment
 	rm -rf $(VENV)

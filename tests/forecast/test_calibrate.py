@@ -16,6 +16,8 @@ from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
 from mpsprobe.forecast.dispatch import _calls, shared_out, smalls
 
+pytestmark = pytest.mark.own_process
+
 
 def _calibration(device: str = "cuda", **more: object) -> Calibration:
     """1 TFLOP/s, 100 GB/s, 10 us an op."""

@@ -18,6 +18,8 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.prediction.observed import WeightlessTarget, observe
 from mpsprobe.run import Fit, Mac
 
+pytestmark = pytest.mark.own_process
+
 _LAYERS, _KV_HEADS, _HEAD, _VOCABULARY = 3, 2, 32, 2000
 
 

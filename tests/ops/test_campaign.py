@@ -18,6 +18,8 @@ from mpsprobe.run import DeviceChoice, Host, OpUse, Run, Status, Target, TensorM
 from tests.ops.test_isolation import DEADLY, FAULTS, PACKAGES
 from tests.supervision.test_supervisor import CHECKOUT, PROFILE
 
+pytestmark = pytest.mark.own_process
+
 _STATUS = {
     Outcome.NATIVE: Status.PASS,
     Outcome.VARIES: Status.WARN,

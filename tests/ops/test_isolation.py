@@ -18,6 +18,8 @@ from mpsprobe.ops.isolation import Isolation
 from mpsprobe.ops.records import Outcome, Replay, Request, Setup
 from mpsprobe.run import OpUse, TensorMeta
 
+pytestmark = pytest.mark.own_process
+
 PACKAGES = Path(__file__).parents[1] / "support" / "packages"
 SETUP = Setup("emulated", "", "15.5", 64, False, 1, 4 << 30)
 #: Planted op -> what must become of it, and what must be said.

@@ -15,6 +15,8 @@ from mpsprobe.ops.probes import PROBES, attention, linear, run
 from mpsprobe.ops.probes.registry import Lab, look
 from tests.ops.test_replay import setup
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture
 def lab() -> Lab:

@@ -17,6 +17,8 @@ from mpsprobe.trace.dispatch import record
 from tests.ops.test_inputs import use_of
 from tests.trace.zoo import ZOO
 
+pytestmark = pytest.mark.own_process
+
 ENOUGH = 1 << 32
 
 

@@ -24,7 +24,10 @@ from mpsprobe.run import Mac, Predicted, Run
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
+pytestmark = [
+    pytest.mark.own_process,
+    pytest.mark.filterwarnings("ignore"),
+]  # those of transformers about options of tiny configs
 
 #: Wide enough that weights and what is computed from them have no values: 128 * 600 elements and more.
 _TEXT = {

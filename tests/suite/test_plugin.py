@@ -13,6 +13,8 @@ import pytest
 from mpsprobe.run import Run, Status
 from tests.supervision.test_supervisor import CHECKOUT, PROFILE
 
+pytestmark = pytest.mark.own_process
+
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:

@@ -17,6 +17,8 @@ from mpsprobe.device.virtual.observer import Grade
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.errors import UsageError
 
+pytestmark = pytest.mark.own_process
+
 #: Commits of the releases, `git rev-parse v2.x.0` in pytorch/pytorch.
 COMMITS = {
     "2.6": "2236df1770800ffea5697b11b0bb0d910b2e59e1",

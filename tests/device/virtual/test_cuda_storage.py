@@ -14,6 +14,8 @@ from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import VirtualDeviceError
 from tests.device.virtual.llama import tiny_llama
 
+pytestmark = pytest.mark.own_process
+
 needs_cuda = pytest.mark.skipif(
     not torch.cuda.is_available() or relabel.LEGACY, reason="needs a CUDA device and torch 2.9 or newer"
 )

@@ -14,6 +14,7 @@ from tests.device.virtual.engines import check_both_engines
 diffusers: Any = pytest.importorskip("diffusers", reason="an extra: pip install 'mpsprobe[diffusers]'")
 
 pytestmark = [
+    pytest.mark.own_process,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # those of diffusers about its own dependencies
 ]

@@ -22,6 +22,8 @@ from mpsprobe.device.virtual.session import Session
 from mpsprobe.knowledge.ops import UnknownReleaseError
 from tests.device.virtual.llama import tiny_llama
 
+pytestmark = pytest.mark.own_process
+
 
 def _answers() -> dict[str, Any]:
     """What a program can see of MPS."""

@@ -15,6 +15,8 @@ import torch
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.predict import predict
 
+pytestmark = pytest.mark.own_process
+
 
 @contextlib.contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:

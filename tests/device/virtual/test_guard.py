@@ -13,6 +13,8 @@ from mpsprobe.device.virtual.cpp.without_mps import MPS_HOOKS, WithoutMps
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
 
+pytestmark = pytest.mark.own_process
+
 
 def test_slot_order_is_read_from_the_headers() -> None:
     names = [

@@ -13,6 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 
+pytestmark = pytest.mark.own_process
+
 
 def _ones(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.ones(*shape, dtype=dtype, device="mps")

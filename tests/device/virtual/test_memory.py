@@ -9,6 +9,8 @@ from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.predict import predict
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory, format_size
 
+pytestmark = pytest.mark.own_process
+
 GIB = 1 << 30
 
 

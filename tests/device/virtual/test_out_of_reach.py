@@ -12,6 +12,8 @@ from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.predict import predict
 
+pytestmark = pytest.mark.own_process
+
 OP = "aten::_sparse_coo_tensor_with_dims_and_tensors"
 
 

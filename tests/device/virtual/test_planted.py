@@ -13,6 +13,8 @@ from torch import nn
 
 from mpsprobe.device.virtual.emulate import emulate
 
+pytestmark = pytest.mark.own_process
+
 
 class Float64Buffer(nn.Module):
     def __init__(self) -> None:

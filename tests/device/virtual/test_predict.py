@@ -14,6 +14,8 @@ from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.predict import predict
 from tests.device.virtual.llama import tiny_llama
 
+pytestmark = pytest.mark.own_process
+
 
 class _Ops(Quiet):
     def __init__(self) -> None:

@@ -19,6 +19,8 @@ from mpsprobe.run import Evidence
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
 
+pytestmark = pytest.mark.own_process
+
 _WIDE = (300, 1000)
 
 

@@ -12,6 +12,8 @@ from mpsprobe.device.virtual.predict import predict
 from mpsprobe.knowledge import dtypes
 from mpsprobe.run import TensorMeta
 
+pytestmark = pytest.mark.own_process
+
 FLOAT8 = torch.float8_e4m3fn
 #: copy_cast_mps (operations/Copy.mm up to 2.12) asks getMPSDataType for both sides; ComfyUI issues 13200, 14310, 9263.
 NO_SUPPORT = "Trying to convert {} to the MPS backend but it does not have support for that dtype."

@@ -10,6 +10,7 @@ from tests.device.virtual.engines import check_both_engines
 from tests.device.virtual.zoo import ZOO, Entry
 
 pytestmark = [
+    pytest.mark.own_process,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # those of transformers about options of tiny configs
 ]

@@ -17,7 +17,10 @@ from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
 from mpsprobe.models.weightless import config_only
 from tests.models.alpamayo.conftest import needs_package
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and of the target's own code
+pytestmark = [
+    pytest.mark.own_process,
+    pytest.mark.filterwarnings("ignore"),
+]  # those of transformers and of the target's own code
 
 
 def _adapter(folder: Path, **sample: int) -> AlpamayoAdapter:
