@@ -217,17 +217,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--json", type=Path, help="append each case with its end to this file")
     parser.add_argument("--table", type=Path, nargs="+", help="play nothing: draw the table of such files")
+    parser.add_argument("--resume", action="store_true", help="leave out what --json has as right already")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this Markdown file")
     asked = parser.parse_args(arguments)
     judged: list[Judged] = []
     if asked.table:
         judged = _noted(asked.table)
+    done = _noted([asked.json]) if asked.resume and asked.json and asked.json.is_file() else []
+    right = {(one.group, one.case.name) for one in done if not one.wrong}
     for group in asked.group or GROUPS if not asked.table else ():
         if not (Path(__file__).parent / f"{group}.py").is_file():
             continue
         cases = [
             case for case in cases_of(group, short=asked.short) if re.search(asked.case or "", case.name)
         ]
+        cases = [case for case in cases if (group, case.name) not in right]
         if asked.list:
             print(*(f"{group}/{case.name}" for case in cases), sep="\n")
             continue
