@@ -6,6 +6,7 @@ this package and is named, with its help line, in `COMMANDS`.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -96,6 +97,9 @@ def main() -> None:
     except Exception as problem:  # of what is installed here, or ours: it says nothing of the model
         if "--debug" in sys.argv:
             raise
+        if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
+            name = str(problem.filename)
+            _end(UsageError(f"{name[:40]}...: no name of a file has {len(name):,} characters."))
         from mpsprobe.supervision import surroundings
 
         if (found := surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")) is not None:
