@@ -18,7 +18,7 @@ import click
 
 from mpsprobe import __version__
 from mpsprobe.cli.sink import Sink, say
-from mpsprobe.errors import HarnessError, MpsprobeError, UsageError, text_of
+from mpsprobe.errors import HarnessError, MpsprobeError, SurroundingsError, UsageError, text_of
 
 #: Command name -> (module of this package that holds a `click.Command` called `command`, help line).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -100,8 +100,12 @@ def main() -> None:
         if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
             name = str(problem.filename)
             _end(UsageError(f"{name[:40]}...: no name of a file has {len(name):,} characters."))
+        from mpsprobe.models import packages
         from mpsprobe.supervision import surroundings
 
+        said, command = packages.explain(problem)
+        if said:
+            _end(SurroundingsError(said, command))
         if (found := surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")) is not None:
             _end(found)
         where = traceback.extract_tb(problem.__traceback__)[-1]

@@ -16,6 +16,7 @@ from torch import nn
 from mpsprobe.errors import TargetError, UsageError, first_line
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Quantised
+from mpsprobe.models import packages
 from mpsprobe.models.hub import remote_code
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.json_file import json_object
@@ -365,13 +366,16 @@ def _imported(spec: str) -> type[nn.Module]:
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ImportError as problem:
+        said, command = packages.explain(problem)
         raise UsageError(
-            f"{spec}: {module_name} cannot be imported: {first_line(problem)}",
-            "Install it, or put its folder on PYTHONPATH.",
+            f"{spec}: {module_name} cannot be imported: {said or first_line(problem)}",
+            command or _install(problem),
         ) from problem
     except (Exception, SystemExit) as problem:  # whatever a user's module raises
+        said, command = packages.explain(problem)
         raise UsageError(
-            f"{spec}: {module_name} cannot be imported: {type(problem).__name__}: {first_line(problem)}"
+            f"{spec}: {module_name} cannot be imported: {said or f'{type(problem).__name__}: {first_line(problem)}'}",
+            command,
         ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")
@@ -385,6 +389,13 @@ def _imported(spec: str) -> type[nn.Module]:
     return model
 
 
+def _install(problem: ImportError) -> str:
+    """What to do about a module that is not there."""
+    if problem.name:
+        return f"Install the package of {problem.name.partition('.')[0]!r}, or put its folder on PYTHONPATH."
+    return "Install it, or put its folder on PYTHONPATH."
+
+
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
     """Whatever the class or its config raises, as one line."""
@@ -393,4 +404,5 @@ def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iter
     except (TargetError, UsageError):
         raise
     except (Exception, SystemExit) as problem:  # a model must not end the program
-        raise kind(f"{what}: {type(problem).__name__}: {first_line(problem)}") from problem
+        said, command = packages.explain(problem)
+        raise kind(said or f"{what}: {type(problem).__name__}: {first_line(problem)}", command) from problem

@@ -1,0 +1,144 @@
+"""Packages that do not fit each other: which is too old or too new for which, and the command that fixes it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+#: Packages whose requirements on each other decide whether a model can be imported.
+STACK = (
+    "transformers",
+    "diffusers",
+    "sentence-transformers",
+    "peft",
+    "accelerate",
+    "timm",
+    "lerobot",
+    "tokenizers",
+    "torchvision",
+    "torchaudio",
+)
+_AMONG = (*STACK, "huggingface-hub", "safetensors", "torch", "numpy")
+#: The release of torchvision that is built for torch 2.N is 0.(N + 15) (https://pypi.org/project/torchvision/).
+_TORCHVISION_AHEAD = 15
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One package that another does not take.
+
+    Attributes:
+        by: who requires it, with its version.
+        name: what is required.
+        required: specifier.
+        found: installed version.
+    """
+
+    by: str
+    name: str
+    required: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.by} requires {self.name} {self.required}, and {self.found} is installed"
+
+
+def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
+    """Return what the installed packages of the stack require of each other and do not get."""
+    found = []
+    for by in names:
+        version = _version(by)
+        if version is None:
+            continue
+        for text in metadata.requires(by) or []:
+            try:
+                need = Requirement(text)
+            except InvalidRequirement:
+                continue
+            name = _canonical(need.name)
+            if name not in _AMONG or (need.marker is not None and not need.marker.evaluate({"extra": ""})):
+                continue
+            installed = _version(name)
+            if installed is not None and not _fits(installed, need.specifier):
+                found.append(Mismatch(f"{by} {version}", name, str(need.specifier), installed))
+    return found
+
+
+def fix(found: Iterable[Mismatch]) -> str:
+    """Return the one command that makes the packages fit."""
+    wanted: dict[str, list[str]] = {}
+    for one in found:
+        wanted.setdefault(one.name, []).append(one.required)
+    if "torch" in wanted:  # torchvision is built for one torch: it gives way, not torch
+        others = sorted({one.by.split()[0] for one in found if one.name == "torch"})
+        del wanted["torch"]
+        torch = _version("torch") or ""
+        for other in others:
+            wanted[other] = [_for_torch(other, torch)]
+    requirements = [f"{name}{','.join(dict.fromkeys(filter(None, specs)))}" for name, specs in wanted.items()]
+    return "python -m pip install " + " ".join(map(shlex.quote, requirements)) if requirements else ""
+
+
+def explain(problem: BaseException) -> tuple[str, str]:
+    """Return what in the environment is behind an error at an import, and the command that fixes it; else empty texts.
+
+    Args:
+        problem: the error; packages that do not fit count only where it may come from them.
+    """
+    text = str(problem)
+    if "torchvision::nms" in text:
+        torch, vision = _version("torch") or "", _version("torchvision") or ""
+        wanted = shlex.quote(f"torchvision{_for_torch('torchvision', torch)}")
+        return (
+            f"torchvision {vision} does not fit the installed torch {torch}: its ops were not built for it.",
+            f"python -m pip install --force-reinstall --no-deps {wanted}",
+        )
+    at_import = (
+        isinstance(problem, ImportError) or "Failed to import" in text or "is required for a normal" in text
+    )
+    if not at_import:
+        return "", ""
+    found = mismatches()
+    named = [
+        one
+        for one in found
+        if one.name.replace("-", "_") in text.replace("-", "_") or one.by.split()[0] in text
+    ]
+    chosen = named or (found if re.search(r"cannot import name|is required", text) else [])
+    if not chosen:
+        return "", ""
+    return f"Packages do not fit each other: {'; '.join(map(str, chosen))}.", fix(chosen)
+
+
+def _for_torch(name: str, torch: str) -> str:
+    """The specifier of the release of torchvision or torchaudio that belongs to a torch."""
+    found = re.match(r"2\.(\d+)", torch)
+    if found is None:
+        return ""
+    minor = int(found[1])
+    return f"==0.{minor + _TORCHVISION_AHEAD}.*" if name == "torchvision" else f"==2.{minor}.*"
+
+
+def _fits(version: str, specifier: SpecifierSet) -> bool:
+    try:
+        return specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return True
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

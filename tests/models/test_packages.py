@@ -1,0 +1,60 @@
+"""Packages that do not fit each other, against distributions made here and texts of the packages themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.models import packages
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path that may hold the metadata of distributions; it hides those that are installed."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def _installed(site: Path, name: str, version: str, *requires: str) -> None:
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    (folder / "METADATA").write_text(
+        "\n".join([*lines, *(f"Requires-Dist: {one}" for one in requires)]) + "\n"
+    )
+
+
+def test_hub_that_is_too_new_is_named_with_its_command(site: Path) -> None:
+    """The text is that of transformers 4.57.1 beside huggingface-hub 2.4.0."""
+    _installed(site, "huggingface-hub", "2.4.0")
+    _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0,>=0.34.0", "tokenizers<=0.23.0,>=0.22.0")
+    problem = ImportError(
+        "huggingface-hub>=0.34.0,<1.0 is required for a normal functioning of this module, but found "
+        "huggingface-hub==2.4.0."
+    )
+    said, command = packages.explain(problem)
+    assert "transformers 4.57.1 requires huggingface-hub <1.0,>=0.34.0, and 2.4.0 is installed" in said
+    assert command.startswith("python -m pip install 'huggingface-hub<1.0,>=0.34.0")
+
+
+def test_torchvision_of_another_torch_gives_way(site: Path) -> None:
+    _installed(site, "torch", "2.13.0")
+    _installed(site, "torchvision", "0.29.2", "torch==2.14.2")
+    said, command = packages.explain(RuntimeError("operator torchvision::nms does not exist"))
+    assert "torchvision 0.29.2 does not fit the installed torch 2.13.0" in said
+    assert "torchvision==0.28.*" in command
+    assert packages.fix(packages.mismatches(["torchvision"])) == "python -m pip install 'torchvision==0.28.*'"
+
+
+def test_error_that_is_no_import_is_not_blamed_on_packages(site: Path) -> None:
+    _installed(site, "huggingface-hub", "2.4.0")
+    _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0")
+    assert packages.explain(ValueError("a shape is wrong")) == ("", "")
+    assert packages.explain(ImportError("No module named 'flash_attn'"))[1] == ""
+
+
+def test_packages_that_fit_are_no_mismatch(site: Path) -> None:
+    _installed(site, "huggingface-hub", "0.36.0")
+    _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0,>=0.34.0", 'torch>=99; extra == "torch"')
+    assert packages.mismatches(["transformers"]) == []
