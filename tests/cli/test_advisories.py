@@ -84,11 +84,38 @@ def test_text_is_a_table_and_an_id_tells_all() -> None:
 
 
 def test_nothing_found_is_not_called_good() -> None:
-    assert (
-        run("--op", "aten::relu").stdout.strip()
-        == "No advisory fits. That says only that none is known here."
-    )
-    assert rows("--op", "aten::relu") == []
+    said = run("--op", "aten::trapezoid").stdout.strip()
+    assert said == "None is known here that fits. That is no promise: nobody may have reported one."
+    assert rows("--op", "aten::trapezoid") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("torch.linalg.svd", "linalg-svd-over-8192-raises"),
+        ("torch.nn.Conv2d", "conv2d-strided-weight-wrong"),
+        ("torch.nn.functional.conv2d", "conv2d-strided-weight-wrong"),
+        ("torch.nn.LSTM", "lstm-steps-leak"),
+        ("torch.nn.LayerNorm", "layer-norm-mixed-dtype-garbage"),
+        ("torch.nn.MultiheadAttention", "sdpa-decode-half-long-keys"),
+        ("F.layer_norm", "layer-norm-mixed-dtype-garbage"),
+        ("torch.Tensor.masked_fill_", "masked-fill-inplace-strided-wrong"),
+        ("F.embedding_bag", "embedding-bag-last-offset-ignored"),
+        ("torch.max", "max-nan-lost"),
+    ],
+)
+def test_functions_and_modules_lead_to_the_ops_that_they_run(name: str, known: str) -> None:
+    found = ids("--op", name)
+    assert known in found
+    assert "cpu-scalar-view-ignored-offset" not in found  # about add, mul, sub and div
+
+
+@pytest.mark.parametrize("name", ["nonsense", "torch.nn.Conv9d", "aten::liner"])
+def test_unknown_op_is_refused_with_what_may_have_been_meant(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run("--op", name)
+    assert name in str(caught.value)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ _ORDER = list(Severity)
 @click.option("--torch", metavar="VERSION", help="Only those about this torch release.")
 @click.option("--macos", metavar="VERSION", help="Only those about this macOS (needs --torch).")
 @click.option("--chip", metavar="CHIP", help="Only those about this chip, e.g. M1 (needs --torch).")
-@click.option("--op", metavar="OP", help="Only those about this op: aten::linear, torch.matmul ...")
+@click.option(
+    "--op", metavar="OP", help="Only those about this op: aten::linear, torch.matmul, torch.nn.Conv2d ..."
+)
 @click.option("--symptom", type=click.Choice([s.value for s in Symptom]), help="Only those that show so.")
 @json_flag
 @pass_sink
@@ -47,7 +49,7 @@ def command(
     else:
         found = [(match.advisory, match) for match in advisories.applicable(torch, macos, chip)]
     if op is not None:
-        about = {advisory.id for advisory in advisories.of_op(_aten_name(op))}
+        about = {advisory.id for advisory in advisories.of_op(op)}
         found = [(advisory, match) for advisory, match in found if advisory.id in about]
     if symptom is not None:
         found = [(advisory, match) for advisory, match in found if advisory.symptom.value == symptom]
@@ -58,7 +60,7 @@ def command(
 def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
     data = [_data(advisory, match) for advisory, match in found]
     if not found:
-        sink.result("No advisory fits. That says only that none is known here.", data)
+        sink.result("None is known here that fits. That is no promise: nobody may have reported one.", data)
         return
     rows = [
         [
@@ -116,13 +118,3 @@ def _data(advisory: Advisory, match: Match | None = None) -> dict[str, Any]:
         row["certainty"] = match.certainty.value
         row["unknown"] = list(match.unknown)
     return row
-
-
-def _aten_name(op: str) -> str:
-    """`aten::x.y` of `aten::x.y`, `aten.x.y`, `torch.x`, `torch.nn.functional.x` or plain `x`."""
-    if "::" in op:
-        return op
-    if op.startswith("aten."):
-        name, _, overload = op.removeprefix("aten.").partition(".")
-        return f"aten::{name}.{overload}" if overload not in ("", "default") else f"aten::{name}"
-    return f"aten::{op.rsplit('.', 1)[-1]}"

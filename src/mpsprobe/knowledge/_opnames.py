@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import toml
 
 #: `torch.linalg.svd` is `aten::linalg_svd`: these Python modules became prefixes of ATen names.
 _PREFIXED = ("fft", "linalg", "special", "sparse")
@@ -59,6 +65,32 @@ def python_name(op: str) -> str | None:
     if dot and module in _PREFIXED:
         return f"aten::{module}_{rest}"
     return f"aten::{name}"
+
+
+def module_functions(op: str) -> tuple[str, ...]:
+    """Return the ATen base names that a module of `torch.nn` may call, as `conv2d` for `torch.nn.Conv2d`.
+
+    A module that the data does not name is written in snake case, with and without what classes add: `_loss`,
+    a number of dimensions. Empty when `op` is not written as a module.
+    """
+    name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
+    class_name = name.removeprefix("nn.")
+    if not re.fullmatch(r"[A-Z]\w*", class_name):
+        return ()
+    known = _modules().functions.get(class_name)
+    if known is None:
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
+        known = (snake, snake.removesuffix("_loss"), re.sub(r"\d+d$", "", snake), snake.replace("_", ""))
+    return tuple(f"aten::{function}" for function in dict.fromkeys(known))
+
+
+class _ModuleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    functions: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def _modules() -> _ModuleFile:
+    return toml.load(Path(__file__).parent / "data" / "modules.toml", _ModuleFile)
 
 
 def base(op: str) -> str:

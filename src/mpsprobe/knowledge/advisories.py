@@ -13,6 +13,7 @@ import msgspec
 
 from mpsprobe import toml
 from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
 from mpsprobe.knowledge._advisory import Advisory, Certainty, Example, Severity, Symptom
 from mpsprobe.knowledge._conditions import Case, Mode, Threshold, some
 from mpsprobe.run import OpUse
@@ -204,13 +205,19 @@ def _match(
 
 
 def of_op(op: str) -> list[Advisory]:
-    """The advisories about `op`; without an overload, those about any overload of it."""
-    base = base_name(op)
-    return [
-        advisory
-        for advisory in load_all()
-        if any(name in (op, base) or (op == base and base_name(name) == base) for name in advisory.ops)
-    ]
+    """Return the advisories about an op, in any spelling that `ops.normalise` takes.
+
+    Without an overload, those about any overload count, and those about the ops that it runs on the way.
+
+    Raises:
+        UnknownOpError: no release has such an op; its hint says what may have been meant.
+    """
+    exact = ops.normalise(op)
+    if len(exact) == 1 and "." in exact[0]:
+        wanted = {exact[0], base_name(exact[0])}
+        return [advisory for advisory in load_all() if wanted.intersection(advisory.ops)]
+    bases = set(ops.related(op))
+    return [advisory for advisory in load_all() if any(base_name(name) in bases for name in advisory.ops)]
 
 
 def base_name(op: str) -> str:

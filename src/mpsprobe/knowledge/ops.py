@@ -271,8 +271,8 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
 
     `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add`
     and `add` name all overloads of a base, the functional ones first; so does `aten::add`, since no overload
-    is called that. A Python function without an ATen op of its name, such as `F.interpolate`, names the ops
-    that PyTorch's own tests of it run.
+    is called that. A module of `torch.nn` names the ops of its function. A Python function without an ATen op of
+    its name, such as `F.interpolate`, names the ops that PyTorch's own tests of it run.
 
     Args:
         name: in any of these spellings.
@@ -294,7 +294,52 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
     run = tuple(op for op in _opinfo.run_by(_opnames.below_torch(name)) if op in known)
     if run:
         return run
+    called = [
+        op for function in _opnames.module_functions(name) for op in _opnames.overloads(function, known)
+    ]
+    if called:
+        return tuple(called)
     raise _unknown(name, known)
+
+
+def related(name: str) -> tuple[str, ...]:
+    """Return the base names of the ops that a spelling stands for, and of those that it runs on the way.
+
+    `F.conv2d` stands for `aten::conv2d`, which runs `aten::convolution`: what is known of either concerns it. In-place
+    forms and gradients belong to it too.
+
+    Raises:
+        UnknownOpError: none fits; its hint says what may have been meant.
+    """
+    named = {_opnames.base(op) for op in normalise(name)}
+    function = _opnames.python_name(name) or _opnames.qualified(name)
+    short = _opnames.base(function).removeprefix("aten::")
+    spelt = {_opnames.below_torch(name), short, f"nn.functional.{short}", short.replace("linalg_", "linalg.")}
+    run = {_opnames.base(op) for python in spelt for op in _opinfo.run_by(python)}
+    named |= {op for op in run if not op.endswith("_") and _is_specific(op)}
+    known = {_opnames.base(op) for op in known_ops()}
+    for op in tuple(named):
+        bare = op.removeprefix("aten::").strip("_")
+        derived = (
+            f"aten::{bare}",
+            f"aten::{bare}_",
+            f"aten::{bare}_backward",
+            f"aten::_{bare}",
+            f"aten::native_{bare}",
+        )
+        named |= {other for other in derived if other in known}
+    return tuple(sorted(named))
+
+
+@functools.cache
+def _is_specific(op: str) -> bool:
+    """Return whether few functions run an op: `aten::add` says nothing about the one that was asked for."""
+    functions = {
+        name.partition(":")[0]
+        for name, called in _opinfo.recorded().items()
+        if any(_opnames.base(f"aten::{one}") == op for one in called)
+    }
+    return 0 < len(functions) <= 12
 
 
 def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
