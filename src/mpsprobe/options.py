@@ -28,6 +28,9 @@ else:
 
 #: Dtypes that weights are loaded in.
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+#: Ways of training a target, and the optimisers for it.
+TRAININGS = ("full", "lora")
+OPTIMIZERS = ("adamw", "sgd", "adafactor")
 #: The value of `--autocast` that turns off the region a profile asks for.
 NO_AUTOCAST = "none"
 #: The values `--autocast` takes, in words.
@@ -185,6 +188,20 @@ class Settings:
     samples: int | None = _option(
         None, "How many such workloads you want in all: the plan that routes are judged by.  [default: 1]",
         Group.TARGET, metavar="N", least=1,
+    )  # fmt: skip
+    train: str | None = _option(
+        None, "Judge one optimisation step instead of the inference: full, or lora.", Group.TARGET,
+        metavar="METHOD", choices=TRAININGS,
+    )  # fmt: skip
+    optimizer: str | None = _option(
+        None, "Optimiser of --train.  [default: adamw]", Group.TARGET, metavar="NAME", choices=OPTIMIZERS
+    )
+    gradient_checkpointing: bool = _option(
+        False, "With --train: recompute activations in the backward instead of keeping them.", Group.TARGET
+    )
+    accumulate: int | None = _option(
+        None, "Batches of --train that add up their gradients before a step.  [default: 1]", Group.TARGET,
+        metavar="N", least=1,
     )  # fmt: skip
     autocast: str | None = _option(
         None, "none, DTYPE, cpu:DTYPE or parts:DTYPE (bfloat16, float16).  [default: the profile's]",
@@ -449,5 +466,17 @@ def _check_target(given: Settings) -> None:
         )
     if given.autocast not in (None, NO_AUTOCAST) and not is_autocast(str(given.autocast)):
         raise UsageError(f"--autocast {given.autocast}: no such choice.", f"It is {NO_AUTOCAST}, {AUTOCAST}.")
+    if given.train is not None and given.train not in TRAININGS:
+        raise UsageError(f"--train {given.train}: no such method.", f"One of {', '.join(TRAININGS)}.")
+    if given.optimizer is not None and given.optimizer not in OPTIMIZERS:
+        raise UsageError(
+            f"--optimizer {given.optimizer}: no such optimiser.", f"One of {', '.join(OPTIMIZERS)}."
+        )
+    if given.train is None:
+        for name in ("optimizer", "gradient_checkpointing", "accumulate"):
+            if getattr(given, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} goes with --train.", "Give --train full or --train lora."
+                )
     if given.shrink and not given.random_init:
         raise UsageError("--shrink goes with --random-init.", "Stored weights fit no smaller model.")

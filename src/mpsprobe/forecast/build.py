@@ -84,7 +84,7 @@ def build(
         time = timing(work, machine, turns)
         network = wish.network or cloud.shipped().network
         time.rates = rates(time, fed) if fed is not None else []
-        time.parts = [*transfers(trace.weights, machine.bandwidth, network), *time.parts]
+        time.parts = [*transfers(trace.weights - trace.states, machine.bandwidth, network), *time.parts]
     others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := hardware.find(name)) is not None]
     elsewhere = [timing(work, one, turns) for one in (*wish.calibrated, *others)]
     for one in elsewhere:

@@ -132,14 +132,26 @@ def memory(
     limit = int(HIGH_WATERMARK * working_set)
     heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
     needed = held.total + heaps
+    gradients = min(trace.gradients, held.activations)
     by_dtype = ", ".join(f"{name} {count / 1e9:.2f} B" for name, count in dtypes.items())
     cache = "held by the run's cache" + (f", {_size(grown.cache)} a token" if grown and grown.cache else "")
     parts = [
-        MemoryPart("weights", held.weights, f"parameters and buffers as built: {by_dtype}", _P),
         MemoryPart(
-            "activations", held.activations, "storages alive at the highest moment beside the others", _P
+            "weights", held.weights - trace.states, f"parameters and buffers as built: {by_dtype}", _P
+        ),
+        MemoryPart(
+            "activations",
+            held.activations - gradients,
+            "storages alive at the highest moment beside the others",
+            _P,
         ),
     ]
+    if trace.states:
+        parts.append(MemoryPart("optimiser states", trace.states, "held from step to step", _P))
+    if gradients:
+        parts.append(
+            MemoryPart("gradients", gradients, "of the trained parameters, at the end of a backward", _P)
+        )
     if held.cache:
         parts.append(MemoryPart("KV cache", held.cache, cache, _P))
     if held.kept:

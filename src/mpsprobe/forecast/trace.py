@@ -59,6 +59,8 @@ class Trace:
         end: bytes in use at the end, results still held.
         peak: most bytes in use at once.
         peak_after: most bytes in use since the last pass.
+        gradients: Bytes of the gradients of a training step, which its highest moment holds.
+        states: Bytes of the optimiser's states, which are among `weights`.
     """
 
     uses: Sequence[OpUse]
@@ -70,6 +72,8 @@ class Trace:
     end: int = 0
     peak: int = 0
     peak_after: int = 0
+    gradients: int = 0
+    states: int = 0
 
     def lighter(self, saved: int) -> Trace:
         """Return the same run with weights that take `saved` bytes less; their heaps leave as much free."""

@@ -136,3 +136,13 @@ class Adapter(ABC):
         """
         del outputs
         return None
+
+    def judge_repeat(self, outputs: Outputs, repeated: Outputs) -> tuple[bool, str] | None:
+        """Judge how a second inference of the same sample differs from the first.
+
+        Returns:
+            Whether the difference is as it should be, and a sentence that says so; None (the default) where the two
+            must be the same.
+        """
+        del outputs, repeated
+        return None

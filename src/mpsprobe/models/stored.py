@@ -17,6 +17,7 @@ from mpsprobe.models.hub import remote_code, snapshot
 from mpsprobe.models.pretrained import load_pretrained
 from mpsprobe.models.registry import make_adapter
 from mpsprobe.models.targets import TargetRef
+from mpsprobe.models.training import trained
 from mpsprobe.models.transformers_auto import TransformersAdapter
 from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
@@ -56,7 +57,7 @@ def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: No
         consent.require(folder, ref.name, trusted=ref.trust_remote_code)
     adapter = _make(ref, folder, say)
     adapter.workload = ref.settings.workload
-    return adapter
+    return trained(adapter, ref.settings)
 
 
 def _make(ref: TargetRef, folder: Path, say: Callable[[str], None]) -> Adapter:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from mpsprobe.knowledge.quantisation import Answer
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Adapter, Weights, token_limit
+from mpsprobe.models.training import TrainingAdapter, untrained
 from mpsprobe.models.weightless import config_only, unfed
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.sizes import fed
@@ -219,6 +220,9 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
             step = unfed.next_step(problem)
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
+        if isinstance(adapter, TrainingAdapter):
+            held = adapter.held(model)
+            trace = replace(trace, gradients=held["gradients"], states=held["optimiser states"])
         assumptions = session.assumptions[built:]
         architecture = adapter.class_name(model)
         limit = token_limit(model)
@@ -268,7 +272,8 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
 
 def _loading(adapter: Adapter) -> Answer | None:
     """What loading the target's quantised checkpoint does with the installed packages; None without one."""
-    quantised = adapter.blueprint.quantised if isinstance(adapter, RandomInitAdapter) else None
+    inner = untrained(adapter)
+    quantised = inner.blueprint.quantised if isinstance(inner, RandomInitAdapter) else None
     if quantised is None:
         return None
     import transformers

@@ -20,6 +20,7 @@ from mpsprobe.models.peft import PeftAdapter
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
 from mpsprobe.models.targets import TargetRef
+from mpsprobe.models.training import trained
 from mpsprobe.models.weightless import from_config, gguf
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
@@ -143,6 +144,13 @@ def make(
     Raises:
         MpsprobeError: the config names no class that can be had, or cannot be shrunk.
     """
+    adapter, changes = _make(ref, folder, weights, say)
+    return trained(adapter, ref.settings), changes
+
+
+def _make(
+    ref: TargetRef, folder: Path, weights: Weights, say: Callable[[str], None]
+) -> tuple[Adapter, list[str]]:
     if ref.file is None and ref.class_path is None and ref.gguf is None:
         consent.require(folder, ref.name, trusted=ref.trust_remote_code, stored=False)
     if ref.profile.adapter != profiles.load(choose.GENERIC).adapter:

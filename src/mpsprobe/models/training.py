@@ -1,0 +1,318 @@
+"""One optimisation step of a target as its inference: forward, backward, clipping, optimiser step.
+
+`TrainingAdapter` wraps any other adapter, so that every device (memoryless, emulated or real) and every later stage
+(op uses, memory, recipe) sees a training step where it would see an inference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models.adapter import Adapter, Batch, Outputs
+from mpsprobe.options import Settings
+
+#: Norm that gradients are clipped to: the default of transformers' Trainer (`max_grad_norm`).
+CLIP_NORM = 1.0
+#: Rank of the LoRA matrices: the default of peft's `LoraConfig`.
+LORA_RANK = 8
+#: Learning rate: the default of transformers' Trainer.
+LEARNING_RATE = 5e-5
+
+Parameters = Iterable[nn.Parameter]
+
+
+def _adamw(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+
+
+def _sgd(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=0.9)
+
+
+def _adafactor(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(parameters, lr=LEARNING_RATE)
+
+
+_OPTIMIZERS: Mapping[str, Callable[[Parameters], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+}
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a target is trained.
+
+    Attributes:
+        method: `"full"` trains every parameter; `"lora"` trains low-rank matrices beside its linear layers.
+        optimizer: A name of `options.OPTIMIZERS`.
+        checkpointing: Whether activations are recomputed in the backward instead of being kept.
+        accumulate: How many batches add up their gradients before the optimiser steps.
+    """
+
+    method: str
+    optimizer: str
+    checkpointing: bool = False
+    accumulate: int = 1
+
+    @property
+    def words(self) -> str:
+        """Return the plan in a few words: `a full training step with adamw`."""
+        kind = "a full training step" if self.method == "full" else f"a LoRA step of rank {LORA_RANK}"
+        more = [f"{self.accumulate} accumulated batches"] if self.accumulate > 1 else []
+        more += ["gradient checkpointing"] if self.checkpointing else []
+        return " and ".join([f"{kind} with {self.optimizer}", *more])
+
+
+class TrainingAdapter(Adapter):
+    """Another adapter whose inference is one optimisation step.
+
+    The loss is the model's own, with its input as labels, where its class takes labels beside token ids; else the mean
+    square of its floating outputs. Such a loss meets the ops of a training step; it says nothing of how well the model
+    learns.
+
+    Attributes:
+        inner: The adapter that loads, samples and prepares.
+        plan: How it is trained.
+    """
+
+    meaning = "the loss is finite"
+
+    def __init__(self, inner: Adapter, plan: TrainingPlan) -> None:
+        super().__init__(inner.snapshot, inner.profile)
+        self.inner = inner
+        self.plan = plan
+        self.weights = inner.weights
+        self.workload = inner.workload
+        self._notes: list[str] = []
+        self._optimizer: tuple[nn.Module, torch.optim.Optimizer] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self.inner.notes, *self._notes]
+
+    @property
+    def doing(self) -> str:
+        return self.plan.words
+
+    @property
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        return torch.enable_grad()
+
+    def class_name(self, model: nn.Module) -> str:
+        return self.inner.class_name(_base_of(model))
+
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        self.inner.weights = self.weights
+        with torch.no_grad():
+            model = self.inner.load(device, dtype)
+        if self.plan.checkpointing:
+            _checkpoint(model)
+        model = _with_lora(model) if self.plan.method == "lora" else model.requires_grad_(True)
+        # Dropout is switched off, which no reference could repeat; the ops are otherwise those of training.
+        model = _without_dropout(model.train()) if self.plan.checkpointing else model.eval()
+        self._optimizer = model, self._warm(model)
+        return model
+
+    def shrink(self) -> list[str] | None:
+        return self.inner.shrink()
+
+    def sample(self) -> dict[str, Any]:
+        return self.inner.sample()
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        self.inner.workload = self.workload
+        return self.inner.prepare(sample)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        with torch.no_grad():
+            return self.inner.forward(model, batch)
+
+    def infer(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Take one optimisation step; the loss before it and the norm of the gradients, each a scalar tensor."""
+        optimizer = self._optimizer_of(model)
+        total: Tensor | None = None
+        for _ in range(self.plan.accumulate):
+            loss = self._loss(model, dict(batch)) / self.plan.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        norm = nn.utils.clip_grad_norm_(_trained(model), CLIP_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": total, "gradient_norm": norm.detach()}
+
+    def extract(self, raw: Outputs) -> Outputs:
+        return {name: value.float().cpu() for name, value in raw.items()}
+
+    def judge(self, outputs: Outputs) -> list[str] | None:
+        return [
+            f"The {name.replace('_', ' ')} is not finite."
+            for name, value in outputs.items()
+            if not value.isfinite()
+        ]
+
+    def held(self, model: nn.Module) -> dict[str, int]:
+        """Return what training holds beside the weights, in bytes: gradients, and the optimiser's states."""
+        parameters = _trained(model)
+        states = [one for state in self._optimizer_of(model).state.values() for one in state.values()]
+        return {
+            "gradients": sum(one.numel() * one.element_size() for one in parameters),
+            "optimiser states": sum(
+                one.numel() * one.element_size() for one in states if isinstance(one, Tensor) and one.ndim
+            ),
+        }
+
+    def judge_repeat(self, outputs: Outputs, repeated: Outputs) -> tuple[bool, str]:
+        before, after = float(outputs["loss"]), float(repeated["loss"])
+        told = f"from {before:.6g} to {after:.6g} on a repeated batch"
+        if after < before:
+            return True, f"A step changes the model: the loss fell {told}."
+        return False, f"The loss did not fall: it went {told}."
+
+    def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimiser with its states, as they are from the second step on; the weights stay as they are."""
+        optimizer = _OPTIMIZERS[self.plan.optimizer](_trained(model))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for parameter in _trained(model):
+            parameter.grad = torch.zeros_like(parameter)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        with torch.no_grad():
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return optimizer
+
+    def _optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser of a model, which keeps its states from step to step."""
+        if self._optimizer is None or self._optimizer[0] is not model:
+            self._optimizer = model, self._warm(model)
+        return self._optimizer[1]
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        labels = _labels(_base_of(model), batch)
+        if labels is not None:
+            self._note("The loss is the model's own, with its input as labels.")
+            found = getattr(model(**batch, labels=labels), "loss", None)
+            if isinstance(found, Tensor):
+                return found
+        self._note("The loss is the mean square of the outputs: the class takes no labels for its input.")
+        made = self.inner.infer(model, batch) if not _takes(model, batch) else model(**batch)
+        floating = [
+            tensor for tensor in _tensors(made) if tensor.is_floating_point() and tensor.requires_grad
+        ]
+        if not floating:
+            raise TargetError(
+                f"{self.class_name(model)}: no output of it carries a gradient, so there is nothing to train.",
+                "Write the step in a target.py: its infer may call backward and an optimiser.",
+            )
+        return torch.stack([tensor.float().square().mean() for tensor in floating]).sum()
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _base_of(model: nn.Module) -> nn.Module:
+    """Return the model that peft wrapped; any other model itself."""
+    base = getattr(model, "get_base_model", None)
+    return base() if callable(base) else model
+
+
+def _takes(model: nn.Module, batch: Batch) -> bool:
+    """Return whether the forward pass takes every name of the batch."""
+    parameters = inspect.signature(_base_of(model).forward).parameters
+    open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    return open_ended or all(name in parameters for name in batch)
+
+
+def _labels(model: nn.Module, batch: Batch) -> Tensor | None:
+    """Return token ids as labels, where the class takes labels and its logits are over tokens; else None."""
+    if "labels" not in inspect.signature(model.forward).parameters:
+        return None
+    ids = batch.get("decoder_input_ids", batch.get("input_ids"))
+    name = type(model).__name__
+    over_tokens = name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM"))
+    return ids if isinstance(ids, Tensor) and over_tokens else None
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
+
+
+def _checkpoint(model: nn.Module) -> None:
+    """Switch gradient checkpointing on.
+
+    Raises:
+        UsageError: the class does not know how.
+    """
+    enable = getattr(model, "gradient_checkpointing_enable", None)
+    if enable is None or not getattr(model, "supports_gradient_checkpointing", True):
+        raise UsageError(
+            f"--gradient-checkpointing: {type(model).__name__} does not support it.", "Leave it out."
+        )
+    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def _with_lora(model: nn.Module) -> nn.Module:
+    """Return the model with LoRA matrices beside its linear layers, all else frozen.
+
+    Raises:
+        UsageError: peft is not installed.
+    """
+    try:
+        import peft
+    except ImportError as problem:
+        raise UsageError(
+            "--train lora: needs the package peft.", "python -m pip install 'mpsprobe[lora]'"
+        ) from problem
+    config = peft.LoraConfig(r=LORA_RANK, target_modules="all-linear")
+    wrapped: nn.Module = peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    return wrapped
+
+
+def trained(adapter: Adapter, settings: Settings) -> Adapter:
+    """Return the adapter itself, or one that trains its model where the options ask for that."""
+    if settings.train is None:
+        return adapter
+    plan = TrainingPlan(
+        settings.train,
+        settings.optimizer or "adamw",
+        settings.gradient_checkpointing,
+        settings.accumulate or 1,
+    )
+    return TrainingAdapter(adapter, plan)
+
+
+def untrained(adapter: Adapter) -> Adapter:
+    """Return the adapter that loads and feeds the model, without the training around it."""
+    return adapter.inner if isinstance(adapter, TrainingAdapter) else adapter

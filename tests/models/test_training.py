@@ -1,0 +1,126 @@
+"""A training step as a target's inference: against PyTorch's own optimisers, on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mpsprobe.errors import UsageError
+from mpsprobe.models import training
+from mpsprobe.models.adapter import Weights
+from mpsprobe.models.targets import resolve
+from mpsprobe.models.weightless import config_only
+from mpsprobe.options import Settings
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "dtype": "float32",
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    return tmp_path
+
+
+def adapter_of(folder: Path, weights: Weights = Weights.RANDOM, **options: Any) -> training.TrainingAdapter:
+    ref = resolve(
+        Settings(model=str(folder), random_init=True, train=options.pop("train", "full"), **options)
+    )
+    adapter, _ = config_only.make(ref, folder, weights)
+    assert isinstance(adapter, training.TrainingAdapter)
+    return adapter
+
+
+def step(adapter: training.TrainingAdapter, model: nn.Module) -> dict[str, torch.Tensor]:
+    with adapter.grad_mode:
+        return adapter.extract(adapter.infer(model, adapter.prepare(adapter.sample())))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
+def test_a_step_is_that_of_pytorchs_optimizer(folder: Path, optimizer: str) -> None:
+    adapter = adapter_of(folder, optimizer=optimizer)
+    model = adapter.load(CPU, "float32")
+    expected = copy.deepcopy(model)
+    batch = adapter.prepare(adapter.sample())
+    loss = expected(**batch, labels=batch["input_ids"]).loss
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
+    made = {
+        "adamw": lambda: torch.optim.AdamW(expected.parameters(), lr=5e-5),
+        "sgd": lambda: torch.optim.SGD(expected.parameters(), lr=5e-5, momentum=0.9),
+        "adafactor": lambda: torch.optim.Adafactor(expected.parameters(), lr=5e-5),
+    }[optimizer]()
+    made.step()
+    found = step(adapter, model)
+    torch.testing.assert_close(found["loss"], loss.detach())
+    torch.testing.assert_close(found["gradient_norm"], norm)
+    if optimizer == "sgd":  # the others count their steps, and this one has taken one with no gradient
+        for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+def test_making_the_states_leaves_the_weights(folder: Path) -> None:
+    plain, _ = config_only.make(
+        resolve(Settings(model=str(folder), random_init=True)), folder, Weights.RANDOM
+    )
+    trained = adapter_of(folder).load(CPU, "float32")
+    for ours, theirs in zip(trained.parameters(), plain.load(CPU, "float32").parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_loss_falls_on_a_repeated_batch(folder: Path) -> None:
+    adapter = adapter_of(folder)
+    model = adapter.load(CPU, "float32")
+    first, second = step(adapter, model), step(adapter, model)
+    assert adapter.judge_repeat(first, second)[0]
+    assert not adapter.judge_repeat(second, first)[0]
+
+
+def test_a_loss_that_is_not_finite_is_named(folder: Path) -> None:
+    adapter = adapter_of(folder)
+    found = {"loss": torch.tensor(math.nan), "gradient_norm": torch.tensor(1.0)}
+    assert adapter.judge(found) == ["The loss is not finite."]
+
+
+def test_lora_moves_only_its_own_matrices(folder: Path) -> None:
+    pytest.importorskip("peft")
+    adapter = adapter_of(folder, train="lora")
+    model = adapter.load(CPU, "float32")
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    step(adapter, model)
+    moved = {name for name, one in model.named_parameters() if not torch.equal(one, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+
+
+def test_accumulated_gradients_are_those_of_one_batch(folder: Path) -> None:
+    once, often = adapter_of(folder), adapter_of(folder, accumulate=3)
+    first, second = (step(adapter, adapter.load(CPU, "float32")) for adapter in (once, often))
+    torch.testing.assert_close(first["gradient_norm"], second["gradient_norm"])
+
+
+@pytest.mark.parametrize(
+    "option", [{"optimizer": "sgd"}, {"accumulate": 2}, {"gradient_checkpointing": True}]
+)
+def test_options_of_training_go_with_training(option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="goes with --train"):
+        Settings(**option)
