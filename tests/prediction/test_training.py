@@ -12,7 +12,7 @@ from torch import nn
 
 from mpsprobe.mac.asked import Mac
 from mpsprobe.options import Settings
-from mpsprobe.prediction.observed import record, resolve
+from mpsprobe.prediction.observed import observe, resolve
 from tests.models.test_training import LLAMA
 
 pytestmark = pytest.mark.own_process
@@ -31,7 +31,7 @@ class Sampler(nn.Module):
 
 
 def recorded(settings: Settings, release: str) -> Any:
-    return record(resolve(settings), Mac(torch=release))
+    return observe(resolve(settings), Mac(torch=release))
 
 
 def test_memory_of_adamw_is_four_times_the_weights(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class TrainingAdapter(Adapter):
         total: Tensor | None = None
         for _ in range(self.plan.accumulate):
             loss = self._loss(model, dict(batch)) / self.plan.accumulate
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         norm = nn.utils.clip_grad_norm_(_trained(model), CLIP_NORM)
@@ -296,7 +296,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
             "--train lora: needs the package peft.", "python -m pip install 'mpsprobe[lora]'"
         ) from problem
     config = peft.LoraConfig(r=LORA_RANK, target_modules="all-linear")
-    wrapped: nn.Module = peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    wrapped: nn.Module = peft.get_peft_model(model, config)
     return wrapped
 
 
