@@ -1,444 +1,418 @@
-"""Forecasts beside measurements, on the device at hand: calibrates it, predicts eight models, runs them.
+"""Forecasts beside measurements: the fit and its check, in one command.
 
-    OMP_NUM_THREADS=1 python benchmarks/forecast.py [--device auto|cuda|cpu] [--only NAME ...] [--json FILE]
+    python benchmarks/forecast.py                 # both tables below, from committed measurements
+    python benchmarks/forecast.py --fit           # fit the host's constants anew first, and print them
+    OMP_NUM_THREADS=1 python benchmarks/forecast.py --live [--device cuda|cpu] [--only NAME ...]
 
-The models have random weights and are built from their classes: nothing is downloaded. Each is predicted on ghosts (no
-weights, no device), which needs Linux on x86-64, and forecast on the calibrated device; then it runs, warmed up, and
-the fastest run counts. Time is that of one sample, memory the peak of what tensors take. On one CPU thread time is the
-thread's own, so that other programs do not count.
+- **H200**: the models of `zoo.py`, as they ran on an NVIDIA H200 (`measured/h200.jsonl`), against a forecast from its
+  specification. Half of them were fitted, the others held out.
+- **Macs**: published measurements (`mac_points.jsonl` of the package): models that can be built from their config, and
+  single ops, each against a forecast for its chip and its torch release. Half are held out.
+- **--live**: calibrates the device at hand, forecasts the same models on it, runs them.
 
-A Mac's attention kernel returns its scores, others never write them. The table says how many bytes they are: forecast
-memory has them where that attention is the highest moment, measured memory has not.
-
-Prints the table of docs/forecast.md. Takes some three minutes.
+Models have random weights: nothing is downloaded. Each is recorded on tensors without memory, which needs Linux, some
+seconds a model; `--cache DIR` keeps the recordings.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import platform
+import math
+import pickle
 import statistics
+import sys
+import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers as _transformers
-from torch import Tensor, nn
+sys.path.insert(0, str(Path(__file__).parent))
 
-from mpsprobe.device.real import Device, real_device
-from mpsprobe.forecast import calibration as calibrations
-from mpsprobe.forecast.calibrate import calibrate
-from mpsprobe.forecast.clock import clock_of
-from mpsprobe.forecast.machine import Machine
+import torch
+
+import zoo
+from mpsprobe.forecast.dispatch import shared_out
+from mpsprobe.forecast.kinds import host_kind
+from mpsprobe.forecast.machine import Machine, of_gpu, of_mac
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
-from mpsprobe.knowledge import ops
+from mpsprobe.forecast.trace import MODULE, WAIT, Trace
+from mpsprobe.knowledge import hardware, speed
+from mpsprobe.mac import named
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.prediction.observed import WeightlessTarget, observe
-from mpsprobe.run import Mac, Timing
+from mpsprobe.run import Mac, OpUse, OpVerdict, TensorMeta
+from mpsprobe.trace.formulas import add_costs
+from zoo import Case
 
-transformers: Any = _transformers  # most of its classes are not typed
-#: Forecast and measurement are aimed to be within this factor.
+HERE = Path(__file__).parent
+POINTS = Path(speed.__file__).parent / "data" / "mac_points.jsonl"
 AIM = 1.3
-
-
-class Denoiser(nn.Module):
-    """A small diffusion model: convolutions with attention in the middle, called once a step."""
-
-    def __init__(self, channels: int, size: int, steps: int) -> None:
-        super().__init__()
-        self.steps, self.size, self.channels = steps, size, channels
-        self.net = _Net(channels)
-
-    @torch.inference_mode()
-    def sample(self, x: Tensor) -> Tensor:
-        """`x` (1, 4, size, size), noise, step by step to a picture."""
-        for step in range(self.steps):
-            t = torch.full((1,), step / self.steps, device=x.device, dtype=x.dtype)
-            x = x - self.net(x, t) / self.steps
-        return x
-
-
-class _Net(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        wide = 2 * channels
-        self.time = nn.Sequential(nn.Linear(1, channels), nn.SiLU(), nn.Linear(channels, wide))
-        self.first = nn.Conv2d(4, channels, 3, padding=1)
-        self.down = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList([_Residual(wide) for _ in range(4)])
-        self.attention = nn.ModuleList([_Attention(wide) for _ in range(2)])
-        self.up = nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1)
-        self.last = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, 4, 3, padding=1))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """`x` (1, 4, n, n), `t` (1,)."""
-        x = self.first(x)
-        h = self.down(x) + self.time(t[:, None])[:, :, None, None]
-        for k, block in enumerate(self.blocks):
-            h = block(h)
-            if k % 2:
-                h = self.attention[k // 2](h)
-        result: Tensor = self.last(x + self.up(h))
-        return result
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.steps = nn.Sequential(
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As many channels as before."""
-        result: Tensor = x + self.steps(x)
-        return result
-
-
-class _Attention(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Over all places of a picture, heads of 64."""
-        b, c, h, w = x.shape
-        rows = self.norm(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(rows).view(b, h * w, 3, c // 64, 64).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
-        result: Tensor = x + self.out(mixed).transpose(1, 2).reshape(b, c, h, w)
-        return result
+#: How often each model is measured with `--live`; the fastest counts.
+_ROUNDS = 3
+#: The release that recordings for CUDA are made with: its rules do not matter there.
+_RELEASE = "2.13"
+#: A recurrent layer is one kernel of cuDNN's, and hundreds of ops on a Mac: no forecast of it from a Mac's ops. VITS
+#: ends early without values.
+_NOT_ON_CUDA = ("gru", "encodec", "vits")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One model of the table.
-
-    Attributes:
-        name: of the row.
-        bound: what it is there for.
-        cls: class of transformers; `""` for `Denoiser`.
-        config: by device: arguments of the config's class (or of `Denoiser`).
-        inputs: by device: makes the batch.
-        generate: by device: new tokens; nothing for one forward pass.
-        device: cpu or cuda.
-    """
+class Row:
+    """One model beside its measurement."""
 
     name: str
+    group: str
+    held_out: bool
+    expected: float
+    measured: float
+    low: float
+    high: float
     bound: str
-    cls: str
-    config: dict[str, Any]
-    inputs: Callable[[], Batch]
-    new_tokens: int = 0
-    dtype: str = "float32"
-    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Measured over expected."""
+        return self.measured / self.expected
+
+    @property
+    def factor(self) -> float:
+        """The larger of that and its inverse."""
+        return max(self.ratio, 1 / self.ratio)
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measurement lies in the range."""
+        return self.low <= self.measured <= self.high
 
 
-class BenchAdapter(Adapter):
+class ZooAdapter(Adapter):
     """Builds and runs a case."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(Path("/nonexistent"), profile.load("transformers"))
         self.case = case
+        self.weights = Weights.NONE
 
-    def load(self, device: torch.device, dtype: str) -> nn.Module:
-        """With random weights, or with none for a device without memory."""
-        torch.manual_seed(0)
-        wanted = getattr(torch, dtype)
-        if not self.case.cls:
-            with device:
-                return Denoiser(**self.case.config).to(wanted).eval()
-        cls = getattr(transformers, self.case.cls)
-        config = cls.config_class(**self.case.config)
-        if self.weights is Weights.NONE:
-            from mpsprobe.models.weightless.from_config import build
-
-            return build(cls, config, device, dtype, initialise=False)
-        with device:
-            model: nn.Module = cls._from_config(config, dtype=wanted)
-        return model.to(device).eval()
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        del dtype
+        return zoo.build(self.case, device, weightless=self.case.cls.startswith("transformers"))
 
     def sample(self) -> dict[str, Any]:
-        """Nothing: `prepare` makes the input."""
         return {}
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """The case's input."""
         del sample
-        dtype = getattr(torch, self.case.dtype)
-        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.case.inputs().items()}
+        return zoo.inputs(self.case)
 
-    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Not asked for."""
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         raise NotImplementedError
 
     def infer(self, model: Any, batch: Batch) -> Any:
-        """One sample."""
-        if not self.case.cls:
-            return model.sample(**batch)
-        if self.case.new_tokens:
-            n = self.case.new_tokens
-            return model.generate(
-                **batch,
-                max_new_tokens=n,
-                min_new_tokens=n,
-                do_sample=False,
-                pad_token_id=0,
-                **self.case.extra,
-            )
-        return model(**batch)
+        return zoo.run(self.case, model, batch)
 
     def extract(self, raw: Any) -> Outputs:
-        """The result, where it is."""
         return {"raw": raw}
 
 
-def _llama(hidden: int, layers: int, vocab: int, heads: int, kv: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": hidden * 8 // 3 // 64 * 64,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "max_position_embeddings": 16384,
-        "bos_token_id": 1,
-        "eos_token_id": None,
-    }
+def recorded(case: Case, release: str, cache: Path | None) -> Trace:
+    """Return the run of a case on tensors without memory, by the rules of a release."""
+    file = cache / f"{case.name}-{release}.pkl".replace(" ", "_") if cache else None
+    if file is not None and file.is_file():
+        return pickle.loads(file.read_bytes())
+    trace = observe(WeightlessTarget(case.name, ZooAdapter(case), case.dtype), Mac(release)).trace
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(trace))
+    return trace
 
 
-def _prompt(rows: int, length: int, vocab: int) -> Callable[[], Batch]:
-    def make() -> Batch:
-        ids = torch.arange(rows * length).reshape(rows, length) % (vocab - 10) + 5
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-    return make
+# ---------------------------------------------------------------------------------------------------------------- H200
 
 
-def _image(rows: int, size: int) -> Callable[[], Batch]:
-    return lambda: {
-        "pixel_values": torch.linspace(-1, 1, rows * 3 * size * size).reshape(rows, 3, size, size)
-    }
+def h200(cache: Path | None, fit: bool) -> list[Row]:
+    """Return the rows of the H200; with `fit`, print the host's constants that its fitted half gives."""
+    lines = (HERE / "measured" / "h200.jsonl").read_text().splitlines()
+    measured = {row["name"]: row for row in map(json.loads, lines[1:])}
+    gpu = hardware.find("h200")
+    assert gpu is not None
+    machine = of_gpu(gpu)
+    rows: list[Row] = []
+    counted: list[tuple[Counter[str], float]] = []
+    for case in zoo.cases():
+        if case.name.startswith(_NOT_ON_CUDA):
+            continue
+        trace = recorded(case, _RELEASE, cache)
+        seconds = measured[case.name]["seconds"]
+        rows.append(_row(case.name, case.group, not case.fit, trace, machine, seconds))
+        if case.fit and measured[case.name]["kernel_seconds"] < 0.7 * measured[case.name]["host"]:
+            counted.append((calls_of(trace), measured[case.name]["host"]))
+    if fit:
+        row = speed.host_cost("cuda")
+        assert row is not None
+        found = shared_out(counted, {kind: us * 1e-6 for kind, us in row.us.items()})
+        print(f"host constants from {len(counted)} fitted models bound by the host, us:")  # noqa: T201
+        print("  " + ", ".join(f"{kind} = {cost * 1e6:.3g}" for kind, cost in found.items()) + "\n")  # noqa: T201
+    return rows
 
 
-def _noise(size: int) -> Callable[[], Batch]:
-    return lambda: {"x": torch.linspace(-2, 2, 4 * size * size).reshape(1, 4, size, size)}
+def calls_of(trace: Trace) -> Counter[str]:
+    """Return the calls of a run by kind, as the fit counts them."""
+    kinds = [host_kind(use.op) for use in trace.uses]
+    names = {WAIT: "wait", MODULE: "module"}
+    return Counter(kinds[at] if at >= 0 else names.get(at, "stream") for at in trace.order)
 
 
-def _bert(hidden: int, layers: int) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": hidden // 64 if hidden > 512 else 12,
-        "intermediate_size": 4 * hidden,
-    }
+def _row(
+    name: str,
+    group: str,
+    held_out: bool,
+    trace: Trace,
+    machine: Machine,
+    seconds: float,
+    stage: str = "whole",
+) -> Row:
+    told = timing(Work.of(trace, stages(trace)), machine)
+    part = next((one for one in told.parts if one.name == stage), None)
+    span = part.seconds if part is not None else told.per_sample
+    turns = part.repeats if part is not None else 1
+    assert span is not None
+    assert span.expected is not None
+    low, high = span.low or 0.0, span.high or math.inf
+    bound = max(told.parts, key=lambda one: one.seconds.expected or 0).bound
+    return Row(name, group, held_out, span.expected / turns, seconds, low / turns, high / turns, bound)
 
 
-def _vit(hidden: int, layers: int) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": hidden // 64,
-        "intermediate_size": 4 * hidden,
-    }
+# ---------------------------------------------------------------------------------------------------------------- Macs
 
 
-def cases(device: str) -> list[Case]:
-    """The models, of a size for the device."""
-    if device == "cpu":
-        large, small = _llama(1024, 12, 8000, 16, 4), _llama(64, 12, 1000, 4, 2)
-        return [
-            Case("llama 140M, 16 tokens", "decode", "LlamaForCausalLM", large, _prompt(1, 16, 8000), 16),
-            Case("llama 140M, prompt of 256", "prefill", "LlamaForCausalLM", large, _prompt(1, 256, 8000), 1),
-            Case("llama 1M, 32 tokens", "dispatch", "LlamaForCausalLM", small, _prompt(1, 8, 1000), 32),
-            Case(
-                "denoiser, 64 channels, 5 steps",
-                "convolution",
-                "",
-                {"channels": 64, "size": 32, "steps": 5},
-                _noise(32),
-            ),
-            Case("vit-small, 224 x 224", "vision encoder", "ViTModel", _vit(384, 12), _image(1, 224)),
-            Case(
-                "minilm, 8 texts of 64", "sentence encoder", "BertModel", _bert(384, 6), _prompt(8, 64, 30522)
-            ),
-            Case(
-                "bert-base, 1 text of 16", "small matmuls", "BertModel", _bert(768, 12), _prompt(1, 16, 30522)
-            ),
-            Case("resnet-50, 224 x 224", "convolution", "ResNetModel", {}, _image(1, 224)),
-        ]
-    large, small = _llama(4096, 16, 32000, 32, 8), _llama(256, 24, 1000, 4, 2)
-    half = "bfloat16"
-    return [
-        Case("llama 3B, 64 tokens", "decode", "LlamaForCausalLM", large, _prompt(1, 32, 32000), 64, half),
-        Case(
-            "llama 3B, prompt of 8192", "prefill", "LlamaForCausalLM", large, _prompt(1, 8192, 32000), 1, half
-        ),
-        Case("llama 20M, 64 tokens", "dispatch", "LlamaForCausalLM", small, _prompt(1, 8, 1000), 64, half),
-        Case(
-            "denoiser, 512 channels, 20 steps",
-            "convolution",
-            "",
-            {"channels": 512, "size": 128, "steps": 20},
-            _noise(128),
-            dtype=half,
-        ),
-        Case(
-            "vit-large, 32 images", "vision encoder", "ViTModel", _vit(1024, 24), _image(32, 224), dtype=half
-        ),
-        Case("vit-large, 32 images, float32", "vision encoder", "ViTModel", _vit(1024, 24), _image(32, 224)),
-        Case(
-            "bert-base, 128 texts of 256",
-            "sentence encoder",
-            "BertModel",
-            _bert(768, 12),
-            _prompt(128, 256, 30522),
-            dtype=half,
-        ),
-        Case(
-            "minilm, 1 text of 16", "dispatch", "BertModel", _bert(384, 6), _prompt(1, 16, 30522), dtype=half
-        ),
-        Case("resnet-50, 32 images", "convolution", "ResNetModel", {}, _image(32, 224), dtype=half),
+def points() -> list[dict[str, Any]]:
+    """Return the published points of the package."""
+    return [json.loads(line) for line in POINTS.read_text(encoding="utf-8").splitlines()]
+
+
+def macs(cache: Path | None) -> list[Row]:
+    """Return the models of published measurements."""
+    cases = {case.name: (case, release) for case, release in zoo.mac_cases()}
+    rows = []
+    for point in points():
+        if "replay" not in point:
+            continue
+        replay = point["replay"]
+        case, release = cases[replay["case"]]
+        trace = recorded(case, release, cache)
+        machine = of_mac(named(replay["mac"], "15.5"), release)
+        name = f"{case.name}, {point['chip']}, {release}"
+        group = "decode" if replay["stage"] == "decode" else case.group
+        rows.append(_row(name, group, replay["held_out"], trace, machine, replay["seconds"], replay["stage"]))
+    return rows
+
+
+def ops_of_macs() -> list[Row]:
+    """Return the single ops of published measurements: one call and its wait."""
+    rows = []
+    for point in points():
+        if "op" not in point or (use := op_use(point["model"], point["workload"])) is None:
+            continue
+        release = point["torch"].split()[0]
+        machine = of_mac(named(point["op"]["mac"], "15.5"), ".".join(release.split(".")[:2]))
+        if not machine.complete:
+            continue
+        trace = Trace([use], [0, WAIT])
+        name = f"{point['model']} {point['workload']}, {point['chip']}"
+        rows.append(
+            _row(
+                name, f"op: {point['model']}", point["op"]["held_out"], trace, machine, point["op"]["seconds"]
+            )
+        )
+    return rows
+
+
+def op_use(model: str, workload: str) -> OpUse | None:
+    """Return one call of an op as mlx-benchmark describes it; None for those that it does not say enough of."""
+    shapes = [
+        tuple(map(int, word.removeprefix("dim=").split("x")))
+        for word in workload.split()
+        if word.startswith("dim=")
     ]
 
+    def tensor(*shape: int) -> TensorMeta:
+        return TensorMeta(
+            "float32", shape, tuple(math.prod(shape[k + 1 :]) for k in range(len(shape))), "mps:0"
+        )
 
-def forecast(case: Case, machine: Machine, release: str) -> tuple[Timing, int, int]:
-    """Time, peak bytes of tensors, and the scores of an attention, which only a Mac's kernel has among them."""
-    adapter = BenchAdapter(case)
-    adapter.weights = Weights.NONE
-    recording = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac(release))
-    if recording.stopped:
-        raise SystemExit(f"{case.name} cannot be predicted: {recording.stopped}")
-    trace = recording.trace
-    work = Work.of(trace, stages(trace))
-    return timing(work, machine), trace.peak, max((call.scores for call in work.calls), default=0)
+    if model == "MatMul" and len(shapes[0]) == len(shapes[1]):
+        op = "aten::bmm" if len(shapes[0]) == 3 else "aten::mm"
+        inputs, output = shapes, (*shapes[0][:-1], shapes[1][-1])
+    elif model == "MatMul":
+        op, inputs = "aten::mm", [(math.prod(shapes[0][:-1]), shapes[0][-1]), shapes[1]]
+        output = (inputs[0][0], shapes[1][-1])
+    elif model == "Linear":
+        op, inputs = "aten::linear", [shapes[0], (shapes[1][1], shapes[1][0]), shapes[2]]
+        output = (*shapes[0][:-1], shapes[1][1])
+    elif model in ("Softmax", "Sigmoid"):
+        op, inputs, output = (
+            ("aten::_softmax", shapes, shapes[0])
+            if model == "Softmax"
+            else ("aten::sigmoid", shapes, shapes[0])
+        )
+    else:
+        return None
+    use = OpUse(
+        op=op,
+        inputs=[tensor(*one) for one in inputs],
+        outputs=[tensor(*output)],
+        count=1,
+        verdict=OpVerdict.NATIVE,
+    )
+    add_costs(use)
+    return use
 
 
-def measure(case: Case, device: Device, repeats: int) -> tuple[float, int | None]:
-    """Seconds of one sample, the fastest, and the peak bytes of tensors where the device counts them."""
-    adapter = BenchAdapter(case)
-    now = clock_of(device)
-    gc.collect()
-    if device.name == "cuda":
-        torch.cuda.empty_cache()
-    before = device.memory().allocated or 0
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def show(title: str, rows: list[Row], details: bool = True) -> None:
+    """Print each row, then the classes, fitted and held out apart."""
+    print(f"## {title}\n")  # noqa: T201
+    if details:
+        print("| model | class | half | expected (range) | measured | measured / expected | bound by |")  # noqa: T201
+        print("|---|---|---|---|---|---|---|")  # noqa: T201
+        for row in rows:
+            half = "held out" if row.held_out else "fitted"
+            span = f"{_ms(row.expected)} ({_ms(row.low)} - {_ms(row.high)})"
+            print(  # noqa: T201
+                f"| {row.name} | {row.group} | {half} | {span} | {_ms(row.measured)} | {row.ratio:.2f} | {row.bound} |"
+            )
+        print()  # noqa: T201
+    print("| class | half | points | median factor | within 1.3 | in the range |\n|---|---|---|---|---|---|")  # noqa: T201
+    groups = [*dict.fromkeys(row.group for row in rows), "all"]
+    for group in groups:
+        for held_out in (False, True):
+            chosen = [row for row in rows if row.held_out is held_out and group in (row.group, "all")]
+            if chosen:
+                print(f"| {group} | {'held out' if held_out else 'fitted'} | {summary(chosen)} |")  # noqa: T201
+    print()  # noqa: T201
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """Return the cells of a class."""
+    chosen = list(rows)
+    within = sum(row.factor <= AIM for row in chosen)
+    inside = sum(row.inside for row in chosen)
+    median = statistics.median(row.factor for row in chosen)
+    return f"{len(chosen)} | {median:.2f} | {within} | {inside}"
+
+
+def spread(rows: list[Row]) -> None:
+    """Print the ratios that four in five held-out points lie between, as `speed.toml` holds them."""
+    held = sorted(math.log(row.ratio) for row in rows if row.held_out)
+    if len(held) < 5:
+        return
+    centre = statistics.median(held)
+    reach = sorted(abs(one - centre) for one in held)[
+        min(len(held) - 1, math.ceil(0.8 * (len(held) + 1)) - 1)
+    ]
+    low, high = math.exp(centre - reach), math.exp(centre + reach)
+    print(f"four in five of {len(held)} held-out points: {low:.2f} to {high:.2f}\n")  # noqa: T201
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+# ----------------------------------------------------------------------------------------------------------------- live
+
+
+def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> list[Row]:
+    """Return the rows of the device at hand: calibrated, forecast, run."""
+    import msgspec
+
+    from mpsprobe.device.real import real_device
+    from mpsprobe.forecast import calibration as calibrations
+    from mpsprobe.forecast.calibrate import calibrate
+
+    real = real_device(device)
+    calibrated = calibrate(real)
+    machine = calibrations.machine(calibrated)
+    shown = ", ".join(f"{kind} {cost * 1e6:.3g}" for kind, cost in calibrated.host_seconds.items())
+    took = f"{calibrated.took_seconds:.0f} s"
+    print(f"{calibrated.name}, torch {calibrated.torch}, calibrated in {took}; host, us: {shown}\n")  # noqa: T201
+    chosen = [
+        case
+        for case in zoo.cases()
+        if not case.name.startswith(_NOT_ON_CUDA)
+        and (not only or any(case.name.startswith(one) for one in only))
+    ]
+    # other guests of the machine slow some minutes down: every model has several, far apart
+    fastest: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        for case in chosen:
+            fastest[case.name] = min(fastest.get(case.name, math.inf), measured_here(case, real))
+    rows = [
+        _row(
+            case.name, case.group, not case.fit, recorded(case, _RELEASE, cache), machine, fastest[case.name]
+        )
+        for case in chosen
+    ]
+    if out is not None:
+        made = {"calibration": msgspec.to_builtins(calibrated), "rows": [vars(row) for row in rows]}
+        out.write_text(json.dumps(made, indent=1), encoding="utf-8")
+    return rows
+
+
+def measured_here(case: Case, real: Any) -> float:
+    """Return seconds of the fastest of some runs, after two."""
+    times: list[float] = []
     with torch.inference_mode():
-        model = adapter.load(device.torch_device, case.dtype)
-        times = []
-        for run in range(repeats + 2):
-            batch = {name: value.to(device.torch_device) for name, value in adapter.prepare({}).items()}
-            device.synchronize()
-            if run == 2:
-                device.reset_peak()
-            start = now()
-            adapter.infer(model, batch)
-            device.synchronize()
-            times.append(now() - start)
-        peak = device.peak() if device.name == "cuda" else None
-    return min(times[2:]), (peak.allocated or 0) - before if peak is not None else None
+        model = zoo.build(case, real.torch_device)
+        batch = zoo.inputs(case, real.torch_device)
+        begun = time.perf_counter()
+        while len(times) < 5 or (len(times) < 12 and time.perf_counter() - begun < 2.0):
+            real.synchronize()
+            start = time.perf_counter()
+            zoo.run(case, model, batch)
+            real.synchronize()
+            times.append(time.perf_counter() - start)
+    return min(times[2:])
 
 
 def main() -> None:
-    """Calibrate, forecast, measure, print."""
+    """Print the tables."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu"])
-    options.add_argument("--only", nargs="*", default=[], help="rows whose name begins so")
-    options.add_argument("--calibration", type=Path, help="instead of measuring the device")
-    options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--json", type=Path, help="write all figures, and the calibration, there")
+    options.add_argument("--fit", action="store_true", help="fit the host's constants anew and print them")
+    options.add_argument("--live", action="store_true", help="measure the device at hand")
+    options.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"]
+    )
+    options.add_argument("--only", nargs="*", default=[], help="with --live: rows whose name begins so")
+    options.add_argument("--cache", type=Path, help="folder that keeps recordings between runs")
+    options.add_argument(
+        "--json", type=Path, help="with --live: write all figures, and the calibration, there"
+    )
     chosen = options.parse_args()
     warnings.simplefilter("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    name = chosen.device if chosen.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    device = real_device(name)
-    calibrated = calibrations.read(chosen.calibration) if chosen.calibration else calibrate(device)
-    machine = calibrations.machine(calibrated)
-    release = ops.resolve_release(torch.__version__)
-    print(  # noqa: T201
-        f"{calibrated.name}, torch {torch.__version__}, transformers {transformers.__version__}, Python "
-        f"{platform.python_version()}, {calibrated.threads} thread(s); calibrated in {calibrated.took_seconds:.0f} s: "
-        f"stream {calibrated.host_seconds['stream'] * 1e6:.1f} us, module "
-        f"{calibrated.host_seconds['module'] * 1e6:.1f} us, kernel "
-        f"{calibrated.kernel_seconds * 1e6:.1f} us, wait {calibrated.wait_seconds * 1e6:.1f} us, weights "
-        f"{calibrated.weights_bandwidth / 1e9:.0f} GB/s\n"
-    )
-    columns = [
-        "model",
-        "bound by",
-        "forecast",
-        "measured",
-        "ratio",
-        "memory forecast",
-        "scores on a Mac",
-        "measured",
-    ]
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")  # noqa: T201
-    rows: list[dict[str, Any]] = []
-    for case in cases(device.name):
-        if chosen.only and not any(case.name.startswith(text) for text in chosen.only):
-            continue
-        told, predicted, scores = forecast(case, machine, release)
-        seconds, peak = measure(case, device, chosen.repeats)
-        expected = told.per_sample.expected if told.per_sample is not None else None
-        ratio = expected / seconds if expected else None
-        bounds = "/".join(dict.fromkeys(part.bound for part in told.parts if part.bound))
-        rows.append(
-            {
-                "model": case.name,
-                "for": case.bound,
-                "dtype": case.dtype,
-                "bound": bounds,
-                "expected_s": expected,
-                "floor_s": told.per_sample.floor if told.per_sample else None,
-                "measured_s": seconds,
-                "ratio": ratio,
-                "predicted_bytes": predicted,
-                "scores_bytes": scores,
-                "measured_bytes": peak,
-                "stages": [
-                    [part.name, part.repeats, part.seconds.expected, part.launches] for part in told.parts
-                ],
-            }
-        )
-        print(  # noqa: T201
-            f"| {case.name} | {case.bound} ({bounds}) | {_ms(expected)} | {_ms(seconds)} "
-            f"| {ratio:.2f} | {_mb(predicted)} | {_mb(scores)} | {_mb(peak) if peak else 'not counted'} |",
-            flush=True,
-        )
-    ratios = [max(row["ratio"], 1 / row["ratio"]) for row in rows if row["ratio"]]
-    within = sum(ratio <= AIM for ratio in ratios)
-    print(f"\n{within} of {len(ratios)} within {AIM}; median factor {statistics.median(ratios):.2f}")  # noqa: T201
-    if chosen.json:
-        import msgspec
-
-        chosen.json.write_text(
-            json.dumps({"calibration": msgspec.to_builtins(calibrated), "rows": rows}, indent=1),
-            encoding="utf-8",
-        )
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
-
-
-def _ms(seconds: float | None) -> str:
-    return "unknown" if seconds is None else f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    if chosen.live:
+        rows = live(chosen.device, chosen.only, chosen.cache, chosen.json)
+        show(f"{chosen.device}, calibrated", rows)
+        spread(rows)
+        return
+    rows = h200(chosen.cache, chosen.fit)
+    show("H200, by its specification", rows)
+    spread(rows)
+    rows = macs(chosen.cache)
+    show("Macs: published measurements of models, torch 2.1 and later", rows)
+    spread(rows)
+    rows = ops_of_macs()
+    show("Macs: published measurements of single ops, torch 2.4 and later", rows, details=False)
+    spread(rows)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_a_generation_has_prefill_and_decode_and_more_tokens_make_it_longer() ->
     trace = Trace([prompt, token], [0, 1, 1, 1], passes)
     found = stages(trace)
     assert [(stage.name, stage.repeats) for stage in found] == [("prefill", 1), ("decode", 3)]
-    told = timing(Work.of(trace, found), _machine(), tokens=101)
+    told = timing(Work.of(trace, found), _machine(), {"decode": 100})
     assert [part.repeats for part in told.parts] == [1, 100]
     assert token.flops is not None
     assert told.parts[1].flops == 100 * token.flops // 3
@@ -196,6 +196,25 @@ def test_a_newer_release_moves_ops_off_mpsgraph_and_shortens_the_time() -> None:
     assert old.expected is not None
     assert new.expected is not None
     assert old.expected > 2 * new.expected
+
+
+def test_a_batch_decodes_slowly_before_2_14_in_half_precision() -> None:
+    """Advisory linear-decode-slow enters the expected time."""
+
+    def linear(*shape: int) -> OpUse:
+        x, w = _tensor(*shape, dtype="float16"), _tensor(4096, 4096, dtype="float16")
+        use = OpUse(op="aten::linear", inputs=[x, w], outputs=[x], count=1, verdict=OpVerdict.NATIVE)
+        add_costs(use)
+        return use
+
+    def seconds(release: str, *shape: int) -> float:
+        told = timing(_run([linear(*shape)], [0]), of_mac(named("m1-max-64"), release)).per_sample
+        assert told is not None
+        assert told.expected is not None
+        return told.expected
+
+    assert seconds("2.13", 4, 1, 4096) > 2 * seconds("2.13", 4, 4096)
+    assert seconds("2.14", 4, 1, 4096) == pytest.approx(seconds("2.14", 4, 4096))
 
 
 def test_a_faster_chip_dispatches_faster() -> None:

@@ -180,6 +180,12 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, setting
         page = _written(run, folder, sink)
         if output is None:
             _point_latest_to(folder)
+    if run.host.system == "Darwin":
+        from mpsprobe.forecast import field
+
+        field.of_run(run).save(folder / field.FILE)
+        said = "anonymous figures; attach it to an issue if you like. Nothing was sent."
+        sink.remark(f"{folder / field.FILE}: {said}")
     report.append_summary(run)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         sink.remark(report.workflow_commands(run))

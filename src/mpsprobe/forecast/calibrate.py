@@ -33,7 +33,16 @@ _ATTENTIONS = ((8, 1, 64), (16, 1, 512), (12, 16, 16), (12, 64, 64), (12, 256, 2
 _LARGE_ATTENTIONS = ((32, 1, 4096), (512, 256, 256), (32, 2048, 2048), (32, 8192, 8192))
 #: Images, channels in and out, the height, and the kernel's side, of timed convolutions.
 _CONVS = ((1, 32, 32, 3), (1, 64, 32, 3), (1, 128, 32, 3), (1, 256, 16, 3), (1, 320, 64, 3))
-_LARGE_CONVS = ((16, 64, 64, 3), (16, 512, 16, 3), (16, 64, 64, 1), (16, 512, 16, 1), (16, 1024, 32, 3))
+_LARGE_CONVS = (
+    (16, 64, 64, 3),
+    (16, 512, 16, 3),
+    (16, 64, 64, 1),
+    (16, 512, 16, 1),
+    (16, 1024, 32, 3),
+    (1, 128, 512, 3),
+    (1, 256, 256, 3),
+    (1, 512, 64, 3),
+)
 _HEAD = 64
 #: Bytes of distinct weights that a matrix-vector product goes through in turn: more than any cache holds.
 _COLD = {"cpu": 384 << 20, "cuda": 2 << 30, "mps": 1 << 30}

@@ -121,12 +121,13 @@ class Machine:
         peak: highest rate by dtype; a dtype that is missing is unknown.
         peaks: the same of a kind of work that has another.
         bandwidth: of its memory, at its peak.
-        compute: reached rate by kind of work (`"matmul"`, `"attention"`, `"conv"`) and dtype.
+        compute: reached rate by kind of work (`"matmul"`, `"bmm"`, `"attention"`, `"conv"`) and dtype.
         stream: reached bandwidth of what is not one of those, by bytes of a call.
         streams: the same for kinds of such work that were timed apart.
         weights: reached bandwidth of a matmul of few rows, by dtype (`""` for all others), which reads each weight once
             from memory; infinite where `compute` has that in it.
         attention: the same for attention of few queries, which reads the cache.
+        thin: share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
         host: what calls cost the host.
         kernel: of the device, the least a kernel takes.
         graph_kernel: the same for an MPSGraph.
@@ -157,6 +158,7 @@ class Machine:
     complete: bool = True
     peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
+    thin: Mapping[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
@@ -235,8 +237,12 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         if family == _MATRIX_UNITS and dtype != "float32":
             # `reached` is of the ALUs' peak, which matrix units surpass: their own peak is not published
             limits.pop(dtype)
-        for work in ("matmul", "conv"):
+        for work in ("matmul", "bmm", "conv"):
             compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
+        # attention runs on the ALUs: a kernel of PyTorch's own, or batched matmuls of narrow heads
+        compute["attention", dtype] = Surface(
+            [(1.0, 1.0, share("attention-compute", dtype) * peak["float32"])]
+        )
     if family == _MATRIX_UNITS:
         notes.append(
             f"The matrix units of the {mac.chip} have no published peak: 16-bit matmuls go by published runs of an M5, "
@@ -252,6 +258,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         compute=compute,
         stream=Curve([1.0], [stream]),
         weights={dtype: share("gemv", dtype) * mac.bandwidth for dtype in (*FLOATS, "")},
+        thin={dtype: share("thin-linear", dtype) for dtype in FLOATS},
         attention=share("attention") * mac.bandwidth,
         host=HostTimes.of(row, scale),
         kernel=row.kernel * _US,

@@ -8,6 +8,7 @@ the host waits for a result, the clocks meet.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, host_kind, kind_of, 
 from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import MODULE, WAIT, Trace
-from mpsprobe.run import OpVerdict, Range, TimePart, Timing
+from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
+from mpsprobe.trace.formulas.registry import base_name
 
 #: A stage is bound by what takes this share of its time, and by nothing in particular otherwise.
 _BOUND_SHARE = 0.6
+#: Matmuls of many small matrices.
+_BATCHED = frozenset({"bmm", "baddbmm"})
 #: A line of Python makes at most so many ops of its own, one after the other; what follows comes from C++.
 _FROM_PYTHON = 12
 
@@ -52,6 +56,7 @@ class Call(NamedTuple):
         scores: those of the bytes that a fused attention kernel does not move.
         falls_back: the CPU runs it.
         native: a GPU kernel runs it.
+        thin: a linear layer on several rows of one token each, as a batch decodes.
         inner: a kernel written in C++ calls it, not Python.
     """
 
@@ -64,6 +69,7 @@ class Call(NamedTuple):
     scores: int
     falls_back: bool
     native: bool
+    thin: bool = False
     inner: bool = False
 
 
@@ -103,6 +109,7 @@ class Work:
                 scores_of(use),
                 falls_back,
                 trace.native(use),
+                _is_thin(use),
             )
             of_use.append(positions.setdefault(call, len(positions)))
         calls = list(positions)
@@ -135,6 +142,12 @@ class Work:
         if machine.holds_scores:
             return [call.bytes for call in self.calls]
         return [max(0, call.bytes - call.scores) for call in self.calls]
+
+
+def _is_thin(use: OpUse) -> bool:
+    """Whether it is a linear layer on `[B, 1, K]` with B > 1: advisory linear-decode-slow."""
+    shape = use.inputs[0].shape if use.inputs else ()
+    return base_name(use.op) == "linear" and len(shape) >= 3 and shape[-2] == 1 and math.prod(shape[:-2]) > 1
 
 
 def _inner(trace: Trace) -> list[int]:
@@ -267,13 +280,16 @@ def _cost(call: Call, moved: int, machine: Machine) -> _Cost:
     if call.kind in MOVING:
         streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
     else:
-        rate = machine.rate(call.kind, call.dtype, call.flops, moved)
+        work = "bmm" if base_name(call.op) in _BATCHED else call.kind
+        rate = machine.rate(work, call.dtype, call.flops, moved)
         if rate is not None:
             computing = call.flops / rate
         if call.kind == "attention":
             streaming = moved / machine.attention
         else:
             streaming = moved / machine.weights.get(call.dtype, machine.weights[""])
+            if call.thin:
+                streaming /= machine.thin.get(call.dtype, 1.0)
     device = max(kernel, computing, streaming)
     if call.falls_back and machine.queued:
         # to the CPU, its work there at the speed of a copy at best, and back

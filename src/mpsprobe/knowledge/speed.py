@@ -61,7 +61,8 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         what: on MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
-            `"matmul"` and `"conv"`; `"cuda-matmul"` and `"cuda-conv"` elsewhere.
+            `"matmul"`, `"bmm"`, `"conv"`, and `"attention-compute"` (of the ALUs' float32 peak), `"thin-linear"`
+            (of what `"gemv"` reaches: several rows of one token each); `"cuda-matmul"` and `"cuda-conv"` elsewhere.
         families: Apple GPU families; empty for all.
         dtypes: empty for all.
         since, until: minor releases, the second not included; empty for open ends.

@@ -1,0 +1,176 @@
+"""Models with random weights that forecasts are checked on: how each is built and what it is given.
+
+The cases are in `zoo.jsonl`. Nothing is downloaded: a case names a class of transformers or diffusers, the arguments of
+its config, and the input. Half of the cases of each class of model are fitted (`fit`), the others are held out.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and its workload.
+
+    Attributes:
+        name: of the row.
+        group: class of model in the tables: `"decoder"`, `"encoder"`, `"vision"`, `"speech"`, `"diffusion"`, `"other"`.
+        cls: `library.Class`.
+        config: arguments of the config's class; of the class itself for diffusers.
+        inputs: kind of input and its sizes, see `inputs`.
+        new_tokens: to generate; 0 for one forward pass.
+        dtype: of the weights.
+        fit: whether host constants are fitted on it; the others check the fit.
+        call: arguments of the call beside the inputs.
+    """
+
+    name: str
+    group: str
+    cls: str
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    new_tokens: int = 0
+    dtype: str = "bfloat16"
+    fit: bool = True
+    call: dict[str, Any] = field(default_factory=dict)
+
+
+def cases() -> list[Case]:
+    """Return the models that ran on the H200."""
+    return [case for case, release in _all() if not release]
+
+
+def mac_cases() -> list[tuple[Case, str]]:
+    """Return the models of published measurements of Macs (`replay` in mac_points.jsonl), each with a torch release.
+
+    Where a measurement does not state its release, the newest of its date stands.
+    """
+    return [(case, release) for case, release in _all() if release]
+
+
+def _all() -> list[tuple[Case, str]]:
+    found = []
+    for line in (Path(__file__).parent / "zoo.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        release = row.pop("mac_release", "")
+        found.append((Case(**row), release))
+    return found
+
+
+def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The arguments of one call, floating-point ones in the case's dtype."""
+    kind, get = case.inputs["kind"], case.inputs.get
+    dtype = getattr(torch, case.dtype)
+    b = case.inputs["batch"]
+
+    def ids(length: int, vocab: int = 30000) -> torch.Tensor:
+        return torch.arange(b * length).reshape(b, length) % (vocab - 10) + 5
+
+    def ramp(*shape: int) -> torch.Tensor:
+        n = 1
+        for s in shape:
+            n *= s
+        return torch.linspace(-1, 1, n).reshape(shape).to(dtype)
+
+    if kind == "text":
+        tokens = ids(get("length"), get("vocab"))
+        found: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    elif kind == "image":
+        found = {"pixel_values": ramp(b, 3, get("size"), get("size"))}
+    elif kind == "clip":
+        found = {
+            "pixel_values": ramp(b, 3, get("size"), get("size")),
+            "input_ids": ids(get("length")),
+            "attention_mask": torch.ones(b, get("length"), dtype=torch.int64),
+        }
+    elif kind == "detr":
+        s = get("size")
+        found = {"pixel_values": ramp(b, 3, s, s), "pixel_mask": torch.ones(b, s, s, dtype=torch.int64)}
+    elif kind == "sam":
+        found = {
+            "pixel_values": ramp(b, 3, 1024, 1024),
+            "input_points": torch.tensor([[[[450.0, 600.0]]]]).to(dtype),
+        }
+    elif kind == "mel":
+        found = {"input_features": ramp(b, get("bins"), get("frames"))}
+    elif kind == "wave":
+        found = {"input_values": ramp(b, get("samples"))}
+    elif kind == "wave3":
+        found = {"input_values": ramp(b, 1, get("samples"))}
+    elif kind == "unet":
+        found = {
+            "sample": ramp(b, 4, get("size"), get("size")),
+            "timestep": torch.tensor(500),
+            "encoder_hidden_states": ramp(b, 77, get("context")),
+        }
+        if get("pooled"):
+            found["added_cond_kwargs"] = {
+                "text_embeds": ramp(b, get("pooled")),
+                "time_ids": torch.ones(b, 6).to(dtype),
+            }
+    elif kind == "vae":
+        found = {"z": ramp(b, 4, get("size"), get("size"))}
+    elif kind == "dit":
+        found = {
+            "hidden_states": ramp(b, 4, get("size"), get("size")),
+            "encoder_hidden_states": ramp(b, get("length"), get("context")),
+            "timestep": torch.tensor([500] * b),
+            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        }
+    elif kind == "steps":
+        found = {"input": ramp(get("length"), b, get("width"))}
+    else:
+        raise ValueError(kind)
+
+    def to(v: Any) -> Any:
+        if isinstance(v, torch.Tensor):
+            return v.to(device)
+        return {k: to(x) for k, x in v.items()} if isinstance(v, dict) else v
+
+    return to(found)
+
+
+def build(case: Case, device: torch.device | str, weightless: bool = False) -> torch.nn.Module:
+    """Return the model with random weights, or with none for a device without memory."""
+    library, _, name = case.cls.rpartition(".")
+    dtype = getattr(torch, case.dtype)
+    torch.manual_seed(0)
+    if library == "torch":
+        with torch.device(device):
+            return getattr(torch.nn, name)(**case.config).to(dtype).eval()
+    if library == "diffusers":
+        import diffusers
+
+        with torch.device(device):
+            return getattr(diffusers, name)(**case.config).to(device=device, dtype=dtype).eval()
+    import transformers
+
+    cls = getattr(transformers, name)
+    config = cls.config_class(**case.config)
+    if weightless:
+        from mpsprobe.models.weightless.from_config import build as made
+
+        return made(cls, config, torch.device(device), case.dtype, initialise=False)
+    with torch.device(device):
+        model = cls._from_config(config, dtype=dtype)
+    return model.to(device).eval()
+
+
+def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
+    """Run one sample."""
+    if case.new_tokens:
+        n = case.new_tokens
+        if case.inputs["kind"] == "mel":
+            return model.generate(**batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, **case.call)
+        return model.generate(
+            **batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0, **case.call
+        )
+    if case.inputs["kind"] == "vae":
+        return model.decode(**batch)
+    return model(**batch, **case.call)
