@@ -26,7 +26,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.,:+ ()\[\]x-]{0,120}")
 _PRIVATE = re.compile(r"hf_[A-Za-z0-9]{8,}|[\w.]+@[\w.]+|(?:^|[\s\"'])[/~][\w.]|\\|https?:", re.IGNORECASE)
 
 
-class Timed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measured time or rate.
 
     Attributes:
@@ -72,7 +72,7 @@ class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     architecture: str = ""
     parameters: int | None = None
     dtype: str = ""
-    figures: list[Timed] = []
+    figures: list[Figure] = []
     verdicts: dict[str, int] = {}
     not_native: dict[str, int] = {}
     checks: dict[str, str] = {}
@@ -89,15 +89,15 @@ def of_calibration(calibration: Calibration, host: Host, mpsprobe: str, day: str
         if point.kind in ("matmul", "attention", "conv") and point.seconds > 0:
             key = f"{point.kind} {point.dtype}"
             best[key] = max(best.get(key, 0.0), point.flops / point.seconds / 1e12)
-    figures = [Timed(what=what, value=_short(value), unit="TFLOP/s") for what, value in best.items()]
+    figures = [Figure(what=what, value=_short(value), unit="TFLOP/s") for what, value in best.items()]
     figures += [
-        Timed(what="weights", value=_short(calibration.weights_bandwidth / 1e9), unit="GB/s"),
-        Timed(what="copy", value=_short(calibration.copy_bandwidth / 1e9), unit="GB/s"),
-        Timed(what="least kernel", value=_short(calibration.kernel_seconds * 1e6), unit="us"),
-        Timed(what="wait", value=_short(calibration.wait_seconds * 1e6), unit="us"),
+        Figure(what="weights", value=_short(calibration.weights_bandwidth / 1e9), unit="GB/s"),
+        Figure(what="copy", value=_short(calibration.copy_bandwidth / 1e9), unit="GB/s"),
+        Figure(what="least kernel", value=_short(calibration.kernel_seconds * 1e6), unit="us"),
+        Figure(what="wait", value=_short(calibration.wait_seconds * 1e6), unit="us"),
     ]
     figures += [
-        Timed(what=f"host {kind}", value=_short(seconds * 1e6), unit="us")
+        Figure(what=f"host {kind}", value=_short(seconds * 1e6), unit="us")
         for kind, seconds in calibration.host_seconds.items()
     ]
     return FieldReport(
@@ -120,7 +120,7 @@ def of_run(run: Run) -> FieldReport:
         if use.verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
             not_native[use.op] += use.count
     figures = [
-        Timed(what=one.name, value=_short(float(one.value)), unit=one.unit)
+        Figure(what=one.name, value=_short(float(one.value)), unit=one.unit)
         for check in run.checks
         for one in check.measurements
         if one.evidence is Evidence.MEASURED
