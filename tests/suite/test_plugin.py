@@ -59,6 +59,14 @@ def test_one_line_adopts_the_suite_beside_other_tests(elsewhere: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_star_import_takes_every_test() -> None:
+    code = (
+        "from mpsprobe.suite import *; import mpsprobe.suite as suite\n"
+        "assert all(callable(globals()[name]) for name in suite.__all__)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 _STATE = """
 import sys
 

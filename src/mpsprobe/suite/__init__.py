@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpsprobe.suite.test_benchmarks import test_benchmark
-    from mpsprobe.suite.test_ops import test_op_use, test_ops
+    from mpsprobe.suite.test_op_uses import test_op_use, test_ops
     from mpsprobe.suite.test_phase1_availability import test_availability
     from mpsprobe.suite.test_phase2_pins import test_pins
     from mpsprobe.suite.test_phase3_download import test_download
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from mpsprobe.suite.test_phase5_data import test_data
     from mpsprobe.suite.test_phase6_inference import test_inference, test_refusals
 
-#: The module of each test.
+#: The module of each test. None has the name of a test: the package would then hold the module, not the test.
 _TESTS = {
     "test_availability": "test_phase1_availability",
     "test_benchmark": "test_benchmarks",
     "test_data": "test_phase5_data",
     "test_download": "test_phase3_download",
     "test_inference": "test_phase6_inference",
-    "test_op_use": "test_ops",
-    "test_ops": "test_ops",
+    "test_op_use": "test_op_uses",
+    "test_ops": "test_op_uses",
     "test_pins": "test_phase2_pins",
     "test_refusals": "test_phase6_inference",
     "test_transfer": "test_phase4_transfer",
