@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, Interruption, Phase, Run, Status, journal
+from mpsprobe.run import Check, Interruption, Phase, Run, Status, exit_code, journal
 from tests.run.test_run import a_run
 
 PLAN = [
@@ -111,3 +112,91 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "j").write_bytes(content)
     with pytest.raises(DataError):
         journal.replay(tmp_path / "j")
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"hello",
+        b'{"type": "check", "che',
+        b"null",
+        b"[" * 50_000,
+        b"9" * 20_000,
+        b"\xff\x00",
+        b'{"type": "x"}',
+    ],
+)
+def test_stray_line_costs_only_itself(tmp_path: Path, stray: bytes) -> None:
+    path = tmp_path / "j"
+    write(path, [*events(4), journal.RunEnded("2026-11-22T14:00:00Z")])
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:4], stray, *lines[4:]]) + b"\n")
+    run = journal.replay(path)
+    assert run.interruption is None
+    assert set(statuses(run).values()) == {Status.PASS}
+    assert any("1 lines of the journal" in limit for limit in run.limits)
+
+
+def test_events_of_another_run_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, events(3))
+    other = journal.Journal(path, "another run")
+    other.write(journal.CheckEnded(msgspec.structs.replace(check_of(PLAN[3]), status=Status.FAIL)))
+    other.write(journal.RunEnded("2026-11-22T14:00:00Z"))
+    other.close()
+    run = journal.replay(path)
+    assert run.ended == ""
+    assert statuses(run)[PLAN[3].id] is Status.UNKNOWN
+
+
+def test_end_without_all_answers_is_no_whole_run(tmp_path: Path) -> None:
+    write(tmp_path / "j", [*events(2), journal.RunEnded("2026-11-22T14:00:00Z")])
+    run = journal.replay(tmp_path / "j")
+    assert exit_code(run) == 5
+    missing = [check for check in run.checks if check.id in (PLAN[2].id, PLAN[3].id)]
+    assert [check.status for check in missing] == [Status.UNKNOWN, Status.UNKNOWN]
+    assert all("ended before all its checks" in check.message for check in missing)
+
+
+def test_check_answered_twice_is_an_error(tmp_path: Path) -> None:
+    again = journal.CheckEnded(msgspec.structs.replace(check_of(PLAN[0]), status=Status.FAIL))
+    write(tmp_path / "j", [*events(4), again, journal.RunEnded("2026-11-22T14:00:00Z")])
+    run = journal.replay(tmp_path / "j")
+    assert statuses(run)[PLAN[0].id] is Status.ERROR
+    assert len(run.checks) == len(PLAN)
+    assert exit_code(run) == 4
+
+
+def test_unknown_schema_of_a_journal_is_refused(tmp_path: Path) -> None:
+    run = a_run()
+    run.schema = 7
+    write(tmp_path / "j", [journal.RunStarted(run)])
+    with pytest.raises(DataError, match="schema 7"):
+        journal.replay(tmp_path / "j")
+
+
+def test_journal_outlives_its_descriptor(tmp_path: Path) -> None:
+    """A target may close what it did not open, and open a file of its own in its place."""
+    log = journal.Journal(tmp_path / "j")
+    first, *rest = events(4)
+    log.write(first)
+    os.close(log._fd)
+    with (tmp_path / "theirs").open("wb"):
+        for event in rest:
+            log.write(event)
+    log.close()
+    assert set(statuses(journal.replay(tmp_path / "j")).values()) == {Status.PASS}
+    assert (tmp_path / "theirs").read_bytes() == b""
+
+
+def test_forked_copy_writes_nothing(tmp_path: Path) -> None:
+    log = journal.Journal(tmp_path / "j")
+    log.write(events(0)[0])
+    before = (tmp_path / "j").read_bytes()
+    child = os.fork()
+    if not child:
+        log.write(events(0)[1])
+        os._exit(0)
+    os.waitpid(child, 0)
+    log.close()
+    assert (tmp_path / "j").read_bytes() == before

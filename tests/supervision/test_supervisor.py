@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mpsprobe.errors import UsageError
 from mpsprobe.run import Interruption, Phase, Run, Status, exit_code, journal
-from mpsprobe.supervision.supervisor import Supervisor
+from mpsprobe.supervision.supervisor import Supervisor, alone_in, is_running
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -187,3 +192,48 @@ def test_drift_is_a_warning(supervise: Callable[..., Run]) -> None:
     run = supervise("drift", "infer")
     assert statuses(run)["inference.repeatable"] is Status.WARN
     assert exit_code(run) == 0
+
+
+@pytest.mark.parametrize("fault", ["keyboard-interrupt", "pytest-exit", "pytest-skip"])
+def test_no_exception_of_a_target_ends_the_run(supervise: Callable[..., Run], fault: str) -> None:
+    run = supervise(fault, "load")
+    assert run.interruption is None
+    assert statuses(run)["transfer.load"] is Status.FAIL
+    assert exit_code(run) == 1
+
+
+@pytest.mark.parametrize("fault", ["close-stdout", "fork-and-return"])
+def test_every_check_is_answered_once(supervise: Callable[..., Run], fault: str) -> None:
+    run = supervise(fault, "load")
+    ids = [check.id for check in run.checks]
+    assert len(ids) == len(set(ids))
+    assert exit_code(run) == 0
+
+
+def test_child_dies_with_a_killed_supervisor(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom mpsprobe.supervision.child import Child\n"
+        "code = 'import os, sys, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
+        "Child(Path(sys.argv[1]), [sys.executable, '-c', code], {}).run(lambda: 600.0)\n"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    out = tmp_path / "child.out"
+    wait_until(lambda: out.exists() and bool(out.read_text().strip()))
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not psutil.pid_exists(int(out.read_text())))
+
+
+def test_second_run_in_a_folder_is_refused_with_its_owner(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        assert is_running(tmp_path)
+        with pytest.raises(UsageError, match=f"process {os.getpid()}"), alone_in(tmp_path):
+            pass
+    assert not is_running(tmp_path)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -33,6 +34,11 @@ FAULTS = {
     "native-hang": lambda: collections.deque(itertools.repeat(0), maxlen=0),
     "raise": lambda: _raise(RuntimeError("planted \ud800")),  # a lone surrogate: no JSON can hold it
     "system-exit": lambda: sys.exit(3),
+    "keyboard-interrupt": lambda: _raise(KeyboardInterrupt("planted")),
+    "pytest-exit": lambda: pytest.exit("planted", 0),
+    "pytest-skip": lambda: pytest.skip("planted"),
+    "close-stdout": lambda: os.closerange(1, 2),  # also where it is closed already
+    "fork-and-return": lambda: os.fork(),
     "missing-op": lambda: _raise(NotImplementedError("The operator 'aten::planted' is not implemented")),
     "abort-in-op": lambda: _op(_abort),
     "hang-in-op": lambda: _op(_sleep),

@@ -98,12 +98,12 @@ def cases() -> Iterator[Case]:
         "former-report-fails", _ARGV, {FAILED}, prepare=_with_former(top="raise KeyError"), check=_no_former
     )
     yield Case("former-readable", _ARGV, {PASSED}, prepare=_with_former(), during=_readable)
-    broken = {"PYTHONPATH": "{folder}/site:" + str(Path(__file__).parents[2] / "src")}
+    broken = {"PYTHONPATH": "{folder}/site-packages:" + str(Path(__file__).parents[2] / "src")}
 
     def cannot_start(folder: Path) -> None:
         _with_former()(folder)
-        (folder / "site" / "pluggy").mkdir(parents=True)
-        (folder / "site" / "pluggy" / "__init__.py").touch()
+        (folder / "site-packages" / "pluggy").mkdir(parents=True)
+        (folder / "site-packages" / "pluggy" / "__init__.py").touch()
 
     yield Case(
         "cannot-start",

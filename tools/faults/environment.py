@@ -19,7 +19,7 @@ def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], 
     def prepare(folder: Path) -> None:
         model(folder / "m")
         target()(folder)
-        place = folder / "site" / name
+        place = folder / "site-packages" / name
         place.mkdir(parents=True)
         (place / "__init__.py").touch()
         (place / f"{inner}.py").write_text(text)
@@ -32,7 +32,7 @@ def _metadata(name: str, version: str) -> Callable[[Path], None]:
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
-        place = folder / "site" / f"{name.replace('-', '_')}-{version}.dist-info"
+        place = folder / "site-packages" / f"{name.replace('-', '_')}-{version}.dist-info"
         place.mkdir(parents=True)
         (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
@@ -57,7 +57,9 @@ def _elsewhere(outcome: Outcome) -> str:
 
 def cases() -> Iterator[Case]:
     """Yield the cases."""
-    site: dict[str, str | None] = {"PYTHONPATH": "{folder}/site:" + str(Path(__file__).parents[2] / "src")}
+    site: dict[str, str | None] = {
+        "PYTHONPATH": "{folder}/site-packages:" + str(Path(__file__).parents[2] / "src")
+    }
     run = ("run", "m", "--device", "cpu", "--phase", "4")
     yield Case(
         "hub-2.4",

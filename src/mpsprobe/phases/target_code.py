@@ -115,7 +115,7 @@ def is_of_target(problem: BaseException) -> bool:
     libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
     ours = (str(_PACKAGE), *libraries, "<")
     names = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
-    return any(not name.startswith(ours) for name in names)
+    return any(not name.startswith(ours) and "site-packages" not in Path(name).parts for name in names)
 
 
 def end_fork(pid: int) -> None:

@@ -174,10 +174,10 @@ class Child:
             name = _signal_name(-code) if code < 0 else f"exit status {code}"
         return Ending(child.returncode, cause, name)
 
-    def last_words(self, lines: int) -> str:
-        """Return the end of its stderr, without the harness's own frames."""
+    def last_words(self, lines: int, stream: str = "err") -> str:
+        """Return the end of its stderr (or of its stdout, `"out"`), without the harness's own frames."""
         try:
-            text = (self.folder / "child.err").read_bytes().decode(errors="replace")
+            text = (self.folder / f"child.{stream}").read_bytes().decode(errors="replace")
         except OSError:
             return ""
         kept = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]

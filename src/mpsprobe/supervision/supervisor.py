@@ -170,13 +170,14 @@ class Supervisor:
         )
 
     def _not_started(self, child: Child, ending: Ending) -> Exception:
-        words = child.last_words(8)
+        words = child.last_words(8) or child.last_words(8, "out")
         if ending.cause == "interrupted":
             return UsageError(f"stopped by {ending.signal} before the run began.")
         refused = [line for line in words.splitlines() if line.startswith("ERROR: ")]
         if ending.returncode == _PYTEST_USAGE and refused:
             return UsageError(refused[-1].removeprefix("ERROR: "))
-        return surroundings.fault(child.last_words(60)) or HarnessError(
+        said = f"{child.last_words(60)}\n{child.last_words(200, 'out')}"  # pytest prints errors of imports to stdout
+        return surroundings.fault(said) or HarnessError(
             f"the suite could not start: {words or f'exit status {ending.returncode}'}",
             f"The child's output is in {self.folder}.",
         )
