@@ -245,8 +245,21 @@ def _write(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
         name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))
     }
     whole = RESULTS.with_suffix(".new")
-    whole.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    whole.write_text(_compact(results), encoding="utf-8")
     whole.replace(RESULTS)
+
+
+def _compact(results: dict[str, dict[str, Any]]) -> str:
+    """Return the results as JSON with one line a target."""
+    releases = [
+        f"{json.dumps(version)}: {{\n"
+        + ",\n".join(
+            f"{json.dumps(name)}: {json.dumps(row, separators=(',', ':'))}" for name, row in rows.items()
+        )
+        + "\n}"
+        for version, rows in results.items()
+    ]
+    return "{" + ",\n".join(releases) + "}\n"
 
 
 def main() -> None:
@@ -265,9 +278,10 @@ def main() -> None:
         run(arguments)
         return
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    RESULTS.with_suffix(".md").write_text(
-        campaign_table.page(campaign_target.read(), results), encoding="utf-8"
-    )
+    whole = RESULTS.with_suffix(".md")
+    _, found, others = whole.read_text(encoding="utf-8").partition(campaign_table.OTHERS)
+    made = campaign_table.page(campaign_target.read(), results)
+    whole.write_text(f"{made.rstrip()}\n\n{found}{others}" if found else made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,10 @@ For each release, the ops that keep most targets from being fully native, with h
 """
 
 
+#: From here on the page is not drawn from the campaign: `tools/model_types.py` and people write it.
+OTHERS = "<!-- not of the campaign -->"
+
+
 def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> str:
     """The whole page."""
     parts = [_INTRODUCTION]

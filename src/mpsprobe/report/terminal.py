@@ -28,6 +28,9 @@ _FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 _ROWS = 20
 _UNKNOWN = "unknown"
 
+#: Lines of code that the section on waits of the host names.
+_SHOWN_WAITS = 6
+
 
 def text(run: Run) -> str:
     """Return the whole text of a prediction: of one torch release, or the table over all of them."""
@@ -48,6 +51,7 @@ def _of_one(run: Run, made: Predicted) -> str:
         _refusals(run.op_uses, made),
         _hazards(made.hazards),
         _assumptions(made),
+        _host_waits(made),
         _outlook(outlook),
         _listed("Not known", [*made.unknowns, *_limits(outlook)]),
     ]
@@ -221,6 +225,25 @@ def _hazards(hazards: Sequence[Hazard]) -> str:
 def _hazard(one: Hazard) -> str:
     why = f" [{one.why}]" if one.why else ""
     return f"{one.title} ({one.advisory}, {one.calls:,} calls){why}"
+
+
+def _host_waits(made: Predicted) -> str:
+    """Say where the host waits for the GPU: each wait empties the queue of kernels."""
+    total = sum(one.count for one in made.host_waits)
+    if not total:
+        return ""
+    by_line: dict[tuple[str, str], int] = {}
+    for one in made.host_waits:
+        key = (one.source or "?", one.kind)
+        by_line[key] = by_line.get(key, 0) + one.count
+    ranked = sorted(by_line.items(), key=lambda item: -item[1])
+    lines = [f"{count:,} at {source} ({kind})" for (source, kind), count in ranked[:_SHOWN_WAITS]]
+    rest = ranked[_SHOWN_WAITS:]
+    if rest:
+        lines.append(
+            f"{sum(count for _, count in rest):,} at {plural(len(rest), 'other line')}; --json lists them."
+        )
+    return _listed(f"The host waits for the GPU {total:,} times", lines)
 
 
 def _assumptions(made: Predicted) -> str:

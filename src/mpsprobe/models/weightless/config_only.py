@@ -11,7 +11,7 @@ import torch
 
 from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError, UsageError
-from mpsprobe.models import choose, peft
+from mpsprobe.models import choose, own_source, peft
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import client, remote_code, snapshot
@@ -262,6 +262,8 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
             f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
             f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
         )
+    if ref.profile.package:
+        changes = [*changes, *own_source.findings(ref.profile.package)]
     return adapter, changes
 
 

@@ -31,7 +31,7 @@ _CHANNELS = (
     "n_channels",
     "input_channels",
 )
-_SIDE = ("img_size", "image_size", "imgsz", "input_size", "resolution", "size")
+_SIDE = ("imgH", "img_height", "img_h", "img_size", "image_size", "imgsz", "input_size", "resolution", "size")
 _WIDTH = (
     "input_dim",
     "in_features",
@@ -52,7 +52,7 @@ _TIME = re.compile(r"^(t|ts|time|times|timestep|timesteps|step|sigma|noise_level
 _SOUND = re.compile(r"(wav|waveform|audio|sound|speech)", re.IGNORECASE)
 _MEL = re.compile(r"(mel|spec|spectrogram|features?)", re.IGNORECASE)
 #: Guesses that are tried before giving up; each is one forward pass.
-_TRIES = 48
+_TRIES = 32
 #: Parameters up to which a guess is tried on the CPU with values, where tensors without values cannot say.
 _SMALL = 200_000_000
 
@@ -167,6 +167,11 @@ class _Sizes:
         return tuple(dict.fromkeys((stated, *_SIDES))) if stated is not None else _SIDES
 
     @property
+    def frames(self) -> int | None:
+        """Of a video."""
+        return self._of(("num_frames", "n_frames", "frames", "clip_len"))
+
+    @property
     def width(self) -> int | None:
         """Of a vector."""
         linear = next((one for one in self.first if isinstance(one, nn.Linear)), None)
@@ -195,13 +200,17 @@ def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
         return
     if (shape := _shape_in(said, sizes)) is not None:
         yield TensorSpec(shape)
-    if _IMAGE.match(name):
+    if _IMAGE.match(name) and sizes.frames is None:
         for side in sizes.sides:
             yield TensorSpec([1, sizes.channels, side, side])
     if _SOUND.search(name):
         yield from (TensorSpec([1, _SAMPLES]), TensorSpec([1, 1, _SAMPLES]))
     for layer in sizes.first:
         yield from _into(layer, sizes, _MEL.search(name) is not None)
+    frames = sizes.frames
+    if frames is not None or re.search(r"video|frames|clip", name, re.IGNORECASE):
+        shape = [frames or 8, sizes.channels, sizes.sides[0], sizes.sides[0]]
+        yield from (TensorSpec([1, *shape]), TensorSpec([1, shape[1], shape[0], *shape[2:]]))
     width = sizes.width
     if width is not None:
         yield from (TensorSpec([1, _LENGTH, width]), TensorSpec([1, width]))
@@ -224,8 +233,9 @@ def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
         yield from (TensorSpec([1, layer.in_channels, length]) for length in lengths)
         yield TensorSpec([1, 200, layer.in_channels])
     elif isinstance(layer, nn.Conv3d):
-        side = min(sizes.sides)
-        yield from (TensorSpec([1, layer.in_channels, frames, side, side]) for frames in (8, 16))
+        stated = sizes.sides[0]
+        yield TensorSpec([1, layer.in_channels, stated, stated, stated])  # a volume, as of medical images
+        yield from (TensorSpec([1, layer.in_channels, frames, 32, 32]) for frames in (8, 16, 32))
     elif isinstance(layer, nn.Linear):
         yield from (TensorSpec([1, _LENGTH, layer.in_features]), TensorSpec([1, layer.in_features]))
     else:

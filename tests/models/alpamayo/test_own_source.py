@@ -1,0 +1,53 @@
+"""What a user reads of a package's own source: its scripts with "cuda", and what goes wrong without an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.models import own_source
+
+_SCRIPT = """import torch
+from my_drive.model import Model
+
+model = Model.from_pretrained("owner/name").to("cuda")
+torch.cuda.manual_seed_all(42)
+with torch.autocast("cuda", dtype=torch.bfloat16):
+    model()
+"""
+_SOLVER = """import torch
+
+
+def solve(a, b):
+    with torch.autocast(device_type="cuda", enabled=False):
+        return torch.einsum("ij,jk->ik", a, b)
+"""
+
+
+def test_every_cuda_of_a_script_and_the_silent_error_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in alpamayo_r1: test_inference.py is its example, and its solver leaves CUDA's autocast only."""
+    package = tmp_path / "my_drive"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('this must not run')\n")
+    (package / "test_inference.py").write_text(_SCRIPT)
+    (package / "solver.py").write_text(_SOLVER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = "\n".join(own_source.findings("my_drive", "2.8"))
+    for place in (
+        "MPS101",
+        "test_inference.py:4",
+        "MPS703",
+        "test_inference.py:5",
+        "MPS201",
+        "test_inference.py:6",
+    ):
+        assert place in said
+    assert "MPS202" in said
+    assert "solver.py:5" in said
+
+
+def test_package_that_is_not_installed_has_no_findings() -> None:
+    assert own_source.findings("no_such_package_anywhere") == []
