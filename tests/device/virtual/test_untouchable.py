@@ -149,3 +149,29 @@ def test_histogram_of_integers_by_release(release: str, runs: bool) -> None:
     found = dtypes.check("aten::histc", ["int32"], release)
     assert found is not None
     assert found.message == "\"histogram_mps\" not implemented for 'Int'"
+
+
+# functions abs_dense_ushort_ushort, digamma_dense_... are in no metallib; OpInfo of 2.11 expects the former to fail
+@pytest.mark.parametrize(
+    ("release", "op"),
+    [("2.9", torch.abs), ("2.11", torch.special.i1e), ("2.11", torch.maximum)],
+)
+def test_unsigned_integers_without_a_metal_function(release: str, op: Callable[..., torch.Tensor]) -> None:
+    with emulate(release):
+        x = torch.ones(3, dtype=torch.uint16).to("mps")
+        arguments = (x, x) if op is torch.maximum else (x,)
+        with pytest.raises(RuntimeError, match="Failed to create function state object for"):
+            op(*arguments)
+
+
+def test_nonzero_of_complex_falls_back_with_a_warning() -> None:
+    # TORCH_WARN_ONCE of operations/Indexing.mm; PyTorch's tests expect it to pass
+    with emulate("2.11"), pytest.warns(UserWarning, match="nonzero op is not supported for complex"):
+        assert torch.nonzero(torch.tensor([0, 1j], device="mps")).tolist() == [[1]]
+
+
+def test_resize_to_the_same_size_keeps_strides() -> None:
+    with emulate():
+        storage = torch.zeros(6, device="mps")
+        torch.ones(3, out=storage[::2])
+        assert storage.tolist() == [1, 0, 1, 0, 1, 0]

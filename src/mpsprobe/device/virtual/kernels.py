@@ -409,6 +409,8 @@ class Kernels:
         self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
     ) -> Tensor:
         """`resize_`: in place while the storage is large enough, over new memory otherwise."""
+        if tuple(size) == tensor.shape and memory_format in (None, torch.preserve_format):
+            return tensor  # its strides stay too (resize_impl_ of aten/native/Resize.h)
         wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
         if memory_format not in (None, torch.contiguous_format, torch.preserve_format):
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
