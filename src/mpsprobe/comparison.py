@@ -28,7 +28,7 @@ class Change(str, enum.Enum):
 
     @property
     def order(self) -> int:
-        """0 for what is to be read first."""
+        """Return the sort key of a change: 0 for what to read first."""
         return list(Change).index(self)
 
 
@@ -188,7 +188,7 @@ def _by_id(checks: Iterable[Check]) -> dict[str, Check]:
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """What either has, in the order of A and then of B's own."""
+    """Pair the entries of A and B, in the order of A, then those only in B."""
     return [(a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
 
 
@@ -211,7 +211,7 @@ def _check(a: Check | None, b: Check | None) -> CheckChange:
 
 
 def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Change:
-    """Which way a status or verdict went; one without a severity says nothing of the target."""
+    """Return which way a status or verdict changed; one without a severity says nothing about the target."""
     if a == b:
         return Change.SAME
     before, after = (None if word is None else severity.get(word) for word in (a, b))
@@ -228,7 +228,7 @@ def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Chan
 
 
 def _differently(evidence_a: Evidence, device_a: str, evidence_b: Evidence, device_b: str) -> str:
-    """Why two results must not be set against each other; `""` when they may."""
+    """Return why two results cannot be compared; `""` when they can."""
     if evidence_a is not evidence_b:
         return f"{evidence_a.value} in A, {evidence_b.value} in B"
     if device_a != device_b:
@@ -306,7 +306,7 @@ def _number_change(
 
 
 def _significance(mine: Mapping[str, Measurement], theirs: Mapping[str, Measurement]) -> Significance:
-    """Whether two medians of rounds are apart, by their notches.
+    """Return whether two medians of rounds differ, by their notches.
 
     The notch is median +- 1.57 IQR / sqrt(rounds); medians whose notches do not overlap differ at about the 5 %
     level (McGill, Tukey and Larsen, Variations of Box Plots, 1978).
@@ -368,7 +368,7 @@ def _by_op(uses: Iterable[OpUse]) -> dict[tuple[str, tuple[str, ...]], list[OpUs
 
 
 def _op(a: list[OpUse], b: list[OpUse], caution: str) -> OpChange:
-    """One op in both runs; an empty list where a run does not call it."""
+    """Compare one op in both runs; an empty list means that a run does not call it."""
     before, after = (_worst_use(uses).verdict if uses else None for uses in (a, b))
     known = _worst_use(b or a)
     change = _judge(before, after, _OP_SEVERITY)
@@ -400,7 +400,7 @@ def _check_order(check: CheckChange) -> tuple[int, int, str]:
 
 
 def _size(ratio: float | None) -> float:
-    """How far a ratio is from 1, either way."""
+    """Return how far a ratio is from 1, in either direction."""
     return abs(math.log(ratio)) if ratio is not None and ratio > 0 else 0.0
 
 
@@ -451,7 +451,7 @@ def _cautions(a: Run, b: Run) -> list[str]:
 
 
 def _same_target(a: Run, b: Run) -> bool:
-    """Whether both are of the same model; a path and a name of the same thing count as two."""
+    """Return whether both runs are of the same model; a path and a name of one model count as two."""
     mine, theirs = a.target, b.target
     return (mine.name, mine.revision, mine.weight_bytes) == (
         theirs.name,

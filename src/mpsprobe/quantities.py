@@ -8,29 +8,29 @@ from collections.abc import Sequence
 
 
 def size(count: float) -> str:
-    """Bytes in binary units: `20.64 GiB`, `512 bytes`."""
+    """Format bytes in binary units: `20.64 GiB`, `512 bytes`."""
     return _scaled(count, "bytes", 1024, ("", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
 def both_sizes(count: float) -> str:
-    """Bytes in decimal and binary units, for sizes that are quoted either way: `22.16 GB (20.64 GiB)`."""
+    """Format bytes in decimal and binary units, for sizes that are quoted either way: `22.16 GB (20.64 GiB)`."""
     if abs(count) < 1000:
         return size(count)
     return f"{decimal_size(count)} ({size(count)})"
 
 
 def decimal_size(count: float) -> str:
-    """Bytes in decimal units: `22.16 GB`."""
+    """Format bytes in decimal units: `22.16 GB`."""
     return _scaled(count, "bytes", 1000, ("", "kB", "MB", "GB", "TB", "PB"))
 
 
 def scaled_flops(number: float, unit: str = "FLOP") -> str:
-    """Operations, or operations a second: `63.70 TFLOP`."""
+    """Format operations, or operations a second: `63.70 TFLOP`."""
     return _scaled(number, unit, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
 def seconds(duration: float) -> str:
-    """A duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `1 h 12 min`."""
+    """Format a duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `1 h 12 min`."""
     span = abs(duration)
     if not math.isfinite(span):
         return f"{duration} s"
@@ -51,7 +51,7 @@ def seconds(duration: float) -> str:
 
 
 def plain(number: float) -> str:
-    """A number without its unit: integers in full, others with four significant digits."""
+    """Format a number without its unit: integers in full, others with four significant digits."""
     if not math.isfinite(number):
         return str(number)
     if isinstance(number, int) or (number == int(number) and abs(number) < 1e15):
@@ -60,7 +60,7 @@ def plain(number: float) -> str:
 
 
 def parameters(count: int) -> str:
-    """A number of parameters: `11.08 billion (11,078,526,194)`."""
+    """Format a number of parameters: `11.08 billion (11,078,526,194)`."""
     for scale, name in ((10**9, "billion"), (10**6, "million")):
         if count >= scale:
             return f"{count / scale:.2f} {name} ({count:,})"
@@ -81,17 +81,17 @@ def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> s
 
 
 def _digits(number: float) -> str:
-    """Three significant digits without an exponent, for numbers in [1, 1000)."""
+    """Format three significant digits without an exponent, for numbers in [1, 1000)."""
     return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 check`, `1,204 checks`."""
+    """Format a count with its noun: `1 check`, `1,204 checks`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def enumerate_words(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -76,7 +76,7 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of the hierarchy become one line on stderr and their documented exit code."""
+    """Run the command line: errors of the hierarchy become one line on stderr and their documented exit code."""
     _open_streams()
     try:
         _working_directory()

@@ -104,7 +104,7 @@ def _in_full(advisory: Advisory) -> str:
 
 
 def _range(known: str | None, maybe: str | None, doubt: str = " (not known)") -> str:
-    """`">=2.7,<2.9; >=2.9 (not known)"`."""
+    """Format the releases of an advisory: `">=2.7,<2.9; >=2.9 (not known)"`."""
     parts = [] if known is None else [known or "any"]
     if maybe is not None:
         parts.append(f"{maybe or 'any'}{doubt}")

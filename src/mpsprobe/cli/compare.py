@@ -53,7 +53,7 @@ def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
 
 
 def render(found: Comparison) -> str:
-    """The comparison for people."""
+    """Return the comparison as text."""
     parts = [_table(["", "A", "B"], _sides(found.a, found.b)), "\n".join(found.cautions)]
     parts.append(_section("checks", [_check(check) for check in found.checks], found.same_checks))
     numbers = [number for number in found.measurements if number.change in _SHOWN]

@@ -17,7 +17,7 @@ from mpsprobe.options import Group, Settings
 
 #: Rows of the table for people; `--json` has every module.
 _ROWS = 12
-#: Op uses told of the first diverging module.
+#: Op uses listed for the first diverging module.
 _OPS = 12
 STAGES = ("forward", "inference")
 
@@ -62,7 +62,7 @@ def _file(against: str) -> str:
 
 
 def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
-    """The job of these options, checked as far as that needs no model."""
+    """Return the job of these options, checked as far as that needs no model."""
     from mpsprobe.models import targets
 
     if targets.needs_no_hub(settings):
@@ -71,14 +71,14 @@ def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
 
 
 def do(sink: Sink, job: Job) -> Found | Written:
-    """Do a job in its child process, telling of its steps."""
+    """Run a job in its child process, and report its steps."""
     from mpsprobe.layers import supervised
 
     return supervised.run(job, lambda text: sink.remark("  ", Styled(text, dim=True)))
 
 
 def render(found: Divergence) -> str:
-    """The comparison for people."""
+    """Return the comparison as text."""
     parts = [
         f"{found.target}: {found.subject.label} ({found.subject.evidence.value}) against {_reference(found)}."
     ]

@@ -67,7 +67,7 @@ def command(sink: Sink) -> None:
 
 
 def examine(host: Host) -> Diagnosis:
-    """Look at torch, try MPS where there is one, and put together what is known."""
+    """Examine torch and try MPS where there is one."""
     # Importing torch takes seconds, and says nothing about MPS where there is no Mac.
     torch = torch_facts() if host.system == "Darwin" else TorchFacts(host.packages.get("torch"))
     obstacle = why_no_mps(host, torch) or _tried(host)

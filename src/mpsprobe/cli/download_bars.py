@@ -44,7 +44,7 @@ class DownloadBars:
         self._draw(bars, "total", event.done, event.total, "  ".join(filter(None, (rate, left))))
 
     def close(self) -> None:
-        """Take the bars away: the next line is somebody else's."""
+        """Remove the bars: another writer owns the next line."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

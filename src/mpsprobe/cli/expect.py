@@ -50,7 +50,7 @@ def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
 
 
 def _ids(run: Run, *statuses: Status) -> dict[str, str]:
-    """Op checks with one of these statuses, with what they said; and rows of the check that stands for all."""
+    """Return op checks with one of these statuses and their messages, replays of the combined check included."""
     found = {}
     for check in run.of_phase(Phase.OPS):
         if check.id == "ops.replay":
@@ -71,7 +71,7 @@ def _rows(check: Check, outcomes: frozenset[str]) -> dict[str, str]:
 
 
 def _toml(run: Run, failures: dict[str, str]) -> str:
-    """The file, in its form (`ops.expectations`)."""
+    """Return the text of the file (`ops.expectations` reads it)."""
     lines = [f"# From run {run.id} of {run.target.name}, on {run.device.used}."]
     if not failures:
         return f"{lines[0]}\n# Nothing to expect.\n"
@@ -92,10 +92,10 @@ def _toml(run: Run, failures: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's strings are such."""
+    """Quote a TOML basic string: JSON's strings are such."""
     return msgspec.json.encode(text).decode()
 
 
 def _comment(text: str) -> str:
-    """One line that TOML takes as a comment: no control characters."""
+    """Return one line that TOML takes as a comment: no control characters."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:160]

@@ -62,7 +62,7 @@ def _is_file(text: str) -> bool:
 
 
 def render(result: Explanation) -> str:
-    """The explanation for people."""
+    """Return the explanation as text."""
     parts = [_finding(finding) for finding in result.findings]
     context = [
         f"torch {result.torch} ({_ORIGIN[result.torch_from]})" if result.torch else "",

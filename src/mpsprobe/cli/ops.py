@@ -68,7 +68,7 @@ def command(
     macos: str | None,
     diff: tuple[str, str] | None,
 ) -> None:
-    """How an op runs on MPS.
+    """Describe how an op runs on MPS.
 
     OP is written as in an error or a trace (aten::add.Tensor, aten.add.Tensor) or as in code
     (torch.linalg.svd, softmax).
@@ -98,7 +98,7 @@ _MAY_SAY = "may say: "
 
 
 def default_release() -> str:
-    """The release of the torch that is installed here, or the newest that we know."""
+    """Return the installed torch release, or the newest with data."""
     try:
         return ops.resolve_release(metadata.version("torch"))
     except (metadata.PackageNotFoundError, ops.UnknownReleaseError):
@@ -106,13 +106,13 @@ def default_release() -> str:
 
 
 def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None) -> Row:
-    """Everything that is known of one overload in one release.
+    """Return everything known about one overload in one release.
 
     Args:
         op: overload name.
         torch: minor release.
-        dtype: of the tensors asked about; None: any.
-        macos: of the Mac asked about; None: new enough.
+        dtype: dtype of the tensors; None for any.
+        macos: of the target Mac; None: new enough.
     """
     release = ops.release(torch)
     support = release.lookup(op)
@@ -157,7 +157,7 @@ def _way_out(support: ops.OpSupport) -> str:
 
 
 def _timeline(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows of one op after another, with equal neighbours drawn together: `2.1-2.7`.
+    """Return the rows of each op, with equal neighbouring releases merged: `2.1-2.7`.
 
     Texts that a kernel may raise are left out: they come and go with every release.
     """
@@ -172,7 +172,7 @@ def _timeline(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def compare(before: str, after: str, names: Iterable[str] = ()) -> list[Change]:
-    """The ops whose support, or whose missing helper, differs between two releases.
+    """Return the ops whose support, or whose missing helper, differs between two releases.
 
     Args:
         before: the release to start from.
@@ -191,6 +191,6 @@ def compare(before: str, after: str, names: Iterable[str] = ()) -> list[Change]:
 
 
 def _label(support: ops.OpSupport) -> str:
-    """`composite (blocked)` is a composite that cannot run."""
+    """Describe a verdict; `composite (blocked)` is a composite that cannot run."""
     blocked = support.support is ops.Support.COMPOSITE and support.via and support.certain
     return f"{support.support.value} (blocked)" if blocked else support.support.value

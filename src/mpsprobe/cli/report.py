@@ -65,7 +65,7 @@ def command(
 
 
 def read_run(path: Path) -> Run:
-    """The run that `path` stands for: a document, a journal, or a folder that holds either.
+    """Load the run at `path`: a document, a journal, or a folder that holds either.
 
     Raises:
         UsageError, DataError: there is none, or it cannot be read.
@@ -85,7 +85,7 @@ def _latest() -> Path:
 
 
 def _find(path: Path) -> Path:
-    """The document that `path` stands for: itself, or the run or journal in that folder."""
+    """Return the document at `path`: itself, or the run or journal in that folder."""
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"{path}: no such file.", "Name a run.json, or make one: mpsprobe run")
@@ -101,7 +101,7 @@ def _find(path: Path) -> Path:
 
 
 def _is_of_another_run(journal: Path, document: Path) -> bool:
-    """Whether a journal is that of a later run than the report beside it: one that was killed, say."""
+    """Return whether a journal belongs to a later run than the report next to it, such as one that was killed."""
     from mpsprobe.run.journal import id_of
 
     found = id_of(journal)

@@ -48,7 +48,7 @@ class Narrator:
         self._bars = DownloadBars(quiet=sink.quiet)
 
     def __call__(self, event: journal.Event) -> None:
-        """One event of the journal."""
+        """Show one event of the journal."""
         if isinstance(event, journal.Transfer):
             self._bars.update(event)
             return

@@ -88,7 +88,7 @@ def command(
 
 
 def _find(target: str, *, tests: bool, exclude: tuple[str, ...], revision: str | None) -> sources.Sources:
-    """A path where there is one, else a cached repository, else a package."""
+    """Resolve a target: a path where one exists, else a cached repository, else a package."""
     path = Path(target)
     if path.exists() and revision is None:
         if path.is_dir() and sources.is_model_folder(path):
@@ -105,7 +105,7 @@ def _find(target: str, *, tests: bool, exclude: tuple[str, ...], revision: str |
 
 
 def _installed_torch() -> str:
-    """The installed torch release when there is data on it, else the newest one."""
+    """Return the installed torch release when there is data on it, else the newest one."""
     try:
         return ops.resolve_release(metadata.version("torch"))
     except (metadata.PackageNotFoundError, ops.UnknownReleaseError):

@@ -73,7 +73,7 @@ class Bench:
         isolation: the worker.
         device: name of the device, as in a run.
         evidence: how what is seen there is known.
-        mac: the Mac asked about.
+        mac: the target Mac.
         expected: failures that are known and written down.
         budget_s: seconds for all replays of a run that was not asked for all.
     """
@@ -99,11 +99,11 @@ class Bench:
         return self.expected.judged(id_, self.result(use, replay)), replay.outcome
 
     def probe(self, name: str) -> ProbeAnswer:
-        """What an advisory's probe says on this device."""
+        """Return the answer of an advisory's probe on this device."""
         return self.isolation.probe(name)
 
     def result(self, use: OpUse, replay: Replay) -> Result:
-        """What a replay says, as the result of a check."""
+        """Return the result of a check for a replay."""
         known = (
             advisories.match(use, self.mac.torch, self.mac.macos, self.mac.chip) if self._bad(replay) else []
         )
@@ -246,12 +246,12 @@ def make(
     op_limit_s: float = OP_LIMIT_S,
     expected: Expectations | None = None,
 ) -> Bench:
-    """A bench for that device; its worker starts with the first replay.
+    """Return a bench for that device; its worker starts with the first replay.
 
     Args:
         device: as in a run.
         evidence: of that device.
-        mac: the Mac asked about.
+        mac: the target Mac.
         threads: CPU threads of an op; 0 leaves torch's own choice.
         op_limit_s: seconds that one op use may take.
         expected: known failures.
@@ -262,7 +262,7 @@ def make(
 
 
 def specs(uses: Sequence[OpUse]) -> list[Spec[Bench]]:
-    """A check for each op use, on a bench."""
+    """Return a check for each op use, on a bench."""
     return [_spec(name, use) for name, use in zip(unique_names(uses), uses, strict=True)]
 
 
@@ -276,7 +276,7 @@ _VERDICTS = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UN
 
 
 def _suspicion(use: OpUse) -> tuple[int, int, int, int]:
-    """Sorts the most suspect first: bad verdicts, advisories that may apply, then what computes most."""
+    """Return a sort key, most suspect first: bad verdicts, advisories that may apply, then the most calls."""
     verdict = _VERDICTS.index(use.verdict) if use.verdict in _VERDICTS else len(_VERDICTS)
     return (verdict, -len(use.advisories), is_simple(use.op), -use.count)
 

@@ -1,4 +1,4 @@
-"""The checks on a target's op uses: which run natively on the Mac asked about, and which do not."""
+"""The checks on a target's op uses: which run natively on the target Mac, and which do not."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Recorded:
 
     @property
     def uses(self) -> list[OpUse]:
-        """The op uses, for the run's document."""
+        """Return the op uses, for the run's document."""
         return [one.use for one in self.judged]
 
     @property
     def dispatches_as_mps(self) -> bool:
-        """Whether the ops seen are those a Mac would dispatch; a CPU or CUDA run has kernels of its own."""
+        """Return whether the ops seen are those a Mac dispatches; a CPU or CUDA run has kernels of its own."""
         return self.device in _AS_MPS
 
     def of(self, *verdicts: OpVerdict) -> list[Judged]:
-        """Those with one of these verdicts."""
+        """Return the op uses with one of these verdicts."""
         return [one for one in self.judged if one.use.verdict in verdicts]
 
 

@@ -34,7 +34,7 @@ _COARSE = (2.5e-1, 1e-3)
 
 
 def tolerances(dtype: torch.dtype, scale: float, pointwise: bool) -> tuple[float, float]:
-    """(rtol, atol) for results of that dtype.
+    """Return (rtol, atol) for results of that dtype.
 
     Args:
         dtype: of the op's result.
@@ -51,7 +51,7 @@ def tolerances(dtype: torch.dtype, scale: float, pointwise: bool) -> tuple[float
 def compare(
     output: int, found: torch.Tensor, reference: torch.Tensor, noisy: torch.Tensor | None, *, pointwise: bool
 ) -> Comparison:
-    """One result against the reference.
+    """Compare one result with the reference.
 
     Args:
         output: its number among the results.
@@ -94,7 +94,7 @@ def compare(
 
 
 def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, off: torch.Tensor) -> str:
-    """Where an element is most off, and what stands there."""
+    """Return where the largest difference is, and both values there."""
     if not bool(off.any()):
         return ""
     amount = torch.where(torch.isfinite(found), difference, math.inf)
@@ -124,7 +124,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal element for element, NaN equal to NaN."""
+    """Return whether two tensors are equal element for element, NaN equal to NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.is_floating_point() or one.is_complex():

@@ -34,7 +34,7 @@ _FAMILY = 3
 
 
 def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Few op uses that stand for all, in order of first use, each with the calls that it stands for.
+    """Return few op uses that represent all, in order of first use, each with the calls that it represents.
 
     Calls of one kind have the same op, dtypes, ranks, packing and pattern of other arguments. Of a kind whose
     shapes differ in one growing size (a key-value cache), the smallest and the largest are kept; of simple ops
@@ -55,7 +55,7 @@ def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
 
 
 def _kind(use: OpUse) -> bytes:
-    """What calls that do the same have in common."""
+    """Return a key that calls doing the same have in common."""
     if _base(use.op) in _UNREAD:
         offset = bool(use.scalars.get("storage_offset"))
         return msgspec.json.encode((use.op, [t.dtype for t in use.inputs], use.scalars.get("dtype"), offset))
@@ -64,7 +64,7 @@ def _kind(use: OpUse) -> bytes:
 
 
 def _pattern(name: str, value: Any) -> Any:
-    """An argument without what merely follows from sizes: dimensions, flags and words stay, numbers do not."""
+    """Return an argument without what follows from sizes: dimensions, flags and words stay, numbers do not."""
     if value is None or isinstance(value, (bool, str)) or "dim" in name or name in ("padding", "groups"):
         return value
     if isinstance(value, list):
@@ -73,7 +73,7 @@ def _pattern(name: str, value: Any) -> Any:
 
 
 def _of_kind(uses: list[OpUse]) -> list[tuple[OpUse, int]]:
-    """Those of one kind that are kept, with the calls that each stands for."""
+    """Return the uses of one kind that are kept, with the calls that each represents."""
     if len(uses) < _FAMILY:
         return [(use, use.count) for use in uses]
     if is_simple(uses[0].op):
@@ -89,7 +89,7 @@ def _of_kind(uses: list[OpUse]) -> list[tuple[OpUse, int]]:
 
 
 def _ends(uses: list[OpUse], ranked: list[OpUse]) -> list[tuple[OpUse, int]]:
-    """The least and the greatest; the calls between them are counted with the greatest."""
+    """Return the smallest and the largest; calls between them count with the largest."""
     first, last = ranked[0], ranked[-1]
     if first is last:
         return [(first, sum(use.count for use in uses))]
@@ -97,7 +97,7 @@ def _ends(uses: list[OpUse], ranked: list[OpUse]) -> list[tuple[OpUse, int]]:
 
 
 def _families(uses: list[OpUse]) -> list[dict[int, int]]:
-    """Groups of uses that are equal but for one size, as {index of the use: that size}; largest first."""
+    """Group uses that are equal but for one size, as {index of the use: that size}; largest first."""
     masked: dict[tuple[Any, ...], dict[int, int]] = defaultdict(dict)
     for index, use in enumerate(uses):
         shapes = [tensor.shape for tensor in use.inputs]
@@ -112,7 +112,7 @@ def _elements(use: OpUse) -> int:
 
 
 def is_simple(op: str) -> bool:
-    """Whether the op is a view, an allocation, a copy, or works element by element.
+    """Return whether the op is a view, an allocation, a copy, or works element by element.
 
     An op that the installed torch does not have is not called simple.
     """
@@ -129,5 +129,5 @@ def is_simple(op: str) -> bool:
 
 
 def _base(op: str) -> str:
-    """`"cat"` of `"aten::cat.out"`."""
+    """Return the base name of an overload: `"cat"` of `"aten::cat.out"`."""
     return op.partition("::")[2].partition(".")[0]

@@ -14,12 +14,12 @@ from mpsprobe.run import OpUse
 
 
 def base_name(op: str) -> str:
-    """`"cat"` of `"aten::cat.out"`."""
+    """Return the base name of an overload: `"cat"` of `"aten::cat.out"`."""
     return op.partition("::")[2].partition(".")[0]
 
 
 def stem(op: str) -> str:
-    """The base name without what marks a variant: `"_softmax"` -> `"softmax"`, `"sqrt_"` -> `"sqrt"`."""
+    """Return the base name without the marks of a variant: `"_softmax"` -> `"softmax"`, `"sqrt_"` -> `"sqrt"`."""
     return base_name(op).strip("_")
 
 
@@ -56,7 +56,7 @@ class Argument:
         return self.kept.flat.dtype
 
     def scalar(self, name: str, default: Any) -> Any:
-        """Another argument, or the default that the schema states."""
+        """Return another argument, or its default in the schema."""
         value = self.use.scalars.get(name, default)
         return default if value is None else value
 
@@ -65,7 +65,7 @@ Draw = Callable[[Argument], "torch.Tensor | None"]
 
 
 def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
-    """Normal floats, integers from 1 to 8 (nothing divides by zero), fair coins."""
+    """Draw normal floats, integers from 1 to 8 (nothing divides by zero), fair coins."""
     dtype, generator = argument.dtype, argument.generator
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
@@ -77,7 +77,7 @@ def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Floats of a range."""
+    """Return a sampler of floats in a range."""
 
     def draw(argument: Argument) -> torch.Tensor | None:
         if not argument.dtype.is_floating_point:
@@ -89,7 +89,7 @@ def uniform(low: float, high: float) -> Draw:
 
 
 def away_from_zero(argument: Argument) -> torch.Tensor | None:
-    """A divisor: 0.5 to 2 of either sign."""
+    """Draw a divisor: 0.5 to 2 of either sign."""
     if not argument.dtype.is_floating_point:
         return None
     size = (argument.kept.flat.numel(),)
@@ -98,7 +98,7 @@ def away_from_zero(argument: Argument) -> torch.Tensor | None:
 
 
 def distinct(argument: Argument) -> torch.Tensor | None:
-    """No ties, as far as the dtype has values enough: which of two equal elements comes first is not defined."""
+    """Draw values without ties, as far as the dtype has enough values: the order of equal elements is not defined."""
     count, dtype = argument.kept.flat.numel(), argument.dtype
     order = torch.randperm(count, generator=argument.generator)
     if dtype in (torch.float16, torch.bfloat16):
@@ -114,7 +114,7 @@ def distinct(argument: Argument) -> torch.Tensor | None:
 
 
 def scaled(argument: Argument) -> torch.Tensor | None:
-    """A factor of a product, so that results are about 1: a lost bias is then as large as what it was added to."""
+    """Draw a factor of a product so that results are about 1: a lost bias is then as large as the result."""
     if not argument.dtype.is_floating_point or len(argument.shape) < 2:
         return None
     summed: int = SUMMED[stem(argument.use.op), argument.name](argument.shape)
@@ -149,12 +149,12 @@ SUMMED: dict[tuple[str, str], Callable[[_Shape], int]] = {
 
 
 def ascending(argument: Argument) -> torch.Tensor | None:
-    """Sorted along the last dimension."""
+    """Draw values sorted along the last dimension."""
     return plain(argument, argument.shape).sort(-1).values
 
 
 def _square(argument: Argument) -> torch.Tensor | None:
-    """Noise of the shape of square matrices, in float64."""
+    """Draw noise of the shape of square matrices, in float64."""
     shape = argument.shape
     if len(shape) < 2 or not argument.dtype.is_floating_point:
         return None
@@ -162,7 +162,7 @@ def _square(argument: Argument) -> torch.Tensor | None:
 
 
 def positive_definite(argument: Argument) -> torch.Tensor | None:
-    """A A^T / n + 1: eigenvalues from 1 to about 5."""
+    """Draw A A^T / n + 1: eigenvalues from 1 to about 5."""
     noise = _square(argument)
     if noise is None:
         return None
@@ -171,7 +171,7 @@ def positive_definite(argument: Argument) -> torch.Tensor | None:
 
 
 def cholesky_factor(argument: Argument) -> torch.Tensor | None:
-    """The factor of such a matrix, lower or upper as the op is told."""
+    """Draw the factor of such a matrix, lower or upper as the op's argument says."""
     matrix = positive_definite(argument)
     if matrix is None:
         return None
@@ -180,7 +180,7 @@ def cholesky_factor(argument: Argument) -> torch.Tensor | None:
 
 
 def well_conditioned(argument: Argument) -> torch.Tensor | None:
-    """2 plus noise: far from singular, so that rounding stays small."""
+    """Draw 2 plus noise: far from singular, so that rounding stays small."""
     noise = _square(argument)
     if noise is None or noise.shape[-1] != noise.shape[-2]:
         return None
@@ -189,7 +189,7 @@ def well_conditioned(argument: Argument) -> torch.Tensor | None:
 
 
 def triangular(argument: Argument) -> torch.Tensor | None:
-    """The lower or upper part of such a matrix, as the op is told."""
+    """Draw the lower or upper part of such a matrix, as the op's argument says."""
     matrix = well_conditioned(argument)
     if matrix is None:
         return None
@@ -197,6 +197,6 @@ def triangular(argument: Argument) -> torch.Tensor | None:
 
 
 def symmetric(argument: Argument) -> torch.Tensor | None:
-    """Noise, mirrored."""
+    """Draw mirrored noise."""
     noise = _square(argument)
     return None if noise is None else (noise + noise.mT) / 2

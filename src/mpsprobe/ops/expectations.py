@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: str = ""
 
     def applies(self, mac: Mac) -> bool:
-        """Whether it is about that Mac. What is not known of the Mac matches only an entry that does not ask."""
+        """Return whether it applies to that Mac. An unknown fact matches only an entry without that condition."""
         words = re.findall(r"\w+", (mac.chip or "").lower())
         return (
             _within(mac.torch, self.torch)
@@ -68,12 +68,12 @@ class Expectations:
     skips: dict[str, str] = field(default_factory=dict)
 
     def skip(self, id_: str) -> str | None:
-        """Why a check is not tried; None when it is."""
+        """Return why a check is skipped; None when it is not."""
         reason = _find(self.skips, id_)
         return None if reason is None else f"A crash is expected{f': {reason}' if reason else ''}."
 
     def judged(self, id_: str, result: Result) -> Result:
-        """A result in the light of what is expected: a known failure is a warning, and so is its absence."""
+        """Adjust a result by what is expected: a known failure is a warning, and so is its absence."""
         reason = _find(self.xfails, id_)
         if reason is None:
             return result
@@ -86,7 +86,7 @@ class Expectations:
         return result
 
     def unused(self, ids: Iterable[str]) -> list[str]:
-        """Patterns that match none of these checks."""
+        """Return the patterns that match none of these checks."""
         present = list(ids)
         return [
             pattern
@@ -103,7 +103,7 @@ class Files:
     skips: list[Entry] = field(default_factory=list)
 
     def on(self, mac: Mac) -> Expectations:
-        """What they expect on one Mac."""
+        """Return what the files expect on one Mac."""
         return Expectations(_about(self.xfails, mac), _about(self.skips, mac))
 
 

@@ -45,7 +45,7 @@ def receive(fd: int, kind: type[_Message] | Any) -> Any:
 
 
 def readable(fd: int, seconds: float) -> bool:
-    """Whether something can be read within that time."""
+    """Return whether something can be read within that time."""
     return bool(select.select([fd], [], [], max(0.0, seconds))[0])
 
 
@@ -60,10 +60,10 @@ def _exactly(fd: int, count: int) -> bytes:
 
 
 def deadline(seconds: float) -> float:
-    """The moment that many seconds from now, for `left`."""
+    """Return the moment that many seconds from now, for `left`."""
     return time.monotonic() + seconds
 
 
 def left(until: float) -> float:
-    """Seconds until then, never negative."""
+    """Return the seconds until then, never negative."""
     return max(0.0, until - time.monotonic())

@@ -39,7 +39,7 @@ class Inputs:
     def make(
         self, device: torch.device, dtype: torch.dtype | None = None
     ) -> tuple[list[Any], dict[str, Any], list[torch.Tensor]]:
-        """Fresh arguments on `device`.
+        """Return fresh arguments on `device`.
 
         Args:
             device: where tensors go that were recorded on the device.
@@ -64,7 +64,7 @@ class Inputs:
 
     @property
     def bytes(self) -> int:
-        """Size of all tensor arguments as stored."""
+        """Return the size of all tensor arguments as stored."""
         return sum(kept.flat.numel() * kept.flat.element_size() for kept in self.tensors)
 
 
@@ -97,7 +97,7 @@ def prepare(use: OpUse, seed: int) -> Inputs:
 
 
 def _devices(use: OpUse) -> list[str]:
-    """Where its tensors were, and where it was told to put its result."""
+    """Return the devices of its tensors and of its result."""
     told = use.scalars.get("device")
     return [tensor.device or "cpu" for tensor in use.inputs] + ([str(told)] if told else [])
 
@@ -132,7 +132,7 @@ class _Place:
 
 
 def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
-    """Elements of the storage: a view into it may reach beyond the tensor that it is made from."""
+    """Return the elements of the storage: a view into it may reach beyond the tensor that it is made from."""
     length = span(meta)
     base = domains.base_name(use.op)
     if index == 0 and base in ("as_strided", "as_strided_", "_reshape_alias", "as_strided_copy"):
@@ -143,7 +143,7 @@ def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
 
 
 def _storage_bytes(use: OpUse) -> int | None:
-    """Bytes of a storage argument (`set_.source_Storage_storage_offset`): what the new view needs."""
+    """Return the bytes of a storage argument (`set_.source_Storage_storage_offset`): what the new view needs."""
     if use.scalars.get("source") != "UntypedStorage":
         return None
     size, stride = use.scalars.get("size", []), use.scalars.get("stride", [])
@@ -152,7 +152,7 @@ def _storage_bytes(use: OpUse) -> int | None:
 
 
 def _elsewhere(use: OpUse, device: torch.device, dtype: torch.dtype | None) -> OpUse:
-    """The use with its arguments naming this device, and the wider dtype where they name a dtype."""
+    """Return the use with arguments that name this device, and the wider dtype where they name a dtype."""
     scalars = dict(use.scalars)
     if "device" in scalars and not str(scalars["device"]).startswith("cpu"):
         scalars["device"] = str(device)

@@ -48,7 +48,7 @@ _GPU_FAULT = "command buffer exited with error status"
 
 
 def allowance() -> int:
-    """Bytes that one op use may allocate: half of what is to be had now."""
+    """Return the memory budget of one op use, in bytes: half of what is available now."""
     return int(psutil.virtual_memory().available // 2)
 
 
@@ -133,7 +133,7 @@ class Isolation:
         self.close()
 
     def _ask(self, request: Request | ProbeRequest) -> tuple[Replay | ProbeAnswer | _Died, str]:
-        """The answer, and what the worker wrote meanwhile."""
+        """Return the answer, and the worker's output since the request."""
         if self._worker is None:
             self.started += 1
             self._worker = _Worker(self._command, self.setup)
@@ -183,7 +183,7 @@ class _Worker:
         self._memory_limit = self._resident() + setup.memory_bytes
 
     def ask(self, request: Request | ProbeRequest, limit_s: float) -> Replay | ProbeAnswer:
-        """One answer.
+        """Return one answer.
 
         Raises:
             _Died: the worker died, or was ended for its time or its memory.
@@ -215,7 +215,7 @@ class _Worker:
             self._died()
 
     def _died(self) -> Any:
-        """The pipe is closed: say how the process ended."""
+        """Return how the process ended, once its pipe is closed."""
         code = self._process.wait()
         name = _signal_name(-code) if code < 0 else ""
         raise _Died(
@@ -230,7 +230,7 @@ class _Worker:
         return 0
 
     def _ask_where(self) -> None:
-        """Have the Python stack of a hang written."""
+        """Make a hung process write its Python stack."""
         if hasattr(signal, "SIGUSR1"):
             self._process.send_signal(signal.SIGUSR1)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -241,18 +241,18 @@ class _Worker:
         self._process.wait()
 
     def written(self) -> int:
-        """Bytes that the process has written so far."""
+        """Return how many bytes the process has written so far."""
         return os.fstat(self._log.fileno()).st_size
 
     def output(self, since: int) -> str:
-        """The last lines that it wrote after that many bytes."""
+        """Return the last lines that it wrote after that many bytes."""
         size = self.written() - since
         text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
         lines = text.decode(errors="replace").strip().splitlines()
         return "\n".join([line for line in lines if not _OUR_FRAME.search(line)][-_OUTPUT_LINES:])
 
     def end(self) -> None:
-        """Close the pipes, see the process end, and forget what it wrote."""
+        """Close the pipes, wait for the process to end, and discard its output."""
         for fd in (self._out, self._in):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -265,7 +265,7 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with its import path: the worker must find the same mpsprobe, and what the target brings."""
+    """Return the parent's environment with its import path: the worker must find this mpsprobe and the target."""
     return {
         **launch.environment(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

@@ -32,7 +32,7 @@ _LONGEST = 48
 
 
 def use_name(use: OpUse) -> str:
-    """`OP-DTYPES-SHAPES`, then other arguments and strides where there are any.
+    """Return `OP-DTYPES-SHAPES`, then other arguments and strides where there are any.
 
     Runs of equal items are written once: `24x64*16` are sixteen tensors of that shape. A tensor that is not
     packed has its strides behind its shape: `5x499x768~0.768.1`. A tensor without dimensions is `0d`.
@@ -47,7 +47,7 @@ def use_name(use: OpUse) -> str:
 
 
 def is_packed(tensor: TensorMeta) -> bool:
-    """Whether the tensor is contiguous, in PyTorch's sense."""
+    """Return whether the tensor is contiguous, in PyTorch's sense."""
     step = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=False):
         if size == 0:
@@ -70,7 +70,7 @@ def _runs(items: Iterable[str]) -> list[str]:
 
 
 def _arguments(use: OpUse) -> str:
-    """Other arguments that tell one use from another, as `name=value`."""
+    """Return other arguments that distinguish one use from another, as `name=value`."""
     told = {
         name: value
         for name, value in use.scalars.items()
@@ -95,7 +95,7 @@ def _value(value: Any) -> str:
 
 
 def unique_names(uses: Sequence[OpUse]) -> list[str]:
-    """A name for each; those that would be equal (they differ in what a name leaves out) get a digest."""
+    """Return a name for each; those that would be equal (they differ in what a name leaves out) get a digest."""
     names = [use_name(use) for use in uses]
     twice = {name for name in names if names.count(name) > 1}
     return [

@@ -42,13 +42,13 @@ class Place(Protocol):
 
     @property
     def measured(self) -> bool:
-        """Whether time on it means something, and is not the CPU's own."""
+        """Return whether time on the device is meaningful, and not the CPU's own."""
 
     def synchronize(self) -> None:
-        """Wait until everything that was queued is done."""
+        """Wait until all queued work is done."""
 
     def watching(self) -> AbstractContextManager[Seen]:
-        """Around one call: whether the CPU took over."""
+        """Observe one call, and note whether the CPU took over."""
 
 
 class _Real:
@@ -62,7 +62,7 @@ class _Real:
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:
-        """PyTorch warns of a fallback once a process unless told to warn always."""
+        """Make PyTorch warn of every fallback, not only of the first in a process."""
         seen = Seen()
         always = torch.is_warn_always_enabled()
         torch.set_warn_always(True)
@@ -117,10 +117,10 @@ class _Emulated:
 
 @contextmanager
 def opened(setup: Setup) -> Iterator[Place]:
-    """The device of a replay, for as long as the context lasts.
+    """Open the device of a replay, for as long as the context lasts.
 
     Raises:
-        MpsprobeError: it is not to be had here.
+        MpsprobeError: there is none here.
     """
     if setup.threads:
         torch.set_num_threads(setup.threads)
@@ -142,7 +142,7 @@ def opened(setup: Setup) -> Iterator[Place]:
 
 
 def on_cpu(func: OpOverload) -> Callable[..., Any]:
-    """What computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
+    """Return what computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
     schema = func._schema
     name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
     return COMPUTED_BY.get(name, func)

@@ -93,12 +93,12 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def excused(self) -> bool:
-        """Whether the CPU's own rounding is off by about as much: then the dtype is to blame, not the device."""
+        """Return whether the CPU's own rounding is off by about as much: then the dtype is to blame, not the device."""
         return self.noise is not None and self.difference <= _NOISE_FACTOR * self.noise
 
     @property
     def agrees(self) -> bool:
-        """Whether every element agrees, or differs by no more than rounding explains."""
+        """Return whether every element agrees, or differs by no more than rounding explains."""
         return not self.not_finite and (not self.off or self.excused)
 
 
@@ -121,7 +121,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def slower(self) -> bool:
-        """Whether the CPU is clearly faster, and not only because a launch costs more than the work."""
+        """Return whether the CPU is clearly faster, and not only because a launch costs more than the work."""
         return (
             self.cpu_s is not None
             and self.device_s > _SLOWER * self.cpu_s

@@ -56,7 +56,7 @@ class _Ran:
 
 
 def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
-    """Rebuild the inputs of an op use, run it, and say what became of it.
+    """Rebuild the inputs of an op use, run it, and return the outcome.
 
     Args:
         request: the op use and the seed.
@@ -120,7 +120,7 @@ def _run(
 
 
 def _own_values(inputs: Inputs, result: Any) -> Any:
-    """The result without what only its backward pass reads: two sound runs differ there."""
+    """Return the result without what only its backward pass reads: two correct runs differ there."""
     if not isinstance(result, (list, tuple)):
         return result
     scalars = inputs.use.scalars
@@ -136,7 +136,7 @@ def _own_values(inputs: Inputs, result: Any) -> Any:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors of a nested result, each once, numbers as tensors."""
+    """Return the tensors of a nested result, each once, numbers as tensors."""
     found: dict[int, torch.Tensor] = {}
 
     def collect(value: Any) -> None:
@@ -210,7 +210,7 @@ def _judge_values(
 def _reference(
     inputs: Inputs, own: _Ran, request: Request, memory_bytes: int
 ) -> tuple[list[torch.Tensor] | None, str]:
-    """The results to compare with, or why there are none.
+    """Return the results to compare with, or why there are none.
 
     float64 where an op computes with floats; its own dtype where that is meaningless: integers, flags, and
     indices that follow from comparisons of floats.
@@ -234,7 +234,7 @@ def _reference(
 
 
 def need(use: OpUse) -> int:
-    """Bytes of a run in float64: arguments and results, and as much again for what an op holds meanwhile."""
+    """Return the bytes of a run in float64: arguments and results, and as much again for an op's workspace."""
     elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
     return elements * 8 * 3
 
@@ -257,7 +257,7 @@ def _outcome(answer: Replay, inputs: Inputs) -> Outcome:
 
 
 def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | None) -> Replay:
-    """The device raised: its failure, unless the CPU raises for the same inputs too."""
+    """Judge an exception of the device: a failure, unless the CPU raises for the same inputs too."""
     if _out_of_memory(error):
         return _unfit(error)
     answer.error = _text(error)
@@ -296,7 +296,7 @@ def _line(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """Type and text, without lone surrogates: no message between processes can hold them."""
+    """Return type and text without lone surrogates, which no message between processes can hold."""
     return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 

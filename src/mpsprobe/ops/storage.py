@@ -36,11 +36,11 @@ class Kept:
 
     @property
     def view(self) -> torch.Tensor:
-        """The tensor over the kept storage itself."""
+        """Return the tensor over the kept storage itself."""
         return self.flat.as_strided(self.meta.shape, self.meta.strides, self.offset)
 
     def fresh(self, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """A tensor of its own with the recorded shape and strides.
+        """Return a new tensor with the recorded shape and strides.
 
         Args:
             device: where it goes, unless it stays on the CPU.
@@ -70,7 +70,7 @@ def dtype_of(meta: TensorMeta) -> torch.dtype:
 
 
 def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
-    """Elements of the smallest storage that holds the tensor.
+    """Return the number of elements of the smallest storage that holds the tensor.
 
     Raises:
         CannotRebuildError: it has no strides (sparse or nested), or negative ones.
@@ -86,10 +86,10 @@ def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
 
 
 def overlaps(meta: TensorMeta) -> bool:
-    """Whether two elements share memory (an expanded tensor, a sliding window)."""
+    """Return whether two elements share memory (an expanded tensor, a sliding window)."""
     return span(meta) < math.prod(meta.shape)
 
 
 def nbytes(meta: TensorMeta) -> int:
-    """Bytes of the tensor, packed."""
+    """Return the bytes of the packed tensor."""
     return math.prod(meta.shape) * dtype_of(meta).itemsize

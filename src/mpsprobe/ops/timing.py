@@ -19,7 +19,7 @@ _LEAST, _MOST = 3, 200
 
 
 def measure(inputs: Inputs, place: Place, cpu: Callable[..., Any] | None) -> Timing:
-    """Median seconds of a warm call, each synchronised: what a model pays that waits for the result.
+    """Return the median seconds of a warm call, each synchronised: the cost for a model that waits for the result.
 
     Args:
         inputs: the op use.
@@ -36,7 +36,7 @@ def measure(inputs: Inputs, place: Place, cpu: Callable[..., Any] | None) -> Tim
 
 
 def _launch_s(place: Place) -> float:
-    """What the smallest op costs: launch and wait."""
+    """Return the cost of the smallest op: launch and wait."""
     one = torch.zeros(1, device=place.torch_device)
     return _median(lambda: one.add_(1), place.synchronize)
 

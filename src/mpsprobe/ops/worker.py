@@ -51,7 +51,7 @@ def main(given: int, taken: int) -> None:
 
 
 def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Replay | ProbeAnswer:
-    """Do what was asked."""
+    """Handle one request."""
     if isinstance(request, ProbeRequest):
         from mpsprobe.ops import probes
 
@@ -69,14 +69,14 @@ def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Rep
 
 @lru_cache
 def _import_namespace(name: str) -> None:
-    """Ops of another package exist once it is imported; most are named after their package (torchvision)."""
+    """Import the package of an op; most namespaces are named after their package (torchvision)."""
     if name not in _OWN:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 
 def _limit_memory(setup: Setup, more: int) -> None:
-    """From here on, `more` bytes may be allocated.
+    """Allow `more` bytes to be allocated from here on.
 
     An op that allocates without end then raises, instead of taking the machine with it.
 

@@ -35,9 +35,9 @@ from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
 
-#: The macOS whose rules hold where none is asked about.
+#: The macOS whose rules hold where none is given.
 MACOS = "15.5"
-#: Unified memory, GB, where no Mac is asked about: more than any, so that nothing is said of memory.
+#: Unified memory, GB, where no Mac is given: more than any has, so that nothing is said of memory.
 _ANY_MEMORY = 1e6
 
 
@@ -150,12 +150,12 @@ class _Gate(Quiet):
         self.findings: list[Finding] = []
 
     def open(self, behind: OrderedObserver) -> None:
-        """Pass on from here."""
+        """Start passing calls on."""
         self.op, self.again = behind.op, behind.again  # type: ignore[method-assign]
         self.sync, self.crossing = behind.sync, behind.crossing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Pass nothing on from here."""
+        """Stop passing calls on."""
         del self.op, self.again, self.sync, self.crossing
 
     def finding(self, finding: Finding) -> None:
@@ -271,7 +271,7 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
 
 
 def _loading(adapter: Adapter) -> Answer | None:
-    """What loading the target's quantised checkpoint does with the installed packages; None without one."""
+    """Return what loading the target's quantised checkpoint does with the installed packages; None without one."""
     inner = untrained(adapter)
     quantised = inner.blueprint.quantised if isinstance(inner, RandomInitAdapter) else None
     if quantised is None:
@@ -282,7 +282,7 @@ def _loading(adapter: Adapter) -> Answer | None:
 
 
 def _linear(model: torch.nn.Module, loading: Answer) -> dict[str, tuple[int, int]]:
-    """Elements and bytes of the weights that a method quantises, by module name."""
+    """Return elements and bytes of the weights that a method quantises, by module name."""
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only
     found: dict[str, tuple[int, int]] = {}
@@ -298,7 +298,7 @@ def _linear(model: torch.nn.Module, loading: Answer) -> dict[str, tuple[int, int
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings of model code and of transformers: what matters of them is a finding.
+    """Silence the warnings of model code and of transformers: what matters in them is a finding.
 
     What model code prints goes to stderr: stdout is the document's.
     """

@@ -27,7 +27,7 @@ class OrderedObserver(RecorderObserver):
     """Marks in the order of calls where the host waits."""
 
     def sync(self, kind: str) -> None:
-        """The host waited for the device."""
+        """Note that the host waited for the device."""
         assert self.recorder.order is not None
         if kind != "fallback":  # the op itself says that
             self.recorder.order.append(WAIT)
@@ -51,7 +51,7 @@ class Passes:
         self.inputs = 0
 
     def fed(self) -> None:
-        """The input is on the device."""
+        """Note that the input is on the device."""
         in_use, _ = self._memory.mark()
         self.inputs = in_use - self.weights
 
@@ -81,7 +81,7 @@ class Passes:
             self._noted[index] = done
 
     def trace(self, evidence: Evidence) -> tuple[list[tuple[OpUse, int]], Trace]:
-        """The recorder's uses with their flags, and the run in order."""
+        """Return the recorder's uses with their flags, and the calls in order."""
         end, peak_after = self._mark()
         flagged = self._recorder.flagged_uses(evidence)
         trace = Trace(
@@ -116,7 +116,7 @@ def _cached(kwargs: Mapping[str, Any]) -> int:
 
 
 def _nbytes(value: Any) -> int:
-    """Bytes of the storages that a cache holds."""
+    """Return the bytes of the storages that a cache holds."""
     storages: dict[int, int] = {}
     waiting, seen = [value], set[int]()
     while waiting:
@@ -136,6 +136,6 @@ def _nbytes(value: Any) -> int:
 
 
 def _is_cache(value: Any) -> bool:
-    """Whether it is a cache of transformers, or a layer of one."""
+    """Return whether it is a cache of transformers, or a layer of one."""
     mine = type(value).__module__.startswith("transformers") and hasattr(value, "__dict__")
     return mine and not isinstance(value, (torch.nn.Module, type))

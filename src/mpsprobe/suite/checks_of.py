@@ -14,7 +14,7 @@ Judge = Callable[[Spec[Any], Any], None]
 
 
 def checks_of(checks: Checks[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """One test a check, marked with the phase."""
+    """Make one test for each check, marked with the phase."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         each = pytest.mark.parametrize("check", checks, ids=[check.name for check in checks])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
-    """How long a link is kept: for the run, or for the module that adopts the suite.
+    """Return how long a fixture is kept: for the run, or for the module that adopts the suite.
 
     Beside other tests the links must end with the suite's module: as long as the virtual device is on, `mps`
     is a device of the process. A supervised run is nothing but the suite, in several modules.
@@ -90,7 +90,7 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
     """Phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
 
-    _ = mps_site.device  # not to be had: then nothing after it is worth its time
+    _ = mps_site.device  # raises when there is none: then nothing after it is worth its time
     with mps_session.making(Phase.PINS):
         return pins.require(mps_session.target.profile, ignore=mps_session.settings.ignore_pins)
 
@@ -159,7 +159,7 @@ def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch:
 
 @pytest.fixture(scope=_lifetime)
 def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
-    """Where op uses are replayed: a process of its own, started by the first of them."""
+    """Provide the process that replays op uses, started by the first of them."""
     from mpsprobe.ops import bench
 
     device, profile = mps_site.device, mps_session.target.profile
@@ -177,7 +177,7 @@ def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
 
 @pytest.fixture(scope=_lifetime)
 def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
-    """The per-op checks' link: what the target calls, judged for the Mac asked about."""
+    """Provide the target's op uses, with their verdicts on the target Mac."""
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording
 
@@ -188,7 +188,7 @@ def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> 
 
 @pytest.fixture
 def mps_emulated() -> Iterator[Any]:
-    """The virtual MPS device for one test of anybody's: `.to("mps")` works, and refuses what a Mac refuses.
+    """Turn the virtual MPS device on for one test: `.to("mps")` works, and refuses what a Mac refuses.
 
     For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
     """

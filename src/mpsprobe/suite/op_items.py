@@ -21,7 +21,7 @@ _op_specs: pytest.StashKey[list[Spec[Any]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the per-op checks."""
+    """Add the options of the per-op checks."""
     group = parser.getgroup("mpsprobe")
     group.addoption(
         "--mpsprobe-ops",
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _single_ops(config: pytest.Config) -> str:
-    """Which op uses get a test of their own: `"target"`, `"core"`, those of a run's document, or none.
+    """Return which op uses get a test of their own: `"target"`, `"core"`, a run's document, or `""`.
 
     They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
     one check for all of them, within a budget of time.
@@ -52,7 +52,7 @@ def _single_ops(config: pytest.Config) -> str:
 
 
 def _specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
-    """A check for each op use; none when they are not wanted or not known."""
+    """Return a check for each op use; none when they are not wanted or not known."""
     if _op_specs not in config.stash:
         config.stash[_op_specs] = _make_specs_of_ops(config)
     return config.stash[_op_specs]
@@ -98,7 +98,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each op use."""
+    """Make one test for each op use."""
     if metafunc.definition.get_closest_marker("each_op_use") is not None:
         specs = _specs_of_ops(metafunc.config)
         metafunc.parametrize("check", specs, ids=[spec.name for spec in specs])
@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _superseded(config: pytest.Config) -> set[str]:
-    """Checks that tests of single op uses make needless: one for all; and of a general list, all of the target."""
+    """Return the checks that tests of single op uses replace: the combined one; for a general list, all."""
     if _single_ops(config) == "target":
         return {"test_ops[replay]"}
     from mpsprobe.ops.checks import CHECKS

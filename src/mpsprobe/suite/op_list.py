@@ -49,12 +49,12 @@ class RecordingFailedError(MpsprobeError):
 
 
 def core() -> OpList:
-    """The general list that ships: what transformers and diffusion models call."""
+    """Return the general list that ships: what transformers and diffusion models call."""
     return msgspec.json.decode(_CORE.read_bytes(), type=OpList)
 
 
 def of_run(path: Path) -> OpList:
-    """The op uses of a run, recorded on any machine: their replay needs no model.
+    """Return the op uses of a run, recorded on any machine: their replay needs no model.
 
     Raises:
         DataError: it cannot be read or is not a run's document.
@@ -69,7 +69,7 @@ def of_run(path: Path) -> OpList:
 
 
 def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str], None]) -> OpList:
-    """The list of the target that is asked about, from the cache or recorded now.
+    """Return the list of the target, from the cache or recorded now.
 
     Args:
         settings: what the user asked for.
@@ -111,7 +111,7 @@ def _why(run: Run) -> str:
 
 
 def _key(target: TargetRef, settings: Settings) -> str:
-    """A digest of all that the list depends on."""
+    """Return a digest of everything the list depends on."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     asked: list[object] = [settings]
     asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
@@ -120,7 +120,7 @@ def _key(target: TargetRef, settings: Settings) -> str:
 
 
 def _files(target: TargetRef) -> list[tuple[str, int, int]]:
-    """What tells one state of the target's files from another."""
+    """Return names, sizes and times of the target's files, which change when they do."""
     folder = target.folder
     if target.repo is not None:
         with contextlib.suppress(MpsprobeError):

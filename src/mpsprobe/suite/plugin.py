@@ -51,7 +51,7 @@ class CheckFailed(AssertionError):  # noqa: N818 - it is an outcome of the targe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the suite; prefixed, because other plugins have a --device too."""
+    """Add the options of the suite; prefixed, because other plugins have a --device too."""
     group = parser.getgroup("mpsprobe", "mpsprobe: will this model run on that Mac?")
     for one in options.OPTIONS:
         what: dict[str, Any] = {"help": one.help}
@@ -106,7 +106,7 @@ def _keep_writing(config: pytest.Config) -> None:
 
 
 def spec_of(item: pytest.Item) -> Spec[Any] | None:
-    """The check that a test of the suite makes; None for other tests."""
+    """Return the check that a test of the suite makes; None for other tests."""
     callspec = getattr(item, "callspec", None)
     check = callspec.params.get("check") if callspec is not None else None
     if check is None or "mpsprobe.phases.check" not in sys.modules:
@@ -232,12 +232,12 @@ def pytest_runtest_makereport(
 
 
 def _settled(item: pytest.Item) -> bool:
-    """Whether a check gave its own result (an exception then only carries it)."""
+    """Return whether a check gave its own result (an exception then only carries it)."""
     return _result in item.stash
 
 
 def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
-    """The result that an exception stands for."""
+    """Return the result that an exception stands for."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
     from mpsprobe.trace import last_ops
@@ -288,7 +288,7 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Letters and words of our statuses."""
+    """Return pytest's letter and word for our statuses."""
     status = getattr(report, "mpsprobe_status", None)
     return _SHOWN.get(Status(status)) if status is not None else None
 
@@ -326,7 +326,7 @@ def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None
 
 @pytest.fixture(scope="session")
 def mps_session(request: pytest.FixtureRequest) -> Session:
-    """The run in progress: its settings, its target and its journal."""
+    """Provide the run in progress: its settings, its target and its journal."""
     return request.config.stash[session_key]
 
 
@@ -338,7 +338,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line: what this run says."""
+    """Print the headline of the run."""
     ours = config.stash.get(session_key, None)
     if ours is not None and ours.run.checks:
         from mpsprobe.report import verdict

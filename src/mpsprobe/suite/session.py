@@ -48,7 +48,7 @@ class Session:
         run: the document so far.
         written: reports written at the end.
         flight: where the op in flight is written: beside the journal, None without one.
-        expectations: known failures on the Mac asked about, once that is known.
+        expectations: known failures on the target Mac, once that is known.
     """
 
     def __init__(
@@ -102,23 +102,23 @@ class Session:
             self._journal.write(event)
 
     def limit(self, phase: Phase) -> float:
-        """Seconds a check of that phase may take now: its own, and those of the links still to be made."""
+        """Return the seconds a check of that phase may take now, including links that are still to be made."""
         profile = self.target.profile
         waiting = [p for p in Phase if p.order < phase.order and p.order <= 6 and p not in self._made]
         return sum(profile.limit(p) for p in (*waiting, phase))
 
     def expected(self, mac: Mac) -> Expectations:
-        """What the user's files expect on that Mac."""
+        """Return what the user's files expect on that Mac."""
         self.expectations = self._files.on(mac)
         return self.expectations
 
     def begin(self, spec: Spec[Any], limit_s: float) -> None:
-        """A check begins."""
+        """Record that a check begins."""
         self._started = time.perf_counter()
         self._emit(CheckStarted(spec.id, limit_s))
 
     def end(self, spec: Spec[Any], result: Result) -> None:
-        """A check has its result."""
+        """Record the result of a check."""
         self._emit(CheckEnded(spec.check(result, time.perf_counter() - self._started)))
 
     @contextmanager
@@ -146,11 +146,11 @@ class Session:
         self._made.add(phase)
 
     def learnt(self, **facts: Any) -> None:
-        """Facts that became known: see `journal.Learnt`."""
+        """Record facts that became known (fields of `journal.Learnt`)."""
         self._emit(Learnt(**facts))
 
     def progress(self, text: str) -> None:
-        """How far a long step is."""
+        """Report the progress of a long step."""
         self._emit(Progress(text))
 
     def transferred(self, progress: DownloadProgress) -> None:
@@ -175,7 +175,7 @@ class Session:
             self.learnt(outlook=outlook)
 
     def finish(self) -> None:
-        """The run is over: judge the routes, close the journal and write the reports."""
+        """End the run: judge the routes, close the journal and write the reports."""
         self._look_ahead()
         self._emit(RunEnded(utc_now()))
         if self._journal is not None:

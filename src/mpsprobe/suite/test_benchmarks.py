@@ -24,7 +24,7 @@ def test_benchmark(
     benchmark: BenchmarkFixture,
     mps_judge: Judge,
 ) -> None:
-    """The target's speed on the device of the run."""
+    """Measure the target's speed on the device of the run."""
     call, one_s = SUBJECTS[check.name](mps_prediction)
     device = mps_prediction.loaded.device
     host = mps_site.host

@@ -12,12 +12,12 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(CHECKS)
 def test_ops(check: Spec[Recorded], mps_op_uses: Recorded, mps_judge: Judge) -> None:
-    """The op uses of the target."""
+    """Check the op uses of the target."""
     mps_judge(check, mps_op_uses)
 
 
 @pytest.mark.ops
 @pytest.mark.each_op_use
 def test_op_use(check: Spec[Bench], mps_bench: Bench, mps_judge: Judge) -> None:
-    """One op use, replayed. Collected when asked for: `-m ops`, or `--mpsprobe-ops`."""
+    """Replay one op use. Collected when asked for: `-m ops`, or `--mpsprobe-ops`."""
     mps_judge(check, mps_bench)

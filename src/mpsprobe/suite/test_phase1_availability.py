@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(CHECKS)
 def test_availability(check: Spec[Site], mps_site: Site, mps_judge: Judge) -> None:
-    """MPS on this machine, and the device that the run uses."""
+    """Check MPS on this machine, and the device that the run uses."""
     mps_judge(check, mps_site)

@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(download.CHECKS)
 def test_download(check: Spec[Obtained], mps_snapshot: Obtained, mps_judge: Judge) -> None:
-    """The target's files on this machine."""
+    """Check the target's files on this machine."""
     mps_judge(check, mps_snapshot)

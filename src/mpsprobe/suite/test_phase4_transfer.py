@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(transfer.CHECKS)
 def test_transfer(check: Spec[Loaded], mps_model: Loaded, mps_judge: Judge) -> None:
-    """The model on the device."""
+    """Check the model on the device."""
     mps_judge(check, mps_model)

@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(data.CHECKS)
 def test_data(check: Spec[Prepared], mps_batch: Prepared, mps_judge: Judge) -> None:
-    """A sample, processed and moved."""
+    """Check a sample, processed and moved."""
     mps_judge(check, mps_batch)

@@ -12,11 +12,11 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(inference.CHECKS)
 def test_inference(check: Spec[Prediction], mps_prediction: Prediction, mps_judge: Judge) -> None:
-    """A forward pass and the target's own inference."""
+    """Check a forward pass and the target's own inference."""
     mps_judge(check, mps_prediction)
 
 
 @checks_of(refused.CHECKS)
 def test_refusals(check: Spec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
-    """What the Mac refuses, and the settings that fix it."""
+    """Check what the Mac refuses, and the settings that fix it."""
     mps_judge(check, mps_refused)

@@ -84,7 +84,7 @@ def _solve(lab: Lab) -> None:
 
 
 def _seconds(lab: Lab, call: Callable[[], object]) -> float:
-    """Median of a warm call, synchronised."""
+    """Return the median time of a warm call, synchronised."""
     taken = []
     for _ in range(30):
         began = time.perf_counter()

@@ -31,11 +31,11 @@ class Lab:
     _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Normal values on the CPU; the same in every run."""
+        """Draw normal values on the CPU; the same in every run."""
         return torch.randn(shape, generator=self._generator).to(dtype)
 
     def agree(self, call: Callable[..., Any], *tensors: torch.Tensor) -> None:
-        """The call gives on the device what it gives on the CPU in float64.
+        """Assert that the call gives on the device what it gives on the CPU in float64.
 
         Args:
             call: views and slices belong inside it, so that they are made on the device.
@@ -50,7 +50,7 @@ class Lab:
         self.equal(found, reference)
 
     def run(self, call: Callable[..., Any], *tensors: torch.Tensor) -> torch.Tensor:
-        """The call's result on the device, brought to the CPU.
+        """Return the call's result on the device, copied to the CPU.
 
         Raises:
             FaultShown: it raised.
@@ -64,7 +64,7 @@ class Lab:
             raise FaultShown(f"raises {type(problem).__name__}: {text[0] if text else ''}") from problem
 
     def equal(self, found: torch.Tensor, reference: torch.Tensor) -> None:
-        """`found` agrees with the reference, within what sums in its dtype may differ by.
+        """Assert that `found` agrees with the reference, within what sums in its dtype may differ by.
 
         Raises:
             FaultShown: it does not.
@@ -120,7 +120,7 @@ def run(name: str, place: Place) -> ProbeAnswer:
 
 
 def look(probe: Probe, lab: Lab) -> ProbeAnswer:
-    """The probe's answer on whatever device the lab has."""
+    """Return the probe's answer on the lab's device."""
     try:
         with torch.no_grad():
             probe.look(lab)
