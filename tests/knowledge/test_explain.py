@@ -255,3 +255,118 @@ def test_history_of_an_op() -> None:
 )
 def test_history_of_a_dtype(dtype: str, release: str | None) -> None:
     assert dtype_first_good(dtype) == release
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "fix"),
+    [
+        ("index 5 is out of bounds: 0, range 0 to 3", "index-out-of-bounds", "index.max()"),
+        (
+            "RuntimeError: view size is not compatible with input tensor's size and stride (at least one dimension",
+            "view-not-compatible",
+            "reshape()",
+        ),
+        (
+            "torch.cat(): all input tensors must be on the same device. Received mps:0 and cpu",
+            "cat-two-devices",
+            "device=x.device",
+        ),
+        ("[MPS] product of dimension sizes > 2**31", "dimensions-over-2e31", "Split"),
+        (
+            "memorystatus: killing largest compressed process Python [812]",
+            "killed-by-memory-pressure",
+            "smaller",
+        ),
+        (
+            "AttributeError: module 'torch.mps' has no attribute 'get_mem_info'",
+            "mps-attribute-missing",
+            "driver_allocated_memory",
+        ),
+        (
+            "ERROR: Could not find a version that satisfies the requirement triton==3.1 (from versions: none)",
+            "triton-no-wheel",
+            "Leave it out",
+        ),
+        (
+            "NotImplementedError: The operator 'aten::slow_conv3d_forward' is not currently implemented for the MPS device.",
+            "conv3d-missing",
+            "torch 2.3",
+        ),
+        (
+            "NotImplementedError: The operator 'torchvision::nms' is not currently implemented for the MPS device.",
+            "torchvision-op-missing",
+            "torchvision",
+        ),
+        (
+            "RuntimeError: Input type (torch.FloatTensor) and weight type (MPSFloatType) should be the same",
+            "input-on-cpu",
+            "Move the input",
+        ),
+        (
+            "RuntimeError: Input type (MPSFloatType) and weight type (torch.FloatTensor) should be the same",
+            "input-weight-devices",
+            "Move the model",
+        ),
+        ("RuntimeError: _share_filename_: only available on CPU", "share-to-workers", "num_workers=0"),
+        (
+            "The MPS backend is supported on macOS 14.0+. Current OS version can be queried using `sw_vers`",
+            "macos-too-old",
+            "sw_vers",
+        ),
+    ],
+)
+def test_each_text_has_a_cause_and_a_fix_of_its_own(text: str, message: str, fix: str) -> None:
+    (found,) = explain(text).findings
+    assert found.message == message
+    assert fix in found.fix
+
+
+def test_warning_of_an_op_that_always_falls_back_calls_nothing_old() -> None:
+    text = "The operator 'aten::linalg_svd' is not currently supported on the MPS backend and will fall back to run on the CPU."
+    (found,) = explain(text, "2.8").findings
+    assert found.fixed_in == ""
+    assert "nothing is old" in found.fixed
+
+
+def test_environment_block_wins_over_versions_in_the_text() -> None:
+    text = (
+        "RuntimeError: The MPS backend is supported on MacOS 14.0+. torch==2.8.0 worked.\n"
+        "PyTorch version: 2.9.1\nOS: macOS 13.7.4 (arm64)\n"
+    )
+    told = explain(text)
+    assert (told.torch, told.macos) == ("2.9.1", "13.7.4")
+    assert explain("The MPS backend is supported on macOS 14.0+.").macos == ""
+
+
+OOM = "MPS backend out of memory (MPS allocated: {}, other allocations: {}, max allowed: {}). Tried to allocate {} on private pool. "
+
+
+def test_out_of_memory_is_one_finding_and_its_figures_are_read() -> None:
+    tail = "Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations (may cause system failure)."
+    (full,) = explain(OOM.format("5.56 GB", "1.10 GB", "6.80 GB", "768.00 MB") + tail).findings
+    assert "would pass the limit" in full.means
+    (empty,) = explain(OOM.format("0 bytes", "156.00 MB", "7.93 GB", "512.00 MB") + tail).findings
+    assert "does not reach the limit" in empty.means
+
+
+def test_code_that_a_fix_gives_computes_the_same_on_the_cpu() -> None:
+    import torch
+
+    x = torch.randn(2, 3, 4, 5, 6)
+    for dim in range(5):
+        assert torch.equal(x.movedim(dim, -1).cumsum(-1).movedim(-1, dim), x.cumsum(dim))
+        values, index = x.movedim(dim, -1).sort(-1)
+        assert torch.equal(values.movedim(-1, dim), x.sort(dim).values)
+        assert torch.equal(index.movedim(-1, dim), x.sort(dim).indices)
+    y = torch.randn(6)
+    assert torch.equal((x - y).square().mean(), torch.nn.functional.mse_loss(x, y.expand_as(x)))
+    nan = torch.tensor([float("nan"), 1.0, 3.0])
+    assert torch.equal(torch.where(nan.isnan(), nan, nan.clamp(0, 2)).isnan(), nan.clamp(0, 2).isnan())
+    torch.testing.assert_close(x.flatten(-2).sum(-1), x.sum(dim=(-2, -1)))
+    assert torch.equal(x.tril(), torch.where(torch.ones_like(x).tril() == 1, x, 0.0))
+    w = torch.randn(7, 6)
+    b = torch.randn(7)
+    linear = torch.nn.functional.linear
+    torch.testing.assert_close(linear(x.reshape(-1, 6), w, b).view(2, 3, 4, 5, 7), linear(x, w, b))
+    z = torch.randn(3, dtype=torch.complex64)
+    assert torch.equal(torch.conj_physical(z), z.conj().clone())

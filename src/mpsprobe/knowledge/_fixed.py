@@ -14,8 +14,10 @@ def fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: 
     backend = hit.values.get("backend", "MPS")
     if backend != "MPS":
         return _fixed_backend(hit.values["op"], backend)
+    if message.fixed:
+        return message.fixed, f"torch {message.fixed} and newer do not raise it."
     if message.cause in (Cause.MISSING_OP, Cause.FALLBACK) and "op" in hit.values:
-        return _fixed_op(history, hit.values["op"], torch)
+        return _fixed_op(history, hit.values["op"], torch, message.cause is Cause.FALLBACK)
     if message.id == "dtype-not-on-mps" and dtype:
         return _fixed_dtype(dtype)
     if message.id == "macos-too-old":
@@ -30,7 +32,7 @@ def fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: 
     return "", ""
 
 
-def _fixed_op(history: OpHistory | None, name: str, torch: str) -> tuple[str, str]:
+def _fixed_op(history: OpHistory | None, name: str, torch: str, fallback_warning: bool) -> tuple[str, str]:
     if history is None:
         if name.startswith("aten::"):
             return "", f"No release from {ops.releases()[0]} to {ops.releases()[-1]} has an op of that name."
@@ -41,6 +43,11 @@ def _fixed_op(history: OpHistory | None, name: str, torch: str) -> tuple[str, st
         return "", f"{since} {library.note}".strip()
     if not history.first_good:
         return "", f"No release up to {ops.releases()[-1]} has it on MPS."
+    if history.how == "fallback" and fallback_warning:
+        return (
+            "",
+            "It runs on the CPU by itself in every release: the warning is normal, nothing is old.",
+        )
     how = {"native": "native", "composite": "run through other ops", "fallback": "run on the CPU by itself"}
     words = how[history.how]
     if history.oldest:

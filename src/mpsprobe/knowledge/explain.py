@@ -31,9 +31,15 @@ _TORCH_LINE = re.compile(
     r"(?:PyTorch version: |\btorch==|\bpytorch[ =]+|\btorch +|\bTorch[ :]+v?)"
     r"(?P<version>2\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b",
 )
+#: Lines of an issue's environment block: what they say wins over any other version in the text.
+_TORCH_ENVIRONMENT = re.compile(r"PyTorch version: (?P<version>2\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b")
+_MACOS_ENVIRONMENT = re.compile(r"\bOS: *mac ?OS *(?P<version>\d+(?:\.\d+)*)", re.IGNORECASE)
 _MACOS_LINE = re.compile(
     r"\bmac ?OS[ :-]+(?:\w+ )?(?P<version>1[0-9]\.\d+(?:\.\d+)?|2[6-9]\.\d+(?:\.\d+)?)\b", re.IGNORECASE
 )
+
+#: Characters between two halves of one message, at most.
+_ONE_EVENT = 400
 
 _SYMPTOMS = {
     Cause.METAL_ASSERTION: {Symptom.ABORT},
@@ -125,10 +131,10 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     if macos is not None:
         macos_version(macos)
     clean = _logtext.plain(text)
-    found = find(clean)
+    found = _events(find(clean))
     if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
         clean = clean.replace("\n", "")
-        found = find(clean)
+        found = _events(find(clean))
     if not found:
         given = ("option" if torch else "", "option" if macos else "")
         return Explanation((), torch or "", given[0], macos or "", given[1])
@@ -143,6 +149,18 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         counts[key] += 1
     findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
     return Explanation(_primary_first(findings), release, release_from, system, system_from)
+
+
+def _events(found: list[Found]) -> list[Found]:
+    """Return one finding an event: the second half of a message, without values, belongs to the first."""
+    kept: list[Found] = []
+    for hit in found:
+        before = kept[-1] if kept else None
+        same = before is not None and before.message is hit.message and hit.start - before.end < _ONE_EVENT
+        if same and before is not None and before.values and not hit.values:
+            continue
+        kept.append(hit)
+    return kept
 
 
 def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -161,14 +179,18 @@ def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, st
         version = environment.release_of_commit(hit.values.get("commit", ""))
         if version:
             return version, "commit"
-    named = _TORCH_LINE.search(text)
+    named = _TORCH_ENVIRONMENT.search(text) or _TORCH_LINE.search(text)
     return (named["version"], "log") if named and is_known(named["version"]) else ("", "")
 
 
 def _macos_of(text: str, given: str | None) -> tuple[str, str]:
     if given is not None:
         return given, "option"
-    named = _MACOS_LINE.search(text)
+    named = _MACOS_ENVIRONMENT.search(text)
+    if named is None:
+        # "supported on macOS 14.0+" names a minimum, not the machine's
+        others = (one for one in _MACOS_LINE.finditer(text) if not text.startswith("+", one.end()))
+        named = next(others, None)
     return (named["version"], "log") if named else ("", "")
 
 
@@ -192,7 +214,9 @@ def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Findi
         op=op,
         dtype=dtype,
         values=values,
-        means=message.means,
+        means=_contradicted(values) or message.means
+        if message.cause is Cause.OUT_OF_MEMORY
+        else message.means,
         fix=_fix_op(fixed_in, fallback) if message.id == "missing-op" else message.fix,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
@@ -203,6 +227,28 @@ def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Findi
         raised_in=frames[-1] if frames else None,
         advisories={advisory.id: advisory.title for advisory in _fitting(hit, op, torch, macos)},
         links=message.links,
+    )
+
+
+_UNITS = {"bytes": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+_UNITS |= {f"{unit[0]}iB": size for unit, size in _UNITS.items() if len(unit) == 2}
+
+
+def _contradicted(values: dict[str, str]) -> str:
+    """Return what an out-of-memory text means whose own figures do not reach its limit; empty where they do."""
+    figures = [values.get(name, "") for name in ("allocated", "other", "size", "allowed")]
+    sizes = []
+    for figure in figures:
+        number, _, unit = figure.partition(" ")
+        if not number or unit not in _UNITS:
+            return ""
+        sizes.append(float(number) * _UNITS[unit])
+    *used, allowed = sizes
+    if sum(used) >= allowed * 0.99:
+        return ""
+    return (
+        f"By its own figures the allocation does not reach the limit ({figures[0]} and {figures[1]} of {figures[3]}, "
+        f"{figures[2]} wanted): memory is not short. A virtual machine's GPU, or Metal's largest buffer, refused it."
     )
 
 
