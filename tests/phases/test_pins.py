@@ -8,6 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.options import Settings
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.phases.pins import Pins, installed_version, require, resolve, verdict
 from mpsprobe.run import Phase, Status
@@ -25,7 +27,7 @@ def pins(requires: list[str], found: dict[str, str], metadata: dict[str, list[st
     return resolve(profile(*requires), found.get, lambda name: (metadata or {}).get(name, []), "3.12.1")
 
 
-def test_the_seeds_three_mismatches_are_found_and_one_command_mends_them() -> None:
+def test_the_seeds_three_mismatches_are_found_and_one_command_fixes_them() -> None:
     found = pins(SEED_NEEDS, SEED_FOUND)
     assert {(pin.name, pin.found) for pin in found.unmet} == {
         ("huggingface-hub", "1.3.2"),
@@ -38,12 +40,12 @@ def test_the_seeds_three_mismatches_are_found_and_one_command_mends_them() -> No
     assert words[:4] == ["python", "-m", "pip", "install"]
     wanted = {(r := Requirement(word)).name: r.specifier for word in words[4:]}
     # The versions that the seed's author ended with satisfy the command; those found do not.
-    for name, mended in {
+    for name, fixed in {
         "huggingface-hub": "0.36.0",
         "transformers": "4.57.1",
         "tokenizers": "0.22.2",
     }.items():
-        assert wanted[name].contains(mended)
+        assert wanted[name].contains(fixed)
         assert not wanted[name].contains(SEED_FOUND[name])
     assert "torch" not in wanted
 
@@ -96,7 +98,7 @@ def test_a_wrong_python_is_told_apart_from_packages() -> None:
 
 
 def test_an_unmet_pin_stops_the_chain_unless_ignored() -> None:
-    impossible = profile("torch>=99")
+    impossible = TargetRef("x", profile("torch>=99"), Settings())
     with pytest.raises(LinkFailed) as caught:
         require(impossible)
     assert caught.value.phase is Phase.PINS

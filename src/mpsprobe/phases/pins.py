@@ -1,27 +1,40 @@
 """Phase 2: does what is installed satisfy what the target requires?
 
-Requirements come from the target's profile and from the metadata of installed distributions: the model's own
-package, and each package the profile pins that is installed in a version that will stay. (The metadata of
-a version about to be replaced says nothing: transformers 4.55.4 forbids the tokenizers that 4.57.1 needs.)
+Requirements come from the target's profile; from the metadata of installed distributions (the model's own package, and
+each package the profile pins that is installed in a version that will stay: transformers 4.55.4 forbids the tokenizers
+that 4.57.1 needs, which says nothing once it is replaced); from its config.json; and from the imports of its own code.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import dataclasses
 import platform
 import shlex
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.knowledge import packages, quantisation
+from mpsprobe.models.hub import client, remote_code
+from mpsprobe.models.hub.snapshot import read_config
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.targets import TargetRef
+from mpsprobe.phases import known_bad, solver
 from mpsprobe.phases.check import Checks, LinkFailed, Result
-from mpsprobe.run import Evidence, Phase, Status, Table
+from mpsprobe.run import Evidence, Mac, Phase, Status, Table
 
 #: Version of an installed distribution by canonical name, None when it is not installed.
 Installed = Callable[[str], "str | None"]
@@ -44,6 +57,7 @@ class Pin:
         stated_by: who asks for it: `"profile"`, or a distribution with its version.
         satisfied: found is within required.
         binding: without it the target does not load; otherwise it is worth a warning.
+        on_mac: what it means on a Mac, for a package of CUDA; `""` for all others. Such a one is not installed.
     """
 
     name: str
@@ -52,13 +66,24 @@ class Pin:
     stated_by: str
     satisfied: bool
     binding: bool = True
+    on_mac: str = ""
 
 
 @dataclass(frozen=True)
 class Pins:
-    """All requirements of a target against this environment."""
+    """All requirements of a target against this environment.
+
+    Attributes:
+        pins: the requirements.
+        notes: further findings, one sentence each: a torch release known to be wrong for this target.
+        conflict: why no set of versions satisfies them all; `""` when one does, or it was not tried.
+        solved: the command that a solver found; `""` when none was asked.
+    """
 
     pins: list[Pin]
+    notes: tuple[str, ...] = ()
+    conflict: str = ""
+    solved: str = ""
 
     @property
     def unmet(self) -> list[Pin]:
@@ -70,25 +95,30 @@ class Pins:
         """Fail when a binding one is unmet, a warning when another is."""
         if any(pin.binding for pin in self.unmet):
             return Status.FAIL
-        return Status.WARN if self.unmet else Status.PASS
+        return Status.WARN if self.unmet or self.notes else Status.PASS
 
-    def mend(self) -> str:
-        """One command that satisfies all of them; empty when all are satisfied, or only Python's is not.
+    def fix(self) -> str:
+        """Return one command that satisfies all of them; empty when all are satisfied, or no package would help.
 
         Every requirement on a package to be changed is part of it, satisfied ones too: a new version must
         not break those. Packages that already fit are not touched.
         """
+        return self.solved or " ".join(shlex.quote(word) for word in self.command())
+
+    def command(self) -> list[str]:
+        """Return the words of that command without a solver's versions; none when nothing is to be installed."""
+        if not (requirements := self.requirements()):
+            return []
+        return ["python", "-m", "pip", "install", *requirements]
+
+    def requirements(self) -> list[str]:
+        """Return the requirements on each package that has to be changed."""
         wanted: dict[str, list[str]] = defaultdict(list)
-        unmet = {pin.name for pin in self.unmet} - {"python"}
+        unmet = {pin.name for pin in self.unmet if not pin.on_mac} - {"python"}
         for pin in self.pins:
             if pin.name in unmet and pin.required not in wanted[pin.name]:
                 wanted[pin.name].append(pin.required)
-        if not wanted:
-            return ""
-        requirements = [
-            name + str(SpecifierSet(",".join(filter(None, specs)))) for name, specs in wanted.items()
-        ]
-        return "python -m pip install " + " ".join(shlex.quote(requirement) for requirement in requirements)
+        return [name + str(SpecifierSet(",".join(filter(None, specs)))) for name, specs in wanted.items()]
 
 
 def installed_version(name: str) -> str | None:
@@ -112,6 +142,8 @@ def resolve(
     installed: Installed = installed_version,
     requirements_of: Metadata = installed_requirements,
     python: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    code: Iterable[Path] = (),
 ) -> Pins:
     """Compare a profile's requirements, and those of the packages they lead to, with what is installed.
 
@@ -120,6 +152,8 @@ def resolve(
         installed: looks up an installed version.
         requirements_of: looks up the requirements in a distribution's metadata.
         python: version of the interpreter; this one when None.
+        config: the target's `config.json`; None where it is not known.
+        code: Python files of the target's own that loading imports.
     """
     python = python or platform.python_version()
     pins: list[Pin] = []
@@ -136,7 +170,93 @@ def resolve(
         if pin.satisfied:
             binding = canonicalize_name(root.name) in _CHECK_AT_IMPORT
             pins += _stated_by(root.name, installed, requirements_of, binding=binding)
+    pins += _of_config(config or {}, installed)
+    pins += _of_code(code, installed)
     return Pins(_without_repeats(pins))
+
+
+def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
+    """Return what a config.json asks for: the transformers it was saved with, and what its quantisation needs."""
+    pins = []
+    version = installed("transformers")
+    saved = str(config.get("transformers_version") or "")
+    try:
+        stated = Version(Version(saved).base_version)
+    except InvalidVersion:
+        stated = None
+    if stated is not None and version is not None and Version(version) < stated:
+        # An older release may know the class all the same: it decides when it loads.
+        pins.append(_pin("transformers", SpecifierSet(f">={stated}"), version, "config.json", binding=False))
+    quantised = quantisation.find(config)
+    if quantised is not None and version is not None:
+        loading = quantisation.answer(quantised, version, installed)
+        if loading.raises:
+            advice = f"loading raises {loading.error}" + (f"; {loading.fix}" if loading.fix else "")
+            pins.append(Pin(quantised.title, "", None, "config.json", False, True, advice))
+    return pins
+
+
+def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
+    """Return what the imports of the target's own code ask for."""
+    pins = []
+    for path in code:
+        needed, optional = imports_of(path)
+        for module in sorted(needed | optional):
+            package = packages.of_import(module)
+            stated = f"{path.name}, import {module}"
+            if package is not None and not package.usable_from:
+                meaning = package.meaning if module in needed else packages.Meaning.OPTIONAL
+                pins.append(_cuda(package, meaning, stated))
+            elif module in needed and find_spec(module) is None:
+                name = _DISTRIBUTIONS.get(module, module)
+                least = f">={package.usable_from}" if package is not None else ""
+                pins.append(_pin(canonicalize_name(name), SpecifierSet(least), installed(name), stated))
+    return pins
+
+
+#: Distributions whose name is not that of their module.
+_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image",
+                  "yaml": "pyyaml", "hydra": "hydra-core", "OpenSSL": "pyopenssl", "google": "protobuf"}  # fmt: skip
+
+
+def imports_of(path: Path) -> tuple[set[str], set[str]]:
+    """Return the top-level modules that importing a file needs, and those that it does without.
+
+    An import inside `try`, inside a function, or behind `if` is one that it does without.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return set(), set()
+    needed: set[str] = set()
+    optional: set[str] = set()
+
+    def visit(nodes: Iterable[ast.AST], guarded: bool) -> None:
+        for node in nodes:
+            into = optional if guarded else needed
+            if isinstance(node, ast.Import):
+                into.update(one.name.partition(".")[0] for one in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                into.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Try | ast.If | ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(ast.iter_child_nodes(node), True)
+            else:
+                visit(ast.iter_child_nodes(node), guarded)
+
+    visit(tree.body, False)
+    known = sys.stdlib_module_names
+    return needed - known, optional - needed - known
+
+
+def _cuda(package: packages.CudaPackage, meaning: packages.Meaning, stated: str) -> Pin:
+    """Return the row of a package of CUDA: never installed, and a failure only where the code needs it."""
+    words = {
+        packages.Meaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
+        packages.Meaning.REPLACE: f"CUDA only; replace it: {package.instead}",
+        packages.Meaning.BLOCKS: f"CUDA only; blocks: {package.instead}",
+    }[meaning]
+    optional = meaning is packages.Meaning.OPTIONAL
+    return Pin(package.name, "", None, stated, optional, not optional, words)
 
 
 def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, binding: bool) -> list[Pin]:
@@ -151,6 +271,13 @@ def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, bi
             continue
         # Extras were not asked for: a marker that needs one is false with `extra` empty.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        package = packages.of_distribution(requirement.name)
+        if package is not None and not package.usable_from:
+            # whether its code does without is not known from metadata: a warning, and never to be installed
+            words = f"CUDA only: install {canonicalize_name(name)} with --no-deps. {package.instead}"
+            pins.append(Pin(package.name, str(requirement.specifier), installed(package.name),
+                            f"{canonicalize_name(name)} {version}", False, False, words))  # fmt: skip
             continue
         pins.append(
             _pin(
@@ -178,7 +305,7 @@ CHECKS: Checks[Pins] = Checks(Phase.PINS)
 
 
 def verdict(pins: Pins) -> Result:
-    """One row a requirement, and the one command that mends all that are not met."""
+    """Return one row for each requirement, and the one command that satisfies all that are not met."""
     table = Table(
         columns=["package", "required", "found", "stated by", "verdict"],
         rows=[
@@ -187,34 +314,97 @@ def verdict(pins: Pins) -> Result:
                 pin.required or "any",
                 pin.found or "not installed",
                 pin.stated_by,
-                "ok" if pin.satisfied else ("missing" if pin.found is None else "mismatch"),
+                pin.on_mac or ("ok" if pin.satisfied else "missing" if pin.found is None else "mismatch"),
             ]
             for pin in sorted(pins.pins, key=lambda pin: (pin.satisfied, pin.stated_by != "profile"))
         ],
     )
     unmet = pins.unmet
-    if not unmet:
+    if not unmet and not pins.notes:
         message = f"{len(pins.pins)} requirements, all satisfied." if pins.pins else "The target states none."
         return Result(Status.PASS, message, evidence=Evidence.MEASURED, table=table)
-    found = "; ".join(
-        f"{pin.name} {pin.found or 'is not installed'}, required {pin.required or 'in any version'}"
-        f" ({pin.stated_by})"
-        for pin in unmet
-    )
-    remedy = pins.mend()
+    found = "; ".join(_told(pin) for pin in unmet)
+    remedy = pins.fix()
+    if pins.conflict:
+        remedy = f"No versions satisfy them all: {pins.conflict}"
     if any(pin.name == "python" for pin in unmet):
         required = next(pin.required for pin in unmet if pin.name == "python")
         remedy = f"Use a Python {required}. {remedy}".strip()
-    return Result(pins.status, f"{found}.", remedy, evidence=Evidence.MEASURED, table=table)
+    message = " ".join(filter(None, (f"{found}." if found else "", *pins.notes)))
+    return Result(pins.status, message, remedy, evidence=Evidence.MEASURED, table=table)
 
 
-def require(profile: Profile, *, ignore: bool = False) -> Pins:
-    """The link of phase 2.
+def _told(pin: Pin) -> str:
+    """Return an unmet requirement as a clause."""
+    if pin.on_mac:
+        return f"{pin.name} ({pin.stated_by}): {pin.on_mac}".rstrip(".")
+    found = pin.found or "is not installed"
+    return f"{pin.name} {found}, required {pin.required or 'in any version'} ({pin.stated_by})"
+
+
+def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
+    """Return the requirements of a target: its profile's, its config's, its code's, and what is known of its torch.
+
+    Args:
+        ref: the target. Its config.json is fetched where it is small and not in the cache; one that cannot be obtained
+            adds nothing here, and phase 3 says why.
+        mac: the target Mac, whose torch is judged by the ops that the target called in earlier runs.
+    """
+    folder = _folder(ref)
+    config: Mapping[str, Any] = {}
+    code: list[Path] = []
+    if folder is not None:
+        with contextlib.suppress(MpsprobeError):
+            config = read_config(folder)
+            if remote_code.is_needed(dict(config)):
+                code = [
+                    one.folder / one.name
+                    for one in remote_code.files(folder, dict(config), offline=ref.offline)
+                ]
+    found = resolve(ref.profile, config=config, code=code)
+    notes = [*_of_machine(platform.system(), platform.machine(), installed_version)]
+    notes += known_bad.notes(ref, found, mac)
+    found = dataclasses.replace(found, notes=tuple(notes))
+    if found.requirements():
+        solution = solver.solve(found, mac)
+        if solution is not None:
+            found = dataclasses.replace(found, solved=solution.command, conflict=solution.conflict)
+    return found
+
+
+def _folder(ref: TargetRef) -> Path | None:
+    if ref.folder is not None:
+        return ref.folder
+    if ref.repo is None:
+        return None
+    with contextlib.suppress(MpsprobeError):
+        config = client.fetch_file(ref.repo, "config.json", ref.revision, offline=ref.offline)
+        if config is None:
+            return None
+        if remote_code.is_needed(raw := read_config(config.parent)):
+            remote_code.fetch(ref.repo, raw, ref.revision, offline=ref.offline)
+        return config.parent
+    return None
+
+
+def _of_machine(system: str, machine: str, installed: Installed) -> list[str]:
+    """Return what this machine forbids: an Intel Mac gets no torch after 2.2.2, which needs numpy below 2."""
+    if system != "Darwin" or machine != "x86_64":
+        return []
+    return [
+        "This is a Python for Intel Macs: torch 2.2.2 is the last release for it, needs numpy<2, and has no MPS worth "
+        f"the name (installed: torch {installed('torch')}, numpy {installed('numpy')}). On Apple silicon use an arm64 "
+        "Python, not Rosetta."
+    ]
+
+
+def require(ref: TargetRef, *, ignore: bool = False, mac: Mac | None = None) -> Pins:
+    """Make the link of phase 2.
 
     Raises:
         LinkFailed: a requirement is not met, unless `ignore` is set.
     """
-    pins = resolve(profile)
+    pins = of_target(ref, mac)
     if pins.status is Status.FAIL and not ignore:
         raise LinkFailed(Phase.PINS, verdict(pins))
     return pins

@@ -92,7 +92,7 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
 
     _ = mps_site.device  # raises when there is none: then nothing after it is worth its time
     with mps_session.making(Phase.PINS):
-        return pins.require(mps_session.target.profile, ignore=mps_session.settings.ignore_pins)
+        return pins.require(mps_session.target, ignore=mps_session.settings.ignore_pins, mac=mps_site.mac)
 
 
 @pytest.fixture(scope=_lifetime)

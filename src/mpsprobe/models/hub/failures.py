@@ -163,8 +163,8 @@ def not_cached(about: About) -> NotCachedError:
     """Return the error for something that is not in the cache while the hub is not asked."""
     at = f" at revision {about.revision}" if about.revision else ""
     return NotCachedError(
-        f"{about}{at}: not in the cache, and the hub is not asked.",
-        "Leave out --offline, unset HF_HUB_OFFLINE or restore the connection; or give a local folder.",
+        f"{about}{at}: not in the cache, and the hub is not asked (--offline, HF_HUB_OFFLINE, or no connection).",
+        "Ask it once: what is fetched is kept. Or give a local folder.",
     )
 
 

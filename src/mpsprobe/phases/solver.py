@@ -1,0 +1,135 @@
+"""One set of versions that satisfies all unmet requirements, found by uv for the target Mac and this Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
+
+from mpsprobe.run import Mac
+
+if TYPE_CHECKING:
+    from mpsprobe.phases.pins import Pins
+
+#: Seconds that uv may take; without a connection it answers at once.
+_LIMIT_S = 60.0
+#: The macOS that wheels are chosen for where the target Mac's is not known: the oldest of torch's newest wheels.
+_MACOS = "14.0"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What uv found.
+
+    Attributes:
+        command: one command that satisfies everything; `""` where there is none.
+        conflict: why there is none, in uv's words, shortened; `""` where there is.
+    """
+
+    command: str = ""
+    conflict: str = ""
+
+
+def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
+    """Find versions for everything that has to change, and leave what is installed as it is where that can be.
+
+    Args:
+        pins: requirements of which some are not met.
+        mac: the target Mac, whose macOS decides which wheels there are.
+
+    Returns:
+        None where uv is not installed (the extra `solve`), or cannot reach its index.
+    """
+    uv = _uv()
+    if uv is None:
+        return None
+    asked = [f"{pin.name}{pin.required}" for pin in pins.pins if pin.name != "python" and not pin.on_mac]
+    changed = {pin.name for pin in pins.unmet}
+    kept = [
+        f"{name}=={version.partition('+')[0]}"
+        for name, version in _installed().items()
+        if name not in changed
+    ]
+    required = {canonicalize_name(re.split(r"[^\w.-]", one)[0]) for one in asked}
+    tries: tuple[Sequence[str], ...] = (
+        [one for one in kept if one.partition("==")[0] in required],  # only what is to change changes
+        (),
+    )
+    conflict = ""
+    for held in tries:
+        found, conflict = _compiled(uv, asked, held, mac)
+        if found is None:
+            return None
+        if found:
+            wanted = [f"{name}=={version}" for name, version in sorted(found.items()) if name in changed]
+            wanted += [
+                f"{name}=={version}"
+                for name, version in sorted(found.items())
+                if name not in changed and name in _installed() and not _stays(name, version, held, pins)
+            ]
+            return Solution(command="python -m pip install " + " ".join(map(shlex.quote, wanted)))
+    return Solution(conflict=conflict)
+
+
+def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
+    """Return whether an installed package need not change: it was held, or nothing of the solution asks for another."""
+    installed = _installed()[name].partition("+")[0]
+    if installed == version or any(one.startswith(f"{name}==") for one in held):
+        return True
+    # what new versions require of the rest is not in the pins: pip changes those by itself
+    return all(pin.satisfied for pin in pins.pins if pin.name == name)
+
+
+def _uv() -> str | None:
+    if importlib.util.find_spec("uv") is not None:
+        from uv import find_uv_bin  # type: ignore[import-not-found, unused-ignore]
+
+        try:
+            return str(find_uv_bin())
+        except FileNotFoundError:
+            return None
+    return shutil.which("uv")
+
+
+def _installed() -> dict[str, str]:
+    return {
+        canonicalize_name(one.metadata["Name"]): one.version
+        for one in metadata.distributions()
+        if one.metadata["Name"]
+    }
+
+
+def _compiled(
+    uv: str, asked: Sequence[str], held: Sequence[str], mac: Mac | None
+) -> tuple[dict[str, str] | None, str]:
+    """Return the versions that uv chooses, by name, and what it says where there are none; None without an index."""
+    arguments = [
+        uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-platform",
+        "aarch64-apple-darwin", "--python-version", ".".join(platform.python_version_tuple()[:2]), "-",
+    ]  # fmt: skip
+    env = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": (mac.macos if mac and mac.macos else _MACOS)}
+    try:
+        done = subprocess.run(
+            arguments, input="\n".join([*asked, *held]), capture_output=True, text=True, timeout=_LIMIT_S, env=env,
+            check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None, ""
+    if done.returncode == 0:
+        lines = (line.split(";")[0].strip() for line in done.stdout.splitlines() if "==" in line)
+        return {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines)}, ""
+    if "No solution found" not in done.stderr:
+        return None, ""  # no connection, for one
+    words = " ".join(done.stderr.split())
+    _, _, reason = words.partition("Because ")
+    return {}, f"because {reason[:600]}" if reason else words[:600]

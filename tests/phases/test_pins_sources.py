@@ -1,0 +1,133 @@
+"""Requirements that come from a target's config and code, and what packages of CUDA mean on a Mac."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from mpsprobe.knowledge import packages
+from mpsprobe.models.profile import Profile
+from mpsprobe.phases import known_bad, pins, solver
+from mpsprobe.run import Mac, Status
+
+
+def profile(*requires: str) -> Profile:
+    return Profile(name="x", title="x", adapter="a:b", requires=list(requires))
+
+
+def code(folder: Path, text: str) -> list[Path]:
+    path = folder / "modeling_own.py"
+    path.write_text(text)
+    return [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "says"),
+    [
+        ("import flash_attn\n", Status.FAIL, "replace it"),
+        ("from triton import language\n", Status.FAIL, "blocks"),
+        (
+            "try:\n    import flash_attn\nexcept ImportError:\n    flash_attn = None\n",
+            Status.PASS,
+            "optional",
+        ),
+        ("import torch\nif torch.cuda.is_available():\n    import xformers\n", Status.PASS, "optional"),
+        ("def fast():\n    import apex\n", Status.PASS, "optional"),
+        ("import json, os\nimport torch\nfrom . import other\n", Status.PASS, ""),
+        ("import no_such_module_here\n", Status.FAIL, "missing"),
+    ],
+)
+def test_imports_of_code_are_judged_by_their_guard(
+    tmp_path: Path, text: str, status: Status, says: str
+) -> None:
+    result = pins.verdict(
+        pins.resolve(profile(), lambda _: None, lambda _: [], "3.12.1", code=code(tmp_path, text))
+    )
+    assert result.status is status
+    assert says in " ".join(str(row[-1]) for row in (result.table.rows if result.table else []))
+    assert not any(one.name in result.remedy for one in packages.cuda_packages())
+
+
+def test_a_cuda_package_in_metadata_is_never_to_be_installed() -> None:
+    """alpamayo_r1 requires flash-attn, which no Mac can install: the rest is still checked."""
+    own = Profile(name="x", title="x", adapter="a:b", package="own")
+    found = pins.resolve(own, {"own": "1.0"}.get, lambda _: ["flash-attn>=2.8", "einops>=0.8"], "3.12.1")
+    result = pins.verdict(found)
+    assert "--no-deps" in result.message
+    assert result.remedy == "python -m pip install 'einops>=0.8'"
+
+
+@pytest.mark.parametrize(
+    ("saved", "installed", "status"),
+    [
+        ("4.57.0", "4.55.4", Status.WARN),
+        ("4.57.0.dev0", "4.57.1", Status.PASS),
+        ("nonsense", "4.0", Status.PASS),
+    ],
+)
+def test_an_older_transformers_than_the_config_is_a_warning(
+    saved: str, installed: str, status: Status
+) -> None:
+    found = pins.resolve(profile(), {"transformers": installed}.get, lambda _: [], "3.12.1",
+                         config={"transformers_version": saved})  # fmt: skip
+    assert found.status is status
+
+
+def test_a_quantisation_that_cannot_be_loaded_fails() -> None:
+    config = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    found = pins.resolve(profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config)
+    assert found.status is Status.FAIL
+    assert "loading raises" in pins.verdict(found).message
+
+
+@pytest.mark.parametrize(("machine", "notes"), [("x86_64", 1), ("arm64", 0)])
+def test_an_intel_mac_is_told_what_it_gets(machine: str, notes: int) -> None:
+    said = pins._of_machine("Darwin", machine, lambda _: "2.2.2")
+    assert len(said) == notes
+    assert all("2.2.2" in one and "numpy<2" in one for one in said)
+
+
+def test_nothing_is_said_of_torch_without_earlier_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mpsprobe.models import targets
+    from mpsprobe.options import Settings
+
+    monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path))
+    ref = targets.resolve(Settings())
+    assert known_bad.notes(ref, pins.Pins([]), Mac("2.8.0")) == []
+
+
+needs_uv = pytest.mark.skipif(solver._uv() is None, reason="uv is not installed")
+
+
+def _index_answers() -> bool:
+    uv = solver._uv() or shutil.which("uv")
+    done = subprocess.run([str(uv), "pip", "compile", "-q", "-"], input="packaging", text=True, capture_output=True,
+                          timeout=60, check=False)  # fmt: skip
+    return done.returncode == 0
+
+
+@needs_uv
+def test_the_solver_finds_versions_or_words_the_conflict() -> None:
+    if not _index_answers():
+        pytest.skip("no package index can be reached")
+    found = pins.resolve(profile("transformers==4.57.1", "huggingface-hub<1.0"),
+                         {"transformers": "4.55.4", "huggingface-hub": "1.3.2"}.get, lambda _: [],
+                         ".".join(map(str, sys.version_info[:3])))  # fmt: skip
+    solution = solver.solve(found)
+    assert solution is not None
+    wanted = {r.name: r for r in map(Requirement, solution.command.split()[4:])}
+    assert wanted["transformers"].specifier.contains("4.57.1")
+    assert wanted["huggingface-hub"].specifier.contains("0.36.0") or "0." in str(wanted["huggingface-hub"])
+    impossible = pins.resolve(
+        profile("transformers==4.57.1", "huggingface-hub>=1.0"), {}.get, lambda _: [], "3.12.1"
+    )
+    refused = solver.solve(impossible)
+    assert refused is not None
+    assert "transformers" in refused.conflict
