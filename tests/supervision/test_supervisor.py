@@ -16,6 +16,7 @@ import pytest
 
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Interruption, Phase, Run, Status, exit_code, journal
+from mpsprobe.supervision.child import Child
 from mpsprobe.supervision.supervisor import Supervisor, alone_in, is_running
 
 CHECKOUT = Path(__file__).parents[2]
@@ -237,3 +238,25 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_an_assertion_before_a_deep_stack_is_kept(tmp_path: Path) -> None:
+    # Metal writes its assertion, Python then dumps one line for each frame of a deep model
+    assertion = "/AppleInternal/.../MPSNDArray.mm:850: failed assertion `[MPSNDArray ...] Error: too small'"
+    frames = [f'  File "/models/deep.py", line {line} in forward' for line in range(200)]
+    other = ["Thread 0x1 (most recent call first):", '  File "threading.py", line 1 in wait']
+    lines = [
+        "loading",
+        assertion,
+        "Fatal Python error: Aborted",
+        "",
+        *other,
+        "",
+        "Current thread 0x2:",
+        *frames,
+    ]
+    (tmp_path / "child.err").write_text("\n".join(lines))
+    words = Child(tmp_path, [], {}).last_words(40).splitlines()
+    assert len(words) <= 40
+    assert assertion in words
+    assert words.index(frames[0]) == words.index("Current thread 0x2:") + 1

@@ -28,6 +28,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _HARNESS_FRAME = re.compile(
     r'File ".*[/\\](_pytest|pluggy|pytest)[/\\]|File "<frozen runpy>|^Extension modules:'
 )
+#: How faulthandler begins, and the stack of the thread that died.
+_FATAL, _CURRENT = "Fatal Python error:", "Current thread"
 
 #: Waits for the end of a pipe whose other end only the supervisor holds, then ends the child's process group. So no
 #: child outlives a supervisor that was killed, whatever the child is doing and on every system.
@@ -175,12 +177,23 @@ class Child:
         return Ending(child.returncode, cause, name)
 
     def last_words(self, lines: int, stream: str = "err") -> str:
-        """Return the end of its stderr (or of its stdout, `"out"`), without the harness's own frames."""
+        """Return the end of its stderr (or of its stdout, `"out"`), without the harness's own frames.
+
+        What was written before Python's own account of a fatal signal comes first: Metal's assertion is there, and the
+        stack of a deep model would push it out.
+        """
         try:
             text = (self.folder / f"child.{stream}").read_bytes().decode(errors="replace")
         except OSError:
             return ""
         kept = [line for line in text.rstrip().splitlines() if not _HARNESS_FRAME.search(line)]
+        fatal = max((k for k, line in enumerate(kept) if line.startswith(_FATAL)), default=None)
+        if fatal is not None and len(kept) - fatal > lines // 2:
+            before = kept[max(0, fatal - lines // 2) : fatal]
+            stack = kept[fatal:]
+            current = next((k for k, line in enumerate(stack) if line.startswith(_CURRENT)), 0)
+            # the innermost frames are at the top of the thread that died
+            return "\n".join([*before, stack[0], *stack[current : current + lines - len(before) - 1]])
         return "\n".join(kept[-lines:])
 
     def _follow(
