@@ -1,11 +1,12 @@
 """The virtual device on Linux aarch64, on an x86-64 machine: qemu-user, Debian's arm64 Python and PyPI's wheels.
 
-    python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE]
+    python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE] [--rows N]
 
 makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, each torch release in a folder of its
 own), runs the tests of the C++ seams with each release, and prints the table that stands in docs/platforms.md. A wheel
 that carries CUDA is given empty CUDA libraries, as `tools/installed_releases.py` does. `--predict` predicts a model
-with the last release, `--full` runs all tests of `emulate` and `predict` with one.
+with the last release, `--full` runs all tests of `emulate` and `predict` with one, `--rows` compares the op uses of
+the first N models of the zoo with those of this machine's own Python, if that has the last release installed.
 
 It needs a Debian or Ubuntu with qemu-user-static and gcc-aarch64-linux-gnu, and takes some CPU minutes a release:
 importing torch takes half a minute under qemu. What qemu cannot show: caches (instruction and data are never apart
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import json
 import os
 import re
 import shlex
@@ -100,7 +102,7 @@ class Machine:
     def add_torch(self, release: str) -> Path:
         """Install a torch release into a folder of its own, with empty CUDA libraries where it wants some."""
         site = self.folder / f"torch-{release}"
-        if not (site / "torch").exists():
+        if not (site / "ready").exists():
             pip(site, f"torch=={release}")
             needed = {
                 name
@@ -114,6 +116,7 @@ class Machine:
                         with contextlib.suppress(subprocess.CalledProcessError):
                             pip(site, part + suffix)
             installed_releases.make_missing_libraries(site, site / "stubs")
+            (site / "ready").touch()
         return site
 
     def python(self, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -182,6 +185,7 @@ def main() -> int:
     parser.add_argument("releases", nargs="+", help="for example 2.8.0")
     parser.add_argument("--predict", action="append", default=[], metavar="MODEL")
     parser.add_argument("--full", metavar="RELEASE", help="run all tests of both engines with this one")
+    parser.add_argument("--rows", type=int, default=0, metavar="N", help="compare N models with this machine")
     chosen = parser.parse_args()
     installed_releases.TOOLS = "aarch64-linux-gnu-"
     machine = Machine(chosen.folder)
@@ -197,6 +201,24 @@ def main() -> int:
             names = ", ".join(Path(file).stem for file in files)
             sys.stdout.write(f"| {version or 'cannot be imported'} | {names} | {outcome} |\n")
             sys.stdout.flush()
+    if chosen.rows:
+        command = ["-m", "tests.support.platform_rows", str(chosen.rows)]
+        here = subprocess.run(
+            [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
+        )  # fmt: skip
+        there = machine.python(site, *command)
+        try:
+            rows, expected = json.loads(there.stdout), json.loads(here.stdout)
+        except ValueError:
+            sys.stderr.write(there.stderr[-2000:])
+            return 1
+        same = [name for name in expected if rows.get(name) == expected[name]]
+        failed |= len(same) != len(expected)
+        sys.stdout.write(
+            f"\n{len(same)} of {len(expected)} models: the same op uses, flags and findings as here.\n"
+        )
+        sys.stdout.write("".join(f"differs: {name}\n" for name in expected if name not in same))
     for model in chosen.predict:
         ran = machine.python(site, "-m", "mpsprobe", "predict", model)
         failed |= ran.returncode != 0

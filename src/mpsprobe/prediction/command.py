@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch as installed_torch
 
@@ -53,6 +57,7 @@ def predict(
         macos=macos,
         fallback=FALLBACK_AT_START if settings.fallback is None else settings.fallback,
     )
+    _import_sklearn_later()
     target = resolve(settings, say)
     releases = assemble.predict_releases(target, meant) if every_release else None
     if releases is not None and not routes:
@@ -64,3 +69,33 @@ def predict(
         calibrated=calibrated(calibration),
     )
     return assemble.predict(target, meant, wish, routes=routes, releases=releases)
+
+
+def _import_sklearn_later() -> None:
+    """Keep transformers from importing scikit-learn and SciPy, a quarter of all imports, for one function.
+
+    `transformers.generation` takes `roc_curve` from it where it is installed, for assisted generation: that function
+    then imports it at its first call.
+    """
+    module = "transformers.generation.candidate_generator"
+    if module in sys.modules or importlib.util.find_spec("sklearn") is None:
+        return
+    import transformers.utils
+    from transformers.utils import import_utils
+
+    installed = import_utils.is_sklearn_available
+    owners = [one for one in (import_utils, transformers.utils) if hasattr(one, "is_sklearn_available")]
+    for owner in owners:
+        owner.is_sklearn_available = lambda: False
+    try:
+        loaded: Any = importlib.import_module(module)
+    finally:
+        for owner in owners:
+            owner.is_sklearn_available = installed
+    loaded.is_sklearn_available, loaded.roc_curve = installed, _roc_curve
+
+
+def _roc_curve(*args: Any, **kwargs: Any) -> Any:
+    from sklearn.metrics import roc_curve
+
+    return roc_curve(*args, **kwargs)
