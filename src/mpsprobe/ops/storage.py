@@ -58,7 +58,7 @@ class Kept:
 
 
 def dtype_of(meta: TensorMeta) -> torch.dtype:
-    """The torch dtype.
+    """Return the torch dtype.
 
     Raises:
         CannotRebuildError: the installed torch has none of that name, or it cannot be filled with values.

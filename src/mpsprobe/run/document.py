@@ -70,7 +70,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return native and not made.stopped and all(one.kind == "memory" for one in made.refusals)
 
     def of_phase(self, phase: Phase) -> list[Check]:
-        """The checks of one stage, in order."""
+        """Return the checks of one phase, in order."""
         return [check for check in self.checks if check.phase is phase]
 
     def save(self, path: Path) -> None:
@@ -125,7 +125,7 @@ EXIT_CODES: dict[Status, int] = {
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The status that decides for a group of checks; `unknown` for an empty group.
+    """Return the status that decides for a group of checks; `unknown` for an empty group.
 
     A group that holds passes beside skipped or unknown checks is a pass of what was checked; a warning
     outranks a pass.
@@ -145,7 +145,7 @@ def exit_code(run: Run) -> int:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of `run.json`, made from the types above."""
+    """Return the JSON Schema of `run.json`, made from the types above."""
     schema = msgspec.json.schema(Run)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "mpsprobe run"

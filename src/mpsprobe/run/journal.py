@@ -178,7 +178,7 @@ class Journal:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def _identity(self) -> tuple[int, int] | None:
-        """What tells the file behind the descriptor from any other; None when it is closed."""
+        """Return what identifies the file behind the descriptor; None when it is closed."""
         try:
             found = os.fstat(self._fd)
         except OSError:
