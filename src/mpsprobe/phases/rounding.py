@@ -163,8 +163,7 @@ def perturbed(model: nn.Module) -> nn.Module:
 def norm_difference(actual: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference over the norm of what is expected; NaN where one of them holds one."""
     actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
-    scale = expected.norm().item()
-    difference = (actual - expected).norm().item()
+    scale, difference = float(expected.norm()), float((actual - expected).norm())
     return difference / scale if scale else difference
 
 

@@ -64,12 +64,13 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         """Return the offset: MPSGeneratorImpl counts the ops that drew from it (update_philox_counters)."""
         return self.used if is_device(self) else super().get_offset()
 
-    def set_offset(self, offset: int) -> None:
+    def set_offset(self, offset: int) -> Generator:
         """Set the count that `get_offset` returns; the host's stream of numbers stays where it is."""
         if is_device(self):
             self.used = offset
         else:
             super().set_offset(offset)
+        return self
 
 
 class CudaGenerator(Generator):

@@ -55,7 +55,7 @@ class Outputs:
         """
         if not new.numel() and old.shape == new.shape:
             return
-        end = old.storage_offset() + _extent(new)
+        end = int(old.storage_offset()) + _extent(new)
         if not old.untyped_storage().nbytes():
             replace(old, self._wrap(op, new))
             return

@@ -48,14 +48,12 @@ _Elapsed = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_void_p, c
 _recorded: dict[int, float] = {}
 
 
-@_Record
 def _record(_guard: Any, event: Any, _stream: Any, _device: int, _flag: int) -> None:
     number = event[0] or len(_recorded) + 1
     event[0] = number
     _recorded[number] = time.perf_counter()
 
 
-@_Elapsed
 def _elapsed(_guard: Any, start: int, end: int, _device: int) -> float:
     return 1e3 * (_recorded.get(end, 0.0) - _recorded.get(start, 0.0))
 
@@ -85,14 +83,15 @@ def _guard() -> tuple[int, list[object]]:
     replaced = {
         name: native.function(answer) for answer, names in _GUARD_ANSWERS.items() for name in names.split()
     }
-    for name, function in {"record": _record, "elapsedTime": _elapsed}.items():
-        address = ctypes.cast(function, ctypes.c_void_p).value
+    callbacks = {"record": _Record(_record), "elapsedTime": _Elapsed(_elapsed)}
+    for name, callback in callbacks.items():
+        address = ctypes.cast(callback, ctypes.c_void_p).value
         assert address is not None
         replaced[name] = address
     vtable = native.PatchedVtable(cpu, slots, replaced)
     guard = (ctypes.c_void_p * 4)()
     guard[0] = vtable.address
-    return ctypes.addressof(guard), [vtable, guard]
+    return ctypes.addressof(guard), [vtable, guard, callbacks]
 
 
 # ---------------------------------------------------------------------------------------------------------- hooks
