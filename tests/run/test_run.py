@@ -132,3 +132,35 @@ def test_markers_are_what_users_type() -> None:
     assert [phase.marker for phase in Phase] == [
         "phase1", "phase2", "phase3", "phase4", "phase5", "phase6", "ops", "benchmark",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", [0, -1, 2, 10**12])
+def test_unknown_schema_is_refused(tmp_path: Path, schema: int) -> None:
+    run = a_run(Status.PASS)
+    run.schema = schema
+    run.save(tmp_path / "run.json")
+    with pytest.raises(DataError, match=f"schema {schema}"):
+        Run.load(tmp_path / "run.json")
+
+
+def test_check_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    run = a_run(Status.PASS)
+    run.checks = [run.checks[0], run.checks[0]]
+    run.save(tmp_path / "run.json")
+    with pytest.raises(DataError, match="is there twice"):
+        Run.load(tmp_path / "run.json")
+
+
+def test_table_with_ragged_rows_is_refused(tmp_path: Path) -> None:
+    run = a_run(Status.PASS)
+    run.checks[0].table = Table(["a"], [["x", 1]])
+    run.save(tmp_path / "run.json")
+    with pytest.raises(DataError, match="another length than its header"):
+        Run.load(tmp_path / "run.json")
+
+
+def test_checks_of_a_phase_are_those_of_no_other() -> None:
+    run = a_run(Status.PASS)
+    phase = run.checks[0].phase
+    assert run.of_phase(phase) == [check for check in run.checks if check.phase == phase]
+    assert all(not run.of_phase(other) for other in Phase if other not in {c.phase for c in run.checks})

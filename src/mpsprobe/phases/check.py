@@ -1,4 +1,4 @@
-"""How a phase states its checks: what each asserts, and what it found."""
+"""How a phase states its checks: the assertion of each, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mpsprobe.run import Check, CheckData, Evidence, Measurement, Phase, Status,
 if TYPE_CHECKING:
     from mpsprobe.device.virtual.observer import Finding
 
-#: What a phase's checks look at: its link of the chain.
+#: The link of the chain that the checks of a phase examine.
 Link = TypeVar("Link")
 
 
 @dataclass
 class Result:
-    """What a check found. Fields as in `run.Check`."""
+    """The outcome of one check. Its fields are those of `run.Check`."""
 
     status: Status
     message: str = ""
@@ -42,7 +42,7 @@ class Spec(Generic[Link]):
         phase: where it belongs.
         name: unique in its phase.
         title: what is asserted, as a sentence without a full stop.
-        function: finds out, given the phase's link.
+        function: makes the check, given the link of its phase.
         link: True for the check that stands for the link itself: it carries the failure when the link could
             not be made, and its siblings are blocked by it.
     """
@@ -55,15 +55,15 @@ class Spec(Generic[Link]):
 
     @property
     def id(self) -> str:
-        """Unique in a run: `transfer.dtypes`."""
+        """Return the id of the check, unique in a run: `transfer.dtypes`."""
         return f"{self.phase.value}.{self.name}"
 
     def __call__(self, link: Link) -> Result:
-        """Find out."""
+        """Run the check on its link."""
         return self.function(link)
 
     def check(self, result: Result, duration_s: float) -> Check:
-        """The check that goes into the run."""
+        """Return the record of the check for the run."""
         return Check(
             id=self.id,
             phase=self.phase,
@@ -83,7 +83,7 @@ class Spec(Generic[Link]):
 
 
 def _encodable(value: Any) -> Any:
-    """The same without lone surrogates: a model's error or text may hold them, and no JSON can."""
+    """Return the value without lone surrogates, which the error of a model may hold and no JSON can."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
@@ -122,8 +122,8 @@ class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not
 
     Attributes:
         phase: the phase whose link it is.
-        result: what its link check reports.
-        refused: what a virtual device that goes on had refused until then.
+        result: the outcome that the check of the link reports.
+        refused: ops that the virtual device had refused until then, where it goes on.
     """
 
     def __init__(self, phase: Phase, result: Result) -> None:

@@ -30,7 +30,7 @@ class Prepared:
         cpu: the processed input, before it was moved.
         device_batch: the same on the device.
         processing_s, moving_s: wall time of processing, and of moving.
-        refused: what the device refused meanwhile, and the run went on from.
+        refused: ops that the device refused meanwhile and the run continued past.
     """
 
     loaded: Loaded
@@ -43,12 +43,12 @@ class Prepared:
 
     @property
     def device(self) -> Device:
-        """Where the batch was moved."""
+        """Return the device that the batch was moved to."""
         return self.loaded.device
 
 
 def tensors(batch: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a nested batch, by path: `pixel_values`, `history.xyz`, `images[0]`."""
+    """Yield every tensor of a nested batch with its path: `pixel_values`, `history.xyz`, `images[0]`."""
     if isinstance(batch, torch.Tensor):
         yield path, batch
     elif isinstance(batch, dict):
@@ -60,7 +60,7 @@ def tensors(batch: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """A nested batch with its tensors on `device`; everything else as it is."""
+    """Return a nested batch with its tensors on `device` and everything else unchanged."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device)
     if isinstance(batch, dict):
@@ -78,7 +78,7 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
         flight: where the op in flight is written, see `watched`.
 
     Raises:
-        LinkFailed: the adapter raised, the batch holds a dtype MPS cannot have, or moving it raised.
+        LinkFailed: the adapter raised, the batch holds a dtype that MPS lacks, or moving it raised.
     """
     device = loaded.device
     with (

@@ -10,12 +10,12 @@ _SHARE = 0.8
 
 
 def fits(nbytes: int) -> bool:
-    """Whether a copy of so many bytes may be made."""
+    """Return whether a copy of that many bytes fits in the free memory of the host."""
     return nbytes <= _SHARE * psutil.virtual_memory().available
 
 
 def float32_bytes(model: nn.Module) -> int:
-    """What the parameters of a float32 copy take."""
+    """Return the bytes of the parameters of a float32 copy."""
     return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,4 +1,4 @@
-"""What the virtual device refuses while a link is made: all of it, where the run goes on as if mended."""
+"""Ops that the virtual device refuses while a link is made; all of them, where the run continues past each."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _SAME = {"half": "float16", "float": "float32"}
 
 
 def collected(device: Device) -> AbstractContextManager[list[Finding]]:
-    """What `device` refuses while the block runs; nothing on a device that can only raise."""
+    """Collect the ops that `device` refuses while the block runs; none on a device that can only raise."""
     return device.refusals() if isinstance(device, Emulated) else nullcontext([])
 
 
 def keeps_going(device: Device) -> bool:
-    """Whether a refusal ends nothing on `device`."""
+    """Return whether a run continues past a refusal on `device`."""
     return isinstance(device, Emulated) and device.keep_going
 
 
 def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
-    """Each refusal of a phase once, in order of appearance."""
+    """Return each refusal of a phase once, in order of appearance."""
     counted = Counter(
         Refusal(phase, one.kind, one.op, one.message, one.grade.value, short_source(one.source))
         for one in findings
@@ -46,7 +46,7 @@ def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
 
 
 def unless_refused(phase: Phase, result: Result, device: Device, findings: list[Finding]) -> Result:
-    """A link's result, which fails where the link could be made only by going on past refusals."""
+    """Return the result of a link: a failure where the link was made only by continuing past refusals."""
     refused = distinct(phase, findings)
     if not refused or not keeps_going(device):  # not kept going: the target's own code caught them
         return result
@@ -70,6 +70,6 @@ def ending(failure: LinkFailed) -> Refusal | None:
 
 
 def mixes_dtypes(text: str) -> bool:
-    """Whether an error is about operands of two floating dtypes, of which autocast makes one."""
+    """Return whether an error is about operands of two floating dtypes, which autocast would unify."""
     named = {_SAME.get(name, name) for name in map(str.lower, _NAMED.findall(text))}
     return ("type" in text and len(named) > 1) or "mixed dtype" in text

@@ -1,4 +1,4 @@
-"""The first link of the chain: this machine, the device it uses, and the Mac that is asked about."""
+"""The first link of the chain: this machine, the device it uses, and the target Mac."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Site:
 
     Attributes:
         host: facts of this machine, with those that only torch can tell.
-        mac: the Mac asked about: this one where it is one.
-        choice: the device asked for, the one used (the same when it is not to be had), and why.
-        limits: what the run's results cannot say.
-        found: the device; None when the one asked for is not to be had.
+        mac: the target Mac: this one where it is a Mac.
+        choice: the device requested, the one used (the same when it is unavailable), and why.
+        limits: sentences on what the results of the run do not show.
+        found: the device; None when the one requested is unavailable.
         unavailable: why not; None when there is one.
-        obstacle: what keeps MPS from computing here; None where it computes, or where torch finds it and
+        obstacle: the reason that MPS does not compute here; None where it computes, or where torch finds it and
             another device was asked for.
-        torch: what torch says of itself.
+        torch: facts about the installed torch.
         env: environment variables now.
         env_at_start: those the process was started with; None when that is not known.
     """
@@ -52,17 +52,17 @@ class Site:
 
     @property
     def device(self) -> Device:
-        """The device of the run, for later links.
+        """Return the device of the run, for later links.
 
         Raises:
-            LinkFailed: the one asked for is not to be had.
+            LinkFailed: the one requested is unavailable.
         """
         if self.found is None:
             raise LinkFailed(Phase.AVAILABILITY, self.missing())
         return self.found
 
     def missing(self) -> Result:
-        """That the device asked for is not to be had, and why."""
+        """Return the failure that the requested device is unavailable, with the reason."""
         assert self.unavailable is not None
         return Result(Status.FAIL, self.unavailable.what, self.unavailable.hint, evidence=Evidence.MEASURED)
 
@@ -71,7 +71,7 @@ class Site:
 def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     """Choose the device, gather what phase 1 looks at, and keep the device open as long as the run lasts.
 
-    A device that is not to be had does not raise here, so that phase 1 can say all it knows; `Site.device`
+    An unavailable device does not raise here, so that phase 1 can say all it knows; `Site.device`
     raises for the links that need one.
     """
     requested = settings.device
@@ -112,13 +112,13 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
 
 
 def _fallback_at_start() -> bool:
-    """As PyTorch reads PYTORCH_ENABLE_MPS_FALLBACK: when its library is loaded, so at the process's start."""
+    """Return whether PYTORCH_ENABLE_MPS_FALLBACK was set when the process started, which is when PyTorch reads it."""
     value = (environment_at_start() or os.environ).get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
     return value.strip().isdigit() and int(value) != 0
 
 
 def _with_device(host: Host, device: Device | None) -> Host:
-    """The host's facts with what only torch can tell: the GPU's name, and Metal's working set."""
+    """Return the facts of the host with those that only torch knows: the name of the GPU and Metal's working set."""
     if device is None or device.evidence is not Evidence.MEASURED:
         return host
     limit = device.memory().limit if device.name == "mps" else None

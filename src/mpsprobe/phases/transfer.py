@@ -42,7 +42,7 @@ class Loaded:
         adapter, profile, snapshot, device: what it was loaded with.
         memory: the device's memory around the load.
         seconds: wall time of the load, synchronised.
-        refused: what the device refused meanwhile, and the run went on from.
+        refused: ops that the device refused meanwhile and the run continued past.
     """
 
     model: torch.nn.Module
@@ -61,11 +61,11 @@ class Loaded:
         return Measurement.of(quantity, value, unit, self.device.evidence, self.device.name)
 
     def result(self, status: Status, message: str = "", remedy: str = "") -> Result:
-        """A result learnt on this device."""
+        """Return a result learnt on this device."""
         return Result(status, message, remedy, evidence=self.device.evidence, device=self.device.name)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Parameters and buffers by name."""
+        """Yield parameters and buffers with their names."""
         return itertools.chain(self.model.named_parameters(), self.model.named_buffers())
 
 
@@ -123,7 +123,7 @@ def _same(said: str, known: str) -> bool:
 
 
 def described(loaded: Loaded, target: Target) -> Target:
-    """The run's target, with what became known by loading it."""
+    """Return the target of the run with the facts that loading it showed."""
     return msgspec.structs.replace(
         target,
         architecture=loaded.adapter.class_name(loaded.model),
