@@ -42,7 +42,7 @@ def heap_bytes(buffers: Iterable[int]) -> int:
 
 
 def _heap_of(size: int) -> int | None:
-    """The heap that a buffer shares; None for one of its own."""
+    """Return the heap that a buffer shares; None for one of its own."""
     if size <= _SMALL:
         return _HEAPS[_SMALL]
     if size < _MEDIUM:

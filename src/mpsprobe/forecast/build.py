@@ -149,7 +149,7 @@ def _decodes(stage: Stage) -> bool:
 
 
 def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
-    """What a forecast cannot say, one sentence each."""
+    """Return what a forecast cannot say, one sentence each."""
     texts = [
         "Inside an op nothing is seen: workspaces of MPSGraph and of matmul kernels, and passes over memory beyond "
         "the least.",

@@ -104,7 +104,7 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
 
 
 def _without_dispatch(point: Point, smallest: float, least: float) -> Point:
-    """A CPU's dispatch is part of what was timed; no kernel is faster than the least one."""
+    """Take a CPU's dispatch out of what was timed; no kernel is faster than the least one."""
     seconds = max(point.seconds - smallest, point.seconds / 4, least, 1e-9)
     return Point(point.kind, point.dtype, point.flops, point.bytes, seconds, point.label)
 
@@ -123,7 +123,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) -> Iterator[Any]:
-    """The small sizes, then the large ones if the small ones turned out fast."""
+    """Return the small sizes, then the large ones if the small ones turned out fast."""
     yield from small
     if max(point.flops / point.seconds for point in points) > _FAST:
         yield from large
@@ -143,7 +143,7 @@ class _Pool:
         self._at = 0
 
     def weight(self, size: int) -> Tensor:
-        """`[size, size]`."""
+        """Return `[size, size]`."""
         if self._at + size * size > self._memory.numel():
             self._at = 0
         start, self._at = self._at, self._at + size * size

@@ -80,7 +80,7 @@ def default_file(device: str) -> Path:
 
 
 def read(file: Path) -> Calibration:
-    """A calibration.
+    """Return a calibration.
 
     Raises:
         DataError: it cannot be read, or is not one.
@@ -95,7 +95,7 @@ def read(file: Path) -> Calibration:
 
 
 def machines(file: Path | None) -> list[Machine]:
-    """The devices that were calibrated: that of `file`, or those in their usual places.
+    """Return the devices that were calibrated: that of `file`, or those in their usual places.
 
     Raises:
         DataError: a file is not a calibration.

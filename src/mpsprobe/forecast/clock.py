@@ -73,13 +73,13 @@ class Clock:
 
 
 def bare(device: Device, clock: Clock) -> float:
-    """Seconds of the smallest op on a CPU, which are part of whatever is timed there; 0 on a GPU."""
+    """Return the seconds of the smallest op on a CPU, which are part of whatever is timed there; 0 on a GPU."""
     x = torch.zeros(1, device=device.torch_device)
     return clock.seconds(lambda: x + 1.0) if device.name == "cpu" else 0.0
 
 
 def kernel(device: Device, clock: Clock) -> float:
-    """The least seconds that a kernel takes, behind others; 0 on a CPU."""
+    """Return the least seconds that a kernel takes, behind others; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)
@@ -92,7 +92,7 @@ def kernel(device: Device, clock: Clock) -> float:
 
 
 def wait(device: Device, clock: Clock) -> float:
-    """Seconds to read a number that the device has just computed, beside its dispatch; 0 on a CPU."""
+    """Return the seconds to read a number that the device has just computed, beside its dispatch; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)
@@ -101,7 +101,7 @@ def wait(device: Device, clock: Clock) -> float:
 
 
 def copy(device: Device, clock: Clock) -> float:
-    """Bytes/s of a copy from the host to the device; within memory on a CPU."""
+    """Return the bytes/s of a copy from the host to the device; within memory on a CPU."""
     x = torch.ones(64 << 20, dtype=torch.uint8)
     if device.name == "cpu":
         y = torch.empty_like(x)

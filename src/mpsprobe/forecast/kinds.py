@@ -60,7 +60,7 @@ def host_kind(op: str) -> str:
 
 @functools.cache
 def kind_of(op: str) -> str:
-    """The kind of an overload name: one of the above, `"matmul"`, `"attention"` or `"conv"`."""
+    """Return the kind of an overload name: one of the above, `"matmul"`, `"attention"` or `"conv"`."""
     name = base_name(op)
     if name in VIEWS or name in STILL:
         return VIEW
@@ -72,7 +72,7 @@ def kind_of(op: str) -> str:
 
 
 def dtype_of(use: OpUse) -> str:
-    """The dtype of its arithmetic: that of the first floating-point input, else of the first."""
+    """Return the dtype of its arithmetic: that of the first floating-point input, else of the first."""
     for tensor in (*use.inputs, *use.outputs):
         if tensor.dtype.startswith(("float", "bfloat", "complex")):
             return tensor.dtype
@@ -80,7 +80,7 @@ def dtype_of(use: OpUse) -> str:
 
 
 def scores_of(use: OpUse) -> int:
-    """Bytes of the scores that one call of attention returns beside its result; 0 for other ops.
+    """Return the bytes of the scores that one call of attention returns beside its result; 0 for other ops.
 
     The kernel for MPS computes them in full, `[..., queries, keys]`, and returns them
     (aten/src/ATen/native/mps/operations/Attention.mm); those for CUDA and CPUs never write them.

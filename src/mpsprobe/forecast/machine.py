@@ -75,7 +75,7 @@ class Curve:
     rates: Sequence[float]
 
     def at(self, size: float) -> float:
-        """The rate at a size; that of the nearest point beyond the ends."""
+        """Return the rate at a size; that of the nearest point beyond the ends."""
         if size <= self.sizes[0]:
             return self.rates[0]
         if size >= self.sizes[-1]:
@@ -99,7 +99,7 @@ class Surface:
     points: Sequence[tuple[float, float, float]]
 
     def at(self, flops: float, moved: float) -> float:
-        """The rate of a call that does so many FLOPs and moves so many bytes."""
+        """Return the rate of a call that does so many FLOPs and moves so many bytes."""
         x, y = math.log(max(flops, 1)), math.log(max(flops, 1) / max(moved, 1))
         total = weights = 0.0
         for size, intensity, rate in self.points:

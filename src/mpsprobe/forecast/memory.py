@@ -52,7 +52,7 @@ class Holding:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Return all of it."""
         return self.weights + self.inputs + self.cache + self.kept + self.activations
 
 
@@ -66,7 +66,7 @@ class Growth:
 
 
 def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
-    """What a generated token adds; None where the run does not tell (fewer than two turns of `decode`)."""
+    """Return what a generated token adds; None where the run does not tell (fewer than two turns of `decode`)."""
     decode = next((stage for stage in found if stage.name == "decode"), None)
     if decode is None or len(decode.passes) < 2:
         return None
@@ -191,7 +191,7 @@ def _cache_bits(dtypes: Mapping[str, int]) -> float:
 
 
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
-    """Whether a need fits, and why.
+    """Return whether a need fits, and why.
 
     Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
     macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
@@ -228,7 +228,7 @@ def remedies(
     memory_bytes: int,
     macos: str | None,
 ) -> list[str]:
-    """What would make it fit, each with its number and the verdict it leads to."""
+    """Return what would make it fit, each with its number and the verdict it leads to."""
     working_set, _ = chips.working_set(memory_bytes, macos)
     rest = held.total - held.weights
 
@@ -291,7 +291,7 @@ def _grown(moment: Holding, grown: Growth, turns: int) -> Holding:
 
 
 def _size(count: float) -> str:
-    """`"20.6 GiB"`: binary units, as the gigabytes of a Mac's memory are."""
+    """Return `"20.6 GiB"`: binary units, as the gigabytes of a Mac's memory are."""
     for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if abs(count) >= 1 << power:
             return f"{count / (1 << power):.3g} {unit}"

@@ -37,7 +37,7 @@ class Stage:
 
     @property
     def generates(self) -> bool:
-        """Whether a token comes out of each turn."""
+        """Return whether a token comes out of each turn."""
         return self.name in ("prefill", "decode")
 
     @property
@@ -52,7 +52,7 @@ class _Loop:
 
 
 def stages(trace: Trace) -> list[Stage]:
-    """The stages of a run, in order; together they cover all its calls."""
+    """Return the stages of a run, in order; together they cover all its calls."""
     calls = len(trace.order)
     outermost = [one for one in trace.passes if one.depth == 1]
     if not outermost:
@@ -71,7 +71,7 @@ def stages(trace: Trace) -> list[Stage]:
 
 
 def _inner_loop(trace: Trace, whole: Pass) -> list[Pass]:
-    """The calls inside a single outermost one that make up its loop; empty if it has none."""
+    """Return the calls inside a single outermost one that make up its loop; empty if it has none."""
     for depth in sorted({one.depth for one in trace.passes if one.depth > 1}):
         inner = [one for one in trace.passes if one.depth == depth]
         loops = _loops(inner)
@@ -90,7 +90,7 @@ def _extent(loop: _Loop) -> int:
 
 
 def _loops(calls: Sequence[Pass]) -> list[_Loop]:
-    """A sequence of calls as loops; what does not come again is a loop of one turn."""
+    """Return a sequence of calls as loops; what does not come again is a loop of one turn."""
     labels = [(one.path, one.kind) for one in calls]
     loops, at = [], 0
     while at < len(calls):
@@ -107,7 +107,7 @@ def _loops(calls: Sequence[Pass]) -> list[_Loop]:
 
 
 def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]]]:
-    """A loop's name and turns, the first turn apart where it is of another kind."""
+    """Return a loop's name and turns, the first turn apart where it is of another kind."""
     turns = loop.turns
     main = max(turns[-1], key=lambda one: work[one.end] - work[one.start])
     name = main.path.rpartition(".")[2]

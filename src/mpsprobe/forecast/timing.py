@@ -138,14 +138,14 @@ class Work:
         return cls(trace, found, calls, of_use, orders, [[count(turn) for turn in turns] for turns in orders])
 
     def moved(self, machine: Machine) -> list[int]:
-        """Bytes of each call on a machine."""
+        """Return the bytes of each call on a machine."""
         if machine.holds_scores:
             return [call.bytes for call in self.calls]
         return [max(0, call.bytes - call.scores) for call in self.calls]
 
 
 def _is_thin(use: OpUse) -> bool:
-    """Whether it is a linear layer on `[B, 1, K]` with B > 1: advisory linear-decode-slow."""
+    """Return whether it is a linear layer on `[B, 1, K]` with B > 1: advisory linear-decode-slow."""
     shape = use.inputs[0].shape if use.inputs else ()
     return base_name(use.op) == "linear" and len(shape) >= 3 and shape[-2] == 1 and math.prod(shape[:-2]) > 1
 
@@ -170,7 +170,7 @@ def _inner(trace: Trace) -> list[int]:
 
 
 def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None) -> Timing:
-    """Time of each stage, and of a sample.
+    """Return the time of each stage, and of a sample.
 
     Args:
         work: the run.
@@ -217,7 +217,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
 
 
 def carried(turns: Sequence[float], repeats: int) -> float:
-    """The sum over `repeats` turns, of which some were run.
+    """Return the sum over `repeats` turns, of which some were run.
 
     A straight line, by least squares, through all turns but the last; of two or fewer their mean. What follows the loop
     belongs to its last turn, so what that one has beyond the line counts once.
@@ -243,7 +243,7 @@ def _floors(work: Work, machine: Machine) -> list[float]:
 
 
 def _is_known(work: Work, machine: Machine) -> bool:
-    """Whether the rates of all arithmetic are known."""
+    """Return whether the rates of all arithmetic are known."""
     asked = {
         (call.kind, call.dtype)
         for call in work.calls
@@ -354,7 +354,7 @@ def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Mac
 
 
 def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | None]:
-    """Shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
+    """Return shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
     time = native_time = 0.0
     calls = native_calls = 0
     once = [cost.apart + max(cost.host, cost.device) for cost in costs]

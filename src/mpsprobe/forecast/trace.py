@@ -106,5 +106,5 @@ class Trace:
         return flops, moved
 
     def native(self, use: OpUse) -> bool:
-        """Whether a GPU kernel runs it."""
+        """Return whether a GPU kernel runs it."""
         return use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)

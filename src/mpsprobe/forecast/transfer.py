@@ -35,7 +35,7 @@ def transfers(weights: int, bandwidth: float, network: Network) -> list[TimePart
 def _part(
     name: str, bound: str, weights: int, limit: float, fast: float, expected: float, slow: float
 ) -> TimePart:
-    """One of them; a rate that a user states may lie outside of the assumed range."""
+    """Return one of them; a rate that a user states may lie outside of the assumed range."""
     low, high = max(fast, expected), min(slow, expected)
     return TimePart(
         name=name,

@@ -54,7 +54,7 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """The form used in names of Macs: `"m1-max"`."""
+        """Return the form used in names of Macs: `"m1-max"`."""
         return self.name.removeprefix("Apple ").lower().replace(" ", "-")
 
     def peak_flops(self, gpu_cores: int, dtype: str) -> float | None:
@@ -123,23 +123,23 @@ def _file() -> _File:
 
 
 def all_chips() -> list[Chip]:
-    """Every chip, in the order in which they appeared."""
+    """Return every chip, in the order in which they appeared."""
     return list(_file().chips)
 
 
 def working_set_observations() -> list[WorkingSet]:
-    """What `working_set` goes by."""
+    """Return what `working_set` goes by."""
     return list(_file().working_sets)
 
 
 def find(name: str) -> Chip | None:
-    """The chip called `name`: `"Apple M1 Max"`, `"m1-max"` or `"M1 Max"`; None when it is not known."""
+    """Return the chip called `name`: `"Apple M1 Max"`, `"m1-max"` or `"M1 Max"`; None when it is not known."""
     key = name.lower().removeprefix("apple ").replace(" ", "-")
     return next((chip for chip in _file().chips if chip.key == key), None)
 
 
 def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, WorkingSet]:
-    """What Metal would recommend as the largest working set: predicted, never measured.
+    """Return what Metal would recommend as the largest working set: predicted, never measured.
 
     The share of the observed Mac with the most memory not above this one, of the newest macOS observed that
     is not above `macos`. A size below every observation of that time is taken from the time before, whose

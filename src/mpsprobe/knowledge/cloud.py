@@ -122,12 +122,12 @@ class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @functools.cache
 def shipped() -> Cloud:
-    """The offers that come with the package: see the head of `data/cloud.toml`."""
+    """Return the offers that come with the package: see the head of `data/cloud.toml`."""
     return toml.load(_FILE, Cloud)
 
 
 def current() -> Cloud:
-    """The file that `MPSPROBE_CLOUD` names, else the shipped one.
+    """Return the file that `MPSPROBE_CLOUD` names, else the shipped one.
 
     Raises:
         UsageError: as `load` does.
@@ -137,7 +137,7 @@ def current() -> Cloud:
 
 
 def load(path: Path) -> Cloud:
-    """A user's file of the same form.
+    """Return a user's file of the same form.
 
     Raises:
         UsageError: it cannot be read or does not have the form (names the key).

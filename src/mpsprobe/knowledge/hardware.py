@@ -35,7 +35,7 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """The form that users give: `"h100-sxm5"`."""
+        """Return the form that users give: `"h100-sxm5"`."""
         return _key(self.name)
 
 
@@ -74,7 +74,7 @@ def _file() -> _File:
 
 
 def gpus() -> list[Gpu]:
-    """Every row."""
+    """Return every row."""
     return list(_file().gpus)
 
 
@@ -87,7 +87,7 @@ def find(name: str) -> Gpu | None:
 
 
 def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reached | None:
-    """The share of a peak that PyTorch reaches; None when nobody measured it."""
+    """Return the share of a peak that PyTorch reaches; None when nobody measured it."""
     for row in _file().reached:
         fits = row.kind == kind and row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes):

@@ -82,7 +82,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     causal: bool = False
 
     def applies(self, use: OpUse) -> bool:
-        """Whether an op use meets it."""
+        """Return whether an op use meets it."""
         if self.ops and base(use.op) not in self.ops:
             return False
         if self.dtypes and not any(one.dtype in self.dtypes for one in use.inputs):
@@ -110,7 +110,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renamed: dict[str, str]
 
     def module(self, model_type: str) -> str | None:
-        """The module that would load `model_type`; None when there is none."""
+        """Return the module that would load `model_type`; None when there is none."""
         name = self.renamed.get(model_type, model_type)
         return name if name in self.models else None
 
@@ -176,12 +176,12 @@ def _rows() -> dict[str, list[Row]]:
 
 
 def rows() -> list[Row]:
-    """Every row of the map from ATen to MLX, once."""
+    """Return every row of the map from ATen to MLX, once."""
     return list({id(row): row for group in _rows().values() for row in group}.values())
 
 
 def row_for(use: OpUse) -> Row | None:
-    """How an op use is written in MLX; None when the map does not know its op.
+    """Return how an op use is written in MLX; None when the map does not know its op.
 
     An overload's own row comes first, then that of its op; an in-place or `out` form is the op itself.
     """
@@ -198,7 +198,7 @@ def row_for(use: OpUse) -> Row | None:
 
 
 def base(op: str) -> str:
-    """`"aten::add"` of `"aten::add.Tensor"`."""
+    """Return `"aten::add"` of `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 
@@ -212,7 +212,7 @@ def _fewer_queries(use: OpUse) -> bool:
 
 
 def _is_part(tensor: TensorMeta) -> bool:
-    """Whether its elements do not lie packed, so that it is a part of something larger."""
+    """Return whether its elements do not lie packed, so that it is a part of something larger."""
     expected = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         if size != 1 and stride != expected:
@@ -227,12 +227,12 @@ def _traps() -> list[Trap]:
 
 
 def traps() -> list[Trap]:
-    """All traps."""
+    """Return all traps."""
     return list(_traps())
 
 
 def traps_met(uses: Iterable[OpUse]) -> list[tuple[Trap, int]]:
-    """The traps that some op uses meet, each with the number of calls, most calls first."""
+    """Return the traps that some op uses meet, each with the number of calls, most calls first."""
     calls: dict[str, int] = {}
     for use in uses:
         for trap in _traps():
@@ -244,7 +244,7 @@ def traps_met(uses: Iterable[OpUse]) -> list[tuple[Trap, int]]:
 
 @functools.cache
 def packages() -> list[Package]:
-    """The libraries of models as they were when `tools/mlx_models.py` read them."""
+    """Return the libraries of models as they were when `tools/mlx_models.py` read them."""
     file = _DATA / "mlx_models.json"
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[Package])
@@ -254,5 +254,5 @@ def packages() -> list[Package]:
 
 @functools.cache
 def proofs() -> list[Proof]:
-    """The parity runs that this package's authors made."""
+    """Return the parity runs that this package's authors made."""
     return toml.load(_DATA / "mlx_parity.toml", _Proofs).proofs

@@ -17,7 +17,7 @@ def ask(
     macos: str | None = None,
     fallback: bool = False,
 ) -> Mac:
-    """The Mac that is meant: a named one, or the one at hand, or one of which only the releases are known.
+    """Return the Mac that is meant: a named one, or the one at hand, or one of which only the releases are known.
 
     Args:
         host: this machine.

@@ -64,7 +64,7 @@ def host(runner: Runner | None = None) -> Host:
 
 
 def is_virtual_gpu(*names: str | None) -> bool:
-    """Whether a chip, GPU or model name is that of Apple's paravirtual GPU (virtual machines, CI runners).
+    """Return whether a chip, GPU or model name is that of Apple's paravirtual GPU (virtual machines, CI runners).
 
     Seen: GPU "Apple Paravirtual device" (MLX and llama.cpp on GitHub's macos-14 and 15), chip
     "Apple M1 (Virtual)", model "VirtualMac2,1".
@@ -114,7 +114,7 @@ def _other(runner: Runner) -> Host:
 
 
 def _sysctl(runner: Runner) -> dict[str, str]:
-    """One call for all: an unknown name costs a line on stderr and an exit status, not the other values."""
+    """Make one call for all: an unknown name costs a line on stderr and an exit status, not the other values."""
     values = {}
     for line in runner.output("/usr/sbin/sysctl", *_SYSCTLS).splitlines():
         name, colon, value = line.partition(": ")
@@ -155,7 +155,7 @@ def _gpu(runner: Runner) -> tuple[str | None, int | None]:
 
 
 def _confinement(runner: Runner) -> str | None:
-    """What confines this process: a container, or on macOS a sandbox (it hides Metal's devices)."""
+    """Return what confines this process: a container, or on macOS a sandbox (it hides Metal's devices)."""
     environ = runner.environ
     if runner.system == "Darwin":
         if environ.get(

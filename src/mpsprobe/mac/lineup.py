@@ -46,7 +46,7 @@ class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def names() -> list[str]:
-    """Every full name, such as `m1-max-24c-32`."""
+    """Return every full name, such as `m1-max-24c-32`."""
     return [
         _full(chip, variant, gib)
         for chip in chips.all_chips()
@@ -56,7 +56,7 @@ def names() -> list[str]:
 
 
 def named(name: str, macos: str | None = None) -> NamedMac:
-    """The Mac called `name`: chip, GPU cores (the most sold with that memory when left out), memory in GB.
+    """Return the Mac called `name`: chip, GPU cores (the most sold with that memory when left out), memory in GB.
 
     Args:
         name: `"m1-max-64"`, `"m1-max-24c-64"`, `"m4-16"`.

@@ -46,7 +46,7 @@ class TorchFacts:
 
 
 def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
-    """The first cause that explains a missing MPS device; None when torch finds one on a Mac.
+    """Return the first cause that explains a missing MPS device; None when torch finds one on a Mac.
 
     The order matters: each cause hides those after it. What torch says counts only on a Mac: elsewhere a
     device that it finds is the virtual one.

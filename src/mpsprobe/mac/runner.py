@@ -18,7 +18,7 @@ class Runner(Protocol):
 
     @property
     def system(self) -> str:
-        """`"Darwin"`, `"Linux"` ... as `platform.system()` has it."""
+        """Return `"Darwin"`, `"Linux"` ... as `platform.system()` has it."""
 
     @property
     def machine(self) -> str:
@@ -26,7 +26,7 @@ class Runner(Protocol):
 
     @property
     def release(self) -> str:
-        """The kernel's release."""
+        """Return the kernel's release."""
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -39,10 +39,10 @@ class Runner(Protocol):
         """Text of a file; empty when it cannot be read."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file at `path`."""
+        """Return whether there is a file at `path`."""
 
     def sandboxed(self) -> bool | None:
-        """Whether macOS confines this process; None when that cannot be asked."""
+        """Return whether macOS confines this process; None when that cannot be asked."""
 
     def memory(self) -> int:
         """Physical memory, bytes."""
@@ -100,7 +100,7 @@ class LocalRunner:
 
 
 def environment_at_start() -> dict[str, str] | None:
-    """The variables this process was started with; None where the system does not tell.
+    """Return the variables this process was started with; None where the system does not tell.
 
     Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
     Integrity Protection, such as /usr/bin/python3).

@@ -98,7 +98,7 @@ class Case:
 
     @property
     def mac(self) -> Mac:
-        """The Mac asked about."""
+        """Return the target Mac."""
         assert self.run.mac is not None, "a case is made for a run that knows its Mac"
         return self.run.mac
 
@@ -121,7 +121,7 @@ class Case:
 
     @property
     def evidence(self) -> Evidence:
-        """The weakest evidence of the op uses and of the forecast."""
+        """Return the weakest evidence of the op uses and of the forecast."""
         known = {use.evidence for use in self.uses}
         if self.forecast is not None:
             known.add(self.forecast.evidence)
@@ -137,13 +137,13 @@ class Case:
 
     @property
     def native_calls(self) -> float | None:
-        """Share of the calls that run on the GPU; None without op uses."""
+        """Return the share of the calls that run on the GPU; None without op uses."""
         total = sum(self.calls.values())
         return sum(self.calls.get(verdict, 0) for verdict in NATIVE) / total if total else None
 
     @property
     def native_time(self) -> float | None:
-        """Share of the op time on the GPU: forecast, or all of it where every call is native."""
+        """Return the share of the op time on the GPU: forecast, or all of it where every call is native."""
         if self.native_calls == 1.0:
             return 1.0
         return self.forecast.time.native_time_share if self.forecast and self.forecast.time else None
@@ -187,7 +187,7 @@ class Case:
         return None
 
     def stage(self, name: str) -> TimePart | None:
-        """A part of the forecast of time on the Mac; None when it has none of that name."""
+        """Return a part of the forecast of time on the Mac; None when it has none of that name."""
         time = self.forecast.time if self.forecast else None
         return next((part for part in time.parts if part.name == name), None) if time else None
 
@@ -199,7 +199,7 @@ class Case:
 
     @property
     def over_bytes(self) -> int | None:
-        """What the target needs beyond Metal's recommended working set, where macOS begins to swap."""
+        """Return what the target needs beyond Metal's recommended working set, where macOS begins to swap."""
         memory = self.forecast.memory if self.forecast else None
         if memory is None or memory.needed_bytes is None or memory.working_set_bytes is None:
             return None
@@ -207,6 +207,6 @@ class Case:
 
 
 def weakest(levels: Iterable[Evidence]) -> Evidence:
-    """The weakest of some evidence levels; predicted for none."""
+    """Return the weakest of some evidence levels; predicted for none."""
     order = list(Evidence)
     return min(levels, key=order.index, default=Evidence.PREDICTED)

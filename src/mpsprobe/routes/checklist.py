@@ -34,7 +34,7 @@ class Answer:
 
 
 def table(case: Case) -> Table:
-    """The checklist."""
+    """Return the checklist."""
     rows: list[list[str | int | float | bool | None]] = []
     for question, ask, only in _QUESTIONS:
         if only and only not in case.run.target.asks:
@@ -166,7 +166,7 @@ _QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
 
 
 def _of_outputs(case: Case, otherwise: str) -> Answer:
-    """What the outputs hold is told by the checks of their form and meaning alone."""
+    """Answer from the checks of the outputs' form and meaning only."""
     answers = [
         answer
         for name in ("inference.outputs", "inference.meaning")
@@ -178,7 +178,7 @@ def _of_outputs(case: Case, otherwise: str) -> Answer:
 
 
 def _of_checks(case: Case, prefix: str, devices: tuple[str, ...] = ("mps", "emulated")) -> Answer | None:
-    """What the run's checks of that name say of those devices; None when none of them was learnt from.
+    """Return what the run's checks of that name say of those devices; None when none of them told anything.
 
     A check on another device says nothing of MPS.
     """

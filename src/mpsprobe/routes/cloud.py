@@ -48,12 +48,12 @@ class Quote:
 
 
 def quotes(case: Case) -> list[Quote]:
-    """Every offer of the file, in its order."""
+    """Return every offer of the file, in its order."""
     return [_quote(case, offer) for offer in case.cloud.offers]
 
 
 def best(found: list[Quote]) -> Quote | None:
-    """The cheapest offer that holds the target comfortably, or at least tightly; None when none does."""
+    """Return the cheapest offer that fits the target comfortably, or at least tightly; None when none does."""
     for wanted in (Fit.COMFORTABLE, Fit.TIGHT):
         fitting = [one for one in found if one.fit is wanted]
         priced = [one for one in fitting if one.cost is not None]
@@ -65,7 +65,7 @@ def best(found: list[Quote]) -> Quote | None:
 
 
 def route(case: Case, found: list[Quote]) -> Route:
-    """The route as a report shows it."""
+    """Return the route as a report shows it."""
     chosen = best(found)
     plan = case.plan
     return Route(
@@ -79,7 +79,7 @@ def route(case: Case, found: list[Quote]) -> Route:
 
 
 def needed_bytes(case: Case) -> int | None:
-    """What the target takes on a GPU at its peak, as far as is known: never less than its weights."""
+    """Return what the target takes on a GPU at its peak, as far as is known: never less than its weights."""
     memory = case.forecast.memory if case.forecast else None
     if memory is not None and memory.needed_bytes is not None:
         return memory.needed_bytes
@@ -117,7 +117,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
 
 
 def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
-    """Seconds of a sample on that GPU, and whether that is only a floor."""
+    """Return the seconds of a sample on that GPU, and whether that is only a floor."""
     for timing in case.forecast.elsewhere if case.forecast else ():
         if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
             expected = timing.per_sample.expected
@@ -133,7 +133,7 @@ def _fit(needed: int | None, offer: Offer) -> Fit:
 
 
 def _break_even(case: Case, start: float | None, per_sample: float | None) -> int | None:
-    """The Mac's own download is left out: the weights go either way."""
+    """Leave the Mac's own download out: the weights go either way."""
     on_mac = case.seconds_per_sample
     if on_mac is None or start is None or per_sample is None:
         return None
@@ -226,7 +226,7 @@ def _table(found: list[Quote]) -> Table:
 
 
 def _bounded(quote: Quote, text: str | None) -> str | None:
-    """A figure of an offer that holds the target, marked where it is only a floor."""
+    """Return a figure of an offer that holds the target, marked where it is only a floor."""
     if text is None or quote.fit is Fit.NO:
         return None
     return f"at least {text}" if quote.least else text

@@ -41,7 +41,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """What a user would move."""
+        """Return what a user would move."""
         return self.module or self.source or "code outside modules"
 
 
@@ -69,7 +69,7 @@ def crossing(uses: Iterable[OpUse]) -> int | None:
 
 
 def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
-    """The route as a report shows it.
+    """Return the route as a report shows it.
 
     Args:
         case: what is judged.

@@ -9,7 +9,7 @@ from mpsprobe.run import Outlook
 
 
 def outlook(case: Case) -> Outlook:
-    """What follows from a run: its forecast, each route, and what its owner should do."""
+    """Return what follows from a run: its forecast, each route, and what its owner should do."""
     judgement = mps.judge(case)
     quotes = cloud.quotes(case)
     quote = cloud.best(quotes)

@@ -76,7 +76,7 @@ class Judgement:
 
 
 def grade(share: float | None) -> Grade:
-    """The grade of a share of the op time."""
+    """Return the grade of a share of the op time."""
     if share is None:
         return Grade.UNKNOWN
     return Grade.MOST if share > MOST else Grade.PART if share >= PART else Grade.LITTLE
@@ -95,7 +95,7 @@ def judge(case: Case) -> Judgement:
 
 
 def route(case: Case, judgement: Judgement) -> Route:
-    """The route as a report shows it."""
+    """Return the route as a report shows it."""
     tables = {}
     if judgement.stops:
         rows: list[list[str | int | float | bool | None]] = [
@@ -191,7 +191,7 @@ def _memory(case: Case) -> str:
 
 
 def _stops(case: Case) -> list[Stop]:
-    """What stands in the way: the certain first, by calls."""
+    """Return what stands in the way: the certain first, by calls."""
     stops = [
         *_closed(case),
         *_broken(case),
@@ -210,7 +210,7 @@ def _remedies(case: Case) -> list[str]:
 
 
 def _swapping(case: Case) -> list[Stop]:
-    """What fits only past Metal's recommendation runs, but at the speed of the disk."""
+    """Name what fits only past Metal's recommendation: it runs, but at the speed of the disk."""
     over = case.over_bytes
     if not over or case.fit is Fit.NO:
         return []
@@ -267,7 +267,7 @@ def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
 
 
 def _native_from(case: Case, uses: list[OpUse]) -> str | None:
-    """The first later release that runs all of them on the GPU, of those that this macOS opens MPS in."""
+    """Return the first later release that runs all of them on the GPU, of those that this macOS opens MPS in."""
     releases = ops.releases()
     later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
     for release in later:
@@ -324,7 +324,7 @@ def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
 
 
 def _known(case: Case, use: OpUse) -> list[Advisory]:
-    """The advisories that this use is certain to meet."""
+    """Return the advisories that this use is certain to meet."""
     mac = case.mac
     matches = advisories.match(use, mac.torch, mac.macos, mac.chip)
     return [one.advisory for one in matches if one.certainty is advisories.Certainty.CERTAIN]

@@ -51,7 +51,7 @@ def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
 
 
 def _named(asked: Mac) -> NamedMac | None:
-    """The Mac in the table of chips; None when its chip or memory is not known, or not sold so."""
+    """Return the Mac in the table of chips; None when its chip or memory is not known, or not sold so."""
     chip = chips.find(asked.chip) if asked.chip else None
     if chip is None or asked.memory_gb is None:
         return None
@@ -62,7 +62,7 @@ def _named(asked: Mac) -> NamedMac | None:
 
 
 def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
-    """What was measured on MPS; elsewhere the weights alone, which can only say no."""
+    """Return what was measured on MPS; elsewhere the weights alone, which can only say no."""
     peak, limit = (
         _measured(run, quantity) for quantity in (MeasurementKey.PEAK_MEMORY, MeasurementKey.MEMORY_LIMIT)
     )

@@ -37,13 +37,13 @@ class Grounds:
 
     @property
     def slow(self) -> bool:
-        """A sample takes longer on the Mac than its owner accepts."""
+        """Return whether a sample takes longer on the Mac than its owner accepts."""
         per_sample = self.case.seconds_per_sample
         return per_sample is not None and per_sample > checklist.ACCEPTABLE_S
 
     @property
     def long(self) -> bool:
-        """The plan keeps the Mac busy for more than a night."""
+        """Return whether the plan keeps the Mac busy for more than a night."""
         per_sample = self.case.seconds_per_sample
         return per_sample is not None and per_sample * self.case.plan.inferences > _A_NIGHT_S
 
@@ -58,7 +58,7 @@ class Advice:
 
 
 def recommend(grounds: Grounds) -> Recommendation:
-    """The first rule that has something to say decides."""
+    """Follow the first rule that has something to say."""
     advice = next(found for rule in _RULES if (found := rule(grounds)) is not None)
     case = grounds.case
     chosen = grounds.routes.get(advice.route)
@@ -87,7 +87,7 @@ def _nothing_known(grounds: Grounds) -> Advice | None:
 
 
 def _unfed(grounds: Grounds) -> Advice | None:
-    """A run that ended on a made-up input says nothing of the rest."""
+    """Say that a run that ended on a made-up input shows nothing of the rest."""
     case = grounds.case
     if not case.next_step or grounds.judgement.certain_stops:
         return None

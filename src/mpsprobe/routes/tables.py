@@ -18,7 +18,7 @@ _UNKNOWN = "unknown"
 
 
 def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | None) -> Table:
-    """The routes by criterion, each cell from this run."""
+    """Return the routes by criterion, each cell from this run."""
     changes = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
     mac_setup = _mac_setup(case)
     per_sample = case.seconds_per_sample
@@ -42,7 +42,7 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
 
 
 def timeline(case: Case) -> Table:
-    """How long each step to a first result takes on the Mac, with what that rests on."""
+    """Return how long each step to a first result takes on the Mac, with what that rests on."""
     network = case.cloud.network
     basis = "forecast; compiling kernels comes on top"
     if case.measured_seconds is not None:
@@ -63,7 +63,7 @@ def timeline(case: Case) -> Table:
 
 
 def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
-    """Seconds of moving the weights, and what that rests on: the forecast, else an assumed rate."""
+    """Return the seconds of moving the weights, and what that rests on: the forecast, else an assumed rate."""
     part, weights = case.stage(stage), case.run.target.weight_bytes
     if part is not None and part.seconds.expected is not None:
         low, high = part.seconds.low, part.seconds.high
@@ -75,7 +75,7 @@ def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
 
 
 def releases(case: Case) -> Table | None:
-    """The target over torch releases; None when only one was asked about."""
+    """Return the target over torch releases; None when only one was asked about."""
     if not case.releases:
         return None
     first = first_native(case.releases)
@@ -85,7 +85,7 @@ def releases(case: Case) -> Table | None:
 
 
 def first_native(found: Sequence[Release]) -> str | None:
-    """The release from which on, up to the newest, everything is native; None when there is none."""
+    """Return the release from which on, up to the newest, everything is native; None when there is none."""
     first = None
     for one in reversed(found):
         if not one.fully_native:

@@ -57,7 +57,7 @@ class Part:
 
 
 def parts(uses: Iterable[OpUse]) -> list[Part]:
-    """The parts of a target: transformers' code by the first step of the module path, all else by folder."""
+    """Return the parts of a target: transformers' code by the first step of the module path, all else by folder."""
     found: dict[str, Part] = {}
     for use in uses:
         file = use.source.rpartition(":")[0]
@@ -146,7 +146,7 @@ def _reused(
     proofs: Sequence[Proof],
     extra: tuple[float, float],
 ) -> Component:
-    """A part whose architecture the libraries have: how far that is proven."""
+    """Return a part whose architecture the libraries have: how far that is proven."""
     weakest = min((_proven(family, proofs) for family in families), key=lambda one: _STATES.index(one[0]))
     state, said = weakest
     where = f"{enumerate_words(families)} is in {_names(homes, families)}"
@@ -270,7 +270,7 @@ class _Function:
 
 @functools.cache
 def _functions(file: str) -> tuple[_Function, ...]:
-    """The functions of a file, and the methods of its classes."""
+    """Return the functions of a file, and the methods of its classes."""
     path = next((Path(root) / file for root in ("", *sys.path) if (Path(root) / file).is_file()), None)
     if path is None:
         return ()

@@ -97,7 +97,7 @@ class Parity(msgspec.Struct, kw_only=True):
 
     @property
     def agrees(self) -> bool:
-        """Every input agrees, and every control is caught."""
+        """Return whether every input agrees, and every control is caught."""
         return (
             not self.problem
             and bool(self.feeds)
@@ -107,7 +107,7 @@ class Parity(msgspec.Struct, kw_only=True):
         )
 
     def proofs(self) -> list[Proof]:
-        """What the MLX route takes from it."""
+        """Return what the MLX route takes from it."""
         source = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return [
             Proof(
@@ -126,7 +126,7 @@ class Parity(msgspec.Struct, kw_only=True):
 
 
 def library_for(config: Mapping[str, Any]) -> str:
-    """The library that a checkpoint goes to: mlx-vlm where it has images, as far as it knows the type.
+    """Return the library that a checkpoint goes to: mlx-vlm where it has images, as far as it knows the type.
 
     Raises:
         TargetError: neither knows it.
@@ -205,7 +205,7 @@ def require(package: str) -> None:
 
 
 def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
-    """The true copy, then the wrong ones, each in a folder of its own."""
+    """Return the true copy, then the wrong ones, each in a folder of its own."""
     true = scratch / "true"
     shutil.copytree(folder, true)
     variants = {"": true}
@@ -217,7 +217,7 @@ def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
 
 
 def _telling(folder: Path) -> dict[str, str]:
-    """A weight matrix of each tower, inside its first layer."""
+    """Return a weight matrix of each tower, inside its first layer."""
     from safetensors import safe_open
 
     found: dict[str, str] = {}
@@ -231,7 +231,7 @@ def _telling(folder: Path) -> dict[str, str]:
 
 
 def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
-    """A copy in which one matrix is off by a share of its own spread."""
+    """Return a copy in which one matrix is off by a share of its own spread."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -245,7 +245,7 @@ def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
 
 
 def _with_base(folder: Path, target: Path) -> Path | None:
-    """A copy whose rotary base is another; None when its config names none."""
+    """Return a copy whose rotary base is another; None when its config names none."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     changed = 0
     for part in _parts(config):
@@ -261,7 +261,7 @@ def _with_base(folder: Path, target: Path) -> Path | None:
 
 
 def _parts(config: Any) -> list[dict[str, Any]]:
-    """A config and every object in it."""
+    """Return a config and every object in it."""
     if not isinstance(config, dict):
         return []
     return [config, *(part for value in config.values() for part in _parts(value))]
@@ -293,7 +293,7 @@ def _mlx_side(
     scratch: Path,
     limit_s: float,
 ) -> dict[str, dict[str, Any]]:
-    """What the child answered for each variant; a variant without an answer says how the child ended."""
+    """Return what the child answered for each variant; a variant without an answer says how the child ended."""
     import numpy as np
 
     files = {}
@@ -375,7 +375,7 @@ def _control(
     single: Mapping[str, np.ndarray[Any, Any]],
     gates: Mapping[str, float],
 ) -> Control:
-    """A control is caught by the input that sees it best: text does not see a vision tower."""
+    """Judge a control by the input that sees it best: text does not see a vision tower."""
     if answer.get("problem"):
         return Control(name=name, error=None, caught=False)
     errors = {feed: _furthest(_loaded(folder, feed), single[feed]) for feed in single}

@@ -96,12 +96,12 @@ class Effort:
 
     @property
     def outside(self) -> tuple[float, float] | None:
-        """The days with the rule's own uncertainty, half to one and a half."""
+        """Return the days with the rule's own uncertainty, half to one and a half."""
         return (self.days[0] * 0.5, self.days[1] * 1.5) if self.days else None
 
 
 def effort(case: Case, packages: Sequence[Package]) -> Effort:
-    """The parts of a target and the days that they take."""
+    """Return the parts of a target and the days that they take."""
     found = components(parts(case.uses), packages, [*case.proofs, *mlx.proofs()])
     if not found:
         return Effort(None, False, ())
@@ -114,7 +114,7 @@ def effort(case: Case, packages: Sequence[Package]) -> Effort:
 
 
 def route(case: Case) -> tuple[Route, Effort]:
-    """The route, and what it takes."""
+    """Return the route, and what it takes."""
     packages = libraries()
     work = effort(case, packages)
     tables = {}
@@ -153,7 +153,7 @@ def _viability(work: Effort) -> Viability:
 
 
 def _has_gguf(case: Case) -> bool:
-    """Whether llama.cpp runs the architecture: it generates text, and is of a family that llama.cpp has."""
+    """Return whether llama.cpp runs the architecture: it generates text, and is of a family that llama.cpp has."""
     return case.architecture.replace("_", "").replace("-", "") in _LLAMA_CPP
 
 

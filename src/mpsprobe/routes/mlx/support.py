@@ -65,7 +65,7 @@ def _version(name: str) -> str:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a module offers `Model` and a config class at its top level."""
+    """Return whether a module offers `Model` and a config class at its top level."""
     file = path / "__init__.py" if path.is_dir() else path
     if file.suffix != ".py" or not file.is_file():
         return False
