@@ -185,3 +185,10 @@ def test_devices_by_name() -> None:
     assert real_device("cpu").name == "cpu"
     with pytest.raises(UsageError, match="tpu"):
         real_device("tpu")
+
+
+def test_a_macs_ru_maxrss_is_taken_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # getrusage(2) of macOS: "the maximum resident set size utilized (in bytes)"; of Linux: "(in kilobytes)"
+    on_linux = real._max_rss()
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert 900 * real._max_rss() < on_linux < 1100 * real._max_rss()

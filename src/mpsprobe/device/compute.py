@@ -1,4 +1,4 @@
-"""Does a device compute? A small matrix product, synchronised and compared with float64 on the CPU.
+"""Test whether a device computes: a small matrix product, synchronised and compared with float64 on the CPU.
 
 Also a program, `python -m mpsprobe.device.compute mps`, so that a device that aborts or hangs takes a child
 process with it and not the run.
@@ -19,7 +19,7 @@ SHAPE = (100, 130, 70)
 
 @dataclass(frozen=True)
 class Product:
-    """What came of one product.
+    """The result of one product.
 
     Attributes:
         error: largest absolute difference from the reference, relative to the reference's largest value; NaN
@@ -33,7 +33,7 @@ class Product:
 
     @property
     def right(self) -> bool:
-        """Within tolerance; NaN is not."""
+        """Whether the error is within tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 

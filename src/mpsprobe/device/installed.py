@@ -1,4 +1,4 @@
-"""What the installed torch says of itself; importable where torch is not installed or is broken."""
+"""Facts that the installed torch states of itself; importable where torch is not installed or is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a run uses, why that one, and what its results cannot say."""
+"""Choose the device of a run, with the reason, and say what its results cannot tell."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PROBE_LIMIT = 90.0
 
 
 class DeviceUnavailableError(MpsprobeError):
-    """A device was asked for by name and is not to be had here."""
+    """A device was asked for by name and is not available here."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a device computes, tried in a child process.
+    """The outcome of trying a device in a child process.
 
     Attributes:
         status: pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (ours).
@@ -59,7 +59,7 @@ def choose(
     probe: Callable[[str], Probe] | None = None,
     emulated: Callable[[], Device] = lambda: Emulated(Mac(torch="")),
 ) -> tuple[Device, DeviceChoice]:
-    """Find the device for `--device requested`.
+    """Choose the device for `--device requested`.
 
     `auto` is mps where it really computes, else the virtual device, else the CPU.
 
@@ -67,7 +67,7 @@ def choose(
         requested: one of `DEVICES`.
         host: facts of this machine, for the reasons given.
         probe: tries a device; by default `probe_device`, once a process.
-        emulated: makes the virtual device, of the Mac asked about.
+        emulated: makes the virtual device of the target Mac.
 
     Raises:
         UsageError: unknown device.
@@ -112,7 +112,7 @@ def _automatic(
 
 
 def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obstacle | None:
-    """What keeps MPS from computing here: a missing device, or one that is there and fails."""
+    """Return what keeps MPS from computing here: no device, or one that fails; None when it computes."""
     obstacle = why_no_mps(host, torch_facts())
     if obstacle:
         return obstacle
@@ -124,7 +124,7 @@ def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obs
 
 @functools.cache
 def _probe_once(name: str) -> Probe:
-    """A device that is broken stays so for the life of a process; asking again costs seconds."""
+    """Probe a device once a process: one that is broken stays so, and asking again costs seconds."""
     return probe_device(name)
 
 
@@ -236,7 +236,7 @@ def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None =
 
 
 def explain_failure(name: str, text: str) -> tuple[str, str]:
-    """What an error of the first computation means, and what to do.
+    """Explain an error of the first computation, with what to do.
 
     Args:
         name: the device.
@@ -259,7 +259,7 @@ def explain_failure(name: str, text: str) -> tuple[str, str]:
 
 
 def limits(choice: DeviceChoice, host: Host) -> list[str]:
-    """What a run on this device cannot say, one sentence each; empty for a real Mac's GPU."""
+    """List what a run on this device cannot say, one sentence each; empty for a real Mac's GPU."""
     if choice.used == "mps":
         if not host.virtual_gpu:
             return []
@@ -280,7 +280,7 @@ def limits(choice: DeviceChoice, host: Host) -> list[str]:
 
 
 def _child_environment() -> dict[str, str]:
-    """The parent's, with its import path: the child must find the same mpsprobe."""
+    """Return the parent's variables with its import path: the child must find the same mpsprobe."""
     here = str(Path.cwd())
     places = [place for place in sys.path if place and place != here]
     return launch.environment({**os.environ, "PYTHONPATH": os.pathsep.join(places)})

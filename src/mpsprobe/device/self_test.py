@@ -1,7 +1,7 @@
-"""Does prediction work with this PyTorch? A small model, built and trained a step on tensors without memory.
+"""Test whether prediction works with this PyTorch: a model is built and trained a step on tensors without memory.
 
 Also a program, `python -m mpsprobe.device.self_test`: on a build with MPS a mistake would hand Metal an address that is
-none of its own, which ends the process.
+not one of its buffers, which ends the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WIDTH = 1 << 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the self-test saw.
+    """The result of the self-test.
 
     Attributes:
         has_mps: whether this PyTorch was built with MPS, as a Mac's.
@@ -86,7 +86,7 @@ def outcome() -> Outcome:
 
 
 def _allocated() -> int:
-    """Bytes that the build's own MPS allocator holds; 0 where there is none."""
+    """Return the bytes that the build's own MPS allocator holds; 0 where there is none."""
     return int(torch._C._mps_currentAllocatedMemory()) if torch._C._mps_is_available() else 0
 
 
