@@ -24,6 +24,11 @@ _CPU, _CUDA, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_CUDA, 0), 
 _LOOKED_AT = 96
 
 
+#: Address of a device's generator -> ops that drew from it since its seed was set: MPS's Philox offset. By address, since
+#: the dispatcher may hand over another Python object for the same generator.
+_used: dict[int, int] = {}
+
+
 class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
     """Makes generators made by C++ instances of the class that stands in for `torch.Generator`."""
 
@@ -52,22 +57,22 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         return generator
 
     def __init__(self, device: Any = "cpu") -> None:
-        self.used = 0  # ops that drew from it since its seed was set: the offset of MPS's Philox generator
+        _used[_address(self)] = 0
 
     def manual_seed(self, seed: int) -> Generator:
         """Set the seed, and the offset to 0."""
-        self.used = 0
+        _used[_address(self)] = 0
         super().manual_seed(seed)
         return self
 
     def get_offset(self) -> int:
         """Return the offset: MPSGeneratorImpl counts the ops that drew from it (update_philox_counters)."""
-        return self.used if is_device(self) else super().get_offset()
+        return _used.get(_address(self), 0) if is_device(self) else super().get_offset()
 
     def set_offset(self, offset: int) -> Generator:
         """Set the count that `get_offset` returns; the host's stream of numbers stays where it is."""
         if is_device(self):
-            self.used = offset
+            _used[_address(self)] = offset
         else:
             super().set_offset(offset)
         return self
@@ -91,8 +96,7 @@ def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
         yield
         return
     _set_device(generator, *(_CUDA if memory == "cuda" else _CPU))
-    if type(generator) is not torch._C.Generator:
-        generator.used += 1  # type: ignore[attr-defined]
+    _used[_address(generator)] = _used.get(_address(generator), 0) + 1
     try:
         yield
     finally:
