@@ -24,8 +24,8 @@ _CPU, _CUDA, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_CUDA, 0), 
 _LOOKED_AT = 96
 
 
-#: Address of a device's generator -> ops that drew from it since its seed was set: MPS's Philox offset. By address, since
-#: the dispatcher may hand over another Python object for the same generator.
+#: Address of a device's generator -> ops that drew from it since its seed was set: MPS's Philox offset. By address,
+#: since the dispatcher may hand over another Python object for the same generator.
 _used: dict[int, int] = {}
 
 
