@@ -517,7 +517,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             serve({f"org/{s.name}": s.make() for s in chosen}) as hub,
             ThreadPoolExecutor(asked.jobs) as pool,
         ):
-            ends = list(pool.map(lambda s, python=python, hub=hub: play(s, python, hub), chosen))  # type: ignore[misc]
+            ends = list(pool.map(lambda s, python=python, hub=hub: play(s, python, hub), chosen))
         results[_release(python)] = {s.name: end for s, end in zip(chosen, ends, strict=True)}
         for s, end in zip(chosen, ends, strict=True):
             if end:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -129,13 +131,51 @@ def _written(run: Run, folder: Path, sink: Sink) -> Path:
         return report.write(run, elsewhere)["html"]
 
 
+def _install_what_is_missing(settings: Settings, sink: Sink) -> None:
+    """Show the command that satisfies unmet requirements, and run it if the user says yes.
+
+    Raises:
+        UsageError: nobody can be asked, or the installation failed.
+    """
+    from mpsprobe.models import targets
+    from mpsprobe.phases import pins
+
+    found = pins.of_target(targets.resolve(settings))
+    command = found.fix()
+    if found.conflict:
+        raise UsageError(f"--fix: no versions satisfy the requirements: {found.conflict}")
+    if not command:
+        sink.remark("--fix: nothing is to be installed.")
+        return
+    for pin in found.unmet:
+        if not pin.on_mac:
+            sink.remark(
+                f"  {pin.name} {pin.found or 'is not installed'}, required {pin.required or 'in any version'}"
+            )
+    sink.remark(f"  {command}")
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "--fix asks before it installs, and there is no terminal.", f"Run it yourself: {command}"
+        )
+    if not click.confirm("Install this into the current environment?", default=False, err=True):
+        return
+    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], check=False)
+    if done.returncode:
+        raise UsageError(f"--fix: pip ended with status {done.returncode}.", "Its own words are above.")
+
+
 @click.command()
 @takes(Group.TARGET, Group.DEVICE, Group.MAC, Group.RUN)
 @click.option("--phase", "phases", multiple=True, metavar="N", help="1-6, ops or benchmark; repeatable.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the reports.")
+@click.option(
+    "--fix", is_flag=True, help="Show what would satisfy unmet requirements, ask, and install it first."
+)
 @json_flag
 @pass_sink
-def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, settings: Settings) -> None:
+def command(
+    sink: Sink, /, phases: tuple[str, ...], output: Path | None, fix: bool, settings: Settings
+) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
     MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your own
@@ -161,6 +201,8 @@ def command(sink: Sink, /, phases: tuple[str, ...], output: Path | None, setting
 
     if settings.model and not settings.offline:
         surroundings.check_proxies()
+    if fix:
+        _install_what_is_missing(settings, sink)
     folder = _folder(output, journal.new_run_id(journal.utc_now()))
     arguments = settings.arguments()
     if phases:
