@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from packaging.version import Version
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import advisories, dtypes, environment, ops
@@ -230,7 +231,11 @@ def _by_advisories(report: Report, torch: str, assumed: bool) -> Iterator[Foresi
     for name in dict.fromkeys(_names(report)):
         if "::" not in name:
             continue
-        for advisory in advisories.of_op(name):
+        try:
+            about = advisories.of_op(name)
+        except UsageError:
+            continue  # an op of another library
+        for advisory in about:
             if report.failure_class not in _CLASSES_OF_SYMPTOM[advisory.symptom]:
                 continue
             concerns = advisory.concerns(version, _macos(report.macos), report.chip)
@@ -380,12 +385,23 @@ def main(reports: Path, positives: Path | None, listed: bool) -> None:
         _score_positives([msgspec.json.decode(line, type=Positive) for line in lines if line], listed)
 
 
+#: Rows about releases that mpsprobe has no data on; they are not in the total.
+_OLDER = "torch older than 2.1"
+
+
+def _is_older(report: Report) -> bool:
+    stated = report.torch_resolved or _leading_version(report.torch) or ""
+    if stated:
+        return Version(stated) < Version("2.1.dev0")
+    return bool(report.date) and (report.date or "") < _RELEASED["2.1"]
+
+
 def _score_reports(rows: list[Report], listed: bool) -> None:
     table: dict[str, Counter[str]] = {}
     channels: Counter[str] = Counter()
     for report in rows:
         seen, said = foresee(report), explained(report)
-        row = table.setdefault(report.failure_class, Counter())
+        row = table.setdefault(_OLDER if _is_older(report) else report.failure_class, Counter())
         row["n"] += 1
         row["with error"] += bool(report.error_first_line)
         certain = any(one.certain for one in seen)
@@ -411,9 +427,9 @@ def _score_reports(rows: list[Report], listed: bool) -> None:
         "neither",
         "own thread only",
     ]
-    total: Counter[str] = sum(table.values(), Counter())
+    total: Counter[str] = sum((row for name, row in table.items() if name != _OLDER), Counter())
     click.echo(f"| class | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
-    for name, row in [*sorted(table.items(), key=lambda item: -item[1]["n"]), ("total", total)]:
+    for name, row in [*sorted(table.items(), key=lambda item: -item[1]["n"]), ("total without older", total)]:
         click.echo(f"| {name} | {' | '.join(str(row[column]) for column in columns)} |")
     click.echo("\nReports by channel (a report may have several): " + _words(channels))
 

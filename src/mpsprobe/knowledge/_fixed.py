@@ -25,8 +25,6 @@ def fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: 
     if message.id == "no-wheel":
         wanted = hit.values.get("torch", "")
         return "", _wheels_of(wanted) if wanted and is_known(wanted) else ""
-    if message.fixed:
-        return message.fixed, f"torch {message.fixed} and newer do not raise it."
     if hit.wheels and not message.reworded:
         return _fixed_text(hit.wheels[1])
     return "", ""
