@@ -12,7 +12,7 @@ import pytest
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
-from mpsprobe.options import OPTIONS, Group, Option, Settings, Source, in_groups, of_project, settings
+from mpsprobe.options import OPTIONS, Group, Option, OptionSource, Settings, in_groups, of_project, settings
 from mpsprobe.suite import plugin
 
 pytest_plugins = ["pytester"]
@@ -155,7 +155,7 @@ def test_a_checkout_does_not_make_its_code_run(tmp_path: Path, line: str) -> Non
 def test_a_contradiction_names_the_file_behind_it(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.mpsprobe]\nshrink = true\n")
     with pytest.raises(UsageError, match=r"--random-init.*pyproject\.toml.* sets shrink = True"):
-        settings(Source("", {}), of_project(tmp_path, code=False))
+        settings(OptionSource("", {}), of_project(tmp_path, code=False))
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'theirs'\nbroken = [\n")
     assert of_project(tmp_path, code=False).values == {}
 

@@ -32,7 +32,7 @@ class Change(str, enum.Enum):
         return list(Change).index(self)
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run was, as far as it matters beside another."""
 
     id: str
@@ -116,8 +116,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         worse: whether anything of B is worse than of A.
     """
 
-    a: Side
-    b: Side
+    a: RunSide
+    b: RunSide
     cautions: list[str]
     checks: list[CheckChange]
     measurements: list[NumberChange]
@@ -404,9 +404,9 @@ def _size(ratio: float | None) -> float:
     return abs(math.log(ratio)) if ratio is not None and ratio > 0 else 0.0
 
 
-def _side(run: Run) -> Side:
+def _side(run: Run) -> RunSide:
     host = run.host
-    return Side(
+    return RunSide(
         id=run.id,
         started=run.started,
         target=run.target.name,

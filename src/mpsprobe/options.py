@@ -294,7 +294,7 @@ def check_names(given: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True)
-class Source:
+class OptionSource:
     """Options from one place.
 
     Attributes:
@@ -306,7 +306,7 @@ class Source:
     values: Mapping[str, Value]
 
 
-def settings(*sources: Source) -> Settings:
+def settings(*sources: OptionSource) -> Settings:
     """Merge options; an earlier source wins.
 
     Raises:
@@ -328,7 +328,7 @@ def settings(*sources: Source) -> Settings:
         raise UsageError(problem.what, " ".join([problem.hint, *told]).strip()) from problem
 
 
-def of_project(start: Path, *, code: bool) -> Source:
+def of_project(start: Path, *, code: bool) -> OptionSource:
     """Read `[tool.mpsprobe]` of the nearest pyproject.toml that has one.
 
     Args:
@@ -352,8 +352,8 @@ def of_project(start: Path, *, code: bool) -> Source:
         except tomllib.TOMLDecodeError as problem:
             raise UsageError(f"{path}: not valid TOML: {problem}.") from problem
         if table:
-            return Source(f"{path} [{TABLE}]", _values(table, path, code))
-    return Source("", {})
+            return OptionSource(f"{path} [{TABLE}]", _values(table, path, code))
+    return OptionSource("", {})
 
 
 def _values(table: Mapping[str, object], path: Path, code: bool) -> dict[str, Value]:

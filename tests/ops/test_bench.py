@@ -12,7 +12,7 @@ from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import Isolation
-from mpsprobe.ops.records import Comparison, Outcome, Replay, Request, Timing
+from mpsprobe.ops.protocol import CallTiming, ElementComparison, Replay, ReplayOutcome, Request
 from mpsprobe.run import Evidence, OpUse, OpVerdict, Status
 from tests.ops.test_isolation import SETUP
 from tests.ops.test_naming import meta
@@ -30,22 +30,24 @@ def mm(size: int = 3, **more: Any) -> OpUse:
     return OpUse(op="aten::mm", inputs=[meta("float32", size, size)] * 2, **more)
 
 
-def found(off: int = 0, difference: float = 0.0) -> Comparison:
-    return Comparison(0, "float32", "float64", difference, 1e-7, 1.0, 1e-6, 1e-5, off, 0, 9)
+def found(off: int = 0, difference: float = 0.0) -> ElementComparison:
+    return ElementComparison(0, "float32", "float64", difference, 1e-7, 1.0, 1e-6, 1e-5, off, 0, 9)
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_every_outcome_has_a_status_and_a_failure_a_remedy(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", list(ReplayOutcome))
+def test_every_outcome_has_a_status_and_a_failure_a_remedy(outcome: ReplayOutcome) -> None:
     result = bench(lambda _: Replay(outcome=outcome, message="m")).check("x", mm())
     assert isinstance(result.status, Status)
-    assert result.evidence is (None if outcome is Outcome.UNKNOWN else Evidence.MEASURED)
+    assert result.evidence is (None if outcome is ReplayOutcome.UNKNOWN else Evidence.MEASURED)
     if result.status in (Status.FAIL, Status.CRASHED, Status.TIMEOUT):
         assert result.remedy
         assert "NAME" not in result.remedy
 
 
 def test_a_check_carries_difference_noise_and_time() -> None:
-    answer = Replay(comparisons=[found(difference=2e-6)], timing=Timing(3e-3, 1e-3, 1e-5), repeatable=True)
+    answer = Replay(
+        comparisons=[found(difference=2e-6)], timing=CallTiming(3e-3, 1e-3, 1e-5), repeatable=True
+    )
     result = bench(lambda _: answer).check("x", mm())
     told = {measurement.name: measurement.value for measurement in result.measurements}
     assert told["difference"] == 2e-6
@@ -60,7 +62,7 @@ def test_a_failure_names_the_advisory_that_it_meets() -> None:
     """linear-noncontiguous-wrong: torch 2.8, a weight that is not contiguous (PR 161641)."""
     tensors = [meta("float32", 2, 8), meta("float32", 6, 8, strides=(16, 1))]
     use = OpUse(op="aten::linear", inputs=tensors, scalars={"bias": None})
-    result = bench(lambda _: Replay(outcome=Outcome.WRONG, message="off")).check("x", use)
+    result = bench(lambda _: Replay(outcome=ReplayOutcome.WRONG, message="off")).check("x", use)
     assert "linear-noncontiguous-wrong" in result.message
     assert "linear-noncontiguous" not in bench(lambda _: Replay()).check("x", use).message
 
@@ -90,7 +92,12 @@ def test_the_most_suspect_come_first_and_the_budget_ends_it(monkeypatch: pytest.
 
 
 def test_one_check_for_all_has_the_worst_status_and_a_row_for_each_that_is_not_well() -> None:
-    outcomes = {3: Outcome.NATIVE, 4: Outcome.WRONG, 5: Outcome.CRASHED, 6: Outcome.UNKNOWN}
+    outcomes = {
+        3: ReplayOutcome.NATIVE,
+        4: ReplayOutcome.WRONG,
+        5: ReplayOutcome.CRASHED,
+        6: ReplayOutcome.UNKNOWN,
+    }
     uses = [mm(size, count=size, module=f"layer.{size}") for size in outcomes]
     given = bench(lambda request: Replay(outcome=outcomes[request.use.inputs[0].shape[0]], message="what"))
     result = given.all(uses)
@@ -105,7 +112,7 @@ def test_one_check_for_all_has_the_worst_status_and_a_row_for_each_that_is_not_w
 
 
 def test_a_worker_that_cannot_start_again_costs_no_answer_that_is_known() -> None:
-    answers = iter([Replay(outcome=Outcome.WRONG, message="off"), None])
+    answers = iter([Replay(outcome=ReplayOutcome.WRONG, message="off"), None])
 
     def answer(_: Request) -> Replay:
         given = next(answers)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.ops.naming import use_name
-from mpsprobe.ops.records import Outcome
+from mpsprobe.ops.protocol import ReplayOutcome
 from mpsprobe.run import DeviceChoice, Host, OpUse, Run, Status, Target, TensorMeta
 from tests.ops.test_isolation import DEADLY, FAULTS, PACKAGES
 from tests.supervision.test_supervisor import CHECKOUT, PROFILE
@@ -21,10 +21,10 @@ from tests.supervision.test_supervisor import CHECKOUT, PROFILE
 pytestmark = pytest.mark.own_process
 
 _STATUS = {
-    Outcome.NATIVE: Status.PASS,
-    Outcome.VARIES: Status.WARN,
-    Outcome.CRASHED: Status.CRASHED,
-    Outcome.HANGS: Status.TIMEOUT,
+    ReplayOutcome.NATIVE: Status.PASS,
+    ReplayOutcome.VARIES: Status.WARN,
+    ReplayOutcome.CRASHED: Status.CRASHED,
+    ReplayOutcome.HANGS: Status.TIMEOUT,
 }
 _DTYPES = ("float32", "bfloat16")
 
@@ -39,13 +39,13 @@ def campaign(faults: list[str]) -> tuple[list[OpUse], dict[str, Status]]:
     uses, expected = [], {}
     for name in faults:
         for dtype in _DTYPES:
-            for op, outcome in ((name, FAULTS[name][0]), (f"beside_{name}", Outcome.NATIVE)):
+            for op, outcome in ((name, FAULTS[name][0]), (f"beside_{name}", ReplayOutcome.NATIVE)):
                 # 1e-7 more is nothing in bfloat16
                 lost = (op, dtype) == ("varies", "bfloat16")
                 use = planted(op, dtype)
                 uses.append(use)
                 expected[f"ops.{use_name(use)}"] = _STATUS.get(
-                    Outcome.NATIVE if lost else outcome, Status.FAIL
+                    ReplayOutcome.NATIVE if lost else outcome, Status.FAIL
                 )
     return uses, expected
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpsprobe.ops.inputs import prepare
+from mpsprobe.ops.arguments import prepare
 from mpsprobe.ops.storage import CannotRebuildError
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.dispatch import record

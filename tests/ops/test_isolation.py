@@ -15,7 +15,7 @@ import pytest
 
 from mpsprobe.errors import HarnessError
 from mpsprobe.ops.isolation import Isolation
-from mpsprobe.ops.records import Outcome, Replay, Request, Setup
+from mpsprobe.ops.protocol import Replay, ReplayOutcome, Request, Setup
 from mpsprobe.run import OpUse, TensorMeta
 
 pytestmark = pytest.mark.own_process
@@ -24,32 +24,32 @@ PACKAGES = Path(__file__).parents[1] / "support" / "packages"
 SETUP = Setup("emulated", "", "15.5", 64, False, 1, 4 << 30)
 #: Planted op -> what must become of it, and what must be said.
 FAULTS = {
-    "abort": (Outcome.CRASHED, "SIGABRT"),
-    "segfault": (Outcome.CRASHED, "SIGSEGV"),
-    "kill": (Outcome.CRASHED, "SIGKILL"),
-    "quit": (Outcome.CRASHED, "exit status 7"),
-    "metal": (Outcome.CRASHED, "planted Metal assertion"),
-    "loop": (Outcome.HANGS, "planted.py"),
-    "native_loop": (Outcome.HANGS, "planted.py"),
-    "allocate": (Outcome.RAISES, "2.1 GB"),
-    "system_exit": (Outcome.RAISES, "SystemExit: 3"),
-    "interrupt": (Outcome.RAISES, "KeyboardInterrupt"),
-    "raises": (Outcome.RAISES, "RuntimeError: planted: not on MPS"),
-    "missing": (Outcome.RAISES, "'planted::missing' is not implemented for MPS"),
-    "surrogate": (Outcome.RAISES, "planted ? on MPS"),
-    "stderr": (Outcome.NATIVE, ""),
-    "gpu_fault": (Outcome.FAULT, "command buffer exited with error status"),
-    "nan": (Outcome.NAN, "1 of 20 elements are not finite"),
-    "wrong": (Outcome.WRONG, "20 of 20 elements differ by up to 0.5"),
-    "one_wrong": (Outcome.WRONG, "1 of 20 elements differ by up to 0.5"),
-    "zeros": (Outcome.WRONG, "20 of 20"),
-    "shape": (Outcome.WRONG, "shapes (20,) instead of (4, 5)"),
-    "varies": (Outcome.VARIES, "two runs"),
+    "abort": (ReplayOutcome.CRASHED, "SIGABRT"),
+    "segfault": (ReplayOutcome.CRASHED, "SIGSEGV"),
+    "kill": (ReplayOutcome.CRASHED, "SIGKILL"),
+    "quit": (ReplayOutcome.CRASHED, "exit status 7"),
+    "metal": (ReplayOutcome.CRASHED, "planted Metal assertion"),
+    "loop": (ReplayOutcome.HANGS, "planted.py"),
+    "native_loop": (ReplayOutcome.HANGS, "planted.py"),
+    "allocate": (ReplayOutcome.RAISES, "2.1 GB"),
+    "system_exit": (ReplayOutcome.RAISES, "SystemExit: 3"),
+    "interrupt": (ReplayOutcome.RAISES, "KeyboardInterrupt"),
+    "raises": (ReplayOutcome.RAISES, "RuntimeError: planted: not on MPS"),
+    "missing": (ReplayOutcome.RAISES, "'planted::missing' is not implemented for MPS"),
+    "surrogate": (ReplayOutcome.RAISES, "planted ? on MPS"),
+    "stderr": (ReplayOutcome.NATIVE, ""),
+    "gpu_fault": (ReplayOutcome.FAULT, "command buffer exited with error status"),
+    "nan": (ReplayOutcome.NAN, "1 of 20 elements are not finite"),
+    "wrong": (ReplayOutcome.WRONG, "20 of 20 elements differ by up to 0.5"),
+    "one_wrong": (ReplayOutcome.WRONG, "1 of 20 elements differ by up to 0.5"),
+    "zeros": (ReplayOutcome.WRONG, "20 of 20"),
+    "shape": (ReplayOutcome.WRONG, "shapes (20,) instead of (4, 5)"),
+    "varies": (ReplayOutcome.VARIES, "two runs"),
 }
 #: Those that cost the worker its life.
-DEADLY = {name for name, (outcome, _) in FAULTS.items() if outcome in (Outcome.CRASHED, Outcome.HANGS)} | {
-    "allocate"
-}
+DEADLY = {
+    name for name, (outcome, _) in FAULTS.items() if outcome in (ReplayOutcome.CRASHED, ReplayOutcome.HANGS)
+} | {"allocate"}
 
 
 def planted(name: str) -> OpUse:
@@ -88,7 +88,7 @@ def test_one_worker_answers_all_that_leaves_it_alive(isolation: Isolation) -> No
 def test_a_death_costs_one_answer_and_one_worker(isolation: Isolation) -> None:
     for number, name in enumerate(("sound", "metal", "sound", "native_loop", "sound")):
         if name == "sound":
-            assert ask(isolation, name).outcome is Outcome.NATIVE
+            assert ask(isolation, name).outcome is ReplayOutcome.NATIVE
             assert isolation.started == 1 + number // 2
         else:
             check(name, ask(isolation, name))
@@ -98,7 +98,7 @@ def test_a_death_costs_one_answer_and_one_worker(isolation: Isolation) -> None:
 @pytest.mark.parametrize("name", sorted(DEADLY))
 def test_every_deadly_fault(isolation: Isolation, name: str) -> None:
     check(name, ask(isolation, name))
-    assert ask(isolation, "sound").outcome is Outcome.NATIVE
+    assert ask(isolation, "sound").outcome is ReplayOutcome.NATIVE
 
 
 def test_a_worker_that_grows_is_ended_where_no_limit_can_be_set(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_worker_that_grows_is_ended_where_no_limit_can_be_set(tmp_path: Path) 
     script.write_text(
         "import sys\n"
         "from mpsprobe.ops import frames\n"
-        "from mpsprobe.ops.records import Ready, Setup\n"
+        "from mpsprobe.ops.protocol import Ready, Setup\n"
         "given, taken = int(sys.argv[1]), int(sys.argv[2])\n"
         "frames.receive(given, Setup)\n"
         "frames.send(taken, Ready())\n"
@@ -117,7 +117,7 @@ def test_a_worker_that_grows_is_ended_where_no_limit_can_be_set(tmp_path: Path) 
     small = Setup("mps", "", None, None, False, 1, 1 << 28)
     with Isolation(small, op_limit_s=60, command=[sys.executable, str(script)]) as isolation:
         answer = isolation.replay(Request(planted("sound"), 0))
-    assert answer.outcome is Outcome.CRASHED
+    assert answer.outcome is ReplayOutcome.CRASHED
     assert "holds more than" in answer.message
 
 

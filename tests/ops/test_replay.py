@@ -10,7 +10,7 @@ import torch
 
 from mpsprobe.ops import replay as module
 from mpsprobe.ops.place import Place, opened
-from mpsprobe.ops.records import Outcome, Replay, Request, Setup, Timing
+from mpsprobe.ops.protocol import CallTiming, Replay, ReplayOutcome, Request, Setup
 from mpsprobe.ops.replay import replay
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.dispatch import record
@@ -52,7 +52,7 @@ def test_every_op_of_a_sound_device_is_native(name: str, cpu: Place) -> None:
         run()
     for use in recorder.op_uses():
         answer = replay(Request(use, 0), cpu, ENOUGH)
-        assert answer.outcome is Outcome.NATIVE, (use, answer.message, answer.comparisons)
+        assert answer.outcome is ReplayOutcome.NATIVE, (use, answer.message, answer.comparisons)
 
 
 def test_the_reference_is_wider_than_the_op_and_the_noise_stands_beside(cpu: Place) -> None:
@@ -89,14 +89,14 @@ def test_results_without_floats_are_compared_in_their_own_dtype(call: Any, args:
 )
 def test_what_cannot_be_compared_says_why(call: Any, args: Any, why: str, cpu: Place) -> None:
     answer = replay(Request(use_of(call, *args), 0), cpu, ENOUGH)
-    assert answer.outcome is Outcome.NATIVE
+    assert answer.outcome is ReplayOutcome.NATIVE
     assert why in answer.compared
     assert not answer.comparisons
 
 
 def test_vectors_that_are_right_in_two_ways_are_not_compared(cpu: Place) -> None:
     answer = replay(Request(use_of(torch.linalg.eigh, torch.eye(5)), 0), cpu, ENOUGH)
-    assert answer.outcome is Outcome.NATIVE
+    assert answer.outcome is ReplayOutcome.NATIVE
     assert [found.output for found in answer.comparisons] == [0], "the eigenvalues, not the vectors"
 
 
@@ -115,7 +115,7 @@ def test_inputs_that_the_cpu_refuses_too_say_nothing_of_the_device(cpu: Place) -
     use = use_of(torch.mm, torch.zeros(3, 4), torch.zeros(4, 5))
     broken = OpUse(op=use.op, inputs=[use.inputs[0], use.inputs[0]])
     answer = replay(Request(broken, 0), cpu, ENOUGH)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is ReplayOutcome.UNKNOWN
     assert "CPU too" in answer.message
 
 
@@ -129,12 +129,12 @@ def test_what_only_a_backward_pass_reads_is_not_compared() -> None:
         scalars={"compute_log_sumexp": False},
     )
     with opened(setup("cuda")) as place:
-        assert replay(Request(attention, 0), place, ENOUGH).outcome is not Outcome.VARIES
+        assert replay(Request(attention, 0), place, ENOUGH).outcome is not ReplayOutcome.VARIES
 
 
 def test_what_cannot_be_rebuilt_is_unknown(cpu: Place) -> None:
     answer = replay(Request(OpUse(op="nobody::nothing", inputs=[]), 0), cpu, ENOUGH)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is ReplayOutcome.UNKNOWN
     assert "nobody::nothing" in answer.message
 
 
@@ -145,9 +145,9 @@ def test_ops_that_only_mps_has_are_unknown_elsewhere(cpu: Place) -> None:
         inputs=[heads] * 3,
         scalars={"attn_mask": None, "dropout_mask": None},
     )
-    assert replay(Request(use, 0), cpu, ENOUGH).outcome is Outcome.UNKNOWN
+    assert replay(Request(use, 0), cpu, ENOUGH).outcome is ReplayOutcome.UNKNOWN
     answer = on_mps(use)
-    assert answer.outcome is Outcome.NATIVE, answer
+    assert answer.outcome is ReplayOutcome.NATIVE, answer
     assert answer.comparisons
 
 
@@ -157,12 +157,12 @@ SOLVE = use_of(torch.linalg.lstsq, torch.eye(4), torch.zeros(4, 1))
 
 def test_a_missing_op_raises_in_pytorchs_words_or_falls_back() -> None:
     """linalg_cholesky_ex has no MPS kernel in 2.4, and one in 2.13 (torch's own native_functions.yaml)."""
-    assert on_mps(CHOLESKY).outcome is Outcome.NATIVE
+    assert on_mps(CHOLESKY).outcome is ReplayOutcome.NATIVE
     missing = on_mps(CHOLESKY, torch_release="2.4")
-    assert missing.outcome is Outcome.RAISES
+    assert missing.outcome is ReplayOutcome.RAISES
     assert "'aten::linalg_cholesky_ex.L' is not currently implemented for the MPS device" in missing.error
     fallen = on_mps(CHOLESKY, torch_release="2.4", fallback=True)
-    assert fallen.outcome is Outcome.FALLBACK
+    assert fallen.outcome is ReplayOutcome.FALLBACK
     assert fallen.fallbacks == ["aten::linalg_cholesky_ex.L"]
     assert fallen.copied_bytes is not None
     assert fallen.copied_bytes >= 4 * 4 * 4
@@ -172,12 +172,12 @@ def test_a_missing_op_raises_in_pytorchs_words_or_falls_back() -> None:
 def test_every_fallback_is_seen_and_not_only_the_first() -> None:
     with opened(setup("emulated", torch_release="2.4", fallback=True)) as place:
         for _ in range(3):
-            assert replay(Request(CHOLESKY, 0), place, ENOUGH).outcome is Outcome.FALLBACK
+            assert replay(Request(CHOLESKY, 0), place, ENOUGH).outcome is ReplayOutcome.FALLBACK
 
 
 def test_a_dtype_that_mps_lacks_raises() -> None:
     answer = on_mps(use_of(torch.neg, torch.zeros(3, dtype=torch.float64)))
-    assert answer.outcome is Outcome.RAISES
+    assert answer.outcome is ReplayOutcome.RAISES
     assert "float64" in answer.message
 
 
@@ -199,15 +199,15 @@ def test_native_but_slower_than_the_cpu_is_a_verdict(monkeypatch: pytest.MonkeyP
         assert timing.cpu_s is not None
         assert min(timing.device_s, timing.cpu_s, timing.launch_s) > 0
         for measured, outcome in (
-            (Timing(3e-3, 1e-3, 1e-5), Outcome.SLOWER),
-            (Timing(1e-3, 3e-3, 1e-5), Outcome.NATIVE),
-            (Timing(2e-5, 1e-6, 1e-5), Outcome.NATIVE),  # the launch, not the work
-            (Timing(3e-3, None, 1e-5), Outcome.NATIVE),
+            (CallTiming(3e-3, 1e-3, 1e-5), ReplayOutcome.SLOWER),
+            (CallTiming(1e-3, 3e-3, 1e-5), ReplayOutcome.NATIVE),
+            (CallTiming(2e-5, 1e-6, 1e-5), ReplayOutcome.NATIVE),  # the launch, not the work
+            (CallTiming(3e-3, None, 1e-5), ReplayOutcome.NATIVE),
         ):
             monkeypatch.setattr(module, "measure", lambda *_args, measured=measured: measured)
             answer = replay(Request(use, 0), Gpu(place), ENOUGH)
             assert answer.outcome is outcome
-            assert ("slower than the CPU" in answer.message) == (outcome is Outcome.SLOWER)
+            assert ("slower than the CPU" in answer.message) == (outcome is ReplayOutcome.SLOWER)
 
 
 def test_a_warned_fallback_is_seen_on_a_real_device() -> None:

@@ -154,7 +154,7 @@ def test_a_bug_of_ours_is_an_error_and_not_the_models_failure(elsewhere: Path) -
 def test_without_the_suite_the_plugin_stays_out_of_the_way(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
         "import sys\ndef test_own():\n"
-        "    assert 'torch' not in sys.modules and 'mpsprobe.suite.session' not in sys.modules\n"
+        "    assert 'torch' not in sys.modules and 'mpsprobe.suite.run_in_progress' not in sys.modules\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

@@ -16,7 +16,7 @@ from mpsprobe.comparison import (
     Comparison,
     NumberChange,
     OpChange,
-    Side,
+    RunSide,
     Significance,
     compare,
 )
@@ -63,7 +63,7 @@ def render(found: Comparison) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _sides(a: Side, b: Side) -> list[list[str]]:
+def _sides(a: RunSide, b: RunSide) -> list[list[str]]:
     packages = dict.fromkeys([*a.packages, *b.packages])
     return [
         ["run", a.id, b.id],

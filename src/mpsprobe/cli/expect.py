@@ -13,7 +13,7 @@ from mpsprobe.errors import DataError, UsageError
 from mpsprobe.run import Check, Phase, Replays, Run, Status
 
 _XFAILS, _SKIPS = "xfails.toml", "skips.toml"
-#: Outcomes of a replay (`ops.records.Outcome`, which this command must not import: it would import torch).
+#: Outcomes of a replay (`ops.protocol.Outcome`, which this command must not import: it would import torch).
 _FAILS = frozenset({"wrong", "nan", "raises", "fault"})
 _KILLS = frozenset({"crashed", "hangs"})
 

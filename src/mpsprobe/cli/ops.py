@@ -15,7 +15,7 @@ from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.run import OpVerdict
 
 
-class Row(msgspec.Struct, frozen=True):
+class SupportRow(msgspec.Struct, frozen=True):
     """The answer for one overload in one release.
 
     Attributes:
@@ -39,7 +39,7 @@ class Row(msgspec.Struct, frozen=True):
     note: str
 
 
-class Change(msgspec.Struct, frozen=True):
+class SupportChange(msgspec.Struct, frozen=True):
     """An op whose support differs between two releases; `via` names what is missing in the second."""
 
     op: str
@@ -105,7 +105,7 @@ def default_release() -> str:
         return ops.releases()[-1]
 
 
-def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None) -> Row:
+def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None) -> SupportRow:
     """Return everything known about one overload in one release.
 
     Args:
@@ -130,7 +130,7 @@ def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None)
     elif dtype is None:
         notes += [f"{_MAY_SAY}{message}" for message in support.messages]
     runs = verdict in {OpVerdict.NATIVE, OpVerdict.COMPOSITE, OpVerdict.FALLBACK}
-    return Row(
+    return SupportRow(
         op=op,
         torch=torch,
         verdict=verdict.value,
@@ -156,7 +156,7 @@ def _way_out(support: ops.OpSupport) -> str:
     return "PYTORCH_ENABLE_MPS_FALLBACK=1 does not help"
 
 
-def _timeline(rows: Sequence[Row]) -> list[list[str]]:
+def _timeline(rows: Sequence[SupportRow]) -> list[list[str]]:
     """Return the rows of each op, with equal neighbouring releases merged: `2.1-2.7`.
 
     Texts that a kernel may raise are left out: they come and go with every release.
@@ -171,7 +171,7 @@ def _timeline(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
-def compare(before: str, after: str, names: Iterable[str] = ()) -> list[Change]:
+def compare(before: str, after: str, names: Iterable[str] = ()) -> list[SupportChange]:
     """Return the ops whose support, or whose missing helper, differs between two releases.
 
     Args:
@@ -186,7 +186,7 @@ def compare(before: str, after: str, names: Iterable[str] = ()) -> list[Change]:
     for op in sorted(wanted):
         was, now = old.lookup(op), new.lookup(op)
         if (was.support, was.via) != (now.support, now.via):
-            changes.append(Change(op, _label(was), _label(now), now.via))
+            changes.append(SupportChange(op, _label(was), _label(now), now.via))
     return changes
 
 

@@ -11,7 +11,7 @@ import click
 
 from mpsprobe import options
 from mpsprobe.cli.sink import Sink
-from mpsprobe.options import Group, Option, Source
+from mpsprobe.options import Group, Option, OptionSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -51,7 +51,7 @@ def takes(
                 kwargs["every_release"] = given["torch"] == EVERY_RELEASE
                 given["torch"] = None if given["torch"] == EVERY_RELEASE else given["torch"]
             project = _of_project({one.name for one in taken}, given)
-            settings = options.settings(Source("", {**given, **(implied or {})}), project)
+            settings = options.settings(OptionSource("", {**given, **(implied or {})}), project)
             return function(*args, settings=settings, **kwargs)
 
         for one in reversed(taken):
@@ -72,7 +72,7 @@ def _add(call: Function, one: Option, *, model_required: bool, every_release: bo
     return click.option(f"--{one.dashed}", metavar=metavar, type=kind, help=one.help)(call)
 
 
-def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> Source:
+def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> OptionSource:
     """Return what pyproject.toml says of options that this command takes, and say that it does."""
     found = options.of_project(Path.cwd(), code=False)
     values = {name: value for name, value in found.values.items() if name in taken}
@@ -83,4 +83,4 @@ def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> Source:
     sink = context.find_object(Sink) if context is not None else None
     if used and sink is not None:
         sink.remark(f"{found.where}: {', '.join(used)}")
-    return Source(found.where, values)
+    return OptionSource(found.where, values)

@@ -14,7 +14,7 @@ from mpsprobe.ops.distinct import is_simple
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
 from mpsprobe.ops.naming import unique_names
-from mpsprobe.ops.records import Outcome, ProbeAnswer, Replay, Request, Setup
+from mpsprobe.ops.protocol import ProbeAnswer, Replay, ReplayOutcome, Request, Setup
 from mpsprobe.phases.check import Result, Spec
 from mpsprobe.run import (
     Evidence,
@@ -40,28 +40,28 @@ _ROWS = 60
 #: What stands for an outcome where an expectation file says to skip the replay.
 SKIPPED = "skipped"
 _STATUS = {
-    Outcome.NATIVE: Status.PASS,
-    Outcome.SLOWER: Status.WARN,
-    Outcome.FALLBACK: Status.WARN,
-    Outcome.VARIES: Status.WARN,
-    Outcome.UNKNOWN: Status.UNKNOWN,
-    Outcome.WRONG: Status.FAIL,
-    Outcome.NAN: Status.FAIL,
-    Outcome.RAISES: Status.FAIL,
-    Outcome.FAULT: Status.FAIL,
-    Outcome.HANGS: Status.TIMEOUT,
-    Outcome.CRASHED: Status.CRASHED,
+    ReplayOutcome.NATIVE: Status.PASS,
+    ReplayOutcome.SLOWER: Status.WARN,
+    ReplayOutcome.FALLBACK: Status.WARN,
+    ReplayOutcome.VARIES: Status.WARN,
+    ReplayOutcome.UNKNOWN: Status.UNKNOWN,
+    ReplayOutcome.WRONG: Status.FAIL,
+    ReplayOutcome.NAN: Status.FAIL,
+    ReplayOutcome.RAISES: Status.FAIL,
+    ReplayOutcome.FAULT: Status.FAIL,
+    ReplayOutcome.HANGS: Status.TIMEOUT,
+    ReplayOutcome.CRASHED: Status.CRASHED,
 }
 _WORST_FIRST = [Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.WARN, Status.UNKNOWN, Status.SKIPPED]
 _REMEDY = {
-    Outcome.SLOWER: "Keep small ops of this kind on the CPU, or give the GPU larger batches.",
-    Outcome.FALLBACK: "A call costs copies both ways and a wait; a newer torch may have the kernel: mpsprobe ops NAME.",
-    Outcome.WRONG: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
-    Outcome.NAN: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
-    Outcome.RAISES: "mpsprobe explain reads the message; mpsprobe ops NAME says which torch releases have the op.",
-    Outcome.FAULT: "Update macOS and torch; do not trust results that follow.",
-    Outcome.HANGS: "Read where it hangs; update torch, or run the op on the CPU.",
-    Outcome.CRASHED: "Read the last lines of its output with mpsprobe explain; update torch, or run the op on the CPU.",
+    ReplayOutcome.SLOWER: "Keep small ops of this kind on the CPU, or give the GPU larger batches.",
+    ReplayOutcome.FALLBACK: "Each call copies both ways and waits; a newer torch may have a kernel: mpsprobe ops NAME.",
+    ReplayOutcome.WRONG: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
+    ReplayOutcome.NAN: "Compute it in float32 or on the CPU; mpsprobe advisories --op NAME lists known faults.",
+    ReplayOutcome.RAISES: "mpsprobe explain reads the message; mpsprobe ops NAME lists the torch releases with the op.",
+    ReplayOutcome.FAULT: "Update macOS and torch; do not trust results that follow.",
+    ReplayOutcome.HANGS: "Read where it hangs; update torch, or run the op on the CPU.",
+    ReplayOutcome.CRASHED: "Give its last output to mpsprobe explain; update torch, or run the op on the CPU.",
 }
 
 
@@ -89,7 +89,7 @@ class Bench:
         """Replay one op use, and return the result of its check."""
         return self._checked(name, use)[0]
 
-    def _checked(self, name: str, use: OpUse) -> tuple[Result, Outcome | None]:
+    def _checked(self, name: str, use: OpUse) -> tuple[Result, ReplayOutcome | None]:
         """Replay one op use; no outcome where an expectation file says to skip it."""
         id_ = f"{Phase.OPS.value}.{name}"
         skip = self.expected.skip(id_)
@@ -112,7 +112,7 @@ class Bench:
             _STATUS[replay.outcome],
             f"{replay.message}{named}".strip(),
             _REMEDY.get(replay.outcome, "").replace("NAME", use.op),
-            evidence=None if replay.outcome is Outcome.UNKNOWN else self.evidence,
+            evidence=None if replay.outcome is ReplayOutcome.UNKNOWN else self.evidence,
             device=self.device,
             measurements=list(self._measurements(replay)),
             table=_comparisons(replay),
@@ -153,7 +153,7 @@ class Bench:
         """
         names = unique_names(uses)
         order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
-        results: dict[int, tuple[Result, Outcome | None]] = {}
+        results: dict[int, tuple[Result, ReplayOutcome | None]] = {}
         self.isolation.op_limit_s = min(self.isolation.op_limit_s, _HASTY_S)
         until, lost = None, ""
         for index in order:
@@ -175,7 +175,7 @@ class Bench:
         self,
         names: list[str],
         uses: Sequence[OpUse],
-        results: dict[int, tuple[Result, Outcome | None]],
+        results: dict[int, tuple[Result, ReplayOutcome | None]],
         lost: str,
     ) -> Result:
         counts = Counter(outcome.value if outcome else SKIPPED for _, outcome in results.values())

@@ -9,7 +9,7 @@ from mpsprobe.knowledge import advisories
 from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
-from mpsprobe.ops.verdicts import Judged, hazards, judge
+from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
 from mpsprobe.quantities import plural
@@ -38,7 +38,7 @@ class Recorded:
         hazards: known faults that they meet, may meet, or would meet in a larger workload; the worst first.
     """
 
-    judged: list[Judged]
+    judged: list[JudgedUse]
     mac: Mac
     device: str
     evidence: Evidence
@@ -56,7 +56,7 @@ class Recorded:
         """Return whether the ops seen are those a Mac dispatches; a CPU or CUDA run has kernels of its own."""
         return self.device in _AS_MPS
 
-    def of(self, *verdicts: OpVerdict) -> list[Judged]:
+    def of(self, *verdicts: OpVerdict) -> list[JudgedUse]:
         """Return the op uses with one of these verdicts."""
         return [one for one in self.judged if one.use.verdict in verdicts]
 
@@ -65,7 +65,7 @@ def recorded(recording: Recording, bench: Bench) -> Recorded:
     """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
     asks_a_mac = bench.device in _AS_MPS
     if not asks_a_mac:
-        judged = [Judged(use) for use in recording.uses]
+        judged = [JudgedUse(use) for use in recording.uses]
         return Recorded(judged, bench.mac, bench.device, bench.evidence, bench, recording.host_events)
     judged = judge(recording.uses, bench.mac, recording.token_limit, recording.autocast)
     known = hazards(judged, recording.token_limit)
@@ -201,7 +201,7 @@ def _probes(link: Recorded) -> Result:
     return result
 
 
-def _found(link: Recorded, found: list[Judged], status: Status, remedy: str) -> Result:
+def _found(link: Recorded, found: list[JudgedUse], status: Status, remedy: str) -> Result:
     """Pass when nothing was found, else `status` with a table of it."""
     if not link.dispatches_as_mps:
         return Result(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.ops.records import Comparison
+from mpsprobe.ops.protocol import ElementComparison
 
 #: (rtol, atol) of `torch.testing.assert_close` for ops that work element by element.
 _CLOSE: dict[torch.dtype, tuple[float, float]] = {
@@ -50,7 +50,7 @@ def tolerances(dtype: torch.dtype, scale: float, pointwise: bool) -> tuple[float
 
 def compare(
     output: int, found: torch.Tensor, reference: torch.Tensor, noisy: torch.Tensor | None, *, pointwise: bool
-) -> Comparison:
+) -> ElementComparison:
     """Compare one result with the reference.
 
     Args:
@@ -77,7 +77,7 @@ def compare(
         rough = _wide(noisy)
         apart = torch.where(number & torch.isfinite(rough), (rough - wanted).abs(), 0.0)
         noise = float(apart.max()) if apart.numel() else 0.0
-    return Comparison(
+    return ElementComparison(
         output=output,
         dtype=_name(found.dtype),
         reference=_name(reference.dtype),

@@ -22,14 +22,14 @@ import psutil
 from mpsprobe import launch
 from mpsprobe.errors import HarnessError
 from mpsprobe.ops import frames
-from mpsprobe.ops.records import (
+from mpsprobe.ops.protocol import (
     Failure,
     FromWorker,
-    Outcome,
     ProbeAnswer,
     ProbeRequest,
     Ready,
     Replay,
+    ReplayOutcome,
     Request,
     Setup,
 )
@@ -55,7 +55,7 @@ def allowance() -> int:
 class _Died(Exception):  # noqa: N818 - an outcome, not an error of the program
     """The worker is gone, or was ended."""
 
-    def __init__(self, outcome: Outcome, message: str, name: str = "") -> None:
+    def __init__(self, outcome: ReplayOutcome, message: str, name: str = "") -> None:
         self.outcome, self.message, self.signal = outcome, message, name
         super().__init__(message)
 
@@ -96,9 +96,9 @@ class Isolation:
                 output=output,
             )
         assert isinstance(answer, Replay)
-        answer.output = output if answer.outcome is not Outcome.NATIVE else ""
+        answer.output = output if answer.outcome is not ReplayOutcome.NATIVE else ""
         if _GPU_FAULT in output:
-            answer.outcome, answer.output = Outcome.FAULT, output
+            answer.outcome, answer.output = ReplayOutcome.FAULT, output
             answer.message = (
                 "The GPU reports a fault, and PyTorch raises nothing: the result cannot be trusted."
             )
@@ -204,11 +204,11 @@ class _Worker:
             if self._memory_limit and self._resident() > self._memory_limit:
                 self._kill()
                 size = self._memory_limit / 1e9
-                raise _Died(Outcome.CRASHED, f"was ended: it holds more than {size:.1f} GB.", "SIGKILL")
+                raise _Died(ReplayOutcome.CRASHED, f"was ended: it holds more than {size:.1f} GB.", "SIGKILL")
             if not frames.left(until):
                 self._ask_where()
                 self._kill()
-                raise _Died(Outcome.HANGS, f"did not end within {limit_s:g} s.", "SIGKILL")
+                raise _Died(ReplayOutcome.HANGS, f"did not end within {limit_s:g} s.", "SIGKILL")
         try:
             return frames.receive(self._in, FromWorker)
         except frames.ClosedError:
@@ -219,7 +219,7 @@ class _Worker:
         code = self._process.wait()
         name = _signal_name(-code) if code < 0 else ""
         raise _Died(
-            Outcome.CRASHED,
+            ReplayOutcome.CRASHED,
             f"ended its process by {name or f'exit status {code}'}.",
             name or f"exit status {code}",
         )

@@ -15,7 +15,7 @@ from mpsprobe.device.real import real_device
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.rules.computed import COMPUTED_BY
-from mpsprobe.ops.records import Setup
+from mpsprobe.ops.protocol import Setup
 from mpsprobe.trace.overloads import op_name
 
 #: PyTorch's words when the CPU takes over (aten/src/ATen/mps/MPSFallback.mm).

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from mpsprobe.ops import domains
+from mpsprobe.ops.arguments import ReplayInputs, prepare
+from mpsprobe.ops.call_time import measure
 from mpsprobe.ops.compare import compare, same_bits
-from mpsprobe.ops.inputs import Inputs, prepare
 from mpsprobe.ops.place import Place, on_cpu
-from mpsprobe.ops.records import Comparison, Outcome, Replay, Request
+from mpsprobe.ops.protocol import ElementComparison, Replay, ReplayOutcome, Request
 from mpsprobe.ops.storage import CannotRebuildError
-from mpsprobe.ops.timing import measure
 from mpsprobe.run import OpUse
 
 _CPU = torch.device("cpu")
@@ -67,9 +67,9 @@ def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
     try:
         inputs = prepare(request.use, request.seed)
     except CannotRebuildError as problem:
-        return Replay(outcome=Outcome.UNKNOWN, message=f"Not replayed: {problem}.")
+        return Replay(outcome=ReplayOutcome.UNKNOWN, message=f"Not replayed: {problem}.")
     if place.torch_device.type != "mps" and on_cpu(inputs.func) is not inputs.func:
-        return Replay(outcome=Outcome.UNKNOWN, message="Not replayed: only MPS has this op.")
+        return Replay(outcome=ReplayOutcome.UNKNOWN, message="Not replayed: only MPS has this op.")
     answer = Replay()
     random = _is_random(inputs)
     seed = request.seed if random else None
@@ -88,10 +88,10 @@ def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
     answer.repeatable = second.error is None and _same(first.results, second.results)
     _judge_values(answer, inputs, first, own, request, memory_bytes, random=random)
     answer.outcome = _outcome(answer, inputs)
-    if place.measured and answer.outcome is not Outcome.RAISES:
+    if place.measured and answer.outcome is not ReplayOutcome.RAISES:
         answer.timing = measure(inputs, place, on_cpu(inputs.func) if own.error is None else None)
-        if answer.timing.slower and answer.outcome is Outcome.NATIVE:
-            answer.outcome = Outcome.SLOWER
+        if answer.timing.slower and answer.outcome is ReplayOutcome.NATIVE:
+            answer.outcome = ReplayOutcome.SLOWER
     answer.message = _message(answer)
     answer.spent_s = time.perf_counter() - began
     return answer
@@ -99,7 +99,7 @@ def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
 
 def _run(
     choose: Callable[[], Callable[..., Any]],
-    inputs: Inputs,
+    inputs: ReplayInputs,
     device: torch.device,
     seed: int | None,
     synchronize: Callable[[], None] | None = None,
@@ -119,7 +119,7 @@ def _run(
         return _Ran([], problem)
 
 
-def _own_values(inputs: Inputs, result: Any) -> Any:
+def _own_values(inputs: ReplayInputs, result: Any) -> Any:
     """Return the result without what only its backward pass reads: two correct runs differ there."""
     if not isinstance(result, (list, tuple)):
         return result
@@ -156,7 +156,7 @@ def _same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return len(one) == len(other) and all(map(same_bits, one, other))
 
 
-def _is_random(inputs: Inputs) -> bool:
+def _is_random(inputs: ReplayInputs) -> bool:
     if torch.Tag.nondeterministic_seeded not in inputs.func.tags:
         return False
     # attention is tagged for its dropout: without any it draws nothing
@@ -169,7 +169,7 @@ def _is_random(inputs: Inputs) -> bool:
 
 def _judge_values(
     answer: Replay,
-    inputs: Inputs,
+    inputs: ReplayInputs,
     found: _Ran,
     own: _Ran,
     request: Request,
@@ -192,7 +192,7 @@ def _judge_values(
     if own.error is None and [t.shape for t in reference] != [t.shape for t in own.results]:
         reference = own.results  # a wider dtype changes what the op does: its own dtype is the reference then
     if [t.shape for t in reference] != [t.shape for t in found.results]:
-        answer.outcome = Outcome.WRONG
+        answer.outcome = ReplayOutcome.WRONG
         shapes = [" ".join(str(tuple(t.shape)) for t in each) for each in (found.results, reference)]
         answer.compared = f"shapes {shapes[0]} instead of {shapes[1]}"
         return
@@ -208,7 +208,7 @@ def _judge_values(
 
 
 def _reference(
-    inputs: Inputs, own: _Ran, request: Request, memory_bytes: int
+    inputs: ReplayInputs, own: _Ran, request: Request, memory_bytes: int
 ) -> tuple[list[torch.Tensor] | None, str]:
     """Return the results to compare with, or why there are none.
 
@@ -239,21 +239,21 @@ def need(use: OpUse) -> int:
     return elements * 8 * 3
 
 
-def _outcome(answer: Replay, inputs: Inputs) -> Outcome:
-    if answer.outcome is Outcome.WRONG:
-        return Outcome.WRONG
+def _outcome(answer: Replay, inputs: ReplayInputs) -> ReplayOutcome:
+    if answer.outcome is ReplayOutcome.WRONG:
+        return ReplayOutcome.WRONG
     if any(comparison.not_finite for comparison in answer.comparisons):
-        return Outcome.NAN
+        return ReplayOutcome.NAN
     if not all(comparison.agrees for comparison in answer.comparisons):
-        return Outcome.WRONG
+        return ReplayOutcome.WRONG
     undefined = domains.base_name(inputs.use.op).strip("_").startswith(_UNDEFINED)
     if answer.repeatable is False and not undefined:
-        return Outcome.VARIES
+        return ReplayOutcome.VARIES
     if answer.fallbacks:
-        return Outcome.FALLBACK
+        return ReplayOutcome.FALLBACK
     if not answer.comparisons and "no reference" in answer.compared:
-        return Outcome.UNKNOWN
-    return Outcome.NATIVE
+        return ReplayOutcome.UNKNOWN
+    return ReplayOutcome.NATIVE
 
 
 def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | None) -> Replay:
@@ -262,10 +262,10 @@ def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | No
         return _unfit(error)
     answer.error = _text(error)
     if on_the_cpu is not None and type(on_the_cpu) is type(error) and not _names_device(error):
-        answer.outcome = Outcome.UNKNOWN
+        answer.outcome = ReplayOutcome.UNKNOWN
         answer.message = f"Not replayed: the rebuilt inputs are refused by the CPU too: {_line(error)}"
         return answer
-    answer.outcome = Outcome.RAISES
+    answer.outcome = ReplayOutcome.RAISES
     answer.message = _line(error)
     return answer
 
@@ -283,7 +283,7 @@ def _out_of_memory(error: BaseException | None) -> bool:
 def _unfit(error: BaseException | None) -> Replay:
     assert error is not None
     return Replay(
-        outcome=Outcome.RAISES,
+        outcome=ReplayOutcome.RAISES,
         message=f"Out of memory: {_line(error)}",
         error=_text(error),
         spoilt=True,
@@ -300,16 +300,16 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 
-def _copied(inputs: Inputs, ran: _Ran) -> int:
+def _copied(inputs: ReplayInputs, ran: _Ran) -> int:
     return inputs.bytes + sum(tensor.numel() * tensor.element_size() for tensor in ran.results)
 
 
 def _message(answer: Replay) -> str:
-    if answer.outcome in (Outcome.WRONG, Outcome.NAN):
+    if answer.outcome in (ReplayOutcome.WRONG, ReplayOutcome.NAN):
         return _disagreement(answer.comparisons) or f"Wrong: {answer.compared}."
-    if answer.outcome is Outcome.VARIES:
+    if answer.outcome is ReplayOutcome.VARIES:
         return "Two runs with the same inputs and the same seed differ."
-    if answer.outcome is Outcome.FALLBACK:
+    if answer.outcome is ReplayOutcome.FALLBACK:
         return f"The CPU computes {', '.join(answer.fallbacks)}: {answer.copied_bytes or 0:,} bytes copied a call."
     if answer.timing is not None and answer.timing.slower:
         timing = answer.timing
@@ -320,7 +320,7 @@ def _message(answer: Replay) -> str:
     return ""
 
 
-def _disagreement(comparisons: Iterable[Comparison]) -> str:
+def _disagreement(comparisons: Iterable[ElementComparison]) -> str:
     for found in comparisons:
         if found.not_finite:
             return f"{found.not_finite:,} of {found.elements:,} elements are not finite; {found.worst}."

@@ -29,7 +29,7 @@ _VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedUse:
     """One op use with what the tables say.
 
     Attributes:
@@ -50,7 +50,7 @@ class Judged:
 
 def judge(
     uses: Iterable[OpUse], mac: Mac, longest: int | None = None, autocast: bool | None = None
-) -> list[Judged]:
+) -> list[JudgedUse]:
     """Return each op use with its verdict on that Mac.
 
     Registrations come first, then the rules for dtypes, ranks and sizes, then the advisories: each can only
@@ -67,7 +67,7 @@ def judge(
     return [_judge(use, mac, longest, modes) for use in every]
 
 
-def hazards(judged: Sequence[Judged], longest: int | None = None) -> list[Hazard]:
+def hazards(judged: Sequence[JudgedUse], longest: int | None = None) -> list[Hazard]:
     """Return the known faults that the op uses meet, may meet, or would meet in a larger workload; the worst first.
 
     Args:
@@ -100,7 +100,7 @@ def _modes(uses: Sequence[OpUse], autocast: bool | None) -> frozenset[Mode]:
     return frozenset(modes | ({Mode.AUTOCAST} if autocast else set()))
 
 
-def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) -> Judged:
+def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) -> JudgedUse:
     verdict, via = ops.verdict(use.op, mac.torch, fallback=mac.fallback)
     reason, certain = _of_support(use.op, verdict, via, mac)
     if verdict in _ON_GPU:
@@ -117,7 +117,7 @@ def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) ->
         worst = min(acting, key=lambda match: _SEVERITIES.index(match.advisory.severity))
         verdict, reason = _VERDICTS[worst.advisory.symptom], _reason(worst, longest)
     met = [match.advisory.id for match in (*matches, *reached)]
-    return Judged(
+    return JudgedUse(
         msgspec.structs.replace(use, verdict=verdict, via=via, advisories=met),
         reason,
         certain,

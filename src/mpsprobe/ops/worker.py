@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.ops import frames
-from mpsprobe.ops.records import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
+from mpsprobe.ops.protocol import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
 
 if TYPE_CHECKING:
     from mpsprobe.ops.place import Place

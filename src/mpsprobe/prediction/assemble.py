@@ -26,7 +26,7 @@ from mpsprobe.knowledge.quantisation import other_routes
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
-from mpsprobe.ops.verdicts import Judged, hazards, judge
+from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.case import Refusal as CaseRefusal
@@ -356,7 +356,7 @@ def _judge(seen: Observed, mac: Mac) -> list[Hazard]:
     return known
 
 
-def _join(use: OpUse, flags: int, judged: Judged, refused: dict[tuple[str, str], Finding]) -> None:
+def _join(use: OpUse, flags: int, judged: JudgedUse, refused: dict[tuple[str, str], Finding]) -> None:
     """Write the verdict of the tables, and what the run itself met, into an op use."""
     verdict, reason = judged.use.verdict, judged.reason
     grade = "certain" if judged.certain else "likely"

@@ -29,7 +29,7 @@ _GIB = 2**30
 _AIR_GIB = 16
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MacRow(msgspec.Struct, frozen=True, kw_only=True):
     """One Mac.
 
     Attributes:
@@ -72,7 +72,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     torch: str
     workload: str
     parameters: int
-    rows: list[Row]
+    rows: list[MacRow]
     smallest: str
     air: str
 
@@ -91,7 +91,7 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
     wish = Wish(tokens=settings.new_tokens, workload=settings.workload)
     turns = carried_turns(found, wish)
     work = Work.of(recording.trace, found)
-    rows: list[Row] = []
+    rows: list[MacRow] = []
     times: dict[tuple[str, int], tuple[Range | None, list[Rate]]] = {}
     for name in names():
         mac = named(name, settings.macos)
@@ -111,7 +111,7 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
         fits = need.fit is not Fit.NO
         rest = max(0, (need.needed_bytes or 0) - recording.weight_bytes)
         rows.append(
-            Row(
+            MacRow(
                 mac=name,
                 chip=mac.chip,
                 gpu_cores=mac.gpu_cores,
@@ -144,11 +144,11 @@ def _quantised(parameters: int, rest: int, mac: NamedMac) -> str:
     return ""
 
 
-def _smallest(rows: Sequence[Row]) -> str:
+def _smallest(rows: Sequence[MacRow]) -> str:
     order = {chip.name: k for k, chip in enumerate(chips.all_chips())}
     classes = ("Ultra", "Max", "Pro")
 
-    def cost(row: Row) -> tuple[int, int, int]:
+    def cost(row: MacRow) -> tuple[int, int, int]:
         kind = next((len(classes) - k for k, word in enumerate(classes) if row.chip.endswith(word)), 0)
         return row.memory_gib, kind, -order[row.chip]
 
@@ -156,7 +156,7 @@ def _smallest(rows: Sequence[Row]) -> str:
     return min(fitting, key=cost).mac if fitting else ""
 
 
-def _air(parameters: int, rows: Sequence[Row]) -> str:
+def _air(parameters: int, rows: Sequence[MacRow]) -> str:
     row = next(
         (row for row in reversed(rows) if row.memory_gib == _AIR_GIB and row.chip.count(" ") == 1), None
     )
@@ -197,7 +197,7 @@ def text(found: Catalogue) -> str:
     return "\n\n".join([head, table(columns, rows), f"{smallest}\n{found.air}\n{note}"])
 
 
-def found_rates(row: Row) -> list[Rate]:
+def found_rates(row: MacRow) -> list[Rate]:
     """Return the rates of a row, the most telling first."""
     order = ("decode", "throughput", "real-time factor")
     return sorted(
@@ -210,7 +210,7 @@ def found_rates(row: Row) -> list[Rate]:
     )
 
 
-def _margin(row: Row) -> str:
+def _margin(row: MacRow) -> str:
     if row.needed_bytes is None:
         return "unknown"
     room = row.working_set_bytes - row.needed_bytes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mpsprobe.phases.site import Site
     from mpsprobe.phases.transfer import Loaded
     from mpsprobe.recipe.refused import Refused
-    from mpsprobe.suite.session import Session
+    from mpsprobe.suite.run_in_progress import RunInProgress
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
@@ -70,7 +70,7 @@ def _auto_registrations() -> Iterator[dict[Any, Any]]:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_site(mps_session: Session) -> Iterator[Site]:
+def mps_site(mps_session: RunInProgress) -> Iterator[Site]:
     """Phase 1: this machine, and the device that the run uses."""
     from mpsprobe.phases import site
 
@@ -86,7 +86,7 @@ def mps_site(mps_session: Session) -> Iterator[Site]:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
+def mps_pins(mps_session: RunInProgress, mps_site: Site) -> Pins:
     """Phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
 
@@ -96,7 +96,7 @@ def mps_pins(mps_session: Session, mps_site: Site) -> Pins:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_snapshot(mps_session: Session, mps_site: Site, mps_pins: Pins) -> Obtained:
+def mps_snapshot(mps_session: RunInProgress, mps_site: Site, mps_pins: Pins) -> Obtained:
     """Phase 3: the target's files on this machine."""
     from mpsprobe.phases import download
 
@@ -109,7 +109,7 @@ def mps_snapshot(mps_session: Session, mps_site: Site, mps_pins: Pins) -> Obtain
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> Loaded:
+def mps_model(mps_session: RunInProgress, mps_site: Site, mps_snapshot: Obtained) -> Loaded:
     """Phase 4: the model on the device, shared by everything after."""
     from mpsprobe.phases import transfer
 
@@ -126,7 +126,7 @@ def mps_model(mps_session: Session, mps_site: Site, mps_snapshot: Obtained) -> L
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
+def mps_batch(mps_session: RunInProgress, mps_model: Loaded) -> Prepared:
     """Phase 5: a sample, processed and on the device."""
     from mpsprobe.phases import data
 
@@ -135,7 +135,7 @@ def mps_batch(mps_session: Session, mps_model: Loaded) -> Prepared:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
+def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Prediction:
     """Phase 6: what the target makes of it."""
     from mpsprobe.phases import inference
 
@@ -144,7 +144,7 @@ def mps_prediction(mps_session: Session, mps_batch: Prepared) -> Prediction:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch: Prepared) -> Refused:
+def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_batch: Prepared) -> Refused:
     """Phase 6: what the Mac refused up to its end, or up to an error that ended it."""
     from mpsprobe.phases.check import LinkFailed
     from mpsprobe.recipe import refused
@@ -158,7 +158,7 @@ def mps_refused(request: pytest.FixtureRequest, mps_session: Session, mps_batch:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
+def mps_bench(mps_session: RunInProgress, mps_site: Site) -> Iterator[Bench]:
     """Provide the process that replays op uses, started by the first of them."""
     from mpsprobe.ops import bench
 
@@ -176,7 +176,7 @@ def mps_bench(mps_session: Session, mps_site: Site) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_op_uses(mps_session: Session, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
+def mps_op_uses(mps_session: RunInProgress, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
     """Provide the target's op uses, with their verdicts on the target Mac."""
     from mpsprobe.ops import checks
     from mpsprobe.phases import recording

@@ -26,11 +26,11 @@ from mpsprobe.run import Phase, Status
 
 if TYPE_CHECKING:
     from mpsprobe.phases.check import Result, Spec
-    from mpsprobe.suite.session import Session
+    from mpsprobe.suite.run_in_progress import RunInProgress
 
 pytest_plugins = ["mpsprobe.suite.fixtures", "mpsprobe.suite.op_items"]
 
-session_key: pytest.StashKey[Session] = pytest.StashKey()
+session_key: pytest.StashKey[RunInProgress] = pytest.StashKey()
 _result: pytest.StashKey[Result] = pytest.StashKey()
 
 #: Letter and word a status has in pytest's output, and the category that its summary counts it under.
@@ -126,18 +126,18 @@ def settings_of(config: pytest.Config) -> options.Settings:
     for one in options.OPTIONS:
         value = config.getoption(f"--mpsprobe-{one.dashed}")
         given[one.name] = value == "1" if isinstance(value, str) and one.type is bool else value
-    sources = [options.Source("", given)]
+    sources = [options.OptionSource("", given)]
     if not config.getoption("--mpsprobe-journal"):
         sources += [_of_ini(config), options.of_project(config.rootpath, code=True)]
     return options.settings(*sources)
 
 
-def _of_ini(config: pytest.Config) -> options.Source:
+def _of_ini(config: pytest.Config) -> options.OptionSource:
     """Return the options that pytest's own configuration file sets."""
     file = str(config.inipath or "pytest's ini file")
     texts = {one: config.getini(f"mpsprobe_{one.name}") for one in options.OPTIONS if one.from_files}
     found = {one.name: one.read(text, f"{file}: mpsprobe_{one.name}") for one, text in texts.items() if text}
-    return options.Source(file, found)
+    return options.OptionSource(file, found)
 
 
 @pytest.hookimpl(trylast=True)
@@ -177,14 +177,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not specs or config.option.collectonly:
         return
     from mpsprobe.ops import expectations
-    from mpsprobe.suite.session import Session
+    from mpsprobe.suite.run_in_progress import RunInProgress
 
     report, journal = config.getoption("--mpsprobe-report"), config.getoption("--mpsprobe-journal")
     known = [config.getoption(f"--mpsprobe-{name}-file") for name in ("xfails", "skips")]
     try:
         settings = settings_of(config)
         files = expectations.read(*(Path(name) if name else None for name in known))
-        config.stash[session_key] = Session(
+        config.stash[session_key] = RunInProgress(
             settings,
             specs,
             journal=Path(journal) if journal else None,
@@ -236,7 +236,7 @@ def _settled(item: pytest.Item) -> bool:
     return _result in item.stash
 
 
-def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: Session | None) -> Result:
+def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: RunInProgress | None) -> Result:
     """Return the result that an exception stands for."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
@@ -325,7 +325,7 @@ def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None
 
 
 @pytest.fixture(scope="session")
-def mps_session(request: pytest.FixtureRequest) -> Session:
+def mps_session(request: pytest.FixtureRequest) -> RunInProgress:
     """Provide the run in progress: its settings, its target and its journal."""
     return request.config.stash[session_key]
 

@@ -10,7 +10,7 @@ import torch
 
 from mpsprobe.ops.compare import compare
 from mpsprobe.ops.place import Place
-from mpsprobe.ops.records import ProbeAnswer
+from mpsprobe.ops.protocol import ProbeAnswer
 
 
 class FaultShown(Exception):  # noqa: N818 - what a probe looks for, not an error of the program
@@ -78,7 +78,7 @@ class Lab:
 
 
 @dataclass(frozen=True)
-class Probe:
+class FaultProbe:
     """One probe.
 
     Attributes:
@@ -93,7 +93,7 @@ class Probe:
 
 
 #: All probes, by name.
-PROBES: dict[str, Probe] = {}
+PROBES: dict[str, FaultProbe] = {}
 
 
 def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
@@ -101,7 +101,7 @@ def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[
 
     def register(look: Callable[[Lab], None]) -> Callable[[Lab], None]:
         assert name not in PROBES, name
-        PROBES[name] = Probe(name, title, look)
+        PROBES[name] = FaultProbe(name, title, look)
         return look
 
     return register
@@ -119,7 +119,7 @@ def run(name: str, place: Place) -> ProbeAnswer:
     return look(PROBES[name], Lab(place.torch_device, place.synchronize))
 
 
-def look(probe: Probe, lab: Lab) -> ProbeAnswer:
+def look(probe: FaultProbe, lab: Lab) -> ProbeAnswer:
     """Return the probe's answer on the lab's device."""
     try:
         with torch.no_grad():

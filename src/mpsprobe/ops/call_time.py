@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from mpsprobe.ops.inputs import Inputs
+from mpsprobe.ops.arguments import ReplayInputs
 from mpsprobe.ops.place import Place
-from mpsprobe.ops.records import Timing
+from mpsprobe.ops.protocol import CallTiming
 
 #: Seconds spent on one call's timing on each side, and bounds of its repetitions.
 _BUDGET_S = 0.02
 _LEAST, _MOST = 3, 200
 
 
-def measure(inputs: Inputs, place: Place, cpu: Callable[..., Any] | None) -> Timing:
+def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) -> CallTiming:
     """Return the median seconds of a warm call, each synchronised: the cost for a model that waits for the result.
 
     Args:
@@ -32,7 +32,7 @@ def measure(inputs: Inputs, place: Place, cpu: Callable[..., Any] | None) -> Tim
     if cpu is not None:
         cpu_args, cpu_kwargs, _ = inputs.make(torch.device("cpu"))
         cpu_s = _median(lambda: cpu(*cpu_args, **cpu_kwargs), _nothing)
-    return Timing(device_s, cpu_s, _launch_s(place))
+    return CallTiming(device_s, cpu_s, _launch_s(place))
 
 
 def _launch_s(place: Place) -> float:

@@ -18,7 +18,7 @@ _REAL = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e
 
 
 @dataclass
-class Inputs:
+class ReplayInputs:
     """The arguments of one op use, ready to be made anew for each run.
 
     Attributes:
@@ -68,7 +68,7 @@ class Inputs:
         return sum(kept.flat.numel() * kept.flat.element_size() for kept in self.tensors)
 
 
-def prepare(use: OpUse, seed: int) -> Inputs:
+def prepare(use: OpUse, seed: int) -> ReplayInputs:
     """Draw values for an op use.
 
     Args:
@@ -93,7 +93,7 @@ def prepare(use: OpUse, seed: int) -> Inputs:
         for index, meta in enumerate(use.inputs)
     ]
     domains.fill(use, tensors, names, generator)
-    return Inputs(use, func, tensors, names, _storage_bytes(use), written)
+    return ReplayInputs(use, func, tensors, names, _storage_bytes(use), written)
 
 
 def _devices(use: OpUse) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from mpsprobe.run import OpUse
 
 
-class Outcome(str, enum.Enum):
+class ReplayOutcome(str, enum.Enum):
     """What became of one op use on the device, worst last where several hold."""
 
     NATIVE = "native"  #: ran, and its values agree with the reference
@@ -61,7 +61,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker has imported torch and opened its device."""
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class ElementComparison(msgspec.Struct, frozen=True):
     """One result of an op against the reference.
 
     Attributes:
@@ -106,7 +106,7 @@ class Comparison(msgspec.Struct, frozen=True):
 _NOISE_FACTOR = 4.0
 
 
-class Timing(msgspec.Struct, frozen=True):
+class CallTiming(msgspec.Struct, frozen=True):
     """Cost of one call, seconds, synchronised.
 
     Attributes:
@@ -151,15 +151,15 @@ class Replay(msgspec.Struct, tag="answer", kw_only=True):
         spoilt: the worker should be replaced (out of memory).
     """
 
-    outcome: Outcome = Outcome.NATIVE
+    outcome: ReplayOutcome = ReplayOutcome.NATIVE
     message: str = ""
     error: str = ""
-    comparisons: list[Comparison] = []
+    comparisons: list[ElementComparison] = []
     compared: str = ""
     repeatable: bool | None = None
     fallbacks: list[str] = []
     copied_bytes: int | None = None
-    timing: Timing | None = None
+    timing: CallTiming | None = None
     output: str = ""
     signal: str = ""
     spent_s: float = 0.0

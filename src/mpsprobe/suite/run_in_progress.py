@@ -39,7 +39,7 @@ from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace import last_ops
 
 
-class Session:
+class RunInProgress:
     """Folds events into a `Run`, and writes them to the journal when there is one.
 
     Attributes:
