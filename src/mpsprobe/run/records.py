@@ -122,7 +122,7 @@ class ReplayRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         id: id of its own check.
-        outcome: an `ops.protocol.Outcome`, or `"skipped"`.
+        outcome: an `ops.protocol.ReplayOutcome`, or `"skipped"`.
         message: what was seen, for readers.
         count: its calls in the target.
     """
