@@ -52,14 +52,16 @@ class HostTimes:
     inner_graph: float = math.inf
 
     @classmethod
-    def of(cls, row: HostCost, scale: float = 1.0) -> HostTimes:
-        """Return the costs of a row of `speed.toml` for a host that takes `scale` times as long."""
+    def of(cls, row: HostCost, scale: float = 1.0, release: str = "99") -> HostTimes:
+        """Return the costs of a row of `speed.toml` for a host that takes `scale` times as long, in a release."""
         us = {name: scale * _US * value for name, value in row.us.items()}
         named = {name: us.pop(name, 0.0) for name in ("module", "turn")}
         # the wait is the device's, not the host's
         wait = us.pop("wait", 0.0) / scale
         inner, inner_graph = scale * _US * row.inner, scale * _US * row.inner_graph
-        return cls(us, scale * _US * row.graph, named["module"], named["turn"], wait, inner, inner_graph)
+        return cls(
+            us, scale * _US * row.graph_in(release), named["module"], named["turn"], wait, inner, inner_graph
+        )
 
     def op(self, kind: str) -> float:
         """Return the cost of a call of a kind, without that of a graph."""
@@ -260,7 +262,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         weights={dtype: share("gemv", dtype) * mac.bandwidth for dtype in (*FLOATS, "")},
         thin={dtype: share("thin-linear", dtype) for dtype in FLOATS},
         attention=share("attention") * mac.bandwidth,
-        host=HostTimes.of(row, scale),
+        host=HostTimes.of(row, scale, release),
         kernel=row.kernel * _US,
         graph_kernel=row.graph_kernel * _US,
         # memory is shared: a copy reads and writes it once, at best

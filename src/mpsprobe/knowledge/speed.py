@@ -24,7 +24,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host: the processor that the figures are of.
         us: by kind of call (`forecast.kinds.host_kind`), with `module` for `torch.nn.Module.__call__`, `turn` for a
             turn of `generate` beside its calls, and `wait` for hearing of the device.
-        graph: what an op beside that costs that runs through MPSGraph.
+        graph: what an op beside that costs that runs through MPSGraph; `graph_before_2_7` in older releases.
         inner, inner_graph: an op, and what a graph adds, where C++ calls it and not Python.
         kernel: of the device, the least that a kernel takes.
         graph_kernel: of the device, the least that a graph takes.
@@ -38,8 +38,13 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: float
     sources: list[str]
     graph: float = 0.0
+    graph_before_2_7: float = 0.0
     inner_graph: float = 0.0
     graph_kernel: float = 0.0
+
+    def graph_in(self, release: str) -> float:
+        """Return the cost of a graph in a release."""
+        return self.graph_before_2_7 if _within(release, "", "2.7") else self.graph
 
 
 class SingleThread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
