@@ -195,7 +195,7 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
 
 
 #: Seconds until the self-test of prediction counts as hung: it imports torch and runs for a second.
-SELF_TEST_LIMIT = 180.0
+SELF_TEST_LIMIT = 300.0
 
 
 def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None = None) -> Probe:
