@@ -218,6 +218,11 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         except (Exception, SystemExit) as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {first_line(problem)} (at {line_of(problem.__traceback__)})"
             step = unfed.next_step(problem)
+            if step and any(one.dependents for one in session.assumptions[built:]):
+                step = (
+                    "A value that had to be assumed decided it: "
+                    f"mpsprobe run {target.name} --random-init --device emulated has real ones"
+                )
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         if isinstance(adapter, TrainingAdapter):

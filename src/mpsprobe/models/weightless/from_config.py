@@ -176,7 +176,10 @@ def _constructed(
 ) -> nn.Module:
     """A model in eval mode; without `draw` its parameters are on `device`, and only small ones have values."""
     weightless = contextlib.nullcontext() if draw else _no_weights(device)
-    with worded(f"{cls.__name__} cannot be built from its config", TargetError):
+    step = ""
+    if isinstance(config, dict):
+        step = f"Write a target.py that builds it as its users do: mpsprobe target new {cls.__module__}:{cls.__name__}"
+    with worded(f"{cls.__name__} cannot be built from its config", TargetError, step):
         if draw:
             torch.manual_seed(SEED)
         if isinstance(config, dict):
@@ -397,7 +400,7 @@ def _install(problem: ImportError) -> str:
 
 
 @contextlib.contextmanager
-def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iterator[None]:
+def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
     """Whatever the class or its config raises, as one line."""
     try:
         yield
@@ -405,4 +408,6 @@ def worded(what: str, kind: type[TargetError | UsageError] = UsageError) -> Iter
         raise
     except (Exception, SystemExit) as problem:  # a model must not end the program
         said, command = packages.explain(problem)
-        raise kind(said or f"{what}: {type(problem).__name__}: {first_line(problem)}", command) from problem
+        raise kind(
+            said or f"{what}: {type(problem).__name__}: {first_line(problem)}", command or hint
+        ) from problem

@@ -112,7 +112,8 @@ def _on_cpu(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     except (Exception, SystemExit) as problem:
         said = (str(problem).strip().splitlines() or ["no reason given"])[0]
         raise TargetError(
-            f"{cls.__name__} cannot be built from its config: {type(problem).__name__}: {said}"
+            f"{cls.__name__} cannot be built from its config: {type(problem).__name__}: {said}",
+            f"Write a target.py that builds it as its users do: mpsprobe target new {_path(cls)}",
         ) from problem
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,10 @@ class Inputs:
             taken.discard("input_ids")
         if main in ("input_values", "input_features"):  # a class may accept both, and wants one
             taken -= {"input_values", "input_features"} - {main}
+        if "high_res_pixel_values" in self._parameters and "pixel_values" in taken:
+            taken.add("high_res_pixel_values")
+        if "visual_feats" in self._parameters:  # LXMERT refuses to go without
+            taken |= {"visual_feats", "visual_pos"}
         if "pixel_values" in taken and main == "pixel_values_videos":
             taken.discard("pixel_values")
         return [name for name in self._parameters if name in taken or name in required]
@@ -147,6 +152,10 @@ class Inputs:
         names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
         vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)
         if vocabulary < 2:
+            parts = [part for part in vars(self.config).values() if hasattr(part, "model_type")]
+            sizes = (getattr(part, "vocab_size", None) for part in parts)
+            vocabulary = next((size for size in sizes if isinstance(size, int)), 0)
+        if vocabulary < 2:
             raise TargetError(
                 f"{self.model_class.__name__}: its config states no vocab_size.", "Add a tokenizer's folder."
             )
@@ -201,6 +210,9 @@ class Inputs:
     # ---------------------------------------------------------------------------------------------- images
 
     def pixel_values(self) -> Tensor:
+        if re.search(r"LightGlue|SuperGlue|LoFTR", self.model_class.__name__):  # they match two images
+            pixels = synthetic_images.pixels(self.config, self._parameters, 1, self.notes)
+            return torch.stack([pixels, pixels.flip(-1)], dim=1)
         if self.family.name == VIDEO:
             return self.pixel_values_videos()
         return synthetic_images.pixels(self.config, self._parameters, self.family.rows, self.notes)
@@ -267,6 +279,66 @@ class Inputs:
     def input_labels(self) -> Tensor:
         return torch.ones(1, 1, 1, dtype=torch.int64)
 
+    def high_res_pixel_values(self) -> Tensor:
+        """The image at the size of DeepSeek-VL's second encoder: `(1, 3, side, side)`."""
+        part = getattr(self.config, "high_res_vision_config", None)
+        side = getattr(part, "image_size", None) or 1024
+        return _ramp(1, 3, side, side)
+
+    def visual_feats(self) -> Tensor:
+        """36 regions of an image, as LXMERT's detector finds: `(1, 36, features)`."""
+        return _ramp(self.family.rows, 36, self._config("visual_feat_dim", 2048))
+
+    def visual_pos(self) -> Tensor:
+        return _ramp(self.family.rows, 36, self._config("visual_pos_dim", 4)).abs()
+
+    def query_embeds(self) -> Tensor:
+        """Queries of a Q-Former: `(1, 32, width)`."""
+        return _ramp(1, 32, self._config("hidden_size", 768))
+
+    # ---------------------------------------------------------------------------------------- time and decisions
+
+    @property
+    def _past(self) -> int:
+        """Steps of a time series that lie behind: the context, and as much again as the longest lag."""
+        lags = self._config("lags_sequence", [])
+        return int(self._config("context_length", 32) or 32) + max(lags, default=0)
+
+    def past_values(self) -> Tensor:
+        """A time series: `(1, steps)`, or `(1, steps, channels)` of several."""
+        channels = self._config("num_input_channels") or self._config("input_size", 1)
+        if self._config("num_input_channels") is None and channels == 1:
+            return _ramp(1, self._past)
+        return _ramp(1, self._past, channels)
+
+    def past_time_features(self) -> Tensor:
+        count = self._config("num_time_features", 0) + self._config("num_dynamic_real_features", 0)
+        return _ramp(1, self._past, count)
+
+    def past_observed_mask(self) -> Tensor:
+        return torch.ones(self.past_values().shape)
+
+    def states(self) -> Tensor:
+        """20 states of a decision process: `(1, 20, size)`."""
+        return _ramp(1, 20, self._config("state_dim", 17))
+
+    def actions(self) -> Tensor:
+        return _ramp(1, 20, self._config("act_dim", 4))
+
+    def rewards(self) -> Tensor:
+        return _ramp(1, 20, 1)
+
+    def returns_to_go(self) -> Tensor:
+        return _ramp(1, 20, 1)
+
+    def timesteps(self) -> Tensor:
+        return torch.arange(20)[None]
+
+    def audio_values(self) -> Tensor:
+        """TVLT's spectrogram: `(1, channels, frames, bins)`."""
+        length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
+        return _ramp(1, self._config("num_audio_channels", 1), length, bins)
+
     def task_inputs(self) -> Tensor:
         """OneFormer's tokens of "the task is semantic"."""
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
@@ -311,6 +383,19 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
         "input_points",
         "input_labels",
         "task_inputs",
+        "high_res_pixel_values",
+        "visual_feats",
+        "visual_pos",
+        "query_embeds",
+        "past_values",
+        "past_time_features",
+        "past_observed_mask",
+        "states",
+        "actions",
+        "rewards",
+        "returns_to_go",
+        "timesteps",
+        "audio_values",
         "qformer_input_ids",
         "inputs",
         "decoder_input_values",
