@@ -123,7 +123,7 @@ def cases() -> Iterator[Case]:
     yield Case("chat-template", run, _ANY, prepare=file("tokenizer_config.json", chat))
     for name, value in (
         ("PYTEST_PLUGINS", "planted"), ("PYTEST_ADDOPTS", "-p planted"), ("PYTHONSTARTUP", "{folder}/planted.py"),
-        ("PYTEST_ADDOPTS", "--collect-only"), ("PYTHONINSPECT", "1"), ("PYTEST_ADDOPTS", "-k nothing"),
+        ("PYTEST_ADDOPTS", "--collect-only"), ("PYTEST_ADDOPTS", "-k nothing"),
         ("PYTHONWARNINGS", "error"), ("PYTEST_TIMEOUT", "1"), ("PYTHONBREAKPOINT", "planted.go"),
         ("TRUST_REMOTE_CODE", "True"), ("PYTHONPATH", ":"), ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", ""),
     ):  # fmt: skip

@@ -168,7 +168,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ConfigError: missing, not JSON (with line and column), or not an object.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.is_file() and not toml.kind_of(path):
         raise ConfigError(f"{folder}: no config.json.", _hint_without_config(folder))
     return _read_json(path, ConfigError)
 
