@@ -170,6 +170,7 @@ def smalls() -> list[Small]:
     except ImportError:
         return found
     t: Any = library
+    t.utils.logging.set_verbosity_error()  # it warns of kernels that these models do without
 
     def of(name: str, cls: str, run: Callable[[Any, torch.device], Any], **config: Any) -> Small:
         def build() -> nn.Module:
