@@ -21,26 +21,13 @@ pytest_plugins = ["pytester"]
 def test_a_child_process_gets_every_option(pytester: pytest.Pytester, tmp_path: Path) -> None:
     config = tmp_path / "own.json"
     config.write_text("{}")
-    given = Settings(
-        model="package.module:Class",
-        device="emulated",
-        profile="transformers",
-        revision="main",
-        offline=True,
-        ignore_pins=True,
-        mac="m1-max-64",
-        torch="2.8",
-        macos="15.5",
-        fallback=False,
-        config=str(config),
-        random_init=True,
-        shrink=True,
-        trust_remote_code=True,
-        dtype="float16",
-        new_tokens=3,
-        autocast="cpu:bfloat16",
-        keep_going=True,
-    )
+    own = {
+        "model": "package.module:Class",
+        "config": str(config),
+        "autocast": "cpu:bfloat16",
+        "fallback": False,
+    }
+    given = Settings(**{**SET, **own})  # type: ignore[arg-type]
     untouched = [field.name for field in fields(Settings) if getattr(given, field.name) == field.default]
     assert not untouched, "the test must set every field"
     assert plugin.settings_of(pytester.parseconfig(*given.arguments())) == given
@@ -78,7 +65,9 @@ SET = {
     "model": "org/name", "device": "emulated", "profile": "transformers", "revision": "main", "offline": True,
     "config": "own.json", "random_init": True, "shrink": True, "trust_remote_code": True, "dtype": "float16",
     "new_tokens": 3, "autocast": "none", "mac": "m1-max-64", "torch": "2.8", "macos": "15.5", "fallback": True,
-    "ignore_pins": True, "keep_going": True,
+    "ignore_pins": True, "keep_going": True, "prompt_tokens": 9, "batch": 2, "image_size": 224, "frames": 3,
+    "steps": 4, "audio_seconds": 5, "kv_dtype": "float16", "samples": 6, "train": "lora", "optimizer": "sgd",
+    "gradient_checkpointing": True, "accumulate": 2,
 }  # fmt: skip
 
 
@@ -104,6 +93,8 @@ def test_a_command_with_a_target_takes_all_its_options(command: str) -> None:
 def test_a_file_sets_an_option_of_pytest(pytester: pytest.Pytester, option: Option, file: str) -> None:
     value = SET[option.name]
     given = ["--mpsprobe-random-init"]
+    if option.name in ("optimizer", "gradient_checkpointing", "accumulate"):
+        given += ["--mpsprobe-train", "lora"]
     if option.name != "model":
         given += ["--mpsprobe-model", "package.module:Class" if option.name == "config" else "org/name"]
     if file == "pytest.ini":
