@@ -106,7 +106,7 @@ def write_model(folder: Path, gigabytes: float) -> None:
             while position > 0:
                 file.write(block[: min(position, len(block))])
                 position -= len(block)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
 def serve(folder: Path) -> tuple[str, ThreadingHTTPServer]:
