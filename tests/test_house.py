@@ -28,6 +28,7 @@ CIRCLES = {
     "mpsprobe.scan.detect",
     "mpsprobe.device.virtual.memoryless.engine",
     "mpsprobe.device.virtual.cpp.port",
+    "mpsprobe.phases.pins",
 }
 
 

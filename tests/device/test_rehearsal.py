@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def mpsprobe(*arguments: str, mac: str = "m2", **variables: str) -> subprocess.CompletedProcess[str]:
-    return stand_in.run("-m", "mpsprobe", *arguments, mac=mac, timeout=1500, **variables)
+    return stand_in.run("-m", "mpsprobe", *arguments, mac=mac, timeout=1500, **variables)  # type: ignore[arg-type]
 
 
 def document(folder: Path) -> dict[str, Any]:

@@ -45,8 +45,11 @@ def test_a_generation_has_tokens_a_second_and_a_time_to_its_first_token() -> Non
 
 def test_a_diffusion_has_seconds_an_iteration_sound_a_factor_and_others_items() -> None:
     (step,) = rates(_timing(_part("unet step", 30.0, 20)), Fed())
-    assert (step.name, step.unit, step.expected) == ("unet", "s/it", pytest.approx(1.5))
+    assert (step.name, step.unit) == ("unet", "s/it")
+    assert step.expected == pytest.approx(1.5)
     (speech,) = rates(_timing(_part("forward", 3.0)), Fed(audio_seconds=30.0))
-    assert (speech.unit, speech.expected) == ("s/s", pytest.approx(0.1))
+    assert speech.unit == "s/s"
+    assert speech.expected == pytest.approx(0.1)
     (items,) = rates(_timing(_part("forward", 0.5)), Fed(rows=32, tokens=128))
-    assert (items.unit, items.expected) == ("items/s", pytest.approx(64.0))
+    assert items.unit == "items/s"
+    assert items.expected == pytest.approx(64.0)

@@ -126,7 +126,7 @@ def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     assert wanted["transformers"].specifier.contains("4.57.1")
     assert wanted["huggingface-hub"].specifier.contains("0.36.0") or "0." in str(wanted["huggingface-hub"])
     impossible = pins.resolve(
-        profile("transformers==4.57.1", "huggingface-hub>=1.0"), {}.get, lambda _: [], "3.12.1"
+        profile("transformers==4.57.1", "huggingface-hub>=1.0"), lambda _name: None, lambda _: [], "3.12.1"
     )
     refused = solver.solve(impossible)
     assert refused is not None

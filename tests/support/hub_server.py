@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:  # of the content: it goes along to the host that sends it
             with self.lock:
                 repository.faults.insert(0, Fault(fault.kind, "cdn", name, at=fault.at, status=fault.status))
-        port = self.server.server_address[1]
+        port = int(self.server.server_address[1])  # type: ignore[index]
         where = f"http://localhost:{port}/cdn/file?repo={owner_name}&commit={commit}&name={name}"
         self._send(
             302,

@@ -121,12 +121,12 @@ def cases() -> Iterator[Case]:
         body = f"{code}\n{whole}"
         yield Case(f"load-{name}", _run("4"), {PASSED}, prepare=target(load=body), check=_no_error,
                    short=name in ("close-stdout", "fork"))  # fmt: skip
-    for name, body in {
+    for name, parts in {
         "load-returns-none": {"load": "return None"}, "sample-returns-list": {"sample": "return []"},
         "prepare-returns-none": {"prepare": "return None"}, "extract-returns-text": {"extract": "return 'x'"},
     }.items():  # fmt: skip
-        (place,) = body
-        yield Case(name, _run(places[place]), {FAILED}, prepare=target(**body))
+        (place,) = parts
+        yield Case(name, _run(places[place]), {FAILED}, prepare=target(**parts))
     judge = "def judge(outputs):\n    "
     for name in ("keyboard-interrupt", "skip", "runtime-error", "system-exit"):
         code = _RAISED[name][0].replace("\n", "\n    ")

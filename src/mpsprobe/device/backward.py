@@ -26,25 +26,24 @@ class ForwardPlaces(Generic[Place]):
 
     Sequence numbers count for each thread by itself; of two forward passes in two threads the first to use a number
     keeps it.
+
+    Attributes:
+        places: By sequence number; empty as long as nothing was noted. Read on every op, so it is no method.
     """
 
     def __init__(self) -> None:
-        self._places: dict[int, Place] = {}
-
-    def __bool__(self) -> bool:
-        """Whether anything was noted: without that no backward can be looked up."""
-        return bool(self._places)
+        self.places: dict[int, Place] = {}
 
     def clear(self) -> None:
         """Forget everything."""
-        self._places.clear()
+        self.places.clear()
 
     def note(self, place: Place) -> None:
         """Remember the place of the op whose kernel runs now, for the node that autograd has just made for it."""
-        if len(self._places) >= _LIMIT:
-            self._places.clear()
+        if len(self.places) >= _LIMIT:
+            self.places.clear()
         # An op that needs no gradient makes no node and meets the number of an earlier one, which keeps its place.
-        self._places.setdefault(_next_number() - 1, place)
+        self.places.setdefault(_next_number() - 1, place)
 
     def of_backward(self) -> Place | None:
         """Return the place of the forward op whose backward runs now.
@@ -53,9 +52,9 @@ class ForwardPlaces(Generic[Place]):
             None outside a backward, for a node without a number (the accumulation of a gradient), and in an
             `autograd.Function` of the target: its `backward` is a line of the target itself.
         """
-        if not self._places:
+        if not self.places:
             return None
         node: Any = _current_node()
         if node is None or isinstance(node, BackwardCFunction):
             return None
-        return self._places.get(node._sequence_nr())
+        return self.places.get(node._sequence_nr())

@@ -258,10 +258,10 @@ def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise
             _LAYERS,
         )
     worst = max((one for one in differences if not one.within), key=lambda one: one.relative or 0.0)
-    floor = noise.outputs[worst.name]
+    noise_floor = noise.outputs[worst.name]
     off = f"{worst.relative:.2g} of its scale"
-    told = f"{worst.name} is off by {off}, and the CPU in this dtype by {floor:.2g}: rounding."
-    if rounding.FACTOR * floor > _TELLS_LITTLE:
+    told = f"{worst.name} is off by {off}, and the CPU in this dtype by {noise_floor:.2g}: rounding."
+    if rounding.FACTOR * noise_floor > _TELLS_LITTLE:
         if not noise.modules:
             return Result(
                 Status.UNKNOWN,

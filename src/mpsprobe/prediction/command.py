@@ -83,8 +83,10 @@ def _import_sklearn_later() -> None:
     import transformers.utils
     from transformers.utils import import_utils
 
-    installed = import_utils.is_sklearn_available
-    owners = [one for one in (import_utils, transformers.utils) if hasattr(one, "is_sklearn_available")]
+    owners: list[Any] = [
+        one for one in (import_utils, transformers.utils) if hasattr(one, "is_sklearn_available")
+    ]
+    installed = owners[0].is_sklearn_available
     for owner in owners:
         owner.is_sklearn_available = lambda: False
     try:

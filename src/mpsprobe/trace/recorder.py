@@ -141,7 +141,7 @@ class Recorder:
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
         # not _getframe(2): on a thread of autograd's there may be no caller's caller
         site = find_site(_getframe(1).f_back)
-        if self._forward or _grad_enabled():
+        if self._forward.places or _grad_enabled():
             node, site = self._with_gradients(node, site)
         key = (plan, site, tuple(flat), named)
         use: Use | None = node.uses.get(key)
@@ -217,7 +217,7 @@ class Recorder:
         """
         node = self.paths.calls.stack[-1]
         site = find_site(_getframe(1).f_back)  # the caller is the device's kernel
-        if self._forward or _grad_enabled():
+        if self._forward.places or _grad_enabled():
             node, site = self._with_gradients(node, site)
         key = (kind, site)
         use: Use | None = node.uses.get(key)

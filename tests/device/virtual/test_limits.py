@@ -94,12 +94,6 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
     ),
     (
         "2.11",
-        "MPS: nonzero op is not supported for complex datatypes.",
-        lambda: _ones(2, dtype=torch.complex64).nonzero(),
-        "2.12",
-    ),
-    (
-        "2.11",
         "repeat(): Not supported for complex yet!",
         lambda: _ones(2, dtype=torch.complex64).repeat(2),
         "2.12",
@@ -160,6 +154,14 @@ def test_text_in_its_releases(release: str, text: str, call: Callable[[], object
     if gone is not None:
         with emulate(gone, "15.5", fallback=True):
             call()
+
+
+def test_nonzero_of_complex_falls_back_with_a_warning() -> None:
+    # aten/src/ATen/native/mps/operations/Indexing.mm warns and computes on the CPU, up to 2.11
+    with emulate("2.11", "15.5", fallback=False):
+        values = _ones(2, dtype=torch.complex64)
+        with pytest.warns(UserWarning, match="MPS: nonzero op is not supported for complex datatypes"):
+            assert values.nonzero().cpu().tolist() == [[0], [1]]
 
 
 @pytest.mark.filterwarnings("ignore:index_reduce")  # it is in beta

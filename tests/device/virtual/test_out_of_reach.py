@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +20,14 @@ OP = "aten::_sparse_coo_tensor_with_dims_and_tensors"
 
 # pytorch issue 143955; SparseMPS registers it from 2.9 on (the wheels' registrations)
 @pytest.mark.parametrize("engine", [emulate, predict])
-def test_sparse_tensors_by_release(engine: Callable[..., object]) -> None:
+def test_sparse_tensors_by_release(engine: Callable[..., Any]) -> None:
     sparse = torch.eye(3).to_sparse()
     with (
         engine("2.8"),
         pytest.raises(NotImplementedError, match=rf"^Could not run '{OP}' with .* 'SparseMPS'"),
-    ):  # type: ignore[attr-defined]
+    ):
         sparse.to("mps")
-    with engine("2.9"), pytest.raises(OutOfReachError, match="The emulation cannot compute"):  # type: ignore[attr-defined]
+    with engine("2.9"), pytest.raises(OutOfReachError, match="The emulation cannot compute"):
         sparse.to("mps")
 
 
@@ -80,9 +81,9 @@ def test_memory_is_not_shared_between_processes(release: str, runs: bool) -> Non
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("engine", [emulate, predict])
-def test_compiled_code_runs_eagerly_and_is_reported(engine: Callable[..., object]) -> None:
+def test_compiled_code_runs_eagerly_and_is_reported(engine: Callable[..., Any]) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
-    with engine("2.8") as session, torch.inference_mode():  # type: ignore[attr-defined]
+    with engine("2.8") as session, torch.inference_mode():
         x = torch.ones(1, 4, device="mps")
         compiled = torch.compile(model.to("mps"))
         assert compiled(x).shape == (1, 4)
@@ -111,7 +112,7 @@ def test_out_may_be_an_empty_view(write: Callable[[torch.Tensor], object], start
         whole = torch.zeros(6, device=device)
         part = whole[start:stop]
         write(part)
-        return whole.tolist(), part.tolist(), part.storage_offset()
+        return whole.tolist(), part.tolist(), int(part.storage_offset())
 
     expected = filled("cpu")
     with emulate():

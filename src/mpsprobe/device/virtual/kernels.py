@@ -414,7 +414,7 @@ class Kernels:
         wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
         if memory_format not in (None, torch.contiguous_format, torch.preserve_format):
             wanted = torch.empty(size, dtype=tensor.dtype, device="meta", memory_format=memory_format)
-        end = wanted.numel() + tensor.storage_offset()
+        end = wanted.numel() + int(tensor.storage_offset())
         if wanted.numel() and end * tensor.element_size() > tensor.untyped_storage().nbytes():
             self._outputs.grow(tensor, end)
         set_memory(tensor, tensor, tensor.storage_offset(), wanted)

@@ -321,9 +321,10 @@ _UNTOUCHED = frozenset({"is_set_to", "is_same_size", "record_stream", "_has_same
 #: Dtypes that MPS refuses and `.item()` reads (AT_DISPATCH of operations/Scalar.mm).
 _SCALARS = frozenset({torch.float64, torch.complex128})
 #: The dtype that a user would choose instead of one that MPS refuses.
-_NEAREST = {torch.float64: torch.float32, torch.complex128: torch.complex64} | {
-    getattr(torch, f"uint{bits}"): torch.int64 for bits in (16, 32, 64)
-}
+_NEAREST: dict[torch.dtype, torch.dtype] = {
+    torch.float64: torch.float32,
+    torch.complex128: torch.complex64,
+} | {getattr(torch, f"uint{bits}"): torch.int64 for bits in (16, 32, 64)}
 
 
 def nearest(dtype: torch.dtype) -> torch.dtype:
