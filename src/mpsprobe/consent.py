@@ -102,6 +102,8 @@ def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> N
 
 #: Beginnings of the paths of files whose code does not run in this process; None before there were any.
 _closed: set[str] | None = None
+#: Those of them that are caches of the Hub's code.
+_closed_caches: set[str] = set()
 
 
 def _shut(folder: Path, *, shut: bool) -> None:
@@ -111,16 +113,19 @@ def _shut(folder: Path, *, shut: bool) -> None:
     audit event `exec` comes before the code of any module runs.
     """
     global _closed  # an audit hook belongs to the process and cannot be taken away
-    places = {f"{place}{os.sep}" for place in (folder.absolute(), folder.resolve(), *_caches())}
+    places = {f"{place}{os.sep}" for place in (folder.absolute(), folder.resolve())}
+    caches = {f"{place}{os.sep}" for place in _caches()}
     if _closed is None:
         if not shut:
             return
         _closed = set()
         sys.addaudithook(_no_exec)
     if shut:
-        _closed |= places
+        _closed |= places | caches
+        _closed_caches.update(caches)
     else:
-        _closed -= places
+        # Also the caches of an earlier environment: libraries read theirs once, when they are imported.
+        _closed -= places | caches | _closed_caches
 
 
 def _caches() -> Iterator[Path]:

@@ -200,7 +200,7 @@ def test_a_model_the_hub_does_not_have_fails_phase_3_in_one_line(tmp_path: Path)
             HF_HOME=str(tmp_path / "hf"),
         )
     assert done.returncode == 1
-    assert "org/nothing: no such model" in done.stdout
+    assert "org/nothing: the hub answers 401: no such model" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

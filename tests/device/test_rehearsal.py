@@ -180,12 +180,6 @@ def test_diverge_against_a_baseline(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout[-1500:] + ran.stderr[-1500:]
 
 
-def test_calibrate_measures_the_gpu(tmp_path: Path) -> None:
-    ran = mpsprobe("calibrate", "--device", "mps", "--output", str(tmp_path / "calibration.json"))
-    assert ran.returncode == 0, ran.stdout[-1500:] + ran.stderr[-1500:]
-    assert calibration.read(tmp_path / "calibration.json").device == "mps"
-
-
 def test_files_are_kept_where_a_mac_keeps_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -9,12 +9,13 @@ from mpsprobe.knowledge.cloud import Network
 _ALPAMAYO = 22_157_000_000
 
 
-def test_22_gb_take_20_to_30_minutes_to_download_and_2_to_3_to_load() -> None:
+def test_22_gb_take_20_to_30_minutes_to_download_and_less_to_load() -> None:
     download, load = transfers(_ALPAMAYO, 409.6e9, cloud.shipped().network)
     assert download.seconds.expected is not None
     assert load.seconds.expected is not None
     assert 20 * 60 < download.seconds.expected < 30 * 60
-    assert 2 * 60 < load.seconds.expected < 3 * 60
+    # Between an SSD that reads 7 GB/s and the 148 MB/s of one published load.
+    assert _ALPAMAYO / 7e9 < load.seconds.expected < _ALPAMAYO / 148e6
 
 
 def test_a_line_faster_than_the_assumed_range_stays_within_its_own() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.errors import TargetError
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import config_only, from_config
@@ -222,5 +222,5 @@ def test_a_part_without_a_config_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"vae has no config\.json"):
         _adapter(folder)[0].load(_CPU, "auto")
     (folder / "vae" / "config.json").write_text("[]")
-    with pytest.raises(UsageError, match="expected a JSON object"):
+    with pytest.raises(TargetError, match="expected a JSON object"):
         _adapter(folder)[0].load(_CPU, "auto")

@@ -50,7 +50,11 @@ def test_a_speech_model_runs_with_its_own_weights(tmp_path: Path) -> None:
     with torch.inference_mode():
         outputs = adapter.forward(model, batch)
         expected = own(**batch, decoder_input_ids=torch.tensor([[4]])).logits
-    assert torch.equal(outputs["logits"], expected)
+    # The weights are those of the file to the bit. Mapped from it they are aligned otherwise than those in memory,
+    # and a vectorised kernel then adds in another order.
+    for name, value in own.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    torch.testing.assert_close(outputs["logits"], expected, rtol=0, atol=1e-6)
 
 
 def test_code_of_a_repository_with_weights_is_refused_in_phase_3_unless_agreed_to(

@@ -121,5 +121,5 @@ def test_no_such_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         resolve(Settings(str(tmp_path / "absent.py")))
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match=r"neither a config\.json nor a \.py file"):
+    with pytest.raises(UsageError, match=r"neither a config\.json, a \.gguf nor a \.py file"):
         resolve(Settings(str(tmp_path / "notes.txt")))

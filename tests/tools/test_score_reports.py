@@ -144,4 +144,4 @@ def test_the_table_adds_up(tmp_path: Path) -> None:
     file.write_bytes(b"\n".join(msgspec.json.encode(row) for row in rows))
     result = CliRunner().invoke(score.main, [str(file)])
     assert result.exit_code == 0, result.output
-    assert "| total | 2 | 0 | 0 | 1 | 1 | 1 | 1 | 0 |" in result.output
+    assert "| total without older | 2 | 0 | 0 | 1 | 1 | 1 | 1 | 0 |" in result.output
