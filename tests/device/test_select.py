@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,3 +228,10 @@ def test_a_self_test_that_fails_advises_docker(code: str, status: Status) -> Non
     outcome = probe_prediction(limit=3.0, command=planted(code))
     assert outcome.status is status
     assert "docker run" in outcome.remedy
+
+
+def test_the_self_test_runs_no_file_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("open('planted', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    select.probe_prediction()
+    assert not (tmp_path / "planted").exists()

@@ -138,16 +138,7 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     """
     command = command or launch.python("mpsprobe.device.compute", name)
     try:
-        child = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=limit,
-            env=_child_environment(),
-            check=False,
-        )
+        child = _in_child(command, limit)
     except subprocess.TimeoutExpired as late:
         tail = late.stderr.decode(errors="replace") if isinstance(late.stderr, bytes) else late.stderr or ""
         return Probe(
@@ -207,16 +198,7 @@ def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None =
     """
     remedy = f"Predict in Docker on this machine: {DOCKER} predict MODEL"
     try:
-        child = subprocess.run(
-            command or [sys.executable, "-m", "mpsprobe.device.self_test"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=limit,
-            env=_child_environment(),
-            check=False,
-        )
+        child = _in_child(command or launch.python("mpsprobe.device.self_test"), limit)
     except subprocess.TimeoutExpired:
         return Probe(Status.TIMEOUT, f"The self-test of prediction did not end in {limit:g} s.", remedy)
     if child.returncode < 0:
@@ -277,6 +259,20 @@ def limits(choice: DeviceChoice, host: Host) -> list[str]:
         f"Measured on {place}, not on MPS: it says nothing of whether the target runs on a Mac's GPU, "
         "how fast, or how exactly."
     ]
+
+
+def _in_child(command: list[str], limit: float) -> subprocess.CompletedProcess[str]:
+    """Run a probe in a child process of at most `limit` seconds."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=limit,
+        env=_child_environment(),
+        check=False,
+    )
 
 
 def _child_environment() -> dict[str, str]:
