@@ -71,6 +71,8 @@ class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         available_bytes: physical memory.
         working_set_bytes: Metal's recommendedMaxWorkingSetSize.
         limit_bytes: where the allocator raises (the high watermark).
+        largest_buffer_bytes: the largest single tensor of the run; None when unknown.
+        buffer_limit_bytes: Metal's maxBufferLength there, predicted: PyTorch refuses a buffer of that size or more.
         fit: the verdict.
         reason: one sentence for it.
         remedies: what would make it fit, the most telling first.
@@ -81,6 +83,8 @@ class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     available_bytes: int | None
     working_set_bytes: int | None = None
     limit_bytes: int | None = None
+    largest_buffer_bytes: int | None = None
+    buffer_limit_bytes: int | None = None
     fit: Fit = Fit.UNKNOWN
     reason: str = ""
     remedies: list[str] = []
@@ -195,6 +199,8 @@ class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         evidence: the weakest of it.
         components: of the MLX route.
         tables: rows behind it, by title.
+        commands: lines for a shell that follow this route with this target and workload, in order; comments begin
+            with `#`. Empty where no command is known to work.
     """
 
     name: str
@@ -204,6 +210,7 @@ class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evidence: Evidence = Evidence.PREDICTED
     components: list[Component] = []
     tables: dict[str, Table] = {}
+    commands: list[str] = []
 
 
 class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -214,7 +221,7 @@ class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         sentence: the advice in one sentence.
         reasons: why, one sentence each.
         would_change: what would change it, one sentence each.
-        commands: Lines for a shell that carry the advice out.
+        commands: lines for a shell that carry the advice out: those of the recommended route.
         evidence: the weakest that it rests on.
         matrix: the routes compared by criterion.
         checklist: the questions a user brings, each with its answer and evidence.
@@ -234,9 +241,46 @@ class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     releases: Table | None = None
 
 
+class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One Mac of the catalogue against the target and its workload.
+
+    Attributes:
+        mac: full name, `"m4-pro-20c-48"`.
+        chip: as macOS writes it.
+        gpu_cores: number of GPU cores.
+        memory_gib: physical memory, GiB.
+        fit: whether the target fits at its own dtype.
+        needed_bytes: what the target takes on the GPU at its peak; None when unknown.
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize there, predicted.
+        seconds: time of one sample, once loaded; None where it does not fit.
+        rates: of a sample, the most telling first; empty where it does not fit.
+        quantised: the most bits with which MLX's weights fit easily, `"8-bit"`; empty where none do, or where nothing
+            says that MLX holds the target.
+    """
+
+    mac: str
+    chip: str
+    gpu_cores: int
+    memory_gib: int
+    fit: Fit
+    needed_bytes: int | None
+    working_set_bytes: int
+    seconds: Range | None = None
+    rates: list[Rate] = []
+    quantised: str = ""
+
+
 class Outlook(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Forecast, routes and recommendation: what follows from a run's op uses."""
+    """Forecast, routes and recommendation: what follows from a run's op uses.
+
+    Attributes:
+        forecast: memory and time; None when nothing was forecast.
+        routes: each route with its reasons.
+        recommendation: what the owner should do; None when no route was judged.
+        macs: every Mac of the catalogue against the target, in the catalogue's order; empty when not asked.
+    """
 
     forecast: Forecast | None = None
     routes: list[Route] = []
     recommendation: Recommendation | None = None
+    macs: list[MacFit] = []
