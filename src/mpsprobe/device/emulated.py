@@ -91,7 +91,7 @@ class Emulated:
 
     @contextmanager
     def refusals(self) -> Iterator[list[Finding]]:
-        """What the Mac refuses while the context lasts, in order; the list is filled at its end."""
+        """Collect what the Mac refuses while the context lasts, in order; the list is filled when the context ends."""
         findings, found = self.session.findings, list[Finding]()
         before = len(findings)
         try:

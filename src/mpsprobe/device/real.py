@@ -86,7 +86,7 @@ class Device(Protocol):
         """Forget the peak so far; does nothing where the device keeps none."""
 
     def peak(self) -> Memory | None:
-        """The peak since `reset_peak`, from the allocator itself; None where it keeps none."""
+        """Return the peak since `reset_peak` from the allocator itself; None where the allocator keeps no peak."""
 
 
 class Cpu:
@@ -112,7 +112,7 @@ class Cpu:
         self._high_water = _max_rss()
 
     def peak(self) -> Memory | None:
-        """The kernel's own peak, which only grows: it speaks of this stretch when it grew in it."""
+        """Return the kernel's own peak, which only grows; None when it did not grow since `reset_peak`."""
         now = _max_rss()
         return Memory(allocated=now, limit=self._limit) if now > self._high_water else None
 
@@ -186,7 +186,7 @@ REAL: dict[str, type[Cpu] | type[Cuda] | type[Mps]] = {"cpu": Cpu, "cuda": Cuda,
 
 
 def real_device(name: str) -> Device:
-    """The device called `name`; whether it is there is for `device.select` to find out.
+    """Return the device called `name`, without checking that it exists (`device.select` does).
 
     Raises:
         UsageError: there is no such kind of device.

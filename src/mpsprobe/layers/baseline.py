@@ -136,7 +136,7 @@ def load(path: Path) -> Baseline:
 
 
 def read_info(path: Path) -> Info:
-    """The JSON part alone.
+    """Read only the JSON part.
 
     Raises:
         DataError: as `load`.

@@ -58,7 +58,7 @@ class Noise:
 
 
 def pool(one: Compared) -> Pool:
-    """The same for the same tensor of every call."""
+    """Return a key that is equal for the same tensor of every call of a module."""
     return (one.call.path, f"{'>' if one.call.entering else ''}{one.place}")
 
 
@@ -84,13 +84,13 @@ class Criterion:
         return accumulating + (0.5 * torch.finfo(self.dtype).eps if self.dtype is not torch.float32 else 0.0)
 
     def limit(self, noise: float, size: int, floor: float) -> float:
-        """Of a tensor of `size` elements whose noise is `noise`."""
+        """Return the largest accepted error of a tensor of `size` elements whose noise is `noise`."""
         return max(floor, FACTOR * (1 + _FEW / max(size, 1)) * noise)
 
     def judge(
         self, distance: Distance, size: int, key: Pool, noise: Noise, *, call: int, place: str
     ) -> Judged:
-        """Set one distance against its limits."""
+        """Compare one distance with its limits."""
         if not self.has_noise:
             limit = DEFAULT_PARITY.get(self.dtype, DEFAULT_PARITY[torch.float32])
             ratio = distance.error / limit
@@ -109,7 +109,7 @@ class Criterion:
         return Judged(call=call, place=place, error=distance.error, noise=error, limit=limit, ratio=ratio)
 
     def sentences(self, noise: str) -> list[str]:
-        """The criterion for people.
+        """Describe the criterion for people, a sentence an entry.
 
         Args:
             noise: what the noise run is.

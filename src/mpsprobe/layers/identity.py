@@ -16,7 +16,7 @@ _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", 
 
 
 def weights_digest(snapshot: Snapshot, progress: Callable[[str], None] = lambda _: None) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every stored tensor, by name.
+    """Return the SHA-256 of name, dtype, shape and bytes of every stored tensor, in the order of their names.
 
     Args:
         snapshot: the model's files.
@@ -32,7 +32,7 @@ def weights_digest(snapshot: Snapshot, progress: Callable[[str], None] = lambda 
 
 
 def state_digest(model: torch.nn.Module) -> str:
-    """The same over the state of a model, for one whose weights are in no file."""
+    """Return the digest of a model's state, for a model whose weights are in no file."""
     return _of_all(_digests((name, tensor.cpu()) for name, tensor in model.state_dict().items()))
 
 
@@ -51,6 +51,6 @@ def _of_all(digests: dict[str, str]) -> str:
 
 
 def config_digest(snapshot: Snapshot) -> str:
-    """SHA-256 of config.json, without what does not change results."""
+    """Return the SHA-256 of config.json without the keys that do not change results."""
     kept = {key: value for key, value in snapshot.config.items() if key not in _INCIDENTAL}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,7 @@ import torch
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in an output, by its place: `""` for the output itself, `".logits"`, `"[0]"`.
+    """Yield every tensor in an output with its place: `""` for the output itself, `".logits"`, `"[0]"`.
 
     Mappings (transformers' ModelOutput is one), dataclasses, lists and tuples are entered. Other objects, such
     as a cache of keys and values, are not: what they hold came from modules that are looked at themselves.
@@ -24,12 +24,12 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call as one value, for `leaves` and `replaced`."""
+    """Return the arguments of a call as one value, for `leaves` and `replaced`."""
     return {"args": args, "kwargs": kwargs}
 
 
 def replaced(value: Any, tensors: Mapping[str, torch.Tensor], name: str = "") -> Any:
-    """The output with the tensors at the given places replaced; containers that change are copied."""
+    """Return the output with the tensors at the given places replaced; containers that change are copied."""
     if isinstance(value, torch.Tensor):
         return tensors.get(name, value)
     items = [(place, item, replaced(item, tensors, f"{name}{place}")) for place, item in _items(value)]
@@ -52,7 +52,7 @@ def replaced(value: Any, tensors: Mapping[str, torch.Tensor], name: str = "") ->
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
-    """What a container holds, each with its place in it; nothing for what is no container."""
+    """List what a container holds, each item with its place; empty for a value that is no container."""
     if isinstance(value, Mapping):
         return [(f".{key}", item) for key, item in value.items() if isinstance(key, str)]
     if isinstance(value, (list, tuple)):

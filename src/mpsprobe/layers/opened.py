@@ -188,7 +188,7 @@ def open_target(
 
 
 def needed_reference(opened: Opened) -> Subject:
-    """The float32 reference, where nothing can be done without.
+    """Return the float32 reference, for comparisons that need one.
 
     Raises:
         TargetError: it does not fit in memory.
@@ -204,7 +204,7 @@ def needed_reference(opened: Opened) -> Subject:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Without TF32 on CUDA, whose products have ten bits: a reference must be what it says it is."""
+    """Turn TF32 off on CUDA, whose products have ten bits: the reference must be float32."""
     before: tuple[Any, Any] = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
     try:

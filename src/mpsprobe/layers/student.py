@@ -127,7 +127,7 @@ def follow(
 
 
 def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> dict[str, torch.Tensor]:
-    """Copies of the reference's tensors that fit, in the dtype and on the device of those found.
+    """Return copies of the reference's tensors that fit, with the dtype and device of those found.
 
     Copies, because the code that is given them may change them in place, and the reference serves other passes.
     """
@@ -139,7 +139,7 @@ def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> d
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Without making infinities: a mask's lowest float32 would be -inf in a half precision, and NaN follows."""
+    """Cast without making infinities: a mask's lowest float32 would be -inf in a half precision, and NaN follows."""
     if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor.to(dtype)
     limits = torch.finfo(dtype)

@@ -61,14 +61,14 @@ class Marker:
         self.doing = ""
 
     def begin(self, path: str) -> tuple[int, int]:
-        """A module is about to run; the result is for `end`."""
+        """Note that a module is about to run; pass the result to `end`."""
         use = self._uses.setdefault((self.doing, path), len(self._uses))
         if use == len(self._uses) - 1:
             self._flight.name(use, self.doing, "", path, "")
         return self._flight.begin(use), use
 
     def end(self, token: tuple[int, int]) -> None:
-        """It returned or raised."""
+        """Note that the module returned or raised."""
         self._flight.end(*token)
 
 

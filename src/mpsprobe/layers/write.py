@@ -87,7 +87,7 @@ def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written
 
 
 def _noise_model(opened: Opened) -> tuple[Subject | None, str]:
-    """The run whose distance from this one is the noise: float32 for a half precision."""
+    """Return the run whose distance from this one is the noise (float32 for a half precision), and its name."""
     if opened.dtype is torch.float32:
         other = opened.noisy
         words = f"{opened.noise_dtype} on the CPU"

@@ -40,7 +40,7 @@ def record(
     recorder = Recorder(model, flight=flight, limit=limit)
 
     def hook_here() -> DispatchHook | None:
-        """A hook for a thread that has none. Dispatch modes hold for one thread."""
+        """Return a hook for a thread that has none. Dispatch modes hold for one thread."""
         return None if _hooked(recorder) else DispatchHook(recorder)
 
     with eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
@@ -48,7 +48,7 @@ def record(
 
 
 def eager() -> AbstractContextManager[Any]:
-    """Compiled functions run eagerly meanwhile: the compiler would trace the hook too."""
+    """Run compiled functions eagerly while the context lasts: the compiler would trace the hook too."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

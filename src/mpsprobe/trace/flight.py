@@ -112,7 +112,7 @@ class FlightRecorder:
 def _writers(
     header: memoryview, ring: memoryview, slots: int
 ) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
-    """The two writers, as closures and without arithmetic on large numbers: this runs for every op.
+    """Return the two writers, as closures and without arithmetic on large numbers: they run for every op.
 
     Two threads may store their numbers in the wrong order; the next op of either puts that right.
     """
@@ -133,7 +133,7 @@ def _writers(
 
 
 def read_flight(path: Path | str, last: int = 8) -> list[FlightOp]:
-    """The last ops of a process that may be dead, in the order in which they began.
+    """Return the last ops of a process that may be dead, in the order in which they began.
 
     Args:
         path: the file of a `FlightRecorder`.

@@ -13,7 +13,7 @@ _OPS = 6
 
 
 def last_ops(path: Path, *, raised: bool = False) -> str:
-    """The last ops in order, one a line, the one in flight named first; `""` when no flight was recorded.
+    """Describe the last ops in order, one a line, the one in flight first; `""` when no flight was recorded.
 
     On a device with a queue, such as MPS, an op returns before its kernel runs: then the culprit is one of the
     last few.

@@ -67,7 +67,7 @@ class ModulePaths:
             self._add(name, root)
 
     def nodes(self) -> Iterator[CallNode]:
-        """All nodes of all threads."""
+        """Yield all nodes of all threads."""
         waiting = list(self._threads)
         while waiting:
             node = waiting.pop()
@@ -75,7 +75,7 @@ class ModulePaths:
             waiting.extend(list(node.children.values()))
 
     def path(self, node: CallNode) -> str:
-        """The module's path; `""` outside any module and in the model itself."""
+        """Return the module's path; `""` outside any module and in the model itself."""
         path = self._paths.get(id(node))
         if path is None:
             path = self._paths[id(node)] = self._find_path(node)
@@ -106,7 +106,7 @@ class ModulePaths:
                 self._names.setdefault(module, []).append(path)
 
     def _first_call(self, parent: CallNode, module: nn.Module) -> CallNode:
-        """The node of a module that was not yet called from `parent`, or is known by its class."""
+        """Return the node of a module that was not yet called from `parent`, or that is known by its class."""
         if module not in self._known and self._adopts and parent.parent is None:
             self._add(type(module).__name__, module)
         key = module if module in self._known else type(module)
@@ -176,6 +176,6 @@ class ModulePaths:
 
 
 def _shared_parts(path: str, other: str) -> int:
-    """How many parts two paths have in common from their beginning."""
+    """Return how many parts two paths have in common from their beginning."""
     pairs = zip(path.split("."), other.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -48,19 +48,19 @@ class RecorderObserver:
         self._events: dict[tuple[str, str, str], HostEvent] = {}
 
     def sync(self, kind: str) -> None:
-        """The host waited for the device."""
+        """Note that the host waited for the device."""
         self._note(kind, 0)
 
     def crossing(self, nbytes: int, direction: str) -> None:
-        """Memory crossed between host and device."""
+        """Note that memory crossed between host and device."""
         self._note(direction, nbytes)
 
     def finding(self, finding: Any) -> None:
-        """Something fails or falls back."""
+        """Note that something fails or falls back."""
         self.findings.append(finding)
 
     def host_events(self) -> list[HostEvent]:
-        """Waits and crossings, in order of first sight."""
+        """Return waits and crossings in the order in which they first occurred."""
         return list(self._events.values())
 
     def _note(self, kind: str, nbytes: int) -> None:

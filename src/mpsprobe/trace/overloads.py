@@ -33,14 +33,14 @@ PLANS: dict[int, Plan] = {}
 
 
 def make_plan(func: Any) -> Plan:
-    """The plan of an overload that has none yet."""
+    """Make and keep the facts of an overload that has none yet."""
     plan = PLANS[id(func)] = Plan(func)
     return plan
 
 
 @functools.cache
 def op_name(func: Any) -> str:
-    """`"aten::add.Tensor"`, `"aten::mm"`: as in PyTorch's messages; else `"higher_order::cond"`."""
+    """Return the name as in PyTorch's messages (`"aten::add.Tensor"`), or `"higher_order::cond"`."""
     schema = getattr(func, "_schema", None)
     if schema is None:
         return f"higher_order::{func}"
@@ -48,7 +48,7 @@ def op_name(func: Any) -> str:
 
 
 def overload(name: str) -> torch._ops.OpOverload:
-    """The installed overload of an op's name.
+    """Return the installed overload of an op's name.
 
     Raises:
         LookupError: there is none.

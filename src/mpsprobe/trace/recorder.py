@@ -231,7 +231,7 @@ class Recorder:
             self.order.append(use.index)
 
     def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
-        """What was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
+        """Return what was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
 
         Args:
             evidence: how these uses are known: the caller knows what kind of run this is.
@@ -239,11 +239,11 @@ class Recorder:
         return [use for use, _ in self.flagged_uses(evidence)]
 
     def flagged_uses(self, evidence: Evidence) -> list[tuple[OpUse, int]]:
-        """The same, each with the flags that `op` was given."""
+        """Return the op uses as `op_uses` does, each with the flags that `op` was given."""
         return list(self._described(evidence).values())
 
     def sequence(self) -> array[int]:
-        """The calls in order, each as a position in `flagged_uses`; marks stay as they are.
+        """Return the calls in order, each as a position in `flagged_uses`; marks stay as they are.
 
         Calls past the limit have no position and read `LEFT_OUT`.
 
@@ -259,7 +259,7 @@ class Recorder:
         return array("i", [n if n < 0 else place.get(n, LEFT_OUT) for n in self.order])
 
     def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
-        """Op uses that raised, with the error as one line, in the order in which they did.
+        """Return the op uses that raised, with the error as one line, in the order in which they did.
 
         The model may have caught it: an error here is not yet an error of the run.
         """
@@ -310,7 +310,7 @@ class Recorder:
 
     @staticmethod
     def _of_call(call: OpUse, path: str, source: str, evidence: Evidence) -> OpUse:
-        """A use that is such a call at one line of a module; counted later."""
+        """Return a use of such a call at one line of a module; its count is added later."""
         return OpUse(
             op=call.op,
             inputs=list(call.inputs),

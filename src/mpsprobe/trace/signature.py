@@ -35,7 +35,7 @@ _PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layou
 
 
 def freeze(value: Any) -> Any:
-    """An argument or result as a hashable value without tensors.
+    """Return an argument or result as a hashable value without tensors.
 
     Equal values mean equal arguments: floats and bools carry their type, since `1 == 1.0 == True` while
     `x + 1` and `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
@@ -63,7 +63,7 @@ def freeze(value: Any) -> Any:
 
 
 def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
-    """A tensor that lacks strides (sparse, nested, opaque) or is of a subclass."""
+    """Freeze a tensor that lacks strides (sparse, nested, opaque) or is of a subclass."""
     try:
         shape = value.shape
     except RuntimeError:
@@ -76,7 +76,7 @@ def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
 
 
 def unflatten(flat: Sequence[Any]) -> list[Any]:
-    """Frozen arguments, one item each, from a sequence in which a tensor's four facts stand side by side.
+    """Return frozen arguments, one item each, from a sequence in which a tensor takes four items.
 
     A shape is always a `torch.Size` there, a list of numbers is a plain tuple, so a dtype that is an argument
     of its own (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
@@ -100,13 +100,13 @@ def is_frozen_tensor(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1 << 16)
 def tensor_meta(frozen: FrozenTensor) -> TensorMeta:
-    """A frozen tensor in the words of a run."""
+    """Return a frozen tensor as the run's document writes it."""
     dtype, shape, strides, device = frozen
     return TensorMeta(_dtype_name(dtype), tuple(shape), tuple(strides), str(device))
 
 
 def tensors(frozen: Any) -> list[TensorMeta]:
-    """The tensors of a frozen value, in order, lists flattened."""
+    """Return the tensors of a frozen value in order, lists flattened."""
     if is_frozen_tensor(frozen):
         return [tensor_meta(frozen)]
     if type(frozen) is tuple:
@@ -115,7 +115,7 @@ def tensors(frozen: Any) -> list[TensorMeta]:
 
 
 def brief(frozen: Sequence[Any]) -> str:
-    """The tensors of frozen arguments, flat or not, in short: `"float32[2, 3] float32[3, 4]"`."""
+    """Describe the tensors of frozen arguments, flat or not, in short: `"float32[2, 3] float32[3, 4]"`."""
     parts = []
     for index, value in enumerate(frozen):
         if type(value) is torch.Size:  # a tensor's second fact
@@ -133,7 +133,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def describe(
     func: Any, frozen_args: Sequence[Any], frozen_kwargs: dict[str, Any]
 ) -> tuple[list[TensorMeta], dict[str, Any]]:
-    """The tensors and named scalars of a call, as they stand in an `OpUse`."""
+    """Return the tensors and named scalars of a call as an `OpUse` holds them."""
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order op: no schema, so arguments have no names
         named = {f"arg{index}": value for index, value in enumerate(frozen_args)} | frozen_kwargs
@@ -160,7 +160,7 @@ _ABSENT = object()
 
 @functools.cache
 def _parameters(func: Any) -> list[tuple[str, bool, Any]]:
-    """Of each argument in the schema: its name, whether it is or holds tensors, its frozen default."""
+    """List for each argument of the schema its name, whether it holds tensors, and its frozen default."""
     return [
         (
             argument.name,
@@ -172,7 +172,7 @@ def _parameters(func: Any) -> list[tuple[str, bool, Any]]:
 
 
 def _readable(frozen: Any) -> Any:
-    """A frozen scalar (or list) as a JSON value."""
+    """Convert a frozen scalar (or list) to a JSON value."""
     if is_frozen_tensor(frozen):
         return "tensor"
     if isinstance(frozen, tuple):
@@ -193,7 +193,7 @@ def _readable_typed(kind: type, value: Any) -> Any:
 
 
 def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[Any], dict[str, Any]]:
-    """The overload and arguments of an op use, with tensors from `make`.
+    """Return the overload and the arguments of an op use, with tensors from `make`.
 
     Args:
         use: an op use that has a schema (not a higher-order op).
@@ -226,7 +226,7 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
 
 
 def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:
-    """A JSON value back in the type that the schema asks for (`kind`, as TorchScript writes it)."""
+    """Convert a JSON value to the type that the schema asks for (`kind`, as TorchScript writes it)."""
     if isinstance(value, list):
         return [next(waiting) if item == "tensor" else _parse(item, kind, waiting) for item in value]
     if not isinstance(value, str):

@@ -40,7 +40,7 @@ class Total:
 
 
 def total(uses: Iterable[OpUse], name: str = "all") -> Total:
-    """The sum of all."""
+    """Return the sum of all op uses."""
     result = Total(name)
     for use in uses:
         result.add(use)
@@ -48,7 +48,7 @@ def total(uses: Iterable[OpUse], name: str = "all") -> Total:
 
 
 def totals_by(uses: Iterable[OpUse], group: Callable[[OpUse], str]) -> list[Total]:
-    """A sum for each group, in order of first use. Sort by the field you ask for.
+    """Return a sum for each group, in order of first use. Sort by the field that you need.
 
     Args:
         uses: op uses with their costs.
@@ -62,12 +62,12 @@ def totals_by(uses: Iterable[OpUse], group: Callable[[OpUse], str]) -> list[Tota
 
 
 def by_module(depth: int) -> Callable[[OpUse], str]:
-    """Groups by the first `depth` parts of the module path."""
+    """Return a grouping by the first `depth` parts of the module path."""
     return lambda use: ".".join(use.module.split(".")[:depth])
 
 
 def by_signature(uses: Iterable[OpUse]) -> list[OpUse]:
-    """One op use for each distinct call, whatever its module and line: those of the first are kept.
+    """Return one op use for each distinct call; the first one's module and line are kept.
 
     A model's layers repeat the same calls; a replay needs each of them once.
     """

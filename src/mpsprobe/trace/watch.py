@@ -50,7 +50,7 @@ class _Hook(DispatchHook):
 
     @classmethod
     def unless_there(cls, recorder: Recorder) -> _Hook | None:
-        """A hook for a thread that has none: dispatch modes hold for one thread."""
+        """Return a hook for a thread that has none: dispatch modes hold for one thread."""
         modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
         return None if any(isinstance(mode, cls) for mode in modes) else cls(recorder)
 

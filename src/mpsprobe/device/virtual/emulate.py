@@ -64,7 +64,7 @@ def emulate(
 
 
 def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
-    """The kernels and the generators of a storage.
+    """Return the kernels and the generator class for a storage.
 
     Raises:
         VirtualDeviceError: there is no such storage, or not here.

@@ -129,7 +129,7 @@ class Kernels:
             self._port.give_back()
 
     def bound_later(self, overload: OpOverload) -> Kernel:
-        """The kernel of one registered op, bound at its first call.
+        """Return the kernel of one registered op, bound at its first call.
 
         Reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty.
         """
@@ -144,7 +144,7 @@ class Kernels:
         return kernel
 
     def bind(self, op: Op) -> Kernel:
-        """The kernel of one registered op."""
+        """Return the kernel of one registered op."""
         if op.is_view or op.base == "set_":
             return self._view(op)
         always_cpu = self.contract.runs_on_cpu(op.name)
@@ -174,7 +174,7 @@ class Kernels:
     # ------------------------------------------------------------------------------------------------ running
 
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
-        """What runs for an op without a kernel at the MPS key: it raises, or the CPU takes over."""
+        """Run an op without a kernel at the MPS key: raise as a Mac does, or let the CPU compute it."""
         op = schema.facts(overload)
         note_forward()
         flags = self.contract.missing(op)
@@ -285,7 +285,7 @@ class Kernels:
     def unwrap(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The same call on host tensors. CPU tensors among them are an error, unless they are scalars."""
+        """Return the arguments as host tensors. CPU tensors among them are an error unless they are scalars."""
         host, strangers = list(args), False
         refused = self.contract.refused
         count = len(host)
@@ -361,7 +361,7 @@ class Kernels:
         return generator
 
     def host(self, tensor: Tensor) -> Tensor:
-        """The host's view of a device tensor."""
+        """Return the host's view of a device tensor."""
         return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:

@@ -233,7 +233,7 @@ def _nothing(*_ignored: Any) -> None:
 
 
 def _like(original: Callable[..., Any], value: Any) -> Callable[..., Any]:
-    """A function that returns `value`. Dynamo (2.15) looks for `__wrapped__`, others for `cache_clear`."""
+    """Return a function that returns `value`. Dynamo (2.15) looks for `__wrapped__`, others for `cache_clear`."""
 
     @functools.wraps(original)
     def answer(*_args: Any, **_kwargs: Any) -> Any:

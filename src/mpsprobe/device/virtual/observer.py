@@ -60,12 +60,12 @@ class Observer(Protocol):
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        """An op ran; `flags` is an `OpFlag` as an int, `result` is None when it raised."""
+        """Receive an op that ran; `flags` is an `OpFlag` as an int, `result` is None when the op raised."""
 
     def again(
         self, kind: object, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """An op ran, without flags, as it did before with arguments of the same form.
+        """Receive an op that ran without flags, as it did before with arguments of the same shapes and dtypes.
 
         Args:
             kind: stands for the op and the forms of its arguments: the same object at every such call.
@@ -76,13 +76,13 @@ class Observer(Protocol):
         """
 
     def sync(self, kind: str) -> None:
-        """The host waited: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"`."""
+        """Receive a wait of the host: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"`."""
 
     def crossing(self, nbytes: int, direction: str) -> None:
-        """Memory crossed between host and device: `"to-device"` or `"to-host"`."""
+        """Receive a copy between host and device: `"to-device"` or `"to-host"`."""
 
     def finding(self, finding: Finding) -> None:
-        """Something that fails or falls back on the Mac."""
+        """Receive a failure or a fallback on the Mac."""
 
 
 class Quiet:

@@ -78,7 +78,7 @@ class Op:
         self.returns = len(schema.returns)
 
     def argument(self, position: int, name: str, args: Any, kwargs: Any) -> Any:
-        """An argument of a call, wherever it was passed; None when it was left out."""
+        """Return an argument of a call, passed by position or by name; None when it was left out."""
         return args[position] if position < len(args) else kwargs.get(name)
 
     @property
@@ -111,11 +111,11 @@ class OpCall:
     host_kwargs: dict[str, Any]
 
     def argument(self, position: int, name: str) -> Any:
-        """An argument as it came, wherever it was passed."""
+        """Return an argument as the caller passed it, by position or by name."""
         return self.op.argument(position, name, self.args, self.kwargs)
 
     def host_argument(self, position: int, name: str) -> Any:
-        """An argument on the host, wherever it was passed."""
+        """Return an argument on the host, passed by position or by name."""
         return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
@@ -123,7 +123,7 @@ _known: dict[OpOverload, Op] = {}
 
 
 def facts(overload: OpOverload) -> Op:
-    """The facts of an overload, made once per process."""
+    """Return the facts of an overload, made once per process."""
     op = _known.get(overload)
     if op is None:
         op = _known[overload] = Op(overload)
@@ -131,7 +131,7 @@ def facts(overload: OpOverload) -> Op:
 
 
 def overload_named(name: str) -> OpOverload | None:
-    """The overload called `name` (`"add.Tensor"`) in the installed PyTorch, or None."""
+    """Return the overload called `name` (`"add.Tensor"`) of the installed PyTorch, or None."""
     base, _, suffix = name.partition(".")
     packet = getattr(torch.ops.aten, base, None)
     overload = None if packet is None else getattr(packet, suffix or "default", None)

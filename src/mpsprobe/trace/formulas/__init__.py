@@ -24,7 +24,7 @@ FAMILIES = (attention, convolution, linalg, matmul, pointwise, recurrent, reduct
 
 
 def flops(use: OpUse) -> int | None:
-    """Floating-point operations of one call; None when no formula knows it."""
+    """Return the floating-point operations of one call; None when no formula covers it."""
     name = base_name(use.op)
     if name in traffic.VIEWS or name in traffic.STILL:
         return 0
@@ -39,7 +39,7 @@ def flops(use: OpUse) -> int | None:
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Least bytes one call moves; None when a dtype is not known."""
+    """Return the least bytes that one call moves; None when a dtype is not known."""
     return traffic.bytes_moved(use)
 
 

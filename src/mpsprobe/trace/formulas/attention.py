@@ -48,7 +48,7 @@ def _sdpa(use: OpUse) -> int:
     "_scaled_dot_product_fused_attention_overrideable_backward",
 )
 def _sdpa_backward(use: OpUse) -> int:
-    """The gradient of the result comes first."""
+    """Read the sizes after the first input, which is the gradient of the result."""
     return backward(*_sizes(use, 1))
 
 
@@ -91,7 +91,7 @@ def _length_first_sizes(use: OpUse, first: int) -> tuple[int, int, int, int, int
 
 @formula("_native_multi_head_attention")
 def _native_multi_head(use: OpUse) -> int:
-    """Inputs query, key, value, qkv_weight, qkv_bias, proj_weight: `nn.MultiheadAttention`'s fast path."""
+    """Count `nn.MultiheadAttention`'s fast path: query, key, value, qkv_weight, qkv_bias, proj_weight."""
     query, key = use.inputs[0].shape, use.inputs[1].shape
     projections = 2 * query[0] * query[1] * (numel(use.inputs[3]) + numel(use.inputs[5]))
     return projections + forward(query[0], 1, query[1], key[1], query[2], query[2])

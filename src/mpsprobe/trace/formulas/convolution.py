@@ -54,7 +54,7 @@ def _forward(use: OpUse) -> int | None:
 
 @formula("convolution_backward", "convolution_backward_overrideable", "mps_convolution_backward")
 def _backward(use: OpUse) -> int:
-    """Input's and weight's gradient, as the mask asks; the bias's is a sum, not counted."""
+    """Count the input's and the weight's gradient, as the mask asks; the bias's sum is not counted."""
     grad, x, weight = use.inputs[:3] if "mps" not in use.op else (use.inputs[1], use.inputs[0], use.inputs[2])
     wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
     return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))

@@ -35,7 +35,7 @@ def _cholesky_solve(use: OpUse) -> int:
 
 @formula("cholesky_inverse")
 def _cholesky_inverse(use: OpUse) -> int:
-    """The inverse from its factor: 2 n^3 / 3."""
+    """Count the inverse from its factor: 2 n^3 / 3."""
     matrix = use.inputs[0]
     return _batched(matrix, 2 * matrix.shape[-1] ** 3 / 3)
 
@@ -95,7 +95,7 @@ def _inverse(use: OpUse) -> int:
 
 
 def _reflectors(rows: int, columns: int, count: int) -> float:
-    """Applying k reflectors: 4 m n k - 2 (m + n) k^2 + 4 k^3 / 3 (LAPACK working note 41, appendix C)."""
+    """Count applying k reflectors: 4 m n k - 2 (m + n) k^2 + 4 k^3 / 3 (LAPACK working note 41, appendix C)."""
     return 4 * rows * columns * count - 2 * (rows + columns) * count**2 + 4 * count**3 / 3
 
 
@@ -108,7 +108,7 @@ def _geqrf(use: OpUse) -> int:
 
 @formula("linalg_qr")
 def _qr(use: OpUse) -> int:
-    """The factorisation, then Q (m x min(m, n), or m x m in mode "complete") from its reflectors."""
+    """Count the factorisation, then Q (m x min(m, n), or m x m in mode "complete") from its reflectors."""
     rows, columns = use.inputs[0].shape[-2:]
     short = min(rows, columns)
     mode = use.scalars.get("mode", "reduced")
@@ -126,7 +126,7 @@ def _householder_product(use: OpUse) -> int:
 
 @formula("ormqr")
 def _multiply_by_q(use: OpUse) -> int:
-    """A matrix by Q, reflector by reflector: 2 k (2 m - k) a column."""
+    """Count a matrix times Q, reflector by reflector: 2 k (2 m - k) a column."""
     _, tau, other = use.inputs[:3]
     rows, columns = other.shape[-2:]
     if not use.scalars.get("left", True):

@@ -69,7 +69,7 @@ def _linear(use: OpUse) -> int:
     "_weight_int4pack_mm_with_scales_and_zeros",
 )
 def _packed(use: OpUse) -> int:
-    """The packed weight's shape is the kernel's own; the result's says how many columns it has."""
+    """Take the columns from the result: a packed weight's shape is the kernel's own."""
     return sum(product(numel(out), use.inputs[0].shape[-1], 1, use.inputs[0]) for out in use.outputs)
 
 

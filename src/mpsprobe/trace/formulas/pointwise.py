@@ -100,7 +100,7 @@ _COMPLEX_PRODUCTS = {"mul", "div", "reciprocal", "addcmul", "addcdiv"}
 
 
 def result_of(use: OpUse) -> TensorMeta | None:
-    """What an op writes: its first result, or its first tensor when it returns nothing."""
+    """Return what an op writes: its first result, or its first tensor when it returns nothing."""
     written = use.outputs or use.inputs
     return written[0] if written else None
 
@@ -115,7 +115,7 @@ def on_floats(use: OpUse) -> bool:
 
 
 def _an_element(cost: int, name: str) -> Formula:
-    """A complex product is 4 products and 2 sums; any other complex operation counts its two parts."""
+    """Count a complex product as 4 products and 2 sums, and any other complex operation as its two parts."""
 
     def count(use: OpUse) -> int:
         result = result_of(use)

@@ -29,11 +29,11 @@ def _one_layer(use: OpUse) -> int:
 
 @formula("_thnn_fused_lstm_cell")
 def _lstm_cell(use: OpUse) -> int:
-    """An element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
+    """Count for each element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
     return 13 * numel(use.inputs[2])
 
 
 @formula("_thnn_fused_gru_cell")
 def _gru_cell(use: OpUse) -> int:
-    """An element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
+    """Count for each element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
     return 10 * numel(use.inputs[2])

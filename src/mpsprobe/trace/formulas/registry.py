@@ -47,7 +47,7 @@ def formula(*names: str) -> Callable[[Formula], Formula]:
 
 
 def base_name(op: str) -> str:
-    """An op without its overload and without the mark of an in-place variant.
+    """Return an op's name without its overload and without the mark of an in-place variant.
 
     `aten::add_.Tensor` -> `add`; other namespaces are kept: `torchvision::nms`.
     """
@@ -58,12 +58,12 @@ def base_name(op: str) -> str:
 
 
 def overload_name(op: str) -> str:
-    """`aten::add.out` -> `out`; empty for the default overload."""
+    """Return `out` for `aten::add.out`; empty for the default overload."""
     return op.partition(".")[2]
 
 
 def numel(tensor: TensorMeta) -> int:
-    """Elements of a tensor by its shape."""
+    """Return the elements of a tensor by its shape."""
     return prod(tensor.shape)
 
 

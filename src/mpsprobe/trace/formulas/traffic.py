@@ -108,7 +108,7 @@ def _in_place(use: OpUse) -> bool:
 
 
 def _first_argument(use: OpUse) -> list[TensorMeta]:
-    """The tensors of `self`: one, or a list (`_foreach_add_`)."""
+    """Return the tensors of `self`: one, or a list (`_foreach_add_`)."""
     listed = use.scalars.get("self")
     return use.inputs[: len(listed) if isinstance(listed, list) else 1]
 

@@ -51,7 +51,7 @@ class WithMps(Port):
         """Nothing was patched."""
 
     def start_autograd_thread(self) -> None:
-        """The engine starts a thread for every registered guard, and this build has one."""
+        """Do nothing: the engine starts a thread for every registered guard, and this build has one."""
 
     def patch(self, patches: Patcher) -> None:
         for name, value in {

@@ -65,7 +65,7 @@ class Assumptions:
         self._held.setdefault(storage._cdata, (weak_reference(storage), assumption))
 
     def behind(self, tensors: Iterable[Any]) -> Assumption | None:
-        """The assumption behind the first of these tensors that rests on one."""
+        """Return the assumption behind the first of these tensors that depends on one; None when none does."""
         if not self._held:
             return None
         for tensor in tensors:

@@ -68,7 +68,7 @@ class GhostKernels(Kernels):
         return self._seen.kernel(overload, self._bound)
 
     def _bound(self, op: Op) -> tuple[Kernel, bool]:
-        """The kernel of an op, and whether what it makes of ghosts follows from the forms of its arguments."""
+        """Return an op's kernel, and whether its memoryless results follow from the shapes of its arguments."""
         by_values = op.base in _DATA or op.base in _INDEXING or op.generator is not None
         elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
         falls_back = self.contract.runs_on_cpu(op.name) or any(
@@ -79,7 +79,7 @@ class GhostKernels(Kernels):
     # ---------------------------------------------------------------------------------------- host and device
 
     def host(self, tensor: Tensor) -> Tensor:
-        """The host's view of a real tensor; a ghost stays itself, which tells it apart."""
+        """Return the host's view of a real tensor; a memoryless tensor is returned as it is."""
         return tensor if self.ghosts.has(tensor) else super().host(tensor)
 
     def run(
@@ -127,7 +127,7 @@ class GhostKernels(Kernels):
         return elements > (INTEGER_LIMIT if dtype in _INTEGERS else self.float_limit)
 
     def _inherit(self, op: Op, result: Any, assumed: Assumption) -> None:
-        """What was computed from assumed values is assumed too."""
+        """Mark a result as assumed because one of the op's inputs was."""
         for one in tensors_of(result if isinstance(result, (list, tuple)) else (result,)):
             self.assumptions.hold(one, assumed)
         if op.name in _TELLS_SHAPE:
@@ -145,7 +145,7 @@ class GhostKernels(Kernels):
         return written
 
     def _overwrite_with_unknown(self, op: Op, target: Tensor) -> None:
-        """A real tensor gets values that nobody computed."""
+        """Replace the values of a real tensor by ones that nobody computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
             replace(target, self.ghosts.new(tuple(target.shape), target.stride(), target.dtype))
@@ -182,7 +182,7 @@ class GhostKernels(Kernels):
         return tensor
 
     def _all(self, op: Op, result: Tensor) -> Tensor:
-        """True: models ask whether all values are in order, and raise if not; or whether a mask leaves nothing out."""
+        """Assume True: models ask whether all values are valid and raise if not, or whether a mask hides nothing."""
         super().host(result).fill_(True)
         self.assumptions.assume("True", op.qualified, result)
         return result

@@ -72,7 +72,7 @@ class Repeats:
         self._ghosts = kernels.ghosts
 
     def kernel(self, overload: OpOverload, bind: Callable[[Op], tuple[Kernel, bool]]) -> Kernel:
-        """A kernel that runs the first call of a kind in full, and makes the results of the others itself.
+        """Return a kernel that runs the first call of a kind in full and rebuilds the results of the others.
 
         It is written out flat: a Python call costs a tenth of what is left to do.
 
@@ -203,7 +203,7 @@ class Repeats:
         return result
 
     def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> Known | None:
-        """What came of a call, if it will again. `given`: the addresses of its tensors."""
+        """Return the result of a call if every equal call has it. `given`: the addresses of its tensors."""
         has = self._ghosts.has
         if op.writes:
             if result is not first or not has(result):

@@ -36,7 +36,7 @@ class Shapes:
         self._known: dict[Any, Any] = {}
 
     def of(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, Spec]]:
-        """The specs of a call's results, nested as they are returned; Python values stay as they are.
+        """Return the shapes of a call's results, nested as the op returns them; Python values stay as they are.
 
         Returns:
             The results, and for each written argument that changes its shape (by index in `op.writes`) its

@@ -133,7 +133,7 @@ class Ghosts:
         return inside
 
     def mould(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Mould:
-        """The form of ghosts with that shape, those strides (in elements) and that dtype."""
+        """Return the template of memoryless tensors of that shape, those strides (in elements) and that dtype."""
         key = (tuple(shape), tuple(strides), dtype)
         mould = self._moulds.get(key)
         if mould is None:
@@ -141,7 +141,7 @@ class Ghosts:
         return mould
 
     def cast(self, mould: Mould) -> Tensor:
-        """A ghost of that form on `mps:0`."""
+        """Make a memoryless tensor on `mps:0` from a template."""
         data = self._next
         if data + mould.span > self.end:
             data = self.start  # addresses repeat; there are no values that could meet
@@ -152,11 +152,11 @@ class Ghosts:
         return _from_capsule(_new_capsule(mould.struct, _NAME, None))
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A ghost on `mps:0`; strides in elements."""
+        """Make a memoryless tensor on `mps:0`; strides in elements."""
         return self.cast(self.mould(shape, strides, dtype))
 
 
 @functools.lru_cache(maxsize=1)
 def ghosts() -> Ghosts:
-    """The stretch of this process. It is never given back: tensors may outlive a session, and it costs nothing."""
+    """Return this process's address range. It is never freed: tensors may outlive a session, and it costs nothing."""
     return Ghosts()

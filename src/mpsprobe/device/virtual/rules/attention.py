@@ -67,7 +67,7 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
 
 
 def _repeated(heads: Tensor, count: int) -> Tensor:
-    """Grouped heads, each as often as there are queries for it."""
+    """Repeat grouped heads once for each query head that shares them."""
     *batch, own, length, width = heads.shape
     return (
         heads.unsqueeze(-3)

@@ -31,7 +31,7 @@ def conv_transpose(
 
 
 def flat(compute: Callable[..., Tensor]) -> Kernel:
-    """A 1-D convolution, as the CPU computes it: its results are then the CPU's bit for bit."""
+    """Compute a 1-D convolution as the CPU does, so that results equal the CPU's bit for bit."""
 
     def computed(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
         rest = tuple(one[1:] if isinstance(one, (list, tuple)) else one for one in rest)

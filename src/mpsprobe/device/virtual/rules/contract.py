@@ -161,7 +161,7 @@ class Contract:
     # -------------------------------------------------------------------------------------------- arguments
 
     def checks(self, op: Op) -> Sequence[Check]:
-        """Checks of arguments that the op's kernel makes on MPS."""
+        """Return the checks of arguments that the op's kernel makes on MPS."""
         found = self._checks.get(op.name)
         if found is None:
             found = limits.for_op(op.qualified, op.base, self.version, parse_macos(self.macos))
@@ -366,7 +366,7 @@ def innermost_source() -> str:
 
 
 def _stack_level() -> int:
-    """The `stacklevel` with which a warning names the user's line."""
+    """Return the `stacklevel` with which a warning names the user's line."""
     frame = sys._getframe(1).f_back
     level = 1
     while frame is not None and frame.f_code.co_filename.startswith(_not_users()):

@@ -51,7 +51,7 @@ class Call:
         return found
 
     def get(self, position: int, name: str = "", default: Any = None) -> Any:
-        """An argument wherever it was passed, or its default."""
+        """Return an argument, whether passed by position or by name, or its default."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
 
@@ -257,7 +257,7 @@ _CHECKS: tuple[Check, ...] = (
 
 
 def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[Check, ...]:
-    """The checks in force for an op.
+    """Return the checks in force for an op.
 
     Args:
         op: its overload name, `"aten::mm"`.

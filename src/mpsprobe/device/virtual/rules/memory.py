@@ -225,7 +225,7 @@ class UnifiedMemory:
 
 
 def weak_reference(storage: torch.UntypedStorage) -> int:
-    """A weak reference to a storage: it keeps the address of the C++ object, not its memory."""
+    """Return a weak reference to a storage: it keeps the address of the C++ object, not its memory."""
     reference: int = storage._weak_ref()  # type: ignore[assignment]
     return reference
 

@@ -92,7 +92,7 @@ def _all_dtypes() -> list[torch.dtype]:
 def mixed_devices(
     op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]
 ) -> tuple[str, Grade]:
-    """What an op says to a CPU tensor beside device tensors.
+    """Return an op's error for a CPU tensor among device tensors, and how certain it is.
 
     TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same
     on every machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses
@@ -120,7 +120,7 @@ _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
 def _one_element(value: Any) -> Any:
-    """An argument with its tensors cut down to one element, on the same device, over memory of their own."""
+    """Return an argument with its tensors cut down to one element, on the same device, in new memory."""
     if isinstance(value, Tensor):
         small = torch.ones([1] * value.dim(), dtype=value.dtype, device="cpu")
         return relabel.device(small) if value.is_mps else small

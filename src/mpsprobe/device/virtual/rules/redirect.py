@@ -144,7 +144,7 @@ class Convolution:
 
 
 def _type_name(tensor: Tensor) -> str:
-    """A tensor's type as this message writes it: `"MPSFloatType"`, but `"torch.FloatTensor"` for the host."""
+    """Return a tensor's type as this message writes it: `"MPSFloatType"`, or `"torch.FloatTensor"` for the host."""
     name = scalar_type(tensor.dtype)
     return f"MPS{name}Type" if tensor.is_mps else f"torch.{name}Tensor"
 
