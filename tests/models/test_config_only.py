@@ -134,7 +134,7 @@ def _remote(folder: Path) -> Path:
     return folder
 
 
-def test_code_of_a_repository_runs_only_when_asked_and_is_named_before(
+def test_repository_code_runs_only_when_asked_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

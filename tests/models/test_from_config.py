@@ -68,7 +68,7 @@ def test_random_weights_are_the_same_each_time(tmp_path: Path) -> None:
         assert torch.equal(one, other), name
 
 
-def test_small_parameters_have_values_where_weights_are_left_out() -> None:
+def test_small_parameters_have_values_without_weights() -> None:
     blueprint = _blueprint("LlamaForCausalLM", **_LLAMA)
     model = from_config.build(blueprint.model_class, blueprint.config, _CPU, initialise=False)
     norm = dict(model.named_parameters())["model.norm.weight"]

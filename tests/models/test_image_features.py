@@ -89,7 +89,7 @@ def test_the_prompt_has_a_place_for_each_feature(name: str, config: dict[str, An
         assert adapter.infer(adapter.load(torch.device("cpu"), "auto"), batch)["tokens"].shape[0] == 1
 
 
-def test_an_image_that_comes_in_by_cross_attention_takes_one_place() -> None:
+def test_a_cross_attended_image_takes_one_place() -> None:
     adapter = _adapter("MllamaForConditionalGeneration", _LLAMA_3_2)
     batch = adapter.prepare(adapter.sample())
     assert int((batch["input_ids"] == 119).sum()) == 1

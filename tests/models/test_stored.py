@@ -57,7 +57,7 @@ def test_a_speech_model_runs_with_its_own_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(outputs["logits"], expected, rtol=0, atol=1e-6)
 
 
-def test_code_of_a_repository_with_weights_is_refused_in_phase_3_unless_agreed_to(
+def test_phase_3_refuses_repository_code_without_consent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

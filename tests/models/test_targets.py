@@ -66,7 +66,7 @@ def test_autocast_is_the_profile_s_unless_another_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("choice", ["none", "float32", "parts", "gpu:bfloat16", "bfloat16:parts"])
-def test_a_profile_with_an_autocast_without_a_meaning_is_refused(tmp_path: Path, choice: str) -> None:
+def test_a_profile_with_an_unknown_autocast_is_refused(tmp_path: Path, choice: str) -> None:
     file = tmp_path / "own.toml"
     file.write_text(f'name = "own"\ntitle = "Own"\nadapter = "own:Own"\nautocast = "{choice}"\n')
     with pytest.raises(ProfileError, match=f"own.toml: autocast '{choice}': no such choice"):

@@ -24,7 +24,7 @@ def example(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_its_run_finds_the_missing_op_at_its_line_and_the_recipe(example: Path) -> None:
+def test_the_example_finds_the_missing_op_and_a_recipe(example: Path) -> None:
     command = re.search(r"\nmpsprobe (run \./target\.py .*)\n", _PAGE.read_text(encoding="utf-8"))
     assert command is not None
     done = mpsprobe(*command[1].split(), "--phase", "3", "--phase", "4", "--phase", "6", cwd=example)

@@ -1,4 +1,4 @@
-"""docs/scan.md: every rule has an example that it finds, and a mended one in which it finds nothing."""
+"""docs/scan.md: every rule has an example that it finds, and a fixed one in which it finds nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from mpsprobe.scan import Options, all_rules
-from mpsprobe.scan.engine import scan_text
+from mpsprobe.scan.scanner import scan_text
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scan.md").read_text(encoding="utf-8")
 
@@ -20,7 +20,7 @@ class Example(NamedTuple):
     severity: str
     torch: str
     bad: str
-    mended: str
+    fixed: str
 
 
 def documented() -> list[Example]:
@@ -28,20 +28,20 @@ def documented() -> list[Example]:
     for part in re.split(r"^#### ", TEXT, flags=re.M)[1:]:
         heading = re.match(r"(MPS\d{3}) ([\w-]+) \((\w+)\)", part)
         assert heading, part[:80]
-        bad, mended = re.findall(r"```python\n(.*?)```", part, flags=re.S)
+        bad, fixed = re.findall(r"```python\n(.*?)```", part, flags=re.S)
         torch = re.search(r"--torch (\d+\.\d+)", part.partition("```")[0])
         release = torch[1] if torch else "2.13"
-        found.append(Example(heading[1], heading[2], heading[3], release, bad, mended))
+        found.append(Example(heading[1], heading[2], heading[3], release, bad, fixed))
     return found
 
 
 @pytest.mark.parametrize("example", documented(), ids=lambda example: example.code)
-def test_the_example_is_found_and_the_mended_one_is_not(example: Example) -> None:
+def test_the_example_is_found_and_the_fixed_one_is_not(example: Example) -> None:
     options = Options(torch=example.torch)
     found = [finding for finding in scan_text(example.bad, options) if finding.code == example.code]
     assert found
     assert found[0].severity.value == example.severity
-    assert example.code not in {finding.code for finding in scan_text(example.mended, options)}
+    assert example.code not in {finding.code for finding in scan_text(example.fixed, options)}
 
 
 def test_the_document_and_the_rules_are_the_same_list() -> None:
@@ -50,4 +50,4 @@ def test_the_document_and_the_rules_are_the_same_list() -> None:
     ]
     for rule in all_rules().values():
         assert rule.why in TEXT
-        assert rule.mend in TEXT
+        assert rule.fix in TEXT

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from mpsprobe.scan import Options
-from mpsprobe.scan.engine import scan_text
+from mpsprobe.scan.scanner import scan_text
 
 OPTIONS = Options(torch="2.13")
 
@@ -86,7 +86,7 @@ def test_what_a_failed_import_leaves_behind_is_known() -> None:
     assert codes(source.replace("flash_attn", "einops")) == ["MPS101"]
 
 
-def test_an_early_return_hides_what_follows_and_a_refusal_does_not() -> None:
+def test_a_return_hides_code_below_and_a_refusal_does_not() -> None:
     leaves = "def f(x):\n    if not torch.cuda.is_available():\n        return x\n    return x.cuda()\n"
     assert codes(leaves) == []
     # The check is one hazard, what it protects is the next one.
@@ -111,7 +111,7 @@ def test_functions_that_only_cuda_paths_call_are_left_alone() -> None:
     assert codes(source.replace("return self.fast(x)", "pass")) == ["MPS103"]  # others may call it
 
 
-def test_loops_and_comprehensions_over_cuda_devices_have_no_turn() -> None:
+def test_loops_over_cuda_devices_run_zero_times() -> None:
     assert codes("names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]") == []
     assert codes("for i in range(torch.cuda.device_count()):\n    torch.cuda.set_device(i)\n") == []
     assert codes("for i in range(2):\n    torch.cuda.set_device(i)\n") == ["MPS103"]

@@ -9,8 +9,8 @@ import torch
 
 from mpsprobe.errors import UsageError
 from mpsprobe.scan import Options, all_rules
-from mpsprobe.scan.engine import scan_text
-from mpsprobe.scan.rules import chosen
+from mpsprobe.scan.findings import chosen
+from mpsprobe.scan.scanner import scan_text
 
 
 def codes(source: str, release: str = "2.13") -> list[str]:
@@ -52,14 +52,14 @@ def test_a_default_is_a_default(source: str) -> None:
     assert "MPS102" in codes(source)
 
 
-def test_autocast_that_is_off_for_another_device_matters_only_with_an_op_that_autocast_lowers() -> None:
+def test_autocast_off_elsewhere_matters_with_a_lowered_op() -> None:
     region = "with torch.autocast('cuda', enabled=False):\n    y = {}\n"
     assert codes(region.format("a @ b")) == ["MPS202"]
     assert codes(region.format("self.gate(a)")) == ["MPS202"]
     assert codes(region.format("a.cos() + torch.exp(b).float()")) == []
 
 
-def test_switching_one_devices_autocast_off_leaves_the_others_on() -> None:
+def test_autocast_off_for_one_device_leaves_others_on() -> None:
     # What MPS202 rests on, asked of PyTorch itself (the CPU stands for MPS, of which the same holds).
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.autocast("cuda", enabled=False):
         assert torch.is_autocast_enabled("cpu")
@@ -209,7 +209,7 @@ def test_in_place_ops_on_views_by_the_advisories_of_the_release() -> None:
     assert codes("x.t().normal_()", "2.9") == ["MPS801"]
     assert codes("x[:, 0].normal_()", "2.9") == ["MPS801"]
     assert codes("x[0].normal_()", "2.9") == []
-    assert codes("x.t().normal_()", "2.13") == []  # mended in 2.10
+    assert codes("x.t().normal_()", "2.13") == []  # fixed in 2.10
 
 
 def test_seeds_count_only_where_nothing_else_seeds() -> None:

@@ -56,7 +56,7 @@ def test_what_cannot_be_found_is_one_clear_error(name: str, package: Path) -> No
         sources.of_package(name)
 
 
-def test_a_folder_gives_its_source_and_not_its_environments_or_tests(tmp_path: Path) -> None:
+def test_a_folder_yields_no_environments_and_no_tests(tmp_path: Path) -> None:
     for name in (
         "a.py",
         "b/c.py",

@@ -11,7 +11,7 @@ import msgspec
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink, say
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.knowledge import ops
-from mpsprobe.scan import Options, Report, Severity, all_rules, github, sarif, scan, sources, text
+from mpsprobe.scan import Level, Options, Report, all_rules, formats, scan, sources
 
 _FORMATS = ("text", "json", "sarif", "github")
 
@@ -24,7 +24,7 @@ _FORMATS = ("text", "json", "sarif", "github")
 @click.option("--ignore", multiple=True, metavar="RULES", help="Not these.")
 @click.option(
     "--fail-on",
-    type=click.Choice([*(severity.value for severity in Severity), "never"]),
+    type=click.Choice([*(severity.value for severity in Level), "never"]),
     default="warning",
     show_default=True,
     help="Exit with 1 for findings of this severity or worse.",
@@ -83,7 +83,7 @@ def command(
     report = scan(chosen, options)
     form = form or ("json" if sink.as_json else "text")
     _write(sink, report, form, output, brief=brief)
-    if fail_on != "never" and report.worst(Severity(fail_on)):
+    if fail_on != "never" and report.worst(Level(fail_on)):
         raise click.exceptions.Exit(1)
 
 
@@ -114,11 +114,11 @@ def _installed_torch() -> str:
 
 def _write(sink: Sink, report: Report, form: str, output: Path | None, *, brief: bool) -> None:
     if form == "text":
-        written = text.lines(report, explain=not brief)
+        written = formats.text(report, explain=not brief)
     elif form == "github":
-        written = github.commands(report)
+        written = formats.github(report)
     else:
-        data = sarif.document(report) if form == "sarif" else report
+        data = formats.sarif(report) if form == "sarif" else report
         written = msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
     if output is None:
         if written and not sink.quiet:
@@ -129,7 +129,7 @@ def _write(sink: Sink, report: Report, form: str, output: Path | None, *, brief:
         output.write_text(written + "\n", encoding="utf-8")
     except OSError as problem:
         raise UsageError(f"{output}: cannot be written: {problem.strerror}.") from problem
-    say(text.summary(report), err=True)
+    say(formats.summary(report), err=True)
 
 
 def _list_rules(sink: Sink) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import metadata
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.scan import Options, Severity
-from mpsprobe.scan.engine import scan
-from mpsprobe.scan.rules import all_rules
+from mpsprobe.scan import Level, Options
+from mpsprobe.scan.findings import all_rules
+from mpsprobe.scan.scanner import scan
 from mpsprobe.scan.sources import of_package
 
 #: Places that one rule's sentence names.
@@ -27,7 +27,7 @@ def findings(package: str, torch: str | None = None) -> list[str]:
         return []
     by_rule: dict[str, list[str]] = {}
     for one in found.findings:
-        if one.severity is not Severity.NOTE:
+        if one.severity is not Level.NOTE:
             path = one.path.replace("\\", "/")
             inside = path.partition(f"/{package.replace('.', '/')}/")[2] or path
             by_rule.setdefault(one.code, []).append(f"{inside}:{one.line}")

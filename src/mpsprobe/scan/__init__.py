@@ -4,12 +4,12 @@ Source is read with `ast`. It parses every syntax that the running Python knows,
 would add a dependency for what is not needed here: nothing is rewritten, and the comments that matter (`# noqa`)
 are found by `tokenize`.
 
-The way through: `sources` finds files -> `parse` reads one -> `walk` visits what a Mac would run (`truth` tells
-which branch that is) -> `detect` has the rules' eyes -> `engine` drops what `noqa` or the user ruled out.
+The way through: `sources` finds files -> `scanner` reads one -> `walk` visits the code that a Mac would run (`truth`
+decides conditions) -> `detect` holds the detectors -> `scanner` drops what a `# noqa` or the user excludes
+-> `formats` draws the report.
 """
 
-from mpsprobe.scan.engine import Options, scan
-from mpsprobe.scan.finding import Finding, Report, Severity, Unreadable
-from mpsprobe.scan.rules import Rule, all_rules
+from mpsprobe.scan.findings import Level, Report, ScanRule, SourceHazard, Unreadable, all_rules
+from mpsprobe.scan.scanner import Options, scan
 
-__all__ = ["Finding", "Options", "Report", "Rule", "Severity", "Unreadable", "all_rules", "scan"]
+__all__ = ["Level", "Options", "Report", "ScanRule", "SourceHazard", "Unreadable", "all_rules", "scan"]

@@ -1,4 +1,4 @@
-"""Which files a scan reads: a path's, an installed package's, or a model's. Nothing is imported or run."""
+"""The files that a scan reads: a path's, an installed package's, or a model's. Nothing is imported or run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpsprobe.errors import DataError, TargetError
 #: Folders that hold other people's code, or none.
 _SKIPPED = {
     ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".eggs",
-    "node_modules", "site-packages", ".ipynb_checkpoints",
+    "node_modules", "position-packages", ".ipynb_checkpoints",
 }  # fmt: skip
 _TEST_FOLDERS = {"tests", "test", "testing"}
 _TEST_FILE = re.compile(r"test_.*\.py$|.*_test\.py$|conftest\.py$")
@@ -28,10 +28,10 @@ class Sources:
     """The files of one target.
 
     Attributes:
-        target: what was asked for, and what it was taken for.
+        target: the target as the user named it, and its interpretation.
         files: Python files, sorted.
-        tests_left_out: how many test files were not taken.
-        remarks: what the user should know about the choice.
+        tests_left_out: number of test files that were left out.
+        remarks: notes for the user about the choice, one sentence each.
     """
 
     target: str
@@ -41,7 +41,7 @@ class Sources:
 
 
 def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
-    """A file, or every Python file below a folder.
+    """Return a file, or every Python file below a folder.
 
     Args:
         path: a file is read whatever it is called.
@@ -67,7 +67,7 @@ def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> 
 
 
 def of_package(name: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
-    """An installed package or module by its dotted name, found without importing anything of it.
+    """Return the files of an installed package or module by its dotted name, without importing it.
 
     `importlib.util.find_spec("a.b")` imports `a`; so only the first part goes through it, and the rest is
     looked up as folders and files below.
@@ -109,7 +109,7 @@ def _places(spec: importlib.machinery.ModuleSpec) -> list[Path]:
 
 
 def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
-    """A model's own code, or that of transformers for its type when it has none.
+    """Return the files of a model's own code, or of transformers' module for its type when it has none.
 
     Raises:
         TargetError: there is neither.
@@ -140,12 +140,12 @@ def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Seque
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder is a model's: it has a config of transformers' form."""
+    """Return whether a folder is a model's: it has a config in transformers' schema."""
     return (path / "config.json").is_file() and bool(_config(path))
 
 
 def shown(path: Path) -> str:
-    """A path as reports show it: relative to the current folder where it lies below that."""
+    """Return a path as reports show it: relative to the current folder where it is below that."""
     try:
         # Not resolved: a hub snapshot's files are links to blobs, whose names say nothing.
         return path.absolute().relative_to(Path.cwd()).as_posix()
@@ -154,12 +154,12 @@ def shown(path: Path) -> str:
 
 
 def is_test(path: Path) -> bool:
-    """Whether a path, below the folder that was asked for, is a test's."""
+    """Return whether a path, relative to the scanned folder, is a test's."""
     return bool(_TEST_FOLDERS & set(path.parts[:-1])) or _TEST_FILE.match(path.name) is not None
 
 
 def _holds_tests(file: Path, folder: Path) -> bool:
-    """Whether a file named as a test is one: a script `test_inference.py` outside of test folders is a program."""
+    """Return whether a file with a test's name holds tests; a script `test_inference.py` may be a program."""
     if _TEST_FOLDERS & set(file.relative_to(folder).parts[:-1]) or file.name == "conftest.py":
         return True
     try:
@@ -177,7 +177,7 @@ def _holds_tests(file: Path, folder: Path) -> bool:
 
 
 def _below(folder: Path) -> Iterable[Path]:
-    """Python files below a folder; links to folders are not followed, so that no loop is endless."""
+    """Yield the Python files below a folder, without following links to folders, which may form loops."""
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _SKIPPED]
         yield from (Path(root) / name for name in files if name.endswith((".py", ".pyw")))

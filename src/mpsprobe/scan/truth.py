@@ -1,4 +1,4 @@
-"""Which way a condition goes when a model runs on MPS: true, false, or not known.
+"""The branch of a condition that a model on MPS takes: true, false, or unknown.
 
 Code behind `if torch.cuda.is_available():` never runs on a Mac, so nothing in it is a hazard there. The question
 is always about tensors on MPS: `x.device.type == "mps"` is true, `device == "cpu"` is false.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import ast
 import re
 
-from mpsprobe.scan.names import Names
-from mpsprobe.scan.scope import Scope
-from mpsprobe.scan.tables import cuda_only
+from mpsprobe.scan.lookup import cuda_only
+from mpsprobe.scan.names import Names, Scope
 
 _CUDA = re.compile(r"cuda(:\d+)?$")
 _OTHER_DEVICES = re.compile(r"(xpu|npu|hpu|mlu|musa|xla|tpu|hip|rocm|mtia|sdaa|privateuseone|meta)(:\d+)?$")
@@ -47,15 +46,15 @@ _DEPTH = 8
 
 
 def is_cuda_text(text: object) -> bool:
-    """Whether it is a device string such as `"cuda"` or `"cuda:1"`."""
+    """Return whether it is a device string such as `"cuda"` or `"cuda:1"`."""
     return isinstance(text, str) and _CUDA.match(text) is not None
 
 
 class Truth:
-    """Answers for one module.
+    """Truth values of the conditions in one module.
 
     Attributes:
-        learnt: values that module-level names have on a Mac, e.g. `HAS_FLASH` after a failed import.
+        learnt: values of module-level names on a Mac, e.g. `HAS_FLASH` after a failed import.
     """
 
     def __init__(self, names: Names) -> None:
@@ -63,7 +62,7 @@ class Truth:
         self.learnt: dict[str, ast.expr | None] = {}
 
     def of(self, test: ast.expr, scope: Scope, depth: int = 0) -> bool | None:
-        """The truth of `test` on a Mac; None when it cannot be told."""
+        """Return the truth of `test` on a Mac; None when it cannot be decided."""
         if depth > _DEPTH:
             return None
         if isinstance(test, ast.Constant):
@@ -85,12 +84,12 @@ class Truth:
         return None
 
     def choose(self, node: ast.IfExp, scope: Scope, depth: int = 0) -> ast.expr | None:
-        """The arm of a conditional expression that a Mac takes; None when it cannot be told."""
+        """Return the arm of a conditional expression that a Mac takes; None when it cannot be decided."""
         answer = self.of(node.test, scope, depth + 1)
         return None if answer is None else node.body if answer else node.orelse
 
     def is_empty(self, iterated: ast.expr) -> bool:
-        """Whether a loop over this has no turn on a Mac: `range(torch.cuda.device_count())`."""
+        """Return whether a loop over this runs zero times on a Mac: `range(torch.cuda.device_count())`."""
         return (
             isinstance(iterated, ast.Call)
             and isinstance(iterated.func, ast.Name)
@@ -100,7 +99,7 @@ class Truth:
         )
 
     def value(self, node: ast.expr, scope: Scope) -> ast.expr:
-        """`node` with names and conditional expressions followed as far as they can be."""
+        """Return `node` with names and conditional expressions followed as far as possible."""
         for _ in range(_DEPTH):
             after: ast.expr | None = None
             if isinstance(node, ast.IfExp):
@@ -204,7 +203,7 @@ class Truth:
         return self._equals(left, right.value, scope) if isinstance(right, ast.Constant) else None
 
     def _equals(self, left: ast.expr, text: object, scope: Scope) -> bool | None:
-        """Whether what `left` says equals (or begins with) `text`."""
+        """Return whether the value of `left` equals, or begins with, `text`."""
         if not isinstance(text, str):
             return None
         said = self._platform(left)
@@ -233,7 +232,7 @@ class Truth:
         return {"sys.platform": "darwin", "os.name": "posix"}.get(self._names.of(node))
 
     def _is_device(self, node: ast.expr, scope: Scope) -> bool:
-        """Whether an expression looks like a device or its type."""
+        """Return whether an expression looks like a device or its type."""
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id == "str" and node.args:
                 return self._is_device(node.args[0], scope)

@@ -6,11 +6,20 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import registry
-from mpsprobe.scan.names import Names, modules_of
-from mpsprobe.scan.scope import Function, Scope
-from mpsprobe.scan.site import Hit, Site, caught
-from mpsprobe.scan.tables import TorchRelease, cuda_only
+from mpsprobe.scan.detect import (  # noqa: F401 - importing a module registers its detectors
+    autocast,
+    choices,
+    cuda_packages,
+    devices,
+    dtypes,
+    handlers,
+    ops,
+    processes,
+)
+from mpsprobe.scan.detect.registry import REGISTRY
+from mpsprobe.scan.lookup import TorchRelease, cuda_only
+from mpsprobe.scan.names import Function, Names, Scope, modules_of
+from mpsprobe.scan.position import Hit, Position, caught
 from mpsprobe.scan.truth import Truth
 
 #: Fields that hold no code that runs: annotations, contexts, operators.
@@ -30,7 +39,7 @@ _IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn", re.IGNORECASE)
 
 
 def walk(tree: ast.Module, release: TorchRelease) -> list[Hit]:
-    """Everything that the detectors see in a module."""
+    """Return all hits of the detectors in a module."""
     return _Walk(tree, release).run()
 
 
@@ -38,8 +47,8 @@ class _Walk:
     def __init__(self, tree: ast.Module, release: TorchRelease) -> None:
         names = Names()
         self._tree = tree
-        self._site = Site(names=names, truth=Truth(names), release=release, scope=Scope(tree))
-        self._registry = registry()
+        self._position = Position(names=names, truth=Truth(names), release=release, scope=Scope(tree))
+        self._registry = REGISTRY
         #: Hits, each with the names of the functions and classes around it.
         self._hits: list[tuple[Hit, frozenset[str]]] = []
         self._inside: list[str] = []
@@ -47,13 +56,13 @@ class _Walk:
 
     def run(self) -> list[Hit]:
         self._show(self._tree)
-        self._site.parents.append(self._tree)
+        self._position.parents.append(self._tree)
         self._block(self._tree.body)
         unused = self._only_used_elsewhere() if self._hits else set()
         return [hit for hit, inside in self._hits if not unused & inside]
 
     def _only_used_elsewhere(self) -> set[str]:
-        """Functions and classes that this module uses, but nowhere that a Mac comes to."""
+        """Return the functions and classes that this module uses only in code that a Mac does not reach."""
         names = {name for _, inside in self._hits for name in inside} - self._used
         if not names:
             return names
@@ -66,23 +75,23 @@ class _Walk:
 
     def _show(self, node: ast.AST) -> None:
         for detector in self._registry.nodes.get(type(node), ()):
-            self._take(detector(node, self._site))
+            self._take(detector(node, self._position))
 
     def _take(self, hits: Iterator[Hit]) -> None:
         for hit in hits:
             self._hits.append((hit, frozenset(self._inside)))
 
     def _show_call(self, node: ast.Call) -> None:
-        site, registered = self._site, self._registry
-        site.called = site.names.of(node.func)
-        last = node.func.attr if isinstance(node.func, ast.Attribute) else site.called.rpartition(".")[2]
+        position, registered = self._position, self._registry
+        position.called = position.names.of(node.func)
+        last = node.func.attr if isinstance(node.func, ast.Attribute) else position.called.rpartition(".")[2]
         found = registered.calls.get(last, ())
-        if site.called.startswith("torch."):
+        if position.called.startswith("torch."):
             found = (*found, *registered.torch_calls)
         elif last.endswith("_"):
             found = (*found, *registered.in_place_calls)
         for detector in (*found, *(registered.nodes.get(ast.Call, ()) if node.args else ())):
-            self._take(detector(node, site))
+            self._take(detector(node, position))
 
     # ---- statements: each says whether control ends there on a Mac ----
 
@@ -91,7 +100,7 @@ class _Walk:
 
     def _statement(self, node: ast.stmt) -> bool:
         self._show(node)
-        site = self._site
+        position = self._position
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             self._learn_import(node)
             return False
@@ -105,57 +114,57 @@ class _Walk:
         if isinstance(node, ast.ClassDef):
             self._class(node)
             return False
-        site.parents.append(node)
+        position.parents.append(node)
         if isinstance(node, (ast.With, ast.AsyncWith)):
             for item in node.items:
                 self._expression(item)
-            suppresses = any(_suppresses(item.context_expr, site) for item in node.items)
-            site.conditions += suppresses
+            suppresses = any(_suppresses(item.context_expr, position) for item in node.items)
+            position.conditions += suppresses
             ends = self._block(node.body) and not suppresses
-            site.conditions -= suppresses
-            site.parents.pop()
+            position.conditions -= suppresses
+            position.parents.pop()
             return ends
         if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
             self._expression(node.test if isinstance(node, ast.While) else node.iter)
-            if isinstance(node, ast.While) or not site.truth.is_empty(node.iter):
+            if isinstance(node, ast.While) or not position.truth.is_empty(node.iter):
                 self._block(node.body)
             self._block(node.orelse)
         else:
             self._fields(node)
-        site.parents.pop()
+        position.parents.pop()
         return isinstance(node, (ast.Return, ast.Raise, ast.Continue, ast.Break))
 
     def _if(self, node: ast.If) -> bool:
-        site = self._site
-        site.parents.append(node)
+        position = self._position
+        position.parents.append(node)
         self._expression(node.test)
-        answer = site.truth.of(node.test, site.scope)
-        if answer is not None and not site.functions:
+        answer = position.truth.of(node.test, position.scope)
+        if answer is not None and not position.functions:
             self._learn_names(node.body if answer else node.orelse)
-        site.conditions += answer is None
+        position.conditions += answer is None
         # Behind a check that refuses to go on without CUDA, the walk goes on: the next hazard is there too.
         then_ends = answer is not False and self._block(node.body) and not _refuses(node.body, answer)
         else_ends = answer is not True and self._block(node.orelse)
-        site.conditions -= answer is None
-        site.parents.pop()
+        position.conditions -= answer is None
+        position.parents.pop()
         if answer is None:
             return then_ends and else_ends and bool(node.orelse)
         return then_ends if answer else else_ends
 
     def _try(self, node: ast.Try) -> bool:
-        site = self._site
-        site.parents.append(node)
+        position = self._position
+        position.parents.append(node)
         fails = _import_that_fails(node.body)
-        site.tries.append(node)
+        position.tries.append(node)
         self._block(node.body)
-        site.tries.pop()
+        position.tries.pop()
         for handler in node.handlers:
             if handler.type is not None:
                 self._expression(handler.type)
             self._block(handler.body)
-        if fails and not site.functions:
+        if fails and not position.functions:
             for name in _imported(node.body):
-                site.truth.learnt.setdefault(name, None)
+                position.truth.learnt.setdefault(name, None)
             self._learn_names(
                 [
                     statement
@@ -167,41 +176,41 @@ class _Walk:
         if not fails:
             self._block(node.orelse)
         self._block(node.finalbody)
-        site.parents.pop()
+        position.parents.pop()
         return False
 
     def _class(self, node: ast.ClassDef) -> None:
         if _IS_CUDA_CODE.search(node.name):
             return
-        self._site.parents.append(node)
+        self._position.parents.append(node)
         self._inside.append(node.name)
         self._fields(node)
         self._inside.pop()
-        self._site.parents.pop()
+        self._position.parents.pop()
 
     def _function(self, node: Function) -> None:
-        site = self._site
+        position = self._position
         if _IS_CUDA_CODE.search(node.name):
             return
-        site.parents.append(node)
+        position.parents.append(node)
         for outside in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
             if outside is not None:
                 self._expression(outside)
-        outer_scope, outer_tries, outer_conditions = site.scope, site.tries, site.conditions
+        outer_scope, outer_tries, outer_conditions = position.scope, position.tries, position.conditions
         # A function that is defined inside a `try` does not run inside it.
-        site.scope, site.tries, site.conditions = Scope(node, outer_scope), [], 0
-        site.functions.append(node)
+        position.scope, position.tries, position.conditions = Scope(node, outer_scope), [], 0
+        position.functions.append(node)
         self._inside.append(node.name)
         self._block(node.body)
         self._inside.pop()
-        site.functions.pop()
-        site.scope, site.tries, site.conditions = outer_scope, outer_tries, outer_conditions
-        site.parents.pop()
+        position.functions.pop()
+        position.scope, position.tries, position.conditions = outer_scope, outer_tries, outer_conditions
+        position.parents.pop()
 
     # ---- expressions ----
 
     def _expression(self, node: ast.AST) -> None:
-        site = self._site
+        position = self._position
         if isinstance(node, ast.Call):
             self._show_call(node)
         elif isinstance(node, ast.Attribute):
@@ -211,31 +220,31 @@ class _Walk:
             self._used.add(node.id)
         else:
             self._show(node)
-        site.parents.append(node)
+        position.parents.append(node)
         if isinstance(node, ast.BoolOp):
             self._bool_op(node)
         elif isinstance(node, _COMPREHENSIONS):
             self._comprehension(node)
         elif isinstance(node, ast.IfExp):
             self._expression(node.test)
-            answer = site.truth.of(node.test, site.scope)
+            answer = position.truth.of(node.test, position.scope)
             if answer is not False:
                 self._expression(node.body)
             if answer is not True:
                 self._expression(node.orelse)
         else:
             self._fields(node)
-        site.parents.pop()
+        position.parents.pop()
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
-        site = self._site
+        position = self._position
         for generator in node.generators:
             self._expression(generator.iter)
-            if site.truth.is_empty(generator.iter):
+            if position.truth.is_empty(generator.iter):
                 return
             for test in generator.ifs:
                 self._expression(test)
-                if site.truth.of(test, site.scope) is False:
+                if position.truth.of(test, position.scope) is False:
                     return
         for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
             self._expression(part)
@@ -244,7 +253,7 @@ class _Walk:
         stops = isinstance(node.op, ast.Or)
         for value in node.values:
             self._expression(value)
-            if self._site.truth.of(value, self._site.scope) is stops:
+            if self._position.truth.of(value, self._position.scope) is stops:
                 return
 
     def _fields(self, node: ast.AST) -> None:
@@ -269,12 +278,12 @@ class _Walk:
     # ---- what the module's names are on a Mac ----
 
     def _learn_import(self, node: ast.Import | ast.ImportFrom) -> None:
-        site = self._site
-        site.names.learn(node)
-        if site.torch_imported_at is None and any(
+        position = self._position
+        position.names.learn(node)
+        if position.torch_imported_at is None and any(
             module.partition(".")[0] in _IMPORTS_TORCH for module in modules_of(node)
         ):
-            site.torch_imported_at = node.lineno
+            position.torch_imported_at = node.lineno
 
     def _learn_names(self, statements: list[ast.stmt]) -> None:
         for statement in statements:
@@ -288,12 +297,12 @@ class _Walk:
                         values = [statement.value] * len(names) if len(values) == 1 else []
                     for name, value in zip(names, values, strict=False):
                         if isinstance(name, ast.Name) and isinstance(value, ast.Constant):
-                            self._site.truth.learnt[name.id] = value
+                            self._position.truth.learnt[name.id] = value
 
 
-def _suppresses(context: ast.expr, site: Site) -> bool:
+def _suppresses(context: ast.expr, position: Position) -> bool:
     """`with contextlib.suppress(...)`."""
-    return isinstance(context, ast.Call) and site.called_by(context).rpartition(".")[2] == "suppress"
+    return isinstance(context, ast.Call) and position.called_by(context).rpartition(".")[2] == "suppress"
 
 
 def _refuses(body: list[ast.stmt], answer: bool | None) -> bool:

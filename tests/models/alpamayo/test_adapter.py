@@ -52,7 +52,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
 
 
 @needs_package
-def test_a_missing_import_of_the_package_is_named_as_pip_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_import_is_named_as_pip_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == package.NAME]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hydra", None)

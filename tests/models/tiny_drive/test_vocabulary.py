@@ -29,7 +29,7 @@ def test_each_word_is_one_token() -> None:
     assert tokenizer.encode(" slowly").ids == [slow, *tokenizer.encode("ly").ids]
 
 
-def test_special_and_trajectory_tokens_are_where_the_config_says() -> None:
+def test_special_tokens_have_the_ids_of_the_config() -> None:
     tokenizer = v.build_tokenizer()
     for token, wanted in v.SPECIAL_IDS.items():
         assert tokenizer.encode(token).ids == [wanted]

@@ -1,29 +1,5 @@
-"""The rules' eyes: one module a group of rules, each function shown the nodes it asked for."""
+"""The detectors: one module a group of rules, each function shown the nodes that it registered for.
 
-from mpsprobe.scan.detect import (
-    attention,
-    autocast,
-    calls,
-    choices,
-    devices,
-    dtypes,
-    errors,
-    imports,
-    ops,
-    processes,
-    randomness,
-)
-
-__all__ = [
-    "attention",
-    "autocast",
-    "calls",
-    "choices",
-    "devices",
-    "dtypes",
-    "errors",
-    "imports",
-    "ops",
-    "processes",
-    "randomness",
-]
+`scan.walk` imports every module of this package by name, and each registers its functions in `registry`; no detector
+imports that list.
+"""

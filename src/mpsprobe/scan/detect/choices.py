@@ -1,4 +1,4 @@
-"""Devices as programs choose them: MPS turned away, lists that leave it out, and "cuda" handed on by position."""
+"""Device choices of programs: MPS replaced by the CPU, lists without MPS, "cuda" passed on by position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from mpsprobe.scan.detect.devices import cuda_text, places
 from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.site import Hit, Site, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, text_of
 
 #: Functions that read a text and place nothing by it.
 _READERS = frozenset(
@@ -28,23 +28,23 @@ _DEVICE_WORDS = re.compile(r"device|^dev$", re.IGNORECASE)
 
 
 @on(ast.Call)
-def handed_on(node: ast.Call, site: Site) -> Iterator[Hit]:
+def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`Pipeline(path, "cuda")`: a CUDA device that is handed to other code by position."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if last in _READERS or _ERRORS.search(last) or site.failure_is_handled:
+    if last in _READERS or _ERRORS.search(last) or position.failure_is_handled:
         return
-    if site.name(node.func).startswith(
+    if position.name(node.func).startswith(
         "torch."
     ):  # its functions take a device by keyword; `placement` has the others
         return
     for given in node.args:
-        text = cuda_text(given, site) if not isinstance(given, ast.Starred) else None
-        if text is not None and id(given) not in site.reported:
+        text = cuda_text(given, position) if not isinstance(given, ast.Starred) else None
+        if text is not None and id(given) not in position.reported:
             yield Hit("MPS110", given, f"{last or 'a call'}(... {text} ...) hands on a CUDA device.")
 
 
 @on(ast.If)
-def turned_away(node: ast.If, _site: Site) -> Iterator[Hit]:
+def turned_away(node: ast.If, _position: Position) -> Iterator[Hit]:
     """`if device == "mps": device = "cpu"`."""
     if not _asks_for_mps(node.test):
         return
@@ -57,7 +57,7 @@ def turned_away(node: ast.If, _site: Site) -> Iterator[Hit]:
 
 
 def _asks_for_mps(test: ast.expr) -> bool:
-    """Whether a condition is true for the device MPS."""
+    """Return whether a condition is true for the device MPS."""
     if isinstance(test, ast.BoolOp):
         return isinstance(test.op, ast.Or) and any(_asks_for_mps(one) for one in test.values)
     if isinstance(test, ast.Call):
@@ -74,7 +74,7 @@ def _asks_for_mps(test: ast.expr) -> bool:
 
 
 def _inner(node: ast.expr) -> ast.expr:
-    """The text of `torch.device("mps")`."""
+    """Return the text inside `torch.device("mps")`, or the node itself."""
     return node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
 
 
@@ -83,22 +83,22 @@ def _is_cpu(node: ast.expr) -> bool:
 
 
 @on(ast.Compare)
-def list_without_mps(node: ast.Compare, site: Site) -> Iterator[Hit]:
+def list_without_mps(node: ast.Compare, position: Position) -> Iterator[Hit]:
     """`if device not in ("cuda", "cpu"): raise`, `assert device in ["cuda", "cpu"]`."""
     if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.In, ast.NotIn)):
         return
-    texts = _texts(site.value(node.comparators[0]))
+    texts = _texts(position.value(node.comparators[0]))
     if "cuda" not in texts or "cpu" not in texts or "mps" in texts:
         return
     if not _DEVICE_WORDS.search(ast.unparse(node.left)):
         return
-    if _refuses(node, site):
+    if _refuses(node, position):
         yield Hit("MPS112", node, f"MPS is not among the devices that are let through: {', '.join(texts)}.")
 
 
-def _refuses(node: ast.Compare, site: Site) -> bool:
-    """Whether what follows from the comparison is an error where it does not hold."""
-    around = [one for one in site.parents if isinstance(one, (ast.If, ast.Assert))]
+def _refuses(node: ast.Compare, position: Position) -> bool:
+    """Return whether the code raises when the comparison does not hold."""
+    around = [one for one in position.parents if isinstance(one, (ast.If, ast.Assert))]
     if not around:
         return False
     last = around[-1]
@@ -111,17 +111,17 @@ def _refuses(node: ast.Compare, site: Site) -> bool:
 
 
 @on_call("add_argument", "option", "Option", "Argument", "Choice")
-def choices_without_mps(node: ast.Call, site: Site) -> Iterator[Hit]:
+def choices_without_mps(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`parser.add_argument("--device", choices=["cuda", "cpu"])`, `click.Choice(["cuda", "cpu"])`."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     given = argument(node, "choices", 0 if last == "Choice" else None)
-    texts = _texts(site.value(given)) if given is not None else []
+    texts = _texts(position.value(given)) if given is not None else []
     if "cuda" in texts and "mps" not in texts:
         yield Hit("MPS112", given or node, f"MPS is not among the choices: {', '.join(texts)}.")
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """The texts of a list, tuple or set of nothing else; empty for any other expression."""
+    """Return the strings of a list, tuple or set that holds strings only; empty for any other expression."""
     if not isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         return []
     found = [text_of(one) for one in node.elts]

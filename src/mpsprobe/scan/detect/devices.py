@@ -1,4 +1,4 @@
-"""Devices by name: "cuda" where tensors are placed, in defaults, and in choices that forget MPS."""
+"""CUDA devices by name: where tensors are placed, in defaults, in generators, and in calls of torch.cuda."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.scope import Function
-from mpsprobe.scan.site import Hit, Site, argument, text_of
+from mpsprobe.scan.detect.registry import on, on_call, on_torch_call
+from mpsprobe.scan.lookup import torch_cuda
+from mpsprobe.scan.names import Function
+from mpsprobe.scan.position import Hit, Position, argument, text_of
 from mpsprobe.scan.truth import is_cuda_text
 
 #: `device`, `map_location`, `torch_device`, `device_map` ... but not `device_type`, which places nothing.
@@ -22,12 +23,12 @@ _CUDA_FORWARDS = {"cuda", "to_cuda", "to_gpu"}
 
 
 def places(name: str) -> bool:
-    """Whether a name is that of something tensors are placed by."""
+    """Return whether a variable of this name places tensors."""
     return _PLACE.search(name) is not None
 
 
-def cuda_text(node: ast.expr | None, site: Site) -> str | None:
-    """How an expression spells a CUDA device; None when it does not, or may be something else."""
+def cuda_text(node: ast.expr | None, position: Position) -> str | None:
+    """Return how an expression spells a CUDA device; None when it does not, or may be another device."""
     if node is None:
         return None
     if isinstance(node, ast.Constant):
@@ -39,30 +40,32 @@ def cuda_text(node: ast.expr | None, site: Site) -> str | None:
         left = text_of(node.left)
         return f'"{left}"...' if left is not None and re.fullmatch(r"cuda:(%[sd])?", left) else None
     if isinstance(node, ast.Name) and not places(node.id):
-        value = site.scope.only(node.id)
-        return cuda_text(value, site) if value is not None and not isinstance(value, ast.Name) else None
+        value = position.scope.only(node.id)
+        return cuda_text(value, position) if value is not None and not isinstance(value, ast.Name) else None
     if isinstance(node, ast.IfExp):
-        taken = site.truth.choose(node, site.scope)
-        return cuda_text(taken, site) if taken is not None else None
+        taken = position.truth.choose(node, position.scope)
+        return cuda_text(taken, position) if taken is not None else None
     return None
 
 
-def _is_forwarded(site: Site) -> bool:
-    """Whether this is `def cuda(self): ...`, which passes its caller's request on, or is caught when it fails."""
-    return site.failure_is_handled or any(function.name in _CUDA_FORWARDS for function in site.functions)
+def _is_forwarded(position: Position) -> bool:
+    """Return whether this is inside `def cuda(self)`, which passes a request on, or failure is caught."""
+    return position.failure_is_handled or any(
+        function.name in _CUDA_FORWARDS for function in position.functions
+    )
 
 
 @on_call("cuda")
-def cuda_method(node: ast.Call, site: Site) -> Iterator[Hit]:
+def cuda_method(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`x.cuda()`."""
-    if isinstance(node.func, ast.Attribute) and not _is_forwarded(site):
+    if isinstance(node.func, ast.Attribute) and not _is_forwarded(position):
         yield Hit("MPS101", node, ".cuda() places it on a CUDA device.")
 
 
 @on_call("to", "device", "set_default_device", "load")
-def placement(node: ast.Call, site: Site) -> Iterator[Hit]:
+def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`x.to("cuda")`, `torch.device("cuda")`, `torch.load(file, "cuda")`."""
-    called = site.called
+    called = position.called
     last = called.rpartition(".")[2] or "to"
     if last == "load":
         place = argument(node, "", 1) if called == "torch.load" else None
@@ -70,61 +73,61 @@ def placement(node: ast.Call, site: Site) -> Iterator[Hit]:
         place = argument(node, "", 0)
     else:
         place = None
-    text = cuda_text(place, site)
-    if isinstance(site.parents[-1], ast.Compare):
+    text = cuda_text(place, position)
+    if isinstance(position.parents[-1], ast.Compare):
         return  # device == torch.device("cuda") asks
-    if text is not None and id(node) not in site.reported and not _is_forwarded(site):
+    if text is not None and id(node) not in position.reported and not _is_forwarded(position):
         yield Hit("MPS101", node, f"{last}({text}) names a CUDA device.")
 
 
 @on_call("type", "set_default_tensor_type")
-def tensor_type(node: ast.Call, site: Site) -> Iterator[Hit]:
+def tensor_type(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`x.type("torch.cuda.FloatTensor")`."""
-    kind = (text_of(node.args[0]) or site.name(node.args[0])) if node.args else ""
-    if _TENSOR_TYPE.match(kind) and not _is_forwarded(site):
+    kind = (text_of(node.args[0]) or position.name(node.args[0])) if node.args else ""
+    if _TENSOR_TYPE.match(kind) and not _is_forwarded(position):
         yield Hit("MPS101", node, f"{kind} makes CUDA tensors.")
 
 
 @on(ast.keyword)
-def placed_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
+def placed_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
     """`torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
-    call = site.parents[-1]
-    if not node.arg or not places(node.arg) or not isinstance(call, ast.Call) or _is_forwarded(site):
+    call = position.parents[-1]
+    if not node.arg or not places(node.arg) or not isinstance(call, ast.Call) or _is_forwarded(position):
         return
-    if site.called_by(call).rpartition(".")[2] in _OTHER_RULES:
+    if position.called_by(call).rpartition(".")[2] in _OTHER_RULES:
         return
-    text = cuda_text(node.value, site) or _in_dict(node.value, site)
+    text = cuda_text(node.value, position) or _in_dict(node.value, position)
     if text is not None:
         yield Hit("MPS101", node, f"{node.arg}={text} names a CUDA device.")
 
 
 @on_call("get", "pop", "getattr", "setdefault", "getenv")
-def fallback_value(node: ast.Call, site: Site) -> Iterator[Hit]:
+def fallback_value(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`kwargs.get("device", "cuda")`."""
     if len(node.args) >= 2:
-        name, default = text_of(node.args[-2]), cuda_text(node.args[-1], site)
+        name, default = text_of(node.args[-2]), cuda_text(node.args[-1], position)
         if default is not None and name is not None and places(name):
             yield Hit("MPS102", node, f"{name!r} is {default} unless it is given.")
 
 
 @on_call("add_argument", "option", "Option", "Argument", "Field", "field")
-def option(node: ast.Call, site: Site) -> Iterator[Hit]:
+def option(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`parser.add_argument("--device", default="cuda")`."""
-    text = cuda_text(argument(node, "default"), site)
+    text = cuda_text(argument(node, "default"), position)
     if text is not None:
         name = next((name for name in map(text_of, node.args) if name), "it")
         yield Hit("MPS102", node, f"{name} defaults to {text}.")
 
 
-def _in_dict(node: ast.expr, site: Site) -> str | None:
-    """The CUDA device in `{"": "cuda"}`."""
+def _in_dict(node: ast.expr, position: Position) -> str | None:
+    """Return the CUDA device in `{"": "cuda"}`."""
     if not isinstance(node, ast.Dict):
         return None
-    return next((text for value in node.values if (text := cuda_text(value, site))), None)
+    return next((text for value in node.values if (text := cuda_text(value, position))), None)
 
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
-def defaults(node: Function, site: Site) -> Iterator[Hit]:
+def defaults(node: Function, position: Position) -> Iterator[Hit]:
     """`def f(x, device="cuda")`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
@@ -132,78 +135,78 @@ def defaults(node: Function, site: Site) -> Iterator[Hit]:
         (a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None
     ]
     for parameter, default in pairs:
-        text = cuda_text(default, site) or _device_call(default, site)
+        text = cuda_text(default, position) or _device_call(default, position)
         if text is not None and (places(parameter.arg) or isinstance(default, ast.Call)):
-            site.reported.add(id(default))
+            position.reported.add(id(default))
             yield Hit("MPS102", default, f"{node.name}({parameter.arg}={text}) defaults to a CUDA device.")
 
 
-def _device_call(node: ast.expr, site: Site) -> str | None:
-    if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
-        text = cuda_text(node.args[0], site)
+def _device_call(node: ast.expr, position: Position) -> str | None:
+    if isinstance(node, ast.Call) and position.called_by(node) == "torch.device" and node.args:
+        text = cuda_text(node.args[0], position)
         return f"torch.device({text})" if text else None
     return None
 
 
 @on(ast.Assign, ast.AnnAssign)
-def assignments(node: ast.Assign | ast.AnnAssign, site: Site) -> Iterator[Hit]:
+def assignments(node: ast.Assign | ast.AnnAssign, position: Position) -> Iterator[Hit]:
     """`device = "cuda"`, as a statement or as a field of a class."""
     if node.value is None:
         return
-    text = cuda_text(node.value, site)
+    text = cuda_text(node.value, position)
     if text is None:
         return
     for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
         name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
         if not places(name):
             continue
-        if site.in_class_body:
+        if position.in_class_body:
             yield Hit("MPS102", node.value, f"{name} is {text} unless it is given.")
-        elif not isinstance(target, ast.Name) or len(site.scope.values(name)) == 1:
+        elif not isinstance(target, ast.Name) or len(position.scope.values(name)) == 1:
             yield Hit("MPS101", node.value, f"{name} is {text}, whatever machine this is.")
 
 
 @on(ast.Dict)
-def entries(node: ast.Dict, site: Site) -> Iterator[Hit]:
+def entries(node: ast.Dict, position: Position) -> Iterator[Hit]:
     """`{"device": "cuda"}`."""
     for key, value in zip(node.keys, node.values, strict=True):
-        name, text = text_of(key), cuda_text(value, site)
+        name, text = text_of(key), cuda_text(value, position)
         if name and text is not None and places(name):
             yield Hit("MPS102", value, f"{name!r} is {text} unless it is given.")
 
 
 @on(ast.IfExp)
-def choice(node: ast.IfExp, site: Site) -> Iterator[Hit]:
+def choice(node: ast.IfExp, position: Position) -> Iterator[Hit]:
     """`"cuda" if torch.cuda.is_available() else "cpu"`."""
-    if id(node) in site.reported or not _asks_for_cuda(node.test, site):
+    if id(node) in position.reported or not _asks_for_cuda(node.test, position):
         return
-    taken, left = _leaf(node, site), _leaf_of_cuda(node, site)
+    taken, left = _leaf(node, position), _leaf_of_cuda(node, position)
     if taken is None or left is None:
         return
-    site.reported.update(id(inner) for inner in ast.walk(node) if isinstance(inner, ast.IfExp))
+    position.reported.update(id(inner) for inner in ast.walk(node) if isinstance(inner, ast.IfExp))
     yield Hit("MPS107", node, f"On a Mac this device choice gives {taken}.")
 
 
-def _asks_for_cuda(test: ast.expr, site: Site) -> bool:
-    """Whether a condition is about this machine having CUDA, not about the device of something."""
-    if site.truth.of(test, site.scope) is None:
+def _asks_for_cuda(test: ast.expr, position: Position) -> bool:
+    """Return whether a condition is about this machine having CUDA, not about the device of something."""
+    if position.truth.of(test, position.scope) is None:
         return False
-    test = site.value(test)
+    test = position.value(test)
     return any(
-        (isinstance(node, ast.Call) and _CUDA_QUESTION.search(site.called_by(node)) is not None)
+        (isinstance(node, ast.Call) and _CUDA_QUESTION.search(position.called_by(node)) is not None)
         or (isinstance(node, (ast.Name, ast.Attribute)) and _CUDA_FLAG.search(ast.unparse(node)) is not None)
         for node in ast.walk(test)
     )
 
 
-def _leaf(node: ast.expr, site: Site) -> str | None:
-    """What a chain of conditional expressions comes to on a Mac, when that is the CPU."""
+def _leaf(node: ast.expr, position: Position) -> str | None:
+    """Return the value of a chain of conditional expressions on a Mac, when that is the CPU."""
     while isinstance(node, ast.IfExp):
-        taken = site.truth.choose(node, site.scope)
+        taken = position.truth.choose(node, position.scope)
         if taken is None:
             return None
         node = taken
-    if isinstance(node, ast.Call) and site.called_by(node) == "torch.device" and node.args:
+    if isinstance(node, ast.Call) and position.called_by(node) == "torch.device" and node.args:
         node = node.args[0]
     if isinstance(node, ast.Constant) and (node.value == "cpu" or node.value is None):
         return repr(node.value).replace("'", '"') if node.value else None
@@ -212,30 +215,30 @@ def _leaf(node: ast.expr, site: Site) -> str | None:
     return None
 
 
-def _leaf_of_cuda(node: ast.IfExp, site: Site) -> str | None:
-    """The arm that names CUDA (or device 0, as pipelines count)."""
+def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
+    """Return the arm that names CUDA, or device 0 as pipelines count."""
     for arm in (node.body, node.orelse):
         inner = arm.args[0] if isinstance(arm, ast.Call) and arm.args else arm
-        text = cuda_text(inner, site)
+        text = cuda_text(inner, position)
         if text is not None:
             return text
         if isinstance(inner, ast.Constant) and inner.value == 0 and inner.value is not False:
             return "0"
         if isinstance(inner, ast.IfExp):
-            return _leaf_of_cuda(inner, site)
+            return _leaf_of_cuda(inner, position)
     return None
 
 
 @on(ast.If)
-def branch_choice(node: ast.If, site: Site) -> Iterator[Hit]:
+def branch_choice(node: ast.If, position: Position) -> Iterator[Hit]:
     """`if torch.cuda.is_available(): device = "cuda"` / `else: device = "cpu"`."""
-    if site.truth.of(node.test, site.scope) is not False or not _asks_for_cuda(node.test, site):
+    if position.truth.of(node.test, position.scope) is not False or not _asks_for_cuda(node.test, position):
         return
     body, orelse = _assigned(node.body), _assigned(node.orelse)
     for name in body.keys() & orelse.keys():
-        cuda = cuda_text(_device_argument(body[name]), site)
-        if cuda and places(name) and _leaf(orelse[name], site):
-            values = site.scope.values(name)
+        cuda = cuda_text(_device_argument(body[name]), position)
+        if cuda and places(name) and _leaf(orelse[name], position):
+            values = position.scope.values(name)
             if not any(value is not None and "mps" in ast.unparse(value) for _, value in values):
                 yield Hit("MPS107", node, f"On a Mac {name} is the CPU here.")
 
@@ -255,19 +258,119 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
 
 
 @on(ast.Assert)
-def demand(node: ast.Assert, site: Site) -> Iterator[Hit]:
+def demand(node: ast.Assert, position: Position) -> Iterator[Hit]:
     """`assert torch.cuda.is_available()`."""
-    if site.truth.of(node.test, site.scope) is False and "cuda" in ast.unparse(node.test).lower():
+    if position.truth.of(node.test, position.scope) is False and "cuda" in ast.unparse(node.test).lower():
         yield Hit("MPS106", node, "This assertion fails for tensors on MPS, and without CUDA.")
 
 
 @on(ast.If)
-def refusal(node: ast.If, site: Site) -> Iterator[Hit]:
+def refusal(node: ast.If, position: Position) -> Iterator[Hit]:
     """`if not torch.cuda.is_available(): raise ...`."""
     if (
         node.body
         and isinstance(node.body[-1], ast.Raise)
         and "cuda" in ast.unparse(node.test).lower()
-        and site.truth.of(node.test, site.scope) is True
+        and position.truth.of(node.test, position.scope) is True
     ):
         yield Hit("MPS106", node.body[-1], "This raises for tensors on MPS, or without CUDA.")
+
+
+@on_call("Generator")
+def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """`torch.Generator(device="cuda")`."""
+    if position.called == "torch.Generator" and not position.failure_is_handled:
+        text = cuda_text(argument(node, "device", 0), position)
+        if text is not None:
+            yield Hit("MPS701", node, f"torch.Generator({text}) raises without CUDA.")
+
+
+@on(ast.keyword)
+def cpu_generator(node: ast.keyword, position: Position) -> Iterator[Hit]:
+    """`torch.randn(2, generator=g, device=device)` with a generator that lives on the CPU."""
+    call = position.parents[-1]
+    if node.arg != "generator" or not isinstance(call, ast.Call):
+        return
+    generator, device = node.value, argument(call, "device")
+    if device is None or not position.called_by(call).startswith("torch."):
+        return
+    place = position.value(device)
+    if text_of(place) == "cpu" or (isinstance(place, ast.Constant) and place.value is None):
+        return
+    if _is_on_cpu(generator, position):
+        yield Hit("MPS702", node, f"A CPU generator, and a device ({ast.unparse(device)}) that may be MPS.")
+
+
+def _is_on_cpu(node: ast.expr, position: Position) -> bool:
+    """Return whether an expression is `torch.Generator()` or `torch.Generator("cpu")`, seeded or not."""
+    node = position.value(node)
+    while isinstance(node, ast.Call):
+        if position.called_by(node) == "torch.Generator":
+            device = argument(node, "device", 0)
+            return device is None or text_of(position.value(device)) == "cpu"
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("manual_seed", "set_state"):
+            node = position.value(node.func.value)
+            continue
+        return False
+    return False
+
+
+@on_torch_call
+def torch_cuda_call(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Every `torch.cuda.*` call that a Mac would make."""
+    called = position.called
+    if not called.startswith("torch.cuda."):
+        return
+    name = called.removeprefix("torch.cuda.")
+    table = torch_cuda()
+    if name in table.nothing:
+        yield Hit("MPS104", node, f"{called}() does nothing on a Mac.")
+    elif name in table.seeds:
+        if not _is_seeded(position):
+            yield Hit("MPS703", node, f"{called}() seeds nothing on a Mac.")
+    elif position.failure_is_handled:
+        return
+    elif name in table.streams:
+        yield Hit("MPS105", node, f"{called}() raises without CUDA.")
+    elif name in table.raises:
+        yield Hit("MPS103", node, f"{called}() raises without CUDA.")
+
+
+def _is_seeded(position: Position) -> bool:
+    """Return whether the same function (or the module) also seeds every device."""
+    return any(
+        isinstance(node, ast.Call)
+        and position.called_by(node) in ("torch.manual_seed", "torch.random.manual_seed")
+        for node in ast.walk(position.scope.node)
+    )
+
+
+@on(ast.Subscript)
+def default_generators(node: ast.Subscript, position: Position) -> Iterator[Hit]:
+    """`torch.cuda.default_generators[i]`: the tuple is empty without CUDA."""
+    if position.name(node.value) == "torch.cuda.default_generators" and not position.failure_is_handled:
+        yield Hit("MPS103", node, "torch.cuda.default_generators is empty without CUDA: IndexError.")
+
+
+@on(ast.keyword)
+def pinned_by_keyword(node: ast.keyword, _position: Position) -> Iterator[Hit]:
+    """`DataLoader(pin_memory=True)`."""
+    if node.arg == "pin_memory" and isinstance(node.value, ast.Constant) and node.value.value is True:
+        yield Hit("MPS108", node, "pin_memory=True gains nothing on a Mac.")
+
+
+@on_call("pin_memory")
+def pinned(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """`x.pin_memory()`."""
+    if isinstance(node.func, ast.Attribute) and position.names.knows("torch"):
+        yield Hit("MPS108", node, ".pin_memory() gains nothing on a Mac, and raises in older releases.")
+
+
+@on_call("init_process_group", "new_group", "init_distributed")
+def process_group(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """`init_process_group("nccl")`."""
+    last = position.called.rpartition(".")[2]
+    backend = argument(node, "backend", 2 if last == "new_group" else 0)
+    text = text_of(position.value(backend)) if backend is not None else None
+    if text is not None and text.lower() == "nccl" and not position.failure_is_handled:
+        yield Hit("MPS109", node, f'{last}("nccl") raises on a Mac.')

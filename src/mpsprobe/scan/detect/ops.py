@@ -1,4 +1,4 @@
-"""Ops, by the tables of the torch release asked about."""
+"""Ops that the target torch release lacks, or gets wrong, on MPS."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from mpsprobe.scan.detect.dtypes import on_cpu
 from mpsprobe.scan.detect.registry import on_call, on_in_place_call, on_torch_call
-from mpsprobe.scan.site import Hit, Site, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, text_of
 
-#: Missing ops that make a tensor out of numbers: on the CPU, unless told otherwise.
+#: Missing ops that make a tensor out of numbers: on the CPU by default.
 _FACTORIES = {"torch.logspace", "torch.from_file"}
 _VIEWS = {
     "transpose", "permute", "t", "expand", "expand_as", "swapaxes", "swapdims", "movedim", "moveaxis", "diagonal",
@@ -19,29 +19,31 @@ _VIEW_ATTRIBUTES = {"T", "mT", "H", "mH"}
 
 
 @on_torch_call
-def missing_op(node: ast.Call, site: Site) -> Iterator[Hit]:
-    """A function of torch that has no MPS kernel."""
-    called = site.called
-    missing = site.release.missing(called)
-    if missing is not None and not _is_on_cpu(node, site):
+def missing_op(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Report a function of torch that has no MPS kernel."""
+    called = position.called
+    missing = position.release.missing(called)
+    if missing is not None and not _is_on_cpu(node, position):
         op, helps = missing
         fallback = (
             "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU"
             if helps
             else "the fallback variable does not help"
         )
-        yield Hit("MPS802", node, f"{called} ({op}) is not on MPS in torch {site.release.torch}; {fallback}.")
+        yield Hit(
+            "MPS802", node, f"{called} ({op}) is not on MPS in torch {position.release.torch}; {fallback}."
+        )
 
 
-def _is_on_cpu(node: ast.Call, site: Site) -> bool:
-    """Whether a call makes its result on the CPU, or is given something that plainly is there."""
+def _is_on_cpu(node: ast.Call, position: Position) -> bool:
+    """Return whether a call makes its result on the CPU, or gets an argument that is certainly there."""
     device = argument(node, "device")
     if device is not None:
-        return text_of(site.value(device)) == "cpu"
-    return site.called in _FACTORIES or (bool(node.args) and on_cpu(node.args[0], site))
+        return text_of(position.value(device)) == "cpu"
+    return position.called in _FACTORIES or (bool(node.args) and on_cpu(node.args[0], position))
 
 
-#: Distributions of torch.distributions whose samples an op draws on the device of their parameters.
+#: Distributions of torch.distributions whose samples are drawn by an op on the device of their parameters.
 _DRAWN_BY = {
     "Beta": "torch._sample_dirichlet",
     "Dirichlet": "torch._sample_dirichlet",
@@ -54,13 +56,13 @@ _DRAWN_BY = {
 
 
 @on_call(*_DRAWN_BY)
-def distribution(node: ast.Call, site: Site) -> Iterator[Hit]:
+def distribution(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`torch.distributions.Beta(a, b)`, whose samples are drawn where its parameters are."""
-    kind = site.called.rpartition(".")[2]
-    if not site.called.startswith("torch.distributions"):
+    kind = position.called.rpartition(".")[2]
+    if not position.called.startswith("torch.distributions"):
         return
-    missing = site.release.missing(_DRAWN_BY[kind])
-    if missing is None or all(_on_cpu(one, site) for one in node.args):
+    missing = position.release.missing(_DRAWN_BY[kind])
+    if missing is None or all(_on_cpu(one, position) for one in node.args):
         return
     op, helps = missing
     fallback = (
@@ -69,62 +71,64 @@ def distribution(node: ast.Call, site: Site) -> Iterator[Hit]:
     yield Hit(
         "MPS802",
         node,
-        f"{kind}.sample() calls {op}, which is not on MPS in torch {site.release.torch}; {fallback}.",
-        mend=f"Make {kind}'s parameters on the CPU and move the sample, or use a torch release that has {op}.",
+        f"{kind}.sample() calls {op}, which is not on MPS in torch {position.release.torch}; {fallback}.",
+        fix=f"Make {kind}'s parameters on the CPU and move the sample, or use a torch release that has {op}.",
     )
 
 
-def _on_cpu(node: ast.expr, site: Site) -> bool:
-    """Whether a parameter is on the CPU: a number, or a tensor that is made there."""
-    value = site.value(node)
+def _on_cpu(node: ast.expr, position: Position) -> bool:
+    """Return whether a parameter is on the CPU: a number, or a tensor that is made there."""
+    value = position.value(node)
     if isinstance(value, ast.Constant):
         return True
-    made = isinstance(value, ast.Call) and site.called_by(value) in (
+    made = isinstance(value, ast.Call) and position.called_by(value) in (
         "torch.tensor",
         "torch.Tensor",
         "torch.as_tensor",
     )
-    return on_cpu(node, site) or (made and argument(value, "device") is None)  # type: ignore[arg-type]
+    return on_cpu(node, position) or (made and argument(value, "device") is None)  # type: ignore[arg-type]
 
 
 @on_call("grid_sample")
-def sampled_beyond_the_border(node: ast.Call, site: Site) -> Iterator[Hit]:
+def sampled_beyond_the_border(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`F.grid_sample(x, grid, padding_mode="border")`, and bicubic interpolation."""
-    if not site.called.startswith("torch.nn.functional"):
+    if not position.called.startswith("torch.nn.functional"):
         return
-    padding = text_of(site.value(found)) if (found := argument(node, "padding_mode", 3)) is not None else None
-    mode = text_of(site.value(found)) if (found := argument(node, "mode", 2)) is not None else None
-    advisory = site.release.advisory("grid-sample-border-raises")
+    padding = (
+        text_of(position.value(found)) if (found := argument(node, "padding_mode", 3)) is not None else None
+    )
+    mode = text_of(position.value(found)) if (found := argument(node, "mode", 2)) is not None else None
+    advisory = position.release.advisory("grid-sample-border-raises")
     if advisory is not None and (padding == "border" or mode == "bicubic"):
         asked = 'padding_mode="border"' if padding == "border" else 'mode="bicubic"'
         yield Hit(
             "MPS803",
             node,
-            f"grid_sample with {asked} may raise on MPS in torch {site.release.torch} ({advisory.id}).",
-            mend=advisory.fix,
+            f"grid_sample with {asked} may raise on MPS in torch {position.release.torch} ({advisory.id}).",
+            fix=advisory.fix,
             links=tuple(advisory.links),
         )
 
 
 @on_in_place_call
-def in_place_on_view(node: ast.Call, site: Site) -> Iterator[Hit]:
+def in_place_on_view(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
     if not isinstance(node.func, ast.Attribute):
         return
-    advisory = site.release.in_place_on_views.get(node.func.attr)
+    advisory = position.release.in_place_on_views.get(node.func.attr)
     if advisory is not None and _is_strided(node.func.value):
         yield Hit(
             "MPS801",
             node,
             f".{node.func.attr}() on a non-contiguous view ({advisory.id}).",
             why=f"{advisory.title}.",
-            mend=advisory.fix,
+            fix=advisory.fix,
             links=tuple(advisory.links),
         )
 
 
 def _is_strided(node: ast.expr) -> bool:
-    """Whether an expression is a view that is not contiguous, for tensors of more than one dimension."""
+    """Return whether an expression is a non-contiguous view, for tensors of more than one dimension."""
     if isinstance(node, ast.Attribute):
         return node.attr in _VIEW_ATTRIBUTES or (node.attr == "data" and _is_strided(node.value))
     if isinstance(node, ast.Call):
@@ -138,7 +142,7 @@ def _is_strided(node: ast.expr) -> bool:
 
 
 def _cuts(part: ast.expr) -> bool:
-    """Whether an index keeps only some of a dimension, as a view."""
+    """Return whether an index keeps only part of a dimension, as a view."""
     if isinstance(part, ast.Slice):
         return any(bound is not None for bound in (part.lower, part.upper, part.step))
     return isinstance(part, ast.Constant) and isinstance(part.value, int) and not isinstance(part.value, bool)

@@ -1,4 +1,4 @@
-"""Which detector looks at which kind of node.
+"""The detectors by the kind of node that they are shown.
 
 Most nodes are calls, and most detectors look for a few names; so calls are shown by the last part of what they
 call, which keeps the walk at one dictionary access a call.
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mpsprobe.scan.site import Hit, Site
+from mpsprobe.scan.position import Hit, Position
 
-Detector = Callable[[Any, Site], Iterator[Hit]]
+Detector = Callable[[Any, Position], Iterator[Hit]]
 D = TypeVar("D", bound=Detector)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All detectors.
+    """All registered detectors.
 
     Attributes:
         nodes: by kind of node.
@@ -34,7 +34,8 @@ class Registry:
     in_place_calls: list[Detector] = field(default_factory=list)
 
 
-_REGISTRY = Registry()
+#: All registered detectors; complete once `scan.walk` has imported them.
+REGISTRY = Registry()
 
 
 def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
@@ -42,7 +43,7 @@ def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
 
     def register(detector: D) -> D:
         for kind in kinds:
-            _REGISTRY.nodes.setdefault(kind, []).append(detector)
+            REGISTRY.nodes.setdefault(kind, []).append(detector)
         return detector
 
     return register
@@ -53,7 +54,7 @@ def on_call(*names: str) -> Callable[[D], D]:
 
     def register(detector: D) -> D:
         for name in names:
-            _REGISTRY.calls.setdefault(name, []).append(detector)
+            REGISTRY.calls.setdefault(name, []).append(detector)
         return detector
 
     return register
@@ -61,18 +62,11 @@ def on_call(*names: str) -> Callable[[D], D]:
 
 def on_torch_call(detector: D) -> D:
     """Register a function that is shown every call of `torch.*`."""
-    _REGISTRY.torch_calls.append(detector)
+    REGISTRY.torch_calls.append(detector)
     return detector
 
 
 def on_in_place_call(detector: D) -> D:
     """Register a function that is shown every call of a method that ends in `_`."""
-    _REGISTRY.in_place_calls.append(detector)
+    REGISTRY.in_place_calls.append(detector)
     return detector
-
-
-def registry() -> Registry:
-    """All detectors; their modules are imported here, and register themselves."""
-    import mpsprobe.scan.detect  # noqa: F401
-
-    return _REGISTRY

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mpsprobe.knowledge import environment
-from mpsprobe.scan import tables
+from mpsprobe.scan import lookup
 
-TABLE = tables.torch_cuda()
+TABLE = lookup.torch_cuda()
 #: What a call needs to get as far as CUDA.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "device": (0,),
@@ -63,19 +63,19 @@ def test_the_kinds_do_not_overlap() -> None:
     assert sum(map(len, kinds)) == len(frozenset().union(*kinds))
 
 
-def test_packages_are_told_once() -> None:
-    assert tables.cuda_only("flash_attn.bert_padding") is environment.package("flash_attn")
-    assert tables.cuda_only("mamba_ssm.ops.triton.x") is not None
-    assert tables.cuda_only("transformers") is None
-    assert tables.cuda_only("bitsandbytes") is None  # it imports on a Mac
-    assert tables.cuda_library("bitsandbytes.nn") is not None
-    mine = [name for package in tables._packages().package for name in package.names]
+def test_packages_are_listed_once() -> None:
+    assert lookup.cuda_only("flash_attn.bert_padding") is environment.package("flash_attn")
+    assert lookup.cuda_only("mamba_ssm.ops.triton.x") is not None
+    assert lookup.cuda_only("transformers") is None
+    assert lookup.cuda_only("bitsandbytes") is None  # it imports on a Mac
+    assert lookup.cuda_library("bitsandbytes.nn") is not None
+    mine = [name for package in lookup._packages().package for name in package.names]
     assert len(mine) == len(set(mine))
     assert not [name for name in mine if environment.package(name)]
 
 
 def test_a_function_is_missing_when_all_its_overloads_are() -> None:
-    release = tables.torch_release("2.13.0")
+    release = lookup.torch_release("2.13.0")
     assert release.missing("torch.linalg.eig") == ("aten::linalg_eig", True)
     assert release.missing("torch.linalg.eigh") == ("aten::_linalg_eigh.eigenvalues", True)
     assert release.missing("torch.mm") is None  # only mm.dtype is missing

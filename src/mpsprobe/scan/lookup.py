@@ -1,4 +1,4 @@
-"""What the detectors look up: torch.cuda without CUDA, packages that need CUDA, and one torch release's ops."""
+"""The tables that detectors use: torch.cuda without CUDA, packages that need CUDA, and one torch release's ops."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.knowledge import advisories, environment, ops
 from mpsprobe.run import OpVerdict
-from mpsprobe.scan.rules import DATA
+from mpsprobe.scan.findings import DATA
 
 
 class TorchCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names below `torch.cuda`, by what calling them does in a build without CUDA."""
+    """Names below `torch.cuda`, grouped by the effect of a call in a build without CUDA.
+
+    Attributes:
+        raises: calls that raise.
+        streams: calls on streams and events, which raise.
+        nothing: calls that do nothing and return zero or None.
+        seeds: calls that seed CUDA only, and so do nothing.
+    """
 
     raises: frozenset[str]
     streams: frozenset[str]
@@ -28,7 +35,7 @@ class _Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=1)
 def torch_cuda() -> TorchCuda:
-    """The table of `data/torch_cuda.toml`."""
+    """Return the table of `data/torch_cuda.toml`."""
     return toml.load(DATA / "torch_cuda.toml", TorchCuda)
 
 
@@ -39,7 +46,7 @@ def _packages() -> _Packages:
 
 @lru_cache(maxsize=4096)
 def cuda_only(module: str) -> environment.Package | None:
-    """The CUDA-only package that a dotted module name belongs to; its import fails on a Mac."""
+    """Return the CUDA-only package of a dotted module name; its import fails on a Mac."""
     top = module.partition(".")[0]
     if cuda_library(top) is not None:
         return None
@@ -49,7 +56,7 @@ def cuda_only(module: str) -> environment.Package | None:
 
 @lru_cache(maxsize=4096)
 def cuda_library(module: str) -> environment.Package | None:
-    """The package that a dotted module name belongs to, when it imports on a Mac but needs CUDA to work."""
+    """Return the package of a dotted module name that imports on a Mac but needs CUDA to work."""
     top = module.partition(".")[0]
     return next((library for library in _packages().library if top in library.names), None)
 
@@ -63,7 +70,7 @@ _MULTIPLY_INSIDE = {
 
 @lru_cache(maxsize=4)
 def torch_release(torch: str) -> TorchRelease:
-    """A release's table; made once.
+    """Return the table of a release, which is built once.
 
     Raises:
         UnknownReleaseError: there is no data on it.
@@ -72,7 +79,7 @@ def torch_release(torch: str) -> TorchRelease:
 
 
 class TorchRelease:
-    """The ops of one torch release, by the names that source code has for them.
+    """The ops of one torch release, by the names that source code uses.
 
     Attributes:
         torch: minor release, e.g. `"2.13"`.
@@ -100,7 +107,7 @@ class TorchRelease:
         self._answers: dict[str, tuple[str, bool] | None] = {}
 
     def missing(self, function: str) -> tuple[str, bool] | None:
-        """The op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
+        """Return the op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
 
         Args:
             function: dotted name, e.g. `"torch.linalg.eig"`.
@@ -123,10 +130,10 @@ class TorchRelease:
         return overloads[0].via or overloads[0].op, helps
 
     def is_lowered_by_autocast(self, name: str) -> bool:
-        """Whether a function or method may run in half precision under autocast.
+        """Return whether a function or method may run in half precision under autocast.
 
         Args:
-            name: the last part of its name, e.g. `"cos"`. What is no op (a module, a function of the model) may.
+            name: the last part of its name, e.g. `"cos"`. A name that is no op (a module, a function of the model) may.
         """
         op = f"aten::{name}"
         return op not in self._bases or op in self._lowered or name in _MULTIPLY_INSIDE

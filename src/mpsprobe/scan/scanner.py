@@ -1,28 +1,100 @@
-"""A scan from files to a report."""
+"""A scan from files to a report: read, walk, and drop the rules that a comment or the user excludes."""
 
 from __future__ import annotations
 
 import ast
+import io
+import re
+import stat
+import tokenize
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from mpsprobe import __version__
-from mpsprobe.scan.finding import Finding, Report, Unreadable
-from mpsprobe.scan.parse import Source, read
-from mpsprobe.scan.rules import all_rules, chosen
-from mpsprobe.scan.site import Hit
+from mpsprobe.scan.findings import Report, SourceHazard, Unreadable, all_rules, chosen
+from mpsprobe.scan.lookup import torch_release
+from mpsprobe.scan.position import Hit
 from mpsprobe.scan.sources import Sources, shown
-from mpsprobe.scan.tables import torch_release
 from mpsprobe.scan.walk import walk
+
+#: Larger files are data, or made by a tool: the largest module of transformers has 400 kB.
+MAX_BYTES = 20_000_000
+_NOQA = re.compile(r"#\s*noqa\s*:\s*(?P<codes>[A-Z][A-Z0-9]+(?:[\s,]+[A-Z][A-Z0-9]+)*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that parsed.
+
+    Attributes:
+        path: path as reports show it.
+        text: content, decoded as Python decodes it.
+        tree: its syntax tree.
+    """
+
+    path: str
+    text: str
+    tree: ast.Module
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Its lines as Python counts them."""
+        return io.StringIO(self.text, newline=None).read().split("\n")
+
+    @cached_property
+    def noqa(self) -> dict[int, frozenset[str]]:
+        """Line -> codes that a `# noqa: MPSnnn` comment on it names. A bare `# noqa` is other tools'."""
+        if _NOQA.search(self.text) is None:  # reading the tokens takes as long as parsing
+            return {}
+        found: dict[int, frozenset[str]] = {}
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+                match = _NOQA.search(token.string) if token.type == tokenize.COMMENT else None
+                if match:
+                    found[token.start[0]] = frozenset(re.split(r"[\s,]+", match["codes"].upper()))
+        except (tokenize.TokenError, SyntaxError):  # ast was content: what was read so far counts
+            pass
+        return found
+
+
+def read(path: Path, shown: str) -> Source | Unreadable:
+    """Read and parse one file; return every problem as an `Unreadable` and raise nothing."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            return Unreadable(shown, "not a regular file")
+        if about.st_size > MAX_BYTES:
+            return Unreadable(shown, f"larger than {MAX_BYTES // 1_000_000} MB: not read")
+        data = path.read_bytes()
+    except OSError as problem:
+        return Unreadable(shown, f"cannot be read: {problem.strerror or problem}")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in the scanned file are not our warnings
+            tree = ast.parse(text, filename=shown)
+    except SyntaxError as problem:
+        return Unreadable(shown, f"not valid Python here: {problem.msg}", problem.lineno)
+    except UnicodeDecodeError as problem:
+        return Unreadable(shown, f"not {problem.encoding} text (byte {problem.start})")
+    except (ValueError, LookupError) as problem:  # null bytes; an encoding that Python does not have
+        return Unreadable(shown, str(problem))
+    except (RecursionError, MemoryError):
+        return Unreadable(shown, "nested too deeply to be parsed")
+    return Source(shown, text, tree)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a scan is asked to look for.
+    """The release and the rules that a scan uses.
 
     Attributes:
         torch: the release whose op table and advisories count.
-        select, ignore: codes, groups or names of rules; see `rules.chosen`.
+        select, ignore: codes, groups or names of rules; see `findings.chosen`.
     """
 
     torch: str
@@ -38,7 +110,7 @@ def scan(sources: Sources, options: Options) -> Report:
     """
     codes = chosen(options.select, options.ignore)
     release = torch_release(options.torch)
-    findings: list[Finding] = []
+    findings: list[SourceHazard] = []
     unreadable: list[Unreadable] = []
     suppressed = files = lines = 0
     for path in sources.files:
@@ -69,8 +141,8 @@ def scan(sources: Sources, options: Options) -> Report:
     )
 
 
-def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[Finding, ...]:
-    """Findings in a piece of source code.
+def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[SourceHazard, ...]:
+    """Return the findings in a piece of source code.
 
     Raises:
         SyntaxError: it is not Python.
@@ -82,7 +154,7 @@ def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[Findin
 
 
 def _silenced(hit: Hit, source: Source) -> bool:
-    """Whether a comment on the first or the last line of the place names its code.
+    """Return whether a comment on the first or last line of a hit names its code.
 
     A statement with a body ends far away: only its first line counts.
     """
@@ -91,10 +163,10 @@ def _silenced(hit: Hit, source: Source) -> bool:
     return any(hit.code in source.noqa.get(line, ()) for line in (first, last))
 
 
-def _findings(hits: Iterable[Hit], source: Source) -> list[Finding]:
+def _findings(hits: Iterable[Hit], source: Source) -> list[SourceHazard]:
     found = {(hit.code, *_place(hit.node, source)): hit for hit in hits}
     return [
-        Finding(
+        SourceHazard(
             path=source.path,
             line=line,
             column=column,
@@ -105,7 +177,7 @@ def _findings(hits: Iterable[Hit], source: Source) -> list[Finding]:
             severity=hit.severity or all_rules()[code].severity,
             message=hit.message,
             why=hit.why or all_rules()[code].why,
-            mend=hit.mend or all_rules()[code].mend,
+            fix=hit.fix or all_rules()[code].fix,
             links=tuple(dict.fromkeys((*hit.links, *all_rules()[code].links))),
             text=source.lines[line - 1].strip() if line <= len(source.lines) else "",
         )
@@ -116,7 +188,7 @@ def _findings(hits: Iterable[Hit], source: Source) -> list[Finding]:
 
 
 def _place(node: ast.AST, source: Source) -> tuple[int, int, int, int]:
-    """Line and column of a node's begin and end, from 1 and in characters (ast counts UTF-8 bytes)."""
+    """Return line and column of a node's begin and end, from 1 and in characters (ast counts UTF-8 bytes)."""
     line: int = getattr(node, "lineno", 1)
     begin = (line, _characters(source, line, getattr(node, "col_offset", 0)))
     if hasattr(node, "body") and isinstance(node.body, list):  # a statement's header, not all of its body

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import pytest
 
-from mpsprobe.scan import Options, Report, github, sarif, scan, sources, text
+from mpsprobe.scan import Options, Report, formats, scan, sources
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 
 def log(report: Report) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(msgspec.json.encode(sarif.document(report)))
+    document: dict[str, Any] = json.loads(msgspec.json.encode(formats.sarif(report)))
     return document
 
 
@@ -58,9 +58,7 @@ def test_sarif_has_what_the_standard_asks_for(report: Report) -> None:
     assert notification["locations"][0]["physicalLocation"]["region"]["startLine"] == 1
 
 
-def test_sarif_tells_equal_findings_apart_and_keeps_them_when_lines_move(
-    report: Report, tmp_path: Path
-) -> None:
+def test_sarif_fingerprints_survive_moved_lines(report: Report, tmp_path: Path) -> None:
     def prints(of: Report) -> list[str]:
         return [result["partialFingerprints"]["mpsprobe/v1"] for result in log(of)["runs"][0]["results"]]
 
@@ -81,7 +79,7 @@ def test_sarif_names_a_file_elsewhere_by_its_uri(tmp_path: Path) -> None:
 
 
 def test_githubs_commands_escape_what_they_must(report: Report) -> None:
-    lines = github.commands(report).splitlines()
+    lines = formats.github(report).splitlines()
     assert len(lines) == 5
     for line in lines:
         level, properties, message = re.fullmatch(r"::(\w+) ([^:]*)::(.*)", line).groups()  # type: ignore[union-attr]
@@ -96,13 +94,13 @@ def test_githubs_commands_escape_what_they_must(report: Report) -> None:
     assert lines[-1].startswith("::warning ")
 
 
-def test_text_begins_with_places_an_editor_can_open_and_ends_with_the_sum(report: Report) -> None:
-    written = text.lines(report)
+def test_text_states_places_first_and_totals_last(report: Report) -> None:
+    written = formats.text(report)
     assert written.startswith("odd name, 100%/a.py:3:5: error MPS101")
     assert "odd name, 100%/broken.py:1: not valid Python" in written
     assert written.count("why:") == 2
     assert written.endswith("4 errors in 1 file, 12 lines (torch 2.13); 1 file not read.")
-    assert "why:" not in text.lines(report, explain=False)
+    assert "why:" not in formats.text(report, explain=False)
 
 
 def test_json_reads_back(report: Report) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.errors import UsageError
-from mpsprobe.scan import Options, Report, Severity, scan, sources
-from mpsprobe.scan.engine import scan_text
+from mpsprobe.scan import Level, Options, Report, scan, sources
+from mpsprobe.scan.scanner import scan_text
 
 OPTIONS = Options(torch="2.13")
 
@@ -63,7 +63,7 @@ def test_a_broken_file_is_one_line_and_the_others_are_scanned(
     assert found.unreadable or not reason
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_a_target_without_files_is_reported(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe.py")
@@ -98,8 +98,8 @@ def test_a_report_counts(tmp_path: Path) -> None:
     found = report(tmp_path)
     assert (found.files, found.lines, found.suppressed, found.tests_left_out) == (1, 3, 1, 1)
     assert found.by_rule() == {"MPS104": 1}
-    assert found.worst(Severity.NOTE)
-    assert not found.worst(Severity.WARNING)
+    assert found.worst(Level.NOTE)
+    assert not found.worst(Level.WARNING)
 
 
 def test_a_release_without_data_is_refused(tmp_path: Path) -> None:

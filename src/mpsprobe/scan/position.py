@@ -1,14 +1,13 @@
-"""Where the walk stands: what a detector can ask about the node it is shown."""
+"""The position of the walk in a module, and the questions that a detector asks about a node."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
 
-from mpsprobe.scan.finding import Severity
-from mpsprobe.scan.names import Names
-from mpsprobe.scan.scope import Function, Scope
-from mpsprobe.scan.tables import TorchRelease
+from mpsprobe.scan.findings import Level
+from mpsprobe.scan.lookup import TorchRelease
+from mpsprobe.scan.names import Function, Names, Scope
 from mpsprobe.scan.truth import Truth
 
 _PROBE_STATEMENTS = 3
@@ -19,43 +18,43 @@ _CATCH_DTYPE = {"Exception", "BaseException", "TypeError"}
 
 @dataclass(frozen=True)
 class Hit:
-    """What a detector saw.
+    """One hazard as a detector reports it.
 
     Attributes:
-        code: of its rule.
-        node: the place.
-        message: what is there, in one sentence.
-        severity: where it is not the rule's.
-        why, mend: where the rule's own words are too general.
-        links: sources beside the rule's.
+        code: code of the rule.
+        node: syntax node of the place.
+        message: one sentence about the code that was found.
+        severity: the severity, where it differs from the rule's.
+        why, fix: the reason and the fix, where the rule's are too general.
+        links: sources in addition to the rule's.
     """
 
     code: str
     node: ast.AST
     message: str
-    severity: Severity | None = None
+    severity: Level | None = None
     why: str = ""
-    mend: str = ""
+    fix: str = ""
     links: tuple[str, ...] = ()
 
 
 @dataclass
-class Site:
+class Position:
     """The walk's position in one module.
 
     Attributes:
-        names: what its identifiers stand for.
-        truth: which branches a Mac takes.
-        release: the torch release asked about.
+        names: meaning of the identifiers that the module imports.
+        truth: truth values of conditions on a Mac.
+        release: the torch release whose op tables count.
         scope: the innermost function's names, or the module's.
         parents: nodes around the current one, innermost last.
         functions: functions around it, innermost last.
-        tries: `try` statements in whose body it stands, innermost last.
-        conditions: how many conditions that cannot be decided stand around it.
-        torch_imported_at: line of the module's first import of torch, or of what imports it.
-        reported: nodes that a detector has dealt with, so that no other reports them again.
-        told: CUDA-only packages whose import was reported, each with whether a function imports it.
-        called: dotted name of what the call that is being shown calls; `""` when it has none.
+        tries: `try` statements whose body holds the node, innermost last.
+        conditions: number of undecidable conditions around the node.
+        torch_imported_at: line of the first import of torch, or of a package that imports torch.
+        reported: ids of nodes that a detector reported, so that no other one reports them again.
+        reported_imports: CUDA-only packages whose import was reported, each with whether a function imports it.
+        called: dotted name of the callee of the current call; `""` when it has none.
     """
 
     names: Names
@@ -68,19 +67,19 @@ class Site:
     conditions: int = 0
     torch_imported_at: int | None = None
     reported: set[int] = field(default_factory=set)
-    told: set[tuple[str, bool]] = field(default_factory=set)
+    reported_imports: set[tuple[str, bool]] = field(default_factory=set)
     called: str = ""
 
     def name(self, node: ast.AST) -> str:
-        """Dotted name of an expression; `""` of anything else."""
+        """Return the dotted name of an expression; `""` for any other expression."""
         return self.names.of(node)
 
     def called_by(self, node: ast.Call) -> str:
-        """Dotted name of what a call calls."""
+        """Return the dotted name of the callee."""
         return self.names.of(node.func)
 
     def value(self, node: ast.expr) -> ast.expr:
-        """The expression behind a name or a condition, as far as it can be followed."""
+        """Return the expression behind a name or a condition, as far as it can be followed."""
         return self.truth.value(node, self.scope)
 
     @property
@@ -110,7 +109,7 @@ class Site:
 
 
 def _is_probe(attempt: ast.Try) -> bool:
-    """Whether a `try` is there to see if something works; around a whole program it only logs the failure."""
+    """Return whether a `try` tests if a feature works; one around a whole program only logs the failure."""
     return len(attempt.body) <= _PROBE_STATEMENTS
 
 
@@ -122,7 +121,7 @@ def _catches(attempt: ast.Try, wanted: set[str]) -> bool:
 
 
 def caught(handler: ast.ExceptHandler) -> list[str]:
-    """Last parts of the names of the exceptions it catches; empty for a bare `except:`."""
+    """Return the last parts of the names of the caught exceptions; empty for a bare `except:`."""
     if handler.type is None:
         return []
     types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -130,7 +129,7 @@ def caught(handler: ast.ExceptHandler) -> list[str]:
 
 
 def argument(call: ast.Call, name: str, position: int | None = None) -> ast.expr | None:
-    """An argument by keyword, or else by position; None when it was not passed."""
+    """Return an argument by keyword, else by position; None when it was not passed."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
@@ -140,5 +139,5 @@ def argument(call: ast.Call, name: str, position: int | None = None) -> ast.expr
 
 
 def text_of(node: ast.expr | None) -> str | None:
-    """The value of a string constant."""
+    """Return the value of a string constant; None for any other expression."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

@@ -1,4 +1,4 @@
-"""Flash attention asked for by name, and CUDA extensions built on the spot."""
+"""Packages that need CUDA: their imports, flash attention, and extensions that are compiled."""
 
 from __future__ import annotations
 
@@ -7,9 +7,46 @@ import re
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.finding import Severity
-from mpsprobe.scan.scope import Function
-from mpsprobe.scan.site import Hit, Site, argument, text_of
+from mpsprobe.scan.findings import Level
+from mpsprobe.scan.lookup import cuda_library, cuda_only
+from mpsprobe.scan.names import Function, modules_of
+from mpsprobe.scan.position import Hit, Position, argument, text_of
+
+
+@on(ast.Import, ast.ImportFrom)
+def cuda_import(node: ast.Import | ast.ImportFrom, position: Position) -> Iterator[Hit]:
+    """Report an import of a CUDA package that no handler guards."""
+    if position.failed_import_is_handled:
+        return
+    for module in modules_of(node):
+        package = cuda_only(module)
+        library = cuda_library(module)
+        top = module.partition(".")[0]
+        if (package is None and library is None) or (top, position.in_function) in position.reported_imports:
+            continue
+        position.reported_imports.add((top, position.in_function))
+        if package is not None:
+            code = "MPS402" if position.in_function else "MPS401"
+            yield Hit(
+                code,
+                node,
+                f"import of {top}: {_lower(package.why)}",
+                fix=f"Instead: {_lower(package.instead)} Or guard it: try / except ImportError.",
+                links=(package.source,),
+            )
+        elif library is not None and not position.in_function:
+            yield Hit(
+                "MPS405",
+                node,
+                f"import of {top}: {_lower(library.why)}",
+                fix=f"Instead: {_lower(library.instead)}",
+                links=(library.source,),
+            )
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:] if not sentence[:2].isupper() else sentence
+
 
 _FLASH = re.compile(r"flash_attention_[23]$|kernels-community/(vllm-)?flash-attn")
 _NAMES = {"attn_implementation", "_attn_implementation", "attention_implementation"}
@@ -22,16 +59,16 @@ def _is_flash(node: ast.expr | None) -> bool:
 
 
 @on(ast.keyword)
-def asked_by_keyword(node: ast.keyword, site: Site) -> Iterator[Hit]:
+def asked_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
     """`from_pretrained(..., attn_implementation="flash_attention_2")`."""
-    if node.arg in _NAMES and _is_flash(node.value) and not site.failed_import_is_handled:
+    if node.arg in _NAMES and _is_flash(node.value) and not position.failed_import_is_handled:
         yield Hit("MPS403", node, f"{ast.unparse(node)} needs flash_attn.")
-    elif node.arg and _FLAGS.fullmatch(node.arg) and _true(node.value) and not site.conditions:
-        yield Hit("MPS403", node, f"{node.arg}=True needs flash_attn.", Severity.WARNING)
+    elif node.arg and _FLAGS.fullmatch(node.arg) and _true(node.value) and not position.conditions:
+        yield Hit("MPS403", node, f"{node.arg}=True needs flash_attn.", Level.WARNING)
 
 
 @on_call("get", "pop", "getattr")
-def asked_by_fallback(node: ast.Call, _site: Site) -> Iterator[Hit]:
+def asked_by_fallback(node: ast.Call, _position: Position) -> Iterator[Hit]:
     """`kwargs.get("attn_implementation", "flash_attention_2")`."""
     if len(node.args) >= 2:
         name = text_of(node.args[-2])
@@ -40,16 +77,16 @@ def asked_by_fallback(node: ast.Call, _site: Site) -> Iterator[Hit]:
 
 
 @on(ast.Assign)
-def asked_in_assignment(node: ast.Assign, site: Site) -> Iterator[Hit]:
+def asked_in_assignment(node: ast.Assign, position: Position) -> Iterator[Hit]:
     """`config._attn_implementation = "flash_attention_2"`."""
     for target in node.targets:
         name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
-        if name in _NAMES and _is_flash(node.value) and not site.conditions:
+        if name in _NAMES and _is_flash(node.value) and not position.conditions:
             yield Hit("MPS403", node, f"{name} is set to {ast.unparse(node.value)}.")
 
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
-def asked_by_default(node: Function, _site: Site) -> Iterator[Hit]:
+def asked_by_default(node: Function, _position: Position) -> Iterator[Hit]:
     """`def __init__(self, use_flash_attn=True)`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs: list[tuple[ast.arg, ast.expr | None]] = [
@@ -62,28 +99,28 @@ def asked_by_default(node: Function, _site: Site) -> Iterator[Hit]:
         if parameter.arg in _NAMES and _is_flash(default):
             yield Hit("MPS403", default, f"{parameter.arg} defaults to {ast.unparse(default)}.")
         elif _FLAGS.fullmatch(parameter.arg) and _true(default):
-            yield Hit("MPS403", default, f"{parameter.arg} defaults to True.", Severity.WARNING)
+            yield Hit("MPS403", default, f"{parameter.arg} defaults to True.", Level.WARNING)
 
 
 @on_call("CUDAExtension", "load", "load_inline")
-def cuda_build(node: ast.Call, site: Site) -> Iterator[Hit]:
+def cuda_build(node: ast.Call, position: Position) -> Iterator[Hit]:
     """`torch.utils.cpp_extension.load(sources=["kernel.cu"])` and `CUDAExtension(...)`."""
-    called = site.called
+    called = position.called
     if called == "torch.utils.cpp_extension.CUDAExtension":
-        if not site.conditions:
+        if not position.conditions:
             yield Hit("MPS404", node, "CUDAExtension needs nvcc.")
-    elif called in _BUILDERS and _has_cuda(node, site) and not site.failure_is_handled:
+    elif called in _BUILDERS and _has_cuda(node, position) and not position.failure_is_handled:
         yield Hit("MPS404", node, f"{called.rpartition('.')[2]}() compiles CUDA sources.")
 
 
-def _has_cuda(node: ast.Call, site: Site) -> bool:
+def _has_cuda(node: ast.Call, position: Position) -> bool:
     if any(keyword.arg in ("cuda_sources", "extra_cuda_cflags") for keyword in node.keywords):
         return True
     with_cuda = argument(node, "with_cuda")
     if with_cuda is not None and _true(with_cuda):
         return True
     sources = argument(node, "sources", 1)
-    sources = site.value(sources) if sources is not None else None
+    sources = position.value(sources) if sources is not None else None
     return sources is not None and any(
         (text_of(n) or "").endswith(".cu") for n in ast.walk(sources) if isinstance(n, ast.Constant)
     )

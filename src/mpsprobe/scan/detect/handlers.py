@@ -1,4 +1,4 @@
-"""Handlers of RuntimeError that take a missing op for something else."""
+"""Exception handlers that take a missing op or MPS's out-of-memory error for something else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.registry import on
-from mpsprobe.scan.site import Hit, Site, caught
+from mpsprobe.scan.position import Hit, Position, caught
 
 _RUNTIME = {"RuntimeError", "Exception", "BaseException"}
 _LEAVES = (ast.Raise, ast.Break, ast.Return)
@@ -14,9 +14,9 @@ _EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 
 
 @on(ast.While)
-def endless(node: ast.While, site: Site) -> Iterator[Hit]:
+def endless(node: ast.While, position: Position) -> Iterator[Hit]:
     """`while not done: try: ... except RuntimeError: ...`."""
-    if not site.names.knows("torch"):
+    if not position.names.knows("torch"):
         return
     for attempt in _own(node.body, (ast.Try,)):
         assert isinstance(attempt, ast.Try)
@@ -25,14 +25,14 @@ def endless(node: ast.While, site: Site) -> Iterator[Hit]:
                 if "NotImplementedError" in caught(handler):
                     break
                 continue
-            if not _leaves(handler, site) and _is_retry(node, attempt):
+            if not _leaves(handler, position) and _is_retry(node, attempt):
                 what = " or ".join(caught(handler)) or "everything"
                 yield Hit("MPS501", handler, f"This loop catches {what} and tries again without end.")
             break  # the first handler that fits is the one that runs
 
 
 def _is_retry(loop: ast.While, attempt: ast.Try) -> bool:
-    """Whether only success ends the loop: not a loop that counts its tries, nor one that serves for ever."""
+    """Return whether only success ends the loop: it neither counts its tries nor serves forever."""
     names = {node.id for node in ast.walk(loop.test) if isinstance(node, ast.Name)}
     counted = any(
         isinstance(step, ast.AugAssign) and isinstance(step.target, ast.Name) and step.target.id in names
@@ -61,16 +61,16 @@ def _after(loop: ast.While, attempt: ast.Try) -> list[ast.stmt]:
     return loop.body[loop.body.index(attempt) + 1 :] if attempt in loop.body else []
 
 
-def _leaves(handler: ast.ExceptHandler, site: Site) -> bool:
-    """Whether a handler can leave the loop."""
+def _leaves(handler: ast.ExceptHandler, position: Position) -> bool:
+    """Return whether a handler can leave the loop."""
     return any(
-        isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and site.called_by(node) in _EXITS)
+        isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and position.called_by(node) in _EXITS)
         for node in ast.walk(handler)
     )
 
 
 def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.stmt]:
-    """Statements of these kinds in a block, without those of inner functions and classes."""
+    """Return the statements of these kinds in a block, without those of inner functions and classes."""
     found: list[ast.stmt] = []
     pending: list[ast.AST] = list(body)
     while pending:
@@ -83,7 +83,7 @@ def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.st
 
 
 @on(ast.Try)
-def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
+def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
     """`try: torch.linalg.eig(x)` / `except RuntimeError: x = x + noise`, where MPS has no such op."""
     for handler in node.handlers:
         names = caught(handler)
@@ -95,13 +95,13 @@ def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
             return
         for part in node.body:
             for call in ast.walk(part):
-                called = site.called_by(call) if isinstance(call, ast.Call) else ""
-                missing = site.release.missing(called)
+                called = position.called_by(call) if isinstance(call, ast.Call) else ""
+                missing = position.release.missing(called)
                 if missing is not None:
                     yield Hit(
                         "MPS502",
                         handler,
-                        f"{called} is not on MPS in torch {site.release.torch} ({missing[0]}): "
+                        f"{called} is not on MPS in torch {position.release.torch} ({missing[0]}): "
                         "this handler takes that for its own case.",
                     )
                     return
@@ -109,11 +109,11 @@ def swallowed(node: ast.Try, site: Site) -> Iterator[Hit]:
 
 
 @on(ast.Try)
-def out_of_memory(node: ast.Try, site: Site) -> Iterator[Hit]:
+def out_of_memory(node: ast.Try, position: Position) -> Iterator[Hit]:
     """`except torch.cuda.OutOfMemoryError`."""
     for handler in node.handlers:
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        names = [site.name(kind) for kind in types if kind is not None]
+        names = [position.name(kind) for kind in types if kind is not None]
         if any(name in ("torch.cuda.OutOfMemoryError", "torch.OutOfMemoryError") for name in names):
             others = [h for h in node.handlers if not caught(h) or _RUNTIME & set(caught(h))]
             if not others:
