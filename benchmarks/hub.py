@@ -54,7 +54,7 @@ _LOAD = """
 import resource, sys, time
 import torch, transformers
 from pathlib import Path
-from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.models.transformers_auto import load_pretrained
 transformers.LlamaForCausalLM
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begun = time.perf_counter()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -41,7 +43,7 @@ FIELDS = (
     "reason",
 )
 #: Seconds of wall time that a type may take.
-LIMIT = 240
+LIMIT = int(os.environ.get("MODEL_TYPES_LIMIT", "240"))
 TORCH = "2.13"
 
 
@@ -61,18 +63,65 @@ def class_of(model_type: str) -> tuple[str, str]:
     for family in FAMILIES:
         for table in family.tables:
             named = getattr(modeling_auto, f"MODEL_{table}_MAPPING_NAMES", {}).get(model_type)
-            if named:
-                return (named if isinstance(named, str) else named[0]), family.name
+            if named and _has_config(name := named if isinstance(named, str) else named[0], model_type):
+                return name, family.name
     named = modeling_auto.MODEL_MAPPING_NAMES.get(model_type)
-    return ((named if isinstance(named, str) else named[0]), "model") if named else ("", "")
+    if named:
+        return (named if isinstance(named, str) else named[0]), "model"
+    return _part(model_type), "part of a model"
+
+
+def _has_config(name: str, model_type: str) -> bool:
+    """Return whether a class is built from the config of that type; a table may name the class of a pair."""
+    import transformers
+
+    cls = getattr(transformers, name, None)
+    config = getattr(getattr(cls, "config_class", None), "model_type", model_type)
+    return config in (model_type, "")
+
+
+def _part(model_type: str) -> str:
+    """Return the class of a type that no table of the Auto classes lists: the one of its module with its config."""
+    import transformers
+    from transformers import PreTrainedModel
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
+
+    config = CONFIG_MAPPING_NAMES[model_type]
+    module = transformers.models
+    try:
+        module = importlib.import_module(f"transformers.models.{model_type_to_module_name(model_type)}")
+        names = [name for name in dir(module) if name.endswith(("Model", "Backbone", "Encoder", "Decoder"))]
+        found = [cls for name in names if isinstance(cls := getattr(module, name), type)]
+    except (ImportError, RuntimeError, AttributeError):
+        return ""
+    mine = [
+        cls.__name__
+        for cls in found
+        if issubclass(cls, PreTrainedModel)
+        and getattr(cls.config_class, "__name__", "") == config
+        and not cls.__name__.endswith("PreTrainedModel")
+        and hasattr(transformers, cls.__name__)
+    ]
+    return min(mine, key=len, default="")
 
 
 def config_of(model_type: str) -> Any:
     """Return the default config of a type; of a pair of models, one that is made of two small ones."""
+    import transformers
     from transformers import AutoConfig
 
+    unlisted = {
+        "musicgen_decoder": "MusicgenDecoderConfig",
+        "musicgen_melody_decoder": "MusicgenMelodyDecoderConfig",
+    }
+
     def one(name: str, **values: Any) -> dict[str, Any]:
-        return {**AutoConfig.for_model(name, **values).to_dict(), "model_type": name}
+        made = (
+            getattr(transformers, unlisted[name])()
+            if name in unlisted
+            else AutoConfig.for_model(name, **values)
+        )
+        return {**made.to_dict(), "model_type": name}
 
     pairs: dict[str, dict[str, Any]] = {
         "encoder-decoder": {"encoder": "bert", "decoder": "bert"},
@@ -86,6 +135,8 @@ def config_of(model_type: str) -> Any:
             "decoder": "musicgen_melody_decoder",
         },
     }
+    if model_type in _CHOICES:
+        return AutoConfig.for_model(model_type, **_CHOICES[model_type])
     if model_type in pairs:
         parts = {
             key: one(
@@ -101,6 +152,21 @@ def config_of(model_type: str) -> Any:
         starts = {"decoder_start_token_id": 1, "pad_token_id": 0} if "decoder" in parts else {}
         return AutoConfig.for_model(model_type, **parts, **starts)
     return AutoConfig.for_model(model_type)
+
+
+#: Values that a type's config has no defaults for, and that every checkpoint of it states.
+_CHOICES: dict[str, dict[str, Any]] = {
+    "autoformer": {"prediction_length": 24},
+    "informer": {"prediction_length": 24},
+    "time_series_transformer": {"prediction_length": 24},
+    "beit": {"out_indices": [3, 5, 7, 11]},
+    "data2vec-vision": {"out_indices": [3, 5, 7, 11]},
+    "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
+    "reformer": {"is_decoder": True},
+    "wav2vec2-bert": {"vocab_size": 32},
+    "wav2vec2-conformer": {"vocab_size": 32},
+    "xmod": {"default_language": "en_XX"},
+}
 
 
 def predicted(model_type: str) -> dict[str, Any]:
@@ -128,7 +194,7 @@ def predicted(model_type: str) -> dict[str, Any]:
         }
     cls = getattr(transformers, name, None)
     if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
-        return row | {"verdict": "not built", "reason": f"{name} needs a package that is not installed"}
+        return row | {"verdict": "needs a package", "reason": f"{name} needs a package that is not installed"}
     try:
         config, notes = prepared(config_of(model_type))
     except Exception as problem:
@@ -139,12 +205,7 @@ def predicted(model_type: str) -> dict[str, Any]:
         )
         found = predict(WeightlessTarget(model_type, adapter, "auto"), Mac(TORCH, None, None, None, False))
     except MpsprobeError as problem:
-        return row | {
-            "verdict": "needs input"
-            if "requires" in problem.what or "needs" in problem.what
-            else "not built",
-            "reason": f"{problem.what} {problem.hint}".strip(),
-        }
+        return row | {"verdict": _kind(problem.what), "reason": f"{problem.what} {problem.hint}".strip()}
     made = found.predicted
     assert made is not None
     off: Counter[str] = Counter()
@@ -154,12 +215,17 @@ def predicted(model_type: str) -> dict[str, Any]:
     verdict = "stopped" if made.stopped else "native" if found.fully_native else "not native"
     ops = sorted({use.op for use in found.op_uses if use.verdict not in ("native", "composite")})
     kinds = Counter(one.kind for one in made.refusals)
-    reason = made.stopped or "; ".join(
-        [
-            *(f"{count} {verdict}" for verdict, count in off.items()),
-            ", ".join(ops[:4]),
-            *(f"{kind} refused" for kind in kinds),
-        ]
+    assumed = " (a value that had to be assumed decided it)" if "assumed" in made.next_step else ""
+    reason = (
+        f"{made.stopped}{assumed}"
+        if made.stopped
+        else "; ".join(
+            [
+                *(f"{count} {verdict}" for verdict, count in off.items()),
+                ", ".join(ops[:4]),
+                *(f"{kind} refused" for kind in kinds),
+            ]
+        )
     )
     return row | {
         "parameters": found.target.parameters,
@@ -168,6 +234,15 @@ def predicted(model_type: str) -> dict[str, Any]:
         "verdict": verdict,
         "reason": reason.strip("; "),
     }
+
+
+def _kind(reason: str) -> str:
+    """Return why a type was not predicted, in two words."""
+    if re.search(r"requires the [\w.-]+ library|No module named|needs a package", reason):
+        return "needs a package"
+    if "can't allocate memory" in reason:
+        return "host memory"
+    return "needs input" if re.search(r"\bneeds? `|requires '", reason) else "not built"
 
 
 def _short(problem: BaseException) -> str:

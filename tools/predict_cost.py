@@ -124,11 +124,11 @@ def _alpamayo() -> Adapter:
     """The target at its published size; what its code imports is imported here, and its folder made."""
     from mpsprobe.models import profile
     from mpsprobe.models.adapter import Weights
-    from mpsprobe.models.alpamayo import package, repository
+    from mpsprobe.models.alpamayo import published, repository
     from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
 
-    package.model_class()
-    package.imported("helper")
+    published.model_class()
+    published.imported("helper")
     adapter = AlpamayoAdapter(repository.ensure(), profile.load("alpamayo-r1"))
     adapter.weights = Weights.NONE
     return adapter

@@ -84,6 +84,101 @@ def test_answers_as_transformers_own_quantizer(name: str) -> None:
     assert _plain(raised).startswith(_plain(answer.error))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a Mac has no CUDA")
+@pytest.mark.parametrize("name", ["bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "quanto"])
+def test_answers_as_diffusers_own_quantizer(name: str) -> None:
+    """With the packages of this environment: the same error as diffusers raises for a model of a pipeline."""
+    diffusers = pytest.importorskip("diffusers")
+    from diffusers.quantizers.auto import DiffusersAutoQuantizer
+
+    stated = {**CONFIGS[name], "weights_dtype": "int8"} if name == "quanto" else dict(CONFIGS[name])
+    answer = quantisation.answer(
+        quantisation.of_statement(CONFIGS[name]), diffusers.__version__, library="diffusers"
+    )
+    raised = ""
+    try:
+        DiffusersAutoQuantizer.from_config(stated, pre_quantized=True).validate_environment(device_map=None)
+    except Exception as problem:
+        raised = f"{type(problem).__name__}: {problem}"
+    if name == "bitsandbytes_4bit" and raised.startswith("PackageNotFoundError"):  # asked before the GPU is
+        raised = answer.error
+    assert answer.raises is bool(raised), (answer, raised)
+    assert _plain(raised).startswith(_plain(answer.error))
+
+
+@pytest.mark.parametrize(
+    ("config", "version", "outcome", "place"),
+    [
+        ({"text_config": {"quantization_config": CONFIGS["gptq"]}}, "4.57.1", Outcome.IGNORED, "text_config"),
+        ({"text_config": {"quantization_config": CONFIGS["gptq"]}}, "5.24.0", Outcome.RAISES, "text_config"),
+        (
+            {"vision_config": {"quantization_config": CONFIGS["fp8"]}},
+            "5.24.0",
+            Outcome.IGNORED,
+            "vision_config",
+        ),
+        (
+            {"thinker_config": {"text_config": {"quantization_config": CONFIGS["awq"]}}},
+            "5.24.0",
+            Outcome.IGNORED,
+            "thinker_config.text_config",
+        ),
+        ({"quantization_config": {"quant_method": "exl2", "bits": 4.25}}, "5.24.0", Outcome.IGNORED, ""),
+        (
+            {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
+            "5.24.0",
+            Outcome.IGNORED,
+            "",
+        ),
+        ({"quantization_config": {"quant_method": "GPTQ", "bits": 4}}, "4.57.1", Outcome.UNKNOWN, ""),
+        ({"quantization_config": ["fp8"]}, "4.57.1", Outcome.RAISES, ""),
+        ({"quantization_config": {"weights": "int4"}}, "4.57.1", Outcome.RAISES, ""),
+    ],
+)
+def test_statements_that_a_release_does_not_read(
+    config: dict[str, Any], version: str, outcome: Outcome, place: str
+) -> None:
+    """quantizers/auto.py, get_hf_quantizer: the top of the config; from 5.13 on the decoder's part too."""
+    found = quantisation.find(config)
+    assert found is not None
+    assert found.stated_in == place
+    answer = quantisation.answer(found, version, _NOTHING.get)
+    assert answer.outcome is outcome
+    assert answer.fails
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+        },
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8WeightOnlyConfig"}}},
+        {"quant_method": "quanto", "weights": "float8"},
+        {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}},
+    ],
+)
+def test_float8_weights_need_a_torch_with_float8(stated: dict[str, Any]) -> None:
+    """Data file: a cast to or from float8 raises on MPS before torch 2.15; every package is installed here."""
+    found = quantisation.of_statement(stated)
+    everything = {"compressed-tensors": "0.20", "torchao": "0.18", "accelerate": "1.15"}
+    names = {**everything, "optimum-quanto": "0.2.7", "amd-quark": "0.13"}
+    old = quantisation.answer(found, "4.57.1", names.get, torch="2.13.0")
+    assert old.raises
+    assert "Float8" in old.error
+    assert not quantisation.answer(found, "4.57.1", names.get, torch="2.15.0").fails
+    int8 = quantisation.of_statement({"quant_method": "quanto", "weights": "int8"})
+    assert not quantisation.answer(int8, "4.57.1", names.get, torch="2.13.0").fails
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "bits"), [("FP8", 8), ("NVFP4", 4), ("W4A8_AWQ", 4), ("INT4_AWQ", 4), ("MXFP8", 8)]
+)
+def test_bits_of_modelopt_algorithms(algorithm: str, bits: float) -> None:
+    assert quantisation.of_statement({"quant_algo": algorithm}, method="modelopt").bits == bits
+
+
 def test_every_method_of_the_installed_transformers_is_known() -> None:
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
@@ -95,7 +190,7 @@ def test_every_needed_package_is_described() -> None:
     needed = {
         Requirement(text).name
         for method in quantisation.methods()
-        for loading in method.loading
+        for loading in (*method.loading, *method.diffusers)
         for text in loading.needs
     }
     assert {name for name in needed if quantisation.package(name) is None} == set()
@@ -107,7 +202,10 @@ def test_releases_of_a_method_do_not_overlap(name: str) -> None:
 
     method = next(one for one in quantisation.methods() if one.id == name)
     for version in ("4.46.3", "4.49.0", "4.52.4", "4.53.3", "4.57.1", "5.0.0", "5.5.4", "5.20.2", "5.24.0"):
-        fitting = [one for one in method.loading if SpecifierSet(one.transformers).contains(version)]
+        fitting = [one for one in method.loading if SpecifierSet(one.releases).contains(version)]
+        assert len(fitting) <= 1
+    for version in ("0.31.0", "0.35.2", "0.38.0", "0.39.0", "0.42.1"):
+        fitting = [one for one in method.diffusers if SpecifierSet(one.releases).contains(version)]
         assert len(fitting) <= 1
 
 

@@ -13,7 +13,7 @@ import mpsprobe.models.transformers_auto as transformers_auto
 from mpsprobe.layers.diverge import diverge
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Verdict
-from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.models.transformers_auto import load_pretrained
 from mpsprobe.options import Settings
 from tests.layers.conftest import no_announcement
 from tests.layers.planted import round_again

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from mpsprobe.cli import cli
 from mpsprobe.errors import TargetError, UsageError
-from mpsprobe.models import peft
+from mpsprobe.knowledge import quantisation
+from mpsprobe.models import peft, quantised
 from mpsprobe.models.weightless import gguf
 
 TINY = {
@@ -77,6 +78,81 @@ def test_dequantised_weights_count_in_full(tmp_path: Path) -> None:
     assert document["predicted"]["quantisation"]["outcome"] == "dequantises"
     parts = {one["name"]: one["bytes"] for one in document["outlook"]["forecast"]["memory"]["parts"]}
     assert parts["weights"] >= document["target"]["weight_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "method"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 128, "desc_act": False}, "GPTQ, 4 bits"),
+        ("quant_config.json", {"zero_point": True, "q_group_size": 128, "w_bit": 4}, "AWQ, 4 bits"),
+        (
+            "hf_quant_config.json",
+            {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}},
+            "NVIDIA ModelOpt, 4 bits",
+        ),
+    ],
+)
+def test_a_file_of_an_older_tool_is_not_read(
+    tmp_path: Path, file: str, content: dict[str, Any], method: str
+) -> None:
+    folder = _folder(tmp_path)
+    (folder / file).write_text(json.dumps(content))
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    found = document["predicted"]["quantisation"]
+    assert (code, found["method"], found["outcome"]) == (1, method, "ignored")
+    assert file in found["sentences"][0]
+    assert document["outlook"]["recommendation"]["route"] != "mps"
+
+
+@pytest.mark.parametrize(
+    ("weight", "beside", "method"),
+    [
+        (
+            torch.zeros(64, 64, dtype=torch.float8_e4m3fn),
+            {"weight_scale": torch.ones(1)},
+            "fine-grained fp8, 8 bits",
+        ),
+        (
+            torch.zeros(64, 32, dtype=torch.uint8),
+            {"weight_scale": torch.zeros(64, 4, dtype=torch.float8_e4m3fn)},
+            "NVIDIA ModelOpt, 4 bits",
+        ),
+        (
+            torch.zeros(64, 8, dtype=torch.uint32),
+            {"scales": torch.ones(64, 1), "biases": torch.ones(64, 1)},
+            "MLX's",
+        ),
+        (torch.zeros(2048, 1, dtype=torch.uint8), {"weight.absmax": torch.ones(64)}, "bitsandbytes, 4 bits"),
+    ],
+)
+def test_packed_tensors_without_a_statement_are_seen(
+    tmp_path: Path, weight: torch.Tensor, beside: dict[str, torch.Tensor], method: str
+) -> None:
+    from safetensors.torch import save_file
+
+    folder = _folder(tmp_path)
+    stem = "model.layers.0.self_attn.q_proj"
+    tensors = {f"{stem}.weight": weight, **{f"{stem}.{name}": value for name, value in beside.items()}}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found = quantised.of_folder(folder, json.loads((folder / "config.json").read_text()))
+    assert found is not None
+    assert found.title.startswith(method)
+    assert quantisation.answer(found, "4.57.1").fails
+
+
+def test_plain_float8_weights_are_no_quantisation(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder = _folder(tmp_path)
+    save_file({"a.weight": torch.zeros(4, 4, dtype=torch.float8_e4m3fn)}, folder / "model.safetensors")
+    assert quantised.of_folder(folder, TINY) is None
+
+
+def test_an_unknown_method_is_not_advised(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, quantization_config={"quant_method": "brand_new", "bits": 4})
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    assert code == 1
+    assert document["outlook"]["recommendation"]["route"] != "mps"
 
 
 def test_stored_fp8_checkpoint_is_refused_with_its_fix(tmp_path: Path) -> None:

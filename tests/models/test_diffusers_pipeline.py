@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mpsprobe.cli import cli
 from mpsprobe.errors import TargetError
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import resolve
@@ -224,3 +226,26 @@ def test_a_part_without_a_config_is_one_line(tmp_path: Path) -> None:
     (folder / "vae" / "config.json").write_text("[]")
     with pytest.raises(TargetError, match="expected a JSON object"):
         _adapter(folder)[0].load(_CPU, "auto")
+
+
+@pytest.mark.parametrize(
+    ("part", "stated", "said"),
+    [
+        ("unet", {"quant_method": "bitsandbytes", "load_in_4bit": True}, "No GPU found"),
+        ("text_encoder", {"quant_method": "gptq", "bits": 4, "group_size": 128}, "optimum"),
+        ("unet", {"quant_method": "svd_special"}, "Unknown quantization type"),
+    ],
+)
+def test_a_quantised_part_is_named(tmp_path: Path, part: str, stated: dict[str, Any], said: str) -> None:
+    folder = _folder(tmp_path, "StableDiffusionPipeline")
+    file = folder / part / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": stated}))
+    options = ["predict", str(folder), "--torch", "2.13", "--mac", "m1-max-32", "--json"]
+    result = CliRunner().invoke(cli, options)
+    assert result.exit_code == 1, result.output
+    document = json.loads(result.stdout)
+    (refusal,) = (one for one in document["predicted"]["refusals"] if one["kind"] == "quantisation")
+    assert part in refusal["message"]
+    assert said in refusal["message"]
+    advice = document["outlook"]["recommendation"]
+    assert not advice["sentence"].startswith("Use MPS.")

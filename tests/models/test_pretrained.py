@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models.pretrained import load_pretrained
+from mpsprobe.models.transformers_auto import load_pretrained
 
 _hf: Any = importlib.import_module("transformers")  # its annotations are partial
 LlamaConfig, LlamaForCausalLM = _hf.LlamaConfig, _hf.LlamaForCausalLM

@@ -100,10 +100,10 @@ def main() -> None:
         if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
             name = str(problem.filename)
             _end(UsageError(f"{name[:40]}...: no name of a file has {len(name):,} characters."))
-        from mpsprobe.models import packages
+        from mpsprobe.models import conflicts
         from mpsprobe.supervision import surroundings
 
-        said, command = packages.explain(problem)
+        said, command = conflicts.explain(problem)
         if said:
             _end(SurroundingsError(said, command))
         if (found := surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")) is not None:

@@ -1,6 +1,6 @@
-"""Quantised checkpoints on a Mac: what transformers does with each method when it loads one.
+"""Quantised checkpoints on a Mac: what transformers and diffusers do with each method when they load one.
 
-Data: `data/quantisation.toml`, read in transformers' wheels, release by release.
+Data: `data/quantisation.toml`, read in their wheels, release by release.
 """
 
 from __future__ import annotations
@@ -8,25 +8,36 @@ from __future__ import annotations
 import enum
 import re
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from mpsprobe import toml
+from mpsprobe.knowledge._methods import Loading, Method, methods, package
+from mpsprobe.knowledge._statement import (
+    NO_METHOD,
+    PLAIN_BITS,
+    bits_of,
+    group_of,
+    has_float8,
+    method_of,
+    parts,
+)
 
-DATA = Path(__file__).parent / "data" / "quantisation.toml"
+__all__ = ["Answer", "Outcome", "Quantised", "answer", "find", "joined", "methods", "of_statement", "package"]
+
 #: Version of an installed distribution by its name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
-#: Bits of a weight that is not quantised.
-_PLAIN_BITS = 16.0
+#: The release of torch from which on MPS holds float8, and the error of earlier ones.
+_FLOAT8 = "2.15"
+_NO_FLOAT8 = (
+    "TypeError: Trying to convert Float8_e4m3fn to the MPS backend "
+    "but it does not have support for that dtype."
+)
 
 
 class Outcome(str, enum.Enum):
@@ -35,60 +46,12 @@ class Outcome(str, enum.Enum):
     RAISES = "raises"
     PACKED = "packed"
     DEQUANTISES = "dequantises"
+    IGNORED = "ignored"  #: nothing raises, and the packed weights or their scales are left out
     UNKNOWN = "unknown"
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A package that a method needs.
-
-    Attributes:
-        name: of the distribution.
-        macos: `wheel` (installs on a Mac), `source` (is built there) or `none` (cannot be installed).
-        seen: the release that was looked at, and what was found.
-        install: arguments of pip where they are more than the name.
-    """
-
-    name: str
-    macos: str
-    seen: str
-    install: str = ""
-
-
-class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What some releases of transformers do with a method on a Mac; fields as in the data file."""
-
-    transformers: str
-    outcome: str
-    source: str
-    needs: tuple[str, ...] = ()
-    missing: str = ""
-    missing_from: str = ""
-    error: str = ""
-    dtype: str = ""
-    device: str = ""
-    fix: str = ""
-    then: str = ""
-    note: str = ""
-
-
-class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A method of quantisation; fields as in the data file."""
-
-    id: str
-    names: tuple[str, ...]
-    title: str
-    default_bits: float
-    group: int
-    scale_bits: float
-    loading: tuple[Loading, ...]
-    kernels: str = ""
-    native: str = ""
-    experts_only: bool = False
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    packages: tuple[Package, ...]
-    methods: tuple[Method, ...]
+#: From the outcome that stops most to the one that stops least.
+_WORST = (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN, Outcome.DEQUANTISES, Outcome.PACKED)
 
 
 @dataclass(frozen=True)
@@ -101,6 +64,9 @@ class Quantised:
         bits: of a quantised weight, without scales.
         stored_bits: of a quantised weight, with its share of the scales.
         kept: parts of the names of modules that are not quantised.
+        stated_in: the place that states it, where that is not the top of config.json: a part of the config
+            (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
+        float8: weights or activations are float8 tensors.
     """
 
     method: Method | None
@@ -108,6 +74,8 @@ class Quantised:
     bits: float
     stored_bits: float
     kept: tuple[str, ...] = ()
+    stated_in: str = ""
+    float8: bool = False
 
     @property
     def title(self) -> str:
@@ -128,6 +96,7 @@ class Answer:
         dense: the weights take the memory of plain ones, once they are loaded.
         dtype: what the weights are dequantised to; `"asked"` for the dtype asked for; empty when they are not.
         sentences: what a user should know, whole sentences.
+        part: of a pipeline, whose checkpoint it is; empty for a target that is one model.
     """
 
     quantised: Quantised
@@ -137,79 +106,103 @@ class Answer:
     dense: bool = False
     dtype: str = ""
     sentences: tuple[str, ...] = ()
+    part: str = ""
+
+    @property
+    def title(self) -> str:
+        """The quantisation, with the part of a pipeline that has it: `"transformer (GPTQ, 4 bits)"`."""
+        return f"{self.part} ({self.quantised.title})" if self.part else self.quantised.title
+
+    @property
+    def routes(self) -> list[str]:
+        """What computes with such bits natively on a Mac, whole sentences; nothing is known for parts of pipelines."""
+        return [] if self.part else other_routes(self.quantised)
 
     @property
     def raises(self) -> bool:
         """Whether loading ends with an exception."""
         return self.outcome is Outcome.RAISES
 
-
-def methods() -> tuple[Method, ...]:
-    """Return every method of the data file."""
-    return _data().methods
-
-
-def package(name: str) -> Package | None:
-    """Return what is known of a package by its name; None for one that the data does not know."""
-    wanted = _canonical(name)
-    return next((one for one in _data().packages if _canonical(one.name) == wanted), None)
+    @property
+    def fails(self) -> bool:
+        """Whether loading yields no usable model: it raises, or the weights are not those of the checkpoint."""
+        return self.outcome in (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN)
 
 
 def find(config: Mapping[str, Any]) -> Quantised | None:
     """Return how a `config.json` says that its checkpoint is quantised; None where it says nothing.
 
-    The key `quantization_config` counts, of the config itself or of its text part, and MLX's own `quantization`.
+    The keys `quantization_config` and `compression_config` count, of the config itself or of any part of it, and MLX's
+    own `quantization`.
     """
-    stated = _stated(config)
-    if stated is None:
-        return None
-    method, name = _method(stated)
-    bits = _bits(stated, method)
-    group = _group(stated, method)
-    scale = method.scale_bits / group if method is not None and group else 0.0
+    for place, part in parts(config):
+        stated = part.get("quantization_config") or part.get("compression_config") or part.get("quantization")
+        if isinstance(stated, Mapping) and stated:
+            return of_statement(stated, place)
+        if stated:  # transformers asks it for `quant_method`, whatever it is
+            return Quantised(None, NO_METHOD, PLAIN_BITS, PLAIN_BITS, stated_in=place)
+    return None
+
+
+def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -> Quantised:
+    """Return how a checkpoint is quantised by one JSON object that describes it.
+
+    Args:
+        stated: as under `quantization_config`, or the content of a file beside config.json.
+        place: see `Quantised.stated_in`.
+        method: the method's id, where the object does not name one.
+    """
+    known, name = method_of({"quant_method": method, **stated} if method else stated)
+    bits = bits_of(stated, known)
+    group = group_of(stated, known)
+    scale = known.scale_bits / group if known is not None and group else 0.0
     kept = (
         stated.get("modules_to_not_convert")
         or stated.get("ignored_layers")
         or stated.get("ignore")
         or stated.get("llm_int8_skip_modules")
+        or stated.get("exclude_modules")
         or ()
     )
     kept = tuple(one for one in kept if isinstance(one, str)) if isinstance(kept, (list, tuple)) else ()
-    return Quantised(method, name, bits, bits + scale, kept or ("lm_head",))
+    return Quantised(known, name, bits, bits + scale, kept or ("lm_head",), place, has_float8(stated))
 
 
-def answer(quantised: Quantised, transformers: str, installed: Installed | None = None) -> Answer:
+def answer(
+    quantised: Quantised,
+    version: str,
+    installed: Installed | None = None,
+    library: str = "transformers",
+    torch: str | None = None,
+) -> Answer:
     """Return what loading the checkpoint does on a Mac.
 
     Args:
         quantised: see `find`.
-        transformers: its version.
+        version: of the library.
         installed: looks an installed distribution up; None for those of this environment.
+        library: the library whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
+        torch: release of the target Mac, which decides on float8; None where it is not known.
     """
     method = quantised.method
-    if method is None:
-        return Answer(
-            quantised,
-            Outcome.UNKNOWN,
-            sentences=(
-                f"The config names the quantisation method {quantised.name!r}, of which nothing is known here.",
-                "transformers skips a method that it does not know: the stored tensors then fit no plain weight.",
-            ),
-        )
-    loading = _loading(method, transformers)
+    if quantised.stated_in and not _is_read(quantised.stated_in, version, library):
+        return _unread(quantised, version, library)
+    if quantised.name == NO_METHOD:
+        text = "the quantization config names no quant_method"
+        return _raising(quantised, f"{library} {version}", f"ValueError or AttributeError: {text}")
+    loading = _loading(method, version, library) if method is not None else None
     if loading is None:
-        return Answer(
-            quantised,
-            Outcome.RAISES,
-            error=f"ValueError: Unknown quantization type, got {quantised.name or method.id}",
-            fix=f"use transformers {_oldest(method)} or later" if _oldest(method) else "",
-            sentences=(f"transformers {transformers} does not know {method.title}.",),
-        )
+        return _unknown_to(quantised, version, library)
     if loading.outcome == Outcome.RAISES.value:
-        return _raising(quantised, loading, transformers, loading.error)
+        return _raising(quantised, f"{library} {version}", loading.error, loading)
+    if loading.outcome == Outcome.PACKED.value and quantised.float8 and torch and _lacks_float8(torch):
+        also = f", with {', '.join(loading.needs)}" if loading.needs else ""
+        return _raising(
+            quantised, f"torch {torch}", _NO_FLOAT8, fix=f"use torch {_FLOAT8} or later on that Mac{also}"
+        )
     look = installed or _installed
     missing = [one for one in map(Requirement, loading.needs) if not _has(one, look)]
-    early = loading.missing_from and Version(transformers) < Version(loading.missing_from)
+    early = loading.missing_from and Version(version) < Version(loading.missing_from)
     if missing and loading.missing and not early:
         return _lacking(quantised, loading, missing)
     return Answer(
@@ -219,6 +212,20 @@ def answer(quantised: Quantised, transformers: str, installed: Installed | None 
         dtype=loading.dtype,
         sentences=tuple(_loaded(quantised, loading)),
     )
+
+
+def joined(answers: Sequence[tuple[str, Answer]]) -> Answer | None:
+    """Return one answer for the parts of a target: the worst, with the sentences of all; None for no part.
+
+    Args:
+        answers: each with the name of its part; empty for a target that is one model.
+    """
+    if not answers:
+        return None
+    part, worst = min(answers, key=lambda one: _WORST.index(one[1].outcome))
+    sentences = [f"{name}: {text}" if name else text for name, one in answers for text in one.sentences]
+    dense = all(one.dense for _, one in answers)
+    return replace(worst, part=part, dense=dense, sentences=tuple(sentences))
 
 
 def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tuple[int, int]]) -> int:
@@ -255,112 +262,103 @@ def other_routes(quantised: Quantised) -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------- config
-
-
-def _stated(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The part of a config that states its quantisation."""
-    for part in (config, config.get("text_config")):
-        if not isinstance(part, Mapping):
-            continue
-        stated = part.get("quantization_config") or part.get("compression_config")
-        own = part.get("quantization")
-        if isinstance(stated, Mapping) and stated:
-            return stated
-        if isinstance(own, Mapping) and own:
-            return own
-    return None
-
-
-def _method(stated: Mapping[str, Any]) -> tuple[Method | None, str]:
-    name = stated.get("quant_method")
-    if stated.get("load_in_4bit") or stated.get("load_in_8bit"):  # as transformers' AutoQuantizationConfig
-        name = "bitsandbytes_4bit" if stated.get("load_in_4bit") else "bitsandbytes_8bit"
-    elif name is None and ("bits" in stated or "group_size" in stated):
-        name = "mlx"
-    elif name == "bitsandbytes":
-        name = "bitsandbytes_8bit"
-    elif name == "auto-round" or (name == "intel/auto-round"):
-        name = "auto-round"
-    found = next((one for one in methods() if name == one.id or name in one.names), None)
-    return found, str(name or "(none)")
-
-
-def _bits(stated: Mapping[str, Any], method: Method | None) -> float:
-    for key in ("bits", "w_bit", "nbits"):
-        if isinstance(stated.get(key), (int, float)) and not isinstance(stated.get(key), bool):
-            return float(stated[key])
-    for value in (stated.get("weights"), stated.get("quant_type"), stated.get("weight_format")):
-        found = re.search(r"(?:int|float|fp|uint)(\d)", value) if isinstance(value, str) else None
-        if found:
-            return float(found[1])
-    if method is not None and method.id == "torchao":
-        found = re.search(r"(?:int|float)(\d)", str(stated.get("quant_type")), re.IGNORECASE)
-        if found:
-            return float(found[1])
-    hqq = stated.get("quant_config")
-    if isinstance(hqq, Mapping):
-        inner = hqq.get("weight_quant_params", hqq)
-        if isinstance(inner, Mapping) and isinstance(inner.get("nbits"), (int, float)):
-            return float(inner["nbits"])
-    groups = stated.get("config_groups")
-    if isinstance(groups, Mapping):
-        for group in groups.values():
-            weights = group.get("weights") if isinstance(group, Mapping) else None
-            if isinstance(weights, Mapping) and isinstance(weights.get("num_bits"), (int, float)):
-                return float(weights["num_bits"])
-    if method is not None and method.id == "aqlm":
-        books, width, size = (
-            stated.get(key) for key in ("num_codebooks", "nbits_per_codebook", "in_group_size")
-        )
-        if isinstance(books, int) and isinstance(width, int) and isinstance(size, int) and size:
-            return books * width / size
-    return method.default_bits if method is not None else _PLAIN_BITS
-
-
-def _group(stated: Mapping[str, Any], method: Method | None) -> int:
-    block = stated.get("weight_block_size")
-    if isinstance(block, list) and len(block) == 2 and all(isinstance(one, int) for one in block):
-        return int(block[0]) * int(block[1])
-    for key in ("group_size", "q_group_size", "block_size", "bnb_4bit_blocksize"):
-        value = stated.get(key)
-        if isinstance(value, int) and value > 0:
-            return value
-    return method.group if method is not None else 0
-
-
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def _loading(method: Method, transformers: str) -> Loading | None:
+def _loading(method: Method, version: str, library: str) -> Loading | None:
     try:
-        version = Version(transformers)
+        wanted = Version(version)
     except InvalidVersion:
         return None
+    by_release = method.diffusers if library == "diffusers" else method.loading
     return next(
-        (one for one in method.loading if SpecifierSet(one.transformers).contains(version, prereleases=True)),
+        (one for one in by_release if SpecifierSet(one.releases).contains(wanted, prereleases=True)),
         None,
     )
 
 
-def _oldest(method: Method) -> str:
-    """The release of transformers from which on the method is known, where the data states one."""
-    stated = [
-        spec for one in method.loading for spec in SpecifierSet(one.transformers) if spec.operator == ">="
-    ]
+def _lacks_float8(torch: str) -> bool:
+    try:
+        return Version(Version(torch).base_version) < Version(_FLOAT8)
+    except InvalidVersion:
+        return False
+
+
+def _is_read(place: str, version: str, library: str) -> bool:
+    """Return whether `from_pretrained` looks for a statement at that place.
+
+    quantizers/auto.py: only at the top of the config; from transformers 5.13 on, in the part of its decoder too.
+    """
+    try:
+        late = Version(version) >= Version("5.13")
+    except InvalidVersion:
+        return False
+    return (
+        library == "transformers" and late and place in ("text_config", "decoder", "generator", "llm_config")
+    )
+
+
+def _unread(quantised: Quantised, version: str, library: str) -> Answer:
+    """Return the answer for a statement at a place that the library does not read."""
+    move = (
+        "move it to the top of config.json"
+        if "." not in quantised.stated_in and quantised.stated_in.endswith(("config", "decoder"))
+        else 'state it in config.json as "quantization_config"'
+    )
+    return Answer(
+        quantised,
+        Outcome.IGNORED,
+        dense=True,
+        sentences=(
+            f"That the weights are {quantised.title} is stated in {quantised.stated_in}, which {library} {version} "
+            "does not read.",
+            "It takes the packed tensors for plain ones: they do not fit, or lose their scales, and what the model "
+            "then computes is wrong without an error.",
+            f"{move[:1].upper()}{move[1:]}, and ask again what that method does on a Mac; or use the original.",
+        ),
+    )
+
+
+def _unknown_to(quantised: Quantised, version: str, library: str) -> Answer:
+    """Return the answer for a method that a release does not know."""
+    method = quantised.method
+    title = method.title if method is not None else f"the quantisation method {quantised.name!r}"
+    oldest = _oldest(method, library) if method is not None else ""
+    fix = f"use {library} {oldest} or later" if oldest else ""
+    if library == "diffusers":  # quantizers/auto.py: from_dict raises
+        error = f"ValueError: Unknown quantization type, got {quantised.name}"
+        return _raising(quantised, f"{library} {version}", error, fix=fix)
+    return Answer(
+        quantised,
+        Outcome.UNKNOWN if method is None else Outcome.IGNORED,
+        dense=True,
+        fix=fix,
+        sentences=(
+            f"{library} {version} does not know {title}: it warns, skips it, and reads packed tensors as plain.",
+            "They do not fit plain weights, and what does not fit is left out.",
+        ),
+    )
+
+
+def _oldest(method: Method, library: str) -> str:
+    """Return the release of the library from which on the method is known, where the data states one."""
+    by_release = method.diffusers if library == "diffusers" else method.loading
+    stated = [spec for one in by_release for spec in SpecifierSet(one.releases) if spec.operator == ">="]
     return min((spec.version for spec in stated), key=Version, default="")
 
 
-def _raising(quantised: Quantised, loading: Loading, transformers: str, error: str) -> Answer:
-    sentences = [f"Loading {quantised.title} with transformers {transformers} raises on every Mac: {error}"]
-    if loading.note:
+def _raising(
+    quantised: Quantised, release: str, error: str, loading: Loading | None = None, fix: str = ""
+) -> Answer:
+    sentences = [f"Loading {quantised.title} with {release} raises on every Mac: {error}"]
+    if loading is not None and loading.note:
         sentences.append(loading.note)
     return Answer(
         quantised,
         Outcome.RAISES,
         error,
-        loading.fix,
-        loading.then == Outcome.DEQUANTISES.value,
+        loading.fix if loading is not None else fix,
+        loading is not None and loading.then == Outcome.DEQUANTISES.value,
         sentences=tuple(sentences),
     )
 
@@ -421,12 +419,3 @@ def _installed(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-@lru_cache(maxsize=1)
-def _data() -> _File:
-    return toml.load(DATA, _File)

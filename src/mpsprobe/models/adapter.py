@@ -1,4 +1,4 @@
-"""What a target must be able to do, so that the phases can probe it."""
+"""The interface of a target: how the phases load, feed and run it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.run.workload import Workload
 
 #: A processed input: keyword arguments of the model, tensors on one device beside plain values.
@@ -20,7 +21,7 @@ Outputs = dict[str, Any]
 
 
 class Weights(str, enum.Enum):
-    """Where the numbers in a model come from."""
+    """The source of a model's weights."""
 
     STORED = "stored"  #: the snapshot's files
     RANDOM = "random"  #: a fixed seed
@@ -39,7 +40,7 @@ _TOKEN_LIMITS = (
 
 
 def token_limit(model: torch.nn.Module) -> int | None:
-    """Return how many tokens a model takes at most, by its config; None when that states no limit."""
+    """Return the largest number of tokens that a model takes, by its config; None when that states no limit."""
     config = getattr(model, "config", None)
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "llm_config", "decoder"))]
     limits = [
@@ -52,7 +53,7 @@ def token_limit(model: torch.nn.Module) -> int | None:
 
 
 class Adapter(ABC):
-    """One target's own ways of loading, sampling, preparing, inferring and extracting.
+    """A target's own ways of loading, sampling, preparing, inferring and extracting.
 
     The phases call these in order; an adapter holds no device and no model, so that the same adapter serves
     the model under test and its float32 CPU reference.
@@ -73,16 +74,21 @@ class Adapter(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What was decided or assumed for the user, one sentence each; `load` and `prepare` may add to it."""
+        """Decisions and assumptions made for the user, one sentence each; `load` and `prepare` may add to it."""
         return []
 
     @property
     def doing(self) -> str:
-        """What `infer` does, for people."""
+        """A description of `infer` for people."""
         return f"the inference of profile {self.profile.name}"
 
+    @property
+    def quantised(self) -> list[QuantisedPart]:
+        """The models of the target whose stored weights are quantised; empty where none is known to be."""
+        return []
+
     def class_name(self, model: torch.nn.Module) -> str:
-        """Name of the class that `model` is known by."""
+        """Return the name of the model's class, as reports show it."""
         return type(model).__name__
 
     @property
@@ -96,7 +102,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        """The model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
+        """Load the model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
 
     def shrink(self) -> list[str] | None:
         """Make what `load` builds without weights smaller: fewer layers, else the same widths and code paths.
@@ -108,29 +114,29 @@ class Adapter(ABC):
 
     @abstractmethod
     def sample(self) -> dict[str, Any]:
-        """One raw input as the world gives it (images, text, history), made from a fixed seed."""
+        """Make one raw input (images, text, history) from a fixed seed."""
 
     @abstractmethod
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """The processed input, on the CPU. Built anew for every call: inference may consume it."""
+        """Process a sample into a batch on the CPU, anew for every call: inference may consume it."""
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """One plain forward pass: named tensors that parity compares. Runs in `grad_mode`."""
+        """Run one forward pass in `grad_mode` and return the named tensors that parity compares."""
 
     @abstractmethod
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
-        """The target's own inference: generate, a trajectory, an embedding. Deterministic by seed."""
+        """Run the target's own inference (generate, a trajectory, an embedding), deterministic by seed."""
 
     @abstractmethod
     def extract(self, raw: Any) -> Outputs:
-        """Named results of `infer`, on the CPU, as the profile's `outputs` name them."""
+        """Return the named results of `infer` on the CPU, as the profile's `outputs` name them."""
 
     #: What `judge` looks at, as a sentence for people.
     meaning: str = ""
 
     def judge(self, outputs: Outputs) -> list[str] | None:
-        """What is wrong with the *meaning* of the outputs, one sentence each.
+        """Return what is wrong with the meaning of the outputs, one sentence each.
 
         None (the default) says that this adapter knows no test of meaning.
         """

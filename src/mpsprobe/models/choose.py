@@ -1,4 +1,4 @@
-"""Which profile is for a model: by its repo id, by the files in its folder, by its architecture."""
+"""The choice of a profile for a model: by its repo id, the files in its folder, or its architecture."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DEFAULT = "tiny-drive"
 
 
 def for_repo(repo_id: str) -> Profile | None:
-    """The profile that names this repository (letter case aside, as on the hub); None when none does."""
+    """Return the profile that names this repository (letter case ignored, as on the hub); None when none does."""
     wanted = repo_id.lower()
     return next((p for p in _all() if wanted in (model.lower() for model in p.models)), None)
 
 
 def for_folder(folder: Path) -> Profile:
-    """The profile for a model folder; the generic one when no other claims it.
+    """Return the profile for a model folder; the generic one when no other claims it.
 
     A repo id, which is read from the folder's place in the hub's cache, outranks what is in the folder.
 
@@ -33,7 +33,7 @@ def for_folder(folder: Path) -> Profile:
 
 
 def for_config(folder: Path) -> Profile:
-    """The profile for a folder that holds at least `config.json`; its weights need not be there.
+    """Return the profile for a folder that holds at least `config.json`; its weights may be absent.
 
     A marker file outranks the architecture: a sentence encoder also names the plain encoder's class.
 
@@ -52,12 +52,12 @@ def for_config(folder: Path) -> Profile:
 
 
 def markers() -> list[str]:
-    """Small files that `for_config` looks for beside config.json."""
+    """Return the names of small files that `for_config` looks for beside config.json."""
     return sorted({marker for candidate in _all() for marker in candidate.markers})
 
 
 def repo_of(folder: Path) -> str | None:
-    """The repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
+    """Return the repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return None

@@ -1,4 +1,4 @@
-"""Profiles: one TOML file a model, saying how it is loaded, run and judged. Read without torch."""
+"""Profiles: one TOML file a model that states how it is loaded, run and judged. Read without torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEFAULT_LIMITS: dict[Phase, float] = {
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one named output of the target's inference must hold.
+    """The requirements on one named output of the target's inference.
 
     Attributes:
         name: key in what the adapter extracts.
@@ -140,7 +140,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bool(self.parts) or self.autocast.startswith("parts:")
 
     def autocast_words(self, choice: str) -> str:
-        """What a choice of autocast is, for people; `""` is none."""
+        """Describe a choice of autocast for people; `""` is none."""
         kind, dtype = split_autocast(choice)
         if not dtype:
             return "no autocast around inference"
@@ -148,22 +148,22 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"autocast{' of the CPU' if kind == 'cpu' else ''} to {dtype} around {around}"
 
     def limit(self, phase: Phase) -> float:
-        """Seconds that phase may take."""
+        """Return the time limit of a phase, in seconds."""
         return self.limits.get(phase, DEFAULT_LIMITS[phase])
 
     @property
     def file(self) -> Path | None:
-        """The user's file that stands in for an adapter class; None for a class."""
+        """The user's file that replaces an adapter class; None for a class."""
         return Path(self.adapter) if self.adapter.endswith(".py") else None
 
 
 def names() -> list[str]:
-    """Names of the profiles in the package, and of those that other packages ship and that can be read."""
+    """Return the names of the profiles in the package, and of readable ones that other packages ship."""
     return sorted({*_own(), *(name for name, one in _plugged().items() if isinstance(one, Profile))})
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """A profile by name, of this package or another, or a user's own by path.
+    """Load a profile by name, of this package or another, or a user's own by path.
 
     Raises:
         ProfileError: no such profile, broken TOML, an unknown or ill-typed key (with file and key).
@@ -199,7 +199,7 @@ def _own() -> set[str]:
 
 @functools.cache
 def _plugged() -> dict[str, Profile | ProfileError]:
-    """What other packages ship, by name. One that cannot be read is told of once, and harms no other.
+    """Return the profiles of other packages by name, or the error of one that cannot be read, warning once.
 
     An entry point of the group names the profile and the package that holds NAME.toml; the package is found, and
     not imported.

@@ -1,4 +1,4 @@
-"""From the names in a profile (`package.module:attribute`) to the code they name."""
+"""The resolution of names in a profile (`package.module:attribute`) to the code that they name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
-    """The profile's adapter over the model folder `snapshot`. Imports torch, loads nothing.
+    """Make the profile's adapter over the model folder `snapshot`. Imports torch, loads nothing.
 
     Raises:
         ProfileError: `profile.adapter` names no class, or one that is not an adapter.
@@ -40,7 +40,7 @@ def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
 
 
 def build_snapshot(profile: Profile) -> Path:
-    """The model folder that the profile's builder makes, made now if it is not there yet.
+    """Return the model folder of the profile's builder, creating it if needed.
 
     Raises:
         ProfileError: `profile.builder` names no function.
@@ -50,7 +50,7 @@ def build_snapshot(profile: Profile) -> Path:
 
 
 def resolve(profile: Profile, key: str, spec: str) -> Any:
-    """What `spec` (`package.module:attribute`), the value of the profile's `key`, names.
+    """Return the object that `spec` (`package.module:attribute`), the value of the profile's `key`, names.
 
     Raises:
         ProfileError: it has another form, its module cannot be imported, or there is no such attribute.

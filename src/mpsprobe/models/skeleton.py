@@ -1,4 +1,4 @@
-"""A first `target.py` for a model: its loading and a sample, as far as config, signature and docs tell."""
+"""A first `target.py` for a model: its loading and a sample, from config, signature and docs."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _tensor(value: Any) -> str:
 
 
 def _value(name: str, annotation: str) -> tuple[str, str]:
-    """A guess at an argument of that name, and a remark."""
+    """Return a guess at an argument of that name, and a remark."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
     if "mask" in name:
         return "torch.ones([1, 32], dtype=torch.int64)", said

@@ -1,4 +1,4 @@
-"""The adapter of a model with its own weights, where no profile has one for it."""
+"""The adapter of a model with its own weights, for models whose profile names no adapter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import remote_code, snapshot
-from mpsprobe.models.pretrained import load_pretrained
 from mpsprobe.models.registry import make_adapter
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.training import trained
-from mpsprobe.models.transformers_auto import TransformersAdapter
+from mpsprobe.models.transformers_auto import TransformersAdapter, load_pretrained
 from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
@@ -40,7 +39,7 @@ class FamilyAdapter(RandomInitAdapter):
 
 
 def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
-    """The adapter that loads a target's stored weights.
+    """Make the adapter that loads a target's stored weights.
 
     A profile with an adapter of its own keeps it. `TransformersAdapter` knows what the results of common tasks mean;
     classes of other tasks, and those that are a repository's own code, are fed and run by their family.
@@ -48,7 +47,7 @@ def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: No
     Args:
         ref: the target.
         folder: its files.
-        say: is told which files of foreign code will run, before they do.
+        say: receives the names of foreign code files before they run.
 
     Raises:
         MpsprobeError: no such adapter, or code that its user did not agree to.
@@ -84,7 +83,7 @@ def _make(ref: TargetRef, folder: Path, say: Callable[[str], None]) -> Adapter:
 
 
 def needs_remote_code(ref: TargetRef, folder: Path) -> bool:
-    """Whether the class of a target without a profile of its own is its repository's code."""
+    """Return whether the class of a target without a profile of its own is its repository's code."""
     return ref.profile.adapter == _generic() and remote_code.is_needed(snapshot.read_config(folder))
 
 

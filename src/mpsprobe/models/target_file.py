@@ -38,9 +38,9 @@ _GRADIENTS = frozenset(
 
 
 class TargetFileAdapter(Adapter):
-    """The functions of a file as an adapter.
+    """An adapter made of the functions of a file.
 
-    `load` is told `weights` ("stored", "random" or "none") where it has an argument of that name. Without `prepare`
+    `load` gets `weights` ("stored", "random" or "none") where it has an argument of that name. Without `prepare`
     the sample is the batch; without `forward` what parity compares is what `infer` yields.
 
     Attributes:
@@ -62,13 +62,13 @@ class TargetFileAdapter(Adapter):
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         load = self._function("load")
-        told = {"weights": self.weights.value} if self._takes_weights() else {}
-        if self.weights is Weights.RANDOM and not told:
+        given = {"weights": self.weights.value} if self._takes_weights() else {}
+        if self.weights is Weights.RANDOM and not given:
             raise UsageError(
                 f"{self.profile.adapter}: its load decides itself where weights come from.",
                 "Leave --random-init out, or give load an argument named weights.",
             )
-        model = load(device, None if dtype == "auto" else getattr(torch, dtype), **told)
+        model = load(device, None if dtype == "auto" else getattr(torch, dtype), **given)
         if not isinstance(model, torch.nn.Module):
             raise TargetError(
                 f"{self.profile.adapter}: load returned a {type(model).__name__}.",
@@ -136,7 +136,7 @@ def _own_files(module: ModuleType) -> list[Path]:
 
 
 def _names_gradients(path: Path) -> bool:
-    """Whether a Python file names something that only code with gradients does."""
+    """Return whether a Python file uses a name that only code with gradients uses."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):  # it is imported already, so this can only be another file
@@ -159,7 +159,7 @@ def _detached(value: T) -> T:
 
 
 def imported(path: Path) -> ModuleType:
-    """The file as a module. Its folder is searched for what it imports, as when Python runs it.
+    """Import the file as a module. Its folder is searched for its imports, as when Python runs it.
 
     Raises:
         TargetError: it cannot be imported, or lacks a function.

@@ -1,4 +1,4 @@
-"""What a user means by MODEL: the default target, a folder, a repository or a class; and the profile for it."""
+"""The meaning of MODEL: the default target, a folder, a repository or a class; and the profile for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from mpsprobe import toml
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub.snapshot import PIPELINE_INDEX, SnapshotError
-from mpsprobe.models.json_file import json_object
 from mpsprobe.models.profile import Profile
 from mpsprobe.options import NO_AUTOCAST, Settings, is_class_path
 
@@ -74,7 +74,7 @@ class TargetRef:
 
     @property
     def weightless(self) -> bool:
-        """Whether it is built from its config alone: weights are neither fetched nor read."""
+        """Whether it is built from its config only: weights are neither fetched nor read."""
         return self.settings.random_init
 
     @property
@@ -106,18 +106,18 @@ class TargetRef:
 
 
 def resolve(settings: Settings) -> TargetRef:
-    """Find out what is meant, and choose the profile unless one is given.
+    """Find the target that the settings name, and choose its profile unless one is given.
 
     Nothing of the target runs here, so that bad input can be answered before anything starts. A repository that
     no profile names is judged by its config.json, fetched for that when it is not in the cache. When that cannot
-    be had, the generic profile stands in, and the download says what is wrong.
+    be fetched, the generic profile is used, and the download reports the problem.
 
     Raises:
         UsageError: a path that is no folder, a config that is no JSON, a malformed profile, a profile given
             without its model, or options that do not go together.
     """
     if settings.config is not None:
-        json_object(Path(settings.config).expanduser())
+        toml.json_object(Path(settings.config).expanduser(), UsageError)
     given = profiles.load(settings.profile) if settings.profile else None
     model = settings.model
     if model is None:
@@ -153,18 +153,18 @@ def resolve(settings: Settings) -> TargetRef:
 
 
 def is_path(model: str) -> bool:
-    """Whether a name can only be a path: a repo id has one slash at most, begins with no . or /, ends in no suffix."""
+    """Return whether a name can only be a path: a repo id has at most one slash, no leading . or /, and no suffix."""
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith((".py", ".gguf"))
 
 
 def needs_no_hub(settings: Settings) -> bool:
-    """Whether `resolve` can tell everything without asking the hub."""
+    """Return whether `resolve` needs no request to the hub."""
     model = settings.model
     return model is None or settings.profile is not None or is_class_path(model) or is_path(model)
 
 
 def _default(settings: Settings, given: Profile | None) -> TargetRef:
-    """The target that a profile knows by itself: the one given, else the default's."""
+    """Return the target that a profile knows by itself: the given profile, else the default."""
     chosen = given or profiles.load(choose.DEFAULT)
     if chosen.builder or chosen.file is not None:
         return _ref(settings, chosen.name, chosen)
@@ -196,7 +196,7 @@ def _ref(
 
 
 def _with_wishes(profile: Profile, settings: Settings) -> Profile:
-    """The profile with what the user wants otherwise."""
+    """Return the profile changed by the user's options."""
     if settings.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=settings.dtype)
     if settings.autocast is not None:
@@ -225,7 +225,7 @@ def _with_wishes(profile: Profile, settings: Settings) -> Profile:
 
 
 def _profile_of_file(path: Path) -> Profile:
-    """The profile beside a user's file, of the same name; else one that says nothing."""
+    """Return the profile of the same name beside a user's file; else an empty one."""
     path = path.resolve()
     beside = path.with_suffix(".toml")
     if not beside.is_file():

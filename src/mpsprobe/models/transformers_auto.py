@@ -18,10 +18,61 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import TargetError, docs, first_line
-from mpsprobe.models.adapter import Adapter, Batch, Outputs
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.hub.snapshot import architecture, read_config
-from mpsprobe.models.pretrained import load_pretrained
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.weightless import from_config
+
+
+def load_pretrained(
+    cls: Any,
+    snapshot: Path,
+    device: torch.device,
+    dtype: str,
+    attention: str = "",
+    unused: tuple[str, ...] = (),
+    weights: Weights = Weights.STORED,
+) -> torch.nn.Module:
+    """Load `cls.from_pretrained(snapshot)` in eval mode on `device`.
+
+    Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
+    copying it (unless `dtype` is not the stored one), so on unified memory the peak is the model once.
+    `device_map` would need accelerate, which transformers does not require.
+
+    Args:
+        cls: a model class or Auto class of transformers.
+        snapshot: folder with config and weights.
+        device: where to.
+        dtype: of the weights, `"auto"` for the stored one.
+        attention: attn_implementation; `""` leaves the class its own default.
+        unused: beginnings of the names of weights that may be missing, because the caller does not use
+            what they compute.
+        weights: other than stored ones: the model is built from its config only.
+
+    Raises:
+        TargetError: weights are missing; transformers would only warn and use random ones.
+        RuntimeError: weights have another shape than the class; transformers' own words.
+    """
+    if weights is not Weights.STORED:
+        config = cls.config_class.from_pretrained(snapshot, local_files_only=True)
+        return from_config.build(cls, config, device, dtype, attention, initialise=weights is Weights.RANDOM)
+    model, info = cls.from_pretrained(
+        snapshot,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        local_files_only=True,
+        use_safetensors=True,  # pickles are never read
+        output_loading_info=True,
+        **({"attn_implementation": attention} if attention else {}),
+    )
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
+    if missing:
+        raise TargetError(
+            f"{snapshot}: {len(missing)} weights of {type(model).__name__} are missing, first {missing[0]}.",
+            "The weights are not of this class: check architectures in config.json.",
+        )
+    moved: torch.nn.Module = model.to(device).eval()
+    return moved
+
 
 #: A text that any language model can go on with, and that has a word to mask.
 _TEXT = "The capital of France is Paris, and the capital of Italy is"
@@ -33,7 +84,7 @@ _UNUSED = ("pooler.", "bert.pooler.", "roberta.pooler.", "vit.pooler.")
 
 @dataclass(frozen=True)
 class Task:
-    """What models of one kind are fed and asked.
+    """The input and the inference of models of one kind.
 
     Attributes:
         name: for messages.
@@ -151,7 +202,7 @@ class TransformersAdapter(Adapter):
             ) from problem
 
     def _takes_only_text(self) -> bool:
-        """Whether a plain model of unknown kind can be fed text alone."""
+        """Return whether a plain model of unknown kind can be fed text only."""
         files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
         return (
             any((self.snapshot / name).is_file() for name in files)
@@ -182,14 +233,14 @@ class TransformersAdapter(Adapter):
 
 
 def _accepted(model: torch.nn.Module, batch: Batch) -> Batch:
-    """Without token types for a model that knows none: a tokenizer of the plain class makes them unasked."""
+    """Return the batch without token types for a model that takes none: a plain tokenizer makes them by default."""
     if "token_type_ids" in inspect.signature(model.forward).parameters:
         return batch
     return {name: value for name, value in batch.items() if name != "token_type_ids"}
 
 
 def _takes_backend() -> bool:
-    """Whether image processors are chosen by `backend`, as from transformers 5 on, and not by `use_fast`."""
+    """Return whether image processors are chosen by `backend`, as in transformers 5, and not by `use_fast`."""
     from packaging.version import Version
     from transformers import __version__
 
@@ -225,7 +276,7 @@ def _classify(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs
 
 
 def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
-    """The mean over positions that are no padding."""
+    """Return the mean over positions that are no padding."""
     del adapter
     hidden = model(**batch).last_hidden_state
     mask = batch.get("attention_mask")
@@ -236,7 +287,7 @@ def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
 
 
 def _classes(task: Task) -> set[str]:
-    """Names of transformers' classes for a task."""
+    """Return the names of transformers' classes for a task."""
     from transformers.models.auto import modeling_auto
 
     table = getattr(modeling_auto, f"MODEL_{task.auto}MAPPING_NAMES")
@@ -249,7 +300,7 @@ _ANY_TEXT_MODEL = Task("text encoder", "", False, _embed)
 _TASKS = (
     _CAUSAL_LM,
     Task("sequence to sequence", "FOR_SEQ_TO_SEQ_CAUSAL_LM_", False, _generate),
-    _MASKED_LM,  # after sequence to sequence: BART's class stands in both tables
+    _MASKED_LM,  # after sequence to sequence: BART's class is in both tables
     Task("image classifier", "FOR_IMAGE_CLASSIFICATION_", True, _classify),
     Task("text classifier", "FOR_SEQUENCE_CLASSIFICATION_", False, _classify),
     Task("token classifier", "FOR_TOKEN_CLASSIFICATION_", False, _classify),

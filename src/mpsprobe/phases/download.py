@@ -72,7 +72,7 @@ class Obtained:
     seconds: float
     progress: Callable[[str], None] = lambda _: None
     changes: list[str] = field(default_factory=list)
-    size: config_only.Size | None = None
+    size: config_only.TargetSize | None = None
     fetched: client.Fetched | None = None
     verified: int | None = None
     unanswered: str = ""

@@ -21,6 +21,7 @@ from mpsprobe.knowledge.quantisation import Answer, Outcome, Quantised, other_ro
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.quantised import of_folder
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
@@ -109,7 +110,7 @@ def _quantised(snapshot: Snapshot) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        found = quantisation.find(snapshot.config)
+        found = of_folder(snapshot.path, snapshot.config)
         answer = _answer(found) if found is not None else None
         said = f"{type(problem).__name__}: {text_of(problem)}"
         if found is None or answer is None or not answer.raises or not _same(said, answer.error):
@@ -157,7 +158,7 @@ def _load(loaded: Loaded) -> Result:
 
 @CHECKS.add("quantisation", "A checkpoint with quantised weights loads on a Mac")
 def _quantisation(loaded: Loaded) -> Result:
-    found = quantisation.find(loaded.snapshot.config)
+    found = of_folder(loaded.snapshot.path, loaded.snapshot.config)
     if found is None:
         return Result(Status.SKIPPED, "The checkpoint is not quantised.")
     if loaded.device.torch_device.type != "mps":
@@ -165,6 +166,7 @@ def _quantisation(loaded: Loaded) -> Result:
     answer = _answer(found)
     status = {
         Outcome.RAISES: Status.FAIL,
+        Outcome.IGNORED: Status.FAIL,
         Outcome.DEQUANTISES: Status.WARN,
         Outcome.PACKED: Status.WARN if loaded.adapter.weights is not Weights.STORED else Status.PASS,
         Outcome.UNKNOWN: Status.UNKNOWN,

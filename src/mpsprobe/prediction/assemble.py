@@ -22,7 +22,6 @@ from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
 from mpsprobe.knowledge import cloud, environment, ops
 from mpsprobe.knowledge.cloud import Cloud
-from mpsprobe.knowledge.quantisation import other_routes
 from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
@@ -204,7 +203,7 @@ def _forecast(seen: Observed, mac: Mac, wish: Wish) -> Forecast:
     forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
     loading = seen.loading
     if forecast.memory is not None and loading is not None and not loading.dense:
-        packed = f"packed as in the checkpoint: {loading.quantised.title}"
+        packed = f"packed as in the checkpoint: {loading.title}"
         forecast.memory.parts = [
             msgspec.structs.replace(part, basis=packed) if part.name == "weights" else part
             for part in forecast.memory.parts
@@ -388,9 +387,11 @@ def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
 def _quantised(seen: Observed) -> list[Refusal]:
     """Return the refusal to load a quantised checkpoint, where there is one."""
     loading = seen.loading
-    if loading is None or not loading.raises:
+    if loading is None or not loading.fails:
         return []
-    message = f"Loading the {loading.quantised.title} checkpoint raises {loading.error}"
+    message = f"Loading the {loading.title} checkpoint raises {loading.error}"
+    if not loading.raises:
+        message = f"Loading the {loading.title} checkpoint does not give its weights. {loading.sentences[0]}"
     return [Refusal(Phase.TRANSFER, "quantisation", "", message, "certain", "", fix=loading.fix)]
 
 
@@ -434,13 +435,13 @@ def _quantisation(seen: Observed) -> Quantisation | None:
     if loading is None:
         return None
     return Quantisation(
-        method=loading.quantised.title,
+        method=loading.title,
         outcome=loading.outcome.value,
         error=loading.error,
         fix=loading.fix,
         checkpoint_bytes=seen.checkpoint_bytes,
         sentences=list(loading.sentences),
-        routes=other_routes(loading.quantised),
+        routes=loading.routes,
     )
 
 

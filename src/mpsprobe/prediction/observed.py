@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -195,12 +196,15 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
             name = str(parameter.dtype).removeprefix("torch.")
             dtypes[name] = dtypes.get(name, 0) + parameter.numel()
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        loading = _loading(adapter)
-        checkpoint_bytes = weight_bytes
-        if loading is not None:
-            checkpoint_bytes = quantisation.weight_bytes(
-                loading.quantised, weight_bytes, _linear(model, loading)
+        answers = _loading(adapter, mac.torch)
+        checkpoint_bytes = packed_bytes = weight_bytes
+        for name, answer in answers:
+            saved = weight_bytes - quantisation.weight_bytes(
+                answer.quantised, weight_bytes, _linear(model, name, answer)
             )
+            checkpoint_bytes -= saved
+            packed_bytes -= 0 if answer.dense else saved
+        loading = quantisation.joined(answers)
         built = len(session.assumptions)
         recorder = Recorder(model, ordered=True)
         passes = Passes(recorder, session.memory)
@@ -232,10 +236,9 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         architecture = adapter.class_name(model)
         limit = token_limit(model)
         del model
-    packed = loading is not None and not loading.dense
     return Observed(
         uses=flagged,
-        trace=trace.lighter(weight_bytes - checkpoint_bytes) if packed else trace,
+        trace=trace.lighter(weight_bytes - packed_bytes) if packed_bytes < weight_bytes else trace,
         token_limit=limit,
         autocast=bool(adapter.profile.autocast),
         loading=loading,
@@ -275,23 +278,27 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
         ) from problem
 
 
-def _loading(adapter: Adapter) -> Answer | None:
-    """Return what loading the target's quantised checkpoint does with the installed packages; None without one."""
-    inner = untrained(adapter)
-    quantised = inner.blueprint.quantised if isinstance(inner, RandomInitAdapter) else None
-    if quantised is None:
-        return None
-    import transformers
+def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, Answer]]:
+    """Return what loading each quantised part of the target does with the installed packages."""
+    return [
+        (
+            part.name,
+            quantisation.answer(
+                part.how, metadata.version(part.library), library=part.library, torch=torch_release
+            ),
+        )
+        for part in untrained(adapter).quantised
+    ]
 
-    return quantisation.answer(quantised, transformers.__version__)
 
-
-def _linear(model: torch.nn.Module, loading: Answer) -> dict[str, tuple[int, int]]:
-    """Return elements and bytes of the weights that a method quantises, by module name."""
+def _linear(model: torch.nn.Module, part: str, loading: Answer) -> dict[str, tuple[int, int]]:
+    """Return elements and bytes of the weights that a method quantises, by module name; of one part of a pipeline."""
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only
     found: dict[str, tuple[int, int]] = {}
     for name, module in model.named_modules():
+        if part and not name.startswith(f"{part}."):
+            continue
         for key, weight in module.named_parameters(recurse=False):
             experts = weight.dim() == 3 and "experts" in f"{name}.{key}"
             linear = isinstance(module, torch.nn.Linear) and key == "weight"

@@ -40,7 +40,7 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         method: name and bits.
-        outcome: `raises`, `packed`, `dequantises` or `unknown`.
+        outcome: `raises`, `packed`, `dequantises`, `ignored` (nothing raises, and the weights are wrong) or `unknown`.
         error: what loading raises; empty when it does not.
         fix: what helps; empty when nothing is known.
         checkpoint_bytes: size of the weights at the bits of the checkpoint.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.models.alpamayo import package, repository
+from mpsprobe.models.alpamayo import published, repository
 
-NEEDED = ("alpamayo_r1", *package.NEEDED)
+NEEDED = ("alpamayo_r1", *published.NEEDED)
 needs_package = pytest.mark.skipif(
     any(find_spec(name) is None for name in NEEDED),
     reason="alpamayo_r1 (github.com/NVlabs/alpamayo) and what it imports are not installed",

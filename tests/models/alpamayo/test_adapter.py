@@ -12,7 +12,7 @@ import torch
 from mpsprobe.errors import TargetError
 from mpsprobe.models import choose, profile, registry
 from mpsprobe.models.adapter import Weights
-from mpsprobe.models.alpamayo import package, published, random_weights
+from mpsprobe.models.alpamayo import published, random_weights
 from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
 from mpsprobe.models.weightless import config_only
 from tests.models.alpamayo.conftest import needs_package
@@ -42,22 +42,22 @@ def test_its_profile_is_found_by_repo_and_by_architecture(folder: Path) -> None:
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == package.NAME]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == published.NAME]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package.NAME, None)
+    monkeypatch.setitem(sys.modules, published.NAME, None)
     with pytest.raises(TargetError) as raised:
-        package.model_class()
+        published.model_class()
     assert raised.value.what == "The package alpamayo_r1 is not installed."
     assert "github.com/NVlabs/alpamayo" in raised.value.hint
 
 
 @needs_package
 def test_a_missing_import_is_named_as_pip_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == package.NAME]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == published.NAME]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hydra", None)
     with pytest.raises(TargetError) as raised:
-        package.model_class()
+        published.model_class()
     assert raised.value.hint == "pip install hydra-core"
 
 
@@ -109,7 +109,7 @@ def test_config_batch_and_model_share_one_processor(folder: Path, monkeypatch: p
     model: Any = adapter.load(torch.device("meta"), "bfloat16")
     assert [model.processor] == made
     assert len(model.tokenizer) == adapter.config().vocab_size
-    assert package.imported("models.base_model").AutoProcessor is AutoProcessor
+    assert published.imported("models.base_model").AutoProcessor is AutoProcessor
 
 
 @needs_package

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.models import own_source
+from mpsprobe.models.weightless import config_only
 
 _SCRIPT = """import torch
 from my_drive.model import Model
@@ -35,7 +35,7 @@ def test_every_cuda_of_a_script_and_the_silent_error_are_said(
     (package / "test_inference.py").write_text(_SCRIPT)
     (package / "solver.py").write_text(_SOLVER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = "\n".join(own_source.findings("my_drive", "2.8"))
+    said = "\n".join(config_only.source_findings("my_drive", "2.8"))
     for place in (
         "MPS101",
         "test_inference.py:4",
@@ -50,4 +50,4 @@ def test_every_cuda_of_a_script_and_the_silent_error_are_said(
 
 
 def test_package_that_is_not_installed_has_no_findings() -> None:
-    assert own_source.findings("no_such_package_anywhere") == []
+    assert config_only.source_findings("no_such_package_anywhere") == []

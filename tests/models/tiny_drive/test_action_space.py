@@ -3,8 +3,8 @@ import math
 import numpy as np
 import torch
 
-from mpsprobe.models.tiny_drive import action_space
-from mpsprobe.models.tiny_drive.action_space import UnicycleActionSpace
+from mpsprobe.models.tiny_drive import trajectories
+from mpsprobe.models.tiny_drive.trajectories import UnicycleActionSpace
 
 PLAIN = UnicycleActionSpace(0.1, (0.0, 1.0), (0.0, 1.0))
 
@@ -28,8 +28,8 @@ def test_constant_curvature_is_a_circle() -> None:
     # the trapezoid's chords: the points lie on the circle to second order in the angle of one step
     torch.testing.assert_close(xyz[:, 0], 20 * arc.sin(), atol=0.01, rtol=0)
     torch.testing.assert_close(xyz[:, 1], 20 * (1 - arc.cos()), atol=0.01, rtol=0)
-    headings = action_space.heading_from_rotation(rotation)
-    torch.testing.assert_close(action_space.unwrap(headings), arc)
+    headings = trajectories.heading_from_rotation(rotation)
+    torch.testing.assert_close(trajectories.unwrap(headings), arc)
 
 
 def test_actions_are_normalised() -> None:
@@ -76,14 +76,14 @@ def test_least_squares_agrees_with_numpy() -> None:
     generator = torch.Generator().manual_seed(2)
     design = torch.randn(3, 20, 8, generator=generator, dtype=torch.float64)
     target = torch.randn(3, 20, generator=generator, dtype=torch.float64)
-    found = action_space.least_squares(design, target, ridge=0.5)
+    found = trajectories.least_squares(design, target, ridge=0.5)
     eye = np.eye(8)
     second = np.diff(eye, n=2, axis=0)
     for row in range(3):
         stacked = np.vstack(
             [
                 design[row].numpy(),
-                math.sqrt(action_space.SMOOTHING) * second,
+                math.sqrt(trajectories.SMOOTHING) * second,
                 math.sqrt(0.5) * eye,
             ]
         )
@@ -95,14 +95,14 @@ def test_least_squares_agrees_with_numpy() -> None:
 def test_unwrap_agrees_with_numpy() -> None:
     angles = torch.linspace(0, 20, 50, dtype=torch.float64)
     wrapped = torch.remainder(angles + math.pi, 2 * math.pi) - math.pi
-    np.testing.assert_allclose(action_space.unwrap(wrapped).numpy(), np.unwrap(wrapped.numpy()))
+    np.testing.assert_allclose(trajectories.unwrap(wrapped).numpy(), np.unwrap(wrapped.numpy()))
 
 
 def test_rotations_rotate() -> None:
     headings = torch.linspace(-3, 3, 7)
-    rotation = action_space.rotation_from_heading(headings)
+    rotation = trajectories.rotation_from_heading(headings)
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(7, 3, 3))
-    torch.testing.assert_close(action_space.heading_from_rotation(rotation), headings)
+    torch.testing.assert_close(trajectories.heading_from_rotation(rotation), headings)
 
 
 def test_bfloat16_actions_are_driven_in_float32() -> None:

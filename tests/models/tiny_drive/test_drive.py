@@ -1,6 +1,6 @@
 import torch
 
-from mpsprobe.models.tiny_drive.drive import synthetic_drive
+from mpsprobe.models.tiny_drive.adapter import synthetic_drive
 
 
 def test_form_of_a_sample() -> None:

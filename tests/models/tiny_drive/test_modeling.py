@@ -7,9 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from mpsprobe.models.tiny_drive.adapter import TinyDriveAdapter
-from mpsprobe.models.tiny_drive.expert import integrate, share_prefix
-from mpsprobe.models.tiny_drive.modeling import TinyDrive
-from mpsprobe.models.tiny_drive.trace import TraceProcessor
+from mpsprobe.models.tiny_drive.modeling import TinyDrive, TraceProcessor, integrate, share_prefix
 
 
 @pytest.fixture

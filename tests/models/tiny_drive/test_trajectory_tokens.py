@@ -1,7 +1,7 @@
 import torch
 
-from mpsprobe.models.tiny_drive.drive import synthetic_drive
-from mpsprobe.models.tiny_drive.trajectory_tokens import ActionTokenizer, DeltaTokenizer, UniformBins
+from mpsprobe.models.tiny_drive.adapter import synthetic_drive
+from mpsprobe.models.tiny_drive.trajectories import ActionTokenizer, DeltaTokenizer, UniformBins
 
 BINS = UniformBins(4.0, 256)
 WIDTH = 8.0 / 256

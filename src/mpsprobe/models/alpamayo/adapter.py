@@ -15,13 +15,13 @@ from unittest import mock
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import trajectory
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
-from mpsprobe.models.alpamayo import backbone, package, processor, published, random_weights
+from mpsprobe.models.alpamayo import backbone, processor, published, random_weights
 from mpsprobe.models.alpamayo.backbone import Backbone
 from mpsprobe.models.hub.snapshot import read_config
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.tiny_drive.drive import synthetic_drive
+from mpsprobe.models.tiny_drive import trajectories
+from mpsprobe.models.tiny_drive.adapter import synthetic_drive
 from mpsprobe.models.weightless import from_config
 from mpsprobe.options import split_autocast
 
@@ -44,10 +44,10 @@ class AlpamayoAdapter(Adapter):
     `sample_trajectories_from_data_with_vlm_rollout`, and `seed`.
 
     Attributes:
-        notes: what stands in for what, one sentence each.
+        notes: replaced files, one sentence each.
     """
 
-    meaning = trajectory.MEANING
+    meaning = trajectories.MEANING
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         super().__init__(snapshot, profile)
@@ -63,7 +63,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def notes(self) -> list[str]:
-        """What stands in for what, one sentence each."""
+        """Replaced files, one sentence each."""
         notes = list(self._backbone.notes)
         if (self.snapshot / published.MARK).is_file():
             notes.insert(0, published.NOTE)
@@ -89,7 +89,7 @@ class AlpamayoAdapter(Adapter):
         )
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        cls, config = package.model_class(), self.config()
+        cls, config = published.model_class(), self.config()
         with _quietly():
             if self.weights is Weights.STORED:
                 model = self._stored(cls, config, dtype)
@@ -123,7 +123,7 @@ class AlpamayoAdapter(Adapter):
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
         frames = sample["image_frames"].flatten(0, 1)
-        messages = package.imported("helper").create_message(frames)
+        messages = published.imported("helper").create_message(frames)
         unseen = self.weights is Weights.NONE
         images = self._processor.image_processor
         with processor.one_image_for_all(images) if unseen else contextlib.nullcontext():
@@ -142,7 +142,7 @@ class AlpamayoAdapter(Adapter):
         }
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """What the parts of one sample yield.
+        """Run the parts of one sample and return their outputs.
 
         `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its begin, and the
         history's `ego_speed` (1,) in m/s.
@@ -194,10 +194,10 @@ class AlpamayoAdapter(Adapter):
         return {"pred_xyz": xyz.cpu(), "pred_rot": rotation.cpu(), **named}
 
     def judge(self, outputs: Outputs) -> list[str]:
-        return trajectory.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=True)
+        return trajectories.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=True)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        """The region for one part, where the profile leaves regions to this adapter."""
+        """Return the autocast region of one part, where the profile leaves regions to this adapter."""
         kind, dtype = split_autocast(self.profile.autocast)
         if kind != "parts":
             return contextlib.nullcontext()
@@ -264,10 +264,10 @@ class AlpamayoAdapter(Adapter):
     @cached_property
     def _config(self) -> Any:
         """Made once: its constructor reads the whole tokenizer."""
-        cls = package.model_class().config_class
+        cls = published.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}
-        # The class knows its attention by this key alone: `attn_implementation=` as an argument is refused.
+        # The class reads its attention from this key only: `attn_implementation=` as an argument is refused.
         raw["attn_implementation"] = self.profile.attention or "sdpa"
         with _quietly(), self._processors.in_use():
             return cls(**{name: value for name, value in raw.items() if name != "model_type"})
@@ -279,7 +279,7 @@ class AlpamayoAdapter(Adapter):
     @cached_property
     def _processor(self) -> Any:
         """The processor with the trajectory tokens and the pixels of `helper.get_processor`, without its hub."""
-        helper, config = package.imported("helper"), self.config()
+        helper, config = published.imported("helper"), self.config()
         pixels = {"min_pixels": helper.MIN_PIXELS, "max_pixels": helper.MAX_PIXELS}
         made = self._processors.made(config.vlm_name_or_path, **pixels)
         if made is not None:
@@ -291,7 +291,7 @@ class AlpamayoAdapter(Adapter):
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Without the package's word on every sequence that has no trajectory token: random weights give none."""
-    logger = logging.getLogger(package.NAME)
+    logger = logging.getLogger(published.NAME)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The folder that `vlm_name_or_path` stands for: config, tokenizer and processor of the vision-language model.
+"""The folder of the vision-language model that `vlm_name_or_path` names: config, tokenizer and processor.
 
 The target's code reads it when a config is made and again when a model is, by that name, from the hub. Here it
 is looked for beside the target, then in the hub; where neither has it, one of the same form is made.
@@ -23,7 +23,7 @@ from mpsprobe.models.weightless import config_only
 #: Grows when what `write` writes for the same config changes.
 _RECIPE = 3
 _STAND_IN = (
-    "The tokenizer stands in for that of {repo}, which could not be had: as many tokens, the same special ones, "
+    "The tokenizer stands in for that of {repo}, which could not be fetched: as many tokens, the same special ones, "
     "other words."
 )
 _NO_VIDEO = "torchvision is not installed: images are processed by Qwen2-VL's processor without it."
@@ -35,7 +35,7 @@ class Backbone:
 
     Attributes:
         folder: with config.json, tokenizer and processor.
-        notes: what stands in for what, one sentence each.
+        notes: replaced files, one sentence each.
         stand_in: the tokenizer is not the target's own.
     """
 
@@ -45,7 +45,7 @@ class Backbone:
 
 
 def find(name: str, target: Path, layers: int | None = None) -> Backbone:
-    """What `vlm_name_or_path` stands for.
+    """Return the folder that `vlm_name_or_path` names, or one made in its place.
 
     Args:
         name: a repo id, or a folder inside the target's.
@@ -81,7 +81,7 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
     Args:
         folder: where to.
         config: of the vision-language model.
-        source: a folder whose tokenizer (and, with torchvision, processor) is taken; None: one stands in.
+        source: a folder whose tokenizer (and, with torchvision, processor) is copied; None: substitutes are written.
     """
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if source is None:
@@ -95,7 +95,7 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
 
 
 def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """A config of the same model with fewer layers.
+    """Return a config of the same model with fewer layers.
 
     Vision layers feed the first text layers, one each (deepstack): as many of both stay at least.
     """
@@ -110,7 +110,7 @@ def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _ensure(config: dict[str, Any], source: Path | None) -> Path:
-    """A folder in the cache for that config, made now if it is not there."""
+    """Return the cached folder for that config, creating it if needed."""
     with_video = find_spec("torchvision") is not None
     recipe = json.dumps([_RECIPE, config, str(source), with_video], sort_keys=True)
     folder = cache_dir() / f"alpamayo-vlm-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpsprobe.models.alpamayo import package, published, vocabulary
+from mpsprobe.models.alpamayo import published, vocabulary
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -116,7 +116,7 @@ def _processor_class() -> type[ProcessorMixin]:
             self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
 
         def __repr__(self) -> str:
-            """Its name alone: transformers asks for this at each load, for a log line that nobody may read."""
+            """Return its name only: transformers asks for this at each load, for a log line that nobody may read."""
             return f"{_CLASS}()"
 
     return MpsprobeQwen3VLImagesProcessor
@@ -133,7 +133,7 @@ class Once:
         self._made: dict[tuple[str, frozenset[tuple[str, Any]]], Any] = {}
 
     def made(self, folder: Path, **options: Any) -> Any:
-        """The processor that was made with these options, or None."""
+        """Return the processor that was made with these options, or None."""
         return self._made.get((str(folder), frozenset(options.items())))
 
     def from_pretrained(self, folder: str, **options: Any) -> Any:
@@ -148,7 +148,7 @@ class Once:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Let the package's code have it while the context lasts."""
-        module = package.imported("models.base_model")
+        module = published.imported("models.base_model")
         before, module.AutoProcessor = module.AutoProcessor, self
         try:
             yield
@@ -158,7 +158,7 @@ class Once:
 
 @contextmanager
 def one_image_for_all(image_processor: Any) -> Iterator[None]:
-    """Let an image processor process the first of its images alone, and give the others the same form without values.
+    """Let an image processor process only the first of its images, and give the others the same shape without values.
 
     For a batch that nobody computes with: sixteen images of 320 x 576 take 0.15 s and their patches 70 MB.
     """

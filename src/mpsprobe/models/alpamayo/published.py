@@ -1,13 +1,17 @@
-"""What `nvidia/Alpamayo-R1-10B` is, in numbers: its config without its weights.
+"""NVIDIA's published model `nvidia/Alpamayo-R1-10B`: the package of its code, and its config without its weights.
 
-From the public code (github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The
-repository's own config.json goes before this one wherever it can be had. Read without torch.
+The package `alpamayo_r1` is the target's own code, which is not ours to ship. The config comes from the public code
+(github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own config.json has
+priority wherever it can be fetched. Read without torch.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 from typing import Any
+
+from mpsprobe.errors import TargetError
 
 #: A file in a folder whose config is the one below, and what that means.
 MARK = "PUBLISHED.txt"
@@ -137,10 +141,51 @@ VLM_CONFIG: dict[str, Any] = {
 
 
 def config() -> dict[str, Any]:
-    """A copy of the driving model's config.json."""
+    """Return a copy of the driving model's config.json."""
     return copy.deepcopy(CONFIG)
 
 
 def vlm_config() -> dict[str, Any]:
-    """A copy of the vision-language model's config.json."""
+    """Return a copy of the vision-language model's config.json."""
     return copy.deepcopy(VLM_CONFIG)
+
+
+NAME = "alpamayo_r1"
+#: What its inference imports beside torch, transformers and NumPy, by import name. The rest of its stated
+#: requirements (flash-attn, vllm, deepspeed, cosmos-rl) is for training.
+NEEDED = {
+    "scipy": "scipy",
+    "einops": "einops",
+    "hydra": "hydra-core",
+    "colorlog": "colorlog",
+    "PIL": "pillow",
+}
+_FETCH = "git clone https://github.com/NVlabs/alpamayo, and put its src folder on PYTHONPATH"
+
+
+def model_class() -> Any:
+    """Return `AlpamayoR1`, a `PreTrainedModel`.
+
+    Raises:
+        TargetError: the package, or one that it imports, is not installed.
+    """
+    return imported("models.alpamayo_r1").AlpamayoR1
+
+
+def imported(module: str) -> Any:
+    """Import one module of the package.
+
+    Raises:
+        TargetError: as `model_class` does.
+    """
+    try:
+        return importlib.import_module(f"{NAME}.{module}")
+    except ImportError as problem:
+        missing = (problem.name or "").partition(".")[0]
+        if missing == NAME:
+            raise TargetError(f"The package {NAME} is not installed.", f"{_FETCH}.") from problem
+        wanted = NEEDED.get(missing)
+        raise TargetError(
+            f"{NAME} cannot be imported: {problem}.",
+            f"pip install {wanted}" if wanted else f"Install what provides {missing or 'it'}.",
+        ) from problem

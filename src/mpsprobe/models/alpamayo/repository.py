@@ -1,4 +1,4 @@
-"""A folder with the form of `nvidia/Alpamayo-R1-10B`: its published config, and random weights on request."""
+"""A folder in the layout of `nvidia/Alpamayo-R1-10B`: its published config, and random weights on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Where the config of the vision-language model, its tokenizer and processor lie inside the folder.
 _VLM = "vlm"
-#: Largest weight file, as `save_pretrained` has it unless told otherwise.
+#: Largest weight file, the default of `save_pretrained`.
 _SHARD = "5GB"
 #: Grows when what `write` writes changes.
 _RECIPE = 3
@@ -25,7 +25,7 @@ _TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "o
 
 
 def ensure() -> Path:
-    """The folder in the cache, without weights, made now if it is not there."""
+    """Return the cached folder without weights, creating it if needed."""
     recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, vocabulary.WORDS])
     folder = cache_dir() / f"alpamayo-r1-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     return made_once(folder, write)
@@ -66,12 +66,12 @@ def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
     from huggingface_hub import save_torch_state_dict
 
     from mpsprobe.models import profile
-    from mpsprobe.models.alpamayo import package, random_weights
+    from mpsprobe.models.alpamayo import random_weights
     from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
     from mpsprobe.models.weightless import from_config
 
     adapter = AlpamayoAdapter(folder, profile.load("alpamayo-r1"))
-    model = from_config.build(package.model_class(), adapter.config(), device, "bfloat16", initialise=False)
+    model = from_config.build(published.model_class(), adapter.config(), device, "bfloat16", initialise=False)
     random_weights.fill(model, from_config.SEED)
     random_weights.plant(model)
     state = model.state_dict()

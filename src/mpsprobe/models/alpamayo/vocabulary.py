@@ -2,7 +2,7 @@
 
 Byte-level BPE over 151,643 text tokens, then Qwen's 26 added ones under their own ids. Its words are those of
 the driving prompt and of a driving trace, each one token; any other text falls back to bytes. The ids that no
-word takes are fillers which no text comes to. So lengths and special ids are right, and text ids are not.
+word takes are fillers that no text is encoded to. So lengths and special ids are right, and text ids are not.
 Read without torch.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpsprobe.models.weightless.byte_level import bytes_as_characters
+from mpsprobe.models.tiny_drive.vocabulary import bytes_as_characters
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
@@ -61,7 +61,7 @@ WORDS = """
 
 
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids and merges of the text tokens. A word is built from the left, one character a merge."""
+    """Return ids and merges of the text tokens. A word is built from the left, one character a merge."""
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS.replace("_", "Ġ").split():
         token = word[0]
@@ -75,7 +75,7 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build_tokenizer() -> Tokenizer:
-    """The tokenizer itself, as it is written to `tokenizer.json`."""
+    """Build the tokenizer that is written to `tokenizer.json`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocabulary, merges = _text_tokens()
@@ -95,6 +95,6 @@ def build_tokenizer() -> Tokenizer:
 
 
 def added_tokens() -> dict[str, dict[str, bool]]:
-    """The special tokens in the order of their ids, from `TEXT_TOKENS` on, each with the fields of an `AddedToken`."""
+    """Return the special tokens by id, from `TEXT_TOKENS` on, with the fields of an `AddedToken`."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {name: {**plain, "special": name not in _PLAIN} for name in SPECIAL_TOKENS}

@@ -1,4 +1,4 @@
-"""Single models of diffusers (a UNet, a DiT, a VAE): constructed from their config.json and fed made-up latents."""
+"""Single models of diffusers (a UNet, a DiT, a VAE), their made-up latents, and token ids for text encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKENS, _TIMESTEP, _SIDE, _FRAMES = 77, 500, 64, 3
 
 
 def knows(cls: type[nn.Module]) -> bool:
-    """Whether a class is one of diffusers' models."""
+    """Return whether a class is one of diffusers' models."""
     return any(f"{base.__module__}.{base.__name__}" == _BASE for base in getattr(cls, "__mro__", ()))
 
 
@@ -25,13 +25,15 @@ _BASE = "diffusers.models.modeling_utils.ModelMixin"
 
 
 def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
-    """A model from its config.json, whose keys that begin with `_` are no arguments."""
-    model: nn.Module = cls.from_config({name: value for name, value in values.items() if name[:1] != "_"})
+    """Construct a model from its config.json, whose keys that begin with `_` are no arguments."""
+    model: nn.Module = cls.from_config(
+        {name: value for name, value in values.items() if name[:1] != "_" and name != "quantization_config"}
+    )
     return model
 
 
 def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of the forward pass, on the CPU.
+    """Make the arguments of the forward pass, on the CPU.
 
     Raises:
         TargetError: the model requires one that cannot be made up.
@@ -118,7 +120,7 @@ class _Maker:
         return torch.tensor([3.5]) if self._get("guidance_embeds") else None
 
     def conditions(self) -> dict[str, Any] | None:
-        """What SDXL and PixArt get of the image's size."""
+        """Return the conditions on the image's size that SDXL and PixArt take."""
         if self._get("addition_embed_type") == "text_time":
             ids = 6  # size, crop and wanted size, two numbers each
             pooled = (
@@ -148,3 +150,56 @@ _MAKERS: dict[str, Callable[[_Maker], Any]] = {
     "guidance": _Maker.guidance,
     "added_cond_kwargs": _Maker.conditions,
 }
+
+
+#: Ids of a short prompt where it is not padded.
+_WORDS = 8
+
+
+class MadeUpTokenizer:
+    """Takes a tokenizer's place in a pipeline: gives ids that the text encoder knows, whatever the text.
+
+    Attributes:
+        model_max_length: ids that the encoder has positions for (512 where it has no limit, as T5).
+        added_tokens_encoder: pipelines look up textual inversions here: there are none.
+    """
+
+    def __init__(self, config: Any) -> None:
+        text = getattr(config, "text_config", config)
+        self._vocabulary = int(text.vocab_size)
+        self._end = _id(text, "eos_token_id", self._vocabulary - 1)
+        self._pad = _id(text, "pad_token_id", self._end)
+        self.model_max_length = int(getattr(text, "max_position_embeddings", None) or 512)
+        self.added_tokens_encoder: dict[str, int] = {}
+
+    def __call__(
+        self,
+        text: str | list[str],
+        padding: Any = False,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """`input_ids` and `attention_mask`, int64 `(texts, ids)`."""
+        from transformers import BatchEncoding
+
+        del options
+        length = (max_length or self.model_max_length) if padding == "max_length" else _WORDS
+        words = min(_WORDS, length) - 1
+        first = self._vocabulary // 4
+        ids = [first + place % max(1, self._vocabulary // 2) for place in range(words)] + [self._end]
+        ids += [self._pad] * (length - len(ids))
+        mask = [1] * (words + 1) + [0] * (length - words - 1)
+        rows = 1 if isinstance(text, str) else len(text)
+        return BatchEncoding(
+            {"input_ids": torch.tensor([ids] * rows), "attention_mask": torch.tensor([mask] * rows)}
+        )
+
+    @staticmethod
+    def tokenize(text: str) -> list[str]:
+        """Words, for pipelines that look for placeholders of textual inversion among them."""
+        return text.split()
+
+
+def _id(config: Any, name: str, default: int) -> int:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) and 0 <= value < int(config.vocab_size) else default

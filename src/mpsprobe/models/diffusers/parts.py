@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpsprobe.errors import TargetError, docs, first_line
-from mpsprobe.models.diffusers.text import MadeUpTokenizer
+from mpsprobe import toml
+from mpsprobe.errors import TargetError, UsageError, docs, first_line
+from mpsprobe.models.diffusers.inputs import MadeUpTokenizer
 from mpsprobe.models.hub.snapshot import PIPELINE_INDEX
-from mpsprobe.models.json_file import json_object
+from mpsprobe.models.quantised import QuantisedPart, of_folder
 from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.shrink import shrink as shrunk
@@ -35,7 +36,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model",
 
 
 @dataclass(frozen=True)
-class Part:
+class PipelinePart:
     """One component of a pipeline.
 
     Attributes:
@@ -43,12 +44,14 @@ class Part:
         cls: its class.
         folder: with its config, if it has one.
         config: for a model: a config object of transformers, or the dict of one of diffusers. Else None.
+        quantised: for a model with quantised weights: how they are quantised.
     """
 
     name: str
     cls: Any
     folder: Path
     config: Any = None
+    quantised: QuantisedPart | None = None
 
     @property
     def is_model(self) -> bool:
@@ -68,19 +71,19 @@ class Index:
     """
 
     pipeline: Any
-    parts: tuple[Part, ...]
+    parts: tuple[PipelinePart, ...]
     absent: tuple[str, ...]
     options: dict[str, Any]
 
 
 def read(folder: Path) -> Index:
-    """The pipeline that a folder's model_index.json names.
+    """Read the pipeline that a folder's model_index.json names.
 
     Raises:
         TargetError: diffusers is not installed, has no such class, or a needed part has no config.
     """
     diffusers = package()
-    raw = json_object(folder / PIPELINE_INDEX)
+    raw = toml.json_object(folder / PIPELINE_INDEX, UsageError)
     named = raw.get("_class_name")
     if isinstance(named, list):
         raise TargetError(
@@ -110,12 +113,12 @@ def read(folder: Path) -> Index:
 
 
 def _is_there(folder: Path, name: str) -> bool:
-    """Whether a folder holds a part; a tokenizer is made up where its text encoder is there."""
+    """Return whether a folder holds a part; a tokenizer is made up where its text encoder is present."""
     return (folder / name).is_dir() or (folder / name.replace("tokenizer", "text_encoder")).is_dir()
 
 
 def package() -> Any:
-    """The package diffusers.
+    """Import the package diffusers.
 
     Raises:
         TargetError: it is not installed, or not with what it needs.
@@ -128,7 +131,7 @@ def package() -> Any:
         ) from problem
 
 
-def _part(folder: Path, name: str, library: str, class_name: str) -> Part:
+def _part(folder: Path, name: str, library: str, class_name: str) -> PipelinePart:
     home = package().pipelines if library not in ("diffusers", "transformers") else None
     try:
         module = getattr(home, library) if home is not None else importlib.import_module(library)
@@ -140,21 +143,25 @@ def _part(folder: Path, name: str, library: str, class_name: str) -> Part:
         ) from problem
     if not isinstance(cls, type):
         raise TargetError(f"{folder / PIPELINE_INDEX}: {name} is {library}.{class_name}, which is no class.")
-    part = Part(name, cls, folder / name)
+    part = PipelinePart(name, cls, folder / name)
     if not part.is_model:
         return part
     file = folder / name / "config.json"
     if not file.is_file():
         raise TargetError(f"{folder}: {name} has no config.json.", "Every model of a pipeline has one.")
-    config: Any = json_object(file)
+    config: Any = toml.json_object(file, UsageError)
     config_class = getattr(cls, "config_class", None)
+    how = of_folder(folder / name, config)
+    kind = "diffusers" if config_class is None else "transformers"
+    config.pop("quantization_config", None)  # it is built with plain weights
     if config_class is not None:
-        config = config_class.from_dict(config)
-    return dataclasses.replace(part, config=config)
+        config, _ = from_config.prepared(config_class.from_dict(config))
+    quantised = None if how is None else QuantisedPart(name, kind, how)
+    return dataclasses.replace(part, config=config, quantised=quantised)
 
 
 def stated_dtype(index: Index) -> str:
-    """The dtype that the config of a part states; `"float32"` where none does, as `from_pretrained` then takes."""
+    """Return the dtype that the config of a part states; else `"float32"`, the default of `from_pretrained`."""
     for part in index.parts:
         if part.is_model and not isinstance(part.config, dict):
             stated = getattr(part.config, "dtype", None) or getattr(part.config, "torch_dtype", None)
@@ -164,7 +171,7 @@ def stated_dtype(index: Index) -> str:
 
 
 def shrink(index: Index) -> tuple[Index, list[str]]:
-    """The same pipeline with fewer layers in every part; widths and head sizes stay."""
+    """Return the same pipeline with fewer layers in every part; widths and head sizes stay."""
     parts, changes = [], []
     for part in index.parts:
         if isinstance(part.config, dict):
@@ -207,7 +214,7 @@ def _shrunk_config(cls: Any, stated: dict[str, Any]) -> tuple[dict[str, Any], li
 def assemble(
     index: Index, device: torch.device, dtype: str, *, initialise: bool, notes: list[str]
 ) -> tuple[Any, nn.Module]:
-    """The pipeline on `device`, and a module that holds its models under their names.
+    """Build the pipeline on `device`, and a module that holds its models under their names.
 
     Args:
         index: see `read`.
@@ -236,7 +243,7 @@ def assemble(
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the words of diffusers about licences and parts that the index leaves out."""
+    """Silence diffusers' messages about licences and parts that the index leaves out."""
     logging = package().utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -246,8 +253,8 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _without_weights(index: Index, part: Part, notes: list[str]) -> Any:
-    """A scheduler, image processor or tokenizer."""
+def _without_weights(index: Index, part: PipelinePart, notes: list[str]) -> Any:
+    """Build a scheduler, image processor or tokenizer."""
     if "tokenizer" in part.name and not any((part.folder / name).is_file() for name in _TOKENIZER_FILES):
         encoder = part.name.replace("tokenizer", "text_encoder")
         config = next((one.config for one in index.parts if one.name == encoder), None)

@@ -19,6 +19,7 @@ from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.diffusers import parts
 from mpsprobe.models.diffusers.parts import Index
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.models.weightless import from_config
 
 _PROMPT = "A small boat on a calm lake in the evening"
@@ -54,6 +55,10 @@ class DiffusersAdapter(Adapter):
         """The pipeline's class and parts, as they are built."""
         return self._shrunk or self._whole
 
+    @property
+    def quantised(self) -> list[QuantisedPart]:
+        return [part.quantised for part in self._whole.parts if part.quantised is not None]
+
     def shrink(self) -> list[str]:
         """Build with fewer layers and make a smaller image; what was changed, one sentence each."""
         self._shrunk, changes = parts.shrink(self._whole)
@@ -62,7 +67,7 @@ class DiffusersAdapter(Adapter):
         return [*said, *([f"The pipeline is called with {size}."] if size else [])]
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
-        """A module that holds the pipeline's models under their names, and the pipeline as `.pipeline`."""
+        """Build a module that holds the pipeline's models under their names, and the pipeline as `.pipeline`."""
         dtype = self._dtype(dtype)
         if self.weights is Weights.STORED:
             return self._stored(device, dtype)
@@ -109,7 +114,7 @@ class DiffusersAdapter(Adapter):
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """The latents after two denoising steps: with one, PixArt's pipeline takes its model for a distilled one."""
+        """Return the latents after two denoising steps: PixArt's pipeline treats one step as a distilled model's."""
         short = {"num_inference_steps": 2, "output_type": "latent"}
         return self.extract(
             self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})

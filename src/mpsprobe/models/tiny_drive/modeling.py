@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
+from transformers.generation.logits_process import (
+    LogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModel
@@ -17,11 +25,136 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextModel,
 )
 
-from mpsprobe.models.tiny_drive.action_space import UnicycleActionSpace
 from mpsprobe.models.tiny_drive.configuration import TinyDriveConfig
-from mpsprobe.models.tiny_drive.expert import ActionInProjection, integrate, share_prefix, velocity
-from mpsprobe.models.tiny_drive.trace import TraceProcessor
-from mpsprobe.models.tiny_drive.trajectory_tokens import ActionTokenizer, DeltaTokenizer, UniformBins
+from mpsprobe.models.tiny_drive.trajectories import (
+    ActionTokenizer,
+    DeltaTokenizer,
+    UnicycleActionSpace,
+    UniformBins,
+)
+
+
+class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
+    """A logits processor that samples `length` words by temperature and nucleus, then forces `closing`.
+
+    Sampling is done here, by adding Gumbel noise and taking the largest (which draws from the softmax), and
+    not by `generate`: that draws from the device's own generator, so CPU, CUDA and MPS would say different
+    words from the same seed. The noise comes from a CPU generator and is moved.
+
+    Attributes:
+        prompt_length: tokens before the first generated one.
+        words: first and one past the last id that a trace may hold.
+        length: words of the trace.
+        closing: ids that follow the trace; the last one ends generation.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int,
+        words: tuple[int, int],
+        length: int,
+        closing: Sequence[int],
+        temperature: float,
+        top_p: float,
+        seed: int,
+    ) -> None:
+        self.prompt_length = prompt_length
+        self.words = words
+        self.length = length
+        self.closing = closing
+        self._warpers = [TemperatureLogitsWarper(temperature), TopPLogitsWarper(top_p)]
+        self._generator = torch.Generator(device="cpu").manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores (batch, vocabulary) of which the largest is the next token."""
+        step = input_ids.shape[1] - self.prompt_length
+        allowed = torch.full_like(scores, -torch.inf)
+        if step >= self.length:
+            allowed[:, self.closing[min(step - self.length, len(self.closing) - 1)]] = 0
+            return allowed
+        first, end = self.words
+        allowed[:, first:end] = scores[:, first:end]
+        for warper in self._warpers:
+            allowed = warper(input_ids, allowed)
+        uniform = torch.rand(scores.shape, generator=self._generator).clamp_min(1e-9)
+        gumbel = -(-uniform.log()).log()
+        return allowed + gumbel.to(device=scores.device, dtype=scores.dtype)
+
+
+#: Frequencies a scalar is seen at: 2 pi 2^0 ... 2 pi 2^(n-1), over the scale of normalised actions.
+_FREQUENCIES = 8
+_SCALE = 16.0
+
+
+class ActionInProjection(nn.Module):
+    """Noisy actions and the flow's time as decoder inputs: Fourier features, then two layers."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3 * 2 * _FREQUENCIES, hidden)
+        self.outer = nn.Linear(hidden, hidden)
+
+    def forward(self, actions: Tensor, time: Tensor) -> Tensor:
+        """Map (B, T, 2) and (B,) float32 to (B, T, hidden) in the weights' dtype."""
+        values = torch.cat([actions, time[:, None, None].expand(*actions.shape[:2], 1) * _SCALE], dim=-1)
+        octaves = torch.arange(_FREQUENCIES, device=actions.device, dtype=torch.float32)
+        phases = (values / _SCALE)[..., None] * (2 * math.pi / _FREQUENCIES) * torch.exp2(octaves)
+        features = torch.cat([phases.sin(), phases.cos()], dim=-1).flatten(-2)
+        hidden: Tensor = self.outer(nn.functional.silu(self.inner(features.to(self.inner.weight.dtype))))
+        return hidden
+
+
+def share_prefix(cache: DynamicCache, repeats: int = 1) -> DynamicCache:
+    """Return a cache that begins with the tensors of `cache` and grows without touching it.
+
+    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; the
+    keys and values are shared, unless each row is repeated.
+    """
+    view = copy.copy(cache)
+    view.layers = [copy.copy(layer) for layer in cache.layers]
+    if repeats > 1:
+        view.batch_repeat_interleave(repeats)
+    return view
+
+
+def velocity(
+    decoder: Qwen3VLTextModel,
+    embeddings: Tensor,
+    prefix: DynamicCache,
+    prefix_mask: Tensor,
+    first_position: Tensor,
+) -> Tensor:
+    """Return the last hidden states (B, T, hidden) of `embeddings` after the cached `prefix`.
+
+    Args:
+        decoder: the expert's layers.
+        embeddings: (B, T, hidden).
+        prefix: the VLM's keys and values, B rows.
+        prefix_mask: (B, P), 0 where the prefix is padding.
+        first_position: (B,), rotary position of the first waypoint.
+    """
+    batch, count = embeddings.shape[:2]
+    # additive and four-dimensional: transformers then leaves it as it is, so waypoints see both ways
+    blocked = (1 - prefix_mask[:, None, None, :].to(embeddings.dtype)) * torch.finfo(embeddings.dtype).min
+    mask = nn.functional.pad(blocked.expand(batch, 1, count, -1), (0, count))
+    positions = first_position[:, None] + torch.arange(count, device=embeddings.device)
+    output: Tensor = decoder(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions.expand(3, -1, -1),
+        past_key_values=share_prefix(prefix),
+        use_cache=True,
+    ).last_hidden_state
+    return output
+
+
+def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+    """Integrate by Euler's method: `start` (B, ...) follows `field(x, t)`, t (B,), from t = 0 to 1 in `steps` steps."""
+    state = start
+    for step in range(steps):
+        time = torch.full((start.shape[0],), step / steps, device=start.device, dtype=torch.float32)
+        state = state + field(state, time) / steps
+    return state
 
 
 @dataclass(frozen=True)
@@ -159,7 +292,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         return Rollout(xyz, rotation, generated.sequences[:, prompt.shape[1] :])
 
     def _field(self, actions: Tensor, time: Tensor, cache: DynamicCache, mask: Tensor) -> Tensor:
-        """The flow's velocity (N, T, 2), float32, for noisy actions (N, T, 2) after the cached prefix."""
+        """Return the flow's velocity (N, T, 2), float32, for noisy actions (N, T, 2) after the cached prefix."""
         deltas = self.vlm.model.rope_deltas.to(actions.device)[:, 0]
         repeats = actions.shape[0] // deltas.shape[0]
         first = deltas.repeat_interleave(repeats) + mask.shape[-1]
@@ -189,7 +322,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
             "image_grid_thw": image_grid_thw,
             "use_cache": True,
         }
-        # transformers 5 wants to be told which tokens are images; 4.57 finds out itself and has no such input
+        # transformers 5 asks which tokens are images; 4.57 derives it and has no such input
         if "mm_token_type_ids" in inspect.signature(self.vlm.forward).parameters:
             inputs["mm_token_type_ids"] = (input_ids == self.config.vlm_config.image_token_id).int()
         return inputs

@@ -123,7 +123,7 @@ It was never trained: its trajectories and the words of its reasoning trace mean
 
 
 def ensure() -> Path:
-    """The repository's folder in the cache, made now (about a second) if it is not there or damaged.
+    """Return the repository's folder in the cache, creating it (about a second) if it is missing or damaged.
 
     Safe with several processes at once: each builds in a folder of its own, and a rename puts one in place.
 
@@ -187,7 +187,7 @@ def _usable(folder: Path) -> bool:
 
 
 def _digest() -> str:
-    """Names the content: another config, vocabulary or recipe gives another folder."""
+    """Return a digest of the content: another config, vocabulary or recipe gives another folder."""
     recipe = [RECIPE, SEED, vocabulary.WORDS, CONFIG, _GENERATION, _PREPROCESSOR, _TOKENIZER]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
@@ -218,7 +218,7 @@ def _write_weights(folder: Path) -> None:
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """One parameter, bfloat16: uniform, with variance 1 / fan-in, so activations keep their scale.
+    """Return one parameter in bfloat16: uniform, with variance 1 / fan-in, so activations keep their scale.
 
     Uniform from the raw 64-bit stream of PCG64, whose bits NumPy promises to keep: a normal distribution
     goes through libm, whose last bits differ between platforms.

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpsprobe.models.weightless.byte_level import bytes_as_characters
-
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
 
@@ -53,8 +51,19 @@ SPECIAL_TOKENS = (
 _SPACE = "Ġ"  # how byte-level BPE writes the space
 
 
+def bytes_as_characters() -> list[str]:
+    """Return GPT-2's printable character for each byte, in byte order, as the ByteLevel pre-tokenizer maps it."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    stand_ins = dict(zip((b for b in range(256) if b not in printable), range(256, 512), strict=False))
+    return [chr(stand_ins.get(byte, byte)) for byte in range(256)]
+
+
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids and merges of the text tokens: bytes, then unfinished words, then the words in one block."""
+    """Return ids and merges of the text tokens: bytes, then unfinished words, then the words in one block."""
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS:
         token = _SPACE
@@ -78,7 +87,7 @@ VOCAB_SIZE = -(-(TRAJECTORY_START + FUTURE_BINS + HISTORY_BINS) // 64) * 64
 
 
 def build_tokenizer() -> Tokenizer:
-    """The tokenizer itself, as it is written to `tokenizer.json`."""
+    """Build the tokenizer that is written to `tokenizer.json`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab=_TEXT, merges=_MERGES))

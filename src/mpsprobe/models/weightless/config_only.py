@@ -1,23 +1,27 @@
-"""Targets without their weights: what is fetched of a repository, and the adapter that builds the rest."""
+"""Targets without their weights: the files fetched from a repository, and the adapter that builds the model."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError, UsageError
-from mpsprobe.models import choose, own_source, peft
+from mpsprobe.knowledge import quantisation
+from mpsprobe.models import choose, peft
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import client, remote_code, snapshot
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.peft import PeftAdapter
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.quantised import SIDE_FILES
 from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.training import trained
@@ -25,6 +29,10 @@ from mpsprobe.models.weightless import from_config, gguf
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.shrink import shrink as shrunk
+from mpsprobe.scan import Level, Options
+from mpsprobe.scan.findings import all_rules
+from mpsprobe.scan.scanner import scan
+from mpsprobe.scan.sources import of_package
 
 #: What a repository may have beside config.json and its weights: generation, tokenizer, processor.
 SMALL_FILES = (
@@ -50,9 +58,12 @@ SMALL_FILES = (
     "1_Pooling/config.json",
 )
 
+#: Names of repositories whose weights may be quantised; asking every repository for three more files takes time.
+_PACKED = re.compile(r"gptq|awq|fp8|fp4|int[48]|[248]-?bit|modelopt|quant|w[48]a|bnb|exl[23]", re.IGNORECASE)
+
 
 def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:
-    """The folder in the hub's cache that holds a repository's config and other small files.
+    """Return the folder in the hub's cache that holds a repository's config and other small files.
 
     Offline, what the cache lacks beside the config is done without.
 
@@ -63,6 +74,8 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
     config = client.fetch_file(repo, "config.json", revision, offline=offline)
     if config is not None:
         names = list(SMALL_FILES)
+        if _PACKED.search(repo) and quantisation.find(snapshot.read_config(config.parent)) is None:
+            names += SIDE_FILES
         if remote_code.is_needed(raw := snapshot.read_config(config.parent)):
             remote_code.fetch(repo, raw, revision, offline=offline)
     else:
@@ -82,7 +95,7 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
 
 
 def _of_parts(folder: Path) -> list[str]:
-    """Small files of a pipeline's parts: `unet/config.json` ..."""
+    """Return the names of small files of a pipeline's parts: `unet/config.json` ..."""
     names = []
     for part, value in snapshot.without_weights(folder).config.items():
         if not (isinstance(value, list) and any(value) and part.isidentifier()):
@@ -99,7 +112,7 @@ def _of_parts(folder: Path) -> list[str]:
 
 
 def obtain(ref: TargetRef) -> Snapshot:
-    """A target's config and other small files, made, found or fetched; never weights.
+    """Return a target's config and other small files, made, found or fetched; never weights.
 
     Raises:
         MpsprobeError: they cannot be had.
@@ -131,7 +144,7 @@ def obtain(ref: TargetRef) -> Snapshot:
 def make(
     ref: TargetRef, folder: Path, weights: Weights, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Adapter, list[str]]:
-    """The adapter that loads a target without stored weights, and what was changed for `--shrink`.
+    """Make the adapter that loads a target without stored weights, and list what `--shrink` changed.
 
     A profile with an adapter of its own keeps it; every other model gets `RandomInitAdapter`.
 
@@ -139,10 +152,10 @@ def make(
         ref: the target.
         folder: with its config, see `obtain`.
         weights: `RANDOM`, or `NONE` for a device without memory.
-        say: is told which files of foreign code will run, before they do.
+        say: receives the names of foreign code files before they run.
 
     Raises:
-        MpsprobeError: the config names no class that can be had, or cannot be shrunk.
+        MpsprobeError: the config names no available class, or cannot be shrunk.
     """
     adapter, changes = _make(ref, folder, weights, say)
     return trained(adapter, ref.settings), changes
@@ -182,7 +195,7 @@ def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lamb
 
 
 def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
-    """The PEFT adapter that a folder or repository is; None for any other target."""
+    """Return the PEFT adapter that a folder or repository is; None for any other target."""
     if ref.folder is not None:
         return peft.read(ref.folder)
     if (
@@ -195,7 +208,7 @@ def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
 
 
 def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
-    """The folder with the config of an adapter's base model: here, or fetched.
+    """Return the folder with the config of an adapter's base model, found here or fetched.
 
     Raises:
         TargetError: it is neither here nor to be had from the Hub.
@@ -215,7 +228,7 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
 def random_init(
     blueprint: Blueprint, profile: Profile, weights: Weights, *, shrink: bool = False
 ) -> tuple[RandomInitAdapter, list[str]]:
-    """The same for a class and config at hand."""
+    """Make the adapter of a class and config, and list what `shrink` changed."""
     blueprint, changes = shrunk(blueprint) if shrink else (blueprint, [])
     adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
     adapter.weights = weights
@@ -223,15 +236,15 @@ def random_init(
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a model is: its parameters, and the bytes of parameters and buffers."""
+class TargetSize:
+    """The size of a model: its parameters, and the bytes of parameters and buffers."""
 
     parameters: int
     nbytes: int
 
 
-def size(adapter: Adapter, dtype: str) -> Size | None:
-    """The size of what an adapter loads, found without its memory; None when its class cannot be built so."""
+def size(adapter: Adapter, dtype: str) -> TargetSize | None:
+    """Return the size of the model that an adapter loads, without its memory; None when its class needs values."""
     before, adapter.weights = adapter.weights, Weights.NONE
     nowhere = torch.device("meta")
     try:
@@ -243,7 +256,7 @@ def size(adapter: Adapter, dtype: str) -> Size | None:
         adapter.weights = before
     parameters = list(model.parameters())
     tensors = (*parameters, *model.buffers())
-    return Size(
+    return TargetSize(
         sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in tensors)
     )
 
@@ -253,7 +266,7 @@ def _names(profile: Profile, repo: str) -> bool:
 
 
 def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:
-    """The adapter that the profile names."""
+    """Make the adapter that the profile names."""
     adapter = make_adapter(ref.profile, folder)
     adapter.weights = weights
     changes = adapter.shrink() if ref.shrink else []
@@ -263,7 +276,7 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
             f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
         )
     if ref.profile.package:
-        changes = [*changes, *own_source.findings(ref.profile.package)]
+        changes = [*changes, *source_findings(ref.profile.package)]
     return adapter, changes
 
 
@@ -275,3 +288,33 @@ def import_from_here() -> None:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
+
+
+#: Places that one rule's sentence names.
+_PLACES = 12
+
+
+def source_findings(package: str, torch: str | None = None) -> list[str]:
+    """Return one sentence for each rule that finds errors or warnings in a package's source, its scripts included.
+
+    Args:
+        package: dotted name; one that is not installed has no findings.
+        torch: release of the target Mac; None for the installed one.
+    """
+    try:
+        found = scan(of_package(package), Options(torch=torch or metadata.version("torch")))
+    except MpsprobeError:  # not installed, or no data on that release
+        return []
+    by_rule: dict[str, list[str]] = {}
+    for one in found.findings:
+        if one.severity is not Level.NOTE:
+            path = one.path.replace("\\", "/")
+            inside = path.partition(f"/{package.replace('.', '/')}/")[2] or path
+            by_rule.setdefault(one.code, []).append(f"{inside}:{one.line}")
+    rules = all_rules()
+    sentences = []
+    for code, places in by_rule.items():
+        shown = ", ".join(dict.fromkeys(places[:_PLACES]))
+        more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+        sentences.append(f"Its source, {code} {rules[code].title}: {shown}{more}. {rules[code].why}")
+    return sentences

@@ -1,4 +1,4 @@
-"""What a transformers class is for, and so what it is fed: read from the tables of the Auto classes."""
+"""The purpose of a transformers class, and so its input: read from the tables of the Auto classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VIDEO = "video classifier"
 
 @dataclass(frozen=True)
 class Family:
-    """Models that are fed and run alike.
+    """Models that take the same inputs and run the same way.
 
     Attributes:
         name: for people.
@@ -48,7 +48,7 @@ _IMAGE = (
     "mm_token_type_ids",
 )
 
-#: In this order: a class that stands in several tables belongs to the first.
+#: In this order: a class in several tables belongs to the first.
 FAMILIES = (
     Family(
         "image and text to text", ("FOR_IMAGE_TEXT_TO_TEXT", "FOR_VISION_2_SEQ"), _TEXT + _IMAGE, GENERATE
@@ -107,7 +107,7 @@ OTHER = Family("model", (), (*_TEXT, *_IMAGE, "input_features", "input_values"))
 
 
 def family_of(class_name: str) -> Family:
-    """The family of a transformers class; `OTHER` when no table says."""
+    """Return the family of a transformers class; `OTHER` when no table lists it."""
     for family in FAMILIES:
         if any(class_name in _classes(table) for table in family.tables):
             return family

@@ -1,4 +1,4 @@
-"""What a model is fed, where the file of its config says so: the key `mpsprobe` of the JSON."""
+"""The input of a model as the file of its config states it: the key `mpsprobe` of the JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "mpsprobe"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor to be made up.
+    """The description of a made-up tensor.
 
     Attributes:
         shape: its sizes.
@@ -28,7 +28,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     below: int = 2
 
     def make(self, weights: torch.dtype) -> Tensor:
-        """A ramp: reproducible, and not all alike.
+        """Make the tensor: a ramp, which is reproducible and not constant.
 
         Raises:
             UsageError: torch has no such dtype.
@@ -42,36 +42,36 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (torch.arange(count) % self.below).reshape(self.shape).to(dtype)
 
 
-class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The call that is a model's inference.
 
     Attributes:
         inputs: arguments by name: a tensor's description, or a plain value as it is.
-        method: of the model; the forward pass unless told otherwise.
+        method: of the model; the forward pass by default.
     """
 
     inputs: dict[str, TensorSpec | bool | int | float | str | None]
     method: str = "forward"
 
     def make(self, weights: torch.dtype) -> dict[str, Any]:
-        """The arguments, on the CPU; floating-point ones in the dtype of the weights."""
+        """Make the arguments on the CPU; floating-point ones in the dtype of the weights."""
         return {
             name: value.make(weights) if isinstance(value, TensorSpec) else value
             for name, value in self.inputs.items()
         }
 
 
-def take(values: dict[str, Any], where: str) -> Feed | None:
+def take(values: dict[str, Any], where: str) -> StatedInput | None:
     """Take the key `mpsprobe` out of a config; None where it has none.
 
     Raises:
-        UsageError: it is not of the form of `Feed`.
+        UsageError: it is not of the form of `StatedInput`.
     """
     stated = values.pop(KEY, None)
     if stated is None:
         return None
     try:
-        return msgspec.convert(stated, Feed)
+        return msgspec.convert(stated, StatedInput)
     except msgspec.ValidationError as problem:
         raise UsageError(
             f"{where}: {KEY}: {problem}.",

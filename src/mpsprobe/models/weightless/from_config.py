@@ -1,10 +1,11 @@
-"""Models from their config alone: the class that it names, built without weights or with random ones."""
+"""Models built from their config only: the class that it names, without weights or with random ones."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from mpsprobe import toml
 from mpsprobe.errors import TargetError, UsageError, first_line
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Quantised
-from mpsprobe.models import packages
+from mpsprobe.models import conflicts
+from mpsprobe.models import quantised as quantised_folders
 from mpsprobe.models.hub import remote_code
 from mpsprobe.models.hub.snapshot import architecture, read_config
-from mpsprobe.models.json_file import json_object
 from mpsprobe.models.weightless import feed, plain_module, unfed
-from mpsprobe.models.weightless.feed import Feed
+from mpsprobe.models.weightless.feed import StatedInput
 
 #: Seed of random weights.
 SEED = 20251031
@@ -29,11 +32,13 @@ SEED = 20251031
 #: that code may look at (scales, gates), and memory that nobody wrote would differ from run to run.
 _SMALL = 1 << 16
 _CPU = torch.device("cpu")
+#: Elements from which on an empty tensor is not made on the CPU: 1 GiB in float32.
+_HUGE = 1 << 28
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a model is built from: its class and its config.
+    """The class and the config that a model is built from.
 
     Attributes:
         name: as the user gave it.
@@ -50,8 +55,13 @@ class Blueprint:
     config: Any
     folder: Path | None = None
     notes: list[str] = field(default_factory=list)
-    feed: Feed | None = None
+    feed: StatedInput | None = None
     quantised: Quantised | None = None
+
+    @property
+    def library(self) -> str:
+        """The library whose `from_pretrained` loads its weights."""
+        return "diffusers" if self.model_class.__module__.partition(".")[0] == "diffusers" else "transformers"
 
     @property
     def is_pretrained(self) -> bool:
@@ -62,16 +72,16 @@ class Blueprint:
 def of_folder(
     folder: Path, name: str = "", *, trust_remote_code: bool = False, offline: bool = False
 ) -> Blueprint:
-    """The class and config of a folder that holds at least `config.json`.
+    """Return the class and config of a folder that holds at least `config.json`.
 
     Args:
         folder: of a model; weights need not be there.
         name: as the user gave it.
         trust_remote_code: run the repository's own code where its class is not one of transformers'.
-        offline: look for code of another repository in the cache alone.
+        offline: look for code of another repository in the cache only.
 
     Raises:
-        TargetError: the config names no class that can be had, with what would help.
+        TargetError: the config names no available class; the hint says what would help.
     """
     raw = read_config(folder)
     named = architecture(raw)
@@ -80,7 +90,14 @@ def of_folder(
             raise remote_code.refusal(folder, raw, offline=offline)
         cls, config = remote_code.load(folder, raw, offline=offline)
         config, notes = prepared(config)
-        return Blueprint(name or str(folder), cls, config, folder, notes, quantised=quantisation.find(raw))
+        return Blueprint(
+            name or str(folder),
+            cls,
+            config,
+            folder,
+            notes,
+            quantised=quantised_folders.of_folder(folder, raw),
+        )
     config = _auto_config(folder, raw)
     config, notes = prepared(config)
     if named is None:
@@ -88,11 +105,13 @@ def of_folder(
         notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
     else:
         cls = transformers_class(named, folder, raw)
-    return Blueprint(name or str(folder), cls, config, folder, notes, quantised=quantisation.find(raw))
+    return Blueprint(
+        name or str(folder), cls, config, folder, notes, quantised=quantised_folders.of_folder(folder, raw)
+    )
 
 
 def of_config(raw: dict[str, Any], name: str) -> Blueprint:
-    """Return the class and config that a `config.json` amounts to, which lies in no folder.
+    """Return the class and config of a `config.json` that is in no folder.
 
     Raises:
         TargetError: transformers cannot read it, or has no such class.
@@ -106,7 +125,7 @@ def of_config(raw: dict[str, Any], name: str) -> Blueprint:
 
 
 def of_class(spec: str, config_file: Path | None) -> Blueprint:
-    """A class by its path, with a JSON file of its config (or of its constructor's arguments).
+    """Return a class by its path, with a JSON file of its config (or of its constructor's arguments).
 
     Args:
         spec: `package.module:Class`.
@@ -116,12 +135,12 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
         UsageError: the spec, the class or the file is not usable.
     """
     cls = _imported(spec)
-    values = json_object(config_file) if config_file is not None else {}
+    values = toml.json_object(config_file, UsageError) if config_file is not None else {}
     stated = feed.take(values, str(config_file))
     config_class = getattr(cls, "config_class", None)
     folder = config_file.parent if config_file is not None else None
     if config_class is None:
-        return Blueprint(spec, cls, values, folder, feed=stated)
+        return Blueprint(spec, cls, values, folder, feed=stated, quantised=quantisation.find(values))
     with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
         config, notes = prepared(config_class.from_dict(values))
     return Blueprint(spec, cls, config, folder, notes, stated, quantisation.find(values))
@@ -136,7 +155,7 @@ def build(
     *,
     initialise: bool,
 ) -> nn.Module:
-    """A model of that class and config, in eval mode, on `device`.
+    """Build a model of that class and config, in eval mode, on `device`.
 
     Args:
         cls: see `Blueprint.model_class`.
@@ -174,7 +193,7 @@ def build(
 def _constructed(
     cls: type[nn.Module], config: Any, device: torch.device, dtype: torch.dtype, attention: str, *, draw: bool
 ) -> nn.Module:
-    """A model in eval mode; without `draw` its parameters are on `device`, and only small ones have values."""
+    """Construct a model in eval mode; without `draw`, parameters are on `device` and only small ones have values."""
     weightless = contextlib.nullcontext() if draw else _no_weights(device)
     step = ""
     if isinstance(config, dict):
@@ -201,14 +220,14 @@ def _constructed(
 def _in_another(
     drawn: nn.Module, cls: type[nn.Module], config: Any, dtype: torch.dtype, attention: str
 ) -> nn.Module:
-    """The same model with the same weights in another dtype, as if a checkpoint held them."""
+    """Return the same model with the same weights in another dtype, as if a checkpoint held them."""
     model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
     model.load_state_dict(drawn.state_dict())
     return model
 
 
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
-    """The dtype of the weights: the one asked for, else the config's, else float32 as `from_pretrained`."""
+    """Return the dtype of the weights: the requested one, else the config's, else float32 as `from_pretrained`."""
     if dtype != "auto":
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype):
@@ -224,7 +243,7 @@ def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
 
 
 def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """A copy of a config that states a dtype throughout, as `from_pretrained` has it: parts are built by theirs."""
+    """Return a copy of a config that states a dtype throughout, as `from_pretrained` does for each part."""
     config = copy.deepcopy(config)
     for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
         if part is not None:
@@ -233,7 +252,7 @@ def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
-    """The class of that name in the installed transformers.
+    """Return the class of that name in the installed transformers.
 
     Raises:
         TargetError: it has none, or one that needs a package that is not there.
@@ -283,7 +302,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 
 
 def prepared(config: Any) -> tuple[Any, list[str]]:
-    """A config as it is built, and what was changed in it."""
+    """Return a config as it is built, and a list of the changes."""
     notes = []
     for part in (config, getattr(config, "text_config", None)):
         for key in ("quantization_config", "quantization"):
@@ -300,7 +319,7 @@ def prepared(config: Any) -> tuple[Any, list[str]]:
 
 @contextlib.contextmanager
 def _no_weights(device: torch.device) -> Iterator[None]:
-    """Parameters go to a device without memory as they are made, and are not initialised, which would take longest.
+    """Put parameters on a device without memory as they are made, and skip their initialisation.
 
     All else that a constructor computes (frequencies, position tables) is computed on the CPU and follows later:
     `from_pretrained` has it so (accelerate's init_empty_weights), and float64 that lives only there is no fault.
@@ -318,10 +337,34 @@ def _no_weights(device: torch.device) -> Iterator[None]:
 
     nn.Module.register_parameter = registered  # type: ignore[method-assign]
     try:
-        with no_init_weights():
+        with no_init_weights(), _HugeElsewhere(device):
             yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+class _HugeElsewhere(TorchFunctionMode):
+    """Make tensors that are too large for a host's memory on a device without memory.
+
+    transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the CPU,
+    before it can be moved. Nothing reads an empty tensor, so it may begin its life elsewhere.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None and _elements(args, kwargs) > _HUGE:
+            kwargs["device"] = self._device
+        return func(*args, **kwargs)
+
+
+def _elements(args: Any, kwargs: dict[str, Any]) -> int:
+    """Return the number of elements that a call of `torch.empty` asks for; 0 where its sizes are no plain numbers."""
+    sizes = kwargs.get("size", args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
+    return math.prod(sizes) if all(isinstance(one, int) for one in sizes) else 0
 
 
 @contextlib.contextmanager
@@ -350,7 +393,7 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def _settle(model: nn.Module) -> None:
-    """Values for small parameters: scales of 1, offsets of 0, else small and not all alike."""
+    """Give small parameters values: scales of 1, offsets of 0, else small numbers that differ."""
     for name, parameter in model.named_parameters():
         if parameter.numel() > _SMALL or not parameter.is_floating_point():
             continue
@@ -369,13 +412,13 @@ def _imported(spec: str) -> type[nn.Module]:
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ImportError as problem:
-        said, command = packages.explain(problem)
+        said, command = conflicts.explain(problem)
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {said or first_line(problem)}",
             command or _install(problem),
         ) from problem
     except (Exception, SystemExit) as problem:  # whatever a user's module raises
-        said, command = packages.explain(problem)
+        said, command = conflicts.explain(problem)
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {said or f'{type(problem).__name__}: {first_line(problem)}'}",
             command,
@@ -393,7 +436,7 @@ def _imported(spec: str) -> type[nn.Module]:
 
 
 def _install(problem: ImportError) -> str:
-    """What to do about a module that is not there."""
+    """Return the advice for a module that is not installed."""
     if problem.name:
         return f"Install the package of {problem.name.partition('.')[0]!r}, or put its folder on PYTHONPATH."
     return "Install it, or put its folder on PYTHONPATH."
@@ -401,13 +444,13 @@ def _install(problem: ImportError) -> str:
 
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
-    """Whatever the class or its config raises, as one line."""
+    """Turn any exception of the class or its config into one line."""
     try:
         yield
     except (TargetError, UsageError):
         raise
     except (Exception, SystemExit) as problem:  # a model must not end the program
-        said, command = packages.explain(problem)
+        said, command = conflicts.explain(problem)
         raise kind(
             said or f"{what}: {type(problem).__name__}: {first_line(problem)}", command or hint
         ) from problem

@@ -1,4 +1,4 @@
-"""GGUF files as targets: their header read, and the transformers config that it amounts to.
+"""GGUF files as targets: their header, and the transformers config that it describes.
 
 The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, then a description of each
 tensor, then the tensors, which are never read here.
@@ -39,7 +39,7 @@ _MOST = 1 << 24
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself.
+    """The header of a GGUF file.
 
     Attributes:
         path: the file.
@@ -90,7 +90,7 @@ def read(path: Path) -> Header:
 
 
 def blueprint(path: Path) -> Blueprint:
-    """Return the transformers class and config that a GGUF file amounts to, by transformers' own table.
+    """Return the transformers class and config of a GGUF file, by transformers' own table.
 
     Raises:
         TargetError: the file is damaged, or transformers knows no such architecture.
@@ -106,7 +106,7 @@ def blueprint(path: Path) -> Blueprint:
 
 
 def next_step(path: Path) -> str:
-    """Return what runs a GGUF file on a Mac, as a command."""
+    """Return the command that runs a GGUF file on a Mac."""
     return f"llama.cpp runs it on the GPU as it is: llama-cli -m {path} (brew install llama.cpp)."
 
 
@@ -173,7 +173,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _config(header: Header) -> dict[str, Any]:
-    """A `config.json` of transformers, by its table of GGUF's keys."""
+    """Return the `config.json` of a GGUF file, by transformers' table of GGUF's keys."""
     from transformers.integrations import ggml
     from transformers.models.auto import modeling_auto
 

@@ -124,7 +124,7 @@ def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess
 
 
 def may_run(model: nn.Module) -> bool:
-    """Whether a model is small enough for its forward pass to be tried with values."""
+    """Return whether a model is small enough to try its forward pass with values."""
     return sum(parameter.numel() for parameter in model.parameters()) <= _SMALL
 
 
@@ -132,7 +132,7 @@ def may_run(model: nn.Module) -> bool:
 
 
 class _Sizes:
-    """What is known of the sizes of a sample: from the constructor's values and the first layers."""
+    """The sizes of a sample, from the constructor's values and the first layers."""
 
     def __init__(self, model: nn.Module, values: dict[str, Any]) -> None:
         self._values = values
@@ -185,7 +185,7 @@ class _Sizes:
 
 
 def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
-    """Guesses for one argument, the likeliest first."""
+    """Yield guesses for one argument, the likeliest first."""
     name, said = need.name, f"{need.annotation} {text}"
     if _MASK.search(name):
         yield TensorSpec([1, _LENGTH], "bool", 1)
@@ -220,7 +220,7 @@ def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
 
 
 def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
-    """Shapes that a model's first layer takes."""
+    """Yield shapes that a model's first layer takes."""
     if isinstance(layer, nn.Embedding):
         yield TensorSpec([1, _LENGTH], "int64", layer.num_embeddings)
     elif isinstance(layer, nn.Conv2d):
@@ -253,7 +253,7 @@ _AXES = {
 
 
 def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
-    """The shape that a docstring or an annotation states: `(B, C, H, W)`, `Float[Tensor, "batch seq dim"]`."""
+    """Return the shape that a docstring or an annotation states: `(B, C, H, W)`, `Float[Tensor, "batch seq dim"]`."""
     found = re.search(r'[\(\["]\s*((?:[A-Za-z_0-9]+\s*[, x*]\s*){1,5}[A-Za-z_0-9]+)\s*[\)\]"]', text)
     if found is None:
         return None
@@ -278,7 +278,7 @@ def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
 
 
 def _described(cls: type, name: str) -> str:
-    """What the docstrings of a class and of its forward pass say of an argument."""
+    """Return the sentence about an argument in the docstring of a class or of its forward pass."""
     texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
     for text in texts:
         found = re.search(
@@ -302,7 +302,7 @@ def _spelled(annotation: Any) -> str:
 
 
 def _in_turn(options: list[list[TensorSpec]]) -> Iterator[tuple[TensorSpec, ...]]:
-    """Combinations, those of the likeliest guesses first."""
+    """Yield combinations of guesses, the likeliest first."""
     unique = [list({(tuple(o.shape), o.dtype): o for o in one}.values()) for one in options]
     ranked = sorted(
         itertools.islice(itertools.product(*(list(enumerate(one)) for one in unique)), 4096),

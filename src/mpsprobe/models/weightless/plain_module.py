@@ -1,4 +1,4 @@
-"""Classes outside transformers: how they are constructed from a JSON object, and what they are fed."""
+"""Classes outside transformers: their construction from a JSON object, and their inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpsprobe.models.weightless import guessed
 
 
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """Return an object of a class, or what a factory makes, from a JSON object.
+    """Return an object of a class, or of a factory, made from a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`),
     they become that: the dataclass of its annotation, or the one dataclass of its module that has these fields,
@@ -45,7 +45,7 @@ def inputs(
         cls: a class, or a factory.
         values: its arguments.
         dtype: of floating-point inputs.
-        notes: is told what was made up.
+        notes: receives a sentence about the made-up input.
 
     Raises:
         TargetError: nothing says what it is fed, and no guess fits.
@@ -85,7 +85,7 @@ def inputs(
 
 
 def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
-    """Whether a constructor computes with its weights, so that it has to be built where they have values."""
+    """Return whether a constructor computes with its weights, so that they need values."""
     if diffusers_inputs.knows(cls):
         return False
     try:
@@ -97,7 +97,7 @@ def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
 
 
 def _somehow(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """The model without values where its constructor can do without, else on the CPU."""
+    """Build the model without values where its constructor needs none, else on the CPU."""
     try:
         with torch.device("meta"):
             return construct(cls, copy.deepcopy(values))
@@ -122,7 +122,7 @@ def _path(cls: Any) -> str:
 
 
 def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
-    """What makes the one object that a constructor takes; None where it takes the values themselves."""
+    """Return the class of the one object that a constructor takes; None where it takes the values themselves."""
     parameters = list(inspect.signature(cls).parameters.values())
     first = parameters[0] if parameters else None
     needed = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
@@ -144,7 +144,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
-    """Whether a dataclass takes all these values."""
+    """Return whether a dataclass takes all these values."""
     return (
         dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
     )

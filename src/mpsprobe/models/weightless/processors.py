@@ -21,7 +21,7 @@ _SECONDS = 1
 
 
 class Processors:
-    """What a folder has for the inputs of its model.
+    """The processors in a folder that make inputs of its model.
 
     Args:
         folder: of the model.
@@ -38,7 +38,7 @@ class Processors:
         self._accepted = set(inspect.signature(forward).parameters)
 
     def batch(self) -> dict[str, Any] | None:
-        """Arguments for the model, or None when the folder lacks a part of what is needed for them."""
+        """Return arguments for the model, or None when the folder lacks a processor for one of them."""
         wants_text = "input_ids" in self._family.feeds and "input_ids" in self._accepted
         wants_image = "pixel_values" in self._family.feeds and "pixel_values" in self._accepted
         wants_sound = bool({"input_features", "input_values"} & set(self._family.feeds))
@@ -56,7 +56,7 @@ class Processors:
                     if made is None:
                         return None
                     batch |= made
-        # processors are many, old and new, and raise whatever they like; made-up input stands in
+        # processors are many, old and new, and raise whatever they like; made-up input replaces them
         except Exception as problem:
             reason = first_line(problem)
             self._notes.append(f"The folder's processor is not used: {type(problem).__name__}: {reason}")
@@ -125,7 +125,7 @@ _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def _slow() -> dict[str, Any]:
-    """The form of an image processor that needs no torchvision."""
+    """Return the options that choose an image processor without torchvision."""
     from packaging.version import Version
     from transformers import __version__
 
@@ -134,7 +134,7 @@ def _slow() -> dict[str, Any]:
 
 
 def _image() -> Any:
-    """`(224, 224, 3)` uint8, a ramp across and down."""
+    """Return `(224, 224, 3)` uint8, a ramp across and down."""
     ramp = torch.linspace(0, 255, _SIDE)
     down, across = torch.meshgrid(ramp, ramp, indexing="ij")
     return torch.stack([down, across, (down - across).abs()], dim=-1).to(torch.uint8).numpy()

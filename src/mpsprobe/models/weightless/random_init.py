@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mpsprobe.errors import MpsprobeError, TargetError
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
 from mpsprobe.models.profile import Profile
+from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.models.targets import NEW_TOKENS
 from mpsprobe.models.weightless import from_config, plain_module, synthetic, unfed
 from mpsprobe.models.weightless.families import GENERATE, family_of
@@ -22,7 +23,7 @@ from mpsprobe.models.weightless.sizes import sized
 
 
 class RandomInitAdapter(Adapter):
-    """Builds the class that a config names and feeds it by its family.
+    """An adapter that builds the class that a config names, and feeds it by its family.
 
     Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and are
     made up from the config where it has none; `notes` says which.
@@ -48,6 +49,11 @@ class RandomInitAdapter(Adapter):
         return self._notes
 
     @property
+    def quantised(self) -> list[QuantisedPart]:
+        how = self.blueprint.quantised
+        return [] if how is None else [QuantisedPart("", self.blueprint.library, how)]
+
+    @property
     def grad_mode(self) -> AbstractContextManager[Any]:
         """Return `torch.no_grad` for a class of a user or a repository: it may enable gradients for a part."""
         package = self.blueprint.model_class.__module__.partition(".")[0]
@@ -66,7 +72,7 @@ class RandomInitAdapter(Adapter):
         return model
 
     def sample(self) -> dict[str, Any]:
-        """Nothing: `prepare` makes the input."""
+        """Return an empty sample: `prepare` makes the input."""
         return {}
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
@@ -81,7 +87,7 @@ class RandomInitAdapter(Adapter):
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """The tensors that a plain forward pass yields, by name, lists of tensors left out."""
+        """Return the tensors of a plain forward pass by name, without lists of tensors."""
         parameters = inspect.signature(model.forward).parameters
         feed = self.blueprint.feed
         if feed is not None and feed.method != "forward":  # another method takes more
@@ -172,7 +178,7 @@ class RandomInitAdapter(Adapter):
             self._notes.append(text)
 
     def _apply_generation_config(self, model: Any) -> None:
-        """The folder's own way of generating; a token to begin with, where a decoder's config names none."""
+        """Apply the folder's generation config, or a start token where a decoder's config names none."""
         folder = self.blueprint.folder
         generation = getattr(model, "generation_config", None)
         if generation is None:
@@ -193,7 +199,7 @@ class RandomInitAdapter(Adapter):
 
 
 def _called(model: nn.Module, method: str, batch: Batch) -> Any:
-    """What a method of the model yields."""
+    """Call a method of the model."""
     if method == "forward":
         return model(**batch)
     found = getattr(model, method, None)
@@ -205,7 +211,7 @@ def _called(model: nn.Module, method: str, batch: Batch) -> Any:
 
 
 def _fitting(model: nn.Module, batch: Batch) -> Batch:
-    """Floating-point inputs in the dtype of the model's weights: a reference has others than the device."""
+    """Return the batch with floating-point inputs in the dtype of the model's weights."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return {
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -214,7 +220,7 @@ def _fitting(model: nn.Module, batch: Batch) -> Batch:
 
 
 def _named(output: Any) -> Outputs:
-    """The tensors of a model's output by name."""
+    """Return the tensors of a model's output by name."""
     if isinstance(output, Tensor):
         return {"output": output}
     if isinstance(output, (list, tuple)):

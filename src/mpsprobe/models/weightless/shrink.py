@@ -49,7 +49,7 @@ _TAPS = ("deepstack_visual_indexes", "backbone_out_indices", "intermediate_layer
 
 
 def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
-    """A blueprint with fewer layers and experts, and what was changed, one sentence each.
+    """Return a blueprint with fewer layers and experts, and the list of changes, one sentence each.
 
     Raises:
         UsageError: the config is not one of transformers.
@@ -69,7 +69,7 @@ def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
 
 
 def _parts(config: Any, path: str) -> list[tuple[str, Any]]:
-    """A config and the configs in it, with their paths."""
+    """Return a config and the configs in it, with their paths."""
     from transformers import PretrainedConfig
 
     found = [(path, config)]
@@ -116,7 +116,7 @@ def _shrink_experts(path: str, config: Any, changes: list[str]) -> None:
 
 
 def _stored(config: Any, name: str) -> str:
-    """The name under which a config keeps a value."""
+    """Return the name under which a config keeps a value."""
     found: str = getattr(config, "attribute_map", {}).get(name, name)
     return found
 

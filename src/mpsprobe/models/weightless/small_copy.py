@@ -30,7 +30,7 @@ _GROUP = 4
 
 @dataclass(frozen=True)
 class SmallCopy:
-    """A checkpoint and what to feed it.
+    """A saved checkpoint and the inputs for it.
 
     Attributes:
         folder: with config.json and model.safetensors, float32.
@@ -67,7 +67,7 @@ def write(blueprint: Blueprint, folder: Path) -> SmallCopy:
 
 
 def narrow(blueprint: Blueprint) -> Blueprint:
-    """The same config with fewer heads, a smaller width and a small vocabulary."""
+    """Return the same config with fewer heads, a smaller width and a small vocabulary."""
     config = copy.deepcopy(blueprint.config)
     text = getattr(config, "text_config", None) or config
     _narrow_text(text)
@@ -94,7 +94,7 @@ def _narrow_text(config: Any) -> None:
 
 
 def _narrow_vision(config: Any, width: int) -> None:
-    """The towers of the Qwen family, which name their heads `num_heads`; others keep their widths."""
+    """Narrow the towers of the Qwen family, which name their heads `num_heads`; others keep their widths."""
     heads = getattr(config, "num_heads", None)
     if not isinstance(heads, int):
         return
@@ -108,7 +108,7 @@ def _narrow_vision(config: Any, width: int) -> None:
 
 
 def _renumber(config: Any) -> None:
-    """Special tokens past the small vocabulary move to its end, each to a place of its own."""
+    """Move special tokens past the small vocabulary to its end, each to its own place."""
     parts = [part for part in (config, getattr(config, "text_config", None)) if part is not None]
     size = min(part.vocab_size for part in parts if isinstance(getattr(part, "vocab_size", None), int))
     moved: dict[int, int] = {}
@@ -128,7 +128,7 @@ def _moved(value: Any, size: int, moved: dict[int, int]) -> Any:
 
 @torch.no_grad()
 def _drawn(blueprint: Blueprint) -> Any:
-    """The model in float32, with weights of which each one counts."""
+    """Build the model in float32, with weights of which each one counts."""
     cls, config = blueprint.model_class, copy.deepcopy(blueprint.config)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = torch.float32  # a part is built in the dtype that its own config states
@@ -144,7 +144,7 @@ def _drawn(blueprint: Blueprint) -> Any:
 
 
 def _feeds(blueprint: Blueprint) -> dict[str, dict[str, Tensor]]:
-    """Made-up inputs; one with text alone where there are images too."""
+    """Make inputs up; one with text only where there are images too."""
     family = family_of(blueprint.model_class.__name__)
     whole = synthetic.Inputs(blueprint.model_class, blueprint.config, family, torch.float32).make()
     tensors = {name: value for name, value in whole.items() if isinstance(value, Tensor)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +13,15 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models.weightless import image_features, synthetic_images
+from mpsprobe.models.weightless import described, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
+from mpsprobe.models.weightless.synthetic_sound import SAMPLING_RATE, SoundInputs, ramp
 
 #: Tokens of a made-up prompt, and of the second, padded one.
 PROMPT, SHORTER = 32, 20
-#: One second of sound, as every speech model of transformers samples it.
-SAMPLING_RATE = 16_000
 
 
-class Inputs:
+class Inputs(SoundInputs):
     """Makes each argument of a forward pass by its name.
 
     Attributes:
@@ -38,7 +38,7 @@ class Inputs:
         self._parameters = inspect.signature(forward).parameters
 
     def make(self) -> dict[str, Any]:
-        """Arguments of `forward` or `generate`, on the CPU, floating-point ones in the model's dtype.
+        """Make the arguments of `forward` or `generate` on the CPU, floating-point ones in the model's dtype.
 
         Raises:
             TargetError: the model requires an argument that cannot be made up.
@@ -51,7 +51,7 @@ class Inputs:
         }
 
     def names(self) -> list[str]:
-        """The arguments to be fed, in the order of the signature."""
+        """Return the names of the arguments to make, in the order of the signature."""
         main = getattr(self.model_class, "main_input_name", None)
         taken = {name for name in self.family.feeds if name in self._parameters}
         if isinstance(main, str) and main in self._parameters:
@@ -67,6 +67,12 @@ class Inputs:
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             and name != "self"
         ]
+        if main == "inputs" and taken & {
+            "input_values",
+            "input_features",
+        }:  # SpeechEncoderDecoder: one of them
+            taken.discard("inputs")
+            main = "input_values" if "input_values" in taken else "input_features"
         if "inputs" in (*required, main):  # Perceiver takes either name
             taken.discard("input_ids")
         if main in ("input_values", "input_features"):  # a class may accept both, and wants one
@@ -77,21 +83,71 @@ class Inputs:
             taken |= {"visual_feats", "visual_pos"}
         if "pixel_values" in taken and main == "pixel_values_videos":
             taken.discard("pixel_values")
+        for together in _TOGETHER:  # every one is optional, and the code needs them all
+            if together <= self._parameters.keys():
+                taken |= together
         return [name for name in self._parameters if name in taken or name in required]
 
     def _make_one(self, name: str) -> Any:
         maker = _MAKERS.get(name)
-        if maker is None:
+        if maker is not None:
+            return maker(self)
+        made = self._described(name)
+        if made is None:
             raise TargetError(
                 f"{self.model_class.__name__} needs `{name}`, which cannot be made up from its config.",
                 "Write a target.py that gives it: mpsprobe target new MODEL",
             )
-        return maker(self)
+        self.notes.append(f"{name} has the shape of its description in the docstring of forward.")
+        return made
+
+    def _described(self, name: str) -> Tensor | None:
+        """Return a tensor of the shape that the docstring of forward states; None where it states none."""
+        shape, dtype = described.argument(self.model_class, name)
+        sizes = [self._axis(axis) for axis in shape]
+        if not sizes or None in sizes:
+            return None
+        whole = [size for size in sizes if size is not None]
+        if "mask" in name:
+            return torch.ones(whole, dtype=torch.int64 if dtype == "LongTensor" else torch.bool)
+        if dtype in ("LongTensor", "IntTensor") or name.endswith(("_ids", "_lens", "_lengths")):
+            return torch.zeros(whole, dtype=torch.int64)
+        return torch.ones(whole, dtype=torch.bool) if dtype == "BoolTensor" else ramp(*whole)
+
+    def _axis(self, axis: str) -> int | None:
+        """Return the size of an axis by its name in a docstring: a number, a usual name, or a value of the config."""
+        if axis.isdigit():
+            return int(axis)
+        height, width = synthetic_images.image_size(self.config)
+        usual = {
+            "batch_size": self.family.rows,
+            "batch": self.family.rows,
+            "sequence_length": self._length(PROMPT),
+            "seq_len": self._length(PROMPT),
+            "seq_length": self._length(PROMPT),
+            "target_sequence_length": self._length(PROMPT),
+            "text_sequence_length": self._length(PROMPT),
+            "num_channels": synthetic_images.channels(self.config),
+            "channels": synthetic_images.channels(self.config),
+            "height": height,
+            "width": width,
+            "image_size": height,
+            "num_images": 1,
+            "num_frames": _FRAMES,
+            "frames": _FRAMES,
+            "feature_size": self._sound("num_mel_bins", "input_dim", "feature_size"),
+            "time_steps": SAMPLING_RATE,
+            "num_samples": SAMPLING_RATE,
+            "raw_sequence_length": SAMPLING_RATE,
+            "embed_dim": self._config("hidden_size"),
+        }
+        found = usual.get(axis) or self._config(axis.removeprefix("config."))
+        return found if isinstance(found, int) and found > 0 else None
 
     # ---------------------------------------------------------------------------------------------- config
 
     def _config(self, name: str, default: Any = None) -> Any:
-        """A value of the config, or of the part of it that describes text."""
+        """Return a value of the config, or of the part of it that describes text."""
         value = getattr(self.config, name, None)
         if value is None:
             text = synthetic_images.text_part(self.config)
@@ -101,7 +157,7 @@ class Inputs:
     # ------------------------------------------------------------------------------------------------ text
 
     def input_ids(self) -> Tensor:
-        """`(rows, tokens)` int64: ordinary tokens, with the placeholders that the images need."""
+        """Return `(rows, tokens)` int64: ordinary tokens, with the placeholders that the images need."""
         ids = self._ordinary(self._length(PROMPT))
         if "pixel_values" in self._parameters and self.family.runs == GENERATE:
             ids = synthetic_images.with_placeholders(self.config, ids, self._image_features, self.notes)
@@ -115,12 +171,12 @@ class Inputs:
         """How many features the model makes of the image."""
         text = {"input_ids", "attention_mask", "bbox", "cross_attention_mask", "mm_token_type_ids"}
         made = {name: self._make_one(name) for name in self.names() if name not in text}
-        return image_features.count(
+        return synthetic_images.count_features(
             self.model_class, self.config, {name: value for name, value in made.items() if value is not None}
         )
 
     def attention_mask(self) -> Tensor | None:
-        """Ones, and zeros where the second text is padded."""
+        """Return ones, and zeros where the second text is padded."""
         if "input_ids" not in self.names():
             return None
         mask = torch.ones_like(self.input_ids())
@@ -128,7 +184,7 @@ class Inputs:
         return mask
 
     def mm_token_type_ids(self) -> Tensor | None:
-        """1 where a token stands for the image, 0 for text: transformers 5 asks for them beside images."""
+        """Return 1 where a token stands for the image, 0 for text: transformers 5 asks for it beside images."""
         token = synthetic_images.image_token(self.config)
         return None if token is None else (self.input_ids() == token).to(torch.int64)
 
@@ -137,17 +193,17 @@ class Inputs:
         return torch.full((self.family.rows, 1), start)
 
     def bbox(self) -> Tensor:
-        """`(rows, tokens, 4)`: a box of 0 ... 1000 for each token, as LayoutLM's."""
+        """Return `(rows, tokens, 4)`: a box of 0 ... 1000 for each token, as LayoutLM's."""
         ids = self.input_ids()
         return torch.tensor([100, 200, 300, 400]).expand(*ids.shape, 4).contiguous()
 
     def _length(self, wanted: int) -> int:
-        """As many tokens as wanted, or as fit; two positions less, since RoBERTa's begin at the third."""
+        """Return the wanted number of tokens, or as many as fit: RoBERTa's positions begin at the third."""
         positions = self._config("max_position_embeddings")
         return min(wanted, positions - 2) if isinstance(positions, int) and positions > 2 else wanted
 
     def _ordinary(self, length: int) -> list[int]:
-        """Tokens in turn from a quarter of the vocabulary on, without those of special meaning."""
+        """Return consecutive tokens from a quarter of the vocabulary on, without special ones."""
         # CANINE has no vocabulary: it reads code points, hashed to buckets
         names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
         vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)
@@ -164,48 +220,12 @@ class Inputs:
         return (ids * length)[:length] if ids else [0] * length
 
     def qformer_input_ids(self) -> Tensor:
-        """The text that InstructBLIP's querying transformer reads."""
+        """Return the text that InstructBLIP's querying transformer reads."""
         return torch.tensor([list(range(1000, 1000 + SHORTER))])
 
     def inputs(self) -> Tensor:
-        """Perceiver's name for what it reads."""
+        """Return Perceiver's main input under its own name."""
         return self.input_ids()
-
-    # ----------------------------------------------------------------------------------------------- sound
-
-    def input_features(self) -> Tensor:
-        """Spectrogram: `(1, mel bins, frames)` as Whisper's, else `(1, frames, features)`."""
-        bins = self._config("num_mel_bins")
-        positions = self._config("max_source_positions")
-        if bins is not None and positions is not None and self._config("input_feat_per_channel") is None:
-            return _ramp(1, bins, 2 * positions)
-        width = (
-            self._config("input_feat_per_channel", 0) * self._config("input_channels", 1)
-            or self._config("feature_projection_input_dim")
-            or self._config("input_dim")
-            or bins
-            or 80
-        )
-        self.notes.append(f"Sound: 200 frames of {width} features.")
-        return _ramp(1, 200, width)
-
-    def input_values(self) -> Tensor:
-        """A second of waveform `(1, 16000)`, or a spectrogram `(1, frames, bins)` where the config has one."""
-        bins, frames = self._config("num_mel_bins"), self._config("max_length")
-        if bins is not None and frames is not None and hasattr(self.config, "frequency_stride"):
-            return _ramp(1, frames, bins)
-        channels = self._config("audio_channels")
-        self.notes.append(f"Sound: one second at {SAMPLING_RATE} Hz.")
-        return _ramp(1, channels, SAMPLING_RATE) if channels else _ramp(1, SAMPLING_RATE)
-
-    def decoder_input_values(self) -> Tensor | None:
-        """Two groups of frames that SpeechT5 has said so far."""
-        bins, group = self._config("num_mel_bins"), self._config("reduction_factor", 1)
-        return None if bins is None else _ramp(1, 2 * group, bins)
-
-    def speaker_embeddings(self) -> Tensor | None:
-        width = self._config("speaker_embedding_dim")
-        return _ramp(1, width) if isinstance(width, int) and width > 0 else None
 
     # ---------------------------------------------------------------------------------------------- images
 
@@ -213,23 +233,55 @@ class Inputs:
         if re.search(r"LightGlue|SuperGlue|LoFTR", self.model_class.__name__):  # they match two images
             pixels = synthetic_images.pixels(self.config, self._parameters, 1, self.notes)
             return torch.stack([pixels, pixels.flip(-1)], dim=1)
-        if self.family.name == VIDEO:
+        if self.family.name == VIDEO or "audio_values" in self._parameters:  # TVLT reads frames beside sound
             return self.pixel_values_videos()
+        if "image_attention_mask" in self._parameters:  # Idefics: `(1, images, channels, height, width)`
+            return synthetic_images.pixels(self.config, self._parameters, 1, self.notes)[:, None]
         return synthetic_images.pixels(self.config, self._parameters, self.family.rows, self.notes)
 
     def pixel_values_videos(self) -> Tensor:
-        """`(1, frames, channels, height, width)`."""
+        """Return `(1, frames, channels, height, width)`."""
         return synthetic_images.video(self.config, self.notes)
+
+    def image_attention_mask(self) -> Tensor:
+        """Return that every token sees the one image: `(1, tokens, 1)`."""
+        return torch.ones(1, self.input_ids().shape[1], 1, dtype=torch.int64)
 
     def pixel_mask(self) -> Tensor:
         pixels = self.pixel_values()
+        if pixels.dim() == 5:  # TVLT: `(rows, patches of all frames)`
+            side = synthetic_images.vision_part(self.config).image_patch_size[0]
+            patches = pixels.shape[1] * (pixels.shape[-2] // side) * (pixels.shape[-1] // side)
+            return torch.ones(pixels.shape[0], patches, dtype=torch.int64)
         return torch.ones(pixels.shape[0], *pixels.shape[-2:], dtype=torch.int64)
 
     def image_grid_thw(self) -> Tensor | None:
         return synthetic_images.grid(self.config)
 
+    def hidden_states(self) -> Tensor | None:
+        """Return patches of an image for a vision tower of the Qwen-VL layout; other classes state their own shape."""
+        if {"grid_thw", "image_grid_thw"} & self._parameters.keys():
+            return synthetic_images.pixels(self.config, ("image_grid_thw",), 1, self.notes)
+        made = self._described("hidden_states")
+        width = self._config("hidden_size")
+        return made if made is not None or width is None else ramp(1, self._length(PROMPT), width)
+
+    def encoder_hidden_states(self) -> Tensor:
+        """Return what an image encoder hands to a Q-Former: `(rows, 257, width)`."""
+        width = self._config("encoder_hidden_size") or self._config("cross_attention_hidden_size")
+        return ramp(self.family.rows, 257, width or self._config("hidden_size", 768))
+
+    def pixel_position_ids(self) -> Tensor | None:
+        """Return row and column of each patch of an image: `(1, patches, 2)`."""
+        pixels = self.pixel_values()
+        if pixels.dim() != 3:
+            return None
+        side = math.isqrt(pixels.shape[1])
+        place = torch.arange(pixels.shape[1])
+        return torch.stack([place % max(1, side), place // max(1, side)], dim=-1)[None]
+
     def image_sizes(self) -> Tensor | None:
-        """Height and width of each image: of those cut to tiles, or that keep their own size (Pixtral)."""
+        """Return height and width of each image, of models that cut images to tiles or keep their size (Pixtral)."""
         whole = synthetic_images.tiled_size(self.config)
         if whole is not None:
             return torch.tensor([whole])
@@ -249,7 +301,7 @@ class Inputs:
         return synthetic_images.spatial_shapes(self.family.rows)
 
     def aspect_ratio_ids(self) -> Tensor:
-        """One image of one tile."""
+        """Return the ids of one image of one tile."""
         return torch.ones(1, 1, dtype=torch.int64)
 
     def aspect_ratio_mask(self) -> Tensor:
@@ -258,152 +310,163 @@ class Inputs:
         return mask
 
     def cross_attention_mask(self) -> Tensor | None:
-        """Every token sees the image: `(1, tokens, 1, tiles)`."""
+        """Return a mask by which every token sees the image: `(1, tokens, 1, tiles)`."""
         if "aspect_ratio_ids" not in self._parameters:
             return None
         tokens = self.input_ids().shape[1]
         return self.aspect_ratio_mask()[:, None].expand(1, tokens, 1, -1).contiguous()
 
     def flattened_patches(self) -> Tensor:
-        """Pix2Struct's patches, 8 x 8, each after its row and column: `(1, 64, 2 + pixels)`."""
+        """Return Pix2Struct's patches, 8 x 8, each after its row and column: `(1, 64, 2 + pixels)`."""
         side = 8
         pixels = synthetic_images.vision_part(self.config).patch_embed_hidden_size
         place = torch.arange(side * side)
         rows_and_columns = torch.stack([place // side + 1, place % side + 1], dim=1).float()
-        return torch.cat([rows_and_columns, _ramp(side * side, pixels)], dim=1)[None]
+        return torch.cat([rows_and_columns, ramp(side * side, pixels)], dim=1)[None]
 
     def input_points(self) -> Tensor:
-        """One point: `(1, 1, 1, 2)`, x and y in pixels."""
+        """Return one point: `(1, 1, 1, 2)`, x and y in pixels."""
         return torch.tensor([[[[10.0, 12.0]]]])
 
     def input_labels(self) -> Tensor:
         return torch.ones(1, 1, 1, dtype=torch.int64)
 
     def high_res_pixel_values(self) -> Tensor:
-        """The image at the size of DeepSeek-VL's second encoder: `(1, 3, side, side)`."""
+        """Return the image at the size of DeepSeek-VL's second encoder: `(1, 3, side, side)`."""
         part = getattr(self.config, "high_res_vision_config", None)
         side = getattr(part, "image_size", None) or 1024
-        return _ramp(1, 3, side, side)
+        return ramp(1, 3, side, side)
 
     def visual_feats(self) -> Tensor:
-        """36 regions of an image, as LXMERT's detector finds: `(1, 36, features)`."""
-        return _ramp(self.family.rows, 36, self._config("visual_feat_dim", 2048))
+        """Return 36 regions of an image, as LXMERT's detector finds: `(1, 36, features)`."""
+        return ramp(self.family.rows, 36, self._config("visual_feat_dim", 2048))
 
     def visual_pos(self) -> Tensor:
-        return _ramp(self.family.rows, 36, self._config("visual_pos_dim", 4)).abs()
+        return ramp(self.family.rows, 36, self._config("visual_pos_dim", 4)).abs()
 
     def query_embeds(self) -> Tensor:
-        """Queries of a Q-Former: `(1, 32, width)`."""
-        return _ramp(1, 32, self._config("hidden_size", 768))
+        """Return queries of a Q-Former: `(1, 32, width)`."""
+        return ramp(1, 32, self._config("hidden_size", 768))
 
     # ---------------------------------------------------------------------------------------- time and decisions
 
     @property
     def _past(self) -> int:
-        """Steps of a time series that lie behind: the context, and as much again as the longest lag."""
+        """Number of past steps of a time series: the context, and as many more as the longest lag."""
         lags = self._config("lags_sequence", [])
         return int(self._config("context_length", 32) or 32) + max(lags, default=0)
 
     def past_values(self) -> Tensor:
-        """A time series: `(1, steps)`, or `(1, steps, channels)` of several."""
+        """Return a time series: `(1, steps)`, or `(1, steps, channels)` of several."""
         channels = self._config("num_input_channels") or self._config("input_size", 1)
         if self._config("num_input_channels") is None and channels == 1:
-            return _ramp(1, self._past)
-        return _ramp(1, self._past, channels)
+            return ramp(1, self._past)
+        return ramp(1, self._past, channels)
 
     def past_time_features(self) -> Tensor:
         count = self._config("num_time_features", 0) + self._config("num_dynamic_real_features", 0)
-        return _ramp(1, self._past, count)
+        return ramp(1, self._past, count)
 
     def past_observed_mask(self) -> Tensor:
         return torch.ones(self.past_values().shape)
 
     def states(self) -> Tensor:
-        """20 states of a decision process: `(1, 20, size)`."""
-        return _ramp(1, 20, self._config("state_dim", 17))
+        """Return 20 states of a decision process: `(1, 20, size)`."""
+        return ramp(1, 20, self._config("state_dim", 17))
 
     def actions(self) -> Tensor:
-        return _ramp(1, 20, self._config("act_dim", 4))
+        return ramp(1, 20, self._config("act_dim", 4))
 
     def rewards(self) -> Tensor:
-        return _ramp(1, 20, 1)
+        return ramp(1, 20, 1)
 
     def returns_to_go(self) -> Tensor:
-        return _ramp(1, 20, 1)
+        return ramp(1, 20, 1)
 
     def timesteps(self) -> Tensor:
         return torch.arange(20)[None]
 
-    def audio_values(self) -> Tensor:
-        """TVLT's spectrogram: `(1, channels, frames, bins)`."""
-        length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
-        return _ramp(1, self._config("num_audio_channels", 1), length, bins)
-
     def task_inputs(self) -> Tensor:
-        """OneFormer's tokens of "the task is semantic"."""
+        """Return OneFormer's tokens of "the task is semantic"."""
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
 
 
-def _ramp(*shape: int) -> Tensor:
-    """Values from -1 to 1: reproducible, and not all alike."""
-    count = 1
-    for size in shape:
-        count *= size
-    return torch.linspace(-1, 1, count).reshape(shape)
+#: Arguments that are fed together where a forward pass has all of them.
+_TOGETHER = (
+    frozenset({"states", "actions", "returns_to_go", "timesteps"}),
+    frozenset({"input_features", "is_longer"}),
+    frozenset({"audio_values", "audio_mask", "pixel_mask"}),
+    frozenset({"pixel_values", "image_attention_mask"}),
+)
+#: Frames of a video whose config names no number.
+_FRAMES = 8
 
 
 def describe(batch: dict[str, Any]) -> list[str]:
-    """Each tensor of an input in short, those of a dict within it too: `"input_ids int64[1, 32]"`."""
-    told = []
+    """Describe each tensor of an input, those of a dict within it too: `"input_ids int64[1, 32]"`."""
+    texts = []
     for name, value in batch.items():
         if isinstance(value, dict):
-            told += [f"{name}.{one}" for one in describe(value)]
+            texts += [f"{name}.{one}" for one in describe(value)]
         elif isinstance(value, Tensor):
             shape = ", ".join(map(str, value.shape))
-            told.append(f"{name} {str(value.dtype).removeprefix('torch.')}[{shape}]")
-    return told
+            texts.append(f"{name} {str(value.dtype).removeprefix('torch.')}[{shape}]")
+    return texts
 
 
 _MAKERS: dict[str, Callable[[Inputs], Any]] = {
-    name: getattr(Inputs, name)
-    for name in (
-        "input_ids",
-        "attention_mask",
-        "decoder_input_ids",
-        "bbox",
-        "input_features",
-        "input_values",
-        "pixel_values",
-        "pixel_values_videos",
-        "pixel_mask",
-        "image_grid_thw",
-        "image_sizes",
-        "mm_token_type_ids",
-        "pixel_attention_mask",
-        "input_points",
-        "input_labels",
-        "task_inputs",
-        "high_res_pixel_values",
-        "visual_feats",
-        "visual_pos",
-        "query_embeds",
-        "past_values",
-        "past_time_features",
-        "past_observed_mask",
-        "states",
-        "actions",
-        "rewards",
-        "returns_to_go",
-        "timesteps",
-        "audio_values",
-        "qformer_input_ids",
-        "inputs",
-        "decoder_input_values",
-        "speaker_embeddings",
-        "spatial_shapes",
-        "aspect_ratio_ids",
-        "aspect_ratio_mask",
-        "cross_attention_mask",
-        "flattened_patches",
-    )
+    "grid_thw": Inputs.image_grid_thw,
+    "image_position_ids": Inputs.pixel_position_ids,
+    **{
+        name: getattr(Inputs, name)
+        for name in (
+            "input_ids",
+            "attention_mask",
+            "decoder_input_ids",
+            "bbox",
+            "input_features",
+            "input_values",
+            "pixel_values",
+            "pixel_values_videos",
+            "pixel_mask",
+            "image_grid_thw",
+            "image_sizes",
+            "mm_token_type_ids",
+            "pixel_attention_mask",
+            "input_points",
+            "input_labels",
+            "task_inputs",
+            "high_res_pixel_values",
+            "visual_feats",
+            "visual_pos",
+            "query_embeds",
+            "past_values",
+            "past_time_features",
+            "past_observed_mask",
+            "states",
+            "actions",
+            "rewards",
+            "returns_to_go",
+            "timesteps",
+            "audio_values",
+            "qformer_input_ids",
+            "inputs",
+            "decoder_input_values",
+            "speaker_embeddings",
+            "spatial_shapes",
+            "aspect_ratio_ids",
+            "aspect_ratio_mask",
+            "cross_attention_mask",
+            "flattened_patches",
+            "input_features_mask",
+            "is_longer",
+            "audio_mel",
+            "audio_mel_mask",
+            "hidden_states",
+            "encoder_hidden_states",
+            "pixel_position_ids",
+            "image_attention_mask",
+            "audio_mask",
+        )
+    },
 }

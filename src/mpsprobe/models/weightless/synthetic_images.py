@@ -1,7 +1,8 @@
-"""Made-up images for a transformers model, and the places for them in a prompt, from its config."""
+"""Made-up images for a transformers model, and the places for them in a prompt, from its config or its own code."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError, docs
+from mpsprobe.errors import MpsprobeError, TargetError, docs
+from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.from_config import Blueprint
+from mpsprobe.models.weightless.shrink import shrink
 
 #: Sides in pixels where the config says nothing: of a classifier, and of a detector (DETR resizes the
 #: shorter side to 800).
@@ -21,7 +25,7 @@ _SQUARE = 16
 
 
 def text_part(config: Any) -> Any:
-    """The part of a config that describes text; itself when it has no parts."""
+    """Return the part of a config that describes text; the config itself when it has no parts."""
     for name in ("text_config", "language_config", "llm_config", "thinker_config", "decoder", "text_model"):
         part = getattr(config, name, None)
         if part is not None and not isinstance(part, (str, int)):
@@ -30,7 +34,7 @@ def text_part(config: Any) -> Any:
 
 
 def vision_part(config: Any) -> Any:
-    """The part of a config that describes images; itself when it has no parts."""
+    """Return the part of a config that describes images; the config itself when it has no parts."""
     for name in ("vision_config", "thinker_config", "encoder", "backbone_config", "vision_model"):
         part = getattr(config, name, None)
         if part is not None and not isinstance(part, (str, int)):
@@ -39,7 +43,7 @@ def vision_part(config: Any) -> Any:
 
 
 def special_ids(config: Any) -> frozenset[int]:
-    """Ids that the config and its parts give a meaning to: `*_token_id`, `image_token_index` ..."""
+    """Return the ids to which the config and its parts give a meaning: `*_token_id`, `image_token_index` ..."""
     found: set[int] = set()
     for part in {id(part): part for part in (config, text_part(config))}.values():
         for name, value in vars(part).items():
@@ -49,7 +53,7 @@ def special_ids(config: Any) -> frozenset[int]:
 
 
 def image_size(config: Any) -> tuple[int, int]:
-    """Height and width in pixels."""
+    """Return height and width in pixels."""
     vision = vision_part(config)
     prompted = getattr(config, "prompt_encoder_config", None)  # SAM: the side of what it segments
     for part in (vision, config, prompted):
@@ -66,7 +70,7 @@ def image_size(config: Any) -> tuple[int, int]:
 
 
 def channels(config: Any) -> int:
-    """Channels of an image."""
+    """Return the number of channels of an image."""
     vision = vision_part(config)
     for part in (vision, config):
         for name in ("num_channels", "in_channels", "in_chans"):
@@ -77,7 +81,7 @@ def channels(config: Any) -> int:
 
 
 def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]) -> Tensor:
-    """Pixel values in the layout that the forward pass takes.
+    """Return pixel values in the layout that the forward pass takes.
 
     `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and its kin),
     `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2),
@@ -111,18 +115,18 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
 
 
 def tiles(config: Any) -> int:
-    """How many tiles an image is cut to at most (Llama 3.2)."""
+    """Return the largest number of tiles that an image is cut to (Llama 3.2)."""
     return int(getattr(vision_part(config), "max_num_tiles", None) or 1)
 
 
 def tiled_size(config: Any) -> tuple[int, int] | None:
-    """Height and width of an image that is cut to tiles, the first that the config lists; None for other models."""
+    """Return height and width of an image that is cut to tiles, the first listed; None for other models."""
     sizes = getattr(config, "image_grid_pinpoints", None)
     return (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
 
 
 def video(config: Any, notes: list[str]) -> Tensor:
-    """`(1, frames, channels, height, width)`."""
+    """Return `(1, frames, channels, height, width)`."""
     height, width = image_size(config)
     vision = vision_part(config)
     frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None) or 8
@@ -131,24 +135,24 @@ def video(config: Any, notes: list[str]) -> Tensor:
 
 
 def spatial_shapes(rows: int) -> Tensor:
-    """Patches down and across of each image: `(rows, 2)` int64."""
+    """Return patches down and across of each image: `(rows, 2)` int64."""
     return torch.tensor([[_SQUARE, _SQUARE]] * rows)
 
 
 def grid(config: Any) -> Tensor:
-    """Frames, rows and columns of patches: `(1, 3)` int64."""
+    """Return frames, rows and columns of patches: `(1, 3)` int64."""
     del config
     return torch.tensor([[1, _ROWS, _COLUMNS]])
 
 
 def image_token(config: Any) -> int | None:
-    """The token that stands for a part of an image; None when the config names none."""
+    """Return the token that stands for a part of an image; None when the config names none."""
     token: int | None = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
     return token
 
 
 def with_placeholders(config: Any, ids: list[int], found: int | None, notes: list[str]) -> list[int]:
-    """A prompt with the tokens that stand for one image after its first three tokens.
+    """Return a prompt with the tokens that stand for one image after its first three tokens.
 
     Args:
         config: of the model.
@@ -178,7 +182,7 @@ def with_placeholders(config: Any, ids: list[int], found: int | None, notes: lis
 
 
 def image_tokens(config: Any) -> int:
-    """How many tokens stand for one image.
+    """Return the number of tokens that stand for one image.
 
     Raises:
         TargetError: the config does not say.
@@ -225,5 +229,62 @@ def _first(part: Any, *names: str) -> Any:
 
 
 def _image(*shape: int) -> Tensor:
-    """A ramp from -1 to 1."""
+    """Return a ramp from -1 to 1."""
     return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+
+
+#: Where it is asked: without memory, or where its code wants values, with few layers and weights that nobody wrote.
+_PLACES = (torch.device("meta"), torch.device("cpu"))
+
+
+def count_features(model_class: Any, config: Any, image: dict[str, Any]) -> int | None:
+    """Return the number of places that an image takes in a prompt; None where the class cannot be asked.
+
+    The class is built with few layers: their number does not change how many features there are.
+
+    Args:
+        model_class: of transformers, which has `get_image_features` where it puts them into a prompt.
+        config: its config.
+        image: arguments of the forward pass that describe the image.
+    """
+    for place in _PLACES:
+        try:
+            return _asked(model_class, config, image, place) or None
+        # what it raises where it looks at values, or lacks an argument, is as various as the models
+        except (MpsprobeError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError):
+            continue
+    return None
+
+
+def _asked(model_class: Any, config: Any, image: dict[str, Any], place: torch.device) -> int:
+    small, _ = shrink(Blueprint("", model_class, config))
+    model: Any = from_config.build(model_class, small.config, place, initialise=False)
+    # the class with a head often hands on to the one without
+    inner = getattr(model, "model", None)
+    ask = getattr(inner, "get_image_features", None) or model.get_image_features
+    accepted = inspect.signature(ask).parameters
+    dtype = next(model.parameters()).dtype
+    given = {name: _placed(value, place, dtype) for name, value in image.items() if name in accepted}
+    with torch.inference_mode():
+        return _features(ask(**given))
+
+
+def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
+    """Move pixels to the device; sizes stay and keep their values, since code reads them."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(place, dtype)
+    return value
+
+
+def _features(found: Any) -> int:
+    """Count the rows of the last dimension over all tensors of a result, one an image.
+
+    Qwen3-VL gives a pair: the features, and others for deeper layers, which take no place in the prompt.
+    """
+    if isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, (tuple, list)) for one in found):
+        return _features(found[0])
+    if isinstance(found, Tensor):
+        return found.numel() // found.shape[-1]
+    if hasattr(found, "pooler_output"):  # transformers 5
+        return _features(found.pooler_output)
+    return sum(map(_features, found)) if isinstance(found, (list, tuple)) else 0

@@ -1,4 +1,4 @@
-"""What a target lacks to be built and run by its config alone, and the next step of its owner."""
+"""The input that a target lacks to run from its config only, and the next step of its owner."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NEXT_STEP = "mpsprobe_next_step"
 
 
 def explain(problem: BaseException, model_class: str, name: str) -> None:
-    """Say what to do about an error that a model raised on a made-up input.
+    """Attach the next step to an error that a model raised on a made-up input.
 
-    An error that MPS raises is left alone: it says nothing of the input.
+    An error that MPS raises gets no next step: it says nothing about the input.
 
     Args:
         problem: the error; it gets the attribute `NEXT_STEP`.
@@ -40,7 +40,7 @@ def explain(problem: BaseException, model_class: str, name: str) -> None:
 
 
 def missing_argument(problem: BaseException) -> str:
-    """Return the argument that was None where code needs a value, or that a call lacks; empty for other errors."""
+    """Return the argument that was None where code needs a value, or was left out; empty for other errors."""
     lacking = re.search(
         r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", text_of(problem)
     )
@@ -53,10 +53,10 @@ def missing_argument(problem: BaseException) -> str:
         source = linecache.getline(frame.f_code.co_filename, line)
         names = inspect.getargs(frame.f_code).args
         absent = [one for one in names if one != "self" and frame.f_locals.get(one, 0) is None]
-        told = isinstance(problem, (AttributeError, TypeError, AssertionError, ValueError))
+        stated = isinstance(problem, (AttributeError, TypeError, AssertionError, ValueError))
         here = [one for one in absent if re.search(rf"\b{re.escape(one)}\b", source)]
         if (
-            told
+            stated
             and here
             and ("NoneType" in text_of(problem) or isinstance(problem, (AssertionError, ValueError)))
         ):
@@ -65,12 +65,12 @@ def missing_argument(problem: BaseException) -> str:
 
 
 def next_step(problem: BaseException) -> str:
-    """Return what to do about an error, where `explain` has said so."""
+    """Return the next step after an error, where `explain` attached one."""
     return str(getattr(problem, NEXT_STEP, ""))
 
 
 def kind_of(raw: dict[str, Any]) -> str:
-    """Return which library a config that names no class of transformers is of; empty where that is not known."""
+    """Return the library of a config that names no class of transformers; empty where it is unknown."""
     if isinstance(raw.get("type"), str) and ("input_features" in raw or "n_action_steps" in raw):
         return f"a lerobot policy ({raw['type']!r})"
     if isinstance(raw.get("architecture"), str) and ("pretrained_cfg" in raw or "num_classes" in raw):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.models import packages
+from mpsprobe.models import conflicts
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_hub_that_is_too_new_is_named_with_its_command(site: Path) -> None:
         "huggingface-hub>=0.34.0,<1.0 is required for a normal functioning of this module, but found "
         "huggingface-hub==2.4.0."
     )
-    said, command = packages.explain(problem)
+    said, command = conflicts.explain(problem)
     assert "transformers 4.57.1 requires huggingface-hub <1.0,>=0.34.0, and 2.4.0 is installed" in said
     assert command.startswith("python -m pip install 'huggingface-hub<1.0,>=0.34.0")
 
@@ -41,20 +41,22 @@ def test_hub_that_is_too_new_is_named_with_its_command(site: Path) -> None:
 def test_torchvision_of_another_torch_gives_way(site: Path) -> None:
     _installed(site, "torch", "2.13.0")
     _installed(site, "torchvision", "0.29.2", "torch==2.14.2")
-    said, command = packages.explain(RuntimeError("operator torchvision::nms does not exist"))
+    said, command = conflicts.explain(RuntimeError("operator torchvision::nms does not exist"))
     assert "torchvision 0.29.2 does not fit the installed torch 2.13.0" in said
     assert "torchvision==0.28.*" in command
-    assert packages.fix(packages.mismatches(["torchvision"])) == "python -m pip install 'torchvision==0.28.*'"
+    assert (
+        conflicts.fix(conflicts.mismatches(["torchvision"])) == "python -m pip install 'torchvision==0.28.*'"
+    )
 
 
 def test_error_that_is_no_import_is_not_blamed_on_packages(site: Path) -> None:
     _installed(site, "huggingface-hub", "2.4.0")
     _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0")
-    assert packages.explain(ValueError("a shape is wrong")) == ("", "")
-    assert packages.explain(ImportError("No module named 'flash_attn'"))[1] == ""
+    assert conflicts.explain(ValueError("a shape is wrong")) == ("", "")
+    assert conflicts.explain(ImportError("No module named 'flash_attn'"))[1] == ""
 
 
 def test_packages_that_fit_are_no_mismatch(site: Path) -> None:
     _installed(site, "huggingface-hub", "0.36.0")
     _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0,>=0.34.0", 'torch>=99; extra == "torch"')
-    assert packages.mismatches(["transformers"]) == []
+    assert conflicts.mismatches(["transformers"]) == []

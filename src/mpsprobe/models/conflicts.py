@@ -1,4 +1,4 @@
-"""Packages that do not fit each other: which is too old or too new for which, and the command that fixes it."""
+"""Installed packages that conflict: which is too old or too new for which, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TORCHVISION_AHEAD = 15
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One package that another does not take.
+    """One package whose installed version does not meet another's requirement.
 
     Attributes:
         by: who requires it, with its version.
@@ -51,7 +51,7 @@ class Mismatch:
 
 
 def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
-    """Return what the installed packages of the stack require of each other and do not get."""
+    """Return the requirements between installed packages of the stack that are not met."""
     found = []
     for by in names:
         version = _version(by)
@@ -118,7 +118,7 @@ def explain(problem: BaseException) -> tuple[str, str]:
 
 
 def _for_torch(name: str, torch: str) -> str:
-    """The specifier of the release of torchvision or torchaudio that belongs to a torch."""
+    """Return the specifier of the release of torchvision or torchaudio that belongs to a torch."""
     found = re.match(r"2\.(\d+)", torch)
     if found is None:
         return ""

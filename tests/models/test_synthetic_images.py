@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from mpsprobe.models import profile
-from mpsprobe.models.weightless import image_features
+from mpsprobe.models.weightless import synthetic_images
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
@@ -100,7 +100,7 @@ def test_a_cross_attended_image_takes_one_place() -> None:
 
 def test_a_class_that_cannot_be_asked() -> None:
     config = transformers.LlamaConfig(**_TEXT)
-    assert image_features.count(transformers.LlamaForCausalLM, config, {}) is None
+    assert synthetic_images.count_features(transformers.LlamaForCausalLM, config, {}) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Schema of `data/quantisation.toml`: methods of quantisation by release, and the packages that they need."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from mpsprobe import toml
+
+DATA = Path(__file__).parent / "data" / "quantisation.toml"
+
+
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A package that a method needs.
+
+    Attributes:
+        name: of the distribution.
+        macos: `wheel` (installs on a Mac), `source` (is built there) or `none` (cannot be installed).
+        seen: the release that was looked at, and what was found.
+        install: arguments of pip where they are more than the name.
+    """
+
+    name: str
+    macos: str
+    seen: str
+    install: str = ""
+
+
+class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What some releases of a library do with a method on a Mac; fields as in the data file."""
+
+    releases: str
+    outcome: str
+    source: str
+    needs: tuple[str, ...] = ()
+    missing: str = ""
+    missing_from: str = ""
+    error: str = ""
+    dtype: str = ""
+    device: str = ""
+    fix: str = ""
+    then: str = ""
+    note: str = ""
+
+
+class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A method of quantisation; fields as in the data file."""
+
+    id: str
+    names: tuple[str, ...]
+    title: str
+    default_bits: float
+    group: int
+    scale_bits: float
+    loading: tuple[Loading, ...] = ()
+    diffusers: tuple[Loading, ...] = ()
+    kernels: str = ""
+    native: str = ""
+    experts_only: bool = False
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    packages: tuple[Package, ...]
+    methods: tuple[Method, ...]
+
+
+def methods() -> tuple[Method, ...]:
+    """Return every method of the data file."""
+    return _data().methods
+
+
+def package(name: str) -> Package | None:
+    """Return what is known of a package by its name; None for one that the data does not know."""
+    wanted = _canonical(name)
+    return next((one for one in _data().packages if _canonical(one.name) == wanted), None)
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@lru_cache(maxsize=1)
+def _data() -> _File:
+    return toml.load(DATA, _File)

@@ -1,0 +1,102 @@
+"""The quantisation of a model folder: from its config, a file of an older tool, or the names of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpsprobe import toml
+from mpsprobe.errors import DataError
+from mpsprobe.knowledge import quantisation
+from mpsprobe.knowledge.quantisation import Quantised
+from mpsprobe.models.hub import snapshot
+from mpsprobe.models.hub.snapshot import SnapshotError, StoredTensor
+
+#: Files beside config.json that state a quantisation, and the method that their tool packs by: AutoGPTQ, AutoAWQ,
+#: NVIDIA's ModelOpt. transformers reads none of them.
+SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+_FROM_NAMES = "the names of its tensors"
+
+
+@dataclass(frozen=True)
+class QuantisedPart:
+    """One model of a target whose weights are quantised.
+
+    Attributes:
+        name: of the part of a pipeline: `"transformer"`; empty for a target that is one model.
+        library: whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
+        how: the quantisation.
+    """
+
+    name: str
+    library: str
+    how: Quantised
+
+
+def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
+    """Return how the weights of a model folder are quantised; None where nothing says that they are.
+
+    Args:
+        folder: of the model; its weights may be absent.
+        config: content of its `config.json`.
+    """
+    return quantisation.find(config) or _beside(folder) or _of_tensors(folder)
+
+
+def _beside(folder: Path) -> Quantised | None:
+    for name, method in SIDE_FILES.items():
+        if not (folder / name).is_file():
+            continue
+        try:
+            stated = toml.json_object(folder / name)
+        except DataError:  # it is no config of ours to judge: the tensors are looked at next
+            continue
+        inner = stated.get("quantization", stated)
+        if isinstance(inner, Mapping) and inner.get("quant_algo", True) is not None:
+            return quantisation.of_statement(inner, name, method)
+    return None
+
+
+def _of_tensors(folder: Path) -> Quantised | None:
+    """Return the quantisation that names and dtypes of stored tensors show: packed weights with scales beside them."""
+    try:
+        tensors = {
+            name: tensor
+            for file in sorted(folder.glob("*.safetensors"))
+            for name, tensor in snapshot.read_header(file).items()
+        }
+    except (OSError, SnapshotError):  # phase 3 says what is wrong with a file
+        return None
+    for name, tensor in tensors.items():
+        found = _packed_as(name, tensor, tensors)
+        if found is not None:
+            method, bits = found
+            return quantisation.of_statement({"bits": bits}, _FROM_NAMES, method)
+    return None
+
+
+def _packed_as(
+    name: str, tensor: StoredTensor, tensors: Mapping[str, StoredTensor]
+) -> tuple[str, float] | None:
+    """Return method and bits of a packed weight; None for any other tensor."""
+    stem, _, last = name.rpartition(".")
+    if last == "qweight":
+        return ("gptq" if f"{stem}.g_idx" in tensors else "awq"), 4
+    if last.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in tensors:
+        return "mxfp4", 4
+    if last != "weight":
+        return None
+    if f"{name}.absmax" in tensors:
+        return "bitsandbytes_4bit", 4
+    if f"{stem}.SCB" in tensors:
+        return "bitsandbytes_8bit", 8
+    if tensor.dtype == "uint32" and f"{stem}.scales" in tensors:
+        return "mlx", 4
+    if tensor.dtype == "uint8" and f"{stem}.weight_scale" in tensors:
+        return "modelopt", 4
+    scaled = any(
+        f"{stem}.{scale}" in tensors for scale in ("weight_scale", "weight_scale_inv", "scale_weight")
+    )
+    return ("fp8", 8) if tensor.dtype.startswith("float8") and scaled else None

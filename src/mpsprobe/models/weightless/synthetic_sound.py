@@ -1,0 +1,125 @@
+"""Made-up sound for a transformers model: waveforms and spectrograms of the sizes that its config states."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpsprobe.models.weightless import described
+from mpsprobe.models.weightless.families import Family
+
+#: One second of sound, as every speech model of transformers samples it.
+SAMPLING_RATE = 16_000
+#: Parts of a config that describe sound.
+_PARTS = (
+    "audio_config",
+    "encoder_config",
+    "speech_config",
+    "audio_encoder",
+    "encoder",
+    "audio_encoder_config",
+)
+#: Frames of a spectrogram whose length the config does not state.
+_FRAMES = 200
+
+
+class SoundInputs:
+    """The arguments of a forward pass that hold sound; `synthetic.Inputs` has the others.
+
+    Attributes:
+        model_class: of transformers.
+        config: its config.
+        family: its family.
+        notes: decisions made for the user, one sentence each.
+    """
+
+    model_class: Any
+    config: Any
+    family: Family
+    notes: list[str]
+
+    def _config(self, name: str, default: Any = None) -> Any:
+        raise NotImplementedError
+
+    def _sound(self, *names: str) -> Any:
+        """Return the first of several values in the config, or in the part of it that describes sound."""
+        parts = [self.config, *(getattr(self.config, name, None) for name in _PARTS)]
+        found = (getattr(part, name, None) for part in parts if part is not None for name in names)
+        return next((value for value in found if value is not None), None)
+
+    def input_features(self) -> Tensor:
+        """Return a spectrogram: `(1, mel bins, frames)` as Whisper's, else `(1, frames, features)`."""
+        bins = self._config("num_mel_bins")
+        positions = self._config("max_source_positions")
+        if bins is not None and positions is not None and self._config("input_feat_per_channel") is None:
+            return ramp(1, bins, 2 * positions)
+        if self._sound("spec_size") is not None:  # CLAP: ten seconds as an image of one channel
+            return ramp(self.family.rows, 1, 1001, self._sound("num_mel_bins"))
+        width = (
+            self._config("input_feat_per_channel", 0) * self._config("input_channels", 1)
+            or self._config("feature_projection_input_dim")
+            or self._sound("input_dim", "num_mel_bins", "feature_size", "input_feat_size", "mel_bins")
+            or 80
+        )
+        if self._sound("num_mel_bins") == width and self._sound("max_source_positions"):
+            return ramp(1, width, 2 * self._sound("max_source_positions"))
+        self.notes.append(f"Sound: {_FRAMES} frames of {width} features.")
+        return ramp(1, _FRAMES, width)
+
+    def input_features_mask(self) -> Tensor:
+        """Return ones, one for each frame of sound: `(rows, frames)`."""
+        features = self.input_features()
+        frames = features.shape[-1] if features.shape[1] == self._sound("num_mel_bins") else features.shape[1]
+        return torch.ones(features.shape[0], frames, dtype=torch.int64)
+
+    def is_longer(self) -> Tensor:
+        """Return that no sound is longer than CLAP's window: `(rows, 1)` bool."""
+        return torch.zeros(self.family.rows, 1, dtype=torch.bool)
+
+    def audio_mel(self) -> Tensor:
+        """Return Gemma 3n's spectrogram: `(1, frames, bins)`."""
+        return ramp(1, _FRAMES, self._sound("input_feat_size") or 128)
+
+    def audio_mel_mask(self) -> Tensor:
+        """Return that no frame of the spectrogram is padding: `(1, frames)` bool."""
+        return torch.zeros(1, _FRAMES, dtype=torch.bool)
+
+    def input_values(self) -> Tensor:
+        """Return a second of waveform `(1, 16000)`, or a spectrogram `(1, frames, bins)` where the config has one."""
+        bins, frames = self._config("num_mel_bins"), self._config("max_length")
+        if bins is not None and frames is not None and hasattr(self.config, "frequency_stride"):
+            return ramp(1, frames, bins)
+        channels = self._config("audio_channels")
+        self.notes.append(f"Sound: one second at {SAMPLING_RATE} Hz.")
+        shape, _ = described.argument(self.model_class, "input_values")
+        if channels is None and len(shape) == 3:  # codecs: `(batch_size, 1, time_steps)`
+            channels = 1
+        return ramp(1, channels, SAMPLING_RATE) if channels else ramp(1, SAMPLING_RATE)
+
+    def decoder_input_values(self) -> Tensor | None:
+        """Return two groups of SpeechT5's previous output frames."""
+        bins, group = self._config("num_mel_bins"), self._config("reduction_factor", 1)
+        return None if bins is None else ramp(1, 2 * group, bins)
+
+    def speaker_embeddings(self) -> Tensor | None:
+        width = self._config("speaker_embedding_dim")
+        return ramp(1, width) if isinstance(width, int) and width > 0 else None
+
+    def audio_values(self) -> Tensor:
+        """Return TVLT's spectrogram: `(1, channels, frames, bins)`."""
+        length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
+        return ramp(1, self._config("num_audio_channels", 1), length, bins)
+
+    def audio_mask(self) -> Tensor:
+        """Return that no patch of TVLT's spectrogram is padding: `(1, patches)`."""
+        down, across = self._config("audio_patch_size", [16, 16])
+        length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
+        return torch.ones(1, (length // down) * (bins // across), dtype=torch.int64)
+
+
+def ramp(*shape: int) -> Tensor:
+    """Return values from -1 to 1, which are reproducible and differ."""
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
