@@ -1,11 +1,12 @@
 """Score what mpsprobe knows against public MPS faults that were drawn blindly.
 
-    python tools/score_faults.py FAULTS.jsonl USES.toml
+    python tools/score_faults.py FAULTS.jsonl [USES.toml]
 
-USES.toml states for a row (by its id) what a run would have seen: an op use in the words of an advisory's example, or
-the text that the user saw. A row is covered strictly when an advisory with the row's symptom is met by that use in its
-stated range, or the text is explained without a generic answer; leniently when the range is one that the advisory's
-sources leave open. Rows that the file does not state count as missed.
+USES.toml (`tools/data/fault_uses.toml` unless another is given) states for a row (by its id) what a run would have
+seen: an op use in the words of an advisory's example, or the text that the user saw. A row is covered strictly when an
+advisory with the row's symptom is met by that use in its stated range, or the text is explained without a generic
+answer; leniently when the range is one that the advisory's sources leave open. Rows that the file does not state count
+as missed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mpsprobe.knowledge.explain import explain
 from mpsprobe.knowledge.messages import by_id
 
 _SILENT = ("wrong", "nan")
+_USES = Path(__file__).parent / "data" / "fault_uses.toml"
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -68,7 +70,7 @@ def _matches(use: Example | None) -> list[Match]:
 
 @click.command()
 @click.argument("faults", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("uses", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("uses", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=_USES)
 def main(faults: Path, uses: Path) -> None:
     """Print how many rows are covered, strictly and leniently, and which are missed."""
     rows = [

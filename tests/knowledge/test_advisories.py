@@ -168,9 +168,66 @@ def test_a_name_without_overload_stands_for_all_of_them(only: Install) -> None:
 
     assert ids("aten::add.Tensor") == ["all", "one"]
     assert ids("aten::add.out") == ["all"]
-    assert ids("aten::add_.Tensor") == []
+    assert {found.unknown for found in advisories.match(_use(op="aten::add_.Tensor"), "2.8.0")} == {
+        ("whether the in-place form has it too",)
+    }
     assert [a.id for a in advisories.of_op("aten::add")] == ["all", "one"]
     assert [a.id for a in advisories.of_op("aten::add.out")] == ["all"]
+
+
+def _found(use: OpUse) -> dict[str, str]:
+    return {match.advisory.id: match.certainty.value for match in advisories.match(use, "2.8.0")}
+
+
+def test_call_is_found_under_each_of_its_names(only: Install) -> None:
+    image, kernel, gradient = "float32[2,8,4,4]", "float32[6,8,3,3]", "float32[2,6,4,4]@[96,1,24,6]"
+    strided = {"contiguous": False}
+    only(
+        _advisory(id="conv", ops=["aten::conv2d"], when=[{"tensors": [{"arg": 1, "rank": 4}]}]),
+        _advisory(
+            id="transposed",
+            ops=["aten::convolution"],
+            when=[{"scalars": [{"name": "transposed", "one_of": [True]}]}],
+        ),
+        _advisory(
+            id="gradient", ops=["aten::convolution_backward"], when=[{"tensors": [strided | {"arg": 0}]}]
+        ),
+        _advisory(id="kernel", ops=["aten::_mps_convolution"]),
+        _advisory(id="attention", ops=["aten::scaled_dot_product_attention"]),
+    )
+    assert _found(_use(image, kernel, op="aten::_mps_convolution")) == {
+        "conv": "certain",
+        "kernel": "certain",
+    }
+    assert _found(_use(image, kernel, op="aten::convolution", transposed=False)) == {"conv": "certain"}
+    # the gradient is the second tensor of MPS's own backward op
+    backward = _use(image, gradient, kernel, op="aten::mps_convolution_backward")
+    assert _found(backward) == {"gradient": "certain"}
+    assert _found(_use(gradient, image, kernel, op="aten::mps_convolution_backward")) == {}
+    assert _found(_use(image, kernel, op="aten::_mps_convolution_transpose")) == {"transposed": "certain"}
+    keys = ["float16[1,8,4,64]"] * 3
+    assert _found(_use(*keys, op="aten::_scaled_dot_product_attention_math_for_mps")) == {
+        "attention": "certain"
+    }
+
+
+def test_one_dimensional_convolution_is_also_two_dimensional_one(only: Install) -> None:
+    only(
+        _advisory(
+            id="one", ops=["aten::conv1d"], when=[{"tensors": [{"arg": 0, "rank": 3, "contiguous": False}]}]
+        ),
+        _advisory(
+            id="two", ops=["aten::conv2d"], when=[{"tensors": [{"arg": 0, "rank": 4, "contiguous": False}]}]
+        ),
+    )
+    flat = ["float32[2,8,1,16]@[128,1,128,8]", "float32[4,8,1,3]"]
+    assert _found(_use(*flat, op="aten::_mps_convolution", padding=[0, 1])) == {
+        "one": "certain",
+        "two": "certain",
+    }
+    assert _found(_use(*flat, op="aten::_mps_convolution", padding=[1, 1])) == {"two": "certain"}
+    whole = ["float32[2,8,16]@[128,1,8]", "float32[4,8,3]"]
+    assert _found(_use(*whole, op="aten::convolution", padding=[1])) == {"one": "certain", "two": "certain"}
 
 
 def test_one_case_is_enough_and_all_its_conditions_are_needed(only: Install) -> None:

@@ -6,6 +6,7 @@ conditions are those of `mpsprobe.knowledge._conditions`. No torch here, and not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from mpsprobe import toml
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge._advisory import Advisory, Certainty, Example, Severity, Symptom
-from mpsprobe.knowledge._conditions import Case, Mode, Threshold, some
+from mpsprobe.knowledge._conditions import Case, Mode, Threshold
+from mpsprobe.knowledge._op_forms import Form, forms, names
 from mpsprobe.run import OpUse
 
 __all__ = [
@@ -124,6 +126,9 @@ def match(
 ) -> list[Match]:
     """Return the advisories that `use` meets, or may meet, on this Mac.
 
+    An advisory may name the op as people call it or as a device gets it: `data/op_forms.toml` says which names stand
+    for one call, and how their arguments are numbered.
+
     Args:
         use: an op use; its dtypes, shapes, strides and scalars are looked at.
         torch: see `applicable`.
@@ -134,21 +139,13 @@ def match(
     Raises:
         UsageError: a version cannot be read.
     """
-    found = []
-    for candidate in _candidates(use, torch, macos, chip):
-        advisory = candidate.advisory
-        if not advisory.when:
-            found.append(candidate)
-            continue
-        answers = [(case, case.holds(use, modes)) for case in advisory.when]
-        if any(answer is True for _, answer in answers):
-            found.append(candidate)
-        elif any(answer is None for _, answer in answers):
-            open_cases = [case for case, answer in answers if answer is None]
-            unknown = dict.fromkeys(words for case in open_cases for words in case.unknowns(use, modes))
-            circumstances = dict.fromkeys(case.unrecorded for case in open_cases if case.unrecorded)
-            found.append(_match(advisory, (*candidate.unknown, *unknown), tuple(circumstances)))
-    return found
+    found: dict[str, Match] = {}
+    for candidate, form in _candidates(use, torch, macos, chip):
+        one = _met(candidate, form, modes)
+        known = found.get(candidate.advisory.id)
+        if one is not None and (known is None or _doubts(one) < _doubts(known)):
+            found[candidate.advisory.id] = one
+    return list(found.values())
 
 
 def match_later(
@@ -170,28 +167,68 @@ def match_later(
     Raises:
         UsageError: a version cannot be read.
     """
-    found = []
-    for candidate in _candidates(use, torch, macos, chip):
-        advisory = candidate.advisory
-        if not advisory.when or some(case.holds(use, modes) for case in advisory.when) is not False:
+    found: dict[str, Match] = {}
+    met: set[str] = set()
+    for candidate, form in _candidates(use, torch, macos, chip):
+        if _met(candidate, form, modes) is not None:
+            met.add(candidate.advisory.id)
             continue
-        reached = []
-        for case in advisory.when:
-            thresholds: list[Threshold] = []
-            if case.holds(use, modes, thresholds) is not False and thresholds:
-                reached.append((max(thresholds), case))
-        if reached:
-            threshold, case = min(reached, key=lambda pair: pair[0])
-            circumstances = (case.unrecorded,) if case.unrecorded else ()
-            unknown = (*candidate.unknown, *case.unknowns(use, modes))
-            found.append(_match(advisory, unknown, circumstances, (threshold,)))
-    return found
+        one = _met_later(candidate, form, modes)
+        known = found.get(candidate.advisory.id)
+        if one is not None and (known is None or (one.later, _doubts(one)) < (known.later, _doubts(known))):
+            found[candidate.advisory.id] = one
+    return [one for id_, one in found.items() if id_ not in met]
 
 
-def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> list[Match]:
-    """Return the advisories about that Mac and that op, whatever their conditions."""
-    named = _by_op(torch, macos, chip).get(base_name(use.op), ())
-    return [one for one in named if use.op in one.advisory.ops or base_name(use.op) in one.advisory.ops]
+def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
+    """Return the match of one form of a call with an advisory about it; None when a condition speaks against it."""
+    advisory, use = candidate.advisory, form.use
+    doubts = (form.doubt,) if form.doubt else ()
+    answers = [(case, case.holds(use, modes)) for case in advisory.when]
+    if not answers or any(answer is True for _, answer in answers):
+        return _match(advisory, (*candidate.unknown, *doubts), ()) if doubts else candidate
+    open_cases = [case for case, answer in answers if answer is None]
+    if not open_cases:
+        return None
+    unknown = dict.fromkeys(words for case in open_cases for words in case.unknowns(use, modes))
+    circumstances = dict.fromkeys(case.unrecorded for case in open_cases if case.unrecorded)
+    return _match(advisory, (*candidate.unknown, *doubts, *unknown), tuple(circumstances))
+
+
+def _met_later(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
+    """Return the match that a larger workload would give; None when growth meets no case of the advisory."""
+    advisory, use = candidate.advisory, form.use
+    reached = []
+    for case in advisory.when:
+        thresholds: list[Threshold] = []
+        if case.holds(use, modes, thresholds) is not False and thresholds:
+            reached.append((max(thresholds), case))
+    if not reached:
+        return None
+    threshold, case = min(reached, key=lambda pair: pair[0])
+    circumstances = (case.unrecorded,) if case.unrecorded else ()
+    doubts = (form.doubt,) if form.doubt else ()
+    unknown = (*candidate.unknown, *doubts, *case.unknowns(use, modes))
+    return _match(advisory, unknown, circumstances, (threshold,))
+
+
+def _doubts(match: Match) -> tuple[int, int]:
+    return len(match.circumstances), len(match.unknown)
+
+
+def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> Iterator[tuple[Match, Form]]:
+    """Yield the advisories about that Mac and that op, each with the form of the call that it names."""
+    index = _by_op(torch, macos, chip)
+    if not any(name in index for name in names(base_name(use.op))):
+        return
+    for form in forms(use):
+        op = form.use.op
+        base = base_name(op)
+        for candidate in index.get(base, ()):
+            # A name that the data give stands for every overload.
+            known = candidate.advisory.ops
+            if form.use is not use or op in known or base in known:
+                yield candidate, form
 
 
 def _match(

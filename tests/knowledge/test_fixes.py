@@ -1,0 +1,244 @@
+"""No fix of an advisory changes a result: the code that it gives is run on the CPU against the original."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mpsprobe.knowledge import advisories
+
+#: Advisory, code in its fix, the code that it replaces. Both see the names of `_names`; a statement gives `out`.
+FIXES = [
+    (
+        "compile-rms-norm-zeros",
+        "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight",
+        "functional.rms_norm(x, (4,), weight, eps)",
+    ),
+    ("clamp-min-int-by-float-zero", "t.clamp_min(1)", "t.clamp_min(1.0)"),
+    ("cast-to-cpu-corrupts-source", "dst[i:j] = src.to(dst.dtype).cpu()", "dst[i:j].copy_(src)"),
+    ("slice-to-cpu-cast-wrong", 'x.to("cpu").to(dtype)', "x.to('cpu', dtype)"),
+    ("clamp-nan-to-bound", "torch.where(x.isnan(), x, x.clamp(lo, hi))", "x.clamp(lo, hi)"),
+    ("mse-loss-vmap-raises", "(x - y).square().mean()", "functional.mse_loss(x, y)"),
+    ("bitwise-bool-scalar-offset", "mask & flags[i].clone()", "mask & flags[i]"),
+    ("fill-bool-view-shifted", "x[1:] = torch.ones_like(x[1:])", "x[1:].fill_(True)"),
+    ("complex-abs-interleaved", "torch.sqrt(x.real ** 2 + x.imag ** 2)", "x.abs()"),
+    (
+        "complex-abs-overflow",
+        "s = x.real.abs().maximum(x.imag.abs()).clamp_min(1e-30); (x / s).abs() * s",
+        "x.abs()",
+    ),
+    ("conj-imag-not-negated", "x.conj().resolve_conj().imag", "x.conj().imag"),
+    ("nextafter-bfloat16-noop", "torch.nextafter(a.cpu(), b.cpu()).to(a.device)", "torch.nextafter(a, b)"),
+    (
+        "nextafter-bfloat16-subnormal",
+        "torch.nextafter(a.cpu(), b.cpu()).to(a.device)",
+        "torch.nextafter(a, b)",
+    ),
+    (
+        "remainder-int-over-2-24-wrong",
+        "x - torch.div(x, y, rounding_mode='floor') * y",
+        "x % y",
+    ),
+    ("rshift-uint8-wrong", "(x.to(torch.int32) >> n).to(torch.uint8)", "x >> n"),
+    (
+        "triangular-over-3d-wrong",
+        "x.flatten(0, -3).triu(d).unflatten(0, x.shape[:-2])",
+        "x.triu(d)",
+    ),
+    ("erfc-upper-tail-zero", "torch.special.erfc(x.cpu()).to(x.device)", "torch.erfc(x)"),
+    (
+        "complex-exp-real-axis-nan",
+        "torch.complex(x.real.exp(), torch.zeros_like(x.real))",
+        "x.exp()",
+    ),
+    ("hfft-rank-5-abort", "torch.fft.hfft(x.movedim(0, -1)).movedim(-1, 0)", "torch.fft.hfft(x, dim=0)"),
+    ("unique-large-int64-wrong", "x.cpu().unique(return_inverse=True)", "x.unique(return_inverse=True)"),
+    ("mask-select-size-varies", "x[mask].numel() == mask.sum()", "torch.tensor(True)"),
+    (
+        "sort-rank-5-abort",
+        "values, index = x.movedim(dim, -1).sort(-1)",
+        "x.sort(dim).values.movedim(dim, -1), x.sort(dim).indices.movedim(dim, -1)",
+    ),
+    (
+        "scatter-add-slice-ignored",
+        "base[1] = base[1].clone().scatter_add(0, index, source)",
+        "base[1].scatter_add_(0, index, source)",
+    ),
+    (
+        "repeat-interleave-slice-segfault",
+        "x.repeat_interleave(counts[1:].clone(), dim=0)",
+        "x.repeat_interleave(counts[1:], dim=0)",
+    ),
+    ("masked-assignment-wrong-macos-14-4", "torch.where(mask, value, x)", "x.masked_fill(mask, value)"),
+    (
+        "linalg-solve-broadcast-wrong",
+        "b.expand(*A.shape[:-1], k).contiguous()",
+        "b.broadcast_to((*A.shape[:-1], k))",
+    ),
+    ("gemm-int-addr", "a[:, None] * b", "torch.outer(a, b)"),
+    (
+        "svd-batched-not-orthogonal",
+        "[t.to(A.device) for t in torch.linalg.svd(A.cpu())]",
+        "torch.linalg.svd(A)",
+    ),
+    ("qr-tall-quadratic", "[t.to(A.device) for t in torch.linalg.qr(A.cpu())]", "torch.linalg.qr(A)"),
+    ("inverse-large-abort", "torch.linalg.inv(A.cpu()).to(A.device)", "torch.linalg.inv(A)"),
+    ("linear-bias-dropped-macos26", "F.linear(x, w) + b", "F.linear(x, w, b)"),
+    (
+        "linear-bias-batch-over-65536",
+        "F.linear(x.reshape(-1, k), w, b)",
+        "F.linear(x, w, b).reshape(-1, 3)",
+    ),
+    ("linear-rank-5-abort", "F.linear(x.reshape(-1, k), w, b)", "F.linear(x, w, b).reshape(-1, 3)"),
+    ("matmul-conj-ignored", "torch.conj_physical(b)", "torch.conj(b).clone()"),
+    ("conj-matmul-ignored", "a @ b.conj().resolve_conj()", "a @ b.conj()"),
+    (
+        "grad-of-sum-zero-rows",
+        "torch.autograd.grad(y, x, grad_outputs=torch.ones_like(y))",
+        "torch.autograd.grad(y.sum(), x)",
+    ),
+    ("layer-norm-mixed-dtype-garbage", "layer(x.float()).to(x.dtype)", "layer.to(x.dtype)(x)"),
+    ("cumsum-rank-5-abort", "x.movedim(dim, -1).cumsum(-1).movedim(-1, dim)", "x.cumsum(dim)"),
+    ("cumsum-bool-overflow", "x.to(torch.int64).cumsum(dim)", "x.cumsum(dim)"),
+    ("var-varies-macos27", "(x - x.mean()).square().sum() / (x.numel() - 1)", "x.var()"),
+    ("bincount-few-bins-slow", "(x[:, None] == torch.arange(n)).sum(0)", "torch.bincount(x, minlength=n)"),
+    ("trailing-dims-reduction-slow", "x.flatten(-2).sum(-1)", "x.sum((-2, -1))"),
+    ("sigmoid-int64-raises", "x.to(torch.float32).sigmoid()", "x.sigmoid()"),
+    ("tril-inf-nan", 'torch.full(..., -inf).triu(1).to("mps")', None),
+    ("exponential-zero-gumbel-nan", "x.exponential_().clamp_min_(torch.finfo(x.dtype).tiny)", None),
+    ("rand-rank-5-repeats", 'torch.randn(count, device="mps").view(shape)', None),
+    ("multinomial-zero-probability-drawn", "torch.multinomial(p.cpu(), 1)", None),
+    ("std-complex-wrong", "torch.view_as_real(x)", None),
+    ("linear-transposed-bf16-abort-macos27", "G.T.contiguous()", "G.T"),
+]
+
+#: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
+_NO_VALUES = re.compile(
+    r"\.(contiguous|clone|eval|half|detach|expand|numel|isnan|any|cpu|item|to|synchronize|empty_cache|is_available"
+    r"|perf_counter|pin_memory|autocast|from_pretrained|enable_attention_slicing|squeeze|unsqueeze|chunk|sum)\([^()]*\)"
+    r"|\w+\(\)|\((?:[^()=]*)\)(?=[ .,;])"
+)
+
+
+def _names(id_: str) -> dict[str, Any]:
+    """Return the tensors that the code of a fix names."""
+    torch.manual_seed(0)
+    names: dict[str, Any] = {
+        "torch": torch,
+        "functional": functional,
+        "F": functional,
+        "inf": float("inf"),
+        "eps": 1e-6,
+        "lo": -0.5,
+        "hi": 0.5,
+        "dim": 0,
+        "d": 1,
+        "i": 1,
+        "j": 4,
+        "n": 3,
+        "k": 4,
+        "dtype": torch.float16,
+        "value": 7.0,
+        "x": torch.randn(3, 4),
+        "weight": torch.randn(4),
+        "w": torch.randn(3, 4),
+        "b": torch.randn(3),
+        "t": torch.arange(4),
+        "y": torch.randn(3, 4),
+        "mask": torch.rand(3, 4) > 0.5,
+        "flags": torch.tensor([True, False, True]),
+        "G": torch.randn(3, 4),
+        "a": torch.randn(4),
+        "A": torch.randn(2, 4, 4),
+        "dst": torch.zeros(8, dtype=torch.float16),
+        "src": torch.randn(3),
+        "base": torch.zeros(2, 4),
+        "index": torch.tensor([0, 2, 2]),
+        "source": torch.randn(3),
+        "counts": torch.tensor([9, 1, 2, 0]),
+        "layer": torch.nn.LayerNorm(4),
+    }
+    own: dict[str, dict[str, Any]] = {
+        "clamp-nan-to-bound": {"x": torch.tensor([float("nan"), -2.0, 0.1, 3.0])},
+        "fill-bool-view-shifted": {"x": torch.zeros(6, dtype=torch.bool)},
+        "complex-abs-interleaved": {"x": torch.randn(8, dtype=torch.complex64)},
+        "complex-abs-overflow": {"x": torch.tensor([3 + 4j, 1e-20 + 2e-20j, 1e25 - 1e25j, 0j])},
+        "conj-imag-not-negated": {"x": torch.randn(8, dtype=torch.complex64)},
+        "nextafter-bfloat16-noop": {"b": torch.randn(4)},
+        "nextafter-bfloat16-subnormal": {"b": torch.randn(4)},
+        "remainder-int-over-2-24-wrong": {"x": torch.tensor([42309891, -42309891]), "y": 31},
+        "rshift-uint8-wrong": {"x": torch.tensor([255, 16, 3], dtype=torch.uint8)},
+        "triangular-over-3d-wrong": {"x": torch.randn(2, 3, 4, 4)},
+        "complex-exp-real-axis-nan": {"x": torch.complex(torch.randn(4), torch.zeros(4))},
+        "hfft-rank-5-abort": {"x": torch.randn(3, 2, 2, 2, 2, dtype=torch.complex64)},
+        "unique-large-int64-wrong": {"x": torch.tensor([5, 1, 5, 2**40])},
+        "sort-rank-5-abort": {"x": torch.randn(3, 2, 2, 2, 2)},
+        "cumsum-rank-5-abort": {"x": torch.randn(3, 2, 2, 2, 2)},
+        "linalg-solve-broadcast-wrong": {"b": torch.randn(4, 2), "k": 2},
+        "gemm-int-addr": {"a": torch.arange(3), "b": torch.arange(5)},
+        "qr-tall-quadratic": {"A": torch.randn(9, 2)},
+        "matmul-conj-ignored": {"b": torch.randn(3, dtype=torch.complex64)},
+        "conj-matmul-ignored": {
+            "a": torch.randn(2, 2, dtype=torch.complex64),
+            "b": torch.randn(2, 2, dtype=torch.complex64),
+        },
+        "layer-norm-mixed-dtype-garbage": {"x": torch.randn(3, 4).bfloat16()},
+        "cumsum-bool-overflow": {"x": torch.ones(300, dtype=torch.bool)},
+        "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
+        "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
+        "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+    }
+    names |= own.get(id_, {})
+    if id_ == "grad-of-sum-zero-rows":
+        names["x"] = torch.randn(3, 4, requires_grad=True)
+        names["y"] = (names["x"].sin() @ names["w"].T).squeeze(-1)
+    return names
+
+
+def _run(code: str, id_: str) -> Any:
+    """Return the value of an expression, or of the name that a statement assigns or changes."""
+    names = _names(id_)
+    *statements, last = code.split("; ")
+    for statement in statements:
+        exec(statement, names)  # the code of our own data files
+    target = re.match(r"(\w+)(?:\[[^=]*\])? = |(\w+)\[[^=]*\]\.\w+_\(|(\w+), (\w+) = ", last)
+    if target is None:
+        return eval(last, names)
+    exec(last, names)
+    if target[3]:
+        return names[target[3]], names[target[4]]
+    return names[target[1] or target[2]]
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return (
+        [torch.as_tensor(one) for one in value]
+        if isinstance(value, (tuple, list))
+        else [torch.as_tensor(value)]
+    )
+
+
+@pytest.mark.parametrize(("id_", "code", "original"), FIXES, ids=[fix[0] for fix in FIXES])
+def test_code_of_a_fix_computes_what_it_replaces(id_: str, code: str, original: str | None) -> None:
+    assert code in advisories.by_id(id_).fix
+    if original is None:  # random numbers, or a part of a sentence
+        return
+    fixed, right = _tensors(_run(code, id_)), _tensors(_run(original, id_))
+    assert len(fixed) == len(right)
+    for one, other in zip(fixed, right, strict=True):
+        torch.testing.assert_close(one, other, check_dtype=False, equal_nan=True)
+
+
+def test_every_fix_with_code_is_run() -> None:
+    known = {fix[0] for fix in FIXES}
+    left = {
+        advisory.id: advisory.fix
+        for advisory in advisories.load_all()
+        if advisory.id not in known
+        and re.search(r"\w\([^()]*\w[^()]*\)|\w [@/*] [\w(]", _NO_VALUES.sub("", advisory.fix))
+    }
+    assert not left
