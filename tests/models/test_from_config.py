@@ -14,7 +14,7 @@ from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.tiny_drive.adapter import TinyDriveAdapter
-from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless import from_config, guessed
 from mpsprobe.models.weightless.families import family_of
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
@@ -304,3 +304,32 @@ def test_an_adapter_of_its_own_builds_without_weights(tmp_path: Path) -> None:
     adapter.weights = Weights.RANDOM
     model = adapter.load(_CPU, "bfloat16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "argument", "axes"),
+    [
+        ("DacModel", "input_values", ("batch_size", "1", "time_steps")),
+        ("BertModel", "input_ids", ("batch_size", "sequence_length")),
+        ("BertModel", "no_such_argument", ()),
+    ],
+)
+def test_shapes_are_read_from_docstrings(class_name: str, argument: str, axes: tuple[str, ...]) -> None:
+    import transformers
+
+    assert guessed.documented(getattr(transformers, class_name), argument)[0] == axes
+
+
+def test_huge_experts_are_not_made_on_the_cpu() -> None:
+    """As transformers 5 makes all experts of a layer: 2^40 elements, which no host could hold."""
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_up = torch.nn.Parameter(torch.empty(1 << 12, 1 << 14, 1 << 14))
+            self.register_buffer("scale", torch.empty(4).fill_(2.0))
+
+    with from_config._no_weights(torch.device("meta")):
+        made = Experts()
+    assert made.gate_up.is_meta
+    assert made.scale.tolist() == [2.0] * 4

@@ -162,7 +162,9 @@ class RandomInitAdapter(Adapter):
                     else value
                     for name, value in batch.items()
                 }
-        made = synthetic.Inputs(blueprint.model_class, blueprint.config, self.family, dtype)
+        made = synthetic.Inputs(
+            blueprint.model_class, blueprint.config, self.family, dtype, blueprint.name or "MODEL"
+        )
         batch = made.make()
         notes += ["The input is made up from the config.", *made.notes]
         return batch

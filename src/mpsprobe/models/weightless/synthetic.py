@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models.weightless import described, synthetic_images
+from mpsprobe.models.weightless import guessed, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
 from mpsprobe.models.weightless.synthetic_sound import SAMPLING_RATE, SoundInputs, ramp
 
@@ -25,10 +25,18 @@ class Inputs(SoundInputs):
     """Makes each argument of a forward pass by its name.
 
     Attributes:
-        notes: what was assumed, one sentence each.
+        model_class: a class of transformers.
+        config: its config.
+        family: its family, which decides what it is fed.
+        dtype: of floating-point arguments.
+        target: the target as the user named it, for the next step of an error.
+        notes: assumptions made for the user, one sentence each.
     """
 
-    def __init__(self, model_class: type, config: Any, family: Family, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model_class: type, config: Any, family: Family, dtype: torch.dtype, target: str = "MODEL"
+    ) -> None:
+        self.target = target
         self.model_class = model_class
         self.config = config
         self.family = family
@@ -96,14 +104,14 @@ class Inputs(SoundInputs):
         if made is None:
             raise TargetError(
                 f"{self.model_class.__name__} needs `{name}`, which cannot be made up from its config.",
-                "Write a target.py that gives it: mpsprobe target new MODEL",
+                f"Write a target.py that gives it: mpsprobe target new {self.target}",
             )
         self.notes.append(f"{name} has the shape of its description in the docstring of forward.")
         return made
 
     def _described(self, name: str) -> Tensor | None:
         """Return a tensor of the shape that the docstring of forward states; None where it states none."""
-        shape, dtype = described.argument(self.model_class, name)
+        shape, dtype = guessed.documented(self.model_class, name)
         sizes = [self._axis(axis) for axis in shape]
         if not sizes or None in sizes:
             return None

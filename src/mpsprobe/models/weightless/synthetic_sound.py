@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.models.weightless import described
+from mpsprobe.models.weightless import guessed
 from mpsprobe.models.weightless.families import Family
 
 #: One second of sound, as every speech model of transformers samples it.
@@ -94,7 +94,7 @@ class SoundInputs:
             return ramp(1, frames, bins)
         channels = self._config("audio_channels")
         self.notes.append(f"Sound: one second at {SAMPLING_RATE} Hz.")
-        shape, _ = described.argument(self.model_class, "input_values")
+        shape, _ = guessed.documented(self.model_class, "input_values")
         if channels is None and len(shape) == 3:  # codecs: `(batch_size, 1, time_steps)`
             channels = 1
         return ramp(1, channels, SAMPLING_RATE) if channels else ramp(1, SAMPLING_RATE)
