@@ -132,6 +132,39 @@ def test_first_layers_say_what_several_arguments_are() -> None:
     assert found.inputs["state"].shape[-1] == 14
 
 
+def test_a_condition_is_fed_where_the_constructor_has_its_width() -> None:
+    """As the U-Net of diffusion policies: the docstring calls the first argument x, and names constructor arguments."""
+
+    class Denoiser(nn.Module):
+        def __init__(self, input_dim: int, global_cond_dim: int) -> None:
+            super().__init__()
+            self.embed = nn.Linear(global_cond_dim + 1, 8)
+            self.conv = nn.Conv1d(input_dim, 8, 3, padding=1)
+
+        def forward(
+            self, sample: Tensor, timestep: Tensor, local_cond: Any = None, global_cond: Any = None
+        ) -> Any:
+            """
+            x: (B,T,input_dim)
+            timestep: (B,) or int, diffusion step
+            """
+            hidden = self.embed(
+                torch.cat([global_cond, timestep.expand(len(sample))[:, None].float()], dim=-1)
+            )
+            return self.conv(sample.mT) + hidden[..., None]
+
+    values = {"input_dim": 2, "global_cond_dim": 40}
+    with torch.device("meta"):
+        model = Denoiser(**values)
+    found = guessed.guess(model, values, torch.float32)
+    assert found is not None
+    assert {name: list(value.shape) for name, value in found.inputs.items()} == {
+        "sample": [1, 32, 2],
+        "timestep": [1],
+        "global_cond": [1, 40],
+    }
+
+
 def test_tokens_stay_below_the_vocabulary() -> None:
     found = guessed.guess(_Tokens(), {}, torch.float32)
     assert found is not None

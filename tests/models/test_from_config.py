@@ -315,7 +315,6 @@ def test_an_adapter_of_its_own_builds_without_weights(tmp_path: Path) -> None:
     ],
 )
 def test_shapes_are_read_from_docstrings(class_name: str, argument: str, axes: tuple[str, ...]) -> None:
-    import transformers
 
     assert guessed.documented(getattr(transformers, class_name), argument)[0] == axes
 

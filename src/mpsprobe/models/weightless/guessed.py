@@ -113,7 +113,11 @@ def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     shown = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     sized = _Sizes(model, values)
-    options = [list(_candidates(need, sized, _described(type(model), need.name))) for need in needs]
+    needs = [*needs, *_conditions(model.forward, values, needs)]
+    options = [
+        list(_candidates(need, sized, _described(type(model), need.name, first=place == 0)))
+        for place, need in enumerate(needs)
+    ]
     if not all(options):
         return None
     for tried, chosen in enumerate(itertools.islice(_in_turn(options), _TRIES), 1):
@@ -154,6 +158,10 @@ class _Sizes:
                     return found
         return None
 
+    def stated(self, name: str) -> int | None:
+        """Return the whole number that a constructor's argument or an attribute of that name holds."""
+        return self._of((name,))
+
     @property
     def channels(self) -> int:
         """Of an image."""
@@ -190,6 +198,9 @@ def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
     if _MASK.search(name):
         yield TensorSpec([1, _LENGTH], "bool", 1)
         yield TensorSpec([1, _LENGTH], "int64", 2)
+        return
+    if (own := re.match(r"\((\d+),\)", said)) is not None:  # of `_conditions`
+        yield from (TensorSpec([1, int(own[1])]), TensorSpec([1, _LENGTH, int(own[1])]))
         return
     if re.search(r"LongTensor|Int\[|int64|torch\.long", said) or _TOKENS.search(name):
         yield TensorSpec([1, _LENGTH], "int64", sizes.vocabulary)
@@ -272,6 +283,10 @@ def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
             shape.append(sizes.width)
         elif axis in _AXES:
             shape.append(1 if at == 0 else _AXES[axis])
+        elif (
+            stated := sizes.stated(axis)
+        ) is not None:  # `(B, T, input_dim)`: an argument of the constructor
+            shape.append(stated)
         else:
             return None
     return shape if 2 <= len(shape) <= 5 and all(shape) else None
@@ -299,9 +314,25 @@ def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
     return tuple(axis for axis in axes if axis), found["dtype"] or ""
 
 
-def _described(cls: type, name: str) -> str:
+def _conditions(forward: Any, values: dict[str, Any], needs: Sequence[Need]) -> list[Need]:
+    """Return optional arguments that a constructor's value makes necessary: `global_cond` beside `global_cond_dim`."""
+    taken = {need.name for need in needs}
+    found = []
+    for name, parameter in inspect.signature(forward).parameters.items():
+        width = next(
+            (values[f"{name}_{end}"] for end in ("dim", "channels", "size") if f"{name}_{end}" in values),
+            None,
+        )
+        if name not in taken and parameter.default is None and isinstance(width, int) and width > 0:
+            found.append(Need(name, f"({width},)"))
+    return found
+
+
+def _described(cls: type, name: str, *, first: bool = False) -> str:
     """Return the sentence about an argument in the docstring of a class or of its forward pass."""
     texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
+    if first and name != "x" and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
+        name = "x"  # what docstrings often call the first argument, whatever its name is
     for text in texts:
         found = re.search(
             rf"^\s*(?:@param\s+)?[`*]*{re.escape(name)}[`*]*\s*[:(].*(?:\n\s{{4,}}.*)?", text, re.MULTILINE
