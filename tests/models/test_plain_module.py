@@ -108,3 +108,17 @@ def test_a_feed_of_another_form_is_one_line(stated: dict[str, Any], message: str
     with pytest.raises(UsageError, match=message) as problem:
         feed.take({"mpsprobe": stated}, "config.json")
     assert problem.value.what.startswith("config.json: mpsprobe: ")
+
+
+def test_options_of_a_script_are_read_in_every_way() -> None:
+    """As RAFT reads its arguments: `'dropout' not in args`, `args.small`, and others by key or `get`."""
+
+    class Scripted(nn.Module):
+        def __init__(self, args: Any) -> None:
+            super().__init__()
+            dropout = args.dropout if "dropout" in args else 0
+            self.layer = nn.Linear(args["width"], args.get("out", 3))
+            self.dropout = nn.Dropout(dropout)
+
+    made: Any = plain_module.construct(Scripted, {"width": 4, "small": True})
+    assert (made.layer.in_features, made.layer.out_features, made.dropout.p) == (4, 3, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -222,7 +223,9 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         except (Exception, SystemExit) as problem:  # whatever the model's code raises
             stopped = f"{type(problem).__name__}: {first_line(problem)} (at {line_of(problem.__traceback__)})"
             step = unfed.next_step(problem)
-            if step and any(one.dependents for one in session.assumptions[built:]):
+            assumed = session.assumptions[built:]
+            emptied = assumed and re.search(r"numel\(\) == 0|\b(non-)?empty\b", stopped)
+            if step and (emptied or any(one.dependents for one in assumed)):
                 step = (
                     "A value that had to be assumed decided it: "
                     f"mpsprobe run {target.name} --random-init --device emulated has real ones"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import inspect
 import sys
-import types
 from typing import Any
 
 import torch
@@ -17,12 +17,24 @@ from mpsprobe.models.diffusers import inputs as diffusers_inputs
 from mpsprobe.models.weightless import guessed
 
 
+class Options(argparse.Namespace):
+    """Values as scripts hand them to their models: read as attributes, by `in`, by key or by `get`."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a value as of a dict or an EasyDict."""
+        return vars(self)[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a value, or the default where there is none."""
+        return vars(self).get(name, default)
+
+
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     """Return an object of a class, or of a factory, made from a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`),
     they become that: the dataclass of its annotation, or the one dataclass of its module that has these fields,
-    or a plain namespace.
+    or the options of a script.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
@@ -140,7 +152,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
     if dataclasses.is_dataclass(annotation):
         return annotation
     fitting = [one for one in scope.values() if isinstance(one, type) and _fits(one, values)]
-    return fitting[0] if len(fitting) == 1 else types.SimpleNamespace
+    return fitting[0] if len(fitting) == 1 else Options
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
