@@ -185,6 +185,8 @@ class Inputs(SoundInputs):
 
     def attention_mask(self) -> Tensor | None:
         """Return ones, and zeros where the second text is padded."""
+        if "states" in self.names():  # a mask left out is made on the CPU by Decision Transformer's own code
+            return torch.ones(self.states().shape[:2], dtype=torch.int64)
         if "input_ids" not in self.names():
             return None
         mask = torch.ones_like(self.input_ids())
@@ -198,7 +200,10 @@ class Inputs(SoundInputs):
 
     def decoder_input_ids(self) -> Tensor:
         start = self._config("decoder_start_token_id", self._config("bos_token_id", 0))
-        return torch.full((self.family.rows, 1), start)
+        books = getattr(
+            getattr(self.config, "decoder", self.config), "num_codebooks", 1
+        )  # MusicGen: a row for each
+        return torch.full((self.family.rows * books, 1), start)
 
     def bbox(self) -> Tensor:
         """Return `(rows, tokens, 4)`: a box of 0 ... 1000 for each token, as LayoutLM's."""
@@ -371,6 +376,14 @@ class Inputs(SoundInputs):
             return ramp(1, self._past)
         return ramp(1, self._past, channels)
 
+    def past_values_padding(self) -> Tensor:
+        """Return that no step of a time series is padding, as TimesFM wants it."""
+        return torch.zeros(self.past_values().shape, dtype=torch.int64)
+
+    def freq(self) -> Tensor:
+        """Return TimesFM's index of the frequency: `(1, 1)`."""
+        return torch.zeros(1, 1, dtype=torch.int64)
+
     def past_time_features(self) -> Tensor:
         count = self._config("num_time_features", 0) + self._config("num_dynamic_real_features", 0)
         return ramp(1, self._past, count)
@@ -450,6 +463,8 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
             "query_embeds",
             "past_values",
             "past_time_features",
+            "past_values_padding",
+            "freq",
             "past_observed_mask",
             "states",
             "actions",
