@@ -319,7 +319,7 @@ def test_the_default_target_runs_its_own_inference() -> None:
     run, _ = predict(resolve(Settings()), Mac("2.13"))
     assert run.target.architecture == "TinyDrive"
     assert run.fully_native
-    assert any("action_space.py" in use.source for use in run.op_uses)
+    assert any("trajectories.py" in use.source for use in run.op_uses)
 
 
 def test_shrinking_keeps_the_lines_and_ops_of_the_whole(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mpsprobe.models.diffusers import inputs as diffusers_inputs
 from mpsprobe.models.weightless import guessed
 
 
-class Options(argparse.Namespace):
+class ScriptOptions(argparse.Namespace):
     """Values as scripts hand them to their models: read as attributes, by `in`, by key or by `get`."""
 
     def __getitem__(self, name: str) -> Any:
@@ -152,7 +152,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
     if dataclasses.is_dataclass(annotation):
         return annotation
     fitting = [one for one in scope.values() if isinstance(one, type) and _fits(one, values)]
-    return fitting[0] if len(fitting) == 1 else Options
+    return fitting[0] if len(fitting) == 1 else ScriptOptions
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
