@@ -329,6 +329,6 @@ def test_huge_experts_are_not_made_on_the_cpu() -> None:
             self.register_buffer("scale", torch.empty(4).fill_(2.0))
 
     with from_config._no_weights(torch.device("meta")):
-        made = Experts()
+        made: Any = Experts()
     assert made.gate_up.is_meta
     assert made.scale.tolist() == [2.0] * 4
