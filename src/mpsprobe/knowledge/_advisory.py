@@ -69,7 +69,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     note: str = ""
 
     def use(self) -> OpUse:
-        """The op use it stands for."""
+        """Return the op use that the example describes."""
         return OpUse(
             op=self.op,
             inputs=[tensor(text) for text in self.inputs],
@@ -124,7 +124,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return every(self.facts(torch, macos, chip).values())
 
     def facts(self, torch: str, macos: str | None, chip: str | None) -> dict[str, bool | None]:
-        """What it asks of a Mac, in words, each with whether it holds; None where that is not known.
+        """Return what the advisory requires of a Mac, in words, each with whether it holds; None: not known.
 
         Raises:
             UsageError: a version cannot be read.

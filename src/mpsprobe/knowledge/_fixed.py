@@ -9,7 +9,7 @@ from mpsprobe.knowledge.messages import Cause, Found
 
 
 def fixed(hit: Found, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
-    """The release that ends it, and the same in words."""
+    """Return the release that ends the finding (empty: none is known), and a sentence that says so."""
     message = hit.message
     backend = hit.values.get("backend", "MPS")
     if backend != "MPS":

@@ -200,7 +200,7 @@ def metal_only() -> tuple[MetalOnly, ...]:
 
 @functools.cache
 def moves() -> frozenset[str]:
-    """Base names of ops that allocate, copy or view memory and do not ask what it holds."""
+    """Return the base names of ops that allocate, copy or view memory and do not ask what it holds."""
     return frozenset(_file().moves)
 
 

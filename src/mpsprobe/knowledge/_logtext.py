@@ -80,7 +80,7 @@ class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def plain(text: str) -> str:
-    """The text without terminal colours, box drawing, quote marks, HTML entities and progress-bar returns."""
+    """Return the text without terminal colours, box drawing, quote marks, HTML entities and progress-bar returns."""
     text = _ANSI.sub("", text).translate(_PLAIN)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\\n" in text:  # a JSON log, or repr() of an exception
@@ -94,7 +94,7 @@ def plain(text: str) -> str:
 
 
 def frames_before(text: str, end: int) -> list[Frame]:
-    """The stack above the place `end`, outermost first: the frames since the last `Traceback`.
+    """Return the stack above the place `end`, outermost first: the frames since the last `Traceback`.
 
     Args:
         text: from `plain`.
@@ -110,7 +110,7 @@ def frames_before(text: str, end: int) -> list[Frame]:
 
 
 def frames_after(text: str, start: int) -> list[Frame]:
-    """The stack that faulthandler prints below a crash, turned outermost first.
+    """Return the stack that faulthandler prints below a crash, outermost first.
 
     Args:
         text: from `plain`.
@@ -125,7 +125,7 @@ def frames_after(text: str, start: int) -> list[Frame]:
 
 
 def user_frame(frames: list[Frame]) -> Frame | None:
-    """The innermost frame of the user's own code."""
+    """Return the innermost frame of the user's own code."""
     return next((frame for frame in reversed(frames) if not frame.is_library), None)
 
 

@@ -26,6 +26,7 @@ class _Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     named: list[str]
     both_ways: bool = False
     inputs: list[int] | None = None
+    exact: bool = False
     scalars: dict[str, bool | int | float | str] = {}
     height: Literal["dropped", "added"] | None = None
 
@@ -53,6 +54,8 @@ def forms(use: OpUse) -> Iterator[Form]:
     """
     yield Form(use)
     base = use.op.partition(".")[0]
+    if base == "aten::copy_" and len(use.inputs) == 2:
+        yield Form(_as_new_tensor(use))
     own = [base]
     if base.endswith("_") and not base.endswith("__") and base not in _OTHER_FUNCTION:
         function = base.removesuffix("_")
@@ -71,7 +74,8 @@ def forms(use: OpUse) -> Iterator[Form]:
 def names(base: str) -> frozenset[str]:
     """Return every name under which a call of `base` (no overload) is compared, its own among them."""
     bare = OpUse(op=base, inputs=[])
-    return frozenset(form.use.op for form in forms(bare))
+    found = {form.use.op for form in forms(bare)}
+    return frozenset(found | {"aten::_to_copy"} if base == "aten::copy_" else found)
 
 
 @functools.cache
@@ -87,11 +91,25 @@ def _by_recorded() -> dict[str, list[_Form]]:
     return index
 
 
+def _as_new_tensor(use: OpUse) -> OpUse:
+    """Return a copy into a tensor as the `_to_copy` that it may be a part of: MPS makes the tensor, then copies."""
+    target, source = use.inputs
+    scalars: dict[str, Any] = {"non_blocking": use.scalars.get("non_blocking", False)}
+    if target.dtype != source.dtype:
+        scalars["dtype"] = target.dtype
+    if target.device != source.device:
+        scalars["device"] = target.device
+    return msgspec.structs.replace(
+        use, op="aten::_to_copy", inputs=[source], outputs=[target], scalars=scalars
+    )
+
+
 def _variants(form: _Form, use: OpUse) -> Iterator[OpUse]:
     order = form.inputs or []
     inputs = use.inputs
-    if len(order) <= len(inputs):
-        inputs = [inputs[place] for place in order] + inputs[len(order) :]
+    if order and max(order) < len(inputs):
+        rest = [] if form.exact else [tensor for place, tensor in enumerate(inputs) if place not in order]
+        inputs = [inputs[place] for place in order] + rest
     same = msgspec.structs.replace(use, inputs=inputs, scalars=use.scalars | form.scalars)
     yield same
     if form.height == "dropped":

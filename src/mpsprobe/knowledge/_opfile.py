@@ -83,7 +83,7 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def dump(data: ReleaseFile) -> bytes:
-    """The file's bytes: sorted JSON, one op a line, so that a diff of two releases reads as a change log."""
+    """Return the file's bytes: sorted JSON, one op a line, so that a diff of two releases reads as a change log."""
     fields = []
     for name, value in msgspec.to_builtins(data).items():
         if name == "ops":

@@ -27,7 +27,7 @@ _PLAIN = (
 
 
 def qualified(op: str) -> str:
-    """An overload name with its namespace and without `.default`: the form of PyTorch's error messages.
+    """Return an overload name with its namespace and without `.default`, as PyTorch's error messages write it.
 
     `aten.add.Tensor`, `torch.ops.aten.add.Tensor` and `add.Tensor` give `aten::add.Tensor`.
     """
@@ -44,13 +44,13 @@ def qualified(op: str) -> str:
 
 
 def below_torch(op: str) -> str:
-    """A Python function's name below `torch`: `nn.functional.gelu` for `F.gelu`."""
+    """Return a Python function's name below `torch`: `nn.functional.gelu` for `F.gelu`."""
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     return f"nn.functional.{name[2:]}" if name.startswith("F.") else name
 
 
 def python_name(op: str) -> str | None:
-    """The ATen base name that a Python function's name stands for; None when `op` is not written as one."""
+    """Return the ATen base name that a Python function's name stands for; None when `op` is not written as one."""
     name = op.strip().strip("'\"`").removesuffix("()")
     if name.startswith("F."):
         name = f"torch.{below_torch(name)}"

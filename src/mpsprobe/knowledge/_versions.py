@@ -8,7 +8,7 @@ from mpsprobe.errors import UsageError
 
 
 def torch_release(text: str) -> Version:
-    """The release a torch version belongs to: `2.13.0+cpu` and `2.13.0.dev20260424` are `2.13.0`.
+    """Return the release that a torch version belongs to: `2.13.0` for `2.13.0+cpu` and `2.13.0.dev20260424`.
 
     Raises:
         UsageError: the text is no version.
@@ -20,7 +20,7 @@ def torch_release(text: str) -> Version:
 
 
 def macos_version(text: str) -> Version:
-    """A macOS version such as `14.4.1`.
+    """Return a macOS version such as `14.4.1`, parsed.
 
     Raises:
         UsageError: the text is no version.

@@ -160,7 +160,7 @@ def _examples(advisory: Advisory) -> Iterator[str]:
 
 
 def answer_to(advisory: Advisory, example: Example) -> Certainty | None:
-    """What the public matcher says of `example`; without an op, whether the advisory applies to the Mac."""
+    """Return what the public matcher says of `example`; without an op, whether the advisory applies to the Mac."""
     macos, chip = example.macos or None, example.chip or None
     if example.op:
         modes = None if example.modes is None else frozenset(example.modes)

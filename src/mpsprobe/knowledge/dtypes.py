@@ -151,7 +151,7 @@ def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
 
 
 def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
-    """The restrictions on one overload in one release on one system.
+    """Return the restrictions on one overload in one release on one system.
 
     Args:
         op: an overload name in any spelling.
@@ -206,7 +206,7 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
 
 
 def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) -> Restriction | None:
-    """The restriction that a call with tensors of these dtypes meets, a certain one before an uncertain one.
+    """Return the restriction that a call with tensors of these dtypes meets, a certain one before an uncertain one.
 
     Rules about shapes are left to `check_tensors`.
 
@@ -304,7 +304,7 @@ def _check_copy(
 
 
 def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
-    """The dtypes that the backend accepts and that no rule certainly refuses for this op."""
+    """Return the dtypes that the backend accepts and that no rule certainly refuses for this op."""
     refused = (
         rule.refused
         for rule in rules(op, torch, macos)

@@ -154,14 +154,14 @@ def releases() -> tuple[Release, ...]:
 
 
 def release(torch: str) -> Release | None:
-    """The minor release that `torch` belongs to; None for one outside the table."""
+    """Return the minor release that `torch` belongs to; None for one outside the table."""
     version = torch_release(torch)
     name = f"{version.major}.{version.minor}"
     return next((entry for entry in releases() if entry.torch == name), None)
 
 
 def release_of_commit(commit: str) -> str | None:
-    """The full version built from `commit` (at least 7 hex digits): error texts from 2.6 on quote it."""
+    """Return the full version built from `commit` (at least 7 hex digits), which error texts quote from 2.6 on."""
     if len(commit) < 7:
         return None
     return next(
@@ -209,7 +209,7 @@ def intel(torch: str) -> Answer:
 
 
 def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> Answer:
-    """What `torch.autocast("mps", dtype)` does in that release.
+    """Return what `torch.autocast("mps", dtype)` does in that release.
 
     Args:
         torch: release, such as `2.5.1`.
@@ -259,7 +259,7 @@ def grad_scaler(torch: str) -> Answer:
 
 
 def package(name: str) -> Package | None:
-    """What is known of a package (its PyPI or import name) that needs CUDA; None for any other."""
+    """Return what is known of a package (its PyPI or import name) that needs CUDA; None for any other."""
     return next((entry for entry in _data().package if name in entry.names), None)
 
 
@@ -270,5 +270,5 @@ def runners() -> tuple[Runner, ...]:
 
 
 def runner(name: str) -> Runner | None:
-    """What is known of a `runs-on` label; None when nothing is."""
+    """Return what is known of a GitHub `runs-on` label; None for an unknown one."""
     return next((entry for entry in runners() if name in entry.labels), None)

@@ -253,7 +253,7 @@ def _contradicted(values: dict[str, str]) -> str:
 
 
 def _op_of_kernel(values: dict[str, str]) -> str:
-    """The op of a name without `aten::`, as dtype messages give it: `cumsum`, `linalg.lu_factor`."""
+    """Return the op of a name without `aten::`, as dtype messages give it: `cumsum`, `linalg.lu_factor`."""
     kernel = values.get("kernel", "")
     name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
@@ -294,7 +294,7 @@ def _fitting(hit: Found, op: str, torch: str, macos: str) -> list[Advisory]:
 
 
 def _excerpt(hit: Found, text: str) -> str:
-    """The message with the rest of its first and last line, in one line."""
+    """Return the message with the rest of its first and last line, as one line."""
     begin = max(text.rfind("\n", 0, hit.start) + 1, hit.start - _EXCERPT // 2)
     end = text.find("\n", hit.end)
     end = min(end if end >= 0 else len(text), hit.end + _EXCERPT)

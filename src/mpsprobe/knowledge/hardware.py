@@ -79,7 +79,7 @@ def gpus() -> list[Gpu]:
 
 
 def find(name: str) -> Gpu | None:
-    """The GPU called `name`: its name, or a part of it that only one row has: `"h200"`. None if there is none."""
+    """Return the GPU called `name`: its name, or a part of it that only one row has (`"h200"`); None: there is none."""
     wanted = _key(name)
     rows = [row for row in _file().gpus if row.key == wanted]
     rows = rows or [row for row in _file().gpus if wanted and f"-{wanted}-" in f"-{row.key}-"]

@@ -76,7 +76,7 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def op_history(name: str) -> OpHistory | None:
-    """The history of an op as error texts spell it; None for one that PyTorch itself does not have.
+    """Return the history of an op as error texts spell it; None for one that PyTorch itself does not have.
 
     A name without an overload, as `aten::cumsum`, stands for the first overload of that base.
     """
@@ -130,7 +130,7 @@ class _LibraryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def library_op(name: str) -> LibraryOp | None:
-    """What is known of an op such as `torchvision::nms`."""
+    """Return what is known of another library's op such as `torchvision::nms`."""
     return next((entry for entry in _library_ops() if name in entry.names), None)
 
 
@@ -140,7 +140,7 @@ def _library_ops() -> tuple[LibraryOp, ...]:
 
 
 def dtype_name(text: str) -> str:
-    """The dtype of a name in a message: `BFloat16`, `torch.long`, `Float8_e4m3fn`, `int64`."""
+    """Return the dtype of a name in a message: `BFloat16`, `torch.long`, `Float8_e4m3fn`, `int64`."""
     plain = text.removeprefix("torch.")
     return SCALAR_TYPES.get(plain, plain.lower())
 

@@ -131,7 +131,7 @@ def messages() -> tuple[Message, ...]:
 
 
 def by_id(id_: str) -> Message:
-    """The message of that id.
+    """Return the message of that id.
 
     Raises:
         KeyError: there is none.
@@ -183,7 +183,7 @@ def _values(match: re.Match[str]) -> dict[str, str]:
 
 
 def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
-    """The releases that hold the string that matched; the longest of `texts` that fits decides."""
+    """Return the releases that hold the string that matched; the longest of `texts` that fits decides."""
     around = " ".join(match.string[max(0, match.start() - 120) : match.end() + 320].split())
     fitting = [entry for entry in message.texts if " ".join(entry[0].split()) in around]
     if not fitting:
@@ -193,7 +193,7 @@ def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
 
 
 def _around(hit: Found, found: list[Found], starts: list[int]) -> list[Found]:
-    """Findings of other messages near `hit`: a log may hold the same message ten thousand times."""
+    """Return findings of other messages near `hit`: a log may hold the same message ten thousand times."""
     low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
     high = bisect.bisect_right(starts, hit.end + _NEAR)
     return [other for other in found[low:high] if other.message is not hit.message]
@@ -217,7 +217,7 @@ def _same_line(one: Found, other: Found, text: str) -> bool:
 
 
 def _flexible(pattern: str) -> str:
-    r"""The pattern with `\s+` for each blank outside a character class: messages are wrapped when pasted."""
+    r"""Return the pattern with `\s+` for each blank outside a character class: messages are wrapped when pasted."""
     out: list[str] = []
     in_class = escaped = False
     for char in pattern:

@@ -99,7 +99,7 @@ class OpSupport(msgspec.Struct, frozen=True):
     messages: tuple[str, ...] = ()
 
     def verdict(self, *, fallback: bool) -> OpVerdict:
-        """What happens to a call on a Mac, as far as registrations decide it.
+        """Return what happens to a call on a Mac, as far as registrations decide it.
 
         Args:
             fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set.
@@ -219,7 +219,7 @@ def _releases() -> tuple[str, ...]:
 
 
 def resolve_release(torch: str) -> str:
-    """The minor release that a version belongs to: `"2.8"` for `"2.8.0"`, `"2.8"` or `"v2.8.0+cpu"`.
+    """Return the minor release that a version belongs to: `"2.8"` for `"2.8.0"`, `"2.8"` or `"v2.8.0+cpu"`.
 
     Raises:
         UnknownReleaseError: it is not a version, or of a release that we hold no data on.
@@ -343,7 +343,7 @@ def _is_specific(op: str) -> bool:
 
 
 def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
-    """What happens to a call of `op` on a Mac with this release, and the op that is really missing.
+    """Return what happens to a call of `op` on a Mac with this release, and the op that is really missing.
 
     Registrations decide it, not dtypes, sizes or known bugs. An op that no release has (a third party's, say)
     is `unknown`.

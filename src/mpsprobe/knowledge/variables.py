@@ -81,7 +81,7 @@ def variables() -> tuple[Variable, ...]:
 
 
 def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Problem]:
-    """What is wrong with the MPS variables of `env`.
+    """Return what is wrong with the MPS variables of `env`.
 
     Args:
         env: the environment, such as `os.environ`.
@@ -108,7 +108,7 @@ def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Pr
 
 
 def strtod(text: str) -> float:
-    """The number C's `strtod` reads: the longest leading number, 0.0 when there is none (`70%` is 70)."""
+    """Return the number that C's `strtod` reads: the longest leading number, 0.0 when there is none (`70%` is 70)."""
     found = re.match(r"\s*[+-]?(?:inf(?:inity)?|nan|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text, re.IGNORECASE)
     return float(found[0]) if found else 0.0
 
@@ -149,7 +149,7 @@ def _judge(variable: Variable, value: str) -> list[Problem]:
 
 
 def _watermarks(env: Mapping[str, str]) -> list[Problem]:
-    """The two ratios together, as `setHighWatermarkRatio` and `setLowWatermarkRatio` check them in turn."""
+    """Check the two ratios together, as `setHighWatermarkRatio` and `setLowWatermarkRatio` do in turn."""
     texts = {name: env[name] for name in (HIGH, LOW) if name in env}
     problems = [_not_a_ratio(name, text) for name, text in texts.items() if not _is_number(text)]
     defaults = {variable.name: variable.default for variable in variables()}
