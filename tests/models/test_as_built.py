@@ -165,6 +165,35 @@ def test_a_condition_is_fed_where_the_constructor_has_its_width() -> None:
     }
 
 
+def test_a_tube_embedding_takes_a_video() -> None:
+    """As VideoMAE: the patch embedding holds the side, and its kernel spans two frames."""
+
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.img_size = (112, 112)
+            self.proj = nn.Conv3d(3, 8, (2, 16, 16), (2, 16, 16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[-2:] == self.img_size
+            return self.proj(x)
+
+    class Video(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch_embed = Patches()
+
+        def forward(self, x: Tensor) -> Any:
+            tokens = self.patch_embed(x).flatten(2)
+            return tokens + torch.zeros(8 * 49, device=x.device)
+
+    with torch.device("meta"):
+        model = Video()
+    found = guessed.guess(model, {}, torch.float32)
+    assert found is not None
+    assert list(found.inputs["x"].shape) == [1, 3, 16, 112, 112]
+
+
 def test_tokens_stay_below_the_vocabulary() -> None:
     found = guessed.guess(_Tokens(), {}, torch.float32)
     assert found is not None

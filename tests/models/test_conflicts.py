@@ -60,3 +60,10 @@ def test_packages_that_fit_are_no_mismatch(site: Path) -> None:
     _installed(site, "huggingface-hub", "0.36.0")
     _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0,>=0.34.0", 'torch>=99; extra == "torch"')
     assert conflicts.mismatches(["transformers"]) == []
+
+
+def test_a_missing_torchvision_is_named_with_its_release(site: Path) -> None:
+    """torchvision 0.28 is the release built for torch 2.13 (pypi.org/project/torchvision)."""
+    _installed(site, "torch", "2.13.0")
+    assert conflicts.beside_torch("torchvision") == "python -m pip install 'torchvision==0.28.*'"
+    assert conflicts.beside_torch("torchaudio") == "python -m pip install 'torchaudio==2.13.*'"

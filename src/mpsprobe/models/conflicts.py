@@ -117,6 +117,11 @@ def explain(problem: BaseException) -> tuple[str, str]:
     return f"Packages do not fit each other: {'; '.join(map(str, chosen))}.", fix(chosen)
 
 
+def beside_torch(name: str) -> str:
+    """Return the command that installs the release of torchvision or torchaudio for the installed torch."""
+    return f"python -m pip install {shlex.quote(name + _for_torch(name, _version('torch') or ''))}"
+
+
 def _for_torch(name: str, torch: str) -> str:
     """Return the specifier of the release of torchvision or torchaudio that belongs to a torch."""
     found = re.match(r"2\.(\d+)", torch)

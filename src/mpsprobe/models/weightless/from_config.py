@@ -437,6 +437,9 @@ def _imported(spec: str) -> type[nn.Module]:
 
 def _install(problem: ImportError) -> str:
     """Return the advice for a module that is not installed."""
+    top = (problem.name or "").partition(".")[0]
+    if top in ("torchvision", "torchaudio"):
+        return f"Install the release that fits the installed torch: {conflicts.beside_torch(top)}."
     if problem.name:
         return f"Install the package of {problem.name.partition('.')[0]!r}, or put its folder on PYTHONPATH."
     return "Install it, or put its folder on PYTHONPATH."

@@ -144,13 +144,14 @@ class _Sizes:
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding, nn.GRU, nn.LSTM, nn.RNN)
         self.first = [one for one in model.modules() if isinstance(one, kinds)][:3]
 
-    def _of(self, names: Sequence[str]) -> int | None:
+    def _of(self, names: Sequence[str], inside: Sequence[nn.Module] = ()) -> int | None:
         holder = getattr(self._model, "config", None) or getattr(self._model, "cfg", None)
         for name in names:
             for found in (
                 self._values.get(name),
                 getattr(holder, name, None),
                 getattr(self._model, name, None),
+                *(getattr(one, name, None) for one in inside),
             ):
                 if isinstance(found, (list, tuple)) and found and isinstance(found[-1], int):
                     found = found[-1]
@@ -171,13 +172,13 @@ class _Sizes:
     @property
     def sides(self) -> tuple[int, ...]:
         """Of an image: the one stated first."""
-        stated = self._of(_SIDE)
+        stated = self._of(_SIDE, list(self._model.children())[:4])
         return tuple(dict.fromkeys((stated, *_SIDES))) if stated is not None else _SIDES
 
     @property
     def frames(self) -> int | None:
         """Of a video."""
-        return self._of(("num_frames", "n_frames", "frames", "clip_len"))
+        return self._of(("num_frames", "n_frames", "frames", "clip_len", "all_frames"))
 
     @property
     def width(self) -> int | None:
@@ -245,6 +246,9 @@ def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
         yield TensorSpec([1, 200, layer.in_channels])
     elif isinstance(layer, nn.Conv3d):
         stated = sizes.sides[0]
+        if layer.in_channels <= 4 and layer.kernel_size[0] != layer.kernel_size[1]:  # cuts a video to tubes
+            frames = dict.fromkeys((sizes.frames or 16, 16, 8, 32))
+            yield from (TensorSpec([1, layer.in_channels, count, stated, stated]) for count in frames)
         yield TensorSpec([1, layer.in_channels, stated, stated, stated])  # a volume, as of medical images
         yield from (TensorSpec([1, layer.in_channels, frames, 32, 32]) for frames in (8, 16, 32))
     elif isinstance(layer, nn.Linear):
