@@ -411,3 +411,45 @@ def test_circumstances_are_told_apart_from_unknown_facts(only: Install) -> None:
     assert found.unknown == ("the macOS version",)
     assert found.circumstances == ("the input holds NaN",)
     assert found.why == "not known: the macOS version; only if: the input holds NaN"
+
+
+def _growing() -> list[Any]:
+    """Return each example that lies certainly or possibly inside an advisory with a size that grows."""
+    return [
+        pytest.param(advisory, example, id=advisory.id)
+        for advisory in advisories.load_all()
+        if "grows" in msgspec.json.encode([_given(case) for case in advisory.when]).decode()
+        for example in [one for one in advisory.examples if one.expect][:1]
+    ]
+
+
+def _given(case: conditions.Case) -> object:
+    return (
+        [tensor.grows or [dim.grows for dim in tensor.dims] for tensor in case.tensors],
+        [product.grows and "grows" for product in case.products],
+        "grows" if any(t.grows or any(d.grows for d in t.dims) for t in case.tensors) else "",
+    )
+
+
+@pytest.mark.parametrize(("advisory", "example"), _growing())
+def test_smaller_workload_meets_it_from_the_threshold_on(advisory: Advisory, example: Example) -> None:
+    where = example.torch, example.macos or None, example.chip or None
+    modes = None if example.modes is None else frozenset(example.modes)
+    use = example.use()
+
+    def smaller(one: TensorMeta) -> TensorMeta:
+        # one half of every size that could grow: large ones only, so that heads and channels stay
+        shape = tuple(size // 2 if size >= 64 else size for size in one.shape)
+        packed = tensor(f"{one.dtype}[{','.join(map(str, shape))}]").strides
+        strides = packed if _recorded.is_contiguous(one) else one.strides
+        return msgspec.structs.replace(one, shape=shape, strides=strides)
+
+    small = msgspec.structs.replace(
+        use, inputs=[smaller(one) for one in use.inputs], outputs=[smaller(one) for one in use.outputs]
+    )
+    later = {found.advisory.id: found for found in advisories.match_later(small, *where, modes)}
+    now = {found.advisory.id for found in advisories.match(small, *where, modes)}
+    assert advisory.id in later or advisory.id in now
+    if advisory.id in later:
+        threshold = later[advisory.id].later[0]
+        assert threshold.now < threshold.needed

@@ -351,7 +351,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reached = _size_for(self.min, fixed * largest ** len(growing), [largest] * len(growing))
         if reached is None:
             return False
-        later.append(Threshold(reached, largest, unit))
+        later.append(Threshold(reached, min(growing), unit))
         return True
 
 

@@ -17,6 +17,8 @@ from mpsprobe.run import Hazard, Mac, OpUse, OpVerdict
 
 _ON_GPU = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 _SEVERITIES = list(Severity)
+#: A workload this many times as large as the one recorded is still an ordinary one.
+_LARGER = 64
 
 #: What an advisory that is met makes of an op use. A leak or a loss of speed leaves the verdict as it is.
 _VERDICTS = {
@@ -172,7 +174,7 @@ def _hazard(match: Match, use: OpUse, calls: int, longest: int | None) -> Hazard
         calls=calls,
         op=use.op,
         source=use.source,
-        listed=reached or _is_listed(match),
+        listed=reached or (_is_listed(match) and _is_near(match, longest)),
     )
 
 
@@ -184,6 +186,19 @@ def _is_listed(match: Match) -> bool:
     if match.circumstances:  # values, earlier calls ...: most workloads do not have them
         return severity is Severity.CRITICAL and not match.unknown
     return severity is not Severity.LOW
+
+
+def _is_near(match: Match, longest: int | None) -> bool:
+    """Return whether an ordinary workload may reach the sizes from which on an advisory is met.
+
+    A size in tokens by the model's own maximum; where that is not known, and for other units, by a workload that is
+    64 times as large.
+    """
+    return all(
+        threshold.needed
+        <= (longest if threshold.unit == "tokens" and longest is not None else _LARGER * threshold.now)
+        for threshold in match.later
+    )
 
 
 def _of_support(op: str, verdict: OpVerdict, via: str, mac: Mac) -> tuple[str, bool]:
