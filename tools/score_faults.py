@@ -20,8 +20,8 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.knowledge import advisories
 from mpsprobe.knowledge.advisories import Example, Match
+from mpsprobe.knowledge.error_texts import by_id
 from mpsprobe.knowledge.explain import explain
-from mpsprobe.knowledge.messages import by_id
 
 _SILENT = ("wrong", "nan")
 _USES = Path(__file__).parent / "data" / "fault_uses.toml"

@@ -24,9 +24,9 @@ from packaging.version import Version
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import advisories, dtypes, environment, ops
 from mpsprobe.knowledge.advisories import Advisory, Symptom
+from mpsprobe.knowledge.error_texts import Cause, by_id
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.knowledge.history import library_op, op_history
-from mpsprobe.knowledge.messages import Cause, by_id
 from mpsprobe.run import OpVerdict
 
 

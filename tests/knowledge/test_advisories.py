@@ -349,14 +349,14 @@ def test_relations_compare_sizes_and_say_when_one_is_missing() -> None:
 
 def test_products_multiply_sizes() -> None:
     scores = {"sizes": [{"arg": 0, "dim": 0}, {"arg": 0, "dim": -2}, {"arg": 1, "dim": -2}], "min": 25}
-    product = msgspec.convert(scores, conditions.Product)
+    product = msgspec.convert(scores, conditions.SizeProduct)
     assert product.holds(_use("int8[1,5,8]", "int8[1,5,8]")) is True
     assert product.holds(_use("int8[1,4,8]", "int8[1,6,8]")) is False
     assert product.holds(_use("int8[1,5,8]")) is None
 
 
 def test_modes() -> None:
-    case = msgspec.convert({"mode": "training"}, conditions.Case)
+    case = msgspec.convert({"mode": "training"}, conditions.Conditions)
     assert case.holds(_use(), frozenset({conditions.Mode.TRAINING})) is True
     assert case.holds(_use(), frozenset({conditions.Mode.INFERENCE})) is False
     assert case.holds(_use(), None) is None
@@ -423,7 +423,7 @@ def _growing() -> list[Any]:
     ]
 
 
-def _given(case: conditions.Case) -> object:
+def _given(case: conditions.Conditions) -> object:
     return (
         [tensor.grows or [dim.grows for dim in tensor.dims] for tensor in case.tensors],
         [product.grows and "grows" for product in case.products],

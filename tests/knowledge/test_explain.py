@@ -5,9 +5,9 @@ import pytest
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
+from mpsprobe.knowledge.error_texts import Cause
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.knowledge.history import dtype_first_good, op_history
-from mpsprobe.knowledge.messages import Cause
 from tests.knowledge.real_texts import BROADCAST, MISSING_OLD, REAL
 
 # The text of torch >= 2.6, in a traceback through remote code, as Python prints it.

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
-from mpsprobe.knowledge import _opinfo, _opnames, ops
+from mpsprobe.knowledge import _opnames, ops
 from mpsprobe.run import OpVerdict
 
 EXPLANATIONS = Path(__file__).parent / "unimplemented.toml"
@@ -86,7 +86,7 @@ def compare(torch: str) -> tuple[int, list[Disagreement]]:
     listed = ops.release(torch).unimplemented
     agree = 0
     differ = []
-    for key, called in _opinfo.recorded().items():
+    for key, called in _opnames.opinfo_ops().items():
         name = key.replace(":", "")
         fails_in = listed.get(name, [])  # None: in every dtype
         certain, possible = _missing(key.partition(":")[0], called, torch)

@@ -10,7 +10,7 @@ import click
 
 from mpsprobe.cli.sink import Sink, json_flag, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge.explain import Explanation, Finding, explain
+from mpsprobe.knowledge.explain import Explained, Explanation, explain
 
 #: Exit code when nothing in the text is known.
 NOTHING_KNOWN = 1
@@ -77,7 +77,7 @@ def render(result: Explanation) -> str:
 _ORIGIN = {"option": "as given", "commit": "from the commit in the error", "log": "as the text says"}
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: Explained) -> str:
     about = ", ".join(part for part in (finding.op, finding.dtype) if part)
     head = f"{finding.cause.value}{': ' + about if about else ''}"
     times = f" ({finding.count} times)" if finding.count > 1 else ""
@@ -95,7 +95,7 @@ def _finding(finding: Finding) -> str:
     return "\n".join([head, *(_row(name, value) for name, value in rows if value)])
 
 
-def _fallback(finding: Finding) -> str:
+def _fallback(finding: Explained) -> str:
     why = f": {finding.fallback_why}" if finding.fallback_why else ""
     if finding.fallback == "yes":
         return f"PYTORCH_ENABLE_MPS_FALLBACK=1, set before Python starts, helps{why}."
@@ -104,7 +104,7 @@ def _fallback(finding: Finding) -> str:
     return "PYTORCH_ENABLE_MPS_FALLBACK=1 does not help." if finding.fallback == "no" else ""
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Explained) -> str:
     frame = finding.frame
     if frame is None:
         return ""

@@ -11,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge._conditions import Case, Mode, Scalar, every
+from mpsprobe.knowledge._conditions import Conditions, Mode, Scalar, every
 from mpsprobe.knowledge._recorded import tensor
 from mpsprobe.run import OpUse
 
@@ -109,7 +109,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     macos_maybe: str | None = None
     chips: list[str] = []
     ops: list[str] = []
-    when: list[Case] = []
+    when: list[Conditions] = []
     symptom: Symptom
     severity: Severity
     fix: str

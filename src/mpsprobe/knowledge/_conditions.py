@@ -40,7 +40,7 @@ class Mode(str, enum.Enum):
     AUTOCAST = "autocast"
 
 
-class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A closed interval; an end left out is open."""
 
     min: float | None = None
@@ -98,7 +98,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return False
         size = shape[self.index]
         return (
-            size in Range(self.min, self.max)
+            size in Bounds(self.min, self.max)
             and (self.multiple_of is None or size % self.multiple_of == 0)
             and (self.not_multiple_of is None or size % self.not_multiple_of != 0)
         )
@@ -127,11 +127,11 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arg: int | list[int] | Literal["any", "all"] = "any"
     of: Literal["inputs", "outputs"] = "inputs"
     dtype: list[str] | None = None
-    rank: int | Range | None = None
+    rank: int | Bounds | None = None
     dims: list[Dim] = []
-    numel: Range | None = None
-    bytes: Range | None = None
-    largest: Range | None = None
+    numel: Bounds | None = None
+    bytes: Bounds | None = None
+    largest: Bounds | None = None
     contiguous: bool | None = None
     transposed: bool | None = None
     expanded: bool | None = None
@@ -248,7 +248,7 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one_of: list[Scalar] | None = None
     min: float | None = None
     max: float | None = None
-    length: Range | None = None
+    length: Bounds | None = None
     given: bool | None = None
     default: Scalar | msgspec.UnsetType = msgspec.UNSET
 
@@ -269,7 +269,7 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return True
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return value in Range(self.min, self.max)
+        return value in Bounds(self.min, self.max)
 
 
 class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -313,7 +313,7 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _COMPARE[self.relation](left, right)
 
 
-class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A product of sizes, such as the number of attention scores.
 
     Attributes:
@@ -339,7 +339,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(known) < len(sizes):
             return None
         product = math.prod(known)
-        if product in Range(self.min, self.max):
+        if product in Bounds(self.min, self.max):
             return True
         if later is None or self.grows is None or self.min is None or product >= self.min:
             return False
@@ -355,7 +355,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return True
 
 
-class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One set of conditions, all of which must hold.
 
     Attributes:
@@ -369,8 +369,8 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensors: list[TensorCondition] = []
     scalars: list[ScalarCondition] = []
     relations: list[Relation] = []
-    products: list[Product] = []
-    inputs: Range | None = None
+    products: list[SizeProduct] = []
+    inputs: Bounds | None = None
     mode: Mode | None = None
     unrecorded: str = ""
 
@@ -392,7 +392,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         words += [
             f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None
         ]
-        sizes: tuple[Relation | Product, ...] = (*self.relations, *self.products)
+        sizes: tuple[Relation | SizeProduct, ...] = (*self.relations, *self.products)
         if any(condition.holds(use) is None for condition in sizes):
             words.append("sizes not recorded in full")
         if self.mode is not None and modes is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -125,3 +125,18 @@ def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
 
 def _rarity(name: str) -> tuple[bool, bool, bool, str]:
     return "imname" in name, name.endswith("out"), not name.endswith(".Tensor"), name
+
+
+@functools.cache
+def opinfo_ops() -> Mapping[str, tuple[str, ...]]:
+    """Map OpInfo name, a colon and its variant to the overloads that its samples run on a CPU, without `aten::`."""
+    path = Path(__file__).parent / "data" / "ops" / "opinfo.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, ...]])
+
+
+def run_by(function: str) -> tuple[str, ...]:
+    """Return the overloads that PyTorch's operator tests run for a Python function: `nn.functional.gelu`."""
+    found = {
+        op for name, called in opinfo_ops().items() if name.partition(":")[0] == function for op in called
+    }
+    return tuple(f"aten::{op}" for op in sorted(found))

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge import advisories, ops
-from mpsprobe.knowledge._conditions import Case
+from mpsprobe.knowledge._conditions import Conditions
 from mpsprobe.knowledge._recorded import ITEM_SIZE
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
@@ -106,7 +106,9 @@ def _form(advisory: Advisory) -> Iterator[str]:
     dtypes = {dtype for case in advisory.when for tensor in case.tensors for dtype in tensor.dtype or ()}
     for dtype in sorted(dtypes - ITEM_SIZE.keys()):
         yield f"{dtype!r} is no dtype"
-    if not advisory.ops and any(case != Case(unrecorded=case.unrecorded or "?") for case in advisory.when):
+    if not advisory.ops and any(
+        case != Conditions(unrecorded=case.unrecorded or "?") for case in advisory.when
+    ):
         yield "conditions on an op use, but no op"
 
 

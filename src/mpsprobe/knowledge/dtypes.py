@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import _opinfo, _opnames, ops
-from mpsprobe.knowledge._limits import (
+from mpsprobe.knowledge import _opnames, ops
+from mpsprobe.knowledge._kernel_limits import (
     GROUPS,
     Effect,
     Limit,
@@ -185,7 +185,7 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
     """
     refused: dict[str, frozenset[str]] = {}
     listed = ops.release(minor).unimplemented
-    for name, called in _opinfo.recorded().items():
+    for name, called in _opnames.opinfo_ops().items():
         if len(called) == 1:
             dtypes = frozenset(listed.get(name.replace(":", ""), None) or ())
             refused[called[0]] = refused.get(called[0], dtypes) & dtypes

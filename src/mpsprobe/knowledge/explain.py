@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 import msgspec
 
+from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _logtext, advisories, environment, ops
-from mpsprobe.knowledge._fixed import fixed, is_known
 from mpsprobe.knowledge._logtext import Frame
 from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
-from mpsprobe.knowledge.history import OpHistory, dtype_name, op_history
-from mpsprobe.knowledge.messages import Cause, Found, find
+from mpsprobe.knowledge.error_texts import Cause, TextMatch, find
+from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
 
 #: Longest excerpt of the text that a finding shows.
 _EXCERPT = 300
@@ -51,7 +51,7 @@ _SYMPTOMS = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One thing that the text says.
 
     Attributes:
@@ -108,7 +108,7 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         macos, macos_from: likewise.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Explained, ...]
     torch: str = ""
     torch_from: str = ""
     macos: str = ""
@@ -141,7 +141,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     release, release_from = _torch_of(clean, found, torch)
     system, system_from = _macos_of(clean, macos)
 
-    first: dict[tuple[object, ...], Found] = {}
+    first: dict[tuple[object, ...], TextMatch] = {}
     counts: Counter[tuple[object, ...]] = Counter()
     for hit in found:
         key = (hit.message.id, *sorted(hit.values.items()))
@@ -151,9 +151,9 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     return Explanation(_primary_first(findings), release, release_from, system, system_from)
 
 
-def _events(found: list[Found]) -> list[Found]:
+def _events(found: list[TextMatch]) -> list[TextMatch]:
     """Return one finding an event: the second half of a message, without values, belongs to the first."""
-    kept: list[Found] = []
+    kept: list[TextMatch] = []
     for hit in found:
         before = kept[-1] if kept else None
         same = before is not None and before.message is hit.message and hit.start - before.end < _ONE_EVENT
@@ -163,7 +163,7 @@ def _events(found: list[Found]) -> list[Found]:
     return kept
 
 
-def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _primary_first(findings: Iterable[Explained]) -> tuple[Explained, ...]:
     ordered = list(findings)
     fatal = [finding for finding in ordered if finding.severity != "warning"]
     if fatal:
@@ -172,7 +172,7 @@ def _primary_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(ordered)
 
 
-def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, str]:
+def _torch_of(text: str, found: list[TextMatch], given: str | None) -> tuple[str, str]:
     if given is not None:
         return given, "option"
     for hit in found:
@@ -180,7 +180,7 @@ def _torch_of(text: str, found: list[Found], given: str | None) -> tuple[str, st
         if version:
             return version, "commit"
     named = _TORCH_ENVIRONMENT.search(text) or _TORCH_LINE.search(text)
-    return (named["version"], "log") if named and is_known(named["version"]) else ("", "")
+    return (named["version"], "log") if named and _is_known(named["version"]) else ("", "")
 
 
 def _macos_of(text: str, given: str | None) -> tuple[str, str]:
@@ -194,17 +194,17 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
     return (named["version"], "log") if named else ("", "")
 
 
-def _finding(hit: Found, count: int, text: str, torch: str, macos: str) -> Finding:
+def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> Explained:
     message, values = hit.message, dict(hit.values)
     named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
     values.pop("commit", None)
     dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
     history = op_history(named) if named else None
     op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
-    fixed_in, fixed_text = fixed(hit, history, dtype, torch, macos)
+    fixed_in, fixed_text = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
     frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
-    return Finding(
+    return Explained(
         message=message.id,
         cause=message.cause,
         severity=message.severity,
@@ -279,7 +279,7 @@ def _fallback(history: OpHistory | None, op: str, torch: str) -> tuple[str, str]
     return history.fallback(ops.resolve_release(torch) if torch else None)
 
 
-def _fitting(hit: Found, op: str, torch: str, macos: str) -> list[Advisory]:
+def _fitting(hit: TextMatch, op: str, torch: str, macos: str) -> list[Advisory]:
     """Advisories that tell of the same report, or of the same op ending in the same way on this release."""
     links = set(hit.message.links)
     symptoms = _SYMPTOMS.get(hit.message.cause, set())
@@ -293,10 +293,110 @@ def _fitting(hit: Found, op: str, torch: str, macos: str) -> list[Advisory]:
     return fitting
 
 
-def _excerpt(hit: Found, text: str) -> str:
+def _excerpt(hit: TextMatch, text: str) -> str:
     """Return the message with the rest of its first and last line, as one line."""
     begin = max(text.rfind("\n", 0, hit.start) + 1, hit.start - _EXCERPT // 2)
     end = text.find("\n", hit.end)
     end = min(end if end >= 0 else len(text), hit.end + _EXCERPT)
     joined = " ".join(text[begin:end].split())
     return joined if len(joined) <= _EXCERPT else joined[: _EXCERPT - 3] + "..."
+
+
+def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
+    """Return the release that ends the finding (empty: none is known), and a sentence that says so."""
+    message = hit.message
+    backend = hit.values.get("backend", "MPS")
+    if backend != "MPS":
+        return _fixed_backend(hit.values["op"], backend)
+    if message.fixed:
+        return message.fixed, f"torch {message.fixed} and newer do not raise it."
+    if message.cause in (Cause.MISSING_OP, Cause.FALLBACK) and "op" in hit.values:
+        return _fixed_op(history, hit.values["op"], torch, message.cause is Cause.FALLBACK)
+    if message.id == "dtype-not-on-mps" and dtype:
+        return _fixed_dtype(dtype)
+    if message.id == "macos-too-old":
+        return "", environment.macos_allows(torch, macos).message if torch and macos else ""
+    if message.id == "no-wheel":
+        wanted = hit.values.get("torch", "")
+        return "", _wheels_of(wanted) if wanted and _is_known(wanted) else ""
+    if hit.wheels and not message.reworded:
+        return _fixed_text(hit.wheels[1])
+    return "", ""
+
+
+def _fixed_op(history: OpHistory | None, name: str, torch: str, fallback_warning: bool) -> tuple[str, str]:
+    if history is None:
+        if name.startswith("aten::"):
+            return "", f"No release from {ops.releases()[0]} to {ops.releases()[-1]} has an op of that name."
+        library = library_op(name)
+        if library is None:
+            return "", f"{name} is not in PyTorch itself: the library that it comes from decides."
+        since = f"MPS kernel since {library.library} {library.since}." if library.since else ""
+        return "", f"{since} {library.note}".strip()
+    if not history.first_good:
+        return "", f"No release up to {ops.releases()[-1]} has it on MPS."
+    if history.how == "fallback" and fallback_warning:
+        return (
+            "",
+            "It runs on the CPU by itself in every release: the warning is normal, nothing is old.",
+        )
+    how = {"native": "native", "composite": "run through other ops", "fallback": "run on the CPU by itself"}
+    words = how[history.how]
+    if history.oldest:
+        older = "" if torch else ", so yours is older"
+        text = f"It is {words} in every release from {history.first_good} on{older}."
+        text = text if history.how == "native" else text.replace("It is run", "It runs")
+    else:
+        text = f"First release in which it is {words}: {history.first_good}."
+        text = text if history.how == "native" else text.replace("it is run", "it runs")
+    if torch and ops.releases().index(ops.resolve_release(torch)) >= ops.releases().index(history.first_good):
+        text += f" torch {torch} should have it: check which torch the program imports."
+    return history.first_good, text
+
+
+def _fixed_backend(op: str, backend: str) -> tuple[str, str]:
+    """For SparseMPS and SparseCsrMPS: kernels that are registered under that key."""
+    first = ""
+    for minor in reversed(ops.releases()):
+        if op not in ops.release(minor).sparse.get(backend, ()):
+            break
+        first = minor
+    if not first:
+        return "", f"No release up to {ops.releases()[-1]} has a kernel of its own for it under {backend}."
+    return first, f"First release with a kernel for {backend}: {first}."
+
+
+def _fixed_dtype(dtype: str) -> tuple[str, str]:
+    first = dtype_first_good(dtype)
+    if first is None:
+        return "", ""
+    if not first:
+        return "", f"No release up to {ops.releases()[-1]} has {dtype} on MPS."
+    needs = ops.release(first).dtypes.get(dtype, "")
+    gate = f" on macOS {needs} and newer" if needs else ""
+    return first, f"{dtype} tensors exist on MPS from torch {first} on{gate}."
+
+
+def _fixed_text(last: str) -> tuple[str, str]:
+    wheels = [version for entry in environment.releases() for version in entry.commits]
+    later = wheels[wheels.index(last) + 1 :]
+    if not later:
+        return "", f"torch {last}, the newest we know, still raises it."
+    return later[0], f"The text is gone from torch {later[0]} on."
+
+
+def _wheels_of(torch: str) -> str:
+    return f"torch {torch} has arm64 wheels for Python {', '.join(environment.pythons(torch))}. " + (
+        "Wheels for Intel Macs exist for it."
+        if environment.intel(torch).ok
+        else "It has none for Intel Macs."
+    )
+
+
+def _is_known(torch: str) -> bool:
+    """Whether the op table has that release."""
+    try:
+        ops.resolve_release(torch)
+    except UsageError:
+        return False
+    return True

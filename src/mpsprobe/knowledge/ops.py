@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge import _opinfo, _opnames, environment
+from mpsprobe.knowledge import _opnames, environment
 from mpsprobe.knowledge._opfile import FORM, Kernel, ReleaseFile, Wheel
 from mpsprobe.run import OpVerdict
 
@@ -291,7 +291,7 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
         found = _opnames.overloads(candidate, known) if candidate else ()
         if found:
             return found
-    run = tuple(op for op in _opinfo.run_by(_opnames.below_torch(name)) if op in known)
+    run = tuple(op for op in _opnames.run_by(_opnames.below_torch(name)) if op in known)
     if run:
         return run
     called = [
@@ -315,7 +315,7 @@ def related(name: str) -> tuple[str, ...]:
     function = _opnames.python_name(name) or _opnames.qualified(name)
     short = _opnames.base(function).removeprefix("aten::")
     spelt = {_opnames.below_torch(name), short, f"nn.functional.{short}", short.replace("linalg_", "linalg.")}
-    run = {_opnames.base(op) for python in spelt for op in _opinfo.run_by(python)}
+    run = {_opnames.base(op) for python in spelt for op in _opnames.run_by(python)}
     named |= {op for op in run if not op.endswith("_") and _is_specific(op)}
     known = {_opnames.base(op) for op in known_ops()}
     for op in tuple(named):
@@ -336,7 +336,7 @@ def _is_specific(op: str) -> bool:
     """Return whether few functions run an op: `aten::add` says nothing about the one that was asked for."""
     functions = {
         name.partition(":")[0]
-        for name, called in _opinfo.recorded().items()
+        for name, called in _opnames.opinfo_ops().items()
         if any(_opnames.base(f"aten::{one}") == op for one in called)
     }
     return 0 < len(functions) <= 12

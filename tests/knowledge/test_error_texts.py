@@ -3,7 +3,7 @@
 import pytest
 
 from mpsprobe.knowledge import environment
-from mpsprobe.knowledge.messages import by_id, find, messages
+from mpsprobe.knowledge.error_texts import by_id, find, messages
 from tests.knowledge.real_texts import BROADCAST, REAL
 
 

@@ -103,7 +103,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         return re.compile("|".join(_flexible(re.escape(a).replace("\\ ", " ")) for a in self.anchors))
 
 
-class Found(msgspec.Struct, frozen=True):
+class TextMatch(msgspec.Struct, frozen=True):
     """A message at one place of a text.
 
     Attributes:
@@ -139,7 +139,7 @@ def by_id(id_: str) -> Message:
     return next((m for m in messages() if m.id == id_), None) or _no_message(id_)
 
 
-def find(text: str) -> list[Found]:
+def find(text: str) -> list[TextMatch]:
     """Every known message in `text`, in the order of their places, without those that a better one explains."""
     flat = " ".join(text.split())
     found = [
@@ -157,7 +157,7 @@ def _no_message(id_: str) -> Message:
     raise KeyError(id_)
 
 
-def _matches(message: Message, text: str) -> Iterator[Found]:
+def _matches(message: Message, text: str) -> Iterator[TextMatch]:
     done = -1
     for anchor in message.anchor_regex.finditer(text):
         if anchor.start() < done:
@@ -167,7 +167,7 @@ def _matches(message: Message, text: str) -> Iterator[Found]:
         ):
             if match.start() <= anchor.start() and match.end() > anchor.start():
                 done = match.end()
-                yield Found(message, match.start(), match.end(), _values(match), _wheels(message, match))
+                yield TextMatch(message, match.start(), match.end(), _values(match), _wheels(message, match))
                 break
 
 
@@ -192,14 +192,14 @@ def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
     return first, last
 
 
-def _around(hit: Found, found: list[Found], starts: list[int]) -> list[Found]:
+def _around(hit: TextMatch, found: list[TextMatch], starts: list[int]) -> list[TextMatch]:
     """Return findings of other messages near `hit`: a log may hold the same message ten thousand times."""
     low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
     high = bisect.bisect_right(starts, hit.end + _NEAR)
     return [other for other in found[low:high] if other.message is not hit.message]
 
 
-def _explained(hit: Found, found: list[Found], text: str) -> bool:
+def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
     """Whether another finding says the same, better."""
     for other in found:
         overlap = other.start < hit.end and hit.start < other.end
@@ -211,7 +211,7 @@ def _explained(hit: Found, found: list[Found], text: str) -> bool:
     return False
 
 
-def _same_line(one: Found, other: Found, text: str) -> bool:
+def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and "\n" not in text[first.end : second.start]
 
