@@ -16,6 +16,7 @@ from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import config_only, from_config
 from mpsprobe.options import Settings
+from mpsprobe.phases import transfer
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of diffusers about its own future
@@ -249,3 +250,17 @@ def test_a_quantised_part_is_named(tmp_path: Path, part: str, stated: dict[str, 
     assert said in refusal["message"]
     advice = document["outlook"]["recommendation"]
     assert not advice["sentence"].startswith("Use MPS.")
+
+
+def test_phase_4_names_a_quantised_part(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "StableDiffusionPipeline")
+    file = folder / "unet" / "config.json"
+    stated = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": stated}))
+    ref = resolve(Settings(model=str(folder), random_init=True))
+    adapter, _ = config_only.make(ref, folder, Weights.NONE)
+    answer = transfer._answer(adapter, config_only.obtain(ref))
+    assert answer is not None
+    assert answer.raises
+    assert answer.title == "unet (bitsandbytes, 8 bits)"
+    assert "No GPU found" in answer.error

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -17,11 +18,12 @@ from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.errors import TargetError, text_of
 from mpsprobe.knowledge import quantisation
-from mpsprobe.knowledge.quantisation import Answer, Outcome, Quantised, other_routes
+from mpsprobe.knowledge.quantisation import Answer, Outcome
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
-from mpsprobe.models.quantised import of_folder
+from mpsprobe.models.quantised import QuantisedPart, of_folder
+from mpsprobe.models.training import untrained
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
@@ -94,14 +96,14 @@ def load(
         watch_memory(device) as memory,
         Stopwatch() as watch,
     ):
-        with _quantised(snapshot):
+        with _quantised(adapter, snapshot):
             model = adapter.load(device.torch_device, profile.dtype)
         device.synchronize()
     return Loaded(model, adapter, profile, snapshot, device, memory, watch.seconds, refused)
 
 
 @contextmanager
-def _quantised(snapshot: Snapshot) -> Iterator[None]:
+def _quantised(adapter: Adapter, snapshot: Snapshot) -> Iterator[None]:
     """Name the fix where transformers refuses to load a quantised checkpoint; its own words stay.
 
     Raises:
@@ -110,12 +112,11 @@ def _quantised(snapshot: Snapshot) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        found = of_folder(snapshot.path, snapshot.config)
-        answer = _answer(found) if found is not None else None
+        answer = _answer(adapter, snapshot)
         said = f"{type(problem).__name__}: {text_of(problem)}"
-        if found is None or answer is None or not answer.raises or not _same(said, answer.error):
+        if answer is None or not answer.raises or not _same(said, answer.error):
             raise
-        remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *other_routes(found)) if one)
+        remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *answer.routes) if one)
         raise TargetError(f"loading: {said}", f"{remedy}.") from problem
 
 
@@ -158,12 +159,11 @@ def _load(loaded: Loaded) -> Result:
 
 @CHECKS.add("quantisation", "A checkpoint with quantised weights loads on a Mac")
 def _quantisation(loaded: Loaded) -> Result:
-    found = of_folder(loaded.snapshot.path, loaded.snapshot.config)
-    if found is None:
+    answer = _answer(loaded.adapter, loaded.snapshot)
+    if answer is None:
         return Result(Status.SKIPPED, "The checkpoint is not quantised.")
     if loaded.device.torch_device.type != "mps":
         return Result(Status.SKIPPED, "It is a question about Macs, and this device is none.")
-    answer = _answer(found)
     status = {
         Outcome.RAISES: Status.FAIL,
         Outcome.IGNORED: Status.FAIL,
@@ -174,16 +174,27 @@ def _quantisation(loaded: Loaded) -> Result:
     text = list(answer.sentences)
     if loaded.adapter.weights is not Weights.STORED:
         text.append("This run has random plain weights in their place.")
-    remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *other_routes(found)) if one)
+    remedy = "; or: ".join(one.rstrip(".") for one in (answer.fix, *answer.routes) if one)
     return Result(
         status, " ".join(text), f"{remedy}." if remedy else "", evidence=Evidence.PREDICTED, device="mps"
     )
 
 
-def _answer(found: Quantised) -> Answer:
-    import transformers
-
-    return quantisation.answer(found, transformers.__version__)
+def _answer(adapter: Adapter, snapshot: Snapshot) -> Answer | None:
+    """Return what loading the quantised parts of a target does with the installed packages; None without such parts."""
+    parts = untrained(adapter).quantised
+    if not parts and snapshot.config:  # a class with a profile of its own; a target.py has no config
+        how = of_folder(snapshot.path, snapshot.config)
+        parts = [] if how is None else [QuantisedPart("", "transformers", how)]
+    return quantisation.joined(
+        [
+            (
+                part.name,
+                quantisation.answer(part.how, metadata.version(part.library), library=part.library),
+            )
+            for part in parts
+        ]
+    )
 
 
 @CHECKS.add("placement", "Every parameter and buffer is on the device")
