@@ -16,7 +16,7 @@ class PeftAdapter:
     """A folder that holds an adapter and no model.
 
     Attributes:
-        folder: where it lies.
+        folder: its location.
         base: the base model as the adapter names it: a repo id or a folder.
         kind: of adapter: `"LORA"` ...
         rank: of a LoRA; None for other kinds.

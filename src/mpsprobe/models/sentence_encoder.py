@@ -34,7 +34,7 @@ TRIPLES = (
 
 
 class SentenceEncoderAdapter(TransformersAdapter):
-    """Embeds a few sentences; `judge` compares their similarities with what any reader knows."""
+    """An adapter that embeds a few sentences; `judge` compares their similarities with the expected order."""
 
     meaning = f"In {len(TRIPLES)} of {len(TRIPLES)} triples the paraphrase is nearer than the other sentence."
 

@@ -23,7 +23,7 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 
 class FamilyAdapter(RandomInitAdapter):
-    """Fed and run by the family of its class, with the weights of its folder."""
+    """An adapter that feeds and runs a class by its family, with the weights of its folder."""
 
     weights = Weights.STORED
 

@@ -100,7 +100,7 @@ class Task:
 
 
 class TransformersAdapter(Adapter):
-    """Loads the class that config.json names and feeds it by its task.
+    """An adapter that loads the class of config.json and feeds it by its task.
 
     `profile.sample` may hold `text`; `profile.inference` `max_new_tokens`.
     """

@@ -38,7 +38,7 @@ _PREDICTED_TOKENS = 3
 
 
 class AlpamayoAdapter(Adapter):
-    """Loads `AlpamayoR1` and samples trajectories with it.
+    """An adapter that loads `AlpamayoR1` and samples trajectories with it.
 
     `profile.sample`: `frames`, `height`, `width`. `profile.inference`: arguments of the class's own
     `sample_trajectories_from_data_with_vlm_rollout`, and `seed`.

@@ -123,7 +123,7 @@ def _processor_class() -> type[ProcessorMixin]:
 
 
 class Once:
-    """What the package's code takes for `AutoProcessor`: it makes the processor of a folder once.
+    """A replacement of `AutoProcessor` for the package's code, which makes the processor of a folder once.
 
     That code makes one and the same for each config and for each model (0.25 s, most of it for the tokenizer's 151,669
     words), and adds its tokens to it: to one that has them, none.
@@ -147,7 +147,7 @@ class Once:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the package's code have it while the context lasts."""
+        """Replace `AutoProcessor` in the package's code while the context lasts."""
         module = published.imported("models.base_model")
         before, module.AutoProcessor = module.AutoProcessor, self
         try:

@@ -157,7 +157,7 @@ _WORDS = 8
 
 
 class MadeUpTokenizer:
-    """Takes a tokenizer's place in a pipeline: gives ids that the text encoder knows, whatever the text.
+    """A replacement of a pipeline's tokenizer: it returns ids that the text encoder knows, whatever the text.
 
     Attributes:
         model_max_length: ids that the encoder has positions for (512 where it has no limit, as T5).

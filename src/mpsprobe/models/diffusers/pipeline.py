@@ -31,7 +31,7 @@ _SIDE, _FRAMES = 128, 9
 
 
 class DiffusersAdapter(Adapter):
-    """Builds the pipeline that a folder's model_index.json names and lets it make one image.
+    """An adapter that builds the pipeline that a folder's model_index.json names and makes one image with it.
 
     The prompt goes through the folder's tokenizers, or where it has none, through stand-ins that make up token
     ids, so the text encoders run in any case. Noise comes from a CPU generator with a fixed seed.
@@ -124,7 +124,7 @@ class DiffusersAdapter(Adapter):
         return self._call(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
-        """`images` (or `frames`, `audios`): float, as the pipeline's NumPy output."""
+        """Return `images` (or `frames`, `audios`): float, as the pipeline's NumPy output."""
         found: Outputs = {}
         for name, value in raw.items():
             if isinstance(value, Tensor):
@@ -135,7 +135,7 @@ class DiffusersAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """What `infer` does, for people."""
+        """A description of `infer` for people."""
         steps = self.profile.inference.get("num_inference_steps", 2)
         return f"the pipeline's own call, {steps} denoising steps"
 

@@ -96,7 +96,7 @@ _TASK = " follow the road ahead and keep the lane"
 
 
 class TinyDriveProcessor:
-    """Builds batches. The image processor is the one without torchvision, whether or not that is there.
+    """The maker of batches. The image processor is the one without torchvision, whether or not that is there.
 
     Attributes:
         tokenizer: the repository's tokenizer.
@@ -166,7 +166,7 @@ def _image_processor_class() -> Any:
 
 
 class TinyDriveAdapter(Adapter):
-    """Loads, samples and drives `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
+    """An adapter that loads, samples and drives `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
 
     meaning = trajectories.MEANING
 
@@ -185,7 +185,7 @@ class TinyDriveAdapter(Adapter):
         return self._processor(sample)
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """`logits` (1, L, vocabulary), `velocity` (1, 64, 2) and the history's `ego_speed` (1, 1) in m/s."""
+        """Return `logits` (1, L, vocabulary), `velocity` (1, 64, 2) and the history's `ego_speed` (1, 1) in m/s."""
         assert isinstance(model, TinyDrive)
         output = model(**batch)
         speed = model.action_space.last_speed(batch["ego_history_xyz"], batch["ego_history_rot"])
@@ -200,7 +200,7 @@ class TinyDriveAdapter(Adapter):
         return model.rollout(**batch, **self.profile.inference)
 
     def extract(self, raw: Rollout) -> Outputs:
-        """`pred_xyz` (1, 1, n, 64, 3) m, `pred_rot` (1, 1, n, 64, 3, 3); `cot`, `meta_action`, `answer`."""
+        """Return `pred_xyz` (1, 1, n, 64, 3) m, `pred_rot` (1, 1, n, 64, 3, 3); `cot`, `meta_action`, `answer`."""
         sections = [self._processor.sections(tokens) for tokens in raw.tokens.tolist()]
         texts = {name: [section[name] for section in sections] for name in sections[0]}
         return {"pred_xyz": raw.pred_xyz.cpu(), "pred_rot": raw.pred_rot.cpu(), **texts}

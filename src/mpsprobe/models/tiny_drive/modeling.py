@@ -172,7 +172,7 @@ class ForwardOutput:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one inference yields, on the model's device.
+    """The result of one inference, on the model's device.
 
     Attributes:
         pred_xyz: (B, 1, n, T, 3) metres, float32, in the frame of the last history point.

@@ -165,30 +165,30 @@ class _Sizes:
 
     @property
     def channels(self) -> int:
-        """Of an image."""
+        """The channels of an image."""
         conv = next((one for one in self.first if isinstance(one, nn.Conv2d)), None)
         return conv.in_channels * 1 if conv is not None else self._of(_CHANNELS) or 3
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Of an image: the one stated first."""
+        """The sides of an image in pixels, the stated one first."""
         stated = self._of(_SIDE, list(self._model.children())[:4])
         return tuple(dict.fromkeys((stated, *_SIDES))) if stated is not None else _SIDES
 
     @property
     def frames(self) -> int | None:
-        """Of a video."""
+        """The frames of a video; None where nothing states them."""
         return self._of(("num_frames", "n_frames", "frames", "clip_len", "all_frames"))
 
     @property
     def width(self) -> int | None:
-        """Of a vector."""
+        """The width of a vector; None where nothing states it."""
         linear = next((one for one in self.first if isinstance(one, nn.Linear)), None)
         return self._of(_WIDTH) or (linear.in_features if linear is not None else None)
 
     @property
     def vocabulary(self) -> int:
-        """Of tokens."""
+        """The number of tokens of the vocabulary."""
         table = next((one for one in self._model.modules() if isinstance(one, nn.Embedding)), None)
         return self._of(_VOCABULARY) or (table.num_embeddings if table is not None else 100)
 

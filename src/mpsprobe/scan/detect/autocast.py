@@ -44,7 +44,7 @@ _QUERIES = {
 
 @on_call("autocast", "maybe_autocast")
 def region(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.autocast(device, enabled=...)` in all its spellings."""
+    """Report `torch.autocast(device, enabled=...)` in all its spellings."""
     called = position.called
     if called in _CUDA_ONLY:
         spelt = f"{called}()"
@@ -113,7 +113,7 @@ def _device_type(node: ast.expr, position: Position, line: int, depth: int = 0) 
 
 @on_call("GradScaler")
 def scaler(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`GradScaler()` and `GradScaler("cuda")`."""
+    """Report `GradScaler()` and `GradScaler("cuda")`."""
     called = position.called
     if not called.startswith(("torch.", "GradScaler")):
         return
@@ -131,7 +131,7 @@ def scaler(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call(*(name.rpartition(".")[2] for name in _QUERIES))
 def query(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.is_autocast_enabled()` without a device, and the `gpu` functions."""
+    """Report `torch.is_autocast_enabled()` without a device, and the `gpu` functions."""
     called = position.called
     if called not in _QUERIES:
         return

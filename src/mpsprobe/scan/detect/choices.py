@@ -29,7 +29,7 @@ _DEVICE_WORDS = re.compile(r"device|^dev$", re.IGNORECASE)
 
 @on(ast.Call)
 def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`Pipeline(path, "cuda")`: a CUDA device that is handed to other code by position."""
+    """Report `Pipeline(path, "cuda")`: a CUDA device that is handed to other code by position."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if last in _READERS or _ERRORS.search(last) or position.failure_is_handled:
         return
@@ -45,7 +45,7 @@ def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.If)
 def turned_away(node: ast.If, _position: Position) -> Iterator[Hit]:
-    """`if device == "mps": device = "cpu"`."""
+    """Report `if device == "mps": device = "cpu"`."""
     if not _asks_for_mps(node.test):
         return
     for statement in node.body:
@@ -84,7 +84,7 @@ def _is_cpu(node: ast.expr) -> bool:
 
 @on(ast.Compare)
 def list_without_mps(node: ast.Compare, position: Position) -> Iterator[Hit]:
-    """`if device not in ("cuda", "cpu"): raise`, `assert device in ["cuda", "cpu"]`."""
+    """Report `if device not in ("cuda", "cpu"): raise`, `assert device in ["cuda", "cpu"]`."""
     if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.In, ast.NotIn)):
         return
     texts = _texts(position.value(node.comparators[0]))
@@ -112,7 +112,7 @@ def _refuses(node: ast.Compare, position: Position) -> bool:
 
 @on_call("add_argument", "option", "Option", "Argument", "Choice")
 def choices_without_mps(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`parser.add_argument("--device", choices=["cuda", "cpu"])`, `click.Choice(["cuda", "cpu"])`."""
+    """Report `parser.add_argument("--device", choices=["cuda", "cpu"])`, `click.Choice(["cuda", "cpu"])`."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     given = argument(node, "choices", 0 if last == "Choice" else None)
     texts = _texts(position.value(given)) if given is not None else []

@@ -57,14 +57,14 @@ def _is_forwarded(position: Position) -> bool:
 
 @on_call("cuda")
 def cuda_method(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.cuda()`."""
+    """Report `x.cuda()`."""
     if isinstance(node.func, ast.Attribute) and not _is_forwarded(position):
         yield Hit("MPS101", node, ".cuda() places it on a CUDA device.")
 
 
 @on_call("to", "device", "set_default_device", "load")
 def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.to("cuda")`, `torch.device("cuda")`, `torch.load(file, "cuda")`."""
+    """Report `x.to("cuda")`, `torch.device("cuda")`, `torch.load(file, "cuda")`."""
     called = position.called
     last = called.rpartition(".")[2] or "to"
     if last == "load":
@@ -82,7 +82,7 @@ def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("type", "set_default_tensor_type")
 def tensor_type(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.type("torch.cuda.FloatTensor")`."""
+    """Report `x.type("torch.cuda.FloatTensor")`."""
     kind = (text_of(node.args[0]) or position.name(node.args[0])) if node.args else ""
     if _TENSOR_TYPE.match(kind) and not _is_forwarded(position):
         yield Hit("MPS101", node, f"{kind} makes CUDA tensors.")
@@ -90,7 +90,7 @@ def tensor_type(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def placed_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """`torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
+    """Report `torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
     call = position.parents[-1]
     if not node.arg or not places(node.arg) or not isinstance(call, ast.Call) or _is_forwarded(position):
         return
@@ -103,7 +103,7 @@ def placed_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
 
 @on_call("get", "pop", "getattr", "setdefault", "getenv")
 def fallback_value(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`kwargs.get("device", "cuda")`."""
+    """Report `kwargs.get("device", "cuda")`."""
     if len(node.args) >= 2:
         name, default = text_of(node.args[-2]), cuda_text(node.args[-1], position)
         if default is not None and name is not None and places(name):
@@ -112,7 +112,7 @@ def fallback_value(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("add_argument", "option", "Option", "Argument", "Field", "field")
 def option(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`parser.add_argument("--device", default="cuda")`."""
+    """Report `parser.add_argument("--device", default="cuda")`."""
     text = cuda_text(argument(node, "default"), position)
     if text is not None:
         name = next((name for name in map(text_of, node.args) if name), "it")
@@ -128,7 +128,7 @@ def _in_dict(node: ast.expr, position: Position) -> str | None:
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
 def defaults(node: Function, position: Position) -> Iterator[Hit]:
-    """`def f(x, device="cuda")`."""
+    """Report `def f(x, device="cuda")`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
     pairs += [
@@ -150,7 +150,7 @@ def _device_call(node: ast.expr, position: Position) -> str | None:
 
 @on(ast.Assign, ast.AnnAssign)
 def assignments(node: ast.Assign | ast.AnnAssign, position: Position) -> Iterator[Hit]:
-    """`device = "cuda"`, as a statement or as a field of a class."""
+    """Report `device = "cuda"`, as a statement or as a field of a class."""
     if node.value is None:
         return
     text = cuda_text(node.value, position)
@@ -168,7 +168,7 @@ def assignments(node: ast.Assign | ast.AnnAssign, position: Position) -> Iterato
 
 @on(ast.Dict)
 def entries(node: ast.Dict, position: Position) -> Iterator[Hit]:
-    """`{"device": "cuda"}`."""
+    """Report `{"device": "cuda"}`."""
     for key, value in zip(node.keys, node.values, strict=True):
         name, text = text_of(key), cuda_text(value, position)
         if name and text is not None and places(name):
@@ -177,7 +177,7 @@ def entries(node: ast.Dict, position: Position) -> Iterator[Hit]:
 
 @on(ast.IfExp)
 def choice(node: ast.IfExp, position: Position) -> Iterator[Hit]:
-    """`"cuda" if torch.cuda.is_available() else "cpu"`."""
+    """Report `"cuda" if torch.cuda.is_available() else "cpu"`."""
     if id(node) in position.reported or not _asks_for_cuda(node.test, position):
         return
     taken, left = _leaf(node, position), _leaf_of_cuda(node, position)
@@ -231,7 +231,7 @@ def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
 
 @on(ast.If)
 def branch_choice(node: ast.If, position: Position) -> Iterator[Hit]:
-    """`if torch.cuda.is_available(): device = "cuda"` / `else: device = "cpu"`."""
+    """Report `if torch.cuda.is_available(): device = "cuda"` / `else: device = "cpu"`."""
     if position.truth.of(node.test, position.scope) is not False or not _asks_for_cuda(node.test, position):
         return
     body, orelse = _assigned(node.body), _assigned(node.orelse)
@@ -259,14 +259,14 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
 
 @on(ast.Assert)
 def demand(node: ast.Assert, position: Position) -> Iterator[Hit]:
-    """`assert torch.cuda.is_available()`."""
+    """Report `assert torch.cuda.is_available()`."""
     if position.truth.of(node.test, position.scope) is False and "cuda" in ast.unparse(node.test).lower():
         yield Hit("MPS106", node, "This assertion fails for tensors on MPS, and without CUDA.")
 
 
 @on(ast.If)
 def refusal(node: ast.If, position: Position) -> Iterator[Hit]:
-    """`if not torch.cuda.is_available(): raise ...`."""
+    """Report `if not torch.cuda.is_available(): raise ...`."""
     if (
         node.body
         and isinstance(node.body[-1], ast.Raise)
@@ -278,7 +278,7 @@ def refusal(node: ast.If, position: Position) -> Iterator[Hit]:
 
 @on_call("Generator")
 def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.Generator(device="cuda")`."""
+    """Report `torch.Generator(device="cuda")`."""
     if position.called == "torch.Generator" and not position.failure_is_handled:
         text = cuda_text(argument(node, "device", 0), position)
         if text is not None:
@@ -287,7 +287,7 @@ def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def cpu_generator(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """`torch.randn(2, generator=g, device=device)` with a generator that lives on the CPU."""
+    """Report `torch.randn(2, generator=g, device=device)` with a generator that lives on the CPU."""
     call = position.parents[-1]
     if node.arg != "generator" or not isinstance(call, ast.Call):
         return
@@ -347,28 +347,28 @@ def _is_seeded(position: Position) -> bool:
 
 @on(ast.Subscript)
 def default_generators(node: ast.Subscript, position: Position) -> Iterator[Hit]:
-    """`torch.cuda.default_generators[i]`: the tuple is empty without CUDA."""
+    """Report `torch.cuda.default_generators[i]`: the tuple is empty without CUDA."""
     if position.name(node.value) == "torch.cuda.default_generators" and not position.failure_is_handled:
         yield Hit("MPS103", node, "torch.cuda.default_generators is empty without CUDA: IndexError.")
 
 
 @on(ast.keyword)
 def pinned_by_keyword(node: ast.keyword, _position: Position) -> Iterator[Hit]:
-    """`DataLoader(pin_memory=True)`."""
+    """Report `DataLoader(pin_memory=True)`."""
     if node.arg == "pin_memory" and isinstance(node.value, ast.Constant) and node.value.value is True:
         yield Hit("MPS108", node, "pin_memory=True gains nothing on a Mac.")
 
 
 @on_call("pin_memory")
 def pinned(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.pin_memory()`."""
+    """Report `x.pin_memory()`."""
     if isinstance(node.func, ast.Attribute) and position.names.knows("torch"):
         yield Hit("MPS108", node, ".pin_memory() gains nothing on a Mac, and raises in older releases.")
 
 
 @on_call("init_process_group", "new_group", "init_distributed")
 def process_group(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`init_process_group("nccl")`."""
+    """Report `init_process_group("nccl")`."""
     last = position.called.rpartition(".")[2]
     backend = argument(node, "backend", 2 if last == "new_group" else 0)
     text = text_of(position.value(backend)) if backend is not None else None

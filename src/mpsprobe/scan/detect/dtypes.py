@@ -156,7 +156,7 @@ def wide(node: ast.expr | None, position: Position) -> str | None:
 
 @on_call("to", "type", "double", "cdouble")
 def conversion(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.double()`, `x.to(torch.float64)`, `x.type(torch.double)`."""
+    """Report `x.double()`, `x.to(torch.float64)`, `x.type(torch.double)`."""
     if not isinstance(node.func, ast.Attribute):
         return
     method, receiver = node.func.attr, node.func.value
@@ -187,7 +187,7 @@ def conversion(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_torch_call
 def creation(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.zeros(..., dtype=torch.float64, device=device)`, or without a device and then moved."""
+    """Report `torch.zeros(..., dtype=torch.float64, device=device)`, or without a device and then moved."""
     called = position.called
     if called == "torch.set_default_dtype":
         if node.args and (code := wide(node.args[0], position)):
@@ -208,7 +208,7 @@ def creation(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("from_numpy", "tensor", "as_tensor", "asarray")
 def from_numpy(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.from_numpy(np.linspace(0, 1, 8)).to(device)`."""
+    """Report `torch.from_numpy(np.linspace(0, 1, 8)).to(device)`."""
     called = position.called
     if (
         called not in _FROM_NUMPY

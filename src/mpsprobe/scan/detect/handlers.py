@@ -15,7 +15,7 @@ _EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 
 @on(ast.While)
 def endless(node: ast.While, position: Position) -> Iterator[Hit]:
-    """`while not done: try: ... except RuntimeError: ...`."""
+    """Report `while not done: try: ... except RuntimeError: ...`."""
     if not position.names.knows("torch"):
         return
     for attempt in _own(node.body, (ast.Try,)):
@@ -84,7 +84,7 @@ def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.st
 
 @on(ast.Try)
 def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
-    """`try: torch.linalg.eig(x)` / `except RuntimeError: x = x + noise`, where MPS has no such op."""
+    """Report `try: torch.linalg.eig(x)` / `except RuntimeError: x = x + noise`, where MPS has no such op."""
     for handler in node.handlers:
         names = caught(handler)
         if "NotImplementedError" in names:
@@ -110,7 +110,7 @@ def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
 
 @on(ast.Try)
 def out_of_memory(node: ast.Try, position: Position) -> Iterator[Hit]:
-    """`except torch.cuda.OutOfMemoryError`."""
+    """Report `except torch.cuda.OutOfMemoryError`."""
     for handler in node.handlers:
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         names = [position.name(kind) for kind in types if kind is not None]

@@ -57,7 +57,7 @@ _DRAWN_BY = {
 
 @on_call(*_DRAWN_BY)
 def distribution(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`torch.distributions.Beta(a, b)`, whose samples are drawn where its parameters are."""
+    """Report `torch.distributions.Beta(a, b)`, whose samples are drawn where its parameters are."""
     kind = position.called.rpartition(".")[2]
     if not position.called.startswith("torch.distributions"):
         return
@@ -91,7 +91,7 @@ def _on_cpu(node: ast.expr, position: Position) -> bool:
 
 @on_call("grid_sample")
 def sampled_beyond_the_border(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`F.grid_sample(x, grid, padding_mode="border")`, and bicubic interpolation."""
+    """Report `F.grid_sample(x, grid, padding_mode="border")`, and bicubic interpolation."""
     if not position.called.startswith("torch.nn.functional"):
         return
     padding = (
@@ -112,7 +112,7 @@ def sampled_beyond_the_border(node: ast.Call, position: Position) -> Iterator[Hi
 
 @on_in_place_call
 def in_place_on_view(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """`x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
+    """Report `x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
     if not isinstance(node.func, ast.Attribute):
         return
     advisory = position.release.in_place_on_views.get(node.func.attr)
