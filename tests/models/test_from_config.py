@@ -332,3 +332,52 @@ def test_huge_experts_are_not_made_on_the_cpu() -> None:
         made: Any = Experts()
     assert made.gate_up.is_meta
     assert made.scale.tolist() == [2.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "fed"),
+    [
+        (
+            "DacModel",
+            transformers.DacConfig(
+                encoder_hidden_size=8,
+                decoder_hidden_size=16,
+                downsampling_ratios=[2, 4],
+                n_codebooks=2,
+                hidden_size=16,
+            ),
+            {"input_values": [1, 1, 16000]},
+        ),
+        (
+            "DecisionTransformerModel",
+            transformers.DecisionTransformerConfig(hidden_size=16, n_layer=1, n_head=2),
+            {"states": [1, 20, 17], "attention_mask": [1, 20], "timesteps": [1, 20]},
+        ),
+        (
+            "ClapModel",
+            transformers.ClapConfig(
+                text_config={
+                    "hidden_size": 16,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 16,
+                },
+                audio_config={
+                    "patch_embeds_hidden_size": 8,
+                    "depths": [1, 1],
+                    "num_attention_heads": [1, 2],
+                    "hidden_size": 16,
+                },
+            ),
+            {"input_features": [1, 1, 1001, 64], "is_longer": [1, 1]},
+        ),
+    ],
+)
+def test_made_up_inputs_are_taken(class_name: str, config: Any, fed: dict[str, list[int]]) -> None:
+    """transformers' own forward pass decides whether an input has the right shape."""
+    cls = getattr(transformers, class_name)
+    adapter = RandomInitAdapter(Path(), profile.load("transformers"), Blueprint(class_name, cls, config))
+    batch = adapter.prepare({})
+    assert {name: list(batch[name].shape) for name in fed} == fed
+    outputs = adapter.forward(adapter.load(_CPU, "float32"), batch)
+    assert outputs

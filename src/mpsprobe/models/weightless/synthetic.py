@@ -177,7 +177,14 @@ class Inputs(SoundInputs):
     @functools.cached_property
     def _image_features(self) -> int | None:
         """How many features the model makes of the image."""
-        text = {"input_ids", "attention_mask", "bbox", "cross_attention_mask", "mm_token_type_ids"}
+        text = {
+            "input_ids",
+            "attention_mask",
+            "bbox",
+            "cross_attention_mask",
+            "mm_token_type_ids",
+            "image_attention_mask",
+        }
         made = {name: self._make_one(name) for name in self.names() if name not in text}
         return synthetic_images.count_features(
             self.model_class, self.config, {name: value for name, value in made.items() if value is not None}
