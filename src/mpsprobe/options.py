@@ -432,7 +432,7 @@ def _check_mac(given: Settings) -> None:
 
         resolve_release(given.torch)
     if given.mac is not None:
-        from mpsprobe.mac.lineup import named
+        from mpsprobe.mac.catalogue import named
 
         named(given.mac, given.macos)
     if given.keep_going and given.device not in ("auto", "emulated"):

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from mpsprobe import mac
 from mpsprobe.cli import cli, doctor
 from mpsprobe.device.select import Probe
-from mpsprobe.mac.obstacle import Obstacle, TorchFacts
+from mpsprobe.mac.unavailable import TorchFacts, Unavailability
 from mpsprobe.run import Host, Status
 
 LINUX = Host(
@@ -46,9 +46,11 @@ def ask(monkeypatch: pytest.MonkeyPatch, host: Host, *arguments: str) -> Result:
     return CliRunner().invoke(cli, ["doctor", *arguments])
 
 
-def a_mac(monkeypatch: pytest.MonkeyPatch, torch: TorchFacts, obstacle: Obstacle | None = None) -> None:
+def a_mac(
+    monkeypatch: pytest.MonkeyPatch, torch: TorchFacts, unavailable: Unavailability | None = None
+) -> None:
     monkeypatch.setattr(doctor, "torch_facts", lambda: torch)
-    monkeypatch.setattr(doctor, "_tried", lambda _: obstacle)
+    monkeypatch.setattr(doctor, "_tried", lambda _: unavailable)
     monkeypatch.setattr(doctor, "_limit_of_torch", lambda: 11453246464)
     monkeypatch.setattr(doctor, "_self_test", lambda: Probe(Status.PASS, "A model was predicted."))
 
@@ -86,7 +88,7 @@ def test_a_mac_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_mac_whose_mps_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Obstacle("does-not-compute", "mps hung.", "Restart the Mac.")
+    broken = Unavailability("does-not-compute", "mps hung.", "Restart the Mac.")
     a_mac(monkeypatch, TorchFacts("2.13.0", built=True, available=True), broken)
     result = ask(monkeypatch, MAC)
     assert result.exit_code == 1

@@ -8,9 +8,20 @@ from click.testing import CliRunner, Result
 
 from mpsprobe.cli.expect import command
 from mpsprobe.cli.sink import Sink
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops import expectations
-from mpsprobe.run import Check, DeviceChoice, Host, Phase, ReplayRecord, Replays, Run, Status, Table, Target
+from mpsprobe.run import (
+    Check,
+    DeviceChoice,
+    Host,
+    Mac,
+    Phase,
+    ReplayRecord,
+    Replays,
+    Run,
+    Status,
+    Table,
+    Target,
+)
 
 
 def check(id_: str, status: Status, **more: object) -> Check:

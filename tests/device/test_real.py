@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from mpsprobe.device import real
 from mpsprobe.device.compute import Product, multiply
-from mpsprobe.device.real import Cpu, Memory, Mps, real_device, watch_memory
+from mpsprobe.device.real import Cpu, MemoryReading, Mps, real_device, watch_memory
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Evidence
 
@@ -98,12 +98,12 @@ class Scripted(Cpu):
         self.high = False
         self.sampled = threading.Event()
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryReading:
         if self.high:
             self.sampled.set()
-        return Memory(allocated=1000 if self.high else 10, driver=2000 if self.high else None)
+        return MemoryReading(allocated=1000 if self.high else 10, driver=2000 if self.high else None)
 
-    def peak(self) -> Memory | None:
+    def peak(self) -> MemoryReading | None:
         return None
 
 
@@ -113,9 +113,9 @@ def test_sampling_sees_a_peak_and_says_that_it_is_a_bound() -> None:
         device.high = True
         assert device.sampled.wait(30)
         device.high = False
-    assert watch.before == Memory(allocated=10)
-    assert watch.after == Memory(allocated=10)
-    assert watch.peak == Memory(allocated=1000, driver=2000)
+    assert watch.before == MemoryReading(allocated=10)
+    assert watch.after == MemoryReading(allocated=10)
+    assert watch.peak == MemoryReading(allocated=1000, driver=2000)
     assert "lower bound" in watch.method
 
 
@@ -166,7 +166,7 @@ def test_mps_of_an_old_torch_has_no_limit_and_no_name(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 5)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 7)
     device = Mps()
-    assert device.memory() == Memory(allocated=5, driver=7, limit=None)
+    assert device.memory() == MemoryReading(allocated=5, driver=7, limit=None)
     assert device.gpu is None
     assert device.peak() is None
 

@@ -22,7 +22,7 @@ from mpsprobe.device.select import (
 )
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.errors import UsageError
-from mpsprobe.mac.obstacle import TorchFacts
+from mpsprobe.mac.unavailable import TorchFacts
 from mpsprobe.run import DeviceChoice, Evidence, Host, Status
 
 LINUX = Host(system="Linux", machine="x86_64", os_version="6.8.0", chip="Intel(R) Xeon(R) Processor")

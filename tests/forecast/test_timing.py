@@ -12,7 +12,7 @@ from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, carried, timing
 from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace
 from mpsprobe.knowledge import hardware
-from mpsprobe.mac.lineup import named
+from mpsprobe.mac.catalogue import named
 from mpsprobe.run import OpUse, OpVerdict, TensorMeta
 from mpsprobe.trace.formulas import add_costs
 

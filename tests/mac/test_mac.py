@@ -12,7 +12,7 @@ import pytest
 
 from mpsprobe import mac
 from mpsprobe.errors import UsageError
-from mpsprobe.mac.obstacle import TorchFacts, why_no_mps
+from mpsprobe.mac.unavailable import TorchFacts, why_no_mps
 from mpsprobe.run import Host
 
 SYSCTL, PROFILER, IOREG, SW_VERS = (
@@ -25,7 +25,7 @@ SYSCTL, PROFILER, IOREG, SW_VERS = (
 
 @dataclass
 class Recorded:
-    """A `mac.Runner` that answers from a recording, by the name of the command."""
+    """A `mac.System` that answers from a recording, by the name of the command."""
 
     outputs: dict[str, str] = field(default_factory=dict)
     system: str = "Darwin"
@@ -251,9 +251,9 @@ def test_linux_on_an_apple_chip_is_recognised() -> None:
     files = {"/proc/cpuinfo": cpuinfo, "/.dockerenv": ""}
     host = mac.host(Recorded(system="Linux", machine="aarch64", release="6.8.0", files=files))
     assert host.chip == "Apple (virtual machine)"
-    obstacle = why_no_mps(host, TorchFacts("2.13.0"))
-    assert obstacle is not None
-    assert "outside of the container" in obstacle.remedy
+    unavailable = why_no_mps(host, TorchFacts("2.13.0"))
+    assert unavailable is not None
+    assert "outside of the container" in unavailable.remedy
 
 
 def test_a_machine_that_answers_nothing_leaves_facts_open() -> None:
@@ -293,11 +293,11 @@ FOUND = TorchFacts("2.13.0", built=True, available=False)
 )
 def test_each_cause_is_told_apart(cause: str, changes: dict[str, object], torch: TorchFacts) -> None:
     host = Host(**{**{name: getattr(MAC, name) for name in MAC.__struct_fields__}, **changes})
-    obstacle = why_no_mps(host, torch)
-    assert obstacle is not None
-    assert obstacle.cause == cause
-    assert obstacle.what
-    assert obstacle.remedy
+    unavailable = why_no_mps(host, torch)
+    assert unavailable is not None
+    assert unavailable.cause == cause
+    assert unavailable.what
+    assert unavailable.remedy
 
 
 def test_a_mac_with_a_device_has_no_obstacle() -> None:
@@ -305,9 +305,9 @@ def test_a_mac_with_a_device_has_no_obstacle() -> None:
 
 
 def test_a_broken_torch_is_quoted() -> None:
-    obstacle = why_no_mps(MAC, TorchFacts(None, broken="dlopen: incompatible architecture"))
-    assert obstacle is not None
-    assert "incompatible architecture" in obstacle.what
+    unavailable = why_no_mps(MAC, TorchFacts(None, broken="dlopen: incompatible architecture"))
+    assert unavailable is not None
+    assert "incompatible architecture" in unavailable.what
 
 
 def test_the_start_of_a_process_is_told_from_what_it_set_later() -> None:

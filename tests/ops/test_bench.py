@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from mpsprobe.errors import HarnessError
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import Isolation
 from mpsprobe.ops.protocol import CallTiming, ElementComparison, Replay, ReplayOutcome, Request
-from mpsprobe.run import Evidence, OpUse, OpVerdict, Status
+from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Status
 from tests.ops.test_isolation import SETUP
 from tests.ops.test_naming import meta
 

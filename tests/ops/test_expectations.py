@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.errors import UsageError
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops import expectations
 from mpsprobe.ops.expectations import Entry, Expectations
 from mpsprobe.phases.check import Result
-from mpsprobe.run import Status
+from mpsprobe.run import Mac, Status
 
 MAC = Mac("2.8.0", "15.5", "Apple M1 Max")
 

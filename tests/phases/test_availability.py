@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mpsprobe.device.compute import Product
-from mpsprobe.device.real import Cpu, Memory
+from mpsprobe.device.real import Cpu, MemoryReading
 from mpsprobe.device.select import DeviceUnavailableError
-from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.options import Settings
 from mpsprobe.phases import availability, site
 from mpsprobe.phases.check import LinkFailed, Result
@@ -36,8 +36,8 @@ class FakeMps(Cpu):
 
     name = "mps"
 
-    def memory(self) -> Memory:
-        return Memory(allocated=0, driver=0, limit=51539607552)
+    def memory(self) -> MemoryReading:
+        return MemoryReading(allocated=0, driver=0, limit=51539607552)
 
 
 def mac_site(**changes: Any) -> Site:
@@ -49,7 +49,7 @@ def mac_site(**changes: Any) -> Site:
         limits=[],
         found=FakeMps(),
         unavailable=None,
-        obstacle=None,
+        no_mps=None,
         torch=TorchFacts("2.13.0", built=True, available=True),
         env={},
         env_at_start={},
@@ -63,15 +63,15 @@ def host(**changes: Any) -> Host:
 
 def without_mps(requested: str, machine: Host, torch: TorchFacts) -> Site:
     """A machine where MPS is not to be had."""
-    obstacle = why_no_mps(machine, torch)
-    assert obstacle is not None
+    no_mps = why_no_mps(machine, torch)
+    assert no_mps is not None
     asked = requested == "mps"
     return mac_site(
         host=machine,
-        choice=DeviceChoice(requested, "mps" if asked else "cpu", obstacle.what),
+        choice=DeviceChoice(requested, "mps" if asked else "cpu", no_mps.what),
         found=None if asked else Cpu(),
-        unavailable=DeviceUnavailableError(obstacle.what, obstacle.remedy) if asked else None,
-        obstacle=obstacle,
+        unavailable=DeviceUnavailableError(no_mps.what, no_mps.remedy) if asked else None,
+        no_mps=no_mps,
         torch=torch,
     )
 
@@ -280,16 +280,16 @@ def test_what_only_torch_can_tell_is_added_to_the_host(monkeypatch: pytest.Monke
     device = FakeMps()
     device.gpu = "Apple M1 Max"
     monkeypatch.setattr(site, "choose", lambda *_, **__: (device, DeviceChoice("auto", "mps", "")))
-    monkeypatch.setattr(site, "mps_obstacle", lambda _: None)
+    monkeypatch.setattr(site, "why_mps_unavailable", lambda _: None)
     with open_site(Settings(), host(gpu=None)) as opened:
         assert opened.host.gpu == "Apple M1 Max"
         assert opened.host.working_set_bytes == 51539607552
 
 
 def test_a_mac_that_does_not_compute_is_reported_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Obstacle("does-not-compute", "mps hung.", "Restart the Mac.")
+    broken = Unavailability("does-not-compute", "mps hung.", "Restart the Mac.")
     monkeypatch.setattr(site, "choose", lambda *_, **__: (Cpu(), DeviceChoice("auto", "cpu", broken.what)))
-    monkeypatch.setattr(site, "mps_obstacle", lambda _: broken)
+    monkeypatch.setattr(site, "why_mps_unavailable", lambda _: broken)
     monkeypatch.setattr(site, "torch_facts", lambda: TorchFacts("2.13.0", built=True, available=True))
     with open_site(Settings(), MAC) as opened:
         found = results(opened)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.mac.asked import Mac
 from mpsprobe.options import Settings
 from mpsprobe.prediction.observed import observe, resolve
+from mpsprobe.run import Mac
 from tests.models.test_training import LLAMA
 
 pytestmark = pytest.mark.own_process

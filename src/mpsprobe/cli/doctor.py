@@ -15,7 +15,7 @@ from mpsprobe.device.installed import torch_facts
 from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables
 from mpsprobe.knowledge.variables import Problem
-from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.run import Evidence, Host, Status
 
 if TYPE_CHECKING:  # imports torch
@@ -70,14 +70,14 @@ def examine(host: Host) -> Diagnosis:
     """Examine torch and try MPS where there is one."""
     # Importing torch takes seconds, and says nothing about MPS where there is no Mac.
     torch = torch_facts() if host.system == "Darwin" else TorchFacts(host.packages.get("torch"))
-    obstacle = why_no_mps(host, torch) or _tried(host)
+    unavailable = why_no_mps(host, torch) or _tried(host)
     size, evidence = _working_set(host, torch)
     tested = _self_test() if torch.built else None
     return Diagnosis(
-        computes=obstacle is None,
-        cause=obstacle.cause if obstacle else "",
-        what=obstacle.what if obstacle else f"{host.gpu or host.chip} multiplies matrices rightly.",
-        remedy=obstacle.remedy if obstacle else "",
+        computes=unavailable is None,
+        cause=unavailable.cause if unavailable else "",
+        what=unavailable.what if unavailable else f"{host.gpu or host.chip} multiplies matrices rightly.",
+        remedy=unavailable.remedy if unavailable else "",
         host=host,
         working_set_bytes=size,
         working_set_evidence=evidence,
@@ -88,10 +88,10 @@ def examine(host: Host) -> Diagnosis:
     )
 
 
-def _tried(host: Host) -> Obstacle | None:
-    from mpsprobe.device.select import mps_obstacle  # imports torch
+def _tried(host: Host) -> Unavailability | None:
+    from mpsprobe.device.select import why_mps_unavailable  # imports torch
 
-    return mps_obstacle(host)
+    return why_mps_unavailable(host)
 
 
 def _self_test() -> Probe:

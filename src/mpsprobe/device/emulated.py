@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from mpsprobe.device.real import Memory
+from mpsprobe.device.real import MemoryReading
 from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Finding, Observer, Quiet
@@ -119,13 +119,13 @@ class Emulated:
     def synchronize(self) -> None:
         """Nothing is queued."""
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryReading:
         modelled = self.session.memory
-        return Memory(modelled.allocated(), modelled.driver_allocated(), modelled.recommended)
+        return MemoryReading(modelled.allocated(), modelled.driver_allocated(), modelled.recommended)
 
     def reset_peak(self) -> None:
         self.session.memory.peak = self.session.memory.allocated()
 
-    def peak(self) -> Memory | None:
+    def peak(self) -> MemoryReading | None:
         modelled = self.session.memory
-        return Memory(modelled.peak, modelled.driver_allocated(), modelled.recommended)
+        return MemoryReading(modelled.peak, modelled.driver_allocated(), modelled.recommended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpsprobe.mac.obstacle import TorchFacts
+from mpsprobe.mac.unavailable import TorchFacts
 
 
 def torch_facts() -> TorchFacts:

@@ -21,7 +21,7 @@ SAMPLE_INTERVAL = 0.005
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryReading:
     """Memory of a device at one moment, in bytes; None where the device or the torch release cannot say.
 
     Attributes:
@@ -47,11 +47,11 @@ class MemoryWatch:
         evidence: that of the device.
     """
 
-    before: Memory
+    before: MemoryReading
     evidence: Evidence
     method: str = ""
-    after: Memory = field(default_factory=Memory)
-    peak: Memory = field(default_factory=Memory)
+    after: MemoryReading = field(default_factory=MemoryReading)
+    peak: MemoryReading = field(default_factory=MemoryReading)
 
 
 class Device(Protocol):
@@ -79,13 +79,13 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait until everything that was queued is done."""
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryReading:
         """Read now."""
 
     def reset_peak(self) -> None:
         """Forget the peak so far; does nothing where the device keeps none."""
 
-    def peak(self) -> Memory | None:
+    def peak(self) -> MemoryReading | None:
         """Return the peak since `reset_peak` from the allocator itself; None where the allocator keeps no peak."""
 
 
@@ -105,16 +105,16 @@ class Cpu:
     def synchronize(self) -> None:
         """Nothing to wait for: CPU kernels return when they are done."""
 
-    def memory(self) -> Memory:
-        return Memory(allocated=int(self._process.memory_info().rss), limit=self._limit)
+    def memory(self) -> MemoryReading:
+        return MemoryReading(allocated=int(self._process.memory_info().rss), limit=self._limit)
 
     def reset_peak(self) -> None:
         self._high_water = _max_rss()
 
-    def peak(self) -> Memory | None:
+    def peak(self) -> MemoryReading | None:
         """Return the kernel's own peak, which only grows; None when it did not grow since `reset_peak`."""
         now = _max_rss()
-        return Memory(allocated=now, limit=self._limit) if now > self._high_water else None
+        return MemoryReading(allocated=now, limit=self._limit) if now > self._high_water else None
 
 
 class Cuda:
@@ -131,8 +131,8 @@ class Cuda:
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
 
-    def memory(self) -> Memory:
-        return Memory(
+    def memory(self) -> MemoryReading:
+        return MemoryReading(
             allocated=torch.cuda.memory_allocated(self.torch_device),
             driver=torch.cuda.memory_reserved(self.torch_device),
             limit=self._limit,
@@ -141,8 +141,8 @@ class Cuda:
     def reset_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats(self.torch_device)
 
-    def peak(self) -> Memory | None:
-        return Memory(
+    def peak(self) -> MemoryReading | None:
+        return MemoryReading(
             allocated=torch.cuda.max_memory_allocated(self.torch_device),
             driver=torch.cuda.max_memory_reserved(self.torch_device),
             limit=self._limit,
@@ -167,8 +167,8 @@ class Mps:
     def synchronize(self) -> None:
         torch.mps.synchronize()
 
-    def memory(self) -> Memory:
-        return Memory(
+    def memory(self) -> MemoryReading:
+        return MemoryReading(
             allocated=torch.mps.current_allocated_memory(),
             driver=torch.mps.driver_allocated_memory(),
             limit=self._limit,
@@ -177,7 +177,7 @@ class Mps:
     def reset_peak(self) -> None:
         """torch.mps keeps no peak."""
 
-    def peak(self) -> Memory | None:
+    def peak(self) -> MemoryReading | None:
         return None
 
 
@@ -233,7 +233,7 @@ def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[
             device.synchronize()
         watch.after = device.memory()
         own = device.peak()
-        watch.peak = _highest(_highest(highest, watch.after), own or Memory())
+        watch.peak = _highest(_highest(highest, watch.after), own or MemoryReading())
         watch.method = (
             "exact: the device's own counter"
             if own
@@ -241,8 +241,8 @@ def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[
         )
 
 
-def _highest(one: Memory, other: Memory) -> Memory:
-    return Memory(
+def _highest(one: MemoryReading, other: MemoryReading) -> MemoryReading:
+    return MemoryReading(
         allocated=_max(one.allocated, other.allocated),
         driver=_max(one.driver, other.driver),
         limit=_max(one.limit, other.limit),

@@ -20,11 +20,11 @@ from mpsprobe.device.compute import Product
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
-from mpsprobe.device.self_test import Outcome
+from mpsprobe.device.self_test import SelfTest
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.support import DOCKER
 from mpsprobe.errors import MpsprobeError, UsageError
-from mpsprobe.mac.obstacle import Obstacle, why_no_mps
+from mpsprobe.mac.unavailable import Unavailability, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Mac, Status
 
 #: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
@@ -79,9 +79,9 @@ def choose(
     if requested == "auto":
         return _automatic(host, probe, emulated)
     if requested == "mps":
-        obstacle = mps_obstacle(host, probe)
-        if obstacle:
-            raise DeviceUnavailableError(obstacle.what, obstacle.remedy)
+        unavailable = why_mps_unavailable(host, probe)
+        if unavailable:
+            raise DeviceUnavailableError(unavailable.what, unavailable.remedy)
         return Mps(), DeviceChoice(requested, "mps", "asked for; it computes")
     if requested == "cuda":
         if not torch.cuda.is_available():
@@ -102,24 +102,24 @@ def choose(
 def _automatic(
     host: Host, probe: Callable[[str], Probe], emulated: Callable[[], Device]
 ) -> tuple[Device, DeviceChoice]:
-    obstacle = mps_obstacle(host, probe)
-    if obstacle is None:
+    unavailable = why_mps_unavailable(host, probe)
+    if unavailable is None:
         return Mps(), DeviceChoice("auto", "mps", "MPS computes here")
     try:
-        return emulated(), DeviceChoice("auto", "emulated", obstacle.what)
+        return emulated(), DeviceChoice("auto", "emulated", unavailable.what)
     except UnsupportedInstallError as problem:
-        return Cpu(), DeviceChoice("auto", "cpu", f"{obstacle.what} {problem.what}")
+        return Cpu(), DeviceChoice("auto", "cpu", f"{unavailable.what} {problem.what}")
 
 
-def mps_obstacle(host: Host, probe: Callable[[str], Probe] | None = None) -> Obstacle | None:
+def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None) -> Unavailability | None:
     """Return what keeps MPS from computing here: no device, or one that fails; None when it computes."""
-    obstacle = why_no_mps(host, torch_facts())
-    if obstacle:
-        return obstacle
+    unavailable = why_no_mps(host, torch_facts())
+    if unavailable:
+        return unavailable
     outcome = (probe or _probe_once)("mps")
     if outcome.status is Status.PASS:
         return None
-    return Obstacle("does-not-compute", outcome.reason, outcome.remedy)
+    return Unavailability("does-not-compute", outcome.reason, outcome.remedy)
 
 
 @functools.cache
@@ -208,7 +208,7 @@ def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None =
         last = next((line for line in reversed(child.stderr.splitlines()) if line.strip()), "no message")
         return Probe(Status.FAIL, f"The self-test of prediction failed: {last}", remedy, _tail(child.stderr))
     try:
-        outcome = Outcome(**json.loads(child.stdout.splitlines()[-1]))
+        outcome = SelfTest(**json.loads(child.stdout.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
         reason = "The self-test of prediction gave no answer."
         return Probe(Status.ERROR, reason, remedy, _tail(child.stdout + child.stderr))

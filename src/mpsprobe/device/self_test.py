@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.device.virtual.cpp import port
+from mpsprobe.device.virtual.cpp import has_mps
 from mpsprobe.device.virtual.predict import predict
 
 #: Rows and columns of a layer that no Mac could hold: 4.4 TB in float32.
@@ -21,7 +21,7 @@ _WIDTH = 1 << 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SelfTest:
     """The result of the self-test.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Model(nn.Module):
         return result
 
 
-def outcome() -> Outcome:
+def outcome() -> SelfTest:
     """Run the self-test in this process."""
     before = _allocated()
     with predict(memory_gb=1 << 16) as session:
@@ -82,7 +82,7 @@ def outcome() -> Outcome:
     touched = _allocated() - before
     if touched:
         wrong = f"The Mac's own allocator gave {touched} bytes."
-    return Outcome(port.has_mps(), peak, touched, wrong)
+    return SelfTest(has_mps(), peak, touched, wrong)
 
 
 def _allocated() -> int:

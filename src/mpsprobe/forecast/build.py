@@ -16,7 +16,7 @@ from mpsprobe.forecast.trace import Trace
 from mpsprobe.forecast.transfer import transfers
 from mpsprobe.knowledge import cloud, hardware
 from mpsprobe.knowledge.cloud import Network
-from mpsprobe.mac.lineup import NamedMac
+from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
 from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
 

@@ -16,7 +16,7 @@ from mpsprobe.knowledge import chips, hardware, ops, regimes, speed
 from mpsprobe.knowledge.hardware import Gpu
 from mpsprobe.knowledge.regimes import Regime
 from mpsprobe.knowledge.speed import Coverage, HostCost
-from mpsprobe.mac.lineup import NamedMac
+from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Range
 
 #: Dtypes whose arithmetic is floating-point arithmetic of a rate of its own.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from mpsprobe.knowledge import advisories
 from mpsprobe.layers.result import OUTSIDE, Culprit
-from mpsprobe.mac.asked import Mac
-from mpsprobe.run import OpUse
+from mpsprobe.run import Mac, OpUse
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")

@@ -1,13 +1,13 @@
-"""Facts of the machine at hand, and Macs that can be asked about by name. No torch here."""
+"""Facts of this machine, the catalogue of Macs, and the target Mac. Nothing here imports torch."""
 
+from mpsprobe.mac.catalogue import NamedMac, named, names
 from mpsprobe.mac.facts import host, is_virtual_gpu
-from mpsprobe.mac.lineup import NamedMac, named, names
-from mpsprobe.mac.runner import LocalRunner, Runner, environment_at_start
+from mpsprobe.mac.system import LocalSystem, System, environment_at_start
 
 __all__ = [
-    "LocalRunner",
+    "LocalSystem",
     "NamedMac",
-    "Runner",
+    "System",
     "environment_at_start",
     "host",
     "is_virtual_gpu",

@@ -1,4 +1,4 @@
-"""What this machine is: chip, GPU, memory, macOS, and what stands between Python and the GPU."""
+"""Facts of this machine: chip, GPU, memory, macOS, and what confines this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import platform
 import re
 
-from mpsprobe.mac.runner import LocalRunner, Runner
+from mpsprobe.mac.system import LocalSystem, System
 from mpsprobe.run import Host
 
 #: Distributions whose versions matter to a run.
@@ -45,19 +45,19 @@ _MACOS_OF_DARWIN = {20: "11", 21: "12", 22: "13", 23: "14", 24: "15", 25: "26", 
 _COMPATIBILITY_VERSION = "10.16"
 
 
-def host(runner: Runner | None = None) -> Host:
+def host(system: System | None = None) -> Host:
     """Read this machine. Takes about a second on a Mac (system_profiler), milliseconds elsewhere.
 
     Args:
-        runner: where answers come from; this machine by default.
+        system: where answers come from; this machine by default.
 
     Returns:
         Facts; what could not be read is None. `working_set_bytes` is only filled where the owner has set
         `iogpu.wired_limit_mb`: Metal's own figure needs torch (`device.real`).
     """
-    runner = runner or LocalRunner()
-    found = _mac(runner) if runner.system == "Darwin" else _other(runner)
-    found.container = _confinement(runner)
+    system = system or LocalSystem()
+    found = _mac(system) if system.system == "Darwin" else _other(system)
+    found.container = _confinement(system)
     found.python = platform.python_version()
     found.packages = _packages()
     return found
@@ -73,28 +73,28 @@ def is_virtual_gpu(*names: str | None) -> bool:
     return any(mark in name.lower() for name in names if name for mark in marks)
 
 
-def _mac(runner: Runner) -> Host:
-    sysctl = _sysctl(runner)
+def _mac(system: System) -> Host:
+    sysctl = _sysctl(system)
     chip = sysctl.get("machdep.cpu.brand_string") or None
     # A translated Python calls itself x86_64, the hardware knows better. proc_translated alone is not enough:
-    # it speaks of the sysctl process, which may run natively.
+    # it describes the sysctl process, which may run natively.
     arm64 = "1" in (sysctl.get("hw.optional.arm64"), sysctl.get("sysctl.proc_translated"))
-    arm64 = arm64 or runner.machine == "arm64"
-    rosetta = arm64 and runner.machine != "arm64"
-    gpu, cores = _gpu(runner)
+    arm64 = arm64 or system.machine == "arm64"
+    rosetta = arm64 and system.machine != "arm64"
+    gpu, cores = _gpu(system)
     virtual = arm64 and (
         is_virtual_gpu(chip, gpu, sysctl.get("hw.model")) or sysctl.get("kern.hv_vmm_present") == "1"
     )
     wired_limit = _integer(sysctl.get("iogpu.wired_limit_mb"))
     return Host(
         system="Darwin",
-        machine="arm64" if arm64 else runner.machine,
-        os_version=_macos(runner),
+        machine="arm64" if arm64 else system.machine,
+        os_version=_macos(system),
         chip=chip,
         cpu_cores=_integer(sysctl.get("hw.logicalcpu")),
         gpu=gpu,
         gpu_cores=cores,
-        memory_bytes=_integer(sysctl.get("hw.memsize")) or runner.memory(),
+        memory_bytes=_integer(sysctl.get("hw.memsize")) or system.memory(),
         # Metal's figure follows this setting: github.com/antirez/ds4/pull/893 (114688 MB -> 112.00 GiB).
         working_set_bytes=wired_limit * 2**20 if wired_limit else None,
         virtual_gpu=virtual,
@@ -102,38 +102,38 @@ def _mac(runner: Runner) -> Host:
     )
 
 
-def _other(runner: Runner) -> Host:
+def _other(system: System) -> Host:
     return Host(
-        system=runner.system,
-        machine=runner.machine,
-        os_version=runner.release,
-        chip=_linux_chip(runner) or platform.processor() or None,
+        system=system.system,
+        machine=system.machine,
+        os_version=system.release,
+        chip=_linux_chip(system) or platform.processor() or None,
         cpu_cores=os.cpu_count(),
-        memory_bytes=runner.memory(),
+        memory_bytes=system.memory(),
     )
 
 
-def _sysctl(runner: Runner) -> dict[str, str]:
-    """Make one call for all: an unknown name costs a line on stderr and an exit status, not the other values."""
+def _sysctl(system: System) -> dict[str, str]:
+    """Read all values in one call: an unknown name costs a line on stderr and an exit status, not the other values."""
     values = {}
-    for line in runner.output("/usr/sbin/sysctl", *_SYSCTLS).splitlines():
+    for line in system.output("/usr/sbin/sysctl", *_SYSCTLS).splitlines():
         name, colon, value = line.partition(": ")
         if colon:
             values[name.strip()] = value.strip()
     return values
 
 
-def _macos(runner: Runner) -> str:
-    version = runner.output("/usr/bin/sw_vers", "-productVersion").strip()
+def _macos(system: System) -> str:
+    version = system.output("/usr/bin/sw_vers", "-productVersion").strip()
     if version and version != _COMPATIBILITY_VERSION:
         return version
-    darwin = _integer(runner.release.split(".")[0])
+    darwin = _integer(system.release.split(".")[0])
     return _MACOS_OF_DARWIN.get(darwin or 0, version or "unknown")
 
 
-def _gpu(runner: Runner) -> tuple[str | None, int | None]:
-    """Name and cores: from system_profiler, else (it hangs or is missing in some sandboxes) from IOKit."""
-    output = runner.output("/usr/sbin/system_profiler", "-json", "SPDisplaysDataType", timeout=20.0)
+def _gpu(system: System) -> tuple[str | None, int | None]:
+    """Return name and cores from system_profiler, or from IOKit where it hangs or is missing (some sandboxes)."""
+    output = system.output("/usr/sbin/system_profiler", "-json", "SPDisplaysDataType", timeout=20.0)
     try:
         cards = json.loads(output)["SPDisplaysDataType"]
     except (json.JSONDecodeError, KeyError, TypeError):
@@ -146,7 +146,7 @@ def _gpu(runner: Runner) -> tuple[str | None, int | None]:
         name = card.get("sppci_model") or card.get("_name")
         if name:
             return str(name), _integer(card.get("sppci_cores"))
-    tree = runner.output("/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator")
+    tree = system.output("/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator")
     model = re.search(r'"model" = "([^"]+)"', tree)
     count = re.search(r'"gpu-core-count" = (\d+)', tree)
     if model is None and "AppleParavirt" in tree:
@@ -154,31 +154,31 @@ def _gpu(runner: Runner) -> tuple[str | None, int | None]:
     return (model[1] if model else None), (int(count[1]) if count else None)
 
 
-def _confinement(runner: Runner) -> str | None:
+def _confinement(system: System) -> str | None:
     """Return what confines this process: a container, or on macOS a sandbox (it hides Metal's devices)."""
-    environ = runner.environ
-    if runner.system == "Darwin":
+    environ = system.environ
+    if system.system == "Darwin":
         if environ.get(
             "CODEX_SANDBOX"
         ):  # github.com/openai/codex/issues/10199: is_available() is False there
             return f"codex sandbox ({environ['CODEX_SANDBOX']})"
-        return "sandbox" if environ.get("APP_SANDBOX_CONTAINER_ID") or runner.sandboxed() else None
-    if runner.system != "Linux":
+        return "sandbox" if environ.get("APP_SANDBOX_CONTAINER_ID") or system.sandboxed() else None
+    if system.system != "Linux":
         return None
-    if runner.exists("/run/.containerenv"):
+    if system.exists("/run/.containerenv"):
         return "podman"
-    if runner.exists("/.dockerenv"):
+    if system.exists("/.dockerenv"):
         return "docker"
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes"
     if environ.get("container"):  # systemd's convention, followed by lxc and others
         return environ["container"]
-    found = re.search(r"docker|kubepods|lxc|containerd", runner.text("/proc/1/cgroup"))
+    found = re.search(r"docker|kubepods|lxc|containerd", system.text("/proc/1/cgroup"))
     return found[0] if found else None
 
 
-def _linux_chip(runner: Runner) -> str | None:
-    text = runner.text("/proc/cpuinfo")
+def _linux_chip(system: System) -> str | None:
+    text = system.text("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     if model:
         return model[1].strip()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from mpsprobe.errors import HarnessError
 from mpsprobe.knowledge import advisories
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.distinct import is_simple
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
@@ -18,6 +17,7 @@ from mpsprobe.ops.protocol import ProbeAnswer, Replay, ReplayOutcome, Request, S
 from mpsprobe.phases.check import Result, Spec
 from mpsprobe.run import (
     Evidence,
+    Mac,
     Measurement,
     MeasurementKey,
     OpUse,

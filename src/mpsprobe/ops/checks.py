@@ -6,14 +6,24 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import advisories
-from mpsprobe.mac.asked import Mac
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
 from mpsprobe.quantities import plural
-from mpsprobe.run import Evidence, Hazard, Measurement, MeasurementKey, OpUse, OpVerdict, Phase, Status, Table
+from mpsprobe.run import (
+    Evidence,
+    Hazard,
+    Mac,
+    Measurement,
+    MeasurementKey,
+    OpUse,
+    OpVerdict,
+    Phase,
+    Status,
+    Table,
+)
 from mpsprobe.trace.observer import HostEvent
 
 #: Devices whose op uses are those a Mac dispatches.

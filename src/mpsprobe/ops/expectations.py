@@ -17,9 +17,8 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe import toml
 from mpsprobe.errors import UsageError
-from mpsprobe.mac.asked import Mac
 from mpsprobe.phases.check import Result
-from mpsprobe.run import Status
+from mpsprobe.run import Mac, Status
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ class Setup(msgspec.Struct, frozen=True):
 
     Attributes:
         device: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`.
-        torch, macos, memory_gb, fallback: the Mac that is emulated; see `mac.asked.Mac`.
+        torch, macos, memory_gb, fallback: the Mac that is emulated; see `run.Mac`.
         threads: CPU threads of an op; 0 leaves torch's own choice.
         memory_bytes: what one op use may allocate in the worker at most.
     """

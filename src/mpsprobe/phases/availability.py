@@ -112,9 +112,9 @@ def _built(site: Site) -> Result:
 @CHECKS.add("available", "torch finds an MPS device that computes")
 def _available(site: Site) -> Result:
     result = _measured("MPS computes here.", [_fact(MeasurementKey.MPS_AVAILABLE, site.torch.available)])
-    if site.obstacle is not None:
-        result.message = site.obstacle.what
-        return _without_mps(site, result, root=(site.obstacle.cause,))
+    if site.no_mps is not None:
+        result.message = site.no_mps.what
+        return _without_mps(site, result, root=(site.no_mps.cause,))
     if site.choice.requested not in ("auto", "mps"):
         return Result(
             Status.UNKNOWN,
@@ -247,10 +247,10 @@ def _changed_late(site: Site) -> list[Problem]:
 def _without_mps(site: Site, result: Result, root: tuple[str, ...]) -> Result:
     """How a check of MPS ends where there is none: a failure only if MPS was asked for.
 
-    The remedy stands where the cause lies (`root`: causes of `mac.obstacle` that the check is about), so that
+    The remedy stands where the cause lies (`root`: causes of `mac.unavailable` that the check is about), so that
     a report does not say the same thing five times.
     """
-    remedy = site.obstacle.remedy if site.obstacle and site.obstacle.cause in root else ""
+    remedy = site.no_mps.remedy if site.no_mps and site.no_mps.cause in root else ""
     if site.choice.requested == "mps":
         result.status, result.remedy = Status.FAIL, remedy
     elif site.host.system == "Darwin" and site.choice.requested == "auto":

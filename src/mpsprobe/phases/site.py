@@ -12,10 +12,10 @@ import msgspec
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Device
-from mpsprobe.device.select import DeviceUnavailableError, choose, limits, mps_obstacle
+from mpsprobe.device.select import DeviceUnavailableError, choose, limits, why_mps_unavailable
 from mpsprobe.mac import environment_at_start
-from mpsprobe.mac.asked import ask
-from mpsprobe.mac.obstacle import Obstacle, TorchFacts, why_no_mps
+from mpsprobe.mac.catalogue import target_mac
+from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.options import Settings
 from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
@@ -32,7 +32,7 @@ class Site:
         limits: sentences on what the results of the run do not show.
         found: the device; None when the one requested is unavailable.
         unavailable: why not; None when there is one.
-        obstacle: the reason that MPS does not compute here; None where it computes, or where torch finds it and
+        no_mps: the reason that MPS does not compute here; None where it computes, or where torch finds it and
             another device was asked for.
         torch: facts about the installed torch.
         env: environment variables now.
@@ -45,7 +45,7 @@ class Site:
     limits: list[str]
     found: Device | None
     unavailable: DeviceUnavailableError | None
-    obstacle: Obstacle | None
+    no_mps: Unavailability | None
     torch: TorchFacts
     env: Mapping[str, str]
     env_at_start: Mapping[str, str] | None
@@ -76,7 +76,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     """
     requested = settings.device
     facts = torch_facts()
-    mac = ask(
+    mac = target_mac(
         host,
         facts.version or "",
         name=settings.mac,
@@ -102,7 +102,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
         found=found,
         unavailable=unavailable,
         # Trying MPS in a child process costs seconds: only where its answer decides.
-        obstacle=mps_obstacle(host) if requested in ("auto", "mps") else why_no_mps(host, facts),
+        no_mps=why_mps_unavailable(host) if requested in ("auto", "mps") else why_no_mps(host, facts),
         torch=facts,
         env=dict(os.environ),
         env_at_start=environment_at_start(),

@@ -22,7 +22,6 @@ from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
 from mpsprobe.knowledge import cloud, environment, ops
 from mpsprobe.knowledge.cloud import Cloud
-from mpsprobe.mac.asked import Mac
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
@@ -37,6 +36,7 @@ from mpsprobe.run import (
     Forecast,
     Hazard,
     HostWait,
+    Mac,
     OpUse,
     OpVerdict,
     Outlook,

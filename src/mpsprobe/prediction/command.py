@@ -16,8 +16,7 @@ from mpsprobe.device.virtual.rules.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START
 from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
-from mpsprobe.mac.asked import ask
-from mpsprobe.mac.lineup import named
+from mpsprobe.mac.catalogue import named, target_mac
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
 from mpsprobe.prediction.observed import resolve
@@ -49,7 +48,7 @@ def predict(
     macos, mac = settings.macos, settings.mac
     if macos is not None:
         parse_macos(macos)
-    meant = ask(
+    meant = target_mac(
         machines.host(),
         str(installed_torch.__version__),  # a subclass of str, which JSON cannot hold
         name=mac,

@@ -15,14 +15,13 @@ from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.knowledge import chips, engines
 from mpsprobe.mac import NamedMac, named, names
-from mpsprobe.mac.asked import Mac
 from mpsprobe.options import Settings
 from mpsprobe.prediction.assemble import observed
 from mpsprobe.prediction.observed import resolve
 from mpsprobe.quantities import decimal_size
 from mpsprobe.report.terminal import of_rate, table
 from mpsprobe.routes.alternatives import FITS
-from mpsprobe.run import Fit, Range, Rate
+from mpsprobe.run import Fit, Mac, Range, Rate
 
 _GIB = 2**30
 #: A MacBook Air's common size, for which people ask what would fit.

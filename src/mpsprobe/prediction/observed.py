@@ -20,7 +20,6 @@ from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Answer
-from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Adapter, Weights, token_limit
 from mpsprobe.models.training import TrainingAdapter, untrained
@@ -31,7 +30,7 @@ from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.options import Settings
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
-from mpsprobe.run import Evidence, OpUse
+from mpsprobe.run import Evidence, Mac, OpUse
 from mpsprobe.run.workload import RUN_STEPS, RUN_TURNS, Fed, Workload
 from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder

@@ -10,7 +10,7 @@ from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import chips, hardware
 from mpsprobe.knowledge.cloud import Cloud, current
-from mpsprobe.mac.lineup import NamedMac, named
+from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case, weakest
 from mpsprobe.routes.judge import outlook

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mpsprobe import __version__, mac
-from mpsprobe.mac.asked import Mac
 from mpsprobe.models import targets
 from mpsprobe.models.hub.client import DownloadProgress
 from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
 from mpsprobe.phases import known_bad, target_code
 from mpsprobe.phases.check import LinkFailed, Result, Spec
-from mpsprobe.run import DeviceChoice, Phase, Run, Target
+from mpsprobe.run import DeviceChoice, Mac, Phase, Run, Target
 from mpsprobe.run.journal import (
     CheckEnded,
     CheckStarted,

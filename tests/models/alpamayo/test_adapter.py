@@ -115,8 +115,8 @@ def test_config_batch_and_model_share_one_processor(folder: Path, monkeypatch: p
 @needs_package
 @pytest.mark.slow
 def test_a_prediction_has_the_published_size(folder: Path) -> None:
-    from mpsprobe.mac.asked import Mac
     from mpsprobe.prediction.observed import WeightlessTarget, observe
+    from mpsprobe.run import Mac
 
     class Unused(AlpamayoAdapter):
         def infer(self, model: torch.nn.Module, batch: Any) -> Any:

@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 
 from mpsprobe.device.virtual import library, support
-from mpsprobe.device.virtual.cpp import native, port
+from mpsprobe.device.virtual.cpp import native, port_of_this_build
 from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Finding, Grade, Observer
@@ -52,7 +52,7 @@ class Session:
         self, settings: Settings, make_kernels: Callable[..., Kernels], generator: type[Generator] = Generator
     ) -> None:
         support.require(memoryless=self.memoryless)
-        self._port = port.of_this_build()
+        self._port = port_of_this_build()
         installed = ".".join(map(str, native.installed_release()))
         fallback = support.FALLBACK_AT_START if settings.fallback is None else settings.fallback
         self.contract = Contract(

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from mpsprobe.device.virtual.cpp import native, port
+from mpsprobe.device.virtual.cpp import has_mps, native
 from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.errors import docs
@@ -37,7 +37,7 @@ def require(*, memoryless: bool = False) -> None:
         UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 ... 2.15.
     """
     release, oldest = installed_release(), OLDEST
-    if port.has_mps():
+    if has_mps():
         oldest = OLDEST_ON_MAC
         if not memoryless:
             raise UnsupportedInstallError(
@@ -65,7 +65,7 @@ def require(*, memoryless: bool = False) -> None:
 
 def unconfirmed() -> str:
     """Say what has not been seen of the way that prediction takes here; empty where tests run it."""
-    if not port.has_mps():
+    if not has_mps():
         return ""
     return (
         "predicted on macOS: this path has not been confirmed on a Mac yet "

@@ -83,12 +83,12 @@ def _load(torch: Any) -> None:
 _MAC = json.load(open(os.environ["STAND_IN_MAC"])) if os.environ.get("STAND_IN_MAC") else None  # noqa: PTH123, SIM115
 
 
-def _as_recorded(runner: Any) -> None:
-    """Make `LocalRunner` answer as the Mac that was recorded."""
+def _as_recorded(system: Any) -> None:
+    """Make `LocalSystem` answer as the Mac that was recorded."""
     assert _MAC is not None
     mac = _MAC
 
-    class RecordedRunner(runner.LocalRunner):  # type: ignore[misc]
+    class RecordedSystem(system.LocalSystem):  # type: ignore[misc]
         system, machine, release = mac["system"], mac["machine"], mac["release"]
 
         def output(self, *command: str, timeout: float = 5.0) -> str:
@@ -106,7 +106,7 @@ def _as_recorded(runner: Any) -> None:
         def memory(self) -> int:
             return int(mac["memory"])
 
-    runner.LocalRunner = RecordedRunner
+    system.LocalSystem = RecordedSystem
 
 
 def _without_proc() -> None:
@@ -126,7 +126,7 @@ def _without_proc() -> None:
 if os.environ.get("STAND_IN_LIBRARY"):
     _AFTER["torch"] = _load
 if _MAC is not None:
-    _AFTER["mpsprobe.mac.runner"] = _as_recorded
+    _AFTER["mpsprobe.mac.system"] = _as_recorded
     _without_proc()
 if _AFTER:
     sys.meta_path.insert(0, _Finder())

@@ -1,8 +1,8 @@
-"""The port: what the virtual device needs of a PyTorch build, whether that has an MPS backend or not.
+"""The port: the operations that the virtual device needs of a PyTorch build, with or without an MPS backend.
 
-A session installs the device (guard and hooks), takes over the MPS dispatch key, and gives both back. What differs
-between builds is here and nowhere else: `without_mps.py` is Linux, `with_mps.py` a Mac. Tensors over an address are
-made by `relabel.py`, which works on both.
+A session installs the device (guard and hooks), takes over the MPS dispatch key, and gives both back. All differences
+between builds are behind this class: `without_mps.py` implements it for Linux, `with_mps.py` for a Mac. `relabel.py`
+makes tensors over an address and works on both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Patcher(Protocol):
 
 
 class Port(ABC):
-    """One build's way to an `mps` device of ours."""
+    """The virtual device's access to one kind of PyTorch build."""
 
     def __init__(self) -> None:
         self._libraries: dict[str, Any] = {}
@@ -104,19 +104,8 @@ def implement(library: Any, name: str, kernel: Kernel, key: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def has_mps() -> bool:
-    """Whether this PyTorch was built with an MPS backend: it has a fallback at the MPS key then.
+    """Return whether this PyTorch was built with an MPS backend: only then does it have a fallback at the MPS key.
 
-    Asked before the first session of a process, and remembered: our own fallback would look the same.
+    Called before the first session of a process, and cached: our own fallback would look the same.
     """
     return bool(torch._C._dispatch_has_backend_fallback(torch._C.DispatchKey.MPS))
-
-
-def of_this_build() -> Port:
-    """Make the port of the installed PyTorch."""
-    if has_mps():
-        from mpsprobe.device.virtual.cpp.with_mps import WithMps
-
-        return WithMps()
-    from mpsprobe.device.virtual.cpp.without_mps import WithoutMps
-
-    return WithoutMps()

@@ -39,7 +39,7 @@ class WithMps(Port):
         self._fallback: Kernel | None = None
 
     def install(self) -> None:
-        """Refuse a process that holds tensors of Metal: our kernels would read their addresses as plain memory."""
+        """Refuse a process that holds Metal tensors: our kernels would read their addresses as plain memory."""
         held = torch._C._mps_currentAllocatedMemory() if torch._C._mps_is_available() else 0
         if held:
             raise UnsupportedInstallError(
@@ -48,7 +48,7 @@ class WithMps(Port):
             )
 
     def remove(self) -> None:
-        """Nothing was patched."""
+        """Do nothing: nothing was patched."""
 
     def start_autograd_thread(self) -> None:
         """Do nothing: the engine starts a thread for every registered guard, and this build has one."""

@@ -196,7 +196,7 @@ class WithoutMps(Port):
         self._guard_parts = []
 
     def patch(self, patches: Patcher) -> None:
-        """Do nothing: the hooks answer."""
+        """Do nothing: the patched hooks answer."""
 
     def take_over_rest(self, fallback: Any) -> None:
         self.libraries("_").fallback(fallback, "MPS")

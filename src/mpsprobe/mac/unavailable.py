@@ -1,4 +1,4 @@
-"""Why MPS is not to be had on a machine, told apart from PyTorch's one message for all causes.
+"""Why MPS is unavailable on a machine: the cause behind PyTorch's one message for all causes.
 
 PyTorch says "The MPS backend is supported on macOS 14.0+" whenever it finds no device, also where macOS is
 new enough (pytorch issues 177819, 167679; a sandbox: openai/codex 10199; a Linux container: pytorch 96066).
@@ -13,14 +13,14 @@ from mpsprobe.run import Host
 
 
 @dataclass(frozen=True)
-class Obstacle:
-    """One cause, with what to do about it.
+class Unavailability:
+    """One reason that MPS is unavailable.
 
     Attributes:
         cause: short name: `"no-torch"`, `"no-mac"`, `"intel"`, `"rosetta"`, `"not-built"`, `"macos"`,
-            `"sandbox"`, `"virtual-gpu"` or `"no-device"`.
-        what: one sentence.
-        remedy: what to do.
+            `"sandbox"`, `"virtual-gpu"`, `"no-device"` or `"does-not-compute"`.
+        what: the reason in one sentence.
+        remedy: how to fix or avoid it.
     """
 
     cause: str
@@ -30,13 +30,13 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """What torch says of itself.
+    """Facts of the installed torch.
 
     Attributes:
         version: release, e.g. `"2.13.0+cpu"`; None when torch is not installed.
-        built: compiled with MPS.
-        available: finds a device.
-        broken: why torch could not be imported, in its own words.
+        built: whether it was compiled with MPS.
+        available: whether it finds an MPS device.
+        broken: the error message with which its import failed; empty when it can be imported.
     """
 
     version: str | None
@@ -45,7 +45,7 @@ class TorchFacts:
     broken: str = ""
 
 
-def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
+def why_no_mps(host: Host, torch: TorchFacts) -> Unavailability | None:
     """Return the first cause that explains a missing MPS device; None when torch finds one on a Mac.
 
     The order matters: each cause hides those after it. What torch says counts only on a Mac: elsewhere a
@@ -56,42 +56,42 @@ def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
     if torch.available:
         return None
     if host.machine != "arm64":
-        return Obstacle(
+        return Unavailability(
             "intel",
             f"This Mac has an Intel processor ({host.chip or 'unknown'}). {intel('2.4').message}",
             "Use a Mac with Apple silicon; on this one the model runs on the CPU.",
         )
     if host.rosetta:
-        return Obstacle(
+        return Unavailability(
             "rosetta",
-            "Python is an x86-64 build under Rosetta, for which there is no torch with a working MPS.",
+            "Python is an x86-64 build under Rosetta, for which no torch has a working MPS.",
             "Install an arm64 Python (python.org, Homebrew in /opt/homebrew, or Miniforge for arm64) "
             "and make a new environment with it.",
         )
     if torch.version is None:
         return _no_torch(torch)
     if not torch.built:
-        return Obstacle(
+        return Unavailability(
             "not-built",
             f"torch {torch.version} was compiled without MPS.",
             "Install the wheel from PyPI: pip install --force-reinstall torch.",
         )
     allowed = None if host.os_version == "unknown" else macos_allows(torch.version, host.os_version)
     if allowed is not None and allowed.ok is False:
-        return Obstacle("macos", allowed.message, "Update macOS, or install the torch named.")
+        return Unavailability("macos", allowed.message, "Update macOS, or install the torch named.")
     if host.container:
-        return Obstacle(
+        return Unavailability(
             "sandbox",
             f"This process is confined ({host.container}), which hides Metal's devices from it.",
             "Run it in a plain Terminal, outside of the sandbox or agent that started it.",
         )
     if host.virtual_gpu:
-        return Obstacle(
+        return Unavailability(
             "virtual-gpu",
             "This is a virtual machine and PyTorch takes no paravirtual GPU that lacks MTLGPUFamilyMac2.",
-            "Run on a real Mac; of GitHub's runners macos-15 is the one known to compute.",
+            "Run on a real Mac; of GitHub's runners macos-15 is known to compute.",
         )
-    return Obstacle(
+    return Unavailability(
         "no-device",
         "torch has MPS and macOS is new enough, yet Metal gives it no device; the cause is unknown.",
         "Try the same Python in a plain Terminal of a logged-in user; "
@@ -99,21 +99,21 @@ def why_no_mps(host: Host, torch: TorchFacts) -> Obstacle | None:
     )
 
 
-def _elsewhere(host: Host) -> Obstacle:
+def _elsewhere(host: Host) -> Unavailability:
     if host.container and (host.chip or "").startswith("Apple"):
-        return Obstacle(
+        return Unavailability(
             "no-mac",
             f"This is {host.system} in {host.container} on an Apple chip; Metal does not reach into it.",
             "Run outside of the container, in macOS itself.",
         )
-    return Obstacle(
+    return Unavailability(
         "no-mac",
         f"This is {host.system} on {host.machine}; MPS needs a Mac.",
         "Run this on a Mac, or use --device emulated for what can be known without one.",
     )
 
 
-def _no_torch(torch: TorchFacts) -> Obstacle:
+def _no_torch(torch: TorchFacts) -> Unavailability:
     if torch.broken:
-        return Obstacle("no-torch", f"torch cannot be imported: {torch.broken}.", "Reinstall torch.")
-    return Obstacle("no-torch", "torch is not installed.", "pip install torch")
+        return Unavailability("no-torch", f"torch cannot be imported: {torch.broken}.", "Reinstall torch.")
+    return Unavailability("no-torch", "torch is not installed.", "pip install torch")

@@ -1,4 +1,4 @@
-"""The one door to the operating system, so that tests can replay what real Macs answered."""
+"""The one interface to the operating system, so that tests can replay what real Macs answered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Protocol
 import psutil
 
 
-class Runner(Protocol):
-    """What facts about a machine are read through."""
+class System(Protocol):
+    """An operating system, as far as facts about a machine are read from it."""
 
     @property
     def system(self) -> str:
-        """Return `"Darwin"`, `"Linux"` ... as `platform.system()` has it."""
+        """Return `"Darwin"`, `"Linux"` ... as `platform.system()` does."""
 
     @property
     def machine(self) -> str:
-        """Architecture of this process, as `platform.machine()` has it."""
+        """Architecture of this process, as `platform.machine()` gives it."""
 
     @property
     def release(self) -> str:
@@ -33,22 +33,22 @@ class Runner(Protocol):
         """Environment variables of this process."""
 
     def output(self, *command: str, timeout: float = 5.0) -> str:
-        """Standard output of `command`, whatever its exit status; empty when it cannot run or is late."""
+        """Return the standard output of `command`, whatever its exit status; empty when it cannot run or times out."""
 
     def text(self, path: str) -> str:
-        """Text of a file; empty when it cannot be read."""
+        """Return the text of a file; empty when it cannot be read."""
 
     def exists(self, path: str) -> bool:
         """Return whether there is a file at `path`."""
 
     def sandboxed(self) -> bool | None:
-        """Return whether macOS confines this process; None when that cannot be asked."""
+        """Return whether macOS confines this process; None when that cannot be determined."""
 
     def memory(self) -> int:
-        """Physical memory, bytes."""
+        """Return the physical memory, bytes."""
 
 
-class LocalRunner:
+class LocalSystem:
     """This machine."""
 
     system = platform.system()
@@ -100,7 +100,7 @@ class LocalRunner:
 
 
 def environment_at_start() -> dict[str, str] | None:
-    """Return the variables this process was started with; None where the system does not tell.
+    """Return the variables this process was started with; None where the system does not reveal them.
 
     Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
     Integrity Protection, such as /usr/bin/python3).

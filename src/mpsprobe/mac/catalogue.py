@@ -1,4 +1,7 @@
-"""Macs asked about by name: `m1-max-64`, or `m1-max-24c-64` where the number of GPU cores matters."""
+"""The catalogue of Macs, by name, and the target Mac of a question.
+
+A name is `m1-max-64`, or `m1-max-24c-64` where the number of GPU cores matters.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,26 @@ import msgspec
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.chips import Chip, Variant
+from mpsprobe.run import Host, Mac
 
 _NAME = re.compile(r"(?P<chip>m\d+(?:-(?:pro|max|ultra))?)(?:-(?P<cores>\d+)c)?-(?P<memory>\d+)(?:gb)?")
 
 
 class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Mac that is not at hand: every figure is predicted from `knowledge/data/chips.toml`.
+    """A Mac of the catalogue: every figure is predicted from `knowledge/data/chips.toml`.
 
     Attributes:
-        name: full name, `"m1-max-32c-64"`.
-        chip: as macOS writes it, `"Apple M1 Max"`.
+        name: full name, e.g. `"m1-max-32c-64"`.
+        chip: name of the chip as macOS writes it, `"Apple M1 Max"`.
         family: Apple GPU family, `"apple7"`.
         gpu_cores: number of GPU cores.
         memory_bytes: physical memory.
-        bandwidth: of the memory, bytes a second.
-        f32_flops, f16_flops: peak of the ALUs, operations a second; None when not known.
-        macos: version asked about; None when it was left open.
-        working_set_bytes: predicted recommendedMaxWorkingSetSize.
-        working_set_rule: how that was predicted.
-        sources: where the facts were read.
+        bandwidth: memory bandwidth, bytes a second.
+        f32_flops, f16_flops: peak arithmetic rate, operations a second; None when unknown.
+        macos: version of macOS; None when it was left open.
+        working_set_bytes: predicted value of Metal's recommendedMaxWorkingSetSize.
+        working_set_rule: how `working_set_bytes` was predicted.
+        sources: web addresses of the facts.
     """
 
     name: str
@@ -45,6 +49,38 @@ class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[str]
 
 
+def target_mac(
+    host: Host,
+    installed_torch: str,
+    *,
+    name: str | None = None,
+    torch: str | None = None,
+    macos: str | None = None,
+    fallback: bool = False,
+) -> Mac:
+    """Return the target Mac: a named one, or the one at hand, or one of which only the releases are known.
+
+    Args:
+        host: this machine.
+        installed_torch: release installed here, used where no release is given.
+        name: name in the catalogue, e.g. `"m1-max-64"`; None for this machine if it is a Mac.
+        torch: torch release on the target Mac.
+        macos: macOS version of the target Mac.
+        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK is set there.
+
+    Raises:
+        UsageError: the catalogue has no Mac of that name.
+    """
+    release = torch or installed_torch
+    if name is not None:
+        meant = named(name, macos)
+        return Mac(release, macos, meant.chip, meant.memory_bytes / (1 << 30), fallback)
+    if host.system == "Darwin":
+        memory = host.memory_bytes / (1 << 30) if host.memory_bytes else None
+        return Mac(release, macos or host.os_version, host.chip, memory, fallback)
+    return Mac(release, macos, fallback=fallback)
+
+
 def names() -> list[str]:
     """Return every full name, such as `m1-max-24c-32`."""
     return [
@@ -56,14 +92,16 @@ def names() -> list[str]:
 
 
 def named(name: str, macos: str | None = None) -> NamedMac:
-    """Return the Mac called `name`: chip, GPU cores (the most sold with that memory when left out), memory in GB.
+    """Return the Mac called `name`.
 
     Args:
-        name: `"m1-max-64"`, `"m1-max-24c-64"`, `"m4-16"`.
-        macos: macOS version; left out, the cautious figure of the older releases is used.
+        name: chip, GPU cores and memory in GB, e.g. `"m1-max-24c-64"`; without the cores (`"m4-16"`) the Mac with
+            the most cores that is sold with that memory.
+        macos: macOS version; None for the lower working set of older releases.
 
     Raises:
-        UsageError: not a name, no such chip, or not sold so (the hint names what is); no macOS version.
+        UsageError: `name` is no name, there is no such chip, or it is not sold in that configuration (the hint
+            lists those that are); or `macos` is no version.
     """
     match = _NAME.fullmatch(name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("apple-"))
     chip = chips.find(match["chip"]) if match else None
@@ -111,4 +149,4 @@ def _suggest(name: str) -> str:
     short = {re.sub(r"-\d+c-", "-", full) for full in names()}
     close = difflib.get_close_matches(name.lower(), sorted(short), n=3, cutoff=0.5)
     example = f"Did you mean {', '.join(close)}?" if close else "Examples: m1-max-64, m4-16."
-    return f"{example} The form is CHIP[-CORESc]-MEMORY."
+    return f"{example} The format is CHIP[-CORESc]-MEMORY."
