@@ -15,13 +15,14 @@ from torch import Tensor
 from mpsprobe.errors import TargetError
 from mpsprobe.models.weightless import guessed, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
+from mpsprobe.models.weightless.synthetic_series import SeriesInputs
 from mpsprobe.models.weightless.synthetic_sound import SAMPLING_RATE, SoundInputs, ramp
 
 #: Tokens of a made-up prompt, and of the second, padded one.
 PROMPT, SHORTER = 32, 20
 
 
-class Inputs(SoundInputs):
+class Inputs(SoundInputs, SeriesInputs):
     """Makes each argument of a forward pass by its name.
 
     Attributes:
@@ -91,9 +92,12 @@ class Inputs(SoundInputs):
             taken |= {"visual_feats", "visual_pos"}
         if "pixel_values" in taken and main == "pixel_values_videos":
             taken.discard("pixel_values")
-        for together in _TOGETHER:  # every one is optional, and the code needs them all
-            if together <= self._parameters.keys():
-                taken |= together
+        for (
+            leader,
+            followers,
+        ) in _FOLLOWERS.items():  # all are optional, and the code needs them beside the first
+            if leader in (*taken, *required):
+                taken |= followers & self._parameters.keys()
         return [name for name in self._parameters if name in taken or name in required]
 
     def _make_one(self, name: str) -> Any:
@@ -253,8 +257,11 @@ class Inputs(SoundInputs):
         if re.search(r"LightGlue|SuperGlue|LoFTR", self.model_class.__name__):  # they match two images
             pixels = synthetic_images.pixels(self.config, self._parameters, 1, self.notes)
             return torch.stack([pixels, pixels.flip(-1)], dim=1)
-        if self.family.name == VIDEO or "audio_values" in self._parameters:  # TVLT reads frames beside sound
-            return self.pixel_values_videos()
+        if self.model_class.__name__ == "XCLIPVisionModel":  # the frames of a video are its rows
+            return self.pixel_values_videos()[0]
+        frames = re.search(r"XCLIP|BlipVideo", self.model_class.__name__)  # TVLT reads frames beside sound
+        if self.family.name == VIDEO or frames or "audio_values" in self._parameters:
+            return self.pixel_values_videos().expand(self.family.rows, -1, -1, -1, -1)
         if "image_attention_mask" in self._parameters:  # Idefics: `(1, images, channels, height, width)`
             return synthetic_images.pixels(self.config, self._parameters, 1, self.notes)[:, None]
         return synthetic_images.pixels(self.config, self._parameters, self.family.rows, self.notes)
@@ -278,12 +285,16 @@ class Inputs(SoundInputs):
     def image_grid_thw(self) -> Tensor | None:
         return synthetic_images.grid(self.config)
 
+    def merge_sizes(self) -> Tensor:
+        """Return how many patches VideoLLaMA 3 merges across, of one image: `(1,)`."""
+        return torch.ones(1, dtype=torch.int64)
+
     def hidden_states(self) -> Tensor | None:
         """Return patches of an image for a vision tower of the Qwen-VL layout; other classes state their own shape."""
         if {"grid_thw", "image_grid_thw"} & self._parameters.keys():
             return synthetic_images.pixels(self.config, ("image_grid_thw",), 1, self.notes)
         made = self._described("hidden_states")
-        width = self._config("hidden_size")
+        width = self._config("input_dim") or self._config("hidden_size")
         return made if made is not None or width is None else ramp(1, self._length(PROMPT), width)
 
     def encoder_hidden_states(self) -> Tensor:
@@ -368,64 +379,18 @@ class Inputs(SoundInputs):
         """Return queries of a Q-Former: `(1, 32, width)`."""
         return ramp(1, 32, self._config("hidden_size", 768))
 
-    # ---------------------------------------------------------------------------------------- time and decisions
-
-    @property
-    def _past(self) -> int:
-        """Number of past steps of a time series: the context, and as many more as the longest lag."""
-        lags = self._config("lags_sequence", [])
-        return int(self._config("context_length", 32) or 32) + max(lags, default=0)
-
-    def past_values(self) -> Tensor:
-        """Return a time series: `(1, steps)`, or `(1, steps, channels)` of several."""
-        channels = self._config("num_input_channels") or self._config("input_size", 1)
-        if self._config("num_input_channels") is None and channels == 1:
-            return ramp(1, self._past)
-        return ramp(1, self._past, channels)
-
-    def past_values_padding(self) -> Tensor:
-        """Return that no step of a time series is padding, as TimesFM wants it."""
-        return torch.zeros(self.past_values().shape, dtype=torch.int64)
-
-    def freq(self) -> Tensor:
-        """Return TimesFM's index of the frequency: `(1, 1)`."""
-        return torch.zeros(1, 1, dtype=torch.int64)
-
-    def past_time_features(self) -> Tensor:
-        count = self._config("num_time_features", 0) + self._config("num_dynamic_real_features", 0)
-        return ramp(1, self._past, count)
-
-    def past_observed_mask(self) -> Tensor:
-        return torch.ones(self.past_values().shape)
-
-    def states(self) -> Tensor:
-        """Return 20 states of a decision process: `(1, 20, size)`."""
-        return ramp(1, 20, self._config("state_dim", 17))
-
-    def actions(self) -> Tensor:
-        return ramp(1, 20, self._config("act_dim", 4))
-
-    def rewards(self) -> Tensor:
-        return ramp(1, 20, 1)
-
-    def returns_to_go(self) -> Tensor:
-        return ramp(1, 20, 1)
-
-    def timesteps(self) -> Tensor:
-        return torch.arange(20)[None]
-
     def task_inputs(self) -> Tensor:
         """Return OneFormer's tokens of "the task is semantic"."""
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
 
 
-#: Arguments that are fed together where a forward pass has all of them.
-_TOGETHER = (
-    frozenset({"states", "actions", "returns_to_go", "timesteps"}),
-    frozenset({"input_features", "is_longer"}),
-    frozenset({"audio_values", "audio_mask", "pixel_mask"}),
-    frozenset({"pixel_values", "image_attention_mask"}),
-)
+#: Optional arguments that are fed beside another one, where a forward pass has them.
+_FOLLOWERS = {
+    "states": {"actions", "returns_to_go", "timesteps"},
+    "input_features": {"is_longer", "input_features_mask"},
+    "audio_values": {"audio_mask", "pixel_mask"},
+    "pixel_values": {"image_attention_mask", "image_merge_sizes", "image_position_ids", "pixel_position_ids"},
+}
 #: Frames of a video whose config names no number.
 _FRAMES = 8
 
@@ -444,6 +409,7 @@ def describe(batch: dict[str, Any]) -> list[str]:
 
 _MAKERS: dict[str, Callable[[Inputs], Any]] = {
     "grid_thw": Inputs.image_grid_thw,
+    "image_merge_sizes": Inputs.merge_sizes,
     "image_position_ids": Inputs.pixel_position_ids,
     **{
         name: getattr(Inputs, name)
@@ -497,6 +463,8 @@ _MAKERS: dict[str, Callable[[Inputs], Any]] = {
             "pixel_position_ids",
             "image_attention_mask",
             "audio_mask",
+            "merge_sizes",
+            "state",
         )
     },
 }

@@ -90,14 +90,17 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
     height, width)` where its config lists sizes that an image is cut to (LLaVA-NeXT), else `(rows, channels,
     height, width)`.
     """
-    if "image_grid_thw" in parameters:
+    if {"image_grid_thw", "grid_thw"} & set(parameters):
         vision = vision_part(config)
-        patch = vision.patch_size * vision.patch_size * getattr(vision, "temporal_patch_size", 1)
+        frames = getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", 1)
+        patch = vision.patch_size * vision.patch_size * frames
         height, width = _ROWS * vision.patch_size, _COLUMNS * vision.patch_size
         notes.append(f"Image: {height} x {width} pixels.")
         return _image(_ROWS * _COLUMNS, channels(config) * patch)
-    if "spatial_shapes" in parameters:  # SigLIP 2 takes patches, whatever an image's shape
-        patch = vision_part(config).patch_size
+    if {"spatial_shapes", "pixel_position_ids", "image_position_ids"} & set(
+        parameters
+    ):  # SigLIP 2 takes patches, whatever an image's shape
+        patch = getattr(vision_part(config), "patch_size", None) or _ROWS
         notes.append(f"Image: {_SQUARE * patch} x {_SQUARE * patch} pixels.")
         return _image(rows, _SQUARE * _SQUARE, channels(config) * patch * patch)
     height, width = image_size(config)
