@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mpsprobe.cli import cli
 from mpsprobe.errors import TargetError
+from mpsprobe.models import skeleton
 from mpsprobe.models.weightless import guessed, plain_module, unfed
 
 _ZOO = '''
@@ -249,6 +250,20 @@ def test_skeleton_of_a_class_runs_as_it_is(zoo: str, tmp_path: Path) -> None:
     assert document["predicted"]["stopped"] == ""
     again = CliRunner().invoke(cli, ["target", "new", f"{zoo}:Strided"])
     assert "is there already" in str(again.exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "value"),
+    [
+        ("batched_input", "List[Dict[str, Any]]", "[]"),
+        ("multimask_output", "bool", "False"),
+        ("inference_session", "Sam2VideoInferenceSession", "None"),
+        ("input_nodes", "torch.LongTensor", "torch.zeros([1, 32], dtype=torch.int64)"),
+        ("attn_bias", "torch.Tensor", "torch.rand([1, 32])"),
+    ],
+)
+def test_skeleton_values_fit_their_annotations(name: str, annotation: str, value: str) -> None:
+    assert skeleton._value(name, annotation)[0] == value
 
 
 def test_skeleton_of_a_policy_has_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

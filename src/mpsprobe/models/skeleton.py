@@ -159,7 +159,7 @@ def _transformers(model: str, _: Path, raw: dict[str, Any]) -> Parts | None:
     needed = {one.name: one.annotation for one in guessed.required(forward)}
     main = getattr(cls, "main_input_name", None)
     names = [name for name in inspect.signature(forward).parameters if name in needed or name == main]
-    entries = tuple((name, *_value(name, needed.get(name, ""))) for name in names)
+    entries = tuple(_documented(cls, name, needed.get(name, "")) for name in names)
     return Parts(
         (f"from transformers import AutoConfig, {named}",),
         (
@@ -170,6 +170,13 @@ def _transformers(model: str, _: Path, raw: dict[str, Any]) -> Parts | None:
         ),
         entries or _unknown("input_ids"),
     )
+
+
+def _documented(cls: type, name: str, annotation: str) -> tuple[str, str, str]:
+    """Return the entry of an argument, with the shape that the docstring of forward states for it."""
+    value, remark = _value(name, annotation)
+    axes, _ = guessed.documented(cls, name)
+    return name, value, f"({', '.join(axes)}), {remark}" if axes else remark
 
 
 def _of_class(spec: str, config: Path | None) -> Parts:
@@ -185,6 +192,8 @@ def _of_class(spec: str, config: Path | None) -> Parts:
             (key, _tensor(value), "made up: its forward pass took it") for key, value in found.items()
         )
     except MpsprobeError:
+        if forward is None:  # a factory: what it makes has one
+            forward = getattr(_made(blueprint.model_class, values), "forward", None)
         needs = guessed.required(forward) if forward is not None else []
         entries = tuple((one.name, *_value(one.name, one.annotation)) for one in needs)
     return Parts(
@@ -192,6 +201,15 @@ def _of_class(spec: str, config: Path | None) -> Parts:
         ('with torch.device("cpu"):', f"    model = {name}({arguments})  # yours reads a checkpoint here"),
         entries or _unknown("x"),
     )
+
+
+def _made(factory: Any, values: dict[str, Any]) -> Any:
+    """Return the model that a factory makes, without its memory where that can be; None where it fails."""
+    try:
+        with torch.device("meta"):
+            return factory(**values)
+    except Exception:  # whatever a user's function raises: the skeleton goes without its inputs
+        return None
 
 
 def _tensor(value: Any) -> str:
@@ -208,6 +226,14 @@ def _tensor(value: Any) -> str:
 def _value(name: str, annotation: str) -> tuple[str, str]:
     """Return a guess at an argument of that name, and a remark."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
+    if re.search(r"\b(list|dict)\b", annotation.partition("|")[0], re.IGNORECASE):
+        return ("[]" if "ist" in annotation[:8] else "{}"), said
+    if re.fullmatch(r"bool|int|float|str", annotation):
+        return {"bool": "False", "int": "1", "float": "1.0", "str": '""'}[annotation], said
+    if annotation and not re.search(r"[Tt]ensor|Float\[|Int\[|ndarray|Any|None", annotation):
+        return "None", said  # an object of the package's own
+    if re.search(r"Long|Int(Tensor|\[)", annotation):
+        return "torch.zeros([1, 32], dtype=torch.int64)", said
     if "mask" in name:
         return "torch.ones([1, 32], dtype=torch.int64)", said
     if re.search(r"(ids|tokens|flags|labels|sizes|grid|positions?)$", name):
