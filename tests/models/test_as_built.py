@@ -255,7 +255,8 @@ def test_skeleton_of_a_class_runs_as_it_is(zoo: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "annotation", "value"),
     [
-        ("batched_input", "List[Dict[str, Any]]", "[]"),
+        ("batched_input", "typing.List[typing.Dict[str, typing.Any]]", "[]"),
+        ("options", "dict[str, int]", "{}"),
         ("multimask_output", "bool", "False"),
         ("inference_session", "Sam2VideoInferenceSession", "None"),
         ("input_nodes", "torch.LongTensor", "torch.zeros([1, 32], dtype=torch.int64)"),

@@ -226,8 +226,9 @@ def _tensor(value: Any) -> str:
 def _value(name: str, annotation: str) -> tuple[str, str]:
     """Return a guess at an argument of that name, and a remark."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
-    if re.search(r"\b(list|dict)\b", annotation.partition("|")[0], re.IGNORECASE):
-        return ("[]" if "ist" in annotation[:8] else "{}"), said
+    outer = re.match(r"(?:typing\.)?(list|dict)\b", annotation, re.IGNORECASE)
+    if outer is not None:
+        return ("[]" if outer[1].lower() == "list" else "{}"), said
     if re.fullmatch(r"bool|int|float|str", annotation):
         return {"bool": "False", "int": "1", "float": "1.0", "str": '""'}[annotation], said
     if annotation and not re.search(r"[Tt]ensor|Float\[|Int\[|ndarray|Any|None", annotation):
