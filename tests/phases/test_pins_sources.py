@@ -85,6 +85,14 @@ def test_a_quantisation_that_cannot_be_loaded_fails() -> None:
     assert "loading raises" in pins.verdict(found).message
 
 
+def test_a_quantisation_that_is_skipped_fails() -> None:
+    """transformers warns of a method that it does not know, and reads packed tensors as plain ones."""
+    config = {"quantization_config": {"quant_method": "exl2", "bits": 4.25}}
+    found = pins.resolve(profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config)
+    assert found.status is Status.FAIL
+    assert "does not know ExLlama" in pins.verdict(found).message
+
+
 @pytest.mark.parametrize(("machine", "notes"), [("x86_64", 1), ("arm64", 0)])
 def test_an_intel_mac_is_told_what_it_gets(machine: str, notes: int) -> None:
     said = pins._of_machine("Darwin", machine, lambda _: "2.2.2")

@@ -190,8 +190,9 @@ def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
     quantised = quantisation.find(config)
     if quantised is not None and version is not None:
         loading = quantisation.answer(quantised, version, installed)
-        if loading.raises:
-            advice = f"loading raises {loading.error}" + (f"; {loading.fix}" if loading.fix else "")
+        if loading.fails:
+            said = f"loading raises {loading.error}" if loading.raises else loading.sentences[0].rstrip(".")
+            advice = said + (f"; {loading.fix}" if loading.fix else "")
             pins.append(Pin(quantised.title, "", None, "config.json", False, True, advice))
     return pins
 
