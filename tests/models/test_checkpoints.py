@@ -140,6 +140,20 @@ def test_packed_tensors_without_a_statement_are_seen(
     assert quantisation.answer(found, "4.57.1").fails
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("quant_config.json", '{"note": "of another tool"}'),
+        ("hf_quant_config.json", '{"quantization": {"quant_algo": null}}'),
+        ("quantize_config.json", "[1, 2"),
+    ],
+)
+def test_a_side_file_that_states_nothing_is_none(tmp_path: Path, file: str, content: str) -> None:
+    folder = _folder(tmp_path)
+    (folder / file).write_text(content)
+    assert quantised.of_folder(folder, TINY) is None
+
+
 def test_plain_float8_weights_are_no_quantisation(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -17,6 +17,8 @@ from mpsprobe.models.hub.snapshot import SnapshotError, StoredTensor
 #: Files beside config.json that state a quantisation, and the method that their tool packs by: AutoGPTQ, AutoAWQ,
 #: NVIDIA's ModelOpt. transformers reads none of them.
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+#: Keys of which such a file states one; a file of the same name may be of another tool.
+_STATED = ("bits", "w_bit", "quant_algo")
 _FROM_NAMES = "the names of its tensors"
 
 
@@ -54,7 +56,7 @@ def _beside(folder: Path) -> Quantised | None:
         except DataError:  # it is no config of ours to judge: the tensors are looked at next
             continue
         inner = stated.get("quantization", stated)
-        if isinstance(inner, Mapping) and inner.get("quant_algo", True) is not None:
+        if isinstance(inner, Mapping) and any(inner.get(key) is not None for key in _STATED):
             return quantisation.of_statement(inner, name, method)
     return None
 
