@@ -115,12 +115,12 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
     """The package's own calls, in the order of its example; only the input comes from mpsprobe."""
     import torch
 
-    from mpsprobe.models import registry
+    from mpsprobe.models import choose
     from mpsprobe.phases.data import move
     from mpsprobe.phases.inference import autocast
 
     profile, _ = _profile(options)
-    adapter: Any = registry.make_adapter(profile, options.folder)
+    adapter: Any = choose.make_adapter(profile, options.folder)
     device = torch.device(options.device)
     cls = sys.modules["alpamayo_r1.models.alpamayo_r1"].AlpamayoR1 if _imported() else None
     assert cls is not None

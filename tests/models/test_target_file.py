@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import MpsprobeError, ProfileError, UsageError
-from mpsprobe.models import registry
+from mpsprobe.models import choose
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.targets import resolve
 from mpsprobe.options import Settings
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def _adapter(file: Path) -> Adapter:
     ref = resolve(Settings(str(file)))
-    return registry.make_adapter(ref.profile, file.parent)
+    return choose.make_adapter(ref.profile, file.parent)
 
 
 def test_four_functions_are_enough(file: Path) -> None:

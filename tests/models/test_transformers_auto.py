@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, registry
+from mpsprobe.models import choose
 from mpsprobe.models.adapter import Outputs
 from mpsprobe.models.tiny_drive import vocabulary
 from mpsprobe.models.transformers_auto import TransformersAdapter
@@ -60,7 +60,7 @@ def make(folder: Path, model: Any, save_processor: Callable[[Path], None]) -> Tr
     model.save_pretrained(folder)
     save_processor(folder)
     chosen = choose.for_folder(folder)
-    adapter = registry.make_adapter(chosen, folder)
+    adapter = choose.make_adapter(chosen, folder)
     assert isinstance(adapter, TransformersAdapter)
     return adapter
 
@@ -190,7 +190,7 @@ def test_chat_models_get_a_chat(tmp_path: Path) -> None:
 )
 def test_class_that_cannot_be_loaded(config: dict[str, Any], said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    adapter = registry.make_adapter(choose.for_config(tmp_path), tmp_path)
+    adapter = choose.make_adapter(choose.for_config(tmp_path), tmp_path)
     with pytest.raises(TargetError, match=said):
         adapter.load(CPU, "auto")
 
@@ -198,7 +198,7 @@ def test_class_that_cannot_be_loaded(config: dict[str, Any], said: str, tmp_path
 @pytest.mark.parametrize("named", ["WhisperForConditionalGeneration", "CLIPModel", "Mine"])
 def test_unknown_task_is_an_error(named: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [named]}))
-    adapter = registry.make_adapter(choose.for_config(tmp_path), tmp_path)
+    adapter = choose.make_adapter(choose.for_config(tmp_path), tmp_path)
     with pytest.raises(TargetError, match=f"no known task for {named}"):
         adapter.sample()
 

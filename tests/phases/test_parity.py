@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mpsprobe.device.real import Cpu
-from mpsprobe.models import registry
+from mpsprobe.models import choose
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.targets import resolve
 from mpsprobe.options import Settings
@@ -34,7 +34,7 @@ def extract(raw):
 def _judged(folder: Path, *, draws: bool, names: list[str], wrong: float = 0.0) -> Result:
     (folder / "target.py").write_text(_TARGET.replace("DRAWS", str(draws)).replace("NAMES", repr(names)))
     profile = resolve(Settings(str(folder / "target.py"))).profile
-    adapter = registry.make_adapter(profile, folder)
+    adapter = choose.make_adapter(profile, folder)
     loaded = transfer.load(adapter, profile, Snapshot(folder, {}, (), 0, 0, {}, None), Cpu())
     prepared = data.prepare(loaded)
     outputs = adapter.forward(loaded.model, prepared.device_batch)
@@ -112,7 +112,7 @@ class _OtherOrder(torch.nn.Module):
 def _deep(folder: Path, dtype: str, wrong_layer: int | None = None) -> Result:
     (folder / "deep.py").write_text(_DEEP)
     profile = resolve(Settings(str(folder / "deep.py"), dtype=dtype)).profile
-    adapter = registry.make_adapter(profile, folder)
+    adapter = choose.make_adapter(profile, folder)
     loaded = transfer.load(adapter, profile, Snapshot(folder, {}, (), 0, 0, {}, None), Cpu())
     for number, layer in enumerate(loaded.model.children()):
         layer.inner = _OtherOrder(layer.inner, 1.1 if number == wrong_layer else 1.0)  # type: ignore[arg-type]

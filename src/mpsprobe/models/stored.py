@@ -13,8 +13,8 @@ from mpsprobe.errors import TargetError
 from mpsprobe.models import choose
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.choose import make_adapter
 from mpsprobe.models.hub import remote_code, snapshot
-from mpsprobe.models.registry import make_adapter
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.training import trained
 from mpsprobe.models.transformers_auto import TransformersAdapter, load_pretrained

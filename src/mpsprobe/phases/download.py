@@ -12,7 +12,7 @@ import psutil
 from mpsprobe import consent
 from mpsprobe.errors import MpsprobeError, TargetError
 from mpsprobe.knowledge import chips
-from mpsprobe.models import choose, registry, stored
+from mpsprobe.models import choose, stored
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub import snapshot as snapshots
@@ -156,7 +156,7 @@ def _whole(
         if ref.folder is not None:
             source, folder = "folder", ref.folder
         elif ref.repo is None:
-            source, folder = "built", registry.build_snapshot(ref.profile)
+            source, folder = "built", choose.build_snapshot(ref.profile)
         elif ref.offline:
             source, folder = "cache", client.cached_snapshot(ref.repo, ref.revision)
         else:

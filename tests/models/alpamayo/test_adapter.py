@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mpsprobe.errors import TargetError
-from mpsprobe.models import choose, profile, registry
+from mpsprobe.models import choose, profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.alpamayo import published, random_weights
 from mpsprobe.models.alpamayo.adapter import AlpamayoAdapter
@@ -28,7 +28,7 @@ def _adapter(folder: Path, **sample: int) -> AlpamayoAdapter:
 
     stated = profile.load("alpamayo-r1")
     stated = msgspec.structs.replace(stated, sample={**stated.sample, **sample})
-    adapter = registry.make_adapter(stated, folder)
+    adapter = choose.make_adapter(stated, folder)
     assert isinstance(adapter, AlpamayoAdapter)
     adapter.weights = Weights.RANDOM
     return adapter

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpsprobe.models import profile, registry
+from mpsprobe.models import choose, profile
 from mpsprobe.models.tiny_drive import repository
 from mpsprobe.models.tiny_drive.adapter import TinyDriveAdapter
 from mpsprobe.models.tiny_drive.modeling import TinyDrive
@@ -19,7 +19,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapter(snapshot: Path) -> TinyDriveAdapter:
-    made = registry.make_adapter(profile.load("tiny-drive"), snapshot)
+    made = choose.make_adapter(profile.load("tiny-drive"), snapshot)
     assert isinstance(made, TinyDriveAdapter)
     return made
 

@@ -17,12 +17,12 @@ from mpsprobe.knowledge import quantisation
 from mpsprobe.models import choose, peft
 from mpsprobe.models import profile as profiles
 from mpsprobe.models.adapter import Adapter, Weights
+from mpsprobe.models.choose import build_snapshot, make_adapter, resolve
 from mpsprobe.models.hub import client, remote_code, snapshot
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.peft import PeftAdapter
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import SIDE_FILES
-from mpsprobe.models.registry import build_snapshot, make_adapter, resolve
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.models.training import trained
 from mpsprobe.models.weightless import from_config, gguf
