@@ -36,14 +36,21 @@ _NO_DEVICE = 100
 TOOLS = ""
 
 
-def install(release: str, site: Path, wheels: Path | None) -> None:
-    """Install a torch release into a folder, without what it requires, and what it cannot be imported without."""
-    _pip(site, f"torch=={release}", *(["--find-links", str(wheels)] if wheels else []))
+def install(release: str, site: Path, wheels: Path | None, python: str = sys.executable) -> None:
+    """Install a torch release into a folder, without what it requires, and what it cannot be imported without.
+
+    Args:
+        release: such as `2.8.0`.
+        site: the folder.
+        wheels: a folder with wheels that were downloaded before.
+        python: the interpreter that it is for.
+    """
+    _pip(python, site, f"torch=={release}", *(["--find-links", str(wheels)] if wheels else []))
     needed = {name for library in linked(site) for name in needed_by(library)}
     if any(name.startswith("libcudart.so.12") for name in needed):
-        _pip(site, "nvidia-cuda-runtime-cu12", "nvidia-cuda-cupti-cu12")
+        _pip(python, site, "nvidia-cuda-runtime-cu12", "nvidia-cuda-cupti-cu12")
     elif any(name.startswith("libcudart.so.13") for name in needed):
-        _pip(site, "nvidia-cuda-runtime>=13,<14", "nvidia-cuda-cupti>=13,<14")
+        _pip(python, site, "nvidia-cuda-runtime>=13,<14", "nvidia-cuda-cupti>=13,<14")
 
 
 def make_missing_libraries(site: Path, folder: Path) -> list[str]:
@@ -144,9 +151,9 @@ def version_of(site: Path, libraries: Path) -> str:
     return ran.stdout.strip() or ran.stderr.strip().rpartition("\n")[2]
 
 
-def _pip(site: Path, *arguments: str) -> None:
+def _pip(python: str, site: Path, *arguments: str) -> None:
     command = [
-        sys.executable,
+        python,
         "-m",
         "pip",
         "install",

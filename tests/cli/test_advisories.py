@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mpsprobe.cli.advisories import command
+from mpsprobe.cli.advisories import command, range_in_words
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import advisories
@@ -64,20 +64,11 @@ def test_symptom_filters() -> None:
     assert {row["symptom"] for row in rows("--symptom", "hang")} == {"hang"}
 
 
-def test_text_is_a_table_and_an_id_tells_all() -> None:
-    table = run("--torch", "2.8.0", "--op", "linear").stdout.splitlines()
-    assert table[0].split() == [
-        "severity",
-        "symptom",
-        "id",
-        "torch",
-        "macOS",
-        "fits",
-        "what",
-        "goes",
-        "wrong",
-    ]
-    assert any("linear-noncontiguous-wrong" in line and "certain" in line for line in table[1:])
+def test_text_is_blocks_and_an_id_shows_all() -> None:
+    blocks = run("--torch", "2.8.0", "--op", "linear").stdout.split("\n\n")
+    block = next(block for block in blocks if block.startswith("linear-noncontiguous-wrong\n"))
+    assert ", certain: torch " in block
+    assert "\n    fix: " in block
     told = run("linear-noncontiguous-wrong").stdout
     assert "first good: 2.9.0" in told
     assert "https://github.com/pytorch/pytorch/issues/161640" in told
@@ -85,7 +76,7 @@ def test_text_is_a_table_and_an_id_tells_all() -> None:
 
 def test_nothing_found_is_not_called_good() -> None:
     said = run("--op", "aten::trapezoid").stdout.strip()
-    assert said == "None is known here that fits. That is no promise: nobody may have reported one."
+    assert said == "No known fault fits. That is no promise: a fault that nobody has reported is not here."
     assert rows("--op", "aten::trapezoid") == []
 
 
@@ -129,3 +120,27 @@ def test_unknown_op_is_refused_with_what_may_have_been_meant(name: str) -> None:
 def test_what_cannot_be_understood_is_one_clear_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("known", "maybe", "words"),
+    [
+        ("==2.13.*", None, "2.13.x only"),
+        ("==2.13.*", "!=2.13.*", "2.13.x, perhaps others"),
+        (">=2.7,<2.9", ">=2.9", "2.7 to 2.8.x, perhaps 2.9 or newer"),
+        ("<2.6,>=2.1", None, "2.1 to 2.5.x"),
+        (">=2.2,<2.3", None, "2.2.x only"),
+        (">=26,<27", None, "26.x only"),
+        ("!=2.10.*,!=2.11.*", None, "any but 2.10.x and 2.11.x"),
+        ("<15.2", ">=15.2,<15.4", "older than 15.2, perhaps 15.2 to 15.3.x"),
+        ("", None, "any"),
+        (None, "", "perhaps any"),
+    ],
+)
+def test_ranges_are_written_in_words(known: str | None, maybe: str | None, words: str) -> None:
+    assert range_in_words(known, maybe) == words
+
+
+def test_blocks_are_at_most_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    assert max(map(len, run().stdout.splitlines())) <= 80

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from mpsprobe.cli import baseline, diverge
+from mpsprobe.cli.diverge import baseline, diverge
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import MpsprobeError
 from tests.layers.conftest import MakeJob, planted
@@ -24,8 +25,8 @@ def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def call(module: object, *arguments: str) -> Result:
-    return CliRunner().invoke(module.command, list(arguments), obj=Sink())  # type: ignore[attr-defined]
+def call(command: click.Command, *arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments), obj=Sink())
 
 
 def test_written_here_and_matched_here(planted: MakeJob, tmp_path: Path) -> None:

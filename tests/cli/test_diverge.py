@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mpsprobe.cli.diverge import command
+from mpsprobe.cli.diverge import diverge as command
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import DataError, MpsprobeError, UsageError
 from mpsprobe.layers import supervised

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mpsprobe import mac
-from mpsprobe.cli import cli, doctor
+from mpsprobe.cli import cli
+from mpsprobe.cli import machine as doctor
 from mpsprobe.device.select import Probe
 from mpsprobe.mac.unavailable import TorchFacts, Unavailability
 from mpsprobe.run import Host, Status

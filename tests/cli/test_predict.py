@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_people_read_verdicts_and_what_is_not_known(folder: Path) -> None:
-    result = call(folder, "--torch", "2.13", "--new-tokens", "3")
+    result = call(folder, "--torch", "2.13", "--new-tokens", "3", "-v")
     assert result.exit_code == 0, result.output
     assert "LlamaForCausalLM" in result.stdout
     assert "generate, 3 new tokens" in result.stdout

@@ -38,7 +38,7 @@ def test_a_prediction_leaves_a_run_with_routes(tmp_path: Path) -> None:
     arguments = ["predict", str(tmp_path), "--torch", "2.13", "--macos", "15.5", "--mac", "m1-max-64"]
     answer = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
-    assert "What to do: Use MPS." in answer.output
+    assert "\nUse MPS. " in answer.output
 
     run = Run.load(tmp_path / "out" / "run.json")
     assert run.checks == []

@@ -2,22 +2,22 @@ import html
 
 import pytest
 
-from mpsprobe.report import escaping
+from mpsprobe.report import templating
 
 
 def test_clean_drops_colours_and_what_xml_cannot_hold() -> None:
-    assert escaping.clean("\x1b[31mred\x1b[0m \x00\x0b \ufffe\ud800 tab\tend\n") == (
+    assert templating.clean("\x1b[31mred\x1b[0m \x00\x0b \ufffe\ud800 tab\tend\n") == (
         "red \ufffd\ufffd \ufffd\ufffd tab\tend\n"
     )
 
 
 def test_tail_says_how_much_it_left_out() -> None:
-    assert escaping.tail("a\nb\nc\n", 2) == "... 1 line left out\nb\nc"
-    assert escaping.tail("a\nb", 2) == "a\nb"
+    assert templating.tail("a\nb\nc\n", 2) == "... 1 line left out\nb\nc"
+    assert templating.tail("a\nb", 2) == "a\nb"
 
 
 def test_prose_becomes_code_and_links_and_nothing_else() -> None:
-    shown = escaping.prose_html("run `a<b` <script> see https://a.example/x_y?q=1&r=2. javascript:alert(1)")
+    shown = templating.prose_html("run `a<b` <script> see https://a.example/x_y?q=1&r=2. javascript:alert(1)")
     assert shown == (
         "run <code>a&lt;b</code> &lt;script&gt; see "
         '<a href="https://a.example/x_y?q=1&amp;r=2" rel="noreferrer">https://a.example/x_y?q=1&amp;r=2</a>. '
@@ -45,16 +45,16 @@ def test_prose_becomes_code_and_links_and_nothing_else() -> None:
     ],
 )
 def test_markdown_prints_a_message_as_it_is(given: str, expected: str) -> None:
-    assert escaping.prose_markdown(given) == expected
+    assert templating.prose_markdown(given) == expected
 
 
 def test_code_with_backticks_or_pipes_survives_a_table_cell() -> None:
-    shown = escaping.code_markdown("a`b|c<d>*")
+    shown = templating.code_markdown("a`b|c<d>*")
     assert "|" not in shown
     assert html.unescape(shown) == "<code>a`b|c<d>*</code>"
-    assert escaping.code_markdown("") == ""
+    assert templating.code_markdown("") == ""
 
 
 def test_a_fence_is_longer_than_any_run_of_backticks_inside() -> None:
-    assert escaping.fence_markdown("a\n````\nb").split("\n")[0] == "`````text"
-    assert escaping.fence_markdown("a").split("\n") == ["```text", "a", "```"]
+    assert templating.fence_markdown("a\n````\nb").split("\n")[0] == "`````text"
+    assert templating.fence_markdown("a").split("\n") == ["```text", "a", "```"]

@@ -74,7 +74,7 @@ def test_blocked_checks_are_one_line_a_phase_and_the_reason_once() -> None:
 def test_numbers_stand_with_evidence_and_device() -> None:
     text = render(examples.passed("cuda", Evidence.MEASURED), "md")
     assert "| time per sample | 51.3 ms | measured | cuda | `inference.check1` |" in text
-    assert "| peak memory | 393.75 MiB | measured | host | `transfer.check1` |" in text
+    assert "| peak memory | 412.88 MB | measured | host | `transfer.check1` |" in text
 
 
 def test_op_uses_of_several_layers_are_one_row() -> None:

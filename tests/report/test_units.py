@@ -2,12 +2,13 @@ import math
 
 import pytest
 
-from mpsprobe.report import units
+from mpsprobe import quantities
+from mpsprobe.report import wording
 from mpsprobe.run import Evidence, Measurement
 
 
-def shown(value: float | str | bool | None, unit: str) -> units.Value:
-    return units.value(Measurement("x", value, unit, Evidence.MEASURED, "cpu"))
+def shown(value: float | str | bool | None, unit: str) -> wording.Value:
+    return wording.value(Measurement("x", value, unit, Evidence.MEASURED, "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -23,12 +24,12 @@ def shown(value: float | str | bool | None, unit: str) -> units.Value:
     ],
 )
 def test_sizes_are_binary_and_say_so(count: int, text: str) -> None:
-    assert units.size(count) == text
+    assert quantities.size(count) == text
 
 
 def test_weights_are_told_in_both_units() -> None:
-    assert units.both_sizes(22_157_052_388) == "22.16 GB (20.64 GiB)"
-    assert units.both_sizes(10) == "10 bytes"
+    assert quantities.both_sizes(22_157_052_388) == "22.16 GB (20.64 GiB)"
+    assert quantities.both_sizes(10) == "10 bytes"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_weights_are_told_in_both_units() -> None:
     ],
 )
 def test_durations_never_show_sixty_of_the_smaller_unit(duration: float, text: str) -> None:
-    assert units.seconds(duration) == text
+    assert quantities.seconds(duration) == text
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,8 @@ def test_durations_never_show_sixty_of_the_smaller_unit(duration: float, text: s
         (5, "", "5", ""),
         (11_078_526_194, "", "11,078,526,194", ""),
         (0.05132, "s", "51.3 ms", "0.05132 s"),
-        (2048, "bytes", "2.00 KiB", "2,048 bytes"),
-        (1.5e9, "bytes/s", "1.40 GiB/s", "1500000000.0 bytes/s"),
+        (2048, "bytes", "2.05 kB", "2,048 bytes"),
+        (1.5e9, "bytes/s", "1.50 GB/s", "1500000000.0 bytes/s"),
         (63.7e12, "FLOP", "63.70 TFLOP", "63700000000000.0 FLOP"),
         (8.125e12, "FLOP/s", "8.12 TFLOP/s", "8125000000000.0 FLOP/s"),
         (0.00031, "m", "0.00031 m", ""),
@@ -76,10 +77,10 @@ def test_durations_never_show_sixty_of_the_smaller_unit(duration: float, text: s
 def test_values_keep_the_recorded_number_when_they_round(
     value: float, unit: str, text: str, exact: str
 ) -> None:
-    assert shown(value, unit) == units.Value(text, exact)
+    assert shown(value, unit) == wording.Value(text, exact)
 
 
 def test_parameters_in_words_and_in_full() -> None:
-    assert units.parameters(11_078_526_194) == "11.08 billion (11,078,526,194)"
-    assert units.parameters(4_812_034) == "4.81 million (4,812,034)"
-    assert units.parameters(12) == "12"
+    assert quantities.parameters(11_078_526_194) == "11.08 billion (11,078,526,194)"
+    assert quantities.parameters(4_812_034) == "4.81 million (4,812,034)"
+    assert quantities.parameters(12) == "12"

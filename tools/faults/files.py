@@ -79,7 +79,7 @@ def cases() -> Iterator[Case]:
         yield Case(
             f"predict-pipe-{name}",
             ("predict", "m"),
-            _WRONG,
+            {*_WRONG, BLOCKED},
             "pipe",
             prepare=_special(name, "pipe"),
             limit_s=120,
@@ -99,7 +99,11 @@ def cases() -> Iterator[Case]:
                    short=name in ("very-deep", "digits"))  # fmt: skip
     for name in ("deep", "digits", "text"):
         yield Case(
-            f"config-predict-{name}", ("predict", "m"), _WRONG, "config.json", prepare=config(texts[name])
+            f"config-predict-{name}",
+            ("predict", "m"),
+            {*_WRONG, BLOCKED},
+            "config.json",
+            prepare=config(texts[name]),
         )
     hostile: dict[str, dict[str, Any]] = {
         "escape": {"architectures": ["\x1b[31mEvil"]}, "bidi": {"architectures": ["\u202eEvil"], "model_type": "\u202e"},

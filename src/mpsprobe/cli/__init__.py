@@ -6,6 +6,7 @@ this package and is named, with its help line, in `COMMANDS`.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -17,31 +18,28 @@ from typing import NoReturn
 import click
 
 from mpsprobe import __version__
-from mpsprobe.cli.sink import Sink, say
+from mpsprobe.cli.sink import COLOURS, Sink, say, wrapped
 from mpsprobe.errors import HarnessError, MpsprobeError, SurroundingsError, UsageError, text_of
 
-#: Command name -> (module of this package that holds a `click.Command` called `command`, help line).
+#: Command name -> (module of this package and its `click.Command`, help line).
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Run the suite on a model, in a supervised child process."),
-    "report": ("report", "Rebuild reports from a run.json."),
-    "macs": ("macs", "List which Macs fit a model, and how fast they are expected to run it."),
-    "predict": ("predict", "Say what a model would do on a Mac: no weights, no device, no download."),
-    "calibrate": ("calibrate", "Measure what this machine's device reaches, for forecasts."),
-    "parity": ("parity", "Compare MLX with torch on a small random copy of a model."),
-    "scan": ("scan", "List what breaks on MPS in source code, without running it."),
-    "ops": ("ops", "Look ops up: what each torch release does with them on MPS."),
-    "advisories": ("advisories", "List known faults of torch on MPS, by torch, macOS, chip and op."),
-    "explain": ("explain", "Say what an error, a warning or a whole log of an MPS run means."),
-    "diverge": ("diverge", "Find the first layer whose values differ from a reference."),
-    "baseline": (
-        "baseline",
-        "Write down what a target yields here, for another machine to be checked against.",
-    ),
-    "compare": ("compare", "Set two runs side by side, worst first."),
-    "merge": ("merge", "Merge many runs into one matrix of targets and machines."),
-    "target": ("target", "Write a target.py for a model, ready to be filled in."),
-    "expect": ("expect", "Write expectation files from a run's failed op checks."),
-    "doctor": ("doctor", "Say what this machine is and whether MPS computes here."),
+    "run": ("run:command", "Run the suite on a model and write its report."),
+    "report": ("report:rebuild", "Draw the reports of a finished run again."),
+    "predict": ("predict:predict", "Predict what a Mac does with a model: no weights, no download."),
+    "macs": ("predict:macs", "List the Macs that a model fits, with its expected speed."),
+    "calibrate": ("machine:calibrate", "Measure this machine's device, for its own forecasts."),
+    "parity": ("diverge:parity", "Compare MLX with torch on a small random copy of a model."),
+    "scan": ("scan:command", "Find code that breaks on MPS, without running it."),
+    "ops": ("ops:command", "Look up how each torch release runs an op on MPS."),
+    "advisories": ("advisories:command", "List known faults by torch, macOS, chip and op."),
+    "explain": ("explain:command", "Explain an error, a warning or a log of an MPS run."),
+    "diverge": ("diverge:diverge", "Find the first layer whose values differ from a reference."),
+    "baseline": ("diverge:baseline", "Save what a model computes here, to check a Mac against."),
+    "compare": ("compare:command", "Compare two runs, worst changes first."),
+    "merge": ("report:merge", "Merge runs into one matrix of targets and machines."),
+    "target": ("target:command", "Write a target.py for a model of your own."),
+    "expect": ("expect:command", "Write expectation files from a run's failed op checks."),
+    "doctor": ("machine:doctor", "Check this machine, and whether MPS computes here."),
 }
 
 
@@ -54,9 +52,19 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"mpsprobe.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"mpsprobe.cli.{module}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or name the closest that there is."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else f"One of: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command '{args[0]}'. {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -66,12 +74,24 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mpsprobe")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors, on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only, on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every detail.")
+@click.option(
+    "--color",
+    "colour",
+    type=click.Choice(COLOURS),
+    default="auto",
+    help="Whether to colour.  [default: auto, which obeys NO_COLOR]",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
 @click.pass_context
-def cli(ctx: click.Context, as_json: bool, quiet: bool, debug: bool) -> None:
-    """Will this PyTorch model run on that Mac, how well, and what should its owner do?"""
-    ctx.obj = Sink(as_json=as_json, quiet=quiet)
+def cli(ctx: click.Context, as_json: bool, quiet: bool, verbose: bool, colour: str, debug: bool) -> None:
+    """Will this PyTorch model run on that Mac, how well, and what should its owner do?
+
+    These options may also stand behind a command's own. Shell completion:
+    https://github.com/mpsprobe/mpsprobe/blob/main/docs/cli.md#shell-completion
+    """
+    ctx.obj = Sink(as_json=as_json, quiet=quiet, verbose=verbose, colour=colour)
     ctx.meta["mpsprobe.debug"] = debug
 
 
@@ -85,7 +105,7 @@ def main() -> None:
     except click.ClickException as problem:
         if isinstance(problem, click.UsageError) and problem.ctx is not None:
             say(f"{problem.ctx.get_usage()}\n", err=True)
-        say(f"Error: {problem.format_message()}", err=True)
+        say(wrapped(f"Error: {problem.format_message()}"), err=True)
         sys.exit(2)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
@@ -119,9 +139,9 @@ def main() -> None:
 def _end(problem: MpsprobeError) -> NoReturn:
     if "--debug" in sys.argv:
         raise problem
-    say(f"mpsprobe: {problem.what}", err=True)
+    say(wrapped(f"mpsprobe: {problem.what}"), err=True)
     if problem.hint:
-        say(f"  {problem.hint}", err=True)
+        say(wrapped(f"  {problem.hint}"), err=True)
     sys.exit(problem.exit_code)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import click
 import msgspec
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink, width
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import advisories
 from mpsprobe.knowledge.advisories import Advisory, Match, Severity, Symptom
+from mpsprobe.quantities import enumerate_words, plural
 
 _ORDER = list(Severity)
 
@@ -25,7 +28,6 @@ _ORDER = list(Severity)
     "--op", metavar="OP", help="Only those about this op: aten::linear, torch.matmul, torch.nn.Conv2d ..."
 )
 @click.option("--symptom", type=click.Choice([s.value for s in Symptom]), help="Only those that show so.")
-@json_flag
 @pass_sink
 def command(
     sink: Sink,
@@ -39,7 +41,8 @@ def command(
     """List known-bad combinations of torch, macOS, chip and op, worst first; with an ID, all about it."""
     if ids:
         chosen = [advisories.by_id(id_) for id_ in ids]
-        sink.result("\n\n".join(_in_full(advisory) for advisory in chosen), [_data(a) for a in chosen])
+        text = "\n\n".join(_in_full(advisory) for advisory in chosen)
+        sink.result(text, [_data(advisory) for advisory in chosen], verbatim=True)
         return
     if torch is None and (macos or chip):
         raise UsageError("--macos and --chip need --torch.", "Give the torch release, e.g. --torch 2.8.0.")
@@ -60,55 +63,130 @@ def command(
 def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
     data = [_data(advisory, match) for advisory, match in found]
     if not found:
-        sink.result("None is known here that fits. That is no promise: nobody may have reported one.", data)
+        sink.result(
+            "No known fault fits. That is no promise: a fault that nobody has reported is not here.", data
+        )
         return
-    rows = [
-        [
-            advisory.severity.value,
-            advisory.symptom.value,
-            advisory.id,
-            _range(advisory.torch, advisory.torch_maybe, "?"),
-            _range(advisory.macos, advisory.macos_maybe, "?"),
-            match.certainty.value if match else "",
-            advisory.title,
-        ]
-        for advisory, match in found
+    blocks = [_in_full(*pair) if sink.verbose else _in_brief(*pair) for pair in found]
+    count = plural(len(found), "known fault")
+    ending = f"{count}, worst first." if sink.verbose else f"{count}, worst first. An ID, or -v, shows more."
+    sink.result("\n\n".join([*blocks, ending]), data, verbatim=True)
+
+
+def _in_brief(advisory: Advisory, match: Match | None) -> str:
+    fits = f", {match.certainty.value}" if match else ""
+    return _block(
+        advisory,
+        {
+            f"{advisory.severity.value}, {advisory.symptom.value}{fits}": _where(advisory),
+            "fix": advisory.fix,
+        },
+    )
+
+
+def _in_full(advisory: Advisory, match: Match | None = None) -> str:
+    return _block(
+        advisory,
+        {
+            "symptom": f"{advisory.symptom.value}, severity {advisory.severity.value}",
+            "fits": _fits(match),
+            "torch": range_in_words(advisory.torch, advisory.torch_maybe),
+            "macOS": range_in_words(advisory.macos, advisory.macos_maybe),
+            "chips": ", ".join(advisory.chips) or "all",
+            "ops": ", ".join(advisory.ops) or "none in particular",
+            "fix": advisory.fix,
+            "first good": advisory.first_good or "not known",
+            "source": advisory.confirmed,
+            "links": "\n".join(advisory.links),
+        },
+    )
+
+
+def _fits(match: Match | None) -> str:
+    if match is None:
+        return ""
+    unknown = enumerate_words(list(match.unknown))
+    return f"{match.certainty.value}; not known: {unknown}" if unknown else match.certainty.value
+
+
+def _where(advisory: Advisory) -> str:
+    """Name the torch releases, macOS versions and chips of an advisory, leaving out those that are all."""
+    macos = range_in_words(advisory.macos, advisory.macos_maybe)
+    parts = [
+        f"torch {range_in_words(advisory.torch, advisory.torch_maybe)}",
+        "" if macos == "any" else f"macOS {macos}",
+        ", ".join(advisory.chips),
     ]
-    columns = ["severity", "symptom", "id", "torch", "macOS", "fits", "what goes wrong"]
-    if not any(match for _, match in found):
-        del columns[5]
-        for row in rows:
-            del row[5]
-    sink.table(columns, rows, data)
+    return "; ".join(part for part in parts if part)
 
 
-def _in_full(advisory: Advisory) -> str:
-    fields = {
-        "symptom": f"{advisory.symptom.value}, severity {advisory.severity.value}",
-        "torch": _range(advisory.torch, advisory.torch_maybe),
-        "macOS": _range(advisory.macos, advisory.macos_maybe),
-        "chips": ", ".join(advisory.chips) or "all",
-        "ops": ", ".join(advisory.ops) or "none in particular",
-        "what to do": advisory.fix,
-        "first good": advisory.first_good or "not known",
-        "read": advisory.confirmed,
-        "links": "\n".join(advisory.links),
-    }
-    lines = [f"{advisory.id}: {advisory.title}"]
+def _block(advisory: Advisory, fields: Mapping[str, str]) -> str:
+    """Return an advisory as a block: its id, its title and its fields, wrapped."""
+    lines = [advisory.id, *_filled(advisory.title, "  ", "  ")]
     for name, value in fields.items():
-        wrapped = [textwrap.wrap(part, 96, break_long_words=False) or [""] for part in value.splitlines()]
-        first, *rest = [line for part in wrapped for line in part]
-        lines.append(f"  {name + ':':<12}{first}")
-        lines.extend(" " * 14 + line for line in rest)
+        for k, part in enumerate(value.splitlines()):
+            lines += _filled(part, f"    {name}: " if k == 0 else "      ", "      ")
     return "\n".join(lines)
 
 
-def _range(known: str | None, maybe: str | None, doubt: str = " (not known)") -> str:
-    """Format the releases of an advisory: `">=2.7,<2.9; >=2.9 (not known)"`."""
-    parts = [] if known is None else [known or "any"]
-    if maybe is not None:
-        parts.append(f"{maybe or 'any'}{doubt}")
-    return "; ".join(parts)
+def _filled(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text, width(), initial_indent=first, subsequent_indent=rest, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def range_in_words(known: str | None, maybe: str | None) -> str:
+    """Format the versions of an advisory: `2.13.x only`, `2.7 to 2.8.x, perhaps 2.9 or newer`.
+
+    Args:
+        known: a version specifier; empty for all versions, None when the sources name none.
+        maybe: the same for versions of which the sources say nothing.
+    """
+    parts = [] if known is None else [_in_words(known)]
+    if known and maybe is not None and maybe in ("", known.replace("==", "!=")):
+        parts = [parts[0].removesuffix(" only"), "perhaps others"]
+    elif maybe is not None:
+        parts.append(f"perhaps {_in_words(maybe)}")
+    return ", ".join(parts)
+
+
+def _in_words(specifier: str) -> str:
+    clauses = dict.fromkeys(clause.strip() for clause in specifier.split(",") if clause.strip())
+    least = next((clause[2:] for clause in clauses if clause.startswith(">=")), "")
+    below = next((clause[1:] for clause in clauses if re.match(r"<\d", clause)), "")
+    bounds = {f">={least}", f"<{below}"}
+    words = []
+    if least and below:
+        last = _release_before(below)
+        single = last == f"{least}.x"
+        words.append(
+            f"{last} only" if single else f"{least} to {last}" if last else f"{least} to before {below}"
+        )
+    elif least:
+        words.append(f"{least} or newer")
+    elif below:
+        words.append(f"older than {below}")
+    not_these = [clause[2:].replace(".*", ".x") for clause in clauses if clause.startswith("!=")]
+    if not_these:
+        words.append(f"any but {enumerate_words(not_these)}")
+    for clause in clauses:
+        if clause in bounds or clause.startswith("!="):
+            continue
+        sign, version = re.match(r"([=!<>~]*)(.*)", clause).groups()  # type: ignore[union-attr]
+        words.append(_SIGNS.get(sign, f"{sign}{{}}").format(version.replace(".*", ".x")))
+    return " and ".join(words) or "any"
+
+
+_SIGNS = {"==": "{} only", "<=": "{} or older", ">": "newer than {}"}
+
+
+def _release_before(version: str) -> str:
+    """Return the minor release before `2.9` as `2.8.x`, a major macOS before `27` as `26.x`; empty where unclear."""
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?", version)
+    if match is None or match[2] == "0":
+        return ""
+    return f"{match[1]}.{int(match[2]) - 1}.x" if match[2] else f"{int(match[1]) - 1}.x"
 
 
 def _data(advisory: Advisory, match: Match | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mpsprobe.cli.report import read_run
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.comparison import (
     WORSE_BY,
     Change,
@@ -20,7 +20,7 @@ from mpsprobe.comparison import (
     Significance,
     compare,
 )
-from mpsprobe.report.units import value
+from mpsprobe.report.wording import value
 from mpsprobe.run import Evidence, Measurement
 
 #: Unchanged numbers are left out of the text; `--json` has them.
@@ -37,7 +37,6 @@ _SHOWN = (Change.WORSE, Change.BETTER, Change.OTHER)
     type=click.FloatRange(min=1, min_open=True),
     help="Ratio from which a number without known scatter counts as worse.",
 )
-@json_flag
 @pass_sink
 def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
     """Compare run B with run A: machines, torch releases, before and after a change.

@@ -1,19 +1,25 @@
-"""`mpsprobe diverge`: where, module by module, the numbers on a device leave those of a reference."""
+"""`mpsprobe diverge`, `baseline` and `parity`: where the numbers of two computations differ."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsprobe.cli.options import takes
-from mpsprobe.cli.sink import Sink, Styled, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, Styled, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.job import Found, Job, Written
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
 from mpsprobe.options import Group, Settings
+from mpsprobe.quantities import decimal_size
+
+if TYPE_CHECKING:
+    from mpsprobe.routes.mlx.parity import Parity
+
 
 #: Rows of the table for people; `--json` has every module.
 _ROWS = 12
@@ -32,9 +38,8 @@ stage_option = click.option(
 @stage_option
 @click.option("--against", default="cpu", show_default=True, metavar="cpu|BASELINE", help="The reference.")
 @click.option("--local/--no-local", default=True, help="Look at each module's own error too.")
-@json_flag
 @pass_sink
-def command(sink: Sink, /, against: str, local: bool, stages: tuple[str, ...], settings: Settings) -> None:
+def diverge(sink: Sink, /, against: str, local: bool, stages: tuple[str, ...], settings: Settings) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
     MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,
@@ -195,3 +200,122 @@ def _stage_lines(found: Divergence) -> list[str]:
             line += f" {stage.unforced:,} outputs could not be held to the reference."
         lines.append(line)
     return lines
+
+
+@click.command("baseline")
+@takes(Group.TARGET)
+@stage_option
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(["cpu", "cuda", "mps"]),
+    help="Where to run.",
+)
+@click.option(
+    "--output", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file."
+)
+@pass_sink
+def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], settings: Settings) -> None:
+    """Write what MODEL computes on this machine to a file for `mpsprobe diverge --against FILE`.
+
+    The file (safetensors, no pickle) holds the processed input, the results, a sketch of every module's
+    outputs, the noise floor, and what identifies weights and versions. It holds no weights.
+    """
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output}: exists and is no file.")
+    answer = do(
+        sink, make_job(settings.replace(device=device), stages, output=str(output.expanduser().resolve()))
+    )
+    assert isinstance(answer, Written)
+    calls = ", ".join(f"{stage} {count:,} module calls" for stage, count in answer.calls.items())
+    named = [settings.model] if settings.model else []
+    made = [f"--{name.replace('_', '-')}" for name in ("random_init", "shrink") if getattr(settings, name)]
+    lines = [
+        f"{answer.path}: {decimal_size(answer.size)}",
+        f"  {answer.target}, {answer.dtype} on {answer.device}, weights {answer.weights[:12]}",
+        f"  {calls}",
+        f"  noise: {answer.noise or 'not measured'}",
+        *(f"  {note}" for note in answer.notes),
+        f"check a Mac with: {' '.join(['mpsprobe diverge', *named, *made])} --against {Path(answer.path).name}",
+    ]
+    sink.result("\n".join(lines), answer)
+
+
+@click.command("parity")
+@takes(Group.TARGET, model_required=True, implied={"random_init": True})
+@click.option(
+    "--package",
+    type=click.Choice(["mlx-lm", "mlx-vlm"]),
+    help="The library of models.  [default: mlx-vlm for images, else mlx-lm]",
+)
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds that the MLX side may take.")
+@pass_sink
+def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) -> None:
+    """Compare MODEL in MLX with MODEL in torch, without its weights.
+
+    MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights is
+    saved, loaded strictly by mlx-lm or mlx-vlm in a process of its own, and its logits are compared with torch's
+    in float32 and float64. Copies that are wrong on purpose must be seen. Needs the extra `mlx`; on Linux it runs
+    on the CPU, which says nothing of Metal's kernels.
+
+    Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
+    """
+    from mpsprobe.models import targets
+    from mpsprobe.models.weightless import config_only, small_copy
+    from mpsprobe.routes.mlx import parity as mlx
+
+    mlx.require(package or "mlx-lm")
+    ref = targets.resolve(settings)
+    if ref.file is not None:
+        raise UsageError(
+            f"{ref.name}: a target's own file cannot be copied to MLX.", "Name a repo id or a model folder."
+        )
+    blueprint = config_only.blueprint_of(ref, config_only.obtain(ref).path, sink.remark)
+    with tempfile.TemporaryDirectory(prefix="mpsprobe-copy-") as scratch:
+        copy = small_copy.write(blueprint, Path(scratch) / "copy")
+        result = mlx.run(copy.folder, copy.model_class, copy.feeds, package=package, limit_s=timeout)
+    unused = [f"--{name}" for name in ("dtype", "autocast", "new-tokens") if _given(settings, name)]
+    if unused:
+        copy.notes.append(
+            f"The copy is compared in float32, one forward pass: {', '.join(unused)} had no effect."
+        )
+    result.notes = [*blueprint.notes, *copy.notes]
+    sink.result(_text(result), {**_data(result), "agrees": result.agrees})
+    click.get_current_context().exit(0 if result.agrees else 1)
+
+
+def _given(settings: Settings, name: str) -> bool:
+    return getattr(settings, name.replace("-", "_")) is not None
+
+
+def _data(result: Parity) -> dict[str, object]:
+    import msgspec
+
+    data: dict[str, object] = msgspec.to_builtins(result)
+    return data
+
+
+def _text(result: Parity) -> str:
+    lines = [
+        f"{result.model_type}: {'agrees' if result.agrees else 'does not agree'}, {result.package} "
+        f"{result.version} against torch {result.versions.get('torch', '')}, {result.device or 'no device'}",
+        *(f"  note   {note}" for note in result.notes),
+    ]
+    if result.problem:
+        lines.append(f"  MLX yielded nothing: {result.problem}")
+    for feed in result.feeds:
+        word = "ok" if feed.agrees else "FAIL"
+        error = "nothing to compare"
+        if feed.error is not None:
+            error = f"off by {feed.error:.2e} (from float64 by {feed.error64:.2e})"
+        lines.append(
+            f"  {word:<6} {feed.name}: {error}; gate {feed.gate:.2e}, torch's noise {feed.noise:.2e}"
+        )
+    for control in result.controls:
+        seen = "seen" if control.caught else "NOT SEEN"
+        error = "did not load" if control.error is None else f"off by {control.error:.2e}"
+        lines.append(f"  {seen:<6} control: {control.name}: {error}")
+    if result.device and "gpu" not in result.device:
+        lines.append("  Nothing ran on Metal.")
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.run import Check, Phase, Replays, Run, Status
 
@@ -28,7 +28,6 @@ _KILLS = frozenset({"crashed", "hangs"})
     help=f"Folder of {_XFAILS} and {_SKIPS}.",
 )
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-@json_flag
 @pass_sink
 def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
     """Write down which op checks of a run failed, and which crashed or hung.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge.explain import Explained, Explanation, explain
 
@@ -22,7 +22,6 @@ _WIDTH = 100
 @click.argument("text", nargs=-1, required=True, metavar="TEXT|FILE|-")
 @click.option("--torch", metavar="VERSION", help="The torch release that wrote it, e.g. 2.8.0.")
 @click.option("--macos", metavar="VERSION", help="The macOS it ran on, e.g. 15.5.")
-@json_flag
 @pass_sink
 def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | None) -> None:
     """Explain an error, a warning or a log: op, cause, the release that fixes it, the way around.

@@ -8,7 +8,7 @@ from importlib import metadata
 import click
 import msgspec
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes, ops
 from mpsprobe.knowledge._versions import macos_version
@@ -58,7 +58,6 @@ class SupportChange(msgspec.Struct, frozen=True):
 @click.option(
     "--diff", nargs=2, metavar="OLD NEW", help="What changed between two releases (for OP..., or for all)."
 )
-@json_flag
 @pass_sink
 def command(
     sink: Sink,

@@ -1,14 +1,21 @@
-"""`mpsprobe predict`: what a Mac would do with a model, from its config alone."""
+"""`mpsprobe predict` and `mpsprobe macs`: what Macs would do with a model, from its config alone."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from mpsprobe.cli.options import takes
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.progress import Waiting
+from mpsprobe.cli.sink import Sink, pass_sink
+from mpsprobe.errors import SurroundingsError, TargetError
 from mpsprobe.options import Group, Settings
+
+#: Exit code when the target could not be predicted at all.
+NOT_ASKED = SurroundingsError.exit_code
 
 
 @click.command("predict")
@@ -26,9 +33,8 @@ from mpsprobe.options import Group, Settings
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for run.json and its reports."
 )
-@json_flag
 @pass_sink
-def command(
+def predict(
     sink: Sink,
     tokens: int | None,
     calibration: Path | None,
@@ -43,22 +49,63 @@ def command(
     nothing is computed. With --mac the memory and the time that it takes there are forecast as well, and each
     route is judged.
 
-    Exit codes: 0 predicted, 1 something falls back, raises or is wrong, 2 usage.
+    Exit codes: 0 every op runs on the GPU, 1 something falls back, raises, is wrong or unknown, 2 usage, 3 nothing
+    could be predicted: no network, no such repository, no config that can be built. With --torch all the newest
+    release decides, and the older ones are information.
     """
     from mpsprobe import report
     from mpsprobe.prediction import command as prediction  # imports torch
     from mpsprobe.report import terminal
 
     routes = output is not None or (settings.mac is not None and not every_release)
-    run = prediction.predict(
-        settings,
-        every_release=every_release,
-        tokens=tokens,
-        calibration=calibration,
-        routes=routes,
-        say=sink.remark,
-    )
+    with Waiting(sink) as waiting, _could_be_asked():
+        run = prediction.predict(
+            settings,
+            every_release=every_release,
+            tokens=tokens,
+            calibration=calibration,
+            routes=routes,
+            say=waiting.say,
+            step=waiting.show,
+        )
     if output is not None:
         sink.remark(f"report: {report.write(run, output)['html']}")
-    sink.result(terminal.text(run), run)
+    sink.result(terminal.text(run, verbose=sink.verbose), run)
     click.get_current_context().exit(0 if run.fully_native else 1)
+
+
+@contextlib.contextmanager
+def _could_be_asked() -> Iterator[None]:
+    """Let a target that cannot be predicted end the command with its own exit code: 1 is an answer about a Mac."""
+    try:
+        yield
+    except TargetError as problem:
+        problem.exit_code = NOT_ASKED
+        raise
+
+
+@click.command("macs")
+@takes(Group.TARGET, Group.MAC, implied={"random_init": True})
+@pass_sink
+def macs(sink: Sink, settings: Settings) -> None:
+    """List which Macs fit MODEL, and how fast they are expected to run it.
+
+    For every Mac of the catalogue: whether it fits easily, is tight or does not fit, the margin to Metal's recommended
+    working set, the expected speed with its range, and the most bits with which MLX's weights fit easily. No weights
+    are read or downloaded and nothing is computed. --mac has no meaning here.
+
+    Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted.
+    """
+    import torch as installed
+
+    from mpsprobe.knowledge.ops import resolve_release
+    from mpsprobe.prediction.macs import catalogue, text
+    from mpsprobe.run import Fit
+
+    release = resolve_release(settings.torch or str(installed.__version__))
+    with Waiting(sink) as waiting, _could_be_asked():
+        waiting.show("hold the model against every Mac")
+        found = catalogue(settings, release, waiting.say)
+    sink.result(text(found), found)
+    fits = any(row.fit is not Fit.NO for row in found.rows)
+    click.get_current_context().exit(0 if fits else 1)

@@ -1,4 +1,4 @@
-"""`mpsprobe report`: rebuild reports from what a run left behind."""
+"""`mpsprobe report` and `mpsprobe merge`: reports from the documents that runs left behind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import click
 import msgspec
 
 from mpsprobe import report
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import DataError, UsageError
+from mpsprobe.report import matrix
 from mpsprobe.run import Run, json_schema
 
 DEFAULT_RUN = Path("reports/latest/run.json")
@@ -31,9 +32,8 @@ DEFAULT_RUN = Path("reports/latest/run.json")
     help="File for --format, else folder for all reports. Default: stdout, else where the run is.",
 )
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json and stop.")
-@json_flag
 @pass_sink
-def command(
+def rebuild(
     sink: Sink, run_path: Path | None, wanted: report.Format | None, output: Path | None, schema: bool
 ) -> None:
     """Rebuild reports from RUN.json, from its folder, or from the journal.jsonl of a killed run.
@@ -42,7 +42,7 @@ def command(
     report.html and junit.xml and says the verdict.
     """
     if schema:
-        sink.result(_pretty(json_schema()), json_schema())
+        sink.result(_pretty(json_schema()), json_schema(), verbatim=True)
         return
     source = _find(run_path or _latest())
     run = _read(source)
@@ -58,7 +58,7 @@ def command(
         sink.result("\n".join([headline.sentence, *paths.values()]), {**answer, "files": paths})
     elif output is None:
         text = report.render(run, wanted)
-        sink.result(text.removesuffix("\n"), {**answer, "format": wanted, "text": text})
+        sink.result(text.removesuffix("\n"), {**answer, "format": wanted, "text": text}, verbatim=True)
     else:
         path = _save(report.render(run, wanted), output / report.FILES[wanted] if output.is_dir() else output)
         sink.result(str(path), {**answer, "files": {wanted: str(path)}})
@@ -130,3 +130,33 @@ def _save(text: str, path: Path) -> Path:
 
 def _pretty(data: object) -> str:
     return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+@click.command("merge")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for matrix.json, matrix.md and matrix.html.",
+)
+@pass_sink
+def merge(sink: Sink, runs: tuple[Path, ...], output: Path | None) -> None:
+    """Merge RUN... (run.json files, journals or their folders) into a matrix of targets and machines.
+
+    Of several runs of one target on one machine, the newest counts. Exit codes: 0 merged, 2 usage.
+    """
+    merged = matrix.merge(read_run(path) for path in runs)
+    text = matrix.markdown(merged)
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            for name, content in (("matrix.md", text), ("matrix.html", matrix.html(merged))):
+                (output / name).write_text(content, encoding="utf-8")
+            (output / "matrix.json").write_bytes(matrix.document(merged))
+        except OSError as problem:
+            raise UsageError(
+                f"{problem.filename or output}: cannot be written: {problem.strerror}."
+            ) from problem
+        text = f"{text}\nmatrix: {output / 'matrix.html'}"
+    sink.result(text, merged, verbatim=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import click
 
-from mpsprobe.cli.download_bars import DownloadBars
 from mpsprobe.cli.options import takes
-from mpsprobe.cli.sink import Sink, Styled, json_flag, pass_sink
+from mpsprobe.cli.progress import Narrator
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.options import Group, Settings
-from mpsprobe.run import Check, Phase, Run, Status, exit_code, journal
+from mpsprobe.run import Phase, Run, exit_code, journal
 
 #: Where a run without --output writes; a folder for each, and a link `latest`.
 REPORTS = Path("reports")
@@ -26,59 +26,6 @@ _PHASES = {
     **{phase.value: phase for phase in Phase},
     **{str(phase.order): phase for phase in Phase if phase.order <= 6},
 }
-_SIGNS = {
-    Status.PASS: ("✓", "green"),
-    Status.WARN: ("!", "yellow"),
-    Status.FAIL: ("✗", "red"),
-    Status.BLOCKED: ("■", "yellow"),
-    Status.SKIPPED: ("-", None),
-    Status.UNKNOWN: ("?", None),
-    Status.CRASHED: ("☠", "red"),
-    Status.TIMEOUT: ("⌛", "red"),
-    Status.ERROR: ("E", "magenta"),
-}
-
-
-class Narrator:
-    """Tells people of a run as it goes."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._phase: Phase | None = None
-        self._told: set[str] = set()
-        self._checks: set[str] = set()
-        self._bars = DownloadBars(quiet=sink.quiet)
-
-    def __call__(self, event: journal.Event) -> None:
-        """Show one event of the journal."""
-        if isinstance(event, journal.Transfer):
-            self._bars.update(event)
-            return
-        self._bars.close()
-        if isinstance(event, journal.CheckEnded):
-            self.check(event.check)
-        elif isinstance(event, journal.Progress):
-            self._sink.remark(f"    {event.text}")
-
-    def check(self, check: Check) -> None:
-        """Print one line a check, once; a blocked phase in one line."""
-        if check.id in self._checks:
-            return
-        self._checks.add(check.id)
-        if check.phase is not self._phase:
-            self._phase = check.phase
-            self._sink.remark(Styled(check.phase.label, bold=True))
-        sign, colour = _SIGNS[check.status]
-        if check.status is Status.BLOCKED:
-            if f"{check.phase}{check.message}" in self._told:
-                return
-            self._told.add(f"{check.phase}{check.message}")
-            self._sink.remark("  ", Styled(sign, colour), f" {check.message}")
-            return
-        message = f"  {check.message}" if check.message else ""
-        self._sink.remark("  ", Styled(sign, colour), f" {check.title}", Styled(message, dim=True))
-        if check.remedy and check.status in (Status.FAIL, Status.WARN):
-            self._sink.remark(f"      fix: {check.remedy}")
 
 
 def _folder(output: Path | None, run_id: str) -> Path:
@@ -171,7 +118,6 @@ def _install_what_is_missing(settings: Settings, sink: Sink) -> None:
 @click.option(
     "--fix", is_flag=True, help="Show what would satisfy unmet requirements, ask, and install it first."
 )
-@json_flag
 @pass_sink
 def command(
     sink: Sink, /, phases: tuple[str, ...], output: Path | None, fix: bool, settings: Settings
@@ -216,6 +162,8 @@ def command(
         except MpsprobeError:
             _forget_former(folder)
             raise
+        finally:
+            narrator.close()
         run.command = ["mpsprobe", *sys.argv[1:]]
         for check in run.checks:
             narrator.check(check)

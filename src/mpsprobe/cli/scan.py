@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink, say
+from mpsprobe.cli.sink import Sink, pass_sink, say
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.scan import Level, Options, Report, all_rules, formats, scan, sources
@@ -45,7 +45,6 @@ _FORMATS = ("text", "json", "sarif", "github")
 @click.option("--revision", help="Of a repository in the hub's cache.")
 @click.option("--brief", is_flag=True, help="Findings only, without what their rules mean.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules and end.")
-@json_flag
 @pass_sink
 def command(
     sink: Sink,

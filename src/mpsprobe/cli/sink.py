@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import click
 import msgspec
 
 from mpsprobe.quantities import printable, printable_json
+
+#: Columns at most that a text for people takes, unless COLUMNS asks for more.
+_WIDTH = 80
+#: A line with two or more gaps between its words is a row of a table, which is never wrapped.
+_GAP = re.compile(r"\S {2,}\S")
+#: What the later lines of a wrapped one are aligned with: its indentation, and a short label before a gap.
+_LABEL = re.compile(r"( *)(- |\S[^ ]{0,11}(?: \S{1,6})?:? {2,}(?=\S)|[^ :]{1,14}: +)?")
+#: A last column narrower than this is not worth wrapping: rows become blocks.
+_LEAST_COLUMN = 24
+
+COLOURS = ("auto", "always", "never")
 
 
 class Styled(NamedTuple):
@@ -28,13 +42,56 @@ class Styled(NamedTuple):
     dim: bool = False
 
 
-def say(*parts: str | Styled, err: bool = False, as_json: bool = False) -> None:
+def width() -> int:
+    """Return the columns for text: those of the terminal up to 80, or what COLUMNS says."""
+    columns = shutil.get_terminal_size((_WIDTH, 24)).columns
+    return columns if os.environ.get("COLUMNS", "").isdigit() else min(columns, _WIDTH)
+
+
+def wrapped(text: str, columns: int | None = None) -> str:
+    """Wrap the prose of a text; rows of tables, addresses and words that are longer stay whole.
+
+    Args:
+        text: any number of lines. Later lines of a wrapped one are aligned with its first word after a label.
+        columns: that a line may take; None for those of the terminal.
+    """
+    columns = columns or width()
+    return "\n".join(_wrapped_line(line, columns) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, columns: int) -> str:
+    if len(line) <= columns or len(_GAP.findall(line.strip())) > 1:
+        return line
+    label = _LABEL.match(line)
+    hang = len(label[0]) if label is not None else 0
+    return textwrap.fill(
+        line,
+        columns,
+        subsequent_indent=" " * min(hang, columns // 3),
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def uses_colour(choice: str = "auto") -> bool | None:
+    """Return whether to colour: True, False, or None where the stream decides (a terminal is coloured).
+
+    NO_COLOR (https://no-color.org) holds unless `choice` is "always".
+    """
+    if choice == "auto":
+        return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+    return choice == "always"
+
+
+def say(*parts: str | Styled, err: bool = False, as_json: bool = False, colour: bool | None = None) -> None:
     """Print one text without control characters of its own.
 
     Args:
         parts: printed one after the other.
         err: to stderr.
         as_json: it is a JSON text, in which a control character has an escape.
+        colour: whether styles are printed; None: on a terminal.
     """
     clean = printable_json if as_json else printable
     text = "".join(
@@ -44,7 +101,7 @@ def say(*parts: str | Styled, err: bool = False, as_json: bool = False) -> None:
         for part in parts
     )
     try:
-        click.echo(text, err=err)
+        click.echo(text, err=err, color=uses_colour() if colour is None else colour)
     except (OSError, ValueError):  # the reader has gone, or the stream was closed
         _forget(sys.stderr if err else sys.stdout)
 
@@ -63,45 +120,112 @@ class Sink:
     Attributes:
         as_json: results as JSON on stdout, remarks on stderr.
         quiet: results and remarks are dropped; errors still appear.
+        verbose: results for people hold every detail.
+        colour: `"auto"`, `"always"` or `"never"`.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False, colour: str = "auto"
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self.verbose = verbose
+        self.colour = colour
 
     def remark(self, *parts: str | Styled) -> None:
         """Print progress or an aside for people: never on stdout when that carries JSON."""
         if not self.quiet:
-            say(*parts, err=self.as_json)
+            say(*parts, err=self.as_json, colour=uses_colour(self.colour))
 
-    def result(self, text: str, data: Any) -> None:
-        """Print the command's answer: `text` for people, `data` (anything msgspec encodes) for machines."""
+    def result(self, text: str, data: Any, *, verbatim: bool = False) -> None:
+        """Print the command's answer.
+
+        Args:
+            text: for people; its prose is wrapped.
+            data: anything msgspec encodes, for machines.
+            verbatim: print `text` as it is: a document, not prose.
+        """
         if self.quiet:
             return
         if self.as_json:
             say(msgspec.json.encode(data).decode(), as_json=True)
         else:
-            say(text)
+            clean = printable(text)
+            say(clean if verbatim else wrapped(clean), colour=uses_colour(self.colour))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], data: Any) -> None:
-        """Print the answer as aligned columns for people, `data` for machines."""
-        cells = [[printable(str(cell)) for cell in row] for row in (columns, *rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        self.result("\n".join(lines), data)
+        """Print the answer as aligned columns for people, `data` for machines.
+
+        A table that is too wide has its last column wrapped, or becomes blocks of one line a column.
+        """
+        cells = [[printable(str(cell)) for cell in row] for row in rows]
+        self.result(_aligned(columns, cells, width()), data, verbatim=True)
 
 
-pass_sink = click.make_pass_decorator(Sink)
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
+    """Return a table within `most` columns of text."""
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    lead = sum(widths[:-1]) + 2 * (len(columns) - 1)
+    if lead + widths[-1] > most and most - lead < _LEAST_COLUMN:
+        return "\n\n".join(_block(columns, row, most) for row in rows)
+    lines = []
+    for row in (columns, *rows):
+        last = textwrap.wrap(row[-1], max(most - lead, _LEAST_COLUMN), break_long_words=False) or [""]
+        first = "".join(f"{cell:<{size}}  " for cell, size in zip(row[:-1], widths, strict=False))
+        lines += [f"{first if k == 0 else ' ' * lead}{part}".rstrip() for k, part in enumerate(last)]
+    return "\n".join(lines)
 
 
-def json_flag(command: Any) -> Any:
-    """Add `--json` behind the command too (`mpsprobe ops X --json`), where users expect it."""
+def _block(columns: Sequence[str], row: Sequence[str], most: int) -> str:
+    """Return one row as lines: its first cell, and the others with their columns' names."""
+    names = max(len(name) for name in columns[1:]) + 2
+    named = [
+        f"  {f'{name}:':<{names}}{cell}" for name, cell in zip(columns[1:], row[1:], strict=True) if cell
+    ]
+    return "\n".join(
+        textwrap.fill(line, most, subsequent_indent=" " * (names + 2), break_long_words=False)
+        if len(line) > most
+        else line
+        for line in (row[0], *named)
+    )
 
-    def turn_on(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+
+_pass = click.make_pass_decorator(Sink)
+
+
+def pass_sink(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a command with the sink, and let it take the program's options too (`mpsprobe ops X --json`).
+
+    Stands last among the decorators of a command, so that these options end its help.
+    """
+    passing = _pass(function)
+    passing.__click_params__ = list(reversed(_common()))  # type: ignore[attr-defined]  # as click.option keeps them
+    return passing
+
+
+def _common() -> list[click.Option]:
+    """Return the options of the program as options of a command."""
+
+    def take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         sink = ctx.find_object(Sink)
         if value and sink is not None:
-            sink.as_json = True
+            setattr(sink, str(param.name), value)
 
-    return click.option(
-        "--json", is_flag=True, expose_value=False, callback=turn_on, help="Machine-readable output."
-    )(command)
+    def flag(*names: str, help_: str) -> click.Option:
+        return click.Option(list(names), is_flag=True, expose_value=False, callback=take, help=help_)
+
+    return [
+        flag("--json", "as_json", help_="Machine-readable output on stdout."),
+        flag("-q", "--quiet", "quiet", help_="Print errors only, on stderr."),
+        flag("-v", "--verbose", "verbose", help_="Print every detail."),
+        click.Option(
+            ["--color", "colour"],
+            type=click.Choice(COLOURS),
+            expose_value=False,
+            callback=take,
+            help="Whether to colour.  [default: auto, which obeys NO_COLOR]",
+        ),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, hidden=True, help="Show tracebacks of errors."
+        ),
+    ]

@@ -7,6 +7,7 @@ access.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
 import re
@@ -227,8 +228,10 @@ def resolve_release(torch: str) -> str:
     match = re.match(r"v?(\d+)\.(\d+)(?![\d])", torch.strip())
     minor = f"{match[1]}.{match[2]}" if match else ""
     if minor not in releases():
+        close = difflib.get_close_matches(minor or torch, releases(), n=1, cutoff=0.7)
+        meant = f"Did you mean {close[0]}? " if close else ""
         raise UnknownReleaseError(
-            f"No op data on torch {torch}.", f"Known releases: {releases()[0]} to {releases()[-1]}."
+            f"No op data on torch {torch}.", f"{meant}Known releases: {releases()[0]} to {releases()[-1]}."
         )
     return minor
 

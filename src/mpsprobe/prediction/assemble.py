@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -71,6 +71,7 @@ def predict(
     routes: bool = False,
     releases: Run | None = None,
     offers: Cloud | None = None,
+    step: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Predict what `mac` does with `target`.
 
@@ -81,14 +82,19 @@ def predict(
         routes: judge the routes too.
         releases: the same target over torch releases, from `predict_releases`; None when one was asked about.
         offers: GPUs for rent; None for those in force.
+        step: called with the name of each step that takes long, when it begins.
 
     Raises:
         MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
     """
     release = ops.resolve_release(mac.torch)
     with _no_collection():
+        step(f"run the model without memory, under the rules of torch {release}")
         seen = observe(target, mac)
+        step(f"judge {len(seen.uses):,} op uses for torch {release}")
         known = _judge(seen, mac)
+        if wish is not None:
+            step("forecast memory and time")
         forecast = _forecast(seen, mac, wish) if wish is not None else None
     made = Predicted(
         doing=seen.doing,
@@ -123,6 +129,7 @@ def predict(
     if forecast is not None:
         run.outlook = Outlook(forecast=forecast)
     if routes:
+        step("compare the routes")
         run.outlook = _routes(run, made, target.adapter, forecast, offers)
     return run
 
@@ -215,8 +222,10 @@ def _forecast(seen: Observed, mac: Mac, wish: Wish) -> Forecast:
     return forecast
 
 
-def predict_releases(target: WeightlessTarget, mac: Mac) -> Run:
+def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], None] = lambda _: None) -> Run:
     """Predict the target for every torch release that there is data on; the release of `mac` does not count.
+
+    `step` is called with the name of each step that takes long, when it begins.
 
     Returns:
         A run whose `predicted.releases` has a row for each; it holds no op uses, which take 200 MB for each release
@@ -228,7 +237,9 @@ def predict_releases(target: WeightlessTarget, mac: Mac) -> Run:
     rows: list[ReleaseSummary] = []
     last: Run | None = None
     unknown: list[list[str]] = []
-    for release in ops.releases():
+    every = ops.releases()
+    for number, release in enumerate(every, 1):
+        step(f"torch {release}: {number} of {len(every)} releases")
         row = _closed(release, mac.macos)
         if row is None:
             last = predict(target, msgspec.structs.replace(mac, torch=release))

@@ -31,6 +31,7 @@ def predict(
     calibration: Path | None = None,
     routes: bool = True,
     say: Callable[[str], None] = lambda _: None,
+    step: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Predict a target.
 
@@ -41,6 +42,7 @@ def predict(
         calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
         routes: judge the routes; with `every_release`, also predict the release of the settings for them.
         say: called with what foreign code will run, before it does.
+        step: called with the name of each step that takes long, when it begins.
 
     Raises:
         MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
@@ -57,8 +59,9 @@ def predict(
         fallback=FALLBACK_AT_START if settings.fallback is None else settings.fallback,
     )
     _import_sklearn_later()
+    step("find the model and its config")
     target = resolve(settings, say)
-    releases = assemble.predict_releases(target, meant) if every_release else None
+    releases = assemble.predict_releases(target, meant, step) if every_release else None
     if releases is not None and not routes:
         return releases
     wish = Wish(
@@ -67,7 +70,7 @@ def predict(
         workload=settings.workload,
         calibrated=calibrated(calibration),
     )
-    return assemble.predict(target, meant, wish, routes=routes, releases=releases)
+    return assemble.predict(target, meant, wish, routes=routes, releases=releases, step=step)
 
 
 def _import_sklearn_later() -> None:

@@ -1,6 +1,6 @@
 """A run as Markdown, HTML, JSON and JUnit. Nothing here measures."""
 
-from mpsprobe.report.annotations import workflow_commands
+from mpsprobe.report.exports import workflow_commands
 from mpsprobe.report.headline import Headline, verdict
 from mpsprobe.report.render import DEFAULT, FILES, Format, append_summary, render, write
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mpsprobe import quantities
 from mpsprobe.quantities import enumerate_words
-from mpsprobe.report import units
-from mpsprobe.report.escaping import clean
+from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
 from mpsprobe.trace import formulas
@@ -148,7 +148,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         segments.append(
             Segment(
                 name=clean(name),
-                text=units.decimal_size(count),
+                text=quantities.decimal_size(count),
                 tone=tone % _TONES,
                 left=f"{left:.3f}",
                 width=f"{width:.3f}",
@@ -160,7 +160,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
     markers = [
         LimitMark(
             name,
-            units.decimal_size(count),
+            quantities.decimal_size(count),
             f"{count * scale:.3f}",
             _anchor(count * scale),
             foot=42 + _LINE * row,
@@ -168,10 +168,10 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         )
         for row, (name, count) in enumerate(sorted(limits, key=lambda limit: limit[1]))
     ]
-    told = enumerate_words([f"{name} {units.decimal_size(count)}" for name, count, _ in parts])
-    against = enumerate_words([f"{name} {units.decimal_size(count)}" for name, count in limits])
+    told = enumerate_words([f"{name} {quantities.decimal_size(count)}" for name, count, _ in parts])
+    against = enumerate_words([f"{name} {quantities.decimal_size(count)}" for name, count in limits])
     return StackedBar(
-        f"{units.decimal_size(process)} needed by the process: {clean(told)}. Limits: {against}.",
+        f"{quantities.decimal_size(process)} needed by the process: {clean(told)}. Limits: {against}.",
         tuple(segments),
         tuple(markers),
         height=46 + _LINE * len(markers),
@@ -197,10 +197,10 @@ def time_chart(time: Timing) -> BarChart | None:
     rows = []
     for part in parts:
         span, expected = part.seconds, part.seconds.expected or 0.0
-        text = units.seconds(expected)
+        text = quantities.seconds(expected)
         low = spread = ""
         if span.low is not None and span.high is not None:
-            text += f" ({units.seconds(span.low)} to {units.seconds(span.high)})"
+            text += f" ({quantities.seconds(span.low)} to {quantities.seconds(span.high)})"
             low, spread = f"{span.low * scale:.3f}", f"{(span.high - span.low) * scale:.3f}"
         name = part.name if part.repeats == 1 else f"{part.name}, {part.repeats:,} times"
         rows.append(BarRow(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
@@ -221,7 +221,7 @@ def work_chart(uses: Sequence[OpUse]) -> BarChart | None:
     rows = sorted(moved.items(), key=lambda item: -item[1])
     total, most = sum(moved.values()), max(count for _, count in rows)
     drawn = tuple(
-        BarRow(name, f"{units.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
+        BarRow(name, f"{quantities.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
         for name, count in rows
     )
     told = enumerate_words([f"{row.name} {row.text}" for row in drawn])

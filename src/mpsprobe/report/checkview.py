@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from mpsprobe import quantities
 from mpsprobe.quantities import plural
-from mpsprobe.report import units
-from mpsprobe.report.escaping import clean, tail
+from mpsprobe.report import wording
+from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import ANSWER, EVIDENCE, STATUS, Word, evidence_word
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
@@ -110,12 +111,12 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
 
 def spent(duration_s: float) -> str:
     """Format a wall time; empty when none was measured."""
-    return units.seconds(duration_s) if duration_s else ""
+    return quantities.seconds(duration_s) if duration_s else ""
 
 
 def number(measurement: Measurement, check: Check) -> Number:
     """Format a measurement of a check."""
-    value = units.value(measurement)
+    value = wording.value(measurement)
     return Number(
         name=clean(measurement.name),
         value=clean(value.text),
@@ -158,7 +159,7 @@ def _cell(value: str | float | None, column: str) -> Cell:
         return Cell("yes" if value else "no", number=False, status=None)
     if isinstance(value, str):
         return Cell(clean(value), number=False, status=_word(value, column.lower()))
-    return Cell(units.plain(value), number=True, status=None)
+    return Cell(quantities.plain(value), number=True, status=None)
 
 
 def _word(value: str, column: str) -> Word | None:

@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
-from mpsprobe.report import units
-from mpsprobe.report.escaping import clean
+from mpsprobe import quantities
+from mpsprobe.report.templating import clean
 from mpsprobe.run import Run
 
 
@@ -65,7 +65,7 @@ def elapsed(run: Run) -> str:
     started, ended = _parsed(run.started), _parsed(run.ended)
     if started is None or ended is None or (started.tzinfo is None) != (ended.tzinfo is None):
         return ""
-    return units.seconds((ended - started).total_seconds())
+    return quantities.seconds((ended - started).total_seconds())
 
 
 def _parsed(stamp: str) -> datetime | None:
@@ -83,8 +83,16 @@ def _target(run: Run) -> list[Fact]:
         ("Revision", target.revision, True),
         ("Path", target.path, True),
         ("Class", target.architecture, True),
-        ("Parameters", None if target.parameters is None else units.parameters(target.parameters), False),
-        ("Weights", None if target.weight_bytes is None else units.both_sizes(target.weight_bytes), False),
+        (
+            "Parameters",
+            None if target.parameters is None else quantities.parameters(target.parameters),
+            False,
+        ),
+        (
+            "Weights",
+            None if target.weight_bytes is None else quantities.decimal_size(target.weight_bytes),
+            False,
+        ),
         ("dtype asked for", target.dtype, True),
         ("Device", _device(run), False),
         ("Why that device", run.device.reason, False),
@@ -105,12 +113,12 @@ def _machine(run: Run) -> list[Fact]:
         ("GPU", gpu or "none found", False),
         ("GPU cores", _count(host.gpu_cores), False),
         ("CPU cores", _count(host.cpu_cores), False),
-        ("Memory", None if host.memory_bytes is None else units.size(host.memory_bytes), False),
+        ("Memory", None if host.memory_bytes is None else quantities.size(host.memory_bytes), False),
         (
             "Metal working set",
             None
             if host.working_set_bytes is None
-            else f"{units.size(host.working_set_bytes)} recommended maximum",
+            else f"{quantities.size(host.working_set_bytes)} recommended maximum",
             False,
         ),
         ("System", f"{system} ({host.machine})", False),

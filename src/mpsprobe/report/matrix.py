@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.quantities import plural
-from mpsprobe.report.escaping import clean
 from mpsprobe.report.headline import is_prediction, verdict
-from mpsprobe.report.templating import fill
+from mpsprobe.report.templating import clean, fill
 from mpsprobe.report.wording import STATUS, Word, evidence_word
 from mpsprobe.run import Evidence, Run, Status
 

@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from mpsprobe import quantities
 from mpsprobe.quantities import enumerate_words, plural
-from mpsprobe.report import units
-from mpsprobe.report.escaping import clean
+from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, VERDICT, Word
 from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 
@@ -176,8 +176,10 @@ def _summary(uses: list[OpUse]) -> str:
     known_as = {evidence: sum(use.evidence is evidence for use in uses) for evidence in Evidence}
     text += f" ({enumerate_words([f'{n:,} {evidence.value}' for evidence, n in known_as.items() if n])})."
     if known := [use.flops for use in uses if use.flops is not None]:
-        work = units.scaled_flops(sum(known))
+        work = quantities.scaled_flops(sum(known))
         text += f" Arithmetic: {work}, from the {plural(len(known), 'use')} with a known formula."
     if moved := [use.bytes for use in uses if use.bytes is not None]:
-        text += f" Least memory traffic: {units.size(sum(moved))}, from {plural(len(moved), 'use')}."
+        text += (
+            f" Least memory traffic: {quantities.decimal_size(sum(moved))}, from {plural(len(moved), 'use')}."
+        )
     return text

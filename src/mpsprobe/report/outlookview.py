@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.report import units
+from mpsprobe import quantities
 from mpsprobe.report.checkview import Grid, grid
-from mpsprobe.report.escaping import clean
+from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
 from mpsprobe.run import (
     Component,
@@ -281,7 +281,7 @@ def _stage(part: TimePart) -> list[str | int | float | bool | None]:
         part.repeats,
         *_range(part.seconds),
         part.bound or "mixed",
-        units.scaled_flops(part.flops) if part.flops is not None else "",
+        quantities.scaled_flops(part.flops) if part.flops is not None else "",
         _size(part.bytes) if part.bytes is not None else "",
         part.launches,
     ]
@@ -290,10 +290,10 @@ def _stage(part: TimePart) -> list[str | int | float | bool | None]:
 def _range(span: Range) -> list[str]:
     likely = ""
     if span.low is not None and span.high is not None:
-        likely = f"{units.seconds(span.low)} to {units.seconds(span.high)}"
+        likely = f"{quantities.seconds(span.low)} to {quantities.seconds(span.high)}"
     return [
-        units.seconds(span.floor),
-        units.seconds(span.expected) if span.expected is not None else _UNKNOWN,
+        quantities.seconds(span.floor),
+        quantities.seconds(span.expected) if span.expected is not None else _UNKNOWN,
         likely,
     ]
 
@@ -313,4 +313,4 @@ def _titled(*named: tuple[str, Table | None]) -> tuple[TitledGrid, ...]:
 
 
 def _size(count: int | None) -> str:
-    return _UNKNOWN if count is None else units.decimal_size(count)
+    return _UNKNOWN if count is None else quantities.decimal_size(count)

@@ -11,9 +11,7 @@ import msgspec
 
 from mpsprobe.errors import UsageError
 from mpsprobe.quantities import printable, printable_json
-from mpsprobe.report.annotations import workflow_commands
-from mpsprobe.report.badge import badge, shields
-from mpsprobe.report.junit import junit
+from mpsprobe.report.exports import badge, junit, shields, workflow_commands
 from mpsprobe.report.templating import fill
 from mpsprobe.report.view import page
 from mpsprobe.run import Run

@@ -1,15 +1,103 @@
-"""Load the templates and define how each format escapes values."""
+"""Load the templates, and make text from elsewhere safe for the format that it is printed in."""
 
 from __future__ import annotations
 
+import html
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from mpsprobe.report.escaping import code_markdown, fence_markdown, prose_html, prose_markdown
+from mpsprobe.quantities import plural
+
+_SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+#: Everything outside the Char production of XML 1.0 (https://www.w3.org/TR/xml/#charsets).
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: What GitHub would take for markup: escapes, emphasis, links, tables, math, tags, entities, mentions, lists.
+_MARKDOWN = re.compile(
+    r"([\\`*\[|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|^[>#](?=.))"
+    r"|&(?=#?\w+;)|(?<!\w)([@#])(?=\w)|^([-+=]|\d+[.)])(?=\s|$)"
+)
+
+
+def clean(text: str) -> str:
+    """Remove terminal colours, and replace each character that XML 1.0 cannot hold by U+FFFD."""
+    return _NOT_XML.sub("\ufffd", _ANSI.sub("", text))
+
+
+def tail(text: str, lines: int) -> str:
+    """Return the last lines of an output, with a note on how many were left out."""
+    kept = clean(text).rstrip().split("\n")
+    if len(kept) <= lines:
+        return "\n".join(kept)
+    return "\n".join([f"... {plural(len(kept) - lines, 'line')} left out", *kept[-lines:]])
+
+
+def prose_html(text: str) -> Markup:
+    """Convert a message to HTML: escaped, with `backticked` parts as code and web addresses as links."""
+    parts: list[Markup] = []
+    end = 0
+    for match in _SPAN.finditer(text):
+        parts.append(escape(text[end : match.start()]))
+        code, link = match.groups()
+        if code:
+            parts.append(Markup("<code>{}</code>").format(code[1:-1]))
+        else:
+            parts.append(Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(link))
+        end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])
+
+
+def prose_markdown(text: str) -> str:
+    """Convert a message to one line of Markdown that is safe in paragraphs and in table cells."""
+    line = " ".join(text.split())
+    parts: list[str] = []
+    end = 0
+    for match in _SPAN.finditer(line):
+        parts.append(_escape_markdown(line[end : match.start()]))
+        code, link = match.groups()
+        parts.append(code_markdown(code[1:-1]) if code else f"<{link}>")
+        end = match.end()
+    return "".join([*parts, _escape_markdown(line[end:])])
+
+
+def code_markdown(text: str) -> str:
+    """Format text as inline code for a paragraph or a table cell; empty for empty text."""
+    line = " ".join(text.split())
+    if not line:
+        return ""
+    if "`" in line or "|" in line:  # a pipe ends a table cell even inside backticks
+        safe = re.sub(
+            r"([\\`*_\[\]~$|])", lambda match: f"&#{ord(match[0])};", html.escape(line, quote=False)
+        )
+        return f"<code>{safe}</code>"
+    return f"`{line}`"
+
+
+def fence_markdown(text: str) -> str:
+    """Format text as a fenced block that the text itself cannot close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _escape_markdown(text: str) -> str:
+    def safe(match: re.Match[str]) -> str:
+        special, mention, bullet = match.groups()
+        if special:
+            return f"\\{special}"
+        if mention:  # neither a user nor an issue is meant: an empty comment stops GitHub's links
+            return f"{mention}<!-- -->"
+        if bullet:
+            return f"{bullet[:-1]}\\{bullet[-1]}"
+        return "&amp;"
+
+    return _MARKDOWN.sub(safe, text)
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.quantities import plural
+from mpsprobe.quantities import decimal_size, plural
+from mpsprobe.report.headline import of_calls
+from mpsprobe.report.wording import FIT
 from mpsprobe.run import (
     Forecast,
     Hazard,
@@ -28,45 +31,76 @@ _FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 _ROWS = 20
 _UNKNOWN = "unknown"
 
+#: Columns for what the size of a part of the memory is made from.
+_BASIS_COLUMNS = 42
 #: Lines of code that the section on waits of the host names.
 _SHOWN_WAITS = 6
 
 
-def text(run: Run) -> str:
-    """Return the whole text of a prediction: of one torch release, or the table over all of them."""
+def text(run: Run, *, verbose: bool = False) -> str:
+    """Return the text of a prediction: of one torch release, or the table over all of them.
+
+    The answer is its first and its last paragraph.
+
+    Args:
+        run: A prediction.
+        verbose: Whether to list every detail; otherwise long lists are counted.
+    """
     assert run.predicted is not None
-    return _of_releases(run, run.predicted) if run.predicted.releases else _of_one(run, run.predicted)
+    every = bool(run.predicted.releases)
+    answer = _of_newest(run.predicted) if every else _answer(run, run.predicted)
+    details = _of_releases(run, run.predicted) if every else _of_one(run, run.predicted, verbose=verbose)
+    more = "" if verbose else "\n-v shows every detail; --output FOLDER writes them as a report."
+    return "\n\n".join(part for part in (answer, *details, f"{answer}{more}") if part)
 
 
-def _of_one(run: Run, made: Predicted) -> str:
+def _answer(run: Run, made: Predicted) -> str:
+    """Return what to do, and what the verdict on the ops is."""
+    advice = run.outlook.recommendation if run.outlook is not None else None
+    outcome = f"{of_calls(run)}."
+    lines = [_warning(run, made), advice.sentence if advice is not None else "", outcome]
+    if made.stopped and not made.next_step:
+        lines.append(f"The model's own code stopped: {made.stopped}. What follows ends there.")
+    elif made.stopped:
+        lines.append(
+            f"It ended early, on the input that was made up for it: {made.stopped}. {made.next_step}. "
+            "What follows ends there."
+        )
+    return "\n".join(line for line in lines if line)
+
+
+def _of_one(run: Run, made: Predicted, *, verbose: bool) -> list[str]:
     assert run.mac is not None
     outlook = run.outlook or Outlook()
-    parts = [
-        _warning(run, made),
+    unknown = [*made.unknowns, *_limits(outlook)]
+    return [
         _head(run, made),
         _mac(run.mac.torch, run.mac),
         _quantisation(made),
         _verdicts(run.op_uses),
         _not_native(run.op_uses),
         _refusals(run.op_uses, made),
-        _hazards(made.hazards),
-        _assumptions(made),
-        _host_waits(made),
-        _outlook(outlook),
-        _listed("Not known", [*made.unknowns, *_limits(outlook)]),
+        _hazards(made.hazards, verbose=verbose),
+        _assumptions(made, verbose=verbose),
+        _host_waits(made) if verbose else "",
+        _outlook(outlook, verbose=verbose),
+        _listed("Not known", unknown) if verbose else _counted("limit", "of this prediction", unknown),
     ]
-    if made.stopped and made.next_step:
-        parts.insert(
-            3,
-            f"It ended early, on the input that was made up for it: {made.stopped}. {made.next_step}. "
-            "What follows ends there.",
-        )
-    elif made.stopped:
-        parts.insert(3, f"The model's own code stopped: {made.stopped}. What follows ends there.")
-    return "\n\n".join(part for part in parts if part)
 
 
-def _of_releases(run: Run, made: Predicted) -> str:
+def _counted(noun: str, what: str, lines: Sequence[str]) -> str:
+    return f"{plural(len(lines), noun)} {what}: -v." if lines else ""
+
+
+def _of_newest(made: Predicted) -> str:
+    """Judge the newest release; the older ones are information."""
+    newest = made.releases[-1]
+    if newest.fully_native:
+        return f"Fully native from torch {made.first_fully_native} on."
+    return f"Not fully native on any release up to {newest.torch}."
+
+
+def _of_releases(run: Run, made: Predicted) -> list[str]:
     assert run.mac is not None
     shown = [v.value for v in _ORDER if any(v.value in row.op_uses for row in made.releases)]
     rows, lines = [], []
@@ -79,21 +113,14 @@ def _of_releases(run: Run, made: Predicted) -> str:
             lines.append(f"{row.torch}: {verdict} {', '.join(names[:6])}{more}")
         if row.stopped:
             lines.append(f"{row.torch}: stopped: {row.stopped}")
-    verdict = (
-        f"Fully native from torch {made.first_fully_native} on."
-        if made.first_fully_native
-        else f"Not fully native on any release up to {made.releases[-1].torch}."
-    )
-    parts = [
+    return [
         _head(run, made),
         _mac("", run.mac),
         _quantisation(made),
         f"op uses / calls by verdict\n{table(['torch', *shown, 'refused', 'fully native'], rows)}",
         _listed("Not native", lines),
-        verdict,
         _listed("Not known", made.unknowns),
     ]
-    return "\n\n".join(part for part in parts if part)
 
 
 def _head(run: Run, made: Predicted) -> str:
@@ -209,13 +236,16 @@ def _warning(run: Run, made: Predicted) -> str:
     return f"Known fault on torch {torch}: {first.title}{when}{more}. Fix: {first.fix}"
 
 
-def _hazards(hazards: Sequence[Hazard]) -> str:
-    """Return the known faults: those that are met, and a short list of those that may be."""
+def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:
+    """Return the known faults: those that are met, and where `verbose` those that may be; the others are counted."""
     met = [one for one in hazards if one.is_met]
     possible = [one for one in hazards if not one.is_met and one.listed]
     rest = [one for one in hazards if not one.is_met and not one.listed]
     lines = [f"{one.severity}, {one.certainty}: {_hazard(one)}" for one in met]
-    lines += [f"{one.severity}, possible: {_hazard(one)}" for one in possible]
+    if verbose:
+        lines += [f"{one.severity}, possible: {_hazard(one)}" for one in possible]
+    elif possible:
+        lines.append(f"{len(possible):,} possible, where the workload, macOS or chip decides: -v lists them.")
     if rest:
         harmless = "need circumstances that no recording shows, or do little harm"
         lines.append(f"{plural(len(rest), 'other')} {harmless}; --json lists them.")
@@ -246,11 +276,14 @@ def _host_waits(made: Predicted) -> str:
     return _listed(f"The host waits for the GPU {total:,} times", lines)
 
 
-def _assumptions(made: Predicted) -> str:
+def _assumptions(made: Predicted, *, verbose: bool) -> str:
+    deciding = [one for one in made.assumptions if one.dependents]
+    if not verbose and not deciding:
+        return ""
     lines = [
         f"{one.value}, for {one.op} at {one.source or '?'}"
         + (f"; decided {', '.join(one.dependents[:3])}" if one.dependents else "")
-        for one in sorted(made.assumptions, key=lambda one: not one.dependents)
+        for one in (sorted(made.assumptions, key=lambda one: not one.dependents) if verbose else deciding)
     ]
     return _listed("Assumed values", lines)
 
@@ -263,18 +296,16 @@ def _pattern(module: str) -> str:
 # ------------------------------------------------------------------------------------------------ memory and time
 
 
-def _outlook(outlook: Outlook) -> str:
-    """Return the tables of a forecast; empty without one."""
+def _outlook(outlook: Outlook, *, verbose: bool) -> str:
+    """Return the tables of a forecast and the routes; empty without them."""
     forecast = outlook.forecast
-    advice = _advice(outlook)
-    if forecast is None:
-        return advice
-    parts = [_rates(forecast)]
-    parts += [_memory(forecast.memory)] if forecast.memory is not None else []
-    if forecast.time is not None:
-        parts.append(_time(forecast.time))
-    parts.append(_elsewhere(forecast))
-    parts.append(advice)
+    parts: list[str] = []
+    if forecast is not None:
+        parts.append(_rates(forecast))
+        parts += [_memory(forecast.memory)] if forecast.memory is not None else []
+        parts += [_time(forecast.time)] if forecast.time is not None and verbose else []
+        parts += [_elsewhere(forecast)] if verbose else []
+    parts.append(_routes(outlook, verbose=verbose))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -293,18 +324,29 @@ def of_rate(rate: Rate) -> str:
     """Return `"decode 31 tokens/s (24 - 38)"`."""
     if rate.expected is None:
         return f"{rate.name} unknown"
-    span = f" ({rate.low:.3g} - {rate.high:.3g})" if rate.low is not None and rate.high is not None else ""
-    return f"{rate.name} {rate.expected:.3g} {rate.unit}{span}"
+    if rate.unit == "s":
+        shown, unit = _seconds, ""
+    else:
+        shown, unit = _three_digits, f" {rate.unit}"
+    span = (
+        f" ({shown(rate.low)} - {shown(rate.high)})" if rate.low is not None and rate.high is not None else ""
+    )
+    return f"{rate.name} {shown(rate.expected)}{unit}{span}"
 
 
-def _advice(outlook: Outlook) -> str:
-    """Return what the owner should do, and the verdict on each route; empty where no route was judged."""
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _routes(outlook: Outlook, *, verbose: bool) -> str:
+    """Return the verdict on each route, and the reasons of the recommendation; empty where no route was judged."""
     made = outlook.recommendation
     if made is None:
         return ""
-    routes = [f"{one.name:<7}{one.viability.value}: {one.sentence}" for one in outlook.routes]
-    parts = [f"What to do: {made.sentence}", _listed("Because", made.reasons), _listed("Routes", routes)]
-    parts.append(_listed("What would change it", made.would_change))
+    routes = [f"{one.name:<8}{one.viability.value}: {one.sentence}" for one in outlook.routes]
+    parts = [_listed("Because", made.reasons) if verbose else "", _listed("Routes", routes)]
+    parts.append(_listed("Commands", made.commands))
+    parts.append(_listed("What would change it", made.would_change) if verbose else "")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -318,13 +360,19 @@ def _memory(memory: Memory) -> str:
     rows = [[part.name, _size(part.bytes), part.basis] for part in memory.parts]
     whole, needed = memory.available_bytes, memory.needed_bytes
     rows.append(["needed by the GPU", _size(needed), "all but the OS and other"])
-    rows.append(
-        ["available", _size(whole), f"of it {_size(memory.working_set_bytes)} by Metal's recommendation"]
-    )
-    if memory.working_set_bytes is not None and needed is not None:
-        rows.append(["margin", _size(memory.working_set_bytes - needed), "to that recommendation"])
-    lines = [f"  {name:<18} {size:>10}  {basis}" for name, size, basis in rows]
-    head = f"Memory: {memory.fit.value}. {memory.reason}"
+    if memory.working_set_bytes is not None:
+        rows.append(["Metal's recommendation", _size(memory.working_set_bytes), "at most, for the GPU"])
+    sold = f", sold as {whole / 2**30:g} GB" if whole is not None else ""
+    rows.append(["available", _size(whole), f"physical memory{sold}"])
+    if memory.largest_buffer_bytes is not None and memory.buffer_limit_bytes is not None:
+        limit = f"of at most {_size(memory.buffer_limit_bytes)} in one buffer"
+        rows.append(["largest tensor", _size(memory.largest_buffer_bytes), limit])
+    lines = []
+    for name, size, basis in rows:
+        lead = f"  {name:<22} {size:>10}  "
+        filled = textwrap.wrap(basis, _BASIS_COLUMNS) or [""]
+        lines += [lead + filled[0], *(" " * len(lead) + more for more in filled[1:])]
+    head = f"Memory: {FIT[memory.fit].text}. {memory.reason}"
     return "\n".join([head, *lines, *(f"  would help: {text}" for text in memory.remedies)])
 
 
@@ -403,12 +451,7 @@ def _seconds(value: float) -> str:
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return _UNKNOWN
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if abs(count) >= 1 << shift:
-            return f"{count / (1 << shift):.1f} {unit}"
-    return f"{count} B"
+    return _UNKNOWN if count is None else decimal_size(count)
 
 
 # ---------------------------------------------------------------------------------------------------------- layout

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from mpsprobe.quantities import plural
 from mpsprobe.report.charts import BarChart, StackedBar, memory_bar, time_chart, verdict_chart, work_chart
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
-from mpsprobe.report.escaping import clean, tail
 from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.opview import OpRow, OpUses, op_uses
 from mpsprobe.report.outlookview import AdviceView, MemoryView, OutlookView, advice_view, outlook_view
+from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
 

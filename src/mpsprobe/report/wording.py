@@ -1,12 +1,13 @@
-"""Define the word, symbol and explanation of each status, evidence level and verdict in reports."""
+"""Define the word, symbol and explanation of each status, evidence level and verdict, and how values are written."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpsprobe.quantities import enumerate_words
-from mpsprobe.run import Evidence, Fit, OpVerdict, Phase, Status, Viability
+from mpsprobe.quantities import decimal_size, enumerate_words, plain, scaled_flops, seconds
+from mpsprobe.run import Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ VIABILITY: dict[Viability, Word] = {
 }
 
 FIT: dict[Fit, Word] = {
-    Fit.COMFORTABLE: Word("pass", "comfortable", "✅", "It fits with room to spare."),
+    Fit.COMFORTABLE: Word("pass", "fits easily", "✅", "It fits with room to spare."),
     Fit.TIGHT: Word("warn", "tight", "⚠️", "It fits, and little else does."),
     Fit.NO: Word("fail", "does not fit", "❌", "It needs more than there is."),
     Fit.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
@@ -119,3 +120,46 @@ def phase_numbers(phases: Sequence[Phase]) -> str:
         for word in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run])
     ]
     return f"phase{'' if len(phases) == 1 else 's'} {enumerate_words(words)}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value as text.
+
+    Attributes:
+        text: for people, with its unit.
+        exact: the value as it was recorded, when `text` rounded or scaled it; else empty.
+    """
+
+    text: str
+    exact: str = ""
+
+
+def value(measurement: Measurement) -> Value:
+    """Format the value of a measurement with its unit."""
+    number, unit = measurement.value, measurement.unit
+    if number is None:
+        return Value(f"not available: {unit}" if unit else "not available")
+    if isinstance(number, bool):
+        return Value("yes" if number else "no")
+    if isinstance(number, str):
+        return Value(f"{number} {unit}".rstrip())
+    if not math.isfinite(number):
+        return Value(f"{number} {unit}".rstrip())
+    if unit == "s":
+        return Value(seconds(number), _exact(number, "s", seconds(number)))
+    if unit in ("bytes", "B"):
+        return Value(decimal_size(number), _exact(number, "bytes", decimal_size(number)))
+    if unit in ("bytes/s", "B/s"):
+        return Value(f"{decimal_size(number)}/s", _exact(number, "bytes/s", f"{decimal_size(number)}/s"))
+    if unit.startswith("FLOP"):
+        text = scaled_flops(number, unit)
+        return Value(text, _exact(number, unit, text))
+    text = f"{plain(number)} {unit}".rstrip()
+    return Value(text, _exact(number, unit, text))
+
+
+def _exact(number: float, unit: str, text: str) -> str:
+    """Return the number as it was recorded; empty when `text` says exactly that."""
+    full = f"{number:,} {unit}".rstrip() if isinstance(number, int) else f"{number!r} {unit}".rstrip()
+    return "" if full == text else full

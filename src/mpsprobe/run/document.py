@@ -59,13 +59,13 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def fully_native(self) -> bool:
         """Whether a prediction says that every op runs on the GPU and nothing but memory is refused.
 
-        Of a prediction over torch releases: whether it says so of each.
+        Of a prediction over torch releases: whether it says so of the newest; the older ones are information.
         """
         made = self.predicted
         if made is None:
             return False
         if made.releases:
-            return all(row.fully_native for row in made.releases)
+            return made.releases[-1].fully_native
         native = all(use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE) for use in self.op_uses)
         return native and not made.stopped and all(one.kind == "memory" for one in made.refusals)
 

@@ -1,25 +1,28 @@
-"""`mpsprobe doctor`: what this machine is, whether MPS computes here, why not and what to do."""
+"""`mpsprobe doctor` and `mpsprobe calibrate`: what this machine is, and what its device reaches."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from mpsprobe import mac
-from mpsprobe.cli.sink import Sink, json_flag, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.device.installed import torch_facts
+from mpsprobe.errors import TargetError
 from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables
 from mpsprobe.knowledge.variables import Problem
 from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.run import Evidence, Host, Status
 
-if TYPE_CHECKING:  # imports torch
+if TYPE_CHECKING:
     from mpsprobe.device.select import Probe
+    from mpsprobe.forecast.calibration import Calibration
 
 
 class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -54,9 +57,8 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 @click.command("doctor")
-@json_flag
 @pass_sink
-def command(sink: Sink) -> None:
+def doctor(sink: Sink) -> None:
     """Say what this machine is and whether MPS computes here; if not, why and what to do.
 
     Exit code: 0 MPS computes, 1 it does not. Works without torch, and says so.
@@ -168,3 +170,83 @@ def _joined(*parts: str | int | None) -> str:
 
 def _confined(host: Host) -> str:
     return f", inside {host.container}" if host.container else ""
+
+
+_AUTO = "auto"
+#: Kinds of calls whose cost for the host is shown.
+_SHOWN = ("matmul", "stream", "view", "module")
+
+
+@click.command("calibrate")
+@click.option(
+    "--device",
+    type=click.Choice([_AUTO, "mps", "cuda", "cpu"]),
+    default=_AUTO,
+    show_default=True,
+    help="The device; auto: mps, else cuda, else cpu.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write.  [default: in the user's cache folder, where predict looks]",
+)
+@pass_sink
+def calibrate(sink: Sink, device: str, output: Path | None) -> None:
+    """Measure a device: matmul by dtype, memory, dispatch, waits and copies, in less than a minute.
+
+    The result is a JSON file; mpsprobe predict forecasts the time on that device from it. Nothing else should run
+    meanwhile.
+    """
+    import msgspec
+    import torch
+
+    from mpsprobe.device.real import real_device
+    from mpsprobe.forecast.calibrate import calibrate as measure
+    from mpsprobe.forecast.calibration import default_file
+
+    there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
+    if device == _AUTO:
+        device = next(name for name, yes in there.items() if yes)
+    if not there[device]:
+        raise TargetError(f"torch {torch.__version__} finds no {device} here.", "mpsprobe doctor says why.")
+    sink.remark(f"measuring {device}")
+    calibration = measure(real_device(device), lambda what: sink.remark(f"  {what}"))
+    file = output or default_file(device)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(calibration)) + b"\n")
+    except OSError as problem:
+        raise TargetError(f"{file} cannot be written: {problem.strerror}.") from problem
+    sent = _field_report(calibration, file, device)
+    best: dict[str, float] = {}
+    for point in calibration.points:
+        if point.kind == "matmul":
+            best[point.dtype] = max(best.get(point.dtype, 0.0), point.flops / point.seconds)
+    lines = [f"{calibration.name}, torch {calibration.torch}, took {calibration.took_seconds:.0f} s"]
+    lines += [f"  matmul {dtype}  {rate / 1e12:.3g} TFLOP/s" for dtype, rate in best.items()]
+    lines += [
+        f"  weights from memory  {calibration.weights_bandwidth / 1e9:.3g} GB/s",
+        "  host, within a model: "
+        + ", ".join(f"{kind} {calibration.host_seconds[kind] * 1e6:.3g} us" for kind in _SHOWN),
+        f"  least kernel  {calibration.kernel_seconds * 1e6:.3g} us, a wait {calibration.wait_seconds * 1e6:.3g} us",
+        f"  copy  {calibration.copy_bandwidth / 1e9:.3g} GB/s",
+        f"written to {file}",
+        *sent,
+    ]
+    sink.result("\n".join(lines), calibration)
+
+
+def _field_report(calibration: Calibration, file: Path, device: str) -> list[str]:
+    """Write the anonymous report of a Mac beside its calibration; return what to say of it."""
+    if device != "mps":
+        return []
+    from mpsprobe import __version__, mac
+    from mpsprobe.forecast import field
+    from mpsprobe.run.journal import utc_now
+
+    written = file.with_name(field.FILE)
+    field.of_calibration(calibration, mac.host(), __version__, utc_now()[:10]).save(written)
+    return [
+        f"{written}: chip, releases and rates, no path or name; attach it to an issue if you like. Nothing was sent."
+    ]

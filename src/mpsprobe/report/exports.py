@@ -1,19 +1,118 @@
-"""Write a run as JUnit XML: one test suite per stage, one test case per check.
-
-The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That one knows
-properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite,
-under names that begin with the case's.
-"""
+"""Write a run for other programs: JUnit XML, GitHub Actions annotations and badges."""
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from mpsprobe.report import units
-from mpsprobe.report.escaping import clean
-from mpsprobe.report.headline import all_checks, verdict
+from mpsprobe.report import wording
+from mpsprobe.report.headline import Headline, all_checks, verdict
+from mpsprobe.report.templating import clean, fill
 from mpsprobe.run import Check, Phase, Run, Status
+
+#: Levels of annotations: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+_LEVELS = {
+    Status.FAIL: "error",
+    Status.CRASHED: "error",
+    Status.TIMEOUT: "error",
+    Status.ERROR: "error",
+    Status.WARN: "warning",
+}
+
+
+def workflow_commands(run: Run) -> str:
+    """Return one workflow command a line for each failure and warning, and a notice with the verdict."""
+    headline = verdict(run)
+    lines = [_command("notice", "mpsprobe", headline.sentence)]
+    lines += [_annotation(check) for check in all_checks(run) if check.status in _LEVELS]
+    return "\n".join(lines)
+
+
+def _annotation(check: Check) -> str:
+    said = " ".join(part for part in (check.message, check.remedy) if part) or check.title
+    return _command(_LEVELS[check.status], f"{check.phase.label}: {check.id}", said)
+
+
+def _command(level: str, title: str, message: str) -> str:
+    escaped = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    escaped = escaped.replace(":", "%3A").replace(",", "%2C")
+    text = clean(message).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} title={clean(escaped)}::{text}"
+
+
+#: Backgrounds on which white text has a contrast of at least 4.5 : 1.
+_COLOURS: dict[Status, str] = {
+    Status.PASS: "#1a7f4b",
+    Status.WARN: "#8a5a00",
+    Status.FAIL: "#b3261e",
+    Status.CRASHED: "#b3261e",
+    Status.TIMEOUT: "#b3261e",
+    Status.ERROR: "#7a3e9d",
+}
+_NEUTRAL = "#57606a"
+_LABEL = "mpsprobe"
+
+#: Widths in px of characters of Verdana at 11 px, on average; `textLength` makes the text fit exactly.
+_CHARACTER = 6.6
+_PADDING = 14
+
+
+@dataclass(frozen=True)
+class Badge:
+    """Geometry and texts of the badge template; lengths in px."""
+
+    label: str
+    message: str
+    colour: str
+    width: int
+    label_width: int
+    message_width: int
+    label_middle: float
+    message_middle: float
+    label_length: int
+    message_length: int
+
+
+def shields(run: Run) -> str:
+    """Return the badge as an endpoint document of shields.io (https://shields.io/badges/endpoint-badge)."""
+    headline = verdict(run)
+    document = {
+        "schemaVersion": 1,
+        "label": _LABEL,
+        "message": _message(headline),
+        "color": _COLOURS.get(headline.status, _NEUTRAL),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _message(headline: Headline) -> str:
+    return f"{headline.word} · {clean(headline.standing)}"
+
+
+def badge(run: Run) -> str:
+    """Return the badge as SVG."""
+    headline = verdict(run)
+    label, message = _LABEL, _message(headline)
+    label_length, message_length = round(len(label) * _CHARACTER), round(len(message) * _CHARACTER)
+    left, right = label_length + _PADDING, message_length + _PADDING
+    return fill(
+        "badge.svg.j2",
+        badge=Badge(
+            label=label,
+            message=message,
+            colour=_COLOURS.get(headline.status, _NEUTRAL),
+            width=left + right,
+            label_width=left,
+            message_width=right,
+            label_middle=left / 2,
+            message_middle=left + right / 2,
+            label_length=label_length,
+            message_length=message_length,
+        ),
+    )
+
 
 #: The element a status becomes; a pass and a warning have none.
 _OUTCOMES: dict[Status, str] = {
@@ -28,7 +127,12 @@ _OUTCOMES: dict[Status, str] = {
 
 
 def junit(run: Run) -> str:
-    """Return the document with its XML declaration."""
+    """Return the run as JUnit XML: one test suite per stage, one test case per check.
+
+    The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That one knows
+    properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite,
+    under names that begin with the case's.
+    """
     checks = all_checks(run)
     totals = _totals(checks)
     del totals["skipped"]  # the schema knows it for a suite only
@@ -80,7 +184,7 @@ def _facts(check: Check) -> list[tuple[str, str]]:
         (f"{check.id}: evidence", evidence),
         *([(f"{check.id}: blocked by", check.blocked_by.label)] if check.blocked_by else []),
         *(
-            (f"{check.id}: {each.name}", f"{units.value(each).text} ({each.evidence.value}, {each.device})")
+            (f"{check.id}: {each.name}", f"{wording.value(each).text} ({each.evidence.value}, {each.device})")
             for each in check.measurements
         ),
     ]

@@ -1,0 +1,79 @@
+"""Text for people: width, colours, options in any place, and names that are nearly right."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from mpsprobe.cli import COMMANDS, cli
+from mpsprobe.cli.sink import Sink, Styled, uses_colour, wrapped
+from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
+
+
+def test_prose_is_wrapped_under_its_first_word() -> None:
+    assert wrapped("  ran    " + "word " * 8 + "end", 30) == (
+        "  ran    word word word word\n         word word word word\n         end"
+    )
+
+
+def test_rows_and_long_words_are_not_wrapped() -> None:
+    row = "native    66   2,462   11,967   100.00%   0.0"
+    link = "https://github.com/pytorch/pytorch/issues/161640"
+    assert wrapped(row, 30) == row
+    assert wrapped(link, 30) == link
+
+
+def test_a_wide_table_keeps_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    Sink().table(["op", "note"], [["aten::mm", "word " * 30]], [])
+    Sink().table(["op", "a", "b"], [["aten::" + "m" * 40, "x" * 20, "y"]], [])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 60
+    assert "  a: xxxxxxxxxxxxxxxxxxxx\n  b: y" in said
+
+
+@pytest.mark.parametrize("words", [("-q", "ops", "aten::mm"), ("ops", "aten::mm", "-q")])
+def test_quiet_stands_before_or_behind_a_command(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_colour_obeys_no_color_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert uses_colour() is False
+    assert uses_colour("always") is True
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    assert uses_colour() is None
+    assert uses_colour("never") is False
+
+
+def test_always_colours_what_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Sink(colour="always").remark(Styled("red", "red"))
+    Sink(colour="never").remark(Styled("red", "red"))
+    assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\nred\n"
+
+
+def test_a_misspelt_command_is_recognised() -> None:
+    result = CliRunner().invoke(cli, ["predct"])
+    assert result.exit_code == 2
+    assert "Did you mean 'predict'?" in result.output
+
+
+def test_a_misspelt_release_is_recognised() -> None:
+    with pytest.raises(UsageError) as raised:
+        ops.resolve_release("2.99")
+    assert "Did you mean 2.9?" in raised.value.hint
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_the_options_of_the_program(name: str) -> None:
+    command = cli.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    inner = getattr(command, "commands", {"": command})
+    for one in inner.values():
+        given = {word for option in one.params for word in option.opts}
+        assert {"--json", "-q", "-v", "--color"} <= given

@@ -1,0 +1,180 @@
+"""Try the wheel where its user has it: in an environment of its own, called from elsewhere.
+
+    python tools/clean_install.py [--python 3.10 3.13] [--torch 2.6.0 2.15.0] [--wheels FOLDER]
+
+For each interpreter that is found (`python3.10` ... `python3.13`) and each torch release with a wheel for it, a new
+virtual environment gets the built wheel with whatever its metadata require, and an empty folder runs in it:
+
+* `pip check`, `mpsprobe --version`, `mpsprobe ops`, `mpsprobe predict`;
+* `pytest --pyargs mpsprobe.suite` and `mpsprobe run`, both on the virtual device.
+
+torch comes without CUDA, as `installed_releases.py` explains. Prints a table; 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installed_releases import install, make_missing_libraries
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+#: The oldest torch that the metadata promise, and the newest that there is data on.
+_RELEASES = ("2.6.0", "2.15.0")
+#: What torch requires for CUDA, and cannot use here.
+_CUDA_REQUIREMENT = re.compile(r"^Requires-Dist: (nvidia-|triton|cuda-)", re.I)
+_LIMIT_S = 900.0
+#: Commands run in an empty folder; those of the environment's own bin folder.
+_COMMANDS: dict[str, tuple[str, ...]] = {
+    "pip check": ("python", "-m", "pip", "check"),
+    "version": ("mpsprobe", "--version"),
+    "ops": ("mpsprobe", "ops", "aten::linalg_eigh", "--torch", "all"),
+    "predict": ("mpsprobe", "predict", "--torch", "2.13"),
+    "pytest": ("python", "-m", "pytest", "-q", "--pyargs", "mpsprobe.suite", "--mpsprobe-device", "emulated",
+        "--mpsprobe-torch", "2.13"),
+    "run": ("mpsprobe", "run", "--device", "emulated", "--torch", "2.13", "--output", "out"),
+}  # fmt: skip
+
+
+@dataclass
+class _Tried:
+    """How one environment fared: the failed commands with the end of what they printed."""
+
+    python: str
+    torch: str
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def row(self) -> str:
+        """Return the row of the table."""
+        said = "all pass" if not self.failed else f"failed: {', '.join(self.failed)}"
+        return f"| {self.python} | {self.torch} | {said} | {self.seconds:.0f} s |"
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel from the working tree."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(_ROOT)]
+    subprocess.run(command, check=True)
+    return next(folder.glob("mpsprobe-*.whl"))
+
+
+def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tried:
+    """Make an environment and run every command in it."""
+    tried = _Tried(python, release)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mpsprobe-clean-") as scratch:
+        home = Path(scratch)
+        environment = home / "env"
+        _checked([f"python{python}", "-m", "venv", str(environment)])
+        site = next((environment / "lib").glob("python*/site-packages"))
+        interpreter = str(environment / "bin" / "python")
+        try:
+            install(release, site, wheels, interpreter)
+        except subprocess.CalledProcessError:
+            tried.failed["install torch"] = f"torch {release} has no wheel for Python {python}"
+            return tried
+        _forget_cuda(site)
+        make_missing_libraries(site, home / "libraries")
+        _checked([interpreter, "-m", "pip", "install", "--quiet", str(wheel)])
+        variables = _variables(environment, site, home)
+        elsewhere = home / "elsewhere"
+        elsewhere.mkdir()
+        for name, command in _COMMANDS.items():
+            path = str(environment / "bin" / command[0])
+            try:
+                ran = subprocess.run(
+                    [path, *command[1:]], cwd=elsewhere, env=variables, capture_output=True, text=True,
+                    check=False, timeout=_LIMIT_S,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                tried.failed[name] = f"still running after {_LIMIT_S:.0f} s"
+                continue
+            # `predict` ends with 1 where an op is not native: that is an answer.
+            if ran.returncode not in ((0, 1) if name == "predict" else (0,)):
+                tried.failed[name] = f"exit {ran.returncode}: {(ran.stdout + ran.stderr)[-1500:]}"
+    tried.seconds = time.monotonic() - began
+    return tried
+
+
+def _checked(command: list[str]) -> None:
+    """Run a step of the set-up; an error shows what it printed."""
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        sys.exit(f"{' '.join(command)}\n{ran.stdout}{ran.stderr}")
+
+
+def _forget_cuda(site: Path) -> None:
+    """Take CUDA's packages out of what torch says it requires: pip would install gigabytes of them."""
+    for metadata in site.glob("torch-*.dist-info/METADATA"):
+        lines = metadata.read_text(encoding="utf-8").splitlines(keepends=True)
+        metadata.write_text(
+            "".join(line for line in lines if not _CUDA_REQUIREMENT.match(line)), encoding="utf-8"
+        )
+
+
+def _variables(environment: Path, site: Path, home: Path) -> dict[str, str]:
+    libraries = [str(home / "libraries"), *(str(path) for path in site.glob("nvidia/**/lib"))]
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    return {
+        **kept,
+        "PATH": os.pathsep.join([str(environment / "bin"), os.environ["PATH"]]),
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def main() -> int:
+    """Try every environment and print the table; 1 when anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--python", nargs="+", default=_PYTHONS, help="for example 3.12; those not found are left out"
+    )
+    parser.add_argument("--torch", nargs="+", default=_RELEASES, help="for example 2.8.0")
+    parser.add_argument(
+        "--wheels", type=Path, help="a folder with torch's wheels that were downloaded before"
+    )
+    chosen = parser.parse_args()
+    found = [python for python in chosen.python if _starts(python)]
+    if not found:
+        sys.exit("None of these interpreters is installed.")
+    results = []
+    sys.stdout.write("| Python | torch | | time |\n|---|---|---|---|\n")
+    with tempfile.TemporaryDirectory(prefix="mpsprobe-wheel-") as folder:
+        wheel = build(Path(folder))
+        for python in found:
+            for release in chosen.torch:
+                tried = try_one(python, release, wheel, chosen.wheels)
+                results.append(tried)
+                sys.stdout.write(f"{tried.row}\n")
+                for name, said in tried.failed.items():
+                    sys.stdout.write(f"{name}: {said}\n")
+                sys.stdout.flush()
+    return int(any(tried.failed for tried in results))
+
+
+def _starts(python: str) -> bool:
+    """Whether this interpreter is installed; a shim of pyenv may be there without one behind it."""
+    program = shutil.which(f"python{python}")
+    return (
+        program is not None
+        and subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
