@@ -61,6 +61,21 @@ _LEFT_OUT = re.compile(
 _CPU = "neoverse-n1"
 #: Address space of the emulated process: 16 TB are refused in it, so the engine reserves 128 GB or less.
 _ADDRESS_SPACE = "256G"
+#: What an Arm kernel shows of that processor. Without it qemu-user shows the host's: PyTorch's cpuinfo reads an x86-64
+#: /proc/cpuinfo, fails to initialise, and torch 2.13 ends in a segmentation fault at its first CPU kernel
+#: (`torch.backends.cpu.get_cpu_capability()` by itself, without mpsprobe). qemu looks below its root first.
+_KERNEL_FILES = {
+    "proc/cpuinfo": (
+        "processor\t: 0\nBogoMIPS\t: 243.75\n"
+        "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
+        "asimddp\n"
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n"
+    ),
+    "sys/devices/system/cpu/possible": "0\n",
+    "sys/devices/system/cpu/present": "0\n",
+    "sys/devices/system/cpu/kernel_max": "255\n",
+    "sys/devices/system/cpu/cpu0/regs/identification/midr_el1": "0x00000000413fd0c1\n",
+}
 #: Tests of what depends on the machine: code, vtables, guard, hooks, relabelling, the engine's thread.
 _SEAMS = ("tests/device/virtual/test_guard.py",)
 _ENGINES = ("tests/device/virtual/test_emulate.py", "tests/device/virtual/test_predict.py")
@@ -81,6 +96,10 @@ class Machine:
         """Fetch the root file system and the dependencies, unless they are there."""
         if not (self._root / "usr/bin/python3.11").exists():
             self._fetch_root()
+        for name, text in _KERNEL_FILES.items():
+            path = self._root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         if not (self._site / "transformers").exists():
             pip(self._site, *dependencies())
 

@@ -91,8 +91,9 @@ def test_a_report_and_a_comparison_are_drawn_of_it(
 
 def test_an_abort_of_metal_names_the_op_in_flight(tmp_path: Path) -> None:
     ran = mpsprobe(
-        "run", "--device", "mps", "--output", str(tmp_path), STAND_IN_ABORT="aten::native_layer_norm"
-    )
+        "run", "--device", "mps", "--phase", "6", "--output", str(tmp_path),
+        STAND_IN_ABORT="aten::native_layer_norm",
+    )  # fmt: skip
     assert ran.returncode != 0
     crashed = [one for one in checks(document(tmp_path)).values() if one["status"] == "crashed"]
     assert crashed
@@ -178,6 +179,30 @@ def test_diverge_against_a_baseline(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stdout[-1500:] + made.stderr[-1500:]
     ran = mpsprobe("diverge", "--device", "mps", "--against", str(baseline))
     assert ran.returncode == 0, ran.stdout[-1500:] + ran.stderr[-1500:]
+
+
+_CALIBRATING = """
+import sys
+from mpsprobe import cli
+from mpsprobe.forecast import calibrate, clock
+# a float16 matmul of the usual sizes takes minutes on the CPU behind the stand-in
+calibrate._ROWS, calibrate._SIZES, calibrate._COLD = (1, 4), (64, 128), {"mps": 1 << 20}
+calibrate._ATTENTIONS, calibrate._CONVS = ((2, 4, 16),), ((1, 8, 8, 3),)
+calibrate._STREAMS = (1 << 12, 1 << 14)
+clock._BUDGET = 0.001
+sys.argv = ["mpsprobe", "calibrate", "--device", "mps", "--output", OUTPUT]
+sys.exit(cli.main())
+"""
+
+
+def test_calibrate_measures_the_mac(tmp_path: Path) -> None:
+    file = tmp_path / "mps.json"
+    ran = stand_in.run("-c", f"OUTPUT = {str(file)!r}\n{_CALIBRATING}", mac="m2")
+    assert ran.returncode == 0, ran.stdout[-1500:] + ran.stderr[-1500:]
+    found = json.loads(file.read_text())
+    assert (found["device"], found["name"]) == ("mps", "Apple M2")
+    measured = {(point["kind"], point["dtype"]) for point in found["points"]}
+    assert {(kind, "float16") for kind in ("matmul", "attention", "conv")} <= measured
 
 
 def test_files_are_kept_where_a_mac_keeps_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """`predict` on a PyTorch with MPS: a Linux build in the role of a Mac's, whose kernels count their calls.
 
-Every test has child processes: what the stand-in registers cannot be taken back.
+Every program runs in a child process, a fork of one that has imported torch: what the stand-in registers cannot be
+taken back.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,22 +32,45 @@ from tests.support.stand_in.plugin import called
 """
 
 
-def printed(code: str) -> list[str]:
+@pytest.fixture(scope="module")
+def mac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stand_in.Zygote]:
+    zygote = stand_in.Zygote(tmp_path_factory.mktemp("mac"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="module")
+def linux(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stand_in.Zygote]:
+    zygote = stand_in.Zygote(tmp_path_factory.mktemp("linux"), mps=False)
+    yield zygote
+    zygote.close()
+
+
+def program(module: str, *arguments: str) -> str:
+    """Write `python -m MODULE ARGUMENTS` as code."""
+    return (
+        f"import runpy, sys\nsys.argv = {[module, *arguments]!r}\n"
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+    )
+
+
+def printed(mac: stand_in.Zygote, code: str) -> list[str]:
     """Run code in a child with the stand-in; its lines."""
-    ran = stand_in.run("-c", _COUNTING + code)
+    ran = mac.run(_COUNTING + code)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout.splitlines()
 
 
-def test_the_stand_in_computes_as_the_cpu_does() -> None:
+def test_the_stand_in_computes_as_the_cpu_does(mac: stand_in.Zygote) -> None:
     lines = printed(
+        mac,
         "before = called()\n"
         "x = torch.randn(4, 5, device='mps', generator=torch.Generator('mps').manual_seed(0))\n"
         "w = torch.ones(5, 3, device='mps', requires_grad=True)\n"
         "loss = (x @ w).relu().sum(); loss.backward()\n"
         "y = (x.cpu() @ torch.ones(5, 3)).relu()\n"
         "print(torch.allclose(loss.cpu(), y.sum()), w.grad.device, called() > before)\n"
-        "print(torch.backends.mps.is_available(), torch.mps.current_allocated_memory() > 0)\n"
+        "print(torch.backends.mps.is_available(), torch.mps.current_allocated_memory() > 0)\n",
     )
     assert lines == ["True mps:0 True", "True True"]
 
@@ -67,21 +90,18 @@ def test_the_suite_of_predict_reaches_no_kernel() -> None:
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-1000:]
 
 
-def test_thirty_models_are_predicted_as_on_linux() -> None:
-    program = ("-m", "tests.support.platform_rows", "30")
-    there = stand_in.run(*program, timeout=3000)
-    here = subprocess.run(
-        [sys.executable, *program],
-        cwd=stand_in.ROOT, env=stand_in.environment(mps=False), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_thirty_models_are_predicted_as_on_linux(mac: stand_in.Zygote, linux: stand_in.Zygote) -> None:
+    code = program("tests.support.platform_rows", "30")
+    there, here = mac.run(code), linux.run(code)
     assert there.returncode == here.returncode == 0, there.stderr[-2000:] + here.stderr[-2000:]
     rows, expected = json.loads(there.stdout), json.loads(here.stdout)
     assert len(expected) == 30
     assert [name for name in expected if rows[name] != expected[name]] == []
 
 
-def test_the_build_is_left_as_it_was() -> None:
+def test_the_build_is_left_as_it_was(mac: stand_in.Zygote) -> None:
     lines = printed(
+        mac,
         "names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith('aten::')]\n"
         "def table():\n"
         "    return [torch._C._dispatch_dump_table(n) for n in names]\n"
@@ -94,13 +114,14 @@ def test_the_build_is_left_as_it_was() -> None:
         "print(table() == before)\n"
         "print(held == (vars(torch._C), torch.Generator, torch.ops.load_library, torch.library.Library.define))\n"
         "count = called()\n"
-        "print((torch.ones(3, device='mps') + 1).sum().item(), called() > count)\n"
+        "print((torch.ones(3, device='mps') + 1).sum().item(), called() > count)\n",
     )
     assert lines == ["True", "True", "True", "6.0 True"]
 
 
-def test_memory_generators_and_events_are_ours() -> None:
+def test_memory_generators_and_events_are_ours(mac: stand_in.Zygote) -> None:
     lines = printed(
+        mac,
         "count, made = called(), torch._stand_in.stand_in_events()\n"
         "waited = torch._stand_in.stand_in_synchronized()\n"
         "with predict() as session:\n"
@@ -113,13 +134,14 @@ def test_memory_generators_and_events_are_ours() -> None:
         "    torch.mps.synchronize(); torch.accelerator.synchronize(); torch.mps.empty_cache()\n"
         "    print(torch.accelerator.current_accelerator(), session.memory.allocated() > 1 << 41)\n"
         "print(called() - count, torch._stand_in.stand_in_events() - made,\n"
-        "      torch._stand_in.stand_in_synchronized() - waited)\n"
+        "      torch._stand_in.stand_in_synchronized() - waited)\n",
     )
     assert lines == ["False [1.0, 1.0, 1.0]", "mps True", "0 0 0"]
 
 
-def test_missing_and_later_ops_do_not_reach_the_macs_fallback() -> None:
+def test_missing_and_later_ops_do_not_reach_the_macs_fallback(mac: stand_in.Zygote) -> None:
     lines = printed(
+        mac,
         "count = called()\n"
         "with predict('2.8') as session:\n"
         "    torch.linalg.eigh(torch.ones(3, 3, device='mps'))\n"
@@ -128,13 +150,14 @@ def test_missing_and_later_ops_do_not_reach_the_macs_fallback() -> None:
         "    library.impl('twice', lambda x: x * 2, 'CPU')\n"
         "    print(torch.ops.later.twice(torch.ones(2, device='mps')).cpu().tolist())\n"
         "    print(sorted({one.kind for one in session.findings}))\n"
-        "print(called() - count)\n"
+        "print(called() - count)\n",
     )
     assert lines == ["[2.0, 2.0]", "['missing-op']", "0"]
 
 
-def test_a_process_with_metals_own_tensors_is_refused() -> None:
+def test_a_process_with_metals_own_tensors_is_refused(mac: stand_in.Zygote) -> None:
     lines = printed(
+        mac,
         "held = torch.ones(1000, device='mps')\n"
         "try:\n"
         "    with predict():\n"
@@ -143,20 +166,21 @@ def test_a_process_with_metals_own_tensors_is_refused() -> None:
         "    print(type(problem).__name__, problem)\n"
         "del held\n"
         "with predict():\n"
-        "    print(torch.ones(2, device='mps').sum().item())\n"
+        "    print(torch.ones(2, device='mps').sum().item())\n",
     )
     assert lines[0].startswith("UnsupportedInstallError This process holds 4,000 bytes")
     assert lines[1] == "2.0"
 
 
-def test_metal_code_is_refused() -> None:
+def test_metal_code_is_refused(mac: stand_in.Zygote) -> None:
     (line,) = printed(
+        mac,
         "torch._C._mps_compileShader = lambda source: 1 / 0\n"
         "with predict():\n"
         "    try:\n"
         "        torch.mps.compile_shader('kernel void f() {}')\n"
         "    except Exception as problem:\n"
-        "        print(problem.what)\n"
+        "        print(problem.what)\n",
     )
     assert line == "The virtual device compiles and captures no Metal."
 
@@ -170,22 +194,17 @@ def test_emulate_is_refused_with_the_reason_and_two_ways() -> None:
     assert "docker run" in text
 
 
-def test_the_evidence_says_that_no_mac_has_confirmed_it(tmp_path: Path) -> None:
+def test_the_evidence_says_that_no_mac_has_confirmed_it(
+    tmp_path: Path, mac: stand_in.Zygote, linux: stand_in.Zygote
+) -> None:
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 500,
         "torch_dtype": "bfloat16",
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    command = ("-m", "mpsprobe", "predict", str(tmp_path), "--torch", "2.8", "--json")
-    there = stand_in.run(*command)
-    here = subprocess.run(
-        [sys.executable, *command],
-        env=stand_in.environment(mps=False),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = program("mpsprobe", "predict", str(tmp_path), "--torch", "2.8", "--json")
+    there, here = mac.run(code), linux.run(code)
     assert there.returncode == here.returncode == 0, there.stderr[-2000:] + here.stderr[-2000:]
     predicted, expected = json.loads(there.stdout), json.loads(here.stdout)
     said, unsaid = predicted["predicted"]["unknowns"], expected["predicted"]["unknowns"]

@@ -12,6 +12,7 @@ import torch
 
 from mpsprobe.device.real import real_device
 from mpsprobe.errors import DataError
+from mpsprobe.forecast import calibrate
 from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
 from mpsprobe.forecast.dispatch import _calls, shared_out, smalls
@@ -96,3 +97,10 @@ def test_a_file_comes_back_as_it_was_and_another_schema_is_refused(tmp_path: Pat
     file.write_text("{}")
     with pytest.raises(DataError, match="calibration"):
         calibrations.read(file)
+
+
+def test_a_size_that_would_take_too_long_is_left_out() -> None:
+    slow = [Point("matmul", "float16", 10**6, 0, 1.0, ""), Point("matmul", "float16", 10**8, 0, 1.0, "")]
+    assert calibrate._affordable([], 10**12)
+    assert calibrate._affordable(slow, 10**8)
+    assert not calibrate._affordable(slow, 10**8 + 1)

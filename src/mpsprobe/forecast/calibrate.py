@@ -48,6 +48,9 @@ _HEAD = 64
 _COLD = {"cpu": 384 << 20, "cuda": 2 << 30, "mps": 1 << 30}
 #: A GPU this much faster than a CPU gets the large sizes too: FLOP/s.
 _FAST = 5e12
+#: Seconds that a timed call may take. Some devices compute a dtype without instructions for it (float16 on a
+#: CPU), where the larger sizes would not end.
+_LONGEST = 1.0
 
 
 def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Calibration:
@@ -129,6 +132,11 @@ def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) 
         yield from large
 
 
+def _affordable(points: Sequence[Point], flops: int) -> bool:
+    """Return whether a call of so many FLOP takes at most `_LONGEST` at the best rate of the points before it."""
+    return not points or flops / max(point.flops / point.seconds for point in points) <= _LONGEST
+
+
 class _Pool:
     """Weights that no cache holds: pieces of one large stretch of memory, each time the next.
 
@@ -154,6 +162,8 @@ def _matmuls(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
     points: list[Point] = []
     pool = _Pool(device, dtype)
     for rows, size in _sizes(points, product(_ROWS, _SIZES), product(_MORE_ROWS, _MORE_SIZES)):
+        if not _affordable(points, 2 * rows * size * size):
+            continue
         x = torch.randn(rows, size, device=device.torch_device).to(dtype)
         # its two views cost a CPU half a microsecond, which counts as part of the work
         seconds = clock.seconds(lambda x=x, size=size: functional.linear(x, pool.weight(size)))  # type: ignore[misc]
@@ -166,12 +176,14 @@ def _matmuls(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
 def _attentions(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
     points: list[Point] = []
     for heads, queries, keys in _sizes(points, _ATTENTIONS, _LARGE_ATTENTIONS):
+        flops = 4 * heads * queries * keys * _HEAD
+        if not _affordable(points, flops):
+            continue
         q, k, v = (
             torch.randn(1, heads, n, _HEAD, device=device.torch_device).to(dtype)
             for n in (queries, keys, keys)
         )
         seconds = clock.seconds(lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(q, k, v))  # type: ignore[misc]
-        flops = 4 * heads * queries * keys * _HEAD
         moved = 2 * heads * (queries + keys) * _HEAD * q.element_size()
         label = f"attention {heads} heads {queries} x {keys}"
         points.append(Point("attention", _name(dtype), flops, moved, seconds, label))
@@ -181,10 +193,12 @@ def _attentions(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]
 def _convs(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
     points: list[Point] = []
     for images, channels, size, side in _sizes(points, _CONVS, _LARGE_CONVS):
+        flops = 2 * images * channels**2 * size**2 * side**2
+        if not _affordable(points, flops):
+            continue
         x = torch.randn(images, channels, size, size, device=device.torch_device).to(dtype)
         w = torch.randn(channels, channels, side, side, device=device.torch_device).to(dtype)
         seconds = clock.seconds(lambda x=x, w=w: functional.conv2d(x, w, padding="same"))  # type: ignore[misc]
-        flops = 2 * x.numel() * channels * side * side
         moved = (2 * x.numel() + w.numel()) * x.element_size()
         label = f"conv2d {side} x {side}, {images} of {channels} x {size} x {size}"
         points.append(Point("conv", _name(dtype), flops, moved, seconds, label))

@@ -1,9 +1,13 @@
-"""A Linux PyTorch in the role of a Mac's: built at test time from `stand_in.cpp`, loaded into child processes."""
+"""A Linux PyTorch in the role of a Mac's: built at test time from `stand_in.cpp`, loaded into child processes.
+
+The library is kept in the temporary folder, under a name made of its source and the torch version.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -85,3 +89,37 @@ def run(
         [sys.executable, *command],
         env=environment(mac=mac, mps=mps, **variables), capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+class Zygote:
+    """A child process that has imported torch and mpsprobe and forks for each program (`zygote.py`).
+
+    Args:
+        mps: whether its torch is the stand-in; without, it is the plain Linux build.
+        folder: where the output of programs goes.
+    """
+
+    def __init__(self, folder: Path, *, mps: bool = True) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stand_in.zygote"],
+            cwd=ROOT, env=environment(mps=mps), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a fork."""
+        files = {name: self._folder / name for name in ("out", "err")}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"code": code, **{name: str(path) for name, path in files.items()}}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the zygote ended"
+        return subprocess.CompletedProcess(
+            code, int(answer), files["out"].read_text(), files["err"].read_text()
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
