@@ -12,7 +12,7 @@ from mpsprobe import report
 from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import Evidence, Fit, OpVerdict, Outlook, Run, Status
+from mpsprobe.run import Evidence, Fit, MacFit, OpVerdict, Outlook, Run, Status
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90), use("aten::silu", count=10)]
@@ -172,3 +172,18 @@ def test_the_job_summary_says_what_to_do() -> None:
     text = report.render(predicted(), "summary")
     assert "What to do: **Use MPS." in text
     assert "| stage |" not in text
+
+
+def test_macs_are_held_against_the_target() -> None:
+    fit = MacFit(
+        mac="m4-16", chip="Apple M4", gpu_cores=10, memory_gib=16, fit=Fit.NO, needed_bytes=22_000_000_000,
+        working_set_bytes=12 * GIB, quantised="4-bit",
+    )  # fmt: skip
+    run = predicted()
+    assert run.outlook is not None
+    run.outlook.macs = [fit, msgspec.structs.replace(fit, mac="m4-max-64", fit=Fit.COMFORTABLE)]
+    page = report.render(run, "html")
+    assert "Macs of the catalogue" in page
+    assert "1 of 2 fit" in page
+    assert "22.00 GB" in page
+    assert page.index("m4-16") < page.index("m4-max-64")

@@ -12,7 +12,9 @@ from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
 from mpsprobe.run import (
     Component,
+    Fit,
     Forecast,
+    MacFit,
     Memory,
     Outlook,
     Range,
@@ -144,7 +146,7 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
         time=time,
         compared=compared,
         releases=releases,
-        folds=tuple(_folds(memory, time, plan, limits)),
+        folds=(*_folds(memory, time, plan, limits), *_macs(outlook.macs)),
         tables=(*compared, *releases, *plan),
         limits=limits,
         viabilities=tuple(VIABILITY.values()),
@@ -177,6 +179,38 @@ def _folds(
         yield FoldView(re.sub(r"[^a-z]+", "-", table.title.lower()), table.title, tables=(table,))
     if limits:
         yield FoldView("forecast-limits", "Limits of the forecast", items=limits)
+
+
+def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
+    """Yield the catalogue of Macs against the target; nothing where none was asked about."""
+    if not macs:
+        return
+    rows: list[list[str | int | float | bool | None]] = [
+        [
+            one.mac,
+            FIT[one.fit].text,
+            _size(one.needed_bytes),
+            _size(one.working_set_bytes),
+            _range(one.seconds)[1] if one.seconds is not None else "",
+            one.quantised,
+        ]
+        for one in macs
+    ]
+    columns = [
+        "Mac",
+        "fit",
+        "needed",
+        "Metal recommends at most",
+        "a sample, expected",
+        "fits easily in MLX with",
+    ]
+    fitting = sum(one.fit in (Fit.COMFORTABLE, Fit.TIGHT) for one in macs)
+    yield FoldView(
+        "macs",
+        "Macs of the catalogue",
+        note=f"{fitting} of {len(macs)} fit",
+        tables=(TitledGrid("Macs by fit", grid(Table(columns, rows))),),
+    )
 
 
 def advice_view(outlook: Outlook | None) -> AdviceView | None:
