@@ -30,7 +30,7 @@ else:
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: Ways of training a target, and the optimisers for it.
 TRAININGS = ("full", "lora")
-OPTIMIZERS = ("adamw", "sgd", "adafactor")
+OPTIMIZERS = ("adamw", "sgd", "adafactor", "lion")
 #: The value of `--autocast` that turns off the region a profile asks for.
 NO_AUTOCAST = "none"
 #: The values `--autocast` takes, in words.

@@ -130,7 +130,7 @@ def test_nothing_checked_is_unknown_not_a_pass() -> None:
 
 def test_markers_are_what_users_type() -> None:
     assert [phase.marker for phase in Phase] == [
-        "phase1", "phase2", "phase3", "phase4", "phase5", "phase6", "ops", "benchmark",
+        "phase1", "phase2", "phase3", "phase4", "phase5", "phase6", "train", "ops", "benchmark",
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ REPORTS = Path("reports")
 #: What a phase is called on the command line: `3`, `download`, `ops`.
 _PHASES = {
     **{phase.value: phase for phase in Phase},
-    **{str(phase.order): phase for phase in Phase if phase.order <= 6},
+    **{str(phase.order): phase for phase in Phase if phase.is_numbered},
 }
 
 

@@ -29,6 +29,7 @@ DEFAULT_LIMITS: dict[Phase, float] = {
     Phase.TRANSFER: 900,
     Phase.DATA: 300,
     Phase.INFERENCE: 1800,
+    Phase.TRAINING: 1800,
     Phase.OPS: 120,
     Phase.BENCHMARK: 900,
 }

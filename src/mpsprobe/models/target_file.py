@@ -30,6 +30,7 @@ OPTIONAL = {
     "forward": "(model, batch)",
     "judge": "(outputs)",
     "shrink": "()",
+    "train_step": "(model, batch, optimizer)",
 }
 #: What code names that takes gradients. `requires_grad` is not among it: most uses switch gradients off.
 _GRADIENTS = frozenset(
@@ -105,6 +106,21 @@ class TargetFileAdapter(Adapter):
             return None
         problems = self._function("judge")(outputs)
         return None if problems is None else [str(problem) for problem in problems]
+
+    @property
+    def train_step(self) -> Callable[..., torch.Tensor] | None:
+        """Return the file's own optimisation step, which returns its loss; None where it has none."""
+        return self._train_step if hasattr(self.module, "train_step") else None
+
+    def _train_step(
+        self, model: torch.nn.Module, batch: Batch, optimizer: torch.optim.Optimizer
+    ) -> torch.Tensor:
+        loss = self._function("train_step")(model, batch, optimizer)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise TargetError(
+                f"{self.profile.adapter}: train_step must return its loss, a tensor of one element."
+            )
+        return loss
 
     @property
     def doing(self) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +27,33 @@ LORA_RANK = 8
 #: Learning rate: the default of transformers' Trainer.
 LEARNING_RATE = 5e-5
 
+#: Learning rate of Lion: its authors advise a fifth of AdamW's or less (arXiv 2302.06675, section 5).
+LION_RATE = LEARNING_RATE / 5
+
 Parameters = Iterable[nn.Parameter]
+
+
+class Lion(torch.optim.Optimizer):
+    """Move each parameter by the sign of an interpolated momentum (arXiv 2302.06675, program 1); without weight decay.
+
+    torch.optim has no such optimiser. Its only state is one momentum of the parameter's size.
+    """
+
+    def __init__(self, parameters: Parameters, lr: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step; a closure is not used."""
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                update = momentum.lerp(parameter.grad, 1 - first).sign_()
+                parameter.add_(update, alpha=-group["lr"])
+                momentum.lerp_(parameter.grad, 1 - second)
 
 
 def _adamw(parameters: Parameters) -> torch.optim.Optimizer:
@@ -41,10 +68,15 @@ def _adafactor(parameters: Parameters) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(parameters, lr=LEARNING_RATE)
 
 
+def _lion(parameters: Parameters) -> torch.optim.Optimizer:
+    return Lion(parameters, lr=LION_RATE)
+
+
 _OPTIMIZERS: Mapping[str, Callable[[Parameters], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "sgd": _sgd,
     "adafactor": _adafactor,
+    "lion": _lion,
 }
 
 
@@ -94,7 +126,9 @@ class TrainingAdapter(Adapter):
         self.weights = inner.weights
         self.workload = inner.workload
         self._notes: list[str] = []
-        self._optimizer: tuple[nn.Module, torch.optim.Optimizer] | None = None
+        self._optimizers: weakref.WeakKeyDictionary[nn.Module, torch.optim.Optimizer] = (
+            weakref.WeakKeyDictionary()
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -117,10 +151,13 @@ class TrainingAdapter(Adapter):
             model = self.inner.load(device, dtype)
         if self.plan.checkpointing:
             _checkpoint(model)
-        model = _with_lora(model) if self.plan.method == "lora" else model.requires_grad_(True)
+        if self.plan.method == "lora":
+            model = _with_lora(model)
+        elif getattr(self.inner, "train_step", None) is None:
+            model.requires_grad_(True)  # a target with its own step freezes what it wants
         # Dropout is switched off, which no reference could repeat; the ops are otherwise those of training.
         model = _without_dropout(model.train()) if self.plan.checkpointing else model.eval()
-        self._optimizer = model, self._warm(model)
+        self._optimizers[model] = self._warm(model)
         return model
 
     def shrink(self) -> list[str] | None:
@@ -138,18 +175,53 @@ class TrainingAdapter(Adapter):
             return self.inner.forward(model, batch)
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Take one optimisation step; the loss before it and the norm of the gradients, each a scalar tensor."""
-        optimizer = self._optimizer_of(model)
+        """Take one optimisation step.
+
+        Returns:
+            The loss before the step and the norm of the gradients before clipping, each a scalar tensor. A target's own
+            `train_step` decides about clipping, so its step has no norm.
+        """
+        optimizer = self.optimizer(model)
+        own = getattr(self.inner, "train_step", None)
+        if own is not None:
+            return {"loss": own(model, batch, optimizer).detach()}
+        loss = self.backward(model, batch)
+        norm = nn.utils.clip_grad_norm_(trained_parameters(model), CLIP_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": loss, "gradient_norm": norm.detach()}
+
+    def backward(
+        self, model: nn.Module, batch: Batch, scale: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Add up the gradients of a step's batches; the weights stay as they are.
+
+        Args:
+            model: What is trained.
+            batch: The input, used for each of `plan.accumulate` batches.
+            scale: What a loss passes through before its backward, such as `GradScaler.scale`.
+
+        Returns:
+            The loss, a scalar without a graph.
+        """
         total: Tensor | None = None
         for _ in range(self.plan.accumulate):
             loss = self._loss(model, dict(batch)) / self.plan.accumulate
-            loss.backward()
+            (loss if scale is None else scale(loss)).backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
-        norm = nn.utils.clip_grad_norm_(_trained(model), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return {"loss": total, "gradient_norm": norm.detach()}
+        return total
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser of a model, which keeps its states from step to step."""
+        if model not in self._optimizers:
+            self._optimizers[model] = self._warm(model)
+        return self._optimizers[model]
+
+    def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Give a model an optimiser without states, as a script that resumes a training makes one."""
+        self._optimizers[model] = made = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
+        return made
 
     def extract(self, raw: Outputs) -> Outputs:
         return {name: value.float().cpu() for name, value in raw.items()}
@@ -163,8 +235,8 @@ class TrainingAdapter(Adapter):
 
     def held(self, model: nn.Module) -> dict[str, int]:
         """Return what training holds beside the weights, in bytes: gradients, and the optimiser's states."""
-        parameters = _trained(model)
-        states = [one for state in self._optimizer_of(model).state.values() for one in state.values()]
+        parameters = trained_parameters(model)
+        states = [one for state in self.optimizer(model).state.values() for one in state.values()]
         return {
             "gradients": sum(one.numel() * one.element_size() for one in parameters),
             "optimiser states": sum(
@@ -181,9 +253,9 @@ class TrainingAdapter(Adapter):
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
         """Make the optimiser with its states, as they are from the second step on; the weights stay as they are."""
-        optimizer = _OPTIMIZERS[self.plan.optimizer](_trained(model))
+        optimizer = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
         rates = [group["lr"] for group in optimizer.param_groups]
-        for parameter in _trained(model):
+        for parameter in trained_parameters(model):
             parameter.grad = torch.zeros_like(parameter)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
@@ -193,12 +265,6 @@ class TrainingAdapter(Adapter):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         return optimizer
-
-    def _optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of a model, which keeps its states from step to step."""
-        if self._optimizer is None or self._optimizer[0] is not model:
-            self._optimizer = model, self._warm(model)
-        return self._optimizer[1]
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         labels = _labels(_base_of(model), batch)
@@ -224,7 +290,8 @@ class TrainingAdapter(Adapter):
             self._notes.append(text)
 
 
-def _trained(model: nn.Module) -> list[nn.Parameter]:
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that an optimiser is given."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -10,7 +10,7 @@ from mpsprobe.report.wording import EVIDENCE, phase_numbers
 from mpsprobe.run import Check, Evidence, OpVerdict, Phase, RecipeRecord, Run, Status, Viability, worst
 
 #: Stages whose checks compute with the target; the ones before them look at the machine and at files.
-_COMPUTING = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE, Phase.OPS, Phase.BENCHMARK)
+_COMPUTING = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE, Phase.TRAINING, Phase.OPS, Phase.BENCHMARK)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Ground:
 def ground(run: Run, checks: list[Check]) -> Ground:
     """Determine the evidence behind `checks`: those of `run`, including the one in flight."""
     learnt = [check for check in checks if check.evidence is not None]
-    numbered = [check for check in learnt if check.phase.order <= Phase.INFERENCE.order] or learnt
+    numbered = [check for check in learnt if check.phase.is_numbered] or learnt
     computed = [check for check in numbered if check.device != "host"]
     evidence = min((_evidence(check) for check in computed or numbered), key=_strength, default=None)
     return Ground(
@@ -141,7 +141,7 @@ def _limits(run: Run, learnt: list[Check]) -> list[str]:
     return sentences
 
 
-_NUMBERED = [phase for phase in Phase if phase.order <= Phase.INFERENCE.order]
+_NUMBERED = [phase for phase in Phase if phase.is_numbered]
 _OUTSIDE = [phase for phase in Phase if phase not in _NUMBERED]
 _PASSED = (Status.PASS, Status.WARN)
 _DIED = (Status.CRASHED, Status.TIMEOUT)
@@ -422,12 +422,13 @@ def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
     failed = [check for check in checks if check.phase in rest and check.status is Status.FAIL]
     words = []
     if len(passed) == len(_NUMBERED):
-        words.append("passed all six phases")
+        more = " and training" if at.get(Phase.TRAINING) in _PASSED else ""
+        words.append(f"passed all six phases{more}")
     elif passed:
         words.append(f"passed {phase_numbers(passed)}")
     elif rest and any(at[phase] in _PASSED for phase in rest):
         done = sum(check.status in _PASSED for check in checks if check.phase in rest)
-        words.append(f"passed {plural(done, 'check')} of ops and benchmarks")
+        words.append(f"passed {plural(done, 'check')} of {_labels(rest)}")
     if failed:
         words.append(f"{'but ' if words else ''}failed {plural(len(failed), 'check')} of {_labels(rest)}")
     return " ".join(words) or "was not checked"

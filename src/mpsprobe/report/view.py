@@ -255,7 +255,7 @@ def _stage(run: Run, phase: Phase, checks: list[Check], views: dict[str, CheckVi
     shown = [c for c in present if c.status is not Status.BLOCKED and not (fold and c.status is Status.PASS)]
     return PhaseView(
         anchor=_BARRIERS if status is Status.BLOCKED and not shown and not fold else phase.marker,
-        number=str(phase.order) if phase.order <= Phase.INFERENCE.order else "",
+        number=str(phase.order) if phase.is_numbered else "",
         name=phase.value,
         label=_label(phase),
         status=PARTIAL if partial else STATUS[status or Status.UNKNOWN],

@@ -9,7 +9,7 @@ DEVICES = ("auto", "mps", "emulated", "cuda", "cpu")
 
 
 class Phase(str, enum.Enum):
-    """The ordered stages of the suite: six numbered phases, then the per-op checks and the benchmarks."""
+    """The ordered stages of the suite: six numbered phases, then training, the per-op checks and the benchmarks."""
 
     AVAILABILITY = "availability"
     PINS = "pins"
@@ -17,23 +17,31 @@ class Phase(str, enum.Enum):
     TRANSFER = "transfer"
     DATA = "data"
     INFERENCE = "inference"
+    TRAINING = "train"
     OPS = "ops"
     BENCHMARK = "benchmark"
 
     @property
     def order(self) -> int:
-        """1 for the first stage; phases one to six have the number that users know them by."""
+        """Return the stage's place in a run, from 1; for a numbered phase it is the number that users know it by."""
         return list(Phase).index(self) + 1
 
     @property
+    def is_numbered(self) -> bool:
+        """Return whether this is one of the six phases of every run, each of which needs the ones before it."""
+        return self.order <= list(Phase).index(Phase.INFERENCE) + 1
+
+    @property
     def marker(self) -> str:
-        """The pytest marker: `phase1` ... `phase6`, `ops`, `benchmark`."""
-        return f"phase{self.order}" if self.order <= 6 else self.value
+        """Return the pytest marker: `phase1` ... `phase6`, `train`, `ops`, `benchmark`."""
+        return f"phase{self.order}" if self.is_numbered else self.value
 
     @property
     def label(self) -> str:
-        """For people: `phase 3 (download)`, `ops`."""
-        return f"phase {self.order} ({self.value})" if self.order <= 6 else self.value
+        """Return the name that readers see: `phase 3 (download)`, `training`, `ops`."""
+        if self.is_numbered:
+            return f"phase {self.order} ({self.value})"
+        return "training" if self is Phase.TRAINING else self.value
 
 
 class Status(str, enum.Enum):
@@ -75,6 +83,7 @@ class MeasurementKey(str, enum.Enum):
     TIME_PER_SAMPLE = "time_per_sample"
     FIRST_INFERENCE = "first_inference"
     FORWARD_PASS = "forward_pass"
+    TIME_PER_STEP = "time_per_step"
     PEAK_MEMORY = "peak_memory"
     MEMORY_BEFORE_INFERENCE = "memory_before_inference"
     MEMORY_LIMIT = "memory_limit"
@@ -142,6 +151,7 @@ LABELS: dict[MeasurementKey, str] = {
     MeasurementKey.TIME_PER_SAMPLE: "time per sample",
     MeasurementKey.FIRST_INFERENCE: "first inference",
     MeasurementKey.FORWARD_PASS: "forward pass",
+    MeasurementKey.TIME_PER_STEP: "time per optimisation step",
     MeasurementKey.PEAK_MEMORY: "peak memory of inference",
     MeasurementKey.MEMORY_BEFORE_INFERENCE: "memory before inference",
     MeasurementKey.MEMORY_LIMIT: "memory limit",

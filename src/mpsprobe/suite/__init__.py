@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mpsprobe.suite.test_phase4_transfer import test_transfer
     from mpsprobe.suite.test_phase5_data import test_data
     from mpsprobe.suite.test_phase6_inference import test_inference, test_refusals
+    from mpsprobe.suite.test_training_steps import test_training
 
 #: The module of each test. None has the name of a test: the package would then hold the module, not the test.
 _TESTS = {
@@ -30,6 +31,7 @@ _TESTS = {
     "test_ops": "test_op_uses",
     "test_pins": "test_phase2_pins",
     "test_refusals": "test_phase6_inference",
+    "test_training": "test_training_steps",
     "test_transfer": "test_phase4_transfer",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "test_ops",
     "test_pins",
     "test_refusals",
+    "test_training",
     "test_transfer",
 ]
 

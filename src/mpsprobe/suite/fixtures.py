@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mpsprobe.phases.inference import Prediction
     from mpsprobe.phases.pins import Pins
     from mpsprobe.phases.site import Site
+    from mpsprobe.phases.training_steps import Training
     from mpsprobe.phases.transfer import Loaded
     from mpsprobe.recipe.refused import Refused
     from mpsprobe.suite.run_in_progress import RunInProgress
@@ -155,6 +156,15 @@ def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_
         return link.after(request.getfixturevalue("mps_prediction"))
     except LinkFailed as failure:
         return link.ended_by(failure)
+
+
+@pytest.fixture(scope=_lifetime)
+def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction: Prediction) -> Training:
+    """Training: optimisation steps, from where phase 6 left the model."""
+    from mpsprobe.phases import training_steps
+
+    with mps_session.making(Phase.TRAINING):
+        return training_steps.train(mps_batch, mps_session.flight)
 
 
 @pytest.fixture(scope=_lifetime)

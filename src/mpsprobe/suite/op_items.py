@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.run import Phase
-from mpsprobe.suite.plugin import session_key, settings_of, spec_of
+from mpsprobe.suite.plugin import names_stage, session_key, settings_of, spec_of
 
 if TYPE_CHECKING:
     from mpsprobe.phases.check import Spec
@@ -46,9 +45,7 @@ def _single_ops(config: pytest.Config) -> str:
     asked: str | None = config.getoption("--mpsprobe-ops")
     if config.getoption("--mpsprobe-journal"):
         return ""
-    words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
-    named = Phase.OPS.marker in words and ("not", Phase.OPS.marker) not in itertools.pairwise(words)
-    return asked or ("target" if named else "")
+    return asked or ("target" if names_stage(config, Phase.OPS) else "")
 
 
 def _specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:

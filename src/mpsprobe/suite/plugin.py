@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import itertools
 import os
 import signal
 import sys
@@ -129,7 +130,15 @@ def settings_of(config: pytest.Config) -> options.Settings:
     sources = [options.OptionSource("", given)]
     if not config.getoption("--mpsprobe-journal"):
         sources += [_of_ini(config), options.of_project(config.rootpath, code=True)]
+        if names_stage(config, Phase.TRAINING):
+            sources.append(options.OptionSource("-m train", {"train": "full"}))
     return options.settings(*sources)
+
+
+def names_stage(config: pytest.Config, phase: Phase) -> bool:
+    """Return whether `-m` names the marker of a stage, and not only to leave it out."""
+    words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
+    return phase.marker in words and ("not", phase.marker) not in itertools.pairwise(words)
 
 
 def _of_ini(config: pytest.Config) -> options.OptionSource:
@@ -153,15 +162,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep only the checks that were chosen by id, and the tests that are none of ours."""
+    """Keep the checks that were chosen by id, those of training only where it is asked for, and all other tests."""
     chosen = config.getoption("--mpsprobe-checks")
-    if not chosen:
-        return
-    ids = set(chosen.split(","))
-    left_out = [item for item in items if (spec := spec_of(item)) is not None and spec.id not in ids]
+    specs = [(item, spec) for item in items if (spec := spec_of(item)) is not None]
+    left_out = {item for item, spec in specs if chosen and spec.id not in chosen.split(",")}
+    steps = {item for item, spec in specs if spec.phase is Phase.TRAINING}
+    if steps and not _trains(config):
+        left_out |= steps
     if left_out:
         items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+        config.hook.pytest_deselected(items=list(left_out))
+
+
+def _trains(config: pytest.Config) -> bool:
+    try:
+        return settings_of(config).train is not None
+    except MpsprobeError:  # said where the run begins
+        return False
 
 
 def _spec(item: pytest.Item) -> Spec[Any]:

@@ -103,7 +103,7 @@ class RunInProgress:
     def limit(self, phase: Phase) -> float:
         """Return the seconds a check of that phase may take now, including links that are still to be made."""
         profile = self.target.profile
-        waiting = [p for p in Phase if p.order < phase.order and p.order <= 6 and p not in self._made]
+        waiting = [p for p in Phase if p.order < phase.order and p.is_numbered and p not in self._made]
         return sum(profile.limit(p) for p in (*waiting, phase))
 
     def expected(self, mac: Mac) -> Expectations:

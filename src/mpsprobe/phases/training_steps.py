@@ -1,0 +1,251 @@
+"""The training stage: optimisation steps on the device, judged beside the CPU's.
+
+It runs with `--train`, after phase 6, whose inference is one such step. The model of phase 4 goes on from where phase 6
+left it, so no second copy lies on the device; what the CPU is given for comparison is copied from there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from mpsprobe.device.virtual.observer import Finding
+from mpsprobe.models.training import TrainingAdapter
+from mpsprobe.phases import memory
+from mpsprobe.phases.check import Stopwatch
+from mpsprobe.phases.data import Prepared, move
+from mpsprobe.phases.inference import autocast
+from mpsprobe.phases.refusals import collected
+from mpsprobe.phases.target_code import target_code
+from mpsprobe.run import Phase
+from mpsprobe.trace.watch import watched
+
+#: Steps that memory is watched over, and the seconds after which no further one is begun; two are always taken.
+STEPS, BUDGET_S = 10, 180.0
+#: Elements of parameters that are copied and followed at most, spread evenly over the model.
+_FOLLOWED = 1 << 28
+
+
+@dataclass
+class FollowedStep:
+    """Parameters and gradients around one optimisation step, as copies on the CPU.
+
+    Attributes:
+        before, after: Parameters by name, in their own dtype.
+        gradients: What the optimiser was given; None where a trained parameter has no gradient.
+        expected: What the CPU's optimiser makes of `before`, given the same gradients and states.
+        partial: Whether only a part of the parameters is followed, because the model is large.
+    """
+
+    before: dict[str, Tensor]
+    after: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    expected: dict[str, Tensor] = field(default_factory=dict)
+    partial: bool = False
+
+
+@dataclass
+class Training:
+    """The steps that were taken, which every check of the stage looks at.
+
+    Attributes:
+        prepared: The target and its input.
+        losses: The loss before each step.
+        seconds: Wall time of each step, synchronised.
+        allocated: Bytes that tensors hold on the device after each step; empty where the device cannot say.
+        first: The first step, followed.
+        reference: Gradients of the CPU's float32 model at the same weights; None where it does not fit in memory.
+        weights: All parameters and buffers before the first step, on the CPU; None where they do not fit.
+        order: Parameters in the order in which the forward pass reaches their modules.
+        refused: Ops that the device refused meanwhile, where the run continued past them.
+    """
+
+    prepared: Prepared
+    losses: list[float]
+    seconds: list[float]
+    allocated: list[int]
+    first: FollowedStep
+    reference: dict[str, Tensor | None] | None = None
+    weights: dict[str, Tensor] | None = None
+    order: list[str] = field(default_factory=list)
+    refused: list[Finding] = field(default_factory=list)
+
+    @property
+    def adapter(self) -> TrainingAdapter:
+        """Return the adapter that takes the steps."""
+        adapter = self.prepared.loaded.adapter
+        assert isinstance(adapter, TrainingAdapter)
+        return adapter
+
+    def batch(self) -> Any:
+        """Return the input, made anew on the device."""
+        return move(self.adapter.prepare(self.prepared.sample), self.prepared.device.torch_device)
+
+    def step(self, model: nn.Module | None = None) -> float:
+        """Take one step on the device and return the loss before it."""
+        batch = self.batch()
+        found = self.adapter.infer(self.prepared.loaded.model if model is None else model, batch)
+        self.prepared.device.synchronize()
+        return float(found["loss"])
+
+
+def train(prepared: Prepared, flight: Path | None = None) -> Training:
+    """Take ten steps on the device, or as many as the budget of time allows, and at least two.
+
+    Args:
+        prepared: The target and its input. Its adapter is a `TrainingAdapter`.
+        flight: Where the op in flight is written, see `watched`.
+
+    Raises:
+        LinkFailed: The target raised.
+    """
+    loaded, device = prepared.loaded, prepared.device
+    made = Training(prepared, [], [], [], FollowedStep({}))
+    guard = target_code(Phase.TRAINING, "an optimisation step", device.evidence, device.name)
+    with (
+        guard,
+        collected(device) as refused,
+        made.adapter.grad_mode,
+        autocast(loaded.profile, device.torch_device),
+    ):
+        made.weights = _copied(loaded.model, everything=memory.fits(4 * memory.float32_bytes(loaded.model)))
+        with watched(flight, loaded.model), _following(made):
+            _take(made)
+        while len(made.losses) < 2 or (len(made.losses) < STEPS and sum(made.seconds) < BUDGET_S):
+            _take(made)
+    made.refused = refused
+    if made.weights is not None:
+        guard = target_code(Phase.TRAINING, "the float32 reference", device.evidence, "cpu")
+        with guard, made.adapter.grad_mode, torch.random.fork_rng(devices=[]):
+            model = made.adapter.load(torch.device("cpu"), "float32")
+            load_weights(model, made.weights)
+            made.reference, made.order = gradients_of(made, model)
+    return made
+
+
+def _take(made: Training) -> None:
+    with Stopwatch() as watch:
+        made.losses.append(made.step())
+    made.seconds.append(watch.seconds)
+    allocated = made.prepared.device.memory().allocated
+    if allocated is not None:
+        made.allocated.append(allocated)
+
+
+def _copied(model: nn.Module, *, everything: bool) -> dict[str, Tensor] | None:
+    """Return a copy of all parameters and buffers on the CPU; None where they do not fit."""
+    return (
+        {name: one.detach().cpu().clone() for name, one in model.state_dict().items()} if everything else None
+    )
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a CPU model the weights of the device's, in its own dtypes."""
+    with torch.no_grad():
+        for name, one in model.state_dict().items():
+            if name in weights and weights[name].shape == one.shape:
+                one.copy_(weights[name])
+
+
+def _chosen(model: nn.Module) -> tuple[dict[str, nn.Parameter], bool]:
+    """Return the parameters to follow, and whether they are only a part."""
+    named = dict(model.named_parameters())
+    total = sum(one.numel() for one in named.values())
+    every = math.ceil(total / _FOLLOWED) if total else 1
+    names = list(named)[:: max(1, every)]
+    return {name: named[name] for name in names}, len(names) < len(named)
+
+
+@contextmanager
+def _following(made: Training) -> Iterator[None]:
+    """Follow the parameters over one step of the optimiser, and repeat that step on the CPU."""
+    model = made.prepared.loaded.model
+    chosen, partial = _chosen(model)
+    optimizer = made.adapter.optimizer(model)
+    found = made.first = FollowedStep({name: _cpu(one) for name, one in chosen.items()}, partial=partial)
+    states: dict[str, Any] = {}
+
+    def before(*_: Any) -> None:
+        for name, parameter in chosen.items():
+            if parameter.requires_grad:
+                found.gradients[name] = None if parameter.grad is None else _cpu(parameter.grad)
+                states[name] = tree_map_only(Tensor, _cpu, dict(optimizer.state.get(parameter, {})))
+
+    hook = optimizer.register_step_pre_hook(before)
+    try:
+        yield
+    finally:
+        hook.remove()
+    found.after = {name: _cpu(one) for name, one in chosen.items()}
+    found.expected = _stepped(optimizer, chosen, found, states)
+
+
+def _stepped(
+    optimizer: torch.optim.Optimizer,
+    chosen: dict[str, nn.Parameter],
+    found: FollowedStep,
+    states: dict[str, Any],
+) -> dict[str, Tensor]:
+    """Return the parameters after the same step on the CPU: same optimiser, settings, states and gradients."""
+    group_of = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+    groups, copies = [], {}
+    for name, gradient in found.gradients.items():
+        group = group_of.get(id(chosen[name]))
+        if gradient is None or group is None:
+            continue
+        copies[name] = parameter = nn.Parameter(found.before[name].clone())
+        parameter.grad = gradient.clone()
+        settings = {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
+        groups.append({**settings, "params": [parameter], "foreach": None, "fused": None})
+    if not groups:
+        return {}
+    make: Any = type(optimizer)
+    plain = make([{"params": one["params"]} for one in groups], lr=0.0)
+    for group, ours in zip(plain.param_groups, groups, strict=True):
+        group.update({key: value for key, value in ours.items() if key in group})
+    for name, parameter in copies.items():
+        if states[name]:
+            plain.state[parameter] = states[name]
+    with torch.no_grad():
+        plain.step()
+    return {name: one.detach() for name, one in copies.items()}
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone()
+
+
+def gradients_of(made: Training, model: nn.Module) -> tuple[dict[str, Tensor | None], list[str]]:
+    """Return the gradients of a step of a CPU model, and its parameters in the order of the forward pass."""
+    order: list[str] = []
+    hooks = []
+    for path, module in model.named_modules():
+        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters(recurse=False)]
+        if own:
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda *_, own=own: order.extend(name for name in own if name not in order)
+                )
+            )
+    wanted = {name: one for name, one in model.named_parameters() if name in made.first.gradients}
+    found: dict[str, Tensor | None] = {}
+
+    def before(*_: Any) -> None:
+        found.update({name: None if one.grad is None else one.grad.clone() for name, one in wanted.items()})
+
+    hooks.append(made.adapter.optimizer(model).register_step_pre_hook(before))
+    try:
+        made.adapter.infer(model, made.adapter.prepare(made.prepared.sample))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found, order

@@ -1,0 +1,14 @@
+"""The training stage: optimisation steps, where `--train` or the marker `train` asks for them."""
+
+from __future__ import annotations
+
+from mpsprobe.phases import training_checks
+from mpsprobe.phases.check import Spec
+from mpsprobe.phases.training_steps import Training
+from mpsprobe.suite.checks_of import Judge, checks_of
+
+
+@checks_of(training_checks.CHECKS)
+def test_training(check: Spec[Training], mps_training: Training, mps_judge: Judge) -> None:
+    """Check optimisation steps of the target."""
+    mps_judge(check, mps_training)
