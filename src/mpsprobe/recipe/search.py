@@ -316,7 +316,7 @@ def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast:
     return Helped(refusal, frozenset(ways), fix)
 
 
-def _told_ways(told: explaining.Finding, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
+def _told_ways(told: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
     """Yield the settings that help, by what is known of a message."""
     if told.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
