@@ -209,7 +209,7 @@ def test_the_default_target_passes_emulated_and_says_so_throughout(tmp_path: Pat
     done = mpsprobe("run", "--device", "emulated", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     run = Run.load(tmp_path / "reports" / "latest" / "run.json")
-    assert {check.phase for check in run.checks} == set(Phase)
+    assert {check.phase for check in run.checks} == set(Phase) - {Phase.TRAINING}
     later = [
         c
         for c in run.checks
