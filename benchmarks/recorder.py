@@ -79,7 +79,7 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def variants(model: torch.nn.Module, folder: Path) -> dict[str, Context]:
-    """What a pass runs in, by the name it has in the table."""
+    """Return what a pass runs in, by its name in the table."""
 
     @contextlib.contextmanager
     def with_flight() -> Iterator[None]:
@@ -172,7 +172,7 @@ def flight_in_run_us(folder: Path, ops: int, repeats: int) -> tuple[float, float
 
 
 def machine() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = {

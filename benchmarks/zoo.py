@@ -64,7 +64,7 @@ def _all() -> list[tuple[Case, str]]:
 
 
 def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The arguments of one call, floating-point ones in the case's dtype."""
+    """Return the arguments of one call, floating-point ones in the case's dtype."""
     kind, get = case.inputs["kind"], case.inputs.get
     dtype = getattr(torch, case.dtype)
     b = case.inputs["batch"]

@@ -112,7 +112,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain(options: argparse.Namespace) -> dict[str, Any]:
-    """The package's own calls, in the order of its example; only the input comes from mpsprobe."""
+    """Make the package's own calls, in the order of its example; only the input comes from mpsprobe."""
     import torch
 
     from mpsprobe.models import choose
@@ -155,7 +155,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         return time.perf_counter() - began, result
 
     def probed() -> float:
-        """The same as the phases of mpsprobe call it."""
+        """Make the same calls as the phases of mpsprobe do."""
         data = move(batch, device)
         _wait(device)
         began = time.perf_counter()
@@ -250,7 +250,7 @@ def _baseline(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _profile(options: argparse.Namespace) -> tuple[Any, Path]:
-    """The profile with the sample asked for, and the file that holds it."""
+    """Return the profile with the sample asked for, and the file that holds it."""
     from mpsprobe.models import profile as profiles
 
     made = profiles.load("alpamayo-r1")
@@ -303,7 +303,7 @@ def _parts(model: Any, device: Any, sampled: Callable[[], tuple[float, Any]]) ->
 
 
 def _compare(found: dict[str, Any]) -> None:
-    """What mpsprobe adds to a sample, as a share of the median of the package alone."""
+    """Return what mpsprobe adds to a sample, as a share of the median of the package alone."""
     plain = found.get("plain", {})
     without = plain.get("sample_s", {}).get("median")
     ways = {

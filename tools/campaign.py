@@ -44,7 +44,7 @@ RELEASE = "2.13"
 
 
 def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path) -> list[str]:
-    """The arguments of `mpsprobe` in a stage."""
+    """Return the arguments of `mpsprobe` in a stage."""
     what = target.model(folder, small=stage != "predict")
     if stage == "run":
         device = ["--random-init", "--device", "emulated", "--phase", "6", "--output", str(output)]
@@ -122,7 +122,7 @@ def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
 
 
 def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
-    """What a command said, in short; `error` where it said nothing that can be used."""
+    """Return what a command said, in short; `error` where it said nothing that can be used."""
     costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")} | {"host": _host()}
     if result["timed_out"]:
         return {**costs, "error": f"stopped after {LIMIT} s"}

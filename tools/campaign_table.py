@@ -70,7 +70,7 @@ OTHERS = "<!-- not of the campaign -->"
 
 
 def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [_INTRODUCTION]
     for version, rows in sorted(results.items()):
         known = [target for target in targets if target.name in rows]

@@ -56,7 +56,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
         return self.dtype or ("bfloat16" if self.task in _HALF else "float32")
 
     def model(self, folder: Path, *, small: bool) -> list[str]:
-        """The arguments of `mpsprobe` that say what this target is, once its folder is written."""
+        """Return the arguments of `mpsprobe` for this target, once its folder is written."""
         if self.repository:
             return [self.cls, "--config", str(folder / ("small.json" if small else "config.json"))]
         wishes = ["--dtype", self.weights_dtype] if self.pipeline else []
@@ -103,7 +103,7 @@ class _Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(file: Path = FILE) -> list[CampaignTarget]:
-    """The targets, in order."""
+    """Return the targets, in order."""
     return toml.load(file, _Targets).target
 
 

@@ -188,7 +188,7 @@ def _expected(info: Any, dtype: torch.dtype) -> str:
 
 
 def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
-    """`passes`, or how the first sample that does not pass fails."""
+    """Return `passes`, or how the first sample that does not pass fails."""
     try:
         # made on the device, as TestConsistency does: some operators have other samples for "mps:0"
         samples = list(info.sample_inputs("mps:0", dtype))

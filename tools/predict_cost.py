@@ -121,7 +121,7 @@ def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
 
 
 def _alpamayo() -> Adapter:
-    """The target at its published size; what its code imports is imported here, and its folder made."""
+    """Return the target at its published size; import what its code imports, and make its folder."""
     from mpsprobe.models import profile
     from mpsprobe.models.adapter import Weights
     from mpsprobe.models.alpamayo import published, repository

@@ -127,7 +127,7 @@ _CAUSES_OF_CLASS = {
 
 
 def main_torch(report: Report) -> tuple[str | None, bool]:
-    """The minor release to judge by, and whether it is assumed from the date."""
+    """Return the minor release to judge by, and whether it is assumed from the date."""
     stated = report.torch_resolved or _leading_version(report.torch)
     if stated is not None:
         try:
@@ -364,7 +364,7 @@ def _subjects(text: str) -> list[str]:
 
 
 def _op_name(subject: str) -> str:
-    """The op of a name as release notes write it; some lack the namespace or the leading underscore."""
+    """Return the op of a name as release notes write it; some lack the namespace or the leading underscore."""
     joined = subject.replace(".", "_")
     for name in (joined, subject.rpartition(".")[2], f"_{joined}"):
         if op_history(name) is not None:

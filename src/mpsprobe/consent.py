@@ -138,7 +138,7 @@ def _caches() -> Iterator[Path]:
 
 
 def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
-    """The audit hook: refuse to run a module of a closed place."""
+    """Refuse, as an audit hook, to run a module of a closed place."""
     if event != "exec" or not _closed:
         return
     name = getattr(arguments[0], "co_filename", "")
@@ -183,7 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kernels(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Settings of a config that name a kernel of the Hub, at any depth: (setting, kernel)."""
+    """Yield the settings of a config, at any depth, that name a kernel of the Hub: (setting, kernel)."""
     if isinstance(config, list):
         for one in config:
             yield from _kernels(one, path)

@@ -15,7 +15,7 @@ from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.options import Settings
 from mpsprobe.phases import availability, site
 from mpsprobe.phases.check import LinkFailed, Result
-from mpsprobe.phases.site import Site, open_site
+from mpsprobe.phases.site import Availability, open_site
 from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 LINUX = Host(system="Linux", machine="x86_64", os_version="6.8.0", chip="Xeon", memory_bytes=24 * 2**30)
@@ -40,9 +40,9 @@ class FakeMps(Cpu):
         return MemoryReading(allocated=0, driver=0, limit=51539607552)
 
 
-def mac_site(**changes: Any) -> Site:
+def mac_site(**changes: Any) -> Availability:
     """A Mac on which MPS computes."""
-    base = Site(
+    base = Availability(
         host=MAC,
         mac=Mac("2.13.0", "15.5", "Apple M1 Max"),
         choice=DeviceChoice("auto", "mps", "MPS computes here"),
@@ -61,7 +61,7 @@ def host(**changes: Any) -> Host:
     return Host(**{**{name: getattr(MAC, name) for name in MAC.__struct_fields__}, **changes})
 
 
-def without_mps(requested: str, machine: Host, torch: TorchFacts) -> Site:
+def without_mps(requested: str, machine: Host, torch: TorchFacts) -> Availability:
     """A machine where MPS is not to be had."""
     no_mps = why_no_mps(machine, torch)
     assert no_mps is not None
@@ -76,7 +76,7 @@ def without_mps(requested: str, machine: Host, torch: TorchFacts) -> Site:
     )
 
 
-def results(at: Site) -> dict[str, Result]:
+def results(at: Availability) -> dict[str, Result]:
     return {spec.name: spec(at) for spec in availability.CHECKS}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.knowledge.mlx import Package, Proof
+from mpsprobe.knowledge.mlx import MlxLibrary, Proof
 from mpsprobe.routes.mlx import components, route, support
 from mpsprobe.run import Component, Viability
 from tests.routes.cases import case, use
@@ -17,8 +17,8 @@ from tests.routes.cases import case, use
 LLAMA = "transformers/models/llama/modeling_llama.py:10"
 QWEN = "transformers/models/qwen3_vl/modeling_qwen3_vl.py:10"
 LIBRARIES = [
-    Package("mlx-lm", "1", ["llama", "qwen3_vl"], {"mistral": "llama"}),
-    Package("mlx-vlm", "1", ["qwen3_vl"], {}),
+    MlxLibrary("mlx-lm", "1", ["llama", "qwen3_vl"], {"mistral": "llama"}),
+    MlxLibrary("mlx-vlm", "1", ["qwen3_vl"], {}),
 ]
 
 

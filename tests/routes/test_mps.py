@@ -6,7 +6,7 @@ import pytest
 
 from mpsprobe.knowledge import ops
 from mpsprobe.routes import mps
-from mpsprobe.routes.case import Case, Refusal
+from mpsprobe.routes.case import Case, UnrecordedRefusal
 from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Phase, Status, Viability
 from tests.routes.cases import GIB, case, memory, timing, use
 
@@ -100,9 +100,9 @@ def test_macos_that_a_release_does_not_open_stops_it() -> None:
 
 
 def test_a_refused_dtype_stops_it_and_an_assumed_one_does_not() -> None:
-    refused = Refusal("Cannot convert a MPS Tensor to float64 dtype", "model.py:3")
+    refused = UnrecordedRefusal("Cannot convert a MPS Tensor to float64 dtype", "model.py:3")
     assert judged(case(NATIVE, refusals=[refused])).viability is Viability.CHANGES
-    assumed = Refusal(refused.what, refused.where, certain=False)
+    assumed = UnrecordedRefusal(refused.what, refused.where, certain=False)
     assert judged(case(NATIVE, refusals=[assumed])).viability is Viability.YES
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.routes.case import Case, Release
+from mpsprobe.routes.case import Case, OnRelease
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import Evidence, Fit, Host, OpVerdict, Range, Recommendation, TimePart, Viability
 from tests.routes.cases import GIB, case, memory, timing, use
@@ -119,11 +119,11 @@ def test_the_timeline_takes_what_was_forecast() -> None:
 
 def test_releases_name_the_first_that_is_fully_native() -> None:
     rows = [
-        Release("2.8", {"native": 9, "raises": 1}, {"raises": ["aten::x"]}, False),
-        Release("2.9", {"native": 10}, {}, True),
-        Release("2.10", {"native": 9, "wrong": 1}, {"wrong": ["aten::y"]}, False),
-        Release("2.11", {"native": 10}, {}, True),
-        Release("2.12", {"native": 10}, {}, True),
+        OnRelease("2.8", {"native": 9, "raises": 1}, {"raises": ["aten::x"]}, False),
+        OnRelease("2.9", {"native": 10}, {}, True),
+        OnRelease("2.10", {"native": 9, "wrong": 1}, {"wrong": ["aten::y"]}, False),
+        OnRelease("2.11", {"native": 10}, {}, True),
+        OnRelease("2.12", {"native": 10}, {}, True),
     ]
     found = advice(case([use()], releases=rows))
     assert found.releases is not None

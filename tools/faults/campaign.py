@@ -109,7 +109,7 @@ def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
 
 
 def _survivors(name: str) -> tuple[str, ...]:
-    """Processes with the mark of a case, a moment after its end; they are killed."""
+    """Kill and return the processes that still have the mark of a case a moment after its end."""
     found: list[str] = []
     deadline = time.monotonic() + 5.0
     while True:

@@ -46,7 +46,7 @@ def _places(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _harmless(outcome: Outcome) -> str:
-    """A page must not hold the text of a script as one."""
+    """Refuse a page that holds the text of a script as a script."""
     path = outcome.folder / "out" / "report.html"
     if path.is_file() and "<script>alert(1)</script>" in path.read_text(encoding="utf-8"):
         return "report.html holds a script of the document"

@@ -267,7 +267,7 @@ def _offline_partial(play: Play) -> str:
 
 
 def _bit_rot(play: Play) -> str:
-    """A bit flips on the disk after the download; the time of modification tells."""
+    """Flip a bit on the disk after the download; the time of modification tells."""
     wrong = play.finish(play.start(), "whole")
     data = bytearray(play.blob.read_bytes())
     data[1_000_000] ^= 1
@@ -539,7 +539,7 @@ _SHORT = {"no-fault", "flip-for-ever", "401-gated", "429-long", "html"}
 
 
 def cases() -> Iterator[Case]:
-    """The situations that a plain download shows, through `mpsprobe run`, and the exit code of `predict`."""
+    """Play the situations that a plain download shows, through `mpsprobe run`, and the exit code of `predict`."""
     for situation in SITUATIONS:
         if situation.act is None:
             whole = situation.ends == "whole"

@@ -73,7 +73,7 @@ _LIVES = {
 
 
 def _line(outcome: Outcome) -> str:
-    """The failure must name the target's own line, and be the model's."""
+    """Require that the failure names the target's own line and is the model's."""
     failed = [one for one in (outcome.run or {"checks": []})["checks"] if one["status"] == "fail"]
     if not failed:
         return "no check failed"

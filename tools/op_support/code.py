@@ -75,7 +75,7 @@ class Code:
         return self._starts[bisect.bisect_right(self._starts, address) - 1]
 
     def function(self, address: int) -> Function:
-        """The function that an address lies in."""
+        """Return the function that an address lies in."""
         start = self.start_of(address)
         if start not in self._decoded:
             self._decoded[start] = self._decode(start)

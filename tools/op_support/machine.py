@@ -119,7 +119,7 @@ class Machine:
         return self.register(0)
 
     def register(self, number: int) -> int:
-        """The value of register x`number`."""
+        """Return the value of register x`number`."""
         return int(self._uc.reg_read(arm.UC_ARM64_REG_X0 + number))
 
     def read(self, address: int, size: int) -> bytes:
@@ -131,7 +131,7 @@ class Machine:
         self._uc.mem_write(address, data)
 
     def c_string(self, address: int) -> str | None:
-        """The zero-terminated string at an address of the machine, up to 299 characters."""
+        """Return the zero-terminated string at an address of the machine, up to 299 characters."""
         try:
             raw = self.read(address, 300)
         except unicorn.UcError:

@@ -104,7 +104,7 @@ class Image:
         return self._strings[at : self._strings.index(b"\0", at)].decode("utf-8", "replace")
 
     def section(self, name: str) -> Section | None:
-        """The first section called `name`."""
+        """Return the first section called `name`."""
         return next((section for section in self.sections if section.name == name), None)
 
     @cached_property
@@ -168,7 +168,7 @@ class Image:
         return None
 
     def c_string(self, address: int, limit: int = 400) -> str | None:
-        """The zero-terminated ASCII string at `address`; None when there is none."""
+        """Return the zero-terminated ASCII string at `address`; None when there is none."""
         start = self.offset(address)
         if start is None:
             return None

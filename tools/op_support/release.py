@@ -73,7 +73,7 @@ def build(wheel: Unpacked) -> ReleaseFile:
 
 
 def _compare_with_yaml(registrations: Iterable[Registration], parsed: schemas.Schemas) -> None:
-    """The gate: every kernel that the yaml file declares for MPS is registered by the library."""
+    """Require, as a gate, that the library registers every kernel that the yaml file declares for MPS."""
     registered = {r.op.removeprefix("aten::") for r in registrations if r.key == "MPS" and r.op != FALLBACK}
     if not parsed.declared <= registered:
         raise RuntimeError(f"The library does not register {sorted(parsed.declared - registered)}.")

@@ -93,7 +93,7 @@ class Blockers:
         self._known: dict[str, frozenset[str]] = {}
 
     def of(self, op: str) -> frozenset[str]:
-        """The missing ops that `op` runs into: itself when it is missing, else through what it calls."""
+        """Return the missing ops that `op` runs into: itself when it is missing, else through what it calls."""
         if op not in self._known:
             self._known[op] = frozenset()  # a cycle adds nothing
             self._known[op] = self._find(op)

@@ -80,7 +80,7 @@ def explanations_list() -> str:
 
 
 def fill(text: str) -> str:
-    """The document with its tables made anew."""
+    """Return the document with its tables made anew."""
     made = {
         "releases": releases_table,
         "unimplemented": unimplemented_table,

@@ -42,7 +42,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def cell(support: ops.OpSupport) -> str:
-    """What the table would say of an op: a structured op that works is a composite like any other."""
+    """Return what the table would say of an op: a structured op that works is a composite like any other."""
     if support.kernel is None:
         return Support.ABSENT.value
     if support.support is Support.COMPOSITE and support.via and support.certain:

@@ -23,7 +23,7 @@ _DTYPE_MACOS = re.compile(rb"MPS (?:BFloat16 is|complex types are) only supporte
 
 
 def restriction(text: str) -> str | None:
-    """The message without surrounding blanks, None for a text that does not restrict a kernel."""
+    """Return the message without surrounding blanks, None for a text that does not restrict a kernel."""
     if len(text) in _LENGTH and _RESTRICTS.search(text) and not _UNRELATED.search(text):
         return text.strip()
     return None

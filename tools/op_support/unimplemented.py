@@ -82,7 +82,7 @@ class Disagreement:
 
 @functools.cache
 def compare(torch: str) -> tuple[int, list[Disagreement]]:
-    """(number of OpInfos on which both agree, the others) for one release."""
+    """Return, for one release, the number of OpInfos on which both agree, and the others."""
     listed = ops.release(torch).unimplemented
     agree = 0
     differ = []
@@ -108,7 +108,7 @@ def _overloads(torch: str) -> Mapping[str, list[str]]:
 
 
 def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
-    """The missing ops that an OpInfo runs into, as our data has it: (for certain, on some path)."""
+    """Return the missing ops that an OpInfo runs into, as our data has it: (for certain, on some path)."""
     release = ops.release(torch)
     own = _opnames.python_name(f"torch.{name}")
     functional = [op for op in _overloads(torch).get(own or "", ()) if not op.endswith("out")]
@@ -126,7 +126,7 @@ _HAS_KERNEL = frozenset({ops.Kernel.MPS, ops.Kernel.PYTHON, ops.Kernel.CPU_FALLB
 
 
 def unexplained(found: list[Disagreement]) -> Iterator[Disagreement]:
-    """The disagreements that no explanation covers."""
+    """Return the disagreements that no explanation covers."""
     explanations = toml.load(EXPLANATIONS, Explanations).explanation
     return (item for item in found if not any(explanation.covers(item) for explanation in explanations))
 

@@ -119,7 +119,7 @@ def python_kernels(source: bytes) -> set[str]:
 
 
 def _literals(call: ast.Call) -> list[str]:
-    """String arguments of a call by position, `""` for anything else."""
+    """Return the string arguments of a call by position, `""` for anything else."""
     return [
         argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else ""
         for argument in call.args

@@ -15,7 +15,7 @@ _ROUND = 2 * MIB
 
 
 def heap_bytes(buffers: Iterable[int]) -> int:
-    """What Metal has handed out once buffers of these sizes lie in heaps; each goes where it fits most tightly.
+    """Return what Metal has handed out once buffers of these sizes lie in heaps, each where it fits most tightly.
 
     Args:
         buffers: bytes, in the order in which they were asked for.

@@ -206,7 +206,7 @@ def _convs(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
 
 
 def _passes(device: Device, clock: Clock) -> list[Point]:
-    """Passes over memory, each with a new result as in a model."""
+    """Time passes over memory, each with a new result as in a model."""
     points = []
     for elements in _STREAMS:
         x = torch.randn(elements // 512, 512, device=device.torch_device)

@@ -105,7 +105,7 @@ def machines(file: Path | None) -> list[Machine]:
 
 
 def machine(calibration: Calibration) -> Machine:
-    """A calibrated device. Its floor is its published peak where there is one, else the best that was measured."""
+    """Return a calibrated device, whose floor is its published peak or, without one, the best that was measured."""
     by_kind: dict[tuple[str, str], list[Point]] = {}
     for point in calibration.points:
         by_kind.setdefault((point.kind, point.dtype), []).append(point)

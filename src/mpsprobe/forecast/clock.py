@@ -19,7 +19,7 @@ _REPEATS, _BUDGET = 7, 0.35
 
 
 def clock_of(device: Device) -> Callable[[], float]:
-    """What tells the time of work on a device: of one CPU thread its own, so that other programs do not count."""
+    """Return the clock for work on a device: one CPU thread has its own, so that other programs do not count."""
     alone = device.name == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if alone else time.perf_counter
 

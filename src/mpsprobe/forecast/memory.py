@@ -78,7 +78,7 @@ def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
 
 
 def highest(trace: Trace, found: Sequence[Stage], tokens: int | None = None) -> Holding:
-    """What is alive at the highest moment, with `decode` carried on to `tokens` new tokens where that is given."""
+    """Return what is alive at the highest moment, with `decode` carried on to `tokens` new tokens where given."""
     moments = [_during(trace, one) for one in trace.passes if one.depth == 1]
     last = [one for one in trace.passes if one.depth == 1][-1:]
     grown = growth(trace, found)

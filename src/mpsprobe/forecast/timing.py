@@ -46,7 +46,7 @@ class _Cost:
     by: str = "launch"
 
 
-class Call(NamedTuple):
+class CallCost(NamedTuple):
     """What decides the time of one call. Layers repeat the same ones: a model has a thousand, and ten times the uses.
 
     Attributes:
@@ -87,7 +87,7 @@ class Work:
 
     trace: Trace
     stages: Sequence[Stage]
-    calls: list[Call]
+    calls: list[CallCost]
     of_use: list[int]
     orders: list[list[list[int]]]
     turns: list[list[tuple[int, int, int]]]
@@ -95,11 +95,11 @@ class Work:
     @classmethod
     def of(cls, trace: Trace, found: Sequence[Stage]) -> Work:
         """Count it once."""
-        positions: dict[Call, int] = {}
+        positions: dict[CallCost, int] = {}
         of_use = []
         for use, flops, moved in zip(trace.uses, *trace.costs(), strict=True):
             falls_back = use.verdict is OpVerdict.FALLBACK
-            call = Call(
+            call = CallCost(
                 use.op,
                 kind_of(use.op),
                 dtype_of(use),
@@ -266,7 +266,7 @@ def _costs(work: Work, machine: Machine) -> list[_Cost]:
     return [_cost(call, moved, machine) for call, moved in zip(work.calls, work.moved(machine), strict=True)]
 
 
-def _cost(call: Call, moved: int, machine: Machine) -> _Cost:
+def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     times = machine.host
     graphs = machine.graphs(call.op, call.host)
     if call.inner:

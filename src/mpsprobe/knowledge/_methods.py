@@ -13,7 +13,7 @@ from mpsprobe import toml
 DATA = Path(__file__).parent / "data" / "quantisation.toml"
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequiredPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package that a method needs.
 
     Attributes:
@@ -63,7 +63,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    packages: tuple[Package, ...]
+    packages: tuple[RequiredPackage, ...]
     methods: tuple[Method, ...]
 
 
@@ -72,7 +72,7 @@ def methods() -> tuple[Method, ...]:
     return _data().methods
 
 
-def package(name: str) -> Package | None:
+def package(name: str) -> RequiredPackage | None:
     """Return what is known of a package by its name; None for one that the data does not know."""
     wanted = _canonical(name)
     return next((one for one in _data().packages if _canonical(one.name) == wanted), None)

@@ -63,7 +63,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"{self.gpu} ({self.provider})"
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be run.
 
     Attributes:
@@ -117,7 +117,7 @@ class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     offers: list[Offer]
     network: Network
-    plan: Plan | None = None
+    plan: ExperimentPlan | None = None
 
 
 @functools.cache

@@ -18,10 +18,10 @@ from mpsprobe.knowledge._versions import macos_version, torch_release
 from mpsprobe.knowledge.variables import Problem, Variable, check_variables
 
 __all__ = [
-    "Answer",
-    "Package",
+    "NeedsCuda",
     "Problem",
-    "Release",
+    "ReleaseEnvironment",
+    "ReleaseFact",
     "Runner",
     "Variable",
     "api",
@@ -43,7 +43,7 @@ __all__ = [
 DATA = Path(__file__).parent / "data"
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReleaseFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fact about one release.
 
     Attributes:
@@ -57,7 +57,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
 
 
-class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReleaseEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One torch minor release.
 
     Attributes:
@@ -122,7 +122,7 @@ class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: str = ""
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NeedsCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package that needs CUDA: why, and what to use on a Mac."""
 
     names: tuple[str, ...]
@@ -132,11 +132,11 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    release: tuple[Release, ...]
+    release: tuple[ReleaseEnvironment, ...]
     autocast: tuple[Autocast, ...]
     api: tuple[Api, ...]
     variable: tuple[Variable, ...]
-    package: tuple[Package, ...]
+    package: tuple[NeedsCuda, ...]
 
 
 class _Runners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,12 +148,12 @@ def _data() -> _File:
     return toml.load(DATA / "environment.toml", _File)
 
 
-def releases() -> tuple[Release, ...]:
+def releases() -> tuple[ReleaseEnvironment, ...]:
     """All releases known, oldest first."""
     return _data().release
 
 
-def release(torch: str) -> Release | None:
+def release(torch: str) -> ReleaseEnvironment | None:
     """Return the minor release that `torch` belongs to; None for one outside the table."""
     version = torch_release(torch)
     name = f"{version.major}.{version.minor}"
@@ -181,17 +181,17 @@ def minimum_macos(torch: str) -> str | None:
     return found.macos if found else None
 
 
-def macos_allows(torch: str, macos: str) -> Answer:
+def macos_allows(torch: str, macos: str) -> ReleaseFact:
     """Whether that release opens the MPS device on that macOS, and what to install when it does not."""
     found = release(torch)
     if found is None:
-        return Answer(None, f"No macOS minimum is known for torch {torch}.")
+        return ReleaseFact(None, f"No macOS minimum is known for torch {torch}.")
     if macos_version(macos) >= Version(found.macos):
-        return Answer(True, f"torch {found.torch} finds MPS from macOS {found.macos} on.", "wheel")
+        return ReleaseFact(True, f"torch {found.torch} finds MPS from macOS {found.macos} on.", "wheel")
     older = [entry for entry in releases() if Version(entry.macos) <= macos_version(macos)]
     fix = f"The last release for macOS {macos} is torch {older[-1].torch}." if older else "Update macOS."
     text = f"torch {found.torch} needs macOS {found.macos}; this is {macos}. {fix} {found.macos_note}"
-    return Answer(False, text.strip(), "wheel")
+    return ReleaseFact(False, text.strip(), "wheel")
 
 
 def pythons(torch: str) -> tuple[str, ...]:
@@ -200,15 +200,15 @@ def pythons(torch: str) -> tuple[str, ...]:
     return found.python if found else ()
 
 
-def intel(torch: str) -> Answer:
+def intel(torch: str) -> ReleaseFact:
     """Whether wheels for Intel Macs exist: they end at 2.2.2."""
     link = "https://github.com/pytorch/pytorch/issues/161614"
     if torch_release(torch) <= Version("2.2.2"):
-        return Answer(True, "Wheels for Intel Macs exist up to torch 2.2.2.", link)
-    return Answer(False, "Wheels for Intel Macs end at torch 2.2.2; use that, with numpy below 2.", link)
+        return ReleaseFact(True, "Wheels for Intel Macs exist up to torch 2.2.2.", link)
+    return ReleaseFact(False, "Wheels for Intel Macs end at torch 2.2.2; use that, with numpy below 2.", link)
 
 
-def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> Answer:
+def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> ReleaseFact:
     """Return what `torch.autocast("mps", dtype)` does in that release.
 
     Args:
@@ -222,43 +222,43 @@ def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> An
         if version not in SpecifierSet(rule.torch):
             continue
         if name not in rule.dtypes:
-            return Answer(
+            return ReleaseFact(
                 False, f"torch {version}: autocast('mps', torch.{name}) {rule.otherwise}.", rule.source
             )
         needs = rule.dtype_macos.get(name)
         if needs and macos and macos_version(macos) < Version(needs):
             text = f"torch.{name} in MPS autocast needs macOS {needs}; on {macos} it {rule.otherwise}."
-            return Answer(False, text, rule.source)
+            return ReleaseFact(False, text, rule.source)
         gate = f" from macOS {needs} on" if needs and not macos else ""
-        return Answer(True, f"torch {version} autocasts to {name} on MPS{gate}.", rule.source)
-    return Answer(None, f"Nothing is known about autocast in torch {version}.")
+        return ReleaseFact(True, f"torch {version} autocasts to {name} on MPS{gate}.", rule.source)
+    return ReleaseFact(None, f"Nothing is known about autocast in torch {version}.")
 
 
-def api(name: str, torch: str) -> Answer:
+def api(name: str, torch: str) -> ReleaseFact:
     """Whether the Python name (`torch.mps.recommended_max_memory`) exists, and is right, in that release."""
     found = next((entry for entry in _data().api if entry.name == name), None)
     if found is None:
-        return Answer(None, f"Nothing is recorded about {name}.")
+        return ReleaseFact(None, f"Nothing is recorded about {name}.")
     version = torch_release(torch)
     instead = f" Use {found.instead}." if found.instead else ""
     note = f" {found.note}" if found.note else ""
     if not found.since:
-        return Answer(False, f"{name} does not exist.{note}{instead}", found.source)
+        return ReleaseFact(False, f"{name} does not exist.{note}{instead}", found.source)
     if version < Version(found.since):
-        return Answer(
+        return ReleaseFact(
             False, f"{name} came with torch {found.since}; this is {version}.{note}{instead}", found.source
         )
     if found.good and version < Version(found.good):
-        return Answer(False, f"{name} is wrong before torch {found.good}.{note}{instead}", found.source)
-    return Answer(True, f"{name} exists since torch {found.since}.", found.source)
+        return ReleaseFact(False, f"{name} is wrong before torch {found.good}.{note}{instead}", found.source)
+    return ReleaseFact(True, f"{name} exists since torch {found.since}.", found.source)
 
 
-def grad_scaler(torch: str) -> Answer:
+def grad_scaler(torch: str) -> ReleaseFact:
     """Whether `torch.amp.GradScaler("mps")` works in that release."""
     return api("torch.amp.GradScaler('mps')", torch)
 
 
-def package(name: str) -> Package | None:
+def package(name: str) -> NeedsCuda | None:
     """Return what is known of a package (its PyPI or import name) that needs CUDA; None for any other."""
     return next((entry for entry in _data().package if name in entry.names), None)
 

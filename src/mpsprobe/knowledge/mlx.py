@@ -94,7 +94,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return not self.causal or (use.scalars.get("is_causal") is True and _fewer_queries(use))
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A library of models for MLX, as its source files have it.
 
     Attributes:
@@ -243,11 +243,11 @@ def traps_met(uses: Iterable[OpUse]) -> list[tuple[Trap, int]]:
 
 
 @functools.cache
-def packages() -> list[Package]:
+def packages() -> list[MlxLibrary]:
     """Return the libraries of models as they were when `tools/mlx_models.py` read them."""
     file = _DATA / "mlx_models.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=list[Package])
+        return msgspec.json.decode(file.read_bytes(), type=list[MlxLibrary])
     except msgspec.DecodeError as problem:
         raise DataError(f"{file}: {problem}.", "Reinstall mpsprobe.") from problem
 

@@ -28,7 +28,17 @@ from mpsprobe.knowledge._statement import (
     parts,
 )
 
-__all__ = ["Answer", "Outcome", "Quantised", "answer", "find", "joined", "methods", "of_statement", "package"]
+__all__ = [
+    "LoadingAnswer",
+    "Outcome",
+    "Quantised",
+    "answer",
+    "find",
+    "joined",
+    "methods",
+    "of_statement",
+    "package",
+]
 
 #: Version of an installed distribution by its name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
@@ -85,7 +95,7 @@ class Quantised:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LoadingAnswer:
     """What `from_pretrained` does with a quantised checkpoint on a Mac.
 
     Attributes:
@@ -174,7 +184,7 @@ def answer(
     installed: Installed | None = None,
     library: str = "transformers",
     torch: str | None = None,
-) -> Answer:
+) -> LoadingAnswer:
     """Return what loading the checkpoint does on a Mac.
 
     Args:
@@ -205,7 +215,7 @@ def answer(
     early = loading.missing_from and Version(version) < Version(loading.missing_from)
     if missing and loading.missing and not early:
         return _lacking(quantised, loading, missing)
-    return Answer(
+    return LoadingAnswer(
         quantised,
         Outcome(loading.outcome),
         dense=loading.outcome == Outcome.DEQUANTISES.value,
@@ -214,7 +224,7 @@ def answer(
     )
 
 
-def joined(answers: Sequence[tuple[str, Answer]]) -> Answer | None:
+def joined(answers: Sequence[tuple[str, LoadingAnswer]]) -> LoadingAnswer | None:
     """Return one answer for the parts of a target: the worst, with the sentences of all; None for no part.
 
     Args:
@@ -298,14 +308,14 @@ def _is_read(place: str, version: str, library: str) -> bool:
     )
 
 
-def _unread(quantised: Quantised, version: str, library: str) -> Answer:
+def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
     """Return the answer for a statement at a place that the library does not read."""
     move = (
         "move it to the top of config.json"
         if "." not in quantised.stated_in and quantised.stated_in.endswith(("config", "decoder"))
         else 'state it in config.json as "quantization_config"'
     )
-    return Answer(
+    return LoadingAnswer(
         quantised,
         Outcome.IGNORED,
         dense=True,
@@ -319,7 +329,7 @@ def _unread(quantised: Quantised, version: str, library: str) -> Answer:
     )
 
 
-def _unknown_to(quantised: Quantised, version: str, library: str) -> Answer:
+def _unknown_to(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
     """Return the answer for a method that a release does not know."""
     method = quantised.method
     title = method.title if method is not None else f"the quantisation method {quantised.name!r}"
@@ -328,7 +338,7 @@ def _unknown_to(quantised: Quantised, version: str, library: str) -> Answer:
     if library == "diffusers":  # quantizers/auto.py: from_dict raises
         error = f"ValueError: Unknown quantization type, got {quantised.name}"
         return _raising(quantised, f"{library} {version}", error, fix=fix)
-    return Answer(
+    return LoadingAnswer(
         quantised,
         Outcome.UNKNOWN if method is None else Outcome.IGNORED,
         dense=True,
@@ -349,11 +359,11 @@ def _oldest(method: Method, library: str) -> str:
 
 def _raising(
     quantised: Quantised, release: str, error: str, loading: Loading | None = None, fix: str = ""
-) -> Answer:
+) -> LoadingAnswer:
     sentences = [f"Loading {quantised.title} with {release} raises on every Mac: {error}"]
     if loading is not None and loading.note:
         sentences.append(loading.note)
-    return Answer(
+    return LoadingAnswer(
         quantised,
         Outcome.RAISES,
         error,
@@ -363,7 +373,7 @@ def _raising(
     )
 
 
-def _lacking(quantised: Quantised, loading: Loading, missing: list[Requirement]) -> Answer:
+def _lacking(quantised: Quantised, loading: Loading, missing: list[Requirement]) -> LoadingAnswer:
     known = [(one, package(one.name)) for one in missing]
     stuck = [found for _, found in known if found is not None and found.macos == "none"]
     names = ", ".join(one.name for one in missing)
@@ -383,7 +393,7 @@ def _lacking(quantised: Quantised, loading: Loading, missing: list[Requirement])
         if loading.note:
             sentences.append(loading.note)
     dense = loading.outcome == Outcome.DEQUANTISES.value
-    return Answer(quantised, Outcome.RAISES, loading.missing, fix, dense, sentences=tuple(sentences))
+    return LoadingAnswer(quantised, Outcome.RAISES, loading.missing, fix, dense, sentences=tuple(sentences))
 
 
 def _loaded(quantised: Quantised, loading: Loading) -> list[str]:

@@ -22,7 +22,7 @@ from mpsprobe.layers.criterion import Noise
 from mpsprobe.layers.leaves import leaves
 from mpsprobe.layers.result import Side
 from mpsprobe.layers.sketch import PARTS, Sketch
-from mpsprobe.layers.subject import Stage
+from mpsprobe.layers.subject import Extent
 
 #: Version of the file's form; it grows when a reader of the old form would misread the new one.
 FORM = 1
@@ -90,8 +90,8 @@ class Baseline:
 
     info: Info
     batch: dict[str, torch.Tensor]
-    captures: dict[Stage, Capture] = field(default_factory=dict)
-    noises: dict[Stage, Noise] = field(default_factory=dict)
+    captures: dict[Extent, Capture] = field(default_factory=dict)
+    noises: dict[Extent, Noise] = field(default_factory=dict)
 
 
 def save(baseline: Baseline, path: Path) -> None:
@@ -126,7 +126,7 @@ def load(path: Path) -> Baseline:
     baseline = Baseline(info, batch)
     try:
         for name, tables in info.stages.items():
-            stage = Stage(name)
+            stage = Extent(name)
             baseline.captures[stage] = _unpack(tensors, tables, name)
             if tables.has_noise:
                 baseline.noises[stage] = _unpack_noise(tensors, tables, name)

@@ -11,8 +11,8 @@ import torch
 
 from mpsprobe.layers.leaves import leaves
 from mpsprobe.layers.sketch import Sketch, sketch
-from mpsprobe.layers.subject import Stage, Subject
-from mpsprobe.layers.watch import Call, Marker, Watch
+from mpsprobe.layers.subject import Extent, Subject
+from mpsprobe.layers.watch import Marker, ModuleCall, Watch
 from mpsprobe.models.adapter import Outputs
 
 #: Bytes of whole outputs kept of one pass, at most: beyond, later steps run freely and the report says so.
@@ -52,7 +52,7 @@ class Expected:
 class Teacher(Protocol):
     """Tells what a call was given, or returned, in the reference."""
 
-    def expected(self, call: Call) -> dict[str, Expected] | None:
+    def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
         """By place in the arguments or in the output; None when the reference made no such call."""
 
 
@@ -89,7 +89,7 @@ class Capture:
         """Whether some outermost call was made again: generation, flow steps. Such a run feeds on itself."""
         return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
 
-    def expected(self, call: Call) -> dict[str, Expected] | None:
+    def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
         """See `Teacher`."""
         places = self._places.get((call.path, call.nth))
         if places is None:
@@ -98,7 +98,7 @@ class Capture:
         return {key[2]: Expected(self.sketches[key], self.steps.get(key)) for key in keys}
 
 
-def capture(subject: Subject, stage: Stage, marker: Marker | None = None) -> Capture:
+def capture(subject: Subject, stage: Extent, marker: Marker | None = None) -> Capture:
     """Run one pass freely and keep what a comparison needs.
 
     Raises:
@@ -107,12 +107,12 @@ def capture(subject: Subject, stage: Stage, marker: Marker | None = None) -> Cap
     kept = Capture()
     room = STEP_BYTES
 
-    def seen(call: Call, output: Any) -> None:
+    def seen(call: ModuleCall, output: Any) -> None:
         nonlocal room
         for place, tensor in leaves(output):
             key = (call.path, call.nth, place)
             kept.sketches[key] = sketch(tensor)
-            if stage is Stage.INFERENCE and call.parent is None:
+            if stage is Extent.INFERENCE and call.parent is None:
                 size = tensor.numel() * tensor.element_size()
                 if size > room:
                     kept.steps_left_out += 1

@@ -27,7 +27,7 @@ from mpsprobe.layers.result import (
     Verdict,
 )
 from mpsprobe.layers.student import Compared, Followed, Forcing, follow
-from mpsprobe.layers.subject import Stage, Subject
+from mpsprobe.layers.subject import Extent, Subject
 from mpsprobe.layers.watch import Marker
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.phases.recording import record_inference
@@ -101,7 +101,7 @@ class _Comparison:
 
     def document(self) -> Divergence:
         """Run the passes and judge them."""
-        for stage in Stage:
+        for stage in Extent:
             if stage.value in self._job.stages:
                 self._stage(stage)
         self._layers.sort(key=lambda layer: layer.rank, reverse=True)
@@ -128,7 +128,7 @@ class _Comparison:
             return False
         return True
 
-    def _stage(self, stage: Stage) -> None:
+    def _stage(self, stage: Extent) -> None:
         opened, criterion = self._opened, self._criterion
         truth = self._truth(stage)
         if truth is None:
@@ -164,7 +164,7 @@ class _Comparison:
             )
         )
 
-    def _truth(self, stage: Stage) -> Capture | None:
+    def _truth(self, stage: Extent) -> Capture | None:
         if self._baseline is not None:
             return self._baseline.captures.get(stage)
         reference = needed_reference(self._opened)
@@ -172,7 +172,7 @@ class _Comparison:
         with self._guard(reference, stage):
             return capture(reference, stage, self._marker)
 
-    def _noise(self, stage: Stage, truth: Capture, forcing: Forcing) -> Noise:
+    def _noise(self, stage: Extent, truth: Capture, forcing: Forcing) -> Noise:
         if self._baseline is not None:
             return self._baseline.noises.get(stage, Noise())
         if self._opened.noisy is None:
@@ -183,7 +183,7 @@ class _Comparison:
             results.add_noise(noise, followed.outputs, truth.outputs)
         return noise
 
-    def _locally(self, stage: Stage) -> tuple[list[Compared], Noise]:
+    def _locally(self, stage: Extent) -> tuple[list[Compared], Noise]:
         reference, noisy = self._opened.reference, self._opened.noisy
         assert reference is not None
         assert noisy is not None
@@ -200,7 +200,7 @@ class _Comparison:
         return compared[0], Noise.of(compared[1])
 
     def _follow(
-        self, subject: Subject, stage: Stage, teacher: Capture | Lockstep, forcing: Forcing
+        self, subject: Subject, stage: Extent, teacher: Capture | Lockstep, forcing: Forcing
     ) -> Followed:
         how = {
             Forcing.FREE: "",
@@ -212,7 +212,7 @@ class _Comparison:
         with self._guard(subject, stage):
             return follow(subject, stage, teacher, forcing, self._marker)
 
-    def _guard(self, subject: Subject, stage: Stage) -> AbstractContextManager[None]:
+    def _guard(self, subject: Subject, stage: Extent) -> AbstractContextManager[None]:
         evidence = self._opened.site.device.evidence if subject is self._opened.subject else Evidence.MEASURED
         return target_code(
             Phase.INFERENCE, f"{stage.value} on {subject.label}", evidence, subject.device.type

@@ -9,8 +9,8 @@ from typing import Any
 
 from mpsprobe.layers.capture import Expected
 from mpsprobe.layers.leaves import arguments, leaves
-from mpsprobe.layers.subject import Stage, Subject
-from mpsprobe.layers.watch import Call, Watch
+from mpsprobe.layers.subject import Extent, Subject
+from mpsprobe.layers.watch import ModuleCall, Watch
 
 #: Calls whose tensors wait at most: those the reference is ahead by, and those the student has passed over.
 _AHEAD = 4
@@ -33,10 +33,10 @@ class Lockstep:
         stage: what it runs.
     """
 
-    def __init__(self, reference: Subject, stage: Stage) -> None:
+    def __init__(self, reference: Subject, stage: Extent) -> None:
         self._reference = reference
         self._stage = stage
-        self._queue: queue.Queue[tuple[Call, dict[str, Expected]] | None] = queue.Queue(_AHEAD)
+        self._queue: queue.Queue[tuple[ModuleCall, dict[str, Expected]] | None] = queue.Queue(_AHEAD)
         self._waiting: dict[tuple[str, int, bool], dict[str, Expected]] = {}
         self._stop = threading.Event()
         self._error: Exception | None = None
@@ -53,7 +53,7 @@ class Lockstep:
         self._stop.set()
         self._thread.join()
 
-    def expected(self, call: Call) -> dict[str, Expected] | None:
+    def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
         """See `capture.Teacher`.
 
         Raises:
@@ -85,16 +85,16 @@ class Lockstep:
             self._error = problem
         self._put(None)
 
-    def _tell(self, call: Call, output: Any) -> None:
+    def _tell(self, call: ModuleCall, output: Any) -> None:
         # Copies: the code around the module may change a tensor in place while the student looks at it.
         kept = {place: Expected(whole=tensor.detach().clone()) for place, tensor in leaves(output)}
         if kept and not self._put((call, kept)):
             raise _Stopped
 
-    def _tell_arguments(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _tell_arguments(self, call: ModuleCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._tell(call, arguments(args, kwargs))
 
-    def _put(self, item: tuple[Call, dict[str, Expected]] | None) -> bool:
+    def _put(self, item: tuple[ModuleCall, dict[str, Expected]] | None) -> bool:
         """Wait for room and put; False when nobody wants it any more."""
         while not self._stop.is_set():
             try:

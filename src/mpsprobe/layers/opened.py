@@ -45,7 +45,7 @@ class Opened:
         batch: makes the processed input anew.
     """
 
-    site: site.Site
+    site: site.Availability
     obtained: download.Obtained
     prepared: data.Prepared
     announce: Announce

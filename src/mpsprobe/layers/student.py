@@ -11,8 +11,8 @@ import torch
 from mpsprobe.layers.capture import Expected, Teacher
 from mpsprobe.layers.leaves import arguments, leaves, replaced
 from mpsprobe.layers.sketch import Distance, distance, sketch
-from mpsprobe.layers.subject import Stage, Subject
-from mpsprobe.layers.watch import Call, Marker, Watch
+from mpsprobe.layers.subject import Extent, Subject
+from mpsprobe.layers.watch import Marker, ModuleCall, Watch
 from mpsprobe.models.adapter import Outputs
 
 
@@ -37,7 +37,7 @@ class Compared:
         size: elements.
     """
 
-    call: Call
+    call: ModuleCall
     place: str
     order: int
     distance: Distance
@@ -77,7 +77,7 @@ class Followed:
 
 
 def follow(
-    subject: Subject, stage: Stage, teacher: Teacher, forcing: Forcing, marker: Marker | None = None
+    subject: Subject, stage: Extent, teacher: Teacher, forcing: Forcing, marker: Marker | None = None
 ) -> Followed:
     """Run one pass, and compare every call with the teacher's.
 
@@ -86,7 +86,7 @@ def follow(
     """
     result = Followed()
 
-    def compare(call: Call, value: Any, *, force: bool) -> Any:
+    def compare(call: ModuleCall, value: Any, *, force: bool) -> Any:
         """Compare a call's tensors; the value with the reference's in their place where that is wanted."""
         found = dict(leaves(value))
         if not found:
@@ -109,12 +109,12 @@ def follow(
         result.unforced += len(found) - len(new)
         return replaced(value, new)
 
-    def seen(call: Call, output: Any) -> Any:
+    def seen(call: ModuleCall, output: Any) -> Any:
         force = forcing is Forcing.LAYERS or (forcing is Forcing.STEPS and call.parent is None)
         return compare(call, output, force=force)
 
     def entering(
-        call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+        call: ModuleCall, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         given = compare(call, arguments(args, kwargs), force=True)
         return given["args"], given["kwargs"]

@@ -17,7 +17,7 @@ from mpsprobe.phases.inference import autocast
 SEED = 0
 
 
-class Stage(str, enum.Enum):
+class Extent(str, enum.Enum):
     """What of a target is run."""
 
     FORWARD = "forward"
@@ -46,7 +46,7 @@ class Subject:
     batch: Callable[[], Batch]
     synchronize: Callable[[], None]
 
-    def run(self, stage: Stage) -> Outputs:
+    def run(self, stage: Extent) -> Outputs:
         """One pass; its named results on the CPU.
 
         Raises:
@@ -55,7 +55,7 @@ class Subject:
         torch.manual_seed(SEED)
         with self.adapter.grad_mode, autocast(self.profile, self.device):
             batch = move(self.batch(), self.device)
-            if stage is Stage.FORWARD:
+            if stage is Extent.FORWARD:
                 outputs = self.adapter.forward(self.model, batch)
             else:
                 outputs = self.adapter.extract(self.adapter.infer(self.model, batch))

@@ -16,7 +16,7 @@ from mpsprobe.trace.flight import FlightRecorder
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module, at its beginning or at its end.
 
     Attributes:
@@ -34,9 +34,11 @@ class Call:
 
 
 #: Sees the output of a call; what it returns, unless None, takes the output's place.
-Seen = Callable[[Call, Any], Any]
+Seen = Callable[[ModuleCall, Any], Any]
 #: Sees the arguments of a call; the same for them.
-Entering = Callable[[Call, tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
+Entering = Callable[
+    [ModuleCall, tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"
+]
 
 
 @dataclass
@@ -119,7 +121,7 @@ class Watch:
         self._running.append(_Frame(path, nth, self._marker.begin(path) if self._marker else None))
         if self._entering is None:
             return None
-        return self._entering(Call(path, nth, parent, entering=True), args, kwargs)
+        return self._entering(ModuleCall(path, nth, parent, entering=True), args, kwargs)
 
     def _end(self, path: str, _module: nn.Module, _args: Any, output: Any) -> Any:
         nth = 0
@@ -132,4 +134,4 @@ class Watch:
                 break
         if output is None:  # it raised, or returns nothing
             return None
-        return self._seen(Call(path, nth, self._running[-1].path if self._running else None), output)
+        return self._seen(ModuleCall(path, nth, self._running[-1].path if self._running else None), output)

@@ -16,7 +16,7 @@ from mpsprobe.layers.job import Job, Written
 from mpsprobe.layers.leaves import leaves
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, open_target
 from mpsprobe.layers.student import Forcing, follow
-from mpsprobe.layers.subject import SEED, Stage, Subject
+from mpsprobe.layers.subject import SEED, Extent, Subject
 from mpsprobe.layers.watch import Marker
 from mpsprobe.models.adapter import Weights
 from mpsprobe.phases.target_code import target_code
@@ -59,7 +59,7 @@ def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written
             ),
             dict(leaves(opened.prepared.cpu)),
         )
-        for stage in Stage:
+        for stage in Extent:
             if stage.value not in job.stages:
                 continue
             taken = _pass(opened, opened.subject, stage, marker)
@@ -99,7 +99,7 @@ def _noise_model(opened: Opened) -> tuple[Subject | None, str]:
     return other, f"{words} against the baseline's own {opened.side.label}, on the machine that wrote it"
 
 
-def _pass(opened: Opened, subject: Subject, stage: Stage, marker: Marker | None) -> Capture:
+def _pass(opened: Opened, subject: Subject, stage: Extent, marker: Marker | None) -> Capture:
     text = f"{stage.value} on {subject.label}"
     opened.announce(text, opened.limit(Phase.INFERENCE))
     device = opened.site.device
@@ -107,7 +107,7 @@ def _pass(opened: Opened, subject: Subject, stage: Stage, marker: Marker | None)
         return capture(subject, stage, marker)
 
 
-def _noise(opened: Opened, other: Subject, stage: Stage, taken: Capture, marker: Marker | None) -> Noise:
+def _noise(opened: Opened, other: Subject, stage: Extent, taken: Capture, marker: Marker | None) -> Noise:
     text = f"{stage.value} on {other.label}, for the noise"
     opened.announce(text, opened.limit(Phase.INFERENCE, cpu=True))
     forcing = Forcing.STEPS if taken.iterative else Forcing.FREE

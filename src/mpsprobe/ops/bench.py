@@ -14,7 +14,7 @@ from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
 from mpsprobe.ops.naming import unique_names
 from mpsprobe.ops.protocol import ProbeAnswer, Replay, ReplayOutcome, Request, Setup
-from mpsprobe.phases.check import Result, Spec
+from mpsprobe.phases.check import CheckSpec, Result
 from mpsprobe.run import (
     Evidence,
     Mac,
@@ -261,13 +261,13 @@ def make(
     return Bench(isolation, device, evidence, mac, expected or Expectations())
 
 
-def specs(uses: Sequence[OpUse]) -> list[Spec[Bench]]:
+def specs(uses: Sequence[OpUse]) -> list[CheckSpec[Bench]]:
     """Return a check for each op use, on a bench."""
     return [_spec(name, use) for name, use in zip(unique_names(uses), uses, strict=True)]
 
 
-def _spec(name: str, use: OpUse) -> Spec[Bench]:
-    return Spec(
+def _spec(name: str, use: OpUse) -> CheckSpec[Bench]:
+    return CheckSpec(
         Phase.OPS, name, f"{use.op} runs on the device and agrees with the CPU", lambda b: b.check(name, use)
     )
 

@@ -15,17 +15,17 @@ from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables, macos_allows, release, releases
 from mpsprobe.knowledge.variables import Problem, variables
 from mpsprobe.phases.check import Checks, Result
-from mpsprobe.phases.site import Site
+from mpsprobe.phases.site import Availability
 from mpsprobe.run import Evidence, Host, Measurement, MeasurementKey, Phase, Status, Table
 
 #: Least torch that mpsprobe supports: the lower bound of its own requirement.
 LEAST_TORCH = "2.4"
 
-CHECKS: Checks[Site] = Checks(Phase.AVAILABILITY)
+CHECKS: Checks[Availability] = Checks(Phase.AVAILABILITY)
 
 
 @CHECKS.add("device", "The run has the device asked for", link=True)
-def _device(site: Site) -> Result:
+def _device(site: Availability) -> Result:
     if site.found is None:
         return site.missing()
     result = Result(Status.PASS, f"{site.choice.used}: {site.choice.reason.rstrip('.')}.")
@@ -39,7 +39,7 @@ def _device(site: Site) -> Result:
 
 
 @CHECKS.add("torch", "The installed torch is a supported and known release")
-def _torch(site: Site) -> Result:
+def _torch(site: Availability) -> Result:
     version = site.torch.version
     if version is None:
         return Result(Status.FAIL, site.torch.broken or "torch is not installed.", "pip install torch")
@@ -60,7 +60,7 @@ def _torch(site: Site) -> Result:
 
 
 @CHECKS.add("machine", "The machine is a Mac with Apple silicon")
-def _machine(site: Site) -> Result:
+def _machine(site: Availability) -> Result:
     host = site.host
     chip, memory = host.chip or "unknown chip", _gib(host.memory_bytes)
     facts = _machine_facts(host)
@@ -80,7 +80,7 @@ def _machine(site: Site) -> Result:
 
 
 @CHECKS.add("macos", "macOS is new enough for the installed torch")
-def _macos(site: Site) -> Result:
+def _macos(site: Availability) -> Result:
     host, version = site.host, site.torch.version
     if host.system != "Darwin":
         return Result(Status.SKIPPED, f"This is {host.system}, not macOS.")
@@ -97,7 +97,7 @@ def _macos(site: Site) -> Result:
 
 
 @CHECKS.add("built", "torch is compiled with MPS")
-def _built(site: Site) -> Result:
+def _built(site: Availability) -> Result:
     if site.host.system != "Darwin":
         return _without_mps(site, Result(Status.PASS, f"torch for {site.host.system} has no MPS."), root=())
     result = _measured(
@@ -110,7 +110,7 @@ def _built(site: Site) -> Result:
 
 
 @CHECKS.add("available", "torch finds an MPS device that computes")
-def _available(site: Site) -> Result:
+def _available(site: Availability) -> Result:
     result = _measured("MPS computes here.", [_fact(MeasurementKey.MPS_AVAILABLE, site.torch.available)])
     if site.no_mps is not None:
         result.message = site.no_mps.what
@@ -125,7 +125,7 @@ def _available(site: Site) -> Result:
 
 
 @CHECKS.add("virtual-gpu", "The GPU is a real one, not that of a virtual machine")
-def _virtual_gpu(site: Site) -> Result:
+def _virtual_gpu(site: Availability) -> Result:
     host = site.host
     if host.system != "Darwin":
         return Result(Status.SKIPPED, f"This is {host.system}: there is no Apple GPU.")
@@ -139,7 +139,7 @@ def _virtual_gpu(site: Site) -> Result:
 
 
 @CHECKS.add("working-set", "Metal's recommended maximum working set is known")
-def _working_set(site: Site) -> Result:
+def _working_set(site: Availability) -> Result:
     host, device = site.host, site.found
     if host.system != "Darwin" or host.machine != "arm64":
         return Result(Status.SKIPPED, "There is no Apple GPU here.")
@@ -163,22 +163,22 @@ def _working_set(site: Site) -> Result:
 
 
 @CHECKS.add("compute.float32", "The device multiplies float32 matrices as a float64 reference does")
-def _float32(site: Site) -> Result:
+def _float32(site: Availability) -> Result:
     return _compute(site, torch.float32)
 
 
 @CHECKS.add("compute.float16", "The device multiplies float16 matrices as a float64 reference does")
-def _float16(site: Site) -> Result:
+def _float16(site: Availability) -> Result:
     return _compute(site, torch.float16)
 
 
 @CHECKS.add("compute.bfloat16", "The device multiplies bfloat16 matrices as a float64 reference does")
-def _bfloat16(site: Site) -> Result:
+def _bfloat16(site: Availability) -> Result:
     return _compute(site, torch.bfloat16)
 
 
 @CHECKS.add("environment", "MPS environment variables are legal and were set before Python started")
-def _environment(site: Site) -> Result:
+def _environment(site: Availability) -> Result:
     problems = [*check_variables(site.env, site.torch.version), *_changed_late(site)]
     names = [variable.name for variable in variables() if variable.name in site.env]
     result = _measured(f"Set: {', '.join(names)}." if names else "None is set.", [])
@@ -199,7 +199,7 @@ def _environment(site: Site) -> Result:
     return result
 
 
-def _compute(site: Site, dtype: torch.dtype) -> Result:
+def _compute(site: Availability, dtype: torch.dtype) -> Result:
     """Allocate, multiply, synchronise and compare, on the device in use (tolerance: `device.compute`)."""
     device = site.found
     if device is None:
@@ -226,7 +226,7 @@ def _compute(site: Site, dtype: torch.dtype) -> Result:
     return result
 
 
-def _changed_late(site: Site) -> list[Problem]:
+def _changed_late(site: Availability) -> list[Problem]:
     """Variables that this process changed itself: torch reads each only once."""
     if site.env_at_start is None:
         return []
@@ -244,7 +244,7 @@ def _changed_late(site: Site) -> list[Problem]:
     return late
 
 
-def _without_mps(site: Site, result: Result, root: tuple[str, ...]) -> Result:
+def _without_mps(site: Availability, result: Result, root: tuple[str, ...]) -> Result:
     """How a check of MPS ends where there is none: a failure only if MPS was asked for.
 
     The remedy stands where the cause lies (`root`: causes of `mac.unavailable` that the check is about), so that

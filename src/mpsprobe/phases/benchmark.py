@@ -10,7 +10,7 @@ from typing import Any
 from mpsprobe.device.real import Device
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move
-from mpsprobe.phases.inference import Prediction, autocast
+from mpsprobe.phases.inference import Inferred, autocast
 from mpsprobe.phases.steps import Steps, outermost_calls
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 
@@ -28,7 +28,7 @@ class Timed:
         steps: of one inference; None where they were not asked for.
     """
 
-    prediction: Prediction
+    prediction: Inferred
     seconds: Sequence[float]
     steps: Steps | None = None
 
@@ -44,7 +44,7 @@ def rounds(device: Device, one_s: float) -> int:
     return 0 if fitting < _FEWEST else min(fitting, _MOST)
 
 
-def forward(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+def forward(prediction: Inferred) -> tuple[Callable[[], Any], float]:
     """One forward pass on the device, synchronised, and about how long it takes."""
     loaded, batch = prediction.loaded, prediction.prepared.device_batch
 
@@ -56,7 +56,7 @@ def forward(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     return call, prediction.forward_s
 
 
-def inference(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+def inference(prediction: Inferred) -> tuple[Callable[[], Any], float]:
     """One inference, input moved anew, synchronised, and about how long it takes."""
     loaded = prediction.loaded
 
@@ -69,7 +69,7 @@ def inference(prediction: Prediction) -> tuple[Callable[[], Any], float]:
     return call, min(prediction.warm_s, default=prediction.cold_s)
 
 
-def steps(prediction: Prediction) -> tuple[Callable[[], Any], float]:
+def steps(prediction: Inferred) -> tuple[Callable[[], Any], float]:
     """One inference with each outermost module call timed, and about how long it takes."""
     loaded = prediction.loaded
 
@@ -84,7 +84,7 @@ def steps(prediction: Prediction) -> tuple[Callable[[], Any], float]:
 
 
 #: What is timed, by the name of its check.
-SUBJECTS: dict[str, Callable[[Prediction], tuple[Callable[[], Any], float]]] = {
+SUBJECTS: dict[str, Callable[[Inferred], tuple[Callable[[], Any], float]]] = {
     "forward": forward,
     "inference": inference,
     "steps": steps,

@@ -35,7 +35,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Spec(Generic[Link]):
+class CheckSpec(Generic[Link]):
     """One check of a phase.
 
     Attributes:
@@ -93,7 +93,7 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-class Checks(list["Spec[Link]"], Generic[Link]):
+class Checks(list["CheckSpec[Link]"], Generic[Link]):
     """The checks of one phase, in order; filled by its decorator.
 
     >>> CHECKS: Checks[Loaded] = Checks(Phase.TRANSFER)
@@ -111,7 +111,7 @@ class Checks(list["Spec[Link]"], Generic[Link]):
         """Register the decorated function as a check of this phase."""
 
         def register(function: Callable[[Link], Result]) -> Callable[[Link], Result]:
-            self.append(Spec(self.phase, name, title, function, link))
+            self.append(CheckSpec(self.phase, name, title, function, link))
             return function
 
         return register

@@ -329,7 +329,7 @@ def _files(obtained: Obtained) -> Result:
 
 
 def _config_only(obtained: Obtained) -> Result:
-    """What stands in for files of weights."""
+    """Return what stands in for files of weights."""
     size = obtained.size
     told = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
     result = Result(

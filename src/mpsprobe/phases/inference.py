@@ -41,7 +41,7 @@ _SHARE_OF_LIMIT = 0.5
 
 
 @dataclass
-class Prediction:
+class Inferred:
     """The link of phase 6.
 
     Attributes:
@@ -75,14 +75,14 @@ class Prediction:
 
 
 def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The autocast region that the profile asks for around everything; nothing otherwise."""
+    """Enter the autocast region that the profile asks for around everything; nothing otherwise."""
     kind, dtype = split_autocast(profile.autocast)
     if not dtype or kind == "parts":
         return contextlib.nullcontext()
     return torch.autocast(kind or device.type, dtype=getattr(torch, dtype))
 
 
-def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
+def predict(prepared: Prepared, flight: Path | None = None) -> Inferred:
     """Run a forward pass and the target's own inference, timed.
 
     The first of each is watched by the flight recorder, whose hook costs some 30 us an op; the repeats that the
@@ -104,7 +104,7 @@ def predict(prepared: Prepared, flight: Path | None = None) -> Prediction:
     return dataclasses.replace(prediction, refused=refused)
 
 
-def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
+def _predict(prepared: Prepared, flight: Path | None) -> Inferred:
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
 
@@ -145,7 +145,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Prediction:
                 repeated = adapter.extract(adapter.infer(model, following))
                 device.synchronize()
             warm.append(watch.seconds)
-    return Prediction(
+    return Inferred(
         prepared,
         forward,
         outputs,
@@ -163,11 +163,11 @@ def _affordable(cold_s: float, warm: list[float], budget_s: float) -> bool:
     return cold_s + sum(warm) + (warm or [cold_s])[-1] < budget_s
 
 
-CHECKS: Checks[Prediction] = Checks(Phase.INFERENCE)
+CHECKS: Checks[Inferred] = Checks(Phase.INFERENCE)
 
 
 @CHECKS.add("runs", "A forward pass and the target's own inference complete", link=True)
-def _runs(prediction: Prediction) -> Result:
+def _runs(prediction: Inferred) -> Result:
     result = prediction.loaded.result(Status.PASS)
     result.table = Table(
         columns=["output", "kind", "shape or text"],
@@ -177,7 +177,7 @@ def _runs(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("compiled", "What is given to torch.compile compiles for MPS")
-def _compiled(prediction: Prediction) -> Result:
+def _compiled(prediction: Inferred) -> Result:
     device = prediction.loaded.device
     if not isinstance(device, Emulated):
         return Result(Status.SKIPPED, "Only an emulated device leaves torch.compile out.")
@@ -206,7 +206,7 @@ def _inductor(release: str) -> str:
 
 
 @CHECKS.add("finite", "No output holds NaN or infinity")
-def _finite(prediction: Prediction) -> Result:
+def _finite(prediction: Inferred) -> Result:
     bad = [
         f"{where} {name}: {int((~torch.isfinite(tensor)).sum()):,} of {tensor.numel():,} elements"
         for where, outputs in (("forward", prediction.forward), ("inference", prediction.outputs))
@@ -223,7 +223,7 @@ def _finite(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("outputs", "Inference yields what the profile says: shapes, bounds, text")
-def _outputs(prediction: Prediction) -> Result:
+def _outputs(prediction: Inferred) -> Result:
     expected = prediction.loaded.profile.outputs
     if not expected:
         return Result(Status.SKIPPED, "The profile states no outputs.")
@@ -234,7 +234,7 @@ def _outputs(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("meaning", "The outputs mean what they should")
-def _meaning(prediction: Prediction) -> Result:
+def _meaning(prediction: Inferred) -> Result:
     adapter = prediction.loaded.adapter
     problems = adapter.judge(prediction.outputs)
     if problems is None and adapter.weights is Weights.RANDOM:
@@ -247,7 +247,7 @@ def _meaning(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("repeatable", "The same sample again gives the same outputs")
-def _repeatable(prediction: Prediction) -> Result:
+def _repeatable(prediction: Inferred) -> Result:
     if prediction.repeats is None:
         return Result(
             Status.UNKNOWN,
@@ -298,7 +298,7 @@ def _off(one: Any, other: Any) -> float | None:
 
 
 @CHECKS.add("time", "Time per sample is known")
-def _time(prediction: Prediction) -> Result:
+def _time(prediction: Inferred) -> Result:
     loaded = prediction.loaded
     device = loaded.device
     per_sample = statistics.median(prediction.warm_s) if prediction.warm_s else prediction.cold_s
@@ -321,7 +321,7 @@ def _time(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("memory", "Inference fits in the device's memory")
-def _memory(prediction: Prediction) -> Result:
+def _memory(prediction: Inferred) -> Result:
     loaded, memory = prediction.loaded, prediction.memory
     peak, limit = memory.peak.allocated, memory.peak.limit
     if peak is None:
@@ -343,12 +343,12 @@ def _memory(prediction: Prediction) -> Result:
 
 
 @CHECKS.add("parity", "The forward pass agrees with a float32 reference on the CPU")
-def _parity(prediction: Prediction) -> Result:
+def _parity(prediction: Inferred) -> Result:
     return parity.judged(prediction.prepared, prediction.forward)
 
 
 def _mismatch(output: Output, outputs: Outputs) -> list[str]:
-    """What of one stated output is not so."""
+    """Return what of one stated output is not so."""
     if output.name not in outputs:
         return [f"{output.name} is not there"]
     value = outputs[output.name]

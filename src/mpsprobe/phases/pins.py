@@ -130,7 +130,7 @@ def installed_version(name: str) -> str | None:
 
 
 def installed_requirements(name: str) -> list[str]:
-    """What an installed distribution says it requires; nothing when it is not installed."""
+    """Return what an installed distribution says it requires; nothing when it is not installed."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:

@@ -58,7 +58,7 @@ def unless_refused(phase: Phase, result: Result, device: Device, findings: list[
 
 
 def ending(failure: LinkFailed) -> Refusal | None:
-    """The error of the target's own code that ended a phase, as a refusal; None for one of ours."""
+    """Return the error of the target's own code that ended a phase, as a refusal; None for one of ours."""
     problem = failure.__cause__
     if problem is None or isinstance(problem, MpsprobeError):
         return None

@@ -22,7 +22,7 @@ from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 
 @dataclass(frozen=True)
-class Site:
+class Availability:
     """The link of phase 1. Its checks look at it even when the device asked for is not there.
 
     Attributes:
@@ -68,7 +68,7 @@ class Site:
 
 
 @contextmanager
-def open_site(settings: Settings, host: Host) -> Iterator[Site]:
+def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
     """Choose the device, gather what phase 1 looks at, and keep the device open as long as the run lasts.
 
     An unavailable device does not raise here, so that phase 1 can say all it knows; `Site.device`
@@ -94,7 +94,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Site]:
     except DeviceUnavailableError as problem:
         found, choice, unavailable = None, DeviceChoice(requested, requested, problem.what), problem
     host = _with_device(host, found)
-    site = Site(
+    site = Availability(
         host=host,
         mac=mac,
         choice=choice,

@@ -18,7 +18,7 @@ from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.errors import TargetError, text_of
 from mpsprobe.knowledge import quantisation
-from mpsprobe.knowledge.quantisation import Answer, Outcome
+from mpsprobe.knowledge.quantisation import LoadingAnswer, Outcome
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
@@ -180,7 +180,7 @@ def _quantisation(loaded: Loaded) -> Result:
     )
 
 
-def _answer(adapter: Adapter, snapshot: Snapshot) -> Answer | None:
+def _answer(adapter: Adapter, snapshot: Snapshot) -> LoadingAnswer | None:
     """Return what loading the quantised parts of a target does with the installed packages; None without such parts."""
     parts = untrained(adapter).quantised
     if not parts and snapshot.config:  # a class with a profile of its own; a target.py has no config

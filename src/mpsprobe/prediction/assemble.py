@@ -26,9 +26,7 @@ from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
-from mpsprobe.routes.case import Case
-from mpsprobe.routes.case import Refusal as CaseRefusal
-from mpsprobe.routes.case import Release as CaseRelease
+from mpsprobe.routes.case import Case, OnRelease, UnrecordedRefusal
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import (
     AssumedValue,
@@ -176,14 +174,16 @@ def _routes(
             run=run,
             forecast=forecast,
             refusals=tuple(
-                CaseRefusal(one.message.strip().splitlines()[0], one.source, one.grade != "assumed", one.fix)
+                UnrecordedRefusal(
+                    one.message.strip().splitlines()[0], one.source, one.grade != "assumed", one.fix
+                )
                 for one in beside
             ),
             stopped=made.stopped,
             next_step=made.next_step,
             assumed=any(one.dependents for one in made.assumptions),
             releases=tuple(
-                CaseRelease(
+                OnRelease(
                     row.torch,
                     row.calls,
                     row.not_native,

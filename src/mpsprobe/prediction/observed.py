@@ -19,7 +19,7 @@ from mpsprobe.device.virtual.predict import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
-from mpsprobe.knowledge.quantisation import Answer
+from mpsprobe.knowledge.quantisation import LoadingAnswer
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Adapter, Weights, token_limit
 from mpsprobe.models.training import TrainingAdapter, untrained
@@ -134,7 +134,7 @@ class Observed:
     next_step: str = ""
     dropped: int = 0
     fed: Fed = field(default_factory=Fed)
-    loading: Answer | None = None
+    loading: LoadingAnswer | None = None
     checkpoint_bytes: int = 0
     token_limit: int | None = None
     autocast: bool = False
@@ -280,7 +280,7 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
         ) from problem
 
 
-def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, Answer]]:
+def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, LoadingAnswer]]:
     """Return what loading each quantised part of the target does with the installed packages."""
     return [
         (
@@ -293,7 +293,7 @@ def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, Answer]]:
     ]
 
 
-def _linear(model: torch.nn.Module, part: str, loading: Answer) -> dict[str, tuple[int, int]]:
+def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[str, tuple[int, int]]:
     """Return elements and bytes of the weights that a method quantises, by module name; of one part of a pipeline."""
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only

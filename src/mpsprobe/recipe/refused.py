@@ -19,7 +19,7 @@ from mpsprobe.options import NO_AUTOCAST, Settings
 from mpsprobe.phases import memory
 from mpsprobe.phases.check import Checks, LinkFailed, Result
 from mpsprobe.phases.data import Prepared
-from mpsprobe.phases.inference import Prediction
+from mpsprobe.phases.inference import Inferred
 from mpsprobe.phases.refusals import distinct, ending, keeps_going
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.quantities import plural
@@ -61,7 +61,7 @@ class Refused:
         """The device it ran on."""
         return self.prepared.device
 
-    def after(self, prediction: Prediction) -> Refused:
+    def after(self, prediction: Inferred) -> Refused:
         """Return the same once inference has ended."""
         return replace(self, findings=tuple(prediction.refused))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mpsprobe.knowledge import cloud
-from mpsprobe.knowledge.cloud import Cloud, Plan
+from mpsprobe.knowledge.cloud import Cloud, ExperimentPlan
 from mpsprobe.knowledge.mlx import Proof
 from mpsprobe.run import (
     Evidence,
@@ -31,7 +31,7 @@ _BROKEN = (Status.FAIL, Status.CRASHED, Status.TIMEOUT)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class UnrecordedRefusal:
     """Something the Mac refuses that no op use carries: a dtype, a generator, two devices in one call.
 
     Attributes:
@@ -48,7 +48,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Release:
+class OnRelease:
     """The target on one torch release.
 
     Attributes:
@@ -87,11 +87,11 @@ class Case:
 
     run: Run
     forecast: Forecast | None = None
-    refusals: Sequence[Refusal] = ()
+    refusals: Sequence[UnrecordedRefusal] = ()
     stopped: str = ""
     next_step: str = ""
     assumed: bool = False
-    releases: Sequence[Release] = ()
+    releases: Sequence[OnRelease] = ()
     cloud: Cloud = field(default_factory=cloud.current)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
@@ -103,12 +103,12 @@ class Case:
         return self.run.mac
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ExperimentPlan:
         """Return what the owner wants: `--samples`, else the plan of the user's own price file, else the profile's."""
         target = self.run.target
         if self.cloud.plan is not None and (target.samples, target.perturbations) == (1, 0):
             return self.cloud.plan
-        return Plan(
+        return ExperimentPlan(
             target.samples,
             target.perturbations,
             f"profile {target.profile}" if target.perturbations else "--samples",

@@ -226,7 +226,7 @@ def _closed(case: Case) -> list[Stop]:
 
 
 def _broken(case: Case) -> list[Stop]:
-    """Checks of the target that failed in this run, wherever it ran: MPS's rules held there, or MPS itself."""
+    """Return the target's failed checks, wherever they ran: MPS's rules held there, or MPS itself."""
     if case.run.device.used not in ("mps", "emulated"):
         return []
     remedies = {f"{check.id}: {check.message}": check.remedy for check in case.run.checks}
@@ -260,7 +260,7 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
-    """Moving the line's tensors to the CPU helps where the CPU has a kernel of the op."""
+    """Return the move of the line's tensors to the CPU, which helps where the CPU has a kernel of the op."""
     first = uses[0]
     support = ops.release(case.mac.torch).lookup(first.op).support
     return [f"compute {first.source} on the CPU"] if first.source and support is not _NO_KERNEL else []
@@ -345,7 +345,7 @@ def _refused(case: Case) -> list[Stop]:
 
 
 def _ended(case: Case) -> Stop:
-    """An error of the target's own code: a dtype can be cast where it stands; an assumed value may be its cause."""
+    """Return the fix of an error in the target's own code: a local cast, or a doubt about an assumed value."""
     what = f"its code ended early: {case.stopped}".rstrip(".")
     if "dtype" in case.stopped:
         at = re.search(r"\(at (.+)\)$", case.stopped)

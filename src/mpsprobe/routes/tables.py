@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mpsprobe.knowledge import environment
 from mpsprobe.quantities import plural, seconds
 from mpsprobe.routes import alternatives, mps
-from mpsprobe.routes.case import Case, Release
+from mpsprobe.routes.case import Case, OnRelease
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx.route import Effort
 from mpsprobe.run import Fit, OpVerdict, Table
@@ -84,7 +84,7 @@ def releases(case: Case) -> Table | None:
     return Table(columns, rows)
 
 
-def first_native(found: Sequence[Release]) -> str | None:
+def first_native(found: Sequence[OnRelease]) -> str | None:
     """Return the release from which on, up to the newest, everything is native; None when there is none."""
     first = None
     for one in reversed(found):
@@ -97,7 +97,7 @@ def first_native(found: Sequence[Release]) -> str | None:
 # ------------------------------------------------------------------------------------------------------ cells
 
 
-def _release(one: Release, is_first: bool) -> list[Cell]:
+def _release(one: OnRelease, is_first: bool) -> list[Cell]:
     total = sum(one.calls.values())
     native = sum(one.calls.get(verdict.value, 0) for verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE))
     names = [name for group in one.not_native.values() for name in group]
@@ -117,7 +117,7 @@ def _release(one: Release, is_first: bool) -> list[Cell]:
     ]
 
 
-def _release_verdict(one: Release, is_first: bool) -> str:
+def _release_verdict(one: OnRelease, is_first: bool) -> str:
     if one.stopped:
         return f"stops: {one.stopped}"
     if one.calls.get(OpVerdict.WRONG.value):

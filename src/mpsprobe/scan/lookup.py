@@ -29,8 +29,8 @@ class TorchCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    package: tuple[environment.Package, ...]
-    library: tuple[environment.Package, ...]
+    package: tuple[environment.NeedsCuda, ...]
+    library: tuple[environment.NeedsCuda, ...]
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +45,7 @@ def _packages() -> _Packages:
 
 
 @lru_cache(maxsize=4096)
-def cuda_only(module: str) -> environment.Package | None:
+def cuda_only(module: str) -> environment.NeedsCuda | None:
     """Return the CUDA-only package of a dotted module name; its import fails on a Mac."""
     top = module.partition(".")[0]
     if cuda_library(top) is not None:
@@ -55,7 +55,7 @@ def cuda_only(module: str) -> environment.Package | None:
 
 
 @lru_cache(maxsize=4096)
-def cuda_library(module: str) -> environment.Package | None:
+def cuda_library(module: str) -> environment.NeedsCuda | None:
     """Return the package of a dotted module name that imports on a Mac but needs CUDA to work."""
     top = module.partition(".")[0]
     return next((library for library in _packages().library if top in library.names), None)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mpsprobe.phases.check import Checks, Spec
+from mpsprobe.phases.check import Checks, CheckSpec
 
 #: What the `mps_judge` fixture gives: make a check on its link.
-Judge = Callable[[Spec[Any], Any], None]
+Judge = Callable[[CheckSpec[Any], Any], None]
 
 
 def checks_of(checks: Checks[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mpsprobe.ops.checks import Recorded
     from mpsprobe.phases.data import Prepared
     from mpsprobe.phases.download import Obtained
-    from mpsprobe.phases.inference import Prediction
+    from mpsprobe.phases.inference import Inferred
     from mpsprobe.phases.pins import Pins
-    from mpsprobe.phases.site import Site
+    from mpsprobe.phases.site import Availability
     from mpsprobe.phases.training_steps import Training
     from mpsprobe.phases.transfer import Loaded
     from mpsprobe.recipe.refused import Refused
@@ -71,7 +71,7 @@ def _auto_registrations() -> Iterator[dict[Any, Any]]:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_site(mps_session: RunInProgress) -> Iterator[Site]:
+def mps_site(mps_session: RunInProgress) -> Iterator[Availability]:
     """Phase 1: this machine, and the device that the run uses."""
     from mpsprobe.phases import site
 
@@ -87,7 +87,7 @@ def mps_site(mps_session: RunInProgress) -> Iterator[Site]:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_pins(mps_session: RunInProgress, mps_site: Site) -> Pins:
+def mps_pins(mps_session: RunInProgress, mps_site: Availability) -> Pins:
     """Phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
 
@@ -97,7 +97,7 @@ def mps_pins(mps_session: RunInProgress, mps_site: Site) -> Pins:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_snapshot(mps_session: RunInProgress, mps_site: Site, mps_pins: Pins) -> Obtained:
+def mps_snapshot(mps_session: RunInProgress, mps_site: Availability, mps_pins: Pins) -> Obtained:
     """Phase 3: the target's files on this machine."""
     from mpsprobe.phases import download
 
@@ -110,7 +110,7 @@ def mps_snapshot(mps_session: RunInProgress, mps_site: Site, mps_pins: Pins) -> 
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_model(mps_session: RunInProgress, mps_site: Site, mps_snapshot: Obtained) -> Loaded:
+def mps_model(mps_session: RunInProgress, mps_site: Availability, mps_snapshot: Obtained) -> Loaded:
     """Phase 4: the model on the device, shared by everything after."""
     from mpsprobe.phases import transfer
 
@@ -136,7 +136,7 @@ def mps_batch(mps_session: RunInProgress, mps_model: Loaded) -> Prepared:
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Prediction:
+def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Inferred:
     """Phase 6: what the target makes of it."""
     from mpsprobe.phases import inference
 
@@ -159,7 +159,7 @@ def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction: Prediction) -> Training:
+def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction: Inferred) -> Training:
     """Training: optimisation steps, from where phase 6 left the model."""
     from mpsprobe.phases import training_steps
 
@@ -168,7 +168,7 @@ def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction
 
 
 @pytest.fixture(scope=_lifetime)
-def mps_bench(mps_session: RunInProgress, mps_site: Site) -> Iterator[Bench]:
+def mps_bench(mps_session: RunInProgress, mps_site: Availability) -> Iterator[Bench]:
     """Provide the process that replays op uses, started by the first of them."""
     from mpsprobe.ops import bench
 

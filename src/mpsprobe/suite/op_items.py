@@ -13,10 +13,10 @@ from mpsprobe.run import Phase
 from mpsprobe.suite.plugin import names_stage, session_key, settings_of, spec_of
 
 if TYPE_CHECKING:
-    from mpsprobe.phases.check import Spec
+    from mpsprobe.phases.check import CheckSpec
 
 #: A check for each op use, when tests of single op uses are wanted.
-_op_specs: pytest.StashKey[list[Spec[Any]]] = pytest.StashKey()
+_op_specs: pytest.StashKey[list[CheckSpec[Any]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,14 +48,14 @@ def _single_ops(config: pytest.Config) -> str:
     return asked or ("target" if names_stage(config, Phase.OPS) else "")
 
 
-def _specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
+def _specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
     """Return a check for each op use; none when they are not wanted or not known."""
     if _op_specs not in config.stash:
         config.stash[_op_specs] = _make_specs_of_ops(config)
     return config.stash[_op_specs]
 
 
-def _make_specs_of_ops(config: pytest.Config) -> list[Spec[Any]]:
+def _make_specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
     wanted = _single_ops(config)
     if not wanted:
         return []

@@ -26,7 +26,7 @@ from mpsprobe.quantities import printable
 from mpsprobe.run import Phase, Status
 
 if TYPE_CHECKING:
-    from mpsprobe.phases.check import Result, Spec
+    from mpsprobe.phases.check import CheckSpec, Result
     from mpsprobe.suite.run_in_progress import RunInProgress
 
 pytest_plugins = ["mpsprobe.suite.fixtures", "mpsprobe.suite.op_items"]
@@ -106,7 +106,7 @@ def _keep_writing(config: pytest.Config) -> None:
     writer._file = _Lasting(writer._file)
 
 
-def spec_of(item: pytest.Item) -> Spec[Any] | None:
+def spec_of(item: pytest.Item) -> CheckSpec[Any] | None:
     """Return the check that a test of the suite makes; None for other tests."""
     callspec = getattr(item, "callspec", None)
     check = callspec.params.get("check") if callspec is not None else None
@@ -181,7 +181,7 @@ def _trains(config: pytest.Config) -> bool:
         return False
 
 
-def _spec(item: pytest.Item) -> Spec[Any]:
+def _spec(item: pytest.Item) -> CheckSpec[Any]:
     spec = spec_of(item)
     assert spec is not None
     return spec
@@ -253,7 +253,9 @@ def _settled(item: pytest.Item) -> bool:
     return _result in item.stash
 
 
-def _what_happened(spec: Spec[Any], call: pytest.CallInfo[None], session: RunInProgress | None) -> Result:
+def _what_happened(
+    spec: CheckSpec[Any], call: pytest.CallInfo[None], session: RunInProgress | None
+) -> Result:
     """Return the result that an exception stands for."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
@@ -311,10 +313,10 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 
 @pytest.fixture
-def mps_judge(request: pytest.FixtureRequest) -> Callable[[Spec[Any], Any], None]:
+def mps_judge(request: pytest.FixtureRequest) -> Callable[[CheckSpec[Any], Any], None]:
     """Make a check on its link, keep the result, and pass, skip or fail the test accordingly."""
 
-    def judge(spec: Spec[Any], link: Any) -> None:
+    def judge(spec: CheckSpec[Any], link: Any) -> None:
         __tracebackhide__ = True
         from mpsprobe.phases import target_code
         from mpsprobe.supervision.child import UserInterrupt

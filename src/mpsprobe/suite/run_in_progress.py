@@ -15,7 +15,7 @@ from mpsprobe.models.hub.client import DownloadProgress
 from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
 from mpsprobe.phases import known_bad, target_code
-from mpsprobe.phases.check import LinkFailed, Result, Spec
+from mpsprobe.phases.check import CheckSpec, LinkFailed, Result
 from mpsprobe.run import DeviceChoice, Mac, Phase, Run, Target
 from mpsprobe.run.journal import (
     CheckEnded,
@@ -53,7 +53,7 @@ class RunInProgress:
     def __init__(
         self,
         settings: Settings,
-        specs: Sequence[Spec[Any]],
+        specs: Sequence[CheckSpec[Any]],
         *,
         journal: Path | None,
         report: Path | None,
@@ -111,12 +111,12 @@ class RunInProgress:
         self.expectations = self._files.on(mac)
         return self.expectations
 
-    def begin(self, spec: Spec[Any], limit_s: float) -> None:
+    def begin(self, spec: CheckSpec[Any], limit_s: float) -> None:
         """Record that a check begins."""
         self._started = time.perf_counter()
         self._emit(CheckStarted(spec.id, limit_s))
 
-    def end(self, spec: Spec[Any], result: Result) -> None:
+    def end(self, spec: CheckSpec[Any], result: Result) -> None:
         """Record the result of a check."""
         self._emit(CheckEnded(spec.check(result, time.perf_counter() - self._started)))
 

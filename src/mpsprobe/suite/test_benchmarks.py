@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpsprobe.phases.benchmark import CHECKS, SUBJECTS, Timed, rounds
-from mpsprobe.phases.check import Spec
-from mpsprobe.phases.inference import Prediction
+from mpsprobe.phases.check import CheckSpec
+from mpsprobe.phases.inference import Inferred
 from mpsprobe.phases.steps import Steps
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from mpsprobe.phases.site import Site
+    from mpsprobe.phases.site import Availability
 
 
 @checks_of(CHECKS)
 def test_benchmark(
-    check: Spec[Timed],
-    mps_site: Site,
-    mps_prediction: Prediction,
+    check: CheckSpec[Timed],
+    mps_site: Availability,
+    mps_prediction: Inferred,
     benchmark: BenchmarkFixture,
     mps_judge: Judge,
 ) -> None:

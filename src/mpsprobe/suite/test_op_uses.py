@@ -6,18 +6,18 @@ import pytest
 
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.checks import CHECKS, Recorded
-from mpsprobe.phases.check import Spec
+from mpsprobe.phases.check import CheckSpec
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
 @checks_of(CHECKS)
-def test_ops(check: Spec[Recorded], mps_op_uses: Recorded, mps_judge: Judge) -> None:
+def test_ops(check: CheckSpec[Recorded], mps_op_uses: Recorded, mps_judge: Judge) -> None:
     """Check the op uses of the target."""
     mps_judge(check, mps_op_uses)
 
 
 @pytest.mark.ops
 @pytest.mark.each_op_use
-def test_op_use(check: Spec[Bench], mps_bench: Bench, mps_judge: Judge) -> None:
+def test_op_use(check: CheckSpec[Bench], mps_bench: Bench, mps_judge: Judge) -> None:
     """Replay one op use. Collected when asked for: `-m ops`, or `--mpsprobe-ops`."""
     mps_judge(check, mps_bench)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mpsprobe.phases import data
-from mpsprobe.phases.check import Spec
+from mpsprobe.phases.check import CheckSpec
 from mpsprobe.phases.data import Prepared
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
 @checks_of(data.CHECKS)
-def test_data(check: Spec[Prepared], mps_batch: Prepared, mps_judge: Judge) -> None:
+def test_data(check: CheckSpec[Prepared], mps_batch: Prepared, mps_judge: Judge) -> None:
     """Check a sample, processed and moved."""
     mps_judge(check, mps_batch)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from mpsprobe.phases import inference
-from mpsprobe.phases.check import Spec
-from mpsprobe.phases.inference import Prediction
+from mpsprobe.phases.check import CheckSpec
+from mpsprobe.phases.inference import Inferred
 from mpsprobe.recipe import refused
 from mpsprobe.recipe.refused import Refused
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
 @checks_of(inference.CHECKS)
-def test_inference(check: Spec[Prediction], mps_prediction: Prediction, mps_judge: Judge) -> None:
+def test_inference(check: CheckSpec[Inferred], mps_prediction: Inferred, mps_judge: Judge) -> None:
     """Check a forward pass and the target's own inference."""
     mps_judge(check, mps_prediction)
 
 
 @checks_of(refused.CHECKS)
-def test_refusals(check: Spec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
+def test_refusals(check: CheckSpec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
     """Check what the Mac refuses, and the settings that fix it."""
     mps_judge(check, mps_refused)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mpsprobe.phases import training_checks
-from mpsprobe.phases.check import Spec
+from mpsprobe.phases.check import CheckSpec
 from mpsprobe.phases.training_steps import Training
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 
 @checks_of(training_checks.CHECKS)
-def test_training(check: Spec[Training], mps_training: Training, mps_judge: Judge) -> None:
+def test_training(check: CheckSpec[Training], mps_training: Training, mps_judge: Judge) -> None:
     """Check optimisation steps of the target."""
     mps_judge(check, mps_training)

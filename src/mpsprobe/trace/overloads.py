@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Plan:
+class RecordingPlan:
     """Facts of an overload that decide how a call of it is recorded.
 
     Attributes:
@@ -29,12 +29,12 @@ class Plan:
 
 
 #: By `id(func)`: an OpOverload's own hash is written in Python. Shared by all recorders.
-PLANS: dict[int, Plan] = {}
+PLANS: dict[int, RecordingPlan] = {}
 
 
-def make_plan(func: Any) -> Plan:
+def make_plan(func: Any) -> RecordingPlan:
     """Make and keep the facts of an overload that has none yet."""
-    plan = PLANS[id(func)] = Plan(func)
+    plan = PLANS[id(func)] = RecordingPlan(func)
     return plan
 
 

@@ -23,9 +23,9 @@ from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
-from mpsprobe.trace.overloads import PLANS, Plan, make_plan, op_name
+from mpsprobe.trace.overloads import PLANS, RecordingPlan, make_plan, op_name
 from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
-from mpsprobe.trace.source import NOWHERE, Site, find_site
+from mpsprobe.trace.source import NOWHERE, CallSite, find_site
 
 #: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
 #: kB.
@@ -94,7 +94,7 @@ class Recorder:
         self._limit = limit
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
-        self._forward: ForwardPlaces[tuple[CallNode, Site]] = ForwardPlaces()
+        self._forward: ForwardPlaces[tuple[CallNode, CallSite]] = ForwardPlaces()
         #: Running numbers of the uses in the order of their calls; -1 and -3 are free for marks of the caller's.
         self.order: array[int] | None = array("i") if ordered else None
         #: Takes the calls of uses that are not itemised.
@@ -119,7 +119,9 @@ class Recorder:
         plan = PLANS.get(id(func)) or make_plan(func)
         return self.count(self.paths.calls.stack[-1], plan, args, kwargs)
 
-    def count(self, node: CallNode, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Use:
+    def count(
+        self, node: CallNode, plan: RecordingPlan, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> Use:
         """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short.
 
         The search for the source line begins at the caller's caller.
@@ -336,7 +338,7 @@ class Recorder:
             )
         return use
 
-    def _with_gradients(self, node: CallNode, site: Site) -> tuple[CallNode, Site]:
+    def _with_gradients(self, node: CallNode, site: CallSite) -> tuple[CallNode, CallSite]:
         """Return the module and the line of an op that autograd may have made a node for, or runs the backward of.
 
         An op of a backward counts for the module and the line of its forward.

@@ -36,7 +36,7 @@ PASS_THROUGH = (
 _MODELS = "models"
 
 
-class Site:
+class CallSite:
     """One line of user code; two calls on the same line share it."""
 
     __slots__ = ("text",)
@@ -45,18 +45,18 @@ class Site:
         self.text = text
 
 
-NOWHERE = Site("")
+NOWHERE = CallSite("")
 
 
 #: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines
 #: seen so far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode,
 #: and turning an instruction into a line number decodes the line table: both are too slow for every op.
 #: Shared by all recorders.
-_codes: dict[int, tuple[CodeType, dict[int, Site] | None]] = {}
-_sites: dict[str, Site] = {}
+_codes: dict[int, tuple[CodeType, dict[int, CallSite] | None]] = {}
+_sites: dict[str, CallSite] = {}
 
 
-def find_site(frame: FrameType | None) -> Site:
+def find_site(frame: FrameType | None) -> CallSite:
     """Return the innermost line of user code at or above `frame`; `NOWHERE` when there is none."""
     while frame is not None:
         code = frame.f_code
@@ -70,10 +70,10 @@ def find_site(frame: FrameType | None) -> Site:
     return NOWHERE
 
 
-def _locate(frame: FrameType, lines: dict[int, Site]) -> Site:
+def _locate(frame: FrameType, lines: dict[int, CallSite]) -> CallSite:
     code = frame.f_code
     text = f"{short_path(code.co_filename)}:{frame.f_lineno or code.co_firstlineno}"
-    site = lines[frame.f_lasti] = _sites.setdefault(text, Site(text))
+    site = lines[frame.f_lasti] = _sites.setdefault(text, CallSite(text))
     return site
 
 

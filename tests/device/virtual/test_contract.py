@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.errors import VirtualDeviceError
-from mpsprobe.device.virtual.observer import Grade
+from mpsprobe.device.virtual.observer import FindingGrade
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.errors import UsageError
 
@@ -252,7 +252,7 @@ def test_collecting_goes_on_as_if_mended() -> None:
         ("generator", "aten::normal_"),
     ]
     assert all(one.source.startswith(__file__) for one in session.findings)
-    assert {one.grade for one in session.findings} == {Grade.CERTAIN}
+    assert {one.grade for one in session.findings} == {FindingGrade.CERTAIN}
 
 
 def test_a_macos_that_is_none() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
-from mpsprobe.device.virtual.predict import Prediction, predict
+from mpsprobe.device.virtual.predict import MemorylessSession, predict
 from mpsprobe.run import Evidence
 from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.own_process
 _WIDE = (300, 1000)
 
 
-def _is_ghost(session: Prediction, tensor: Tensor) -> bool:
+def _is_ghost(session: MemorylessSession, tensor: Tensor) -> bool:
     assert isinstance(session.kernels, GhostKernels)
     return session.kernels.ghosts.has(tensor)
 

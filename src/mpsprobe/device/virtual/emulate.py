@@ -15,7 +15,7 @@ from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Observer
 from mpsprobe.device.virtual.random import CudaGenerator, Generator
 from mpsprobe.device.virtual.rules.contract import OnFail
-from mpsprobe.device.virtual.session import Session, Settings
+from mpsprobe.device.virtual.session import EmulationSettings, Session
 
 Storage = Literal["cpu", "cuda"]
 
@@ -55,7 +55,7 @@ def emulate(
         UnknownReleaseError: there is no data on that release.
     """
     kernels, generator = _on(storage)
-    settings = Settings(
+    settings = EmulationSettings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )
     session = Session(settings, kernels, generator)

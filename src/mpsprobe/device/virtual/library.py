@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.cpp.port import Port
-from mpsprobe.device.virtual.observer import Grade, Observer
+from mpsprobe.device.virtual.observer import FindingGrade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules.contract import Contract, parse_macos
 from mpsprobe.device.virtual.rules.memory import UnifiedMemory
@@ -167,7 +167,7 @@ class Answers:
             if storage.device.type == "mps":
                 # StorageSharing.cpp; issues 87688 and transformers 38819
                 error = RuntimeError("_share_filename_: only available on CPU")
-                self._contract.fail("device", "", error, Grade.CERTAIN)
+                self._contract.fail("device", "", error, FindingGrade.CERTAIN)
                 return storage
             return original(storage, *args, **kwargs)
 
@@ -219,7 +219,7 @@ class Answers:
         ) -> None:
             if device_type == "mps" and version < (2, 5):
                 error = RuntimeError(f"User specified an unsupported autocast device_type '{device_type}'")
-                contract.fail("autocast", "", error, Grade.CERTAIN)
+                contract.fail("autocast", "", error, FindingGrade.CERTAIN)
             elif device_type == "mps" and enabled and dtype is torch.bfloat16:
                 warnings.warn(bad_bf16, UserWarning, stacklevel=2)
                 enabled = False

@@ -21,7 +21,7 @@ class OpFlag(enum.IntFlag):
     FOREIGN = 16  #: the chosen release has no such op; the installed PyTorch called it
 
 
-class Grade(str, enum.Enum):
+class FindingGrade(str, enum.Enum):
     """How sure a finding is."""
 
     CERTAIN = "certain"  #: from the release's own tables or an unconditional check in PyTorch's source
@@ -45,7 +45,7 @@ class Finding:
     kind: str
     op: str
     message: str
-    grade: Grade
+    grade: FindingGrade
     source: str
 
 

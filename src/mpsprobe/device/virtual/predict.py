@@ -9,10 +9,10 @@ from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Observer
 from mpsprobe.device.virtual.rules.contract import OnFail
-from mpsprobe.device.virtual.session import Session, Settings
+from mpsprobe.device.virtual.session import EmulationSettings, Session
 
 
-class Prediction(Session):
+class MemorylessSession(Session):
     """A session over memoryless tensors."""
 
     memoryless = True
@@ -34,7 +34,7 @@ def predict(
     fallback: bool | None = None,
     observer: Observer | None = None,
     on_fail: OnFail = "collect",
-) -> Iterator[Prediction]:
+) -> Iterator[MemorylessSession]:
     """Make `mps` a device whose large tensors have no memory, so that any model runs at full size.
 
     Build the model under `torch.device("mps")`, from its config or class. Ints, bools and small tensors keep
@@ -56,9 +56,9 @@ def predict(
         AlreadyActiveError: another virtual device is on.
         UnknownReleaseError: there is no data on that release.
     """
-    settings = Settings(
+    settings = EmulationSettings(
         torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
     )
-    session = Prediction(settings, GhostKernels)
+    session = MemorylessSession(settings, GhostKernels)
     with session:
         yield session

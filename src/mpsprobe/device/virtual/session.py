@@ -14,7 +14,7 @@ from mpsprobe.device.virtual import library, support
 from mpsprobe.device.virtual.cpp import native, port_of_this_build
 from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernels
-from mpsprobe.device.virtual.observer import Finding, Grade, Observer
+from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules import redirect
 from mpsprobe.device.virtual.rules.contract import Contract, OnFail, parse_macos
@@ -22,7 +22,7 @@ from mpsprobe.device.virtual.rules.memory import UnifiedMemory
 
 
 @dataclass(frozen=True)
-class Settings:
+class EmulationSettings:
     """What Mac to be; see `emulate` for each field."""
 
     torch: str | None
@@ -49,7 +49,10 @@ class Session:
     memoryless = False
 
     def __init__(
-        self, settings: Settings, make_kernels: Callable[..., Kernels], generator: type[Generator] = Generator
+        self,
+        settings: EmulationSettings,
+        make_kernels: Callable[..., Kernels],
+        generator: type[Generator] = Generator,
     ) -> None:
         support.require(memoryless=self.memoryless)
         self._port = port_of_this_build()
@@ -66,7 +69,7 @@ class Session:
             settings.memory_gb,
             macos=settings.macos,
             binary_units=self.contract.version >= (2, 7),
-            on_full=lambda kind, error: self.contract.fail(kind, "", error, Grade.LIKELY),
+            on_full=lambda kind, error: self.contract.fail(kind, "", error, FindingGrade.LIKELY),
         )
         self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)

@@ -69,7 +69,7 @@ def is_needed(config: dict[str, Any]) -> bool:
 
 
 def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> list[CodeFile]:
-    """The files that loading the model's class would run, with those that they import.
+    """Return the files that loading the model's class would run, with those that they import.
 
     Those of another repository are fetched to be read, and do not run.
 
@@ -109,7 +109,7 @@ def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, off
 
 
 def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> TargetError:
-    """The error for a user who did not agree, which says what would run."""
+    """Return the error for a user who did not agree, which says what would run."""
     by_folder: dict[Path, list[str]] = {}
     for file in files(folder, config, offline=offline):
         by_folder.setdefault(file.folder, []).append(file.short)
@@ -125,7 +125,7 @@ def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> T
 
 
 def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tuple[Any, Any]:
-    """The class and the config object, made by the repository's own code.
+    """Return the class and the config object, made by the repository's own code.
 
     Raises:
         TargetError: that code raised, or is not there.
@@ -167,7 +167,7 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
 
 
 def _name(folder: Path) -> str:
-    """A repository's id, where the folder lies in the hub's cache; else the folder."""
+    """Return a repository's id where the folder lies in the hub's cache, else the folder."""
     return choose.repo_of(folder) or str(folder)
 
 
@@ -196,7 +196,7 @@ def _reference(folder: Path, text: str) -> Reference:
 
 
 def _home(folder: Path, reference: Reference, offline: bool) -> Path:
-    """The folder of the repository that holds a class."""
+    """Return the folder of the repository that holds a class."""
     if reference.repo is None:
         return folder
     try:
@@ -211,7 +211,7 @@ def _home(folder: Path, reference: Reference, offline: bool) -> Path:
 
 
 def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], Path | None]:
-    """Finds a file of a repository by its name; None where there is none such."""
+    """Return a file of a repository by its name; None where there is none such."""
 
     def get(name: str) -> Path | None:
         if reference.repo is not None:
@@ -263,7 +263,7 @@ def _missing(folder: Path, name: str) -> TargetError:
 
 
 def _parsed(path: Path) -> str:
-    """The text of a file that is Python.
+    """Return the text of a file that is Python.
 
     Raises:
         TargetError: it is not, with the line.

@@ -149,7 +149,7 @@ def inspect(folder: Path) -> Snapshot:
 
 
 def without_weights(folder: Path) -> Snapshot:
-    """The model folder `folder`, of which only the config counts; for a pipeline of diffusers, its index.
+    """Return the model folder `folder`, of which only the config counts; for a diffusers pipeline, its index.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
@@ -162,7 +162,7 @@ def without_weights(folder: Path) -> Snapshot:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`.
+    """Return the folder's `config.json`.
 
     Raises:
         ConfigError: missing, not JSON (with line and column), or not an object.
@@ -327,7 +327,7 @@ def is_dtype(name: str) -> bool:
 
 
 def architecture(config: dict[str, Any]) -> str | None:
-    """The class that a config names first; None when it names none."""
+    """Return the class that a config names first; None when it names none."""
     named = config.get("architectures")
     return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpsprobe.knowledge import mlx
-from mpsprobe.knowledge.mlx import Kind, Package, Proof
+from mpsprobe.knowledge.mlx import Kind, MlxLibrary, Proof
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.run import Component, OpUse
 
@@ -102,7 +102,7 @@ def _merged(found: list[Part]) -> list[Part]:
 
 
 def components(
-    found: Sequence[Part], libraries: Sequence[Package], proofs: Sequence[Proof]
+    found: Sequence[Part], libraries: Sequence[MlxLibrary], proofs: Sequence[Proof]
 ) -> list[Component]:
     """Judge each part."""
     counted: set[tuple[str, int]] = set()
@@ -110,7 +110,7 @@ def components(
 
 
 def _component(
-    part: Part, libraries: Sequence[Package], proofs: Sequence[Proof], counted: set[tuple[str, int]]
+    part: Part, libraries: Sequence[MlxLibrary], proofs: Sequence[Proof], counted: set[tuple[str, int]]
 ) -> Component:
     homes = {family: _homes(family, libraries) for family in part.families}
     absent = [family for family, where in homes.items() if not where]
@@ -187,7 +187,7 @@ def _proven(family: str, proofs: Sequence[Proof]) -> tuple[str, str]:
     return "not-run-on-Metal", f"{said}, on a CPU; its Metal kernels were not run"
 
 
-def _homes(family: str, libraries: Sequence[Package]) -> list[str]:
+def _homes(family: str, libraries: Sequence[MlxLibrary]) -> list[str]:
     return [package.name for package in libraries if package.module(family) is not None]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpsprobe.knowledge import engines as knowledge_engines
 from mpsprobe.knowledge import mlx
-from mpsprobe.knowledge.mlx import Kind, Package
+from mpsprobe.knowledge.mlx import Kind, MlxLibrary
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.routes import alternatives
 from mpsprobe.routes.alternatives import Speed
@@ -100,7 +100,7 @@ class Effort:
         return (self.days[0] * 0.5, self.days[1] * 1.5) if self.days else None
 
 
-def effort(case: Case, packages: Sequence[Package]) -> Effort:
+def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
     """Return the parts of a target and the days that they take."""
     found = components(parts(case.uses), packages, [*case.proofs, *mlx.proofs()])
     if not found:
@@ -185,7 +185,7 @@ def _verdict(work: Effort) -> str:
     return "MLX's libraries hold it, and a small random copy gave the same logits there as in torch."
 
 
-def _reasons(case: Case, work: Effort, packages: Sequence[Package]) -> list[str]:
+def _reasons(case: Case, work: Effort, packages: Sequence[MlxLibrary]) -> list[str]:
     versions = enumerate_words([f"{one.name} {one.version}" for one in packages])
     reasons = [f"Read from the source of {versions}; a name there is not proof."]
     if case.architecture:

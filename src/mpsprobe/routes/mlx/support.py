@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mpsprobe.knowledge import mlx
-from mpsprobe.knowledge.mlx import Package
+from mpsprobe.knowledge.mlx import MlxLibrary
 
 #: Distribution -> import name.
 LIBRARIES = {"mlx-lm": "mlx_lm", "mlx-vlm": "mlx_vlm"}
@@ -23,7 +23,7 @@ _RENAMES = "MODEL_REMAPPING"
 
 
 @functools.cache
-def libraries() -> tuple[Package, ...]:
+def libraries() -> tuple[MlxLibrary, ...]:
     """mlx-lm and mlx-vlm: the installed ones where there are any, else as the shipped data have them."""
     shipped = {package.name: package for package in mlx.packages()}
     found = []
@@ -33,7 +33,7 @@ def libraries() -> tuple[Package, ...]:
     return tuple(found)
 
 
-def read(folder: Path, name: str, version: str) -> Package:
+def read(folder: Path, name: str, version: str) -> MlxLibrary:
     """Read a library's source tree.
 
     Args:
@@ -46,7 +46,7 @@ def read(folder: Path, name: str, version: str) -> Package:
         for path in sorted((folder / "models").iterdir())
         if _is_model(path)
     ]
-    return Package(name, version, models, _renamed(folder / "utils.py"))
+    return MlxLibrary(name, version, models, _renamed(folder / "utils.py"))
 
 
 def _folder(imported: str) -> Path | None:

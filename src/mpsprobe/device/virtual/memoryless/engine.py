@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from mpsprobe.device.virtual.kernels import COPY, ITEM, Kernel, Kernels, tensors_of
 from mpsprobe.device.virtual.memoryless.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.memoryless.repeats import Repeats
-from mpsprobe.device.virtual.memoryless.shapes import Shapes, Spec
+from mpsprobe.device.virtual.memoryless.shapes import ResultShape, Shapes
 from mpsprobe.device.virtual.memoryless.tensors import ghosts
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.rules.attention import scores_bytes
@@ -110,7 +110,7 @@ class GhostKernels(Kernels):
             _refuse_mixed(op, tensors)
         specs, changed = self._shapes.of(op, host_args, host_kwargs)
         if op.base == _FUSED_ATTENTION and not scores_bytes(self.contract.version, *host_args[:2]):
-            specs = [specs[0], Spec(torch.empty(1, dtype=specs[0].dtype, device=_META))]
+            specs = [specs[0], ResultShape(torch.empty(1, dtype=specs[0].dtype, device=_META))]
         if op.writes:
             written = self._write_ghosts(call, changed)
             if op.returns_writes:
@@ -133,7 +133,7 @@ class GhostKernels(Kernels):
         if op.name in _TELLS_SHAPE:
             self.assumptions.depend(assumed, f"{op.qualified} (its result's size)")
 
-    def _write_ghosts(self, call: OpCall, changed: dict[int, Spec]) -> list[Any]:
+    def _write_ghosts(self, call: OpCall, changed: dict[int, ResultShape]) -> list[Any]:
         written = []
         for index, (position, name) in enumerate(call.op.writes):
             target = call.argument(position, name)
@@ -159,14 +159,14 @@ class GhostKernels(Kernels):
             if op.base in _INDEX_RESULTS and len(results) > 1:
                 self._fill_indices(op, results[1], like)
             return tuple(results) if op.returns > 1 else results
-        if not isinstance(specs, Spec):
+        if not isinstance(specs, ResultShape):
             return specs
         result = self._result(op, specs)
         if op.base in ("argmax", "argmin", "multinomial"):
             self._fill_indices(op, result, like)
         return result
 
-    def _result(self, op: Op, spec: Spec) -> Tensor:
+    def _result(self, op: Op, spec: ResultShape) -> Tensor:
         if op.base == "all":
             return self._all(op, self.wrap(op, torch.ones(spec.shape, dtype=spec.dtype, device=_CPU)))
         if spec.dtype in _INTEGERS and spec.numel <= INTEGER_LIMIT:
@@ -304,7 +304,7 @@ class GhostKernels(Kernels):
         large = elements > (INTEGER_LIMIT if tensor.dtype in _INTEGERS else self.float_limit)
         if not large and not self.ghosts.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
-        spec = Spec(torch.empty(size, dtype=tensor.dtype, device="meta"))
+        spec = ResultShape(torch.empty(size, dtype=tensor.dtype, device="meta"))
         replace(tensor, self._result(RESIZE, spec))
         return tensor
 
@@ -338,7 +338,7 @@ _DATA: dict[str, tuple[str, Any]] = {
 }
 
 
-def _untouched_zeros(spec: Spec) -> Tensor:
+def _untouched_zeros(spec: ResultShape) -> Tensor:
     """Zeros on the host; large ones in pages of their own, which take memory only when written to."""
     nbytes = spec.numel * spec.dtype.itemsize
     if nbytes < _OWN_PAGES:

@@ -17,7 +17,7 @@ _META = torch.device("meta")
 _LIMIT = 100_000
 
 
-class Spec:
+class ResultShape:
     """Shape, strides and dtype of one result tensor."""
 
     __slots__ = ("dtype", "numel", "shape", "strides")
@@ -35,7 +35,7 @@ class Shapes:
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
 
-    def of(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, Spec]]:
+    def of(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, ResultShape]]:
         """Return the shapes of a call's results, nested as the op returns them; Python values stay as they are.
 
         Returns:
@@ -58,7 +58,7 @@ class Shapes:
         return found
 
     @staticmethod
-    def _compute(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, Spec]]:
+    def _compute(op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, ResultShape]]:
         meta_args = [_meta(a) for a in args]
         meta_kwargs = {name: _meta(value) for name, value in kwargs.items()}
         call: Kernel = _SHAPES.get(op.name) or computed.COMPUTED_BY.get(op.name) or op.call
@@ -70,7 +70,7 @@ class Shapes:
             before = op.argument(position, name, args, kwargs)
             after = op.argument(position, name, meta_args, meta_kwargs)
             if isinstance(after, Tensor) and after.shape != before.shape:
-                changed[index] = Spec(after)
+                changed[index] = ResultShape(after)
         return _spec(result), changed
 
 
@@ -92,7 +92,7 @@ def _meta(value: Any) -> Any:
 
 def _spec(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return Spec(value)
+        return ResultShape(value)
     if isinstance(value, (list, tuple)):
         return [_spec(one) for one in value]
     return value

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mpsprobe.device.backward import ForwardPlaces
 from mpsprobe.device.virtual.errors import VirtualDeviceError
-from mpsprobe.device.virtual.observer import Finding, Grade, Observer, OpFlag
+from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer, OpFlag
 from mpsprobe.device.virtual.rules import limits, messages
-from mpsprobe.device.virtual.rules.limits import Check
+from mpsprobe.device.virtual.rules.limits import KernelCheck
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes, ops
@@ -78,7 +78,7 @@ class Contract:
                 f"It needs macOS {self.release.minimum_macos}.",
             )
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
-        self._checks: dict[str, Sequence[Check]] = {}
+        self._checks: dict[str, Sequence[KernelCheck]] = {}
         self._fallback_sites: set[str] = set()
         self._compiled: set[str] = set()
 
@@ -114,7 +114,7 @@ class Contract:
             return OpFlag.REDIRECTED  # composite there, a kernel of its own in the installed PyTorch
         if not self.fallback:
             text = messages.missing_op(op.qualified, self.release.torch, self.release.wheel.git)
-            self.fail("missing-op", op.qualified, NotImplementedError(text), Grade.CERTAIN)
+            self.fail("missing-op", op.qualified, NotImplementedError(text), FindingGrade.CERTAIN)
             return OpFlag.RAISED
         return OpFlag.FALLBACK
 
@@ -133,7 +133,7 @@ class Contract:
             "using custom build)."
         )
         error = NotImplementedError(text)
-        self._note(Finding("missing-op", op.qualified, text, Grade.CERTAIN, innermost_source()))
+        self._note(Finding("missing-op", op.qualified, text, FindingGrade.CERTAIN, innermost_source()))
         return error
 
     def note_compiled(self) -> None:
@@ -141,7 +141,7 @@ class Contract:
         source = innermost_source()
         if source not in self._compiled:
             self._compiled.add(source)
-            self._note(Finding("compile", "", COMPILED, Grade.CERTAIN, source))
+            self._note(Finding("compile", "", COMPILED, FindingGrade.CERTAIN, source))
 
     def warn_fallback(self, op: Op, text: str = "") -> None:
         """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
@@ -153,14 +153,14 @@ class Contract:
         text = text or messages.fallback(op.qualified)
         if op.qualified not in self._fallback_sites:
             self._fallback_sites.add(op.qualified)
-            self._note(Finding("fallback", op.qualified, text, Grade.CERTAIN, innermost_source()))
+            self._note(Finding("fallback", op.qualified, text, FindingGrade.CERTAIN, innermost_source()))
         if not self._warned or torch.is_warn_always_enabled():
             self._warned = True
             warnings.warn(text, UserWarning, stacklevel=_stack_level())
 
     # -------------------------------------------------------------------------------------------- arguments
 
-    def checks(self, op: Op) -> Sequence[Check]:
+    def checks(self, op: Op) -> Sequence[KernelCheck]:
         """Return the checks of arguments that the op's kernel makes on MPS."""
         found = self._checks.get(op.name)
         if found is None:
@@ -169,7 +169,7 @@ class Contract:
         return found
 
     def check_arguments(
-        self, op: Op, checks: Sequence[Check], args: Sequence[Any], kwargs: dict[str, Any]
+        self, op: Op, checks: Sequence[KernelCheck], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> int:
         """Make the kernel's checks of its arguments.
 
@@ -196,7 +196,7 @@ class Contract:
     def wrong_generator(self, op: Op) -> None:
         """Refuse the CPU's random generator (check_generator, aten/src/ATen/Utils.h)."""
         text = "Expected a 'mps' device type for generator but found 'cpu'"
-        self.fail("generator", op.qualified, RuntimeError(text), Grade.CERTAIN)
+        self.fail("generator", op.qualified, RuntimeError(text), FindingGrade.CERTAIN)
 
     def refuse(self, op: Op, result: Tensor) -> Tensor:
         """Refuse a result of a dtype that MPS does not have; when collecting, give the nearest it has.
@@ -214,7 +214,7 @@ class Contract:
         error: Exception = TypeError(text)
         if op.base.rstrip("_") in _METAL_BINARY:
             error = self._untouchable(op, dtype)
-        self.fail("dtype", op.qualified, error, Grade.CERTAIN)
+        self.fail("dtype", op.qualified, error, FindingGrade.CERTAIN)
         return result.to(nearest(dtype))
 
     def check_operand(self, op: Op, tensor: Tensor) -> bool:
@@ -233,11 +233,11 @@ class Contract:
             if dtype in _SCALARS:
                 return False
             text = f"\"_local_scalar_dense_mps\" not implemented for '{messages.scalar_type(dtype)}'"
-            self.fail("dtype", op.qualified, NotImplementedError(text), Grade.LIKELY)
+            self.fail("dtype", op.qualified, NotImplementedError(text), FindingGrade.LIKELY)
             return True
         if base in ("zero_", "fill_") and tensor.is_contiguous() and not dtype.is_complex:
             return False
-        self.fail("dtype", op.qualified, self._untouchable(op, dtype), Grade.CERTAIN)
+        self.fail("dtype", op.qualified, self._untouchable(op, dtype), FindingGrade.CERTAIN)
         return True
 
     def check_unlikely(self, op: Op, tensors: Sequence[Tensor]) -> None:
@@ -248,7 +248,7 @@ class Contract:
         except UsageError:
             return
         if restriction is not None and restriction.effect is dtypes.Effect.RAISES:
-            self.fail("dtype", op.qualified, NotImplementedError(restriction.message), Grade.LIKELY)
+            self.fail("dtype", op.qualified, NotImplementedError(restriction.message), FindingGrade.LIKELY)
 
     def _untouchable(self, op: Op, dtype: torch.dtype) -> Exception:
         if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is not torch.float64:
@@ -275,12 +275,12 @@ class Contract:
         )
         if restriction is not None:
             error = TypeError if restriction.error == "TypeError" else RuntimeError
-            grade = Grade.CERTAIN if src.dtype is not dst.dtype else Grade.LIKELY
+            grade = FindingGrade.CERTAIN if src.dtype is not dst.dtype else FindingGrade.LIKELY
             self.fail("dtype", op.qualified, error(restriction.message), grade)
 
     # --------------------------------------------------------------------------------------------- failures
 
-    def fail(self, kind: str, op: str, error: Exception, grade: Grade) -> None:
+    def fail(self, kind: str, op: str, error: Exception, grade: FindingGrade) -> None:
         """Note a failure and raise it, or go on when collecting."""
         self._note(Finding(kind, op, str(error), grade, innermost_source()))
         if self._on_fail == "raise":

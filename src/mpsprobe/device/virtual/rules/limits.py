@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual.observer import Grade
+from mpsprobe.device.virtual.observer import FindingGrade
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes
 
@@ -61,7 +61,7 @@ _FIRST, _LAST = (2, 1), (99, 0)
 
 
 @dataclass(frozen=True)
-class Check:
+class KernelCheck:
     """One check of a kernel.
 
     Attributes:
@@ -80,7 +80,7 @@ class Check:
     since: Minor = _FIRST
     until: Minor = _LAST
     macos_below: Minor | None = None
-    grade: Grade = Grade.LIKELY
+    grade: FindingGrade = FindingGrade.LIKELY
     falls_back: bool = False
 
 
@@ -214,49 +214,53 @@ def _normal_dtype(call: Call) -> str | None:
 
 
 _LINEAR = _FLOAT | _COMPLEX
-_CHECKS: tuple[Check, ...] = (
-    Check(
+_CHECKS: tuple[KernelCheck, ...] = (
+    KernelCheck(
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float inputs"),
-        grade=Grade.CERTAIN,
+        grade=FindingGrade.CERTAIN,
     ),
-    Check(
+    KernelCheck(
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float weights", 1),
         since=(2, 4),
     ),
-    Check(
+    KernelCheck(
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float bias", 2),
         since=(2, 4),
     ),
-    Check(("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 6), macos_below=(15, 1)),
-    Check(("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 5), until=(2, 5)),
-    Check(("_lstm_mps",), _lstm_projections, grade=Grade.CERTAIN),
-    Check(("_adaptive_avg_pool2d", "adaptive_avg_pool2d"), _adaptive_pool(""), until=(2, 3)),
-    Check(
+    KernelCheck(
+        ("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 6), macos_below=(15, 1)
+    ),
+    KernelCheck(("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 5), until=(2, 5)),
+    KernelCheck(("_lstm_mps",), _lstm_projections, grade=FindingGrade.CERTAIN),
+    KernelCheck(("_adaptive_avg_pool2d", "adaptive_avg_pool2d"), _adaptive_pool(""), until=(2, 3)),
+    KernelCheck(
         ("_adaptive_avg_pool2d", "adaptive_avg_pool2d"),
         _adaptive_pool(_POOL_ISSUE),
         NotImplementedError,
         since=(2, 4),
     ),
-    Check(("grid_sampler_2d",), _grid_border, until=(2, 10)),
-    Check(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),
-    Check(("_scaled_dot_product_attention_math_for_mps",), _attention_dropout, since=(2, 13)),
-    Check(("linalg_lu_factor", "linalg_lu_factor_ex"), _lu_pivot, since=(2, 5)),
-    Check(("gather",), _sparse_grad, until=(2, 12)),
-    Check(("index_reduce", "index_reduce_"), _index_reduce, since=(2, 12), grade=Grade.CERTAIN),
-    Check(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
-    Check(("div", "div_"), _truncated_half, until=(2, 7)),
-    Check(("isin",), _isin_devices, until=(2, 7)),
-    Check(("isin",), _isin_dtypes, until=(2, 7), grade=Grade.CERTAIN),
+    KernelCheck(("grid_sampler_2d",), _grid_border, until=(2, 10)),
+    KernelCheck(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),
+    KernelCheck(("_scaled_dot_product_attention_math_for_mps",), _attention_dropout, since=(2, 13)),
+    KernelCheck(("linalg_lu_factor", "linalg_lu_factor_ex"), _lu_pivot, since=(2, 5)),
+    KernelCheck(("gather",), _sparse_grad, until=(2, 12)),
+    KernelCheck(("index_reduce", "index_reduce_"), _index_reduce, since=(2, 12), grade=FindingGrade.CERTAIN),
+    KernelCheck(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
+    KernelCheck(("div", "div_"), _truncated_half, until=(2, 7)),
+    KernelCheck(("isin",), _isin_devices, until=(2, 7)),
+    KernelCheck(("isin",), _isin_dtypes, until=(2, 7), grade=FindingGrade.CERTAIN),
     # random_mps_impl of operations/Distributions.mm; the text is in the wheels up to 2.12
-    Check(("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=Grade.CERTAIN),
-    Check(("empty", "empty_strided"), _dimensions),
+    KernelCheck(
+        ("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=FindingGrade.CERTAIN
+    ),
+    KernelCheck(("empty", "empty_strided"), _dimensions),
 )
 
 
-def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[Check, ...]:
+def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelCheck, ...]:
     """Return the checks in force for an op.
 
     Args:
@@ -291,7 +295,7 @@ def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
             yield rule
 
 
-def _from_rule(rule: dtypes.Rule) -> Check:
+def _from_rule(rule: dtypes.Rule) -> KernelCheck:
     refused = frozenset(getattr(torch, name) for name in rule.refused if hasattr(torch, name))
 
     def test(call: Call) -> str | None:
@@ -303,8 +307,8 @@ def _from_rule(rule: dtypes.Rule) -> Check:
         return dtypes.text(rule, {str(one.dtype).removeprefix("torch.") for one in tensors})
 
     error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
-    grade = Grade.LIKELY if rule.needs_shapes else Grade.CERTAIN
-    return Check(rule.ops, test, error, grade=grade, falls_back=rule.effect is dtypes.Effect.FALLBACK)
+    grade = FindingGrade.LIKELY if rule.needs_shapes else FindingGrade.CERTAIN
+    return KernelCheck(rule.ops, test, error, grade=grade, falls_back=rule.effect is dtypes.Effect.FALLBACK)
 
 
 def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:

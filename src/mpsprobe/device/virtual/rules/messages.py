@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.observer import Grade
+from mpsprobe.device.virtual.observer import FindingGrade
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.knowledge import dtypes
 
@@ -91,7 +91,7 @@ def _all_dtypes() -> list[torch.dtype]:
 
 def mixed_devices(
     op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], version: tuple[int, int]
-) -> tuple[str, Grade]:
+) -> tuple[str, FindingGrade]:
     """Return an op's error for a CPU tensor among device tensors, and how certain it is.
 
     TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same
@@ -102,7 +102,10 @@ def mixed_devices(
         names = ("input", "weight", "bias")
         for name, value in zip(names, args, strict=False):
             if isinstance(value, Tensor) and not value.is_mps:  # _mps_linear, operations/Linear.mm
-                return f"Tensor for argument {name} is on {value.device} but expected on mps", Grade.LIKELY
+                return (
+                    f"Tensor for argument {name} is on {value.device} but expected on mps",
+                    FindingGrade.LIKELY,
+                )
     try:
         op.overload.redispatch(
             _CPU_KEYS,
@@ -112,8 +115,8 @@ def mixed_devices(
     except Exception as problem:  # what it says is looked at; all else means: no such check
         text = str(problem)
         if text.startswith("Expected all tensors to be on the same device"):
-            return text, Grade.CERTAIN
-    return PLACEHOLDER, Grade.LIKELY
+            return text, FindingGrade.CERTAIN
+    return PLACEHOLDER, FindingGrade.LIKELY
 
 
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)

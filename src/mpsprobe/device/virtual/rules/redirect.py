@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
-from mpsprobe.device.virtual.observer import Grade, OpFlag
+from mpsprobe.device.virtual.observer import FindingGrade, OpFlag
 from mpsprobe.device.virtual.rules import computed
 from mpsprobe.device.virtual.rules.attention import attention, scores_bytes
 from mpsprobe.device.virtual.rules.messages import scalar_type
@@ -97,7 +97,9 @@ class Convolution:
                     f"slow_conv2d_forward_mps: input(device='{x.device}') and weight(device={weight.device}')  "
                     "must be on the same device"
                 )
-            self._kernels.contract.fail("device", "aten::_convolution", RuntimeError(text), Grade.LIKELY)
+            self._kernels.contract.fail(
+                "device", "aten::_convolution", RuntimeError(text), FindingGrade.LIKELY
+            )
         moved = bias.to("mps") if bias is not None else None
         return x.to("mps"), weight.to("mps"), moved
 
