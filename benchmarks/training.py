@@ -1,0 +1,239 @@
+"""Memory and time of optimisation steps: predicted beside measured.
+
+    python benchmarks/training.py                    # the table, from committed measurements
+    python benchmarks/training.py --measure FILE     # measure on the CUDA device at hand, and write FILE
+
+Models are those of `zoo.py`, with random weights at full size. Each is trained fully with AdamW in float32, some with
+LoRA in bfloat16. What is compared is the highest moment of the second step, as tensors take it: the sum over memoryless
+tensors beside `torch.cuda.max_memory_allocated`. Attention is eager on both sides: CUDA has fused kernels that keep no
+scores, MPS trains without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+
+import zoo
+from mpsprobe.models import profile
+from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.training import TrainingAdapter, TrainingPlan
+from zoo import Case
+
+MEASURED = Path(__file__).parent / "measured" / "training_h200.jsonl"
+#: Cases of the zoo by name, with the ways in which each is trained.
+_TRAINED: dict[str, tuple[str, ...]] = {
+    "qwen3 0.6B": ("full", "lora"),
+    "gpt2-medium": ("full",),
+    "opt-125m": ("full", "lora"),
+    "mixtral, 8 layers": ("lora",),
+    "mamba-130m": ("full", "lora"),
+    "t5-large": ("full", "lora"),
+    "bert-base, 64 x 256": ("full", "lora"),
+    "roberta-large, 8 x 128": ("full",),
+    "modernbert-base, 1 x 512": ("full",),
+    "vit-large, 32 images": ("full", "lora"),
+    "dinov2-giant": ("full",),
+    "clip-large, image and text": ("full",),
+    "convnext-large, 8 images": ("full",),
+    "resnet-50, 32 images": ("full",),
+    "segformer-b3, 512": ("full",),
+    "whisper-small": ("full", "lora"),
+    "wav2vec2-large, 10 s": ("full",),
+    "sd 1.5 unet, 512": ("full",),
+    "pixart dit, 512": ("full",),
+}
+
+
+class ZooStep(Adapter):
+    """Builds a case and runs its forward pass, which `TrainingAdapter` trains."""
+
+    def __init__(self, case: Case, weights: Weights) -> None:
+        super().__init__(Path("/nonexistent"), profile.load("transformers"))
+        self.case = case
+        self.weights = weights
+
+    def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
+        del dtype
+        weightless = self.weights is Weights.NONE and self.case.cls.startswith("transformers")
+        model: Any = zoo.build(self.case, device, weightless=weightless)
+        if hasattr(model, "set_attn_implementation"):
+            model.set_attn_implementation("eager")
+        elif hasattr(model, "set_attn_processor"):
+            from diffusers.models.attention_processor import AttnProcessor
+
+            model.set_attn_processor(AttnProcessor())
+        assert isinstance(model, torch.nn.Module)
+        return model
+
+    def sample(self) -> dict[str, Any]:
+        return {}
+
+    def prepare(self, sample: dict[str, Any]) -> Batch:
+        del sample
+        batch = {**zoo.inputs(self.case), **self.case.call}
+        if self.case.inputs["kind"] == "mel" or self.case.cls.endswith("T5ForConditionalGeneration"):
+            batch["decoder_input_ids"] = torch.arange(2, 34).repeat(self.case.inputs["batch"], 1)
+        return batch
+
+    def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        return {"raw": self.infer(model, batch)}
+
+    def infer(self, model: Any, batch: Batch) -> Any:
+        return model(**batch)
+
+    def extract(self, raw: Any) -> Outputs:
+        return {"raw": raw}
+
+
+def cases() -> list[tuple[Case, str]]:
+    """Return the cases with their way of training."""
+    by_name = {case.name: case for case in zoo.cases()}
+    return [
+        (
+            dataclasses.replace(
+                by_name[name], dtype="float32" if way == "full" else "bfloat16", new_tokens=0
+            ),
+            way,
+        )
+        for name, ways in _TRAINED.items()
+        for way in ways
+    ]
+
+
+def predicted(case: Case, way: str) -> int:
+    """Return the bytes at the highest moment of a step on tensors without memory."""
+    from mpsprobe.prediction.observed import WeightlessTarget, observe
+    from mpsprobe.run import Mac
+
+    adapter = TrainingAdapter(ZooStep(case, Weights.NONE), TrainingPlan(way, "adamw"))
+    found = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac("2.13", memory_gb=512))
+    if found.stopped:
+        raise RuntimeError(found.stopped)
+    return int(found.trace.peak)
+
+
+def measure(case: Case, way: str) -> dict[str, Any]:
+    """Return peak and time of optimisation steps on the CUDA device."""
+    device = torch.device("cuda", 0)
+    workspace = _workspace(device)
+    adapter = TrainingAdapter(ZooStep(case, Weights.RANDOM), TrainingPlan(way, "adamw"))
+    model = adapter.load(device, case.dtype)
+
+    def batch() -> Any:
+        made = adapter.prepare({})
+        return torch.utils._pytree.tree_map_only(torch.Tensor, lambda one: one.to(device), made)
+
+    for group in adapter.optimizer(model).param_groups:
+        group["foreach"] = False  # as on MPS, for which torch.optim has no default of joined updates
+    with torch.enable_grad():
+        adapter.infer(model, batch())
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        seconds = []
+        for _ in range(3):
+            given = batch()
+            begun = time.perf_counter()
+            adapter.infer(model, given)
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
+    return {
+        "name": case.name,
+        "way": way,
+        "dtype": case.dtype,
+        "parameters": sum(one.numel() for one in model.parameters()),
+        "peak": torch.cuda.max_memory_allocated() - workspace,
+        "held": held - workspace,
+        "workspace": workspace,
+        "seconds": round(min(seconds), 5),
+    }
+
+
+def _workspace(device: torch.device) -> int:
+    """Return the bytes that cuBLAS keeps for itself, which `max_memory_allocated` counts."""
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(64, 64, device=device, dtype=dtype, requires_grad=True)
+        (x @ x).sum().backward()
+    del x
+    torch.cuda.synchronize()
+    return torch.cuda.memory_allocated()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or draw the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--measure", type=Path)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    chosen = [(case, way) for case, way in cases() if options.only in case.name]
+    if options.measure is not None:
+        return _measured(chosen, options.measure)
+    return _table(chosen)
+
+
+def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
+    import transformers
+
+    about = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    rows = [about]
+    for case, way in chosen:
+        try:
+            rows.append(measure(case, way))
+        except Exception as problem:  # the others are measured all the same
+            rows.append(
+                {"name": case.name, "way": way, "failed": f"{type(problem).__name__}: {problem}"[:300]}
+            )
+        sys.stderr.write(f"{rows[-1]}\n")
+        torch.cuda.empty_cache()
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return 0
+
+
+def _table(chosen: Sequence[tuple[Case, str]], say: Callable[[str], Any] = sys.stdout.write) -> int:
+    lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+    measured = {(row["name"], row["way"]): row for row in lines[1:] if "peak" in row}
+    factors = []
+    say(
+        "| model | trained | parameters | predicted GB | measured GB | predicted / measured |\n"
+        "|---|---|--:|--:|--:|--:|\n"
+    )
+    for case, way in chosen:
+        if (row := measured.get((case.name, way))) is None:
+            continue
+        try:
+            here = predicted(case, way)
+        except Exception as problem:
+            say(f"| {case.name} | {way} | | {type(problem).__name__}: {str(problem)[:80]} | | |\n")
+            continue
+        factors.append(here / row["peak"])
+        say(
+            f"| {case.name} | {way} | {row['parameters'] / 1e6:,.0f} M | {here / 1e9:.2f} | {row['peak'] / 1e9:.2f} | "
+            f"{factors[-1]:.3f} |\n"
+        )
+    within = sum(0.9 <= one <= 1.1 for one in factors)
+    say(f"\n{within} of {len(factors)} within 10 %; median {statistics.median(factors):.3f}.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
