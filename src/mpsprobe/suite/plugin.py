@@ -112,7 +112,7 @@ def spec_of(item: pytest.Item) -> CheckSpec[Any] | None:
     check = callspec.params.get("check") if callspec is not None else None
     if check is None or "mpsprobe.phases.check" not in sys.modules:
         return None
-    return check if isinstance(check, sys.modules["mpsprobe.phases.check"].Spec) else None
+    return check if isinstance(check, sys.modules["mpsprobe.phases.check"].CheckSpec) else None
 
 
 def settings_of(config: pytest.Config) -> options.Settings:
