@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 
 import zoo
-from mpsprobe.forecast.dispatch import shared_out
+from mpsprobe.forecast.host_cost import shared_out
 from mpsprobe.forecast.kinds import host_kind
 from mpsprobe.forecast.machine import Machine, of_gpu, of_mac
 from mpsprobe.forecast.stages import stages

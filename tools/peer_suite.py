@@ -28,8 +28,8 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.session import Session
+from mpsprobe.errors import VirtualDeviceError
 
 _DTYPES = (
     *(

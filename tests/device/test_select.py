@@ -20,8 +20,7 @@ from mpsprobe.device.select import (
     probe_device,
     probe_prediction,
 )
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
-from mpsprobe.errors import UsageError
+from mpsprobe.errors import UnsupportedInstallError, UsageError
 from mpsprobe.mac.unavailable import TorchFacts
 from mpsprobe.run import DeviceChoice, Evidence, Host, Status
 

@@ -15,7 +15,7 @@ from mpsprobe.errors import DataError
 from mpsprobe.forecast import calibrate
 from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
-from mpsprobe.forecast.dispatch import _calls, shared_out, smalls
+from mpsprobe.forecast.host_cost import _calls, shared_out, smalls
 
 pytestmark = pytest.mark.own_process
 

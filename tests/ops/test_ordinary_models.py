@@ -12,8 +12,8 @@ import torch
 from mpsprobe.device.virtual.predict import predict as memoryless
 from mpsprobe.ops.verdicts import hazards, judge
 from mpsprobe.run import Evidence, Hazard, Mac, OpUse
-from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.virtual_calls import RecorderObserver
 
 NEWEST = "2.15"
 

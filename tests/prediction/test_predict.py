@@ -21,8 +21,8 @@ from mpsprobe.prediction import assemble
 from mpsprobe.prediction.assemble import predict_releases
 from mpsprobe.prediction.observed import WeightlessTarget, resolve
 from mpsprobe.run import Mac, Predicted, Run
-from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.virtual_calls import RecorderObserver
 
 pytestmark = [
     pytest.mark.own_process,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpsprobe.knowledge.cloud import VARIABLE, current, load
+from mpsprobe.knowledge.cloud_prices import VARIABLE, current, load
 from mpsprobe.routes.case import Case
 from mpsprobe.run import (
     Check,

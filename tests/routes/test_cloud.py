@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import cloud as prices
+from mpsprobe.knowledge import cloud_prices as prices
 from mpsprobe.knowledge import hardware
 from mpsprobe.models import profile
 from mpsprobe.routes import cloud

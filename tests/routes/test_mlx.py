@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.knowledge.mlx import MlxLibrary, Proof
-from mpsprobe.routes.mlx import components, route, support
+from mpsprobe.routes.mlx import architectures, components, route
 from mpsprobe.run import Component, Viability
 from tests.routes.cases import case, use
 
@@ -39,7 +39,7 @@ def library(folder: Path) -> Path:
 
 
 def test_a_library_is_read_and_not_run(tmp_path: Path) -> None:
-    found = support.read(library(tmp_path), "mlx-lm", "1")
+    found = architectures.read(library(tmp_path), "mlx-lm", "1")
     assert found.models == ["llama", "qwen3_vl"]
     assert found.module("mistral") == "llama"
     assert found.module("base") is None
@@ -47,8 +47,8 @@ def test_a_library_is_read_and_not_run(tmp_path: Path) -> None:
 
 
 def test_looking_for_them_imports_neither() -> None:
-    support.libraries.cache_clear()
-    assert [one.name for one in support.libraries()] == ["mlx-lm", "mlx-vlm"]
+    architectures.libraries.cache_clear()
+    assert [one.name for one in architectures.libraries()] == ["mlx-lm", "mlx-vlm"]
     assert not {"mlx", "mlx_lm", "mlx_vlm"} & set(sys.modules)
 
 

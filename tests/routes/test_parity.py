@@ -12,7 +12,7 @@ import pytest
 
 from mpsprobe.errors import TargetError
 from mpsprobe.models.weightless import from_config, small_copy
-from mpsprobe.routes.mlx import parity
+from mpsprobe.routes.mlx import mlx_parity
 
 #: Importing any of them would change this process: see `parity_child`.
 MISSING = [name for name in ("mlx", "mlx_lm", "mlx_vlm") if importlib.util.find_spec(name) is None]
@@ -90,7 +90,7 @@ def test_the_same_weights_give_the_same_logits(
     config: dict[str, Any], package: str, inputs: list[str], tmp_path: Path
 ) -> None:
     copy = copied(config, tmp_path)
-    result = parity.run(copy.folder, copy.model_class, copy.feeds)
+    result = mlx_parity.run(copy.folder, copy.model_class, copy.feeds)
     assert result.package == package
     assert not result.problem
     assert [feed.name for feed in result.feeds] == inputs
@@ -105,15 +105,15 @@ def test_the_same_weights_give_the_same_logits(
 @pytest.mark.slow
 def test_a_copy_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(LLAMA, tmp_path)
-    variants = parity._variants
+    variants = mlx_parity._variants
 
     def swapped(folder: Path, scratch: Path) -> dict[str, Path]:
         made = variants(folder, scratch)
         name, wrong = next((name, path) for name, path in made.items() if name)
         return {**made, "": wrong, name: made[""]}
 
-    monkeypatch.setattr(parity, "_variants", swapped)
-    result = parity.run(copy.folder, copy.model_class, copy.feeds)
+    monkeypatch.setattr(mlx_parity, "_variants", swapped)
+    result = mlx_parity.run(copy.folder, copy.model_class, copy.feeds)
     assert not result.feeds[0].agrees
     assert not result.agrees
 
@@ -132,8 +132,8 @@ def test_weights_that_are_missing_are_refused(tmp_path: Path, monkeypatch: pytes
         save_file(weights, scratch / "true" / "model.safetensors", metadata={"format": "pt"})
         return {"": scratch / "true"}
 
-    monkeypatch.setattr(parity, "_variants", stripped)
-    result = parity.run(copy.folder, copy.model_class, copy.feeds)
+    monkeypatch.setattr(mlx_parity, "_variants", stripped)
+    result = mlx_parity.run(copy.folder, copy.model_class, copy.feeds)
     assert "up_proj" in result.problem
     assert not result.agrees
 
@@ -143,12 +143,12 @@ def test_code_beside_the_checkpoint_is_not_run(tmp_path: Path) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
     (copy.folder / "config.json").write_text(json.dumps({**config, "model_file": "evil.py"}))
     with pytest.raises(TargetError, match="model_file"):
-        parity.run(copy.folder, copy.model_class, copy.feeds)
+        mlx_parity.run(copy.folder, copy.model_class, copy.feeds)
 
 
 def test_an_architecture_that_no_library_has_is_told() -> None:
     with pytest.raises(TargetError, match="alpamayo_r1"):
-        parity.library_for({"model_type": "alpamayo_r1"})
+        mlx_parity.library_for({"model_type": "alpamayo_r1"})
 
 
 def test_a_small_copy_keeps_what_makes_the_architecture(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.device.virtual.predict import predict
 from mpsprobe.run import OpUse
 from mpsprobe.trace.dispatch import record
-from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.virtual_calls import RecorderObserver
 
 
 class Head(nn.Module):

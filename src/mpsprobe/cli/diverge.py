@@ -18,7 +18,7 @@ from mpsprobe.options import Group, Settings
 from mpsprobe.quantities import decimal_size
 
 if TYPE_CHECKING:
-    from mpsprobe.routes.mlx.parity import Parity
+    from mpsprobe.routes.mlx.mlx_parity import Parity
 
 
 #: Rows of the table for people; `--json` has every module.
@@ -263,7 +263,7 @@ def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) 
     """
     from mpsprobe.models import targets
     from mpsprobe.models.weightless import config_only, small_copy
-    from mpsprobe.routes.mlx import parity as mlx
+    from mpsprobe.routes.mlx import mlx_parity as mlx
 
     mlx.require(package or "mlx-lm")
     ref = targets.resolve(settings)

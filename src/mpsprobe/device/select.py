@@ -21,9 +21,8 @@ from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
 from mpsprobe.device.self_test import SelfTest
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.support import DOCKER
-from mpsprobe.errors import MpsprobeError, UsageError
+from mpsprobe.errors import MpsprobeError, UnsupportedInstallError, UsageError
 from mpsprobe.mac.unavailable import Unavailability, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Mac, Status
 

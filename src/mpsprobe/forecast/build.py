@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
 from mpsprobe.forecast.kinds import kind_of
+from mpsprobe.forecast.load_time import transfers
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.rates import rates
 from mpsprobe.forecast.stages import Stage, stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
-from mpsprobe.forecast.transfer import transfers
-from mpsprobe.knowledge import cloud, hardware
-from mpsprobe.knowledge.cloud import Network
+from mpsprobe.knowledge import cloud_prices, hardware
+from mpsprobe.knowledge.cloud_prices import Network
 from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
 from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
@@ -82,7 +82,7 @@ def build(
         machine = machines.of_mac(wish.mac, mac.torch)
         notes += machine.notes
         time = timing(work, machine, turns)
-        network = wish.network or cloud.shipped().network
+        network = wish.network or cloud_prices.shipped().network
         time.rates = rates(time, fed) if fed is not None else []
         time.parts = [*transfers(trace.weights - trace.states, machine.bandwidth, network), *time.parts]
     others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := hardware.find(name)) is not None]

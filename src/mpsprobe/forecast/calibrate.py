@@ -20,7 +20,7 @@ from mpsprobe.device.real import Device
 from mpsprobe.errors import TargetError
 from mpsprobe.forecast.calibration import Calibration, Point
 from mpsprobe.forecast.clock import Clock, bare, copy, kernel, wait
-from mpsprobe.forecast.dispatch import dispatch
+from mpsprobe.forecast.host_cost import dispatch
 from mpsprobe.forecast.kinds import MATH, REDUCTION, STREAM
 
 #: Rows and square sizes of timed matmuls: `[rows, size] @ [size, size]`.

@@ -26,7 +26,7 @@ BLOCKED = 3
 def main(job_path: str, messages_path: str, flight_path: str) -> None:
     """Do the job."""
     from mpsprobe.layers import diverge, write
-    from mpsprobe.layers.watch import Marker
+    from mpsprobe.layers.module_calls import Marker
 
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)

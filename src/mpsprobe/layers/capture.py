@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from mpsprobe.layers.leaves import leaves
+from mpsprobe.layers.module_calls import Marker, ModuleCall, Watch
 from mpsprobe.layers.sketch import Sketch, sketch
 from mpsprobe.layers.subject import Extent, Subject
-from mpsprobe.layers.watch import Marker, ModuleCall, Watch
 from mpsprobe.models.adapter import Outputs
 
 #: Bytes of whole outputs kept of one pass, at most: beyond, later steps run freely and the report says so.

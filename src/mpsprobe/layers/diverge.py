@@ -15,6 +15,7 @@ from mpsprobe.layers.culprit import add_op_uses
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.lockstep import Lockstep
 from mpsprobe.layers.matching import adjusted_profile, check_random_weights, use_batch_of
+from mpsprobe.layers.module_calls import Marker
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, needed_reference, open_target
 from mpsprobe.layers.result import (
     OUTSIDE,
@@ -28,7 +29,6 @@ from mpsprobe.layers.result import (
 )
 from mpsprobe.layers.student import Compared, Followed, Forcing, follow
 from mpsprobe.layers.subject import Extent, Subject
-from mpsprobe.layers.watch import Marker
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.phases.recording import record_inference
 from mpsprobe.phases.target_code import target_code

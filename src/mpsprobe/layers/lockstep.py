@@ -9,8 +9,8 @@ from typing import Any
 
 from mpsprobe.layers.capture import Expected
 from mpsprobe.layers.leaves import arguments, leaves
+from mpsprobe.layers.module_calls import ModuleCall, Watch
 from mpsprobe.layers.subject import Extent, Subject
-from mpsprobe.layers.watch import ModuleCall, Watch
 
 #: Calls whose tensors wait at most: those the reference is ahead by, and those the student has passed over.
 _AHEAD = 4

@@ -10,9 +10,9 @@ import torch
 
 from mpsprobe.layers.capture import Expected, Teacher
 from mpsprobe.layers.leaves import arguments, leaves, replaced
+from mpsprobe.layers.module_calls import Marker, ModuleCall, Watch
 from mpsprobe.layers.sketch import Distance, distance, sketch
 from mpsprobe.layers.subject import Extent, Subject
-from mpsprobe.layers.watch import Marker, ModuleCall, Watch
 from mpsprobe.models.adapter import Outputs
 
 

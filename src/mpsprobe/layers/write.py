@@ -14,10 +14,10 @@ from mpsprobe.layers.criterion import Noise
 from mpsprobe.layers.identity import config_digest, state_digest, weights_digest
 from mpsprobe.layers.job import Job, Written
 from mpsprobe.layers.leaves import leaves
+from mpsprobe.layers.module_calls import Marker
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, open_target
 from mpsprobe.layers.student import Forcing, follow
 from mpsprobe.layers.subject import SEED, Extent, Subject
-from mpsprobe.layers.watch import Marker
 from mpsprobe.models.adapter import Weights
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase

@@ -24,7 +24,7 @@ from mpsprobe.run import (
     Status,
     Table,
 )
-from mpsprobe.trace.observer import HostEvent
+from mpsprobe.trace.virtual_calls import HostEvent
 
 #: Devices whose op uses are those a Mac dispatches.
 _AS_MPS = ("mps", "emulated")

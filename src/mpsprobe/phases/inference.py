@@ -28,7 +28,7 @@ from mpsprobe.phases.transfer import Loaded
 from mpsprobe.quantities import enumerate_words
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.source import short_source
-from mpsprobe.trace.watch import watched
+from mpsprobe.trace.target_calls import watched
 
 #: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.

@@ -11,8 +11,8 @@ from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import OpUse, Phase
 from mpsprobe.trace.dispatch import record
-from mpsprobe.trace.observer import HostEvent, RecorderObserver
 from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.virtual_calls import HostEvent, RecorderObserver
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from mpsprobe.device.virtual.errors import OutOfReachError
-from mpsprobe.errors import HarnessError, MpsprobeError, SurroundingsError, text_of
+from mpsprobe.errors import HarnessError, MpsprobeError, OutOfReachError, SurroundingsError, text_of
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.models.weightless.unfed import next_step
 from mpsprobe.phases.check import LinkFailed, Result

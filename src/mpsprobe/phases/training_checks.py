@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mpsprobe.errors import text_of
 from mpsprobe.models.training import trained_parameters
-from mpsprobe.phases import memory, rounding
+from mpsprobe.phases import host_memory, rounding
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move, tensors
 from mpsprobe.phases.inference import autocast
@@ -127,7 +127,7 @@ def _gradients_agree(training: Training) -> Result:
     if training.reference is None:
         return Result(
             Status.UNKNOWN,
-            memory.no_room_for_reference(loaded.model),
+            host_memory.no_room_for_reference(loaded.model),
             "Compare on a machine with more memory, or with --random-init --shrink.",
         )
     floors: dict[str, float] = {}
@@ -329,7 +329,7 @@ def _resume(training: Training) -> Result:
     loaded, adapter = training.prepared.loaded, training.adapter
     model, device = loaded.model, loaded.device
     held = sum(one.numel() * one.element_size() for one in trained_parameters(model)) * 4
-    if not memory.fits(held):
+    if not host_memory.fits(held):
         return Result(
             Status.UNKNOWN, f"A saved state of {held / 1e9:.1f} GB does not fit in the host's memory."
         )

@@ -20,14 +20,14 @@ from torch.utils._pytree import tree_map_only
 
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.training import TrainingAdapter
-from mpsprobe.phases import memory
+from mpsprobe.phases import host_memory
 from mpsprobe.phases.check import Stopwatch
 from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.refusals import collected
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Phase
-from mpsprobe.trace.watch import watched
+from mpsprobe.trace.target_calls import watched
 
 #: Steps that memory is watched over, and the seconds after which no further one is begun; two are always taken.
 STEPS, BUDGET_S = 10, 180.0
@@ -117,7 +117,9 @@ def train(prepared: Prepared, flight: Path | None = None) -> Training:
         made.adapter.grad_mode,
         autocast(loaded.profile, device.torch_device),
     ):
-        made.weights = _copied(loaded.model, everything=memory.fits(4 * memory.float32_bytes(loaded.model)))
+        made.weights = _copied(
+            loaded.model, everything=host_memory.fits(4 * host_memory.float32_bytes(loaded.model))
+        )
         with watched(flight, loaded.model), _following(made):
             _take(made)
         while len(made.losses) < 2 or (len(made.losses) < STEPS and sum(made.seconds) < BUDGET_S):

@@ -28,7 +28,7 @@ from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
-from mpsprobe.trace.watch import watched
+from mpsprobe.trace.target_calls import watched
 
 #: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
 NEVER_ON_MPS = (torch.float64, torch.complex128)

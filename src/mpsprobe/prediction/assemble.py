@@ -20,8 +20,8 @@ from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.device.virtual.support import unconfirmed
 from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
-from mpsprobe.knowledge import cloud, environment, ops
-from mpsprobe.knowledge.cloud import Cloud
+from mpsprobe.knowledge import cloud_prices, environment, ops
+from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
@@ -193,7 +193,7 @@ def _routes(
                 )
                 for row in made.releases
             ),
-            cloud=offers or cloud.current(),
+            cloud=offers or cloud_prices.current(),
             architecture=_architecture(adapter),
         )
     )

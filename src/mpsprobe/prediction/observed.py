@@ -32,9 +32,9 @@ from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.run import Evidence, Mac, OpUse
 from mpsprobe.run.workload import RUN_STEPS, RUN_TURNS, Fed, Workload
-from mpsprobe.trace.observer import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
+from mpsprobe.trace.virtual_calls import HostEvent
 
 #: The macOS whose rules hold where none is given.
 MACOS = "15.5"

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.device.virtual.rules.memory import UnifiedMemory
+from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.modules import CallNode
-from mpsprobe.trace.observer import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
+from mpsprobe.trace.virtual_calls import RecorderObserver
 
 #: How deep module calls are noted: a model, its backbone, and what that repeats.
 DEPTH = 3

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mpsprobe.knowledge import cloud
-from mpsprobe.knowledge.cloud import Cloud, ExperimentPlan
+from mpsprobe.knowledge import cloud_prices
+from mpsprobe.knowledge.cloud_prices import Cloud, ExperimentPlan
 from mpsprobe.knowledge.mlx import Proof
 from mpsprobe.run import (
     Evidence,
@@ -92,7 +92,7 @@ class Case:
     next_step: str = ""
     assumed: bool = False
     releases: Sequence[OnRelease] = ()
-    cloud: Cloud = field(default_factory=cloud.current)
+    cloud: Cloud = field(default_factory=cloud_prices.current)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
 

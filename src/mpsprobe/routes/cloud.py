@@ -6,7 +6,7 @@ import datetime
 import math
 from dataclasses import dataclass
 
-from mpsprobe.knowledge.cloud import Offer
+from mpsprobe.knowledge.cloud_prices import Offer
 from mpsprobe.quantities import decimal_size, plural, seconds
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Route, Table, Viability

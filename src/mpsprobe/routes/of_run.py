@@ -9,7 +9,7 @@ from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import chips, hardware
-from mpsprobe.knowledge.cloud import Cloud, current
+from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case, weakest

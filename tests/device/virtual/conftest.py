@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
 from mpsprobe.device.virtual.support import require
+from mpsprobe.errors import UnsupportedInstallError
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import FindingGrade
 from mpsprobe.device.virtual.session import Session
-from mpsprobe.errors import UsageError
+from mpsprobe.errors import UsageError, VirtualDeviceError
 
 pytestmark = pytest.mark.own_process
 

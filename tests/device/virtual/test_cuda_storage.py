@@ -11,7 +11,7 @@ from torch import nn
 
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.errors import VirtualDeviceError
+from mpsprobe.errors import VirtualDeviceError
 from tests.device.virtual.llama import tiny_llama
 
 pytestmark = pytest.mark.own_process

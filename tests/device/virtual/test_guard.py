@@ -10,8 +10,8 @@ import torch
 
 from mpsprobe.device.virtual.cpp import native, relabel
 from mpsprobe.device.virtual.cpp.without_mps import MPS_HOOKS, WithoutMps
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
 from mpsprobe.device.virtual.session import Session
+from mpsprobe.errors import UnsupportedInstallError
 
 pytestmark = pytest.mark.own_process
 
@@ -93,7 +93,7 @@ def test_a_policy_against_executable_memory_is_named() -> None:
     out = _in_a_new_process(
         "import ctypes\n"
         "from mpsprobe.device.virtual.cpp import native\n"
-        "from mpsprobe.device.virtual.errors import UnsupportedInstallError\n"
+        "from mpsprobe.errors import UnsupportedInstallError\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):\n"
         "    print('too old')\n"
         "else:\n"

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.predict import predict
+from mpsprobe.errors import OutOfReachError
 
 pytestmark = pytest.mark.own_process
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import UnsupportedInstallError
 
 
 def called() -> int:

@@ -10,12 +10,12 @@ from typing import Literal
 import torch as pytorch  # `torch` is the release asked about
 
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Observer
 from mpsprobe.device.virtual.random import CudaGenerator, Generator
 from mpsprobe.device.virtual.rules.contract import OnFail
 from mpsprobe.device.virtual.session import EmulationSettings, Session
+from mpsprobe.errors import VirtualDeviceError
 
 Storage = Literal["cpu", "cuda"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.schema import OpCall
+from mpsprobe.errors import OutOfReachError
 from mpsprobe.quantities import decimal_size
 
 #: AT_DISPATCH's text, with the name that a kernel of the host gives itself. Checks in PyTorch's common code say other

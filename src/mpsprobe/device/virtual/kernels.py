@@ -18,12 +18,12 @@ from torch._ops import OpOverload
 from mpsprobe.device.virtual import host_limits, random, schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.cpp.port import Port
-from mpsprobe.device.virtual.errors import OutOfReachError
 from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
-from mpsprobe.device.virtual.rules.memory import UnifiedMemory
+from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op, OpCall
 from mpsprobe.device.virtual.written import Outputs, fresh_outputs, replace, set_memory
+from mpsprobe.errors import OutOfReachError
 
 Kernel = Callable[..., Any]
 

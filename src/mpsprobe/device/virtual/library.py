@@ -20,7 +20,7 @@ from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.observer import FindingGrade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules.contract import Contract, parse_macos
-from mpsprobe.device.virtual.rules.memory import UnifiedMemory
+from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 
 _MISSING = object()
 _MPS = torch.device("mps", 0)

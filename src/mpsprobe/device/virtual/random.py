@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mpsprobe.device.virtual.cpp import native
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import UnsupportedInstallError
 
 #: `c10::Device` is two signed bytes, type and index. Its place in `c10::GeneratorImpl` follows the vtable, two counts
 #: and a mutex (c10/core/GeneratorImpl.h); it is looked for, since the header gives no offsets.

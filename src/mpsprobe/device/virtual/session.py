@@ -12,13 +12,13 @@ import torch
 
 from mpsprobe.device.virtual import library, support
 from mpsprobe.device.virtual.cpp import native, port_of_this_build
-from mpsprobe.device.virtual.errors import AlreadyActiveError
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules import redirect
 from mpsprobe.device.virtual.rules.contract import Contract, OnFail, parse_macos
-from mpsprobe.device.virtual.rules.memory import UnifiedMemory
+from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
+from mpsprobe.errors import AlreadyActiveError
 
 
 @dataclass(frozen=True)

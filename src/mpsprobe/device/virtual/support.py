@@ -10,8 +10,7 @@ import torch
 
 from mpsprobe.device.virtual.cpp import has_mps, native
 from mpsprobe.device.virtual.cpp.native import installed_release
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
-from mpsprobe.errors import docs
+from mpsprobe.errors import UnsupportedInstallError, docs
 
 #: Releases that the tricks were checked on.
 OLDEST, NEWEST = (2, 6), (2, 15)

@@ -12,6 +12,7 @@ from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.routes import alternatives
 from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
+from mpsprobe.routes.mlx.architectures import libraries
 from mpsprobe.routes.mlx.components import (
     GENERATION_DAYS,
     TEST_DAYS,
@@ -19,7 +20,6 @@ from mpsprobe.routes.mlx.components import (
     components,
     parts,
 )
-from mpsprobe.routes.mlx.support import libraries
 from mpsprobe.run import Component, Route, Table, Viability
 
 _SHOWN = 12

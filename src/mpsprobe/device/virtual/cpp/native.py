@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import UnsupportedInstallError
 
 #: Values of `c10::DeviceType`, stable since torch 1.12 (c10/core/DeviceType.h).
 DEVICE_TYPE_CPU, DEVICE_TYPE_CUDA, DEVICE_TYPE_MPS = 0, 1, 13

@@ -16,7 +16,7 @@ import torch
 from torch._ops import OpOverload
 
 from mpsprobe.device.virtual.cpp.port import Kernel, Patcher, Port, implement
-from mpsprobe.device.virtual.errors import UnsupportedInstallError, VirtualDeviceError
+from mpsprobe.errors import UnsupportedInstallError, VirtualDeviceError
 
 #: The composite kernels in the order in which the dispatcher prefers them
 #: (c10/core/dispatch/OperatorEntry.cpp, computeDispatchTableEntryWithDebug).

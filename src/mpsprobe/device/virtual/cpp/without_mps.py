@@ -27,7 +27,7 @@ import torch
 
 from mpsprobe.device.virtual.cpp import native
 from mpsprobe.device.virtual.cpp.port import Patcher, Port
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import UnsupportedInstallError
 
 # ---------------------------------------------------------------------------------------------------------- guard
 

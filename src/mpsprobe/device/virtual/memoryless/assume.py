@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mpsprobe.device.virtual.rules.contract import innermost_source
-from mpsprobe.device.virtual.rules.memory import free_reference, weak_reference
+from mpsprobe.device.virtual.rules.unified_memory import free_reference, weak_reference
 
 
 @dataclass

@@ -57,7 +57,7 @@ class GhostKernels(Kernels):
         self.float_limit = FLOAT_LIMIT
         self.ghosts = ghosts()
         self._shapes = Shapes()
-        self._seen = Repeats(self)
+        self._seen = Repeats(self, self.ghosts, self.assumptions)
         self.special["copy_"] = self._seen.kernel(COPY.overload, lambda _: (self.copy_, True))
 
     def unregister(self) -> None:

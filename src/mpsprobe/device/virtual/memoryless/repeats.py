@@ -8,7 +8,7 @@ that the kernel looks up and checks for a call (10 microseconds of 19) it needs 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,12 @@ from torch._ops import OpOverload
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.kernels import Kernel
-from mpsprobe.device.virtual.memoryless.tensors import Mould
+from mpsprobe.device.virtual.kernels import Kernel, Kernels
+from mpsprobe.device.virtual.memoryless.assume import Assumptions
+from mpsprobe.device.virtual.memoryless.tensors import Ghosts, Mould
 from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.written import replace
-
-if TYPE_CHECKING:
-    from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 
 # Found faster than as attributes of their modules, for every op.
 _Tensor, _Parameter = torch.Tensor, nn.Parameter
@@ -65,11 +63,18 @@ class Known:
 
 
 class Repeats:
-    """Finds the calls that repeat, on behalf of the kernels."""
+    """Finds the calls that repeat, on behalf of the kernels.
 
-    def __init__(self, kernels: GhostKernels) -> None:
+    Args:
+        kernels: on whose behalf.
+        ghosts: where tensors without memory are made.
+        assumptions: what is known of tensors whose values were assumed.
+    """
+
+    def __init__(self, kernels: Kernels, ghosts: Ghosts, assumptions: Assumptions) -> None:
         self._kernels = kernels
-        self._ghosts = kernels.ghosts
+        self._ghosts = ghosts
+        self._assumptions = assumptions
 
     def kernel(self, overload: OpOverload, bind: Callable[[Op], tuple[Kernel, bool]]) -> Kernel:
         """Return a kernel that runs the first call of a kind in full and rebuilds the results of the others.
@@ -167,7 +172,7 @@ class Repeats:
                 if start <= value.data_ptr() < end:
                     ghosts = True
                     flat += (value.dtype, value.shape, value.stride())
-                elif value.is_mps and self._kernels.assumptions.behind((value,)) is None:
+                elif value.is_mps and self._assumptions.behind((value,)) is None:
                     flat.append((value.dtype, value.shape, value.stride()))
                 else:
                     return None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.errors import UnsupportedInstallError
+from mpsprobe.errors import UnsupportedInstallError
 
 #: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
 _METAL = 8

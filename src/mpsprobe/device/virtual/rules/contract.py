@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.backward import ForwardPlaces
-from mpsprobe.device.virtual.errors import VirtualDeviceError
 from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer, OpFlag
 from mpsprobe.device.virtual.rules import limits, messages
 from mpsprobe.device.virtual.rules.limits import KernelCheck
 from mpsprobe.device.virtual.schema import Op
-from mpsprobe.errors import UsageError
+from mpsprobe.errors import UsageError, VirtualDeviceError
 from mpsprobe.knowledge import dtypes, ops
 
 OnFail = Literal["raise", "collect"]

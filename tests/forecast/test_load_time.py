@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mpsprobe.forecast.transfer import transfers
-from mpsprobe.knowledge import cloud
-from mpsprobe.knowledge.cloud import Network
+from mpsprobe.forecast.load_time import transfers
+from mpsprobe.knowledge import cloud_prices
+from mpsprobe.knowledge.cloud_prices import Network
 
 _ALPAMAYO = 22_157_000_000
 
 
 def test_22_gb_take_20_to_30_minutes_to_download_and_less_to_load() -> None:
-    download, load = transfers(_ALPAMAYO, 409.6e9, cloud.shipped().network)
+    download, load = transfers(_ALPAMAYO, 409.6e9, cloud_prices.shipped().network)
     assert download.seconds.expected is not None
     assert load.seconds.expected is not None
     assert 20 * 60 < download.seconds.expected < 30 * 60

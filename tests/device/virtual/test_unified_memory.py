@@ -7,7 +7,7 @@ import torch
 
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.predict import predict
-from mpsprobe.device.virtual.rules.memory import UnifiedMemory, format_size
+from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory, format_size
 
 pytestmark = pytest.mark.own_process
 

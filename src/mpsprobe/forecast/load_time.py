@@ -6,7 +6,7 @@ published timings of `from_pretrained` and `safetensors` on Macs, which lie far 
 
 from __future__ import annotations
 
-from mpsprobe.knowledge.cloud import Network
+from mpsprobe.knowledge.cloud_prices import Network
 from mpsprobe.run import Range, TimePart
 
 #: Bytes/s of a download: a home line of 50 Mbit/s, and one of 1 Gbit/s. Assumptions.
