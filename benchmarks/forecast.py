@@ -60,6 +60,7 @@ _RELEASE = "2.13"
 #: A recurrent layer is one kernel of cuDNN's, and hundreds of ops on a Mac: no forecast of it from a Mac's ops. VITS
 #: ends early without values.
 _NOT_ON_CUDA = ("gru", "encodec", "vits")
+_HALVES = ("fitted", "held out", "fitted, found later", "held out, found later")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ class Row:
     low: float
     high: float
     bound: str
+    later: bool = False  #: found after the constants were set: nobody had seen it
+
+    @property
+    def half(self) -> str:
+        """Which half it belongs to, in words."""
+        return ("held out" if self.held_out else "fitted") + (", found later" if self.later else "")
 
     @property
     def ratio(self) -> float:
@@ -177,6 +184,7 @@ def _row(
     machine: Machine,
     seconds: float,
     stage: str = "whole",
+    later: bool = False,
 ) -> Row:
     told = timing(Work.of(trace, stages(trace)), machine)
     part = next((one for one in told.parts if one.name == stage), None)
@@ -186,7 +194,7 @@ def _row(
     assert span.expected is not None
     low, high = span.low or 0.0, span.high or math.inf
     bound = max(told.parts, key=lambda one: one.seconds.expected or 0).bound
-    return Row(name, group, held_out, span.expected / turns, seconds, low / turns, high / turns, bound)
+    return Row(name, group, held_out, span.expected / turns, seconds, low / turns, high / turns, bound, later)
 
 
 # ---------------------------------------------------------------------------------------------------------------- Macs
@@ -210,7 +218,9 @@ def macs(cache: Path | None) -> list[Row]:
         machine = of_mac(named(replay["mac"], "15.5"), release)
         name = f"{case.name}, {point['chip']}, {release}"
         group = "decode" if replay["stage"] == "decode" else case.group
-        rows.append(_row(name, group, replay["held_out"], trace, machine, replay["seconds"], replay["stage"]))
+        seconds, stage = replay["seconds"], replay["stage"]
+        later = "added" in point
+        rows.append(_row(name, group, replay["held_out"], trace, machine, seconds, stage, later))
     return rows
 
 
@@ -218,7 +228,10 @@ def ops_of_macs() -> list[Row]:
     """Return the single ops of published measurements: one call and its wait."""
     rows = []
     for point in points():
-        if "op" not in point or (use := op_use(point["model"], point["workload"])) is None:
+        if "op" not in point:
+            continue
+        use = op_use(point["model"], point["workload"], point["dtype"])
+        if use is None:
             continue
         release = point["torch"].split()[0]
         machine = of_mac(named(point["op"]["mac"], "15.5"), ".".join(release.split(".")[:2]))
@@ -226,15 +239,35 @@ def ops_of_macs() -> list[Row]:
             continue
         trace = Trace([use], [0, WAIT])
         name = f"{point['model']} {point['workload']}, {point['chip']}"
+        group, told = f"op: {point['model']}", point["op"]
+        later = "added" in point
+        rows.append(_row(name, group, told["held_out"], trace, machine, told["seconds"], "whole", later))
+    return rows
+
+
+def first_forecasts() -> list[Row]:
+    """Return points found later beside what was forecast before any of them had been used: the confirmation.
+
+    These forecasts are kept with the points (`first`), since the constants have moved meanwhile.
+    """
+    cases = {case.name: case for case, _ in zoo.mac_cases()}
+    rows = []
+    for point in points():
+        told = point.get("replay") or point.get("op")
+        if told is None or "first" not in told:
+            continue
+        group = f"op: {point['model']}"
+        if "replay" in point:
+            group = "decode" if told["stage"] == "decode" else cases[told["case"]].group
+        first = told["first"]
+        name = f"{point['model']}, {point['chip']}"
         rows.append(
-            _row(
-                name, f"op: {point['model']}", point["op"]["held_out"], trace, machine, point["op"]["seconds"]
-            )
+            Row(name, group, True, first["expected"], told["seconds"], first["low"], first["high"], "", True)
         )
     return rows
 
 
-def op_use(model: str, workload: str) -> OpUse | None:
+def op_use(model: str, workload: str, dtype: str = "float32") -> OpUse | None:
     """Return one call of an op as mlx-benchmark describes it; None for those that it does not say enough of."""
     shapes = [
         tuple(map(int, word.removeprefix("dim=").split("x")))
@@ -243,9 +276,7 @@ def op_use(model: str, workload: str) -> OpUse | None:
     ]
 
     def tensor(*shape: int) -> TensorMeta:
-        return TensorMeta(
-            "float32", shape, tuple(math.prod(shape[k + 1 :]) for k in range(len(shape))), "mps:0"
-        )
+        return TensorMeta(dtype, shape, tuple(math.prod(shape[k + 1 :]) for k in range(len(shape))), "mps:0")
 
     if model == "MatMul" and len(shapes[0]) == len(shapes[1]):
         op = "aten::bmm" if len(shapes[0]) == 3 else "aten::mm"
@@ -285,19 +316,19 @@ def show(title: str, rows: list[Row], details: bool = True) -> None:
         print("| model | class | half | expected (range) | measured | measured / expected | bound by |")  # noqa: T201
         print("|---|---|---|---|---|---|---|")  # noqa: T201
         for row in rows:
-            half = "held out" if row.held_out else "fitted"
             span = f"{_ms(row.expected)} ({_ms(row.low)} - {_ms(row.high)})"
             print(  # noqa: T201
-                f"| {row.name} | {row.group} | {half} | {span} | {_ms(row.measured)} | {row.ratio:.2f} | {row.bound} |"
+                f"| {row.name} | {row.group} | {row.half} | {span} | {_ms(row.measured)} | {row.ratio:.2f} "
+                f"| {row.bound} |"
             )
         print()  # noqa: T201
     print("| class | half | points | median factor | within 1.3 | in the range |\n|---|---|---|---|---|---|")  # noqa: T201
     groups = [*dict.fromkeys(row.group for row in rows), "all"]
     for group in groups:
-        for held_out in (False, True):
-            chosen = [row for row in rows if row.held_out is held_out and group in (row.group, "all")]
+        for half in _HALVES:
+            chosen = [row for row in rows if row.half == half and group in (row.group, "all")]
             if chosen:
-                print(f"| {group} | {'held out' if held_out else 'fitted'} | {summary(chosen)} |")  # noqa: T201
+                print(f"| {group} | {half} | {summary(chosen)} |")  # noqa: T201
     print()  # noqa: T201
 
 
@@ -394,6 +425,7 @@ def main() -> None:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"]
     )
     options.add_argument("--only", nargs="*", default=[], help="with --live: rows whose name begins so")
+    options.add_argument("--macs", action="store_true", help="the published measurements of Macs alone")
     options.add_argument("--cache", type=Path, help="folder that keeps recordings between runs")
     options.add_argument(
         "--json", type=Path, help="with --live: write all figures, and the calibration, there"
@@ -405,12 +437,14 @@ def main() -> None:
         show(f"{chosen.device}, calibrated", rows)
         spread(rows)
         return
-    rows = h200(chosen.cache, chosen.fit)
-    show("H200, by its specification", rows)
-    spread(rows)
+    if not chosen.macs:
+        rows = h200(chosen.cache, chosen.fit)
+        show("H200, by its specification", rows)
+        spread(rows)
     rows = macs(chosen.cache)
     show("Macs: published measurements of models, torch 2.1 and later", rows)
     spread(rows)
+    show("Macs: first forecasts of points found later", first_forecasts(), details=False)
     rows = ops_of_macs()
     show("Macs: published measurements of single ops, torch 2.4 and later", rows, details=False)
     spread(rows)

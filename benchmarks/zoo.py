@@ -23,7 +23,7 @@ class Case:
         group: class of model in the tables: `"decoder"`, `"encoder"`, `"vision"`, `"speech"`, `"diffusion"`, `"other"`.
         cls: `library.Class`.
         config: arguments of the config's class; of the class itself for diffusers.
-        inputs: kind of input and its sizes, see `inputs`.
+        inputs: kind of input and its sizes, see `inputs`; `pool` names what follows the model.
         new_tokens: to generate; 0 for one forward pass.
         dtype: of the weights.
         fit: whether host constants are fitted on it; the others check the fit.
@@ -82,7 +82,7 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
         tokens = ids(get("length"), get("vocab"))
         found: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     elif kind == "image":
-        found = {"pixel_values": ramp(b, 3, get("size"), get("size"))}
+        found = {"pixel_values": ramp(b, 3, get("size"), get("width") or get("size"))}
     elif kind == "clip":
         found = {
             "pixel_values": ramp(b, 3, get("size"), get("size")),
@@ -173,4 +173,10 @@ def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
         )
     if case.inputs["kind"] == "vae":
         return model.decode(**batch)
-    return model(**batch, **case.call)
+    raw = model(**batch, **case.call)
+    if (
+        case.inputs.get("pool") == "splade"
+    ):  # sparse retrieval: the largest weight of each word of the vocabulary
+        mask = batch["attention_mask"].unsqueeze(-1)
+        return (torch.log1p(torch.relu(raw.logits)) * mask).amax(dim=1)
+    return raw
