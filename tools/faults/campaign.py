@@ -62,6 +62,18 @@ class Judged:
     outcome: Outcome
 
 
+def hear_signals() -> None:
+    """Let the processes of the cases begin with the dispositions of a terminal's, whoever started the campaign.
+
+    A shell's background job and `nohup` ignore SIGINT, SIGQUIT or SIGHUP, and every child would inherit that: the cases
+    of signals would judge nothing. A handler does not outlive `exec`, so this process goes on ignoring them.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
 def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
     """Run one case in `folder`, to its end or to its limit."""
     case.prepare(folder)
@@ -220,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="leave out what --json has as right already")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this Markdown file")
     asked = parser.parse_args(arguments)
+    hear_signals()
     judged: list[Judged] = []
     if asked.table:
         judged = _noted(asked.table)
