@@ -164,7 +164,7 @@ def refuse_special_files(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Entries of a folder and of its folders, links followed for files alone, hidden folders left out."""
+    """Entries of a folder and of its folders, links followed for files only, hidden folders left out."""
     for root, folders, files in os.walk(folder, onerror=None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root) / name for name in files)

@@ -16,6 +16,7 @@
     ├── JobFailedError              a comparison's child said no, with that error's exit code
     ├── JobDiedError                5  a comparison's child crashed or hung
     ├── JobInterruptedError         130
+    ├── NotBegunError               130 a run that was interrupted before its first check
     └── HarnessError                4  mpsprobe itself
 
 Two outcomes are exceptions without being errors of the program: `phases.check.LinkFailed` (a phase could not make

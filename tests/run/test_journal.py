@@ -180,7 +180,7 @@ def test_journal_outlives_its_descriptor(tmp_path: Path) -> None:
     log = journal.Journal(tmp_path / "j")
     first, *rest = events(4)
     log.write(first)
-    os.close(log._fd)
+    os.close(log._file.number)
     with (tmp_path / "theirs").open("wb"):
         for event in rest:
             log.write(event)

@@ -72,6 +72,26 @@ _LIVES = {
 }
 
 
+#: Closes what it did not open, and opens files of its own that take the numbers.
+_TAKES = "os.closerange({first}, 256)\nmine = [open(f'mine-{{k}}', 'w') for k in range(60)]"
+_WRITES = "[(file.write('mine'), file.close()) for file in mine]"
+
+
+def _untouched(outcome: Outcome) -> str:
+    """Nothing of ours may be in the files of the target, and a report must say what it did."""
+    wrong = [
+        path.name for path in outcome.folder.glob("mine-*") if path.read_text(errors="replace") != "mine"
+    ]
+    if wrong or not (outcome.folder / "mine-0").exists():
+        return f"files of the target hold something else, or nothing: {wrong[:3]}"
+    limits = (outcome.run or {}).get("limits", [])
+    return (
+        ""
+        if any("closed descriptors" in one for one in limits)
+        else "the report does not say what was closed"
+    )
+
+
 def _line(outcome: Outcome) -> str:
     """Require that the failure names the target's own line and is the model's."""
     failed = [one for one in (outcome.run or {"checks": []})["checks"] if one["status"] == "fail"]
@@ -121,6 +141,15 @@ def cases() -> Iterator[Case]:
         body = f"{code}\n{whole}"
         yield Case(f"load-{name}", _run("4"), {PASSED}, prepare=target(load=body), check=_no_error,
                    short=name in ("close-stdout", "fork"))  # fmt: skip
+    for place, last in (("load", whole), ("infer", "out = model(batch['x']).sinh().cosh()")):
+        for first in (0, 3):
+            code = f"{_TAKES.format(first=first)}\n{last}\n{_WRITES}"
+            code += "\nreturn out" if place == "infer" else ""
+            code = code.replace("return torch.nn", "out = torch.nn") + (
+                "\nreturn out" if place == "load" else ""
+            )
+            yield Case(f"{place}-takes-descriptors-from-{first}", _run(places[place]), {PASSED}, prepare=target(**{place: code}),
+                       check=_untouched, short=place == "infer" and first == 3)  # fmt: skip
     for name, parts in {
         "load-returns-none": {"load": "return None"}, "sample-returns-list": {"sample": "return []"},
         "prepare-returns-none": {"prepare": "return None"}, "extract-returns-text": {"extract": "return 'x'"},

@@ -57,6 +57,20 @@ def _early(number: signal.Signals, after_s: float) -> Callable[[subprocess.Popen
     return during
 
 
+def _while_drawing(number: signal.Signals) -> Callable[[subprocess.Popen[bytes], Path], None]:
+    """Return what sends a signal again and again from the end of the last check to the end of the command."""
+
+    def during(process: subprocess.Popen[bytes], folder: Path) -> None:
+        journal = folder / "out" / "journal.jsonl"
+        until = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < until:
+            if journal.is_file() and b'"type":"end"' in journal.read_bytes()[-200:]:
+                process.send_signal(number)
+            time.sleep(0.02)
+
+    return during
+
+
 def _reported(outcome: Outcome) -> str:
     return "" if outcome.run else "there is no report"
 
@@ -106,9 +120,12 @@ def cases() -> Iterator[Case]:
     for name, prepare in (("slow", _SLOW), ("stuck", _STUCK), ("family", _FAMILY)):
         yield Case(f"SIGKILL-{name}", _ARGV, {-signal.SIGKILL}, prepare=prepare, during=_send(signal.SIGKILL),
                    check=_from_journal, lists_checks=False, short=name == "slow")  # fmt: skip
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        yield Case(f"{number.name}-while-drawing", _ARGV, {PASSED}, "report: ", prepare=target(), check=_reported,
+                   during=_while_drawing(number), short=number is signal.SIGTERM)  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):
         for after_s in (1.0, 2.0, 4.0):  # before that Python itself is not up
-            ends = {CRASHED, INTERRUPTED, 2, -number}
+            ends = {CRASHED, INTERRUPTED, -number}
             yield Case(
                 f"early-{number.name}-{after_s:g}",
                 _ARGV,

@@ -91,7 +91,9 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, verbose: bool, colour: s
     These options may also stand behind a command's own. Shell completion:
     https://github.com/mpsprobe/mpsprobe/blob/main/docs/cli.md#shell-completion
     """
+    of_main = ctx.obj
     ctx.obj = Sink(as_json=as_json, quiet=quiet, verbose=verbose, colour=colour)
+    ctx.obj.ends_process = of_main is not None and of_main.ends_process
     ctx.meta["mpsprobe.debug"] = debug
 
 
@@ -101,7 +103,7 @@ def main() -> None:
     try:
         _working_directory()
         # Outside click's own mode the code of ctx.exit() is returned, not raised.
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(standalone_mode=False, obj=Sink(ends_process=True)))
     except click.ClickException as problem:
         if isinstance(problem, click.UsageError) and problem.ctx is not None:
             say(f"{problem.ctx.get_usage()}\n", err=True)

@@ -155,8 +155,8 @@ def command(
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]
 
     narrator = Narrator(sink)
-    # From here a signal ends the run in order, and the report is written however often it comes.
-    with alone_in(folder), Interrupts():
+    # From here a signal ends the run in order, and its report is written and named however often one comes.
+    with Interrupts(to_the_end=sink.ends_process), alone_in(folder):
         try:
             run = Supervisor(folder, narrator).run(arguments)
         except MpsprobeError:
@@ -170,16 +170,16 @@ def command(
         page = _written(run, folder, sink)
         if output is None:
             _point_latest_to(folder)
-    if run.host.system == "Darwin":
-        from mpsprobe.forecast import field
+        if run.host.system == "Darwin":
+            from mpsprobe.forecast import field
 
-        field.of_run(run).save(folder / field.FILE)
-        said = "anonymous figures; attach it to an issue if you like. Nothing was sent."
-        sink.remark(f"{folder / field.FILE}: {said}")
-    report.append_summary(run)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        sink.remark(report.workflow_commands(run))
-    headline = report.verdict(run)
-    helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
-    sink.result(f"\n{headline.sentence}\n{helps}report: {page}", run)
+            field.of_run(run).save(folder / field.FILE)
+            said = "anonymous figures; attach it to an issue if you like. Nothing was sent."
+            sink.remark(f"{folder / field.FILE}: {said}")
+        report.append_summary(run)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            sink.remark(report.workflow_commands(run))
+        headline = report.verdict(run)
+        helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
+        sink.result(f"\n{headline.sentence}\n{helps}report: {page}", run)
     click.get_current_context().exit(exit_code(run))

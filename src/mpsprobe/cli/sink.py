@@ -122,15 +122,23 @@ class Sink:
         quiet: results and remarks are dropped; errors still appear.
         verbose: results for people hold every detail.
         colour: `"auto"`, `"always"` or `"never"`.
+        ends_process: the process ends with the command; False where a caller in this process goes on.
     """
 
     def __init__(
-        self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False, colour: str = "auto"
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        colour: str = "auto",
+        ends_process: bool = False,
     ) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
         self.colour = colour
+        self.ends_process = ends_process
 
     def remark(self, *parts: str | Styled) -> None:
         """Print progress or an aside for people: never on stdout when that carries JSON."""

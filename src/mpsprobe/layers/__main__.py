@@ -7,7 +7,6 @@ module in flight goes to FLIGHT, which can be read after a crash.
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.layers.job import Failed, Found, Job, Message, Step
 from mpsprobe.phases.check import LinkFailed
+from mpsprobe.run.own_file import OwnFile
 from mpsprobe.trace.flight import FlightRecorder
 
 #: Exit code for a target whose own code raised, as of the suite's blocked checks.
@@ -31,10 +31,10 @@ def main(job_path: str, messages_path: str, flight_path: str) -> None:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
     job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
-    out = os.open(messages_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    out = OwnFile(Path(messages_path))
 
     def tell(message: Message) -> None:
-        os.write(out, msgspec.json.encode(message) + b"\n")
+        out.write(msgspec.json.encode(message) + b"\n")
 
     def announce(text: str, limit_s: float) -> None:
         tell(Step(text, limit_s))

@@ -7,7 +7,6 @@ planned has an answer in it, and a run without all answers says so.
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from mpsprobe import toml
 from mpsprobe.errors import DataError
 from mpsprobe.run.document import SCHEMA_VERSION, Run
 from mpsprobe.run.outlook import Outlook
+from mpsprobe.run.own_file import OwnFile
 from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
 from mpsprobe.run.words import Phase, Status
 
@@ -141,9 +141,8 @@ class Journal:
     """Appends events to a file.
 
     Each event is one `write` on a descriptor opened for appending: what has returned is in the kernel's hands and
-    survives the death of this process (not that of the machine). The target runs in the same process and may close
-    descriptors or fork: a descriptor that is no longer the journal's is opened anew, and a forked copy of the process
-    writes nothing.
+    survives the death of this process (not that of the machine). The target runs in the same process, and may close
+    descriptors or fork: see `OwnFile`.
 
     Attributes:
         path: the file.
@@ -153,37 +152,18 @@ class Journal:
     def __init__(self, path: Path, run_id: str = "") -> None:
         self.path = path
         self.run_id = run_id
-        self._owner = os.getpid()
-        self._fd = self._open()
-        self._file = self._identity()
+        self._file = OwnFile(path)
 
     def write(self, event: Event) -> None:
         """Append one event. A full disk loses it: the supervisor then misses the answer and says so."""
-        if os.getpid() != self._owner:
-            return
         if event.run_id != self.run_id:
             event = msgspec.structs.replace(event, run_id=self.run_id)
-        if self._identity() != self._file:
-            self._fd = self._open()
-            self._file = self._identity()
         with contextlib.suppress(OSError):
-            os.write(self._fd, _encoder.encode(event) + b"\n")
+            self._file.write(_encoder.encode(event) + b"\n")
 
     def close(self) -> None:
-        """Close the file; further writes open it again."""
-        if os.getpid() == self._owner and self._identity() == self._file:
-            os.close(self._fd)
-
-    def _open(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Return what identifies the file behind the descriptor; None when it is closed."""
-        try:
-            found = os.fstat(self._fd)
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino)
+        """Close the file."""
+        self._file.close()
 
 
 @dataclass

@@ -24,6 +24,7 @@ from mpsprobe import options
 from mpsprobe.errors import MpsprobeError, first_line
 from mpsprobe.quantities import printable
 from mpsprobe.run import Phase, Status
+from mpsprobe.run.own_file import identity
 
 if TYPE_CHECKING:
     from mpsprobe.phases.check import CheckSpec, Result
@@ -83,21 +84,32 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """What pytest prints to: a target that closes stdout must not end the run."""
+    """What pytest prints to: a target that closes stdout must not end the run, nor find our lines in a file of its own.
+
+    A file that is opened after `os.close(1)` gets the number 1.
+    """
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(io.BytesIO())
         self._there: TextIO = file
+        self._identity = self._behind()
+
+    def _behind(self) -> tuple[int, int] | None:
+        try:
+            return identity(self._there.fileno())
+        except (OSError, ValueError):
+            return None
 
     def write(self, text: str) -> int:
         try:
-            return self._there.write(text)
+            return self._there.write(text) if self._behind() == self._identity else len(text)
         except (OSError, ValueError):
             return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            self._there.flush()
+            if self._behind() == self._identity:
+                self._there.flush()
 
 
 def _keep_writing(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
 from mpsprobe.phases import known_bad, target_code
 from mpsprobe.phases.check import CheckSpec, LinkFailed, Result
-from mpsprobe.run import DeviceChoice, Mac, Phase, Run, Target
+from mpsprobe.run import DeviceChoice, Mac, Phase, Run, Target, own_file
 from mpsprobe.run.journal import (
     CheckEnded,
     CheckStarted,
@@ -36,6 +36,11 @@ from mpsprobe.run.journal import (
 )
 from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace import last_ops
+
+_DISTURBED = (
+    "Code of the target closed descriptors that were not its own ({}). They were opened again; nothing of mpsprobe's "
+    "went into another file."
+)
 
 
 class RunInProgress:
@@ -178,6 +183,8 @@ class RunInProgress:
     def finish(self) -> None:
         """End the run: judge the routes, close the journal and write the reports."""
         self._look_ahead()
+        if names := own_file.disturbed():
+            self.learnt(limits=[*self.run.limits, _DISTURBED.format(", ".join(names))])
         self._emit(RunEnded(utc_now()))
         if self._journal is not None:
             self._journal.close()

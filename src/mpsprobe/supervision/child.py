@@ -61,11 +61,16 @@ class Interrupts:
 
     So a run is ended in order and its report is written, however often a user presses Ctrl-C. Contexts may be nested;
     the outermost installs the handlers. Only the main thread can, elsewhere nothing is kept.
+
+    Args:
+        to_the_end: the process ends with the context. All is said then, and a signal that comes while Python ends
+            would only change the exit status: signals are ignored from there on.
     """
 
     _active: Interrupts | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, to_the_end: bool = False) -> None:
+        self._to_the_end = to_the_end
         self._received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
         self._outer: Interrupts | None = None
@@ -86,7 +91,7 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_IGN if self._to_the_end else handler)  # type: ignore[arg-type]
         self._before.clear()
         if Interrupts._active is self:
             Interrupts._active = None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mpsprobe import launch
-from mpsprobe.errors import HarnessError, UsageError
+from mpsprobe.errors import HarnessError, MpsprobeError, UsageError
 from mpsprobe.run import Interruption, Run, journal
 from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import Child, Ending
@@ -88,6 +88,12 @@ def is_running(folder: Path) -> bool:
         os.close(handle)
 
 
+class NotBegunError(MpsprobeError):
+    """The user stopped a run before its first check: there is nothing to report."""
+
+    exit_code = 130
+
+
 class Supervisor:
     """One supervised run of the suite.
 
@@ -110,6 +116,7 @@ class Supervisor:
         """Run the suite with these pytest arguments, to its end or to the death of the child.
 
         Raises:
+            NotBegunError: the user stopped it before the run began.
             SurroundingsError: a package or a variable of this environment kept it from starting.
             HarnessError: the child ended before the run began (its last words are in the message).
         """
@@ -172,7 +179,7 @@ class Supervisor:
     def _not_started(self, child: Child, ending: Ending) -> Exception:
         words = child.last_words(8) or child.last_words(8, "out")
         if ending.cause == "interrupted":
-            return UsageError(f"stopped by {ending.signal} before the run began.")
+            return NotBegunError(f"Stopped by {ending.signal} before the run began: nothing was checked.")
         refused = [line for line in words.splitlines() if line.startswith("ERROR: ")]
         if ending.returncode == _PYTEST_USAGE and refused:
             return UsageError(refused[-1].removeprefix("ERROR: "))

@@ -10,6 +10,8 @@ holds no running number and no time: a reader that watches a hang sees the heade
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import mmap
 import os
@@ -20,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mpsprobe.errors import DataError
+from mpsprobe.run.own_file import OwnFile
 
 _HEADER = struct.Struct("<8sIIQQ")  # magic, form, slots, pid, number of the last op
 _HEADER_BYTES = 64
@@ -28,6 +31,10 @@ _MAGIC = b"mpsprobF"
 _FORM = 1
 # A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python
 # int.
+
+
+#: Maps whose own copy of a descriptor may lead to another file by now: they are kept, for `mmap` closes its copy.
+_maps: list[mmap.mmap] = []
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class FlightRecorder:
     Args:
         path: created, or emptied when it exists.
         slots: ops the ring holds, a power of two.
+
+    Raises:
+        OSError: the file cannot be written.
     """
 
     begin: Callable[[int], int]
@@ -77,10 +87,11 @@ class FlightRecorder:
             raise ValueError(f"slots must be a power of two, not {slots}")
         self.path = Path(path)
         size = _HEADER_BYTES + 4 * slots
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = OwnFile(self.path, empty=True, mode=0o600)
         header = _HEADER.pack(_MAGIC, _FORM, slots, os.getpid(), 0)
-        os.write(self._file, header.ljust(size, b"\0"))
-        self._map = mmap.mmap(self._file, size)
+        if self._file.write(header.ljust(size, b"\0")) < size:  # a store beyond the file's end is SIGBUS
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._map = mmap.mmap(self._file.number, size)
         view = memoryview(self._map)
         self.begin, self.end = _writers(view[:_HEADER_BYTES].cast("Q"), view[_HEADER_BYTES:].cast("I"), slots)
 
@@ -90,15 +101,14 @@ class FlightRecorder:
         if line.count("\t") != 4 or "\n" in line:
             fields = (str(use), op, inputs, module, source)
             line = "\t".join(field.replace("\t", " ").replace("\n", " ") for field in fields)
-        os.write(self._file, f"{line}\n".encode(errors="replace"))
+        with contextlib.suppress(OSError):  # a full disk costs the name, and never the target its op
+            self._file.write(f"{line}\n".encode(errors="replace"))
 
     def close(self) -> None:
         """Release the file, which stays readable. No use can be named afterwards."""
-        if self._file < 0:
-            return
-
-        os.close(self._file)
-        self._file = -1
+        self._file.close()
+        if self._file.is_disturbed:
+            _maps.append(self._map)
 
     def __enter__(self) -> FlightRecorder:
         return self

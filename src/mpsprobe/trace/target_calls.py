@@ -27,10 +27,14 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
         flight: None does nothing.
         model: names the modules.
     """
-    if flight is None:
+    try:
+        black_box = FlightRecorder(flight) if flight is not None else None
+    except OSError:  # a full disk: the target is to be judged all the same
+        black_box = None
+    if flight is None or black_box is None:
         yield
         return
-    with FlightRecorder(flight) as black_box:
+    with black_box:
         recorder = Recorder(model, flight=black_box)
         with eager(), recorder.paths.following(lambda: _Hook.unless_there(recorder)), _Hook(recorder):
             try:
