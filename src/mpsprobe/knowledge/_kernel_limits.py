@@ -56,17 +56,23 @@ class Tensors(str, enum.Enum):
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The most a kernel takes.
+    """The most, or the least, a kernel takes.
 
     Attributes:
         what: the quantity.
-        most: its largest allowed value.
+        most: its largest allowed value; None: any.
+        least: its smallest allowed value: 1 element refuses an empty tensor.
         of: the tensors looked at.
     """
 
     what: Quantity
-    most: int
+    most: int | None = None
+    least: int = 0
     of: Tensors = Tensors.ANY
+
+    def allows(self, amount: int) -> bool:
+        """Return whether a kernel takes a tensor with this much of the quantity."""
+        return self.least <= amount and (self.most is None or amount <= self.most)
 
     def exceeded(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
         """Whether one of the tensors looked at is beyond it."""
@@ -75,7 +81,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Tensors.OUTPUTS: (*outputs,),
             Tensors.ANY: (*inputs, *outputs),
         }
-        return any(_amount(self.what, tensor) > self.most for tensor in tensors[self.of])
+        return any(not self.allows(_amount(self.what, tensor)) for tensor in tensors[self.of])
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,6 +30,7 @@ from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.run import TensorMeta
 
 __all__ = [
+    "EMPTY",
     "Effect",
     "Limit",
     "Quantity",
@@ -94,6 +95,14 @@ _FLOAT64_IN_KERNEL = (
     "Please use float32 instead."
 )
 _NO_SUPPORT = "Trying to convert {} to the MPS backend but it does not have support for that dtype."
+
+
+#: Placeholder::Placeholder, aten/src/ATen/native/mps/OperationUtils.mm: an operand without memory. PyTorch's text has
+#: the number of the line behind the file, which differs by release.
+EMPTY = (
+    '[srcBuf length] > 0 INTERNAL ASSERT FAILED at "/Users/runner/work/pytorch/pytorch/pytorch/aten/src/ATen/native/'
+    'mps/OperationUtils.mm", please report a bug to PyTorch. Placeholder tensor is empty!'
+)
 
 
 class UnknownDtypeError(UsageError):

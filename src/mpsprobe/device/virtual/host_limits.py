@@ -23,7 +23,7 @@ from mpsprobe.quantities import decimal_size
 #: things, and say them on a Mac too.
 _NO_DTYPE = re.compile(r"\"(?P<kernel>[^\"]+)\" not implemented for '(?P<dtype>\w+)'")
 _NO_KERNEL = re.compile(
-    r"Could not run '[^']+' with arguments from the '[^']*(?:CPU|MPS)' backend|_share_fd_"
+    r"Could not run '[^']+' with arguments from the '[^']*(?:CPU|MPS)' backend|_share_fd_|MKL FFT error"
 )
 _NO_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes|std::bad_alloc")
 
@@ -56,7 +56,7 @@ def is_missing_dtype(problem: BaseException) -> bool:
 
 
 def is_missing_kernel(problem: BaseException) -> bool:
-    """Return whether the host has no kernel at all for such tensors (sparse ones, for example)."""
+    """Return whether the host has no kernel at all for such tensors (sparse ones; empty ones in MKL's transforms)."""
     return isinstance(problem, (RuntimeError, NotImplementedError)) and bool(_NO_KERNEL.search(str(problem)))
 
 

@@ -213,6 +213,35 @@ def _normal_dtype(call: Call) -> str | None:
     return f"Unsupported type {dtypes.scalar_type(str(target.dtype).removeprefix('torch.'))} for operation normal"
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.numel() > 0 or tensor.untyped_storage().nbytes() > 0
+
+
+def _is_empty(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and not _has_memory(tensor)
+
+
+# Empty operands whose kernel returns early in some cases only; the other kernels are rules of `data/ops/limits.toml`.
+def _addmv_empty(call: Call) -> str | None:
+    # the product of the matrix and the vector is a buffer of its own: as long as the matrix has rows
+    matrix = call.get(1, "mat")
+    return dtypes.EMPTY if isinstance(matrix, Tensor) and not matrix.size(0) else None
+
+
+def _addbmm_empty(call: Call) -> str | None:
+    batches = [call.get(1, "batch1"), call.get(2, "batch2")]
+    if not all(isinstance(one, Tensor) for one in batches) or not batches[0].size(0):
+        return None
+    return dtypes.EMPTY if any(_is_empty(one) for one in (call.get(0, "self"), *batches)) else None
+
+
+def _index_add_empty(call: Call) -> str | None:
+    index = call.get(2, "index")
+    if not isinstance(index, Tensor) or not index.numel():
+        return None
+    return dtypes.EMPTY if _is_empty(call.get(0, "self")) or _is_empty(call.get(3, "source")) else None
+
+
 _LINEAR = _FLOAT | _COMPLEX
 _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(
@@ -257,6 +286,9 @@ _CHECKS: tuple[KernelCheck, ...] = (
         ("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=FindingGrade.CERTAIN
     ),
     KernelCheck(("empty", "empty_strided"), _dimensions),
+    KernelCheck(("addmv", "addmv_", "mv"), _addmv_empty, since=(2, 4), until=(2, 9)),
+    KernelCheck(("addbmm", "addbmm_"), _addbmm_empty, since=(2, 6), until=(2, 6)),
+    KernelCheck(("index_add", "index_add_"), _index_add_empty, since=(2, 6), until=(2, 6)),
 )
 
 
@@ -318,4 +350,5 @@ def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:
         dtypes.Quantity.BYTES: tensor.numel() * tensor.element_size(),
         dtypes.Quantity.SIZE: max(tensor.shape, default=0),
     }
-    return amount[limit.what] > limit.most
+    # an empty view of a storage that has memory brings a buffer along, and is not refused for being empty
+    return not limit.allows(amount[limit.what]) and not (limit.least and _has_memory(tensor))
