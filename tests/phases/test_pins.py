@@ -11,7 +11,8 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.options import Settings
 from mpsprobe.phases.check import LinkFailed
-from mpsprobe.phases.pins import Pins, installed_version, require, resolve, verdict
+from mpsprobe.phases.pins import require, verdict
+from mpsprobe.phases.requirements import Pins, installed_version, resolve
 from mpsprobe.run import Phase, Status
 
 #: What the seed's progress report found installed, and what Alpamayo-R1-10B's package needs.

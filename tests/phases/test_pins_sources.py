@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from mpsprobe.knowledge import packages
 from mpsprobe.models.profile import Profile
-from mpsprobe.phases import known_bad, pins, solver
+from mpsprobe.phases import known_bad, pins, requirements, solver
 from mpsprobe.run import Mac, Status
 
 
@@ -46,7 +46,7 @@ def test_imports_of_code_are_judged_by_their_guard(
     tmp_path: Path, text: str, status: Status, says: str
 ) -> None:
     result = pins.verdict(
-        pins.resolve(profile(), lambda _: None, lambda _: [], "3.12.1", code=code(tmp_path, text))
+        requirements.resolve(profile(), lambda _: None, lambda _: [], "3.12.1", code=code(tmp_path, text))
     )
     assert result.status is status
     assert says in " ".join(str(row[-1]) for row in (result.table.rows if result.table else []))
@@ -56,7 +56,9 @@ def test_imports_of_code_are_judged_by_their_guard(
 def test_a_cuda_package_in_metadata_is_never_to_be_installed() -> None:
     """alpamayo_r1 requires flash-attn, which no Mac can install: the rest is still checked."""
     own = Profile(name="x", title="x", adapter="a:b", package="own")
-    found = pins.resolve(own, {"own": "1.0"}.get, lambda _: ["flash-attn>=2.8", "einops>=0.8"], "3.12.1")
+    found = requirements.resolve(
+        own, {"own": "1.0"}.get, lambda _: ["flash-attn>=2.8", "einops>=0.8"], "3.12.1"
+    )
     result = pins.verdict(found)
     assert "--no-deps" in result.message
     assert result.remedy == "python -m pip install 'einops>=0.8'"
@@ -73,14 +75,16 @@ def test_a_cuda_package_in_metadata_is_never_to_be_installed() -> None:
 def test_an_older_transformers_than_the_config_is_a_warning(
     saved: str, installed: str, status: Status
 ) -> None:
-    found = pins.resolve(profile(), {"transformers": installed}.get, lambda _: [], "3.12.1",
+    found = requirements.resolve(profile(), {"transformers": installed}.get, lambda _: [], "3.12.1",
                          config={"transformers_version": saved})  # fmt: skip
     assert found.status is status
 
 
 def test_a_quantisation_that_cannot_be_loaded_fails() -> None:
     config = {"quantization_config": {"quant_method": "awq", "bits": 4}}
-    found = pins.resolve(profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config)
+    found = requirements.resolve(
+        profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config
+    )
     assert found.status is Status.FAIL
     assert "loading raises" in pins.verdict(found).message
 
@@ -88,7 +92,9 @@ def test_a_quantisation_that_cannot_be_loaded_fails() -> None:
 def test_a_quantisation_that_is_skipped_fails() -> None:
     """transformers warns of a method that it does not know, and reads packed tensors as plain ones."""
     config = {"quantization_config": {"quant_method": "exl2", "bits": 4.25}}
-    found = pins.resolve(profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config)
+    found = requirements.resolve(
+        profile(), {"transformers": "4.57.1"}.get, lambda _: [], "3.12.1", config=config
+    )
     assert found.status is Status.FAIL
     assert "does not know ExLlama" in pins.verdict(found).message
 
@@ -108,7 +114,7 @@ def test_nothing_is_said_of_torch_without_earlier_runs(
 
     monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path))
     ref = targets.resolve(Settings())
-    assert known_bad.notes(ref, pins.Pins([]), Mac("2.8.0")) == []
+    assert known_bad.notes(ref, requirements.Pins([]), Mac("2.8.0")) == []
 
 
 needs_uv = pytest.mark.skipif(solver._uv() is None, reason="uv is not installed")
@@ -125,7 +131,7 @@ def _index_answers() -> bool:
 def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     if not _index_answers():
         pytest.skip("no package index can be reached")
-    found = pins.resolve(profile("transformers==4.57.1", "huggingface-hub<1.0"),
+    found = requirements.resolve(profile("transformers==4.57.1", "huggingface-hub<1.0"),
                          {"transformers": "4.55.4", "huggingface-hub": "1.3.2"}.get, lambda _: [],
                          ".".join(map(str, sys.version_info[:3])))  # fmt: skip
     solution = solver.solve(found)
@@ -133,7 +139,7 @@ def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     wanted = {r.name: r for r in map(Requirement, solution.command.split()[4:])}
     assert wanted["transformers"].specifier.contains("4.57.1")
     assert wanted["huggingface-hub"].specifier.contains("0.36.0") or "0." in str(wanted["huggingface-hub"])
-    impossible = pins.resolve(
+    impossible = requirements.resolve(
         profile("transformers==4.57.1", "huggingface-hub>=1.0"), lambda _name: None, lambda _: [], "3.12.1"
     )
     refused = solver.solve(impossible)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 from packaging.specifiers import SpecifierSet
@@ -14,10 +13,8 @@ from mpsprobe.knowledge import advisories, ops
 from mpsprobe.knowledge._advisory import Certainty, Severity
 from mpsprobe.models.hub.cache import Notes
 from mpsprobe.models.targets import TargetRef
+from mpsprobe.phases.requirements import Pins
 from mpsprobe.run import Mac, OpUse
-
-if TYPE_CHECKING:
-    from mpsprobe.phases.pins import Pins
 
 _NAME = "op-uses"
 #: Releases further away than this many are no help.

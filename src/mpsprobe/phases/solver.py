@@ -12,14 +12,11 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from mpsprobe.phases.requirements import Pins
 from mpsprobe.run import Mac
-
-if TYPE_CHECKING:
-    from mpsprobe.phases.pins import Pins
 
 #: Seconds that uv may take; without a connection it answers at once.
 _LIMIT_S = 60.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpsprobe.phases.data import Prepared
     from mpsprobe.phases.download import Obtained
     from mpsprobe.phases.inference import Inferred
-    from mpsprobe.phases.pins import Pins
+    from mpsprobe.phases.requirements import Pins
     from mpsprobe.phases.site import Availability
     from mpsprobe.phases.training_steps import Training
     from mpsprobe.phases.transfer import Loaded

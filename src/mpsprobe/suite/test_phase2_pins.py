@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpsprobe.phases import pins
 from mpsprobe.phases.check import CheckSpec
-from mpsprobe.phases.pins import Pins
+from mpsprobe.phases.requirements import Pins
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 

@@ -1,0 +1,294 @@
+"""What a target requires of its environment, against what is installed.
+
+Requirements come from the target's profile; from the metadata of installed distributions (the model's own package, and
+each package the profile pins that is installed in a version that will stay: transformers 4.55.4 forbids the tokenizers
+that 4.57.1 needs, which says nothing once it is replaced); from its config.json; and from the imports of its own code.
+"""
+
+from __future__ import annotations
+
+import ast
+import platform
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from mpsprobe.knowledge import packages, quantisation
+from mpsprobe.models.profile import Profile
+from mpsprobe.run import Status
+
+#: Version of an installed distribution by canonical name, None when it is not installed.
+Installed = Callable[[str], "str | None"]
+#: Packages that look at their own requirements when they are imported, and refuse: transformers does
+#: (dependency_versions_check.py). Others, torch with its setuptools for one, run all the same.
+_CHECK_AT_IMPORT = ("transformers",)
+
+#: Requirement strings of an installed distribution's own metadata.
+Metadata = Callable[[str], "Iterable[str]"]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One requirement against what is installed.
+
+    Attributes:
+        name: distribution name; `python` for the interpreter.
+        required: specifier, e.g. `"<1.0,>=0.34.0"`; empty when any version will do.
+        found: installed version; None when it is not installed.
+        stated_by: who asks for it: `"profile"`, or a distribution with its version.
+        satisfied: found is within required.
+        binding: without it the target does not load; otherwise it is worth a warning.
+        on_mac: what it means on a Mac, for a package of CUDA; `""` for all others. Such a one is not installed.
+    """
+
+    name: str
+    required: str
+    found: str | None
+    stated_by: str
+    satisfied: bool
+    binding: bool = True
+    on_mac: str = ""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """All requirements of a target against this environment.
+
+    Attributes:
+        pins: the requirements.
+        notes: further findings, one sentence each: a torch release known to be wrong for this target.
+        conflict: why no set of versions satisfies them all; `""` when one does, or it was not tried.
+        solved: the command that a solver found; `""` when none was asked.
+    """
+
+    pins: list[Pin]
+    notes: tuple[str, ...] = ()
+    conflict: str = ""
+    solved: str = ""
+
+    @property
+    def unmet(self) -> list[Pin]:
+        """Those that are missing or out of range."""
+        return [pin for pin in self.pins if not pin.satisfied]
+
+    @property
+    def status(self) -> Status:
+        """Fail when a binding one is unmet, a warning when another is."""
+        if any(pin.binding for pin in self.unmet):
+            return Status.FAIL
+        return Status.WARN if self.unmet or self.notes else Status.PASS
+
+    def fix(self) -> str:
+        """Return one command that satisfies all of them; empty when all are satisfied, or no package would help.
+
+        Every requirement on a package to be changed is part of it, satisfied ones too: a new version must
+        not break those. Packages that already fit are not touched.
+        """
+        return self.solved or " ".join(shlex.quote(word) for word in self.command())
+
+    def command(self) -> list[str]:
+        """Return the words of that command without a solver's versions; none when nothing is to be installed."""
+        if not (requirements := self.requirements()):
+            return []
+        return ["python", "-m", "pip", "install", *requirements]
+
+    def requirements(self) -> list[str]:
+        """Return the requirements on each package that has to be changed."""
+        wanted: dict[str, list[str]] = defaultdict(list)
+        unmet = {pin.name for pin in self.unmet if not pin.on_mac} - {"python"}
+        for pin in self.pins:
+            if pin.name in unmet and pin.required not in wanted[pin.name]:
+                wanted[pin.name].append(pin.required)
+        return [name + str(SpecifierSet(",".join(filter(None, specs)))) for name, specs in wanted.items()]
+
+
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, from its metadata."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed_requirements(name: str) -> list[str]:
+    """Return what an installed distribution says it requires; nothing when it is not installed."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def resolve(
+    profile: Profile,
+    installed: Installed = installed_version,
+    requirements_of: Metadata = installed_requirements,
+    python: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    code: Iterable[Path] = (),
+) -> Pins:
+    """Compare a profile's requirements, and those of the packages they lead to, with what is installed.
+
+    Args:
+        profile: whose `requires`, `python` and `package` are checked.
+        installed: looks up an installed version.
+        requirements_of: looks up the requirements in a distribution's metadata.
+        python: version of the interpreter; this one when None.
+        config: the target's `config.json`; None where it is not known.
+        code: Python files of the target's own that loading imports.
+    """
+    python = python or platform.python_version()
+    pins: list[Pin] = []
+    if profile.python:
+        pins.append(_pin("python", SpecifierSet(profile.python), python, "profile"))
+    roots = [Requirement(text) for text in profile.requires]
+    if profile.package:
+        pins += _stated_by(profile.package, installed, requirements_of, binding=True)
+    for root in roots:
+        if root.marker is not None and not root.marker.evaluate():
+            continue
+        pin = _pin(canonicalize_name(root.name), root.specifier, installed(root.name), "profile")
+        pins.append(pin)
+        if pin.satisfied:
+            binding = canonicalize_name(root.name) in _CHECK_AT_IMPORT
+            pins += _stated_by(root.name, installed, requirements_of, binding=binding)
+    pins += _of_config(config or {}, installed)
+    pins += _of_code(code, installed)
+    return Pins(_without_repeats(pins))
+
+
+def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
+    """Return what a config.json asks for: the transformers it was saved with, and what its quantisation needs."""
+    pins = []
+    version = installed("transformers")
+    saved = str(config.get("transformers_version") or "")
+    try:
+        stated = Version(Version(saved).base_version)
+    except InvalidVersion:
+        stated = None
+    if stated is not None and version is not None and Version(version) < stated:
+        # An older release may know the class all the same: it decides when it loads.
+        pins.append(_pin("transformers", SpecifierSet(f">={stated}"), version, "config.json", binding=False))
+    quantised = quantisation.find(config)
+    if quantised is not None and version is not None:
+        loading = quantisation.answer(quantised, version, installed)
+        if loading.fails:
+            said = f"loading raises {loading.error}" if loading.raises else loading.sentences[0].rstrip(".")
+            advice = said + (f"; {loading.fix}" if loading.fix else "")
+            pins.append(Pin(quantised.title, "", None, "config.json", False, True, advice))
+    return pins
+
+
+def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
+    """Return what the imports of the target's own code ask for."""
+    pins = []
+    for path in code:
+        needed, optional = imports_of(path)
+        for module in sorted(needed | optional):
+            package = packages.of_import(module)
+            stated = f"{path.name}, import {module}"
+            if package is not None and not package.usable_from:
+                meaning = package.meaning if module in needed else packages.Meaning.OPTIONAL
+                pins.append(_cuda(package, meaning, stated))
+            elif module in needed and find_spec(module) is None:
+                name = _DISTRIBUTIONS.get(module, module)
+                least = f">={package.usable_from}" if package is not None else ""
+                pins.append(_pin(canonicalize_name(name), SpecifierSet(least), installed(name), stated))
+    return pins
+
+
+#: Distributions whose name is not that of their module.
+_DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image",
+                  "yaml": "pyyaml", "hydra": "hydra-core", "OpenSSL": "pyopenssl", "google": "protobuf"}  # fmt: skip
+
+
+def imports_of(path: Path) -> tuple[set[str], set[str]]:
+    """Return the top-level modules that importing a file needs, and those that it does without.
+
+    An import inside `try`, inside a function, or behind `if` is one that it does without.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return set(), set()
+    needed: set[str] = set()
+    optional: set[str] = set()
+
+    def visit(nodes: Iterable[ast.AST], guarded: bool) -> None:
+        for node in nodes:
+            into = optional if guarded else needed
+            if isinstance(node, ast.Import):
+                into.update(one.name.partition(".")[0] for one in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                into.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Try | ast.If | ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(ast.iter_child_nodes(node), True)
+            else:
+                visit(ast.iter_child_nodes(node), guarded)
+
+    visit(tree.body, False)
+    known = sys.stdlib_module_names
+    return needed - known, optional - needed - known
+
+
+def _cuda(package: packages.CudaPackage, meaning: packages.Meaning, stated: str) -> Pin:
+    """Return the row of a package of CUDA: never installed, and a failure only where the code needs it."""
+    words = {
+        packages.Meaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
+        packages.Meaning.REPLACE: f"CUDA only; replace it: {package.instead}",
+        packages.Meaning.BLOCKS: f"CUDA only; blocks: {package.instead}",
+    }[meaning]
+    optional = meaning is packages.Meaning.OPTIONAL
+    return Pin(package.name, "", None, stated, optional, not optional, words)
+
+
+def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, binding: bool) -> list[Pin]:
+    version = installed(name)
+    if version is None:
+        return []
+    pins = []
+    for text in requirements_of(name):
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:  # legacy metadata of somebody else's package is not the target's fault
+            continue
+        # Extras were not asked for: a marker that needs one is false with `extra` empty.
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        package = packages.of_distribution(requirement.name)
+        if package is not None and not package.usable_from:
+            # whether its code does without is not known from metadata: a warning, and never to be installed
+            words = f"CUDA only: install {canonicalize_name(name)} with --no-deps. {package.instead}"
+            pins.append(Pin(package.name, str(requirement.specifier), installed(package.name),
+                            f"{canonicalize_name(name)} {version}", False, False, words))  # fmt: skip
+            continue
+        pins.append(
+            _pin(
+                canonicalize_name(requirement.name),
+                requirement.specifier,
+                installed(requirement.name),
+                f"{canonicalize_name(name)} {version}",
+                binding,
+            )
+        )
+    return pins
+
+
+def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, binding: bool = True) -> Pin:
+    satisfied = found is not None and specifier.contains(Version(found), prereleases=True)
+    return Pin(name, str(specifier), found, stated_by, satisfied, binding)
+
+
+def _without_repeats(pins: list[Pin]) -> list[Pin]:
+    """Keep the first of equal demands: `numpy>=1.17` by three packages is one row."""
+    return list({(pin.name, pin.required): pin for pin in reversed(pins)}.values())[::-1]
