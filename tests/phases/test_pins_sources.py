@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,57 @@ def test_nothing_is_said_of_torch_without_earlier_runs(
     monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path))
     ref = targets.resolve(Settings())
     assert known_bad.notes(ref, requirements.Pins([]), Mac("2.8.0")) == []
+
+
+def _gqa(folder: Path) -> Path:
+    """Write the config of a Llama with grouped heads in half precision."""
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": 64,
+        "max_position_embeddings": 2048, "torch_dtype": "float16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_prediction_tells_later_pins_what_torch_gets_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytorch issue 174861: torch 2.8 to 2.10 decode over 1,024 half-precision keys wrongly, 2.7.1 and 2.11 do not."""
+    from mpsprobe.models import targets
+    from mpsprobe.options import Settings
+    from mpsprobe.prediction.command import predict
+
+    monkeypatch.setenv("MPSPROBE_CACHE", str(tmp_path / "cache"))
+    asked = Settings(model=str(_gqa(tmp_path)), dtype="float16", prompt_tokens=1100, torch="2.8", mac="m1-max-64",
+                     random_init=True)  # fmt: skip
+    predict(asked, routes=False)
+    mac = Mac("2.8.0", chip="M1 Max", macos="15.5", memory_gb=64)
+
+    def told(settings: Settings, mac: Mac = mac, requires: str = "torch>=2.1") -> list[str]:
+        ref = targets.resolve(settings)
+        return known_bad.notes(
+            ref, requirements.resolve(profile(requires), lambda _: "2.8.0", lambda _: []), mac
+        )
+
+    (note,) = told(asked)
+    assert "torch 2.8.0 is known wrong for aten::_scaled_dot_product_attention" in note
+    assert note.endswith("nearest good: 2.7.1.") or note.endswith("nearest good: 2.7.0.")
+    (pinned,) = told(asked, requires="torch==2.8.0")
+    assert "torch 2.8.0 is pinned by profile and is known wrong" in pinned
+    assert "no release that the requirements allow is better" in pinned
+    assert told(asked, Mac("2.11.0", chip="M1 Max", macos="15.5", memory_gb=64)) == []
+    assert told(asked.replace(prompt_tokens=16)) == [], "another length was never seen"
+
+
+@pytest.mark.parametrize(
+    ("torch", "macos", "says"),
+    [("2.13.0", "13.6", "needs macOS 14.0"), ("2.13.0", "15.5", ""), ("2.8.0", "12.1", "needs macOS")],
+)
+def test_a_macos_too_old_for_its_torch_is_told(torch: str, macos: str, says: str) -> None:
+    said = pins._of_macos(Mac(torch, macos=macos))
+    assert says in "".join(said)
+    assert bool(said) == bool(says)
 
 
 needs_uv = pytest.mark.skipif(solver._uv() is None, reason="uv is not installed")

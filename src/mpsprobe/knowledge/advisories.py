@@ -66,6 +66,17 @@ class Match(msgspec.Struct, frozen=True):
         parts += [f"only if: {words}" for words in (" or ".join(self.circumstances),) if words]
         return "; ".join(parts)
 
+    def is_reached(self, longest: int | None) -> bool:
+        """Return whether the model's own maximum meets a critical advisory, with no other condition in doubt.
+
+        Args:
+            longest: number of tokens that the model takes at most; None where that is not known.
+        """
+        if longest is None or self.unknown or self.circumstances or not self.later:
+            return False
+        tokens = all(one.unit == "tokens" and one.needed <= longest for one in self.later)
+        return tokens and self.advisory.severity is Severity.CRITICAL
+
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     advisory: list[Advisory]

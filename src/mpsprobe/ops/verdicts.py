@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mpsprobe.knowledge import advisories, dtypes, ops
-from mpsprobe.knowledge.advisories import Advisory, Certainty, Match, Mode, Severity, Symptom, Threshold
+from mpsprobe.knowledge.advisories import Advisory, Certainty, Match, Mode, Severity, Symptom
 from mpsprobe.run import Hazard, Mac, OpUse, OpVerdict
 
 _ON_GPU = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
@@ -113,7 +113,7 @@ def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) ->
     matches = advisories.match(use, mac.torch, mac.macos, mac.chip, modes)
     later = advisories.match_later(use, mac.torch, mac.macos, mac.chip, modes)
     known = [match for match in matches if match.certainty is Certainty.CERTAIN]
-    reached = [match for match in later if _is_reached(match, longest)]
+    reached = [match for match in later if match.is_reached(longest)]
     acting = [match for match in (*known, *reached) if acts(match.advisory)]
     if acting and verdict in _ON_GPU:
         worst = min(acting, key=lambda match: _SEVERITIES.index(match.advisory.severity))
@@ -128,18 +128,6 @@ def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) ->
     )
 
 
-def _is_reached(match: Match, longest: int | None) -> bool:
-    """Return whether the model's own maximum meets an advisory whose other conditions are all known to hold."""
-    if longest is None or match.unknown or match.circumstances or not match.later:
-        return False
-    critical = match.advisory.severity is Severity.CRITICAL
-    return critical and all(_tokens(threshold) <= longest for threshold in match.later)
-
-
-def _tokens(threshold: Threshold) -> float:
-    return threshold.needed if threshold.unit == "tokens" else float("inf")
-
-
 def _reason(match: Match, longest: int | None) -> str:
     title = match.advisory.title
     if not match.later:
@@ -152,14 +140,14 @@ def _rank(match: Match, longest: int | None) -> tuple[int, int]:
     if match.certainty is Certainty.CERTAIN:
         return 0, 0
     needed = max((threshold.needed for threshold in match.later), default=0)
-    if _is_reached(match, longest):
+    if match.is_reached(longest):
         return 1, needed
     doubts = len(match.unknown) + 10 * len(match.circumstances)
     return (3 if match.later else 2), needed + doubts
 
 
 def _hazard(match: Match, use: OpUse, calls: int, longest: int | None) -> Hazard:
-    advisory, reached = match.advisory, _is_reached(match, longest)
+    advisory, reached = match.advisory, match.is_reached(longest)
     tokens = [threshold.needed for threshold in match.later if threshold.unit == "tokens"]
     return Hazard(
         advisory=advisory.id,

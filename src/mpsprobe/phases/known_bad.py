@@ -1,42 +1,70 @@
-"""Torch releases that are known to be wrong for a target, judged by the ops that it called in earlier runs."""
+"""Torch releases that are known to be wrong for a target, judged by the ops that runs and predictions saw it call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable
 
 import msgspec
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.knowledge import advisories, ops
+from mpsprobe.knowledge import advisories, environment, ops
 from mpsprobe.knowledge._advisory import Certainty, Severity
 from mpsprobe.models.hub.cache import Notes
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.phases.requirements import Pins
 from mpsprobe.run import Mac, OpUse
 
-_NAME = "op-uses"
 #: Releases further away than this many are no help.
 _NEAR = 15
 
 
-def remember(ref: TargetRef, uses: Sequence[OpUse]) -> None:
-    """Keep the op uses of a target, for the pins of later runs."""
-    if uses:
-        Notes(_key(ref)).write(_NAME, {"uses": msgspec.to_builtins(list(uses))})
+class Seen(msgspec.Struct, frozen=True):
+    """What a run or a prediction saw of a target.
+
+    Attributes:
+        uses: one op use for each distinct call.
+        longest: number of tokens that the model takes at most; None where its config states no limit.
+    """
+
+    uses: list[OpUse] = []
+    longest: int | None = None
 
 
-def recall(ref: TargetRef) -> list[OpUse]:
-    """Return the op uses that were kept; none where there were none, or they are of another version of mpsprobe."""
+def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) -> None:
+    """Keep what a run or a prediction of a target saw, for the pins of later runs that ask the same of it."""
+    # layers repeat the same calls, and whether one is computed rightly depends on the call alone
+    distinct = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
+    if distinct:
+        seen = Seen(list(distinct.values()), longest)
+        Notes(_key(ref)).write(_name(ref), msgspec.to_builtins(seen))
+
+
+def recall(ref: TargetRef) -> Seen:
+    """Return what was kept; nothing where there was none, or it is of another version of mpsprobe."""
     try:
-        return msgspec.convert(Notes(_key(ref)).read(_NAME).get("uses", []), list[OpUse])
+        return msgspec.convert(Notes(_key(ref)).read(_name(ref)), Seen)
     except msgspec.ValidationError:
-        return []
+        return Seen()
 
 
 def _key(ref: TargetRef) -> str:
     return ref.repo or (str(ref.folder).strip("/") if ref.folder else ref.name)
+
+
+#: What is asked of a target that changes its op uses: other lengths, another dtype, training.
+_ASKED = (
+    "revision", "config", "dtype", "autocast", "prompt_tokens", "new_tokens", "batch", "image_size", "frames", "steps",
+    "audio_seconds", "train", "optimizer", "accumulate", "gradient_checkpointing", "shrink",
+)  # fmt: skip
+
+
+def _name(ref: TargetRef) -> str:
+    """Return the name that the op uses of a target are kept under: one for each thing that is asked of it."""
+    asked = repr([getattr(ref.settings, one) for one in _ASKED])
+    return f"op-uses-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
 def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
@@ -47,36 +75,37 @@ def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
         pins: its requirements, among them those on torch.
         mac: the target Mac.
     """
-    uses = recall(ref)
-    if mac is None or not uses:
+    seen = recall(ref)
+    if mac is None or not seen.uses:
         return []
-    wrong = _wrong(uses, mac.torch, mac)
+    wrong = _wrong(seen, mac.torch, mac)
     if not wrong:
         return []
     stated = [pin for pin in pins.pins if pin.name == "torch" and pin.required]
     within = SpecifierSet(",".join(pin.required for pin in stated))
     by = f" is pinned by {stated[0].stated_by} and" if any("==" in pin.required for pin in stated) else ""
-    good = _nearest_good(uses, mac, within)
+    good = _nearest_good(seen, mac, within)
     nearest = f"nearest good: {good}" if good else "no release that the requirements allow is better"
     return [f"torch {mac.torch}{by} is known wrong for {', '.join(wrong[:3])}; {nearest}."]
 
 
-def _wrong(uses: Sequence[OpUse], torch: str, mac: Mac) -> list[str]:
-    """Return the ops that a release is certain to compute wrongly, each with its advisory."""
+def _wrong(seen: Seen, torch: str, mac: Mac) -> list[str]:
+    """Return the ops that a release computes wrongly at a length that the model takes, with their advisories."""
     found: dict[str, None] = {}
-    for use in uses:
+    for use in seen.uses:
         try:
-            matches = advisories.match(use, torch, mac.macos, mac.chip)
+            met = advisories.match(use, torch, mac.macos, mac.chip)
+            later = advisories.match_later(use, torch, mac.macos, mac.chip)
         except MpsprobeError:
             return []
-        for one in matches:
+        for one in (*met, *later):
             serious = one.advisory.severity in (Severity.CRITICAL, Severity.HIGH)
-            if serious and one.certainty is Certainty.CERTAIN:
+            if (serious and one.certainty is Certainty.CERTAIN) or one.is_reached(seen.longest):
                 found[f"{use.op} ({one.advisory.id})"] = None
     return list(found)
 
 
-def _nearest_good(uses: Sequence[OpUse], mac: Mac, within: SpecifierSet) -> str | None:
+def _nearest_good(seen: Seen, mac: Mac, within: SpecifierSet) -> str | None:
     """Return the release nearest to the target Mac's that computes all of these ops rightly, newer ones first."""
     here = Version(mac.torch.partition("+")[0])
     order = sorted(
@@ -87,6 +116,8 @@ def _nearest_good(uses: Sequence[OpUse], mac: Mac, within: SpecifierSet) -> str 
         text = f"{release.major}.{release.minor}.{release.micro}"
         if (release.major, release.minor) == (here.major, here.minor) or text not in within:
             continue
-        if not _wrong(uses, text, mac):
+        if mac.macos and environment.macos_allows(text, mac.macos).ok is False:
+            continue  # its MPS device would not open there
+        if not _wrong(seen, text, mac):
             return text
     return None

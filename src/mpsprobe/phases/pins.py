@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsprobe.errors import MpsprobeError
+from mpsprobe.knowledge import environment
 from mpsprobe.models.hub import client, remote_code
 from mpsprobe.models.hub.snapshot import read_config
 from mpsprobe.models.targets import TargetRef
@@ -79,7 +80,7 @@ def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
                     for one in remote_code.files(folder, dict(config), offline=ref.offline)
                 ]
     found = resolve(ref.profile, config=config, code=code)
-    notes = [*_of_machine(platform.system(), platform.machine(), installed_version)]
+    notes = [*_of_machine(platform.system(), platform.machine(), installed_version), *_of_macos(mac)]
     notes += known_bad.notes(ref, found, mac)
     found = dataclasses.replace(found, notes=tuple(notes))
     if found.requirements():
@@ -113,6 +114,14 @@ def _of_machine(system: str, machine: str, installed: Installed) -> list[str]:
         f"the name (installed: torch {installed('torch')}, numpy {installed('numpy')}). On Apple silicon use an arm64 "
         "Python, not Rosetta."
     ]
+
+
+def _of_macos(mac: Mac | None) -> list[str]:
+    """Return what the target Mac's macOS forbids: each torch release finds MPS from some macOS on."""
+    if mac is None or not mac.macos:
+        return []
+    allowed = environment.macos_allows(mac.torch, mac.macos)
+    return [allowed.message] if allowed.ok is False else []
 
 
 def require(ref: TargetRef, *, ignore: bool = False, mac: Mac | None = None) -> Pins:

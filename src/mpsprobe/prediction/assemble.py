@@ -25,6 +25,7 @@ from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
+from mpsprobe.phases import known_bad
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
 from mpsprobe.routes.case import Case, OnRelease, UnrecordedRefusal
 from mpsprobe.routes.judge import outlook
@@ -94,6 +95,8 @@ def predict(
         if wish is not None:
             step("forecast memory and time")
         forecast = _forecast(seen, mac, wish) if wish is not None else None
+    if target.ref is not None:
+        known_bad.remember(target.ref, [use for use, _ in seen.uses], seen.token_limit)
     made = Predicted(
         doing=seen.doing,
         inputs=seen.inputs,

@@ -53,6 +53,7 @@ class WeightlessTarget:
         notes: what was changed, one sentence each.
         workload: what is asked of it.
         plan: fields of `run.Target` that say how often its owner wants it.
+        ref: the target as it was asked for; None where nobody named one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class WeightlessTarget:
     notes: list[str] = field(default_factory=list)
     workload: Workload = field(default_factory=Workload)
     plan: dict[str, Any] = field(default_factory=dict)
+    ref: targets.TargetRef | None = None
 
 
 def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> WeightlessTarget:
@@ -79,7 +81,8 @@ def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
     if settings.autocast is not None:
         words = ref.profile.autocast_words(ref.profile.autocast)
         changes = [*changes, f"Asked for: {words}."]
-    return WeightlessTarget(ref.name, adapter, ref.profile.dtype, changes, settings.workload, ref.plan)
+    asked = replace(ref, settings=settings)
+    return WeightlessTarget(ref.name, adapter, ref.profile.dtype, changes, settings.workload, ref.plan, asked)
 
 
 def _run_of(settings: Settings) -> Settings:

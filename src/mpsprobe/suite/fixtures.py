@@ -189,10 +189,12 @@ def mps_bench(mps_session: RunInProgress, mps_site: Availability) -> Iterator[Be
 def mps_op_uses(mps_session: RunInProgress, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
     """Provide the target's op uses, with their verdicts on the target Mac."""
     from mpsprobe.ops import checks
-    from mpsprobe.phases import recording
+    from mpsprobe.phases import known_bad, recording
 
-    link = checks.recorded(recording.record_inference(mps_batch), mps_bench)
+    recorded = recording.record_inference(mps_batch)
+    link = checks.recorded(recorded, mps_bench)
     mps_session.learnt(op_uses=link.uses)
+    known_bad.remember(mps_session.target, link.uses, recorded.token_limit)
     return link
 
 

@@ -14,7 +14,7 @@ from mpsprobe.models import targets
 from mpsprobe.models.hub.client import DownloadProgress
 from mpsprobe.ops.expectations import Expectations, Files
 from mpsprobe.options import Settings
-from mpsprobe.phases import known_bad, target_code
+from mpsprobe.phases import target_code
 from mpsprobe.phases.check import CheckSpec, LinkFailed, Result
 from mpsprobe.run import DeviceChoice, Mac, Phase, Run, Target, own_file
 from mpsprobe.run.journal import (
@@ -152,8 +152,6 @@ class RunInProgress:
     def learnt(self, **facts: Any) -> None:
         """Record facts that became known (fields of `journal.Learnt`)."""
         self._emit(Learnt(**facts))
-        if facts.get("op_uses"):
-            known_bad.remember(self.target, facts["op_uses"])
 
     def progress(self, text: str) -> None:
         """Report the progress of a long step."""
