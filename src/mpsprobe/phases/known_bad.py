@@ -21,7 +21,7 @@ from mpsprobe.run import Mac, OpUse
 _NEAR = 15
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SeenUses(msgspec.Struct, frozen=True):
     """What a run or a prediction saw of a target.
 
     Attributes:
@@ -38,16 +38,16 @@ def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) 
     # layers repeat the same calls, and whether one is computed rightly depends on the call alone
     distinct = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
     if distinct:
-        seen = Seen(list(distinct.values()), longest)
+        seen = SeenUses(list(distinct.values()), longest)
         Notes(_key(ref)).write(_name(ref), msgspec.to_builtins(seen))
 
 
-def recall(ref: TargetRef) -> Seen:
+def recall(ref: TargetRef) -> SeenUses:
     """Return what was kept; nothing where there was none, or it is of another version of mpsprobe."""
     try:
-        return msgspec.convert(Notes(_key(ref)).read(_name(ref)), Seen)
+        return msgspec.convert(Notes(_key(ref)).read(_name(ref)), SeenUses)
     except msgspec.ValidationError:
-        return Seen()
+        return SeenUses()
 
 
 def _key(ref: TargetRef) -> str:
@@ -89,7 +89,7 @@ def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
     return [f"torch {mac.torch}{by} is known wrong for {', '.join(wrong[:3])}; {nearest}."]
 
 
-def _wrong(seen: Seen, torch: str, mac: Mac) -> list[str]:
+def _wrong(seen: SeenUses, torch: str, mac: Mac) -> list[str]:
     """Return the ops that a release computes wrongly at a length that the model takes, with their advisories."""
     found: dict[str, None] = {}
     for use in seen.uses:
@@ -105,7 +105,7 @@ def _wrong(seen: Seen, torch: str, mac: Mac) -> list[str]:
     return list(found)
 
 
-def _nearest_good(seen: Seen, mac: Mac, within: SpecifierSet) -> str | None:
+def _nearest_good(seen: SeenUses, mac: Mac, within: SpecifierSet) -> str | None:
     """Return the release nearest to the target Mac's that computes all of these ops rightly, newer ones first."""
     here = Version(mac.torch.partition("+")[0])
     order = sorted(
