@@ -20,6 +20,13 @@ FIXES = [
     ),
     ("abs-int-over-2-24", "torch.where(x < 0, -x, x)", "x.abs()"),
     ("copy-to-cpu-float64-unwritten", 'x.to("cpu").to(torch.float64)', "x.to('cpu', torch.float64)"),
+    (
+        "add-inplace-alpha-promotion-raises",
+        "a.add_(b.to(a.dtype), alpha=alpha)",
+        "a.clone().add_(b, alpha=alpha)",
+    ),
+    ("bitshift-scalar-left-wrong", "torch.ones_like(t) << t", "1 << t"),
+    ("sdpa-rank-5-abort", "q.flatten(0, -4)", "q.reshape(-1, *q.shape[-3:])"),
     ("any-rank-5-abort", "x.flatten().any()", "x.any()"),
     ("clamp-min-int-by-float-zero", "t.clamp_min(1)", "t.clamp_min(1.0)"),
     ("cast-to-cpu-corrupts-source", "dst[i:j] = src.to(dst.dtype).cpu()", "dst[i:j].copy_(src)"),
@@ -167,6 +174,8 @@ def _names(id_: str) -> dict[str, Any]:
         "layer": torch.nn.LayerNorm(4),
     }
     own: dict[str, dict[str, Any]] = {
+        "add-inplace-alpha-promotion-raises": {"a": torch.randn(4).half(), "b": torch.randn(4), "alpha": 0.5},
+        "sdpa-rank-5-abort": {"q": torch.randn(2, 3, 4, 5, 6)},
         "clamp-nan-to-bound": {"x": torch.tensor([float("nan"), -2.0, 0.1, 3.0])},
         "fill-bool-view-shifted": {"x": torch.zeros(6, dtype=torch.bool)},
         "complex-abs-interleaved": {"x": torch.randn(8, dtype=torch.complex64)},
