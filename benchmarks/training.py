@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import statistics
 import sys
@@ -68,10 +69,8 @@ class ZooStep(Adapter):
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
         del dtype
         weightless = self.weights is Weights.NONE and self.case.cls.startswith("transformers")
-        model: Any = zoo.build(self.case, device, weightless=weightless)
-        if hasattr(model, "set_attn_implementation"):
-            model.set_attn_implementation("eager")
-        elif hasattr(model, "set_attn_processor"):
+        model: Any = zoo.build(self.case, device, weightless=weightless, attention="eager")
+        if hasattr(model, "set_attn_processor"):
             from diffusers.models.attention_processor import AttnProcessor
 
             model.set_attn_processor(AttnProcessor())
@@ -128,6 +127,9 @@ def predicted(case: Case, way: str) -> int:
 def measure(case: Case, way: str) -> dict[str, Any]:
     """Return peak and time of optimisation steps on the CUDA device."""
     device = torch.device("cuda", 0)
+    left = torch.cuda.memory_allocated()
+    if left > 256 << 20:
+        raise RuntimeError(f"{left} bytes of the models before it are still held")
     workspace = _workspace(device)
     adapter = TrainingAdapter(ZooStep(case, Weights.RANDOM), TrainingPlan(way, "adamw"))
     model = adapter.load(device, case.dtype)
@@ -197,6 +199,8 @@ def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
     }
     rows = [about]
     for case, way in chosen:
+        gc.collect()  # models lie in circles, and an error's traceback holds the one that raised it
+        torch.cuda.empty_cache()
         try:
             rows.append(measure(case, way))
         except Exception as problem:  # the others are measured all the same
@@ -204,7 +208,6 @@ def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
                 {"name": case.name, "way": way, "failed": f"{type(problem).__name__}: {problem}"[:300]}
             )
         sys.stderr.write(f"{rows[-1]}\n")
-        torch.cuda.empty_cache()
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return 0
 

@@ -136,8 +136,13 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
     return to(found)
 
 
-def build(case: Case, device: torch.device | str, weightless: bool = False) -> torch.nn.Module:
-    """Return the model with random weights, or with none for a device without memory."""
+def build(
+    case: Case, device: torch.device | str, weightless: bool = False, attention: str | None = None
+) -> torch.nn.Module:
+    """Return the model with random weights, or with none for a device without memory.
+
+    `attention` names an implementation of transformers, such as "eager"; some classes choose it when they are made.
+    """
     library, _, name = case.cls.rpartition(".")
     dtype = getattr(torch, case.dtype)
     torch.manual_seed(0)
@@ -153,6 +158,8 @@ def build(case: Case, device: torch.device | str, weightless: bool = False) -> t
 
     cls = getattr(transformers, name)
     config = cls.config_class(**case.config)
+    if attention is not None:
+        config._attn_implementation = attention
     if weightless:
         from mpsprobe.models.weightless.from_config import build as made
 

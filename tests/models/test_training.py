@@ -112,6 +112,57 @@ def test_lora_moves_only_its_own_matrices(folder: Path) -> None:
     assert all("lora_" in name for name in moved)
 
 
+class Attending(nn.Module):
+    """Attention of PyTorch, which reads the weight of its output projection and never calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.last = nn.Linear(8, 2)
+        self.inner = nn.ModuleDict({"last": nn.Tanh()})  # a path that ends as a linear layer's does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner["last"](self.attention(x, x, x)[0]))
+
+
+MAMBA = {
+    "architectures": ["MambaForCausalLM"],
+    "model_type": "mamba",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "state_size": 4,
+    "vocab_size": 100,
+    "time_step_rank": 4,
+}
+
+
+@pytest.mark.parametrize("kind", ["attention", "mamba"])
+def test_every_lora_matrix_is_reached(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("peft")
+    if kind == "mamba":
+        (tmp_path / "config.json").write_text(json.dumps(MAMBA))
+        adapter = adapter_of(tmp_path, train="lora")
+    else:
+        config = tmp_path / "attending.json"
+        config.write_text(json.dumps({"mpsprobe": {"inputs": {"x": {"shape": [2, 3, 8]}}}}))
+        settings = Settings(model=f"{__name__}:Attending", config=str(config), random_init=True, train="lora")
+        made, _ = config_only.make(resolve(settings), tmp_path, Weights.RANDOM)
+        assert isinstance(made, training.TrainingAdapter)
+        adapter = made
+    model = adapter.load(CPU, "float32")
+    with adapter.grad_mode:
+        adapter.backward(model, adapter.prepare(adapter.sample()))
+    without = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    assert training.trained_parameters(model)
+    assert not without
+
+
+def test_lora_without_a_linear_layer_is_refused() -> None:
+    pytest.importorskip("peft")
+    with pytest.raises(UsageError, match="no linear layer"):
+        training._with_lora(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+
+
 def test_accumulated_gradients_are_those_of_one_batch(folder: Path) -> None:
     once, often = adapter_of(folder), adapter_of(folder, accumulate=3)
     first, second = (step(adapter, adapter.load(CPU, "float32")) for adapter in (once, often))

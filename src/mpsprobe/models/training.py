@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -353,8 +354,12 @@ def _without_dropout(model: nn.Module) -> nn.Module:
 def _with_lora(model: nn.Module) -> nn.Module:
     """Return the model with LoRA matrices beside its linear layers, all else frozen.
 
+    An output layer over a vocabulary stays as it is, as peft's "all-linear" has it. So do the output projections of
+    `nn.MultiheadAttention` and of Mamba's mixers: those modules may read the weight without calling the layer, so a
+    matrix beside it would learn nothing; peft refuses Mamba's for that reason.
+
     Raises:
-        UsageError: peft is not installed.
+        UsageError: peft is not installed, or the model has no layer that it could stand beside.
     """
     try:
         import peft
@@ -362,8 +367,27 @@ def _with_lora(model: nn.Module) -> nn.Module:
         raise UsageError(
             "--train lora: needs the package peft.", "python -m pip install 'mpsprobe[lora]'"
         ) from problem
-    config = peft.LoraConfig(r=LORA_RANK, target_modules="all-linear")
-    wrapped: nn.Module = peft.get_peft_model(model, config)
+    from transformers.pytorch_utils import Conv1D
+
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    unread = {
+        f"{path}.out_proj".removeprefix(".")
+        for path, one in model.named_modules()
+        if isinstance(one, nn.MultiheadAttention) or (hasattr(one, "A_log") and hasattr(one, "out_proj"))
+    }
+    names = [
+        path
+        for path, one in model.named_modules()
+        if isinstance(one, (nn.Linear, Conv1D)) and one is not output and path not in unread
+    ]
+    if not names:
+        raise UsageError(
+            f"--train lora: {type(model).__name__} has no linear layer for LoRA matrices to stand beside.",
+            "Give --train full.",
+        )
+    wrapped: nn.Module = peft.get_peft_model(
+        model, peft.LoraConfig(r=LORA_RANK, target_modules="|".join(map(re.escape, names)))
+    )
     return wrapped
 
 
