@@ -6,12 +6,14 @@ huggingface.co answers them (as read in the client's source); `Fault` says what 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +36,11 @@ class Fault:
             with a Content-Length that fits it), `flip` (a bit of byte `at`), `length` (a Content-Length `at` too long),
             `etag` (another ETag), `status` (answer `status`), `loop` (redirect to itself), `no-range` (answer
             200 to a range), `shift` (answer a range with the bytes behind it), `slow` (`at` bytes a second), `html` (a
-            page of text, as a sign-in page), `more` (bytes behind the end), `move` (the branch moves, then answer).
+            page of text, as a sign-in page), `more` (bytes behind the end), `move` (the branch moves, then answer),
+            `forget` (branches and tags vanish, then answer), `trickle` (a byte each 50 ms from `at` on), `gzip` (packed
+            although nobody asked), `broken-gzip` (said to be packed, and is not), `chunked` (without a Content-Length),
+            `pointer` (the Git LFS pointer in place of the file), `redirect` (to the `Location` of `headers`), `cut`
+            (half of the JSON), `text` (the text of `headers["text"]` in place of the JSON).
         where: `api`, `resolve` or `cdn`; `""` for each.
         file: only requests for this file; `""` for each.
         times: how often; -1 for ever.
@@ -66,6 +72,10 @@ class Repository:
         refs: branches and tags beside `main`.
         faults: what goes wrong.
         checksums: whether the listing states them.
+        renamed_to: id that the hub sends those who ask to, as it does after a rename.
+        disabled: nobody may read it any more.
+        xet: answers name the Xet storage, as huggingface.co's do.
+        listing: changes the model info before it is sent.
         cut_after: breaks off the first download of a file after so many bytes, as a lost connection does.
     """
 
@@ -76,6 +86,10 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     checksums: bool = True
+    renamed_to: str = ""
+    disabled: bool = False
+    xet: bool = False
+    listing: Callable[[dict[str, Any]], None] = lambda _: None
     cut_after: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,12 +117,19 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+def pointer(data: bytes) -> bytes:
+    """The LFS pointer of a content."""
+    sha = hashlib.sha256(data).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {len(data)}\n".encode()
+
+
 def pointer_id(data: bytes) -> str:
     """The git blob id of the LFS pointer of a content."""
-    sha = hashlib.sha256(data).hexdigest()
-    return blob_id(
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {len(data)}\n".encode()
-    )
+    return blob_id(pointer(data))
+
+
+#: Faults that an answer without a body can show, too.
+_OF_HEADERS = ("status", "loop", "etag", "move", "html", "redirect", "forget")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -149,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
                     fault.times
                     and fault.where in ("", where)
                     and fault.file in ("", file)
-                    and (self.body or fault.kind in ("status", "loop", "etag", "move", "html"))
+                    and (self.body or fault.kind in _OF_HEADERS)
                     and self._covers(fault)
                 ):
                     if fault.skip:
@@ -174,8 +195,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(fault.status, "", fault.headers.get("X-Error-Message", ""), fault.headers)
         elif fault.kind == "loop":
             self._send(302, b"", {"Location": self.path})
+        elif fault.kind == "redirect":
+            self._send(302, b"", fault.headers)
         elif fault.kind == "html":
             self._send(200, b"<html><title>Sign in</title></html>", {"Content-Type": "text/html"})
+        elif fault.kind == "text":
+            self._send(200, fault.headers["text"].encode(), {"Content-Type": "application/json"})
         else:
             return False
         return True
@@ -189,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif content and repository.gated:
             status, who = (403, "not in the authorized list") if given else (401, "you must be authenticated")
             self._error(status, "GatedRepo", f"Access to model {name} is restricted: {who}.")
+        elif repository.disabled:
+            self._error(403, "", "Access to this resource is disabled.")
         else:
             return True
         return False
@@ -200,7 +227,10 @@ class _Handler(BaseHTTPRequestHandler):
             name, _, rest = path.partition("/tree/")
             tree = True
         repository = self.hub.repositories.get(name)
-        if repository is not None and self._plain_fault(self._fault(repository, "api", "")):
+        if self._is_renamed(name, repository):
+            return
+        fault = self._fault(repository, "api", "") if repository is not None else None
+        if self._plain_fault(fault):
             return
         if not self._allowed(name, repository, content=False):
             return
@@ -214,13 +244,29 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([_entry(file, data, repository.checksums) for file, data in files.items()])
             return
         siblings = [_sibling(file, data, repository.checksums) for file, data in files.items()]
-        self._json(
-            {
-                "_id": "1", "id": name, "modelId": name, "sha": commit, "private": repository.private,
-                "gated": "manual" if repository.gated else False, "tags": [], "downloads": 0, "likes": 0,
-                "siblings": siblings if "blobs" in query else [{"rfilename": file} for file in files],
-            }
-        )  # fmt: skip
+        info = {
+            "_id": "1", "id": name, "modelId": name, "sha": commit, "private": repository.private,
+            "gated": "manual" if repository.gated else False, "tags": [], "downloads": 0, "likes": 0,
+            "siblings": siblings if "blobs" in query else [{"rfilename": file} for file in files],
+        }  # fmt: skip
+        repository.listing(info)
+        whole = json.dumps(info).encode()
+        kind = fault.kind if fault is not None else ""
+        if kind in ("gzip", "broken-gzip"):
+            packed = gzip.compress(whole) if kind == "gzip" else whole
+            self._send(200, packed, {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        elif kind == "drop":
+            self._file(whole, {"Content-Type": "application/json"}, fault)
+        else:
+            sent = whole[: len(whole) // 2] if kind == "cut" else whole
+            self._send(200, sent, {"Content-Type": "application/json"})
+
+    def _is_renamed(self, name: str, repository: Repository | None) -> bool:
+        """Send those who ask for a renamed repository to its new name, as huggingface.co does."""
+        if repository is None or not repository.renamed_to:
+            return False
+        self._send(307, b"", {"Location": self.path.replace(name, repository.renamed_to, 1)})
+        return True
 
     def _resolve(self, path: str) -> None:
         owner_name, _, rest = path.partition("/resolve/")
@@ -228,12 +274,17 @@ class _Handler(BaseHTTPRequestHandler):
         if rest.startswith("refs/"):
             revision, name = "/".join(rest.split("/")[:3]), "/".join(rest.split("/")[3:])
         repository = self.hub.repositories.get(owner_name)
+        if self._is_renamed(owner_name, repository):
+            return
         fault = self._fault(repository, "resolve", name) if repository is not None else None
         if self._plain_fault(fault) or not self._allowed(owner_name, repository, content=True):
             return
         assert repository is not None
         if fault is not None and fault.kind == "move":
             repository.refs["main"] = next(c for c in repository.commits if c != repository.refs["main"])
+            fault = None
+        if fault is not None and fault.kind == "forget":
+            repository.refs.clear()
             fault = None
         commit = repository.commit(revision)
         if commit is None:
@@ -250,6 +301,10 @@ class _Handler(BaseHTTPRequestHandler):
         if len(data) < LFS:
             self._file(data, {**headers, "ETag": f'"{etag}"'}, fault)
             return
+        if repository.xet:
+            token = f"http://localhost:1/api/models/{owner_name}/xet-read-token/{commit}"
+            links = f'<{token}>; rel="xet-auth", <http://localhost:1/x>; rel="xet-reconstruction-info"'
+            headers |= {"X-Xet-Hash": etag, "Link": links}
         if fault is not None:  # of the content: it goes along to the host that sends it
             with self.lock:
                 repository.faults.insert(0, Fault(fault.kind, "cdn", name, at=fault.at, status=fault.status))
@@ -275,6 +330,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, data: bytes, headers: dict[str, str], fault: Fault | None) -> None:
         kind, at = (fault.kind, fault.at) if fault is not None else ("", 0)
+        if kind == "pointer":
+            data = pointer(data)
         begin, end = 0, len(data)
         given = self.headers.get("Range")
         if given and kind != "no-range":
@@ -294,15 +351,31 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: max(0, at - begin)]
         if kind == "more":
             part += b"x" * at
+        if kind in ("gzip", "broken-gzip"):
+            headers = {**headers, "Content-Encoding": "gzip"}
+            part = bytearray(gzip.compress(bytes(part), 1)) if kind == "gzip" else part
         length = len(part) + (at if kind == "length" else 0)
         self.send_response(206 if "Content-Range" in headers else 200)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
+        if kind == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if not self.body:
             return
-        if kind in ("drop", "stall"):
+        if kind == "chunked":
+            for start in range(0, len(part), 50_000):
+                piece = part[start : start + 50_000]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+        elif kind == "trickle":
+            self.wfile.write(part[: max(0, at - begin)])
+            for start in range(max(0, at - begin), len(part)):
+                self.wfile.write(part[start : start + 1])
+                time.sleep(0.05)
+        elif kind in ("drop", "stall"):
             self.wfile.write(part[: max(0, at - begin)])
             self.wfile.flush()
             if kind == "stall":
@@ -373,12 +446,16 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
-    """Serve until the block ends."""
+def serve(repositories: dict[str, Repository], certificate: Path | None = None) -> Iterator[Hub]:
+    """Serve until the block ends; over TLS with a file that holds a certificate and its key."""
     hub = Hub("", repositories)
     handler = type("Handler", (_Handler,), {"hub": hub, "lock": threading.Lock()})
     server = _Server(("127.0.0.1", 0), handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

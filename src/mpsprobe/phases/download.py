@@ -14,7 +14,7 @@ from mpsprobe.errors import MpsprobeError, TargetError
 from mpsprobe.knowledge import chips
 from mpsprobe.models import choose, stored
 from mpsprobe.models.adapter import Adapter, Weights
-from mpsprobe.models.hub import client
+from mpsprobe.models.hub import client, metadata
 from mpsprobe.models.hub import snapshot as snapshots
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile
@@ -184,6 +184,8 @@ def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Cal
     if not plan.missing_bytes:
         return
     out = plan.selection.described()
+    if plan.info.renamed:
+        progress(f"{plan.repo} is called {plan.info.renamed} now")
     progress(
         f"{plan.repo} at commit {plan.revision[:12]}: {decimal_size(plan.missing_bytes)} to fetch"
         f"{f'; left out: {out}' if out else ''}"
@@ -372,6 +374,13 @@ def _preflight(obtained: Obtained) -> Result:
     for reason, files in plan.selection.left_out.items():
         rows += [[file.name, file.size, f"no: {reason}"] for file in files]
     result.table = Table(columns=["file", "bytes", "loading reads it"], rows=rows)
+    if clashes := metadata.collisions(plan.selection.files):
+        result.status = Status.WARN
+        told = ", ".join(f"{first} and {second}" for first, second in clashes[:3])
+        result.message += (
+            f" On a Mac's usual disk, which knows no case, one of them replaces the other: {told}."
+        )
+        result.remedy = "There, set HF_HOME to a case-sensitive volume."
     return result
 
 
@@ -388,6 +397,8 @@ def _planned(plan: client.Preflight) -> str:
         "private" if plan.info.private else "gated, its licence accepted" if plan.info.gated else "public"
     )
     parts.append(f"It is {access}; {'a' if plan.token else 'no'} token was found.")
+    if plan.info.renamed:
+        parts.append(f"It is called {plan.info.renamed} now.")
     if out := plan.selection.described():
         parts.append(f"Left out: {out}.")
     return " ".join(parts)

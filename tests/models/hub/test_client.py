@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,11 +17,11 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from mpsprobe.errors import TargetError
-from mpsprobe.models.hub import client, integrity, locks, metadata
+from mpsprobe.errors import TargetError, UsageError
+from mpsprobe.models.hub import client, integrity, locks, metadata, transport
 from mpsprobe.models.hub.snapshot import PickledWeightsError, SnapshotError
 from tests.models.hub.conftest import WEIGHTS, model, safetensors
-from tests.support.hub_server import COMMIT, TOKEN, Fault, Hub, Repository
+from tests.support.hub_server import COMMIT, TOKEN, Fault, Hub, Repository, pointer
 
 Start = Callable[..., Hub]
 OTHER = "b" * 40
@@ -236,12 +237,24 @@ def test_a_wrong_beginning_is_thrown_away(hub: Start, tmp_path: Path) -> None:
         [Fault("status", "resolve", WEIGHTS, status=429, headers={"Retry-After": "0"}, skip=1)],
         [Fault("status", "api", status=503)],
         [Fault("etag", "resolve", times=-1)],
+        [Fault("trickle", "cdn", WEIGHTS, at=1_500_000)],
+        [Fault("gzip", "cdn", WEIGHTS, skip=1)],
+        [Fault("broken-gzip", "cdn", WEIGHTS, skip=1)],
+        [Fault("chunked", "cdn", WEIGHTS, skip=1)],
+        [Fault("pointer", "cdn", WEIGHTS, skip=1)],
+        [Fault("html", "cdn", WEIGHTS, skip=1)],
+        [Fault("gzip", "api")],
+        [Fault("drop", "api", at=100)],
+        [Fault("flip", "resolve", "config.json", at=3)],
     ],
     ids=lambda faults: "+".join(
         fault.kind + (str(fault.status) if fault.kind == "status" else "") for fault in faults
     ),
 )
-def test_passing_faults_end_in_a_whole_snapshot(hub: Start, faults: list[Fault]) -> None:
+def test_passing_faults_end_in_a_whole_snapshot(
+    hub: Start, monkeypatch: pytest.MonkeyPatch, faults: list[Fault]
+) -> None:
+    monkeypatch.setenv("MPSPROBE_STALL_TIMEOUT", "0.4")
     hub(Repository(files := model(), faults=faults))
     folder = fetched().folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
@@ -260,12 +273,31 @@ def test_passing_faults_end_in_a_whole_snapshot(hub: Start, faults: list[Fault])
         (Fault("status", "resolve", WEIGHTS, status=404), client.NoSuchModelError, "404", "again"),
         (Fault("loop", "resolve", WEIGHTS), client.HubUnreachableError, "circle", "proxy"),
         (Fault("html", "api"), client.HubUnreachableError, "not as the hub does", "sign-in"),
+        (Fault("cut", "api"), client.HubUnreachableError, "no JSON", "sign-in"),
+        (Fault("text", "api", headers={"text": "[]"}), client.HubUnreachableError, "no object", "sign-in"),
+        (Fault("text", "api", headers={"text": '{"sha": 7}'}), client.HubUnreachableError, "no commit", "API"),
+        (Fault("redirect", "resolve", WEIGHTS, headers={"Location": "file:///etc/passwd"}),
+         client.HubUnreachableError, "an address that is none", "proxy"),
+        (Fault("trickle", "cdn", WEIGHTS, at=200_000), client.HubUnreachableError, "sends next to nothing", "STALL"),
+        (Fault("pointer", "cdn", WEIGHTS, skip=1), client.HubUnreachableError, "Git LFS pointer in place",
+         "HF_ENDPOINT"),
+        (Fault("status", "resolve", WEIGHTS, status=407), client.HubUnreachableError, "a name and a password",
+         "HTTPS_PROXY"),
+        (Fault("status", "resolve", WEIGHTS, status=429, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
+         client.RateLimitError, "429", "Wait 2"),
     ],
     ids=lambda value: value.kind + str(value.status) if isinstance(value, Fault) else "",
 )  # fmt: skip
 def test_lasting_faults_end_in_one_line(
-    hub: Start, tmp_path: Path, fault: Fault, error: type[TargetError], says: str, hint: str
+    hub: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    error: type[TargetError],
+    says: str,
+    hint: str,
 ) -> None:
+    monkeypatch.setenv("MPSPROBE_STALL_TIMEOUT", "0.4")
     fault.times = -1
     hub(Repository(files := model(), faults=[fault]))
     with pytest.raises(error) as caught:
@@ -432,8 +464,121 @@ def test_a_hub_without_checksums_is_compared_by_size(hub: Start) -> None:
 
 def test_a_hostile_listing_is_refused(hub: Start) -> None:
     hub(Repository({**model(2000), "../../evil.py": b"x"}))
-    with pytest.raises(client.NoSuchModelError, match="outside its folder"):
+    with pytest.raises(client.NoSuchModelError, match="cannot lie in its folder"):
         client.preflight("org/model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/x", "a/../../x", "a//b", "./x", "a/", "x\\y", "x\0", "x\n", "\udc80", "a\u202egnp.py", "n" * 300,
+     "config.json/x"],
+)  # fmt: skip
+def test_names_that_no_folder_can_hold_are_refused(hub: Start, name: str) -> None:
+    hub(Repository(model(2000), listing=lambda info: info["siblings"].append({"rfilename": name, "size": 1})))
+    with pytest.raises(
+        client.NoSuchModelError, match=r"cannot lie in its folder|both as a file and as a folder"
+    ):
+        client.preflight("org/model")
+
+
+def test_names_that_differ_only_in_case_are_found(hub: Start) -> None:
+    """APFS and HFS+ take these names for one, unless the volume was made case-sensitive."""
+    assert metadata.collisions(["a/X.py", "b", "A/x.py", "cafe\u0301", "caf\u00e9"]) == [
+        ("a/X.py", "A/x.py"),
+        ("cafe\u0301", "caf\u00e9"),
+    ]
+    hub(Repository({**model(2000), "Config.json": b"{}"}))
+    assert len(fetched().folder.name) == 40, "this disk tells them apart"
+
+
+def test_a_renamed_repository_is_followed_and_told(hub: Start) -> None:
+    hub(Repository(renamed_to="org/new"), org__new=Repository(files := model()))
+    plan = client.preflight("org/model")
+    assert plan.info.renamed == "org/new"
+    folder = client.download(plan).folder
+    assert "models--org--model" in str(folder)
+    assert (folder / WEIGHTS).read_bytes() == files[WEIGHTS]
+
+
+def test_a_disabled_repository_is_told(hub: Start) -> None:
+    hub(
+        Repository(model(2000), listing=lambda info: info.update(disabled=True)),
+        org__b=Repository(disabled=True),
+    )
+    for name in ("org/model", "org/b"):
+        with pytest.raises(client.HubError, match="has disabled this repository"):
+            client.preflight(name)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.model"])
+def test_a_pointer_in_place_of_a_file_is_told(hub: Start, name: str) -> None:
+    """A clone without git-lfs, uploaded again, holds pointers in place of its large files."""
+    hub(Repository({**model(2000), name: pointer(b"x" * 5000)}))
+    for _ in range(2):
+        with pytest.raises(TargetError, match=rf"{name}: in the repository it is a Git LFS pointer"):
+            fetched()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["huggingface.co", "ftp://huggingface.co", "http://", "http://[::1", "http://a:99999", "http://a b"],
+)
+def test_an_endpoint_that_is_no_address_is_told(
+    hub: Start, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    hub()
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    assert not client.offline()
+    with pytest.raises(client.HubUnreachableError, match="no address of a web server"):
+        client.preflight("org/model")
+
+
+@pytest.mark.parametrize("token", ["hf_\u2026", "hf_a b\tc", "hf_\x7f"])
+def test_a_token_that_cannot_be_sent_is_told(hub: Start, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    hub(Repository(model(2000)))
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(client.TokenError, match=r"the token (holds characters|is not valid)"):
+        client.preflight("org/model")
+
+
+def test_a_download_is_compared_without_reading_it_again(hub: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(Repository(model(), faults=[Fault("drop", "cdn", WEIGHTS, at=1_500_000)]))
+
+    def refuse(*_arguments: object) -> str:
+        raise AssertionError("the file was read again")
+
+    monkeypatch.setattr(integrity, "checksum_of", refuse)
+    assert not fetched().unverified
+    metadata.pinned.cache_clear()
+    assert fetched().fetched_bytes == 0, "and it is remembered"
+
+
+def test_a_disk_without_links_is_filled_once(
+    hub: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub(Repository(files := model()))
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    folder = fetched().folder
+    assert not (folder / WEIGHTS).is_symlink()
+    assert not blob(tmp_path, files[WEIGHTS]).exists()
+    metadata.pinned.cache_clear()
+    assert fetched().fetched_bytes == 0
+    (folder / WEIGHTS).write_bytes(b"y" * len(files[WEIGHTS]))
+    assert client.verify_cached(folder, "org/model") == [WEIGHTS]
+    assert fetched().fetched_bytes == len(files[WEIGHTS])
+    assert (folder / WEIGHTS).read_bytes() == files[WEIGHTS]
+
+
+@pytest.mark.parametrize("variable", ["MPSPROBE_STALL_TIMEOUT", "MPSPROBE_LOCK_TIMEOUT"])
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf"])
+def test_a_limit_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=f"{variable} is '{value}'"):
+        transport.seconds_of(variable, 60)
 
 
 def test_progress_grows_to_the_total(hub: Start, monkeypatch: pytest.MonkeyPatch) -> None:

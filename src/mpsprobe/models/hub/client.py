@@ -7,6 +7,7 @@ import functools
 import json
 import shutil
 import socket
+import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -137,12 +138,14 @@ def offline() -> bool:
 @functools.lru_cache
 def _resolves(endpoint: str) -> bool:
     """Return whether the host of an address has one of its own; assumed where a proxy would ask."""
+    if not failures.is_address(endpoint):
+        return True  # told when it is asked
     url = urllib.parse.urlsplit(endpoint)
     if url.hostname is None or url.scheme in urllib.request.getproxies():
         return True
     try:
         socket.getaddrinfo(url.hostname, None)
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True
 
@@ -183,6 +186,8 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
     with failures.worded(About(repo, revision)):
         cache = hub_cache()
         free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+        if clashes := metadata.collisions(selection.files):
+            _refuse_clashes(info, clashes, cache)
     return Preflight(
         info,
         selection,
@@ -192,6 +197,23 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
         failures.has_token(),
         dtype,
     )
+
+
+def _refuse_clashes(info: RepoInfo, clashes: list[tuple[str, str]], cache: Path) -> None:
+    """Refuse files whose names are one on the cache's disk, where that does not tell them apart.
+
+    Raises:
+        HubError: it does not.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mpsprobe-Case-", dir=cache) as made:
+        apart = not Path(made.replace("mpsprobe-Case-", "mpsprobe-cASE-")).exists()
+    if not apart:
+        first, second = clashes[0]
+        raise HubError(
+            f"{info.repo}: {first} and {second} are one file on the disk of {cache}, which knows no case.",
+            "Set HF_HOME to a volume that is case-sensitive (Disk Utility makes one), or tell the model's owner.",
+        )
 
 
 def _weight_map(index: dict[str, object]) -> dict[str, object]:
@@ -224,7 +246,8 @@ def download(
         )
     task = Download(plan.info, plan.selection.files.values(), report, say)
     folder = task.run()
-    Notes(plan.repo).write(_PLAN.format(plan.revision), dict(plan.files))
+    stated = {file.name: [file.size, file.checksum] for file in plan.selection.files.values()}
+    Notes(plan.repo).write(_PLAN.format(plan.revision), stated)
     unverified = tuple(file.name for file in task.files if not file.checksum)
     return Fetched(folder, task.fetched_bytes, task.transfer_s, tuple(task.damaged), unverified)
 
@@ -264,7 +287,7 @@ def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
 
 
 def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Compare the files of a snapshot in the cache with the checksums that its blobs are named by.
+    """Compare the files of a snapshot in the cache with the checksums that its blobs are named by, or the hub stated.
 
     Files found whole before and unchanged since are not read again.
 
@@ -274,25 +297,29 @@ def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _
     from mpsprobe.models.hub import integrity
 
     verified = integrity.Verified(repo)
+    plan = Notes(repo).read(_PLAN.format(folder.name))
     damaged = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
         blob = path.resolve()
-        if (
-            blob.parent.name != "blobs"
-            or not integrity.is_checksum(blob.name)
-            or verified.knows(blob, blob.name)
-        ):
+        checksum = blob.name if blob.parent.name == "blobs" else _planned_checksum(plan, folder, path)
+        if not integrity.is_checksum(checksum) or verified.knows(blob, checksum):
             continue
         if blob.stat().st_size > 1_000_000_000:
             say(f"{repo}, {path.name}: checking its checksum")
-        if integrity.checksum_of(blob, blob.name) == blob.name:
-            verified.add(blob, blob.name)
+        if integrity.checksum_of(blob, checksum) == checksum:
+            verified.add(blob, checksum)
         else:
             damaged.append(path.relative_to(folder).as_posix())
     verified.save()
     return damaged
+
+
+def _planned_checksum(plan: dict[str, object], folder: Path, path: Path) -> str:
+    """Return what the hub stated for a file that is no link to a blob: so it is on disks that know no links."""
+    stated = plan.get(path.relative_to(folder).as_posix())
+    return str(stated[1]) if isinstance(stated, list) and len(stated) == 2 else ""
 
 
 def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bool = False) -> Path | None:

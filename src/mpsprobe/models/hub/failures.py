@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mpsprobe.errors import TargetError
 
@@ -129,6 +131,16 @@ def translate(about: About, problem: BaseException) -> HubError | None:
         return translate(about, cause) or _unreachable(about, cause)
     if isinstance(problem, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return not_cached(about)
+    if isinstance(problem, transport.UnusableTokenError):
+        return TokenError(
+            f"{about}: the token holds characters that no token has.",
+            f"Copy it anew from {_TOKENS} into HF_TOKEN.",
+        )
+    if isinstance(problem, transport.StalledTransferError):
+        return HubUnreachableError(
+            f"{about}: {endpoint()} sends next to nothing ({problem}).",
+            "Check the connection; a second run resumes. MPSPROBE_STALL_TIMEOUT sets the limit in seconds.",
+        )
     if isinstance(problem, transport.library().TooManyRedirects):
         return HubUnreachableError(
             f"{about}: the hub redirects in a circle.",
@@ -144,6 +156,37 @@ def translate(about: About, problem: BaseException) -> HubError | None:
     if isinstance(problem, OSError):
         return _of_disk(about, problem)
     return None
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of a web server."""
+    try:
+        url = urlsplit(text)
+        whole = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        return False
+    return whole and not any(letter.isspace() for letter in text)
+
+
+def check_endpoint(about: About) -> None:
+    """Refuse an address of the hub that is none.
+
+    Raises:
+        HubUnreachableError: HF_ENDPOINT is not the address of a web server.
+    """
+    if not is_address(endpoint()):
+        raise HubUnreachableError(
+            f"{about}: HF_ENDPOINT is {endpoint()[:80]!r}, which is no address of a web server.",
+            "Write it as https://huggingface.co, or unset it.",
+        )
+
+
+def disabled(about: About) -> HubError:
+    """Return the error for a repository that nobody may read any more."""
+    return HubError(
+        f"{about}: the hub has disabled this repository.",
+        f"Nobody can fetch it; {endpoint()}/{about.repo} may say why. Choose another one.",
+    )
 
 
 def _is_bad_json(problem: BaseException) -> bool:
@@ -163,7 +206,8 @@ def not_cached(about: About) -> NotCachedError:
     """Return the error for something that is not in the cache while the hub is not asked."""
     at = f" at revision {about.revision}" if about.revision else ""
     return NotCachedError(
-        f"{about}{at}: not in the cache, and the hub is not asked (--offline, HF_HUB_OFFLINE, or no connection).",
+        f"{about}{at}: not in the cache, and the hub is not asked (--offline, HF_HUB_OFFLINE, or no connection "
+        f"to {endpoint()}).",
         "Ask it once: what is fetched is kept. Or give a local folder.",
     )
 
@@ -190,7 +234,8 @@ def retry_after(headers: Any) -> float | None:
     given = headers.get("Retry-After")
     if given:
         try:
-            return max(0.0, float(given))
+            seconds = float(given)
+            return max(0.0, seconds) if math.isfinite(seconds) else None
         except ValueError:
             with contextlib.suppress(ValueError, TypeError):
                 date = parsedate_to_datetime(given)
@@ -227,6 +272,17 @@ def _of_status(about: About, response: Any) -> HubError:
             f"{about}: the hub answers {status}: this file is not in the repository at revision "
             f"{about.revision or 'main'}.",
             "Run again: the repository may have changed. Else tell its owner.",
+        )
+    if message == "Access to this resource is disabled.":
+        return disabled(about)
+    if status == 407:
+        return HubUnreachableError(
+            f"{about}: the proxy answers 407: it asks for a name and a password.",
+            "Set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT.",
+        )
+    if status == 511:
+        return HubUnreachableError(
+            f"{about}: the network answers 511: it asks to sign in.", "Open a page in a browser and sign in."
         )
     if status == 401 and message.startswith("Invalid credentials"):
         return TokenError(
@@ -282,10 +338,28 @@ def _not_the_hub(about: About, problem: BaseException) -> HubUnreachableError:
     )
 
 
+#: What OpenSSL says of an answer that is no TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
+           "PACKET_LENGTH_TOO_LONG", "packet length too long", "record layer failure")  # fmt: skip
+#: Exceptions of HTTP libraries for addresses that cannot be asked.
+_NO_ADDRESS = ("InvalidSchema", "MissingSchema", "InvalidURL", "LocationParseError", "UnsupportedProtocol",
+               "LocalProtocolError")  # fmt: skip
+
+
 def _unreachable(about: About, problem: BaseException) -> HubUnreachableError:
     name = type(problem).__name__
     text = str(problem)
-    if "CERTIFICATE" in text.upper() or "SSL" in name:
+    if any(word in text for word in _NO_TLS):
+        return HubUnreachableError(
+            f"{about}: {endpoint()} speaks no TLS.",
+            "Check HF_ENDPOINT: http:// in place of https://, or another port.",
+        )
+    if name in _NO_ADDRESS:
+        return HubUnreachableError(
+            f"{about}: {endpoint()} leads to an address that is none ({text.splitlines()[0][:100]}).",
+            "Check HF_ENDPOINT and the proxy variables: something between here and the hub answers in its place.",
+        )
+    if "CERTIFICATE" in text.upper() or "SSL" in name or "SSL" in text:
         return HubUnreachableError(
             f"{about}: the certificate of {endpoint()} is not accepted.",
             "Set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to your network's certificates, and check the clock.",
@@ -300,7 +374,10 @@ def _unreachable(about: About, problem: BaseException) -> HubUnreachableError:
             f"{about}: {endpoint()} sends nothing within the time limit.",
             "Check the connection; a second run resumes. HF_HUB_DOWNLOAD_TIMEOUT sets the limit in seconds.",
         )
-    broken = name in ("ChunkedEncodingError", "RemoteProtocolError", "ReadError", "IncompleteRead")
+    broken = name in (
+        "BrokenTransferError", "ChunkedEncodingError", "RemoteProtocolError", "ReadError", "IncompleteRead",
+        "ContentDecodingError", "DecodingError",
+    )  # fmt: skip
     return HubUnreachableError(
         f"{about}: the connection to {endpoint()} {'broke' if broken else 'cannot be made'} ({name}).",
         "Check the connection; a second run resumes what was begun.",

@@ -20,11 +20,11 @@ from pathlib import Path
 from mpsprobe.models.hub import failures, integrity, locks, transport
 from mpsprobe.models.hub.cache import RepoCache, hub_cache
 from mpsprobe.models.hub.failures import About, DamagedFileError, DiskFullError, HubError, RateLimitError
-from mpsprobe.models.hub.integrity import Verified
+from mpsprobe.models.hub.integrity import RunningChecksum, Verified
 from mpsprobe.models.hub.metadata import WORKERS, RepoFile, RepoInfo
 from mpsprobe.quantities import decimal_size
 
-#: Failed requests in a row, without a byte between them, after which a file is given up.
+#: Failed requests in a row, with next to nothing between them, after which a file is given up.
 TRIES = 5
 #: Wait before the first of them, doubled for each further one, seconds.
 PAUSE = 1.0
@@ -34,6 +34,8 @@ ATTEMPTS = 3
 LONGEST_WAIT = 120.0
 #: Checksums computed at once: more would take the processor from the transfers.
 _CHECKERS = 2
+#: What a request must bring to count as no failure: this many bytes, or a thousandth of the file.
+_LEAST_GAIN = 1 << 16
 #: Seconds over which the throughput is measured.
 _WINDOW = 10.0
 
@@ -187,7 +189,8 @@ class Download:
             file = self._looked_up(file)
         path = self.cache.snapshot(self.info.commit) / file.name
         blob = self.cache.blob(file.checksum)
-        if self._is_whole(blob, file) and self._is_link_to(path, blob):
+        if (self._is_whole(blob, file) and self._is_link_to(path, blob)) or self._is_own_copy(path, file):
+            _refuse_pointer(file, path, self.info)
             return
         about = About(self.info.repo, self.info.commit, file.name)
         partial = self._partial(file)
@@ -199,7 +202,12 @@ class Download:
                     self._tell_damaged(file, "in the cache")
                     self._remove(blob, path)
                 self._fetch(file, partial, blob)
+            _refuse_pointer(file, blob, self.info)
             self._linked(file, blob)
+
+    def _is_own_copy(self, path: Path, file: RepoFile) -> bool:
+        """Return whether a file itself lies in the commit's folder, whole: so it is on disks that know no links."""
+        return path.is_file() and not path.is_symlink() and self._is_whole(path, file)
 
     def _is_link_to(self, path: Path, blob: Path) -> bool:
         try:
@@ -256,10 +264,12 @@ class Download:
         """Bring the bytes of one file over, and put them into place when their checksum is right."""
         partial.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
-            self._transfer(file, partial)
-            if not integrity.is_checksum(file.checksum) or self._check(partial, file):
+            stated = integrity.is_checksum(file.checksum)
+            checksum = integrity.RunningChecksum(file.checksum, file.size or 0) if stated else None
+            self._transfer(file, partial, checksum)
+            if checksum is None or checksum.is_right:
                 partial.replace(blob)
-                if integrity.is_checksum(file.checksum):
+                if checksum is not None:
                     self._verified.add(blob, file.checksum)
                 return
             self._remove(partial)
@@ -272,8 +282,8 @@ class Download:
             "Something on the way changes files: check HF_ENDPOINT, proxies and the disk. The copy was removed.",
         )
 
-    def _transfer(self, file: RepoFile, partial: Path) -> None:
-        """Append to the incomplete file until it has the size of the whole."""
+    def _transfer(self, file: RepoFile, partial: Path, checksum: RunningChecksum | None) -> None:
+        """Append to the incomplete file until it has the size of the whole, and take every byte into its checksum."""
         size = file.size or 0
         failed = 0
         while True:
@@ -281,11 +291,14 @@ class Download:
             if begin > size:
                 self._remove(partial)
                 begin = 0
+            if checksum is not None and begin:
+                self._set(file, begin, "checking")
+                checksum.go_to(partial, begin, self._stop_if_asked)
             self._set(file, begin, "fetching")
             if begin == size and partial.exists():
                 return
             try:
-                self._request(file, partial, begin)
+                self._request(file, partial, begin, checksum)
                 problem: BaseException | None = None
             except _StoppedError:
                 raise
@@ -293,7 +306,8 @@ class Download:
                 problem = caught
             if problem is None and (_size(partial) or 0) == size:
                 return
-            failed = 1 if (_size(partial) or 0) > begin else failed + 1
+            gained = (_size(partial) or 0) - begin
+            failed = 1 if gained >= max(_LEAST_GAIN, size // 1000) else failed + 1
             self._stop_if_asked()
             self._pause_or_raise(file, partial, problem, failed)
 
@@ -337,7 +351,7 @@ class Download:
         if self._stop.wait(wait):
             raise _StoppedError
 
-    def _request(self, file: RepoFile, partial: Path, begin: int) -> None:
+    def _request(self, file: RepoFile, partial: Path, begin: int, checksum: RunningChecksum | None) -> None:
         """Append what one request yields to the incomplete file."""
         size = file.size or 0
         with transport.get(self.info.url(file.name), begin) as reply:
@@ -346,13 +360,22 @@ class Download:
                 begin = 0  # this server knows no ranges: from the start
             elif begin and not stated.startswith(f"bytes {begin}-"):
                 raise transport.NotTheHubError(f"Content-Range {stated[:60]!r} for bytes from {begin}")
+            kind = str(reply.headers.get("Content-Type") or "")
+            if kind.startswith("text/html") and not file.name.endswith((".html", ".htm")):
+                raise transport.NotTheHubError("a page of HTML in place of the file")
             with partial.open("r+b" if begin else "wb", buffering=0) as sink:
                 sink.seek(begin)
+                if checksum is not None:
+                    checksum.go_to(partial, begin)
                 done = begin
                 for chunk in reply.chunks:
+                    if not done and size > _POINTER and chunk.startswith(integrity.POINTER):
+                        raise transport.NotTheHubError("a Git LFS pointer in place of the file")
                     if done + len(chunk) > size:
                         raise transport.NotTheHubError(f"more than the {size:,} bytes of this file")
                     _write(sink.fileno(), chunk)
+                    if checksum is not None:
+                        checksum.add(chunk)
                     done += len(chunk)
                     self._set(file, done, "fetching", len(chunk))
 
@@ -408,6 +431,26 @@ class Download:
             over.set()
             thread.join()
             report(self.progress())
+
+
+#: A file that is larger is no pointer of Git LFS, bytes (its specification).
+_POINTER = 1024
+
+
+def _refuse_pointer(file: RepoFile, path: Path, info: RepoInfo) -> None:
+    """Refuse a file whose content is elsewhere, and was never brought to the hub.
+
+    Raises:
+        DamagedFileError: the file is a pointer of Git LFS.
+    """
+    if (file.size or 0) > _POINTER:
+        return
+    with path.open("rb") as opened:
+        if opened.read(len(integrity.POINTER)) == integrity.POINTER:
+            raise DamagedFileError(
+                f"{info.repo}, {file.name}: in the repository it is a Git LFS pointer, not the file.",
+                "Its upload is not complete: tell its owner, or name an older commit with --revision.",
+            )
 
 
 def _write(handle: int, chunk: bytes) -> None:

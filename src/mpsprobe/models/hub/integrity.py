@@ -51,6 +51,57 @@ def checksum_of(path: Path, like: str, read: Callable[[int], None] = lambda _: N
     return str(digest.hexdigest())
 
 
+class RunningChecksum:
+    """The checksum of a file that is still arriving, so that no byte is read a second time for it.
+
+    Args:
+        checksum: what the hub states, of whose kind it is.
+        size: bytes of the whole file.
+    """
+
+    def __init__(self, checksum: str, size: int) -> None:
+        self._like, self._size = checksum, size
+        self._digest = hasher(checksum, size)
+        self._position = 0
+
+    def go_to(self, path: Path, begin: int, read: Callable[[int], None] = lambda _: None) -> None:
+        """Take the first `begin` bytes of a file in; those that went in before are not read again.
+
+        Args:
+            path: the file, whose first bytes are those that were added before.
+            begin: where the next bytes will be added.
+            read: called with the number of bytes of each piece that is read.
+        """
+        if begin < self._position:
+            self._digest, self._position = hasher(self._like, self._size), 0
+        if begin == self._position:
+            return
+        piece = bytearray(PIECE)
+        view = memoryview(piece)
+        with path.open("rb", buffering=0) as file:
+            file.seek(self._position)
+            while self._position < begin:
+                count = file.readinto(view[: min(PIECE, begin - self._position)])
+                if not count:
+                    return  # shorter than it was: the checksum will not be right
+                self.add(view[:count])
+                read(count)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Take the next bytes in."""
+        self._digest.update(data)
+        self._position += len(data)
+
+    @property
+    def is_right(self) -> bool:
+        """Return whether all bytes went in, and their checksum is the one that the hub states."""
+        return self._position == self._size and self._digest.hexdigest() == self._like
+
+
+#: How the pointer of a Git LFS file begins; the content is elsewhere.
+POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 class Verified:
     """Which blobs of a repository were compared with their checksums before, and have not been written since.
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from mpsprobe.models.hub import transport
 from mpsprobe.models.hub.failures import About, LockHeldError
 
-#: A lock whose holder writes nothing for so long is given up on, seconds.
-PATIENCE = float(os.environ.get("MPSPROBE_LOCK_TIMEOUT", "120"))
+#: A lock whose holder writes nothing for so long is given up on, seconds, where MPSPROBE_LOCK_TIMEOUT is not set.
+PATIENCE = 120.0
 #: How often a waiting user is told, seconds.
 _TELL = 10.0
 _PAUSE = 0.2
@@ -115,6 +116,7 @@ def held(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock: FileLock | SoftFileLock = FileLock(path)
+    patience = transport.seconds_of("MPSPROBE_LOCK_TIMEOUT", PATIENCE)
     begun = time.monotonic()
     last_growth, told, seen = begun, 0.0, progress()
     while True:
@@ -130,7 +132,7 @@ def held(
         if size != seen:
             last_growth, seen = now, size
         who = str(holder(path) or "another process")
-        if now - last_growth > PATIENCE or stopped():
+        if now - last_growth > patience or stopped():
             raise LockHeldError(
                 f"{about}: its lock is held by {who}, which wrote nothing for {now - last_growth:.0f} s.",
                 f"Wait for that process or end it; the lock ({path}) is free as soon as it ends.",

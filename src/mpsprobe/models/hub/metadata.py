@@ -9,14 +9,15 @@ import json
 import math
 import re
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from mpsprobe.models.hub import failures, transport
+from mpsprobe.models.hub import failures, integrity, transport
 from mpsprobe.models.hub.cache import COMMIT
 from mpsprobe.models.hub.failures import About, HubUnreachableError, NoSuchModelError
 from mpsprobe.models.hub.snapshot import (
@@ -60,6 +61,12 @@ _SMALL = 16 << 20
 _HEADER = 1 << 17
 #: The largest index or config that is read, bytes.
 _JSON = 64 << 20
+#: Silence of the API after which it is given up, seconds: large repositories take it a while.
+_API_S = 30.0
+#: What file systems allow a name and a path, bytes.
+_LONGEST_NAME, _LONGEST_PATH = 240, 900
+#: Letters that turn the direction of the text behind them, so that a name reads as another.
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 #: Requests at once.
 WORKERS = 8
 
@@ -91,6 +98,7 @@ class RepoInfo:
         files: by name.
         gated: whether a licence must be accepted: False, `"auto"` or `"manual"`.
         private: only some accounts may see it.
+        renamed: what it is called now, where that is another name; `""` where it is not.
     """
 
     repo: str
@@ -99,6 +107,7 @@ class RepoInfo:
     files: dict[str, RepoFile]
     gated: bool | str = False
     private: bool = False
+    renamed: str = ""
 
     def url(self, name: str) -> str:
         """Return the address of a file at this commit."""
@@ -156,48 +165,104 @@ def pinned(repo: str, revision: str | None = None) -> RepoInfo:
     Raises:
         HubError: no such repository or revision, no access, or no answer.
     """
-    from huggingface_hub import HfApi
-
     about = About(repo, revision)
+    failures.check_endpoint(about)
     with failures.worded(about):
-        info = _patiently(
-            about,
-            lambda: HfApi(failures.endpoint()).model_info(
-                repo, revision=revision, files_metadata=True, timeout=30
-            ),
-        )
-    commit = info.sha or ""
-    if not COMMIT.fullmatch(commit):
+        said = _listing(about)
+    commit = said.get("sha")
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise HubUnreachableError(
             f"{about}: {failures.endpoint()} names no commit for it.",
             "Check HF_ENDPOINT: it has to speak the API of the Hugging Face Hub.",
         )
-    files = {}
-    for sibling in info.siblings or []:
-        name = sibling.rfilename
+    if said.get("disabled"):
+        raise failures.disabled(about)
+    with failures.worded(about):
+        files = dict(_files(about, said.get("siblings")))
+    named = str(said.get("id") or said.get("modelId") or repo)
+    gated = said.get("gated") or False
+    return RepoInfo(repo, revision, commit, files, gated, bool(said.get("private")),
+                    named if named.lower() != repo.lower() else "")  # fmt: skip
+
+
+def _listing(about: About) -> dict[str, Any]:
+    """Ask the hub's API for a repository: its commit, its terms and its files."""
+    from huggingface_hub import utils
+
+    utils.validate_repo_id(about.repo)  # type: ignore[attr-defined]
+    at = f"/revision/{quote(about.revision, safe='')}" if about.revision else ""
+    url = f"{failures.endpoint()}/api/models/{about.repo}{at}?blobs=true"
+    data = _patiently(about, lambda: transport.read(url, most=_JSON, limit_s=_API_S))
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        begins = "a page of HTML" if data.lstrip()[:1] == b"<" else f"no JSON, {len(data):,} bytes"
+        raise transport.NotTheHubError(begins) from None
+    if not isinstance(found, dict):
+        raise transport.NotTheHubError("JSON that is no object")
+    return found
+
+
+def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
+    """Yield the files of a listing by name, each with its size and checksum as far as they are stated.
+
+    Raises:
+        NotTheHubError: it is no listing of the hub's.
+        NoSuchModelError: a name leads outside of the repository's folder.
+    """
+    if not isinstance(listed, list):
+        raise transport.NotTheHubError("no list of files")
+    names: set[str] = set()
+    for one in listed:
+        name = one.get("rfilename") if isinstance(one, dict) else None
+        if not isinstance(name, str):
+            raise transport.NotTheHubError("a file without a name")
         if not is_safe(name):
             raise NoSuchModelError(
-                f"{about}: it lists a file outside its folder: {name[:80]!r}.", "Do not use this repository."
+                f"{about}: it lists a file that cannot lie in its folder: {name[:80]!r}.",
+                "Do not use this repository.",
             )
-        lfs = sibling.lfs
-        checksum = (
-            (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) if lfs else None
-        )
-        checksum = checksum or (None if lfs else sibling.blob_id) or ""
-        files[name] = RepoFile(name, sibling.size, checksum.lower())
-    return RepoInfo(repo, revision, commit, files, info.gated or False, bool(info.private))
+        names.add(name)
+        size, lfs = one.get("size"), one.get("lfs")
+        stated = lfs.get("sha256") or lfs.get("oid") if isinstance(lfs, dict) else one.get("blobId")
+        whole = isinstance(size, int) and size >= 0
+        yield name, RepoFile(name, size if whole else None, stated.lower() if isinstance(stated, str) else "")
+    for name in names:
+        above = next((str(one) for one in PurePosixPath(name).parents if str(one) in names), None)
+        if above is not None:
+            raise NoSuchModelError(
+                f"{about}: it lists {above[:80]!r} both as a file and as a folder.",
+                "Do not use this repository.",
+            )
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a name of a repository's file stays inside the repository's folder."""
-    parts = PurePosixPath(name).parts
+    """Return whether a name of a repository's file is one that lies inside the repository's folder, on every system."""
+    parts = name.split("/")
+    try:
+        encoded = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
     return (
-        bool(parts)
-        and not name.startswith("/")
-        and ".." not in parts
-        and "\0" not in name
+        all(0 < length <= _LONGEST_NAME for length in encoded)
+        and sum(encoded) + len(parts) <= _LONGEST_PATH
+        and not any(part in (".", "..") for part in parts)
         and "\\" not in name
+        and not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in _TURNS for letter in name)
     )
+
+
+def collisions(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of names that are one file on a Mac's disk, which knows neither case nor forms of accents."""
+    seen: dict[str, str] = {}
+    found = []
+    for name in names:
+        first = seen.setdefault(
+            unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold()), name
+        )
+        if first != name:
+            found.append((first, name))
+    return found
 
 
 #: Waits before a small request is made again, seconds.
@@ -380,6 +445,11 @@ def _header(info: RepoInfo, file: RepoFile) -> dict[str, StoredTensor]:
             end = 8 + length
             data += _patiently(about, lambda: transport.read(url, _HEADER, end, most=end - _HEADER))
     name = f"{info.repo}, {file.name}"
+    if data.startswith(integrity.POINTER):
+        raise SnapshotError(
+            f"{name}: in the repository it is a Git LFS pointer, not the weights.",
+            "Its upload is not complete: tell its owner, or name an older commit with --revision.",
+        )
     if file.size is not None and 8 + length > file.size:
         raise SnapshotError(f"{name}: not a safetensors file, or cut off in its header.", "Tell its owner.")
     return parse_header(name, data[8 : 8 + length], None if file.size is None else file.size - 8 - length)
