@@ -52,11 +52,11 @@ def _whisper() -> Any:
 def _sdxl() -> Any:
     diffusers = pytest.importorskip("diffusers")
     unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(320, 640),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
-        attention_head_dim=(5, 10),
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 1),  # fewer than 1, 2 and 10: the same op uses again
+        attention_head_dim=(5, 10, 20),
         cross_attention_dim=2048,
         addition_embed_type="text_time",
         addition_time_embed_dim=256,
@@ -67,9 +67,9 @@ def _sdxl() -> Any:
     noise, prompt = torch.zeros(2, 4, 128, 128).half(), torch.zeros(2, 77, 2048).half()
     unet.half().eval()(noise, torch.tensor(1.0), prompt, added_cond_kwargs=text)
     vae = diffusers.AutoencoderKL(
-        block_out_channels=(128, 256),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,
     )
     vae.eval().decode(torch.zeros(1, 4, 128, 128))
