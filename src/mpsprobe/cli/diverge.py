@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, Styled, pass_sink
@@ -15,7 +16,7 @@ from mpsprobe.errors import UsageError
 from mpsprobe.layers.job import Found, Job, Written
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
 from mpsprobe.options import Group, Settings
-from mpsprobe.quantities import decimal_size
+from mpsprobe.quantities import decimal_size, printable, printable_json
 
 if TYPE_CHECKING:
     from mpsprobe.routes.mlx.mlx_parity import Parity
@@ -38,8 +39,22 @@ stage_option = click.option(
 @stage_option
 @click.option("--against", default="cpu", show_default=True, metavar="cpu|BASELINE", help="The reference.")
 @click.option("--local/--no-local", default=True, help="Look at each module's own error too.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for divergence.json and divergence.html.",
+)
 @pass_sink
-def diverge(sink: Sink, /, against: str, local: bool, stages: tuple[str, ...], settings: Settings) -> None:
+def diverge(
+    sink: Sink,
+    /,
+    against: str,
+    local: bool,
+    output: Path | None,
+    stages: tuple[str, ...],
+    settings: Settings,
+) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
     MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,
@@ -52,8 +67,25 @@ def diverge(sink: Sink, /, against: str, local: bool, stages: tuple[str, ...], s
     job = make_job(settings, stages, against=None if against == "cpu" else _file(against), local=local)
     answer = do(sink, job)
     assert isinstance(answer, Found)
+    if output is not None:
+        sink.remark(f"report: {_write(answer.divergence, output)}")
     sink.result(render(answer.divergence), answer.divergence)
     sys.exit(1 if answer.divergence.diverges else 0)
+
+
+def _write(found: Divergence, folder: Path) -> Path:
+    """Write the comparison as a document and as a page, and return the page's path."""
+    from mpsprobe.report.divergence import html
+
+    page = folder / "divergence.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        page.write_bytes(printable(html(found)).encode())
+        document = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+        (folder / "divergence.json").write_bytes(printable_json(f"{document}\n").encode())
+    except OSError as problem:
+        raise UsageError(f"{problem.filename or folder}: cannot be written: {problem.strerror}.") from problem
+    return page
 
 
 def _file(against: str) -> str:
@@ -290,8 +322,6 @@ def _given(settings: Settings, name: str) -> bool:
 
 
 def _data(result: Parity) -> dict[str, object]:
-    import msgspec
-
     data: dict[str, object] = msgspec.to_builtins(result)
     return data
 

@@ -9,7 +9,7 @@ the host waits for a result, the clocks meet.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import MODULE, WAIT, Trace
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
+from mpsprobe.trace.formulas.families import family
 from mpsprobe.trace.formulas.registry import base_name
 
 #: A stage is bound by what takes this share of its time, and by nothing in particular otherwise.
@@ -213,6 +214,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         per_sample=summed([part.seconds for part in parts]) if parts else None,
         native_time_share=time_share if known else None,
         native_call_share=call_share,
+        share_by_kind=_by_kind(work, costs) if known else {},
     )
 
 
@@ -357,7 +359,7 @@ def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | N
     """Return shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
     time = native_time = 0.0
     calls = native_calls = 0
-    once = [cost.apart + max(cost.host, cost.device) for cost in costs]
+    once = [_once(cost) for cost in costs]
     for use, p in zip(work.trace.uses, work.of_use, strict=True):
         call = work.calls[p]
         if call.kind == VIEW:
@@ -367,3 +369,19 @@ def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | N
         if call.native:
             native_time, native_calls = native_time + seconds, native_calls + use.count
     return (native_time / time if time else None, native_calls / calls if calls else None)
+
+
+def _by_kind(work: Work, costs: Sequence[_Cost]) -> dict[str, float]:
+    """Return the share of the time of ops by family, the largest first; views, which run no kernel, do not count."""
+    times: dict[str, float] = defaultdict(float)
+    for use, p in zip(work.trace.uses, work.of_use, strict=True):
+        if work.calls[p].kind != VIEW:
+            times[family(use.op)] += use.count * _once(costs[p])
+    total = sum(times.values())
+    ordered = sorted(times.items(), key=lambda item: -item[1])
+    return {name: seconds / total for name, seconds in ordered} if total else {}
+
+
+def _once(cost: _Cost) -> float:
+    """Return the seconds of one call by itself: the host's dispatch or the kernel, whichever is longer."""
+    return cost.apart + max(cost.host, cost.device)

@@ -12,7 +12,7 @@ from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move
 from mpsprobe.phases.inference import Inferred, autocast
 from mpsprobe.phases.steps import Steps, outermost_calls
-from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
+from mpsprobe.run import Evidence, MeasurementKey, Phase, Rounds, Status, Table
 
 #: Seconds that the rounds of one benchmark may take together, and how many rounds at least and at most.
 _BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
@@ -114,6 +114,7 @@ def _timings(timed: Timed) -> Result:
         loaded.measured(MeasurementKey.UPPER_QUARTILE, round(high, 6), "s"),
         loaded.measured(MeasurementKey.ROUNDS, len(timed.seconds)),
     ]
+    result.data = Rounds([round(seconds, 6) for seconds in timed.seconds])
     return result
 
 

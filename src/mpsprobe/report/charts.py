@@ -14,8 +14,7 @@ from mpsprobe.quantities import enumerate_words
 from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
-from mpsprobe.trace import formulas
-from mpsprobe.trace.formulas.registry import FORMULAS, base_name
+from mpsprobe.trace.formulas.families import family
 
 #: Stages that come before the first sample; they are minutes where a sample takes seconds, so they have no bar.
 _BEFORE = ("download", "load")
@@ -210,48 +209,38 @@ def time_chart(time: Timing) -> BarChart | None:
     )
 
 
-def work_chart(uses: Sequence[OpUse]) -> BarChart | None:
-    """Draw the least memory traffic by family of ops; None when fewer than two families have a known size."""
+def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
+    """Draw what families of ops take: their expected time, or their least memory traffic where no time is known.
+
+    None when fewer than two families have a known size.
+    """
+    if time is not None and len(time.share_by_kind) > 1:
+        shares = sorted(time.share_by_kind.items(), key=lambda item: -item[1])
+        return _families(
+            "Expected op time by kind", [(name, share, f"{share:.1%}") for name, share in shares]
+        )
     moved: dict[str, int] = defaultdict(int)
     for use in uses:
         if use.bytes:
             moved[family(use.op)] += use.bytes
     if len(moved) < 2:
         return None
-    rows = sorted(moved.items(), key=lambda item: -item[1])
-    total, most = sum(moved.values()), max(count for _, count in rows)
-    drawn = tuple(
-        BarRow(name, f"{quantities.decimal_size(count)} ({count / total:.1%})", _bar(count, most))
-        for name, count in rows
+    rows, total = sorted(moved.items(), key=lambda item: -item[1]), sum(moved.values())
+    return _families(
+        "Least memory traffic by kind of op",
+        [(name, n, f"{quantities.decimal_size(n)} ({n / total:.1%})") for name, n in rows],
     )
-    told = enumerate_words([f"{row.name} {row.text}" for row in drawn])
-    return BarChart(
-        "Least memory traffic by kind of op", f"Least memory traffic by kind of op: {told}.", drawn
-    )
+
+
+def _families(title: str, found: Sequence[tuple[str, float, str]]) -> BarChart:
+    """Return bars of families, the largest first, and the same in one sentence."""
+    most = max(value for _, value, _ in found)
+    rows = tuple(BarRow(clean(name), text, _bar(value, most)) for name, value, text in found)
+    return BarChart(title, f"{title}: {enumerate_words([f'{row.name} {row.text}' for row in rows])}.", rows)
 
 
 def _bar(value: float, most: float) -> str:
     return f"{max(100 * value / most, _LEAST):.3f}"
-
-
-#: What the families of FLOP formulas are called in a report.
-_FAMILY_NAMES = {
-    "attention": "attention",
-    "convolution": "convolutions",
-    "linalg": "decompositions",
-    "matmul": "matrix products",
-    "pointwise": "elementwise",
-    "recurrent": "recurrent layers",
-    "reductions": "norms, softmax and reductions",
-}
-
-
-def family(op: str) -> str:
-    """Return the family of an op, which is that of its FLOP formula: `aten::addmm` is a matrix product."""
-    counted = FORMULAS.get(base_name(op))  # filled by the import of the package
-    if counted is None:
-        return "copies and others"
-    return _FAMILY_NAMES.get(counted.__module__.removeprefix(f"{formulas.__name__}."), "copies and others")
 
 
 def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpsprobe import quantities
 from mpsprobe.report.checkview import Grid, grid
+from mpsprobe.report.mosaics import Mosaic, macs_chart
 from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
 from mpsprobe.run import (
@@ -51,6 +52,7 @@ class FoldView:
         closing: A sentence below them.
         list_title: The heading of its list.
         items: The items of its list.
+        chart: A chart above its tables.
     """
 
     anchor: str
@@ -61,6 +63,7 @@ class FoldView:
     closing: str = ""
     list_title: str = ""
     items: tuple[str, ...] = ()
+    chart: Mosaic | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,7 @@ def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
         "Macs of the catalogue",
         note=f"{fitting} of {len(macs)} fit",
         tables=(TitledGrid("Macs by fit", grid(Table(columns, rows))),),
+        chart=macs_chart(macs),
     )
 
 

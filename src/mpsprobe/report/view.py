@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mpsprobe.quantities import plural
-from mpsprobe.report.charts import BarChart, StackedBar, memory_bar, time_chart, verdict_chart, work_chart
+from mpsprobe.report.charts import BarChart, StackedBar, kinds_chart, memory_bar, time_chart, verdict_chart
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
+from mpsprobe.report.distributions import SpreadChart, rounds_chart
 from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
+from mpsprobe.report.mosaics import Mosaic, releases_chart
 from mpsprobe.report.opview import OpRow, OpUses, op_uses
 from mpsprobe.report.outlookview import AdviceView, MemoryView, OutlookView, advice_view, outlook_view
 from mpsprobe.report.templating import clean, tail
@@ -139,6 +141,8 @@ class Page:
     more_breaks: str
     memory_bar: StackedBar | None
     charts: tuple[BarChart, ...]
+    rounds: SpreadChart | None
+    releases: Mosaic | None
     glance: bool
     memory: MemoryView | None
     route: str
@@ -161,11 +165,12 @@ def page(run: Run) -> Page:
     bar = memory_bar(forecast.memory) if forecast and forecast.memory else None
     drawn = (
         time_chart(forecast.time) if forecast and forecast.time else None,
-        work_chart(run.op_uses),
+        kinds_chart(forecast.time if forecast else None, run.op_uses),
         verdict_chart(run.op_uses),
     )
     charts = tuple(chart for chart in drawn if chart is not None)
     keys = tuple(_key_numbers(checks))
+    benchmarks = rounds_chart(checks)
     ops = op_uses(run.op_uses)
     trouble = ops.trouble if ops is not None else ()
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
@@ -216,7 +221,9 @@ def page(run: Run) -> Page:
         more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",
         memory_bar=bar,
         charts=charts,
-        glance=bool(bar or charts or keys),
+        rounds=benchmarks,
+        releases=releases_chart(run.predicted.releases) if run.predicted else None,
+        glance=bool(bar or charts or keys or benchmarks),
         memory=outlook.memory if outlook is not None else None,
         route=advice.route if advice is not None else "",
         breaking="Failures" if problems else "What breaks" if trouble else "",

@@ -138,6 +138,8 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         rates: of a sample, in the units that people compare.
         native_time_share: share of the expected op time spent in native kernels, 0 ... 1.
         native_call_share: the same of calls.
+        share_by_kind: share of the expected op time by family of ops, 0 ... 1, each op taken by itself; empty when
+            unknown.
     """
 
     hardware: str
@@ -147,6 +149,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     rates: list[Rate] = []
     native_time_share: float | None = None
     native_call_share: float | None = None
+    share_by_kind: dict[str, float] = {}
 
 
 class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

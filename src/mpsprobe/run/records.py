@@ -139,8 +139,14 @@ class Replays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="repl
     replays: list[ReplayRecord]
 
 
+class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rounds"):
+    """The wall time of each round of a benchmark, seconds, in their order."""
+
+    seconds: list[float]
+
+
 #: What programs read of a check; its texts and its table are for readers.
-CheckData = Refusals | RecipeRecord | Replays
+CheckData = Refusals | RecipeRecord | Replays | Rounds
 
 
 class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
