@@ -14,6 +14,7 @@ from mpsprobe.forecast.allocator import heap_bytes
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import Pass, Trace
 from mpsprobe.knowledge import chips
+from mpsprobe.quantities import decimal_size
 from mpsprobe.run import Evidence, Fit, Memory, MemoryPart
 from mpsprobe.run.workload import KV_BITS
 
@@ -134,7 +135,9 @@ def memory(
     needed = held.total + heaps
     gradients = min(trace.gradients, held.activations)
     by_dtype = ", ".join(f"{name} {count / 1e9:.2f} B" for name, count in dtypes.items())
-    cache = "held by the run's cache" + (f", {_size(grown.cache)} a token" if grown and grown.cache else "")
+    cache = "held by the run's cache" + (
+        f", {decimal_size(grown.cache)} a token" if grown and grown.cache else ""
+    )
     parts = [
         MemoryPart(
             "weights", held.weights - trace.states, f"parameters and buffers as built: {by_dtype}", _P
@@ -155,7 +158,7 @@ def memory(
     if held.cache:
         parts.append(MemoryPart("KV cache", held.cache, cache, _P))
     if held.kept:
-        more = f", {_size(grown.kept)} a token" if grown and grown.kept > 0 else ""
+        more = f", {decimal_size(grown.kept)} a token" if grown and grown.kept > 0 else ""
         parts.append(
             MemoryPart("kept results", held.kept, f"logits, scores and ids held between steps{more}", _P)
         )
@@ -197,26 +200,29 @@ def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
     """
     limit = int(HIGH_WATERMARK * working_set)
-    need, recommended, whole = _size(needed), _size(working_set), _size(memory_bytes)
+    need, recommended, whole = decimal_size(needed), decimal_size(working_set), decimal_size(memory_bytes)
     if needed > limit:
-        return Fit.NO, f"{need} is past the {_size(limit)} at which PyTorch's allocator raises."
+        return Fit.NO, f"{need} is past the {decimal_size(limit)} at which PyTorch's allocator raises."
     if needed > memory_bytes - _BESIDES:
         return (
             Fit.NO,
-            f"{need}, and some {_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: macOS "
-            "would swap all the time.",
+            f"{need}, and some {decimal_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: "
+            "macOS would swap all the time.",
         )
     if needed > working_set:
-        over = _size(needed - working_set)
+        over = decimal_size(needed - working_set)
         return (
             Fit.TIGHT,
-            f"{need} is {over} past Metal's recommended {recommended}: macOS compresses and swaps.",
+            f"{need} is {over} past the {recommended} that Metal recommends at most: macOS compresses and swaps.",
         )
     if needed > _COMFORT * working_set:
-        return Fit.TIGHT, f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}."
+        return (
+            Fit.TIGHT,
+            f"{need} leaves {decimal_size(working_set - needed)} of the {recommended} that Metal recommends at most.",
+        )
     return (
         Fit.COMFORTABLE,
-        f"{need} leaves {_size(working_set - needed)} of Metal's recommended {recommended}.",
+        f"{need} leaves {decimal_size(working_set - needed)} of the {recommended} that Metal recommends at most.",
     )
 
 
@@ -233,7 +239,7 @@ def remedies(
     rest = held.total - held.weights
 
     def then(needed: float) -> str:
-        return f"{_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
+        return f"{decimal_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].label}"
 
     texts = []
     parameters = sum(dtypes.values())
@@ -241,7 +247,7 @@ def remedies(
     if wide > parameters / 2:
         saved = 2 * wide
         texts.append(
-            f"Weights in float16 or bfloat16: {_size(saved)} less, {then(held.total - saved + heaps)}."
+            f"Weights in float16 or bfloat16: {decimal_size(saved)} less, {then(held.total - saved + heaps)}."
         )
     if grown is not None and grown.cache > 0 and held.cache:
         room = _COMFORT * working_set - (held.total - held.cache - held.activations) - heaps
@@ -249,14 +255,14 @@ def remedies(
         if room > 0:
             share = (held.cache + held.activations) / tokens
             texts.append(
-                f"A shorter context: {tokens:,} tokens (of text and images) take {_size(held.cache)} of cache and "
-                f"{_size(held.activations)} of activations; about {int(room / share):,} fit comfortably."
+                f"A shorter context: {tokens:,} tokens (of text and images) take {decimal_size(held.cache)} of cache "
+                f"and {decimal_size(held.activations)} of activations; about {int(room / share):,} fit easily."
             )
     for bits, stored in _MLX_BITS.items():
         quantised = parameters * stored / 8
         if quantised < held.weights:
             texts.append(
-                f"MLX with {bits}-bit weights, {_size(round(quantised))} of them: {then(quantised + rest)}."
+                f"MLX with {bits}-bit weights, {decimal_size(round(quantised))} of them: {then(quantised + rest)}."
             )
     fitting = [
         size
@@ -264,7 +270,7 @@ def remedies(
         if judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
     ]
     if fitting:
-        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: comfortable.")
+        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: fits easily.")
     return texts
 
 
@@ -288,11 +294,3 @@ def _grown(moment: Holding, grown: Growth, turns: int) -> Holding:
     cache, kept = moment.cache + turns * grown.cache, max(0, moment.kept + turns * grown.kept)
     other = turns * (grown.peak - grown.cache - grown.kept)
     return Holding(moment.weights, moment.inputs, cache, kept, max(0, moment.activations + other))
-
-
-def _size(count: float) -> str:
-    """Return `"20.6 GiB"`: binary units, as the gigabytes of a Mac's memory are."""
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if abs(count) >= 1 << power:
-            return f"{count / (1 << power):.3g} {unit}"
-    return f"{count:.0f} bytes"

@@ -96,7 +96,7 @@ def releases_chart(releases: Sequence[ReleaseSummary]) -> Mosaic | None:
     if len(releases) < 2:
         return None
     answers = {column: _answer(release) for column, release in enumerate(releases)}
-    rows: list[tuple[str, Mapping[int, tuple[str, str, str]]]] = [("in all", answers)]
+    rows: list[tuple[str, Mapping[int, tuple[str, str, str]]]] = [("all on the GPU", answers)]
     for verdict, word in VERDICT.items():
         found = {
             column: (word.key, f"{count:,}", f"torch {release.torch}: {count:,} op uses {word.text}")

@@ -15,6 +15,9 @@ from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 #: Verdicts that a user has to do something about.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
 
+#: Those of them in which a call does not do on the GPU what it should.
+BREAKS = tuple(verdict for verdict in TROUBLE if verdict is not OpVerdict.UNKNOWN)
+
 _NOTE = "A verdict is looked up for the target Mac; the evidence beside it tells how the use itself is known."
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
@@ -56,6 +59,7 @@ class OpUses:
         shares: one per verdict that occurs, worst first; bars are by number of calls.
         trouble: rows that a user has to act on.
         rest: all others.
+        breaks: the rows of `trouble` of which something is known.
         shown: the first of `trouble`, then of `rest`, for the short reports.
         left_out: how many of them were not shown.
     """
@@ -65,6 +69,7 @@ class OpUses:
     shares: tuple[VerdictShare, ...]
     trouble: tuple[OpRow, ...]
     rest: tuple[OpRow, ...]
+    breaks: tuple[OpRow, ...]
     trouble_title: str
     rest_title: str
     shown: tuple[OpRow, ...]
@@ -88,6 +93,7 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
         shares=tuple(_shares(uses)),
         trouble=trouble,
         rest=rest,
+        breaks=tuple(row for row in trouble if row.verdict in [VERDICT[each] for each in BREAKS]),
         trouble_title=f"Raises, wrong, falls back or unknown: {plural(len(trouble), 'row')}",
         rest_title=f"Native or composite: {plural(len(rest), 'row')}",
         shown=shown,

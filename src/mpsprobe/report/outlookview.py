@@ -126,6 +126,43 @@ class OutlookView:
     viabilities: tuple[Word, ...]
 
 
+@dataclass(frozen=True)
+class RateView:
+    """How fast a forecast expects the target to be, in the unit that people compare; `span` is its likely range."""
+
+    name: str
+    value: str
+    span: str
+    evidence: Word
+    hardware: str
+
+
+def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
+    """Return the forecast's rates that are known."""
+    time = forecast.time
+    return (
+        tuple(
+            RateView(
+                name=clean(rate.name),
+                value=_rate(rate.expected, rate.unit),
+                span=f"{_rate(rate.low, rate.unit)} to {_rate(rate.high, rate.unit)}"
+                if rate.low is not None and rate.high is not None
+                else "",
+                evidence=EVIDENCE[forecast.evidence],
+                hardware=clean(time.hardware),
+            )
+            for rate in time.rates
+            if rate.expected is not None
+        )
+        if time is not None
+        else ()
+    )
+
+
+def _rate(value: float, unit: str) -> str:
+    return quantities.seconds(value) if unit == "s" else f"{quantities.plain(value)} {unit}"
+
+
 def outlook_view(outlook: Outlook | None) -> OutlookView | None:
     """Return the view of an outlook; None when it is empty."""
     if outlook is None or (

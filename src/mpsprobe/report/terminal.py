@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, plural
+from mpsprobe.report.hazardview import warning
 from mpsprobe.report.headline import of_calls
 from mpsprobe.report.wording import FIT
 from mpsprobe.run import (
@@ -58,7 +59,7 @@ def _answer(run: Run, made: Predicted) -> str:
     """Return what to do, and what the verdict on the ops is."""
     advice = run.outlook.recommendation if run.outlook is not None else None
     outcome = f"{of_calls(run)}."
-    lines = [_warning(run, made), advice.sentence if advice is not None else "", outcome]
+    lines = [warning(run), advice.sentence if advice is not None else "", outcome]
     if made.stopped and not made.next_step:
         lines.append(f"The model's own code stopped: {made.stopped}. What follows ends there.")
     elif made.stopped:
@@ -222,18 +223,6 @@ def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
         if (one.op, one.source) not in told and one.kind != "quantisation"
     ]
     return _listed("Refused", lines)
-
-
-def _warning(run: Run, made: Predicted) -> str:
-    """Return the first sentence, where a known fault decides: wrong results, or a process that dies."""
-    met = [one for one in made.hazards if one.is_met and one.severity == "critical"]
-    if not met:
-        return ""
-    first = met[0]
-    more = f" (and {plural(len(met) - 1, 'more critical fault')})" if len(met) > 1 else ""
-    when = f", {first.why}" if first.why else ""
-    torch = run.mac.torch if run.mac is not None else "this release"
-    return f"Known fault on torch {torch}: {first.title}{when}{more}. Fix: {first.fix}"
 
 
 def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:

@@ -14,10 +14,19 @@ from mpsprobe.report.charts import BarChart, StackedBar, kinds_chart, memory_bar
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.distributions import SpreadChart, rounds_chart
 from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
+from mpsprobe.report.hazardview import HazardList, hazard_list, warning
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.mosaics import Mosaic, releases_chart
 from mpsprobe.report.opview import OpRow, OpUses, op_uses
-from mpsprobe.report.outlookview import AdviceView, MemoryView, OutlookView, advice_view, outlook_view
+from mpsprobe.report.outlookview import (
+    AdviceView,
+    MemoryView,
+    OutlookView,
+    RateView,
+    advice_view,
+    outlook_view,
+    rate_views,
+)
 from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
 from mpsprobe.run import Check, Phase, Run, Status
@@ -29,7 +38,7 @@ PROBLEMS = (Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.ERROR)
 _FOLD_ABOVE = 12
 
 #: Stages and units of the numbers that answer "how well does it run", the most telling first.
-_KEY_PHASES = (Phase.INFERENCE, Phase.BENCHMARK, Phase.TRANSFER)
+_KEY_PHASES = (Phase.INFERENCE, Phase.TRANSFER)  # the chart of benchmarks has theirs
 _KEY_UNITS = ("s", "bytes", "B", "tokens/s")
 _KEY_NUMBERS = 8
 
@@ -129,6 +138,7 @@ class Page:
     blocked: Word
     facts: tuple[FactList, ...]
     key_numbers: tuple[Number, ...]
+    rates: tuple[RateView, ...]
     numbers: tuple[Number, ...]
     problems: tuple[CheckView, ...]
     first_problems: tuple[CheckView, ...]
@@ -137,6 +147,8 @@ class Page:
     advice: AdviceView | None
     outlook: OutlookView | None
     ops: OpUses | None
+    hazard: str
+    hazards: HazardList | None
     breaks: tuple[OpRow, ...]
     more_breaks: str
     memory_bar: StackedBar | None
@@ -171,8 +183,10 @@ def page(run: Run) -> Page:
     charts = tuple(chart for chart in drawn if chart is not None)
     keys = tuple(_key_numbers(checks))
     benchmarks = rounds_chart(checks)
+    rates = rate_views(forecast) if forecast else ()
     ops = op_uses(run.op_uses)
-    trouble = ops.trouble if ops is not None else ()
+    trouble = ops.breaks if ops is not None else ()
+    hazards = hazard_list(run.predicted.hazards) if run.predicted else None
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
     shown = tuple(stage for stage in stages if stage.checks or stage.folded)
     barriers = tuple(_barriers(checks, views))
@@ -207,6 +221,7 @@ def page(run: Run) -> Page:
         blocked=STATUS[Status.BLOCKED],
         facts=fact_lists(run),
         key_numbers=keys,
+        rates=rates,
         numbers=tuple(number(each, check) for check in checks for each in check.measurements),
         problems=tuple(problems),
         first_problems=tuple(problems[:_SUMMARY_PROBLEMS]),
@@ -217,16 +232,18 @@ def page(run: Run) -> Page:
         advice=advice,
         outlook=outlook,
         ops=ops,
+        hazard=clean(warning(run)),
+        hazards=hazards,
         breaks=trouble[:_BREAKS],
         more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",
         memory_bar=bar,
         charts=charts,
         rounds=benchmarks,
         releases=releases_chart(run.predicted.releases) if run.predicted else None,
-        glance=bool(bar or charts or keys or benchmarks),
+        glance=bool(bar or charts or keys or rates or benchmarks),
         memory=outlook.memory if outlook is not None else None,
         route=advice.route if advice is not None else "",
-        breaking="Failures" if problems else "What breaks" if trouble else "",
+        breaking="Failures" if problems else "What breaks" if trouble or hazards else "",
         staged=bool(shown or barriers),
         limits=tuple(map(clean, headline.limits)),
         command=command(run),

@@ -83,9 +83,9 @@ VIABILITY: dict[Viability, Word] = {
 }
 
 FIT: dict[Fit, Word] = {
-    Fit.COMFORTABLE: Word("pass", "fits easily", "✅", "It fits with room to spare."),
-    Fit.TIGHT: Word("warn", "tight", "⚠️", "It fits, and little else does."),
-    Fit.NO: Word("fail", "does not fit", "❌", "It needs more than there is."),
+    Fit.COMFORTABLE: Word("pass", Fit.COMFORTABLE.label, "✅", "It fits with room to spare."),
+    Fit.TIGHT: Word("warn", Fit.TIGHT.label, "⚠️", "It fits, and little else does."),
+    Fit.NO: Word("fail", Fit.NO.label, "❌", "It needs more than there is."),
     Fit.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
 }
 

@@ -66,7 +66,7 @@ def _loads(case: Case) -> Answer:
     if case.fit is Fit.UNKNOWN or not case.uses:
         return Answer(OPEN, "Whether it fits is not known.")
     word = NO if case.fit is Fit.NO else YES
-    return Answer(word, f"Memory is {case.fit.value}.", Evidence.PREDICTED)
+    return Answer(word, f"Memory: {case.fit.label}.", Evidence.PREDICTED)
 
 
 def _forward(case: Case) -> Answer:
@@ -123,7 +123,7 @@ def _memory(case: Case) -> Answer:
     if memory is None or memory.fit is Fit.UNKNOWN or memory.needed_bytes is None:
         return Answer(OPEN, "The memory needed, or that of the Mac, is not known.")
     of = f" of {decimal_size(memory.available_bytes)}" if memory.available_bytes else ""
-    found = f"{decimal_size(memory.needed_bytes)}{of}: {memory.fit.value}."
+    found = f"{decimal_size(memory.needed_bytes)}{of}: {memory.fit.label}."
     return Answer(NO if memory.fit is Fit.NO else YES, found, case.evidence)
 
 

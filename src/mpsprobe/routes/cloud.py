@@ -207,7 +207,7 @@ def _table(found: list[Quote]) -> Table:
         [
             one.offer.name,
             f"{one.offer.memory_gib:g} GiB",
-            one.fit.value,
+            one.fit.label,
             f"${one.offer.per_hour:.2f}/h"
             if one.offer.per_hour is not None
             else f"${one.offer.per_month:.2f}/month",

@@ -181,7 +181,7 @@ def _memory(case: Case) -> str:
     memory = case.forecast.memory if case.forecast else None
     if memory is None:
         return "Whether it fits is not known: name a Mac with its memory, such as --mac m1-max-64."
-    text = f"Memory: {memory.fit.value}"
+    text = f"Memory: {memory.fit.label}"
     if memory.needed_bytes is not None and memory.available_bytes is not None:
         text += f", {decimal_size(memory.needed_bytes)} needed of {decimal_size(memory.available_bytes)}"
     return f"{text}. {memory.reason}".rstrip()

@@ -210,7 +210,7 @@ def _risk(judgement: mps.Judgement) -> str:
             if possible
             else []
         ),
-        *([f"memory {judgement.fit.value}"] if judgement.fit is not Fit.COMFORTABLE else []),
+        *([f"memory: {judgement.fit.label}"] if judgement.fit is not Fit.COMFORTABLE else []),
     ]
     return ", ".join(parts) or "none known"
 
@@ -230,4 +230,4 @@ def _mlx_risk(work: Effort) -> str:
 def _cloud_risk(quote: Quote | None) -> str:
     if quote is None:
         return _UNKNOWN
-    return "none known" if quote.fit is Fit.COMFORTABLE else f"memory {quote.fit.value}"
+    return "none known" if quote.fit is Fit.COMFORTABLE else f"memory: {quote.fit.label}"

@@ -18,6 +18,11 @@ class Fit(str, enum.Enum):
     NO = "no"
     UNKNOWN = "unknown"
 
+    @property
+    def label(self) -> str:
+        """Return the words for it, as they stand in a sentence."""
+        return {"comfortable": "fits easily", "no": "does not fit"}.get(self.value, self.value)
+
 
 class Viability(str, enum.Enum):
     """Whether a route leads anywhere."""
