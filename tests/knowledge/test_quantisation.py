@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -331,3 +333,45 @@ def test_bytes_of_packed_weights() -> None:
     assert (
         quantisation.weight_bytes(found, 300_000, linear) == 300_000 - 256_000 + 128_000 * (4 + 20 / 128) / 8
     )
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"bits": 3, "zero_point": True, "version": "gemm"}, None, [], "awq"], ids=repr
+)
+def test_a_config_without_a_method_raises_as_in_transformers(stated: Any, tmp_path: Path) -> None:
+    """A checkpoint that transformers itself saved, with the statement put into its config."""
+    config = transformers.LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=16
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = {**json.loads(path.read_text()), "quantization_config": stated}
+    path.write_text(json.dumps(content))
+    with pytest.raises((ValueError, AttributeError)) as raised:
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    found = quantisation.find(content)
+    assert found is not None
+    answer = quantisation.answer(found, transformers.__version__)
+    assert answer.raises
+    assert raised.type.__name__ in answer.error
+
+
+@pytest.mark.parametrize(
+    ("stated", "reads", "says"),
+    [
+        # mlx-lm 0.32.2, mlx_lm/utils.py: _transform_awq_weights, _compressed_tensors_quantization, load_model
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, True, "loads this checkpoint as it is:"),
+        ({"quant_method": "awq", "bits": 8, "group_size": 128}, False, "convert"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, False, "unless its files hold g_idx"),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 128}, False, "convert"),
+        ({"quant_method": "mxfp4"}, True, "loads this checkpoint as it is:"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, False, "convert"),
+        ({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized", "config_groups": {
+            "group_0": {"weights": {"num_bits": 4, "group_size": 16}}}}, True, "loads this checkpoint as it is:"),
+        ({"quant_method": "superquant", "bits": 4}, False, "convert"),
+    ],
+)  # fmt: skip
+def test_mlx_reads_what_its_loader_takes(stated: dict[str, Any], reads: bool, says: str) -> None:
+    found = quantisation.of_statement(stated)
+    assert found.mlx is reads
+    assert says in quantisation.other_routes(found)[0]

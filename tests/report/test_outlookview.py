@@ -13,6 +13,7 @@ from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import Evidence, Fit, MacFit, OpVerdict, Outlook, Run, Status
+from mpsprobe.run.predicted import Predicted, Quantisation
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90), use("aten::silu", count=10)]
@@ -79,6 +80,20 @@ def test_the_headline_hides_nothing(verdict_: OpVerdict, words: str, status: Sta
     assert "100 of 101 op calls of target run on the GPU of an Apple M1 Max" in told.outcome
     assert words in told.outcome
     assert told.status is status
+
+
+def test_calls_of_a_checkpoint_that_does_not_load_are_told_apart() -> None:
+    run = predicted()
+    loading = Quantisation(
+        method="GPTQ, 4 bits", outcome="raises", error="ImportError: optimum", fix="", checkpoint_bytes=1,
+        sentences=[], routes=[],
+    )  # fmt: skip
+    run.predicted = Predicted(doing="", inputs=[], notes=[], dtypes={}, quantisation=loading)
+    told = verdict(run).outcome
+    assert told.startswith(
+        "The checkpoint (GPTQ, 4 bits) does not load here. With plain weights, all 100 op calls"
+    )
+    assert "would run on the GPU" in told
 
 
 def test_a_prediction_shows_no_phases() -> None:

@@ -104,7 +104,7 @@ class Narrator:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._phase: Phase | None = None
-        self._reasons: set[str] = set()
+        self._reasons: set[tuple[Phase, str]] = set()
         self._checks: set[str] = set()
         self._planned: dict[str, journal.Planned] = {}
         self._bars = DownloadBars(sink)
@@ -142,10 +142,14 @@ class Narrator:
             self._sink.remark(Styled(check.phase.label, bold=True))
         sign, colour = _SIGNS[check.status]
         if check.status is Status.BLOCKED:
-            if f"{check.phase}{check.message}" in self._reasons:
+            if (check.phase, check.message) in self._reasons:
                 return
-            self._reasons.add(f"{check.phase}{check.message}")
-            self._sink.remark("  ", Styled(sign, colour), wrapped(f" {check.message}"))
+            told = {message for _, message in self._reasons}
+            self._reasons.add((check.phase, check.message))
+            text = check.message
+            if text in told and check.blocked_by is not None:
+                text = f"blocked by {check.blocked_by.label}, as above"
+            self._sink.remark("  ", Styled(sign, colour), wrapped(f" {text}"))
             return
         title, message = printable(check.title), printable(check.message)
         if message and len(title) + len(message) + 6 <= width():

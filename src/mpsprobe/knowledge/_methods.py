@@ -46,6 +46,23 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str = ""
 
 
+class MlxReads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When mlx-lm loads a checkpoint of a method as it is.
+
+    Attributes:
+        bits, groups: the only ones that it takes; empty for any.
+        formats: the only values of `format` (compressed-tensors) or `quant_algo` (ModelOpt); empty for any.
+        unless: a condition that no config shows, as a phrase after "unless"; empty where there is none.
+        source: the release and file that it was read in.
+    """
+
+    source: str
+    bits: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
+    formats: tuple[str, ...] = ()
+    unless: str = ""
+
+
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A method of quantisation; fields as in the data file."""
 
@@ -59,6 +76,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     diffusers: tuple[Loading, ...] = ()
     kernels: str = ""
     native: str = ""
+    mlx: MlxReads | None = None
     experts_only: bool = False
 
 

@@ -100,8 +100,14 @@ def group_of(stated: Mapping[str, Any], method: Method | None) -> int:
     block = stated.get("weight_block_size")
     if isinstance(block, list) and len(block) == 2 and all(isinstance(one, int) for one in block):
         return int(block[0]) * int(block[1])
-    for key in ("group_size", "q_group_size", "block_size", "bnb_4bit_blocksize"):
-        value = stated.get(key)
-        if isinstance(value, int) and value > 0:
-            return value
+    groups = stated.get("config_groups")  # of compressed-tensors
+    among = groups.values() if isinstance(groups, Mapping) else ()
+    weights = [group.get("weights") for group in among if isinstance(group, Mapping)]
+    hqq = stated.get("quant_config")
+    inner = hqq.get("weight_quant_params", hqq) if isinstance(hqq, Mapping) else None
+    for place in (stated, *weights, inner):
+        for key in ("group_size", "q_group_size", "block_size", "bnb_4bit_blocksize"):
+            value = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
     return method.group if method is not None else 0

@@ -77,6 +77,7 @@ class Quantised:
         stated_in: the place that states it, where that is not the top of config.json: a part of the config
             (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
         float8: weights or activations are float8 tensors.
+        mlx: mlx-lm loads the checkpoint as it is, as far as the config shows.
     """
 
     method: Method | None
@@ -86,10 +87,13 @@ class Quantised:
     kept: tuple[str, ...] = ()
     stated_in: str = ""
     float8: bool = False
+    mlx: bool = False
 
     @property
     def title(self) -> str:
         """The method and its bits: `"GPTQ, 4 bits"`."""
+        if self.name == NO_METHOD:
+            return "quantised by a method that it does not name"
         title = self.method.title if self.method else self.name
         return title if "bits" in title else f"{title}, {self.bits:g} bits"
 
@@ -146,10 +150,11 @@ def find(config: Mapping[str, Any]) -> Quantised | None:
     own `quantization`.
     """
     for place, part in parts(config):
+        named = "quantization_config" in part and not place
         stated = part.get("quantization_config") or part.get("compression_config") or part.get("quantization")
         if isinstance(stated, Mapping) and stated:
             return of_statement(stated, place)
-        if stated:  # transformers asks it for `quant_method`, whatever it is
+        if stated or named:  # transformers asks it for `quant_method`, whatever it is: also an empty one
             return Quantised(None, NO_METHOD, PLAIN_BITS, PLAIN_BITS, stated_in=place)
     return None
 
@@ -175,7 +180,24 @@ def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -
         or ()
     )
     kept = tuple(one for one in kept if isinstance(one, str)) if isinstance(kept, (list, tuple)) else ()
-    return Quantised(known, name, bits, bits + scale, kept or ("lm_head",), place, has_float8(stated))
+    reads = known is not None and _mlx_reads(known, stated, bits, group)
+    return Quantised(known, name, bits, bits + scale, kept or ("lm_head",), place, has_float8(stated), reads)
+
+
+def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
+    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as not met."""
+    reads = method.mlx
+    if method.native == "mlx":
+        return True
+    if reads is None or reads.unless:
+        return False
+    inner = stated.get("quantization")
+    form = stated.get("format") or (inner if isinstance(inner, Mapping) else stated).get("quant_algo")
+    return (
+        (not reads.bits or bits in reads.bits)
+        and (not reads.groups or group in reads.groups)
+        and (not reads.formats or form in reads.formats)
+    )
 
 
 def answer(
@@ -265,7 +287,16 @@ def other_routes(quantised: Quantised) -> list[str]:
     if method is not None and method.native == "llama.cpp":
         return ["llama.cpp runs this file as it is, on the GPU: llama-cli -m FILE (brew install llama.cpp)."]
     bits = 4 if quantised.bits <= 4 else 8
+    reads = method.mlx if method is not None else None
+    as_it_is = []
+    if quantised.mlx and reads is not None:
+        as_it_is = [
+            f"MLX loads this checkpoint as it is: python -m mlx_lm generate --model MODEL ({reads.source})."
+        ]
+    elif reads is not None and reads.unless and (not reads.bits or quantised.bits in reads.bits):
+        as_it_is = [f"MLX loads this checkpoint as it is, unless {reads.unless} ({reads.source})."]
     return [
+        *as_it_is,
         f"MLX computes with {bits}-bit weights on the GPU: convert the model before it was quantised, "
         f"python -m mlx_lm convert --hf-path ORIGINAL -q --q-bits {bits}; or look for it in mlx-community on the Hub.",
         f"llama.cpp does too: a GGUF file of the model, such as {'Q4_K_M' if bits == 4 else 'Q8_0'}.",

@@ -456,6 +456,7 @@ def _quantisation(seen: Observed) -> Quantisation | None:
         checkpoint_bytes=seen.checkpoint_bytes,
         sentences=list(loading.sentences),
         routes=loading.routes,
+        mlx_loads=loading.quantised.mlx and not loading.part,
     )
 
 

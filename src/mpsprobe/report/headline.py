@@ -305,12 +305,29 @@ def of_calls(run: Run) -> str:
         total += use.count
         if use.verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
             off[_BECOMES[use.verdict]] += use.count
-    name = run.target.name
+    name, unloaded = run.target.name, _unloaded(run)
+    before, run_there = (f"{unloaded}, ", "would run") if unloaded else ("", "run")
     if not off:
-        return f"All {total:,} op calls of {name} run on the GPU{where}"
+        every = "all" if unloaded else "All"
+        return f"{before}{every} {total:,} op calls of {name} {run_there} on the GPU{where}"
     others = enumerate_words([f"{count:,} {what}" for what, count in off.most_common()])
-    native = f"{total - sum(off.values()):,} of {total:,} op calls of {name} run on the GPU{where}"
-    return f"{native}; {others}"
+    native = f"{total - sum(off.values()):,} of {total:,} op calls of {name} {run_there} on the GPU{where}"
+    return f"{before}{native}; {others}"
+
+
+def _unloaded(run: Run) -> str:
+    """Say that a quantised checkpoint yields no usable model, so that its op calls are those of plain weights."""
+    found = run.predicted.quantisation if run.predicted is not None else None
+    what = _UNLOADED.get(found.outcome) if found is not None else None
+    return f"The checkpoint ({found.method}) {what}. With plain weights" if found is not None and what else ""
+
+
+#: Of a quantised checkpoint, by what loading it leads to.
+_UNLOADED = {
+    "raises": "does not load here",
+    "ignored": "loads with wrong weights",
+    "unknown": "may load with wrong weights: its method is not known",
+}
 
 
 #: Of op calls, after a number.

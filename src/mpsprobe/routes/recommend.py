@@ -119,6 +119,12 @@ def _too_large(grounds: Grounds) -> Advice | None:
     )
 
 
+def _unreadable(case: Case) -> bool:
+    """Return whether the target is a quantised checkpoint that neither transformers nor MLX reads as it is."""
+    found = case.run.predicted.quantisation if case.run.predicted is not None else None
+    return found is not None and not found.mlx_loads
+
+
 def _cannot(grounds: Grounds) -> Advice | None:
     if grounds.judgement.viability is not Viability.NO:
         return None
@@ -127,6 +133,8 @@ def _cannot(grounds: Grounds) -> Advice | None:
         because = f"MPS cannot run it: {stuck[0].what.rstrip('.')}."
     else:
         because = f"Less than {mps.PART:.0%} of the op time would be spent on the GPU."
+    if grounds.work.reused and _unreadable(grounds.case):
+        return Advice("mlx", "Use MLX with the model as it was before it was quantised.", because)
     if grounds.work.reused:
         return Advice("mlx", "Use MLX: its libraries hold the target, and MPS does not run it.", because)
     if grounds.quote is not None:

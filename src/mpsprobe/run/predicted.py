@@ -46,6 +46,7 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         checkpoint_bytes: size of the weights at the bits of the checkpoint.
         sentences: what loading does, and with which packages.
         routes: what computes with such bits natively on a Mac.
+        mlx_loads: mlx-lm loads the checkpoint as it is, as far as its config shows.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     checkpoint_bytes: int
     sentences: list[str]
     routes: list[str]
+    mlx_loads: bool = False
 
 
 class ReleaseSummary(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
