@@ -80,9 +80,18 @@ def test_small_ops_cost_their_dispatch_and_waits_are_added() -> None:
     tiny = _linear(1, 8, 5)
     told = timing(_run([tiny], [0, 0, 0, 0, WAIT, 0]), _machine(op=1e-5, kernel=2e-6, wait=1e-4))
     assert told.per_sample is not None
-    # four dispatches, the last kernel, the wait, one more dispatch and kernel
-    assert told.per_sample.expected == pytest.approx(4e-5 + 2e-6 + 1e-4 + 1e-5 + 2e-6)
+    # four dispatches, the last kernel, the wait, one more dispatch and kernel, and the wait for the end
+    assert told.per_sample.expected == pytest.approx(4e-5 + 2e-6 + 1e-4 + 1e-5 + 2e-6 + 1e-4)
     assert told.parts[0].bound == "launch"
+
+
+def test_a_sample_ends_when_the_host_hears_of_it() -> None:
+    tiny = _linear(1, 8, 1)
+    machine = _machine(op=1e-5, kernel=2e-6, wait=1e-4)
+    heard, unheard = (timing(_run([tiny], order), machine).per_sample for order in ([0, WAIT], [0]))
+    assert heard is not None
+    assert unheard is not None
+    assert heard.expected == unheard.expected == pytest.approx(1e-5 + 2e-6 + 1e-4)
 
 
 def test_a_fallback_costs_two_waits_and_its_copies() -> None:
@@ -91,7 +100,8 @@ def test_a_fallback_costs_two_waits_and_its_copies() -> None:
     assert told.per_sample is not None
     assert told.per_sample.expected is not None
     moved = 4 * 3 * 64 * 64
-    assert told.per_sample.expected == pytest.approx(2e-4 + 2 * moved / 1e10)
+    # to the CPU and back, and the wait for the end
+    assert told.per_sample.expected == pytest.approx(2e-4 + 2 * moved / 1e10 + 1e-4)
     assert told.native_time_share == 0
     both = timing(_run([native, fallback], [0, 1]), _machine(wait=1e-4))
     assert both.native_call_share == 0.5
@@ -203,12 +213,12 @@ def test_a_batch_decodes_slowly_before_2_14_in_half_precision() -> None:
 
     def linear(*shape: int) -> OpUse:
         x, w = _tensor(*shape, dtype="float16"), _tensor(4096, 4096, dtype="float16")
-        use = OpUse(op="aten::linear", inputs=[x, w], outputs=[x], count=1, verdict=OpVerdict.NATIVE)
+        use = OpUse(op="aten::linear", inputs=[x, w], outputs=[x], count=100, verdict=OpVerdict.NATIVE)
         add_costs(use)
         return use
 
     def seconds(release: str, *shape: int) -> float:
-        told = timing(_run([linear(*shape)], [0]), of_mac(named("m1-max-64"), release)).per_sample
+        told = timing(_run([linear(*shape)], [0] * 100), of_mac(named("m1-max-64"), release)).per_sample
         assert told is not None
         assert told.expected is not None
         return told.expected

@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas.registry import FORMULAS, base_name
+from mpsprobe.trace.formulas.registry import Family, base_name, family_of
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
-#: Modules of FLOP formulas whose ops run at a rate of arithmetic.
-_COMPUTES = {
-    "matmul": "matmul",
-    "attention": "attention",
-    "convolution": "conv",
-    "recurrent": "matmul",
-    "linalg": "matmul",
-}
 #: `VIEW`: no kernel. The others run as fast as their bytes come: `STREAM` in one pass, `MATH` with a function of each
 #: element that a CPU has to work for, `REDUCTION` over rows.
 VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
+#: The kind of an op by the family of its FLOP formula: those that compute have a rate of arithmetic.
+KIND_OF_FAMILY = {
+    Family.MATMUL: "matmul",
+    Family.ATTENTION: "attention",
+    Family.CONVOLUTION: "conv",
+    Family.RECURRENT: "matmul",
+    Family.LINALG: "matmul",
+    Family.POINTWISE: STREAM,
+    Family.REDUCTION: REDUCTION,
+}
 #: Kinds that have no rate of arithmetic.
 MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})
 _MATH_OPS = frozenset(
@@ -64,11 +66,10 @@ def kind_of(op: str) -> str:
     name = base_name(op)
     if name in VIEWS or name in STILL:
         return VIEW
-    rule = FORMULAS.get(name)
-    family = rule.__module__.rpartition(".")[2] if rule is not None else ""
-    if family == "reductions":
-        return REDUCTION
-    return MATH if name in _MATH_OPS else _COMPUTES.get(family, STREAM)
+    if name in _MATH_OPS:
+        return MATH
+    family = family_of(name)
+    return KIND_OF_FAMILY[family] if family is not None else STREAM
 
 
 def dtype_of(use: OpUse) -> str:

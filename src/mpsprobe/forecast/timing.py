@@ -3,7 +3,7 @@
 The floor is the roofline: each call takes as long as its FLOPs at the peak rate, or its bytes at the peak bandwidth,
 whichever is longer. What is expected follows two clocks through the calls in their order, as a GPU behind a queue has
 them: the host's, which dispatches, and the device's, which runs kernels one after the other and waits for work. Where
-the host waits for a result, the clocks meet.
+the host waits for a result, the clocks meet; so they do at the end of a sample.
 """
 
 from __future__ import annotations
@@ -332,7 +332,18 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
                     host += other
             turns.append(max(host, device) - begun)
         result.append(turns)
+    if queued and (last := _last(work)) is not None and last != WAIT:
+        result[-1][-1] += wait  # a sample has ended when the host hears of it
     return result
+
+
+def _last(work: Work) -> int | None:
+    """Return what a run ends with: the position of a call, or a mark such as `WAIT`; None for a run of nothing."""
+    for orders in reversed(work.orders):
+        for order in reversed(orders):
+            if order:
+                return order[-1]
+    return None
 
 
 def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Machine) -> str:

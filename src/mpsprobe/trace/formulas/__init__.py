@@ -19,8 +19,8 @@ from mpsprobe.trace.formulas import (
 )
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
-#: The modules that register formulas.
-FAMILIES = (attention, convolution, linalg, matmul, pointwise, recurrent, reductions)
+#: The modules that register formulas; what family an op is of, each says as it registers it.
+MODULES = (attention, convolution, linalg, matmul, pointwise, recurrent, reductions)
 
 
 def flops(use: OpUse) -> int | None:

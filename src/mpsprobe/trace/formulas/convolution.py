@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from mpsprobe.run import OpUse, TensorMeta
-from mpsprobe.trace.formulas.registry import formula, is_complex, numel
+from mpsprobe.trace.formulas.registry import Family, formula, is_complex, numel
 
 
 def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transposed: bool) -> int:
@@ -24,6 +24,7 @@ def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transpo
 
 
 @formula(
+    Family.CONVOLUTION,
     "convolution",
     "_convolution",
     "convolution_overrideable",
@@ -52,7 +53,12 @@ def _forward(use: OpUse) -> int | None:
     return multiply_adds(x, weight, use.outputs[0], transposed)
 
 
-@formula("convolution_backward", "convolution_backward_overrideable", "mps_convolution_backward")
+@formula(
+    Family.CONVOLUTION,
+    "convolution_backward",
+    "convolution_backward_overrideable",
+    "mps_convolution_backward",
+)
 def _backward(use: OpUse) -> int:
     """Count the input's and the weight's gradient, as the mask asks; the bias's sum is not counted."""
     grad, x, weight = use.inputs[:3] if "mps" not in use.op else (use.inputs[1], use.inputs[0], use.inputs[2])
@@ -60,7 +66,7 @@ def _backward(use: OpUse) -> int:
     return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))
 
 
-@formula("conv_tbc")
+@formula(Family.CONVOLUTION, "conv_tbc")
 def _time_first(use: OpUse) -> int:
     """Weight `[kernel, in, out]`, data `[time, batch, channel]`."""
     weight = use.inputs[1]

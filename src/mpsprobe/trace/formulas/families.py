@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from mpsprobe.trace import formulas
-from mpsprobe.trace.formulas.registry import FORMULAS, base_name
+from mpsprobe.trace.formulas.registry import Family, base_name, family_of
 
 #: What the families of FLOP formulas are called in a report.
-_NAMES = {
-    "attention": "attention",
-    "convolution": "convolutions",
-    "linalg": "decompositions",
-    "matmul": "matrix products",
-    "pointwise": "elementwise",
-    "recurrent": "recurrent layers",
-    "reductions": "norms, softmax and reductions",
+FAMILY_NAMES = {
+    Family.ATTENTION: "attention",
+    Family.CONVOLUTION: "convolutions",
+    Family.LINALG: "decompositions",
+    Family.MATMUL: "matrix products",
+    Family.POINTWISE: "elementwise",
+    Family.RECURRENT: "recurrent layers",
+    Family.REDUCTION: "norms, softmax and reductions",
 }
 _OTHERS = "copies and others"
 
 
 def family(op: str) -> str:
     """Return the family of an op: `aten::addmm` is a matrix product."""
-    counted = FORMULAS.get(base_name(op))  # filled by the import of the package
-    if counted is None:
-        return _OTHERS
-    return _NAMES.get(counted.__module__.removeprefix(f"{formulas.__name__}."), _OTHERS)
+    found = family_of(base_name(op))
+    return FAMILY_NAMES[found] if found is not None else _OTHERS

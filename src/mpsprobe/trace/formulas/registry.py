@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from math import prod
 
@@ -11,6 +12,21 @@ from mpsprobe.run import OpUse, TensorMeta
 Formula = Callable[[OpUse], "int | None"]
 
 FORMULAS: dict[str, Formula] = {}
+
+
+class Family(enum.Enum):
+    """What kind of work ops with a formula do. Forecasts have a rate for each member, and reports a name."""
+
+    MATMUL = "matmul"
+    ATTENTION = "attention"
+    CONVOLUTION = "convolution"
+    RECURRENT = "recurrent"
+    LINALG = "linalg"  #: decompositions, and transforms
+    POINTWISE = "pointwise"
+    REDUCTION = "reduction"  #: norms, softmax, sums, pooling
+
+
+_FAMILIES: dict[str, Family] = {}
 
 #: Bytes of an element, by dtype.
 ITEM_BYTES = {
@@ -26,10 +42,11 @@ ITEM_BYTES = {
 }
 
 
-def formula(*names: str) -> Callable[[Formula], Formula]:
+def formula(family: Family, *names: str) -> Callable[[Formula], Formula]:
     """Register the FLOPs of one call of each named op.
 
     Args:
+        family: what kind of work they do.
         names: base names as `base_name` gives them.
 
     Raises:
@@ -41,9 +58,15 @@ def formula(*names: str) -> Callable[[Formula], Formula]:
             if name in FORMULAS:
                 raise ValueError(f"{name} has a formula already")
             FORMULAS[name] = function
+            _FAMILIES[name] = family
         return function
 
     return register
+
+
+def family_of(name: str) -> Family | None:
+    """Return the family of an op by its base name; None where no formula is registered."""
+    return _FAMILIES.get(name)
 
 
 def base_name(op: str) -> str:
