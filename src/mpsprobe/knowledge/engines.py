@@ -1,18 +1,20 @@
 """Engines beside PyTorch that run models on a Mac's GPU, and what was published of their speed. Free of torch.
 
-Data: `data/engines.toml`.
+Data: `data/engines.toml`, fitted on `data/engine_points.jsonl`; `benchmarks/engines.py` states how far they are off.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import msgspec
 
 from mpsprobe import toml
 
-_FILE = Path(__file__).parent / "data" / "engines.toml"
+_DATA = Path(__file__).parent / "data"
+_FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +24,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: `"MLX"` or `"llama.cpp"`.
         share: of the memory bandwidth that decoding reaches.
         overhead_ms: a token's own cost, milliseconds.
+        mixture: how many times as long a mixture of experts takes for the weights that it reads.
         low, high: measured rate over expected rate: four in five points lie between.
         compute_share: of the ALUs' float32 peak that prompts and diffusion reach.
         bits: stored bits of a weight, by the name of the quantisation.
@@ -32,6 +35,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     share: float
     overhead_ms: float
+    mixture: float
     low: float
     high: float
     compute_share: float
@@ -39,15 +43,19 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     table: str
     how: str
 
-    def seconds_per_token(self, bandwidth: float, parameters: float, bits: float) -> float:
+    def seconds_per_token(
+        self, bandwidth: float, parameters: float, bits: float, *, mixture: bool = False
+    ) -> float:
         """Return the expected seconds of a token.
 
         Args:
             bandwidth: of the Mac's memory, bytes/s.
             parameters: that a token reads.
             bits: of a stored weight.
+            mixture: they are those of the experts chosen among many.
         """
-        return parameters * bits / 8 / (self.share * bandwidth) + self.overhead_ms * 1e-3
+        reading = parameters * bits / 8 / (self.share * bandwidth)
+        return reading * (self.mixture if mixture else 1.0) + self.overhead_ms * 1e-3
 
 
 class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +69,10 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bits: of a stored weight.
         tokens_per_second: while decoding.
         source, date: where and when.
+        gpu_cores: of the chip; None where it is not stated.
+        held_out: not used for the fit.
+        added: day on which it was found, for those found after the constants had first been set.
+        first: the rate that was expected of it then.
     """
 
     engine: str
@@ -71,16 +83,30 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens_per_second: float
     source: str
     date: str
+    gpu_cores: int | None = None
+    held_out: bool = False
+    added: str = ""
+    first: float | None = None
+
+    @property
+    def mixture(self) -> bool:
+        """Whether its name says that it has active experts: `"35B-A3B"`."""
+        return re.search(r"-A\d+B\b", self.model) is not None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engines: list[Engine]
-    points: list[PublishedRate]
 
 
 @functools.cache
 def _file() -> _File:
     return toml.load(_FILE, _File)
+
+
+@functools.cache
+def _points() -> list[PublishedRate]:
+    lines = _POINTS.read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=PublishedRate) for line in lines]
 
 
 def engine(name: str) -> Engine:
@@ -90,4 +116,4 @@ def engine(name: str) -> Engine:
 
 def points(engine_name: str) -> list[PublishedRate]:
     """Return what was published of an engine."""
-    return [one for one in _file().points if one.engine == engine_name]
+    return [one for one in _points() if one.engine == engine_name]

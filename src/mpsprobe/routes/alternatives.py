@@ -15,7 +15,8 @@ from mpsprobe.run import Fit, Table, TimePart
 
 #: Words for how memory fits, as reports have them.
 FITS = {Fit.COMFORTABLE: "fits easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "unknown"}
-_16_BIT = 16.0
+#: Where a token reads less than this share of the parameters, they are experts of a mixture.
+_MIXTURE = 0.6
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def _speed(case: Case, engine: Engine, name: str, bits: float, needed: int, fit:
     bandwidth, peak = mac
     decode = next((part for part in time.parts if part.name == "decode" and part.repeats), None)
     if decode is not None:
-        seconds = engine.seconds_per_token(bandwidth, active_parameters(decode), bits)
+        active, stored = active_parameters(decode), case.run.target.parameters or 0
+        mixture = active < _MIXTURE * stored
+        seconds = engine.seconds_per_token(bandwidth, active, bits, mixture=mixture)
         rate = 1 / seconds
         return Speed(engine.name, name, needed, fit, "tokens/s", rate, engine.low * rate, engine.high * rate)
     step = next((part for part in time.parts if part.name.endswith(" step") and part.repeats > 1), None)

@@ -1,0 +1,51 @@
+"""Expected rates of MLX and llama.cpp beside published ones: first forecasts, the fitted half, the held-out half.
+
+python benchmarks/engines.py
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from mpsprobe.knowledge import chips, engines
+from mpsprobe.knowledge.engines import PublishedRate
+
+
+def expected(point: PublishedRate) -> float:
+    """Return tokens a second that the engine's row gives for a point."""
+    chip = chips.find(point.chip)
+    assert chip is not None
+    of_cores = [one for one in chip.variants if one.gpu_cores == point.gpu_cores] or chip.variants
+    bandwidth = max(variant.bandwidth_gbs for variant in of_cores) * 1e9
+    engine = engines.engine(point.engine)
+    return 1 / engine.seconds_per_token(bandwidth, point.params_b * 1e9, point.bits, mixture=point.mixture)
+
+
+def main() -> None:
+    """Print the table."""
+    columns = ["engine", "rates", "points", "median ratio", "median factor", "within 1.3", "in the range"]
+    print(f"| {' | '.join(columns)} |")  # noqa: T201
+    print("|---|---|---|---|---|---|---|")  # noqa: T201
+    for name in ("MLX", "llama.cpp"):
+        points = engines.points(name)
+        later = [one for one in points if one.first is not None]
+        show(name, "found later, first forecast", [(one, one.first or 0.0) for one in later])
+        show(name, "fitted", [(one, expected(one)) for one in points if not one.held_out])
+        show(name, "held out", [(one, expected(one)) for one in points if one.held_out])
+
+
+def show(name: str, label: str, rows: list[tuple[PublishedRate, float]]) -> None:
+    """Print one line."""
+    engine = engines.engine(name)
+    ratios = [point.tokens_per_second / rate for point, rate in rows]
+    factors = [max(ratio, 1 / ratio) for ratio in ratios]
+    inside = sum(engine.low <= ratio <= engine.high for ratio in ratios)
+    close = sum(factor <= 1.3 for factor in factors)
+    print(  # noqa: T201
+        f"| {name} | {label} | {len(rows)} | {statistics.median(ratios):.2f} | {statistics.median(factors):.2f} "
+        f"| {close} | {inside} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
