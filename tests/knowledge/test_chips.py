@@ -90,11 +90,10 @@ def test_rows_are_complete(chip: chips.Chip) -> None:
     cores = [variant.gpu_cores for variant in chip.variants]
     assert cores == sorted(set(cores))
     assert all(variant.memory_gib == sorted(variant.memory_gib) for variant in chip.variants)
-    # Metal's feature tables: apple7 is the M1, 8 the M2, 9 the M3 and M4, 10 the M5.
-    assert (
-        chip.family
-        == {"m1": "apple7", "m2": "apple8", "m3": "apple9", "m4": "apple9", "m5": "apple10"}[chip.key[:2]]
-    )
+    # Metal's feature tables: apple7 is the M1, 8 the M2, 9 the M3, M4 and A18 Pro, 10 the M5; the M6 counts as one.
+    families = {"m1": 7, "m2": 8, "m3": 9, "m4": 9, "a18": 9, "m5": 10, "m6": 10}
+    assert chip.family == f"apple{families[chip.key.partition('-')[0]]}"
+    assert not chip.clock_from or chips.find(chip.clock_from).gpu_clock_mhz == chip.gpu_clock_mhz  # type: ignore[union-attr]
 
 
 def test_observations_name_their_source() -> None:

@@ -34,6 +34,16 @@ def test_newer_generations_have_faster_threads() -> None:
     assert order == sorted(order)
 
 
+def test_a_score_comes_from_a_page_or_says_that_it_is_inferred() -> None:
+    rows = [speed.single_thread(chip.name) for chip in chips.all_chips()]
+    assert None not in rows
+    for row in rows:
+        assert row is not None
+        assert row.inferred is not row.source.startswith("https://")
+        assert "recalled from" not in row.source
+    assert sum(not row.inferred for row in rows if row is not None) >= 10
+
+
 def test_a_share_holds_from_a_release_up_to_another() -> None:
     before, after = (
         speed.kernel_share("gemv", family="apple9", dtype="float16", release=release)

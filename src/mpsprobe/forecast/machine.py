@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpsprobe.forecast.kinds import VIEW
 from mpsprobe.knowledge import chips, hardware, ops, regimes, speed
@@ -26,6 +26,8 @@ _MATRIX_UNITS = "apple10"
 _US = 1e-6
 #: The chip that the host costs of Macs are stated for.
 _REFERENCE = "Apple M1 Max"
+#: How much wider a range is whose chip has a borrowed GPU clock: generations differ by up to a fifth.
+_BORROWED_CLOCK = 1.25
 #: Share of the cost of a graph that an op pays that takes one on some paths only, and is no matmul.
 _SOMETIMES = 0.5
 
@@ -138,6 +140,7 @@ class Machine:
         release: torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
         holds_scores: attention writes its scores to memory, as PyTorch's kernel for MPS does; fused kernels do not.
         complete: enough is known to expect a time; else there is the floor alone.
+        slack: widens the range: 1 where the peak is known, more where that of another chip stands in for it.
         notes: what is assumed, one sentence each.
     """
 
@@ -158,6 +161,7 @@ class Machine:
     release: str = ""
     holds_scores: bool = True
     complete: bool = True
+    slack: float = 1.0
     peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
     thin: Mapping[str, float] = field(default_factory=dict)
@@ -211,7 +215,14 @@ def of_mac(mac: NamedMac, torch: str | None = None) -> Machine:
         notes.append(
             f"No source states the GPU clock of the {mac.chip}: only what memory bandwidth allows is known."
         )
-    return _mps(mac, family, release, peak, notes)
+    slack = 1.0
+    if chip is not None and chip.clock_from and peak:
+        slack = _BORROWED_CLOCK
+        notes.append(
+            f"No source states the GPU clock of the {mac.chip}: that of the {chip.clock_from} stands in, and the range "
+            "is wider."
+        )
+    return replace(_mps(mac, family, release, peak, notes), slack=slack)
 
 
 def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], notes: list[str]) -> Machine:
@@ -220,6 +231,8 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
     here, reference = speed.single_thread(mac.chip), speed.single_thread(_REFERENCE)
     assert reference is not None
     scale = reference.score / here.score if here is not None else 1.0
+    if here is not None and here.inferred:
+        notes.append(f"The single-thread speed of the {mac.chip} is inferred: {here.source}.")
     if here is None:
         notes.append(
             f"No source states the single-thread speed of the {mac.chip}: that of the {_REFERENCE} stands in."

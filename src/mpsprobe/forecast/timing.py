@@ -261,7 +261,8 @@ def _ranged(floor: float, expected: float | None, bound: str, machine: Machine) 
     found = machine.covers(bound)
     if found is None:
         return Range(floor, expected)
-    return Range(floor, expected, max(floor, min(expected, found.low * expected)), found.high * expected)
+    low, high = found.low / machine.slack, found.high * machine.slack
+    return Range(floor, expected, max(floor, min(expected, low * expected)), high * expected)
 
 
 def _costs(work: Work, machine: Machine) -> list[_Cost]:

@@ -42,6 +42,7 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         variants: what is sold, by growing number of GPU cores.
         sources: where this row was read: pages, or `"log: "` and a line of a public log.
         gpu_clock_mhz: highest GPU clock; None when no source was found.
+        clock_from: the chip whose clock that is, where no source states this one's; empty where one does.
         f16_per_f32: float16 rate over float32 rate; None when no source was found.
     """
 
@@ -50,6 +51,7 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: list[Variant]
     sources: list[str]
     gpu_clock_mhz: int | None = None
+    clock_from: str = ""
     f16_per_f32: float | None = None
 
     @property

@@ -52,13 +52,15 @@ class SingleThread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         chip: as macOS writes it.
-        score: published score.
-        source: page.
+        score: published, or inferred from that of another chip.
+        inferred: no page was read that states it.
+        source: the page that states it, or how it was inferred.
     """
 
     chip: str
     score: float
     source: str
+    inferred: bool = False
 
 
 class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.chips import Chip, Variant
 from mpsprobe.run import Host, Mac
 
-_NAME = re.compile(r"(?P<chip>m\d+(?:-(?:pro|max|ultra))?)(?:-(?P<cores>\d+)c)?-(?P<memory>\d+)(?:gb)?")
+_NAME = re.compile(r"(?P<chip>[am]\d+(?:-(?:pro|max|ultra))?)(?:-(?P<cores>\d+)c)?-(?P<memory>\d+)(?:gb)?")
 
 
 class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
