@@ -6,14 +6,14 @@ import pytest
 
 from mpsprobe.forecast.kinds import KIND_OF_FAMILY, MOVING, kind_of
 from mpsprobe.trace.formulas.families import FAMILY_NAMES, family
-from mpsprobe.trace.formulas.registry import FORMULAS, Family, family_of
+from mpsprobe.trace.formulas.registry import FORMULAS, OpFamily, family_of
 
 #: Kinds of work that `Machine.compute` has rates for.
 _RATES = {"matmul", "attention", "conv"}
 
 
-@pytest.mark.parametrize("member", list(Family))
-def test_the_clock_and_reports_know_every_family(member: Family) -> None:
+@pytest.mark.parametrize("member", list(OpFamily))
+def test_the_clock_and_reports_know_every_family(member: OpFamily) -> None:
     assert KIND_OF_FAMILY[member] in _RATES | MOVING
     assert FAMILY_NAMES[member]
 
@@ -21,7 +21,7 @@ def test_the_clock_and_reports_know_every_family(member: Family) -> None:
 def test_every_formula_has_a_family() -> None:
     assert FORMULAS
     assert [name for name in FORMULAS if family_of(name) is None] == []
-    assert {family_of(name) for name in FORMULAS} == set(Family)
+    assert {family_of(name) for name in FORMULAS} == set(OpFamily)
 
 
 @pytest.mark.parametrize(

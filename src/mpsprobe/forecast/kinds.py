@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas.registry import Family, base_name, family_of
+from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
 #: `VIEW`: no kernel. The others run as fast as their bytes come: `STREAM` in one pass, `MATH` with a function of each
@@ -13,13 +13,13 @@ from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_ele
 VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
 #: The kind of an op by the family of its FLOP formula: those that compute have a rate of arithmetic.
 KIND_OF_FAMILY = {
-    Family.MATMUL: "matmul",
-    Family.ATTENTION: "attention",
-    Family.CONVOLUTION: "conv",
-    Family.RECURRENT: "matmul",
-    Family.LINALG: "matmul",
-    Family.POINTWISE: STREAM,
-    Family.REDUCTION: REDUCTION,
+    OpFamily.MATMUL: "matmul",
+    OpFamily.ATTENTION: "attention",
+    OpFamily.CONVOLUTION: "conv",
+    OpFamily.RECURRENT: "matmul",
+    OpFamily.LINALG: "matmul",
+    OpFamily.POINTWISE: STREAM,
+    OpFamily.REDUCTION: REDUCTION,
 }
 #: Kinds that have no rate of arithmetic.
 MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})

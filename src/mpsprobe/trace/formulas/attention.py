@@ -8,7 +8,7 @@ formula.
 from __future__ import annotations
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas.registry import Family, formula, numel
+from mpsprobe.trace.formulas.registry import OpFamily, formula, numel
 
 
 def forward(batch: int, heads: int, queries: int, keys: int, width: int, value_width: int) -> int:
@@ -25,7 +25,7 @@ def backward(batch: int, heads: int, queries: int, keys: int, width: int, value_
 
 
 @formula(
-    Family.ATTENTION,
+    OpFamily.ATTENTION,
     "scaled_dot_product_attention",
     "_scaled_dot_product_attention_math",
     "_scaled_dot_product_attention_math_for_mps",
@@ -42,7 +42,7 @@ def _sdpa(use: OpUse) -> int:
 
 
 @formula(
-    Family.ATTENTION,
+    OpFamily.ATTENTION,
     "_scaled_dot_product_flash_attention_backward",
     "_scaled_dot_product_flash_attention_for_cpu_backward",
     "_scaled_dot_product_efficient_attention_backward",
@@ -63,12 +63,12 @@ def _sizes(use: OpUse, first: int) -> tuple[int, int, int, int, int, int]:
     return batch, heads, query[-2], key[-2], query[-1], value[-1]
 
 
-@formula(Family.ATTENTION, "_flash_attention_forward", "_efficient_attention_forward")
+@formula(OpFamily.ATTENTION, "_flash_attention_forward", "_efficient_attention_forward")
 def _length_first(use: OpUse) -> int:
     return forward(*_length_first_sizes(use, 0))
 
 
-@formula(Family.ATTENTION, "_flash_attention_backward", "_efficient_attention_backward")
+@formula(OpFamily.ATTENTION, "_flash_attention_backward", "_efficient_attention_backward")
 def _length_first_backward(use: OpUse) -> int:
     return backward(*_length_first_sizes(use, 1))
 
@@ -91,7 +91,7 @@ def _length_first_sizes(use: OpUse, first: int) -> tuple[int, int, int, int, int
     return query[0], query[-2], query[-3], key[-3], query[-1], value[-1]
 
 
-@formula(Family.ATTENTION, "_native_multi_head_attention")
+@formula(OpFamily.ATTENTION, "_native_multi_head_attention")
 def _native_multi_head(use: OpUse) -> int:
     """Count `nn.MultiheadAttention`'s fast path: query, key, value, qkv_weight, qkv_bias, proj_weight."""
     query, key = use.inputs[0].shape, use.inputs[1].shape
@@ -99,7 +99,7 @@ def _native_multi_head(use: OpUse) -> int:
     return projections + forward(query[0], 1, query[1], key[1], query[2], query[2])
 
 
-@formula(Family.ATTENTION, "_transformer_encoder_layer_fwd")
+@formula(OpFamily.ATTENTION, "_transformer_encoder_layer_fwd")
 def _encoder_layer(use: OpUse) -> int:
     """`nn.TransformerEncoderLayer`'s fast path: each matrix among the inputs is a weight."""
     x = use.inputs[0].shape

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from mpsprobe.run import OpUse, TensorMeta
-from mpsprobe.trace.formulas.registry import Family, formula, is_complex, numel
+from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, numel
 
 
 def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transposed: bool) -> int:
@@ -24,7 +24,7 @@ def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transpo
 
 
 @formula(
-    Family.CONVOLUTION,
+    OpFamily.CONVOLUTION,
     "convolution",
     "_convolution",
     "convolution_overrideable",
@@ -54,7 +54,7 @@ def _forward(use: OpUse) -> int | None:
 
 
 @formula(
-    Family.CONVOLUTION,
+    OpFamily.CONVOLUTION,
     "convolution_backward",
     "convolution_backward_overrideable",
     "mps_convolution_backward",
@@ -66,7 +66,7 @@ def _backward(use: OpUse) -> int:
     return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))
 
 
-@formula(Family.CONVOLUTION, "conv_tbc")
+@formula(OpFamily.CONVOLUTION, "conv_tbc")
 def _time_first(use: OpUse) -> int:
     """Weight `[kernel, in, out]`, data `[time, batch, channel]`."""
     weight = use.inputs[1]

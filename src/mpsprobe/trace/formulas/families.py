@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from mpsprobe.trace.formulas.registry import Family, base_name, family_of
+from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 
 #: What the families of FLOP formulas are called in a report.
 FAMILY_NAMES = {
-    Family.ATTENTION: "attention",
-    Family.CONVOLUTION: "convolutions",
-    Family.LINALG: "decompositions",
-    Family.MATMUL: "matrix products",
-    Family.POINTWISE: "elementwise",
-    Family.RECURRENT: "recurrent layers",
-    Family.REDUCTION: "norms, softmax and reductions",
+    OpFamily.ATTENTION: "attention",
+    OpFamily.CONVOLUTION: "convolutions",
+    OpFamily.LINALG: "decompositions",
+    OpFamily.MATMUL: "matrix products",
+    OpFamily.POINTWISE: "elementwise",
+    OpFamily.RECURRENT: "recurrent layers",
+    OpFamily.REDUCTION: "norms, softmax and reductions",
 }
 _OTHERS = "copies and others"
 

@@ -12,35 +12,35 @@ from __future__ import annotations
 from math import log2, prod
 
 from mpsprobe.run import OpUse, TensorMeta
-from mpsprobe.trace.formulas.registry import Family, formula, is_complex, numel
+from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, numel
 
 
 def _batched(matrix: TensorMeta, once: float) -> int:
     return round(prod(matrix.shape[:-2]) * once * (4 if is_complex(matrix) else 1))
 
 
-@formula(Family.LINALG, "cholesky", "linalg_cholesky", "linalg_cholesky_ex")
+@formula(OpFamily.LINALG, "cholesky", "linalg_cholesky", "linalg_cholesky_ex")
 def _cholesky(use: OpUse) -> int:
     """n^3 / 3."""
     matrix = use.inputs[0]
     return _batched(matrix, matrix.shape[-1] ** 3 / 3)
 
 
-@formula(Family.LINALG, "cholesky_solve", "_cholesky_solve_helper")
+@formula(OpFamily.LINALG, "cholesky_solve", "_cholesky_solve_helper")
 def _cholesky_solve(use: OpUse) -> int:
     """Two triangular systems: 2 n^2 a right-hand side."""
     right, factor = use.inputs[:2]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 
 
-@formula(Family.LINALG, "cholesky_inverse")
+@formula(OpFamily.LINALG, "cholesky_inverse")
 def _cholesky_inverse(use: OpUse) -> int:
     """Count the inverse from its factor: 2 n^3 / 3."""
     matrix = use.inputs[0]
     return _batched(matrix, 2 * matrix.shape[-1] ** 3 / 3)
 
 
-@formula(Family.LINALG, "linalg_solve_triangular")
+@formula(OpFamily.LINALG, "linalg_solve_triangular")
 def _solve_triangular(use: OpUse) -> int:
     """n^2 a right-hand side."""
     factor, right = use.inputs[:2]
@@ -49,7 +49,7 @@ def _solve_triangular(use: OpUse) -> int:
     )
 
 
-@formula(Family.LINALG, "triangular_solve")
+@formula(OpFamily.LINALG, "triangular_solve")
 def _triangular_solve(use: OpUse) -> int:
     """As above, but the right-hand side comes first."""
     right, factor = use.inputs[:2]
@@ -57,7 +57,7 @@ def _triangular_solve(use: OpUse) -> int:
 
 
 @formula(
-    Family.LINALG,
+    OpFamily.LINALG,
     "linalg_lu_factor",
     "linalg_lu_factor_ex",
     "linalg_lu",
@@ -72,14 +72,14 @@ def _lu(use: OpUse) -> int:
     return _batched(matrix, short**2 * (long - short / 3) / (2 if "ldl" in use.op else 1))
 
 
-@formula(Family.LINALG, "linalg_lu_solve", "linalg_ldl_solve")
+@formula(OpFamily.LINALG, "linalg_lu_solve", "linalg_ldl_solve")
 def _lu_solve(use: OpUse) -> int:
     """2 n^2 a right-hand side. The right-hand side is the last matrix."""
     factor, right = use.inputs[0], use.inputs[-1]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 
 
-@formula(Family.LINALG, "_linalg_solve_ex", "linalg_solve_ex", "linalg_solve")
+@formula(OpFamily.LINALG, "_linalg_solve_ex", "linalg_solve_ex", "linalg_solve")
 def _solve(use: OpUse) -> int:
     """LU, then 2 n^2 a right-hand side; a vector is one."""
     matrix, right = use.inputs[:2]
@@ -88,7 +88,7 @@ def _solve(use: OpUse) -> int:
     return _batched(matrix, 2 * order**3 / 3 + 2 * order**2 * columns)
 
 
-@formula(Family.LINALG, "linalg_inv", "linalg_inv_ex")
+@formula(OpFamily.LINALG, "linalg_inv", "linalg_inv_ex")
 def _inverse(use: OpUse) -> int:
     """2 n^3."""
     matrix = use.inputs[0]
@@ -100,14 +100,14 @@ def _reflectors(rows: int, columns: int, count: int) -> float:
     return 4 * rows * columns * count - 2 * (rows + columns) * count**2 + 4 * count**3 / 3
 
 
-@formula(Family.LINALG, "geqrf")
+@formula(OpFamily.LINALG, "geqrf")
 def _geqrf(use: OpUse) -> int:
     """2 n^2 (m - n / 3) for m >= n."""
     rows, columns = use.inputs[0].shape[-2:]
     return _batched(use.inputs[0], _reflectors(rows, columns, min(rows, columns)))
 
 
-@formula(Family.LINALG, "linalg_qr")
+@formula(OpFamily.LINALG, "linalg_qr")
 def _qr(use: OpUse) -> int:
     """Count the factorisation, then Q (m x min(m, n), or m x m in mode "complete") from its reflectors."""
     rows, columns = use.inputs[0].shape[-2:]
@@ -118,14 +118,14 @@ def _qr(use: OpUse) -> int:
     return _batched(use.inputs[0], _reflectors(rows, columns, short) + forming)
 
 
-@formula(Family.LINALG, "linalg_householder_product")
+@formula(OpFamily.LINALG, "linalg_householder_product")
 def _householder_product(use: OpUse) -> int:
     """Q from as many reflectors as there are factors `tau`."""
     matrix, tau = use.inputs[:2]
     return _batched(matrix, _reflectors(matrix.shape[-2], matrix.shape[-1], tau.shape[-1]))
 
 
-@formula(Family.LINALG, "ormqr")
+@formula(OpFamily.LINALG, "ormqr")
 def _multiply_by_q(use: OpUse) -> int:
     """Count a matrix times Q, reflector by reflector: 2 k (2 m - k) a column."""
     _, tau, other = use.inputs[:3]
@@ -135,7 +135,7 @@ def _multiply_by_q(use: OpUse) -> int:
     return _batched(other, 2 * tau.shape[-1] * (2 * rows - tau.shape[-1]) * columns)
 
 
-@formula(Family.LINALG, "_linalg_svd", "linalg_svd", "linalg_svdvals")
+@formula(OpFamily.LINALG, "_linalg_svd", "linalg_svd", "linalg_svdvals")
 def _svd(use: OpUse) -> int:
     """Golub and Reinsch, for m >= n.
 
@@ -152,7 +152,7 @@ def _svd(use: OpUse) -> int:
     return _batched(matrix, 4 * long * short**2 - 4 * short**3 / 3)
 
 
-@formula(Family.LINALG, "_linalg_eigh", "linalg_eigh", "linalg_eigvalsh")
+@formula(OpFamily.LINALG, "_linalg_eigh", "linalg_eigh", "linalg_eigvalsh")
 def _eigh(use: OpUse) -> int:
     """Symmetric QR: 9 n^3 with vectors, 4 n^3 / 3 without."""
     matrix = use.inputs[0]
@@ -160,19 +160,19 @@ def _eigh(use: OpUse) -> int:
     return _batched(matrix, (9 if vectors else 4 / 3) * matrix.shape[-1] ** 3)
 
 
-@formula(Family.LINALG, "linalg_eig")
+@formula(OpFamily.LINALG, "linalg_eig")
 def _eig(use: OpUse) -> int:
     """25 n^3."""
     return _batched(use.inputs[0], 25 * use.inputs[0].shape[-1] ** 3)
 
 
-@formula(Family.LINALG, "linalg_eigvals", "_linalg_eigvals")
+@formula(OpFamily.LINALG, "linalg_eigvals", "_linalg_eigvals")
 def _eigvals(use: OpUse) -> int:
     """10 n^3."""
     return _batched(use.inputs[0], 10 * use.inputs[0].shape[-1] ** 3)
 
 
-@formula(Family.LINALG, "_fft_c2c", "_fft_r2c", "_fft_c2r")
+@formula(OpFamily.LINALG, "_fft_c2c", "_fft_r2c", "_fft_c2r")
 def _fft(use: OpUse) -> int | None:
     """5 N log2 N a transform of N points over `dim`; half for real data. The real side has all N points."""
     if not use.outputs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from mpsprobe.run import OpUse, TensorMeta
-from mpsprobe.trace.formulas.registry import Family, formula, is_complex, numel
+from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, numel
 
 
 def product(rows: int, inner: int, columns: int, operand: TensorMeta) -> int:
@@ -17,12 +17,12 @@ def product(rows: int, inner: int, columns: int, operand: TensorMeta) -> int:
     return 2 * rows * inner * columns * (4 if is_complex(operand) else 1)
 
 
-@formula(Family.MATMUL, "mm", "bmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm")
+@formula(OpFamily.MATMUL, "mm", "bmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm")
 def _mm(use: OpUse) -> int:
     return _matrices(use.inputs[0], use.inputs[1])
 
 
-@formula(Family.MATMUL, "addmm", "baddbmm", "addbmm", "_addmm_activation", "sparse_addmm")
+@formula(OpFamily.MATMUL, "addmm", "baddbmm", "addbmm", "_addmm_activation", "sparse_addmm")
 def _addmm(use: OpUse) -> int:
     return _matrices(use.inputs[1], use.inputs[2])
 
@@ -37,33 +37,33 @@ def _matrices(a: TensorMeta, b: TensorMeta) -> int:
     return batch * product(a.shape[-2], a.shape[-1], b.shape[-1], a)
 
 
-@formula(Family.MATMUL, "matmul")
+@formula(OpFamily.MATMUL, "matmul")
 def _matmul(use: OpUse) -> int:
     """Broadcast batches: every element of the result takes one inner product."""
     inner = use.inputs[0].shape[-1]
     return product(sum(map(numel, use.outputs)), inner, 1, use.inputs[0])
 
 
-@formula(Family.MATMUL, "mv", "dot", "vdot")
+@formula(OpFamily.MATMUL, "mv", "dot", "vdot")
 def _mv(use: OpUse) -> int:
     return product(numel(use.inputs[0]), 1, 1, use.inputs[0])
 
 
-@formula(Family.MATMUL, "addmv", "addr")
+@formula(OpFamily.MATMUL, "addmv", "addr")
 def _addmv(use: OpUse) -> int:
     if use.op.startswith("aten::addr"):
         return product(numel(use.inputs[1]), 1, numel(use.inputs[2]), use.inputs[1])
     return product(numel(use.inputs[1]), 1, 1, use.inputs[1])
 
 
-@formula(Family.MATMUL, "linear", "mkldnn_linear", "_mkldnn_linear", "mkl_linear")
+@formula(OpFamily.MATMUL, "linear", "mkldnn_linear", "_mkldnn_linear", "mkl_linear")
 def _linear(use: OpUse) -> int:
     x, weight = use.inputs[:2]
     return product(numel(x), 1, numel(weight) // weight.shape[-1] if weight.shape[-1] else 0, x)
 
 
 @formula(
-    Family.MATMUL,
+    OpFamily.MATMUL,
     "_weight_int4pack_mm",
     "_weight_int4pack_mm_for_cpu",
     "_weight_int8pack_mm",
@@ -74,13 +74,13 @@ def _packed(use: OpUse) -> int:
     return sum(product(numel(out), use.inputs[0].shape[-1], 1, use.inputs[0]) for out in use.outputs)
 
 
-@formula(Family.MATMUL, "_dyn_quant_matmul_4bit")
+@formula(OpFamily.MATMUL, "_dyn_quant_matmul_4bit")
 def _dynamic_quantised(use: OpUse) -> int:
     x = use.inputs[0]
     return product(numel(x), 1, int(use.scalars["out_features"]), x)
 
 
-@formula(Family.MATMUL, "linear_backward")
+@formula(OpFamily.MATMUL, "linear_backward")
 def _linear_backward(use: OpUse) -> int:
     """One product for the input's gradient, one for the weight's, as the mask asks."""
     x, grad, weight = use.inputs[:3]

@@ -8,7 +8,7 @@ copies, fills, random numbers, indexing and sorting are none.
 from __future__ import annotations
 
 from mpsprobe.run import OpUse, TensorMeta
-from mpsprobe.trace.formulas.registry import Family, Formula, formula, is_complex, is_floating, numel
+from mpsprobe.trace.formulas.registry import Formula, OpFamily, formula, is_complex, is_floating, numel
 
 #: One FLOP an element of the result.
 ONE = """
@@ -138,10 +138,10 @@ def _each_of_a_list(cost: int) -> Formula:
 
 
 for _name in ONE:
-    formula(Family.POINTWISE, _name)(_an_element(1, _name))
+    formula(OpFamily.POINTWISE, _name)(_an_element(1, _name))
 for _name in NONE:
-    formula(Family.POINTWISE, _name)(_nothing)
+    formula(OpFamily.POINTWISE, _name)(_nothing)
 for _name, _cost in SEVERAL.items():
-    formula(Family.POINTWISE, _name)(_an_element(_cost, _name))
+    formula(OpFamily.POINTWISE, _name)(_an_element(_cost, _name))
 for _name, _cost in FOREACH.items():
-    formula(Family.POINTWISE, f"_foreach_{_name}")(_each_of_a_list(_cost))
+    formula(OpFamily.POINTWISE, f"_foreach_{_name}")(_each_of_a_list(_cost))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas.registry import Family, formula, numel
+from mpsprobe.trace.formulas.registry import OpFamily, formula, numel
 
 
-@formula(Family.RECURRENT, "lstm", "gru", "rnn_tanh", "rnn_relu", "_lstm_mps", "_cudnn_rnn")
+@formula(OpFamily.RECURRENT, "lstm", "gru", "rnn_tanh", "rnn_relu", "_lstm_mps", "_cudnn_rnn")
 def _layers(use: OpUse) -> int:
     """Every weight matrix meets every step of every sequence once: two FLOPs a weight.
 
@@ -21,19 +21,19 @@ def _layers(use: OpUse) -> int:
     return 2 * steps * sum(map(numel, matrices))
 
 
-@formula(Family.RECURRENT, "mkldnn_rnn_layer")
+@formula(OpFamily.RECURRENT, "mkldnn_rnn_layer")
 def _one_layer(use: OpUse) -> int:
     x = use.inputs[0]
     return 2 * (numel(x) // x.shape[-1]) * sum(map(numel, use.inputs[1:3]))
 
 
-@formula(Family.RECURRENT, "_thnn_fused_lstm_cell")
+@formula(OpFamily.RECURRENT, "_thnn_fused_lstm_cell")
 def _lstm_cell(use: OpUse) -> int:
     """Count for each element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
     return 13 * numel(use.inputs[2])
 
 
-@formula(Family.RECURRENT, "_thnn_fused_gru_cell")
+@formula(OpFamily.RECURRENT, "_thnn_fused_gru_cell")
 def _gru_cell(use: OpUse) -> int:
     """Count for each element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
     return 10 * numel(use.inputs[2])

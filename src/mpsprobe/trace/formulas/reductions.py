@@ -10,7 +10,7 @@ from math import prod
 
 from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.pointwise import on_floats
-from mpsprobe.trace.formulas.registry import Family, Formula, formula, is_complex, is_floating, numel
+from mpsprobe.trace.formulas.registry import Formula, OpFamily, formula, is_complex, is_floating, numel
 
 #: Steps an element of the first floating-point input, and the ops that take them.
 STEPS = {
@@ -52,18 +52,20 @@ def _an_input_element(steps: int) -> Formula:
 
 
 for _steps, _names in STEPS.items():
-    formula(Family.REDUCTION, *_names.split())(_an_input_element(_steps))
+    formula(OpFamily.REDUCTION, *_names.split())(_an_input_element(_steps))
 
 
-@formula(Family.REDUCTION, "scatter_add", "scatter_reduce", "index_add", "index_reduce")
+@formula(OpFamily.REDUCTION, "scatter_add", "scatter_reduce", "index_add", "index_reduce")
 def _accumulate(use: OpUse) -> int:
     """One FLOP an element added: the source is the last input."""
     source = use.inputs[-1]
     return numel(source) if is_floating(source) else 0
 
 
-@formula(Family.REDUCTION, "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d")
-@formula(Family.REDUCTION, "max_pool2d_with_indices", "max_pool3d_with_indices", "mkldnn_max_pool2d")
+@formula(
+    OpFamily.REDUCTION, "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"
+)
+@formula(OpFamily.REDUCTION, "max_pool2d_with_indices", "max_pool3d_with_indices", "mkldnn_max_pool2d")
 def _pool(use: OpUse) -> int:
     """One FLOP an element of a window, for every element of the result."""
     rank = int(next(part for part in use.op.split("pool")[1] if part.isdigit()))
@@ -72,14 +74,14 @@ def _pool(use: OpUse) -> int:
     return numel(use.outputs[0]) * window if on_floats(use) else 0
 
 
-@formula(Family.REDUCTION, "_cdist_forward", "cdist")
+@formula(OpFamily.REDUCTION, "_cdist_forward", "cdist")
 def _cdist(use: OpUse) -> int:
     """Difference, power and sum for every pair of rows and every column."""
     rows, others = use.inputs[:2]
     return 3 * numel(rows) * others.shape[-2]
 
 
-@formula(Family.REDUCTION, "_embedding_bag", "_embedding_bag_forward_only")
+@formula(OpFamily.REDUCTION, "_embedding_bag", "_embedding_bag_forward_only")
 def _embedding_bag(use: OpUse) -> int:
     """Every row that is looked up is added once."""
     table, indices = use.inputs[:2]

@@ -14,7 +14,7 @@ Formula = Callable[[OpUse], "int | None"]
 FORMULAS: dict[str, Formula] = {}
 
 
-class Family(enum.Enum):
+class OpFamily(enum.Enum):
     """What kind of work ops with a formula do. Forecasts have a rate for each member, and reports a name."""
 
     MATMUL = "matmul"
@@ -26,7 +26,7 @@ class Family(enum.Enum):
     REDUCTION = "reduction"  #: norms, softmax, sums, pooling
 
 
-_FAMILIES: dict[str, Family] = {}
+_FAMILIES: dict[str, OpFamily] = {}
 
 #: Bytes of an element, by dtype.
 ITEM_BYTES = {
@@ -42,7 +42,7 @@ ITEM_BYTES = {
 }
 
 
-def formula(family: Family, *names: str) -> Callable[[Formula], Formula]:
+def formula(family: OpFamily, *names: str) -> Callable[[Formula], Formula]:
     """Register the FLOPs of one call of each named op.
 
     Args:
@@ -64,7 +64,7 @@ def formula(family: Family, *names: str) -> Callable[[Formula], Formula]:
     return register
 
 
-def family_of(name: str) -> Family | None:
+def family_of(name: str) -> OpFamily | None:
     """Return the family of an op by its base name; None where no formula is registered."""
     return _FAMILIES.get(name)
 
