@@ -79,18 +79,18 @@ def test_an_op_without_a_verdict_keeps_it_open() -> None:
 def test_a_missing_op_names_the_variable_and_the_release_that_has_it() -> None:
     op = "aten::_cholesky_solve_helper"
     stop = judged(case([*NATIVE, use(op, OpVerdict.RAISES)], torch="2.8.0")).stops[0]
-    assert mps.FALLBACK_VARIABLE in stop.mend
+    assert mps.FALLBACK_VARIABLE in stop.fix
     first = next(
         release for release in ops.releases() if ops.release(release).lookup(op).support is ops.Support.NATIVE
     )
-    assert f"use torch {first}" in stop.mend
+    assert f"use torch {first}" in stop.fix
 
 
 def test_a_kernels_own_check_is_not_helped_by_the_variable() -> None:
     # mm has a kernel on every release: what raises there is a check inside it
     stop = judged(case([use("aten::mm", OpVerdict.RAISES)])).stops[0]
-    assert mps.FALLBACK_VARIABLE not in stop.mend
-    assert "on the CPU" in stop.mend
+    assert mps.FALLBACK_VARIABLE not in stop.fix
+    assert "on the CPU" in stop.fix
 
 
 def test_macos_that_a_release_does_not_open_stops_it() -> None:

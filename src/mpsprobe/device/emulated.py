@@ -52,7 +52,7 @@ class Emulated:
 
     Args:
         mac: whose rules apply; its torch `""` means the installed release.
-        keep_going: note what the Mac refuses and go on as if mended, instead of raising as it does.
+        keep_going: note what the Mac refuses and go on as if it were fixed, instead of raising as it does.
 
     Raises:
         UnsupportedInstallError: this machine or its torch cannot carry it, with the reason.
@@ -107,7 +107,7 @@ class Emulated:
     def observed_by(self, observer: Observer) -> Iterator[None]:
         """Tell `observer` of all that happens while the context lasts.
 
-        What a Mac refuses does not end it: the run goes on as if mended, so that one pass finds everything.
+        What a Mac refuses does not end it: the run goes on as if it were fixed, so that one pass finds everything.
         """
         before, self._switch.to = self._switch.to, observer
         try:

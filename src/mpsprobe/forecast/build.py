@@ -1,4 +1,4 @@
-"""A forecast: memory and time of a recorded run on the Mac asked about, and its time elsewhere."""
+"""A forecast: memory and time of a recorded run on the target Mac, and its time elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build(
 
     Args:
         trace: the run, its uses judged.
-        mac: the Mac asked about.
+        mac: the target Mac.
         wish: what of it.
         dtypes: parameters of the model by dtype.
         evidence: of the op uses.

@@ -83,7 +83,7 @@ class Work:
         calls: the different ones.
         of_use: position in `calls` of each use of the trace.
         orders: of each turn of each stage: its part of `Trace.order`, in positions in `calls`.
-        turns: likewise: FLOPs, bytes, launches.
+        turns: FLOPs, bytes and launches of each turn of each stage.
     """
 
     trace: Trace

@@ -86,7 +86,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         title: what goes wrong, as one sentence without a full stop.
         torch: releases it is known for, as a version specifier; empty: all; left out: the sources name none.
         torch_maybe: releases for which the sources do not say; a match there is `possible`.
-        macos, macos_maybe: macOS versions, likewise.
+        macos, macos_maybe: the same two specifiers for the version of macOS.
         chips: chips it is known for (`"M1"` stands for all M1, `"M1 Max"` for that one); empty: all.
         ops: overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`: every overload of it).
             Empty for what no single op shows, such as start-up errors.

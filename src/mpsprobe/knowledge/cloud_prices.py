@@ -78,7 +78,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def inferences(self) -> int:
-        """Return the number of all of them."""
+        """Return the number of inferences of the whole experiment."""
         return self.samples + self.perturbations
 
     @property

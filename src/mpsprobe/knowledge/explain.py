@@ -105,7 +105,7 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         findings: the one that ended the program first (the last error), then the others in their order.
         torch: the release they were judged by; "" when not known.
         torch_from: `option`, `commit` (quoted by the error), `log` or "".
-        macos, macos_from: likewise.
+        macos, macos_from: the system they were judged by, and where it was found; "" when not known.
     """
 
     findings: tuple[Explained, ...]
@@ -121,7 +121,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     Args:
         text: as pasted, of any length.
         torch: the release that wrote it; else it is read from the text, where it is there.
-        macos: the macOS, likewise.
+        macos: the version of macOS; else it is read from the text, where it is there.
 
     Raises:
         UsageError: `torch` or `macos` is no version, or a release of which nothing is known.

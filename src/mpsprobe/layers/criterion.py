@@ -140,14 +140,15 @@ def layers_of(
     accumulated: tuple[Iterable[Compared], Noise],
     local: tuple[Iterable[Compared], Noise] | None,
 ) -> tuple[list[Layer], list[tuple[Compared, Judged]], list[tuple[Compared, Judged]]]:
-    """Every module's worst tensors, and all tensors beyond their limits, in the order of the pass.
+    """Return every module's worst tensors, and all tensors beyond their limits, in the order of the pass.
 
     Args:
         stage: of the passes.
         kinds: class names by module path.
         criterion: limits.
         accumulated: the compared pass and its noise.
-        local: likewise with inputs and outputs replaced by the reference's; None when there was none.
+        local: the pass in which inputs and outputs were replaced by the reference's, and its noise; None when there
+            was none.
 
     Returns:
         Modules in order of first appearance; those beyond the limit locally; those beyond it by accumulation.

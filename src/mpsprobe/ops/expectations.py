@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         torch: version specifier, e.g. `"==2.8.*"`; empty: any.
-        macos: likewise.
+        macos: version specifier of the system; empty: any.
         chip: words of the chip's name, e.g. `"M1"` or `"M1 Max"`; empty: any.
         ids: of checks, as in run.json; a `*` at the end stands for any text (within, it belongs to the id).
         reason: why, best with a link.
@@ -60,7 +60,7 @@ class Expectations:
 
     Attributes:
         xfails: pattern of ids -> reason.
-        skips: likewise.
+        skips: pattern of ids -> reason not to run the check.
     """
 
     xfails: dict[str, str] = field(default_factory=dict)

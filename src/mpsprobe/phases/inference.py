@@ -329,7 +329,7 @@ def _memory(prediction: Inferred) -> Result:
     elif limit is not None and peak > limit:
         result = loaded.result(
             Status.WARN,
-            f"{peak / 1e9:.2f} GB at the peak, {limit / 1e9:.2f} GB are to be had.",
+            f"{peak / 1e9:.2f} GB at the peak, {limit / 1e9:.2f} GB are available.",
             "Expect swapping: a shorter context, a smaller dtype or fewer samples at once.",
         )
     else:

@@ -52,7 +52,9 @@ def unless_refused(phase: Phase, result: Result, device: Device, findings: list[
         return result
     more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     result.status = Status.FAIL
-    result.message = f"Refused: {refused[0]}{more}. The run went on as if mended. {result.message}".strip()
+    result.message = (
+        f"Refused: {refused[0]}{more}. The run went on as if it were fixed. {result.message}".strip()
+    )
     result.remedy = "inference.refusals lists all of them, each with what helps."
     return result
 

@@ -96,7 +96,7 @@ def _verdict(
         return Viability.UNKNOWN, "No op uses are known, so nothing can be divided."
     if judgement.fit is Fit.NO:
         return Viability.NO, "Leaving parts on the CPU does not help: on a Mac it shares the GPU's memory."
-    stuck = [one for one in judgement.certain_stops if not one.mend]
+    stuck = [one for one in judgement.certain_stops if not one.fix]
     if any(not region.cpu for region in found) or stuck:
         return Viability.NO, "Some of it runs neither on the GPU nor on the CPU."
     if found:

@@ -1,4 +1,4 @@
-"""The MPS route: what stops the target on that Mac, what would mend it, and how much of its time runs on the GPU."""
+"""The MPS route: what stops the target on that Mac, what would fix it, and how much of its time runs on the GPU."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Stop:
 
     Attributes:
         what: one sentence.
-        mend: what to do about it; empty when nothing is known.
+        fix: what to do about it; empty when nothing is known.
         calls: of op uses that meet it; 0 when it is not about one.
         certain: False when it may not happen.
     """
 
     what: str
-    mend: str = ""
+    fix: str = ""
     calls: int = 0
     certain: bool = True
 
@@ -99,7 +99,7 @@ def route(case: Case, judgement: Judgement) -> Route:
     tables = {}
     if judgement.stops:
         rows: list[list[str | int | float | bool | None]] = [
-            [one.what, one.calls or None, one.mend or "nothing is known"] for one in judgement.stops
+            [one.what, one.calls or None, one.fix or "nothing is known"] for one in judgement.stops
         ]
         tables["What stands in the way"] = Table(["what", "calls", "what to do"], rows[:_SHOWN])
     return Route(
@@ -114,7 +114,7 @@ def route(case: Case, judgement: Judgement) -> Route:
 
 def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
     certain = [stop for stop in stops if stop.certain]
-    if any(not stop.mend for stop in certain) or found is Grade.LITTLE:
+    if any(not stop.fix for stop in certain) or found is Grade.LITTLE:
         return Viability.NO
     if case.fit is Fit.NO:
         return Viability.CHANGES if _remedies(case) else Viability.NO
@@ -143,8 +143,7 @@ def _sentence(judgement: Judgement) -> str:
 def _reasons(case: Case, judgement: Judgement) -> list[str]:
     reasons = [_ops(case), _time(case), _memory(case)]
     reasons += [
-        f"{one.what}{f': {one.mend}' if one.mend else ''}".rstrip(".") + "."
-        for one in judgement.stops[:_SHOWN]
+        f"{one.what}{f': {one.fix}' if one.fix else ''}".rstrip(".") + "." for one in judgement.stops[:_SHOWN]
     ]
     return [reason for reason in reasons if reason]
 
@@ -201,7 +200,7 @@ def _stops(case: Case) -> list[Stop]:
         *_deadly(case),
         *_swapping(case),
     ]
-    return sorted(stops, key=lambda stop: (not stop.certain, bool(stop.mend), -stop.calls))
+    return sorted(stops, key=lambda stop: (not stop.certain, bool(stop.fix), -stop.calls))
 
 
 def _remedies(case: Case) -> list[str]:
@@ -248,15 +247,15 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
     calls = sum(use.count for use in uses)
     where = f" at {uses[0].source}" if uses[0].source else ""
     what = f"{op} raises on torch {case.mac.torch}{where}"
-    mends = []
+    fixes = []
     with_fallback = msgspec.structs.replace(case.mac, fallback=True)
     if all(one.use.verdict is OpVerdict.RAISES for one in judge_uses(uses, case.mac)):
         # a kernel's own check raises whatever the tables of registrations say, and no variable helps there
         if all(one.use.verdict is OpVerdict.FALLBACK for one in judge_uses(uses, with_fallback)):
-            mends.append(f"set {FALLBACK_VARIABLE} before Python starts")
+            fixes.append(f"set {FALLBACK_VARIABLE} before Python starts")
         if (release := _native_from(case, uses)) is not None:
-            mends.append(f"use torch {release}")
-    return Stop(what, " or ".join(mends or _elsewhere(case, uses)), calls)
+            fixes.append(f"use torch {release}")
+    return Stop(what, " or ".join(fixes or _elsewhere(case, uses)), calls)
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
@@ -317,10 +316,10 @@ def _deadly(case: Case) -> list[Stop]:
 
 
 def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
-    mend = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
-    if mend[1:2].islower():  # it goes on a sentence
-        mend = f"{mend[:1].lower()}{mend[1:]}".rstrip(".")
-    return Stop(f"{advisory.title} ({advisory.id})", mend, calls, certain)
+    fix = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
+    if fix[1:2].islower():  # it goes on a sentence
+        fix = f"{fix[:1].lower()}{fix[1:]}".rstrip(".")
+    return Stop(f"{advisory.title} ({advisory.id})", fix, calls, certain)
 
 
 def _known(case: Case, use: OpUse) -> list[Advisory]:

@@ -128,7 +128,7 @@ def _unreadable(case: Case) -> bool:
 def _cannot(grounds: Grounds) -> Advice | None:
     if grounds.judgement.viability is not Viability.NO:
         return None
-    stuck = [one for one in grounds.judgement.certain_stops if not one.mend]
+    stuck = [one for one in grounds.judgement.certain_stops if not one.fix]
     if stuck:
         because = f"MPS cannot run it: {stuck[0].what.rstrip('.')}."
     else:
@@ -172,7 +172,7 @@ def _unknown(grounds: Grounds) -> Advice | None:
 
 
 def _mps(grounds: Grounds) -> Advice | None:
-    changes = [one.mend for one in grounds.judgement.certain_stops]
+    changes = [one.fix for one in grounds.judgement.certain_stops]
     after = f", after this: {'; '.join(dict.fromkeys(changes[:3]))}".rstrip(".") if changes else ""
     if grounds.judgement.grade is Grade.UNKNOWN and not changes:
         return None

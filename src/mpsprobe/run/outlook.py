@@ -158,7 +158,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Memory and time on the Mac asked about.
+    """Memory and time on the target Mac.
 
     Attributes:
         mac: the Mac; its `chip` and `memory_gb` are known where numbers are.

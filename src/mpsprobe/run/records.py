@@ -1,4 +1,4 @@
-"""What a run records: checks with their numbers, op uses, the machine, the Mac asked about, the target."""
+"""What a run records: checks with their numbers, op uses, the machine, the target Mac, the target."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class OpUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         count: number of calls with exactly this signature.
         module: path of the innermost module, e.g. `"model.layers.0.self_attn"`; `""` outside any.
         source: `file:line` of the innermost line of user code.
-        verdict: what happens on the Mac asked about.
+        verdict: what happens on the target Mac.
         via: the op that is really missing when `op` runs through others.
         reason: why it is not plainly native; empty when it is, or when nobody said.
         grade: `certain`, `likely` (a rebuilt route, or only some path) or `assumed` (rests on an assumed value).
@@ -271,7 +271,7 @@ class Host(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The Mac asked about: the one at hand, a named one, or one of which only the releases are known.
+    """The target Mac: the one at hand, a named one, or one of which only the releases are known.
 
     Attributes:
         torch: the torch release there.

@@ -213,9 +213,9 @@ class Recorder:
         Args:
             kind: the same object for every call of this overload with equal arguments.
             func: as that of `op`.
-            args: likewise.
-            kwargs: likewise.
-            result: likewise.
+            args: positional arguments of the call, as in `op`.
+            kwargs: keyword arguments of the call, as in `op`.
+            result: what it returned, as in `op`.
         """
         node = self.paths.calls.stack[-1]
         site = find_site(_getframe(1).f_back)  # the caller is the device's kernel

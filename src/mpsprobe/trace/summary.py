@@ -17,9 +17,9 @@ class Total:
     Attributes:
         name: what they have in common, e.g. the op.
         uses: distinct ones.
-        calls: of all of them.
-        flops: of the calls that could be counted.
-        bytes: likewise.
+        calls: total number of calls.
+        flops: floating-point operations of the calls that could be counted.
+        bytes: minimum bytes moved by the counted calls.
         uncounted: calls without a FLOP formula: `flops` lacks these.
     """
 

@@ -44,7 +44,7 @@ def emulate(
         storage: where values live and what computes: `"cpu"`, or `"cuda"` for the first GPU (from torch 2.9 on).
         observer: is told of every op, host sync, device crossing and finding.
         on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if
-            mended.
+            it were fixed.
 
     Yields:
         The session: `findings`, `memory`, `contract`.

@@ -15,7 +15,7 @@ class OpFlag(enum.IntFlag):
 
     NATIVE = 0
     FALLBACK = 1  #: computed by the CPU: copied there and back on a Mac
-    RAISED = 2  #: it raises on the Mac; in `collect` mode the run went on as if mended
+    RAISED = 2  #: it raises on the Mac; in `collect` mode the run went on as if it were fixed
     ASSUMED = 4  #: it worked on a value that had to be assumed (predict only)
     REDIRECTED = 8  #: the Mac's own route, rebuilt here: likely, not certain
     FOREIGN = 16  #: the chosen release has no such op; the installed PyTorch called it
@@ -31,7 +31,7 @@ class FindingGrade(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that goes wrong, or differently, on the Mac asked about.
+    """One thing that goes wrong, or differently, on the target Mac.
 
     Attributes:
         kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"autocast"`, `"limit"`, `"memory"`

@@ -211,7 +211,7 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
     """Return the folder with the config of an adapter's base model, found here or fetched.
 
     Raises:
-        TargetError: it is neither here nor to be had from the Hub.
+        TargetError: it is neither here nor on the Hub.
     """
     found = adapter.base_folder
     if found is not None:

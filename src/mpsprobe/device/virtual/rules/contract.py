@@ -42,7 +42,7 @@ class Contract:
         release: a torch version that `knowledge.ops` has data on.
         macos: e.g. `"15.5"`.
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set on that Mac.
-        on_fail: `"raise"` as a Mac does, or `"collect"`: note it and go on as if mended.
+        on_fail: `"raise"` as a Mac does, or `"collect"`: note it and go on as if it were fixed.
         observer: is told of every finding.
 
     Attributes:
@@ -287,7 +287,7 @@ class Contract:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Go on after failures while the context lasts, as a Mac with the mends applied would."""
+        """Go on after failures while the context lasts, as a Mac with the fixes applied would."""
         before, self._on_fail = self._on_fail, "collect"
         try:
             yield
