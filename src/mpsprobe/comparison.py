@@ -113,7 +113,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         cautions: what keeps parts of them from being compared, one sentence each.
         checks, measurements, ops: what changed; measurements also where nothing did.
         same_checks, same_ops: how many are as they were.
-        worse: whether anything of B is worse than of A.
+        worse: whether B has regressions: anything worse than in A.
     """
 
     a: RunSide

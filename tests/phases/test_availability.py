@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from packaging.requirements import Requirement
 
 from mpsprobe.device.compute import Product
 from mpsprobe.device.real import Cpu, MemoryReading
@@ -295,3 +298,10 @@ def test_a_mac_that_does_not_compute_is_reported_by_auto(monkeypatch: pytest.Mon
         found = results(opened)
     assert found["available"].status is Status.WARN
     assert (found["available"].message, found["available"].remedy) == ("mps hung.", "Restart the Mac.")
+
+
+def test_the_least_torch_is_the_one_that_the_package_requires() -> None:
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    project = msgspec.toml.decode(pyproject.read_bytes())["project"]
+    (required,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "torch"]
+    assert [one.version for one in required.specifier if one.operator == ">="] == [availability.LEAST_TORCH]

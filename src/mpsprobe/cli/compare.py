@@ -44,7 +44,7 @@ def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
     A and B are run.json files, their folders, or journals of runs that were killed. Numbers of different
     evidence or devices stand side by side without a ratio, and the reason with them.
 
-    Exit codes: 0 nothing of B is worse, 1 something is (a status, an op's verdict, a number), 2 usage.
+    Exit codes: 0 no regressions in B, 1 some (a status, an op's verdict, a number), 2 usage.
     """
     found = compare(read_run(a), read_run(b), worse_by)
     sink.result(render(found), found)
@@ -58,7 +58,7 @@ def render(found: Comparison) -> str:
     numbers = [number for number in found.measurements if number.change in _SHOWN]
     parts.append(_section("numbers", [_number(n) for n in numbers], len(found.measurements) - len(numbers)))
     parts.append(_section("ops", [_op(op) for op in found.ops], found.same_ops))
-    parts.append("B is worse than A." if found.worse else "Nothing of B is worse than of A.")
+    parts.append("Regressions in B." if found.worse else "No regressions in B.")
     return "\n\n".join(part for part in parts if part)
 
 

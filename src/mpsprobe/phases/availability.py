@@ -18,8 +18,8 @@ from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.site import Availability
 from mpsprobe.run import Evidence, Host, Measurement, MeasurementKey, Phase, Status, Table
 
-#: Least torch that mpsprobe supports: the lower bound of its own requirement.
-LEAST_TORCH = "2.4"
+#: Least torch that mpsprobe supports: the lower bound of its own requirement in pyproject.toml.
+LEAST_TORCH = "2.6"
 
 CHECKS: Checks[Availability] = Checks(Phase.AVAILABILITY)
 

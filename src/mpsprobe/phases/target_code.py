@@ -17,6 +17,8 @@ from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace.source import line_of
 
+#: The folder of the default target.
+_EXAMPLE = "tiny_drive"
 #: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
 _OUTPUT_LINES = 40
 #: Characters of an error that a message may have.
@@ -134,7 +136,9 @@ def surroundings_of(problem: BaseException) -> SurroundingsError | None:
 
 def _traceback(problem: BaseException) -> str:
     try:
-        lines = "".join(traceback.format_exception(problem))
+        told = traceback.TracebackException.from_exception(problem)
+        _hide_ours(told)
+        lines = "".join(told.format())
     except BaseException as worse:  # whatever an exception of the target does when it is looked at
         lines = f"{type(problem).__name__} (its traceback cannot be printed: {type(worse).__name__})"
     return "\n".join(lines.rstrip().splitlines()[-_OUTPUT_LINES:])
@@ -152,3 +156,19 @@ def _fix(problem: BaseException) -> str:
     """Return what `mpsprobe explain` would say to do about an error; `""` for one it does not know."""
     found = explain(f"{type(problem).__name__}: {text_of(problem)}").findings
     return found[0].fix if found else ""
+
+
+def _hide_ours(told: traceback.TracebackException | None) -> None:
+    """Drop this suite's own frames from an exception and from its causes, unless there are no others.
+
+    The default target stands in the package, and is a target all the same.
+    """
+    while told is not None:
+        kept = [
+            frame
+            for frame in told.stack
+            if not frame.filename.startswith(str(_PACKAGE)) or _EXAMPLE in Path(frame.filename).parts
+        ]
+        if kept:
+            told.stack = traceback.StackSummary.from_list(kept)
+        told = told.__cause__ or told.__context__

@@ -13,12 +13,14 @@ from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
 from mpsprobe.run import (
     Component,
+    Evidence,
     Fit,
     Forecast,
     MacFit,
     Memory,
     Outlook,
     Range,
+    Rate,
     Recommendation,
     Route,
     Table,
@@ -142,25 +144,28 @@ def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
     time = forecast.time
     return (
         tuple(
-            RateView(
-                name=clean(rate.name),
-                value=_rate(rate.expected, rate.unit),
-                span=f"{_rate(rate.low, rate.unit)} to {_rate(rate.high, rate.unit)}"
-                if rate.low is not None and rate.high is not None
-                else "",
-                evidence=EVIDENCE[forecast.evidence],
-                hardware=clean(time.hardware),
-            )
+            _rate_view(rate, forecast.evidence, time.hardware)
             for rate in time.rates
             if rate.expected is not None
         )
-        if time is not None
+        if time
         else ()
     )
 
 
-def _rate(value: float, unit: str) -> str:
-    return quantities.seconds(value) if unit == "s" else f"{quantities.plain(value)} {unit}"
+def _rate_view(rate: Rate, evidence: Evidence, hardware: str) -> RateView:
+    assert rate.expected is not None
+    shown, unit = (quantities.seconds, "") if rate.unit == "s" else (_rate, f" {rate.unit}")
+    span = ""
+    if rate.low is not None and rate.high is not None:
+        span = f"{shown(rate.low)} to {shown(rate.high)}{unit}"
+    return RateView(
+        clean(rate.name), f"{shown(rate.expected)}{unit}", span, EVIDENCE[evidence], clean(hardware)
+    )
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def outlook_view(outlook: Outlook | None) -> OutlookView | None:
