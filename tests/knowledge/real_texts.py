@@ -753,4 +753,34 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         "missing-metal-function",
         {},
     ),
+    (
+        "https://github.com/coqui-ai/TTS/issues/3758",
+        "ValueError: Can't infer missing attention mask on `mps` device. Please provide an `attention_mask` or use a different device.",
+        "missing-attention-mask",
+        {},
+    ),
+    (
+        "https://github.com/OpenGVLab/InternVL/issues/838",
+        "Can't instantiate abstract class MPS_Accelerator with abstract method supported_dtypes",
+        "deepspeed-mps-accelerator",
+        {},
+    ),
+    (
+        "https://github.com/pytorch/pytorch/issues/160738",
+        "var test fails for device: mps: var_mps: reduction dim must be in the range of input shape",
+        "var-zero-dim",
+        {},
+    ),
+    (
+        "https://github.com/pytorch/pytorch/issues/82566",
+        'src_total_size >= storage_byte_offset INTERNAL ASSERT FAILED at "/Users/runner/work/pytorch/pytorch/pytorch/aten/src/ATen/native/mps/operations/Copy.mm":129, please report a bug to PyTorch.',
+        "copy-offset-check",
+        {},
+    ),
+    (
+        "https://github.com/pytorch/pytorch/issues/83995",
+        'RuntimeError: dst.nbytes() >= (dst.storage_offset() * dst.element_size()) INTERNAL ASSERT FAILED at "/Users/davidlaxer/pytorch/aten/src/ATen/native/mps/operations/Copy.mm":130, please report a bug to',
+        "copy-offset-check",
+        {},
+    ),
 ]
