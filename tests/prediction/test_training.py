@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mpsprobe.options import Settings
+from mpsprobe.prediction import command, macs
 from mpsprobe.prediction.observed import observe, resolve
+from mpsprobe.report import terminal
 from mpsprobe.run import Mac
 from tests.models.test_training import LLAMA
 
@@ -43,6 +46,53 @@ def test_memory_of_adamw_is_four_times_the_weights(tmp_path: Path) -> None:
     assert found.trace.states == 2 * weights
     assert found.trace.peak >= 4 * weights
     assert any("_backward" in use.op for use, _ in found.uses)
+
+
+def test_an_epoch_has_the_steps_of_a_dataloader(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    settings = Settings(
+        model=str(tmp_path), train="lora", batch=3, accumulate=2, samples=100, prompt_tokens=16, mac="m2-24"
+    )
+    run = command.predict(settings)
+    assert run.outlook is not None
+    assert run.outlook.forecast is not None
+    time, epoch = run.outlook.forecast.time, run.outlook.forecast.epoch
+    assert time is not None
+    assert epoch is not None
+    steps = len(DataLoader(range(100), batch_size=3 * 2))  # type: ignore[arg-type]
+    assert epoch.steps == steps
+    assert time.per_sample is not None
+    assert time.per_sample.expected is not None
+    assert epoch.seconds.expected == pytest.approx(steps * time.per_sample.expected)
+    shown = " ".join(terminal.text(run).split())
+    assert f"An epoch of 100 samples: {steps} steps" in shown
+    assert f"for {steps} steps" in shown  # a rented GPU takes the same
+    assert "mlx_lm.lora --model MODEL --train --data FOLDER --fine-tune-type lora" in shown
+
+
+def test_what_would_make_training_fit_is_of_training(tmp_path: Path) -> None:
+    large = LLAMA | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 12}
+    (tmp_path / "config.json").write_text(json.dumps(large))
+    run = command.predict(Settings(model=str(tmp_path), train="full", mac="m2-8"), routes=False)
+    assert run.outlook is not None
+    assert run.outlook.forecast is not None
+    memory = run.outlook.forecast.memory
+    assert memory is not None
+    assert [text.split()[0] for text in memory.remedies] == [
+        "--train",
+        "--optimizer",
+        "--gradient-checkpointing,",
+        "A",
+    ]
+
+
+def test_macs_are_held_against_an_epoch(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    settings = Settings(model=str(tmp_path), random_init=True, train="full", batch=4, samples=40)
+    found = macs.catalogue(settings, "2.13", lambda _: None)
+    assert {row.epoch.steps for row in found.rows if row.epoch} == {10}
+    assert not any(row.quantised for row in found.rows)  # what is trained is not quantised
+    assert "an epoch of 10 steps" in macs.text(found)
 
 
 @pytest.mark.parametrize(("release", "verdict"), [("2.8", True), ("2.15", False)])

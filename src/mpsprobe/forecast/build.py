@@ -131,8 +131,11 @@ def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: Wish, fed: 
     if fed.audio_seconds:
         parts.append(f"{fed.audio_seconds:g} s of sound")
     steps = [stage for stage in found if stage.name.endswith(" step") and stage.repeats > 1]
-    parts += [f"{turns.get(stage.name, stage.repeats)} steps" for stage in steps]
+    if fed.batches == 1:  # accumulated batches are no steps of a loop
+        parts += [f"{turns.get(stage.name, stage.repeats)} steps" for stage in steps]
     parts.append(f"batch {fed.rows}")
+    if fed.batches > 1:
+        parts.append(f"{fed.batches} batches a step")
     if wish.workload.kv_dtype is not None:
         parts.append(f"a cache in {wish.workload.kv_dtype}")
     asked = any(getattr(wish.workload, name) for name in Workload.__struct_fields__ if name != "samples")

@@ -183,8 +183,62 @@ def memory(
         limit_bytes=limit,
         fit=fit,
         reason=reason,
-        remedies=[] if fit is Fit.COMFORTABLE else remedies(held, grown, heaps, dtypes, memory_bytes, macos),
+        remedies=[]
+        if fit is Fit.COMFORTABLE
+        else _of_training(trace, held, heaps, dtypes, memory_bytes, macos)
+        if trace.gradients
+        else remedies(held, grown, heaps, dtypes, memory_bytes, macos),
     )
+
+
+def _of_training(
+    trace: Trace,
+    held: Holding,
+    heaps: int,
+    dtypes: Mapping[str, int],
+    memory_bytes: int,
+    macos: str | None,
+) -> list[str]:
+    """Return what would make an optimisation step fit, each with its number and the verdict it leads to."""
+    working_set, _ = chips.working_set(memory_bytes, macos)
+    gradients = min(trace.gradients, held.activations)
+    activations = held.activations - gradients
+
+    def then(needed: float) -> str:
+        return f"{_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
+
+    texts = []
+    whole = held.total + heaps
+    weights = held.weights - trace.states
+    if trace.gradients > weights / 2:  # every parameter is trained
+        less = trace.states + gradients
+        texts.append(
+            f"--train lora: at least {_size(less)} of states and gradients less, {then(whole - less)}."
+        )
+        if trace.states > weights / 2:
+            texts.append(
+                f"--optimizer adafactor: {_size(trace.states)} of states less, {then(whole - trace.states)}."
+            )
+    else:
+        parameters = sum(dtypes.values())
+        for bits, stored in _MLX_BITS.items():
+            if (quantised := parameters * stored / 8) < weights:
+                texts.append(
+                    f"MLX with {bits}-bit weights, {_size(round(quantised))} of them, and LoRA beside them: "
+                    f"{then(whole - weights - heaps + quantised)}."
+                )
+    texts.append(
+        f"--gradient-checkpointing, or a smaller batch with --accumulate: the {_size(activations)} of activations "
+        f"shrink; without any, {then(whole - activations)}."
+    )
+    fitting = [
+        size
+        for size in _sizes()
+        if judge(whole, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
+    ]
+    if fitting:
+        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: comfortable.")
+    return texts
 
 
 def _cache_bits(dtypes: Mapping[str, int]) -> float:

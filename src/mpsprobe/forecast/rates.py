@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mpsprobe.run import Range, Rate, Timing
+import math
+
+from mpsprobe.run import Epoch, Range, Rate, Timing
 from mpsprobe.run.workload import Fed
 
 #: A stage whose name ends so is a turn of a denoising or flow loop.
@@ -37,6 +39,34 @@ def rates(timing: Timing, fed: Fed) -> list[Rate]:
     if not found:
         found.append(_per_second("throughput", "items/s", fed.rows, whole))
     return found
+
+
+def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
+    """Return the rates of an optimisation step: its time, samples and tokens a second."""
+    whole = timing.per_sample
+    if whole is None:
+        return []
+    rows = fed.rows * fed.batches
+    found = [Rate("a step", "s", *_of(whole)), _per_second("throughput", "items/s", rows, whole)]
+    if fed.tokens:
+        found.append(_per_second("training", "tokens/s", rows * fed.tokens, whole))
+    return found
+
+
+def epoch(timing: Timing, samples: int, rows: int) -> Epoch | None:
+    """Return an epoch; None where the time of a step is not known.
+
+    Args:
+        timing: of one optimisation step.
+        samples: of the data.
+        rows: samples that a step takes.
+    """
+    whole = timing.per_sample
+    if whole is None:
+        return None
+    steps = math.ceil(samples / rows)
+    expected, low, high = (value * steps if value is not None else None for value in _of(whole))
+    return Epoch(samples=samples, steps=steps, seconds=Range(whole.floor * steps, expected, low, high))
 
 
 def _of(seconds: Range) -> tuple[float | None, float | None, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import math
 import os
 from pathlib import Path
 
@@ -67,23 +68,43 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be run.
 
     Attributes:
-        samples: inferences of the experiment itself.
+        samples: inferences of the experiment itself; samples of the data where a model is trained.
         perturbations: inferences on altered samples.
         source: where the numbers are from.
+        step_rows: samples that an optimisation step takes; None where nothing is trained.
     """
 
     samples: int
     perturbations: int
     source: str = "given by the user"
+    step_rows: int | None = None
 
     @property
     def inferences(self) -> int:
-        """Return the number of inferences of the whole experiment."""
+        """Return the number of inferences of the whole experiment, or of the steps of an epoch."""
+        if self.step_rows is not None:
+            return math.ceil(self.samples / self.step_rows)
         return self.samples + self.perturbations
+
+    @property
+    def unit(self) -> str:
+        """Return what is counted: `"inference"` or `"step"`."""
+        return "inference" if self.step_rows is None else "step"
+
+    @property
+    def counted(self) -> str:
+        """Return the number with its unit: `"2,500 steps"`."""
+        return f"{self.inferences:,} {self.unit}{'' if self.inferences == 1 else 's'}"
 
     @property
     def words(self) -> str:
         """Return the plan as part of a sentence."""
+        if self.step_rows is not None:
+            if self.samples == self.step_rows:
+                return "one optimisation step; --samples N counts those of an epoch"
+            return (
+                f"an epoch of {self.samples:,} samples, {self.counted} of {self.step_rows:,} ({self.source})"
+            )
         if self.inferences == 1:
             return "one workload; --samples N counts more"
         more = f" and {self.perturbations:,} perturbation runs" if self.perturbations else ""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models.adapter import Adapter, Batch, Outputs
 from mpsprobe.options import Settings
+from mpsprobe.run import TrainingStep
 
 #: Norm that gradients are clipped to: the default of transformers' Trainer (`max_grad_norm`).
 CLIP_NORM = 1.0
@@ -97,6 +98,10 @@ class TrainingPlan:
     checkpointing: bool = False
     accumulate: int = 1
 
+    def step_of(self, rows: int) -> TrainingStep:
+        """Return the plan as a run's document has it, given the samples of a batch."""
+        return TrainingStep(method=self.method, optimizer=self.optimizer, rows=rows * self.accumulate)
+
     @property
     def words(self) -> str:
         """Return the plan in a few words: `a full training step with adamw`."""
@@ -156,6 +161,8 @@ class TrainingAdapter(Adapter):
             model = _with_lora(model)
         elif getattr(self.inner, "train_step", None) is None:
             model.requires_grad_(True)  # a target with its own step freezes what it wants
+        if self.plan.method == "full":
+            self._advise_of_dtype(model)
         # Dropout is switched off, which no reference could repeat; the ops are otherwise those of training.
         model = _without_dropout(model.train()) if self.plan.checkpointing else model.eval()
         self._optimizers[model] = self._warm(model)
@@ -285,6 +292,19 @@ class TrainingAdapter(Adapter):
                 "Write the step in a target.py: its infer may call backward and an optimiser.",
             )
         return torch.stack([tensor.float().square().mean() for tensor in floating]).sum()
+
+    def _advise_of_dtype(self, model: nn.Module) -> None:
+        """Say what rounding does to weights of 16 bits: AdamW's first updates are as large as the learning rate."""
+        narrow = next(
+            (one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None
+        )
+        if narrow is None:
+            return
+        name = str(narrow).removeprefix("torch.")
+        self._note(
+            f"Weights in {name} round away updates below {torch.finfo(narrow).eps:.2g} of their size: the usual "
+            f"recipe is float32 weights under autocast (--dtype float32 --autocast {name}), at twice the bytes."
+        )
 
     def _note(self, text: str) -> None:
         if text not in self._notes:

@@ -20,9 +20,11 @@ from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.device.virtual.support import unconfirmed
 from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
+from mpsprobe.forecast.rates import epoch, training_rates
 from mpsprobe.knowledge import cloud_prices, environment, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.training import TrainingAdapter, untrained
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases import known_bad
@@ -46,6 +48,7 @@ from mpsprobe.run import (
     ReleaseSummary,
     Run,
     Target,
+    TrainingStep,
 )
 from mpsprobe.run.journal import new_run_id, utc_now
 from mpsprobe.trace.source import short_source
@@ -94,7 +97,7 @@ def predict(
         known = _judge(seen, mac)
         if wish is not None:
             step("forecast memory and time")
-        forecast = _forecast(seen, mac, wish) if wish is not None else None
+        forecast = _forecast(target, seen, mac, wish) if wish is not None else None
     if target.ref is not None:
         known_bad.remember(target.ref, [use for use, _ in seen.uses], seen.token_limit)
     made = Predicted(
@@ -151,6 +154,7 @@ def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) ->
             parameters=seen.parameters,
             weight_bytes=seen.weight_bytes,
             dtype=", ".join(seen.dtypes),
+            training=_step(target.adapter, seen),
             **target.plan,
         ),
         host=facts.host(),
@@ -165,6 +169,10 @@ def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) ->
         op_uses=[use for use, _ in seen.uses],
         predicted=made,
     )
+
+
+def _step(adapter: Adapter, seen: Observed) -> TrainingStep | None:
+    return adapter.plan.step_of(seen.fed.rows) if isinstance(adapter, TrainingAdapter) else None
 
 
 def _routes(
@@ -204,13 +212,24 @@ def _routes(
 
 def _architecture(adapter: Adapter) -> str:
     """Return `model_type` of the target's config; empty when it has none."""
-    config = adapter.blueprint.config if isinstance(adapter, RandomInitAdapter) else None
+    inner = untrained(adapter)
+    config = inner.blueprint.config if isinstance(inner, RandomInitAdapter) else None
     return str(getattr(config, "model_type", "") or "")
 
 
-def _forecast(seen: Observed, mac: Mac, wish: Wish) -> Forecast:
+def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) -> Forecast:
     """Forecast memory and time; after `_judge`, which gives the uses their verdicts."""
     forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
+    step = _step(target.adapter, seen)
+    if step is not None:
+        for timing in [*filter(None, [forecast.time]), *forecast.elsewhere]:
+            timing.rates = training_rates(timing, seen.fed)
+        samples = int(target.plan.get("samples", 1))
+        if forecast.time is not None and samples > 1:
+            forecast.epoch = epoch(forecast.time, samples, step.rows)
+            forecast.limits.append(
+                "An epoch is its steps: loading data, evaluation and writing checkpoints come on top."
+            )
     loading = seen.loading
     if forecast.memory is not None and loading is not None and not loading.dense:
         packed = f"packed as in the checkpoint: {loading.title}"

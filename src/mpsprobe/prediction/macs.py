@@ -10,18 +10,20 @@ from mpsprobe.forecast import Wish
 from mpsprobe.forecast.build import carried_turns
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.memory import judge, memory
-from mpsprobe.forecast.rates import rates
+from mpsprobe.forecast.rates import epoch, rates, training_rates
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.knowledge import chips, engines
 from mpsprobe.mac import NamedMac, named, names
+from mpsprobe.models.training import TrainingAdapter
 from mpsprobe.options import Settings
 from mpsprobe.prediction.assemble import observed
 from mpsprobe.prediction.observed import resolve
-from mpsprobe.quantities import decimal_size
+from mpsprobe.quantities import decimal_size, plural
 from mpsprobe.report.terminal import of_rate, table
+from mpsprobe.report.wording import epoch_time
 from mpsprobe.routes.alternatives import FITS
-from mpsprobe.run import Fit, Mac, Range, Rate
+from mpsprobe.run import Epoch, Fit, Mac, Range, Rate, Timing, TrainingStep
 
 _GIB = 2**30
 #: A MacBook Air's common size, for which people ask what would fit.
@@ -40,6 +42,7 @@ class MacRow(msgspec.Struct, frozen=True, kw_only=True):
         seconds: of a sample; None where it does not fit.
         rates: of a sample, where it fits.
         quantised: the most bits with which MLX's weights fit easily: `"8-bit"`; empty where none do.
+        epoch: of a training whose `--samples` are given; None for others, and where it does not fit.
     """
 
     mac: str
@@ -52,6 +55,7 @@ class MacRow(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Range | None = None
     rates: list[Rate] = []
     quantised: str = ""
+    epoch: Epoch | None = None
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +69,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         rows: by growing memory need of the Mac, as the catalogue has them.
         smallest: the Mac with the least memory, and among those the lowest class, that fits easily; empty for none.
         air: what fits a MacBook Air with 16 GB, in one sentence.
+        training: the optimisation step that was judged; None for an inference.
     """
 
     target: str
@@ -74,6 +79,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[MacRow]
     smallest: str
     air: str
+    training: TrainingStep | None = None
 
 
 def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Catalogue:
@@ -90,8 +96,10 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
     wish = Wish(tokens=settings.new_tokens, workload=settings.workload)
     turns = carried_turns(found, wish)
     work = Work.of(recording.trace, found)
+    adapter = target.adapter
+    step = adapter.plan.step_of(recording.fed.rows) if isinstance(adapter, TrainingAdapter) else None
     rows: list[MacRow] = []
-    times: dict[tuple[str, int], tuple[Range | None, list[Rate]]] = {}
+    times: dict[tuple[str, int], tuple[Timing, list[Rate]]] = {}
     for name in names():
         mac = named(name, settings.macos)
         need = memory(
@@ -106,7 +114,8 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
         key = (mac.chip, mac.gpu_cores)
         if key not in times:
             timed = timing(work, of_mac(mac, torch), turns)
-            times[key] = timed.per_sample, rates(timed, recording.fed)
+            times[key] = timed, (training_rates if step else rates)(timed, recording.fed)
+        timed = times[key][0]
         fits = need.fit is not Fit.NO
         rest = max(0, (need.needed_bytes or 0) - recording.weight_bytes)
         rows.append(
@@ -118,9 +127,15 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
                 fit=need.fit,
                 needed_bytes=need.needed_bytes,
                 working_set_bytes=mac.working_set_bytes,
-                seconds=times[key][0] if fits else None,
+                seconds=timed.per_sample if fits else None,
                 rates=times[key][1] if fits else [],
-                quantised=_quantised(recording.parameters, rest, mac),
+                # weights that are trained themselves are not quantised
+                quantised=""
+                if step and step.method == "full"
+                else _quantised(recording.parameters, rest, mac),
+                epoch=epoch(timed, settings.samples, step.rows)
+                if step and settings.samples and fits
+                else None,
             )
         )
     return Catalogue(
@@ -130,7 +145,8 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
         parameters=recording.parameters,
         rows=rows,
         smallest=_smallest(rows),
-        air=_air(recording.parameters, rows),
+        air=_air(recording.parameters, rows, step),
+        training=step,
     )
 
 
@@ -155,7 +171,7 @@ def _smallest(rows: Sequence[MacRow]) -> str:
     return min(fitting, key=cost).mac if fitting else ""
 
 
-def _air(parameters: int, rows: Sequence[MacRow]) -> str:
+def _air(parameters: int, rows: Sequence[MacRow], training: TrainingStep | None) -> str:
     row = next(
         (row for row in reversed(rows) if row.memory_gib == _AIR_GIB and row.chip.count(" ") == 1), None
     )
@@ -163,6 +179,8 @@ def _air(parameters: int, rows: Sequence[MacRow]) -> str:
         return ""
     if row.fit is Fit.COMFORTABLE:
         return f"A MacBook Air with {_AIR_GIB} GB: fits easily as it is."
+    if training is not None and training.method == "full":
+        return f"A MacBook Air with {_AIR_GIB} GB: {FITS[row.fit]}. --train lora takes less."
     if row.quantised:
         bits = engines.engine("MLX").bits[row.quantised]
         size = decimal_size(parameters * bits / 8)
@@ -173,6 +191,8 @@ def _air(parameters: int, rows: Sequence[MacRow]) -> str:
 def text(found: Catalogue) -> str:
     """Return the table for people: Macs of one chip and memory in one line, the most GPU cores."""
     rows = []
+    full = found.training is not None and found.training.method == "full"
+    epochs = next((row.epoch for row in found.rows if row.epoch is not None), None)
     for row in found.rows:
         rate = next((one for one in found_rates(row)), None)
         rows.append(
@@ -181,12 +201,15 @@ def text(found: Catalogue) -> str:
                 FITS[row.fit],
                 _margin(row),
                 of_rate(rate) if rate is not None else "",
-                row.quantised or "none",
+                *([] if full else [row.quantised or "none"]),
+                *([epoch_time(row.epoch) if row.epoch else ""] if epochs else []),
             ]
         )
     size = f"{found.parameters / 1e9:.3g} B parameters"
     head = f"{found.target}: {size}, torch {found.torch}\nWorkload: {found.workload}."
-    columns = ["Mac", "fits", "margin", "expected (range)", "fits easily in MLX with"]
+    columns = ["Mac", "fits", "margin", "expected (range)"]
+    columns += [] if full else ["fits easily in MLX with"]
+    columns += [f"an epoch of {plural(epochs.steps, 'step')}"] if epochs else []
     smallest = (
         f"Smallest that fits easily: {found.smallest}."
         if found.smallest

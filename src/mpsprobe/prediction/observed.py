@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
+import msgspec
 import torch
 
 from mpsprobe.device.virtual.memoryless.assume import Assumption
@@ -178,6 +179,8 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
     with _quietly():
         batch = adapter.prepare(adapter.sample())
     sizes = fed(batch)
+    if isinstance(adapter, TrainingAdapter):
+        sizes = msgspec.structs.replace(sizes, batches=adapter.plan.accumulate)
     inputs = describe(batch)  # before the model: some take their arguments out of the batch
     stopped = step = ""
     with (

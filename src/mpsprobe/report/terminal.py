@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mpsprobe.quantities import decimal_size, plural
 from mpsprobe.report.hazardview import warning
 from mpsprobe.report.headline import of_calls
-from mpsprobe.report.wording import FIT
+from mpsprobe.report.wording import FIT, epoch_time
 from mpsprobe.run import (
     Forecast,
     Hazard,
@@ -306,6 +306,11 @@ def _rates(forecast: Forecast) -> str:
     time = forecast.time
     if time is not None and any(one.expected is not None for one in time.rates):
         lines.append(f"On {time.hardware}: {'; '.join(of_rate(one) for one in time.rates)}.")
+    if forecast.epoch is not None:
+        steps = plural(forecast.epoch.steps, "step")
+        lines.append(
+            f"An epoch of {forecast.epoch.samples:,} samples: {steps}, {epoch_time(forecast.epoch)}."
+        )
     return "\n".join(lines)
 
 

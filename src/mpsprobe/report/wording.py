@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, enumerate_words, plain, scaled_flops, seconds
-from mpsprobe.run import Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
+from mpsprobe.run import Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
 
 
 @dataclass(frozen=True)
@@ -163,3 +163,13 @@ def _exact(number: float, unit: str, text: str) -> str:
     """Return the number as it was recorded; empty when `text` says exactly that."""
     full = f"{number:,} {unit}".rstrip() if isinstance(number, int) else f"{number!r} {unit}".rstrip()
     return "" if full == text else full
+
+
+def epoch_time(epoch: Epoch) -> str:
+    """Return `"1 h 22 min (57 min - 3 h 33 min)"`."""
+    took = epoch.seconds
+    if took.expected is None:
+        return f"at least {seconds(took.floor)}"
+    if took.low is None or took.high is None:
+        return seconds(took.expected)
+    return f"{seconds(took.expected)} ({seconds(took.low)} - {seconds(took.high)})"

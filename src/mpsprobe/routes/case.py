@@ -106,6 +106,9 @@ class Case:
     def plan(self) -> ExperimentPlan:
         """Return what the owner wants: `--samples`, else the plan of the user's own price file, else the profile's."""
         target = self.run.target
+        if target.training is not None:
+            rows = target.training.rows
+            return ExperimentPlan(max(target.samples, rows), 0, "--samples", step_rows=rows)
         if self.cloud.plan is not None and (target.samples, target.perturbations) == (1, 0):
             return self.cloud.plan
         return ExperimentPlan(

@@ -74,7 +74,7 @@ def route(case: Case, found: list[Quote]) -> Route:
         sentence=_sentence(case, found, chosen),
         reasons=_reasons(case, found, chosen),
         evidence=case.evidence,
-        tables={f"Rented GPUs, for {plural(plan.inferences, 'inference')}": _table(found)} if found else {},
+        tables={f"Rented GPUs, for {plan.counted}": _table(found)} if found else {},
     )
 
 
@@ -156,7 +156,7 @@ def _sentence(case: Case, found: list[Quote], chosen: Quote | None) -> str:
     text = f"{chosen.offer.name} fits it without code changes"
     if chosen.cost is None or chosen.hours is None:
         return f"{text}; how long it takes there was not forecast."
-    count = plural(case.plan.inferences, "inference")
+    count = case.plan.counted
     least = "at least " if chosen.least else ""
     return f"{text}: {least}{seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
 
@@ -175,7 +175,7 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
         )
     if chosen is not None and chosen.break_even is not None:
         reasons.append(
-            f"It finishes sooner there than on the Mac from {plural(chosen.break_even, 'inference')} on."
+            f"It finishes sooner there than on the Mac from {plural(chosen.break_even, plan.unit)} on."
         )
     elif chosen is not None and chosen.per_sample is not None and case.seconds_per_sample is not None:
         reasons.append("The Mac is not slower, once transfers count.")

@@ -135,7 +135,7 @@ def _final_runs(case: Case, quote: Quote | None) -> list[str]:
         return []
     count = case.plan.inferences
     return [
-        f"{plural(count, 'inference')} take {seconds(count * per_sample)} on the Mac, "
+        f"{case.plan.counted} take {seconds(count * per_sample)} on the Mac, "
         f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."
     ]
 

@@ -248,7 +248,7 @@ def _would_change(grounds: Grounds) -> list[str]:
         and grounds.quote.break_even is not None
     ):
         count = f"{'some ' if grounds.quote.least else ''}{grounds.quote.break_even:,}"
-        texts.append(f"From {count} inferences on, {grounds.quote.offer.name} finishes sooner.")
+        texts.append(f"From {count} {case.plan.unit}s on, {grounds.quote.offer.name} finishes sooner.")
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
         texts.append(f"{low:g} to {high:g} days for a port to MLX.")

@@ -50,7 +50,7 @@ def timeline(case: Case) -> Table:
     steps = [
         ("Model download", *_moving(case, "download", network.home_down)),
         ("Model load to MPS", *_moving(case, "load", network.mac_load)),
-        ("First inference", case.seconds_per_sample, basis),
+        (f"First {case.plan.unit}", case.seconds_per_sample, basis),
     ]
     known = [took for _, took, _ in steps if took is not None]
     total = sum(known) if len(known) == len(steps) else None
@@ -138,7 +138,8 @@ def _mac_setup(case: Case) -> str:
 
 def _mlx_speed(case: Case, work: Effort) -> str:
     """Return what MLX is expected to reach with 4-bit weights; unknown for what its libraries do not have."""
-    found = alternatives.speeds(case, "MLX") if work.reused else []
+    known = work.reused and case.run.target.training is None  # published speeds are those of inference
+    found = alternatives.speeds(case, "MLX") if known else []
     return next((f"{one.words}, {one.quantisation}" for one in found if one.expected is not None), _UNKNOWN)
 
 

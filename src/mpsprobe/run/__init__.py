@@ -6,6 +6,7 @@ Every report is drawn from `Run` alone. Its types are also the source of `run.sc
 from mpsprobe.run.document import EXIT_CODES, SCHEMA_VERSION, Run, exit_code, json_schema, worst
 from mpsprobe.run.outlook import (
     Component,
+    Epoch,
     Fit,
     Forecast,
     MacFit,
@@ -39,6 +40,7 @@ from mpsprobe.run.records import (
     Table,
     Target,
     TensorMeta,
+    TrainingStep,
 )
 from mpsprobe.run.words import DEVICES, Evidence, MeasurementKey, OpVerdict, Phase, Status
 
@@ -51,6 +53,7 @@ __all__ = [
     "CheckData",
     "Component",
     "DeviceChoice",
+    "Epoch",
     "Evidence",
     "Fit",
     "Forecast",
@@ -88,6 +91,7 @@ __all__ = [
     "TensorMeta",
     "TimePart",
     "Timing",
+    "TrainingStep",
     "Viability",
     "exit_code",
     "json_schema",

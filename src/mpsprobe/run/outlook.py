@@ -157,6 +157,20 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     share_by_kind: dict[str, float] = {}
 
 
+class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One pass of training over the data.
+
+    Attributes:
+        samples: of the data.
+        steps: optimisation steps, the last of them perhaps with fewer samples.
+        seconds: of all steps on the target Mac, without loading data, evaluation and checkpoints.
+    """
+
+    samples: int
+    steps: int
+    seconds: Range
+
+
 class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Memory and time on the target Mac.
 
@@ -166,6 +180,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         memory, time: what was forecast; None when the Mac is not known well enough.
         elsewhere: time on other machines, such as cloud GPUs.
         workload: what was asked of the target, in one sentence; empty where its own input decides.
+        epoch: of a training; None where nothing is trained, or the time of a step is not known.
         limits: what it cannot say, one sentence each.
     """
 
@@ -173,6 +188,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evidence: Evidence
     memory: Memory | None = None
     time: Timing | None = None
+    epoch: Epoch | None = None
     elsewhere: list[Timing] = []
     workload: str = ""
     limits: list[str] = []

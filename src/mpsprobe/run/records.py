@@ -288,6 +288,20 @@ class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback: bool = False
 
 
+class TrainingStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one inference of a target is where it is trained: an optimisation step.
+
+    Attributes:
+        method: `"full"` or `"lora"`.
+        optimizer: by name.
+        rows: samples that a step takes: those of a batch, times the batches whose gradients add up.
+    """
+
+    method: str
+    optimizer: str
+    rows: int = 1
+
+
 class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What was probed.
 
@@ -302,6 +316,8 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         dtype: dtype asked for.
         samples: how many inferences its owner wants; `perturbations`: how many more on altered samples.
         asks: questions of the checklist that only this profile has, by their names in `routes.checklist`.
+        training: the step that stands for an inference; None where the target is not trained. `samples` are then those
+            of the data, and an epoch takes each once.
     """
 
     name: str
@@ -315,6 +331,7 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     samples: int = 1
     perturbations: int = 0
     asks: list[str] = msgspec.field(default_factory=list)
+    training: TrainingStep | None = None
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -47,9 +47,11 @@ class Fed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         tokens: of each text; 0 without one.
         audio_seconds: of each clip; 0 without sound.
         image: height and width of each picture; empty without one.
+        batches: of one run: those whose gradients add up in an optimisation step.
     """
 
     rows: int = 1
     tokens: int = 0
     audio_seconds: float = 0.0
     image: tuple[int, ...] = ()
+    batches: int = 1

@@ -20,7 +20,7 @@ from mpsprobe.routes.mlx.components import (
     components,
     parts,
 )
-from mpsprobe.run import Component, Route, Table, Viability
+from mpsprobe.run import Component, Route, Table, TrainingStep, Viability
 
 _SHOWN = 12
 #: Model types that llama.cpp converts and runs, as `convert_hf_to_gguf.py` registers their classes, without `_`
@@ -116,6 +116,8 @@ def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
 def route(case: Case) -> tuple[Route, Effort]:
     """Return the route, and what it takes."""
     packages = libraries()
+    if case.run.target.training is not None:
+        return _of_training(case, case.run.target.training, packages)
     work = effort(case, packages)
     tables = {}
     if case.uses:
@@ -141,6 +143,44 @@ def route(case: Case) -> tuple[Route, Effort]:
         tables=tables,
     )
     return found, work
+
+
+def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibrary]) -> tuple[Route, Effort]:
+    """Return the route of an optimisation step: the trainer of mlx-lm, where it holds the architecture.
+
+    What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA beside every
+    linear layer of every model that it loads, also of quantised ones, or the whole model.
+    """
+    library = next(one for one in packages if one.name == "mlx-lm")
+    held = bool(case.architecture) and library.module(case.architecture) is not None
+    if held:
+        command = f"mlx_lm.lora --model MODEL --train --data FOLDER --fine-tune-type {training.method}"
+        viability, sentence = (
+            Viability.CHANGES,
+            f"{library.name} {library.version} trains {case.architecture} with a loop of its own: {command}.",
+        )
+        reasons = [
+            "Your own loop, loss and data loading do not run there: the data are JSON lines of texts or chats.",
+            'pip install "mlx-lm[train]"; its LoRA adapters are fused by mlx_lm.fuse, and are no adapters of peft.',
+            f"Read from the source of {library.name} {library.version}; no training of this project ran on Metal.",
+        ]
+        if training.method == "lora":
+            reasons.insert(
+                1, "Weights quantised to 4 or 8 bits by mlx_lm.convert -q are trained likewise (QLoRA)."
+            )
+    else:
+        what = case.architecture or "this target"
+        viability, sentence = (
+            Viability.UNKNOWN,
+            f"mlx-lm {library.version} has no trainer for {what}: forward pass, loss and loop would be written anew.",
+        )
+        reasons = [
+            "MLX differentiates what is written in it (mlx.nn.value_and_grad), so no backward has to be ported.",
+            "mpsprobe predict without --train says what porting the forward pass takes.",
+        ]
+    reused = held and training.method == "lora"
+    route = Route(name="mlx", viability=viability, sentence=sentence, reasons=reasons, evidence=case.evidence)
+    return route, Effort(None, reused, ())
 
 
 def _viability(work: Effort) -> Viability:
