@@ -205,7 +205,7 @@ def _of_training(
     activations = held.activations - gradients
 
     def then(needed: float) -> str:
-        return f"{_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
+        return f"{decimal_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
 
     texts = []
     whole = held.total + heaps
@@ -213,23 +213,23 @@ def _of_training(
     if trace.gradients > weights / 2:  # every parameter is trained
         less = trace.states + gradients
         texts.append(
-            f"--train lora: at least {_size(less)} of states and gradients less, {then(whole - less)}."
+            f"--train lora: at least {decimal_size(less)} of states and gradients less, {then(whole - less)}."
         )
         if trace.states > weights / 2:
             texts.append(
-                f"--optimizer adafactor: {_size(trace.states)} of states less, {then(whole - trace.states)}."
+                f"--optimizer adafactor: {decimal_size(trace.states)} of states less, {then(whole - trace.states)}."
             )
     else:
         parameters = sum(dtypes.values())
         for bits, stored in _MLX_BITS.items():
             if (quantised := parameters * stored / 8) < weights:
                 texts.append(
-                    f"MLX with {bits}-bit weights, {_size(round(quantised))} of them, and LoRA beside them: "
+                    f"MLX with {bits}-bit weights, {decimal_size(round(quantised))} of them, and LoRA beside them: "
                     f"{then(whole - weights - heaps + quantised)}."
                 )
     texts.append(
-        f"--gradient-checkpointing, or a smaller batch with --accumulate: the {_size(activations)} of activations "
-        f"shrink; without any, {then(whole - activations)}."
+        f"--gradient-checkpointing, or a smaller batch with --accumulate: the {decimal_size(activations)} of "
+        f"activations shrink; without any, {then(whole - activations)}."
     )
     fitting = [
         size
