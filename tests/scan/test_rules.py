@@ -322,3 +322,82 @@ def test_border_grid_sample_by_release(release: str, found: bool) -> None:
 
 def test_module_that_was_moved_to_the_cpu_may_be_shared() -> None:
     assert "MPS602" not in codes('def f(self):\n    self.to("cpu")\n    self.share_memory()\n')
+
+
+@pytest.mark.parametrize(
+    ("source", "release", "expected"),
+    [
+        ('torch.amp.GradScaler("mps")', "2.7", ["MPS205"]),
+        ("torch.amp.GradScaler(device.type)", "2.7", ["MPS205"]),
+        ('torch.amp.GradScaler("mps")', "2.8", []),
+        ('torch.amp.GradScaler("mps", enabled=False)', "2.7", []),
+        ('torch.amp.GradScaler("cpu")', "2.7", []),
+    ],
+)
+def test_a_scaler_before_its_release(source: str, release: str, expected: list[str]) -> None:
+    assert codes(f"scaler = {source}", release) == expected
+
+
+LOADER = """
+    from torch.utils.data import DataLoader, Dataset
+    class Data(Dataset):
+        def __getitem__(self, index):
+            return {item}
+    def collate(samples):
+        return {batch}
+    loader = DataLoader(Data(), num_workers={workers}, collate_fn=collate)
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "batch", "workers", "found"),
+    [
+        ("self.x[index].to(self.device)", "samples", 2, True),
+        ("torch.tensor(self.x[index], device='mps')", "samples", 2, True),
+        ("self.x[index]", "torch.stack(samples).to('mps')", 2, True),
+        ("self.x[index].to(self.device)", "samples", 0, False),
+        ("self.x[index].to(torch.float32)", "torch.stack(samples)", 2, False),
+        ("self.x[index].to('cpu')", "samples", 2, False),
+    ],
+)
+def test_a_worker_that_places_tensors(item: str, batch: str, workers: int, found: bool) -> None:
+    given = codes(LOADER.format(item=item, batch=batch, workers=workers))
+    assert given.count("MPS603") == found
+
+
+@pytest.mark.parametrize(
+    ("body", "release", "found"),
+    [
+        ('y = x.to("cpu", non_blocking=True)', "2.13", True),
+        ("y = x.cpu(non_blocking=True)", "2.13", True),
+        ('y = x.to("cpu", non_blocking=True)\n    torch.mps.synchronize()', "2.13", False),
+        ("y = x.to(device, non_blocking=True)", "2.13", False),  # x lives on in the caller
+        ("y = x.to(device, non_blocking=True)", "2.5", True),
+        ("y = torch.stack(x).to(device, non_blocking=True)", "2.13", True),
+        ('y = torch.stack(x).to("cuda", non_blocking=True)', "2.13", False),
+    ],
+)
+def test_a_copy_that_does_not_wait(body: str, release: str, found: bool) -> None:
+    assert ("MPS113" in codes(f"def f(x, device):\n    {body}\n    return y.sum()", release)) is found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("@torch.compile\ndef step(x):\n    x.mean().backward()", True),
+        ("@torch.compile(mode='default')\ndef step(x):\n    x.mean().backward()", True),
+        ("@torch.compile(backend='aot_eager')\ndef step(x):\n    x.mean().backward()", False),
+        ("@torch.compile\ndef f(x):\n    return x.mean()", False),
+        ("def train(model, x):\n    model = torch.compile(model)\n    model(x).backward()", True),
+        ("def infer(model, x):\n    return torch.compile(model)(x)", False),
+    ],
+)
+def test_a_compiled_training_step(source: str, found: bool) -> None:
+    assert ("MPS804" in codes(source)) is found
+
+
+def test_a_double_in_a_loss_and_a_distribution_on_the_device() -> None:
+    loss = "def loss(x, y):\n    return (x.double() - y).square().mean()"
+    assert codes(loss) == ["MPS301"]
+    drawn = "def weight(a, b):\n    return torch.distributions.Beta(a, b).sample()"
+    assert codes(drawn, "2.10") == ["MPS802"]

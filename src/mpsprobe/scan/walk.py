@@ -15,6 +15,7 @@ from mpsprobe.scan.detect import (  # noqa: F401 - importing a module registers 
     handlers,
     ops,
     processes,
+    training_loops,
 )
 from mpsprobe.scan.detect.registry import REGISTRY
 from mpsprobe.scan.lookup import TorchRelease, cuda_only

@@ -1,0 +1,150 @@
+"""Hazards of training loops: scalers, data loaders, copies that do not wait, compiled steps."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from mpsprobe.scan.detect.registry import on, on_call
+from mpsprobe.scan.findings import Level
+from mpsprobe.scan.position import Hit, Position, argument, text_of
+
+#: Release in which `x.to("mps", non_blocking=True)` was seen to leave random values, whatever becomes of its source.
+_RANDOM_COPIES = "2.5"
+
+
+@on_call("GradScaler")
+def scaler_before_its_release(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Report `torch.amp.GradScaler("mps")` for a release whose scaler computes in float64."""
+    if not position.called.startswith(("torch.amp", "torch.GradScaler")):
+        return
+    device = argument(node, "device", 0)
+    advisory = position.release.advisory("gradscaler-raises")
+    if device is None or advisory is None or not _may_be_mps(device, position):
+        return
+    if isinstance(enabled := argument(node, "enabled"), ast.Constant) and enabled.value is False:
+        return
+    named = (text_of(position.value(device)) or "").startswith("mps")
+    yield Hit(
+        "MPS205",
+        node,
+        f"scaler.step() raises TypeError on MPS in torch {position.release.torch} ({advisory.id}).",
+        None if named else Level.WARNING,
+    )
+
+
+@on_call("DataLoader")
+def worker_places_data(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Report `DataLoader(Places(device), num_workers=2)`, whose dataset or collate function moves samples."""
+    workers = argument(node, "num_workers", 5)
+    if workers is None or (isinstance(workers, ast.Constant) and not workers.value):
+        return
+    module = position.parents[0] if position.parents else None
+    if not isinstance(module, ast.Module):
+        return
+    classes = {one.name: one for one in ast.walk(module) if isinstance(one, ast.ClassDef)}
+    functions = {one.name: one for one in ast.walk(module) if isinstance(one, ast.FunctionDef)}
+    found: list[tuple[str, ast.AST]] = []
+    dataset = argument(node, "dataset", 0)
+    made = position.value(dataset) if dataset is not None else None
+    if isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and made.func.id in classes:
+        found += [
+            (f"{made.func.id}.{one.name}", one)
+            for one in classes[made.func.id].body
+            if isinstance(one, ast.FunctionDef) and one.name in ("__getitem__", "__getitems__", "__iter__")
+        ]
+    collate = argument(node, "collate_fn", 6)
+    if isinstance(collate, ast.Lambda):
+        found.append(("collate_fn", collate))
+    elif isinstance(collate, ast.Name) and collate.id in functions:
+        found.append((collate.id, functions[collate.id]))
+    for name, function in found:
+        placing = next((one for one in ast.walk(function) if _places(one, position)), None)
+        if placing is not None:
+            yield Hit(
+                "MPS603",
+                node,
+                f"{name} places tensors on a device ({ast.unparse(placing)[:60]}), in a worker process.",
+            )
+            return
+
+
+@on_call("to", "cpu", "cuda")
+def copy_that_does_not_wait(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Report `x.to("cpu", non_blocking=True)` that is read at once, and copies of a tensor that nobody keeps."""
+    if not isinstance(node.func, ast.Attribute) or not _is_true(argument(node, "non_blocking")):
+        return
+    target = argument(node, "device", 0)
+    to_cpu = node.func.attr == "cpu" or (target is not None and text_of(position.value(target)) == "cpu")
+    if to_cpu:
+        if not any(_synchronises(one) for one in ast.walk(position.scope.node)):
+            yield Hit("MPS113", node, "The copy to the CPU may not be done when its values are read.")
+    elif target is not None and _may_be_mps(target, position):
+        receiver = node.func.value
+        temporary = isinstance(receiver, ast.Call) and position.called_by(receiver).startswith("torch.")
+        if position.release.torch == _RANDOM_COPIES:
+            yield Hit("MPS113", node, "On torch 2.5 such a copy was seen to leave random values on MPS.")
+        elif temporary:
+            yield Hit("MPS113", node, "The source is a tensor that nobody keeps until the copy is done.")
+
+
+@on(ast.FunctionDef)
+def compiled_step(node: ast.FunctionDef, position: Position) -> Iterator[Hit]:
+    """Report a training step under `@torch.compile`."""
+    for decorator in node.decorator_list:
+        call = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if position.name(call) == "torch.compile" and not _is_eager(decorator) and _goes_back(node):
+            yield Hit("MPS804", decorator, f"{node.name} is compiled with its backward.")
+
+
+@on_call("compile")
+def compiled_model(node: ast.Call, position: Position) -> Iterator[Hit]:
+    """Report `torch.compile(model)` in a scope that calls `backward`."""
+    if (
+        position.called == "torch.compile"
+        and node.args
+        and not _is_eager(node)
+        and _goes_back(position.scope.node)
+    ):
+        yield Hit("MPS804", node, f"{ast.unparse(node.args[0])[:60]} is compiled, and its backward with it.")
+
+
+def _may_be_mps(device: ast.expr, position: Position) -> bool:
+    """Return whether a device expression is MPS, or one that only the caller knows."""
+    value = position.value(device)
+    if isinstance(value, ast.Call) and position.called_by(value) == "torch.device" and value.args:
+        value = position.value(value.args[0])
+    text = text_of(value)
+    if text is not None:
+        return text.startswith("mps")
+    return isinstance(value, (ast.Name, ast.Attribute)) and "device" in ast.unparse(value)
+
+
+def _places(node: ast.AST, position: Position) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "to" and node.args:
+        return _may_be_mps(node.args[0], position)
+    return any(one.arg == "device" and _may_be_mps(one.value, position) for one in node.keywords)
+
+
+def _is_true(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def _synchronises(node: ast.AST) -> bool:
+    """Return whether a node waits for the device: `torch.mps.synchronize()`, `event.synchronize()`, `x.item()`."""
+    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("synchronize", "wait")
+
+
+def _goes_back(node: ast.AST) -> bool:
+    return any(
+        isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "backward"
+        for one in ast.walk(node)
+    )
+
+
+def _is_eager(node: ast.expr) -> bool:
+    """Return whether a call of torch.compile leaves inductor out."""
+    backend = argument(node, "backend") if isinstance(node, ast.Call) else None
+    return text_of(backend) in ("eager", "aot_eager")
