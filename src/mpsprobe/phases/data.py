@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Batch
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
+from mpsprobe.phases.lacked import NEVER_MOVED, lacked, lacking_text
 from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.phases.transfer import NEVER_ON_MPS, Loaded
+from mpsprobe.phases.transfer import Loaded, same_bits
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.target_calls import watched
 
@@ -88,10 +89,10 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
     ):
         sample = loaded.adapter.sample()
         cpu = loaded.adapter.prepare(sample)
-    doubles = [name for name, tensor in tensors(cpu) if tensor.dtype in NEVER_ON_MPS]
+    doubles = {name: tensor.dtype for name, tensor in tensors(cpu) if tensor.dtype is NEVER_MOVED}
     if doubles and device.torch_device.type == "mps" and not keeps_going(device):
         # Found here, by name: the device's own error names no tensor.
-        raise LinkFailed(Phase.DATA, _doubles(loaded, doubles, Status.FAIL))
+        raise LinkFailed(Phase.DATA, _lacking(loaded, doubles))
     with (
         target_code(Phase.DATA, "moving the sample to the device", device.evidence, device.name),
         watched(flight),
@@ -103,10 +104,10 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
     return Prepared(loaded, sample, cpu, device_batch, processing.seconds, moving.seconds, refused)
 
 
-def _doubles(loaded: Loaded, names: list[str], status: Status) -> Result:
+def _lacking(loaded: Loaded, tensors_lacking: Mapping[str, torch.dtype]) -> Result:
     return loaded.result(
-        status,
-        f"{', '.join(names)}: float64 or complex128, which MPS cannot hold.",
+        Status.FAIL,
+        f"{', '.join(tensors_lacking)}: {lacking_text(tensors_lacking.values())}.",
         "Cast on the CPU before the move: tensor.to(torch.float32).",
     )
 
@@ -142,9 +143,10 @@ def _prepare(prepared: Prepared) -> Result:
 
 @CHECKS.add("dtypes", "No tensor of the batch has a dtype that MPS cannot hold")
 def _dtypes(prepared: Prepared) -> Result:
-    doubles = [name for name, tensor in tensors(prepared.cpu) if tensor.dtype in NEVER_ON_MPS]
-    if doubles:  # on mps the link has failed already
-        return _doubles(prepared.loaded, doubles, Status.FAIL)
+    lacks = lacked(prepared.device)
+    found = {name: tensor.dtype for name, tensor in tensors(prepared.cpu) if tensor.dtype in lacks}
+    if found:  # for float64 on mps the link has failed already
+        return _lacking(prepared.loaded, found)
     return prepared.loaded.result(Status.PASS)
 
 
@@ -156,7 +158,7 @@ def _moved(prepared: Prepared) -> Result:
         if tensor.device.type != wanted:
             return prepared.loaded.result(Status.FAIL, f"{name} is on {tensor.device}, not on {wanted}.")
         # float64 is refused, and where the run goes on float32 stands in: data.dtypes tells of that
-        if not torch.equal(tensor.cpu(), sent[name].to(tensor.dtype)):
+        if not same_bits(tensor.cpu(), sent[name].to(tensor.dtype)):
             return prepared.loaded.result(Status.FAIL, f"{name} changed on its way to the device.")
     return prepared.loaded.result(Status.PASS)
 
@@ -167,7 +169,7 @@ def _repeatable(prepared: Prepared) -> Result:
     first = dict(tensors(prepared.cpu))
     if again.keys() != first.keys():
         return prepared.loaded.result(Status.FAIL, f"Other tensors: {sorted(again.keys() ^ first.keys())}.")
-    differing = [name for name, tensor in first.items() if not torch.equal(tensor, again[name])]
+    differing = [name for name, tensor in first.items() if not same_bits(tensor, again[name])]
     if differing:
         return prepared.loaded.result(
             Status.FAIL,

@@ -25,13 +25,12 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import QuantisedPart, of_folder
 from mpsprobe.models.training import untrained
 from mpsprobe.phases.check import Checks, Result, Stopwatch
+from mpsprobe.phases.lacked import lacked, lacking_text
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 from mpsprobe.trace.target_calls import watched
 
-#: dtypes that no MPS release can hold (common_mps.py of every wheel from 2.1 to 2.15).
-NEVER_ON_MPS = (torch.float64, torch.complex128)
 #: Tensors compared bit for bit with the files: enough to meet a systematic fault, few enough to be quick.
 _COMPARED = 24
 
@@ -220,7 +219,8 @@ def _dtypes(loaded: Loaded) -> Result:
     table = Table(
         columns=["dtype", "kind", "tensors"], rows=[[dtype, kind, n] for (dtype, kind), n in counts.items()]
     )
-    never = [name for name, tensor in loaded.tensors() if tensor.dtype in NEVER_ON_MPS]
+    lacks = lacked(loaded.device)
+    never = {name: tensor.dtype for name, tensor in loaded.tensors() if tensor.dtype in lacks}
     asked = loaded.profile.dtype
     wrong = [
         name
@@ -230,7 +230,7 @@ def _dtypes(loaded: Loaded) -> Result:
     if never:
         result = loaded.result(
             Status.FAIL,
-            f"{len(never)} tensors are float64 or complex128, which MPS cannot hold; the first is {never[0]}.",
+            f"{len(never)} of the tensors: {lacking_text(never.values())}. The first is {next(iter(never))}.",
             "Create it in float32, or cast it on the CPU before it is moved; the fallback variable is no help.",
         )
     elif wrong:
@@ -243,6 +243,13 @@ def _dtypes(loaded: Loaded) -> Result:
         result = loaded.result(Status.PASS, _as_asked(loaded) if asked == "auto" else f"All {asked}.")
     result.table = table
     return result
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Return whether two tensors of the host are equal, whatever their dtype: the CPU's `equal` knows no float8."""
+    if first.dtype.is_floating_point and first.element_size() == 1 and first.dtype is second.dtype:
+        first, second = (one.contiguous().flatten().view(torch.uint8) for one in (first, second))
+    return torch.equal(first, second)
 
 
 @CHECKS.add("values", "The weights on the device equal those in the files, bit for bit")
@@ -259,7 +266,7 @@ def _values(loaded: Loaded) -> Result:
             on_device = state[name]
             compared += 1
             expected = stored.to(on_device.dtype)
-            if expected.shape != on_device.shape or not torch.equal(on_device.detach().cpu(), expected):
+            if expected.shape != on_device.shape or not same_bits(on_device.detach().cpu(), expected):
                 differing.append(name)
             if compared == _COMPARED:
                 break
