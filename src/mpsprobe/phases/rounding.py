@@ -54,7 +54,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest |difference| over the largest |expected|; NaN where one of them has NaN and the other not."""
     if not expected.numel():
         return 0.0
-    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     difference = (actual - expected).abs().max().item()
     scale = expected.abs().max().item()
     return difference / scale if scale else difference
@@ -162,7 +162,7 @@ def perturbed(model: nn.Module) -> nn.Module:
 
 def norm_difference(actual: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference over the norm of what is expected; NaN where one of them holds one."""
-    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     scale, difference = float(expected.norm()), float((actual - expected).norm())
     return difference / scale if scale else difference
 

@@ -220,9 +220,14 @@ def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
         f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
         f"{f' ({one.count} times)' if one.count > 1 else ''}: {one.message.strip().splitlines()[0]}"
         for one in made.refusals
-        if (one.op, one.source) not in told and one.kind != "quantisation"
+        if (one.op, one.source) not in told and one.kind not in ("quantisation", "compile")
     ]
-    return _listed("Refused", lines)
+    unknown = [
+        f"at {one.source or '?'}{f' ({one.count} times)' if one.count > 1 else ''}: {one.message}"
+        for one in made.refusals
+        if one.kind == "compile"
+    ]
+    return "\n\n".join(filter(None, [_listed("Refused", lines), _listed("Unknown", unknown)]))
 
 
 def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:
