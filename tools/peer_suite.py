@@ -54,6 +54,7 @@ _PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
 _MEMORY_GIB = 64
 
 _PLUGIN = """
+import os
 import platform
 from mpsprobe.device.virtual.emulate import emulate
 
@@ -61,9 +62,43 @@ from mpsprobe.device.virtual.emulate import emulate
 platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
 _context = emulate(macos="15.5", fallback=False)
 _context.__enter__()
+os.environ["MPSPROBE_PEER_CHILD"] = "1"
 
 def pytest_unconfigure():
     _context.__exit__(None, None, None)
+"""
+
+
+#: Some tests start a Python of their own: it gets the emulated device as soon as it has imported torch.
+_CHILD = """
+import os
+import sys
+
+if os.environ.get("MPSPROBE_PEER_CHILD"):
+    import atexit
+    import importlib.abc
+    import importlib.util
+
+    class Emulating(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name != "torch":
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            run = spec.loader.exec_module
+
+            def exec_module(module):
+                run(module)
+                from mpsprobe.device.virtual.emulate import emulate
+
+                context = emulate(macos="15.5")
+                context.__enter__()
+                atexit.register(context.__exit__, None, None, None)
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    sys.meta_path.insert(0, Emulating())
 """
 
 
@@ -253,6 +288,7 @@ def suite(checkout: Path, options: list[str]) -> int:
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / "mpsprobe-peer"
     folder.mkdir(exist_ok=True)
     (folder / "peer_plugin.py").write_text(_PLUGIN)
+    (folder / "sitecustomize.py").write_text(_CHILD)
     # the tests ask macOS for the size of its memory when they are imported
     sysctl = folder / "sysctl"
     sysctl.write_text(f"#!/bin/sh\necho {_MEMORY_GIB << 30}\n")

@@ -46,6 +46,31 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         lambda: torch.addmm(*[_ones(2, 2, dtype=torch.int64)] * 3),
         "2.9",
     ),
+    # test_gelu_simple, test_mse_loss_unsupported_types, test_repeat_interleave of PyTorch 2.6's test/test_mps.py
+    (
+        "2.6",
+        "GELU is only implemented for floating types",
+        lambda: F.gelu(_ones(2, dtype=torch.int32)),
+        None,
+    ),
+    (
+        "2.6",
+        "mse_loss_out_mps: only defined for floating types",
+        lambda: F.mse_loss(*[_ones(2, dtype=torch.int64)] * 2),
+        None,
+    ),
+    (
+        "2.6",
+        "\"repeat_interleave_mps\" not implemented for 'Float'",
+        lambda: torch.repeat_interleave(_ones(2)),
+        None,
+    ),
+    (
+        "2.6",
+        "index_add(): Expected non int64 dtype for source.",
+        lambda: _ones(2, dtype=torch.int64).index_add(0, *[_ones(2, dtype=torch.int64)] * 2),
+        "2.15",
+    ),
     (
         "2.7",
         "MPS does not support log1p op with int64 input",

@@ -242,6 +242,12 @@ def _index_add_empty(call: Call) -> str | None:
     return dtypes.EMPTY if _is_empty(call.get(0, "self")) or _is_empty(call.get(3, "source")) else None
 
 
+def _index_add_source(call: Call) -> str | None:
+    source = call.get(3, "source")
+    refused = isinstance(source, Tensor) and source.dtype is torch.int64
+    return "index_add(): Expected non int64 dtype for source." if refused else None
+
+
 _LINEAR = _FLOAT | _COMPLEX
 _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(
@@ -288,6 +294,13 @@ _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(("empty", "empty_strided"), _dimensions),
     KernelCheck(("addmv", "addmv_", "mv"), _addmv_empty, since=(2, 4), until=(2, 9)),
     KernelCheck(("addbmm", "addbmm_"), _addbmm_empty, since=(2, 6), until=(2, 6)),
+    KernelCheck(
+        ("index_add", "index_add_"),
+        _index_add_source,
+        since=(2, 6),
+        until=(2, 6),
+        grade=FindingGrade.CERTAIN,
+    ),
     KernelCheck(("index_add", "index_add_"), _index_add_empty, since=(2, 6), until=(2, 6)),
 )
 
