@@ -1,4 +1,4 @@
-"""Ordinary models on the newest release: no known fault is certain, and few may happen."""
+"""Ordinary models: nothing is refused on the newest release and on 2.8; on the newest no known fault is certain."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.device.virtual.predict import predict as memoryless
 from mpsprobe.ops.verdicts import hazards, judge
-from mpsprobe.run import Evidence, Hazard, Mac, OpUse
+from mpsprobe.run import Evidence, Hazard, Mac, OpUse, OpVerdict
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.virtual_calls import RecorderObserver
 
 NEWEST = "2.15"
+OLD = "2.8"
 
 
 def _llama() -> Any:
@@ -78,17 +80,27 @@ def _sdxl() -> Any:
 MODELS: dict[str, Callable[[], Any]] = {"llama": _llama, "vit": _vit, "whisper": _whisper, "sdxl": _sdxl}
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def uses(request: pytest.FixtureRequest) -> list[OpUse]:
+def _predicted(model: str, release: str) -> tuple[list[OpUse], list[Finding]]:
+    """Use a model without memory under a release's rules: what it called, and what was refused or fell back."""
     recorder = Recorder()
     with (
-        memoryless(NEWEST, memory_gb=64, observer=RecorderObserver(recorder)),
+        memoryless(release, memory_gb=64, fallback=False, observer=RecorderObserver(recorder)) as session,
         contextlib.ExitStack() as stack,
     ):
         stack.enter_context(torch.device("mps"))
         stack.enter_context(torch.inference_mode())
-        MODELS[request.param]()
-    return recorder.op_uses(Evidence.PREDICTED)
+        MODELS[model]()
+    return recorder.op_uses(Evidence.PREDICTED), list(session.findings)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def predicted(request: pytest.FixtureRequest) -> tuple[str, list[OpUse], list[Finding]]:
+    return request.param, *_predicted(request.param, NEWEST)
+
+
+@pytest.fixture
+def uses(predicted: tuple[str, list[OpUse], list[Finding]]) -> list[OpUse]:
+    return predicted[1]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +111,16 @@ def test_few_faults_may_happen_and_none_is_certain(uses: list[OpUse], mac: Mac) 
     assert any("attention" in use.op for use in uses)
     assert [one.advisory for one in found if one.is_met] == []
     assert len(_listed(found)) <= 3, _listed(found)
+
+
+def test_nothing_is_refused_on_an_old_release_and_on_the_newest(
+    predicted: tuple[str, list[OpUse], list[Finding]],
+) -> None:
+    model, uses, findings = predicted
+    for release, called, refused in ((NEWEST, uses, findings), (OLD, *_predicted(model, OLD))):
+        assert refused == []
+        judged = judge(called, Mac(release, macos="15.5"), longest=None)
+        assert {one.use.verdict for one in judged} <= {OpVerdict.NATIVE, OpVerdict.COMPOSITE, OpVerdict.WRONG}
 
 
 def _listed(found: list[Hazard]) -> list[str]:

@@ -56,7 +56,7 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
     (
         "2.6",
         "mse_loss_out_mps: only defined for floating types",
-        lambda: F.mse_loss(*[_ones(2, dtype=torch.int64)] * 2),
+        lambda: F.mse_loss(_ones(2, dtype=torch.int64), _ones(2, dtype=torch.int64)),
         None,
     ),
     (
