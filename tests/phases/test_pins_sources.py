@@ -169,11 +169,11 @@ def test_a_macos_too_old_for_its_torch_is_told(torch: str, macos: str, says: str
     assert bool(said) == bool(says)
 
 
-needs_uv = pytest.mark.skipif(solver._uv() is None, reason="uv is not installed")
+needs_uv = pytest.mark.skipif(solver.find_uv() is None, reason="uv is not installed")
 
 
 def _index_answers() -> bool:
-    uv = solver._uv() or shutil.which("uv")
+    uv = solver.find_uv() or shutil.which("uv")
     done = subprocess.run([str(uv), "pip", "compile", "-q", "-"], input="packaging", text=True, capture_output=True,
                           timeout=60, check=False)  # fmt: skip
     return done.returncode == 0

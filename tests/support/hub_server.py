@@ -37,7 +37,8 @@ class Fault:
             `etag` (another ETag), `status` (answer `status`), `loop` (redirect to itself), `no-range` (answer
             200 to a range), `shift` (answer a range with the bytes behind it), `slow` (`at` bytes a second), `html` (a
             page of text, as a sign-in page), `more` (bytes behind the end), `move` (the branch moves, then answer),
-            `forget` (branches and tags vanish, then answer), `trickle` (a byte each 50 ms from `at` on), `gzip` (packed
+            `forget` (branches and tags vanish, then answer), `vanish` (the commit vanishes, then answer), `dribble`
+            (close after `at` bytes, whatever was asked for), `trickle` (a byte each 50 ms from `at` on), `gzip` (packed
             although nobody asked), `broken-gzip` (said to be packed, and is not), `chunked` (without a Content-Length),
             `pointer` (the Git LFS pointer in place of the file), `redirect` (to the `Location` of `headers`), `cut`
             (half of the JSON), `text` (the text of `headers["text"]` in place of the JSON).
@@ -129,7 +130,7 @@ def pointer_id(data: bytes) -> str:
 
 
 #: Faults that an answer without a body can show, too.
-_OF_HEADERS = ("status", "loop", "etag", "move", "html", "redirect", "forget")
+_OF_HEADERS = ("status", "loop", "etag", "move", "html", "redirect", "forget", "vanish")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -283,8 +284,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "move":
             repository.refs["main"] = next(c for c in repository.commits if c != repository.refs["main"])
             fault = None
-        if fault is not None and fault.kind == "forget":
+        if fault is not None and fault.kind in ("forget", "vanish"):
             repository.refs.clear()
+            if fault.kind == "vanish":
+                repository.commits.clear()
             fault = None
         commit = repository.commit(revision)
         if commit is None:
@@ -353,7 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
             part += b"x" * at
         if kind in ("gzip", "broken-gzip"):
             headers = {**headers, "Content-Encoding": "gzip"}
-            part = bytearray(gzip.compress(bytes(part), 1)) if kind == "gzip" else part
+            part = bytearray(gzip.compress(bytes(part), 0)) if kind == "gzip" else part
         length = len(part) + (at if kind == "length" else 0)
         self.send_response(206 if "Content-Range" in headers else 200)
         for name, value in headers.items():
@@ -375,8 +378,8 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(max(0, at - begin), len(part)):
                 self.wfile.write(part[start : start + 1])
                 time.sleep(0.05)
-        elif kind in ("drop", "stall"):
-            self.wfile.write(part[: max(0, at - begin)])
+        elif kind in ("drop", "stall", "dribble"):
+            self.wfile.write(part[: at if kind == "dribble" else max(0, at - begin)])
             self.wfile.flush()
             if kind == "stall":
                 time.sleep(60)

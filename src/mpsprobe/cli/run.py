@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -78,8 +79,13 @@ def _written(run: Run, folder: Path, sink: Sink) -> Path:
         return report.write(run, elsewhere)["html"]
 
 
-def _install_what_is_missing(settings: Settings, sink: Sink) -> None:
+def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> None:
     """Show the command that satisfies unmet requirements, and run it if the user says yes.
+
+    Args:
+        settings: the options of the run.
+        sink: told what is to change.
+        yes: the user said so already.
 
     Raises:
         UsageError: nobody can be asked, or the installation failed.
@@ -100,15 +106,36 @@ def _install_what_is_missing(settings: Settings, sink: Sink) -> None:
                 f"  {pin.name} {pin.found or 'is not installed'}, required {pin.required or 'in any version'}"
             )
     sink.remark(f"  {command}")
-    if not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise UsageError(
-            "--fix asks before it installs, and there is no terminal.", f"Run it yourself: {command}"
+            "--fix asks before it installs, and there is no terminal.",
+            f"Give --yes too, or run it yourself: {command}",
         )
-    if not click.confirm("Install this into the current environment?", default=False, err=True):
+    question = f"Install this into {sys.prefix}?"
+    if not yes and not click.confirm(question, default=False, err=True):
+        sink.remark("--fix: nothing was installed.")
         return
-    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], check=False)
+    done = subprocess.run(_installer(shlex.split(command)[4:]), check=False)
     if done.returncode:
-        raise UsageError(f"--fix: pip ended with status {done.returncode}.", "Its own words are above.")
+        raise UsageError(
+            f"--fix: the installation ended with status {done.returncode}.", "Its own words are above."
+        )
+
+
+def _installer(requirements: list[str]) -> list[str]:
+    """Return the command that installs into this environment: pip's, or uv's where it has no pip, as uv makes it.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install", *requirements]
+    from mpsprobe.phases import solver
+
+    uv = solver.find_uv()
+    if uv is None:
+        raise UsageError(f"--fix: {sys.prefix} has no pip.", f"Run {sys.executable} -m ensurepip first.")
+    return [uv, "pip", "install", "--python", sys.executable, *requirements]
 
 
 @click.command()
@@ -118,9 +145,10 @@ def _install_what_is_missing(settings: Settings, sink: Sink) -> None:
 @click.option(
     "--fix", is_flag=True, help="Show what would satisfy unmet requirements, ask, and install it first."
 )
+@click.option("--yes", is_flag=True, help="With --fix: install without asking.")
 @pass_sink
 def command(
-    sink: Sink, /, phases: tuple[str, ...], output: Path | None, fix: bool, settings: Settings
+    sink: Sink, /, phases: tuple[str, ...], output: Path | None, fix: bool, yes: bool, settings: Settings
 ) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
@@ -147,8 +175,10 @@ def command(
 
     if settings.model and not settings.offline:
         surroundings.check_proxies()
+    if yes and not fix:
+        raise UsageError("--yes answers the question of --fix.", "Give both.")
     if fix:
-        _install_what_is_missing(settings, sink)
+        _install_what_is_missing(settings, sink, yes=yes)
     folder = _folder(output, journal.new_run_id(journal.utc_now()))
     arguments = settings.arguments()
     if phases:

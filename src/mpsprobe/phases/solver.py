@@ -47,7 +47,7 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
     Returns:
         None where uv is not installed (the extra `solve`), or cannot reach its index.
     """
-    uv = _uv()
+    uv = find_uv()
     if uv is None:
         return None
     asked = [f"{pin.name}{pin.required}" for pin in pins.pins if pin.name != "python" and not pin.on_mac]
@@ -87,7 +87,8 @@ def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
     return all(pin.satisfied for pin in pins.pins if pin.name == name)
 
 
-def _uv() -> str | None:
+def find_uv() -> str | None:
+    """Return the path of uv; None where it is not installed."""
     if importlib.util.find_spec("uv") is not None:
         from uv import find_uv_bin  # type: ignore[import-not-found, unused-ignore]
 

@@ -166,6 +166,11 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
     info = metadata.pinned(repo, revision)
     index = metadata.read_json(info, INDEX)
     selection = metadata.select(info, index, metadata.subfolders(info))
+    if INDEX in info.files and SINGLE not in info.files and not _weight_map(index):
+        raise SnapshotError(
+            f"{repo}, {INDEX}: it does not say which tensor is in which file.",
+            "Its upload is not complete: tell its owner, or name an older commit with --revision.",
+        )
     absent = sorted({str(name) for name in _weight_map(index).values()} - info.files.keys())
     if absent and SINGLE not in selection.weights:
         raise SnapshotError(

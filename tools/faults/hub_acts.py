@@ -1,0 +1,392 @@
+"""Faults of the hub, the disk and other processes that take more than one download to play.
+
+Each returns what was wrong, or `""`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from tests.support.hub_server import COMMIT, TOKEN, serve
+
+from faults.hub_play import WEIGHTS, Play, repository
+
+OTHER = "b" * 40
+
+
+def _begun(play: Play) -> tuple[subprocess.Popen[str], int]:
+    """Start a download, and return it with the number of bytes that are there when it is in its middle."""
+    first = play.start()
+    until = time.monotonic() + 60
+    while (not play.partial.exists() or play.partial.stat().st_size < 1_000_000) and time.monotonic() < until:
+        time.sleep(0.05)
+    return first, play.partial.stat().st_size if play.partial.exists() else 0
+
+
+def _resumed(play: Play, process: subprocess.Popen[str] | None = None) -> str:
+    """Return what is wrong with a download that goes on with what is there."""
+    there = play.partial.stat().st_size if play.partial.exists() else 0
+    if not there:
+        return "nothing was kept"
+    wrong = play.finish(process or play.start(), "whole")
+    ranges = [r for _, path, r in play.hub.requests if play.repo in path and r and r.endswith("-")]
+    beyond = [r for r in ranges if int(r.removeprefix("bytes=").removesuffix("-")) >= min(there, 1_000_000)]
+    return wrong or ("" if beyond else "began anew")
+
+
+def killed_and_resumed(play: Play) -> str:
+    """Kill a download, and start it again."""
+    first, _ = _begun(play)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    return _resumed(play)
+
+
+def interrupted_and_resumed(play: Play) -> str:
+    """Interrupt a download as Ctrl-C does, and start it again."""
+    first, _ = _begun(play)
+    os.killpg(first.pid, signal.SIGINT)
+    return play.finish(first, "interrupted", exits=5, limit_s=20) or _resumed(play)
+
+
+def first_of_two_killed(play: Play) -> str:
+    """Kill the process that downloads while another waits for it."""
+    first, _ = _begun(play)
+    second = play.start()
+    time.sleep(1.5)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    return _resumed(play, second)
+
+
+def two_at_once(play: Play) -> str:
+    """Start two downloads at once: the bytes must come once."""
+    both = [play.start(), play.start()]
+    wrong = [play.finish(one, "whole") for one in both]
+    asked = [
+        path
+        for method, path, r in play.hub.requests
+        if method == "GET" and f"/cdn/file?repo={play.repo}&" in path and WEIGHTS in path and r is None
+    ]
+    return next(filter(None, wrong), "" if len(asked) == 1 else f"fetched {len(asked)} times")
+
+
+_HOLD = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(90)
+"""
+
+
+def locked(play: Play) -> str:
+    """Hold the lock of the weights, then release it."""
+    lock = play.folder / "hf" / "hub" / ".locks" / play.blob.parents[1].name / f"{play.blob.name}.lock"
+    lock.parent.mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        wrong = play.finish(play.start(), rf"held by process {holder.pid} \(.*running since")
+        holder.kill()
+    return wrong or play.finish(play.start(), "whole")
+
+
+def disk_full(play: Play) -> str:
+    """Fill a small tmpfs; the room that a download must leave is lowered, else it would be refused at preflight."""
+    small = play.folder / "hf"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=False).returncode:
+        return "not tried: no tmpfs can be mounted here"
+    try:
+        wrong = play.finish(play.start(), r"\d.* to download .* has .* free\. Free .* or set HF_HOME")
+        # a disk that another process fills meanwhile: the preflight saw room
+        roomy = "import shutil; shutil.disk_usage = lambda _: type('U', (), {'free': 1 << 40})\n"
+        return wrong or play.finish(
+            play.start(before=roomy),
+            r"the disk of .* is full at byte [\d,]+ of [\d,]+\. Free .*B, or set HF_HOME",
+        )
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def not_writable(play: Play) -> str:
+    """Download into a cache that cannot be written."""
+    cache = play.folder / "hf" / "hub"
+    cache.mkdir(parents=True)
+    if os.geteuid() != 0:
+        cache.chmod(0o500)
+        return play.finish(play.start(), "cannot be written")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(cache)], check=False).returncode:
+        return "not tried: no read-only disk can be mounted here"
+    try:
+        return play.finish(play.start(), r"cannot be written: Read-only file system.*set HF_HOME")
+    finally:
+        subprocess.run(["umount", str(cache)], check=False)
+
+
+def cache_is_a_file(play: Play) -> str:
+    """Put a file where the cache should be."""
+    (play.folder / "hf").mkdir()
+    (play.folder / "hf" / "hub").write_text("in the way")
+    return play.finish(play.start(), r"hf/hub.*(Not a directory|File exists).*HF_HOME")
+
+
+def offline_partial(play: Play) -> str:
+    """Use what is there without the hub, with a file missing."""
+    wrong = play.finish(play.start(), "whole")
+    play.blob.unlink()
+    return wrong or play.finish(play.start(offline=True), rf"1 files of commit {COMMIT[:12]}.*{WEIGHTS}")
+
+
+def bit_rot(play: Play) -> str:
+    """Flip a bit on the disk after the download; the time of modification tells."""
+    wrong = play.finish(play.start(), "whole")
+    data = bytearray(play.blob.read_bytes())
+    data[1_000_000] ^= 1
+    play.blob.write_bytes(data)
+    before = len(play.hub.requests)
+    wrong = wrong or play.finish(play.start(), "whole")
+    again = {
+        path.rpartition("/")[2]
+        for _, path, r in play.hub.requests[before:]
+        if f"{play.repo}/resolve/" in path and r is None
+    }
+    return wrong or ("" if again == {WEIGHTS} else f"fetched again: {sorted(again)}")
+
+
+def wrong_beginning(play: Play) -> str:
+    """Leave an incomplete file of other bytes."""
+    play.blob.parent.mkdir(parents=True)
+    play.blob.with_name(f"{play.blob.name}.incomplete").write_bytes(b"x" * 2_000_000)
+    return play.finish(play.start(), "whole")
+
+
+def moved(play: Play) -> str:
+    """Let the branch move in mid-download."""
+    wrong = play.finish(play.start(), "whole")
+    return wrong or (
+        "" if play.hub.repositories[play.repo].refs["main"] == OTHER else "the branch did not move"
+    )
+
+
+def _damaged(play: Play, spoil: Callable[[], object], *, again: set[str] | None = None) -> str:
+    """Download, spoil something of the cache, and download again: `again` are the files that must be fetched."""
+    wrong = play.finish(play.start(), "whole")
+    if wrong:
+        return wrong
+    spoil()
+    before = len(play.hub.requests)
+    wrong = play.finish(play.start(), "whole")
+    fetched = {
+        path.split("?")[0].rpartition("/")[2]
+        for method, path, r in play.hub.requests[before:]
+        if method == "GET" and f"{play.repo}/resolve/" in path and (r is None or r.endswith("-"))
+    }
+    return wrong or ("" if again is None or fetched == again else f"fetched again: {sorted(fetched)}")
+
+
+def blob_empty(play: Play) -> str:
+    """Empty the file of the weights."""
+    return _damaged(play, lambda: play.blob.write_bytes(b""), again={WEIGHTS})
+
+
+def blob_short(play: Play) -> str:
+    """Cut the file of the weights."""
+    return _damaged(play, lambda: os.truncate(play.blob, 1_000_000), again={WEIGHTS})
+
+
+def blob_gone(play: Play) -> str:
+    """Remove the file of the weights, so that its link leads nowhere."""
+    return _damaged(play, play.blob.unlink, again={WEIGHTS})
+
+
+def link_elsewhere(play: Play) -> str:
+    """Let the name of the weights lead to another file."""
+
+    def spoil() -> None:
+        link = play.cache / "snapshots" / COMMIT / WEIGHTS
+        link.unlink()
+        link.symlink_to("/etc/hostname")
+
+    return _damaged(play, spoil, again=set())
+
+
+def snapshot_gone(play: Play) -> str:
+    """Remove the commit's folder, and leave the bytes."""
+    return _damaged(play, lambda: shutil.rmtree(play.cache / "snapshots"), again=set())
+
+
+def lock_left(play: Play) -> str:
+    """Leave a lock file behind that nobody holds, as a killed process does."""
+    lock = play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch(mode=0o600)
+    return play.finish(play.start(), "whole")
+
+
+def lock_is_a_folder(play: Play) -> str:
+    """Put a folder where the lock should be."""
+    (play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock").mkdir(parents=True)
+    return play.finish(play.start(), r"\.lock.*Is a directory.*HF_HOME")
+
+
+_NO_LINKS = """
+import os
+def _refuse(*arguments, **options):
+    raise OSError(95, "Operation not supported")
+os.symlink = _refuse
+"""
+
+
+def no_links(play: Play) -> str:
+    """Download to a disk that knows no symbolic links, twice: the second time nothing is to be fetched."""
+    wrong = play.finish(play.start(before=_NO_LINKS), "whole")
+    before = len(play.hub.requests)
+    wrong = wrong or play.finish(play.start(before=_NO_LINKS), "whole")
+    wrong = wrong or play.finish(play.start(offline=True, before=_NO_LINKS), "whole")
+    fetched = [
+        r
+        for method, path, r in play.hub.requests[before:]
+        if method == "GET" and "/resolve/" in path and play.repo in path and r is None
+    ]
+    return wrong or ("" if not fetched else "fetched again")
+
+
+def read_only_and_whole(play: Play) -> str:
+    """Use a cache that is whole and cannot be written."""
+    wrong = play.finish(play.start(), "whole")
+    there, other = play.folder / "hf", play.folder / "writable"
+    other.mkdir()
+    if (
+        wrong
+        or subprocess.run(["mount", "--bind", "-o", "ro", str(there), str(there)], check=False).returncode
+    ):
+        return wrong or "not tried: nothing can be mounted read-only here"
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(there)], check=True)
+        return play.finish(play.start(), "whole") or play.finish(play.start(offline=True), "whole")
+    finally:
+        subprocess.run(["umount", str(there)], check=False)
+
+
+def offline_whole(play: Play) -> str:
+    """Use what is there without the hub, by --offline and by HF_HUB_OFFLINE."""
+    wrong = play.finish(play.start(), "whole")
+    before = len(play.hub.requests)
+    wrong = wrong or play.finish(play.start(offline=True), "whole")
+    asked = [path for _, path, _ in play.hub.requests[before:] if play.repo in path]
+    return wrong or ("" if not asked else "the hub was asked")
+
+
+def offline_damaged(play: Play) -> str:
+    """Name a damaged file without the hub."""
+    wrong = play.finish(play.start(), "whole")
+    if not wrong:
+        data = bytearray(play.blob.read_bytes())
+        data[7_000] ^= 1
+        play.blob.write_bytes(data)
+    return wrong or _no_blob_check(play, play.start(offline=True), rf"damaged: \['{WEIGHTS}'\]")
+
+
+def _no_blob_check(play: Play, process: subprocess.Popen[str], ends: str) -> str:
+    """Return what is wrong with an end that leaves a damaged file where it was found."""
+    wrong = play.finish(process, ends)
+    return "" if wrong == "a damaged file was put into place" else wrong
+
+
+def hub_offline(play: Play) -> str:
+    """Ask for a repository that is not there while HF_HUB_OFFLINE forbids to ask the hub."""
+    wrong = play.finish(play.start(HF_HUB_OFFLINE="1"), "not in the cache, and the hub is not asked")
+    asked = [path for _, path, _ in play.hub.requests if play.repo in path]
+    return wrong or ("" if not asked else "the hub was asked")
+
+
+def tag_gone(play: Play) -> str:
+    """Remove a tag after its download: the hub no longer knows it, the cache does."""
+    wrong = play.finish(play.start(revision="v1"), "whole")
+    play.hub.repositories[play.repo].refs.pop("v1")
+    wrong = wrong or play.finish(play.start(revision="v1"), "404: there is no revision v1")
+    return wrong or play.finish(play.start(offline=True, revision="v1"), "whole")
+
+
+def with_token(play: Play) -> str:
+    """Fetch a private repository with its owner's token, which the host of large files must not see."""
+    return play.finish(play.start(HF_TOKEN=TOKEN), "whole")
+
+
+def nobody_listens(play: Play) -> str:
+    """Ask an address where nobody listens."""
+    return play.finish(play.start(HF_ENDPOINT="http://127.0.0.1:9"), "127.0.0.1:9 cannot be made")
+
+
+def plain_behind_https(play: Play) -> str:
+    """Ask a server that speaks no TLS for it."""
+    return play.finish(
+        play.start(HF_ENDPOINT=play.hub.url.replace("http:", "https:")), "speaks no TLS.*http://"
+    )
+
+
+def proxy_refuses(play: Play) -> str:
+    """Go through a proxy that asks for a password."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
+        address = f"http://127.0.0.1:{proxy.server_address[1]}"
+        wrong = play.finish(
+            play.start(HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=address, http_proxy=address, NO_PROXY=""),
+            "proxy answers 407.*HTTPS_PROXY",
+        )
+        wrong = wrong or play.finish(
+            play.start(
+                HF_ENDPOINT="https://hub.invalid", HTTPS_PROXY=address, https_proxy=address, NO_PROXY=""
+            ),
+            "proxy.*HTTPS_PROXY",
+        )
+        proxy.shutdown()
+    return wrong
+
+
+class _Proxy(socketserver.StreamRequestHandler):
+    """Answer every request with 407."""
+
+    def handle(self) -> None:
+        """Read one request and refuse it."""
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\n"
+            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+
+
+def unknown_certificate(play: Play) -> str:
+    """Ask a server whose certificate nobody has signed."""
+    pem = play.folder / "self.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(pem), "-out", str(pem), "-days", "2",
+         "-subj", "/CN=127.0.0.1"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        return "not tried: there is no openssl here"
+    with serve({play.repo: repository()}, pem) as hub:
+        return play.finish(
+            play.start(HF_ENDPOINT=hub.url), "certificate of https://.* is not accepted.*SSL_CERT_FILE"
+        )
+
+
+def incomplete_too_long(play: Play) -> str:
+    """Leave an incomplete file that is longer than the whole."""
+    play.blob.parent.mkdir(parents=True)
+    play.partial.write_bytes(b"x" * (len(play.source.files[WEIGHTS]) + 9))
+    return play.finish(play.start(), "whole")

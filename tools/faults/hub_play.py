@@ -1,0 +1,234 @@
+"""What a fault of the hub is, and how the real client meets it in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+sys.path.insert(0, str(CHECKOUT))
+
+from tests.support.hub_server import Fault, Hub, Repository, environment  # noqa: E402
+
+WEIGHTS = "model.safetensors"
+SIZE = 3_000_000
+
+
+def weights(size: int = SIZE, seed: int = 0, name: str = "w") -> bytes:
+    """Return a weight file of one tensor of random bytes."""
+    header = {name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size // 2 * 2]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + random.Random(seed).randbytes(size // 2 * 2)
+
+
+def files(size: int = SIZE, seed: int = 0) -> dict[str, bytes]:
+    """Return the files of a small model."""
+    return {
+        "config.json": b'{"architectures": ["X"], "model_type": "x"}',
+        "merges.txt": b"a b\n" * 300,
+        WEIGHTS: weights(size, seed),
+    }
+
+
+def repository(*faults: Fault, **options: object) -> Repository:
+    """Return a repository of a small model, with what goes wrong in it."""
+    return Repository(files(), faults=list(faults), **options)  # type: ignore[arg-type]
+
+
+def cdn(kind: str, times: int = 1, skip: int = 1, **more: object) -> Callable[[], Repository]:
+    """Make a repository with a fault of the host that sends large files."""
+    return lambda: repository(Fault(kind, "cdn", WEIGHTS, times=times, skip=skip, **more))  # type: ignore[arg-type]
+
+
+def resolve(kind: str, times: int = -1, **more: object) -> Callable[[], Repository]:
+    """Make a repository with a fault of the hub's addresses of files."""
+    return lambda: repository(Fault(kind, "resolve", WEIGHTS, times=times, **more))  # type: ignore[arg-type]
+
+
+def api(times: int, status: int, **headers: str) -> Callable[[], Repository]:
+    """Make a repository whose API answers a status."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda: repository(Fault("status", "api", times=times, status=status, headers=named))
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One fault.
+
+    Attributes:
+        name: unique.
+        what: the fault, in words, for the table.
+        make: makes the repository that has it.
+        ends: `"whole"` when a complete snapshot must come out; else a regular expression of the one line.
+        env: environment variables of the client.
+        also: further repositories, by what their names end in.
+        left_out: files of the repository that a right snapshot does not hold.
+        exits: exit code that the error stands for.
+        cli: whether the command line plays it, too.
+        act: played in place of a plain download; returns what was wrong, or `""`.
+    """
+
+    name: str
+    what: str
+    make: Callable[[], Repository] = repository
+    ends: str = "whole"
+    env: dict[str, str] = field(default_factory=dict)
+    also: dict[str, Callable[[], Repository]] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    exits: int = 3
+    cli: bool = True
+    act: Callable[[Play], str] | None = None
+
+    @property
+    def repositories(self) -> dict[str, Callable[[], Repository]]:
+        """Return what the server must hold for it, by id."""
+        return {f"org/{self.name}{end}": make for end, make in {"": self.make, **self.also}.items()}
+
+
+@dataclass(frozen=True)
+class Play:
+    """A situation in play.
+
+    Attributes:
+        python: the interpreter whose client downloads.
+        hub: the server.
+        repo: id of the repository.
+        folder: of this play; the cache is in it.
+        situation: which one.
+        commits: files of the commits of the repository, as they were before anything happened.
+    """
+
+    python: str
+    hub: Hub
+    repo: str
+    folder: Path
+    situation: Situation
+    commits: dict[str, dict[str, bytes]]
+
+    @property
+    def blob(self) -> Path:
+        """Return where the weights are kept."""
+        data = self.hub.repositories[self.repo].files.get(WEIGHTS, b"")
+        return self.cache / "blobs" / hashlib.sha256(data).hexdigest()
+
+    @property
+    def cache(self) -> Path:
+        """Return the repository's folder in the hub's cache."""
+        return self.folder / "hf" / "hub" / f"models--{self.repo.replace('/', '--')}"
+
+    @property
+    def partial(self) -> Path:
+        """Return where the bytes of the weights arrive."""
+        return self.blob.with_name(f"{self.blob.name}.incomplete")
+
+    def start(
+        self, *, offline: bool = False, revision: str = "", before: str = "", **env: str
+    ) -> subprocess.Popen[str]:
+        """Start a download in a process of its own.
+
+        Args:
+            offline: ask only the cache.
+            revision: commit, tag or branch.
+            before: Python that runs first.
+            env: environment variables.
+        """
+        variables = {
+            key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MPSPROBE_"))
+        }
+        variables |= environment(self.hub.url, self.folder / "hf", HF_HUB_DOWNLOAD_TIMEOUT="1")
+        variables |= {"PYTHONPATH": str(CHECKOUT / "src"), **self.situation.env, **env}
+        return subprocess.Popen(
+            [self.python, "-c", before + _DOWNLOAD, self.repo, str(int(offline)), revision],
+            env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def finish(
+        self, process: subprocess.Popen[str], ends: str, *, exits: int | None = None, limit_s: float = 120.0
+    ) -> str:
+        """Return what is wrong with the end of a download; `""` when nothing is."""
+        try:
+            out, err = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"did not end within {limit_s:g} s"
+        if "Traceback" in err and not out.strip():
+            return f"a traceback: {err.strip().splitlines()[-1][:150]}"
+        last = json.loads(out.splitlines()[-1]) if out.strip() else {"line": "nothing was printed"}
+        if "folder" in last:
+            return self._damage(Path(last["folder"])) or ("" if ends == "whole" else f"passed, not {ends!r}")
+        if ends == "whole":
+            return f"no snapshot: {last['line'][:200]}"
+        if last.get("exit") != (self.situation.exits if exits is None else exits):
+            return f"exit code {last.get('exit')}"
+        if "\n" in last["line"] or not re.search(ends, last["line"]):
+            return f"another line: {last['line'][:200]}"
+        return (
+            "" if not self.blob.exists() or self._is_right(self.blob) else "a damaged file was put into place"
+        )
+
+    @property
+    def source(self) -> Repository:
+        """Return the repository whose files must come out."""
+        there = self.hub.repositories[self.repo]
+        return self.hub.repositories[there.renamed_to] if there.renamed_to else there
+
+    def _is_right(self, path: Path) -> bool:
+        return path.read_bytes() == self.source.files[WEIGHTS]
+
+    def _damage(self, folder: Path) -> str:
+        stated = self.commits.get(folder.name, {})
+        expected = {name: data for name, data in stated.items() if name not in self.situation.left_out}
+        found = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() or path.is_symlink()
+        }
+        return "" if found == expected else f"other bytes in {sorted(found)}"
+
+
+_DOWNLOAD = """
+import json, sys
+from mpsprobe.errors import MpsprobeError
+from mpsprobe.models.hub import client
+repo, offline, revision = sys.argv[1], sys.argv[2] == "1", sys.argv[3] or None
+try:
+    if offline:
+        folder = client.cached_snapshot(repo, revision)
+        damaged = client.verify_cached(folder, repo)
+        if damaged:
+            raise client.DamagedFileError(f"damaged: {damaged}")
+    else:
+        say = lambda line: print(json.dumps({"line": line}), flush=True)
+        folder = client.download(client.preflight(repo, revision), None, say).folder
+    print(json.dumps({"folder": str(folder)}))
+except MpsprobeError as problem:
+    print(json.dumps({"line": f"{problem.what} {problem.hint}", "exit": problem.exit_code}))
+except KeyboardInterrupt:
+    print(json.dumps({"line": "interrupted", "exit": 5}))
+"""
+
+
+def play(situation: Situation, python: str, hub: Hub) -> str:
+    """Play a situation with the client of an interpreter; returns what was wrong, or `""`."""
+    repo = f"org/{situation.name}"
+    there = hub.repositories[repo]
+    commits = dict((hub.repositories[there.renamed_to] if there.renamed_to else there).commits)
+    folder = Path(tempfile.mkdtemp(prefix="mpsprobe-hub-"))
+    try:
+        one = Play(python, hub, repo, folder, situation, commits)
+        return situation.act(one) if situation.act else one.finish(one.start(), situation.ends)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
