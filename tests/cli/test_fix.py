@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 
 from mpsprobe.cli import run
@@ -38,9 +40,9 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         profile = Profile(name="x", title="x", adapter="a:b", requires=list(needs))
         found = requirements.resolve(profile, FOUND.get, lambda _: [], "3.12.1")
         monkeypatch.setattr(pins, "of_target", lambda *_: found)
-        monkeypatch.setattr(run.subprocess, "run", record)
+        monkeypatch.setattr(subprocess, "run", record)
         monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal)
-        monkeypatch.setattr(run.click, "confirm", lambda *_a, **_k: answer)
+        monkeypatch.setattr(click, "confirm", lambda *_a, **_k: answer)
         run._install_what_is_missing(Settings(), Sink(), yes=yes)
         return ran
 
@@ -68,7 +70,7 @@ def test_without_a_terminal_nothing_is_asked_nor_installed(play: Play) -> None:
 
 def test_an_environment_without_pip_is_filled_by_uv(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Environments that uv makes have no pip."""
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(solver, "find_uv", lambda: "/bin/uv")
     assert play(yes=True) == [["/bin/uv", "pip", "install", "--python", sys.executable, *INSTALL]]
     monkeypatch.setattr(solver, "find_uv", lambda: None)
