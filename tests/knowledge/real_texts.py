@@ -783,4 +783,16 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         "copy-offset-check",
         {},
     ),
+    (
+        "https://github.com/pytorch/pytorch/issues/195937",
+        'RuntimeError: Failed to created pipeline state object, error: Error Domain=AGXMetal13_3 Code=2 "Compilation failed due to an interrupted connection: XPC_ERROR_CONNECTION_INTERRUPTED. This error occurred after multiple retries."',
+        "shader-compiler-interrupted",
+        {},
+    ),
+    (
+        "https://github.com/ultralytics/ultralytics/issues/12999",
+        "RuntimeError: Trying to create tensor with negative dimension -1: [2, -1, 5]",
+        "negative-dimension",
+        {},
+    ),
 ]
