@@ -47,6 +47,20 @@ def test_every_mac_has_a_row_with_its_fit_and_its_speed(folder: Path) -> None:
     assert decode["m4-max-40c-128"] > decode["m1-8c-8"]
 
 
+def test_a_target_whose_code_stops_is_not_called_a_fit(tmp_path: Path) -> None:
+    (tmp_path / "target.py").write_text(
+        "import torch\n"
+        "def load(device, dtype, weights='stored'): return torch.nn.Linear(4, 2).to(device)\n"
+        "def sample(): return {'x': 0}\n"
+        "def prepare(sample): return {'x': torch.ones(1, 4)}\n"
+        "def infer(model, batch): model(batch['x']); raise ValueError('planted')\n"
+        "def extract(raw): return {'y': raw}\n"
+    )
+    answer = CliRunner().invoke(cli, ["macs", str(tmp_path / "target.py"), "--torch", "2.8"])
+    assert answer.exit_code == 3, answer.output
+    assert "The model's own code stopped: ValueError: planted (at target.py:5)." in answer.output
+
+
 def test_a_workload_is_stated_and_carried_on(folder: Path) -> None:
     words = ["predict", str(folder), "--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5"]
     more = ["--prompt-tokens", "100", "--new-tokens", "500", "--batch", "2", "--samples", "40", "--json"]

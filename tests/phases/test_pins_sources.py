@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,27 @@ def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     refused = solver.solve(impossible)
     assert refused is not None
     assert "transformers" in refused.conflict
+
+
+@needs_uv
+def test_the_solver_runs_no_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A requirement of a stranger's repository may name a package that has only source."""
+    marker = tmp_path / "ran"
+    with tarfile.open(tmp_path / "planted-1.0.tar.gz", "w:gz") as archive:
+        for name, text in (
+            ("PKG-INFO", "Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n"),
+            (
+                "setup.py",
+                f"open({str(marker)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='planted')\n",
+            ),
+        ):
+            found = tarfile.TarInfo(f"planted-1.0/{name}")
+            found.size = len(text)
+            archive.addfile(found, io.BytesIO(text.encode()))
+    (tmp_path / "uv.toml").write_text("no-binary = true\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    unmet = pins.resolve(profile("planted==1.0"), lambda _name: None, lambda _: [], "3.12.1")
+    assert solver.solve(unmet) is None
+    assert not marker.exists()

@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 
 from mpsprobe.device.emulated import Emulated
+from mpsprobe.errors import TargetError
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
@@ -267,7 +268,13 @@ def test_memory_is_judged_for_a_named_mac_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(KeyError("lost"), "KeyError: 'lost'"), (SystemExit(3), "SystemExit: 3")]
+    ("error", "told"),
+    [
+        (KeyError("lost"), "KeyError: 'lost'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt("mine"), "KeyboardInterrupt: mine"),
+        (GeneratorExit(), "GeneratorExit: no reason given"),
+    ],
 )
 def test_code_that_raises_ends_the_prediction_not_the_program(error: BaseException, told: str) -> None:
     class Broken(nn.Module):
@@ -285,6 +292,34 @@ def test_code_that_raises_ends_the_prediction_not_the_program(error: BaseExcepti
     assert predicted.stopped.endswith(f"{_line('raise error')})")
     assert [use.op for use in run.op_uses] == ["aten::add.Tensor"]
     assert not run.fully_native
+
+
+class _Unfed(RandomInitAdapter):
+    """A target whose own code raises while it makes its input."""
+
+    error: BaseException
+
+    def prepare(self, sample: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        raise self.error
+
+
+class _Odd(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [KeyError("lost"), KeyboardInterrupt(), SystemExit(0), _Odd()])
+def test_an_input_that_cannot_be_made_is_the_targets(error: BaseException) -> None:
+    adapter = _Unfed(Path(), profile.load("transformers"), Blueprint("unfed", nn.Identity, {}))
+    adapter.error = error
+    with pytest.raises(TargetError, match=f"{type(error).__name__}.*{_line('raise self.error')}"):
+        predict(WeightlessTarget("unfed", adapter, "auto"), Mac("2.13"))
+
+
+def test_an_odd_size_in_a_config_is_named() -> None:
+    config = {**_TEXT, "vocab_size": {"x": None}}
+    with pytest.raises(TargetError, match="no `input_ids` can be made from its config: TypeError"):
+        predict(_target("LlamaForCausalLM", config), Mac("2.13"))
 
 
 class _Tables(nn.Module):

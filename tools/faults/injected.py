@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from faults.case import CRASHED, FAILED, PASSED, Case, Outcome
+from faults.case import BLOCKED, CRASHED, FAILED, PASSED, Case, Outcome
 from faults.making import target
 
 PROMISE = (
@@ -156,6 +156,19 @@ def cases() -> Iterator[Case]:
     }.items():  # fmt: skip
         (place,) = parts
         yield Case(name, _run(places[place]), {FAILED}, prepare=target(**parts))
+    for name in ("runtime-error", "keyboard-interrupt", "str-raises", "system-exit"):
+        for place in places:
+            # 3: it cannot be built or fed, so nothing can be predicted; 1: its code stopped in between
+            ends = {FAILED} if place in ("infer", "extract") else {BLOCKED}
+            yield Case(f"predict-{place}-{name}", ("predict", "target.py"), ends, _RAISED[name][1],
+                       prepare=target(**{place: _RAISED[name][0]}), short=place == "prepare" and name == "str-raises")  # fmt: skip
+    yield Case(
+        "macs-infer",
+        ("macs", "target.py"),
+        {BLOCKED},
+        "code stopped",
+        prepare=target(infer="raise ValueError"),
+    )
     judge = "def judge(outputs):\n    "
     for name in ("keyboard-interrupt", "skip", "runtime-error", "system-exit"):
         code = _RAISED[name][0].replace("\n", "\n    ")

@@ -19,7 +19,15 @@ import click
 
 from mpsprobe import __version__
 from mpsprobe.cli.sink import COLOURS, Sink, say, wrapped
-from mpsprobe.errors import HarnessError, MpsprobeError, SurroundingsError, UsageError, text_of
+from mpsprobe.errors import (
+    HarnessError,
+    MpsprobeError,
+    SurroundingsError,
+    TargetError,
+    UsageError,
+    first_line,
+    text_of,
+)
 
 #: Command name -> (module of this package and its `click.Command`, help line).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -130,12 +138,27 @@ def main() -> None:
             _end(SurroundingsError(said, command))
         if (found := surroundings.fault(f"{type(problem).__name__}: {text_of(problem)}")) is not None:
             _end(found)
+        if (of_target := _of_target(problem)) is not None:
+            _end(of_target)
         where = traceback.extract_tb(problem.__traceback__)[-1]
         reason = " ".join(text_of(problem).split())[:200]
         place = f"{Path(where.filename).name}:{where.lineno}"
         say(f"mpsprobe itself failed: {type(problem).__name__}: {reason} ({place})", err=True)
         say("  --debug shows the traceback. Please report it with that.", err=True)
         sys.exit(HarnessError.exit_code)
+
+
+def _of_target(problem: BaseException) -> TargetError | None:
+    """Return the error of a target whose code raised this, with its line; None where no code of a target did."""
+    try:
+        from mpsprobe.phases.target_code import is_of_target
+        from mpsprobe.trace.source import line_of
+    except Exception:  # torch itself cannot be imported: no code of a target ran
+        return None
+    if not is_of_target(problem):
+        return None
+    said = f"{type(problem).__name__}: {first_line(problem)}"
+    return TargetError(f"The target's code raised {said} (at {line_of(problem.__traceback__)})")
 
 
 def _end(problem: MpsprobeError) -> NoReturn:

@@ -94,7 +94,7 @@ def macs(sink: Sink, settings: Settings) -> None:
     working set, the expected speed with its range, and the most bits with which MLX's weights fit easily. No weights
     are read or downloaded and nothing is computed. --mac has no meaning here.
 
-    Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted.
+    Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted, or the model's code stopped.
     """
     import torch as installed
 
@@ -108,4 +108,4 @@ def macs(sink: Sink, settings: Settings) -> None:
         found = catalogue(settings, release, waiting.say)
     sink.result(text(found), found)
     fits = any(row.fit is not Fit.NO for row in found.rows)
-    click.get_current_context().exit(0 if fits else 1)
+    click.get_current_context().exit(NOT_ASKED if found.stopped else 0 if fits else 1)

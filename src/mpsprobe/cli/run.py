@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from mpsprobe import launch
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.progress import Narrator
 from mpsprobe.cli.sink import Sink, pass_sink
@@ -115,7 +116,9 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
     if not yes and not click.confirm(question, default=False, err=True):
         sink.remark("--fix: nothing was installed.")
         return
-    done = subprocess.run(_installer(shlex.split(command)[4:]), check=False)
+    done = subprocess.run(
+        _installer(shlex.split(command)[4:]), env=launch.environment(), check=False
+    )
     if done.returncode:
         raise UsageError(
             f"--fix: the installation ended with status {done.returncode}.", "Its own words are above."
@@ -129,13 +132,13 @@ def _installer(requirements: list[str]) -> list[str]:
         UsageError: neither is there.
     """
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", "install", *requirements]
+        return launch.python("pip", "install", *requirements)  # a json.py in the working directory is not pip's
     from mpsprobe.phases import solver
 
     uv = solver.find_uv()
     if uv is None:
         raise UsageError(f"--fix: {sys.prefix} has no pip.", f"Run {sys.executable} -m ensurepip first.")
-    return [uv, "pip", "install", "--python", sys.executable, *requirements]
+    return [uv, "--no-config", "pip", "install", "--python", sys.executable, *requirements]
 
 
 @click.command()

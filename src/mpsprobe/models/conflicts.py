@@ -12,6 +12,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from mpsprobe.errors import text_of
+
 #: Packages whose requirements on each other decide whether a model can be imported.
 STACK = (
     "transformers",
@@ -92,7 +94,7 @@ def explain(problem: BaseException) -> tuple[str, str]:
     Args:
         problem: the error; packages that do not fit count only where it may come from them.
     """
-    text = str(problem)
+    text = text_of(problem)
     if "torchvision::nms" in text:
         torch, vision = _version("torch") or "", _version("torchvision") or ""
         wanted = shlex.quote(f"torchvision{_for_torch('torchvision', torch)}")

@@ -23,6 +23,9 @@ _LIMIT_S = 60.0
 #: The macOS that wheels are chosen for where the target Mac's is not known: the oldest of torch's newest wheels.
 _MACOS = "14.0"
 
+#: What uv says of a release that has no wheels.
+_NEEDS_A_BUILD = re.compile(r"no usable wheels|has no wheels|building from source is disabled")
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -112,8 +115,10 @@ def _compiled(
 ) -> tuple[dict[str, str] | None, str]:
     """Return the versions that uv chooses, by name, and what it says where there are none; None without an index."""
     arguments = [
-        uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-platform",
-        "aarch64-apple-darwin", "--python-version", ".".join(platform.python_version_tuple()[:2]), "-",
+        # no settings of the working directory, which may be the model's folder, and no setup.py of a package
+        uv, "--no-config", "pip", "compile", "--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate",
+        "--python-platform", "aarch64-apple-darwin", "--python-version",
+        ".".join(platform.python_version_tuple()[:2]), "-",
     ]  # fmt: skip
     env = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": (mac.macos if mac and mac.macos else _MACOS)}
     try:
@@ -126,8 +131,8 @@ def _compiled(
     if done.returncode == 0:
         lines = (line.split(";")[0].strip() for line in done.stdout.splitlines() if "==" in line)
         return {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines)}, ""
-    if "No solution found" not in done.stderr:
-        return None, ""  # no connection, for one
+    if "No solution found" not in done.stderr or _NEEDS_A_BUILD.search(" ".join(done.stderr.split())):
+        return None, ""  # no connection, for one; or a package that has only source, whose setup.py would run
     words = " ".join(done.stderr.split())
     _, _, reason = words.partition("Because ")
     return {}, f"because {reason[:600]}" if reason else words[:600]

@@ -70,6 +70,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         smallest: the Mac with the least memory, and among those the lowest class, that fits easily; empty for none.
         air: what fits a MacBook Air with 16 GB, in one sentence.
         training: the optimisation step that was judged; None for an inference.
+        stopped: why the target's code ended early; then the rows lack what would have come after. Empty otherwise.
     """
 
     target: str
@@ -80,6 +81,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     smallest: str
     air: str
     training: TrainingStep | None = None
+    stopped: str = ""
 
 
 def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Catalogue:
@@ -147,6 +149,7 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
         smallest=_smallest(rows),
         air=_air(recording.parameters, rows, step),
         training=step,
+        stopped=recording.stopped,
     )
 
 
@@ -216,7 +219,12 @@ def text(found: Catalogue) -> str:
         else "No Mac of the catalogue fits it easily."
     )
     note = "Margins are to Metal's recommended working set. Prices are not in the catalogue: less memory costs less."
-    return "\n\n".join([head, table(columns, rows), f"{smallest}\n{found.air}\n{note}"])
+    parts = [head, table(columns, rows), f"{smallest}\n{found.air}\n{note}"]
+    if found.stopped:
+        parts.insert(
+            1, f"The model's own code stopped: {found.stopped}. What follows lacks all that comes after."
+        )
+    return "\n\n".join(parts)
 
 
 def found_rates(row: MacRow) -> list[Rate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import warnings
@@ -29,10 +30,12 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.sizes import fed
 from mpsprobe.models.weightless.synthetic import describe
 from mpsprobe.options import Settings
+from mpsprobe.phases import target_code
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.run import Evidence, Mac, OpUse
 from mpsprobe.run.workload import RUN_STEPS, RUN_TURNS, Fed, Workload
+from mpsprobe.supervision.child import UserInterrupt
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
 from mpsprobe.trace.virtual_calls import HostEvent
@@ -176,7 +179,7 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
     adapter = target.adapter
     device = torch.device("mps", 0)
     gate = _Gate()
-    with _quietly():
+    with _quietly(), _of_target("No input can be made"):
         batch = adapter.prepare(adapter.sample())
     sizes = fed(batch)
     if isinstance(adapter, TrainingAdapter):
@@ -217,15 +220,19 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         batch = _moved(batch, device)
         passes.fed()
         gate.open(observer := OrderedObserver(recorder))
+        pid, interrupt = os.getpid(), UserInterrupt()
         try:
             following = recorder.paths.following(around=passes.around, depth=DEPTH, each=passes.each)
-            with following, autocast(adapter.profile, device):
+            with interrupt, following, autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
         except MpsprobeError:
             raise
-        except (Exception, SystemExit) as problem:  # whatever the model's code raises
+        except BaseException as problem:  # whatever the model's code raises
+            ours = not isinstance(problem, (Exception, SystemExit)) and not target_code.is_of_target(problem)
+            if interrupt.is_behind(problem) or ours:
+                raise
             stopped = f"{type(problem).__name__}: {first_line(problem)} (at {line_of(problem.__traceback__)})"
             step = unfed.next_step(problem)
             assumed = session.assumptions[built:]
@@ -235,6 +242,8 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
                     "A value that had to be assumed decided it: "
                     f"mpsprobe run {target.name} --random-init --device emulated has real ones"
                 )
+        finally:
+            target_code.end_fork(pid)
         gate.close()
         flagged, trace = passes.trace(Evidence.PREDICTED)
         if isinstance(adapter, TrainingAdapter):
@@ -274,16 +283,39 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
     Raises:
         TargetError: the target's code raised: on that Mac the model does not load.
     """
-    try:
+    with _of_target("The model does not load on that Mac", anyone=True):
         return adapter.load(device, dtype)
+
+
+@contextlib.contextmanager
+def _of_target(what: str, *, anyone: bool = False) -> Iterator[None]:
+    """Turn what the target's code raises into an error of the target, with its line.
+
+    Args:
+        what: begins the error.
+        anyone: also what is raised out of libraries only, without a frame of the target's code.
+
+    Raises:
+        TargetError: the target's code raised, whatever it was; the interrupt of a user passes.
+    """
+    pid = os.getpid()
+    interrupt = UserInterrupt()
+    try:
+        with interrupt:
+            yield
     except MpsprobeError:
         raise
-    except (Exception, SystemExit) as problem:
+    except BaseException as problem:
+        of_target = target_code.is_of_target(problem) or (anyone and isinstance(problem, Exception))
+        if interrupt.is_behind(problem) or not of_target:
+            raise
         where = line_of(problem.__traceback__)
         raise TargetError(
-            f"The model does not load on that Mac: {type(problem).__name__}: {first_line(problem)} (at {where})",
+            f"{what}: {type(problem).__name__}: {first_line(problem)}{f' (at {where})' if where else ''}",
             "`mpsprobe explain` names the cause and a fix of an error text.",
         ) from problem
+    finally:
+        target_code.end_fork(pid)
 
 
 def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, LoadingAnswer]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.models.weightless import guessed, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
 from mpsprobe.models.weightless.synthetic_series import SeriesInputs
@@ -50,9 +50,10 @@ class Inputs(SoundInputs, SeriesInputs):
         """Make the arguments of `forward` or `generate` on the CPU, floating-point ones in the model's dtype.
 
         Raises:
-            TargetError: the model requires an argument that cannot be made up.
+            TargetError: the model requires an argument that cannot be made up, or its config holds what no input can be
+                made of (`"vocab_size": {}`).
         """
-        batch = {name: self._make_one(name) for name in self.names()}
+        batch = {name: self._one(name) for name in self.names()}
         return {
             name: value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
             for name, value in batch.items()
@@ -99,6 +100,18 @@ class Inputs(SoundInputs, SeriesInputs):
             if leader in (*taken, *required):
                 taken |= followers & self._parameters.keys()
         return [name for name in self._parameters if name in taken or name in required]
+
+    def _one(self, name: str) -> Any:
+        try:
+            return self._make_one(name)
+        except MpsprobeError:
+            raise
+        except Exception as problem:  # a config may hold anything at all
+            raise TargetError(
+                f"{self.model_class.__name__}: no `{name}` can be made from its config: "
+                f"{type(problem).__name__}: {first_line(problem)}.",
+                "Check the sizes in its config.json, or write a target.py that feeds it (docs/targets.md).",
+            ) from problem
 
     def _make_one(self, name: str) -> Any:
         maker = _MAKERS.get(name)
