@@ -220,6 +220,6 @@ def test_the_solver_runs_no_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_NO_INDEX", "1")
-    unmet = pins.resolve(profile("planted==1.0"), lambda _name: None, lambda _: [], "3.12.1")
+    unmet = requirements.resolve(profile("planted==1.0"), lambda _name: None, lambda _: [], "3.12.1")
     assert solver.solve(unmet) is None
     assert not marker.exists()

@@ -299,7 +299,7 @@ class _Unfed(RandomInitAdapter):
 
     error: BaseException
 
-    def prepare(self, sample: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
+    def prepare(self, sample: object) -> dict[str, torch.Tensor]:
         raise self.error
 
 
