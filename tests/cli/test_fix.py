@@ -6,11 +6,13 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from mpsprobe import launch
 from mpsprobe.cli import run
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
@@ -50,7 +52,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
 
 def test_yes_on_a_terminal_installs(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
-    assert play(answer=True) == [[sys.executable, "-m", "pip", "install", *INSTALL]]
+    assert play(answer=True) == [launch.python("pip", "install", *INSTALL)]
     told = capsys.readouterr()
     assert "transformers 4.55.4, required ==4.57.1" in told.err + told.out, "the plan comes first"
 
@@ -65,14 +67,16 @@ def test_without_a_terminal_nothing_is_asked_nor_installed(play: Play) -> None:
     with pytest.raises(UsageError, match="there is no terminal") as caught:
         play(terminal=False, answer=True)
     assert "--yes" in caught.value.hint
-    assert play(terminal=False, yes=True) == [[sys.executable, "-m", "pip", "install", *INSTALL]]
+    assert play(terminal=False, yes=True) == [launch.python("pip", "install", *INSTALL)]
 
 
 def test_an_environment_without_pip_is_filled_by_uv(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Environments that uv makes have no pip."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(solver, "find_uv", lambda: "/bin/uv")
-    assert play(yes=True) == [["/bin/uv", "pip", "install", "--python", sys.executable, *INSTALL]]
+    assert play(yes=True) == [
+        ["/bin/uv", "--no-config", "pip", "install", "--python", sys.executable, *INSTALL]
+    ]
     monkeypatch.setattr(solver, "find_uv", lambda: None)
     with pytest.raises(UsageError, match="has no pip"):
         play(yes=True)
@@ -80,3 +84,15 @@ def test_an_environment_without_pip_is_filled_by_uv(play: Play, monkeypatch: pyt
 
 def test_what_fits_needs_no_installation(play: Play) -> None:
     assert play(yes=True, needs=["transformers>=4.55"]) == []
+
+
+def test_a_module_beside_the_model_is_not_the_installers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [*run._installer([])[:-1], "--version"], capture_output=True, text=True, check=False
+    )
+    assert not (tmp_path / "ran").exists()
+    assert done.stdout.startswith("pip "), done.stderr

@@ -116,9 +116,7 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
     if not yes and not click.confirm(question, default=False, err=True):
         sink.remark("--fix: nothing was installed.")
         return
-    done = subprocess.run(
-        _installer(shlex.split(command)[4:]), env=launch.environment(), check=False
-    )
+    done = subprocess.run(_installer(shlex.split(command)[4:]), env=launch.environment(), check=False)
     if done.returncode:
         raise UsageError(
             f"--fix: the installation ended with status {done.returncode}.", "Its own words are above."
@@ -132,7 +130,9 @@ def _installer(requirements: list[str]) -> list[str]:
         UsageError: neither is there.
     """
     if importlib.util.find_spec("pip") is not None:
-        return launch.python("pip", "install", *requirements)  # a json.py in the working directory is not pip's
+        return launch.python(
+            "pip", "install", *requirements
+        )  # a json.py in the working directory is not pip's
     from mpsprobe.phases import solver
 
     uv = solver.find_uv()
