@@ -50,6 +50,9 @@ _DTYPES = (
 #: What PyTorch expects, and what the emulated device did.
 _PASS, _FAIL, _SKIP = "passes", "fails", "skipped"
 
+#: Dtypes in which PyTorch's MPS tests take gradients (MPS_GRAD_DTYPES).
+_GRADIENTS = (torch.float32, torch.float16)
+
 #: Memory of the emulated Mac, the default of `emulate`.
 _MEMORY_GIB = 64
 
@@ -203,14 +206,81 @@ def _with_output(info: Any, dtype: torch.dtype, kind: str) -> str:
     return f"differs: {difference}" if (difference := _differs(list(got), list(expected))) else _PASS
 
 
-def _expected(info: Any, dtype: torch.dtype) -> str:
+def gradients(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
+    """Take the gradients of every operator that has them, as `test_output_grad_match` of PyTorch's MPS tests does.
+
+    Returns:
+        `"expected / outcome"` -> `"operator dtype: message"`.
+    """
+    platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
+    found: dict[str, list[str]] = collections.defaultdict(list)
+    with emulate(macos="15.5", fallback=False) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+        from torch.testing._internal.common_mps import mps_ops_grad_modifier, mps_ops_modifier
+
+        for info in mps_ops_grad_modifier(mps_ops_modifier(op_db)):
+            for dtype in dtypes:
+                if not info.supports_autograd or dtype not in info.supported_backward_dtypes("cpu"):
+                    continue
+                expected = _expected(info, dtype, "test_output_grad_match")
+                outcome = _gradient_outcome(info, dtype, session)
+                found[f"{expected} / {outcome.partition(':')[0]}"].append(
+                    f"{info.name}{info.variant_test_name} {str(dtype)[6:]}: {outcome}"
+                )
+    return found
+
+
+def _gradient_outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
+    """Return `passes`, or how the first sample whose gradients do not agree fails."""
+    compared = 0
+    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
+        try:
+            on_cpu = _gradients_of(info, sample)
+        except Exception:
+            continue  # the CPU takes no gradient either: nothing to compare with
+        moved = sample.transform(_moved_leaf)
+        if "device" in moved.kwargs:
+            moved.kwargs["device"] = "mps"
+        try:
+            on_mps = _gradients_of(info, moved)
+        except Exception as problem:
+            return _failure(problem, session)
+        if difference := _differs(on_mps, on_cpu):
+            return f"differs: {difference}"
+        compared += 1
+    return _PASS if compared else "the CPU fails too"
+
+
+def _moved_leaf(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().to("mps").requires_grad_(value.requires_grad)
+
+
+def _gradients_of(info: Any, sample: Any) -> list[torch.Tensor | None]:
+    torch.manual_seed(0)
+    result = info.op(sample.input, *sample.args, **sample.kwargs)
+    outputs = [one for one in torch.utils._pytree.tree_leaves(result) if _needs_gradient(one)]
+    leaves = torch.utils._pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
+    inputs = [one for one in leaves if _needs_gradient(one)]
+    torch.manual_seed(1)
+    weights = [torch.randn(one.shape).to(one.dtype).to(one.device) for one in outputs]
+    return list(torch.autograd.grad(outputs, inputs, weights, allow_unused=True))
+
+
+def _needs_gradient(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def _expected(info: Any, dtype: torch.dtype, test: str = "test_output_match") -> str:
     expected = _PASS if dtype in info.supported_dtypes("mps") else _FAIL
     for decorator in info.decorators:
         if getattr(decorator, "device_type", None) not in (None, "mps"):
             continue
         if getattr(decorator, "cls_name", None) not in (None, "TestConsistency"):
             continue
-        if getattr(decorator, "test_name", None) not in (None, "test_output_match"):
+        if getattr(decorator, "test_name", None) not in (None, test):
             continue
         if getattr(decorator, "dtypes", None) is not None and dtype not in decorator.dtypes:
             continue
@@ -330,6 +400,11 @@ def main() -> int:
     parser.add_argument(
         "--outputs", action="store_true", help="compare `out=` variants instead: views, offsets, sizes"
     )
+    parser.add_argument(
+        "--gradients",
+        action="store_true",
+        help="compare gradients instead, in the floating dtypes of --dtypes",
+    )
     parser.add_argument("--json", type=Path, help="where to write every operator's outcome")
     parser.add_argument("options", nargs="*", help="options for pytest, with --checkout")
     chosen = parser.parse_args()
@@ -345,7 +420,7 @@ def main() -> int:
         if chosen.json:
             chosen.json.write_text(json.dumps(found, indent=1) + "\n")
         return 0
-    found = operators(dtypes)
+    found = gradients([one for one in dtypes if one in _GRADIENTS]) if chosen.gradients else operators(dtypes)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(f"torch {torch.__version__}, expected by PyTorch / emulated:\n")

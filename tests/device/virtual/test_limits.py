@@ -284,3 +284,21 @@ def test_sixteen_dimensions() -> None:
         torch.empty([1] * 16, device="mps")
         with pytest.raises(RuntimeError, match=r"MPS supports tensors with dimensions <= 16, but got 17\."):
             torch.empty([1] * 17, device="mps")
+
+
+# TestErrorInputs of PyTorch 2.6's test/test_mps.py
+def test_a_view_beyond_its_storage_is_refused_on_every_installed_release() -> None:
+    with emulate(), pytest.raises(RuntimeError, match="out of bounds for storage of size 64"):
+        _ones(4, 4).as_strided((2, 2), (200, 200))
+
+
+def test_a_dot_product_with_the_cpu_names_both_devices() -> None:
+    text = "Expected all tensors to be on the same device. Found: mps:0, cpu"
+    with emulate("2.6"), pytest.raises(RuntimeError, match=text):
+        torch.dot(_ones(3), torch.ones(3, device="cpu"))
+
+
+def test_a_copy_from_the_cpu_may_have_more_than_16_dimensions() -> None:
+    with emulate("2.6") as session:
+        assert torch.ones([1] * 20, device="cpu").to("mps").dim() == 20
+        assert session.findings == []

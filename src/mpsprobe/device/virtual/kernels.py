@@ -160,11 +160,14 @@ class Kernels:
         # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
         # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
-        keys = _META_KEYS if relabel.LEGACY and op.base == "as_strided" else _CPU_KEYS
+        meta = relabel.LEGACY and op.base == "as_strided"
+        keys = _META_KEYS if meta else _CPU_KEYS
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
             note_forward()
             result = redispatch(keys, *args, **kwargs)
+            if meta:
+                _check_in_storage(result)
             if self.observer is not None:
                 self.observer.op(op.overload, args, kwargs, result, 0)
             return result
@@ -428,6 +431,24 @@ class Kernels:
             self.observer.op(ITEM.overload, (tensor,), {}, None, 0)
             self.observer.sync("item")
         return self.host(tensor).item()
+
+
+def _check_in_storage(tensor: Tensor) -> None:
+    """Refuse a view beyond its storage, as checkInBoundsForStorage (aten/native/Resize.h); meta kernels do not.
+
+    Raises:
+        RuntimeError: in PyTorch's words.
+    """
+    if not tensor.numel():
+        return
+    offset, size = int(tensor.storage_offset()), tensor.element_size()
+    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed, there = (offset + last + 1) * size, tensor.untyped_storage().nbytes()
+    if needed > there:
+        raise RuntimeError(
+            f"setStorage: sizes {list(tensor.shape)}, strides {list(tensor.stride())}, storage offset {offset}, and "
+            f"itemsize {size} requiring a storage size of {needed} are out of bounds for storage of size {there}"
+        )
 
 
 def _device_bytes(values: Iterable[Any]) -> int:

@@ -291,7 +291,7 @@ _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(
         ("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=FindingGrade.CERTAIN
     ),
-    KernelCheck(("empty", "empty_strided"), _dimensions),
+    KernelCheck(("empty",), _dimensions),
     KernelCheck(("addmv", "addmv_", "mv"), _addmv_empty, since=(2, 4), until=(2, 9)),
     KernelCheck(("addbmm", "addbmm_"), _addbmm_empty, since=(2, 6), until=(2, 6)),
     KernelCheck(

@@ -106,6 +106,10 @@ def mixed_devices(
                     f"Tensor for argument {name} is on {value.device} but expected on mps",
                     FindingGrade.LIKELY,
                 )
+    if op.name in ("dot", "vdot"):  # dot_check, operations/Blas.mm (2.6)
+        found = ", ".join(str(one.device) for one in args if isinstance(one, Tensor))
+        text = f"Expected all tensors to be on the same device. Found: {found}"
+        return text, FindingGrade.LIKELY
     try:
         op.overload.redispatch(
             _CPU_KEYS,
