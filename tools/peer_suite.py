@@ -239,10 +239,10 @@ def _gradient_outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
             on_cpu = _gradients_of(info, sample)
         except Exception:
             continue  # the CPU takes no gradient either: nothing to compare with
-        moved = sample.transform(_moved_leaf)
-        if "device" in moved.kwargs:
-            moved.kwargs["device"] = "mps"
         try:
+            moved = sample.transform(_moved_leaf)
+            if "device" in moved.kwargs:
+                moved.kwargs["device"] = "mps"
             on_mps = _gradients_of(info, moved)
         except Exception as problem:
             return _failure(problem, session)
