@@ -36,6 +36,7 @@ GROUPS = {
     "command_line": "Command line",
     "documents": "Documents",
     "concurrency": "Concurrency",
+    "odd": "Odd processes",
 }
 _CHECKOUT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- faults: begin -->", "<!-- faults: end -->"

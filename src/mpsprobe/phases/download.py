@@ -202,12 +202,12 @@ def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
     """Return the cache's copy of a repository whose hub does not answer.
 
     Raises:
-        HubUnreachableError: the cache holds none, or not all of it.
+        HubUnreachableError: the cache holds none, or not all of it (its config was fetched before the hub failed).
     """
     assert ref.repo is not None
     try:
-        return client.cached_snapshot(ref.repo, ref.revision)
-    except client.NotCachedError as missing:
+        return snapshots.inspect(client.cached_snapshot(ref.repo, ref.revision)).path
+    except (client.NotCachedError, snapshots.SnapshotError) as missing:
         raise type(problem)(f"{problem.what} {missing.what}", problem.hint) from problem
 
 
