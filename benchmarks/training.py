@@ -214,7 +214,7 @@ def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
 
 def _table(chosen: Sequence[tuple[Case, str]], say: Callable[[str], Any] = sys.stdout.write) -> int:
     lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    measured = {(row["name"], row["way"]): row for row in lines[1:] if "peak" in row}
+    measured = {(row["name"], row["way"]): row for row in lines[1:] if "peak" in row and "void" not in row}
     factors = []
     say(
         "| model | trained | parameters | predicted GB | measured GB | predicted / measured |\n"
@@ -234,6 +234,9 @@ def _table(chosen: Sequence[tuple[Case, str]], say: Callable[[str], Any] = sys.s
             f"{factors[-1]:.3f} |\n"
         )
     within = sum(0.9 <= one <= 1.1 for one in factors)
+    for row in lines[1:]:
+        if why := row.get("void", row.get("failed")):
+            say(f"\nNot compared: {row['name']}, {row['way']}: {why}.")
     say(f"\n{within} of {len(factors)} within 10 %; median {statistics.median(factors):.3f}.\n")
     return 0
 

@@ -340,12 +340,16 @@ def _line(row: Row, way: str, found: dict[str, Any]) -> str:
         smallest = f"{full['smallest_gib']} GB" if full["smallest_gib"] else "none"
         cells = [
             _count(full["parameters"]),
-            f"{full['needed_bytes'] / 1e9:.1f} GB",
+            _size(full["needed_bytes"]),
             smallest,
             _seconds(full["seconds"]),
         ]
     native, stage = _native(found.get("releases", {})), _stage(found.get("emulated", {}))
     return f"| {' | '.join([row.name, way, *cells, native, stage])} |"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 def _count(parameters: int) -> str:
@@ -394,7 +398,9 @@ def _spans(good: list[str], every: list[str]) -> str:
 def _stage(found: dict[str, Any]) -> str:
     """Return the checks that do not pass, with their messages; `pass` where all do."""
     if "error" in found or not found:
-        return str(found.get("error", "not run"))
+        return (
+            str(found.get("error", "not run")).rpartition("an optimisation step: ")[2].partition(" (at ")[0]
+        )
     bad = {name: one for name, one in found.items() if one[0] not in ("pass", "skipped")}
     return "; ".join(f"{name} {status}: {message}" for name, (status, message) in bad.items()) or "pass"
 

@@ -87,6 +87,12 @@ def test_making_the_states_leaves_the_weights(folder: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_making_the_states_leaves_float16_finite(folder: Path) -> None:
+    """AdamW's epsilon of 1e-8 is zero in float16, and a step without gradients would divide zero by it."""
+    model = adapter_of(folder).load(CPU, "float16")
+    assert all(one.dtype is torch.float16 and bool(one.isfinite().all()) for one in model.parameters())
+
+
 def test_the_loss_falls_on_a_repeated_batch(folder: Path) -> None:
     adapter = adapter_of(folder)
     model = adapter.load(CPU, "float32")
@@ -161,6 +167,69 @@ def test_lora_without_a_linear_layer_is_refused() -> None:
     pytest.importorskip("peft")
     with pytest.raises(UsageError, match="no linear layer"):
         training._with_lora(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+
+
+SPEECH = {
+    "architectures": ["Wav2Vec2ForCTC"],
+    "model_type": "wav2vec2",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "conv_dim": [16, 16],
+    "conv_kernel": [10, 8],
+    "conv_stride": [8, 8],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "vocab_size": 16,
+}
+CLASSIFIER = {
+    "architectures": ["BertForSequenceClassification"],
+    "model_type": "bert",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 100,
+}
+WHISPER = {
+    "architectures": ["WhisperForConditionalGeneration"],
+    "model_type": "whisper",
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "vocab_size": 100,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "backward"),
+    [(SPEECH, "CtcLossBackward"), (CLASSIFIER, "NllLossBackward"), (WHISPER, "NllLossBackward")],
+)
+def test_the_loss_is_the_classs_own(tmp_path: Path, config: dict[str, Any], backward: str) -> None:
+    """A speech recogniser is trained by CTC and a classifier by cross entropy, and MPS treats those ops differently."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    adapter = adapter_of(tmp_path)
+    model = adapter.load(CPU, "float32")
+    with torch.enable_grad():
+        pending: list[Any] = [adapter._loss(model, adapter.prepare(adapter.sample())).grad_fn]
+    names = set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in names:
+            names.add(node)
+            pending += [one for one, _ in node.next_functions]
+    assert any(node.name().startswith(backward) for node in names)
+    assert any("The loss is the model's own" in note for note in adapter.notes)
 
 
 def test_accumulated_gradients_are_those_of_one_batch(folder: Path) -> None:

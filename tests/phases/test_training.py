@@ -179,3 +179,84 @@ def test_the_examples_pass_every_check(name: str, emulated: Emulated) -> None:
     found = checked(adapter, profile, emulated)
     bad = {key: one.message for key, one in found.items() if one.status is not Status.PASS}
     assert list(bad) == ["scaler"], bad  # they take their own steps
+
+
+UNUSUAL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.make, self.drop, self.judge = nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.judge(self.drop(self.make(x)))
+
+def load(device, dtype):
+    return Net().to(device=device, dtype=dtype)
+
+def sample():
+    return {{"x": torch.randn(4, 6, generator=torch.Generator().manual_seed(0))}}
+
+def infer(model, batch):
+    return model(batch["x"].to(model.make.weight.dtype))
+
+def extract(raw):
+    return {{"out": raw.float().cpu()}}
+
+made = {{}}
+
+def train_step(model, batch, optimizer):
+    model.train()
+    {step}
+"""
+STEPS = {
+    "dropout": """
+    loss = infer(model, batch).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss""",
+    "losses": """
+    out = infer(model, batch)
+    far, near = out.square().mean(), out.abs().mean()
+    (far + near).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"far": far, "near": near}""",
+    "two optimisers": """
+    maker, judge = made.setdefault(id(model), (
+        torch.optim.Adam(model.make.parameters()), torch.optim.SGD(model.judge.parameters(), lr=0.01)))
+    fake = model.make(batch["x"])
+    (model.judge(fake.detach()) - model.judge(batch["x"])).mean().backward()
+    judge.step()
+    judge.zero_grad()
+    loss = -model.judge(fake).mean()
+    loss.backward()
+    maker.step()
+    maker.zero_grad()
+    judge.zero_grad()
+    return loss""",
+}
+
+
+def unusual(folder: Path, device: Emulated, step: str) -> dict[str, Result]:
+    file = folder / "target.py"
+    file.write_text(UNUSUAL.format(step=STEPS[step].strip()))
+    profile = Profile(name="target", title="target", adapter=str(file), dtype="float32")
+    adapter = TrainingAdapter(TargetFileAdapter(folder, profile), TrainingPlan("full", "adamw"))
+    return checked(adapter, profile, device)
+
+
+@pytest.mark.parametrize("step", ["dropout", "losses", "two optimisers"])
+def test_unusual_loops_raise_no_false_alarm(tmp_path: Path, emulated: Emulated, step: str) -> None:
+    found = unusual(tmp_path, emulated, step)
+    status = {name: one.status for name, one in found.items()}
+    assert status.pop("scaler") is Status.SKIPPED
+    # the state of an optimiser that the target made is out of reach
+    assert status.pop("resume") is (Status.UNKNOWN if step == "two optimisers" else Status.PASS)
+    # losses that oppose each other need not fall
+    assert status.pop("loss") in ((Status.PASS, Status.WARN) if step == "two optimisers" else (Status.PASS,))
+    assert set(status.values()) == {Status.PASS}, {name: one.message for name, one in found.items()}

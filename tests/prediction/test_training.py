@@ -16,7 +16,7 @@ from mpsprobe.prediction import command, macs
 from mpsprobe.prediction.observed import observe, resolve
 from mpsprobe.report import terminal
 from mpsprobe.run import Mac
-from tests.models.test_training import LLAMA
+from tests.models.test_training import LLAMA, SPEECH
 
 pytestmark = pytest.mark.own_process
 
@@ -107,3 +107,12 @@ def test_a_missing_backward_names_the_line_of_its_forward(
     refused = [one for one in found.findings if "grid_sampler_2d_backward" in str(one)]
     assert bool(refused) is verdict
     assert all("test_training.py" in str(one) for one in refused)
+
+
+def test_ctc_loss_is_missing_on_mps_before_its_release(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SPEECH))
+    settings = Settings(model=str(tmp_path), train="full", audio_seconds=1)
+    found = recorded(settings, "2.13")
+    assert not found.stopped  # what it would do after the missing op is seen too
+    assert any("aten::_ctc_loss" in str(one) for one in found.findings)
+    assert not recorded(settings, "2.15").findings

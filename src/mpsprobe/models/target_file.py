@@ -116,9 +116,11 @@ class TargetFileAdapter(Adapter):
         self, model: torch.nn.Module, batch: Batch, optimizer: torch.optim.Optimizer
     ) -> torch.Tensor:
         loss = self._function("train_step")(model, batch, optimizer)
+        if isinstance(loss, dict) and loss and all(isinstance(one, torch.Tensor) for one in loss.values()):
+            loss = torch.stack([one.detach().float().reshape(-1).mean() for one in loss.values()]).sum()
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise TargetError(
-                f"{self.profile.adapter}: train_step must return its loss, a tensor of one element."
+                f"{self.profile.adapter}: train_step must return its loss, a tensor of one element, or a dict of them."
             )
         return loss
 

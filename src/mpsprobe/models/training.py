@@ -32,6 +32,16 @@ LEARNING_RATE = 5e-5
 #: Learning rate of Lion: its authors advise a fifth of AdamW's or less (arXiv 2302.06675, section 5).
 LION_RATE = LEARNING_RATE / 5
 
+#: Tokens of a made-up text: of a clip of sound, and one that is aligned with few frames (CTC).
+_TEXT_TOKENS, _CTC_TOKENS = 32, 8
+#: Ends of the names of classes with one label for each row.
+_CLASSIFIERS = (
+    "ForSequenceClassification",
+    "ForImageClassification",
+    "ForAudioClassification",
+    "ForVideoClassification",
+)
+
 Parameters = Iterable[nn.Parameter]
 
 
@@ -114,9 +124,9 @@ class TrainingPlan:
 class TrainingAdapter(Adapter):
     """Another adapter whose inference is one optimisation step.
 
-    The loss is the model's own, with its input as labels, where its class takes labels beside token ids; else the mean
-    square of its floating outputs. Such a loss meets the ops of a training step; it says nothing of how well the model
-    learns.
+    The loss is the model's own, with its input as labels or with made-up ones, where its class takes labels; else the
+    mean square of its floating outputs. Such a loss meets the ops of a training step; it says nothing of how well the
+    model learns.
 
     Attributes:
         inner: The adapter that loads, samples and prepares.
@@ -164,7 +174,7 @@ class TrainingAdapter(Adapter):
         if self.plan.method == "full":
             self._advise_of_dtype(model)
         # Dropout is switched off, which no reference could repeat; the ops are otherwise those of training.
-        model = _without_dropout(model.train()) if self.plan.checkpointing else model.eval()
+        model = _without_dropout(model.train() if self.plan.checkpointing else model.eval())
         self._optimizers[model] = self._warm(model)
         return model
 
@@ -260,24 +270,37 @@ class TrainingAdapter(Adapter):
         return False, f"The loss did not fall: it went {told}."
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser with its states, as they are from the second step on; the weights stay as they are."""
+        """Make the optimiser with its states, as they are from the second step on; the weights stay as they are.
+
+        Gradients of ones keep the step finite in every dtype: AdamW divides by the root of their square.
+        """
+        if not trained_parameters(model):
+            raise TargetError(
+                f"{self.class_name(model)}: every parameter is frozen, so there is nothing to train.",
+                "Leave some with requires_grad in load.",
+            )
         optimizer = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
         rates = [group["lr"] for group in optimizer.param_groups]
         for parameter in trained_parameters(model):
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.ones_like(parameter)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         with torch.no_grad():
             optimizer.step()
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, Tensor) and value.ndim:
+                        value.zero_()
         optimizer.zero_grad(set_to_none=True)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         return optimizer
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        labels = _labels(_base_of(model), batch)
-        if labels is not None:
-            self._note("The loss is the model's own, with its input as labels.")
+        labelled = _labels(_base_of(model), batch)
+        if labelled is not None:
+            labels, what = labelled
+            self._note(f"The loss is the model's own, with {what}.")
             found = getattr(model(**batch, labels=labels), "loss", None)
             if isinstance(found, Tensor):
                 return found
@@ -329,14 +352,41 @@ def _takes(model: nn.Module, batch: Batch) -> bool:
     return open_ended or all(name in parameters for name in batch)
 
 
-def _labels(model: nn.Module, batch: Batch) -> Tensor | None:
-    """Return token ids as labels, where the class takes labels and its logits are over tokens; else None."""
-    if "labels" not in inspect.signature(model.forward).parameters:
+def _labels(model: nn.Module, batch: Batch) -> tuple[Tensor, str] | None:
+    """Return labels for the loss of the class, and what they are; None where it has no loss that we can feed.
+
+    Token ids are their own labels. Others are made up: their values decide no op, their shape does.
+    """
+    if "labels" not in inspect.signature(model.forward).parameters or "labels" in batch:
         return None
+    name, config = type(model).__name__, getattr(model, "config", None)
     ids = batch.get("decoder_input_ids", batch.get("input_ids"))
-    name = type(model).__name__
-    over_tokens = name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM"))
-    return ids if isinstance(ids, Tensor) and over_tokens else None
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")):
+        if isinstance(ids, Tensor):
+            return ids, "its input as labels"
+        if getattr(config, "is_encoder_decoder", False):
+            return _texts(batch, _TEXT_TOKENS, config), f"made-up texts of {_TEXT_TOKENS} tokens as labels"
+        return None
+    first = next((one for one in batch.values() if isinstance(one, Tensor) and one.ndim > 1), None)
+    classes = int(getattr(config, "num_labels", 0) or 0)
+    if first is None:
+        return None
+    if name.endswith("ForCTC"):
+        return _texts(batch, _CTC_TOKENS, config), f"made-up texts of {_CTC_TOKENS} tokens as labels"
+    if name.endswith(_CLASSIFIERS) and classes:
+        labels = torch.arange(first.shape[0], device=first.device) % classes
+        return (labels.float() if classes == 1 else labels), "made-up classes as labels"
+    if name.endswith("ForTokenClassification") and classes and isinstance(ids, Tensor):
+        return ids % classes, "made-up classes as labels"
+    return None
+
+
+def _texts(batch: Batch, length: int, config: Any) -> Tensor:
+    """Return made-up token ids, one row for each of the batch."""
+    first = next(one for one in batch.values() if isinstance(one, Tensor) and one.ndim > 1)
+    vocabulary = int(getattr(config, "vocab_size", 0) or 3)
+    row = torch.arange(length, device=first.device) % max(1, vocabulary - 2) + 1
+    return row.repeat(first.shape[0], 1)
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
@@ -366,7 +416,7 @@ def _checkpoint(model: nn.Module) -> None:
 
 def _without_dropout(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
     return model
 

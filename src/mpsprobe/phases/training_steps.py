@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.training import TrainingAdapter
@@ -44,6 +46,7 @@ class FollowedStep:
         gradients: What the optimiser was given; None where a trained parameter has no gradient.
         expected: What the CPU's optimiser makes of `before`, given the same gradients and states.
         partial: Whether only a part of the parameters is followed, because the model is large.
+        own_optimizers: Whether the target stepped an optimiser that it made itself.
     """
 
     before: dict[str, Tensor]
@@ -51,6 +54,7 @@ class FollowedStep:
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
     expected: dict[str, Tensor] = field(default_factory=dict)
     partial: bool = False
+    own_optimizers: bool = False
 
 
 @dataclass
@@ -169,54 +173,64 @@ def _chosen(model: nn.Module) -> tuple[dict[str, nn.Parameter], bool]:
 
 @contextmanager
 def _following(made: Training) -> Iterator[None]:
-    """Follow the parameters over one step of the optimiser, and repeat that step on the CPU."""
+    """Follow the parameters over one step of every optimiser, and repeat those steps on the CPU."""
     model = made.prepared.loaded.model
     chosen, partial = _chosen(model)
-    optimizer = made.adapter.optimizer(model)
+    given = made.adapter.optimizer(model)
     found = made.first = FollowedStep({name: _cpu(one) for name, one in chosen.items()}, partial=partial)
-    states: dict[str, Any] = {}
+    name_of = {id(one): name for name, one in chosen.items()}
+    steps: dict[str, _OwnStep] = {}
 
-    def before(*_: Any) -> None:
-        for name, parameter in chosen.items():
-            if parameter.requires_grad:
+    def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found.own_optimizers |= optimizer is not given
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = name_of.get(id(parameter))
+                if name is None or name in found.gradients or not parameter.requires_grad:
+                    continue
                 found.gradients[name] = None if parameter.grad is None else _cpu(parameter.grad)
-                states[name] = tree_map_only(Tensor, _cpu, dict(optimizer.state.get(parameter, {})))
+                state = tree_map_only(Tensor, _cpu, dict(optimizer.state.get(parameter, {})))
+                steps[name] = _OwnStep(optimizer, group, state)
 
-    hook = optimizer.register_step_pre_hook(before)
+    hook = register_optimizer_step_pre_hook(before)
     try:
         yield
     finally:
         hook.remove()
     found.after = {name: _cpu(one) for name, one in chosen.items()}
-    found.expected = _stepped(optimizer, chosen, found, states)
+    for optimizer in {id(one.optimizer): one.optimizer for one in steps.values()}.values():
+        found.expected |= _stepped(found, {k: one for k, one in steps.items() if one.optimizer is optimizer})
 
 
-def _stepped(
-    optimizer: torch.optim.Optimizer,
-    chosen: dict[str, nn.Parameter],
-    found: FollowedStep,
-    states: dict[str, Any],
-) -> dict[str, Tensor]:
-    """Return the parameters after the same step on the CPU: same optimiser, settings, states and gradients."""
-    group_of = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+@dataclass
+class _OwnStep:
+    """What one parameter is stepped by: its optimiser, its group of settings there, and its state before."""
+
+    optimizer: torch.optim.Optimizer
+    group: dict[str, Any]
+    state: dict[str, Any]
+
+
+def _stepped(found: FollowedStep, steps: dict[str, _OwnStep]) -> dict[str, Tensor]:
+    """Return the parameters of one optimiser after its step on the CPU: same settings, states and gradients."""
     groups, copies = [], {}
-    for name, gradient in found.gradients.items():
-        group = group_of.get(id(chosen[name]))
-        if gradient is None or group is None:
+    for name, one in steps.items():
+        gradient = found.gradients[name]
+        if gradient is None:
             continue
         copies[name] = parameter = nn.Parameter(found.before[name].clone())
         parameter.grad = gradient.clone()
-        settings = {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
+        settings = {key: copy.deepcopy(value) for key, value in one.group.items() if key != "params"}
         groups.append({**settings, "params": [parameter], "foreach": None, "fused": None})
     if not groups:
         return {}
-    make: Any = type(optimizer)
+    make: Any = type(next(iter(steps.values())).optimizer)
     plain = make([{"params": one["params"]} for one in groups], lr=0.0)
     for group, ours in zip(plain.param_groups, groups, strict=True):
         group.update({key: value for key, value in ours.items() if key in group})
     for name, parameter in copies.items():
-        if states[name]:
-            plain.state[parameter] = states[name]
+        if steps[name].state:
+            plain.state[parameter] = steps[name].state
     with torch.no_grad():
         plain.step()
     return {name: one.detach() for name, one in copies.items()}
@@ -229,7 +243,7 @@ def _cpu(tensor: Tensor) -> Tensor:
 def gradients_of(made: Training, model: nn.Module) -> tuple[dict[str, Tensor | None], list[str]]:
     """Return the gradients of a step of a CPU model, and its parameters in the order of the forward pass."""
     order: list[str] = []
-    hooks = []
+    hooks: list[RemovableHandle] = []
     for path, module in model.named_modules():
         own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters(recurse=False)]
         if own:
@@ -238,13 +252,15 @@ def gradients_of(made: Training, model: nn.Module) -> tuple[dict[str, Tensor | N
                     lambda *_, own=own: order.extend(name for name in own if name not in order)
                 )
             )
-    wanted = {name: one for name, one in model.named_parameters() if name in made.first.gradients}
+    wanted = {id(one): name for name, one in model.named_parameters() if name in made.first.gradients}
     found: dict[str, Tensor | None] = {}
 
-    def before(*_: Any) -> None:
-        found.update({name: None if one.grad is None else one.grad.clone() for name, one in wanted.items()})
+    def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            if (name := wanted.get(id(parameter))) is not None and name not in found:
+                found[name] = None if parameter.grad is None else parameter.grad.clone()
 
-    hooks.append(made.adapter.optimizer(model).register_step_pre_hook(before))
+    hooks.append(register_optimizer_step_pre_hook(before))
     try:
         made.adapter.infer(model, made.adapter.prepare(made.prepared.sample))
     finally:

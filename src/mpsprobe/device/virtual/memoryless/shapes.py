@@ -128,7 +128,12 @@ def _lstm_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     return like(x), [like(one) for one in hx], [like(one) for one in params]
 
 
+def _ctc_loss_backward(_grad: Tensor, log_probabilities: Tensor, *_rest: Any) -> Tensor:
+    return torch.empty_like(log_probabilities)
+
+
 _SHAPES: dict[str, Kernel] = {
+    "_ctc_loss_backward": _ctc_loss_backward,
     "_scaled_dot_product_attention_math_for_mps": _attention,
     "_lstm_mps": _lstm,
     "lstm_mps_backward": _lstm_backward,
