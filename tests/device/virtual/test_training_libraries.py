@@ -23,7 +23,7 @@ def network() -> nn.Module:
 
 def test_accelerate_places_and_trains() -> None:
     accelerate = pytest.importorskip("accelerate")
-    samples = [(torch.full((8,), float(k % 2)), k % 2) for k in range(16)]
+    samples: Any = [(torch.full((8,), float(k % 2)), k % 2) for k in range(16)]
     with mpsprobe.emulate(torch="2.8", macos="15.5"):
         accelerator = accelerate.Accelerator()
         model = network()
@@ -61,7 +61,7 @@ def test_transformers_trainer_runs_an_epoch(tmp_path: Path) -> None:
         trainer = Trainer(model, options, train_dataset=rows)
         found = trainer.train()
         assert options.device.type == "mps"
-        assert next(trainer.model.parameters()).device.type == "mps"  # type: ignore[union-attr]
+        assert next(trainer.model.parameters()).device.type == "mps"
     assert found.global_step == 2
     assert found.training_loss > 0
 
