@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -100,7 +100,21 @@ def predict(
         forecast = _forecast(target, seen, mac, wish) if wish is not None else None
     if target.ref is not None:
         known_bad.remember(target.ref, [use for use, _ in seen.uses], seen.token_limit)
-    made = Predicted(
+    made = _predicted(seen, mac, release, known)
+    if releases is not None and releases.predicted is not None:
+        made.releases = releases.predicted.releases
+        made.first_fully_native = releases.predicted.first_fully_native
+    run = _run(target, seen, made, msgspec.structs.replace(mac, torch=release))
+    if forecast is not None:
+        run.outlook = Outlook(forecast=forecast)
+    if routes:
+        step("compare the routes")
+        run.outlook = _routes(run, made, target.adapter, forecast, offers)
+    return run
+
+
+def _predicted(seen: Observed, mac: Mac, release: str, known: list[Hazard]) -> Predicted:
+    return Predicted(
         doing=seen.doing,
         inputs=seen.inputs,
         notes=list(dict.fromkeys(seen.notes)),
@@ -126,16 +140,6 @@ def predict(
         stopped=seen.stopped,
         next_step=seen.next_step,
     )
-    if releases is not None and releases.predicted is not None:
-        made.releases = releases.predicted.releases
-        made.first_fully_native = releases.predicted.first_fully_native
-    run = _run(target, seen, made, msgspec.structs.replace(mac, torch=release))
-    if forecast is not None:
-        run.outlook = Outlook(forecast=forecast)
-    if routes:
-        step("compare the routes")
-        run.outlook = _routes(run, made, target.adapter, forecast, offers)
-    return run
 
 
 def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) -> Run:
@@ -256,20 +260,20 @@ def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], N
     Raises:
         MpsprobeError: as of `predict`, or no release has MPS on that macOS.
     """
-    rows: list[ReleaseSummary] = []
+    every = ops.releases()
+    closed = {release: row for release in every if (row := _closed(release, mac.macos)) is not None}
+    found: dict[str, ReleaseSummary] = {}
     last: Run | None = None
     unknown: list[list[str]] = []
-    every = ops.releases()
-    for number, release in enumerate(every, 1):
-        step(f"torch {release}: {number} of {len(every)} releases")
-        row = _closed(release, mac.macos)
-        if row is None:
-            last = predict(target, msgspec.structs.replace(mac, torch=release))
-            assert last.predicted is not None
-            row = _row(release, last, last.predicted)
-            unknown.append(last.predicted.unknowns)
-            last.op_uses = []
-        rows.append(row)
+    opened = [release for release in every if release not in closed]
+    for release, run in predict_each(target, mac, opened, step):
+        assert run.predicted is not None
+        found[release] = _row(release, run, run.predicted)
+        unknown.append(run.predicted.unknowns)
+        run.op_uses = []
+        if release == opened[-1]:
+            last = run
+    rows = [closed.get(release) or found[release] for release in every]
     if last is None or last.predicted is None:
         raise UsageError(f"No torch release has MPS on macOS {mac.macos}.", "Update macOS.")
     first = None
@@ -284,11 +288,52 @@ def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], N
         notes=last.predicted.notes,
         dtypes=last.predicted.dtypes,
         quantisation=last.predicted.quantisation,
-        unknowns=[text for text in unknown[-1] if all(text in texts for texts in unknown)],
+        unknowns=[text for text in last.predicted.unknowns if all(text in texts for texts in unknown)],
         releases=rows,
         first_fully_native=first,
     )
     return last
+
+
+def predict_each(
+    target: WeightlessTarget,
+    mac: Mac,
+    releases: Sequence[str],
+    step: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[str, Run]]:
+    """Predict the target for each of these releases; the model runs once for all that rule alike what it does.
+
+    A run of the model asks the rules of its release one question after another, and depends on the release by the
+    answers alone. While it runs, the other releases are asked too; one that gives every answer alike would have had the
+    same run, call by call, and is judged by its own tables. The others take another run.
+
+    Args:
+        target: what is built and run.
+        mac: the target Mac; its release does not count.
+        releases: each has MPS on its macOS.
+        step: called with the name of each step that takes long, when it begins.
+
+    Yields:
+        Each release with its run, in no order. The op uses of a run are written anew by the next: look at them first.
+
+    Raises:
+        MpsprobeError: as of `predict`.
+    """
+    # the newest has the most kernels, so it leaves the fewest ops of which only others would know
+    waiting = list(reversed(releases))
+    while waiting:
+        release, *others = waiting
+        done = len(releases) - len(waiting)
+        step(
+            f"torch {release}, and all that it shares with older ones: {done} of {len(releases)} releases done"
+        )
+        with _no_collection():
+            first = observe(target, msgspec.structs.replace(mac, torch=release), others)
+            for name, seen in {release: first, **first.alike}.items():
+                one = msgspec.structs.replace(mac, torch=name)
+                known = _judge(seen, one)
+                yield name, _run(target, seen, _predicted(seen, one, name, known), one)
+        waiting = [name for name in others if name not in first.alike]
 
 
 def installed() -> dict[str, str]:

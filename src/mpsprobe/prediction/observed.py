@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -121,6 +121,8 @@ class Observed:
         loading: what loading the quantised checkpoint does; None for one that is not quantised.
         fed: the sizes of the input.
         checkpoint_bytes: bytes of the weights as a quantised checkpoint stores them.
+        alike: the same for each other release that was asked about and would have gone the same way, by release. Op
+            uses are shared among them.
         token_limit: how many tokens the model takes at most; None when its config states no limit.
         autocast: whether the inference ran under autocast.
     """
@@ -145,6 +147,7 @@ class Observed:
     checkpoint_bytes: int = 0
     token_limit: int | None = None
     autocast: bool = False
+    alike: dict[str, Observed] = field(default_factory=dict)
 
 
 class _Gate(Quiet):
@@ -170,8 +173,13 @@ class _Gate(Quiet):
         self.findings.append(finding)
 
 
-def observe(target: WeightlessTarget, mac: Mac) -> Observed:
+def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> Observed:
     """Build the target and run its inference once, as on that Mac.
+
+    Args:
+        target: what is built and run.
+        mac: the target Mac.
+        others: releases with MPS on its macOS, for `Observed.alike`.
 
     Raises:
         MpsprobeError: it cannot be built or fed. What its own code raises later is `stopped`.
@@ -194,6 +202,7 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
             memory_gb=mac.memory_gb or _ANY_MEMORY,
             fallback=mac.fallback,
             observer=gate,
+            others=others,
         ) as session,
         adapter.grad_mode,
     ):
@@ -205,15 +214,7 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
             name = str(parameter.dtype).removeprefix("torch.")
             dtypes[name] = dtypes.get(name, 0) + parameter.numel()
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        answers = _loading(adapter, mac.torch)
-        checkpoint_bytes = packed_bytes = weight_bytes
-        for name, answer in answers:
-            saved = weight_bytes - quantisation.weight_bytes(
-                answer.quantised, weight_bytes, _linear(model, name, answer)
-            )
-            checkpoint_bytes -= saved
-            packed_bytes -= 0 if answer.dense else saved
-        loading = quantisation.joined(answers)
+        loaded = _Loading.of(adapter, mac.torch, model, weight_bytes)
         built = len(session.assumptions)
         recorder = Recorder(model, ordered=True)
         passes = Passes(recorder, session.memory)
@@ -252,14 +253,22 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         assumptions = session.assumptions[built:]
         architecture = adapter.class_name(model)
         limit = token_limit(model)
+        alike = {
+            one: (
+                _Loading.of(adapter, one.release.torch, model, weight_bytes),
+                list(map(one.told, gate.findings)),
+            )
+            for one in session.contract.alike
+        }
         del model
-    return Observed(
+    light = loaded.packed_bytes < weight_bytes
+    seen = Observed(
         uses=flagged,
-        trace=trace.lighter(weight_bytes - packed_bytes) if packed_bytes < weight_bytes else trace,
+        trace=trace.lighter(weight_bytes - loaded.packed_bytes) if light else trace,
         token_limit=limit,
         autocast=bool(adapter.profile.autocast),
-        loading=loading,
-        checkpoint_bytes=checkpoint_bytes,
+        loading=loaded.answer,
+        checkpoint_bytes=loaded.checkpoint_bytes,
         findings=gate.findings,
         assumptions=assumptions,
         host_events=observer.host_events(),
@@ -275,6 +284,15 @@ def observe(target: WeightlessTarget, mac: Mac) -> Observed:
         dropped=recorder.dropped,
         fed=sizes,
     )
+    for one, (other, findings) in alike.items():
+        seen.alike[one.release.torch] = replace(
+            seen,
+            findings=findings,
+            loading=other.answer,
+            checkpoint_bytes=other.checkpoint_bytes,
+            alike={},
+        )
+    return seen
 
 
 def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Module:
@@ -318,17 +336,34 @@ def _of_target(what: str, *, anyone: bool = False) -> Iterator[None]:
         target_code.end_fork(pid)
 
 
-def _loading(adapter: Adapter, torch_release: str) -> list[tuple[str, LoadingAnswer]]:
-    """Return what loading each quantised part of the target does with the installed packages."""
-    return [
-        (
-            part.name,
-            quantisation.answer(
-                part.how, metadata.version(part.library), library=part.library, torch=torch_release
-            ),
-        )
-        for part in untrained(adapter).quantised
-    ]
+@dataclass(frozen=True)
+class _Loading:
+    """What loading the quantised parts of a target does with the installed packages and a torch release.
+
+    Attributes:
+        answer: of all parts; None where none is quantised.
+        checkpoint_bytes: bytes of the weights as the checkpoint stores them.
+        packed_bytes: likewise, of those that stay packed.
+    """
+
+    answer: LoadingAnswer | None
+    checkpoint_bytes: int
+    packed_bytes: int
+
+    @classmethod
+    def of(cls, adapter: Adapter, torch_release: str, model: torch.nn.Module, weight_bytes: int) -> _Loading:
+        checkpoint_bytes = packed_bytes = weight_bytes
+        answers = []
+        for part in untrained(adapter).quantised:
+            version = metadata.version(part.library)
+            answer = quantisation.answer(part.how, version, library=part.library, torch=torch_release)
+            answers.append((part.name, answer))
+            saved = weight_bytes - quantisation.weight_bytes(
+                answer.quantised, weight_bytes, _linear(model, part.name, answer)
+            )
+            checkpoint_bytes -= saved
+            packed_bytes -= 0 if answer.dense else saved
+        return cls(quantisation.joined(answers), checkpoint_bytes, packed_bytes)
 
 
 def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[str, tuple[int, int]]:

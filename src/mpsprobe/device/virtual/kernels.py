@@ -102,11 +102,27 @@ class Kernels:
             overload = schema.overload_named(name)
             if overload is not None:
                 kernels[name] = self.special.get(name) or self.bound_later(overload)
+        above = dict(autograd)
+        for name in self.contract.composite_here():
+            overload = schema.overload_named(name)
+            key = schema.composite_key(f"aten::{name}")
+            if overload is not None and key is not None and name not in kernels and name not in above:
+                (above if key == schema.ABOVE_AUTOGRAD else kernels)[name] = self._asked(overload, key)
         self._port = port
-        port.take_over(kernels, autograd, self.fallback)
+        port.take_over(kernels, above, self.fallback)
         for key in _SPARSE_KEYS:
             with contextlib.suppress(RuntimeError):  # torch 2.6 cannot parse these keys
                 port.libraries("_").fallback(self._sparse(key), key)
+
+    def _asked(self, overload: OpOverload, key: str) -> Kernel:
+        """Return what decomposes an op as without it, and asks the other releases first, which may have a kernel."""
+        op = schema.facts(overload)
+
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            self.contract.ask(lambda one: one.kernel_of(op))
+            return schema.decomposed(overload, key, *args, **kwargs)
+
+        return kernel
 
     def _sparse(self, key: str) -> Kernel:
         """Return what runs for an op on sparse tensors of the device, which the emulation does not have."""
@@ -145,6 +161,7 @@ class Kernels:
 
     def bind(self, op: Op) -> Kernel:
         """Return the kernel of one registered op."""
+        self.contract.ask(lambda one: one.kernel_of(op))
         if op.is_view or op.base == "set_":
             return self._view(op)
         always_cpu = self.contract.runs_on_cpu(op.name)
@@ -194,9 +211,7 @@ class Kernels:
         note_forward()
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
-        checks = self.contract.checks(op)
-        if checks:
-            flags |= self.contract.check_arguments(op, checks, args, kwargs)
+        flags |= self.contract.check_arguments(op, args, kwargs)
         call = OpCall(op, args, kwargs, *self.unwrap(op, args, kwargs))
         if self._refused_operands:
             self._replace_refused(call)
@@ -290,7 +305,7 @@ class Kernels:
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments as host tensors. CPU tensors among them are an error unless they are scalars."""
         host, strangers = list(args), False
-        refused = self.contract.refused
+        refused = self.contract.questioned
         count = len(host)
         for k in op.tensors:
             if k < count:
@@ -347,7 +362,7 @@ class Kernels:
         strangers, tensors = False, []
         for value in where[key]:
             if isinstance(value, Tensor) and value.is_mps:
-                if value.dtype in self.contract.refused:
+                if value.dtype in self.contract.questioned:
                     self._refuse(op, value)
                 tensors.append(self.host(value))
             else:
@@ -377,7 +392,7 @@ class Kernels:
                     f"The emulation cannot compute {op.qualified}: it returns a {result.layout} tensor.",
                     "The virtual device has strided tensors only; whether it runs on a Mac is unknown here.",
                 )
-            if result.dtype in self.contract.refused:
+            if result.dtype in self.contract.questioned:
                 result = self.contract.refuse(op, result)
             tensor = relabel.device(result)
             self.memory.track(tensor)
@@ -425,7 +440,7 @@ class Kernels:
 
     def local_scalar(self, tensor: Tensor) -> Any:
         """`.item()`: the host waits for the device."""
-        if tensor.dtype in self.contract.refused:
+        if tensor.dtype in self.contract.questioned:
             self.contract.check_operand(ITEM, tensor)
         if self.observer is not None:
             self.observer.op(ITEM.overload, (tensor,), {}, None, 0)

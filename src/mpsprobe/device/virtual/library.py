@@ -119,12 +119,10 @@ class Answers:
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
         for name in ("_share_filename_cpu_", "_share_fd_cpu_"):
             patches.set(torch.UntypedStorage, name, self._share(getattr(torch.UntypedStorage, name)))
-        if self._contract.version < (
-            2,
-            13,
-        ):  # torch/storage.py of the wheels; later ones leave device memory alone
+        contracts = (self._contract, *self._contract.alike)
+        if any(map(_shares_by_name, contracts)):
             in_class = torch.storage._StorageBase
-            patches.set(in_class, "share_memory_", self._share(in_class.share_memory_))
+            patches.set(in_class, "share_memory_", self._share(in_class.share_memory_, _shares_by_name))
         patches.set(torch, "compile", self._compile(torch.compile))
         patches.set(torch.nn.Module, "compile", self._compile(torch.nn.Module.compile))
         patches.set(torch.cuda, "is_available", lambda: False)
@@ -159,12 +157,16 @@ class Answers:
         """Return the host's time between two events, ms: what it took here, not on a Mac."""
         return 1e3 * (self._events[end] - self._events[start])
 
-    def _share(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _share(
+        self, original: Callable[..., Any], when: Callable[[Contract], bool] = lambda _: True
+    ) -> Callable[..., Any]:
         """Refuse to share device memory between processes, in the words of a Mac, whose only way is by file name."""
 
         @functools.wraps(original)
         def share(storage: Any, *args: Any, **kwargs: Any) -> Any:
             if storage.device.type == "mps":
+                self._contract.ask(when)
+            if storage.device.type == "mps" and when(self._contract):
                 # StorageSharing.cpp; issues 87688 and transformers 38819
                 error = RuntimeError("_share_filename_: only available on CPU")
                 self._contract.fail("device", "", error, FindingGrade.CERTAIN)
@@ -196,18 +198,10 @@ class Answers:
 
     def _autocast(self) -> None:
         """Autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
-        version, macos = self._contract.version, parse_macos(self._contract.macos)
-        if version >= (2, 6) and macos >= (14, 0):
+        contract = self._contract
+        if all(_autocasts_bfloat16(one) for one in (contract, *contract.alike)):
             return
         original = torch.autocast.__init__
-        bad_bf16 = (
-            "In MPS autocast, but the target dtype is not supported. Disabling autocast.\n"
-            "MPS Autocast only supports dtypes of torch.bfloat16, torch.float16 currently."
-            if version >= (2, 6)
-            else "In MPS autocast, but the target dtype is not supported. Disabling autocast.\n"
-            "MPS Autocast only supports dtype of torch.float16 currently."
-        )
-        contract = self._contract
 
         @functools.wraps(original)
         def init(
@@ -217,15 +211,40 @@ class Answers:
             enabled: bool = True,
             cache_enabled: bool | None = None,
         ) -> None:
-            if device_type == "mps" and version < (2, 5):
+            if device_type == "mps":
+                contract.ask(lambda one: _autocast_answer(one, dtype, enabled))
+            answer = _autocast_answer(contract, dtype, enabled) if device_type == "mps" else ""
+            if answer is None:
                 error = RuntimeError(f"User specified an unsupported autocast device_type '{device_type}'")
                 contract.fail("autocast", "", error, FindingGrade.CERTAIN)
-            elif device_type == "mps" and enabled and dtype is torch.bfloat16:
-                warnings.warn(bad_bf16, UserWarning, stacklevel=2)
+            elif answer:
+                warnings.warn(answer, UserWarning, stacklevel=2)
                 enabled = False
             original(self, device_type, dtype, enabled, cache_enabled)
 
         self._patches.set(torch.autocast, "__init__", init)
+
+
+def _shares_by_name(contract: Contract) -> bool:
+    """Return whether `share_memory_` fails on device memory; torch/storage.py of later wheels leaves it alone."""
+    return contract.version < (2, 13)
+
+
+def _autocasts_bfloat16(contract: Contract) -> bool:
+    return contract.version >= (2, 6) and parse_macos(contract.macos) >= (14, 0)
+
+
+def _autocast_answer(contract: Contract, dtype: torch.dtype | None, enabled: bool) -> str | None:
+    """Return the warning with which autocast to a dtype is switched off, `""` for none; None: there is no autocast."""
+    if contract.version < (2, 5):
+        return None
+    if not enabled or dtype is not torch.bfloat16 or _autocasts_bfloat16(contract):
+        return ""
+    later = contract.version >= (2, 6)
+    return (
+        "In MPS autocast, but the target dtype is not supported. Disabling autocast.\nMPS Autocast only supports "
+        f"{'dtypes of torch.bfloat16, torch.float16' if later else 'dtype of torch.float16'} currently."
+    )
 
 
 def _nothing(*_ignored: Any) -> None:

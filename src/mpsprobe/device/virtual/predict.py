@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
@@ -34,6 +34,7 @@ def predict(
     fallback: bool | None = None,
     observer: Observer | None = None,
     on_fail: OnFail = "collect",
+    others: Sequence[str] = (),
 ) -> Iterator[MemorylessSession]:
     """Make `mps` a device whose large tensors have no memory, so that any model runs at full size.
 
@@ -46,6 +47,8 @@ def predict(
         memory_gb: unified memory of the Mac, GB as Apple counts them (GiB).
         fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
         observer: is told of every op, host sync, device crossing and finding.
+        others: releases with MPS on that macOS; `contract.alike` says at the end which of them would have had the
+            same session, call by call.
         on_fail: `"collect"` lists all that fails in `findings`; `"raise"` stops at the first as a Mac does.
 
     Yields:
@@ -57,7 +60,13 @@ def predict(
         UnknownReleaseError: there is no data on that release.
     """
     settings = EmulationSettings(
-        torch=torch, macos=macos, memory_gb=memory_gb, fallback=fallback, observer=observer, on_fail=on_fail
+        torch=torch,
+        macos=macos,
+        memory_gb=memory_gb,
+        fallback=fallback,
+        observer=observer,
+        on_fail=on_fail,
+        others=tuple(others),
     )
     session = MemorylessSession(settings, GhostKernels)
     with session:

@@ -119,6 +119,31 @@ class OpCall:
         return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
+#: The composite kernels in the order in which the dispatcher prefers them
+#: (c10/core/dispatch/OperatorEntry.cpp, computeDispatchTableEntryWithDebug).
+_COMPOSITE = (
+    "CompositeExplicitAutogradNonFunctional",
+    "CompositeExplicitAutograd",
+    "CompositeImplicitAutograd",
+)
+#: The one of them that stands above autograd.
+ABOVE_AUTOGRAD = "CompositeImplicitAutograd"
+
+
+def composite_key(name: str) -> str | None:
+    """Return the key of the composite kernel that an op (`"aten::add.Tensor"`) has here, or None."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    try:
+        return next((key for key in _COMPOSITE if has(name, key)), None)
+    except RuntimeError:  # the installed PyTorch has no such op
+        return None
+
+
+def decomposed(overload: OpOverload, key: str, *args: Any, **kwargs: Any) -> Any:
+    """Run an op's composite kernel, as a build without a kernel of its own does."""
+    return overload._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
+
+
 _known: dict[OpOverload, Op] = {}
 
 

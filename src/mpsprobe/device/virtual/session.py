@@ -31,9 +31,15 @@ class EmulationSettings:
     fallback: bool | None
     observer: Observer | None
     on_fail: OnFail
+    others: tuple[str, ...] = ()
 
 
 _active = threading.Lock()
+
+
+def _binary_units(contract: Contract) -> bool:
+    """Return whether the release writes GiB in its errors."""
+    return contract.version >= (2, 7)
 
 
 class Session:
@@ -68,8 +74,11 @@ class Session:
         self.memory = UnifiedMemory(
             settings.memory_gb,
             macos=settings.macos,
-            binary_units=self.contract.version >= (2, 7),
-            on_full=lambda kind, error: self.contract.fail(kind, "", error, FindingGrade.LIKELY),
+            binary_units=_binary_units(self.contract),
+            on_full=self._full,
+        )
+        self.contract.follow(
+            Contract(one, settings.macos, fallback=fallback, on_fail="collect") for one in settings.others
         )
         self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
@@ -77,6 +86,10 @@ class Session:
             self.contract, self.memory, self._generator, settings.observer, self._port
         )
         self._undo = contextlib.ExitStack()
+
+    def _full(self, kind: str, error: RuntimeError) -> None:
+        self.contract.ask(_binary_units)  # they stand in the text
+        self.contract.fail(kind, "", error, FindingGrade.LIKELY)
 
     @property
     def findings(self) -> list[Finding]:

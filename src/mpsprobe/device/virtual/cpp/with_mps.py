@@ -15,16 +15,10 @@ from typing import Any, NoReturn
 import torch
 from torch._ops import OpOverload
 
+from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp.port import Kernel, Patcher, Port, implement
 from mpsprobe.errors import UnsupportedInstallError, VirtualDeviceError
 
-#: The composite kernels in the order in which the dispatcher prefers them
-#: (c10/core/dispatch/OperatorEntry.cpp, computeDispatchTableEntryWithDebug).
-_COMPOSITE = (
-    "CompositeExplicitAutogradNonFunctional",
-    "CompositeExplicitAutograd",
-    "CompositeImplicitAutograd",
-)
 #: Keys of MPS tensors that the virtual device does not have. PyTorch registers nothing at those of quantised and
 #: nested tensors, and torch.library knows no names for them.
 _OTHER_KEYS = ("SparseMPS", "SparseCsrMPS")
@@ -107,13 +101,13 @@ class WithMps(Port):
                     self._add(name, _refusal(name, key), key)
             if (name, "MPS") in self._ours:
                 continue
-            composite = next((key for key in _COMPOSITE if has(name, key)), None)
+            composite = schema.composite_key(name)
             if composite is None:
                 self._add(name, self._fallback_of(name), "MPS")
             elif has(name, "MPS"):
                 kernel = _decomposition(name, composite)
                 self._add(name, kernel, "MPS")
-                if composite == "CompositeImplicitAutograd" and (name, "AutogradMPS") not in self._ours:
+                if composite == schema.ABOVE_AUTOGRAD and (name, "AutogradMPS") not in self._ours:
                     self._add(name, kernel, "AutogradMPS")
 
     def _add(self, name: str, kernel: Kernel, key: str) -> None:
@@ -144,12 +138,11 @@ def _overload(name: str) -> OpOverload:
 def _decomposition(name: str, composite: str) -> Kernel:
     """Return a kernel that runs an op's composite kernel, as a build without this MPS kernel does."""
     overload: OpOverload | None = None
-    key = getattr(torch._C.DispatchKey, composite)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         nonlocal overload
         overload = overload or _overload(name)
-        return overload._op_dk(key, *args, **kwargs)
+        return schema.decomposed(overload, composite, *args, **kwargs)
 
     return kernel
 

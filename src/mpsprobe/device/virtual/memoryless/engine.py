@@ -71,10 +71,7 @@ class GhostKernels(Kernels):
         """Return an op's kernel, and whether its memoryless results follow from the shapes of its arguments."""
         by_values = op.base in _DATA or op.base in _INDEXING or op.generator is not None
         elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
-        falls_back = self.contract.runs_on_cpu(op.name) or any(
-            check.falls_back for check in self.contract.checks(op)
-        )
-        return self.bind(op), not (by_values or elsewhere or falls_back)
+        return self.bind(op), not (by_values or elsewhere or self.contract.may_fall_back(op))
 
     # ---------------------------------------------------------------------------------------- host and device
 
@@ -109,7 +106,7 @@ class GhostKernels(Kernels):
         if op.base in _ONE_DTYPE:
             _refuse_mixed(op, tensors)
         specs, changed = self._shapes.of(op, host_args, host_kwargs)
-        if op.base == _FUSED_ATTENTION and not scores_bytes(self.contract.version, *host_args[:2]):
+        if op.base == _FUSED_ATTENTION and not self._keeps_scores(*host_args[:2]):
             specs = [specs[0], ResultShape(torch.empty(1, dtype=specs[0].dtype, device=_META))]
         if op.writes:
             written = self._write_ghosts(call, changed)
@@ -118,6 +115,10 @@ class GhostKernels(Kernels):
             if op.returns == 0:
                 return None
         return self._results(op, specs, tensors[0] if tensors else None)
+
+    def _keeps_scores(self, query: Tensor, key: Tensor) -> bool:
+        self.contract.ask(lambda one: scores_bytes(one.version, query, key) > 0)
+        return scores_bytes(self.contract.version, query, key) > 0
 
     def _is_large_empty(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         elements = 1
@@ -175,7 +176,7 @@ class GhostKernels(Kernels):
             self.assumptions.assume(value or _zero(spec.dtype), op.qualified, tensor)
             return tensor  # type: ignore[no-any-return]
         dtype = spec.dtype
-        if dtype in self.contract.refused:
+        if dtype in self.contract.questioned:
             dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
         tensor = self.ghosts.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)

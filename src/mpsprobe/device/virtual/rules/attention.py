@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from typing import Any
 
@@ -26,9 +27,6 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
         return _attention_before_2_5
     fused = aten._scaled_dot_product_attention_math_for_mps.default
     plain = aten._scaled_dot_product_attention_math.default
-    unconditional = version >= (2, 13)
-    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
-    passes_groups = version >= (2, 12) and _has_argument(fused, "enable_gqa")
 
     def scaled_dot_product_attention(
         query: Tensor,
@@ -45,25 +43,58 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
         if attn_mask is not None and attn_mask.dtype is torch.bool:
             hidden = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=attn_mask.device)
             attn_mask = torch.where(attn_mask, 0.0, hidden)
-        needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
-        contiguous = all(one.is_contiguous() for one in (query, key, value))
-        fits = unconditional or (
-            dropout_p == 0.0 and (contiguous or (macos >= (15, 0) and version >= (2, 7)))
-        )
-        if needs_grad or not fits:
+        chosen = way(version, macos, query, key, value, attn_mask, dropout_p, enable_gqa=enable_gqa)
+        if chosen is Way.PLAIN:
             result = plain(
                 query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
             )
             return result[0]  # type: ignore[no-any-return]
-        groups = {}
-        if enable_gqa and passes_groups:
-            groups = {"enable_gqa": True}
-        elif enable_gqa and query.size(-3) > key.size(-3):
+        groups = {"enable_gqa": True} if chosen is Way.FUSED_GROUPS else {}
+        if chosen is Way.FUSED_REPEATED:
             times = query.size(-3) // key.size(-3)
             key, value = key.repeat_interleave(times, dim=-3), value.repeat_interleave(times, dim=-3)
         return fused(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, **groups)[0]  # type: ignore[no-any-return]
 
     return scaled_dot_product_attention
+
+
+class Way(enum.Enum):
+    """How attention is computed."""
+
+    EARLY = enum.auto()  #: as before 2.5
+    PLAIN = enum.auto()  #: by its composite op
+    FUSED = enum.auto()  #: by the fused op
+    FUSED_GROUPS = enum.auto()  #: by the fused op, which is told of grouped heads
+    FUSED_REPEATED = enum.auto()  #: by the fused op, after grouped heads are repeated
+
+
+def way(
+    version: tuple[int, int],
+    macos: tuple[int, int],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *_causal: bool,
+    enable_gqa: bool = False,
+    **_scale: float | None,
+) -> Way:
+    """Return which way a release takes for one call of `scaled_dot_product_attention`."""
+    if version < _FUSED:
+        return Way.EARLY
+    needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    contiguous = all(one.is_contiguous() for one in (query, key, value))
+    plain_inputs = contiguous or (macos >= (15, 0) and version >= (2, 7))
+    if needs_grad or not (version >= (2, 13) or (dropout_p == 0.0 and plain_inputs)):
+        return Way.PLAIN
+    if not enable_gqa:
+        return Way.FUSED
+    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
+    fused = aten._scaled_dot_product_attention_math_for_mps.default
+    if version >= (2, 12) and _has_argument(fused, "enable_gqa"):
+        return Way.FUSED_GROUPS
+    return Way.FUSED_REPEATED if query.size(-3) > key.size(-3) else Way.FUSED
 
 
 def _repeated(heads: Tensor, count: int) -> Tensor:

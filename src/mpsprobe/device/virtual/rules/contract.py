@@ -7,7 +7,8 @@ import functools
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.device.backward import ForwardPlaces
+from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer, OpFlag
 from mpsprobe.device.virtual.rules import limits, messages
 from mpsprobe.device.virtual.rules.limits import KernelCheck
@@ -48,6 +50,8 @@ class Contract:
     Attributes:
         findings: everything that failed or fell back, in order.
         refused: dtypes that no result can have -> the error's text.
+        questioned: dtypes that this release or one of `alike` refuses.
+        alike: other releases that would have given every answer so far as this one did (`ask`).
     """
 
     def __init__(
@@ -77,16 +81,60 @@ class Contract:
                 f"It needs macOS {self.release.minimum_macos}.",
             )
         self.refused: dict[torch.dtype, str] = messages.refused_dtypes(self.release.torch, macos)
+        self.questioned = frozenset(self.refused)
+        self.alike: list[Contract] = []
         self._checks: dict[str, Sequence[KernelCheck]] = {}
         self._fallback_sites: set[str] = set()
         self._compiled: set[str] = set()
 
+    # ----------------------------------------------------------------------------------------- other releases
+
+    def follow(self, others: Iterable[Contract]) -> None:
+        """Watch, from here on, which of these releases go on to answer alike."""
+        self.alike = list(others)
+        self.questioned = self.questioned.union(*(one.refused for one in self.alike))
+
+    def ask(self, question: Callable[[Contract], Any]) -> None:
+        """Let go of the releases of `alike` whose answer to a question differs from this one's.
+
+        A session depends on its release by such questions alone. So a release that is left at the end would have had
+        the same session, call by call.
+        """
+        if self.alike:
+            mine = question(self)
+            self.alike = [one for one in self.alike if question(one) == mine]
+
+    def composite_here(self) -> list[str]:
+        """Return the ops without a kernel here that the installed PyTorch decomposes and a release of `alike` does not.
+
+        Nothing is told of such an op, so `ask` must be called for it.
+        """
+        elsewhere = frozenset[str]().union(*(one._registered for one in self.alike)) - self._registered
+        return sorted(name for name in elsewhere if schema.composite_key(f"aten::{name}"))
+
+    def told(self, finding: Finding) -> Finding:
+        """Return a finding of a session that this release would have had too, in this release's words."""
+        if finding.kind != "missing-op":
+            return finding
+        text = messages.missing_op(finding.op, self.release.torch, self.release.wheel.git)
+        return replace(finding, message=text)
+
     # ------------------------------------------------------------------------------------------- op support
 
-    @property
+    @functools.cached_property
     def registered(self) -> list[str]:
         """Names, without `aten::`, of the ops with a kernel at the MPS key, in a stable order."""
-        return sorted(name.removeprefix("aten::") for name in self.release.mps_ops)
+        return sorted(self._registered)
+
+    @functools.cached_property
+    def _registered(self) -> frozenset[str]:
+        return frozenset(name.removeprefix("aten::") for name in self.release.mps_ops)
+
+    def kernel_of(self, op: Op) -> int | str:
+        """Return what an op meets at the MPS key: `"kernel"`, `"CPU"`, `"composite"`, or the flags of a missing op."""
+        if op.name in self._registered:
+            return "CPU" if self.runs_on_cpu(op.name) else "kernel"
+        return "composite" if schema.composite_key(op.qualified) else self._missing(op)
 
     def runs_on_cpu(self, name: str) -> bool:
         """Whether the release registers the op with the CPU-fallback kernel."""
@@ -101,6 +149,14 @@ class Contract:
         Raises:
             NotImplementedError: in the release's own words.
         """
+        self.ask(lambda one: one.kernel_of(op))
+        flags = self._missing(op)
+        if flags & OpFlag.RAISED:
+            text = messages.missing_op(op.qualified, self.release.torch, self.release.wheel.git)
+            self.fail("missing-op", op.qualified, NotImplementedError(text), FindingGrade.CERTAIN)
+        return flags
+
+    def _missing(self, op: Op) -> int:
         try:
             support = self.release.lookup(op.qualified).support
         except ops.UnknownOpError:
@@ -111,11 +167,7 @@ class Contract:
             return OpFlag.FOREIGN
         if support not in _MISSING:
             return OpFlag.REDIRECTED  # composite there, a kernel of its own in the installed PyTorch
-        if not self.fallback:
-            text = messages.missing_op(op.qualified, self.release.torch, self.release.wheel.git)
-            self.fail("missing-op", op.qualified, NotImplementedError(text), FindingGrade.CERTAIN)
-            return OpFlag.RAISED
-        return OpFlag.FALLBACK
+        return OpFlag.FALLBACK if self.fallback else OpFlag.RAISED
 
     def check_sparse(self, op: Op, key: str) -> Exception | None:
         """Return the error of an op on sparse tensors that the release registers no kernel for; None where it does.
@@ -124,6 +176,7 @@ class Contract:
             op: the op.
             key: `"SparseMPS"` or `"SparseCsrMPS"`.
         """
+        self.ask(lambda one: op.qualified in one.release.sparse.get(key, frozenset()))
         if op.qualified in self.release.sparse.get(key, frozenset()):
             return None
         text = (
@@ -167,28 +220,40 @@ class Contract:
             self._checks[op.name] = found
         return found
 
-    def check_arguments(
-        self, op: Op, checks: Sequence[KernelCheck], args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> int:
+    def may_fall_back(self, op: Op) -> bool:
+        """Return whether calls of the op with some arguments run on the CPU, here or in a release of `alike`."""
+        return any(
+            one.runs_on_cpu(op.name) or any(check.falls_back for check in one.checks(op))
+            for one in (self, *self.alike)
+        )
+
+    def check_arguments(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
         """Make the kernel's checks of its arguments.
 
         Returns:
             Flags of the op use: whether the CPU takes over.
         """
+        checks = self.checks(op)
+        differing = [one for one in self.alike if one.checks(op) != checks]
+        if not checks and not differing:
+            return 0
         call = limits.Call(args, kwargs)
-        for check in checks:
-            text = check.test(call)
-            if text is None:
-                continue
-            if check.falls_back:
-                self.warn_fallback(op, text)
-                return OpFlag.FALLBACK
-            self.fail("limit", op.qualified, check.error(text), check.grade)
-            break  # a kernel stops at the first
+        met = _first(checks, call)
+        if differing:
+            apart = [one for one in differing if _first(one.checks(op), call) != met]
+            self.alike = [one for one in self.alike if one not in apart]
+        if met is None:
+            return 0
+        text, error, grade, falls_back = met
+        if falls_back:
+            self.warn_fallback(op, text)
+            return OpFlag.FALLBACK
+        self.fail("limit", op.qualified, error(text), grade)
         return 0
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse CPU tensors beside device tensors, in the op's own words."""
+        self.ask(lambda one: messages.mixed_devices(op, args, kwargs, one.version))
         text, grade = messages.mixed_devices(op, args, kwargs, self.version)
         self.fail("device", op.qualified, RuntimeError(text), grade)
 
@@ -203,18 +268,26 @@ class Contract:
         Memory is not asked what it holds: but for float64 and the dtypes of a later macOS, tensors of any dtype can be
         allocated and copied, and only computing fails (issue 176981).
         """
-        dtype, text = result.dtype, self.refused[result.dtype]
-        if (
-            op.base in dtypes.moves()
-            and text == messages.refused_by_kernel(dtype)
-            and dtype is not torch.float64
-        ):
+        dtype = result.dtype
+        self.ask(lambda one: one._refusal(op, dtype))
+        refusal = self._refusal(op, dtype)
+        if refusal is None:
             return result
-        error: Exception = TypeError(text)
-        if op.base.rstrip("_") in _METAL_BINARY:
-            error = self._untouchable(op, dtype)
-        self.fail("dtype", op.qualified, error, FindingGrade.CERTAIN)
+        error, text = refusal
+        self.fail("dtype", op.qualified, error(text), FindingGrade.CERTAIN)
         return result.to(nearest(dtype))
+
+    def _refusal(self, op: Op, dtype: torch.dtype) -> tuple[type[Exception], str] | None:
+        """Return the error of an op whose result would have that dtype."""
+        text = self.refused.get(dtype)
+        if text is None:
+            return None
+        moved = op.base in dtypes.moves() and dtype is not torch.float64
+        if moved and text == messages.refused_by_kernel(dtype):
+            return None
+        if op.base.rstrip("_") in _METAL_BINARY:
+            return self._untouchable(op, dtype)
+        return TypeError, text
 
     def check_operand(self, op: Op, tensor: Tensor) -> bool:
         """Refuse a tensor of a dtype that no kernel of the release can read or write.
@@ -225,57 +298,77 @@ class Contract:
         Returns:
             Whether it was refused (and the run goes on because failures are collected).
         """
-        base, dtype = op.base, tensor.dtype
-        if base in dtypes.moves() or base in _UNTOUCHED or not tensor.numel():
+        self.ask(lambda one: one._refused_operand(op, tensor))
+        refusal = self._refused_operand(op, tensor)
+        if refusal is None:
             return False
+        error, text = refusal
+        item = op.base == "_local_scalar_dense"
+        self.fail("dtype", op.qualified, error(text), FindingGrade.LIKELY if item else FindingGrade.CERTAIN)
+        return True
+
+    def _refused_operand(self, op: Op, tensor: Tensor) -> tuple[type[Exception], str] | None:
+        base, dtype = op.base, tensor.dtype
+        if dtype not in self.refused or base in dtypes.moves() or base in _UNTOUCHED or not tensor.numel():
+            return None
         if base == "_local_scalar_dense":
             if dtype in _SCALARS:
-                return False
+                return None
             text = f"\"_local_scalar_dense_mps\" not implemented for '{messages.scalar_type(dtype)}'"
-            self.fail("dtype", op.qualified, NotImplementedError(text), FindingGrade.LIKELY)
-            return True
+            return NotImplementedError, text
         if base in ("zero_", "fill_") and tensor.is_contiguous() and not dtype.is_complex:
-            return False
-        self.fail("dtype", op.qualified, self._untouchable(op, dtype), FindingGrade.CERTAIN)
-        return True
+            return None
+        return self._untouchable(op, dtype)
 
     def check_unlikely(self, op: Op, tensors: Sequence[Tensor]) -> None:
         """Refuse a call that the host cannot make either, where PyTorch's tests expect MPS to fail in its dtype."""
         names = {messages.dtype_name(one.dtype) for one in tensors}
+        self.ask(lambda one: one._unlikely(op, names))
+        text = self._unlikely(op, names)
+        if text is not None:
+            self.fail("dtype", op.qualified, NotImplementedError(text), FindingGrade.LIKELY)
+
+    def _unlikely(self, op: Op, names: set[str]) -> str | None:
         try:
             restriction = dtypes.check(op.qualified, names, self.release.torch, self.macos)
         except UsageError:
-            return
-        if restriction is not None and restriction.effect is dtypes.Effect.RAISES:
-            self.fail("dtype", op.qualified, NotImplementedError(restriction.message), FindingGrade.LIKELY)
+            return None
+        raises = restriction is not None and restriction.effect is dtypes.Effect.RAISES
+        return restriction.message if restriction is not None and raises else None
 
-    def _untouchable(self, op: Op, dtype: torch.dtype) -> Exception:
+    def _untouchable(self, op: Op, dtype: torch.dtype) -> tuple[type[Exception], str]:
         if op.base.rstrip("_") in _METAL_BINARY and self.version >= (2, 8) and dtype is not torch.float64:
-            return RuntimeError(f"Undefined type {messages.scalar_type(dtype)}")  # scalarToMetalTypeString
+            return RuntimeError, f"Undefined type {messages.scalar_type(dtype)}"  # scalarToMetalTypeString
         text = self.refused[dtype]
-        return TypeError(messages.FLOAT64_IN_KERNEL if text == messages.FLOAT64 else text)
+        return TypeError, messages.FLOAT64_IN_KERNEL if text == messages.FLOAT64 else text
 
     def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
         """Refuse a copy on the device that casts from or to a dtype that its kernels do not know."""
+        if src.dtype not in self.questioned and dst.dtype not in self.questioned:
+            return
+        self.ask(lambda one: one._refused_copy(dst, src))
+        restriction = self._refused_copy(dst, src)
+        if restriction is not None:
+            error = TypeError if restriction.error == "TypeError" else RuntimeError
+            grade = FindingGrade.CERTAIN if src.dtype is not dst.dtype else FindingGrade.LIKELY
+            self.fail("dtype", op.qualified, error(restriction.message), grade)
+
+    def _refused_copy(self, dst: Tensor, src: Tensor) -> dtypes.Restriction | None:
         refused = self.refused
         if not src.is_mps or (src.dtype not in refused and dst.dtype not in refused) or not src.numel():
-            return
+            return None
         rearranges = src.stride() != dst.stride()
         if (
             dst.is_mps
         ):  # one blit only where both lie flat (copy_kernel_mps); to the host equal strides are enough
             rearranges = not (src.is_contiguous() and dst.is_contiguous())
-        restriction = dtypes.refused_copy(
+        return dtypes.refused_copy(
             messages.dtype_name(src.dtype),
             messages.dtype_name(dst.dtype),
             self.release.torch,
             self.macos,
             rearranges=rearranges,
         )
-        if restriction is not None:
-            error = TypeError if restriction.error == "TypeError" else RuntimeError
-            grade = FindingGrade.CERTAIN if src.dtype is not dst.dtype else FindingGrade.LIKELY
-            self.fail("dtype", op.qualified, error(restriction.message), grade)
 
     # --------------------------------------------------------------------------------------------- failures
 
@@ -298,6 +391,17 @@ class Contract:
         self.findings.append(finding)
         if self._observer is not None:
             self._observer.finding(finding)
+
+
+def _first(
+    checks: Sequence[KernelCheck], call: limits.Call
+) -> tuple[str, type[Exception], FindingGrade, bool] | None:
+    """Return what the first check says that refuses the arguments: a kernel stops there."""
+    for check in checks:
+        text = check.test(call)
+        if text is not None:
+            return text, check.error, check.grade, check.falls_back
+    return None
 
 
 def parse_macos(version: str) -> tuple[int, int]:

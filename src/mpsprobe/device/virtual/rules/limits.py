@@ -9,6 +9,7 @@ Metal cannot be known here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -340,6 +341,7 @@ def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
             yield rule
 
 
+@functools.lru_cache(maxsize=4096)  # so that equal checks of two releases are one object
 def _from_rule(rule: dtypes.Rule) -> KernelCheck:
     refused = frozenset(getattr(torch, name) for name in rule.refused if hasattr(torch, name))
 

@@ -18,7 +18,7 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.observer import FindingGrade, OpFlag
 from mpsprobe.device.virtual.rules import computed
-from mpsprobe.device.virtual.rules.attention import attention, scores_bytes
+from mpsprobe.device.virtual.rules.attention import attention, scores_bytes, way
 from mpsprobe.device.virtual.rules.messages import scalar_type
 
 aten = torch.ops.aten
@@ -161,6 +161,7 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     fused = "_scaled_dot_product_attention_math_for_mps"
 
     def attention_with_scores(query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Any:
+        kernels.contract.ask(lambda one: scores_bytes(one.version, query, key))
         kernels.memory.reserve(scores_bytes(version, query, key))
         return computed.COMPUTED_BY[fused](query, key, *rest, **options)
 
@@ -169,4 +170,10 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     kernels.special["convolution"] = convolution.forward
     kernels.special["_convolution"] = convolution.forward
     kernels.special["convolution_backward"] = convolution.backward
-    return {"scaled_dot_product_attention": attention(version, macos), "lstm.input": lstm}
+    ours = attention(version, macos)
+
+    def attention_of_release(*args: Any, **kwargs: Any) -> Tensor:
+        kernels.contract.ask(lambda one: way(one.version, macos, *args, **kwargs))
+        return ours(*args, **kwargs)  # type: ignore[no-any-return]
+
+    return {"scaled_dot_product_attention": attention_of_release, "lstm.input": lstm}
