@@ -1,8 +1,9 @@
 """What predictions cost: CPU seconds beyond imports and peak memory, one fresh process a model.
 
     python tools/predict_cost.py
+    python tools/predict_cost.py --releases
 
-prints the table of docs/predict.md. Alpamayo is among them where its package is installed (PYTHONPATH).
+prints the tables of docs/predict.md: of one release, and of all of them (`--torch all`), joined and one by one. Alpamayo is among them where its package is installed (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -103,6 +104,38 @@ def measure(name: str, config: dict[str, Any]) -> None:
     )
 
 
+def measure_releases(name: str, config: dict[str, Any]) -> None:
+    """Predict one model for every release, joined and then one by one in the same process, and print a row."""
+    import time
+
+    from mpsprobe.knowledge import ops
+    from mpsprobe.prediction import releases
+    from mpsprobe.prediction.assemble import predict
+    from mpsprobe.prediction.observed import WeightlessTarget
+    from mpsprobe.run import Mac
+
+    target = WeightlessTarget(
+        name, _alpamayo() if name == ALPAMAYO else _of_transformers(name, config), "auto"
+    )
+    runs = 0
+    observe = releases.observe
+
+    def counted(*args: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        return observe(*args)
+
+    releases.observe = counted  # type: ignore[attr-defined]
+    predict(target, Mac("2.13"))  # what is imported and made once
+    begun = time.process_time()
+    releases.predict_releases(target, Mac("2.13"))
+    between = time.process_time()
+    for release in ops.releases():
+        predict(target, Mac(release))
+    joined, single = between - begun, time.process_time() - between
+    print(f"| {name} | {runs} | {joined:.1f} s | {single:.1f} s | {joined / single:.2f} |", flush=True)  # noqa: T201
+
+
 def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
     from pathlib import Path
 
@@ -136,15 +169,22 @@ def _alpamayo() -> Adapter:
 
 def main() -> None:
     """One child a model, so that each has a peak of its own."""
-    if len(sys.argv) == 3:
-        measure(sys.argv[1], json.loads(sys.argv[2]))
+    every = "--releases" in sys.argv
+    arguments = [one for one in sys.argv[1:] if one != "--releases"]
+    if len(arguments) == 2:
+        (measure_releases if every else measure)(arguments[0], json.loads(arguments[1]))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, one thread")  # noqa: T201
-    print("| model | parameters | CPU | peak RSS | op uses | calls |\n|---|---|---|---|---|---|", flush=True)  # noqa: T201
+    if every:
+        print("| model | runs | joined | one by one | ratio |\n|---|---|---|---|---|", flush=True)  # noqa: T201
+    else:
+        print(
+            "| model | parameters | CPU | peak RSS | op uses | calls |\n|---|---|---|---|---|---|", flush=True
+        )  # noqa: T201
     alpamayo: list[tuple[str, dict[str, Any]]] = [(ALPAMAYO, {})] if find_spec("alpamayo_r1") else []
     for name, config in [*MODELS, *alpamayo]:
         subprocess.run(
-            [sys.executable, __file__, name, json.dumps(config)],
+            [sys.executable, __file__, name, json.dumps(config), *(["--releases"] if every else [])],
             check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )

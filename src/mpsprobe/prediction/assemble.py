@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -18,10 +18,9 @@ from mpsprobe import __version__
 from mpsprobe import mac as facts
 from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.device.virtual.support import unconfirmed
-from mpsprobe.errors import UsageError
 from mpsprobe.forecast import Wish, build
 from mpsprobe.forecast.rates import epoch, training_rates
-from mpsprobe.knowledge import cloud_prices, environment, ops
+from mpsprobe.knowledge import cloud_prices, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.training import TrainingAdapter, untrained
@@ -36,6 +35,7 @@ from mpsprobe.run import (
     DeviceChoice,
     Forecast,
     Hazard,
+    Host,
     HostWait,
     Mac,
     OpUse,
@@ -45,7 +45,6 @@ from mpsprobe.run import (
     Predicted,
     Quantisation,
     Refusal,
-    ReleaseSummary,
     Run,
     Target,
     TrainingStep,
@@ -53,8 +52,6 @@ from mpsprobe.run import (
 from mpsprobe.run.journal import new_run_id, utc_now
 from mpsprobe.trace.source import short_source
 
-#: Verdicts of ops that a kernel of the release runs, itself or through others.
-_NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 #: Kinds of refusals that an op use or the forecast of memory carries already.
 _CARRIED = ("missing-op", "fallback", "memory")
 #: Name of the device of a prediction: nothing was computed on any.
@@ -90,7 +87,7 @@ def predict(
         MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
     """
     release = ops.resolve_release(mac.torch)
-    with _no_collection():
+    with no_collection():
         step(f"run the model without memory, under the rules of torch {release}")
         seen = observe(target, mac)
         step(f"judge {len(seen.uses):,} op uses for torch {release}")
@@ -104,7 +101,7 @@ def predict(
     if releases is not None and releases.predicted is not None:
         made.releases = releases.predicted.releases
         made.first_fully_native = releases.predicted.first_fully_native
-    run = _run(target, seen, made, msgspec.structs.replace(mac, torch=release))
+    run = _run(target, seen, made, msgspec.structs.replace(mac, torch=release), facts.host())
     if forecast is not None:
         run.outlook = Outlook(forecast=forecast)
     if routes:
@@ -142,7 +139,13 @@ def _predicted(seen: Observed, mac: Mac, release: str, known: list[Hazard]) -> P
     )
 
 
-def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) -> Run:
+def run_of(target: WeightlessTarget, seen: Observed, mac: Mac, host: Host) -> Run:
+    """Return what a target did as a run, its op uses judged; `mac` names a release that there is data on."""
+    known = _judge(seen, mac)
+    return _run(target, seen, _predicted(seen, mac, mac.torch, known), mac, host)
+
+
+def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac, host: Host) -> Run:
     now = utc_now()
     quantisation = made.quantisation
     return Run(
@@ -161,7 +164,7 @@ def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac) ->
             training=_step(target.adapter, seen),
             **target.plan,
         ),
-        host=facts.host(),
+        host=host,
         device=DeviceChoice(DEVICE, DEVICE, "a prediction computes nothing"),
         mac=mac,
         limits=[
@@ -248,94 +251,6 @@ def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) ->
     return forecast
 
 
-def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], None] = lambda _: None) -> Run:
-    """Predict the target for every torch release that there is data on; the release of `mac` does not count.
-
-    `step` is called with the name of each step that takes long, when it begins.
-
-    Returns:
-        A run whose `predicted.releases` has a row for each; it holds no op uses, which take 200 MB for each release
-        of a large model.
-
-    Raises:
-        MpsprobeError: as of `predict`, or no release has MPS on that macOS.
-    """
-    every = ops.releases()
-    closed = {release: row for release in every if (row := _closed(release, mac.macos)) is not None}
-    found: dict[str, ReleaseSummary] = {}
-    last: Run | None = None
-    unknown: list[list[str]] = []
-    opened = [release for release in every if release not in closed]
-    for release, run in predict_each(target, mac, opened, step):
-        assert run.predicted is not None
-        found[release] = _row(release, run, run.predicted)
-        unknown.append(run.predicted.unknowns)
-        run.op_uses = []
-        if release == opened[-1]:
-            last = run
-    rows = [closed.get(release) or found[release] for release in every]
-    if last is None or last.predicted is None:
-        raise UsageError(f"No torch release has MPS on macOS {mac.macos}.", "Update macOS.")
-    first = None
-    for row in reversed(rows):
-        if not row.fully_native:
-            break
-        first = row.torch
-    last.mac = mac
-    last.predicted = Predicted(
-        doing=last.predicted.doing,
-        inputs=last.predicted.inputs,
-        notes=last.predicted.notes,
-        dtypes=last.predicted.dtypes,
-        quantisation=last.predicted.quantisation,
-        unknowns=[text for text in last.predicted.unknowns if all(text in texts for texts in unknown)],
-        releases=rows,
-        first_fully_native=first,
-    )
-    return last
-
-
-def predict_each(
-    target: WeightlessTarget,
-    mac: Mac,
-    releases: Sequence[str],
-    step: Callable[[str], None] = lambda _: None,
-) -> Iterator[tuple[str, Run]]:
-    """Predict the target for each of these releases; the model runs once for all that rule alike what it does.
-
-    A run of the model asks the rules of its release one question after another, and depends on the release by the
-    answers alone. While it runs, the other releases are asked too; one that gives every answer alike would have had the
-    same run, call by call, and is judged by its own tables. The others take another run.
-
-    Args:
-        target: what is built and run.
-        mac: the target Mac; its release does not count.
-        releases: each has MPS on its macOS.
-        step: called with the name of each step that takes long, when it begins.
-
-    Yields:
-        Each release with its run, in no order. The op uses of a run are written anew by the next: look at them first.
-
-    Raises:
-        MpsprobeError: as of `predict`.
-    """
-    # the newest has the most kernels, so it leaves the fewest ops of which only others would know
-    waiting = list(reversed(releases))
-    while waiting:
-        release, *others = waiting
-        done = len(releases) - len(waiting)
-        step(
-            f"torch {release}, and all that it shares with older ones: {done} of {len(releases)} releases done"
-        )
-        with _no_collection():
-            first = observe(target, msgspec.structs.replace(mac, torch=release), others)
-            for name, seen in {release: first, **first.alike}.items():
-                one = msgspec.structs.replace(mac, torch=name)
-                known = _judge(seen, one)
-                yield name, _run(target, seen, _predicted(seen, one, name, known), one)
-        waiting = [name for name in others if name not in first.alike]
-
-
 def installed() -> dict[str, str]:
     """Return the versions of the packages that ran the model's code."""
     return {"torch": str(torch.__version__), "transformers": metadata.version("transformers")}
@@ -382,7 +297,7 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Turn the cyclic garbage collector off.
 
     A prediction makes some 100,000 objects that stay, beside the million that importing torch and
@@ -403,7 +318,7 @@ def observed(target: WeightlessTarget, mac: Mac) -> Observed:
     Raises:
         MpsprobeError: the target cannot be built or fed.
     """
-    with _no_collection():
+    with no_collection():
         seen = observe(target, mac)
         _judge(seen, mac)
     return seen
@@ -471,41 +386,6 @@ def _quantised(seen: Observed) -> list[Refusal]:
     if not loading.raises:
         message = f"Loading the {loading.title} checkpoint does not give its weights. {loading.sentences[0]}"
     return [Refusal(Phase.TRANSFER, "quantisation", "", message, "certain", "", fix=loading.fix)]
-
-
-def _closed(release: str, macos: str | None) -> ReleaseSummary | None:
-    """Return the row of a release that has no MPS on that macOS; None when it has."""
-    answer = environment.macos_allows(release, macos) if macos is not None else None
-    if answer is None or answer.ok is not False:
-        return None
-    return ReleaseSummary(
-        torch=release,
-        op_uses={},
-        calls={},
-        findings={},
-        not_native={},
-        fully_native=False,
-        stopped=answer.message,
-    )
-
-
-def _row(release: str, run: Run, made: Predicted) -> ReleaseSummary:
-    op_uses, calls = Counter[str](), Counter[str]()
-    not_native: dict[str, dict[str, None]] = {}
-    for use in run.op_uses:
-        op_uses[use.verdict.value] += 1
-        calls[use.verdict.value] += use.count
-        if use.verdict not in _NATIVE:
-            not_native.setdefault(use.verdict.value, {})[use.op] = None
-    return ReleaseSummary(
-        torch=release,
-        op_uses=dict(op_uses),
-        calls=dict(calls),
-        findings=dict(Counter(one.kind for one in made.refusals)),
-        not_native={verdict: list(names) for verdict, names in not_native.items()},
-        fully_native=run.fully_native,
-        stopped=made.stopped,
-    )
 
 
 def _quantisation(seen: Observed) -> Quantisation | None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch as installed_torch
 
@@ -19,7 +15,9 @@ from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.catalogue import named, target_mac
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
+from mpsprobe.prediction.imports import import_lightly
 from mpsprobe.prediction.observed import resolve
+from mpsprobe.prediction.releases import predict_releases
 from mpsprobe.run import Run
 
 
@@ -58,10 +56,10 @@ def predict(
         macos=macos,
         fallback=FALLBACK_AT_START if settings.fallback is None else settings.fallback,
     )
-    _import_sklearn_later()
+    import_lightly()
     step("find the model and its config")
     target = resolve(settings, say)
-    releases = assemble.predict_releases(target, meant, step) if every_release else None
+    releases = predict_releases(target, meant, step) if every_release else None
     if releases is not None and not routes:
         return releases
     wish = Wish(
@@ -71,35 +69,3 @@ def predict(
         calibrated=calibrated(calibration),
     )
     return assemble.predict(target, meant, wish, routes=routes, releases=releases, step=step)
-
-
-def _import_sklearn_later() -> None:
-    """Keep transformers from importing scikit-learn and SciPy, a quarter of all imports, for one function.
-
-    `transformers.generation` takes `roc_curve` from it where it is installed, for assisted generation: that function
-    then imports it at its first call.
-    """
-    module = "transformers.generation.candidate_generator"
-    if module in sys.modules or importlib.util.find_spec("sklearn") is None:
-        return
-    import transformers.utils
-    from transformers.utils import import_utils
-
-    owners: list[Any] = [
-        one for one in (import_utils, transformers.utils) if hasattr(one, "is_sklearn_available")
-    ]
-    installed = owners[0].is_sklearn_available
-    for owner in owners:
-        owner.is_sklearn_available = lambda: False
-    try:
-        loaded: Any = importlib.import_module(module)
-    finally:
-        for owner in owners:
-            owner.is_sklearn_available = installed
-    loaded.is_sklearn_available, loaded.roc_curve = installed, _roc_curve
-
-
-def _roc_curve(*args: Any, **kwargs: Any) -> Any:
-    from sklearn.metrics import roc_curve
-
-    return roc_curve(*args, **kwargs)
