@@ -3,7 +3,8 @@
     python tools/predict_cost.py
     python tools/predict_cost.py --releases
 
-prints the tables of docs/predict.md: of one release, and of all of them (`--torch all`), joined and one by one. Alpamayo is among them where its package is installed (PYTHONPATH).
+prints the tables of docs/predict.md: of one release, and of all of them (`--torch all`), joined and one by one.
+Alpamayo is among them where its package is installed (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -109,31 +110,23 @@ def measure_releases(name: str, config: dict[str, Any]) -> None:
     import time
 
     from mpsprobe.knowledge import ops
-    from mpsprobe.prediction import releases
     from mpsprobe.prediction.assemble import predict
     from mpsprobe.prediction.observed import WeightlessTarget
+    from mpsprobe.prediction.releases import predict_releases
     from mpsprobe.run import Mac
 
     target = WeightlessTarget(
         name, _alpamayo() if name == ALPAMAYO else _of_transformers(name, config), "auto"
     )
-    runs = 0
-    observe = releases.observe
-
-    def counted(*args: Any) -> Any:
-        nonlocal runs
-        runs += 1
-        return observe(*args)
-
-    releases.observe = counted  # type: ignore[attr-defined]
+    steps: list[str] = []
     predict(target, Mac("2.13"))  # what is imported and made once
     begun = time.process_time()
-    releases.predict_releases(target, Mac("2.13"))
+    predict_releases(target, Mac("2.13"), steps.append)
     between = time.process_time()
     for release in ops.releases():
         predict(target, Mac(release))
     joined, single = between - begun, time.process_time() - between
-    print(f"| {name} | {runs} | {joined:.1f} s | {single:.1f} s | {joined / single:.2f} |", flush=True)  # noqa: T201
+    print(f"| {name} | {len(steps)} | {joined:.1f} s | {single:.1f} s | {joined / single:.2f} |", flush=True)  # noqa: T201
 
 
 def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
@@ -175,12 +168,10 @@ def main() -> None:
         (measure_releases if every else measure)(arguments[0], json.loads(arguments[1]))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, one thread")  # noqa: T201
+    head = ["model", "parameters", "CPU", "peak RSS", "op uses", "calls"]
     if every:
-        print("| model | runs | joined | one by one | ratio |\n|---|---|---|---|---|", flush=True)  # noqa: T201
-    else:
-        print(
-            "| model | parameters | CPU | peak RSS | op uses | calls |\n|---|---|---|---|---|---|", flush=True
-        )  # noqa: T201
+        head = ["model", "runs", "joined", "one by one", "ratio"]
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)  # noqa: T201
     alpamayo: list[tuple[str, dict[str, Any]]] = [(ALPAMAYO, {})] if find_spec("alpamayo_r1") else []
     for name, config in [*MODELS, *alpamayo]:
         subprocess.run(
