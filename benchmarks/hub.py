@@ -42,6 +42,7 @@ print(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_sti
 """
 _OURS = """
 import resource, sys, time
+from huggingface_hub import snapshot_download  # imported by now, as above
 from mpsprobe.models.hub import client
 begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
 done = client.download(client.preflight("org/model"))

@@ -26,10 +26,6 @@ from mpsprobe.quantities import decimal_size
 from mpsprobe.quantities import size as binary_size
 from mpsprobe.run import Evidence, Mac, Measurement, MeasurementKey, Phase, Status, Table, Target
 
-#: Bytes of an element in each dtype that weights are loaded in.
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_FLOATING = ("float64", *_BYTES)
-
 
 @dataclass(frozen=True)
 class Dependency:
@@ -191,7 +187,7 @@ def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Cal
         f"{f'; left out: {out}' if out else ''}"
     )
     if plan.headers is not None and mac is not None and mac.memory_gb is not None:
-        needed = loaded_bytes(plan.headers.dtypes, plan.headers.nbytes, dtype)
+        needed = snapshots.loaded_bytes(plan.headers.dtypes, plan.headers.nbytes, dtype)
         if needed > mac.memory_gb * (1 << 30):
             progress(
                 f"warning: the weights take {binary_size(needed)}, more than the {mac.memory_gb:g} GB of the target Mac"
@@ -408,7 +404,7 @@ def _planned(plan: client.Preflight) -> str:
 def _memory(obtained: Obtained) -> Result:
     mac = obtained.mac
     found = obtained.snapshot
-    needed = loaded_bytes(found.dtypes, found.weight_bytes, obtained.profile.dtype)
+    needed = snapshots.loaded_bytes(found.dtypes, found.weight_bytes, obtained.profile.dtype)
     if not needed:
         return Result(Status.SKIPPED, "The size of the weights is not known before they are built.")
     if mac is None or mac.memory_gb is None:
@@ -433,20 +429,6 @@ def _memory(obtained: Obtained) -> Result:
             "Choose a quantised or smaller model, or a Mac with more memory: mpsprobe predict --mac NAME."
         )
     return result
-
-
-def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
-    """Return the bytes of weights once they are loaded.
-
-    Args:
-        dtypes: elements by stored dtype.
-        stored: bytes as stored.
-        dtype: floating point weights are loaded in this; `"auto"` keeps the stored dtype.
-    """
-    width = _BYTES.get(dtype)
-    if width is None or any(name not in _FLOATING for name in dtypes):
-        return stored  # packed integers: their number is not that of the weights
-    return sum(dtypes.values()) * width
 
 
 @CHECKS.add("integrity", "Every file has the bytes that the hub's checksums state")

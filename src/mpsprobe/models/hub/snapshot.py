@@ -77,6 +77,11 @@ _DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
+#: Bytes of an element in each dtype that weights are loaded in.
+_LOADED = {"float32": 4, "bfloat16": 2, "float16": 2}
+_FLOATING = ("float64", *_LOADED)
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a weight file, as its header states it."""
@@ -324,6 +329,20 @@ def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> No
 def is_dtype(name: str) -> bool:
     """Return whether a dtype, by PyTorch's name, is one that safetensors files are known to hold."""
     return any(name == known for known, _ in _DTYPES.values())
+
+
+def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
+    """Return the bytes of weights once they are loaded.
+
+    Args:
+        dtypes: elements by stored dtype.
+        stored: bytes as stored.
+        dtype: floating point weights are loaded in this; `"auto"` keeps the stored dtype.
+    """
+    width = _LOADED.get(dtype)
+    if width is None or any(name not in _FLOATING for name in dtypes):
+        return stored  # packed integers: their number is not that of the weights
+    return sum(dtypes.values()) * width
 
 
 def architecture(config: dict[str, Any]) -> str | None:
