@@ -206,8 +206,12 @@ def _with_output(info: Any, dtype: torch.dtype, kind: str) -> str:
     return f"differs: {difference}" if (difference := _differs(list(got), list(expected))) else _PASS
 
 
-def gradients(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
+def gradients(dtypes: list[torch.dtype], every: int = 1) -> dict[str, list[str]]:
     """Take the gradients of every operator that has them, as `test_output_grad_match` of PyTorch's MPS tests does.
+
+    Args:
+        dtypes: to take them in.
+        every: 1 for all operators, n for each n-th of the database.
 
     Returns:
         `"expected / outcome"` -> `"operator dtype: message"`.
@@ -219,7 +223,7 @@ def gradients(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
         from torch.testing._internal.common_methods_invocations import op_db
         from torch.testing._internal.common_mps import mps_ops_grad_modifier, mps_ops_modifier
 
-        for info in mps_ops_grad_modifier(mps_ops_modifier(op_db)):
+        for info in mps_ops_grad_modifier(mps_ops_modifier(op_db[::every])):
             for dtype in dtypes:
                 if not info.supports_autograd or dtype not in info.supported_backward_dtypes("cpu"):
                     continue
@@ -405,6 +409,7 @@ def main() -> int:
         action="store_true",
         help="compare gradients instead, in the floating dtypes of --dtypes",
     )
+    parser.add_argument("--every", type=int, default=1, help="with --gradients: each n-th operator only")
     parser.add_argument("--json", type=Path, help="where to write every operator's outcome")
     parser.add_argument("options", nargs="*", help="options for pytest, with --checkout")
     chosen = parser.parse_args()
@@ -420,7 +425,10 @@ def main() -> int:
         if chosen.json:
             chosen.json.write_text(json.dumps(found, indent=1) + "\n")
         return 0
-    found = gradients([one for one in dtypes if one in _GRADIENTS]) if chosen.gradients else operators(dtypes)
+    if chosen.gradients:
+        found = gradients([one for one in dtypes if one in _GRADIENTS], chosen.every)
+    else:
+        found = operators(dtypes)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(f"torch {torch.__version__}, expected by PyTorch / emulated:\n")
