@@ -1,21 +1,26 @@
 """Draw the reports of `reports/examples/` anew: `make examples`, or `python tools/examples.py [NAME ...]`.
 
 HTML and Markdown are kept; run.json and junit.xml are not, because they are large and any run leaves its own.
+Alpamayo's examples need its package, which is not ours: clone github.com/NVlabs/alpamayo, put its `src` on PYTHONPATH
+and install what it imports (`mpsprobe.models.alpamayo.published.NEEDED`).
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / "reports" / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "reports" / "examples"
 MAC = ("--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5")
 #: Folder of each example, and its command.
 COMMANDS: dict[str, tuple[str, ...]] = {
+    "tiny-drive": ("run", "--device", "emulated"),
     "tiny-drive-torch-2.8": ("run", *MAC),
+    "llama-8b-gptq": (
+        "predict", "examples/llama-8b-gptq", "--mac", "m4-max-40c-64", "--torch", "2.8", "--macos", "15.5",
+    ),
     "alpamayo-r1-10b": ("predict", "nvidia/Alpamayo-R1-10B", *MAC),
     "alpamayo-r1-10b/emulated": (
         "run", "nvidia/Alpamayo-R1-10B", "--random-init", "--shrink", "--device", "emulated", "--keep-going", *MAC,
@@ -28,15 +33,17 @@ def draw(name: str) -> bool:
     """Make one example, and return whether it left a report. Its command may well end with 1: that is a finding."""
     target = FOLDER / name
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "mpsprobe", *COMMANDS[name], "--output", folder]
-        subprocess.run(command, check=False)
-        made = [Path(folder) / file for file in _KEPT]
-        if not all(path.is_file() for path in made):
-            return False
-        for path in made:
-            shutil.copy(path, target / path.name)
-    return True
+    for path in target.iterdir():
+        if path.is_file():
+            path.unlink()
+    # a relative path, because the report quotes the command
+    command = [sys.executable, "-m", "mpsprobe", *COMMANDS[name], "--output", str(target.relative_to(ROOT))]
+    subprocess.run(command, check=False, cwd=ROOT)
+    made = [path for path in target.iterdir() if path.is_file()]
+    for path in made:
+        if path.name not in _KEPT:
+            path.unlink()
+    return {path.name for path in made}.issuperset(_KEPT)
 
 
 if __name__ == "__main__":

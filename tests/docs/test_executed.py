@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from mpsprobe.cli import cli
+from mpsprobe.models.tiny_drive import vocabulary
 from tests.docs.test_commands import CHECKOUT, command_lines
 from tests.report import example_runs
 
@@ -36,6 +37,7 @@ ELSEWHERE = {
     "mpsprobe baseline MODEL --device cuda": "a CUDA GPU",
     "mpsprobe baseline MODEL --random-init --device cuda": "a CUDA GPU",
     "mpsprobe scan owner/name": "a repository of the hub",
+    "pytest -m phase6 --device emulated --model ./my-model": "the checkout, whose conftest.py has the short options",
     "pytest -m ops --mpsprobe-ops core": "minutes: tests/ops runs a part of it",
 }
 
@@ -100,23 +102,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def modelled(place: Path) -> Path:
-    """Return the same folder with a small Llama of random weights in it."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def modelled(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of it with a small Llama of random weights and a tokenizer, and without a run's own folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    folder = tmp_path_factory.mktemp("modelled") / "reader"
+    shutil.copytree(place, folder, ignore=shutil.ignore_patterns("reports"))
+    words = vocabulary.build_tokenizer()
     config = LlamaConfig(
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        vocab_size=256,
+        vocab_size=words.get_vocab_size(),
         max_position_embeddings=512,
         architectures=["LlamaForCausalLM"],
     )
-    LlamaForCausalLM(config).save_pretrained(place / "my-model")
-    config.save_pretrained(place / "config-folder")
-    return place
+    LlamaForCausalLM(config).save_pretrained(folder / "my-model")
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=end, pad_token=end)
+    tokenizer.save_pretrained(folder / "my-model")
+    config.save_pretrained(folder / "config-folder")
+    return folder
 
 
 def _words(line: str, place: Path) -> list[str]:
