@@ -23,6 +23,8 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+#: Bound here: the code of a target runs in this process, and may put something else in its place.
+_open = open
 
 MB = 10**6
 #: Bytes of a config or an index; the largest known are tokenizers of some 30 MB.
@@ -82,7 +84,7 @@ def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = 
     if kind:
         raise error(f"{path}: is {kind}, not a file.")
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with _open(path, "rb", opener=_open_at_once) as file:
             data = file.read(limit + 1)
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror}.") from problem

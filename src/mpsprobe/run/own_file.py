@@ -8,6 +8,8 @@ number would go into the target's file.
 from __future__ import annotations
 
 import os
+from os import close, fstat, getpid, write  # bound here: code of a target may replace those of the module
+from os import open as open_
 from pathlib import Path
 
 #: Names of files whose descriptor was closed by other code of this process, in the order in which that was seen.
@@ -39,8 +41,8 @@ class OwnFile:
     def __init__(self, path: Path, *, empty: bool = False, mode: int = 0o644) -> None:
         self.path = path
         self.is_disturbed = False
-        self._owner = os.getpid()
-        self.number = os.open(path, _FLAGS | os.O_CREAT | (os.O_TRUNC if empty else 0), mode)
+        self._owner = getpid()
+        self.number = open_(path, _FLAGS | os.O_CREAT | (os.O_TRUNC if empty else 0), mode)
         self._identity = identity(self.number)
 
     def write(self, data: bytes) -> int:
@@ -49,16 +51,16 @@ class OwnFile:
         Raises:
             OSError: the disk is full, or fails.
         """
-        return os.write(self.number, data) if self._is_ours() else 0
+        return write(self.number, data) if self._is_ours() else 0
 
     def close(self) -> None:
         """Close the descriptor, unless it leads elsewhere by now. Nothing can be written afterwards."""
         if self._is_ours():
-            os.close(self.number)
+            close(self.number)
         self.number = -1
 
     def _is_ours(self) -> bool:
-        if self.number < 0 or os.getpid() != self._owner:
+        if self.number < 0 or getpid() != self._owner:
             return False
         if identity(self.number) == self._identity:
             return True
@@ -66,13 +68,13 @@ class OwnFile:
             self.is_disturbed = True
             _disturbed.append(self.path.name)
         try:
-            self.number = os.open(self.path, _FLAGS)
+            self.number = open_(self.path, _FLAGS)
         except OSError:
             self.number = -1
             return False
         if identity(self.number) == self._identity:
             return True
-        os.close(self.number)
+        close(self.number)
         self.number = -1
         return False
 
@@ -83,7 +85,7 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 def identity(number: int) -> tuple[int, int] | None:
     """Return what identifies the file behind a descriptor; None where it is closed."""
     try:
-        found = os.fstat(number)
+        found = fstat(number)
     except OSError:
         return None
     return (found.st_dev, found.st_ino)
