@@ -1,6 +1,6 @@
-"""Write knowledge/data/mlx_models.json: the architectures of mlx-lm and mlx-vlm, read from their installed source.
+"""Write knowledge/data/mlx_models.json: the architectures of MLX's libraries, read from their installed source.
 
-pip install --no-deps mlx-lm mlx-vlm
+pip install --no-deps mlx-lm mlx-vlm mlx-whisper mlx-embeddings
 python tools/mlx_models.py
 """
 

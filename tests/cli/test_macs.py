@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -88,3 +89,53 @@ def test_a_kv_dtype_that_does_not_exist_is_refused(folder: Path) -> None:
     answer = CliRunner().invoke(cli, ["predict", str(folder), "--kv-dtype", "int3"])
     assert isinstance(answer.exception, UsageError)
     assert "int3" in answer.exception.what
+
+
+def test_a_prediction_holds_the_target_against_the_same_macs(folder: Path) -> None:
+    words = [str(folder), "--torch", "2.8", "--macos", "15.5", "--json"]
+    rows = json.loads(CliRunner().invoke(cli, ["macs", *words]).stdout)["rows"]
+    made = json.loads(CliRunner().invoke(cli, ["predict", *words, "--mac", "m1-max-64"]).stdout)["outlook"]
+    assert made["macs"] == rows
+    assert made["recommendation"]["commands"][-1] == f"mpsprobe run {folder} --device mps"
+
+
+def test_the_first_lines_say_what_is_done_where_nobody_asked(folder: Path) -> None:
+    words = ["predict", str(folder), "--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5"]
+    shown = " ".join(CliRunner().invoke(cli, words).stdout.split())
+    before_the_memory = shown[: shown.index("Memory:")]
+    assert re.search(
+        r"Workload: a prompt of \d+ tokens, 128 new tokens, batch 1 \(defaults", before_the_memory
+    )
+
+
+def test_an_older_torch_takes_longer_and_holds_the_measured_time(tmp_path: Path) -> None:
+    """phi-2 on torch 2.1.2 and an M1 Max took 112 ms a token: mihasK/phi2-llm-on-MLX-vs-Pytorch-MPS."""
+    phi = {
+        "architectures": ["PhiForCausalLM"],
+        "model_type": "phi",
+        "vocab_size": 51200,
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "torch_dtype": "float16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(phi))
+    words = [
+        "predict",
+        str(tmp_path),
+        "--mac",
+        "m1-max-64",
+        "--macos",
+        "14.1",
+        "--prompt-tokens",
+        "8",
+        "--json",
+    ]
+    rates = {}
+    for torch in ("2.1", "2.8"):
+        found = json.loads(CliRunner().invoke(cli, [*words, "--torch", torch]).stdout)
+        time = found["outlook"]["forecast"]["time"]
+        rates[torch] = next(one for one in time["rates"] if one["name"] == "decode")
+    assert rates["2.1"]["low"] < 1000 / 112 < rates["2.1"]["high"]
+    assert rates["2.8"]["expected"] > rates["2.1"]["expected"]

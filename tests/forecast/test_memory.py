@@ -11,12 +11,13 @@ from mpsprobe.forecast.allocator import MIB, heap_bytes
 from mpsprobe.forecast.memory import GIB, growth, highest, judge, memory
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.trace import Pass, Trace
+from mpsprobe.knowledge import chips
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.prediction.observed import WeightlessTarget, observe
-from mpsprobe.run import Fit, Mac
+from mpsprobe.run import Fit, Mac, OpUse, OpVerdict, TensorMeta
 
 pytestmark = pytest.mark.own_process
 
@@ -145,3 +146,34 @@ def test_remedies_have_numbers_and_lead_somewhere() -> None:
     assert any("4-bit" in text for text in told.remedies)
     assert any("GB of memory: fits easily" in text for text in told.remedies)
     assert sum(part.bytes or 0 for part in told.parts if part.name != "OS and other") == told.needed_bytes
+
+
+def test_a_tensor_past_metals_limit_of_a_buffer_does_not_fit() -> None:
+    """A Mac of 16 GB with macOS 15 recommends 12.7 GB, and allows three quarters of that in one buffer."""
+    limit = chips.max_buffer(16 * GIB, "15.5")
+    for size, fits in ((limit, False), (limit - 1, True)):
+        trace = Trace([], [], weights=size, storages=(size,), peak=size)
+        told = memory(trace, [], memory_bytes=16 * GIB, macos="15.5", dtypes={"float16": size // 2})
+        assert told.largest_buffer_bytes == size
+        assert told.buffer_limit_bytes == limit
+        assert (told.fit is not Fit.NO) == fits
+        assert ("maxBufferLength" in told.reason) != fits
+
+
+def test_the_largest_tensor_is_a_weight_or_what_an_op_wrote() -> None:
+    def written(shape: tuple[int, ...], strides: tuple[int, ...], device: str = "mps") -> OpUse:
+        made = TensorMeta("float32", shape, strides, device)
+        return OpUse(
+            op="aten::mm", inputs=[], outputs=[made], verdict=OpVerdict.NATIVE, count=1, module="", source=""
+        )
+
+    whole, repeated = written((10, 1000), (1000, 1)), written((99999, 1000), (0, 1))
+    assert Trace([whole, repeated], [], storages=(400,)).largest == 40_000
+    assert Trace([written((10**6,), (1,), "cpu")], [], storages=(400,)).largest == 400
+    assert Trace([], []).largest == 0
+
+
+def test_an_unknown_largest_tensor_is_not_stated() -> None:
+    assert (
+        memory(Trace([], []), [], memory_bytes=16 * GIB, macos="15.5", dtypes={}).largest_buffer_bytes is None
+    )

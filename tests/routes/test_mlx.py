@@ -46,10 +46,23 @@ def test_a_library_is_read_and_not_run(tmp_path: Path) -> None:
     assert found.module("gpt2") is None
 
 
-def test_looking_for_them_imports_neither() -> None:
+def test_looking_for_them_imports_none() -> None:
     architectures.libraries.cache_clear()
-    assert [one.name for one in architectures.libraries()] == ["mlx-lm", "mlx-vlm"]
-    assert not {"mlx", "mlx_lm", "mlx_vlm"} & set(sys.modules)
+    assert [one.name for one in architectures.libraries()] == list(architectures.LIBRARIES)
+    assert not {"mlx", *architectures.LIBRARIES.values()} & set(sys.modules)
+
+
+def test_a_library_of_one_model_is_read_from_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "load_models.py").write_text("def load_model(path): ...\n")
+    (tmp_path / "whisper.py").write_text("class ModelDimensions: ...\nclass Whisper: ...\n")
+    (tmp_path / "audio.py").write_text("class Audio: ...\n")
+    assert architectures.read(tmp_path, "mlx-whisper", "1").models == ["whisper"]
+
+
+@pytest.mark.parametrize("name", ["llama", "whisper", "modernbert", "xlm-roberta"])
+def test_a_library_holds(name: str) -> None:
+    assert architectures.held_by(name)
+    assert not architectures.held_by(f"{name}-of-nobody")
 
 
 def line_of(source: str, text: str) -> int:
@@ -173,3 +186,14 @@ def test_an_unproven_name_is_not_a_yes() -> None:
     assert found.viability is Viability.UNKNOWN
     proven, _ = route.route(case([use(source=LLAMA)]))
     assert proven.viability is Viability.YES
+
+
+def test_a_stock_architecture_takes_minutes_of_set_up() -> None:
+    source = "transformers/models/llama/modeling_llama.py"
+    uses = [
+        use("aten::mm", module="model.layers.0.mlp", source=f"{source}:{line_of(source, 'class LlamaMLP')}")
+    ]
+    found, work = route.route(case(uses, architecture="llama"))
+    assert work.reused
+    assert any("minutes of set-up" in reason for reason in found.reasons)
+    assert not any("days" in reason for reason in found.reasons)

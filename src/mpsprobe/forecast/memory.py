@@ -175,19 +175,32 @@ def memory(
         ),
     ]
     fit, reason = judge(needed, working_set, memory_bytes)
+    buffer = chips.max_buffer(memory_bytes, macos)
+    if trace.largest >= buffer:
+        fit, reason = Fit.NO, _one_buffer(trace.largest, buffer)
     return Memory(
         parts=parts,
         needed_bytes=needed,
         available_bytes=memory_bytes,
         working_set_bytes=working_set,
         limit_bytes=limit,
+        largest_buffer_bytes=trace.largest or None,
+        buffer_limit_bytes=buffer,
         fit=fit,
         reason=reason,
         remedies=[]
         if fit is Fit.COMFORTABLE
         else _of_training(trace, held, heaps, dtypes, memory_bytes, macos)
         if trace.gradients
-        else remedies(held, grown, heaps, dtypes, memory_bytes, macos),
+        else remedies(held, grown, heaps, dtypes, memory_bytes, macos, trace.largest),
+    )
+
+
+def _one_buffer(largest: int, limit: int) -> str:
+    """Return why one tensor alone stops the run, in the words with which MPSAllocator.mm refuses it."""
+    return (
+        f"One tensor of {decimal_size(largest)} is not below the {decimal_size(limit)} that Metal allows a buffer "
+        '(maxBufferLength): PyTorch raises "Invalid buffer size".'
     )
 
 
@@ -287,8 +300,12 @@ def remedies(
     dtypes: Mapping[str, int],
     memory_bytes: int,
     macos: str | None,
+    largest: int = 0,
 ) -> list[str]:
-    """Return what would make it fit, each with its number and the verdict it leads to."""
+    """Return what would make it fit, each with its number and the verdict it leads to.
+
+    `largest` is the largest single tensor: one past Metal's limit is smaller in fewer bits, or takes a larger Mac.
+    """
     working_set, _ = chips.working_set(memory_bytes, macos)
     rest = held.total - held.weights
 
@@ -321,7 +338,8 @@ def remedies(
     fitting = [
         size
         for size in _sizes()
-        if judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
+        if largest < chips.max_buffer(size, macos)
+        and judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
     ]
     if fitting:
         texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: fits easily.")

@@ -5,10 +5,13 @@ Free of torch. `prediction.observed` fills it from a run on the predicting devic
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.trace.formulas.registry import ITEM_BYTES
+from mpsprobe.trace.formulas.traffic import stored_elements
 
 #: In `Trace.order`: the host waited for the device.
 WAIT = -1
@@ -98,6 +101,13 @@ class Trace:
             peak=max(0, self.peak - saved),
             peak_after=max(0, self.peak_after - saved),
         )
+
+    @functools.cached_property
+    def largest(self) -> int:
+        """Return the bytes of the largest single tensor: a weight, or what an op wrote; 0 when nothing is known."""
+        written = {one for use in self.uses for one in use.outputs if one.device != "cpu"}
+        known = [stored_elements(one) * ITEM_BYTES[one.dtype] for one in written if one.dtype in ITEM_BYTES]
+        return max([0, *self.storages, *known])
 
     def costs(self) -> tuple[list[int], list[int]]:
         """FLOPs and bytes of one call of each use; 0 where no formula knows them."""

@@ -98,7 +98,7 @@ class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A library of models for MLX, as its source files have it.
 
     Attributes:
-        name: `"mlx-lm"` or `"mlx-vlm"`.
+        name: of its distribution: `"mlx-lm"`, `"mlx-vlm"`, `"mlx-whisper"` or `"mlx-embeddings"`.
         version: of the release read.
         models: names of its modules that hold a model and its config.
         renamed: model types that it takes for another.
@@ -112,7 +112,7 @@ class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def module(self, model_type: str) -> str | None:
         """Return the module that would load `model_type`; None when there is none."""
         name = self.renamed.get(model_type, model_type)
-        return name if name in self.models else None
+        return next((one for one in (name, name.replace("-", "_")) if one in self.models), None)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,13 +23,15 @@ from mpsprobe.forecast.rates import epoch, training_rates
 from mpsprobe.knowledge import cloud_prices, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
-from mpsprobe.models.training import TrainingAdapter, untrained
-from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.training import TrainingAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases import known_bad
+from mpsprobe.prediction.fitting import architecture, every_mac
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
 from mpsprobe.routes.case import Case, OnRelease, UnrecordedRefusal
+from mpsprobe.routes.commands import words_of
 from mpsprobe.routes.judge import outlook
+from mpsprobe.routes.mlx.architectures import held_by
 from mpsprobe.run import (
     AssumedValue,
     DeviceChoice,
@@ -106,7 +108,17 @@ def predict(
         run.outlook = Outlook(forecast=forecast)
     if routes:
         step("compare the routes")
-        run.outlook = _routes(run, made, target.adapter, forecast, offers)
+        run.outlook = _routes(run, made, target, forecast, offers)
+        if wish is not None:
+            run.outlook.macs = every_mac(
+                seen,
+                release,
+                mac.macos,
+                wish,
+                mlx=held_by(architecture(target.adapter)),
+                training=_step(target.adapter, seen),
+                samples=int(target.plan.get("samples", 1)),
+            )
     return run
 
 
@@ -183,7 +195,7 @@ def _step(adapter: Adapter, seen: Observed) -> TrainingStep | None:
 
 
 def _routes(
-    run: Run, made: Predicted, adapter: Adapter, forecast: Forecast | None, offers: Cloud | None
+    run: Run, made: Predicted, target: WeightlessTarget, forecast: Forecast | None, offers: Cloud | None
 ) -> Outlook:
     """Judge the routes of a prediction."""
     beside = [one for one in made.refusals if one.kind not in _CARRIED]
@@ -212,16 +224,10 @@ def _routes(
                 for row in made.releases
             ),
             cloud=offers or cloud_prices.current(),
-            architecture=_architecture(adapter),
+            architecture=architecture(target.adapter),
+            words=words_of(target.ref.settings) if target.ref is not None else (),
         )
     )
-
-
-def _architecture(adapter: Adapter) -> str:
-    """Return `model_type` of the target's config; empty when it has none."""
-    inner = untrained(adapter)
-    config = inner.blueprint.config if isinstance(inner, RandomInitAdapter) else None
-    return str(getattr(config, "model_type", "") or "")
 
 
 def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) -> Forecast:

@@ -83,6 +83,7 @@ class Case:
         cloud: offers, plan and rates of transfer.
         proofs: parity runs of MLX that count, those of this user first.
         architecture: `model_type` of the target's config; empty when not known.
+        words: of a command line, that name the target and its workload; empty when only its name is known.
     """
 
     run: Run
@@ -95,6 +96,7 @@ class Case:
     cloud: Cloud = field(default_factory=cloud_prices.current)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
+    words: tuple[str, ...] = ()
 
     @property
     def mac(self) -> Mac:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpsprobe.knowledge.cloud_prices import Offer
 from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Route, Table, Viability
 
@@ -75,6 +76,7 @@ def route(case: Case, found: list[Quote]) -> Route:
         reasons=_reasons(case, found, chosen),
         evidence=case.evidence,
         tables={f"Rented GPUs, for {plan.counted}": _table(found)} if found else {},
+        commands=commands.of_cloud(case, chosen.offer.name) if chosen is not None else [],
     )
 
 

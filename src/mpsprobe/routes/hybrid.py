@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mpsprobe.knowledge import chips, ops
 from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds, size
-from mpsprobe.routes import mps
+from mpsprobe.routes import commands, mps
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, TensorMeta, Viability
@@ -86,6 +86,9 @@ def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
         reasons=[*_crossings(case, found), *_final_runs(case, quote)],
         evidence=case.evidence,
         tables=tables,
+        commands=[]
+        if quote is None or viability is Viability.NO
+        else commands.of_hybrid(case, quote.offer.name),
     )
 
 

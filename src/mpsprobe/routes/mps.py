@@ -12,6 +12,7 @@ from mpsprobe.knowledge import advisories, environment, ops
 from mpsprobe.knowledge.advisories import Advisory, Severity, Symptom
 from mpsprobe.ops.verdicts import judge as judge_uses
 from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.routes import commands
 from mpsprobe.routes.case import NATIVE, Case
 from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, Viability
 
@@ -109,6 +110,9 @@ def route(case: Case, judgement: Judgement) -> Route:
         reasons=_reasons(case, judgement),
         evidence=case.evidence,
         tables=tables,
+        commands=[]
+        if judgement.viability is Viability.NO
+        else commands.of_mps(case, [one.fix for one in judgement.certain_stops if one.fix]),
     )
 
 

@@ -67,6 +67,7 @@ def recommend(grounds: Grounds) -> Recommendation:
         sentence=f"{advice.sentence} ({_known_as(case)})",
         reasons=list(dict.fromkeys([advice.because, *(chosen.reasons[:3] if chosen else [])])),
         would_change=_would_change(grounds),
+        commands=list(chosen.commands) if chosen else [],
         evidence=case.evidence,
         matrix=tables.matrix(case, grounds.judgement, grounds.work, grounds.quote),
         checklist=checklist.table(case),

@@ -280,6 +280,7 @@ class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rates: of a sample, the most telling first; empty where it does not fit.
         quantised: the most bits with which MLX's weights fit easily, `"8-bit"`; empty where none do, or where nothing
             says that MLX holds the target.
+        epoch: of a training whose number of samples is known; None for others, and where it does not fit.
     """
 
     mac: str
@@ -292,6 +293,7 @@ class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: Range | None = None
     rates: list[Rate] = []
     quantised: str = ""
+    epoch: Epoch | None = None
 
 
 class Outlook(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -1,1 +1,1 @@
-"""The MLX route: which parts of a target exist in mlx-lm or mlx-vlm, what is to be written, and whether it agrees."""
+"""The MLX route: which parts of a target exist in MLX's libraries, what is to be written, and whether it agrees."""

@@ -1,6 +1,6 @@
-"""Which architectures mlx-lm and mlx-vlm hold, read from their source files: nothing of them is imported.
+"""Which architectures MLX's libraries of models hold, read from their source files: nothing of them is imported.
 
-Importing either runs code that a look-up must not run: it lowers a limit of the process, registers streams, and one
+Importing them runs code that a look-up must not run: it lowers a limit of the process, registers streams, and one
 module ends the process. A name that is found is not proof that the model's numbers agree.
 """
 
@@ -16,15 +16,22 @@ from mpsprobe.knowledge import mlx
 from mpsprobe.knowledge.mlx import MlxLibrary
 
 #: Distribution -> import name.
-LIBRARIES = {"mlx-lm": "mlx_lm", "mlx-vlm": "mlx_vlm"}
+LIBRARIES = {
+    "mlx-lm": "mlx_lm",
+    "mlx-vlm": "mlx_vlm",
+    "mlx-whisper": "mlx_whisper",
+    "mlx-embeddings": "mlx_embeddings",
+}
 #: Names under which their modules keep a model's config.
-_CONFIGS = frozenset({"ModelArgs", "ModelConfig"})
+_CONFIGS = frozenset({"ModelArgs", "ModelConfig", "ModelDimensions"})
+#: What shows that a folder is a library's: it keeps models in `models/`, or one beside this file, as mlx-whisper does.
+_LOADER = "load_models.py"
 _RENAMES = "MODEL_REMAPPING"
 
 
 @functools.cache
 def libraries() -> tuple[MlxLibrary, ...]:
-    """mlx-lm and mlx-vlm: the installed ones where there are any, else as the shipped data have them."""
+    """Return the libraries: the installed ones where there are any, else as the shipped data have them."""
     shipped = {package.name: package for package in mlx.packages()}
     found = []
     for name, imported in LIBRARIES.items():
@@ -33,19 +40,29 @@ def libraries() -> tuple[MlxLibrary, ...]:
     return tuple(found)
 
 
+def held_by(architecture: str) -> bool:
+    """Return whether a library of MLX has a model of that name."""
+    return bool(architecture) and any(one.module(architecture) for one in libraries())
+
+
 def read(folder: Path, name: str, version: str) -> MlxLibrary:
     """Read a library's source tree.
 
     Args:
-        folder: that holds `utils.py` and `models/`.
+        folder: that holds `utils.py` and `models/`, or the one model of the library itself.
         name: of the distribution.
         version: of it.
     """
-    models = [
-        path.stem if path.is_file() else path.name
-        for path in sorted((folder / "models").iterdir())
-        if _is_model(path)
-    ]
+    if (folder / "models").is_dir():
+        models = [
+            path.stem if path.is_file() else path.name
+            for path in sorted((folder / "models").iterdir())
+            if _is_model(path)
+        ]
+    else:  # one model, whose class has the name of its module
+        models = [
+            path.stem for path in sorted(folder.glob("*.py")) if _is_model(path, path.stem.capitalize())
+        ]
     return MlxLibrary(name, version, models, _renamed(folder / "utils.py"))
 
 
@@ -54,7 +71,8 @@ def _folder(imported: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(next(iter(spec.submodule_search_locations)))
-    return folder if (folder / "models").is_dir() and (folder / "utils.py").is_file() else None
+    with_many = (folder / "models").is_dir() and (folder / "utils.py").is_file()
+    return folder if with_many or (folder / _LOADER).is_file() else None
 
 
 def _version(name: str) -> str:
@@ -64,13 +82,13 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _is_model(path: Path) -> bool:
-    """Return whether a module offers `Model` and a config class at its top level."""
+def _is_model(path: Path, model: str = "Model") -> bool:
+    """Return whether a module offers a class `model` and one of a config at its top level."""
     file = path / "__init__.py" if path.is_dir() else path
     if file.suffix != ".py" or not file.is_file():
         return False
     names = _top_level(file)
-    return "Model" in names and bool(names & _CONFIGS)
+    return model in names and bool(names & _CONFIGS)
 
 
 def _top_level(file: Path) -> set[str]:
@@ -87,7 +105,7 @@ def _top_level(file: Path) -> set[str]:
 
 
 def _renamed(file: Path) -> dict[str, str]:
-    for node in _parsed(file).body:
+    for node in _parsed(file).body if file.is_file() else []:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == _RENAMES for target in targets):
             assert isinstance(node, ast.Assign)

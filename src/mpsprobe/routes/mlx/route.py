@@ -9,7 +9,7 @@ from mpsprobe.knowledge import engines as knowledge_engines
 from mpsprobe.knowledge import mlx
 from mpsprobe.knowledge.mlx import Kind, MlxLibrary
 from mpsprobe.quantities import enumerate_words, plural
-from mpsprobe.routes import alternatives
+from mpsprobe.routes import alternatives, commands
 from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.mlx.architectures import libraries
@@ -141,6 +141,7 @@ def route(case: Case) -> tuple[Route, Effort]:
         evidence=case.evidence,
         components=list(work.components),
         tables=tables,
+        commands=commands.of_mlx(case, packages),
     )
     return found, work
 
@@ -230,7 +231,7 @@ def _reasons(case: Case, work: Effort, packages: Sequence[MlxLibrary]) -> list[s
     reasons = [f"Read from the source of {versions}; a name there is not proof."]
     if case.architecture:
         homes = [one.name for one in packages if one.module(case.architecture)]
-        where = enumerate_words(homes) if homes else "neither"
+        where = enumerate_words(homes) if homes else "none"
         reasons.append(
             f"The whole target, {case.architecture}: {where} {'has' if len(homes) < 2 else 'have'} it."
         )

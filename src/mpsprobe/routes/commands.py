@@ -1,0 +1,119 @@
+"""Commands that follow a route: lines for a shell, for this target and workload."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpsprobe.knowledge.mlx import MlxLibrary
+from mpsprobe.options import Settings
+from mpsprobe.routes.case import Case
+from mpsprobe.run import OpVerdict
+
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+#: Options of `mpsprobe run` that say what the target and its workload are, by their names in `Settings`.
+_CARRIED = (
+    "profile",
+    "revision",
+    "config",
+    "dtype",
+    "prompt_tokens",
+    "new_tokens",
+    "batch",
+    "image_size",
+    "frames",
+    "steps",
+    "audio_seconds",
+    "autocast",
+    "train",
+)
+#: What runs a model of each library, without its `pip install`: from the library's own README.
+_MLX = {
+    "mlx-lm": 'mlx_lm.generate --model {repo} --max-tokens {tokens} --prompt "Hello"',
+    "mlx-vlm": 'mlx_vlm.generate --model {repo} --max-tokens {tokens} --prompt "Describe it." --image picture.jpg',
+    "mlx-embeddings": (
+        "python -c 'from mlx_embeddings import generate, load; "
+        'made = generate(*load("{repo}"), texts=["Hello"]); print(made.text_embeds.shape)\''
+    ),
+    "mlx-whisper": "mlx_whisper speech.wav --model mlx-community/{name}",
+}
+#: Libraries that take weights converted for them only.
+_CONVERTED = {
+    "mlx-whisper": "# converted weights: look for the exact name at https://huggingface.co/mlx-community?search_models={name}"
+}
+_NEW_TOKENS = 128
+
+
+def words_of(settings: Settings) -> tuple[str, ...]:
+    """Return the target and the options with which `mpsprobe run` gets it and its workload again."""
+    words = [settings.model] if settings.model is not None else []
+    for name in _CARRIED:
+        value = getattr(settings, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    # a prediction needs no weights whatever the target is; a run needs to be told only for a class
+    if settings.random_init and ":" in (settings.model or ""):
+        words.append("--random-init")
+    if settings.train is not None:
+        words += ["--optimizer", settings.optimizer] if settings.optimizer is not None else []
+        words += ["--gradient-checkpointing"] if settings.gradient_checkpointing else []
+        words += ["--accumulate", str(settings.accumulate)] if settings.accumulate is not None else []
+    if settings.trust_remote_code:
+        words.append("--trust-remote-code")
+    return tuple(words)
+
+
+def of_mps(case: Case, fixes: Sequence[str] = ()) -> list[str]:
+    """Return what runs the target on the Mac; `fixes` are changes to be made first."""
+    fallback = ["export PYTORCH_ENABLE_MPS_FALLBACK=1"] if case.calls.get(OpVerdict.FALLBACK) else []
+    return [
+        _pip(case),
+        *(f"# first: {text}" for text in dict.fromkeys(fixes)),
+        *fallback,
+        _line("run", case, "--device", "mps"),
+    ]
+
+
+def of_hybrid(case: Case, gpu: str) -> list[str]:
+    """Return what develops on the Mac, and computes the same on a rented GPU to compare with."""
+    return [
+        *of_mps(case),
+        f"# on the rented {gpu}",
+        _pip(case),
+        _line("baseline", case, "--output", "baseline.safetensors"),
+        "# back on the Mac, with that file",
+        _line("diverge", case, "--against", "baseline.safetensors"),
+    ]
+
+
+def of_cloud(case: Case, gpu: str) -> list[str]:
+    """Return what runs the target on a rented GPU."""
+    return [f"# on the rented {gpu}", _pip(case), _line("run", case, "--device", "cuda")]
+
+
+def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
+    """Return what runs a repository's model in the first library that holds its architecture; nothing for others."""
+    name = case.run.target.name
+    # mlx-lm holds the language half of some models that see
+    order = ["mlx-lm", "mlx-whisper", "mlx-embeddings", "mlx-vlm"]
+    if any("visi" in use.module or "visual" in use.module for use in case.uses):
+        order.reverse()
+    homes = {one.name for one in packages if case.architecture and one.module(case.architecture)}
+    library = next((name for name in order if name in homes), "")
+    if library not in _MLX or "--train" in case.words or not _REPO.fullmatch(name) or Path(name).exists():
+        return []
+    tokens = case.words[case.words.index("--new-tokens") + 1] if "--new-tokens" in case.words else None
+    values = {"repo": name, "name": name.rpartition("/")[2], "tokens": tokens or _NEW_TOKENS}
+    note = [_CONVERTED[library].format(**values)] if library in _CONVERTED else []
+    return [f"pip install {library}", *note, _MLX[library].format(**values)]
+
+
+def _pip(case: Case) -> str:
+    return f"pip install torch=={case.mac.torch} mpsprobe"
+
+
+def _line(command: str, case: Case, *more: str) -> str:
+    words = case.words or (case.run.target.name,)
+    return shlex.join(["mpsprobe", command, *words, *more])

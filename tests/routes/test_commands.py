@@ -1,0 +1,113 @@
+"""Commands that follow a route: of this target, workload and release."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.knowledge import mlx
+from mpsprobe.options import Settings
+from mpsprobe.routes import commands
+from mpsprobe.routes.case import Case
+from mpsprobe.routes.judge import outlook
+from mpsprobe.run import OpVerdict, Outlook, Target
+from tests.routes.cases import case, timing, use
+
+REPO = "meta-llama/Llama-3.1-8B"
+H100 = (timing("NVIDIA H100 SXM", 1.0, 2.0),)
+
+
+def _of(made: Outlook, name: str) -> list[str]:
+    return next(one.commands for one in made.routes if one.name == name)
+
+
+def _case(architecture: str = "llama", repo: str = REPO, verdict: OpVerdict = OpVerdict.NATIVE) -> Case:
+    words = commands.words_of(Settings(model=repo, prompt_tokens=100, new_tokens=500, dtype="float16"))
+    return case(
+        [use(), use("aten::nonzero", verdict)],
+        time=timing("M1 Max", 1.0, 2.0, share=1.0),
+        elsewhere=H100,
+        target=Target(name=repo, profile="transformers", weight_bytes=10**9),
+        architecture=architecture,
+        words=words,
+    )
+
+
+def test_a_workload_is_carried_into_the_command() -> None:
+    made = outlook(_case())
+    assert _of(made, "mps") == [
+        "pip install torch==2.8.0 mpsprobe",
+        f"mpsprobe run {REPO} --dtype float16 --prompt-tokens 100 --new-tokens 500 --device mps",
+    ]
+
+
+def test_the_words_are_options_of_the_command_line() -> None:
+    from click.testing import CliRunner
+
+    from mpsprobe.cli import cli
+
+    shown = CliRunner().invoke(cli, ["run", "--help"]).output
+    settings = Settings(
+        model="x", batch=2, image_size=64, frames=3, steps=4, audio_seconds=5, revision="main"
+    )
+    words = commands.words_of(settings)
+    assert words[0] == "x"
+    assert [word for word in words if word.startswith("--") and word not in shown] == []
+
+
+def test_the_advice_has_the_commands_of_its_route() -> None:
+    made = outlook(_case())
+    assert made.recommendation is not None
+    assert made.recommendation.route == "mps"
+    assert made.recommendation.commands == _of(made, "mps")
+
+
+def test_a_fallback_is_switched_on_first() -> None:
+    lines = _of(outlook(_case(verdict=OpVerdict.FALLBACK)), "mps")
+    assert lines.index("export PYTORCH_ENABLE_MPS_FALLBACK=1") == len(lines) - 2
+
+
+def test_what_mps_does_not_run_has_no_command_for_it() -> None:
+    held = case([use(), use(verdict=OpVerdict.RAISES)], time=timing("M1 Max", 1.0, 2.0, share=0.1))
+    made = outlook(held)
+    assert made.routes[0].viability.value == "no"
+    assert _of(made, "mps") == []
+
+
+def test_a_rented_gpu_gets_the_target_and_the_hybrid_a_baseline() -> None:
+    made = outlook(_case())
+    cloud, hybrid = _of(made, "cloud"), _of(made, "hybrid")
+    assert cloud[0].startswith("# on the rented ")
+    assert cloud[-1].endswith("--device cuda")
+    assert [shlex.split(line)[1] for line in hybrid if line.startswith("mpsprobe")] == [
+        "run",
+        "baseline",
+        "diverge",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "library", "runs"),
+    [
+        ("llama", "mlx-lm", f"mlx_lm.generate --model {REPO} --max-tokens 500"),
+        ("qwen2_5_vl", "mlx-vlm", f"mlx_vlm.generate --model {REPO}"),
+        ("bert", "mlx-embeddings", f'load("{REPO}")'),
+        ("xlm-roberta", "mlx-embeddings", f'load("{REPO}")'),
+        ("whisper", "mlx-whisper", "mlx_whisper speech.wav"),
+    ],
+)
+def test_the_library_that_holds_it_runs_it(architecture: str, library: str, runs: str) -> None:
+    held = _case(architecture)
+    if library == "mlx-vlm":
+        held.run.op_uses.append(use(module="model.visual.blocks.0"))
+    lines = commands.of_mlx(held, mlx.packages())
+    assert lines[0] == f"pip install {library}"
+    assert runs in lines[-1]
+
+
+def test_no_command_of_mlx_for_what_no_library_loads(tmp_path: Path) -> None:
+    assert commands.of_mlx(_case("no_such_model"), mlx.packages()) == []
+    assert commands.of_mlx(_case(""), mlx.packages()) == []
+    assert commands.of_mlx(_case(repo=str(tmp_path)), mlx.packages()) == []
