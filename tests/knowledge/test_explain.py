@@ -238,9 +238,57 @@ def test_no_finding_for_an_unknown_text() -> None:
     assert explain("").findings == ()
 
 
-def test_wrong_versions_are_usage_errors() -> None:
+@pytest.mark.parametrize("version", ["9.9", "two"])
+def test_wrong_versions_are_usage_errors(version: str) -> None:
     with pytest.raises(UsageError):
-        explain("x", torch="1.0")
+        explain("x", torch=version)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_release_older_than_the_tables_is_said(given: bool) -> None:
+    """openai/CLIP#406 and others: logs of 1.13 are still posted."""
+    text = "RuntimeError: don't know how to restore data location of torch.storage._UntypedStorage (tagged with mps)"
+    told = explain(text, torch="1.13.1") if given else explain(f"PyTorch version: 1.13.1\n{text}")
+    assert told.findings[0].message == "load-mps-checkpoint"
+    assert (told.torch, told.too_old) == ("", "1.13.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # public threads: RVC-Project#981, JaidedAI/EasyOCR#1004, gemelo-ai/vocos#42, segment-anything#636, nanoGPT#120,
+        # so-vits-svc-fork#337, DeepSpeed#7148, InvokeAI#256, CLIP#406, Plachtaa/VALL-E-X#127
+        ("AttributeError: module 'torch.backends' has no attribute 'mps'", "torch-before-mps"),
+        ('RuntimeError: c10::isComplexType(input.scalar_type()) && c10::isComplexType(other.scalar_type()) INTERNAL '
+         'ASSERT FAILED at "/Users/runner/work/pytorch/pytorch/aten/src/ATen/native/mps/operations/BinaryKernel.mm":340, '
+         "please report a bug to PyTorch.", "complex-with-real"),
+        ("MPS support binary op with uint8 natively starting from macOS 13.0", "refused-on-old-macos"),
+        ("RuntimeError: MPS: power op with int64 input is supported natively starting from macOS 13.2.",
+         "refused-on-old-macos"),
+        ("NotImplementedError: Could not run 'aten::_pin_memory' with arguments from the 'CUDA' backend.",
+         "pin-memory-cuda"),
+        ("terminating with uncaught exception of type c10::Error: Unsupported type byte size: ComplexFloat",
+         "complex-too-old"),
+        ("ValueError: We detected accelerator mps on your machine. But we don't know which communication backend to use "
+         "for this accelerator.", "no-backend-for-mps"),
+        ("AttributeError: module 'torch._C' has no attribute '_cuda_resetPeakMemoryStats'", "cuda-only-attribute"),
+        ("RuntimeError: Expected one of cpu, cuda, mps device type at start of device string: MPS", "device-in-capitals"),
+    ],
+)  # fmt: skip
+def test_lines_of_other_projects_threads(text: str, message: str) -> None:
+    assert [one.message for one in explain(text).findings] == [message]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UserWarning: MPS: no support for int64 for min_max. Native support for int64 has been added in macOS 13.3.",
+        "RuntimeError: BFloat16 is supported on MPS, requires macOS 14.0",
+        "x is supported natively starting from macOS 13.2",
+    ],
+)
+def test_a_minimum_is_not_the_users_macos(text: str) -> None:
+    assert explain(f"{text}\nRuntimeError: MPS backend out of memory").macos == ""
 
 
 def test_history_of_an_op() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from mpsprobe.cli.sink import Sink, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink, width
 from mpsprobe.errors import UsageError
+from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.explain import Explained, Explanation, explain
 
 #: Exit code when nothing in the text is known.
 NOTHING_KNOWN = 1
-
-_WIDTH = 100
 
 
 @click.command("explain")
@@ -34,8 +33,9 @@ def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | N
     if result.findings:
         sink.result(render(result), result)
         return
+    old = f"{_too_old(result)}\n" if result.too_old else ""
     sink.result(
-        "mpsprobe knows no message in this text.\n"
+        f"{old}mpsprobe knows no message in this text.\n"
         "It looks for what torch, Metal and MPSGraph write on MPS. Paste the whole traceback with its last lines.",
         result,
     )
@@ -70,7 +70,16 @@ def render(result: Explanation) -> str:
     known = ", ".join(part for part in context if part)
     if known:
         parts.append(f"Judged for {known}.")
+    if result.too_old:
+        parts.append(_too_old(result))
     return "\n\n".join(parts)
+
+
+def _too_old(result: Explanation) -> str:
+    return (
+        f"torch {result.too_old} is older than {ops.releases()[0]}, the oldest release that is known here: nothing "
+        "was judged by it. Much of what it refused has been lifted since; upgrade torch first."
+    )
 
 
 _ORIGIN = {"option": "as given", "commit": "from the commit in the error", "log": "as the text says"}
@@ -115,7 +124,7 @@ def _row(name: str, value: str) -> str:
     lead = f"  {name + ':':<11}"
     return textwrap.fill(
         value,
-        _WIDTH,
+        width(),
         initial_indent=lead,
         subsequent_indent=" " * len(lead),
         break_long_words=False,

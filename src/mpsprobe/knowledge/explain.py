@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
+from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _logtext, advisories, environment, ops
@@ -29,13 +30,20 @@ _PASTED = 200_000
 #: `collect_env` and pip lines that name the versions.
 _TORCH_LINE = re.compile(
     r"(?:PyTorch version: |\btorch==|\bpytorch[ =]+|\btorch +|\bTorch[ :]+v?)"
-    r"(?P<version>2\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b",
+    r"(?P<version>[12]\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b",
 )
 #: Lines of an issue's environment block: what they say wins over any other version in the text.
-_TORCH_ENVIRONMENT = re.compile(r"PyTorch version: (?P<version>2\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b")
+_TORCH_ENVIRONMENT = re.compile(r"PyTorch version: (?P<version>[12]\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b")
 _MACOS_ENVIRONMENT = re.compile(r"\bOS: *mac ?OS *(?P<version>\d+(?:\.\d+)*)", re.IGNORECASE)
 _MACOS_LINE = re.compile(
     r"\bmac ?OS[ :-]+(?:\w+ )?(?P<version>1[0-9]\.\d+(?:\.\d+)?|2[6-9]\.\d+(?:\.\d+)?)\b", re.IGNORECASE
+)
+
+#: Words before a version of macOS that make it a minimum.
+_MINIMUM = re.compile(
+    r"(?:\b(?:added|supported|available|fixed|introduced|native(?:ly)?|lower|older|earlier|newer|later)\s+(?:in|on|from|with|than|since)"
+    r"|\b(?:starting\s+from|before|since|requires?|needs?|at\s+least|or\s+above))\s+$",
+    re.IGNORECASE,
 )
 
 #: Characters between two halves of one message, at most.
@@ -106,6 +114,7 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         torch: the release they were judged by; "" when not known.
         torch_from: `option`, `commit` (quoted by the error), `log` or "".
         macos, macos_from: the system they were judged by, and where it was found; "" when not known.
+        too_old: the release given or stated, where it is older than all that are known: nothing is judged by it.
     """
 
     findings: tuple[Explained, ...]
@@ -113,6 +122,7 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     torch_from: str = ""
     macos: str = ""
     macos_from: str = ""
+    too_old: str = ""
 
 
 def explain(text: str, torch: str | None = None, macos: str | None = None) -> Explanation:
@@ -124,8 +134,12 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         macos: the version of macOS; else it is read from the text, where it is there.
 
     Raises:
-        UsageError: `torch` or `macos` is no version, or a release of which nothing is known.
+        UsageError: `torch` or `macos` is no version, or a release newer than all that are known.
     """
+    old = torch or _stated(_logtext.plain(text))
+    too_old = old if old and _is_older(old) else ""
+    if too_old:
+        torch = None
     if torch is not None:
         ops.resolve_release(torch)
     if macos is not None:
@@ -137,7 +151,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         found = _events(find(clean))
     if not found:
         given = ("option" if torch else "", "option" if macos else "")
-        return Explanation((), torch or "", given[0], macos or "", given[1])
+        return Explanation((), torch or "", given[0], macos or "", given[1], too_old)
     release, release_from = _torch_of(clean, found, torch)
     system, system_from = _macos_of(clean, macos)
 
@@ -148,7 +162,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         first.setdefault(key, hit)
         counts[key] += 1
     findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
-    return Explanation(_primary_first(findings), release, release_from, system, system_from)
+    return Explanation(_primary_first(findings), release, release_from, system, system_from, too_old)
 
 
 def _events(found: list[TextMatch]) -> list[TextMatch]:
@@ -179,8 +193,22 @@ def _torch_of(text: str, found: list[TextMatch], given: str | None) -> tuple[str
         version = environment.release_of_commit(hit.values.get("commit", ""))
         if version:
             return version, "commit"
+    stated = _stated(text)
+    return (stated, "log") if stated and _is_known(stated) else ("", "")
+
+
+def _stated(text: str) -> str:
+    """Return the torch release that a text states; empty when it states none."""
     named = _TORCH_ENVIRONMENT.search(text) or _TORCH_LINE.search(text)
-    return (named["version"], "log") if named and _is_known(named["version"]) else ("", "")
+    return named["version"] if named else ""
+
+
+def _is_older(version: str) -> bool:
+    """Return whether a release is older than the oldest one that anything is known of."""
+    try:
+        return Version(version).release[:2] < Version(ops.releases()[0]).release[:2]
+    except InvalidVersion:
+        return False
 
 
 def _macos_of(text: str, given: str | None) -> tuple[str, str]:
@@ -188,8 +216,13 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
         return given, "option"
     named = _MACOS_ENVIRONMENT.search(text)
     if named is None:
-        # "supported on macOS 14.0+" names a minimum, not the machine's
-        others = (one for one in _MACOS_LINE.finditer(text) if not text.startswith("+", one.end()))
+        # "supported on macOS 14.0+" and "has been added in macOS 13.3" name a minimum, not the machine's
+        others = (
+            one
+            for one in _MACOS_LINE.finditer(text)
+            if not text.startswith("+", one.end())
+            and not _MINIMUM.search(text[max(one.start() - 40, 0) : one.start()])
+        )
         named = next(others, None)
     return (named["version"], "log") if named else ("", "")
 
