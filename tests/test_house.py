@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,15 @@ def test_no_module_is_too_long() -> None:
         house.relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in house.modules()
     }
     assert not {name: size for name, size in sizes.items() if size > house.LONGEST}, "split it by concern"
+
+
+def test_names_of_tests_are_short() -> None:
+    names = {
+        found
+        for path in Path(__file__).parent.rglob("test_*.py")
+        for found in re.findall(r"^ *def (test_\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+    assert not {name for name in names if len(name) >= 60}, "say the behaviour in fewer than 60 characters"
 
 
 def test_words_and_knowledge_need_no_torch() -> None:

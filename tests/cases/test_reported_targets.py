@@ -103,7 +103,7 @@ def test_histc_of_int32_by_release() -> None:
     assert findings == []
 
 
-def test_a_sparse_buffer_is_refused_before_2_9_and_unknown_from_then_on() -> None:
+def test_a_sparse_buffer_is_refused_before_2_9() -> None:
     refused = unpredicted("sparse_buffer", "2.8")
     assert "The model does not load on that Mac: NotImplementedError: Could not run" in str(refused)
     with pytest.raises(NotImplementedError, match="SparseMPS"):
@@ -128,7 +128,7 @@ def test_compiled_code_is_unknown_and_the_eager_model_judged() -> None:
     assert [one.kind for one in findings] == ["compile"]
 
 
-def test_one_buffer_of_attention_scores_is_too_long_for_a_32_gb_mac() -> None:
+def test_attention_scores_exceed_a_32_gb_macs_buffer() -> None:
     code, document = predicted("long_attention", "2.7", *TEN_KEYS)
     assert code == 1
     (refusal,) = document["predicted"]["refusals"]

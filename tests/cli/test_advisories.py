@@ -42,7 +42,7 @@ def test_a_release_shows_what_is_known_for_it() -> None:
     assert "linear-noncontiguous-wrong" not in ids("--torch", "2.9.0")
 
 
-def test_macos_and_chip_narrow_the_list_and_their_absence_is_told() -> None:
+def test_macos_and_chip_narrow_the_list() -> None:
     mac = ("--torch", "2.13.0", "--macos", "26.2", "--chip")
     assert "linear-bias-dropped-macos26" in ids(*mac, "M1")
     assert "linear-bias-dropped-macos26" not in ids(*mac, "M4")

@@ -74,7 +74,7 @@ def test_a_workload_is_stated_and_carried_on(folder: Path) -> None:
     assert any("40 samples" in reason for route in found["outlook"]["routes"] for reason in route["reasons"])
 
 
-def test_a_smaller_cache_takes_less_memory_and_nothing_else_changes(folder: Path) -> None:
+def test_a_smaller_cache_changes_memory_only(folder: Path) -> None:
     words = ["predict", str(folder), "--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5", "--json"]
     whole, small = (
         json.loads(CliRunner().invoke(cli, [*words, *more]).stdout)["outlook"]["forecast"]["memory"]["parts"]
@@ -108,7 +108,7 @@ def test_the_first_lines_say_what_is_done_where_nobody_asked(folder: Path) -> No
     )
 
 
-def test_an_older_torch_takes_longer_and_holds_the_measured_time(tmp_path: Path) -> None:
+def test_an_older_torch_takes_the_measured_longer_time(tmp_path: Path) -> None:
     """phi-2 on torch 2.1.2 and an M1 Max took 112 ms a token: mihasK/phi2-llm-on-MLX-vs-Pytorch-MPS."""
     phi = {
         "architectures": ["PhiForCausalLM"],

@@ -140,7 +140,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None
     assert "\n" not in problem.what
 
 
-def test_a_repository_gives_its_config_and_tokenizer_and_keeps_its_weights(tmp_path: Path) -> None:
+def test_a_repository_keeps_its_weights(tmp_path: Path) -> None:
     files = {"config.json": json.dumps(LLAMA).encode(), "model.safetensors": b"never asked for"}
     with serve({"org/model": Repository(files)}) as server:
         done = subprocess.run(

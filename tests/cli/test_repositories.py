@@ -246,7 +246,7 @@ def _weights_asked_for(requests: list[tuple[str, str, str | None]]) -> list[str]
 
 
 @pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
-def test_a_pipeline_is_predicted_from_its_configs_or_says_what_is_wrong(tmp_path: Path) -> None:
+def test_a_pipeline_is_predicted_or_says_what_is_wrong(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "config.json").write_text(json.dumps(_PARTS["unet"][2]))

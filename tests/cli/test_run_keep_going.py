@@ -96,7 +96,7 @@ def test_one_run_lists_all_with_their_lines_and_still_fails(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_an_error_that_a_region_mends_ends_in_a_recipe_for_what_comes_after_it_too(tmp_path: Path) -> None:
+def test_a_recipe_covers_what_comes_after_a_fixed_error(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(
         'name = "own"\ntitle = "Own"\nautocast = "bfloat16"\n'
         f'adapter = "{profile.load("transformers").adapter}"\n'

@@ -29,7 +29,7 @@ _LLAMA: dict[str, Any] = {
 }
 
 
-def test_only_small_files_are_fetched_and_the_report_says_that_weights_are_random(tmp_path: Path) -> None:
+def test_random_weights_fetch_small_files_only(tmp_path: Path) -> None:
     files = {"config.json": json.dumps(_LLAMA).encode(), "model.safetensors": b"must not be asked for"}
     with serve({"org/llama": Repository(files)}) as hub:
         done = mpsprobe(
@@ -80,7 +80,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
     assert not (tmp_path / "reports").exists()
 
 
-def test_what_only_the_target_can_tell_fails_phase_3_in_one_line(tmp_path: Path) -> None:
+def test_what_only_the_target_knows_fails_in_one_line(tmp_path: Path) -> None:
     done = mpsprobe(
         "run", "json.decoder:Absent", "--random-init", "--device", "cpu", "--phase", "3", cwd=tmp_path
     )

@@ -119,7 +119,7 @@ def test_sampling_sees_a_peak_and_says_that_it_is_a_bound() -> None:
     assert "lower bound" in watch.method
 
 
-def test_an_error_of_the_body_comes_through_with_the_memory_measured() -> None:
+def test_an_error_passes_with_memory_measured() -> None:
     device = Cpu()
     seen = []
 

@@ -47,7 +47,7 @@ def _calibration(device: str = "cuda", **more: object) -> Calibration:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the predicting device runs on Linux")
-def test_calls_of_a_small_model_are_counted_as_a_mac_counts_them() -> None:
+def test_calls_are_counted_as_a_mac_counts_them() -> None:
     small = next(one for one in smalls() if one.name == "blocks")
     with torch.inference_mode():
         calls = _calls(small, real_device("cpu"))
@@ -74,7 +74,7 @@ def test_times_of_models_are_shared_out_among_their_calls() -> None:
     assert shared_out([], {"matmul": 1e-5}) == {"matmul": 1e-5}
 
 
-def test_host_times_come_from_the_file_and_waits_from_the_device() -> None:
+def test_host_times_are_those_of_the_file() -> None:
     machine = calibrations.machine(_calibration(host_seconds={"matmul": 2e-5, "stream": 5e-6, "wait": 1e-3}))
     assert machine.host.op("matmul") == 2e-5
     assert machine.host.op("conv") == 5e-6
@@ -87,7 +87,7 @@ def test_only_the_kernel_for_mps_writes_the_scores_of_attention() -> None:
     assert not calibrations.machine(_calibration("cpu")).holds_scores
 
 
-def test_a_file_comes_back_as_it_was_and_another_schema_is_refused(tmp_path: Path) -> None:
+def test_a_file_round_trips_and_other_schemas_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_bytes(msgspec.json.encode(_calibration()))
     assert calibrations.read(file) == _calibration()

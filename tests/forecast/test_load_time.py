@@ -9,7 +9,7 @@ from mpsprobe.knowledge.cloud_prices import Network
 _ALPAMAYO = 22_157_000_000
 
 
-def test_22_gb_take_20_to_30_minutes_to_download_and_less_to_load() -> None:
+def test_22_gb_download_in_20_to_30_minutes_and_load_faster() -> None:
     download, load = transfers(_ALPAMAYO, 409.6e9, cloud_prices.shipped().network)
     assert download.seconds.expected is not None
     assert load.seconds.expected is not None
@@ -18,7 +18,7 @@ def test_22_gb_take_20_to_30_minutes_to_download_and_less_to_load() -> None:
     assert _ALPAMAYO / 7e9 < load.seconds.expected < _ALPAMAYO / 148e6
 
 
-def test_a_line_faster_than_the_assumed_range_stays_within_its_own() -> None:
+def test_a_fast_line_stays_within_its_own_range() -> None:
     fast = Network(1e9, 1e9, 1e9, 1e9, "given")
     for part in transfers(10**9, 1e11, fast):
         span = part.seconds

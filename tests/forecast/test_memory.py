@@ -123,7 +123,7 @@ def test_a_llamas_weights_and_activations(llama: Trace) -> None:
     assert prompt.after - prompt.before < prompt.peak - prompt.before
 
 
-def test_more_tokens_need_more_memory_by_just_what_a_token_takes(llama: Trace) -> None:
+def test_memory_grows_by_what_a_token_takes(llama: Trace) -> None:
     found = stages(llama)
     grown = growth(llama, found)
     assert grown is not None

@@ -23,7 +23,7 @@ def _told(point: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def test_every_point_names_its_source_and_those_found_later_their_date() -> None:
+def test_every_point_names_its_source_and_date() -> None:
     for point in _points():
         assert point["url"], point
         assert point["date"] if "added" in point else True, point
@@ -40,7 +40,7 @@ def test_a_point_that_is_forecast_has_a_known_mac_of_its_chip() -> None:
             assert mac.chip == found.name, point
 
 
-def test_points_found_later_are_new_and_keep_their_first_forecast() -> None:
+def test_later_points_keep_their_first_forecast() -> None:
     points = _points()
     later = [point for point in points if "added" in point]
     assert len(later) >= 50

@@ -30,7 +30,7 @@ def _timing(*parts: TimePart) -> Timing:
     )
 
 
-def test_a_generation_has_tokens_a_second_and_a_time_to_its_first_token() -> None:
+def test_generation_has_tokens_a_second_and_first_token() -> None:
     found = rates(
         _timing(_part("vision", 1.0), _part("prefill", 2.0), _part("decode", 10.0, 100)),
         Fed(rows=2, tokens=50),
@@ -43,7 +43,7 @@ def test_a_generation_has_tokens_a_second_and_a_time_to_its_first_token() -> Non
     assert by_name["time to first token"].expected == pytest.approx(3.0)
 
 
-def test_a_diffusion_has_seconds_an_iteration_sound_a_factor_and_others_items() -> None:
+def test_each_task_has_its_own_unit_of_speed() -> None:
     (step,) = rates(_timing(_part("unet step", 30.0, 20)), Fed())
     assert (step.name, step.unit) == ("unet", "s/it")
     assert step.expected == pytest.approx(1.5)

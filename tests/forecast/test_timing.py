@@ -65,7 +65,7 @@ def test_the_floor_is_flops_over_peak_or_bytes_over_bandwidth() -> None:
     assert thin.expected == pytest.approx(thin.floor)
 
 
-def test_host_and_device_overlap_behind_a_queue_and_add_up_on_a_cpu() -> None:
+def test_host_and_device_overlap_behind_a_queue() -> None:
     work = _run([_linear(1024, 1024, 4)], [0] * 4)
     device, host = 2 * 1024**3 / 1e12, 1e-3
     behind = timing(work, _machine(op=host)).per_sample
@@ -124,7 +124,7 @@ def test_turns_are_carried_on_along_a_line(turns: list[float], repeats: int, who
     assert carried(turns, repeats) == pytest.approx(whole)
 
 
-def test_a_generation_has_prefill_and_decode_and_more_tokens_make_it_longer() -> None:
+def test_more_tokens_lengthen_a_generation() -> None:
     prompt, token = _linear(100, 256, 1), _linear(1, 256, 3)
     passes = [Pass("", "Llama", 1, k, k + 1, cache_before=k, cache=k + 1) for k in range(4)]
     trace = Trace([prompt, token], [0, 1, 1, 1], passes)
@@ -214,7 +214,7 @@ def test_a_chip_whose_clock_is_borrowed_has_a_wider_range(name: str) -> None:
     assert any("stands in, and the range is wider" in note for note in of_mac(named(name)).notes)
 
 
-def test_a_newer_release_moves_ops_off_mpsgraph_and_shortens_the_time() -> None:
+def test_releases_that_leave_mpsgraph_are_faster() -> None:
     x = _tensor(8, 8)
     adds = OpUse(op="aten::add.Tensor", inputs=[x, x], outputs=[x], count=1000, verdict=OpVerdict.NATIVE)
     add_costs(adds)
@@ -252,7 +252,7 @@ def test_a_faster_chip_dispatches_faster() -> None:
     assert m4.host.wait == pytest.approx(m1.host.wait)
 
 
-def test_module_calls_cost_the_host_and_ops_that_cpp_calls_cost_less() -> None:
+def test_ops_called_from_cpp_cost_less() -> None:
     x = _tensor(8, 8)
     line = OpUse(op="aten::add.Tensor", inputs=[x, x], outputs=[x], count=100, source="gru.py:1")
     add_costs(line)
@@ -269,7 +269,7 @@ def test_module_calls_cost_the_host_and_ops_that_cpp_calls_cost_less() -> None:
 @pytest.mark.parametrize(
     ("name", "seconds"), [("m1-max-32c-64", 16.3), ("rtx-3090", 5.4), ("h100", 1.3), ("h200", 1.0)]
 )
-def test_peaks_and_bandwidths_give_the_rooflines_of_a_driving_model(name: str, seconds: float) -> None:
+def test_peaks_and_bandwidths_give_rooflines(name: str, seconds: float) -> None:
     """Alpamayo-R1, computed elsewhere: 59.4 TFLOP before and after decoding, 256 tokens of 16.6 GB each."""
     gpu = hardware.find(name)
     machine = of_gpu(gpu) if gpu is not None else of_mac(named(name))
@@ -296,7 +296,7 @@ def test_a_fused_attention_kernel_writes_no_scores() -> None:
     assert fused.floor == pytest.approx(4 * 4 * 4 * 512 * 64 / 1e11)
 
 
-def test_cudnn_computes_float32_convolutions_at_the_rate_of_tf32() -> None:
+def test_cudnn_convolves_float32_at_the_rate_of_tf32() -> None:
     h100, v100 = hardware.find("h100"), hardware.find("tesla-v100-sxm2")
     assert h100 is not None
     assert v100 is not None

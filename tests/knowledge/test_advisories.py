@@ -36,7 +36,7 @@ def test_committed_advisories_keep_the_rules() -> None:
     assert list(lint(advisories.load_all(), RELEASES, op_exists)) == []
 
 
-def test_each_is_found_by_its_id_and_every_symptom_and_severity_is_used() -> None:
+def test_every_symptom_and_severity_is_used() -> None:
     found = advisories.load_all()
     assert len(found) >= 80
     assert {advisory.symptom for advisory in found} == set(advisories.Symptom)
@@ -116,7 +116,7 @@ def test_linter_finds_each_breach(only: Install, changes: dict[str, object], com
     assert any(complaint in problem for problem in problems), problems
 
 
-def test_linter_is_content_with_a_good_one_and_wants_ids_and_first_links_once(only: Install) -> None:
+def test_linter_wants_ids_and_first_links_once(only: Install) -> None:
     advisory = _advisory()
     only(advisory)
     assert list(lint([advisory], RELEASES, lambda _op, _release: True)) == []
@@ -150,7 +150,7 @@ def test_facts_that_are_not_known_make_a_match_possible(only: Install) -> None:
     assert found.unknown == ("the chip",)
 
 
-def test_builds_count_as_their_release_and_nightlies_come_before_it(only: Install) -> None:
+def test_nightlies_come_before_their_release(only: Install) -> None:
     only(_advisory(torch=">=2.9,<2.10"))
     assert advisories.match(_use(), "2.9.0+cpu")
     assert not advisories.match(_use(), "2.9.0.dev20250701")
@@ -211,7 +211,7 @@ def test_call_is_found_under_each_of_its_names(only: Install) -> None:
     }
 
 
-def test_one_dimensional_convolution_is_also_two_dimensional_one(only: Install) -> None:
+def test_conv1d_is_also_a_conv2d(only: Install) -> None:
     only(
         _advisory(
             id="one", ops=["aten::conv1d"], when=[{"tensors": [{"arg": 0, "rank": 3, "contiguous": False}]}]

@@ -23,7 +23,7 @@ def _says(rule: dtypes.Rule, texts: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize(
     "rule", [rule for rule in dtypes.all_rules() if not rule.source], ids=lambda rule: rule.id
 )
-def test_a_rules_text_is_in_the_binaries_of_exactly_its_releases(rule: dtypes.Rule) -> None:
+def test_a_rules_text_is_in_its_releases_binaries_only(rule: dtypes.Rule) -> None:
     order = ops.releases()
     first = order.index(rule.since) if rule.since else 0
     last = order.index(rule.until) if rule.until else len(order) - 1
@@ -162,7 +162,7 @@ def test_an_older_macos_can_also_mean_the_cpu() -> None:
         ("2.7", "15.0", 65_536, False),
     ],
 )
-def test_a_convolution_refuses_an_output_longer_than_65536_before_macos_15_1(
+def test_conv_refuses_65537_outputs_before_macos_15_1(
     torch_release: str, macos: str, length: int, raises: bool
 ) -> None:
     """neural-amp-modeler issue 507: Conv1d over more than 65,536 samples with one channel, torch 2.5."""
@@ -209,7 +209,7 @@ def test_more_than_four_gigabytes_may_abort() -> None:
     )
 
 
-def test_pytorchs_expected_failures_are_uncertain_and_of_their_release() -> None:
+def test_expected_failures_are_of_their_release() -> None:
     found = dtypes.check("aten::relu", ["bool"], "2.13")
     assert found is not None
     assert not found.certain

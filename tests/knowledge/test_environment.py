@@ -21,7 +21,7 @@ def allocator_accepts(high: float, low: float) -> str:
 
 @pytest.mark.parametrize("high", [None, "0", "0.0", "0.7", "1.4", "1.39", "1.7", "2", "2.1", "-1"])
 @pytest.mark.parametrize("low", [None, "0", "0.5", "1.4", "1.7", "1.8", "2.0", "3", "-0.1"])
-def test_watermarks_fail_exactly_when_the_allocator_refuses_them(high: str | None, low: str | None) -> None:
+def test_watermarks_fail_when_the_allocator_refuses_them(high: str | None, low: str | None) -> None:
     env = {name: text for name, text in ((HIGH, high), (LOW, low)) if text is not None}
     refused = allocator_accepts(float(high or 1.7), float(low or 1.4))
     errors = [p for p in environment.check_variables(env, "2.8") if p.severity == "error"]
@@ -29,7 +29,7 @@ def test_watermarks_fail_exactly_when_the_allocator_refuses_them(high: str | Non
     assert all(refused in p.what for p in errors)
 
 
-def test_the_report_of_sd_scripts_603_is_foreseen_and_its_mend_named() -> None:
+def test_sd_scripts_603_is_foreseen_with_its_fix() -> None:
     # github.com/kohya-ss/sd-scripts/issues/603: HIGH=0.7 -> "RuntimeError: invalid low watermark ratio 1.4"
     (problem,) = environment.check_variables({HIGH: "0.7"}, "2.0.1")
     assert "invalid low watermark ratio 1.4" in problem.what
@@ -163,7 +163,7 @@ def test_the_op_tables_give_the_same_minimum() -> None:
     assert ops.release("2.5").minimum_macos == "13.0"
 
 
-def test_a_macos_that_is_too_old_is_told_the_last_release_for_it() -> None:
+def test_an_old_macos_is_told_its_last_release() -> None:
     assert "torch 2.8" in environment.macos_allows("2.13", "13.6").message
 
 

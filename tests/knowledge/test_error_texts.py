@@ -65,7 +65,7 @@ def test_both_wordings_of_two_devices_name_them(text: str) -> None:
     assert {hit.values["device"], hit.values["device2"]} == {"cpu", "mps:0"}
 
 
-def test_the_line_of_mpsgraph_and_the_one_of_llvm_are_one_finding() -> None:
+def test_mpsgraph_and_llvm_lines_are_one_finding() -> None:
     assert [hit.message.id for hit in find(BROADCAST)] == ["llvm-broadcast"]
 
 

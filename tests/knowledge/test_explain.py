@@ -30,7 +30,7 @@ running natively on MPS.
 """
 
 
-def test_a_missing_op_names_the_release_that_has_it_and_the_way_around() -> None:
+def test_a_missing_op_names_release_and_workaround() -> None:
     # transformers PR 32367: "torch>=2.4 has isin on mps"; chronos 141: the variable makes it work
     (finding,) = explain(MISSING_OLD).findings
     assert finding.cause is Cause.MISSING_OP
@@ -70,7 +70,7 @@ NotImplementedError: The operator 'aten::_nested_tensor_from_mask_left_aligned' 
     assert (frame.path, frame.line, frame.code) == ("Cell In[26]", 9, "y_pred = model(X_batch)")
 
 
-def test_the_stack_that_faulthandler_prints_below_a_crash_is_read() -> None:
+def test_the_stack_of_faulthandler_is_read() -> None:
     text = """MPSNDArray.mm:78: failed assertion `something new'
 Fatal Python error: Aborted
 
@@ -110,7 +110,7 @@ def test_what_is_said_often_is_told_once() -> None:
         "RuntimeError:\u00a0invalid low watermark ratio 1.4",
     ],
 )
-def test_colours_boxes_quotes_wraps_and_json_do_not_hide_a_message(decorated: str) -> None:
+def test_decorations_do_not_hide_a_message(decorated: str) -> None:
     (finding,) = explain(decorated).findings
     assert (finding.message, finding.values["ratio"]) == ("watermark", "1.4")
 
@@ -200,7 +200,7 @@ def test_whether_the_fallback_variable_helps(text: str, fallback: str) -> None:
     assert explain(text).findings[0].fallback == fallback
 
 
-def test_an_op_that_the_cpu_lacks_too_is_not_helped_by_the_variable() -> None:
+def test_an_op_the_cpu_lacks_has_no_fallback() -> None:
     # pytorch issue 156540: "fallback to CPU failed" for sparse tensors
     text = "Could not run 'aten::_sparse_coo_tensor_with_dims_and_tensors' with arguments from the 'SparseMPS' backend"
     (finding,) = explain(text).findings
@@ -223,7 +223,7 @@ def test_an_op_of_another_library_is_left_to_it() -> None:
     assert "torchvision 0.23" in finding.fixed
 
 
-def test_a_release_that_should_have_the_op_is_told_to_look_twice() -> None:
+def test_a_release_that_has_the_op_gets_a_second_look() -> None:
     (finding,) = explain(MISSING_OLD, torch="2.8").findings
     assert "check which torch" in finding.fixed
 
@@ -369,7 +369,7 @@ def test_each_text_has_a_cause_and_a_fix_of_its_own(text: str, message: str, fix
     assert fix in found.fix
 
 
-def test_warning_of_an_op_that_always_falls_back_calls_nothing_old() -> None:
+def test_an_op_that_always_falls_back_calls_nothing_old() -> None:
     text = "The operator 'aten::linalg_svd' is not currently supported on the MPS backend and will fall back to run on the CPU."
     (found,) = explain(text, "2.8").findings
     assert found.fixed_in == ""

@@ -61,7 +61,7 @@ def test_an_unknown_release_names_the_known_ones(written: str) -> None:
 
 
 @needs_same_torch
-def test_composite_and_missing_ops_are_those_of_the_installed_dispatcher() -> None:
+def test_missing_ops_are_those_of_the_dispatcher() -> None:
     wrong = []
     checked = 0
     for support in _here(ops.release(_INSTALLED)):
@@ -96,7 +96,7 @@ print(json.dumps(["".join(line for line in table if line.startswith("MPS:")) for
 
 
 @needs_same_torch
-def test_the_installed_dispatcher_agrees_once_the_macs_registrations_are_replayed_into_it() -> None:
+def test_the_dispatcher_agrees_with_replayed_registrations() -> None:
     release = ops.release(_INSTALLED)
     here = _here(release)
     registered = [support.op for support in here if support.op in release.mps_ops]
@@ -123,7 +123,7 @@ def test_the_installed_dispatcher_agrees_once_the_macs_registrations_are_replaye
 
 
 @needs_same_torch
-def test_what_stops_a_composite_is_among_the_ops_that_pytorchs_own_samples_run() -> None:
+def test_what_stops_a_composite_is_run_by_pytorchs_samples() -> None:
     """The call graph of the Mac's machine code against ops recorded while the operator tests ran on a CPU."""
     recorded = json.loads((_FOLDER / "opinfo.json").read_text())
     release = ops.release(_INSTALLED)
@@ -220,7 +220,7 @@ def test_autocast_came_with_2_5_and_casts_matmul_down() -> None:
 
 
 @needs_same_torch
-def test_autocast_lists_are_those_of_the_installed_torchs_header() -> None:
+def test_autocast_lists_are_those_of_torchs_header() -> None:
     """ATen/autocast_mode.h lists what every backend casts; MPS registers no op that is in the other list."""
     header = (Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h").read_text()
     lists = ops.release(_INSTALLED).autocast
@@ -262,7 +262,7 @@ def test_messages_that_a_kernel_can_raise() -> None:
 
 
 @pytest.mark.parametrize("minor", ops.releases())
-def test_a_file_names_its_wheel_and_is_the_bytes_that_the_tool_writes(minor: str) -> None:
+def test_a_file_is_what_the_tool_writes_from_its_wheel(minor: str) -> None:
     raw = (_FOLDER / f"{minor}.json").read_bytes()
     data = msgspec.json.decode(raw, type=ReleaseFile)
     assert dump(data) == raw

@@ -43,7 +43,7 @@ def test_a_third_layer_off_by_a_hundredth_is_named(planted: MakeJob, dtype: str)
     assert "aten::addmm" in [use.op for use in found.first.op_uses]
 
 
-def test_errors_that_come_from_before_are_told_from_a_layers_own(planted: MakeJob) -> None:
+def test_inherited_errors_are_told_from_a_layers_own(planted: MakeJob) -> None:
     found = diverge(planted("layer", "float32"), no_announcement)
     layers = {layer.module: layer for layer in found.layers if layer.stage == "forward"}
     assert layers["blocks.3"].verdict is Verdict.CARRIES

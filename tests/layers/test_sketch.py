@@ -38,7 +38,7 @@ def test_large_ones_give_the_error_to_some_per_cent(size: int) -> None:
     assert 0.6 < min(ratios) <= max(ratios) < 1.4  # four standard deviations of sqrt(2 / 64) / 2
 
 
-def test_the_same_tensor_is_no_distance_away_in_any_layout_or_block_size(
+def test_the_same_tensor_has_no_distance_in_any_layout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tensor = torch.randn(40, 50, 7, generator=torch.Generator().manual_seed(0))

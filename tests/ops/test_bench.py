@@ -90,7 +90,7 @@ def test_the_most_suspect_come_first_and_the_budget_ends_it(monkeypatch: pytest.
     assert asked == [5, 4, 6, 3]
 
 
-def test_one_check_for_all_has_the_worst_status_and_a_row_for_each_that_is_not_well() -> None:
+def test_one_check_for_all_has_the_worst_status() -> None:
     outcomes = {
         3: ReplayOutcome.NATIVE,
         4: ReplayOutcome.WRONG,
@@ -110,7 +110,7 @@ def test_one_check_for_all_has_the_worst_status_and_a_row_for_each_that_is_not_w
     assert "aten.mm-f32-5x5*2: what" in result.message, "the worst is named"
 
 
-def test_a_worker_that_cannot_start_again_costs_no_answer_that_is_known() -> None:
+def test_a_lost_worker_costs_no_known_answer() -> None:
     answers = iter([Replay(outcome=ReplayOutcome.WRONG, message="off"), None])
 
     def answer(_: Request) -> Replay:

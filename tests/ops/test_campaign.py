@@ -102,7 +102,7 @@ def test_no_fault_costs_another_op_its_answer(tmp_path: Path) -> None:
             assert check.id.split(".")[2].split("-")[0] in check.message
 
 
-def test_expectations_turn_known_faults_into_warnings_and_spare_crashes(tmp_path: Path) -> None:
+def test_expectations_turn_known_faults_into_warnings(tmp_path: Path) -> None:
     names = sorted(set(FAULTS) - DEADLY)
     uses = [planted(name) for name in (*names, "abort")]
     (tmp_path / "x.toml").write_text(

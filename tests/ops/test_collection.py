@@ -112,7 +112,7 @@ def test_a_supervised_run_replays_within_a_budget(repository: Path) -> None:
     assert not [check for check in run.checks if check.id.startswith("ops.aten")]
 
 
-def test_the_general_list_holds_ops_of_this_torch_with_distinct_names() -> None:
+def test_the_general_list_holds_ops_of_this_torch() -> None:
     core = op_list.core()
     assert "torch" in core.source
     assert "transformers" in core.source

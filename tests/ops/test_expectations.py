@@ -32,7 +32,7 @@ def test_entries_are_about_torch_macos_and_chip(entry: dict[str, str], applies: 
     assert Entry(ids=["x"], **entry).applies(MAC) is applies
 
 
-def test_what_is_not_known_of_a_mac_matches_only_those_who_do_not_ask() -> None:
+def test_unknown_facts_match_unconditional_entries_only() -> None:
     unknown = Mac("2.13.0+cpu")
     assert Entry(ids=["x"], torch="==2.13.*").applies(unknown)
     assert not Entry(ids=["x"], macos=">=13").applies(unknown)

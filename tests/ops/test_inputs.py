@@ -59,7 +59,7 @@ def test_layout_is_as_recorded(tensor: Tensor) -> None:
     assert made.untyped_storage().nbytes() == (smallest if made.numel() else 0) * made.element_size()
 
 
-def test_the_same_seed_gives_the_same_values_and_every_run_its_own_memory() -> None:
+def test_the_same_seed_gives_the_same_values() -> None:
     use = use_of(torch.mm, torch.zeros(3, 4), torch.zeros(4, 5))
     inputs = prepare(use, 7)
     one, other = inputs.make(CPU)[0], prepare(use, 7).make(CPU)[0]
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_values_and_every_run_its_own_memory() -> N
     assert inputs.make(CPU)[0][0].any()
 
 
-def test_numbers_on_the_cpu_stay_there_beside_tensors_of_the_device() -> None:
+def test_cpu_scalars_stay_on_the_cpu() -> None:
     number, tensor = TensorMeta("float32", (), (), "cpu"), TensorMeta("float32", (3,), (1,), "mps:0")
     meta = torch.device("meta")  # any other device: what moves and what stays is the question
     args = prepare(OpUse(op="aten::mul.Tensor", inputs=[tensor, number]), 0).make(meta)[0]

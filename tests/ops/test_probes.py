@@ -23,7 +23,7 @@ def lab() -> Lab:
     return Lab(torch.device("cpu"), lambda: None)
 
 
-def test_every_probe_belongs_to_an_advisory_and_every_named_one_exists() -> None:
+def test_probes_and_advisories_name_each_other() -> None:
     assert {advisory.probe for advisory in advisories.load_all() if advisory.probe} == set(PROBES)
 
 

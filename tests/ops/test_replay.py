@@ -55,7 +55,7 @@ def test_every_op_of_a_sound_device_is_native(name: str, cpu: Place) -> None:
         assert answer.outcome is ReplayOutcome.NATIVE, (use, answer.message, answer.comparisons)
 
 
-def test_the_reference_is_wider_than_the_op_and_the_noise_stands_beside(cpu: Place) -> None:
+def test_the_reference_is_wider_than_the_op(cpu: Place) -> None:
     use = use_of(
         torch.mm, torch.zeros(32, 64, dtype=torch.bfloat16), torch.zeros(64, 32, dtype=torch.bfloat16)
     )
@@ -111,7 +111,7 @@ def test_a_reference_that_does_not_fit_is_left_out(cpu: Place) -> None:
     assert found.reference == "float32"
 
 
-def test_inputs_that_the_cpu_refuses_too_say_nothing_of_the_device(cpu: Place) -> None:
+def test_inputs_the_cpu_refuses_say_nothing(cpu: Place) -> None:
     use = use_of(torch.mm, torch.zeros(3, 4), torch.zeros(4, 5))
     broken = OpUse(op=use.op, inputs=[use.inputs[0], use.inputs[0]])
     answer = replay(Request(broken, 0), cpu, ENOUGH)

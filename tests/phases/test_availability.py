@@ -244,7 +244,7 @@ def test_a_legal_environment_names_what_is_set() -> None:
     assert HIGH in result.message
 
 
-def test_a_high_watermark_below_the_low_one_fails_on_a_mac_and_warns_elsewhere() -> None:
+def test_a_high_watermark_below_the_low_one_fails() -> None:
     env = {HIGH: "0.7"}
     result = results(mac_site(env=env, env_at_start=env))["environment"]
     assert result.status is Status.FAIL

@@ -46,9 +46,7 @@ def _loaded(device: Emulated, dtype: torch.dtype) -> transfer.Loaded:
         ("2.13", torch.complex64, Status.PASS),
     ],
 )
-def test_a_buffer_of_a_dtype_that_the_release_lacks_fails_phase_4(
-    release: str, dtype: torch.dtype, status: Status
-) -> None:
+def test_a_buffer_of_a_lacking_dtype_fails_phase_4(release: str, dtype: torch.dtype, status: Status) -> None:
     device = Emulated(Mac(torch=release, macos="15.5"))
     with device.opened():
         result = _check(transfer, "dtypes", _loaded(device, dtype))

@@ -28,7 +28,7 @@ def pins(requires: list[str], found: dict[str, str], metadata: dict[str, list[st
     return resolve(profile(*requires), found.get, lambda name: (metadata or {}).get(name, []), "3.12.1")
 
 
-def test_the_seeds_three_mismatches_are_found_and_one_command_fixes_them() -> None:
+def test_one_command_fixes_the_seeds_three_mismatches() -> None:
     found = pins(SEED_NEEDS, SEED_FOUND)
     assert {(pin.name, pin.found) for pin in found.unmet} == {
         ("huggingface-hub", "1.3.2"),

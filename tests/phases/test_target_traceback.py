@@ -9,7 +9,7 @@ from mpsprobe.phases import target_code
 from mpsprobe.run import Evidence
 
 
-def test_frames_of_the_suite_are_hidden_and_those_of_the_target_shown(tmp_path: Path) -> None:
+def test_frames_of_the_suite_are_hidden(tmp_path: Path) -> None:
     file = tmp_path / "theirs.py"
     file.write_text(
         "def infer():\n    try:\n        {}['a']\n    except KeyError as first:\n"

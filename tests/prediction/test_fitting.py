@@ -70,7 +70,7 @@ def test_the_most_bits_that_fit_a_16_gb_air(billions: int, bits: str) -> None:
     assert _macs(_seen(billions * 10**9))["m4-10c-16"].quantised == bits
 
 
-def test_nothing_is_said_of_quantised_weights_that_no_library_holds() -> None:
+def test_unheld_quantised_weights_get_no_number() -> None:
     assert not any(one.quantised for one in _macs(_seen(), mlx=False).values())
 
 

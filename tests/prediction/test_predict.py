@@ -231,7 +231,7 @@ def test_a_float64_tensor_is_refused_in_pytorchs_words(planted: tuple[Run, Predi
     assert not planted[0].fully_native
 
 
-def test_a_branch_on_an_unknown_value_is_listed_with_what_it_decided(planted: tuple[Run, Predicted]) -> None:
+def test_a_branch_on_an_unknown_value_is_listed(planted: tuple[Run, Predicted]) -> None:
     dependents = [text for one in planted[1].assumptions for text in one.dependents]
     assert any(text.endswith(_line("if (half > 2)")) for text in dependents)
     assert any("assumed values decided" in text for text in planted[1].unknowns)

@@ -44,7 +44,7 @@ def _of(*ways: Setting, source: str = "model.py:3") -> Helped:
     return Helped(_refused(source=source), frozenset(ways), "fix it")
 
 
-def test_a_missing_op_is_helped_by_the_variable_and_by_the_first_torch_that_has_it() -> None:
+def test_a_missing_op_is_fixed_by_variable_or_release() -> None:
     # torch 2.12's wheel is the first with a kernel for _cholesky_solve_helper (docs/op-support.md)
     assert _ways(_missing("aten::_cholesky_solve_helper"), Mac("2.8")) == {
         "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts",
@@ -70,7 +70,7 @@ def test_a_torch_that_the_macos_cannot_run_is_no_way() -> None:
     assert "torch 2.12 or newer" not in _ways(text, Mac("2.8", macos="13.3"))  # 2.9 and newer need macOS 14
 
 
-def test_the_harness_s_own_autocast_can_be_left_out_but_not_the_model_s() -> None:
+def test_only_the_harness_autocast_can_be_left_out() -> None:
     text = "User specified an unsupported autocast device_type 'mps'"
     assert "no autocast around inference" in _ways(text, Mac("2.4"), "autocast", autocast="bfloat16")
     assert _ways(text, Mac("2.4"), "autocast") == {"torch 2.5 or newer"}
@@ -92,9 +92,7 @@ _OPS: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [
 
 @pytest.mark.parametrize(("left", "right"), [("float32", "bfloat16"), ("float16", "float32")])
 @pytest.mark.parametrize("op", range(len(_OPS)))
-def test_where_operands_differ_in_dtype_the_profile_s_own_autocast_may_help(
-    op: int, left: str, right: str
-) -> None:
+def test_the_profiles_autocast_may_help_mixed_dtypes(op: int, left: str, right: str) -> None:
     square = torch.zeros(3, 3)
     with pytest.raises(RuntimeError) as raised:  # PyTorch's own words
         _OPS[op](square.to(getattr(torch, left)), square.to(getattr(torch, right)))
@@ -134,7 +132,7 @@ def test_what_a_try_shows_first_is_helped_by_the_next() -> None:
     assert tried == Tried([])
 
 
-def test_more_refusals_beat_an_error_that_hides_what_comes_after_it() -> None:
+def test_refusals_beat_an_error_that_hides_the_rest() -> None:
     newer = Setting("torch", "2.9")
 
     def retry(settings: Sequence[Setting]) -> Tried:
@@ -160,7 +158,7 @@ def test_the_same_settings_are_not_tried_twice() -> None:
     assert "device at model.py:9" in result.remedy
 
 
-def test_one_setting_that_covers_all_beats_two_and_the_variable_beats_another_torch() -> None:
+def test_one_setting_that_covers_all_beats_two() -> None:
     new, newer = Setting("torch", "2.9"), Setting("torch", "2.12")
     assert smallest([_of(_FALLBACK, new), _of(_FALLBACK, newer)]).settings == (_FALLBACK,)
     assert smallest([_of(_FALLBACK, new), _of(newer)]).settings == (newer,)  # 2.12 is newer than 2.9
@@ -195,7 +193,7 @@ def test_code_to_fix_is_named_by_its_line() -> None:
     assert "model.py:9: fix it" in result.remedy
 
 
-def test_weights_that_could_not_be_loaded_can_be_loaded_in_another_dtype() -> None:
+def test_unloadable_weights_load_in_another_dtype() -> None:
     text = "BFloat16 is not supported on MPS"
     # collected, they are float32 by now; macOS 13 has no bfloat16 in any torch
     ways = _ways(text, Mac("2.2", macos="13.5"), "dtype", phase=Phase.TRANSFER)
@@ -226,7 +224,7 @@ def test_when_no_try_helps_the_one_that_left_least_is_told() -> None:
     assert tried == Tried([_refused()])
 
 
-def test_settings_that_exclude_each_other_help_as_many_as_they_can() -> None:
+def test_exclusive_settings_help_as_many_as_they_can() -> None:
     half, full = Setting("dtype", "float16"), Setting("dtype", "float32")
     recipe = smallest([_of(half), _of(full, source="model.py:4"), _of(full, source="model.py:5")])
     assert recipe.settings == (full,)

@@ -67,7 +67,7 @@ def mac(chip: str, cores: int, gib: int, fit: Fit) -> MacFit:
     )
 
 
-def test_macs_stand_by_chip_and_memory_with_gaps_where_none_is_sold() -> None:
+def test_macs_have_gaps_where_none_is_sold() -> None:
     chart = macs_chart(
         [
             mac("Apple M1", 8, 8, Fit.NO),
@@ -200,7 +200,7 @@ def predicted() -> str:
     return report.render(run, "html")
 
 
-def test_a_critical_fault_stands_beside_the_verdict_with_its_fix() -> None:
+def test_a_critical_fault_is_beside_the_verdict() -> None:
     words = Page(predicted()).words
     assert "Attention is wrong. Fix: Use torch 2.11." in words[: words.index("What breaks")]
 

@@ -64,7 +64,7 @@ def test_a_crash_names_signal_check_and_last_line() -> None:
     assert "<script>" not in "".join(summary.split("```")[::2])
 
 
-def test_blocked_checks_are_one_line_a_phase_and_the_reason_once() -> None:
+def test_blocked_checks_state_their_reason_once() -> None:
     text = render(examples.pins_failed(), "md")
     section = text[text.index("## ⛔ Not run: blocked by phase 2 (pins)") :]
     assert "- Phase 6 (inference): 3 checks" in section

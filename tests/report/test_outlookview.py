@@ -57,7 +57,7 @@ def test_a_report_is_drawn_from_the_document_alone() -> None:
     assert report.render(run, "html") == report.render(again, "html")
 
 
-def test_the_headline_of_a_prediction_tells_of_calls_and_the_mac() -> None:
+def test_a_predicted_headline_tells_of_calls_and_the_mac() -> None:
     told = verdict(predicted())
     assert told.sentence.startswith("All 100 op calls of target run on the GPU of an Apple M1 Max with 64 GB")
     assert "nothing ran on a Mac" in told.sentence
@@ -82,7 +82,7 @@ def test_the_headline_hides_nothing(verdict_: OpVerdict, words: str, status: Sta
     assert told.status is status
 
 
-def test_calls_of_a_checkpoint_that_does_not_load_are_told_apart() -> None:
+def test_calls_of_an_unloadable_checkpoint_are_hypothetical() -> None:
     run = predicted()
     loading = Quantisation(
         method="GPTQ, 4 bits", outcome="raises", error="ImportError: optimum", fix="", checkpoint_bytes=1,

@@ -6,7 +6,7 @@ from mpsprobe.run import Check, Evidence, Phase, Status, Table
 from tests.report import example_runs as examples
 
 
-def test_six_phases_always_have_a_tile_and_extras_only_when_they_ran() -> None:
+def test_six_phases_always_have_a_tile() -> None:
     run = examples.passed("cpu", Evidence.MEASURED)
     run.checks = run.of_phase(Phase.PINS)
     view = page(run)

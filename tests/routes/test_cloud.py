@@ -23,7 +23,7 @@ def quoted(made: Case) -> dict[str, cloud.Quote]:
     return {quote.offer.name: quote for quote in cloud.quotes(made)}
 
 
-def test_shipped_offers_have_a_price_a_date_and_a_gpu_that_is_known() -> None:
+def test_shipped_offers_have_price_date_and_known_gpu() -> None:
     offers = prices.shipped().offers
     assert len(offers) >= 6
     for one in offers:
@@ -64,7 +64,7 @@ def test_loading_costs_what_the_options_analysis_says() -> None:
     assert quote.cost == pytest.approx(0.21, abs=0.005)
 
 
-def test_the_plan_is_samples_and_perturbations_and_the_way_of_the_weights() -> None:
+def test_the_plan_is_samples_and_perturbations() -> None:
     quote = quoted(case([use()], weight_bytes=74 * 10**9, elsewhere=[timing("H100 SXM5", 1.0, 30.0)]))[H100]
     assert quote.hours == pytest.approx((5 * 60 + 1000 + 600 * 30) / 3600)
     assert quote.cost == pytest.approx((1000 + 600 * 30) / 3600 * 2.49)  # setting up is not rented

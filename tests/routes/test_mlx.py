@@ -153,7 +153,7 @@ def test_generation_is_no_part() -> None:
     assert [one.name for one in found] == ["model"]
 
 
-def test_an_adapter_of_ours_is_no_part_but_the_default_target_is() -> None:
+def test_an_adapter_is_no_part_but_the_default_target_is() -> None:
     adapter = ("aten::copy_", "", "site-packages/mpsprobe/models/alpamayo/adapter.py:9")
     assert judged(adapter, ("aten::mm", "vlm", QWEN))[0].name == "vlm"
     (one,) = judged(("aten::mm", "", "src/mpsprobe/models/tiny_drive/model.py:9"))

@@ -65,7 +65,7 @@ def test_what_does_not_fit_needs_a_remedy() -> None:
     assert judged(case(NATIVE, held=helped)).viability is Viability.CHANGES
 
 
-def test_what_fits_only_past_metals_recommendation_is_no_plain_yes() -> None:
+def test_past_metals_recommendation_is_no_plain_yes() -> None:
     found = judged(case(NATIVE, held=memory(Fit.TIGHT, needed=50 * GIB)))
     assert found.viability is Viability.CHANGES
     assert "swaps" in found.stops[0].what
@@ -76,7 +76,7 @@ def test_an_op_without_a_verdict_keeps_it_open() -> None:
     assert judged(made).viability is Viability.UNKNOWN
 
 
-def test_a_missing_op_names_the_variable_and_the_release_that_has_it() -> None:
+def test_a_missing_op_names_variable_and_release() -> None:
     op = "aten::_cholesky_solve_helper"
     stop = judged(case([*NATIVE, use(op, OpVerdict.RAISES)], torch="2.8.0")).stops[0]
     assert mps.FALLBACK_VARIABLE in stop.fix
@@ -106,7 +106,7 @@ def test_a_refused_dtype_stops_it_and_an_assumed_one_does_not() -> None:
     assert judged(case(NATIVE, refusals=[assumed])).viability is Viability.YES
 
 
-def test_code_that_ended_early_is_a_no_unless_an_assumed_value_may_be_the_cause() -> None:
+def test_code_that_ended_early_is_a_no_unless_assumed() -> None:
     assert judged(case(NATIVE, stopped="ValueError: no")).viability is Viability.NO
     assert judged(case(NATIVE, stopped="ValueError: no", assumed=True)).viability is Viability.UNKNOWN
     mixed = "RuntimeError: Expected b and A to have the same dtype (at action.py:3)"

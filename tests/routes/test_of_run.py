@@ -103,7 +103,7 @@ def test_judging_needs_neither_torch_nor_mlx() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_check_that_failed_by_a_missing_op_is_no_second_obstacle() -> None:
+def test_a_missing_op_is_one_obstacle_not_two() -> None:
     """tiny-drive on torch 2.8: phase 6 fails by the op that the table of op uses names too."""
     op = "aten::_cholesky_solve_helper"
     failed = Check(

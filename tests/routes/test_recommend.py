@@ -29,7 +29,7 @@ def test_the_share_of_op_time_decides(share: float, route: str) -> None:
     assert advice(made).route == route
 
 
-def test_below_the_threshold_it_is_the_cloud_where_mlx_has_no_such_model() -> None:
+def test_below_the_threshold_without_mlx_it_is_the_cloud() -> None:
     uses = [use(count=99, source=MINE), use("aten::nonzero", OpVerdict.FALLBACK, source=MINE)]
     made = case(uses, time=timing("M1 Max", 1.0, 2.0, share=0.5), elsewhere=H100)
     assert advice(made).route == "cloud"

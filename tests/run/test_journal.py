@@ -55,7 +55,7 @@ def test_a_whole_run_is_replayed_without_interruption(tmp_path: Path) -> None:
     assert statuses(run) == dict.fromkeys((plan.id for plan in PLAN), Status.PASS)
 
 
-def test_the_check_in_flight_is_marked_and_the_rest_says_why_it_was_not_made(tmp_path: Path) -> None:
+def test_the_check_in_flight_is_marked(tmp_path: Path) -> None:
     write(tmp_path / "j", [*events(1), journal.CheckStarted("transfer.load", 5.0)])
     run = journal.replay(tmp_path / "j", Interruption("crashed", "SIGABRT", "", "assertion"))
     assert statuses(run) == {
@@ -76,7 +76,7 @@ def test_a_timeout_is_not_called_a_crash(tmp_path: Path) -> None:
     assert "5 s" in run.checks[1].message
 
 
-def test_a_journal_nobody_supervised_still_says_that_it_was_cut_off(tmp_path: Path) -> None:
+def test_an_unsupervised_journal_says_it_was_cut_off(tmp_path: Path) -> None:
     write(tmp_path / "j", events(2))
     run = journal.replay(tmp_path / "j")
     assert run.interruption is not None
@@ -93,9 +93,7 @@ def test_what_became_known_on_the_way_is_kept(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(min_value=0, max_value=100_000))
-def test_a_journal_cut_at_any_byte_loses_at_most_the_line_being_written(
-    tmp_path_factory: pytest.TempPathFactory, cut: int
-) -> None:
+def test_a_cut_journal_loses_at_most_one_line(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "j"
     write(path, events(4))
     data = path.read_bytes()

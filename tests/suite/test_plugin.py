@@ -112,7 +112,7 @@ def test_a_marker_runs_its_phase_and_makes_the_links_it_needs(elsewhere: Path, n
     assert {check.phase.order for check in run.checks} == {number}
 
 
-def test_later_phases_of_a_failed_one_are_blocked_once_with_the_reason(elsewhere: Path) -> None:
+def test_later_phases_are_blocked_once_with_the_reason(elsewhere: Path) -> None:
     profile(elsewhere, "raise", "load")
     junit = elsewhere / "their-junit.xml"
     done = pytest_in(elsewhere, "-m", "not ops and not benchmark", f"--junitxml={junit}")
@@ -128,7 +128,7 @@ def test_later_phases_of_a_failed_one_are_blocked_once_with_the_reason(elsewhere
     assert [check.id for check in run.checks if check.status is Status.FAIL] == ["transfer.load"]
 
 
-def test_asking_for_a_later_phase_alone_is_blocked_by_the_one_that_fails(elsewhere: Path) -> None:
+def test_a_later_phase_alone_is_blocked_by_the_failed_one(elsewhere: Path) -> None:
     profile(elsewhere, requires="torch>=99")
     done = pytest_in(elsewhere, "-m", "phase6")
     run = Run.load(elsewhere / "out" / "run.json")

@@ -112,7 +112,7 @@ def test_a_kill_at_any_phase_leaves_a_report_that_names_it(supervise: Callable[.
         ("exit", "prepare", "data.prepare", "exit status 7"),
     ],
 )
-def test_a_death_by_the_target_names_the_signal_and_its_last_words(
+def test_a_death_names_its_signal_and_last_output(
     supervise: Callable[..., Run], fault: str, at: str, check: str, sign: str
 ) -> None:
     run = supervise(fault, at)

@@ -96,7 +96,7 @@ def test_helpers_and_tail_calls_are_followed() -> None:
     assert CallGraph(_kernel(_b(_BASE, _A))).always(_BASE) == {"a"}
 
 
-def test_a_loop_ends_and_a_jump_through_a_register_claims_nothing() -> None:
+def test_a_jump_through_a_register_claims_nothing() -> None:
     looping = _kernel(_bl(_BASE, _A), _cbz(_BASE + 4, _BASE), _RET)
     assert CallGraph(looping).always(_BASE) == {"a"}
     by_register = _kernel(_cbz(_BASE, _BASE + 8), 0xD61F0100, _bl(_BASE + 8, _A), _RET)  # br x8

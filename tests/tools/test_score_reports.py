@@ -36,7 +36,7 @@ def positive(**facts: Any) -> Any:
     return msgspec.convert({"id": "x", "subject": "x", "kind": "op", "dtypes": [], **facts}, score.Positive)
 
 
-def test_a_missing_op_of_the_stated_release_is_foreseen_for_certain() -> None:
+def test_a_missing_op_of_the_release_is_certain() -> None:
     # pytorch issue 158723, torch 2.7.1
     seen = score.foresee(
         report(
@@ -74,7 +74,7 @@ def test_float64_is_foreseen_for_certain_whatever_the_release() -> None:
     assert [(one.channel, one.certain) for one in seen] == [("dtype rule", True)]
 
 
-def test_an_advisory_with_conditions_that_no_report_states_is_possible_only() -> None:
+def test_unstated_conditions_make_an_advisory_possible() -> None:
     # sentence-transformers 3507: 2.8.0, F.linear on non-contiguous tensors
     seen = score.foresee(
         report(failure_class="wrong_result", torch_resolved="2.8.0", ops=["aten::linear (cause)"])

@@ -86,7 +86,7 @@ def test_a_training_step_of_a_unet_too() -> None:
     compare(lambda: model(torch.ones(1, 4, 16, 16)).sum().backward())
 
 
-def test_gradients_of_a_grouped_convolution_take_the_forward_pass_twice() -> None:
+def test_grouped_convolution_gradients_cost_twice() -> None:
     """PyTorch's counter leaves the groups out of the weight's gradient."""
     model = nn.Conv2d(8, 16, 3, groups=4, padding=1)
     x = torch.ones(2, 8, 6, 6, requires_grad=True)
@@ -394,7 +394,7 @@ def test_every_view_of_the_installed_torch_is_known_as_one() -> None:
     assert missing == set()
 
 
-def test_every_pointwise_op_of_the_installed_torch_has_a_formula() -> None:
+def test_every_pointwise_op_has_a_formula() -> None:
     names = {base_name(func._schema.name) for func in schemas() if torch.Tag.pointwise in func.tags}
     assert names - set(FORMULAS) == set()
     assert len(names) > 100

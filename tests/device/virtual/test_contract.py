@@ -62,7 +62,7 @@ def test_fallback_computes_on_the_cpu_and_warns_once() -> None:
         assert [finding.kind for finding in session.findings] == ["fallback"]
 
 
-def test_ops_registered_with_the_fallback_kernel_need_no_variable() -> None:
+def test_registered_fallbacks_need_no_variable() -> None:
     with emulate("2.13", fallback=False), pytest.warns(UserWarning, match="aten::linalg_svd"):
         torch.linalg.svd(torch.eye(3, device="mps"))
     with emulate("2.14", fallback=False), warnings.catch_warnings():

@@ -106,7 +106,7 @@ def test_other_threads_enter_and_use_it() -> None:
     assert errors == []
 
 
-def test_a_default_device_set_inside_holds_until_it_is_taken_back() -> None:
+def test_a_default_device_set_inside_holds() -> None:
     with emulate():
         torch.set_default_device("mps")
         try:

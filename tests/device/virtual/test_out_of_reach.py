@@ -39,7 +39,7 @@ def test_sparse_tensors_by_release(engine: Callable[..., Any]) -> None:
         lambda x: torch.histc(x.to(torch.uint8), bins=3, min=0, max=2),
     ],
 )
-def test_a_dtype_that_only_the_host_lacks_is_computed_in_a_wider_one(
+def test_a_dtype_only_the_host_lacks_is_widened(
     call: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     x = torch.tensor([0, 1, 2, 1, 0])
