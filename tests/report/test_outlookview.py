@@ -13,7 +13,7 @@ from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import Evidence, Fit, MacFit, OpVerdict, Outlook, Run, Status
-from mpsprobe.run.predicted import Predicted, Quantisation
+from mpsprobe.run.predicted import Hazard, Predicted, Quantisation
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90), use("aten::silu", count=10)]
@@ -94,6 +94,18 @@ def test_calls_of_an_unloadable_checkpoint_are_hypothetical() -> None:
         "The checkpoint (GPTQ, 4 bits) does not load here. With plain weights, all 100 op calls"
     )
     assert "would run on the GPU" in told
+
+
+@pytest.mark.parametrize(
+    ("certainty", "words"),
+    [("possible", "1 give wrong values from 1,024 tokens on"), ("certain", "1 give wrong values;")],
+)
+def test_wrong_values_of_longer_workloads_say_from_where(certainty: str, words: str) -> None:
+    run = predicted(*NATIVE, use("aten::mm", OpVerdict.WRONG))
+    fault = Hazard(advisory="a", title="t", severity="critical", symptom="wrong", certainty=certainty)
+    fault = msgspec.structs.replace(fault, reached=True, from_tokens=1024)
+    run.predicted = Predicted(doing="", inputs=[], notes=[], dtypes={}, hazards=[fault])
+    assert words in f"{verdict(run).outcome};"
 
 
 def test_a_prediction_shows_no_phases() -> None:

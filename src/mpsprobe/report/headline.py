@@ -304,7 +304,7 @@ def of_calls(run: Run) -> str:
     for use in run.op_uses:
         total += use.count
         if use.verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
-            off[_BECOMES[use.verdict]] += use.count
+            off[_becomes(use.verdict, run)] += use.count
     name, unloaded = run.target.name, _unloaded(run)
     before, run_there = (f"{unloaded}, ", "would run") if unloaded else ("", "run")
     if not off:
@@ -328,6 +328,16 @@ _UNLOADED = {
     "ignored": "loads with wrong weights",
     "unknown": "may load with wrong weights: its method is not known",
 }
+
+
+def _becomes(verdict: OpVerdict, run: Run) -> str:
+    """Say what becomes of op calls, after a number; wrong values that only longer workloads meet, from where on."""
+    faults = run.predicted.hazards if run.predicted is not None else []
+    met = [one for one in faults if one.symptom in ("wrong", "nan") and one.is_met]
+    later = [one.from_tokens for one in met if one.certainty != "certain" and one.from_tokens is not None]
+    if verdict is OpVerdict.WRONG and later and len(later) == len(met):
+        return f"{_BECOMES[verdict]} from {min(later):,} tokens on"
+    return _BECOMES[verdict]
 
 
 #: Of op calls, after a number.
