@@ -168,7 +168,7 @@ class Machine:
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
-        """Return the rate that is expected of work of a kind; None when it is unknown."""
+        """Return the expected rate of one call, FLOP/s: of matmul where the kind was not measured, None if unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
 

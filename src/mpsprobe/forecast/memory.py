@@ -19,10 +19,7 @@ from mpsprobe.run import Evidence, Fit, Memory, MemoryPart
 from mpsprobe.run.workload import KV_BITS
 
 GIB = 1 << 30
-#: Watermark ratios of MPSAllocator.h, of recommendedMaxWorkingSetSize: where the allocator raises, and where it
-#: begins to give cached memory back.
-HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
-#: Comfortable: this share of Metal's recommended working set at most.
+#: Fits easily: this share of Metal's recommended working set at most.
 _COMFORT = 0.9
 #: What macOS cannot give up and the host's side of PyTorch take beside the GPU's share: about 1 GiB for Python, torch
 #: and a file that is read (measured on Linux), and 2 GiB of wired memory of an idle macOS (an estimate).
@@ -130,7 +127,7 @@ def memory(
         held = replace(held, cache=round(held.cache * share))
         grown = replace(grown, cache=round(grown.cache * share)) if grown is not None else None
     working_set, seen = chips.working_set(memory_bytes, macos)
-    limit = int(HIGH_WATERMARK * working_set)
+    limit = int(chips.HIGH_WATERMARK * working_set)
     heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
     needed = held.total + heaps
     gradients = min(trace.gradients, held.activations)
@@ -250,7 +247,7 @@ def _of_training(
         if judge(whole, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
     ]
     if fitting:
-        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: comfortable.")
+        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: fits easily.")
     return texts
 
 
@@ -266,7 +263,7 @@ def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
     macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
     """
-    limit = int(HIGH_WATERMARK * working_set)
+    limit = int(chips.HIGH_WATERMARK * working_set)
     need, recommended, whole = decimal_size(needed), decimal_size(working_set), decimal_size(memory_bytes)
     if needed > limit:
         return Fit.NO, f"{need} is past the {decimal_size(limit)} at which PyTorch's allocator raises."

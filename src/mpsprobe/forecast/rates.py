@@ -54,7 +54,7 @@ def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
 
 
 def epoch(timing: Timing, samples: int, rows: int) -> Epoch | None:
-    """Return an epoch; None where the time of a step is not known.
+    """Forecast one pass over the training data; None where the time of a step is not known.
 
     Args:
         timing: of one optimisation step.

@@ -10,6 +10,10 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.knowledge._versions import macos_version
 
+#: The high watermark ratio of MPSAllocator.h (kDefaultHighWatermarkRatio), relative to Metal's recommended working set:
+#: past it the allocator raises, unless PYTORCH_MPS_HIGH_WATERMARK_RATIO says otherwise.
+HIGH_WATERMARK = 1.7
+
 _FILE = Path(__file__).parent / "data" / "chips.toml"
 
 _GIB = 2**30

@@ -51,7 +51,7 @@ class PeftAdapter:
 
     @property
     def note(self) -> str:
-        """What was judged in its place."""
+        """Explain that the base model was judged instead of the adapter, and how to merge."""
         why = "the base model is judged, since merging an adapter leaves its ops as they are."
         return f"{self.title}: {why} {self.merge}"
 

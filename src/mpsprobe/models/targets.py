@@ -79,7 +79,7 @@ class TargetRef:
 
     @property
     def shrink(self) -> bool:
-        """Whether it is built with fewer layers."""
+        """Whether it is built with fewer layers and experts."""
         return self.settings.shrink
 
     @property

@@ -45,7 +45,7 @@ def receive(fd: int, kind: type[_Message] | Any) -> Any:
 
 
 def readable(fd: int, seconds: float) -> bool:
-    """Return whether something can be read within that time."""
+    """Return whether `fd` becomes readable within `seconds`."""
     return bool(select.select([fd], [], [], max(0.0, seconds))[0])
 
 

@@ -131,7 +131,7 @@ def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
 
 
 def answer(run: Run) -> Tried:
-    """Return what a trial run shows."""
+    """Return what a trial run still refuses, or why it gave no answer."""
     check = next((one for one in run.checks if one.id == _ANSWER), None)
     if check is not None and check.status is Status.PASS:
         return Tried([])

@@ -102,6 +102,19 @@ def test_answers() -> None:
         assert torch.mps.recommended_max_memory() == session.memory.recommended
 
 
+@pytest.mark.parametrize(
+    ("ratio", "share"), [("0.0", None), ("0.5", 0.5), ("2", 2.0), ("3", 1.7), ("much", 1.7)]
+)
+def test_the_variable_sets_the_limit(
+    ratio: str, share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPSAllocator::init_allocator reads it; what is illegal raises on a Mac, and fails phase 1 here."""
+    monkeypatch.setenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", ratio)
+    with emulate("2.8", memory_gb=16) as session:
+        limit, recommended = session.memory.limit, session.memory.recommended
+    assert limit == (None if share is None else int(share * recommended))
+
+
 def test_peak_is_near_the_truth() -> None:
     with emulate() as session:
         block = 1 << 20

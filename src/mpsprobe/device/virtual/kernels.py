@@ -471,7 +471,7 @@ def _device_bytes(values: Iterable[Any]) -> int:
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
-    """All tensors among arguments, lists flattened."""
+    """Return all tensors among arguments, lists flattened."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

@@ -68,11 +68,11 @@ class Observer(Protocol):
         """Receive an op that ran without flags, as it did before with arguments of the same shapes and dtypes.
 
         Args:
-            kind: stands for the op and the forms of its arguments: the same object at every such call.
-            func: as that of `op`.
-            args: likewise.
-            kwargs: likewise.
-            result: likewise.
+            kind: stands for the op and the shapes and dtypes of its arguments: the same object at every such call.
+            func: the overload, as in `op`.
+            args: positional arguments, as in `op`.
+            kwargs: keyword arguments, as in `op`.
+            result: what the op returned, as in `op`.
         """
 
     def sync(self, kind: str) -> None:

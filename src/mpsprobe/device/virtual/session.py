@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mpsprobe.device.virtual.rules import redirect
 from mpsprobe.device.virtual.rules.contract import Contract, OnFail, parse_macos
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.errors import AlreadyActiveError
+from mpsprobe.knowledge import chips, variables
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ _active = threading.Lock()
 def _binary_units(contract: Contract) -> bool:
     """Return whether the release writes GiB in its errors."""
     return contract.version >= (2, 7)
+
+
+def _high_watermark() -> float:
+    """Return the ratio of PYTORCH_MPS_HIGH_WATERMARK_RATIO, which the allocator reads when it starts.
+
+    An illegal one counts as unset here: phase 1 fails on it, with what PyTorch would raise.
+    """
+    try:
+        ratio = float(os.environ.get(variables.HIGH, ""))
+    except ValueError:
+        return chips.HIGH_WATERMARK
+    return ratio if 0.0 <= ratio <= variables.UPPER_BOUND else chips.HIGH_WATERMARK
 
 
 class Session:
@@ -76,6 +90,7 @@ class Session:
             macos=settings.macos,
             binary_units=_binary_units(self.contract),
             on_full=self._full,
+            high=chips.HIGH_WATERMARK if self.memoryless else _high_watermark(),
         )
         self.contract.follow(
             Contract(one, settings.macos, fallback=fallback, on_fail="collect") for one in settings.others

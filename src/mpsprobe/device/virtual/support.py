@@ -27,7 +27,7 @@ DOCKER = (
 
 
 def require(*, memoryless: bool = False) -> None:
-    """Refuse what cannot work, with the reason.
+    """Raise unless this installation can run the virtual device.
 
     Args:
         memoryless: for `predict`, whose tensors have no values: it also runs on a build with MPS, a Mac's.

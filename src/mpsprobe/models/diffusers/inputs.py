@@ -120,7 +120,7 @@ class _Maker:
         return torch.tensor([3.5]) if self._get("guidance_embeds") else None
 
     def conditions(self) -> dict[str, Any] | None:
-        """Return the conditions on the image's size that SDXL and PixArt take."""
+        """Return the conditions on the image's size that SDXL and PixArt take; None for other models."""
         if self._get("addition_embed_type") == "text_time":
             ids = 6  # size, crop and wanted size, two numbers each
             pooled = (

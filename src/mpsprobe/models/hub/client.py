@@ -126,7 +126,7 @@ class Fetched:
 
 
 def offline() -> bool:
-    """Return whether the hub is not to be asked: HF_HUB_OFFLINE forbids it, or its name leads nowhere.
+    """Return whether the hub must not be asked: HF_HUB_OFFLINE forbids it, or its host does not resolve.
 
     Without a connection the hub's client tries each request six times, for 23 s in all.
     """

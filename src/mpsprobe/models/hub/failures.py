@@ -169,7 +169,7 @@ def is_address(text: str) -> bool:
 
 
 def check_endpoint(about: About) -> None:
-    """Refuse an address of the hub that is none.
+    """Raise unless HF_ENDPOINT is the address of a web server.
 
     Raises:
         HubUnreachableError: HF_ENDPOINT is not the address of a web server.

@@ -122,7 +122,7 @@ def _stored(config: Any, name: str) -> str:
 
 
 def _layers_to_keep(config: Any) -> int:
-    """So many of the first layers that every kind is among them."""
+    """Return how many of the first layers keep every kind of layer."""
     keep = _LAYERS
     for name in _PER_LAYER:
         kinds = getattr(config, name, None)

@@ -39,7 +39,7 @@ REGISTRY = Registry()
 
 
 def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
-    """Register a function that is shown every node of these kinds that a Mac would run."""
+    """Return a decorator that registers a detector for every node of these kinds that a Mac would run."""
 
     def register(detector: D) -> D:
         for kind in kinds:

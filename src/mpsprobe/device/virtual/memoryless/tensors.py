@@ -68,7 +68,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Mould:
-    """One form of ghost, and the struct that they are made from: all but the address is written once.
+    """Template for memoryless tensors of one shape, strides and dtype: all but the address is written once.
 
     The tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). So the
     struct must outlive every tensor, and moulds are never given back: a model needs some thousand, of 400 bytes.

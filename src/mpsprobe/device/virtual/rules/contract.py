@@ -137,7 +137,7 @@ class Contract:
         return "composite" if schema.composite_key(op.qualified) else self._missing(op)
 
     def runs_on_cpu(self, name: str) -> bool:
-        """Whether the release registers the op with the CPU-fallback kernel."""
+        """Return whether the release registers the op with the CPU-fallback kernel."""
         return f"aten::{name}" in self._on_cpu
 
     def missing(self, op: Op) -> int:
@@ -228,10 +228,10 @@ class Contract:
         )
 
     def check_arguments(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-        """Make the kernel's checks of its arguments.
+        """Run the kernel's checks of its arguments.
 
         Returns:
-            Flags of the op use: whether the CPU takes over.
+            Flags of the op use: `OpFlag.FALLBACK` where the CPU takes over, else 0.
         """
         checks = self.checks(op)
         differing = [one for one in self.alike if one.checks(op) != checks]

@@ -11,11 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mpsprobe.knowledge import chips
+from mpsprobe.knowledge import chips, variables
 
-#: Watermark ratios of MPSAllocator.h, relative to Metal's recommended working set (unified memory).
-HIGH_WATERMARK, LOW_WATERMARK = 1.7, 1.4
-_UPPER_BOUND = 2.0
 #: Metal aligns small buffers to 256 bytes and PyTorch keeps sizes up to 1 MiB in pools of their own.
 _ALIGNMENT = 256
 _MAX_SMALL = 1 << 20
@@ -54,7 +51,7 @@ class UnifiedMemory:
         memory_gb: float,
         *,
         macos: str | None = None,
-        high: float = HIGH_WATERMARK,
+        high: float = chips.HIGH_WATERMARK,
         binary_units: bool = True,
         on_full: Callable[[str, RuntimeError], None] | None = None,
     ) -> None:
@@ -80,7 +77,7 @@ class UnifiedMemory:
         Raises:
             RuntimeError: in PyTorch's words, for a ratio outside 0 ... 2.
         """
-        if not 0.0 <= ratio <= _UPPER_BOUND:
+        if not 0.0 <= ratio <= variables.UPPER_BOUND:
             raise RuntimeError(f"invalid high watermark ratio {ratio:g}")
         self.limit = None if ratio == 0.0 else int(ratio * self.recommended)
 
