@@ -101,5 +101,6 @@ def test_proofs_are_of_architectures_that_the_libraries_name(name: str) -> None:
 
 
 def test_mlx_has_alpamayos_backbone_only() -> None:
-    assert [package.module("alpamayo_r1") for package in mlx.packages()] == [None, None]
-    assert [package.module("qwen3_vl") for package in mlx.packages()] == ["qwen3_vl", "qwen3_vl"]
+    assert not any(package.module("alpamayo_r1") for package in mlx.packages())
+    holding = {package.name for package in mlx.packages() if package.module("qwen3_vl")}
+    assert {"mlx-lm", "mlx-vlm"} <= holding

@@ -34,7 +34,7 @@ def test_ops_syncs_crossings_and_findings_are_kept() -> None:
     observer.finding("the finding")
     ((use, flags),) = recorder.flagged_uses(Evidence.EMULATED)
     assert (use.op, use.module, flags) == ("aten::exp", "Sequential.0", 8)
-    here = "tests/trace/test_observer.py"
+    here = "tests/trace/test_virtual_calls.py"
     first = use.source.removeprefix(f"{here}:")
     assert observer.host_events() == [
         HostEvent("item", "Sequential.0", f"{here}:{int(first) + 2}", 3, 0),
