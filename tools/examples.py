@@ -43,6 +43,8 @@ def draw(name: str) -> bool:
     for path in made:
         if path.name not in _KEPT:
             path.unlink()
+        else:  # a traceback names where this checkout is, which is of no use to a reader
+            path.write_text(path.read_text(encoding="utf-8").replace(f"{ROOT}/", ""), encoding="utf-8")
     return {path.name for path in made}.issuperset(_KEPT)
 
 
