@@ -33,7 +33,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "toml.py": (
         "tests/test_reading.py",
         "tests/models/test_profile_plugins.py",
-        "tests/models/test_snapshot.py",
+        "tests/models/hub/test_snapshot.py",
     ),
     "consent.py": ("tests/test_consent.py",),
     "launch.py": ("tests/test_launch.py",),
@@ -46,6 +46,8 @@ PLAN: dict[str, tuple[str, ...]] = {
     "device/virtual/rules/contract.py": ("tests/device/virtual",),
     "device/virtual/rules/limits.py": ("tests/device/virtual",),
 }
+#: pytest's exit codes where a test failed, or a module could not be imported.
+_FAILED = (1, 2)
 _OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -115,22 +117,30 @@ def _broken(node: ast.AST) -> str:
     return ""
 
 
-def is_noticed(mutant: Mutant, limit_s: float) -> bool:
-    """Whether a test fails with the mutant; one that hangs is noticed too."""
+def is_noticed(module: str, text: str, limit_s: float) -> bool:
+    """Return whether a test fails with that text of a module; one that hangs is noticed too.
+
+    Raises:
+        SystemExit: pytest could not run the tests at all, which would pass for a bug that was noticed.
+    """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "src" / "mpsprobe"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        (copy / mutant.module).write_text(mutant.text, encoding="utf-8")
+        (copy / module).write_text(text, encoding="utf-8")
         # the checkout's tests, and ahead of its package the copy
         environment = {**os.environ, "PYTHONPATH": str(copy.parent), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PLAN[mutant.module]]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PLAN[module]]
         try:
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, timeout=limit_s, check=False
             )
         except subprocess.TimeoutExpired:
             return True
-        return done.returncode != 0
+    if done.returncode not in (0, *_FAILED):
+        sys.exit(
+            f"the tests of {module} cannot be run:\n{done.stdout.decode()[-800:]}{done.stderr.decode()[-800:]}"
+        )
+    return done.returncode in _FAILED
 
 
 def main() -> int:
@@ -147,10 +157,12 @@ def main() -> int:
     asked = parser.parse_args()
     survivors = tried = 0
     for module in asked.modules or PLAN:
+        if is_noticed(module, (PACKAGE / module).read_text(encoding="utf-8"), asked.limit):
+            sys.exit(f"the tests of {module} fail, or take longer than --limit, without a bug")
         found = list(mutants(module))
         for mutant in random.Random(asked.seed).sample(found, min(asked.most, len(found))):
             tried += 1
-            noticed = is_noticed(mutant, asked.limit)
+            noticed = is_noticed(mutant.module, mutant.text, asked.limit)
             survivors += not noticed
             print(f"{'noticed ' if noticed else 'SURVIVES'} {mutant}", flush=True)  # noqa: T201
     print(f"{tried} tried, {survivors} survive")  # noqa: T201
