@@ -36,6 +36,7 @@ ELSEWHERE = {
     "mpsprobe diverge MODEL --against base.safetensors": "a baseline of another machine",
     "mpsprobe baseline MODEL --device cuda": "a CUDA GPU",
     "mpsprobe baseline MODEL --random-init --device cuda": "a CUDA GPU",
+    "mpsprobe run ./model --profile model.toml --phase 2 --fix": "installs packages: the page states its story",
     "mpsprobe scan owner/name": "a repository of the hub",
     "pytest -m phase6 --device emulated --model ./my-model": "the checkout, whose conftest.py has the short options",
     "pytest -m ops --mpsprobe-ops core": "minutes: tests/ops runs a part of it",
@@ -50,6 +51,9 @@ STAND_INS = {
 
 #: Commands that end within seconds, without a model.
 QUICK = ("doctor", "explain", "ops", "advisories", "report", "merge", "compare", "scan")
+
+#: Commands that write a file and do not replace one unasked.
+_REPLACES = ("expect", "target")
 
 #: Exit codes that are answers: of a check that failed, of ops that fall back, of findings.
 ANSWERS = (0, 1)
@@ -162,6 +166,8 @@ def test_a_documented_command_that_takes_longer_answers(page: str, line: str, mo
     if line.startswith("mpsprobe parity") and importlib.util.find_spec("mlx_lm") is None:
         pytest.skip("the extra `mlx` and mlx-lm are not installed")
     program, *rest = _words(line, modelled)
+    if rest[0] in _REPLACES:  # its output stands here already, for other commands
+        rest.append("--force")
     done = subprocess.run(
         [sys.executable, "-m", program, *rest],
         cwd=modelled,

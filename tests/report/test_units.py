@@ -84,3 +84,15 @@ def test_parameters_in_words_and_in_full() -> None:
     assert quantities.parameters(11_078_526_194) == "11.08 billion (11,078,526,194)"
     assert quantities.parameters(4_812_034) == "4.81 million (4,812,034)"
     assert quantities.parameters(12) == "12"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1234567, "1,234,567"), (2.0, "2"), (12345678901.0, "12,345,678,901"), (2e15, "2e+15"),
+        (3 * 10**15, "3,000,000,000,000,000"),
+        (0.123456, "0.1235"), (12345.6, "12,346"), (float("nan"), "nan"), (float("-inf"), "-inf"),
+    ],
+)  # fmt: skip
+def test_plain_numbers(number: float, text: str) -> None:
+    assert quantities.plain(number) == text

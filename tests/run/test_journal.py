@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpsprobe.errors import DataError
-from mpsprobe.run import Check, Interruption, Phase, Run, Status, exit_code, journal
+from mpsprobe.run import Check, DeviceChoice, Interruption, Phase, Run, Status, exit_code, journal
 from tests.run.test_run import a_run
 
 PLAN = [
@@ -67,6 +67,21 @@ def test_the_check_in_flight_is_marked(tmp_path: Path) -> None:
     assert run.interruption == Interruption("crashed", "SIGABRT", "transfer.load", "assertion")
     assert run.checks[3].blocked_by is Phase.TRANSFER
     assert "SIGABRT" in run.checks[1].message
+
+
+def test_a_death_between_checks_blames_no_check(tmp_path: Path) -> None:
+    write(tmp_path / "j", events(2))
+    run = journal.replay(tmp_path / "j", Interruption("crashed", "SIGABRT", "", "assertion"))
+    assert run.interruption == Interruption("crashed", "SIGABRT", "", "assertion")
+    assert statuses(run)["transfer.load"] is Status.PASS
+    assert Status.CRASHED not in statuses(run).values()
+
+
+def test_what_was_learnt_is_kept_until_replaced(tmp_path: Path) -> None:
+    chosen = DeviceChoice(requested="auto", used="emulated", reason="no GPU")
+    write(tmp_path / "j", [*events(1), journal.Learnt(device=chosen), journal.Learnt(limits=["one"])])
+    run = journal.replay(tmp_path / "j")
+    assert (run.device, run.limits[0]) == (chosen, "one")
 
 
 def test_a_timeout_is_not_called_a_crash(tmp_path: Path) -> None:
