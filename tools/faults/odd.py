@@ -132,7 +132,7 @@ def cases() -> Iterator[Case]:
         ("stdin-closed", ("sh", "-c", 'exec "$@" <&-', "sh"), (PASSED,)),
         ("all-closed", ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"), (PASSED,)),
         ("core-0", ("sh", "-c", 'ulimit -c 0; exec "$@"', "sh"), (PASSED,)),
-        ("timeout-8", ("timeout", "8"), (124, CRASHED)),
+        ("timeout-3", ("timeout", "3"), (124, CRASHED, PASSED)),  # a fast machine may be done before
     ):
         yield Case(f"behind-{name}", version, {PASSED}, prepare=_prefixed(*words), check=_behind(*codes),
                    lists_checks=False)  # fmt: skip
