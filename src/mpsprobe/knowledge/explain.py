@@ -136,7 +136,8 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     Raises:
         UsageError: `torch` or `macos` is no version, or a release newer than all that are known.
     """
-    old = torch or _stated(_logtext.plain(text))
+    clean = _logtext.plain(text)
+    old = torch or _stated(clean)
     too_old = old if old and _is_older(old) else ""
     if too_old:
         torch = None
@@ -144,7 +145,6 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         ops.resolve_release(torch)
     if macos is not None:
         macos_version(macos)
-    clean = _logtext.plain(text)
     found = _events(find(clean))
     if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
         clean = clean.replace("\n", "")
