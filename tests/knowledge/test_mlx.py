@@ -102,5 +102,5 @@ def test_proofs_are_of_architectures_that_the_libraries_name(name: str) -> None:
 
 def test_mlx_has_alpamayos_backbone_only() -> None:
     assert not any(package.module("alpamayo_r1") for package in mlx.packages())
-    holding = {package.name for package in mlx.packages() if package.module("qwen3_vl")}
-    assert {"mlx-lm", "mlx-vlm"} <= holding
+    held = {package.name: package.module("qwen3_vl") for package in mlx.packages()}
+    assert (held["mlx-lm"], held["mlx-vlm"]) == ("qwen3_vl", "qwen3_vl")
