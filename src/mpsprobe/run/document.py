@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,15 @@ def exit_code(run: Run) -> int:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `run.json`, made from the types above."""
+    """Return the JSON Schema of `run.json`, made from the types above.
+
+    Descriptions are indented as `inspect.cleandoc` leaves them, so that the schema is the same text under every
+    Python (3.13 strips docstrings) and msgspec from 0.22 on (0.23 strips them too).
+    """
     schema = msgspec.json.schema(Run)
+    for definition in schema["$defs"].values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "mpsprobe run"
     return schema
