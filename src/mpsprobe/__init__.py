@@ -1,12 +1,13 @@
 """Will this model run on that Mac, how well, and what should its owner do?
 
-    mpsprobe.predict("org/model", mac="m1-max-64")   what a Mac would do with a model: no weights, no device
-    mpsprobe.emulate(torch="2.8", memory_gb=64)      `mps` as a device here, with real values and a Mac's refusals
-    mpsprobe.memoryless(torch="2.8")                 the same without memory, for models of any size
-    mpsprobe.record(model)                           every op that runs, with shapes, module and line
-    mpsprobe.explain(text)                           what an error, a warning or a log means
+    mpsprobe.predict("org/model", mac="m1-max-64")   predict a run on a Mac, without weights or device
+    mpsprobe.emulate(torch="2.8", memory_gb=64)      use `mps` on this machine, with real values and a Mac's
+    refusals
+    mpsprobe.memoryless(torch="2.8")                 do the same without memory, for models of any size
+    mpsprobe.record(model)                           record every op that runs, with shapes, module and line
+    mpsprobe.explain(text)                           explain an error, a warning or a log
 
-Each name is imported when it is first used: `import mpsprobe` imports no torch.
+Each name is imported when it is first used: `import mpsprobe` does not import torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Adapter", "__version__", "emulate", "explain", "memoryless", "predict", "record"]
 
-#: Where each name of the face lives: module and name there.
+#: The module that defines each public name, and its name there.
 _FACE = {
     "Adapter": ("mpsprobe.models.adapter", "Adapter"),
     "emulate": ("mpsprobe.device.virtual.emulate", "emulate"),
@@ -36,20 +37,23 @@ _FACE = {
 
 
 def predict(model: str | None = None, **options: Any) -> Run:
-    """Predict what a Mac would do with a model: no weights, no device, no download of weights.
+    """Predict what a Mac would do with a model, without weights, a device, or a download of weights.
 
     Args:
-        model: repo id, local folder with config.json, `package.module:Class` or `./target.py`; None for the default
+        model: A repo id, a local folder with config.json, `package.module:Class` or `./target.py`; None for
+            the default
             target.
-        **options: any option of `mpsprobe predict`, by its name with underscores: `mac="m1-max-64"`, `torch="2.8"`,
-            `macos="15.5"`, `fallback=True`, `dtype="float16"`, `shrink=True`, `offline=True` ...
+        **options: Any option of `mpsprobe predict`, by its name with underscores: `mac="m1-max-64"`,
+            `torch="2.8"`,
+            `macos="15.5"`, `fallback=True`, `dtype="float16"`, `shrink=True`, `offline=True` and so on.
 
     Returns:
         The run: `op_uses` with their verdicts, `predicted`, and `outlook` with memory, time, routes and a
         recommendation where `mac` is given. `mpsprobe.report.write(run, folder)` draws its reports.
 
     Raises:
-        mpsprobe.errors.MpsprobeError: an option or the model cannot be used; one line, with what to do.
+        mpsprobe.errors.MpsprobeError: An option or the model cannot be used; the error is one line, with what
+            to do.
     """
     from mpsprobe.options import Settings, check_names
     from mpsprobe.prediction import command

@@ -1,4 +1,4 @@
-"""`python -m mpsprobe`."""
+"""Run the command line as `python -m mpsprobe`."""
 
 from mpsprobe import launch
 

@@ -9,12 +9,12 @@
     │   ├── NoSuchModelError, GatedError, HubUnreachableError, DiskFullError
     │   ├── SnapshotError              its files: ConfigError, ShardError, WeightsError, NoWeightsError ...
     │   └── ConsentError               the target would run code that its user did not agree to
-    ├── SurroundingsError           3  what is installed or set here, such as a half-installed package
-    ├── DeviceUnavailableError      1  the device asked for
+    ├── SurroundingsError           3  the installation or the environment, such as a half-installed package
+    ├── DeviceUnavailableError      1  the requested device
     ├── VirtualDeviceError          1  the emulated device cannot start on this installation
     ├── RecordingFailedError        1  the op uses of a target could not be recorded
-    ├── JobFailedError              a comparison's child said no, with that error's exit code
-    ├── JobDiedError                5  a comparison's child crashed or hung
+    ├── JobFailedError              the child of a comparison reported an error, whose exit code this one takes
+    ├── JobDiedError                5  the child of a comparison crashed or hung
     ├── JobInterruptedError         130
     ├── NotBegunError               130 a run that was interrupted before its first check
     └── HarnessError                4  mpsprobe itself
@@ -29,20 +29,20 @@ _DOCS = "https://github.com/mpsprobe/mpsprobe/blob/main/docs/"
 
 
 def docs(page: str) -> str:
-    """Return the web address of a page of `docs/`, which an installed package does not hold."""
+    """Return the web address of a page of `docs/`, because an installed package does not hold the pages."""
     return f"{_DOCS}{page}"
 
 
 def text_of(problem: BaseException) -> str:
-    """Return the text of an exception; its `__str__` may raise whatever it likes."""
+    """Return the text of an exception, whose `__str__` may itself raise anything."""
     try:
         return str(problem)
-    except BaseException as raised:  # it is the code of a target
+    except BaseException as raised:  # the method belongs to the target
         return f"(its __str__ raises {type(raised).__name__})"
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first line of an exception's message, or that it gives no reason."""
+    """Return the first line of an exception's message, or `no reason given`."""
     return (text_of(problem).strip().splitlines() or ["no reason given"])[0]
 
 
@@ -50,9 +50,9 @@ class MpsprobeError(Exception):
     """Base of all errors that are shown as one line instead of a traceback.
 
     Attributes:
-        what: what is wrong and where, in one sentence.
-        hint: what to do about it; empty when nothing can be said.
-        exit_code: the process exit code when this error ends the command.
+        what: What is wrong and where, in one sentence.
+        hint: What to do about it; empty when there is no advice.
+        exit_code: The exit code of the process when this error ends the command.
     """
 
     exit_code = 1
@@ -88,13 +88,13 @@ class ConsentError(TargetError):
 
 
 class SurroundingsError(MpsprobeError):
-    """What is installed or set on this machine keeps mpsprobe from working: no fault of the target's or of ours."""
+    """Something that is installed or set on this machine keeps mpsprobe from working; the target is not at fault."""
 
     exit_code = 3
 
 
 class HarnessError(MpsprobeError):
-    """mpsprobe itself failed: never a failure of the model."""
+    """mpsprobe itself failed, which is never a failure of the model."""
 
     exit_code = 4
 
@@ -104,14 +104,14 @@ class VirtualDeviceError(MpsprobeError):
 
 
 class OutOfReachError(VirtualDeviceError):
-    """The emulation cannot follow this call: whether a Mac can is unknown. Never a failure of the model."""
+    """The emulation cannot follow this call. Whether a Mac can is unknown; it is never a failure of the model."""
 
     exit_code = 3
 
 
 class UnsupportedInstallError(VirtualDeviceError):
-    """This machine or this PyTorch build cannot carry the virtual device; the text says why."""
+    """The virtual device does not work on this machine or with this PyTorch build; the text gives the reason."""
 
 
 class AlreadyActiveError(VirtualDeviceError):
-    """Another virtual device is on in this process: there is one `mps` slot, so they do not nest."""
+    """Another virtual device is active in this process. PyTorch has one `mps` slot, so they do not nest."""

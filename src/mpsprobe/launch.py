@@ -1,4 +1,4 @@
-"""How a Python child of ours is started: nothing beside the model and nothing in the environment steers it."""
+"""Start Python children so that neither files beside the model nor the environment can steer them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 #: Variables that load code or options into any Python or pytest.
 _STEERING = ("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONWARNINGS", "PYTHONOPTIMIZE")
-#: transformers unpickles and runs repository code where this is set, whatever its caller says.
+#: transformers unpickles and runs a repository's code where this is set, whatever its caller passes.
 _TRUST = "TRUST_REMOTE_CODE"
-#: Python before 3.11 has no `-P`: `-c` puts the working directory first, this takes it away before any other import.
+#: Python before 3.11 has no `-P`. `-c` puts the working directory first on the path; this removes it before any other
+# import.
 _BOOTSTRAP = (
     "import sys; sys.path[:] = [place for place in sys.path if place]; import runpy; "
     "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
@@ -28,26 +29,27 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def environment(base: Mapping[str, str] | None = None, *, trusted: bool = False) -> dict[str, str]:
-    """Return the environment of a child: ours, without what would steer it.
+    """Return the environment of a child: this process's own, without the variables that would steer the child.
 
     Args:
-        base: the variables to begin with; ours by default.
-        trusted: the user agreed to the repository's own code, so kernels of the Hub may be loaded too.
+        base: The variables to begin with; None for those of this process.
+        trusted: Whether the user agreed to the repository's own code, so that kernels of the Hub may be
+            loaded too.
     """
     variables = dict(os.environ if base is None else base)
     for name in [*_STEERING, _TRUST, *(name for name in variables if name.startswith("PYTEST_"))]:
         variables.pop(name, None)
-    if "PYTHONPATH" in variables:  # an empty entry means the working directory
+    if "PYTHONPATH" in variables:  # an empty entry would mean the working directory
         places = [place for place in variables["PYTHONPATH"].split(os.pathsep) if place]
         variables["PYTHONPATH"] = os.pathsep.join(places)
     if not trusted:
         variables["USE_HUB_KERNELS"] = (
-            "0"  # of transformers: it fetches compiled code for some models unasked
+            "0"  # unless it is "0", transformers fetches compiled code for some models unasked
         )
     return variables
 
 
 def forget_working_directory() -> None:
-    """Take the working directory off the import path of this process, where `python -m` has put it."""
+    """Remove the working directory from the import path of this process, where `python -m` has put it."""
     if sys.path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 - pathlib would be imported from there
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""Quantities and lists as people read them. Sizes name their unit exactly: 1 GiB is 2**30 bytes, 1 GB is 10**9."""
+"""Format quantities and lists for readers. Sizes name their unit exactly: 1 GiB is 2**30 bytes, 1 GB is 10**9."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def both_sizes(count: float) -> str:
-    """Format bytes in decimal and binary units, for sizes that are quoted either way: `22.16 GB (20.64 GiB)`."""
+    """Format bytes in decimal and binary units, for sizes that are quoted in either: `22.16 GB (20.64 GiB)`."""
     if abs(count) < 1000:
         return size(count)
     return f"{decimal_size(count)} ({size(count)})"
@@ -25,7 +25,7 @@ def decimal_size(count: float) -> str:
 
 
 def scaled_flops(number: float, unit: str = "FLOP") -> str:
-    """Format operations, or operations a second: `63.70 TFLOP`."""
+    """Format a number of operations, or of operations per second: `63.70 TFLOP`."""
     return _scaled(number, unit, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
@@ -68,9 +68,9 @@ def parameters(count: int) -> str:
 
 
 def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> str:
-    """Divide by `base` until at most four digits stand before the point.
+    """Divide by `base` until at most four digits stand before the point, and append the unit.
 
-    `prefixes[0]` stands for no prefix; for sizes the others are whole units (`GiB`).
+    `prefixes[0]` means no prefix. For sizes the other prefixes are whole units, such as `GiB`.
     """
     step, scaled = 0, float(number)
     while abs(scaled) >= base and step < len(prefixes) - 1:
@@ -81,7 +81,7 @@ def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> s
 
 
 def _digits(number: float) -> str:
-    """Format three significant digits without an exponent, for numbers in [1, 1000)."""
+    """Format a number in [1, 1000) with three significant digits and no exponent."""
     return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
 
 
@@ -95,7 +95,8 @@ def enumerate_words(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-#: What steers a terminal or hides text: C0 and C1 but tab and line feed, the bidirectional controls, lone surrogates.
+#: Characters that steer a terminal or hide text: C0 and C1 except tab and line feed, bidirectional controls, lone
+# surrogates.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -104,7 +105,9 @@ _CONTROLS = re.compile(
 def printable(text: str) -> str:
     r"""Return a text with each control character as its escape: `\x1b` for ESC, `\u202e` for a bidirectional one.
 
-    Whatever people read goes through this: texts of a target, a repository or a document may hold anything.
+    Everything that people read passes through this function, because the texts of a target, a repository or a
+    document may
+    hold anything.
     """
     return _CONTROLS.sub(_escaped, text)
 
@@ -115,5 +118,5 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return a JSON text that holds the same and no control character raw: inside strings JSON has its own escape."""
+    """Return the same JSON document without raw control characters, which become JSON escapes inside strings."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] != "\r" else "\r", text)

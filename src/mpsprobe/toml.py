@@ -1,7 +1,8 @@
-"""Files of users and repositories into typed structures, within bounds and with the file in every error.
+"""Read files of users and repositories into typed structures, within bounds, with the file named in every error.
 
-A file may be a pipe, a device or without end, its JSON may be nested without end, and its numbers may have ten thousand
-digits. Each ends as one line.
+A file may be a pipe, a device or endless; its JSON may be nested without end, and its numbers may have ten
+thousand
+digits. Each such case ends in an error of one line.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
-#: Bound here: the code of a target runs in this process, and may put something else in its place.
+#: Bound here, because the code of a target runs in this process and may replace the function.
 _open = open
 
 MB = 10**6
-#: Bytes of a config or an index; the largest known are tokenizers of some 30 MB.
+#: The greatest size of a config or an index in bytes; the largest known are tokenizers of some 30 MB.
 CONFIG_BYTES = 64 * MB
-#: Bytes of a document of ours; a run of 200,000 op uses has some 100 MB.
+#: The greatest size of a document of mpsprobe in bytes; a run of 200,000 op uses has some 100 MB.
 DOCUMENT_BYTES = 2_000 * MB
-#: Levels of nesting, in a config and in a document. Real configs have six.
+#: The greatest depth of nesting in a config and in a document. Real configs have six levels.
 _DEPTH = 64
-#: Largest integer that PyTorch can take.
+#: The largest integer that PyTorch accepts.
 _INTEGER = 2**63
-#: Characters of a name. File systems end at 255 bytes, module paths of real models below 200.
+#: The greatest length of a name. File systems allow 255 bytes; module paths of real models have fewer than 200.
 _NAME = 1_000
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -50,7 +51,8 @@ def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> 
     """Read a TOML file as `type_` (a `msgspec.Struct`).
 
     Raises:
-        error: it cannot be read, is not TOML (with line and column), or does not fit the type (with the key).
+        error: The file cannot be read, is not TOML (with line and column), or does not fit the type (with the
+            key).
     """
     data = read_bytes(path, error)
     try:
@@ -66,7 +68,7 @@ def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> 
 
 
 def kind_of(path: Path) -> str:
-    """Return what a path is where it is no regular file: `"a pipe"`, `"a folder"`; `""` for a file or for nothing."""
+    """Return the kind of a path that is no regular file, such as `"a pipe"`; `""` for a file or a missing path."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -78,7 +80,7 @@ def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = 
     """Read a regular file of at most `limit` bytes. A pipe or a device is not even opened.
 
     Raises:
-        error: it is no regular file, too large, or cannot be read.
+        error: The path is not a regular file, the file is too large, or it cannot be read.
     """
     kind = kind_of(path)
     if kind:
@@ -88,7 +90,7 @@ def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = 
             data = file.read(limit + 1)
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror}.") from problem
-    except ValueError as problem:  # a null byte in its name
+    except ValueError as problem:  # the name holds a null byte
         raise error(f"{str(path)!r}: is no name of a file.") from problem
     if len(data) > limit:
         raise error(f"{path}: larger than {limit // MB} MB, more than any such file has.")
@@ -96,7 +98,7 @@ def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = 
 
 
 def _open_at_once(name: str, flags: int) -> int:
-    """Open without waiting for a writer, should the file have become a pipe since it was looked at."""
+    """Open a file without waiting for a writer, in case it has become a pipe since it was checked."""
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -104,7 +106,7 @@ def json_object(path: Path, error: type[MpsprobeError] = DataError, hint: str = 
     """Read the object that a JSON file holds, within the bounds of `read_json`.
 
     Raises:
-        error: as `read_json` does, or it holds something else.
+        error: The file cannot be read by `read_json`, or it holds something else than an object.
     """
     value = read_json(path, error, hint)
     if not isinstance(value, dict):
@@ -116,7 +118,7 @@ def read_json(path: Path, error: type[MpsprobeError] = DataError, hint: str = ""
     """Read a JSON file as transformers would read it, within bounds.
 
     Raises:
-        error: it cannot be read, is not JSON, or is beyond the bounds of nesting, integers and names.
+        error: The file cannot be read, is not JSON, or exceeds the bounds of nesting, integers and names.
     """
     data = read_bytes(path, error)
     try:
@@ -137,12 +139,12 @@ def read_json(path: Path, error: type[MpsprobeError] = DataError, hint: str = ""
 
 
 def _without_advice(problem: ValueError) -> str:
-    """Return the text of an error of `json`, without Python's advice for its programmers."""
+    """Return the text of an error of `json`, without the advice that Python gives to programmers."""
     return str(problem).partition("; use sys.set_int_max_str_digits")[0]
 
 
 def _beyond(value: Any) -> str:
-    """Return which bound a JSON value passes; `""` for none."""
+    """Return the name of the bound that a JSON value exceeds; `""` when it exceeds none."""
     waiting: list[tuple[Any, int]] = [(value, 1)]
     while waiting:
         one, depth = waiting.pop()
@@ -161,16 +163,16 @@ def _beyond(value: Any) -> str:
 
 
 def decode_json(data: bytes, type_: type[T], what: str, error: type[MpsprobeError] = DataError) -> T:
-    """Decode a JSON document of ours as `type_`.
+    """Decode a JSON document of mpsprobe as `type_`.
 
     Args:
-        data: the document.
-        type_: a `msgspec.Struct`.
-        what: begins the error: `"run.json: not a run document"`.
-        error: what to raise.
+        data: The document.
+        type_: The type to decode it as, a `msgspec.Struct`.
+        what: The beginning of the error message, such as `"run.json: not a run document"`.
+        error: The class of the error to raise.
 
     Raises:
-        error: it is not JSON, or does not fit the type.
+        error: The data is not JSON, or does not fit the type.
     """
     try:
         return msgspec.json.decode(data, type=type_)

@@ -1,4 +1,4 @@
-"""A run as Markdown, HTML, JSON and JUnit. Nothing here measures."""
+"""Reports of a run as Markdown, HTML, JSON and JUnit. Nothing here measures."""
 
 from mpsprobe.report.exports import workflow_commands
 from mpsprobe.report.headline import Headline, verdict

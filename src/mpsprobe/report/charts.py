@@ -16,7 +16,7 @@ from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
 from mpsprobe.trace.formulas.families import family
 
-#: Stages that come before the first sample; they are minutes where a sample takes seconds, so they have no bar.
+#: Stages before the first sample. They take minutes where a sample takes seconds, so they have no bar.
 _BEFORE = ("download", "load")
 
 #: A part narrower than this share of the bar has no room for its name.
@@ -54,14 +54,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class LimitMark:
-    """A limit that a bar is read against.
+    """A limit that a bar is compared with.
 
     Attributes:
         name: The name of the limit.
         text: Its size with its unit.
-        at: Where it stands.
-        anchor: The end of its label that stands there, which keeps the label inside the drawing.
-        foot: Where its line ends, in px from the top.
+        at: Its position.
+        anchor: The end of its label that is placed there, chosen to keep the label inside the drawing.
+        foot: The end of its line, in px from the top.
         base: The baseline of its label, in px from the top.
     """
 
@@ -113,7 +113,7 @@ class BarRow:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Rows of bars on one scale, and the same in one sentence."""
+    """Bars on one scale, and a description of them in one sentence."""
 
     title: str
     description: str
@@ -210,7 +210,7 @@ def time_chart(time: Timing) -> BarChart | None:
 
 
 def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
-    """Draw what families of ops take: their expected time, or their least memory traffic where no time is known.
+    """Draw the expected time of each family of ops, or its least memory traffic where no time is known.
 
     None when fewer than two families have a known size.
     """
@@ -233,7 +233,7 @@ def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
 
 
 def _families(title: str, found: Sequence[tuple[str, float, str]]) -> BarChart:
-    """Return bars of families, the largest first, and the same in one sentence."""
+    """Return bars of families, the largest first, with a description in one sentence."""
     most = max(value for _, value, _ in found)
     rows = tuple(BarRow(clean(name), text, _bar(value, most)) for name, value, text in found)
     return BarChart(title, f"{title}: {enumerate_words([f'{row.name} {row.text}' for row in rows])}.", rows)

@@ -13,7 +13,7 @@ from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import ANSWER, EVIDENCE, STATUS, Word, evidence_word
 from mpsprobe.run import Check, Measurement, Run, Status, Table
 
-#: Lines of output kept in a report; run.json has them all.
+#: The number of lines of output in a report; run.json has them all.
 OUTPUT_LINES = 60
 
 #: The table of a passed check is folded when it has more rows.
@@ -80,7 +80,7 @@ class CheckView:
 
 
 def check_views(checks: list[Check], run: Run) -> dict[str, CheckView]:
-    """Return a view of each check by id, with anchors that differ even where ids differ only in punctuation."""
+    """Return a view of each check by id. Anchors differ even where ids differ only in punctuation."""
     seen: dict[str, int] = defaultdict(int)
     views = {}
     for check in checks:
@@ -110,12 +110,12 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
 
 
 def spent(duration_s: float) -> str:
-    """Format a wall time; empty when none was measured."""
+    """Format a wall time; return an empty string when none was measured."""
     return quantities.seconds(duration_s) if duration_s else ""
 
 
 def number(measurement: Measurement, check: Check) -> Number:
-    """Format a measurement of a check."""
+    """Format a measurement of a check as text."""
     value = wording.value(measurement)
     return Number(
         name=clean(measurement.name),
@@ -132,8 +132,8 @@ def grid(table: Table, *, folds: bool = False) -> Grid:
     """Convert a table so that every row has as many cells as there are columns.
 
     Args:
-        table: any.
-        folds: show it behind one line when it is long.
+        table: The table of a check or an outlook.
+        folds: Whether to fold the table behind one line when it is long.
     """
     width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     names = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))

@@ -1,4 +1,4 @@
-"""Compute the chart of benchmarks: a mark for every round, the middle half and the median."""
+"""Compute the chart of benchmarks: a mark for every round, the interquartile range and the median."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.templating import clean
 from mpsprobe.run import Check, Rounds
 
-#: Room left and right of a row's first and last mark, in per cent.
+#: The margin left of a row's first mark and right of its last one, in per cent.
 _MARGIN = 2.0
 
 
@@ -20,12 +20,12 @@ class Spread:
     """The rounds of one benchmark, on a scale of its own from the fastest to the slowest.
 
     Attributes:
-        name: What was timed.
-        text: Median, fastest and slowest with their units, and the number of rounds.
-        marks: Where each round stands, in per cent of the drawing's width.
-        low: Where the middle half begins.
-        width: How wide the middle half is.
-        median: Where the median stands.
+        name: The name of what was timed.
+        text: The median, the fastest and the slowest round with their units, and the number of rounds.
+        marks: The position of each round, in per cent of the drawing's width.
+        low: The position of the lower quartile.
+        width: The width of the interquartile range.
+        median: The position of the median.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class SpreadChart:
-    """Benchmarks, and the same in words."""
+    """The chart of all benchmarks, with a description in words."""
 
     title: str
     description: str
@@ -46,7 +46,7 @@ class SpreadChart:
 
 
 def rounds_chart(checks: Sequence[Check]) -> SpreadChart | None:
-    """Draw every check that holds the times of its rounds; None when none does."""
+    """Draw every check that holds the times of its rounds; return None when none does."""
     rows = tuple(
         _spread(check.title, check.data.seconds)
         for check in checks

@@ -1,4 +1,4 @@
-"""Draw a comparison layer by layer as a page: which module diverges first, and how far each is beyond its limit."""
+"""Draw a layer-by-layer comparison as a page: the first module that diverges, and how far each exceeds its limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsprobe.report.templating import clean, fill
 from mpsprobe.report.wording import EVIDENCE, STATUS, Word
 from mpsprobe.run import Status, Table
 
-#: Bars of the chart, and the smallest ratio that it tells from none.
+#: The number of bars in the chart, and the smallest ratio that it distinguishes from zero.
 _BARS, _SMALLEST = 40, 1e-3
 
 #: CSS class of a module's bar: the colours of statuses.
@@ -35,7 +35,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class LayerBar:
-    """One module: its path, what is said beside its bar, the bar's length in per cent and its CSS class."""
+    """One module: its path, the text beside its bar, the bar's length in per cent and its CSS class."""
 
     name: str
     text: str
@@ -52,15 +52,15 @@ class DivergencePage:
         status: Whether anything diverges.
         sentence: The answer in one sentence.
         evidence: How the subject's numbers are known.
-        sides: What was compared with what.
-        cause: What is known of the first module that diverges, one sentence each.
+        sides: The names of the reference and of the subject.
+        cause: Sentences about the first module that diverges.
         chart: The bars, worst first.
         description: The chart in one sentence.
-        limit: Where the bars reach the limit, in per cent.
-        left_out: How many modules have no bar; empty when all have one.
+        limit: The position at which a bar reaches the limit, in per cent.
+        left_out: The number of modules without a bar, as a sentence; empty when all have one.
         layers: All modules, in the order of their paths.
-        outputs: Named results; None when there are none.
-        notes: When a layer counts as diverging, and what was not compared.
+        outputs: The named results; None when there are none.
+        notes: Sentences that state when a layer counts as diverging, and what was not compared.
     """
 
     title: str
@@ -79,7 +79,7 @@ class DivergencePage:
 
 
 def html(found: Divergence) -> str:
-    """Return the comparison as one HTML page that loads nothing."""
+    """Return the comparison as one self-contained HTML page."""
     return fill("divergence.html.j2", page=divergence_page(found))
 
 

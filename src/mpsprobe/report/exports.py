@@ -23,7 +23,7 @@ _LEVELS = {
 
 
 def workflow_commands(run: Run) -> str:
-    """Return one workflow command a line for each failure and warning, and a notice with the verdict."""
+    """Return one GitHub Actions workflow command a line: each failure and warning, and a notice with the verdict."""
     headline = verdict(run)
     lines = [_command("notice", "mpsprobe", headline.sentence)]
     lines += [_annotation(check) for check in all_checks(run) if check.status in _LEVELS]
@@ -114,7 +114,7 @@ def badge(run: Run) -> str:
     )
 
 
-#: The element a status becomes; a pass and a warning have none.
+#: The JUnit element of each status; a pass and a warning have none.
 _OUTCOMES: dict[Status, str] = {
     Status.FAIL: "failure",
     Status.CRASHED: "error",
@@ -129,13 +129,14 @@ _OUTCOMES: dict[Status, str] = {
 def junit(run: Run) -> str:
     """Return the run as JUnit XML: one test suite per stage, one test case per check.
 
-    The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That one knows
-    properties of a suite but not of a case, so a case's evidence and measurements are properties of its suite,
-    under names that begin with the case's.
+    The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That schema
+    allows
+    properties of a suite but not of a case, so a case's evidence and measurements become properties of its suite,
+    under names that begin with the case's name.
     """
     checks = all_checks(run)
     totals = _totals(checks)
-    del totals["skipped"]  # the schema knows it for a suite only
+    del totals["skipped"]  # the schema allows this attribute on a suite only
     root = ET.Element("testsuites", {"name": "mpsprobe", **totals})
     for phase in Phase:
         if within := [check for check in checks if check.phase is phase]:

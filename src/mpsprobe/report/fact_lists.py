@@ -13,7 +13,7 @@ from mpsprobe.run import Run
 
 @dataclass(frozen=True)
 class Fact:
-    """A labelled value; `code` marks what a reader copies, such as names, paths and hashes."""
+    """A labelled value; `code` marks values that a reader copies, such as names, paths and hashes."""
 
     label: str
     value: str
@@ -41,14 +41,14 @@ def fact_lists(run: Run) -> tuple[FactList, ...]:
 
 
 def command(run: Run) -> str:
-    """Return the command line as a shell takes it."""
+    """Return the command line, quoted for a shell."""
     return clean(shlex.join(run.command))
 
 
 def install(run: Run) -> str:
-    """Return one pip command for the installed versions; empty when none were recorded.
+    """Return one pip command that installs the recorded versions; empty when none were recorded.
 
-    Local versions (`2.13.0+cpu`) lose their suffix: an index does not have them by that name.
+    Local versions (`2.13.0+cpu`) lose their suffix, because package indexes do not list them under that name.
     """
     pins = [f"{name}=={version.partition('+')[0]}" for name, version in run.host.packages.items() if version]
     return clean(shlex.join(["python", "-m", "pip", "install", *pins])) if pins else ""
@@ -61,7 +61,7 @@ def moment(stamp: str) -> str:
 
 
 def elapsed(run: Run) -> str:
-    """Return the wall time from start to end; empty for a run that was cut off."""
+    """Return the wall time from start to end as text; empty for a run that was cut off."""
     started, ended = _parsed(run.started), _parsed(run.ended)
     if started is None or ended is None or (started.tzinfo is None) != (ended.tzinfo is None):
         return ""

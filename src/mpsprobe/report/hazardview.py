@@ -12,7 +12,7 @@ from mpsprobe.run import Hazard, Run
 
 @dataclass(frozen=True)
 class HazardView:
-    """One known fault: what goes wrong, how bad and how certain it is, where it is met, and what to do."""
+    """One known fault: the symptom, the severity and certainty, the place where it is met, and the fix."""
 
     title: str
     advisory: str
@@ -27,8 +27,8 @@ class HazardList:
     """The known faults of a prediction.
 
     Attributes:
-        met: Those that this workload meets, or that the longest one that the model takes does.
-        possible: Those where the workload, macOS or chip decides.
+        met: The faults that this workload meets, or that the longest workload of the model meets.
+        possible: The faults for which the workload, macOS or the chip decides.
         title: The line that `possible` is folded behind; empty when there are none.
     """
 
@@ -38,7 +38,7 @@ class HazardList:
 
 
 def warning(run: Run) -> str:
-    """Return the first sentence, where a known fault decides: wrong results, or a process that dies; else empty."""
+    """Return a first sentence for a known fault that gives wrong results or kills the process; empty for none."""
     met = [
         one
         for one in (run.predicted.hazards if run.predicted is not None else ())

@@ -9,7 +9,7 @@ from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.wording import EVIDENCE, phase_numbers
 from mpsprobe.run import Check, Evidence, OpVerdict, Phase, RecipeRecord, Run, Status, Viability, worst
 
-#: Stages whose checks compute with the target; the ones before them look at the machine and at files.
+#: Stages whose checks compute with the target; the stages before them inspect the machine and files.
 _COMPUTING = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE, Phase.TRAINING, Phase.OPS, Phase.BENCHMARK)
 
 
@@ -18,11 +18,12 @@ class Ground:
     """The evidence behind a run's verdict.
 
     Attributes:
-        evidence: the weakest evidence that the verdict leans on; None when nothing was learnt.
-        standing: the evidence with its device, for stamps and badges: `measured on cpu`.
-        place: the tail of the verdict's clause: ` on cpu (measured on this machine)`; empty without evidence.
-        caveat: what the verdict must not be taken for; empty for a run measured on a real Mac's MPS.
-        limits: the same at length, one sentence each.
+        evidence: The weakest evidence that the verdict rests on; None when nothing was learnt.
+        standing: The evidence with its device, for stamps and badges, such as `measured on cpu`.
+        place: The tail of the verdict's clause, such as ` on cpu (measured on this machine)`; empty without
+            evidence.
+        caveat: What the verdict does not show; empty for a run that was measured on a real Mac's MPS.
+        limits: The caveats in full, one sentence each.
     """
 
     evidence: Evidence | None
@@ -33,7 +34,7 @@ class Ground:
 
 
 def ground(run: Run, checks: list[Check]) -> Ground:
-    """Determine the evidence behind `checks`: those of `run`, including the one in flight."""
+    """Determine the evidence behind `checks`, which are those of `run` and the one in flight."""
     learnt = [check for check in checks if check.evidence is not None]
     numbered = [check for check in learnt if check.phase.is_numbered] or learnt
     computed = [check for check in numbered if check.device != "host"]
@@ -65,7 +66,7 @@ def _strength(evidence: Evidence) -> int:
 
 
 def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
-    """Say where the target computed and how that is known; only the latter when it never got that far."""
+    """State where the target computed and how that is known; only the latter when it never computed."""
     devices = _devices(learnt)
     basis = _basis(run, evidence, on_mps=_measured_on_mps(learnt))
     if not devices:
@@ -120,7 +121,7 @@ def _caveat(run: Run, learnt: list[Check]) -> str:
 
 
 def _limits(run: Run, learnt: list[Check]) -> list[str]:
-    """List what a reader must not conclude, beside the device's own limits (`Run.limits`)."""
+    """List what the evidence does not show, in addition to the device's own limits (`Run.limits`)."""
     host, sentences = run.host, []
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
     if not is_mac(run):
@@ -149,7 +150,7 @@ _DIED = (Status.CRASHED, Status.TIMEOUT)
 #: The check that fails where an op use meets an advisory about wrong results.
 _WRONG = f"{Phase.OPS.value}.wrong"
 
-#: How a cause of an interruption counts, and the word for it.
+#: The status and the word for each cause of an interruption.
 _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
 
 
@@ -158,16 +159,18 @@ class Headline:
     """The verdict of a run and everything that qualifies it.
 
     Attributes:
-        outcome: what happened, on which device, how that is known.
-        caveat: what it must not be taken for; empty for a run measured on a real Mac.
-        status: the worst of the run.
-        word: that status as a word; `interrupted` for a run that its user ended, `unfinished` for one that
-            has no end.
-        evidence: the weakest evidence behind the outcome; None when nothing was learnt.
-        standing: that evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
-        counts: number of checks by status, those present only, in the order of `Status`.
-        limits: what the evidence cannot show, one sentence each.
-        recipe: settings with which what was refused works, and whether that was tried; empty when none was looked for.
+        outcome: What happened, on which device, and how that is known.
+        caveat: What the outcome does not show; empty for a run that was measured on a real Mac.
+        status: The worst status of the run.
+        word: The word for that status; `interrupted` for a run that its user ended, `unfinished` for one that
+            has no
+            recorded end.
+        evidence: The weakest evidence behind the outcome; None when nothing was learnt.
+        standing: The evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
+        counts: The number of checks by status, in the order of `Status`, without statuses that do not occur.
+        limits: Sentences that state what the evidence cannot show.
+        recipe: The settings that make refused parts work, and whether they were tried; empty when none were
+            searched for.
     """
 
     outcome: str
@@ -187,7 +190,7 @@ class Headline:
 
 
 def verdict(run: Run) -> Headline:
-    """Compute the headline from the run alone."""
+    """Compute the headline from the run document."""
     checks = all_checks(run)
     if is_prediction(run):
         return _of_prediction(run)
@@ -220,7 +223,7 @@ def verdict(run: Run) -> Headline:
 
 
 def _recipe(checks: list[Check]) -> str:
-    """Return the message of the check that looked for a recipe; empty when none was looked for."""
+    """Return the message of the check that searched for a recipe; empty when there is none."""
     told = (Status.PASS, Status.FAIL, Status.UNKNOWN)
     return next(
         (one.message for one in checks if isinstance(one.data, RecipeRecord) and one.status in told), ""
@@ -228,7 +231,7 @@ def _recipe(checks: list[Check]) -> str:
 
 
 def is_prediction(run: Run) -> bool:
-    """Return whether nothing was run: the document has op uses and no checks."""
+    """Check whether nothing was run: the document has op uses and no checks."""
     return bool(run.op_uses) and not run.checks and run.interruption is None
 
 
@@ -266,7 +269,7 @@ def phase_status(checks: list[Check], phase: Phase) -> Status | None:
     return worst(present) if present else None
 
 
-#: How a prediction counts, and the word for it, by where the MPS route leads.
+#: The status and the word for a prediction, by the viability of the MPS route.
 _FORETOLD: dict[Viability, tuple[Status, str]] = {
     Viability.YES: (Status.PASS, "predicted to run"),
     Viability.CHANGES: (Status.WARN, "predicted to run with changes"),
@@ -298,7 +301,7 @@ def _of_prediction(run: Run) -> Headline:
 
 
 def of_calls(run: Run) -> str:
-    """Say how many op calls of a prediction run on the GPU of the target Mac, and what happens to the others."""
+    """State how many op calls of a prediction run on the GPU of the target Mac, and what happens to the others."""
     where = _asked(run)
     total, off = 0, Counter[OpVerdict]()
     for use in run.op_uses:
@@ -316,13 +319,13 @@ def of_calls(run: Run) -> str:
 
 
 def _unloaded(run: Run) -> str:
-    """Say that a quantised checkpoint yields no usable model, so that its op calls are those of plain weights."""
+    """State that a quantised checkpoint yields no usable model, so that its op calls are those of plain weights."""
     found = run.predicted.quantisation if run.predicted is not None else None
     what = _UNLOADED.get(found.outcome) if found is not None else None
     return f"The checkpoint ({found.method}) {what}. With plain weights" if found is not None and what else ""
 
 
-#: Of a quantised checkpoint, by what loading it leads to.
+#: Clauses about a quantised checkpoint, by the outcome of loading it.
 _UNLOADED = {
     "raises": "does not load here",
     "ignored": "loads with wrong weights",
@@ -331,7 +334,10 @@ _UNLOADED = {
 
 
 def _becomes(verdict: OpVerdict, run: Run) -> str:
-    """Say what becomes of op calls, after a number; wrong values that only longer workloads meet, from where on."""
+    """Return the clause that says what happens to op calls with a verdict.
+
+    When only longer workloads meet wrong values, the clause states the number of tokens from which on they occur.
+    """
     faults = run.predicted.hazards if run.predicted is not None else []
     met = [one for one in faults if one.symptom in ("wrong", "nan") and one.is_met]
     later = [one.from_tokens for one in met if one.certainty != "certain" and one.from_tokens is not None]
@@ -340,7 +346,7 @@ def _becomes(verdict: OpVerdict, run: Run) -> str:
     return _BECOMES[verdict]
 
 
-#: Of op calls, after a number.
+#: Clauses about op calls that follow their number.
 _BECOMES = {
     OpVerdict.FALLBACK: "fall back to the CPU",
     OpVerdict.RAISES: "raise",
@@ -393,7 +399,7 @@ def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
 
 
 def _ending(run: Run, died: list[Check]) -> str:
-    """Say how the process ended, or under which check it died."""
+    """State how the process ended, or during which check it died."""
     name, cut = run.target.name, run.interruption
     if cut is None:
         first = died[0]
@@ -414,7 +420,7 @@ def _ending(run: Run, died: list[Check]) -> str:
 
 
 def _before(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """Say what the phases before the interruption had shown."""
+    """State what the phases before the interruption had shown."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     failed = [check for check in checks if check.status is Status.FAIL]
     parts = [
@@ -443,7 +449,7 @@ def _blocked(at: dict[Phase, Status]) -> str:
 
 
 def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """Say which stages passed, and how the per-op checks and benchmarks ended."""
+    """State which stages passed, and how the per-op checks and benchmarks ended."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     rest = [phase for phase in _OUTSIDE if phase in at]
     failed = [check for check in checks if check.phase in rest and check.status is Status.FAIL]

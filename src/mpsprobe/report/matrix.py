@@ -1,6 +1,6 @@
-"""Many runs as one matrix: models, torch releases, macOS versions and chips by verdict.
+"""Draw many runs as one matrix of verdicts, by model, torch release, macOS version and chip.
 
-A fleet of CI runners or Macs each leaves one run.json; the matrix is drawn from those documents alone.
+Each CI runner or Mac of a fleet writes one run.json; the matrix is drawn from those documents only.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
 
     Attributes:
         target: The name of the target.
-        torch: The torch release whose rules or kernels the run met.
-        macos: The macOS of the target Mac; empty when unknown.
+        torch: The torch release whose rules or kernels the run used.
+        macos: The macOS version of the target Mac; empty when unknown.
         chip: Its chip; empty when unknown.
         device: The device of the run, or `"predicted"`.
         status: The worst status of the run.
-        state: The same in the words of a report, such as `"interrupted"`.
+        state: That status in the words of a report, such as `"interrupted"`.
         evidence: The weakest evidence behind it; None when nothing was learnt.
         virtual_gpu: Whether the GPU was a CI runner's virtual one, which is no evidence for real Macs.
         sentence: The verdict in one sentence.
         run: The id of the run.
-        started: When it started, UTC.
+        started: When it started, in UTC (ISO 8601).
     """
 
     target: str
@@ -50,7 +50,7 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Matrix(msgspec.Struct, frozen=True):
-    """Runs by target and machine, in the order of their targets and then of their releases."""
+    """Runs by target and machine, sorted by target and then by release."""
 
     entries: list[MatrixEntry]
 
@@ -101,7 +101,7 @@ class MatrixView:
 
 
 def merge(runs: Iterable[Run]) -> Matrix:
-    """Make a matrix of runs; of runs on one target and machine the newest stands."""
+    """Combine runs into a matrix; among runs on one target and machine the newest is kept."""
     newest: dict[tuple[str, str], MatrixEntry] = {}
     for run in runs:
         entry = _entry(run)

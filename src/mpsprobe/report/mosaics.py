@@ -1,7 +1,8 @@
 """Compute charts of coloured cells: torch releases by verdict, and Macs of the catalogue by fit.
 
-A row holds its own SVG, with positions in per cent, so that a template needs no arithmetic; each cell says its word,
-and colour only repeats it.
+Each row holds its own SVG with positions in per cent, so that a template needs no arithmetic. Each cell
+states its
+verdict as text, and its colour only repeats it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import FIT, VERDICT, Word
 from mpsprobe.run import Fit, MacFit, ReleaseSummary
 
-#: Share of a cell's place that the cell fills, in per cent: the rest parts it from the next.
+#: The share of a cell's place that the cell fills, in per cent; the rest separates it from the next one.
 _FILLED = 94
 
-#: What stands in a cell of the chart of Macs.
+#: Texts of cells in the chart of Macs.
 _FIT_SHORT = {Fit.COMFORTABLE: "easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "?"}
 
 
 @dataclass(frozen=True)
 class MosaicCell:
-    """One cell: its CSS class, what it says, what it means, where it begins and where its text stands."""
+    """One cell: its CSS class, its text, the meaning of the text, where it begins and where its text is placed."""
 
     key: str
     text: str
@@ -47,12 +48,12 @@ class Mosaic:
     """Cells by row and column.
 
     Attributes:
-        title: What it shows.
+        title: The title of the chart.
         description: The whole chart in words.
-        columns: The heads, each with where its text stands.
-        rows: From the top.
+        columns: The heads of the columns, each with the position of its text.
+        rows: The rows from the top.
         width: The width of a cell.
-        note: How to read it.
+        note: How to read the chart.
     """
 
     title: str
@@ -124,7 +125,7 @@ def _answer(release: ReleaseSummary) -> tuple[str, str, str]:
 
 
 def macs_chart(macs: Sequence[MacFit]) -> Mosaic | None:
-    """Draw the catalogue of Macs by chip and memory, each with whether the target fits; None without Macs."""
+    """Draw for each chip and memory size of the catalogue whether the target fits; None without Macs."""
     sizes = sorted({one.memory_gib for one in macs})
     if len(sizes) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Group op uses into rows: calls that differ only in layer or size share a row, and the worst verdict comes first."""
+"""Group op uses into rows, worst verdict first. Calls that differ only in layer or size share a row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, VERDICT, Word
 from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 
-#: Verdicts that a user has to do something about.
+#: Verdicts that a user has to act on.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
 
-#: Those of them in which a call does not do on the GPU what it should.
+#: Those of them with which a call does not do on the GPU what it should.
 BREAKS = tuple(verdict for verdict in TROUBLE if verdict is not OpVerdict.UNKNOWN)
 
 _NOTE = "A verdict is looked up for the target Mac; the evidence beside it tells how the use itself is known."
@@ -25,7 +25,7 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op as called from one place, with one signature or with several sizes, in one or several layers."""
+    """One op as called from one line, with one signature or with several sizes, in one or several layers."""
 
     verdict: Word
     op: str
@@ -54,14 +54,16 @@ class OpUses:
     """All op uses of a run.
 
     Attributes:
-        summary: how many there are, in one sentence.
-        note: what the evidence beside a verdict is about.
-        shares: one per verdict that occurs, worst first; bars are by number of calls.
-        trouble: rows that a user has to act on.
-        rest: all others.
-        breaks: the rows of `trouble` of which something is known.
-        shown: the first of `trouble`, then of `rest`, for the short reports.
-        left_out: how many of them were not shown.
+        summary: The number of op uses, in one sentence.
+        note: What the evidence beside a verdict refers to.
+        shares: One share for each verdict that occurs, worst first; bars are by number of calls.
+        trouble: The rows that a user has to act on.
+        rest: All other rows.
+        breaks: The rows of `trouble` whose verdict is known.
+        trouble_title: The title of `trouble`.
+        rest_title: The title of `rest`.
+        shown: The first rows of `trouble` and then of `rest`, for the short reports.
+        left_out: A sentence that counts the rows that were not shown.
     """
 
     summary: str
@@ -105,7 +107,7 @@ def signature(group: list[OpUse]) -> str:
     """Format dtypes and shapes of the tensor arguments: `bfloat16[1, 128, 64], int64[]`.
 
     Args:
-        group: uses with equal dtypes and ranks; a size that differs among them is shown as `228..255`.
+        group: Op uses with equal dtypes and ranks. A size that differs among them becomes a range: `228..255`.
     """
     together = [[use.inputs[at] for use in group] for at in range(len(group[0].inputs))]
     return ", ".join(f"{metas[0].dtype}[{', '.join(_sizes(metas))}]" for metas in together)

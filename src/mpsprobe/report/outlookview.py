@@ -28,7 +28,7 @@ from mpsprobe.run import (
     Timing,
 )
 
-#: What a route is called in a report.
+#: The name of each route in a report.
 _NAMES = {"mps": "MPS", "hybrid": "Hybrid", "mlx": "MLX", "cloud": "Cloud GPU"}
 _UNKNOWN = "unknown"
 
@@ -43,7 +43,7 @@ class TitledGrid:
 
 @dataclass(frozen=True)
 class FoldView:
-    """A part of the outlook behind one line.
+    """A part of the outlook that is folded behind one line.
 
     Attributes:
         anchor: The id of its heading.
@@ -51,7 +51,7 @@ class FoldView:
         note: A few words beside the heading.
         text: A sentence above its tables.
         tables: Its tables.
-        closing: A sentence below them.
+        closing: A sentence below its tables.
         list_title: The heading of its list.
         items: The items of its list.
         chart: A chart above its tables.
@@ -105,7 +105,7 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class TimeView:
-    """Time on one machine, and of one sample on others. `shares` is empty when they are not known."""
+    """The time of one sample on one machine and on others. `shares` is empty when they are not known."""
 
     hardware: str
     basis: str
@@ -115,7 +115,7 @@ class TimeView:
 
 @dataclass(frozen=True)
 class OutlookView:
-    """The outlook without its recommendation, which stands on top; missing parts are None or empty."""
+    """The outlook without its recommendation, which is shown at the top; missing parts are None or empty."""
 
     routes: tuple[RouteView, ...]
     memory: MemoryView | None
@@ -130,7 +130,7 @@ class OutlookView:
 
 @dataclass(frozen=True)
 class RateView:
-    """How fast a forecast expects the target to be, in the unit that people compare; `span` is its likely range."""
+    """The expected speed of the target in the unit in which people compare models; `span` is its likely range."""
 
     name: str
     value: str
@@ -140,7 +140,7 @@ class RateView:
 
 
 def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
-    """Return the forecast's rates that are known."""
+    """Return those rates of the forecast that are known."""
     time = forecast.time
     return (
         tuple(
@@ -201,7 +201,7 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
 def _folds(
     memory: MemoryView | None, time: TimeView | None, plan: Sequence[TitledGrid], limits: tuple[str, ...]
 ) -> Iterator[FoldView]:
-    """Yield what the page keeps behind one line each."""
+    """Yield the parts that the page folds behind one line each."""
     if memory is not None:
         yield FoldView(
             "memory",
@@ -227,7 +227,7 @@ def _folds(
 
 
 def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
-    """Yield the catalogue of Macs against the target; nothing where none was asked about."""
+    """Yield the catalogue of Macs compared with the target's needs; nothing where that was not requested."""
     if not macs:
         return
     rows: list[list[str | int | float | bool | None]] = [

@@ -18,7 +18,7 @@ from mpsprobe.run import Run
 
 Format = Literal["md", "html", "json", "junit", "summary", "badge", "shields", "annotations"]
 
-#: Names of the files of a folder of reports.
+#: The name of each report in a folder of reports.
 FILES: dict[Format, str] = {
     "json": "run.json",
     "md": "report.md",
@@ -30,10 +30,10 @@ FILES: dict[Format, str] = {
     "annotations": "annotations.txt",
 }
 
-#: GitHub refuses the summary of a step above 1 MiB, and drops it whole.
+#: GitHub drops the whole summary of a step that is larger than 1 MiB.
 SUMMARY_LIMIT = 1024 * 1024
 
-#: What `write` leaves unless told otherwise.
+#: The formats that `write` writes by default.
 DEFAULT: tuple[Format, ...] = ("json", "md", "html", "junit")
 
 
@@ -56,7 +56,7 @@ _RENDERERS: dict[Format, Callable[[Run], str]] = {
 def render(run: Run, format: Format) -> str:
     """Return the run in one format, as text that ends in a newline."""
     text = _RENDERERS[format](run)
-    # Texts of a target may hold anything; what steers a terminal or hides text is never written raw.
+    # Texts of a target may hold anything; characters that steer a terminal or hide text are never written raw.
     return printable_json(text) if format in ("json", "shields") else printable(text)
 
 
@@ -65,11 +65,12 @@ def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Pa
 
     Args:
         run: The run.
-        environment: Where the variable is looked up; None for this process's own.
+        environment: The environment in which to look the variable up; None for this process's own.
 
     Returns:
-        The file, or None when the variable is not set, the file has no room left or cannot be written: a
-        summary is a courtesy, and never changes how a run ends.
+        The file, or None when the variable is not set, the file has no room left or cannot be written. A
+        summary is
+        optional and never changes how a run ends.
     """
     name = (os.environ if environment is None else environment).get("GITHUB_STEP_SUMMARY")
     if not name:
@@ -87,20 +88,20 @@ def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Pa
 
 
 def write(run: Run, folder: Path, formats: Iterable[Format] = DEFAULT) -> dict[str, Path]:
-    """Write reports into `folder`, which is made if need be.
+    """Write reports into `folder`, which is created if needed.
 
     Returns:
         The path of each report by its format.
 
     Raises:
-        UsageError: the folder or a file in it cannot be written.
+        UsageError: The folder or a file in it cannot be written.
     """
     written: dict[str, Path] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for each in formats:
             path = folder / FILES[each]
-            # the former report stays readable until this one is whole
+            # the former report stays readable until this one is complete
             fresh = folder / f".{FILES[each]}.new"
             fresh.write_bytes(render(run, each).encode())
             fresh.replace(path)

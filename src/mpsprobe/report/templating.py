@@ -1,4 +1,4 @@
-"""Load the templates, and make text from elsewhere safe for the format that it is printed in."""
+"""Load the templates, and escape text from elsewhere for the format that it is printed in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 #: Everything outside the Char production of XML 1.0 (https://www.w3.org/TR/xml/#charsets).
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-#: What GitHub would take for markup: escapes, emphasis, links, tables, math, tags, entities, mentions, lists.
+#: What GitHub would read as markup: escapes, emphasis, links, tables, math, tags, entities, mentions, lists.
 _MARKDOWN = re.compile(
     r"([\\`*\[|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|^[>#](?=.))"
     r"|&(?=#?\w+;)|(?<!\w)([@#])(?=\w)|^([-+=]|\d+[.)])(?=\s|$)"
@@ -25,7 +25,7 @@ _MARKDOWN = re.compile(
 
 
 def clean(text: str) -> str:
-    """Remove terminal colours, and replace each character that XML 1.0 cannot hold by U+FFFD."""
+    """Remove terminal colours, and replace each character that XML 1.0 does not allow by U+FFFD."""
     return _NOT_XML.sub("\ufffd", _ANSI.sub("", text))
 
 
@@ -90,7 +90,7 @@ def _escape_markdown(text: str) -> str:
         special, mention, bullet = match.groups()
         if special:
             return f"\\{special}"
-        if mention:  # neither a user nor an issue is meant: an empty comment stops GitHub's links
+        if mention:  # no user or issue is meant; an empty comment keeps GitHub from linking
             return f"{mention}<!-- -->"
         if bullet:
             return f"{bullet[:-1]}\\{bullet[-1]}"
@@ -128,7 +128,7 @@ def _markdown() -> jinja2.Environment:
 
 
 class _Ready(str):
-    """Markdown that is escaped already."""
+    """Markdown that is already escaped."""
 
 
 def _finalize(value: Any) -> Any:

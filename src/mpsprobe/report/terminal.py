@@ -1,4 +1,4 @@
-"""The text of a prediction: what `mpsprobe predict` prints of a run that has no device."""
+"""Format a prediction as the text that `mpsprobe predict` prints."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from mpsprobe.run import (
 
 _ORDER = list(OpVerdict)
 _FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
-#: Rows of a list; all are in the JSON.
+#: The greatest number of rows in a list; the JSON has all of them.
 _ROWS = 20
 _UNKNOWN = "unknown"
 
-#: Columns for what the size of a part of the memory is made from.
+#: The width in characters of the column with the basis of a part of the memory.
 _BASIS_COLUMNS = 42
-#: Lines of code that the section on waits of the host names.
+#: The number of lines of code that the section on waits of the host lists.
 _SHOWN_WAITS = 6
 
 
 def text(run: Run, *, verbose: bool = False) -> str:
     """Return the text of a prediction: of one torch release, or the table over all of them.
 
-    The answer is its first and its last paragraph.
+    Its first and its last paragraph give the answer.
 
     Args:
         run: A prediction.
@@ -56,7 +56,7 @@ def text(run: Run, *, verbose: bool = False) -> str:
 
 
 def _answer(run: Run, made: Predicted) -> str:
-    """Return what to do, and what the verdict on the ops is."""
+    """Return the advice, and the verdict on the ops."""
     advice = run.outlook.recommendation if run.outlook is not None else None
     outcome = f"{of_calls(run)}."
     lines = [warning(run), advice.sentence if advice is not None else "", outcome]
@@ -94,7 +94,7 @@ def _counted(noun: str, what: str, lines: Sequence[str]) -> str:
 
 
 def _of_newest(made: Predicted) -> str:
-    """Judge the newest release; the older ones are information."""
+    """Return the verdict on the newest release; the older ones are for information."""
     newest = made.releases[-1]
     if newest.fully_native:
         return f"Fully native from torch {made.first_fully_native} on."
@@ -214,7 +214,7 @@ def _not_native(uses: Iterable[OpUse]) -> str:
 
 
 def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
-    """List refusals that no op use carries: while building, of memory, of devices."""
+    """List the refusals that no op use has: those while building the model, of memory and of devices."""
     told = {(use.op, use.source) for use in uses if use.verdict not in _FINE}
     lines = [
         f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
@@ -231,7 +231,7 @@ def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
 
 
 def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:
-    """Return the known faults: those that are met, and where `verbose` those that may be; the others are counted."""
+    """Return the known faults that are met, and with `verbose` also those that may be; the others are counted."""
     met = [one for one in hazards if one.is_met]
     possible = [one for one in hazards if not one.is_met and one.listed]
     rest = [one for one in hazards if not one.is_met and not one.listed]
@@ -252,7 +252,7 @@ def _hazard(one: Hazard) -> str:
 
 
 def _host_waits(made: Predicted) -> str:
-    """Say where the host waits for the GPU: each wait empties the queue of kernels."""
+    """State where the host waits for the GPU: each wait empties the queue of kernels."""
     total = sum(one.count for one in made.host_waits)
     if not total:
         return ""
@@ -304,7 +304,7 @@ def _outlook(outlook: Outlook, *, verbose: bool) -> str:
 
 
 def _rates(forecast: Forecast) -> str:
-    """Return the workload and what the Mac makes of it, in the units that people compare."""
+    """Return the workload and the expected speed of the Mac, in the units in which people compare models."""
     if not forecast.workload:
         return ""
     lines = [f"Workload: {forecast.workload}."]
@@ -320,7 +320,7 @@ def _rates(forecast: Forecast) -> str:
 
 
 def of_rate(rate: Rate) -> str:
-    """Return `"decode 31 tokens/s (24 - 38)"`."""
+    """Format a rate: `"decode 31 tokens/s (24 - 38)"`."""
     if rate.expected is None:
         return f"{rate.name} unknown"
     if rate.unit == "s":
@@ -350,7 +350,7 @@ def _routes(outlook: Outlook, *, verbose: bool) -> str:
 
 
 def _limits(outlook: Outlook) -> list[str]:
-    """Return what the forecast cannot say, where there is one for a Mac."""
+    """Return what the forecast cannot show, where there is a forecast for a Mac."""
     forecast = outlook.forecast
     return list(forecast.limits) if forecast is not None and forecast.memory is not None else []
 
@@ -467,7 +467,7 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align columns, the first to the left."""
+    """Format a table with aligned columns, the first of them left-aligned."""
     cells = [[str(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     return "\n".join(

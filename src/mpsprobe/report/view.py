@@ -1,6 +1,6 @@
 """Prepare a run for its reports: every join, word and choice is made here, and templates only print.
 
-Texts are plain and free of control characters; escaping belongs to the format.
+Texts are plain and free of control characters; each format escapes them itself.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ PROBLEMS = (Status.CRASHED, Status.TIMEOUT, Status.FAIL, Status.ERROR)
 _FOLD_ABOVE = 12
 
 #: Stages and units of the numbers that answer "how well does it run", the most telling first.
-_KEY_PHASES = (Phase.INFERENCE, Phase.TRANSFER)  # the chart of benchmarks has theirs
+_KEY_PHASES = (Phase.INFERENCE, Phase.TRANSFER)  # the chart of benchmarks shows those of benchmarks
 _KEY_UNITS = ("s", "bytes", "B", "tokens/s")
 _KEY_NUMBERS = 8
 
-#: Anchor of the section for stages of which every check was blocked.
+#: The anchor of the section for stages of which every check was blocked.
 _BARRIERS = "blocked-phases"
 
-#: Rows of op uses that the section of what breaks shows; the table of all op uses has the others.
+#: The number of rows in the section of ops that break; the table of all op uses has the others.
 _BREAKS = 12
 
-#: Failures that the short summary lists.
+#: The number of failures that the short summary lists.
 _SUMMARY_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Checks behind one line. `by` names the phase that blocked them, such as ` by phase 2 (pins)`."""
+    """Checks that are folded behind one line. `by` names the phase that blocked them, such as ` by phase 2 (pins)`."""
 
     title: str
     checks: tuple[CheckView, ...]
@@ -89,13 +89,13 @@ class PhaseView:
 
     @property
     def ran(self) -> bool:
-        """Return whether the stage has anything to show beyond its tile."""
+        """Check whether the stage has anything to show beyond its tile."""
         return bool(self.checks or self.blocked or self.folded)
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """The way in which a run was cut off."""
+    """How a run was cut off."""
 
     title: str
     signal: str
@@ -311,14 +311,14 @@ def _state(run: Run, status: Status | None, present: list[Check]) -> str:
 
 
 def _in_phase(check: Check, view: CheckView) -> CheckView:
-    """Return a check as its phase shows it: without details that stand among problems or warnings."""
+    """Return a check as its phase shows it: without details that are shown among problems or warnings."""
     if check.status in PROBLEMS or check.status is Status.WARN:
         return replace(view, see=view.anchor, anchor="", remedy="", numbers=(), grid=None, output="")
     return view
 
 
 def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
-    """Group the checks that an earlier phase kept from running, one line per reason."""
+    """Group the checks that an earlier phase kept from running, one line for each reason."""
     groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
     for check in present:
         if check.status is Status.BLOCKED:
@@ -336,7 +336,7 @@ def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
 
 
 def _barriers(checks: list[Check], views: dict[str, CheckView]) -> list[Barrier]:
-    """Group the stages of which every check was blocked by reason, so that each reason is read once."""
+    """Group by reason the stages of which every check was blocked, so that each reason is shown once."""
     groups: dict[tuple[str, str], list[Fold]] = defaultdict(list)
     for phase in Phase:
         present = [check for check in checks if check.phase is phase]

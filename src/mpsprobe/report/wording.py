@@ -1,4 +1,4 @@
-"""Define the word, symbol and explanation of each status, evidence level and verdict, and how values are written."""
+"""Define the word, symbol and explanation of each status, evidence level and verdict, and the format of values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Word:
     """How reports show a status, an evidence level or a verdict.
 
     Attributes:
-        key: its value in run.json; also the name of its icon and its CSS class.
-        text: the word a reader sees.
-        symbol: an emoji for Markdown, where colour cannot be set; empty when there is none.
-        meaning: one explanation, used in legends.
+        key: The value in run.json, which is also the name of the icon and the CSS class.
+        text: The word that readers see.
+        symbol: An emoji for Markdown, where colour cannot be set; empty when there is none.
+        meaning: One explanation, used in legends.
     """
 
     key: str
@@ -54,7 +54,7 @@ EVIDENCE: dict[Evidence, Word] = {
     Evidence.MEASURED: Word("measured", "measured", "▮▮▮", "Measured on the device that is named beside it."),
 }
 
-#: A stage of which some checks passed and others are unknown: less than a pass.
+#: The word for a stage of which some checks passed and others are unknown, which is less than a pass.
 PARTIAL = Word("partial", "pass in part", "❔", "Of a phase: what was checked passed, the rest is unknown.")
 
 #: Shown where nothing was learnt (blocked, skipped, unknown).
@@ -72,7 +72,7 @@ VERDICT: dict[OpVerdict, Word] = {
 }
 
 
-#: Where a route leads. Keys are those of statuses, whose icons and colours they share.
+#: Words for the viability of a route. Keys are those of statuses, whose icons and colours they share.
 VIABILITY: dict[Viability, Word] = {
     Viability.YES: Word("pass", "yes", "✅", "The route is open as it is."),
     Viability.CHANGES: Word("warn", "with changes", "⚠️", "It is open after the changes that it names."),
@@ -89,7 +89,7 @@ FIT: dict[Fit, Word] = {
     Fit.UNKNOWN: Word("unknown", "unknown", "❔", "Not known."),
 }
 
-#: Answers of the checklist.
+#: Words for answers of the checklist.
 ANSWER: dict[str, Word] = {
     "yes": STATUS[Status.PASS],
     "no": STATUS[Status.FAIL],
@@ -106,7 +106,7 @@ def phase_numbers(phases: Sequence[Phase]) -> str:
     """Format numbered phases briefly: `phase 2`, `phases 1 to 3 and 5`.
 
     Args:
-        phases: phases one to six, in order; at least one.
+        phases: At least one of the six phases, in order.
     """
     runs: list[list[int]] = []
     for number in (phase.order for phase in phases):
@@ -127,8 +127,8 @@ class Value:
     """A value as text.
 
     Attributes:
-        text: for people, with its unit.
-        exact: the value as it was recorded, when `text` rounded or scaled it; else empty.
+        text: The value for readers, with its unit.
+        exact: The value as it was recorded, when `text` rounds or scales it; else empty.
     """
 
     text: str
@@ -160,13 +160,13 @@ def value(measurement: Measurement) -> Value:
 
 
 def _exact(number: float, unit: str, text: str) -> str:
-    """Return the number as it was recorded; empty when `text` says exactly that."""
+    """Return the number as it was recorded; empty when `text` shows exactly that."""
     full = f"{number:,} {unit}".rstrip() if isinstance(number, int) else f"{number!r} {unit}".rstrip()
     return "" if full == text else full
 
 
 def epoch_time(epoch: Epoch) -> str:
-    """Return `"1 h 22 min (57 min - 3 h 33 min)"`."""
+    """Format the time of an epoch: `"1 h 22 min (57 min - 3 h 33 min)"`."""
     took = epoch.seconds
     if took.expected is None:
         return f"at least {seconds(took.floor)}"

@@ -1,6 +1,6 @@
-"""The words of a run (status, evidence, check, op use) and the one JSON document it leaves behind.
+"""Types of a run (status, evidence, check, op use) and the one JSON document that an invocation writes.
 
-Every report is drawn from `Run` alone. Its types are also the source of `run.schema.json`.
+Every report is drawn from `Run` only. Its types are also the source of `run.schema.json`.
 """
 
 from mpsprobe.run.document import EXIT_CODES, SCHEMA_VERSION, Run, exit_code, json_schema, worst

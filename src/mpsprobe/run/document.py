@@ -1,4 +1,4 @@
-"""The one JSON document that an invocation leaves behind."""
+"""The one JSON document that an invocation writes, with its exit code and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ from mpsprobe.run.predicted import Predicted
 from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
 from mpsprobe.run.words import OpVerdict, Phase, Status
 
-#: Version of the document's schema. It grows when a reader of the old one would misread the new one.
+#: Version of the document's schema. It is raised when a reader of the old schema would misread the new one.
 SCHEMA_VERSION = 1
 
 
 class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything one invocation learnt.
+    """Everything that one invocation learnt.
 
     Attributes:
-        schema: form of this document, see `SCHEMA_VERSION`.
-        mpsprobe: version of the tool that wrote it.
-        id: sortable, unique: `20261122T131500Z-4f2a`.
-        started, ended: UTC, ISO 8601; `ended` is empty for a run that was cut off.
-        command: the command line.
-        target, host, device: of what, where, on which device.
-        mac: whose rules and tables were asked; None until phase 1 found out.
-        limits: what this run's evidence cannot say, one sentence each.
-        checks: in the order in which they ended.
-        op_uses: distinct op uses seen or predicted.
-        predicted: what only a prediction has; None for a run that took place.
-        outlook: forecast, routes and recommendation; None when they were not asked for or had no ground.
-        interruption: set when the run was cut off.
+        schema: The version of this document's schema; see `SCHEMA_VERSION`.
+        mpsprobe: The version of mpsprobe that wrote the document.
+        id: A unique id that sorts by time, such as `20261122T131500Z-4f2a`.
+        started: When the run started, in UTC (ISO 8601).
+        ended: When the run ended, in UTC (ISO 8601); empty for a run that was cut off.
+        command: The command line, one argument an item.
+        target: The model that was probed.
+        host: The machine that the run took place on.
+        device: The device that the run used, and why.
+        mac: The target Mac, whose rules and tables decide; None until phase 1 has determined it.
+        limits: Sentences that state what the evidence of this run cannot show.
+        checks: The checks, in the order in which they ended.
+        op_uses: The distinct op uses that were seen or predicted.
+        predicted: The part that only a prediction has; None for a run that took place.
+        outlook: The forecast, the routes and the recommendation; None when they were not requested or when
+            nothing
+            is known to base them on.
+        interruption: How the run was cut off; None when it was not.
     """
 
     schema: int = SCHEMA_VERSION
@@ -58,9 +63,9 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def fully_native(self) -> bool:
-        """Whether a prediction says that every op runs on the GPU and nothing but memory is refused.
+        """Check whether a prediction says that every op runs on the GPU and nothing but memory is refused.
 
-        Of a prediction over torch releases: whether it says so of the newest; the older ones are information.
+        For a prediction over several torch releases, only the newest release decides.
         """
         made = self.predicted
         if made is None:
@@ -71,7 +76,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return native and not made.stopped and all(one.kind == "memory" for one in made.refusals)
 
     def of_phase(self, phase: Phase) -> list[Check]:
-        """Return the checks of one phase, in order."""
+        """Return the checks of one phase, in the order in which they ended."""
         return [check for check in self.checks if check.phase is phase]
 
     def save(self, path: Path) -> None:
@@ -80,10 +85,10 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Read a document.
+        """Read a run document.
 
         Raises:
-            DataError: it is missing, not JSON, of another schema, or inconsistent.
+            DataError: The file is missing, is not JSON, has another schema version, or contradicts itself.
         """
         data = toml.read_bytes(path, DataError, toml.DOCUMENT_BYTES)
         version = toml.decode_json(data, _Versioned, f"{path}: not a run document").schema
@@ -99,7 +104,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def _inconsistency(run: Run) -> str | None:
-    """Return what a document says that no run can have; the types cannot say it."""
+    """Return the first contradiction in a document that its types cannot exclude; None when there is none."""
     seen: set[str] = set()
     for check in run.checks:
         if check.id in seen:
@@ -115,7 +120,7 @@ class _Versioned(msgspec.Struct):
     schema: int
 
 
-#: Exit codes of `mpsprobe run`, worst first: the first status present in a run decides.
+#: Exit codes of `mpsprobe run`, worst first: the first status that is present in a run decides.
 EXIT_CODES: dict[Status, int] = {
     Status.CRASHED: 5,
     Status.TIMEOUT: 5,
@@ -128,8 +133,8 @@ EXIT_CODES: dict[Status, int] = {
 def worst(statuses: Iterable[Status]) -> Status:
     """Return the status that decides for a group of checks; `unknown` for an empty group.
 
-    A group that holds passes beside skipped or unknown checks is a pass of what was checked; a warning
-    outranks a pass.
+    A warning outranks a pass. A group of passed checks and skipped or unknown ones counts as a pass of what was
+    checked.
     """
     present = set(statuses)
     for status in (*EXIT_CODES, Status.WARN, Status.PASS, Status.UNKNOWN, Status.SKIPPED):
@@ -139,17 +144,21 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 def exit_code(run: Run) -> int:
-    """0 pass, 1 fail, 3 blocked, 4 harness error, 5 crashed or timed out (2, usage, never gets this far)."""
+    """Return the exit code of a run: 0 pass, 1 fail, 3 blocked, 4 harness error, 5 crashed or timed out.
+
+    Exit code 2, a usage error, ends the command before there is a run.
+    """
     if run.interruption is not None:
         return EXIT_CODES[Status.CRASHED]
     return EXIT_CODES.get(worst(check.status for check in run.checks), 0)
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `run.json`, made from the types above.
+    """Return the JSON Schema of `run.json`, generated from the types above.
 
-    Descriptions are indented as `inspect.cleandoc` leaves them, so that the schema is the same text under every
-    Python (3.13 strips docstrings) and msgspec from 0.22 on (0.23 strips them too).
+    Descriptions are indented as `inspect.cleandoc` leaves them, so that the schema is the same text under
+    every Python
+    (3.13 strips the indentation of docstrings) and every msgspec (which does so from 0.23 on).
     """
     schema = msgspec.json.schema(Run)
     for definition in schema["$defs"].values():

@@ -1,7 +1,8 @@
-"""The append-only journal of a run: one JSON line an event, written as it happens, so a crash loses none.
+"""The append-only journal of a run: one JSON line an event, written as it happens, so that a crash loses none.
 
-A journal outlives the process that writes it. `replay` makes a `Run` of it, whatever the end was: each check that was
-planned has an answer in it, and a run without all answers says so.
+A journal outlives the process that writes it. `replay` folds it into a `Run`, however the process ended:
+every planned
+check gets an answer, and a run that lacks some of its answers says so.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mpsprobe.run.words import Phase, Status
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """A check that the run intends to make."""
+    """A check that the run is going to make."""
 
     id: str
     phase: Phase
@@ -33,49 +34,49 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class _OfRun(msgspec.Struct, kw_only=True):
-    """What every event carries: the id of its run. `Journal.write` fills it in."""
+    """The field that every event has: the id of its run, which `Journal.write` fills in."""
 
     run_id: str = ""
 
 
 class RunStarted(_OfRun, tag="run"):
-    """The first line: the document as far as it is known before any check."""
+    """The first event: the document as far as it is known before any check."""
 
     run: Run
 
 
 class Plan(_OfRun, tag="plan"):
-    """What will be checked, in order: a run that dies can say what it did not reach."""
+    """The list of all checks that will be made, in order, so that a run that dies can say which it did not reach."""
 
     checks: list[Planned]
 
 
 class CheckStarted(_OfRun, tag="start"):
-    """A check begins; it may take `limit_s` seconds of wall time."""
+    """The start of a check, which may take `limit_s` seconds of wall time."""
 
     id: str
     limit_s: float
 
 
 class CheckEnded(_OfRun, tag="check"):
-    """A check has its status."""
+    """The end of a check, with its status and everything it found."""
 
     check: Check
 
 
 class Progress(_OfRun, tag="progress"):
-    """How far a long step is, for people who wait."""
+    """A line of progress within a long step, for a person who waits."""
 
     text: str
 
 
 class FileTransfer(msgspec.Struct, frozen=True):
-    """How far one file of a download is.
+    """The progress of one file of a download.
 
     Attributes:
-        name: path in the repository.
-        done: bytes there.
-        total: its size, bytes.
+        name: The path of the file in its repository.
+        done: The number of bytes that have arrived.
+        total: The size of the file in bytes.
         stage: `"fetching"`, `"checking"` or `"done"`.
     """
 
@@ -86,14 +87,14 @@ class FileTransfer(msgspec.Struct, frozen=True):
 
 
 class Transfer(_OfRun, tag="transfer"):
-    """How far a download is.
+    """The progress of a download.
 
     Attributes:
-        done: bytes there, of all files.
-        total: bytes of all files.
-        rate: throughput, bytes per second.
-        left_s: seconds left at that throughput; None where nothing was measured yet.
-        files: large ones that were begun.
+        done: The number of bytes of all files that have arrived.
+        total: The size of all files in bytes.
+        rate: The throughput in bytes per second.
+        left_s: The remaining time in seconds at that throughput; None before anything was measured.
+        files: The large files whose transfer has begun.
     """
 
     done: int
@@ -104,7 +105,7 @@ class Transfer(_OfRun, tag="transfer"):
 
 
 class Learnt(_OfRun, tag="learnt"):
-    """Facts of the run that became known on the way; None leaves what is there."""
+    """Facts about the run that became known while it ran; None leaves a field as it is."""
 
     host: Host | None = None
     target: Target | None = None
@@ -116,7 +117,7 @@ class Learnt(_OfRun, tag="learnt"):
 
 
 class RunEnded(_OfRun, tag="end"):
-    """The last line of a run that was not cut off."""
+    """The last event of a run that was not cut off."""
 
     time: str
 
@@ -128,25 +129,27 @@ _encoder = msgspec.json.Encoder()
 
 
 def utc_now() -> str:
-    """Return the time as the documents write it: UTC, ISO 8601, whole seconds."""
+    """Return the current time in UTC as documents hold it: ISO 8601, in whole seconds."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_run_id(now: str) -> str:
-    """Return a sortable and unique id: `20261122T131500Z-4f2a`."""
+    """Return a unique id that sorts by time, such as `20261122T131500Z-4f2a`."""
     return f"{now.replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:4]}"
 
 
 class Journal:
-    """Appends events to a file.
+    """Append events to a file.
 
-    Each event is one `write` on a descriptor opened for appending: what has returned is in the kernel's hands and
-    survives the death of this process (not that of the machine). The target runs in the same process, and may close
-    descriptors or fork: see `OwnFile`.
+    Each event is one `write` to a descriptor opened for appending. An event that `write` has accepted is in
+    the kernel's
+    hands: it survives the death of this process, but not that of the machine. The target runs in the same
+    process and may
+    close descriptors or fork; `OwnFile` handles both.
 
     Attributes:
-        path: the file.
-        run_id: written into each event.
+        path: The path of the file.
+        run_id: The id of the run, which is written into each event.
     """
 
     def __init__(self, path: Path, run_id: str = "") -> None:
@@ -155,7 +158,7 @@ class Journal:
         self._file = OwnFile(path)
 
     def write(self, event: Event) -> None:
-        """Append one event. A full disk loses it: the supervisor then misses the answer and says so."""
+        """Append one event. A full disk loses the event: the supervisor then finds no answer and reports that."""
         if event.run_id != self.run_id:
             event = msgspec.structs.replace(event, run_id=self.run_id)
         with contextlib.suppress(OSError):
@@ -168,16 +171,16 @@ class Journal:
 
 @dataclass
 class Reading:
-    """A journal as read so far.
+    """The state of a journal as far as it has been read.
 
-    Events of another run than the first are left out, as when two runs wrote into one file.
+    When two runs wrote into one file, the events of the second are ignored.
 
     Attributes:
-        run: the document; None before its first line was read.
-        plan: what was to be checked.
-        in_flight: the check that has begun and not ended.
-        strays: lines that are no event, and events of another run.
-        twice: ids of checks that were answered more than once.
+        run: The document; None before its first line was read.
+        plan: The planned checks; None before the plan was read.
+        in_flight: The check that has begun and not ended; None between checks.
+        strays: The number of lines that are no event or belong to another run.
+        twice: The ids of checks that were answered more than once.
     """
 
     run: Run | None = None
@@ -187,7 +190,7 @@ class Reading:
     twice: list[str] = field(default_factory=list)
 
     def take(self, event: Event) -> bool:
-        """Fold one event in; returns whether it belongs to this run."""
+        """Fold one event in, and return whether it belongs to this run."""
         if isinstance(event, RunStarted):
             if self.run is not None:
                 self.strays += 1
@@ -216,7 +219,7 @@ class Reading:
         return True
 
     def take_line(self, line: bytes) -> Event | None:
-        """Fold one line in; returns its event, or None for a line that is no event of this run."""
+        """Fold one line in, and return its event; None for a line that is no event of this run."""
         if not line.strip():
             return None
         try:
@@ -239,13 +242,13 @@ class Reading:
 
     @property
     def missing(self) -> list[Planned]:
-        """Planned checks without an answer, in order."""
+        """Return the planned checks that have no answer, in order."""
         done = {check.id for check in self.run.checks} if self.run is not None else set()
         return [planned for planned in self.plan or [] if planned.id not in done]
 
     @property
     def whole(self) -> bool:
-        """Whether the run came to its end, and every planned check was answered."""
+        """Check whether the run came to its end and every planned check was answered."""
         return self.run is not None and bool(self.run.ended) and self.plan is not None and not self.missing
 
 
@@ -259,10 +262,10 @@ def _answered_twice(first: Check, second: Check) -> Check:
 
 
 def decode(line: bytes) -> Event:
-    """Return the event of one line of a journal.
+    """Return the event that one line of a journal holds.
 
     Raises:
-        DataError: it is not an event (a torn last line, for one).
+        DataError: The line is not an event, such as a last line that was cut off.
     """
     try:
         event: Event = _decoder.decode(line)
@@ -275,13 +278,13 @@ def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a journal.
 
     Raises:
-        DataError: it cannot be read, or is no regular file.
+        DataError: The file cannot be read, or is not a regular file.
     """
     yield from toml.read_bytes(path, DataError, toml.DOCUMENT_BYTES).split(b"\n")
 
 
 def id_of(path: Path) -> str:
-    """Return the id of a journal's run; `""` for a file without one."""
+    """Return the id of the run that a journal belongs to; `""` for a file that holds no run."""
     reading = Reading()
     with contextlib.suppress(DataError):
         for line in lines_of(path):
@@ -294,18 +297,18 @@ def id_of(path: Path) -> str:
 def replay(path: Path, interruption: Interruption | None = None) -> Run:
     """Return the run that a journal holds, with an answer for every planned check.
 
-    Lines that are no event cost themselves alone; the run's limits say how many they were.
+    A run that lacks answers was cut off. Its check in flight becomes `crashed` (or `timeout`, or `unknown`
+    when the user
+    interrupted the run). After a crash or a timeout the checks of later phases become `blocked`; all other
+    missing
+    checks become `unknown`. Lines that are no event are skipped, and the run's limits state how many there were.
 
     Args:
-        path: the journal.
-        interruption: how the run was cut off, when its supervisor knows.
-
-    A run without all its answers was cut off: its check in flight is `crashed` (or `timeout`, or `unknown` when its
-    user interrupted it), checks of later phases are `blocked` by a crash or a timeout, and all others that were not
-    made are `unknown`.
+        path: The path of the journal.
+        interruption: How the run was cut off, when its supervisor knows.
 
     Raises:
-        DataError: it cannot be read, holds no run, or one of another schema.
+        DataError: The journal cannot be read, holds no run, or holds one of another schema version.
     """
     reading = Reading()
     for line in lines_of(path):
@@ -320,7 +323,7 @@ def replay(path: Path, interruption: Interruption | None = None) -> Run:
         )
     if reading.strays:
         torn = reading.strays == 1 and not run.ended
-        if not torn:  # the last line of a process that died while it wrote
+        if not torn:  # a process that died while it wrote leaves a torn last line
             run.limits = [*run.limits, f"{reading.strays} lines of the journal are no events of this run."]
     if interruption is None and not reading.whole:
         interruption = Interruption(cause="crashed", signal="", check="", output="")
@@ -330,7 +333,7 @@ def replay(path: Path, interruption: Interruption | None = None) -> Run:
 
 
 def _cut_off(reading: Reading, run: Run, interruption: Interruption) -> None:
-    """Give every planned check a status, and the run its interruption."""
+    """Give every planned check a status, and record the interruption in the run."""
     started = reading.in_flight
     missing = reading.missing
     flying = next((plan for plan in missing if started is not None and plan.id == started.id), None)

@@ -1,4 +1,4 @@
-"""What a run says of the future: memory and time on a Mac, each route, and what its owner should do."""
+"""The forecast of a run: memory and time on a Mac, the verdict on each route, and the recommendation."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ class Fit(str, enum.Enum):
 
     @property
     def label(self) -> str:
-        """Return the words for it, as they stand in a sentence."""
+        """Return the phrase for it that stands in a sentence, such as `fits easily`."""
         return {"comfortable": "fits easily", "no": "does not fit"}.get(self.value, self.value)
 
 
 class Viability(str, enum.Enum):
-    """Whether a route leads anywhere."""
+    """Whether a route is open to a target."""
 
     YES = "yes"
-    CHANGES = "with changes"  #: after the changes that its reasons name
+    CHANGES = "with changes"  #: open after the changes that its reasons name
     NO = "no"
-    UNKNOWN = "unknown"  #: its reasons say what would have to be found out
+    UNKNOWN = "unknown"  #: not decided; its reasons name what is missing
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A forecast number: an expected value between bounds.
+    """A forecast number: an expected value with bounds.
 
     Attributes:
-        floor: the roofline: no run can be below it.
-        expected: the likeliest value; None when nothing is known to base one on.
-        low, high: four in five measurements that were held out from the fit lie between such bounds; None as
-            `expected`, and where nothing was held out.
+        floor: The roofline bound, which no run can beat.
+        expected: The likeliest value; None when nothing is known to base one on.
+        low: The lower bound. Four in five of the measurements held out from the fit lie between `low` and
+            `high`. None
+            when `expected` is None or when no measurement was held out.
+        high: The upper bound; None when `low` is.
     """
 
     floor: float
@@ -50,14 +52,14 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One share of the memory a target takes.
+    """One part of the memory that a run takes.
 
     Attributes:
-        name: `"weights"`, `"KV cache"`, `"activations"` ...
-        bytes: None when it is unknown; `basis` then says why.
-        basis: what the number is made from, in a few words.
-        evidence: how that is known.
-        system: Whether the system and other programs take it, and not the target's process.
+        name: `"weights"`, `"KV cache"`, `"activations"` and so on.
+        bytes: The size in bytes; None when it is unknown, for the reason that `basis` gives.
+        basis: What the size is computed from, in a few words.
+        evidence: How the size is known.
+        system: Whether the system and other programs take it rather than the target's process.
     """
 
     name: str
@@ -68,19 +70,21 @@ class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Memory on one Mac.
+    """The memory that a target needs on one Mac, and what that Mac has.
 
     Attributes:
-        parts: what takes it, the system's share included.
-        needed_bytes: what the process needs on the GPU at its peak.
-        available_bytes: physical memory.
-        working_set_bytes: Metal's recommendedMaxWorkingSetSize.
-        limit_bytes: where the allocator raises (the high watermark).
-        largest_buffer_bytes: the largest single tensor of the run; None when unknown.
-        buffer_limit_bytes: Metal's maxBufferLength there, predicted: PyTorch refuses a buffer of that size or more.
-        fit: the verdict.
-        reason: one sentence for it.
-        remedies: what would make it fit, the most telling first.
+        parts: The parts, including the system's share.
+        needed_bytes: The peak that the process needs on the GPU, in bytes; None when unknown.
+        available_bytes: The physical memory in bytes; None when unknown.
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize in bytes; None when unknown.
+        limit_bytes: The size in bytes at which PyTorch's allocator raises (its high watermark); None when
+            unknown.
+        largest_buffer_bytes: The largest single tensor of the run in bytes; None when unknown.
+        buffer_limit_bytes: The predicted maxBufferLength of Metal in bytes: PyTorch refuses a buffer of that
+            size or more.
+        fit: Whether the target fits.
+        reason: The reason for `fit`, in one sentence.
+        remedies: Changes that would make it fit, the most effective first.
     """
 
     parts: list[MemoryPart]
@@ -99,12 +103,15 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One stage of a sample.
 
     Attributes:
-        name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` ...
-        repeats: how often it happens in a sample (tokens, steps).
-        seconds: of all repeats.
-        bound: what limits it: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`, `"network"` or `"disk"`; empty when
-            mixed.
-        flops, bytes, launches: of all repeats; None when unknown.
+        name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` and so on.
+        repeats: The number of times that the stage occurs in a sample, such as tokens or steps.
+        seconds: The time of all repeats in seconds.
+        bound: The resource that limits the stage: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`,
+            `"network"` or
+            `"disk"`; empty when several do.
+        flops: The floating-point operations of all repeats; None when unknown.
+        bytes: The bytes that all repeats move; None when unknown.
+        launches: The kernel launches of all repeats; None when unknown.
     """
 
     name: str
@@ -117,12 +124,14 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A forecast in the unit that people compare.
+    """A forecast in the unit in which people compare models.
 
     Attributes:
-        name: `"decode"`, `"prefill"`, `"time to first token"`, `"unet"`, `"real-time factor"`, `"throughput"`.
+        name: `"decode"`, `"prefill"`, `"time to first token"`, `"unet"`, `"real-time factor"` or `"throughput"`.
         unit: `"tokens/s"`, `"s"`, `"s/it"`, `"s/s"` or `"items/s"`.
-        expected, low, high: as in `Range`; `low` is the smaller number.
+        expected: The likeliest value; None when unknown.
+        low: The smaller bound of the range, with the meaning that it has in `Range`; None when unknown.
+        high: The larger bound; None when unknown.
     """
 
     name: str
@@ -133,18 +142,21 @@ class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Time on one machine.
+    """The time of a sample on one machine.
 
     Attributes:
-        hardware: name of the row of the hardware table, or of the calibrated device.
+        hardware: The name of the row in the hardware table, or of the calibrated device.
         basis: `"specification"` or `"calibrated"`, with the sources of the rates.
-        parts: stages in order: on a Mac `"download"` and `"load"` first, which `per_sample` does not count.
-        per_sample: of one sample, once loaded; None when unknown.
-        rates: of a sample, in the units that people compare.
-        native_time_share: share of the expected op time spent in native kernels, 0 ... 1.
-        native_call_share: the same of calls.
-        share_by_kind: share of the expected op time by family of ops, 0 ... 1, each op taken by itself; empty when
+        parts: The stages in order. On a Mac they begin with `"download"` and `"load"`, which `per_sample`
+            leaves out.
+        per_sample: The time in seconds of one sample once the target is loaded; None when unknown.
+        rates: The speed of a sample in the units in which people compare models.
+        native_time_share: The share of the expected op time that native kernels take, from 0 to 1; None when
             unknown.
+        native_call_share: The share of the calls that run in native kernels, from 0 to 1; None when unknown.
+        share_by_kind: The share of the expected op time by family of ops, from 0 to 1, as if each op ran by
+            itself;
+            empty when unknown.
     """
 
     hardware: str
@@ -161,9 +173,10 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One pass of training over the data.
 
     Attributes:
-        samples: of the data.
-        steps: optimisation steps, the last of them perhaps with fewer samples.
-        seconds: of all steps on the target Mac, without loading data, evaluation and checkpoints.
+        samples: The number of samples in the data.
+        steps: The number of optimisation steps; the last one may take fewer samples.
+        seconds: The time of all steps on the target Mac in seconds, without loading data, evaluation and
+            checkpoints.
     """
 
     samples: int
@@ -175,13 +188,15 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Memory and time on the target Mac.
 
     Attributes:
-        mac: the Mac; its `chip` and `memory_gb` are known where numbers are.
-        evidence: of the op uses that it rests on; never better than predicted for a Mac that is not at hand.
-        memory, time: what was forecast; None when the Mac is not known well enough.
-        elsewhere: time on other machines, such as cloud GPUs.
-        workload: what was asked of the target, in one sentence; empty where its own input decides.
-        epoch: of a training; None where nothing is trained, or the time of a step is not known.
-        limits: what it cannot say, one sentence each.
+        mac: The target Mac. Its `chip` and `memory_gb` are known wherever numbers are given.
+        evidence: The evidence of the underlying op uses; never better than predicted for a Mac that is not at
+            hand.
+        memory: The memory forecast; None when too little of the Mac is known.
+        time: The time forecast; None when too little of the Mac is known.
+        epoch: The time of one epoch of training; None where nothing is trained or the time of a step is unknown.
+        elsewhere: The time on other machines, such as cloud GPUs.
+        workload: The requested workload in one sentence; empty where the target's own input decides.
+        limits: Sentences that state what the forecast cannot show.
     """
 
     mac: Mac
@@ -195,14 +210,14 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Component(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A part of the target on the MLX route.
+    """One part of the target on the MLX route.
 
     Attributes:
-        name: path of its module in the target, or of its role.
+        name: The path of the module in the target, or the role of the part.
         state: `"reuse-proven"`, `"name-only"`, `"port-needed"`, `"blocked"` or `"not-run-on-Metal"`.
-        does: `"reuse"`, `"wrap"` or `"port"`.
-        days: effort, least and most.
-        reason: one sentence.
+        does: What has to be done with it: `"reuse"`, `"wrap"` or `"port"`.
+        days: The least and the greatest effort in working days.
+        reason: The reason for the state, in one sentence.
     """
 
     name: str
@@ -217,14 +232,15 @@ class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         name: `"mps"`, `"hybrid"`, `"mlx"` or `"cloud"`.
-        viability: where it leads.
-        sentence: the judgement in one sentence.
-        reasons: what it rests on, one sentence each.
-        evidence: the weakest of it.
-        components: of the MLX route.
-        tables: rows behind it, by title.
-        commands: lines for a shell that follow this route with this target and workload, in order; comments begin
-            with `#`. Empty where no command is known to work.
+        viability: Whether the route is open.
+        sentence: The verdict in one sentence.
+        reasons: The grounds of the verdict, one sentence each.
+        evidence: The weakest evidence that the verdict rests on.
+        components: The parts of the target on the MLX route; empty for other routes.
+        tables: The tables behind the verdict, by title.
+        commands: Shell lines that take this route with this target and workload, in order; comments begin
+            with `#`.
+            Empty where no command is known to work.
     """
 
     name: str
@@ -238,19 +254,19 @@ class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the owner should do.
+    """The advice to the target's owner.
 
     Attributes:
-        route: name of the route; empty when the evidence is not enough for any.
-        sentence: the advice in one sentence.
-        reasons: why, one sentence each.
-        would_change: what would change it, one sentence each.
-        commands: lines for a shell that carry the advice out: those of the recommended route.
-        evidence: the weakest that it rests on.
-        matrix: the routes compared by criterion.
-        checklist: the questions a user brings, each with its answer and evidence.
-        timeline: how long each step to a first result takes.
-        releases: the target over torch releases; None when only one was asked about.
+        route: The name of the recommended route; empty when the evidence supports none.
+        sentence: The advice in one sentence.
+        reasons: The reasons for it, one sentence each.
+        would_change: The facts that would change it, one sentence each.
+        commands: Shell lines that carry the advice out, which are those of the recommended route.
+        evidence: The weakest evidence that the advice rests on.
+        matrix: A table that compares the routes by criterion.
+        checklist: The questions of the checklist, each with its answer and evidence.
+        timeline: The time that each step to a first result takes.
+        releases: The verdict on each torch release; None when only one was requested.
     """
 
     route: str
@@ -266,21 +282,24 @@ class Recommendation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One Mac of the catalogue against the target and its workload.
+    """One Mac of the catalogue, compared with what the target and its workload need.
 
     Attributes:
-        mac: full name, `"m4-pro-20c-48"`.
-        chip: as macOS writes it.
-        gpu_cores: number of GPU cores.
-        memory_gib: physical memory, GiB.
-        fit: whether the target fits at its own dtype.
-        needed_bytes: what the target takes on the GPU at its peak; None when unknown.
-        working_set_bytes: Metal's recommendedMaxWorkingSetSize there, predicted.
-        seconds: time of one sample, once loaded; None where it does not fit.
-        rates: of a sample, the most telling first; empty where it does not fit.
-        quantised: the most bits with which MLX's weights fit easily, `"8-bit"`; empty where none do, or where nothing
-            says that MLX holds the target.
-        epoch: of a training whose number of samples is known; None for others, and where it does not fit.
+        mac: The full name of the Mac, such as `"m4-pro-20c-48"`.
+        chip: The name of the chip as macOS writes it.
+        gpu_cores: The number of GPU cores.
+        memory_gib: The physical memory in GiB.
+        fit: Whether the target fits at its own dtype.
+        needed_bytes: The peak that the target takes on the GPU in bytes; None when unknown.
+        working_set_bytes: The predicted recommendedMaxWorkingSetSize of Metal in bytes.
+        seconds: The time in seconds of one sample once the target is loaded; None where it does not fit.
+        rates: The speed of a sample, the most telling rate first; empty where the target does not fit.
+        quantised: The largest number of bits at which MLX's weights fit easily, such as `"8-bit"`; empty
+            where no number
+            does, or where MLX is not known to support the target.
+        epoch: The time of one epoch of a training with a known number of samples; None for others, and where
+            the target
+            does not fit.
     """
 
     mac: str
@@ -297,13 +316,15 @@ class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Outlook(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Forecast, routes and recommendation: what follows from a run's op uses.
+    """The forecast, the routes and the recommendation, which all follow from the op uses of a run.
 
     Attributes:
-        forecast: memory and time; None when nothing was forecast.
-        routes: each route with its reasons.
-        recommendation: what the owner should do; None when no route was judged.
-        macs: every Mac of the catalogue against the target, in the catalogue's order; empty when not asked.
+        forecast: Memory and time on the target Mac; None when nothing was forecast.
+        routes: Each route with its reasons.
+        recommendation: The advice to the target's owner; None when no route was judged.
+        macs: Every Mac of the catalogue compared with what the target needs, in the catalogue's order; empty
+            when that
+            was not requested.
     """
 
     forecast: Forecast | None = None

@@ -1,41 +1,43 @@
-"""A file that is appended to in a process whose other code may close any descriptor, or fork.
+"""A file to append to in a process whose other code may close any descriptor, or fork.
 
-The code of a target runs in the process that writes the journal and the flight recorder. `os.closerange(3, 256)` is a
-line that daemons have, and the next file that such a target opens gets the number of ours: what is then written to that
-number would go into the target's file.
+The code of a target runs in the process that writes the journal and the flight recorder. Daemons often call
+`os.closerange(3, 256)`; the next file that such a target opens then gets the number of our descriptor, and
+our writes
+would go into the target's file.
 """
 
 from __future__ import annotations
 
 import os
-from os import close, fstat, getpid, write  # bound here: code of a target may replace those of the module
+from os import close, fstat, getpid, write  # bound here: a target may replace the module's functions
 from os import open as open_
 from pathlib import Path
 
-#: Names of files whose descriptor was closed by other code of this process, in the order in which that was seen.
+#: Names of files whose descriptor was closed by other code of this process, in the order of discovery.
 _disturbed: list[str] = []
 
 
 def disturbed() -> list[str]:
-    """Return the names of files of this process whose descriptor other code has closed."""
+    """Return the names of files of this process whose descriptor was closed by other code."""
     return list(_disturbed)
 
 
 class OwnFile:
-    """Appends to a file through a descriptor of its own, and to that file only.
+    """Append to a file through a private descriptor, and to that file only.
 
-    Before each write it is looked at what the descriptor leads to. Where that is no longer the file, it is opened anew;
-    where the file is no longer at its path, nothing is written. A forked copy of the process writes nothing.
+    Before each write, the descriptor is compared with the file. If it refers to another file, the file is
+    opened again; if
+    the file is no longer at its path, nothing is written. A forked copy of the process writes nothing.
 
     Attributes:
-        path: the file.
-        number: the descriptor.
-        is_disturbed: other code has closed the descriptor.
+        path: The path of the file.
+        number: The descriptor; -1 once it is closed.
+        is_disturbed: Whether other code has closed the descriptor.
 
     Args:
-        path: created where there is none.
-        empty: remove what it holds.
-        mode: its permissions where it is created.
+        path: The path of the file, which is created if there is none.
+        empty: Whether to truncate the file.
+        mode: The permissions with which it is created.
     """
 
     def __init__(self, path: Path, *, empty: bool = False, mode: int = 0o644) -> None:
@@ -46,15 +48,15 @@ class OwnFile:
         self._identity = identity(self.number)
 
     def write(self, data: bytes) -> int:
-        """Append in one call; return the bytes that were written, 0 where the file is gone or closed.
+        """Append data in one call, and return the number of bytes written, which is 0 if the file is gone or closed.
 
         Raises:
-            OSError: the disk is full, or fails.
+            OSError: The disk is full, or fails.
         """
         return write(self.number, data) if self._is_ours() else 0
 
     def close(self) -> None:
-        """Close the descriptor, unless it leads elsewhere by now. Nothing can be written afterwards."""
+        """Close the descriptor, unless it refers to another file by now. Later writes do nothing."""
         if self._is_ours():
             close(self.number)
         self.number = -1
@@ -83,7 +85,7 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 
 
 def identity(number: int) -> tuple[int, int] | None:
-    """Return what identifies the file behind a descriptor; None where it is closed."""
+    """Return the device and inode of the file behind a descriptor; None when the descriptor is closed."""
     try:
         found = fstat(number)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run holds when it is a prediction: what was built, assumed and refused, without weights or device."""
+"""The part of a run that only a prediction has: what was built, assumed and refused without weights or a device."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mpsprobe.run.records import Refusal
 
 
 class AssumedValue(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A value that nothing computed.
+    """A value that the prediction assumed, because nothing computed it.
 
     Attributes:
-        value: what was assumed, in words.
-        op: the op whose result it is.
-        source: `file:line`.
-        count: how often.
-        dependents: `op at file:line` of each branch or size that it decided.
+        value: The assumption, in a few words.
+        op: The op whose result it is.
+        source: The place of the call as `file:line`.
+        count: The number of times that it was assumed.
+        dependents: `op at file:line` for each branch or size that the value decided.
     """
 
     value: str
@@ -26,7 +26,15 @@ class AssumedValue(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class HostWait(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A line where the host waits for the device, or where memory crosses between them."""
+    """A line where the host waits for the device, or where data is copied between the two.
+
+    Attributes:
+        kind: The kind of wait or copy.
+        module: The path of the innermost module.
+        source: The place of the call as `file:line`.
+        count: The number of times that it happens.
+        bytes: The number of bytes that are copied.
+    """
 
     kind: str
     module: str
@@ -39,14 +47,15 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How a checkpoint is quantised, and what loading it does on a Mac.
 
     Attributes:
-        method: name and bits.
-        outcome: `raises`, `packed`, `dequantises`, `ignored` (nothing raises, and the weights are wrong) or `unknown`.
-        error: what loading raises; empty when it does not.
-        fix: what helps; empty when nothing is known.
-        checkpoint_bytes: size of the weights at the bits of the checkpoint.
-        sentences: what loading does, and with which packages.
-        routes: what computes with such bits natively on a Mac.
-        mlx_loads: mlx-lm loads the checkpoint as it is, as far as its config shows.
+        method: The name of the method, with its bits.
+        outcome: `raises`, `packed`, `dequantises`, `ignored` (nothing raises, and the weights are wrong) or
+            `unknown`.
+        error: The error that loading raises; empty when it does not raise.
+        fix: The fix; empty when none is known.
+        checkpoint_bytes: The size of the weights in bytes at the bits of the checkpoint.
+        sentences: Sentences that state what loading does, and which packages it needs.
+        routes: Ways to compute with such bits natively on a Mac.
+        mlx_loads: Whether mlx-lm loads the checkpoint as it is, as far as its config shows.
     """
 
     method: str
@@ -60,16 +69,16 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ReleaseSummary(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The target on one torch release.
+    """The prediction for one torch release.
 
     Attributes:
-        torch: minor release.
-        op_uses: distinct op uses by verdict.
-        calls: calls by verdict.
-        findings: kinds of refusals with their count.
-        not_native: ops by verdict, without `native` and `composite`.
-        fully_native: nothing falls back, raises, is wrong or unknown.
-        stopped: why the model's code ended early, or why nothing was run.
+        torch: The minor release, such as `"2.9"`.
+        op_uses: The number of distinct op uses by verdict.
+        calls: The number of calls by verdict.
+        findings: The number of refusals by kind.
+        not_native: The ops by verdict, without those that are `native` or `composite`.
+        fully_native: Whether no op falls back, raises, is wrong or is unknown.
+        stopped: The reason why the model's code ended early or nothing was run; empty when it ran to its end.
     """
 
     torch: str
@@ -85,19 +94,19 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A known fault that a target meets, may meet, or would meet in a larger workload.
 
     Attributes:
-        advisory: id of the advisory.
-        title: what goes wrong.
+        advisory: The id of the advisory.
+        title: What goes wrong.
         severity: `critical`, `high`, `medium` or `low`.
         symptom: `wrong`, `nan`, `abort`, `hang`, `leak`, `raises` or `slow`.
         certainty: `certain` only when every condition was seen to hold.
-        reached: the model's own maximum length meets it, where this workload does not.
-        why: why it is not certain; empty when it is.
-        from_tokens: smallest number of tokens that meets it, where that decides; None where it does not.
-        fix: what to do.
-        calls: number of calls concerned.
-        op: the op of the first of them.
-        source: `file:line` of the first of them.
-        listed: whether it belongs in a short list; the others need unusual circumstances or do little harm.
+        reached: Whether the model's maximum length meets it although this workload does not.
+        why: The reason why it is not certain; empty when it is.
+        from_tokens: The smallest number of tokens that meets it; None where the number of tokens does not decide.
+        fix: The fix or workaround.
+        calls: The number of calls concerned.
+        op: The op of the first of these calls.
+        source: The place of the first of these calls as `file:line`.
+        listed: Whether a short list includes it. The others need unusual circumstances or do little harm.
     """
 
     advisory: str
@@ -116,7 +125,7 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def is_met(self) -> bool:
-        """Whether this workload, or the longest that the model takes, meets it for certain."""
+        """Check whether this workload, or the longest one that the model takes, meets it for certain."""
         return self.certainty == "certain" or self.reached
 
 
@@ -124,20 +133,23 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The part of a run that only a prediction has.
 
     Attributes:
-        doing: what was run: `"generate, 8 new tokens"`.
-        inputs: its input, one line each.
-        notes: what was decided for the user.
-        dtypes: parameters by dtype.
-        quantisation: of the checkpoint; None for one that is not quantised. The ops are those of plain weights.
-        refusals: what the target Mac refuses, in PyTorch's words.
-        hazards: known faults that the op uses meet, may meet, or would meet in a larger workload; the worst first.
-        host_waits: lines where the host waits.
-        assumptions: values that nothing computed.
-        unknowns: what the prediction cannot say.
-        stopped: why the model's code ended early; empty when it did not.
-        next_step: what to do about that, where the made-up input did not fit.
-        releases: the target over torch releases, oldest first; empty when one release was asked about.
-        first_fully_native: the release from which on every release is fully native; None when none is.
+        doing: What was run, such as `"generate, 8 new tokens"`.
+        inputs: The input that was made up, one line each.
+        notes: The decisions that were made for the user.
+        dtypes: The number of parameters by dtype.
+        quantisation: How the checkpoint is quantised; None when it is not. The op uses are those of plain
+            weights.
+        refusals: Everything that the target Mac refuses, with PyTorch's messages.
+        hazards: Known faults that the op uses meet, may meet, or would meet in a larger workload; the worst
+            first.
+        host_waits: The lines where the host waits for the device.
+        assumptions: The values that were assumed.
+        unknowns: Sentences that state what the prediction cannot show.
+        stopped: The reason why the model's code ended early; empty when it did not.
+        next_step: The advice for a stop that the made-up input may have caused; empty without one.
+        releases: The prediction for each torch release, oldest first; empty when only one release was requested.
+        first_fully_native: The first release from which on every release is fully native; None when there is
+            none.
     """
 
     doing: str

@@ -1,4 +1,4 @@
-"""What a run records: checks with their numbers, op uses, the machine, the target Mac, the target."""
+"""The records of a run: checks with their measurements, op uses, the host, the target Mac and the target."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from mpsprobe.run.words import Evidence, MeasurementKey, OpVerdict, Phase, Statu
 
 
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One number (or fact) with what it takes to read it.
+    """One number (or fact) with everything that is needed to read it.
 
     Attributes:
-        name: what was measured, for readers: `"time per sample"`. Programs use `key`.
-        value: the value; None when it could not be had (`unit` then says why it is absent).
-        unit: `"s"`, `"bytes"`, `""` ...
-        evidence: how it is known.
-        device: where: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, or `"host"` for facts of the machine.
-        key: the `MeasurementKey`, with `:` and a name behind it where a check measures it of several things; `""` in
-            documents of mpsprobe before 0.1.
+        name: What was measured, for readers, such as `"time per sample"`. Programs use `key`.
+        value: The value; None when it could not be measured, for the reason that `unit` then gives.
+        unit: `"s"`, `"bytes"`, `""` and so on.
+        evidence: How the value is known.
+        device: Where it was measured: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, or `"host"` for facts of the
+            machine.
+        key: The `MeasurementKey`, followed by `:` and a name where a check measures several things; `""` in
+            documents
+            of mpsprobe before 0.1.
     """
 
     name: str
@@ -39,7 +41,16 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         device: str,
         subject: str = "",
     ) -> Measurement:
-        """Return a measurement of a quantity, of one `subject` among several where a check has those."""
+        """Build a measurement of a quantity.
+
+        Args:
+            quantity: The quantity, which gives the label and the key.
+            value: The value; None when it could not be measured.
+            unit: The unit of the value.
+            evidence: How the value is known.
+            device: Where it was measured.
+            subject: The name of the thing measured, where a check measures several.
+        """
         label, key = quantity.label, quantity.value
         if subject:
             label, key = f"{label} of {subject}", f"{key}:{subject}"
@@ -47,29 +58,30 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def id(self) -> str:
-        """Unique within a check, and the same in every run."""
+        """Return an id that is unique within its check and the same in every run."""
         return self.key or self.name
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows that belong to a check, such as required / found / verdict of each pin."""
+    """Rows that belong to a check, such as the requirement, the installed version and the verdict of each pin."""
 
     columns: list[str]
     rows: list[list[str | int | float | bool | None]]
 
 
 class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One way in which the target Mac refuses one line.
+    """One distinct way in which the target Mac refuses one source line.
 
     Attributes:
-        phase: the phase that met it.
-        kind: `missing-op`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, `mixed-dtypes` or `error`.
-        op: overload name; empty where no op is to blame.
-        message: PyTorch's message on the Mac.
+        phase: The phase that met it.
+        kind: `missing-op`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, `mixed-dtypes` or
+            `error`.
+        op: The overload name of the op; empty where no op is to blame.
+        message: The message that PyTorch gives on the Mac.
         grade: `certain`, `likely` or `assumed`.
-        source: `file:line`; empty when no line of the target led there.
-        count: how often.
-        fix: what helps, for readers; empty when nothing is known.
+        source: The place as `file:line`; empty when no line of the target led there.
+        count: The number of times that it happened.
+        fix: The fix, for readers; empty when none is known.
     """
 
     phase: Phase
@@ -83,12 +95,12 @@ class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def place(self) -> tuple[str, str]:
-        """Kind and `file:line`: what stays the same in another run."""
+        """Return the kind and `file:line`, which stay the same in another run."""
         return self.kind, self.source
 
     @property
     def gist(self) -> str:
-        """First sentence of the message: the rest is the same for every op."""
+        """Return the first sentence of the message; the rest of PyTorch's messages is the same for every op."""
         first = self.message.strip().splitlines()[0]
         sentence, end, _ = first.partition(". ")
         return sentence + end.rstrip()
@@ -98,7 +110,7 @@ class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Refusals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusals"):
-    """What a check says was refused."""
+    """The refusals that a check reports."""
 
     refusals: list[Refusal]
 
@@ -107,9 +119,9 @@ class RecipeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """The settings that a check found.
 
     Attributes:
-        settings: options by name (`fallback`, `torch`, `dtype`, `autocast`) and their values; empty when none helps.
-        tried: the target was run with them.
-        left: refusals that remain, as far as a run or the derivation knows.
+        settings: The values of options by name (`fallback`, `torch`, `dtype`, `autocast`); empty when none helps.
+        tried: Whether the target was run with them.
+        left: The number of refusals that remain, as far as a run or the derivation knows.
     """
 
     settings: dict[str, str]
@@ -121,10 +133,10 @@ class ReplayRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One replayed op use.
 
     Attributes:
-        id: id of its own check.
-        outcome: an `ops.protocol.ReplayOutcome`, or `"skipped"`.
-        message: what was seen, for readers.
-        count: its calls in the target.
+        id: The id of its own check.
+        outcome: An `ops.protocol.ReplayOutcome`, or `"skipped"`.
+        message: What the replay found, for readers.
+        count: The number of its calls in the target.
     """
 
     id: str
@@ -140,12 +152,12 @@ class Replays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="repl
 
 
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rounds"):
-    """The wall time of each round of a benchmark, seconds, in their order."""
+    """The wall time in seconds of each round of a benchmark, in order."""
 
     seconds: list[float]
 
 
-#: What programs read of a check; its texts and its table are for readers.
+#: Typed facts of a check for programs; its texts and its table are for readers.
 CheckData = Refusals | RecipeRecord | Replays | Rounds
 
 
@@ -153,20 +165,20 @@ class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One assertion with a status and its evidence.
 
     Attributes:
-        id: unique in a run, e.g. `"transfer.dtypes"`, or `"ops.aten.mm-f32-2x3_3x4"`.
-        phase: the stage it belongs to.
-        title: what is asserted, as a sentence without a full stop.
-        status: how it ended.
-        evidence: how that is known; None when nothing was learnt (blocked, skipped, unknown).
-        device: where that was learnt (see `Measurement.device`).
-        message: one line: what was found; for a failure what, where.
-        remedy: what to do about it, a command where possible.
-        measurements: the numbers behind it.
-        table: rows behind it, for readers.
-        data: the same for programs, where any reads it.
-        output: last lines of output that explain it (stderr of a crash, a traceback).
-        blocked_by: the phase whose failure kept it from running.
-        duration_s: wall time, seconds.
+        id: An id that is unique in a run, such as `"transfer.dtypes"` or `"ops.aten.mm-f32-2x3_3x4"`.
+        phase: The stage that it belongs to.
+        title: The assertion, as a sentence without a full stop.
+        status: How the check ended.
+        evidence: How that is known; None when nothing was learnt (blocked, skipped, unknown).
+        device: Where that was learnt; see `Measurement.device`.
+        message: What was found, in one line; for a failure with the place.
+        remedy: What to do about it, a command where possible.
+        measurements: The measurements behind it.
+        table: The rows behind it, for readers.
+        data: The same facts for programs; None where no program reads them.
+        output: The last lines of output that explain it, such as the stderr of a crash or a traceback.
+        blocked_by: The phase whose failure kept it from running.
+        duration_s: The wall time in seconds.
     """
 
     id: str
@@ -186,7 +198,14 @@ class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class TensorMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A tensor argument of an op use: dtype without the `torch.` prefix, shape and strides in elements."""
+    """A tensor argument or result of an op use.
+
+    Attributes:
+        dtype: The dtype without the `torch.` prefix.
+        shape: The shape in elements.
+        strides: The strides in elements.
+        device: The device type.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -198,22 +217,23 @@ class OpUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One ATen overload as the target calls it.
 
     Attributes:
-        op: overload name as in PyTorch's messages, e.g. `"aten::add.Tensor"`.
-        inputs: its tensor arguments, in order of appearance (lists flattened).
-        outputs: its tensor results.
-        scalars: its other arguments by name, as JSON values.
-        count: number of calls with exactly this signature.
-        module: path of the innermost module, e.g. `"model.layers.0.self_attn"`; `""` outside any.
-        source: `file:line` of the innermost line of user code.
-        verdict: what happens on the target Mac.
-        via: the op that is really missing when `op` runs through others.
-        reason: why it is not plainly native; empty when it is, or when nobody said.
-        grade: `certain`, `likely` (a rebuilt route, or only some path) or `assumed` (rests on an assumed value).
-        advisories: ids of the advisories that apply.
-        possible_advisories: those among them that depend on what is not known: macOS, chip, a mode.
-        evidence: how the use itself is known.
-        flops: floating-point operations of all `count` calls; None when no formula is known.
-        bytes: least bytes moved by all `count` calls (inputs read once, outputs written once).
+        op: The overload name as in PyTorch's messages, such as `"aten::add.Tensor"`.
+        inputs: Its tensor arguments, in order of appearance, with lists flattened.
+        outputs: Its tensor results.
+        scalars: Its other arguments by name, as JSON values.
+        count: The number of calls with exactly this signature.
+        module: The path of the innermost module, such as `"model.layers.0.self_attn"`; `""` outside any module.
+        source: The innermost line of user code as `file:line`.
+        verdict: What happens on the target Mac.
+        via: The op that is really missing when `op` is implemented through others; else empty.
+        reason: The reason why it is not plainly native; empty when it is, or when no reason is known.
+        grade: `certain`, `likely` (only some implementations are affected) or `assumed` (rests on an assumed
+            value).
+        advisories: The ids of the advisories that apply.
+        possible_advisories: Those of them that depend on something unknown, such as macOS, the chip or a mode.
+        evidence: How the use itself is known.
+        flops: The floating-point operations of all `count` calls; None when no formula is known.
+        bytes: The least number of bytes that all `count` calls move: inputs read once, outputs written once.
     """
 
     op: str
@@ -235,23 +255,23 @@ class OpUse(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The machine a run took place on. Fields that could not be read are None, never a guess.
+    """The machine that a run took place on. A field that could not be read is None, never a guess.
 
     Attributes:
-        system: `"Darwin"`, `"Linux"` ...
-        machine: `"arm64"`, `"x86_64"`: of the hardware, also under Rosetta.
-        os_version: macOS version (`"15.5"`), or the kernel's release elsewhere.
-        chip: e.g. `"Apple M1 Max"`, or the CPU's brand string.
-        cpu_cores: logical cores.
-        gpu: name of the Metal (or CUDA) device.
-        gpu_cores: cores of an Apple GPU.
-        memory_bytes: physical memory.
-        working_set_bytes: Metal's recommendedMaxWorkingSetSize.
-        virtual_gpu: the GPU is a paravirtual one (CI runners): no evidence for real Macs.
-        rosetta: Python runs translated (an x86-64 build on Apple Silicon).
-        container: what confines the process, when that is known: `"docker"`, `"sandbox"` ...
-        python: Python version.
-        packages: installed versions of what matters to a run, by distribution name.
+        system: The operating system: `"Darwin"`, `"Linux"` and so on.
+        machine: The architecture of the hardware, `"arm64"` or `"x86_64"`, also under Rosetta.
+        os_version: The version of macOS (`"15.5"`), or of the kernel elsewhere.
+        chip: The chip, such as `"Apple M1 Max"`, or the CPU's brand string.
+        cpu_cores: The number of logical CPU cores.
+        gpu: The name of the Metal (or CUDA) device.
+        gpu_cores: The number of cores of an Apple GPU.
+        memory_bytes: The physical memory in bytes.
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize in bytes.
+        virtual_gpu: Whether the GPU is paravirtual, as on CI runners; such a GPU is no evidence for real Macs.
+        rosetta: Whether Python runs translated (an x86-64 build on Apple Silicon).
+        container: What confines the process, where that is known: `"docker"`, `"sandbox"` and so on.
+        python: The version of Python.
+        packages: The installed versions of the packages that matter to a run, by distribution name.
     """
 
     system: str
@@ -274,11 +294,13 @@ class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The target Mac: the one at hand, a named one, or one of which only the releases are known.
 
     Attributes:
-        torch: the torch release there.
-        macos: None when not known: new enough for everything that release can do.
-        chip: e.g. `"Apple M1 Max"`; None when not known.
-        memory_gb: unified memory, GiB (Apple's GB); None when not known.
-        fallback: PYTORCH_ENABLE_MPS_FALLBACK=1 was set before Python started.
+        torch: The torch release on that Mac.
+        macos: The version of macOS; None when unknown, which counts as new enough for everything that the
+            torch release
+            supports.
+        chip: The chip, such as `"Apple M1 Max"`; None when unknown.
+        memory_gb: The unified memory in GiB (Apple writes GB); None when unknown.
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set before Python starts.
     """
 
     torch: str
@@ -289,12 +311,13 @@ class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one inference of a target is where it is trained: an optimisation step.
+    """The optimisation step that takes the place of an inference where the target is trained.
 
     Attributes:
         method: `"full"` or `"lora"`.
-        optimizer: by name.
-        rows: samples that a step takes: those of a batch, times the batches whose gradients add up.
+        optimizer: The name of the optimizer.
+        rows: The number of samples in a step: the batch size times the number of batches whose gradients
+            accumulate.
     """
 
     method: str
@@ -303,21 +326,24 @@ class TrainingStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What was probed.
+    """The model that was probed.
 
     Attributes:
-        name: as the user gave it: a repo id, a folder, or the default target's name.
-        profile: name of the profile, and where it came from.
-        revision: commit of a hub repository.
-        path: the local snapshot.
-        architecture: class that was loaded.
-        parameters: number of parameters.
-        weight_bytes: size of the weights in their stored dtypes.
-        dtype: dtype asked for.
-        samples: how many inferences its owner wants; `perturbations`: how many more on altered samples.
-        asks: questions of the checklist that only this profile has, by their names in `routes.checklist`.
-        training: the step that stands for an inference; None where the target is not trained. `samples` are then those
-            of the data, and an epoch takes each once.
+        name: The model as the user named it: a repo id, a folder, or the name of the default target.
+        profile: The name of the profile, and where it came from.
+        revision: The commit of a Hub repository.
+        path: The folder of the local snapshot.
+        architecture: The class that was loaded.
+        parameters: The number of parameters.
+        weight_bytes: The size of the weights in bytes, in their stored dtypes.
+        dtype: The requested dtype.
+        samples: The number of inferences that the owner plans. In training it is the number of samples in the
+            data, each
+            taken once an epoch.
+        perturbations: The number of further inferences on altered samples.
+        asks: The questions of the checklist that only this profile asks, by their names in `routes.checklist`.
+        training: The optimisation step that takes the place of an inference; None where the target is not
+            trained.
     """
 
     name: str
@@ -335,7 +361,13 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which device a run used, and why that one."""
+    """The device that a run used.
+
+    Attributes:
+        requested: The device that the user asked for, or `auto`.
+        used: The device that was used.
+        reason: The reason for the choice.
+    """
 
     requested: str
     used: str
@@ -346,10 +378,10 @@ class Interruption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a run ended before its time.
 
     Attributes:
-        cause: `"crashed"`, `"timeout"` or `"interrupted"` (by its user).
-        signal: e.g. `"SIGABRT"`; empty when none was seen.
-        check: id of the check in flight; empty between checks.
-        output: last lines of the child's stderr.
+        cause: `"crashed"`, `"timeout"` or `"interrupted"` (by the user).
+        signal: The signal, such as `"SIGABRT"`; empty when none was seen.
+        check: The id of the check in flight; empty between checks.
+        output: The last lines of the child's stderr.
     """
 
     cause: str

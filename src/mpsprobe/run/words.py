@@ -1,10 +1,10 @@
-"""The words that every room uses: phases, statuses, evidence levels, verdicts of op uses."""
+"""The enums that every room uses: phases, statuses, evidence levels, verdicts of op uses and keys of measurements."""
 
 from __future__ import annotations
 
 import enum
 
-#: What `--device` takes.
+#: Values of `--device`.
 DEVICES = ("auto", "mps", "emulated", "cuda", "cpu")
 
 
@@ -23,12 +23,12 @@ class Phase(str, enum.Enum):
 
     @property
     def order(self) -> int:
-        """Return the stage's place in a run, from 1; for a numbered phase it is the number that users know it by."""
+        """Return the position of the stage in a run, from 1. For the six phases it is the number that users know."""
         return list(Phase).index(self) + 1
 
     @property
     def is_numbered(self) -> bool:
-        """Return whether this is one of the six phases of every run, each of which needs the ones before it."""
+        """Check whether this is one of the six phases of every run, each of which needs those before it."""
         return self.order <= list(Phase).index(Phase.INFERENCE) + 1
 
     @property
@@ -52,14 +52,14 @@ class Status(str, enum.Enum):
     FAIL = "fail"
     BLOCKED = "blocked"  #: an earlier phase failed; `blocked_by` names it, the message says why
     SKIPPED = "skipped"  #: does not apply here, the message says why
-    UNKNOWN = "unknown"  #: not checked, the message says what would be needed
-    CRASHED = "crashed"  #: the process died under it
-    TIMEOUT = "timeout"  #: past its limit
-    ERROR = "error"  #: the harness itself failed: says nothing about the model
+    UNKNOWN = "unknown"  #: not checked; the message says what would be needed
+    CRASHED = "crashed"  #: the process died during the check
+    TIMEOUT = "timeout"  #: it passed its time limit
+    ERROR = "error"  #: the harness itself failed, which says nothing about the model
 
 
 class Evidence(str, enum.Enum):
-    """How we know, from weakest to strongest. Never let one pass for another."""
+    """How a result is known, from weakest to strongest. One level never passes for another."""
 
     PREDICTED = "predicted"  #: no weights, no device
     EMULATED = "emulated"  #: real values under MPS's rules, on another machine
@@ -78,7 +78,7 @@ class OpVerdict(str, enum.Enum):
 
 
 class MeasurementKey(str, enum.Enum):
-    """What a measurement is of. Programs look measurements up by it; `label` is for readers and may be reworded."""
+    """The quantity that a measurement is of. Programs look measurements up by it; `label` is only for readers."""
 
     TIME_PER_SAMPLE = "time_per_sample"
     FIRST_INFERENCE = "first_inference"
@@ -142,11 +142,11 @@ class MeasurementKey(str, enum.Enum):
 
     @property
     def label(self) -> str:
-        """Return its name for readers."""
+        """Return the name of the quantity for readers."""
         return LABELS[self]
 
 
-#: Names of quantities, for readers.
+#: The label of each quantity, which may be reworded.
 LABELS: dict[MeasurementKey, str] = {
     MeasurementKey.TIME_PER_SAMPLE: "time per sample",
     MeasurementKey.FIRST_INFERENCE: "first inference",
