@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,36 @@ def test_answers_as_transformers_own_quantizer(name: str) -> None:
     if another or "ccelerate" in raised:  # a package that is asked for before the GPU is
         return
     assert _plain(raised).startswith(_plain(answer.error))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a Mac has no CUDA")
+@pytest.mark.skipif(not transformers.__version__.startswith("4."), reason="5 reads the dtype of the weights")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unstated_dtype_is_the_quantizers(name: str) -> None:
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    method = next(one for one in quantisation.methods() if one.id == name)
+    if name not in AUTO_QUANTIZER_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} does not know {name}")
+    cls: Any = AUTO_QUANTIZER_MAPPING[name]
+    quantizer = cls.__new__(cls)  # its constructor asks for packages that are not installed
+    quantizer.quantization_config = SimpleNamespace(quant_type=CONFIGS[name].get("quant_type", ""))
+    try:
+        asked = quantizer.update_dtype(None) or torch.float32
+    except ImportError as problem:
+        pytest.skip(str(problem))
+    assert asked is getattr(torch, method.unstated or "float32")
+
+
+def test_predicted_dtype_is_that_of_the_quantizer() -> None:
+    # gpt-oss-20b states no dtype: transformers 4.57 loads it in bfloat16, half of what float32 takes
+    from mpsprobe.models.weightless import from_config
+
+    config = transformers.GptOssConfig(num_hidden_layers=1, quantization_config=CONFIGS["mxfp4"])
+    config.dtype = None
+    prepared, notes = from_config.prepared(config)
+    assert from_config.dtype_of(prepared) is torch.bfloat16
+    assert "bfloat16" in notes[-1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a Mac has no CUDA")

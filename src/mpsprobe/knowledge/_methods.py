@@ -78,6 +78,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     native: str = ""
     mlx: MlxReads | None = None
     experts_only: bool = False
+    unstated: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

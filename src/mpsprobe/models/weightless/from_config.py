@@ -304,6 +304,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 def prepared(config: Any) -> tuple[Any, list[str]]:
     """Return a config as it is built, and a list of the changes."""
     notes = []
+    quantised = quantisation.find(config.to_dict())
     for part in (config, getattr(config, "text_config", None)):
         for key in ("quantization_config", "quantization"):
             if part is not None and getattr(part, key, None) is not None:
@@ -312,7 +313,11 @@ def prepared(config: Any) -> tuple[Any, list[str]]:
         config.use_mamba_kernels = False
         notes.append("use_mamba_kernels is set to False, as it must be on a Mac: those kernels are CUDA's.")
     stated = getattr(config, "dtype", None) or getattr(getattr(config, "text_config", None), "dtype", None)
-    if stated is None:
+    chosen = quantised.method.unstated if quantised is not None and quantised.method is not None else ""
+    if stated is None and quantised is not None and chosen:
+        config.dtype = getattr(torch, chosen)
+        notes.append(f"The config states no dtype: {chosen}, which transformers takes for {quantised.title}.")
+    elif stated is None:
         notes.append("The config states no dtype: float32.")
     return config, notes
 
