@@ -1,7 +1,8 @@
-"""Libraries that people train with, on the virtual device: accelerate, transformers' Trainer, peft."""
+"""Libraries that people train with, on the virtual device: accelerate, transformers' Trainer, Lightning, peft."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,47 @@ def test_transformers_trainer_runs_an_epoch(tmp_path: Path) -> None:
         assert next(trainer.model.parameters()).device.type == "mps"
     assert found.global_step == 2
     assert found.training_loss > 0
+
+
+def test_lightning_trains_on_mps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+    # it takes MPS for available where torch does and the processor is an Arm one
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+
+    class Classifier(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+            self.losses: list[float] = []
+            self.devices: set[str] = set()
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            x, y = batch
+            loss = nn.functional.cross_entropy(self.inner(x), y)
+            self.losses.append(loss.item())
+            self.devices.add(x.device.type)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+    samples: Any = [(torch.full((8,), float(k % 2)), k % 2) for k in range(16)]
+    with mpsprobe.emulate(torch="2.8", macos="15.5"):
+        trainer = lightning.Trainer(
+            accelerator="mps",
+            devices=1,
+            max_epochs=2,
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        model = Classifier()
+        trainer.fit(model, DataLoader(samples, batch_size=4))
+    assert model.devices == {"mps"}
+    assert len(model.losses) == 8
+    assert model.losses[-1] < model.losses[0]
 
 
 def test_merged_lora_gives_what_the_adapter_gave() -> None:
