@@ -1,4 +1,4 @@
-"""The catalogue of Macs, by name, and the target Mac of a question.
+"""The catalogue of Macs by name, and the target Mac of a run.
 
 A name is `m1-max-64`, or `m1-max-24c-64` where the number of GPU cores matters.
 """
@@ -19,20 +19,21 @@ _NAME = re.compile(r"(?P<chip>[am]\d+(?:-(?:pro|max|ultra))?)(?:-(?P<cores>\d+)c
 
 
 class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Mac of the catalogue: every figure is predicted from `knowledge/data/chips.toml`.
+    """A Mac of the catalogue. Every figure is predicted from `knowledge/data/chips.toml`.
 
     Attributes:
-        name: full name, e.g. `"m1-max-32c-64"`.
-        chip: name of the chip as macOS writes it, `"Apple M1 Max"`.
-        family: Apple GPU family, `"apple7"`.
-        gpu_cores: number of GPU cores.
-        memory_bytes: physical memory.
-        bandwidth: memory bandwidth, bytes a second.
-        f32_flops, f16_flops: peak arithmetic rate, operations a second; None when unknown.
-        macos: version of macOS; None when it was left open.
-        working_set_bytes: predicted value of Metal's recommendedMaxWorkingSetSize.
-        working_set_rule: how `working_set_bytes` was predicted.
-        sources: web addresses of the facts.
+        name: The full name, such as `"m1-max-32c-64"`.
+        chip: The name of the chip as macOS writes it, such as `"Apple M1 Max"`.
+        family: The Apple GPU family, such as `"apple7"`.
+        gpu_cores: The number of GPU cores.
+        memory_bytes: The physical memory in bytes.
+        bandwidth: The memory bandwidth in bytes per second.
+        f32_flops: The peak rate in float32, in operations per second; None when unknown.
+        f16_flops: The peak rate in float16, in operations per second; None when unknown.
+        macos: The version of macOS; None when unspecified.
+        working_set_bytes: The predicted recommendedMaxWorkingSetSize of Metal in bytes.
+        working_set_rule: How `working_set_bytes` was predicted.
+        sources: The web addresses of the facts.
     """
 
     name: str
@@ -58,18 +59,18 @@ def target_mac(
     macos: str | None = None,
     fallback: bool = False,
 ) -> Mac:
-    """Return the target Mac: a named one, or the one at hand, or one of which only the releases are known.
+    """Return the target Mac: a named one, the one at hand, or one of which only the releases are known.
 
     Args:
-        host: this machine.
-        installed_torch: release installed here, used where no release is given.
-        name: name in the catalogue, e.g. `"m1-max-64"`; None for this machine if it is a Mac.
-        torch: torch release on the target Mac.
-        macos: macOS version of the target Mac.
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK is set there.
+        host: The facts of this machine.
+        installed_torch: The release that is installed here, which is used where no release is given.
+        name: A name in the catalogue, such as `"m1-max-64"`; None for this machine if it is a Mac.
+        torch: The torch release on the target Mac.
+        macos: The macOS version of the target Mac.
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK is set there.
 
     Raises:
-        UsageError: the catalogue has no Mac of that name.
+        UsageError: The catalogue has no Mac of that name.
     """
     release = torch or installed_torch
     if name is not None:
@@ -82,7 +83,7 @@ def target_mac(
 
 
 def names() -> list[str]:
-    """Return every full name, such as `m1-max-24c-32`."""
+    """Return the full name of every Mac, such as `m1-max-24c-32`."""
     return [
         _full(chip, variant, gib)
         for chip in chips.all_chips()
@@ -95,13 +96,15 @@ def named(name: str, macos: str | None = None) -> NamedMac:
     """Return the Mac called `name`.
 
     Args:
-        name: chip, GPU cores and memory in GB, e.g. `"m1-max-24c-64"`; without the cores (`"m4-16"`) the Mac with
+        name: Chip, GPU cores and memory in GB, such as `"m1-max-24c-64"`. Without the cores (`"m4-16"`) it is
+            the Mac with
             the most cores that is sold with that memory.
-        macos: macOS version; None for the lower working set of older releases.
+        macos: The macOS version; None for the smaller working set of older releases.
 
     Raises:
-        UsageError: `name` is no name, there is no such chip, or it is not sold in that configuration (the hint
-            lists those that are); or `macos` is no version.
+        UsageError: The name is malformed, there is no such chip, it is not sold in that configuration (the
+            hint lists
+            those that are), or `macos` is not a version.
     """
     match = _NAME.fullmatch(name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("apple-"))
     chip = chips.find(match["chip"]) if match else None

@@ -1,4 +1,4 @@
-"""Facts of this machine: chip, GPU, memory, macOS, and what confines this process."""
+"""Read facts of this machine: chip, GPU, memory, macOS, and what confines this process."""
 
 from __future__ import annotations
 
@@ -38,22 +38,23 @@ _SYSCTLS = (
     "iogpu.wired_limit_mb",
 )
 
-#: Darwin's major release -> macOS: the names left the sequence at Darwin 25 (macOS 26).
+#: macOS versions by Darwin's major release; the sequence has a gap before Darwin 25 (macOS 26).
 _MACOS_OF_DARWIN = {20: "11", 21: "12", 22: "13", 23: "14", 24: "15", 25: "26", 26: "27"}
 
-#: A translated or old-SDK process is told this version on macOS 11 and later.
+#: macOS 11 and later reports this version to processes that are translated or were built with an old SDK.
 _COMPATIBILITY_VERSION = "10.16"
 
 
 def host(system: System | None = None) -> Host:
-    """Read this machine. Takes about a second on a Mac (system_profiler), milliseconds elsewhere.
+    """Read the facts of this machine. That takes about a second on a Mac (system_profiler), milliseconds elsewhere.
 
     Args:
-        system: where answers come from; this machine by default.
+        system: The source of the facts; None for this machine.
 
     Returns:
-        Facts; what could not be read is None. `working_set_bytes` is only filled where the owner has set
-        `iogpu.wired_limit_mb`: Metal's own figure needs torch (`device.real`).
+        The facts; those that could not be read are None. `working_set_bytes` is filled only where the owner
+        has set
+        `iogpu.wired_limit_mb`, because Metal's own figure needs torch (`device.real`).
     """
     system = system or LocalSystem()
     found = _mac(system) if system.system == "Darwin" else _other(system)
@@ -66,7 +67,7 @@ def host(system: System | None = None) -> Host:
 def is_virtual_gpu(*names: str | None) -> bool:
     """Return whether a chip, GPU or model name is that of Apple's paravirtual GPU (virtual machines, CI runners).
 
-    Seen: GPU "Apple Paravirtual device" (MLX and llama.cpp on GitHub's macos-14 and 15), chip
+    Observed names: GPU "Apple Paravirtual device" (MLX and llama.cpp on GitHub's macos-14 and 15), chip
     "Apple M1 (Virtual)", model "VirtualMac2,1".
     """
     marks = ("paravirt", "(virtual)", "virtualmac")
@@ -76,7 +77,7 @@ def is_virtual_gpu(*names: str | None) -> bool:
 def _mac(system: System) -> Host:
     sysctl = _sysctl(system)
     chip = sysctl.get("machdep.cpu.brand_string") or None
-    # A translated Python calls itself x86_64, the hardware knows better. proc_translated alone is not enough:
+    # A translated Python reports x86_64, so the hardware is asked. proc_translated is not enough:
     # it describes the sysctl process, which may run natively.
     arm64 = "1" in (sysctl.get("hw.optional.arm64"), sysctl.get("sysctl.proc_translated"))
     arm64 = arm64 or system.machine == "arm64"
@@ -139,10 +140,10 @@ def _gpu(system: System) -> tuple[str | None, int | None]:
     except (json.JSONDecodeError, KeyError, TypeError):
         cards = []
     cards = [card for card in cards if isinstance(card, dict)]
-    # An Intel Mac can have two GPUs: Apple's own comes first where there is one.
+    # An Intel Mac can have two GPUs; Apple's own is preferred.
     cards.sort(key=lambda card: "Apple" not in str(card.get("spdisplays_vendor", "")))
     for card in cards:
-        # _name is a key of a strings table on old releases ("kHW_AppleM1Item"); sppci_model is for people.
+        # _name is a key of a strings table on old releases ("kHW_AppleM1Item"); sppci_model is readable.
         name = card.get("sppci_model") or card.get("_name")
         if name:
             return str(name), _integer(card.get("sppci_cores"))
@@ -155,7 +156,7 @@ def _gpu(system: System) -> tuple[str | None, int | None]:
 
 
 def _confinement(system: System) -> str | None:
-    """Return what confines this process: a container, or on macOS a sandbox (it hides Metal's devices)."""
+    """Return what confines this process: a container, or on macOS a sandbox (which hides Metal's devices)."""
     environ = system.environ
     if system.system == "Darwin":
         if environ.get(

@@ -1,4 +1,4 @@
-"""The one interface to the operating system, so that tests can replay what real Macs answered."""
+"""The one interface to the operating system, so that tests can replay the output of real Macs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import psutil
 
 
 class System(Protocol):
-    """An operating system, as far as facts about a machine are read from it."""
+    """The parts of an operating system from which facts about a machine are read."""
 
     @property
     def system(self) -> str:
-        """Return `"Darwin"`, `"Linux"` ... as `platform.system()` does."""
+        """Return `"Darwin"`, `"Linux"` and so on, as `platform.system()` does."""
 
     @property
     def machine(self) -> str:
-        """Architecture of this process, as `platform.machine()` gives it."""
+        """Return the architecture of this process, as `platform.machine()` does."""
 
     @property
     def release(self) -> str:
-        """Return the kernel's release."""
+        """Return the release of the kernel."""
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """Environment variables of this process."""
+        """Return the environment variables of this process."""
 
     def output(self, *command: str, timeout: float = 5.0) -> str:
         """Return the standard output of `command`, whatever its exit status; empty when it cannot run or times out."""
@@ -45,7 +45,7 @@ class System(Protocol):
         """Return whether macOS confines this process; None when that cannot be determined."""
 
     def memory(self) -> int:
-        """Return the physical memory, bytes."""
+        """Return the physical memory in bytes."""
 
 
 class LocalSystem:
@@ -60,8 +60,8 @@ class LocalSystem:
         return os.environ
 
     def output(self, *command: str, timeout: float = 5.0) -> str:
-        # Without SYSTEM_VERSION_COMPAT=0, binaries linked against an old SDK (conda's Python among them) are
-        # told that macOS 11 and later is 10.16, and so are the commands they start.
+        # Without SYSTEM_VERSION_COMPAT=0, macOS 11 and later reports 10.16 to binaries linked against an old SDK
+        # (conda's Python among them), and to the commands that they start.
         environment = {**os.environ, "SYSTEM_VERSION_COMPAT": "0", "LC_ALL": "C"}
         try:
             done = subprocess.run(
@@ -89,7 +89,7 @@ class LocalSystem:
         if self.system != "Darwin":
             return None
         try:
-            # sandbox_check(pid, NULL, SANDBOX_FILTER_NONE) of libSystem: 1 when any profile is applied.
+            # sandbox_check(pid, NULL, SANDBOX_FILTER_NONE) of libSystem returns 1 when any profile is applied.
             check = ctypes.CDLL(None).sandbox_check
         except (OSError, AttributeError):
             return None
@@ -100,7 +100,7 @@ class LocalSystem:
 
 
 def environment_at_start() -> dict[str, str] | None:
-    """Return the variables this process was started with; None where the system does not reveal them.
+    """Return the variables that this process was started with; None where the system does not reveal them.
 
     Linux keeps them in /proc/self/environ, macOS behind sysctl KERN_PROCARGS2 (not for programs under System
     Integrity Protection, such as /usr/bin/python3).

@@ -1,7 +1,8 @@
-"""Why MPS is unavailable on a machine: the cause behind PyTorch's one message for all causes.
+"""Find the reason why MPS is unavailable on a machine, behind PyTorch's one message for all causes.
 
-PyTorch says "The MPS backend is supported on macOS 14.0+" whenever it finds no device, also where macOS is
-new enough (pytorch issues 177819, 167679; a sandbox: openai/codex 10199; a Linux container: pytorch 96066).
+PyTorch says "The MPS backend is supported on macOS 14.0+" whenever it finds no device, even where macOS is
+new enough
+(pytorch issues 177819, 167679; a sandbox: openai/codex 10199; a Linux container: pytorch 96066).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from mpsprobe.run import Host
 
 @dataclass(frozen=True)
 class Unavailability:
-    """One reason that MPS is unavailable.
+    """One reason why MPS is unavailable.
 
     Attributes:
-        cause: short name: `"no-torch"`, `"no-mac"`, `"intel"`, `"rosetta"`, `"not-built"`, `"macos"`,
-            `"sandbox"`, `"virtual-gpu"`, `"no-device"` or `"does-not-compute"`.
-        what: the reason in one sentence.
-        remedy: how to fix or avoid it.
+        cause: A short name: `"no-torch"`, `"no-mac"`, `"intel"`, `"rosetta"`, `"not-built"`, `"macos"`,
+            `"sandbox"`,
+            `"virtual-gpu"`, `"no-device"` or `"does-not-compute"`.
+        what: The reason in one sentence.
+        remedy: How to fix or avoid it.
     """
 
     cause: str
@@ -33,10 +35,10 @@ class TorchFacts:
     """Facts of the installed torch.
 
     Attributes:
-        version: release, e.g. `"2.13.0+cpu"`; None when torch is not installed.
-        built: whether it was compiled with MPS.
-        available: whether it finds an MPS device.
-        broken: the error message with which its import failed; empty when it can be imported.
+        version: The release, such as `"2.13.0+cpu"`; None when torch is not installed.
+        built: Whether it was compiled with MPS.
+        available: Whether it finds an MPS device.
+        broken: The error message of its import; empty when it can be imported.
     """
 
     version: str | None
@@ -48,7 +50,8 @@ class TorchFacts:
 def why_no_mps(host: Host, torch: TorchFacts) -> Unavailability | None:
     """Return the first cause that explains a missing MPS device; None when torch finds one on a Mac.
 
-    The order matters: each cause hides those after it. What torch says counts only on a Mac: elsewhere a
+    The order matters, because each cause hides those after it. The answer of torch counts only on a Mac;
+    elsewhere a
     device that it finds is the virtual one.
     """
     if host.system != "Darwin":

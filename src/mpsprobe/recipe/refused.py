@@ -28,21 +28,21 @@ from mpsprobe.recipe.search import Helped, Setting, Tried, Try
 from mpsprobe.run import Phase, Refusal, Refusals, Run, Status, Table
 from mpsprobe.supervision.supervisor import Supervisor
 
-#: The check that lists what is refused, and those that stand for the links before it: what a trial run makes.
+#: The check that lists refusals, and the link checks of the phases before it: what a trial run makes.
 _ANSWER = "inference.refusals"
 _TRIAL = ("transfer.load", "data.prepare", "inference.runs", _ANSWER)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """What the checks below look at.
+    """The input of the checks below.
 
     Attributes:
-        prepared: the target and its input.
-        own_autocast: the profile's own autocast, where the user chose another; None where not.
-        retry: runs the target again with other settings; None where that is impossible.
-        findings: what the device refused in phase 6.
-        ended: the error that ended phase 6 early; None when none did.
+        prepared: The target with its prepared input.
+        own_autocast: The profile's own autocast where the user chose another one; None otherwise.
+        retry: A function that runs the target again with other settings; None where that is impossible.
+        findings: The refusals of the device in phase 6.
+        ended: The error that ended phase 6 early; None when none did.
     """
 
     prepared: Prepared
@@ -53,23 +53,24 @@ class Refused:
 
     @property
     def loaded(self) -> Loaded:
-        """The model that ran."""
+        """Return the loaded model."""
         return self.prepared.loaded
 
     @property
     def device(self) -> Device:
-        """The device it ran on."""
+        """Return the device that the model ran on."""
         return self.prepared.device
 
     def after(self, prediction: Inferred) -> Refused:
-        """Return the same once inference has ended."""
+        """Return a copy with the refusals of a finished inference."""
         return replace(self, findings=tuple(prediction.refused))
 
     def ended_by(self, failure: LinkFailed) -> Refused:
-        """Return the same where an error ended inference.
+        """Return a copy for an inference that an error ended.
 
         Raises:
-            LinkFailed: that error, where nothing else can be said: the device raises at the first refusal, or no
+            LinkFailed: The error itself, where nothing more can be learnt: the device raises at the first
+                refusal, or no
                 setting helps against the error and nothing was refused before it.
         """
         link = replace(self, findings=tuple(failure.refused), ended=ending(failure))
@@ -79,7 +80,7 @@ class Refused:
         return link
 
     def helped(self) -> list[Helped]:
-        """Return everything refused since the model was loaded, with what helps."""
+        """Return every refusal since the model was loaded, with what helps against it."""
         if not isinstance(self.device, Emulated):
             return []
         return self.help(
@@ -92,7 +93,7 @@ class Refused:
         )
 
     def help(self, refusals: list[Refusal]) -> list[Helped]:
-        """Return what helps against refusals of this target on this device."""
+        """Return what helps against each of these refusals of the target on this device."""
         assert isinstance(self.device, Emulated)
         dtypes = Counter(p.dtype for p in self.loaded.model.parameters() if p.is_floating_point())
         most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
@@ -101,7 +102,7 @@ class Refused:
 
 
 def own_autocast(target: TargetRef) -> Setting | None:
-    """Return the profile's own autocast as a setting, where the user chose another; None where not."""
+    """Return the profile's own autocast as a setting where the user chose another one; None otherwise."""
     if target.stated_autocast == target.profile.autocast:
         return None
     words = target.profile.autocast_words(target.stated_autocast)
@@ -112,11 +113,11 @@ def own_autocast(target: TargetRef) -> Setting | None:
 
 
 def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
-    """Return a function that runs the target again on the virtual device, with some settings changed.
+    """Return a function that runs the target again on the virtual device with some settings changed.
 
     Args:
-        settings: the settings of the run in progress.
-        progress: called with what is being tried.
+        settings: The settings of the run in progress.
+        progress: A function that is called with a description of each trial.
     """
 
     def run(changes: Sequence[Setting]) -> Tried:
@@ -159,7 +160,7 @@ def _refusals(refused: Refused) -> Result:
     if not found:
         return loaded.result(Status.PASS)
     result = loaded.result(
-        # Without --keep-going every refusal raised, and the target's own code caught it.
+        # Without --keep-going every refusal raises, so the target's own code caught these.
         Status.FAIL if device.keep_going else Status.WARN,
         f"{plural(len(found), 'refusal')}, {plural(sum(one.refusal.count for one in found), 'time')} in all.",
         "The table says what helps against each; inference.recipe combines it.",

@@ -1,7 +1,8 @@
-"""The smallest change of settings with which a target runs on the target Mac, derived and then tried.
+"""Find the smallest change of settings with which a target runs on the target Mac: derive it, then try it.
 
-What helps against a refusal is what `mpsprobe explain` says of its text: the op table, the strings of PyTorch's
-wheels and the rules for dtypes. A trial run shows whether it helps.
+What helps against a refusal is derived as in `mpsprobe explain`, from the op table, the strings of PyTorch's
+wheels and
+the rules for dtypes. A trial run shows whether it does help.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from mpsprobe.phases.check import Result
 from mpsprobe.phases.refusals import ERROR, MIXED, mixes_dtypes
 from mpsprobe.run import Evidence, Mac, Phase, RecipeRecord, Refusal, Status
 
-#: Dtypes to load weights in where another is refused, those of equal size first.
+#: Dtypes to load weights in when another one is refused, those of equal size first.
 _DTYPES = ("float16", "bfloat16", "float32")
 _INSTEAD_OF = {"bfloat16": ("float16", "float32"), "float16": ("bfloat16", "float32")}
-#: What remains to do in the code where an op is missing; the settings are named next to it.
+#: The change of code that works around a missing op; the settings are named next to it.
 _MOVE = "Or move its inputs to the CPU for that op."
-#: The same for an op with operands of two dtypes.
+#: The change of code for an op with operands of two dtypes.
 _CAST = "Cast one operand to the dtype of the other there; an autocast region around the call does the same."
 
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """One thing that can be set without touching code.
+    """One setting that can be changed without touching code.
 
     Attributes:
-        name: the field of `Settings` to change: `fallback`, `torch`, `dtype` or `autocast`.
-        value: the new value.
-        words: a description for readers, where name and value are not enough.
+        name: The field of `Settings` to change: `fallback`, `torch`, `dtype` or `autocast`.
+        value: The new value.
+        words: A description for readers, where name and value are not enough.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Setting:
     words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """Describe it as a user would set it."""
+        """Describe the setting as a user would write it."""
         if self.words:
             return self.words
         if self.name == "fallback":
@@ -63,9 +64,9 @@ class Helped:
     """A refusal, and what makes it go away.
 
     Attributes:
-        refusal: what the Mac refuses.
-        ways: single settings, each of which is enough.
-        fix: what else can be done, in the code; `""` when nothing is known.
+        refusal: What the Mac refuses.
+        ways: The single settings that are each enough.
+        fix: The change of code that helps; `""` when none is known.
     """
 
     refusal: Refusal
@@ -84,10 +85,10 @@ class Recipe:
     """A set of settings, and the refusals that it leaves.
 
     Attributes:
-        settings: as few as possible; empty when no setting helps.
-        others: other sets of the same size that should do the same.
-        helps: refusals that should go away.
-        left: refusals that no setting removes.
+        settings: As few settings as possible; empty when no setting helps.
+        others: Other sets of the same size that should have the same effect.
+        helps: The refusals that should go away.
+        left: The refusals that no setting removes.
     """
 
     settings: tuple[Setting, ...]
@@ -104,8 +105,8 @@ class Tried:
     """The outcome of a trial run with a recipe.
 
     Attributes:
-        refused: what is still refused.
-        problem: why the run gave no answer; `""` when it gave one.
+        refused: The refusals that remain.
+        problem: The reason why the run gave no answer; `""` when it gave one.
     """
 
     refused: list[Refusal]
@@ -113,20 +114,24 @@ class Tried:
 
     @property
     def places(self) -> set[tuple[str, str]]:
-        """Return kind and `file:line` of what is still refused."""
+        """Return kind and `file:line` of each refusal that remains."""
         return {one.place for one in self.refused}
 
     @property
     def left(self) -> tuple[bool, int]:
-        """Return how far it is from a run without refusals; an error that ends a run hides what comes after."""
+        """Return a key that orders outcomes by how close they are to a run without refusals.
+
+        An error that ends a run counts as worse than any number of refusals, because it hides what comes
+        after it.
+        """
         return any(one.kind in (MIXED, ERROR) for one in self.refused), len(self.refused)
 
 
-#: Runs the target again with other settings.
+#: A function that runs the target again with other settings.
 Try = Callable[[Sequence[Setting]], Tried]
 
 
-#: Returns what helps against refusals of this target.
+#: A function that returns what helps against refusals of this target.
 Help = Callable[[list[Refusal]], list[Helped]]
 
 
@@ -136,11 +141,11 @@ def helped(
     """Return what makes each refusal go away on `mac`.
 
     Args:
-        refusals: what the Mac refused.
-        mac: the target Mac.
-        dtype: the dtype of the weights.
-        autocast: the autocast in force, as a profile states it; `""` for none.
-        own_autocast: the profile's own autocast, where another is in force; None where not.
+        refusals: The refusals by the Mac.
+        mac: The target Mac.
+        dtype: The dtype of the weights.
+        autocast: The active autocast as a profile writes it; `""` for none.
+        own_autocast: The profile's own autocast where another one is active; None otherwise.
     """
     return [_helped(one, mac, dtype, autocast, own_autocast) for one in refusals]
 
@@ -160,14 +165,14 @@ def smallest(found: Sequence[Helped]) -> Recipe:
 
 
 def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recipe, Tried | None]:
-    """Find the smallest set of settings that works, planning anew after each failed trial run.
+    """Find the smallest set of settings that works, and plan anew after each failed trial run.
 
-    A trial shows which settings do not help, and what an error that ended an earlier run had hidden.
+    A trial shows which settings do not help, and what the error that ended an earlier run had hidden.
 
     Args:
-        found: refusals, with what should help.
-        retry: runs the target again; None where that is impossible.
-        help_: returns what should help against refusals that a trial shows first.
+        found: The refusals, with what should help.
+        retry: A function that runs the target again; None where that is impossible.
+        help_: A function that returns what should help against refusals that only a trial shows.
 
     Returns:
         The recipe that leaves the fewest refusals, and the outcome of its trial; None when it was not tried.
@@ -192,7 +197,7 @@ def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recip
 
 
 def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) -> list[Helped]:
-    """Update what should help after a trial: drop what did not help, and add the refusals it showed first."""
+    """Update what should help after a trial: drop what did not help, and add refusals that only the trial showed."""
     known = {one.refusal.place for one in found}
     new = help_([one for one in tried.refused if one.place not in known])
     left = {one.refusal.place for one in recipe.helps} & tried.places
@@ -205,7 +210,7 @@ def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) 
 
 
 def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
-    """Return its ways that were tried: those settings, and any torch no newer than the one among them."""
+    """Return those of its ways that were tried without success; a torch release also rules out all older ones."""
     return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
@@ -213,9 +218,9 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
     """Return the result of the check for a recipe.
 
     Args:
-        recipe: what should help.
-        tried: the outcome of its trial run; None when it was not tried.
-        device: the device of that run.
+        recipe: The recipe that should help.
+        tried: The outcome of its trial run; None when it was not tried.
+        device: The device of that run.
     """
     code = [
         f"{one.refusal.source or one.refusal.op}: {one.fix or 'no way around it is known'}"
@@ -248,11 +253,11 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
 
 
 def _result(status: Status, message: str, remedy: str, data: RecipeRecord) -> Result:
-    """Return the result of a recipe that was derived and not tried."""
+    """Return the result for a recipe that was derived but not tried."""
     return Result(status, message, remedy, evidence=Evidence.PREDICTED, device="mps", data=data)
 
 
-#: Most lines of code that a remedy names, and most trial runs.
+#: The greatest number of lines of code in a remedy, and of trial runs.
 _SHOWN, _TRIES = 5, 3
 
 
@@ -261,7 +266,7 @@ def _words(settings: Sequence[Setting]) -> str:
 
 
 def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
-    """Yield sets of settings, small ones first, with at most one value of each name."""
+    """Yield sets of settings, small ones first, with at most one value for each name."""
     known = sorted({way for one in found for way in one.ways}, key=_preference)
     for count in range(len(known) + 1):
         for chosen in itertools.combinations(known, count):
@@ -270,19 +275,19 @@ def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
 
 
 def _helps(settings: Sequence[Setting], one: Helped) -> bool:
-    """Return whether a setting makes a refusal go away; a torch newer than the first that does counts too."""
+    """Return whether settings make a refusal go away; a newer torch than the first that helps counts too."""
     return any(_covers(setting, way) for way in one.ways for setting in settings)
 
 
 def _covers(setting: Setting, way: Setting) -> bool:
-    """Return whether a setting is that way, or a newer torch than it asks for."""
+    """Return whether a setting equals that way, or is a newer torch than it requires."""
     if setting.name == way.name == "torch":
         return _release(way.value) <= _release(setting.value)
     return setting == way
 
 
 def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
-    """Keep the oldest torch of sets that differ only in its release; they come in that order."""
+    """Keep only the oldest torch among sets that differ only in its release; the sets are sorted by release."""
     first: dict[tuple[object, ...], tuple[Setting, ...]] = {}
     for settings in sets:
         key = tuple(one.name if one.name == "torch" else one for one in settings)
@@ -317,7 +322,7 @@ def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast:
 
 
 def _told_ways(told: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
-    """Yield the settings that help, by what is known of a message."""
+    """Yield the settings that help, from the explanation of a message."""
     if told.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
     release = ".".join(told.fixed_in.split(".")[:2])
@@ -330,10 +335,10 @@ def _told_ways(told: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -
 
 
 def _accepts(release: str, macos: str | None, dtype: str) -> bool:
-    """Return whether MPS accepts tensors of that dtype there, for a message about a dtype."""
+    """Return whether MPS accepts tensors of that dtype on that release and macOS."""
     return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
 
 
 def _opens(release: str, macos: str | None) -> bool:
-    """Return whether a torch release has MPS on that macOS."""
+    """Return whether a torch release supports MPS on that macOS."""
     return macos is None or environment.macos_allows(release, macos).ok is not False

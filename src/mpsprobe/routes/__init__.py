@@ -1,1 +1,1 @@
-"""Routes: what a run's evidence says of MPS, a hybrid, MLX and a cloud GPU, and which its owner should take."""
+"""Routes: what a run's evidence says about MPS, a hybrid, MLX and a cloud GPU, and which of them to take."""

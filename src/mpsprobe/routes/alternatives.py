@@ -1,4 +1,4 @@
-"""Speed and memory of a target in MLX and in llama.cpp on the target Mac, by quantisation, from published points."""
+"""Estimate speed and memory of a target in MLX and llama.cpp on the target Mac, from published measurements."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Table, TimePart
 
-#: Words for how memory fits, as reports have them.
+#: The phrase for each fit, as reports show it.
 FITS = {Fit.COMFORTABLE: "fits easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "unknown"}
-#: Where a token reads less than this share of the parameters, they are experts of a mixture.
+#: A model in which a token reads less than this share of the parameters is a mixture of experts.
 _MIXTURE = 0.6
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One engine with one quantisation.
+    """The speed of one engine with one quantisation.
 
     Attributes:
-        engine, quantisation: names.
-        needed: bytes, the weights at those bits and the rest as forecast.
-        fit: of that.
-        unit: `"tokens/s"` or `"s/it"`; empty where no rate follows.
-        expected, low, high: in that unit; None where nothing is known.
+        engine: The name of the engine.
+        quantisation: The name of the quantisation.
+        needed: The memory needed in bytes: the weights at those bits plus all else as forecast; None when
+            unknown.
+        fit: Whether that memory fits.
+        unit: `"tokens/s"` or `"s/it"`; empty where no rate can be derived.
+        expected: The expected rate in `unit`; None when unknown.
+        low: The lower bound of the rate in `unit`; None when unknown.
+        high: The upper bound of the rate in `unit`; None when unknown.
     """
 
     engine: str
@@ -42,14 +46,14 @@ class Speed:
 
     @property
     def words(self) -> str:
-        """Return the rate for people."""
+        """Format the rate for readers."""
         if self.expected is None or self.low is None or self.high is None:
             return "unknown"
         return f"{self.expected:.3g} {self.unit} ({self.low:.3g} - {self.high:.3g})"
 
 
 def speeds(case: Case, engine_name: str) -> list[Speed]:
-    """Return the speeds of an engine, by growing bits; empty where the target does not say enough."""
+    """Return the speeds of an engine, by increasing bits; empty where too little is known of the target."""
     engine = engines.engine(engine_name)
     parameters = case.run.target.parameters
     memory = case.forecast.memory if case.forecast else None
@@ -92,24 +96,24 @@ def _speed(case: Case, engine: Engine, name: str, bits: float, needed: int, fit:
 
 
 def active_parameters(decode: TimePart) -> float:
-    """Return the parameters that a decoded token reads: half the FLOPs of a turn, one multiply-add each."""
+    """Return the number of parameters that a decoded token reads: half the FLOPs of a step, one multiply-add each."""
     return (decode.flops or 0) / decode.repeats / 2
 
 
 def _mac_of(case: Case) -> tuple[float, float | None] | None:
-    """Return bandwidth and float32 peak of the target Mac; None where it is not known well enough."""
+    """Return bandwidth (bytes/s) and float32 peak (FLOP/s) of the target Mac; None when the Mac is unknown."""
     time = case.forecast.time if case.forecast else None
     if time is None:
         return None
     try:
         mac = named(time.hardware)
-    except UsageError:  # a calibrated device has no such name
+    except UsageError:  # a calibrated device is not in the catalogue
         return None
     return mac.bandwidth, mac.f32_flops
 
 
 def table(found: list[Speed]) -> Table:
-    """Return the table of a report."""
+    """Return the table that a report shows."""
     rows: list[list[str | int | float | bool | None]] = [
         [
             one.engine,

@@ -1,4 +1,4 @@
-"""What the routes judge: one run with what was forecast for it, and the totals that every route asks for."""
+"""The input of every route: one run with its forecast, and the totals that the routes share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mpsprobe.run import (
     TimePart,
 )
 
-#: A kernel of the release runs it, itself or through others.
+#: Verdicts of op uses that run in kernels of the release, directly or through other ops.
 NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 #: Stages whose failed checks stop the target itself.
 _OF_TARGET = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE)
@@ -32,13 +32,13 @@ _BROKEN = (Status.FAIL, Status.CRASHED, Status.TIMEOUT)
 
 @dataclass(frozen=True)
 class UnrecordedRefusal:
-    """Something the Mac refuses that no op use carries: a dtype, a generator, two devices in one call.
+    """A refusal by the Mac that no op use carries, such as a dtype, a generator or two devices in one call.
 
     Attributes:
-        what: one sentence.
-        where: `file:line`; may be empty.
-        certain: False when it rests on an assumed value.
-        fix: what helps, where that is known.
+        what: The refusal, in one sentence.
+        where: The place as `file:line`; may be empty.
+        certain: False when the refusal rests on an assumed value.
+        fix: The fix; empty when none is known.
     """
 
     what: str
@@ -52,12 +52,12 @@ class OnRelease:
     """The target on one torch release.
 
     Attributes:
-        torch: minor release.
-        calls: by verdict.
-        not_native: ops by verdict, but for `native` and `composite`.
-        fully_native: nothing falls back, raises, is wrong, unknown or refused.
-        stopped: why it ended early, or why nothing was run; empty when neither.
-        refused: kinds of refusals with their number.
+        torch: The minor release.
+        calls: The number of calls by verdict.
+        not_native: The ops by verdict, without those that are `native` or `composite`.
+        fully_native: Whether nothing falls back, raises, is wrong, is unknown or is refused.
+        stopped: The reason why the run ended early or nothing was run; empty otherwise.
+        refused: The number of refusals by kind.
     """
 
     torch: str
@@ -70,20 +70,20 @@ class OnRelease:
 
 @dataclass(frozen=True)
 class Case:
-    """Everything a judgement rests on.
+    """Everything that a verdict on a route rests on.
 
     Attributes:
-        run: target, Mac, op uses, and checks where any ran.
-        forecast: memory and time; None when nothing could be forecast.
-        refusals: what the Mac refuses beside ops.
-        stopped: why the target's code ended early; empty when it did not.
-        next_step: what to do where it ended on an input that was made up; empty otherwise.
-        assumed: a value that nothing computed decided a branch or a size.
-        releases: the same target over torch releases, oldest first; empty when only one was asked about.
-        cloud: offers, plan and rates of transfer.
-        proofs: parity runs of MLX that count, those of this user first.
-        architecture: `model_type` of the target's config; empty when not known.
-        words: of a command line, that name the target and its workload; empty when only its name is known.
+        run: The run with its target, Mac and op uses, and with checks where any ran.
+        forecast: Memory and time; None when nothing could be forecast.
+        refusals: The refusals by the Mac that no op use carries.
+        stopped: The reason why the target's code ended early; empty when it did not.
+        next_step: The advice for a run that ended on a made-up input; empty otherwise.
+        assumed: Whether an assumed value decided a branch or a size.
+        releases: The same target over torch releases, oldest first; empty when only one was requested.
+        cloud: The offers, the plan and the transfer rates.
+        proofs: The parity runs of MLX that count, this user's own first.
+        architecture: The `model_type` of the target's config; empty when unknown.
+        words: The command-line words that name the target and its workload; empty when only its name is known.
     """
 
     run: Run
@@ -106,7 +106,7 @@ class Case:
 
     @property
     def plan(self) -> ExperimentPlan:
-        """Return what the owner wants: `--samples`, else the plan of the user's own price file, else the profile's."""
+        """Return the owner's plan: `--samples`, else the plan of the user's own price file, else the profile's."""
         target = self.run.target
         if target.training is not None:
             rows = target.training.rows
@@ -121,7 +121,7 @@ class Case:
 
     @property
     def uses(self) -> list[OpUse]:
-        """Op uses of the run."""
+        """Return the op uses of the run."""
         return self.run.op_uses
 
     @property
@@ -134,7 +134,7 @@ class Case:
 
     @functools.cached_property
     def calls(self) -> dict[OpVerdict, int]:
-        """Calls by verdict, those present only."""
+        """Return the number of calls by verdict, without verdicts that do not occur."""
         found: dict[OpVerdict, int] = {}
         for use in self.uses:
             found[use.verdict] = found.get(use.verdict, 0) + use.count
@@ -148,20 +148,20 @@ class Case:
 
     @property
     def native_time(self) -> float | None:
-        """Return the share of the op time on the GPU: forecast, or all of it where every call is native."""
+        """Return the share of the op time on the GPU: the forecast, or 1 where every call is native."""
         if self.native_calls == 1.0:
             return 1.0
         return self.forecast.time.native_time_share if self.forecast and self.forecast.time else None
 
     @property
     def fit(self) -> Fit:
-        """Of the memory, as forecast."""
+        """Return whether the forecast memory fits."""
         memory = self.forecast.memory if self.forecast else None
         return memory.fit if memory else Fit.UNKNOWN
 
     @property
     def broken(self) -> list[str]:
-        """Messages of the checks of the target itself that failed."""
+        """Return the messages of those failed checks that are about the target itself."""
         return [
             f"{check.id}: {check.message}" if check.message else check.id
             for check in self.run.checks
@@ -170,7 +170,7 @@ class Case:
 
     @property
     def seconds_per_sample(self) -> float | None:
-        """On the Mac: measured there, else forecast; None when neither is known."""
+        """Return the time of a sample on the Mac in seconds: measured, else forecast; None when neither is known."""
         measured = self.measured_seconds
         if measured is not None:
             return measured
@@ -179,7 +179,7 @@ class Case:
 
     @property
     def measured_seconds(self) -> float | None:
-        """Time per sample that this run measured on MPS."""
+        """Return the time of a sample in seconds that this run measured on MPS; None when it did not."""
         for check in self.run.checks:
             for each in check.measurements:
                 measured = each.evidence is Evidence.MEASURED and each.device == "mps"
@@ -192,19 +192,19 @@ class Case:
         return None
 
     def stage(self, name: str) -> TimePart | None:
-        """Return a part of the forecast of time on the Mac; None when it has none of that name."""
+        """Return a stage of the forecast time on the Mac by its name; None when there is none of that name."""
         time = self.forecast.time if self.forecast else None
         return next((part for part in time.parts if part.name == name), None) if time else None
 
     @property
     def data_bytes(self) -> int | None:
-        """Of a sample, prepared; None when not known."""
+        """Return the size of a prepared sample in bytes; None when unknown."""
         memory = self.forecast.memory if self.forecast else None
         return next((part.bytes for part in memory.parts if part.name == "data"), None) if memory else None
 
     @property
     def over_bytes(self) -> int | None:
-        """Return what the target needs beyond Metal's recommended working set, where macOS begins to swap."""
+        """Return the bytes that the target needs beyond Metal's recommended working set, from which on macOS swaps."""
         memory = self.forecast.memory if self.forecast else None
         if memory is None or memory.needed_bytes is None or memory.working_set_bytes is None:
             return None
@@ -212,6 +212,6 @@ class Case:
 
 
 def weakest(levels: Iterable[Evidence]) -> Evidence:
-    """Return the weakest of some evidence levels; predicted for none."""
+    """Return the weakest of some evidence levels; `predicted` when there are none."""
     order = list(Evidence)
     return min(levels, key=order.index, default=Evidence.PREDICTED)

@@ -1,4 +1,4 @@
-"""The questions that an owner brings, each answered from checks where they ran, else from the prediction."""
+"""Answer the questions of an owner from checks where they ran, else from the prediction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpsprobe.quantities import decimal_size, seconds
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Status, Table
 
-#: What the owner calls acceptable for a sample.
+#: The longest acceptable time of a sample in seconds.
 ACCEPTABLE_S = 300.0
 
 YES, NO, OPEN = "yes", "no", "unknown"
@@ -18,13 +18,13 @@ YES, NO, OPEN = "yes", "no", "unknown"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with what it rests on.
+    """An answer with its grounds.
 
     Attributes:
-        word: yes, no or unknown.
-        found: one sentence.
-        evidence: None where nothing was learnt.
-        device: where that was learnt, for an evidence of a check; empty for a prediction.
+        word: `yes`, `no` or `unknown`.
+        found: The grounds in one sentence.
+        evidence: How that is known; None where nothing was learnt.
+        device: The device of the check behind the answer; empty for a prediction.
     """
 
     word: str
@@ -151,7 +151,8 @@ def _speed(case: Case) -> Answer:
 
 Ask = Callable[[Case], Answer]
 
-#: Question, how it is answered, and the name by which a profile asks it; `""` for those that every target has.
+#: The questions: text, the function that answers it, and the name by which a profile asks it (`""` for questions that
+# every target has).
 _QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
     ("MPS availability confirmed", _available, ""),
     ("Model loads to MPS", _loads, ""),
@@ -166,7 +167,7 @@ _QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
 
 
 def _of_outputs(case: Case, otherwise: str) -> Answer:
-    """Answer from the checks of the outputs' form and meaning only."""
+    """Answer from the checks of the shape and meaning of the outputs only."""
     answers = [
         answer
         for name in ("inference.outputs", "inference.meaning")
@@ -178,9 +179,9 @@ def _of_outputs(case: Case, otherwise: str) -> Answer:
 
 
 def _of_checks(case: Case, prefix: str, devices: tuple[str, ...] = ("mps", "emulated")) -> Answer | None:
-    """Return what the run's checks of that name say of those devices; None when none of them told anything.
+    """Return the answer of those checks whose id has the prefix; None when none of them learnt anything.
 
-    A check on another device says nothing of MPS.
+    Checks on other devices than `devices` are ignored, because they show nothing about MPS.
     """
     learnt = [
         check

@@ -1,4 +1,4 @@
-"""The cloud route: which rented GPU holds the target, how long it takes there, and what that costs."""
+"""The cloud route: which rented GPU holds the target, how long the plan takes there, and what that costs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mpsprobe.run import Fit, Route, Table, Viability
 
 _GIB = 2**30
 _MONTH_H = 30 * 24
-#: From this age on, reports warn of a price, months.
+#: The age in months from which on reports warn about a price.
 _OLD_MONTHS = 6.0
-#: Share of a GPU's memory that may be taken before it is called tight: the context and cuDNN take their part.
+#: The share of a GPU's memory beyond which the fit is tight, because the CUDA context and cuDNN need memory too.
 _TIGHT = 0.90
 
 
@@ -25,16 +25,19 @@ class Quote:
     """One offer for this target and plan.
 
     Attributes:
-        offer: the GPU.
-        fit: whether the target fits into its memory.
-        per_sample: seconds of an inference there; None when no forecast was made for it.
-        least: True when `per_sample` is a floor, so that hours, cost and break-even are at least what they say.
-        start: seconds before the first inference: boot, installing packages, the weights' way there and into the GPU.
-        hours: of the whole plan, transfers included; None when `per_sample` is.
-        cost: US dollars of the plan; None when hours are. A subscription counts by started months.
-        one_sample: US dollars of a single inference once loaded; None for a subscription.
-        break_even: number of inferences from which on it is sooner done than the Mac; None when never or
-            not known.
+        offer: The offer, with its GPU.
+        fit: Whether the target fits into the GPU's memory.
+        per_sample: The time of an inference there in seconds; None when nothing was forecast for it.
+        least: Whether `per_sample` is a floor, so that hours, cost and break-even are lower bounds.
+        start: The time before the first inference in seconds: boot, installing packages, transferring and
+            loading the
+            weights; None when unknown.
+        hours: The time of the whole plan in hours, transfers included; None when `per_sample` is.
+        cost: The cost of the plan in US dollars; None when `hours` is. A subscription counts by started months.
+        one_sample: The cost of one inference in US dollars, once the target is loaded; None for a subscription.
+        break_even: The number of inferences from which on the GPU finishes sooner than the Mac; None when it
+            never does,
+            or when that is unknown.
     """
 
     offer: Offer
@@ -54,7 +57,7 @@ def quotes(case: Case) -> list[Quote]:
 
 
 def best(found: list[Quote]) -> Quote | None:
-    """Return the cheapest offer that fits the target comfortably, or at least tightly; None when none does."""
+    """Return the cheapest offer that the target fits easily, or at least tightly; None when there is none."""
     for wanted in (Fit.COMFORTABLE, Fit.TIGHT):
         fitting = [one for one in found if one.fit is wanted]
         priced = [one for one in fitting if one.cost is not None]
@@ -81,7 +84,7 @@ def route(case: Case, found: list[Quote]) -> Route:
 
 
 def needed_bytes(case: Case) -> int | None:
-    """Return what the target takes on a GPU at its peak, as far as is known: never less than its weights."""
+    """Return the peak that the target takes on a GPU in bytes, at least its weights; None when unknown."""
     memory = case.forecast.memory if case.forecast else None
     if memory is not None and memory.needed_bytes is not None:
         return memory.needed_bytes
@@ -119,7 +122,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
 
 
 def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
-    """Return the seconds of a sample on that GPU, and whether that is only a floor."""
+    """Return the time of a sample on that GPU in seconds, and whether it is only a floor."""
     for timing in case.forecast.elsewhere if case.forecast else ():
         if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
             expected = timing.per_sample.expected
@@ -135,7 +138,10 @@ def _fit(needed: int | None, offer: Offer) -> Fit:
 
 
 def _break_even(case: Case, start: float | None, per_sample: float | None) -> int | None:
-    """Leave the Mac's own download out: the weights go either way."""
+    """Return the number of inferences from which on the GPU finishes sooner than the Mac; None for never or unknown.
+
+    The download to the Mac is left out, because the weights are needed on both sides.
+    """
     on_mac = case.seconds_per_sample
     if on_mac is None or start is None or per_sample is None:
         return None
@@ -228,7 +234,7 @@ def _table(found: list[Quote]) -> Table:
 
 
 def _bounded(quote: Quote, text: str | None) -> str | None:
-    """Return a figure of an offer that holds the target, marked where it is only a floor."""
+    """Return a figure of an offer as text, marked where it is only a floor; None when the target does not fit."""
     if text is None or quote.fit is Fit.NO:
         return None
     return f"at least {text}" if quote.least else text

@@ -1,4 +1,4 @@
-"""Commands that follow a route: lines for a shell, for this target and workload."""
+"""Shell commands that take a route with this target and workload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.routes.case import Case
 from mpsprobe.run import OpVerdict
 
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
-#: Options of `mpsprobe run` that say what the target and its workload are, by their names in `Settings`.
+#: Options of `mpsprobe run` that define the target and its workload, by their names in `Settings`.
 _CARRIED = (
     "profile",
     "revision",
@@ -29,7 +29,7 @@ _CARRIED = (
     "autocast",
     "train",
 )
-#: What runs a model of each library, without its `pip install`: from the library's own README.
+#: The command that runs a model with each library, after `pip install`; from the library's own README.
 _MLX = {
     "mlx-lm": 'mlx_lm.generate --model {repo} --max-tokens {tokens} --prompt "Hello"',
     "mlx-vlm": 'mlx_vlm.generate --model {repo} --max-tokens {tokens} --prompt "Describe it." --image picture.jpg',
@@ -39,7 +39,7 @@ _MLX = {
     ),
     "mlx-whisper": "mlx_whisper speech.wav --model mlx-community/{name}",
 }
-#: Libraries that take weights converted for them only.
+#: Libraries that load only weights that were converted for them.
 _CONVERTED = {
     "mlx-whisper": "# converted weights: look for the exact name at https://huggingface.co/mlx-community?search_models={name}"
 }
@@ -47,13 +47,13 @@ _NEW_TOKENS = 128
 
 
 def words_of(settings: Settings) -> tuple[str, ...]:
-    """Return the target and the options with which `mpsprobe run` gets it and its workload again."""
+    """Return the command-line words with which `mpsprobe run` gets the same target and workload."""
     words = [settings.model] if settings.model is not None else []
     for name in _CARRIED:
         value = getattr(settings, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    # a prediction needs no weights whatever the target is; a run needs to be told only for a class
+    # a prediction never needs weights; a run needs `--random-init` only for a class
     if settings.random_init and ":" in (settings.model or ""):
         words.append("--random-init")
     if settings.train is not None:
@@ -66,7 +66,7 @@ def words_of(settings: Settings) -> tuple[str, ...]:
 
 
 def of_mps(case: Case, fixes: Sequence[str] = ()) -> list[str]:
-    """Return what runs the target on the Mac; `fixes` are changes to be made first."""
+    """Return the commands that run the target on the Mac; `fixes` are changes to make first."""
     fallback = ["export PYTORCH_ENABLE_MPS_FALLBACK=1"] if case.calls.get(OpVerdict.FALLBACK) else []
     return [
         _pip(case),
@@ -77,7 +77,7 @@ def of_mps(case: Case, fixes: Sequence[str] = ()) -> list[str]:
 
 
 def of_hybrid(case: Case, gpu: str) -> list[str]:
-    """Return what develops on the Mac, and computes the same on a rented GPU to compare with."""
+    """Return the commands for developing on the Mac and comparing with the same computation on a rented GPU."""
     return [
         *of_mps(case),
         f"# on the rented {gpu}",
@@ -89,14 +89,14 @@ def of_hybrid(case: Case, gpu: str) -> list[str]:
 
 
 def of_cloud(case: Case, gpu: str) -> list[str]:
-    """Return what runs the target on a rented GPU."""
+    """Return the commands that run the target on a rented GPU."""
     return [f"# on the rented {gpu}", _pip(case), _line("run", case, "--device", "cuda")]
 
 
 def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
-    """Return what runs a repository's model in the first library that holds its architecture; nothing for others."""
+    """Return the commands that run a repository's model in the first library that supports it; empty for none."""
     name = case.run.target.name
-    # mlx-lm holds the language half of some models that see
+    # mlx-lm holds only the language half of some vision-language models
     order = ["mlx-lm", "mlx-whisper", "mlx-embeddings", "mlx-vlm"]
     if any("visi" in use.module or "visual" in use.module for use in case.uses):
         order.reverse()

@@ -1,4 +1,4 @@
-"""The hybrid route: what to leave on the CPU so that the rest is native, and which runs to rent a GPU for."""
+"""The hybrid route: what to run on the CPU so that the rest is native, and which runs to rent a GPU for."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Region:
-    """A module, or a line outside any, that is better left on the CPU.
+    """A module, or a line outside any module, that should run on the CPU.
 
     Attributes:
-        module: path with layer numbers as `*`; empty for code outside modules.
-        source: `file:line` of the first op.
-        ops: that are not native there.
-        calls: of them.
-        bytes: what crosses when each of them is copied to the CPU and back; None when a size is not known.
-        cpu: the CPU has a kernel for each.
+        module: The path of the module, with `*` for layer numbers; empty for code outside modules.
+        source: The place of its first op as `file:line`.
+        ops: Those of its ops that are not native.
+        calls: The number of calls of these ops.
+        bytes: The bytes that are copied when each of these calls runs on the CPU; None when a size is unknown.
+        cpu: Whether the CPU has a kernel for each of these ops.
     """
 
     module: str
@@ -41,12 +41,12 @@ class Region:
 
     @property
     def name(self) -> str:
-        """Return what a user would move."""
+        """Return the name of what a user would move to the CPU."""
         return self.module or self.source or "code outside modules"
 
 
 def regions(case: Case) -> list[Region]:
-    """Where ops leave the GPU, by calls."""
+    """Return the regions where ops leave the GPU, by decreasing calls."""
     groups: dict[tuple[str, str], list[OpUse]] = {}
     for use in case.uses:
         if use.verdict in _OFF_GPU:
@@ -57,7 +57,7 @@ def regions(case: Case) -> list[Region]:
 
 
 def crossing(uses: Iterable[OpUse]) -> int | None:
-    """Bytes copied when each call runs on the CPU: its inputs there, its results back; None when unknown."""
+    """Return the bytes that are copied when each call runs on the CPU: inputs and results; None when unknown."""
     total = 0
     for use in uses:
         for tensor in (*use.inputs, *use.outputs):
@@ -72,9 +72,9 @@ def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
     """Return the route as a report shows it.
 
     Args:
-        case: what is judged.
-        judgement: of the MPS route.
-        quote: the rented GPU that final runs would take; None when none is known to hold the target.
+        case: The case to judge.
+        judgement: The verdict on the MPS route.
+        quote: The rented GPU for final runs; None when none is known to hold the target.
     """
     found = regions(case)
     tables = {"What to leave on the CPU": _table(found)} if found else {}
@@ -122,7 +122,7 @@ def _crossings(case: Case, found: Sequence[Region]) -> list[str]:
     text = f"Each such call waits for the GPU and copies its tensors: {size(sum(known))} in this run"
     bandwidth = _bandwidth(case)
     if bandwidth:
-        # memory is one: a copy reads and writes it
+        # host and GPU share one memory, which a copy reads and writes
         text += f", at least {seconds(2 * sum(known) / bandwidth)} of copying"
     reasons = [f"{text}, without the waits."]
     if any(region.module for region in found):
@@ -180,6 +180,6 @@ def _bytes(tensor: TensorMeta) -> int | None:
 
 
 def _bandwidth(case: Case) -> float | None:
-    """Of the Mac's memory, bytes a second: the least that its chip is sold with."""
+    """Return the memory bandwidth of the Mac in bytes/s: the lowest with which its chip is sold; None when unknown."""
     chip = chips.find(case.mac.chip) if case.mac.chip else None
     return min(one.bandwidth_gbs for one in chip.variants) * 1e9 if chip else None

@@ -1,4 +1,4 @@
-"""All routes and the recommendation of a case."""
+"""Judge all routes of a case, and make the recommendation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpsprobe.run import Outlook
 
 
 def outlook(case: Case) -> Outlook:
-    """Return what follows from a run: its forecast, each route, and what its owner should do."""
+    """Return the outlook of a case: its forecast, the verdict on each route, and the recommendation."""
     judgement = mps.judge(case)
     quotes = cloud.quotes(case)
     quote = cloud.best(quotes)

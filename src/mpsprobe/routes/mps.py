@@ -16,7 +16,7 @@ from mpsprobe.routes import commands
 from mpsprobe.routes.case import NATIVE, Case
 from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, Viability
 
-#: Shares of the op time on the GPU above which MPS is the route, and below which it is not. The owner's own
+#: Shares of the op time on the GPU above which MPS is recommended, and below which it is not. The owner's own
 #: thresholds: "> 90 % of ops", "70-90 %", "< 70 %"; here of time, since one op can take most of it.
 MOST, PART = 0.90, 0.70
 
@@ -24,7 +24,7 @@ FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK=1"
 _DEADLY = (Symptom.ABORT, Symptom.HANG)
 _NO_KERNEL = ops.Support.MISSING_NO_CPU
 _SHOWN = 12
-#: A share that would be rounded to all.
+#: A share above this would round to 100 %.
 _NEARLY = 0.9995
 
 
@@ -39,12 +39,12 @@ class Grade(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Stop:
-    """Something that keeps the target from running, or from running right.
+    """Something that keeps the target from running, or from computing right results.
 
     Attributes:
-        what: one sentence.
-        fix: what to do about it; empty when nothing is known.
-        calls: of op uses that meet it; 0 when it is not about one.
+        what: The obstacle in one sentence.
+        fix: The fix; empty when none is known.
+        calls: The number of calls that meet it; 0 when it is not about an op.
         certain: False when it may not happen.
     """
 
@@ -56,13 +56,13 @@ class Stop:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the MPS route comes to.
+    """The verdict on the MPS route.
 
     Attributes:
-        viability: where it leads.
-        grade: of the op time.
-        stops: what stands in the way, the worst first.
-        fit: of the memory.
+        viability: Whether the route is open.
+        grade: How much of the op time runs on the GPU.
+        stops: Everything that stops the target, the worst first.
+        fit: Whether the memory fits.
     """
 
     viability: Viability
@@ -72,7 +72,7 @@ class Judgement:
 
     @property
     def certain_stops(self) -> tuple[Stop, ...]:
-        """Those that will happen."""
+        """Return the stops that are certain to happen."""
         return tuple(stop for stop in self.stops if stop.certain)
 
 
@@ -84,12 +84,12 @@ def grade(share: float | None) -> Grade:
 
 
 def share_of_time(share: float) -> str:
-    """For people, at the beginning of a sentence."""
+    """Format a share to begin a sentence: `All`, `Nearly all`, `87.5%`."""
     return "All" if share == 1 else "Nearly all" if share > _NEARLY else f"{share:.1%}"
 
 
 def judge(case: Case) -> Judgement:
-    """Weigh stops, memory and time."""
+    """Return the verdict from stops, memory and time."""
     stops = tuple(_stops(case))
     found = grade(case.native_time)
     return Judgement(_viability(case, stops, found), found, stops, case.fit)
@@ -194,7 +194,7 @@ def _memory(case: Case) -> str:
 
 
 def _stops(case: Case) -> list[Stop]:
-    """Return what stands in the way: the certain first, by calls."""
+    """Return everything that stops the target: certain stops first, then by calls."""
     stops = [
         *_closed(case),
         *_broken(case),
@@ -213,7 +213,7 @@ def _remedies(case: Case) -> list[str]:
 
 
 def _swapping(case: Case) -> list[Stop]:
-    """Name what fits only past Metal's recommendation: it runs, but at the speed of the disk."""
+    """Return a stop for a target that needs more than Metal recommends: it runs, but at the speed of the disk."""
     over = case.over_bytes
     if not over or case.fit is Fit.NO:
         return []
@@ -229,7 +229,7 @@ def _closed(case: Case) -> list[Stop]:
 
 
 def _broken(case: Case) -> list[Stop]:
-    """Return the target's failed checks, wherever they ran: MPS's rules held there, or MPS itself."""
+    """Return a stop for each failed check of the target under MPS's rules or on MPS itself."""
     if case.run.device.used not in ("mps", "emulated"):
         return []
     remedies = {f"{check.id}: {check.message}": check.remedy for check in case.run.checks}
@@ -254,7 +254,7 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
     fixes = []
     with_fallback = msgspec.structs.replace(case.mac, fallback=True)
     if all(one.use.verdict is OpVerdict.RAISES for one in judge_uses(uses, case.mac)):
-        # a kernel's own check raises whatever the tables of registrations say, and no variable helps there
+        # a check inside a kernel raises although the op is registered, and the fallback variable does not help there
         if all(one.use.verdict is OpVerdict.FALLBACK for one in judge_uses(uses, with_fallback)):
             fixes.append(f"set {FALLBACK_VARIABLE} before Python starts")
         if (release := _native_from(case, uses)) is not None:
@@ -263,14 +263,14 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
-    """Return the move of the line's tensors to the CPU, which helps where the CPU has a kernel of the op."""
+    """Return the advice to move the line's tensors to the CPU; empty where the CPU has no kernel of the op."""
     first = uses[0]
     support = ops.release(case.mac.torch).lookup(first.op).support
     return [f"compute {first.source} on the CPU"] if first.source and support is not _NO_KERNEL else []
 
 
 def _native_from(case: Case, uses: list[OpUse]) -> str | None:
-    """Return the first later release that runs all of them on the GPU, of those that this macOS opens MPS in."""
+    """Return the first later release that runs all of them on the GPU and supports this macOS; None for none."""
     releases = ops.releases()
     later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
     for release in later:
@@ -284,14 +284,14 @@ def _native_from(case: Case, uses: list[OpUse]) -> str | None:
 
 
 def _wrong(case: Case) -> list[Stop]:
-    """Advisories about wrong values, of which every condition is met."""
+    """Return a stop for each advisory about wrong values of which every condition is met."""
     calls: dict[str, int] = {}
     bare = 0
     for use in case.uses:
         if use.verdict is OpVerdict.WRONG:
             silent = (Symptom.WRONG, Symptom.NAN)
             named = [one.id for one in _known(case, use) if one.symptom in silent]
-            if not named:  # met from a larger size on, which the model itself allows: see `ops.verdicts`
+            if not named:  # met only by larger inputs that the model allows: see `ops.verdicts`
                 others = [advisories.by_id(name) for name in use.advisories]
                 named = [
                     one.id for one in others if one.symptom in silent and one.severity is Severity.CRITICAL
@@ -306,7 +306,7 @@ def _wrong(case: Case) -> list[Stop]:
 
 
 def _deadly(case: Case) -> list[Stop]:
-    """Advisories about aborts and hangs: certain ones stop, possible ones may."""
+    """Return a stop for each advisory about an abort or a hang; only certain matches make a certain stop."""
     calls: dict[tuple[str, bool], int] = {}
     for use in case.uses:
         if not use.advisories:
@@ -321,7 +321,7 @@ def _deadly(case: Case) -> list[Stop]:
 
 def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
     fix = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
-    if fix[1:2].islower():  # it goes on a sentence
+    if fix[1:2].islower():  # it continues a sentence
         fix = f"{fix[:1].lower()}{fix[1:]}".rstrip(".")
     return Stop(f"{advisory.title} ({advisory.id})", fix, calls, certain)
 
@@ -348,7 +348,10 @@ def _refused(case: Case) -> list[Stop]:
 
 
 def _ended(case: Case) -> Stop:
-    """Return the fix of an error in the target's own code: a local cast, or a doubt about an assumed value."""
+    """Return the stop of an error in the target's own code. A dtype mismatch can be fixed with a local cast.
+
+    The stop is not certain where an assumed value or a made-up input may be the cause.
+    """
     what = f"its code ended early: {case.stopped}".rstrip(".")
     if "dtype" in case.stopped:
         at = re.search(r"\(at (.+)\)$", case.stopped)

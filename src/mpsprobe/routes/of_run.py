@@ -1,4 +1,4 @@
-"""The outlook of a run that took place: from its own op uses, checks and measurements."""
+"""Build the outlook of a run that took place from its op uses, checks and measurements."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _ORDER = (
 
 
 def of_run(run: Run, offers: Cloud | None = None) -> Outlook | None:
-    """Routes and recommendation of a run; None without op uses, or without a Mac that is asked about.
+    """Return routes and recommendation of a run; None for a run without op uses or without a target Mac.
 
-    Op uses of a shrunk target are not those of the target: do not ask for those.
+    Do not call this for a shrunk target, whose op uses are not those of the target.
 
     Args:
-        run: with its checks and op uses.
-        offers: GPUs for rent; None for those in force.
+        run: The run with its checks and op uses.
+        offers: The GPUs for rent; None for the price file in use.
     """
     if run.mac is None or not run.op_uses:
         return None
@@ -51,7 +51,7 @@ def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
 
 
 def _named(asked: Mac) -> NamedMac | None:
-    """Return the Mac in the table of chips; None when its chip or memory is not known, or not sold so."""
+    """Return the target Mac from the catalogue; None when its chip or memory is unknown or not sold together."""
     chip = chips.find(asked.chip) if asked.chip else None
     if chip is None or asked.memory_gb is None:
         return None
@@ -62,7 +62,7 @@ def _named(asked: Mac) -> NamedMac | None:
 
 
 def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
-    """Return what was measured on MPS; elsewhere the weights alone, which can only say no."""
+    """Return the memory that was measured on MPS; elsewhere the weights, which can only show that it does not fit."""
     peak, limit = (
         _measured(run, quantity) for quantity in (MeasurementKey.PEAK_MEMORY, MeasurementKey.MEMORY_LIMIT)
     )
@@ -106,7 +106,7 @@ def _measured(run: Run, quantity: MeasurementKey) -> int | None:
 
 
 def _fit(peak: int, working_set: int | None, limit: int | None) -> Fit:
-    """By Metal's recommendation, and by the allocator's limit, as far as they are known."""
+    """Return whether a peak fits within Metal's recommendation and the allocator's limit, as far as they are known."""
     if limit is not None and peak > limit:
         return Fit.NO
     if working_set is None:

@@ -1,4 +1,4 @@
-"""The recommendation: which route, why, and what would change it. Never better than its evidence."""
+"""The recommendation: which route, why, and what would change it. It is never better than its evidence."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mpsprobe.routes.mlx.route import Effort
 from mpsprobe.routes.mps import Grade
 from mpsprobe.run import Evidence, Fit, Recommendation, Route, Viability
 
-#: The plan on the Mac may take so long before a rented GPU is named for it, seconds: a night.
+#: The longest time of a plan on the Mac in seconds before a rented GPU is suggested: a night.
 _A_NIGHT_S = 12 * 3600.0
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a rule looks at.
+    """The input of every rule.
 
     Attributes:
-        case: target, Mac, forecast.
-        judgement: of the MPS route.
-        routes: by name.
-        work: what MLX takes.
-        quote: the rented GPU in question; None when none holds the target.
+        case: The target, the Mac and the forecast.
+        judgement: The verdict on the MPS route.
+        routes: The routes by name.
+        work: The effort of the MLX route.
+        quote: The rented GPU for this target; None when none holds it.
     """
 
     case: Case
@@ -50,7 +50,7 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Advice:
-    """A rule's advice: a route (empty for none), the sentence, and the reason that decided."""
+    """The advice of a rule: a route (empty for none), the sentence, and the decisive reason."""
 
     route: str
     sentence: str
@@ -58,7 +58,7 @@ class Advice:
 
 
 def recommend(grounds: Grounds) -> Recommendation:
-    """Follow the first rule that has something to say."""
+    """Return the advice of the first rule that applies."""
     advice = next(found for rule in _RULES if (found := rule(grounds)) is not None)
     case = grounds.case
     chosen = grounds.routes.get(advice.route)
@@ -88,7 +88,7 @@ def _nothing_known(grounds: Grounds) -> Advice | None:
 
 
 def _unfed(grounds: Grounds) -> Advice | None:
-    """Say that a run that ended on a made-up input shows nothing of the rest."""
+    """Advise another input where the run ended on a made-up one, because it shows nothing about the rest."""
     case = grounds.case
     if not case.next_step or grounds.judgement.certain_stops:
         return None
@@ -96,7 +96,7 @@ def _unfed(grounds: Grounds) -> Advice | None:
 
 
 def _too_large(grounds: Grounds) -> Advice | None:
-    """Memory comes before all else: the share of native ops does not matter for what does not fit."""
+    """Advise against MPS when memory does not suffice; memory decides before the share of native ops does."""
     case = grounds.case
     if grounds.judgement.fit is not Fit.NO and not case.over_bytes:
         return None
@@ -121,7 +121,7 @@ def _too_large(grounds: Grounds) -> Advice | None:
 
 
 def _unreadable(case: Case) -> bool:
-    """Return whether the target is a quantised checkpoint that neither transformers nor MLX reads as it is."""
+    """Return whether the target is a quantised checkpoint that neither transformers nor MLX can load as it is."""
     found = case.run.predicted.quantisation if case.run.predicted is not None else None
     return found is not None and not found.mlx_loads
 

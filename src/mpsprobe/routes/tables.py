@@ -1,4 +1,4 @@
-"""What the routes share in a report: the comparison matrix, the timeline to a first result, and the releases."""
+"""Tables that the routes share in a report: the comparison matrix, the timeline to a first result, the releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNKNOWN = "unknown"
 
 
 def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | None) -> Table:
-    """Return the routes by criterion, each cell from this run."""
+    """Return the comparison of the routes by criterion, with the values of this run."""
     changes = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
     mac_setup = _mac_setup(case)
     per_sample = case.seconds_per_sample
@@ -42,7 +42,7 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
 
 
 def timeline(case: Case) -> Table:
-    """Return how long each step to a first result takes on the Mac, with what that rests on."""
+    """Return how long each step to a first result takes on the Mac, with the basis of each figure."""
     network = case.cloud.network
     basis = "forecast; compiling kernels comes on top"
     if case.measured_seconds is not None:
@@ -63,7 +63,7 @@ def timeline(case: Case) -> Table:
 
 
 def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
-    """Return the seconds of moving the weights, and what that rests on: the forecast, else an assumed rate."""
+    """Return the seconds of moving the weights and the basis of that figure: the forecast, else an assumed rate."""
     part, weights = case.stage(stage), case.run.target.weight_bytes
     if part is not None and part.seconds.expected is not None:
         low, high = part.seconds.low, part.seconds.high
@@ -75,7 +75,7 @@ def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
 
 
 def releases(case: Case) -> Table | None:
-    """Return the target over torch releases; None when only one was asked about."""
+    """Return the verdicts over torch releases; None when only one was requested."""
     if not case.releases:
         return None
     first = first_native(case.releases)
@@ -85,7 +85,7 @@ def releases(case: Case) -> Table | None:
 
 
 def first_native(found: Sequence[OnRelease]) -> str | None:
-    """Return the release from which on, up to the newest, everything is native; None when there is none."""
+    """Return the release from which on every release is fully native; None when there is none."""
     first = None
     for one in reversed(found):
         if not one.fully_native:
@@ -137,8 +137,8 @@ def _mac_setup(case: Case) -> str:
 
 
 def _mlx_speed(case: Case, work: Effort) -> str:
-    """Return what MLX is expected to reach with 4-bit weights; unknown for what its libraries do not have."""
-    known = work.reused and case.run.target.training is None  # published speeds are those of inference
+    """Return the expected speed in MLX with 4-bit weights; unknown for targets that its libraries do not support."""
+    known = work.reused and case.run.target.training is None  # published speeds are for inference only
     found = alternatives.speeds(case, "MLX") if known else []
     return next((f"{one.words}, {one.quantisation}" for one in found if one.expected is not None), _UNKNOWN)
 

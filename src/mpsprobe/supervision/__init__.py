@@ -1,1 +1,1 @@
-"""Running in a child process that may crash or hang, and bringing its report home."""
+"""Run something in a child process that may crash or hang, and return its report."""

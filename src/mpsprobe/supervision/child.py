@@ -1,4 +1,4 @@
-"""A child process that may crash or hang: its limits, its signals, and all that it started."""
+"""A child process that may crash or hang, with its limits, its signals and everything that it started."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-#: Seconds that the child may take to write where it hangs, and to end when asked.
+#: Seconds that the child has to write where it hangs, and to end on request.
 _LAST_WORDS_S = 1.0
 _POLL_S = 0.05
 
-#: Signals of a user or of a system that shuts down. Each ends the run in order; the report is made all the same.
+#: Signals of a user or of a system that shuts down. Each ends the run in order, and the report is still written.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-#: Lines of a dumped Python stack that are the harness's and not the target's; with them, forty lines of pytest
-#: would stand where the target's own should.
+#: Frames of a dumped Python stack that belong to the harness. With them, forty lines of pytest
+#: would hide those of the target.
 _HARNESS_FRAME = re.compile(
     r'File ".*[/\\](_pytest|pluggy|pytest)[/\\]|File "<frozen runpy>|^Extension modules:'
 )
-#: How faulthandler begins, and the stack of the thread that died.
+#: The beginning of faulthandler's output, and of the stack of the thread that died.
 _FATAL, _CURRENT = "Fatal Python error:", "Current thread"
 
-#: Waits for the end of a pipe whose other end only the supervisor holds, then ends the child's process group. So no
+#: This program waits for the end of a pipe whose other end only the supervisor holds, and then ends the child's process
+# group. So no
 #: child outlives a supervisor that was killed, whatever the child is doing and on every system.
 _GUARD = """
 import os, signal, sys
@@ -46,9 +47,11 @@ class Ending:
     """How a child ended.
 
     Attributes:
-        returncode: as `subprocess` has it: negative for a signal.
-        cause: why it was ended: `"timeout"` or `"interrupted"` (by our user); `""` when it ended by itself.
-        signal: the user's signal (`"SIGINT"`), that which killed it (`"SIGABRT"`), or `"exit status 7"`.
+        returncode: The return code as in `subprocess`: negative for a signal.
+        cause: The reason why the supervisor ended it: `"timeout"` or `"interrupted"` (by the user); `""` when
+            it ended by
+            itself.
+        signal: The user's signal (`"SIGINT"`), the signal that killed it (`"SIGABRT"`), or `"exit status 7"`.
     """
 
     returncode: int
@@ -57,14 +60,17 @@ class Ending:
 
 
 class Interrupts:
-    """Signals that ask this process to stop, kept instead of obeyed while the context lasts.
+    """Hold back signals that ask this process to stop while the context lasts.
 
-    So a run is ended in order and its report is written, however often a user presses Ctrl-C. Contexts may be nested;
-    the outermost installs the handlers. Only the main thread can, elsewhere nothing is kept.
+    A run thus ends in order and its report is written, however often a user presses Ctrl-C. Contexts may be
+    nested; the
+    outermost one installs the handlers. Only the main thread can install handlers; in other threads nothing
+    is held back.
 
     Args:
-        to_the_end: the process ends with the context. All is said then, and a signal that comes while Python ends
-            would only change the exit status: signals are ignored from there on.
+        to_the_end: Whether the process ends with the context. Signals are then ignored from its end on,
+            because all
+            output is written and a signal during Python's shutdown would only change the exit status.
     """
 
     _active: Interrupts | None = None
@@ -77,7 +83,7 @@ class Interrupts:
 
     @property
     def received(self) -> signal.Signals | None:
-        """The first signal since the context began; None when there was none."""
+        """Return the first signal since the context began; None when there was none."""
         return self._outer.received if self._outer is not None else self._received
 
     def __enter__(self) -> Interrupts:
@@ -85,7 +91,7 @@ class Interrupts:
         if self._outer is None and threading.current_thread() is threading.main_thread():
             Interrupts._active = self
             for number in STOPPING:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                if signal.getsignal(number) is not signal.SIG_IGN:  # it is ignored under nohup
                     self._before[number] = signal.signal(number, self._keep)
         return self
 
@@ -101,10 +107,10 @@ class Interrupts:
 
 
 class UserInterrupt:
-    """Tells an interrupt of the user from a KeyboardInterrupt that the target raises itself.
+    """Distinguish an interrupt of the user from a KeyboardInterrupt that the target raises itself.
 
     Attributes:
-        received: the process got SIGINT meanwhile.
+        received: Whether the process has got SIGINT in the meantime.
     """
 
     def __init__(self) -> None:
@@ -123,7 +129,7 @@ class UserInterrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def is_behind(self, problem: BaseException) -> bool:
-        """Whether an exception is the user's interrupt."""
+        """Return whether an exception is the user's interrupt."""
         return self.received and isinstance(problem, KeyboardInterrupt)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -132,10 +138,10 @@ class UserInterrupt:
 
 
 class Child:
-    """A child process that may crash or hang: its output goes to files, and all it started ends with it.
+    """Run a child process that may crash or hang. Its output goes to files, and everything it started ends with it.
 
     Attributes:
-        folder: where child.out and child.err are written; it must exist.
+        folder: The existing folder in which child.out and child.err are written.
     """
 
     def __init__(self, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -143,16 +149,17 @@ class Child:
         self._command = list(command)
         self._environment = {
             **environment,
-            "PYTHONFAULTHANDLER": "1",  # a crash writes the Python stack to stderr
+            "PYTHONFAULTHANDLER": "1",  # makes a crash write the Python stack to stderr
             "PYTHONUNBUFFERED": "1",
         }
 
     def run(self, poll: Callable[[], float]) -> Ending:
-        """Run it to its end.
+        """Run the child to its end.
 
         Args:
-            poll: called all the time while it runs (not after its end); returns the seconds that it may still
-                take, and below zero it is asked where it hangs (SIGUSR1) and ended.
+            poll: A function that is called repeatedly while the child runs, and returns the seconds that it
+                still has. At a
+                negative value the child is told to write where it hangs (SIGUSR1), and is then ended.
         """
         with (
             (self.folder / "child.out").open("wb") as out,
@@ -165,7 +172,7 @@ class Child:
                 stdout=out,
                 stderr=err,
                 env=self._environment,
-                start_new_session=True,  # an interrupt at the terminal reaches only this side
+                start_new_session=True,  # so that an interrupt at the terminal reaches only this process
             )
             try:
                 with _guarded(child):
@@ -182,10 +189,11 @@ class Child:
         return Ending(child.returncode, cause, name)
 
     def last_words(self, lines: int, stream: str = "err") -> str:
-        """Return the end of its stderr (or of its stdout, `"out"`), without the harness's own frames.
+        """Return the last lines of its stderr (or of its stdout, `"out"`), without the harness's own frames.
 
-        What was written before Python's own account of a fatal signal comes first: Metal's assertion is there, and the
-        stack of a deep model would push it out.
+        The output before Python's report of a fatal signal comes first, because it holds Metal's assertion,
+        which the stack of
+        a deep model would push out.
         """
         try:
             text = (self.folder / f"child.{stream}").read_bytes().decode(errors="replace")
@@ -204,14 +212,14 @@ class Child:
     def _follow(
         self, child: subprocess.Popen[bytes], poll: Callable[[], float], interrupts: Interrupts
     ) -> str:
-        """Wait until the child ends, is stopped or hangs; return why it ended, or `""`."""
+        """Wait until the child ends, is stopped or hangs; return the reason why it was ended, or `""`."""
         while child.poll() is None:
             left = poll()
             if interrupts.received is not None:
                 return "interrupted"
             if left < 0:
                 with contextlib.suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGUSR1)  # write where you hang (the child has it registered)
+                    child.send_signal(signal.SIGUSR1)  # its handler writes where it hangs
                 time.sleep(_LAST_WORDS_S)
                 return "timeout"
             time.sleep(_POLL_S)
@@ -219,7 +227,7 @@ class Child:
 
     @staticmethod
     def _end(child: subprocess.Popen[bytes]) -> None:
-        """End the child and all that it started: they share its process group."""
+        """End the child and everything that it started, which share a process group."""
         for number, patience in ((signal.SIGTERM, _LAST_WORDS_S), (signal.SIGKILL, None)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, number)
@@ -229,7 +237,7 @@ class Child:
 
 @contextlib.contextmanager
 def _guarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End the child's process group should this process be killed meanwhile."""
+    """End the child's process group if this process is killed in the meantime."""
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
         stdin=subprocess.PIPE,
@@ -241,7 +249,7 @@ def _guarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     finally:
-        guard.kill()  # before its pipe ends: the child is ended by us
+        guard.kill()  # before its pipe ends, because this process ends the child
         guard.wait()
         if pipe is not None:
             pipe.close()

@@ -1,7 +1,8 @@
-"""Runs the suite in a child process, and brings the report home whatever happens to the child.
+"""Run the suite in a child process, and return its report whatever happens to the child.
 
-The child writes every check to the journal as it ends; this side follows the journal, enforces the limits, compares
-what was answered with what was planned, and words the end: a signal, a hang, an exit, or a user's own interrupt.
+The child writes every check to the journal as it ends. The supervisor follows the journal, enforces the
+limits, compares
+the answers with the plan, and describes the end: a signal, a hang, an exit, or an interrupt by the user.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import Child, Ending
 from mpsprobe.trace import last_ops
 
-#: Seconds beyond a check's own limit before the child is killed: pytest-timeout, inside, comes first.
+#: Seconds beyond a check's own limit before the child is killed; pytest-timeout inside the child acts first.
 _GRACE_S = 15.0
-#: Seconds the child may take between checks (start-up, collection, teardown).
+#: Seconds that the child has between checks (start-up, collection, teardown).
 _IDLE_LIMIT_S = 300.0
 _OUTPUT_LINES = 40
 
-#: Plugins of the child: these and no others, so that another plugin of the environment cannot break a run.
+#: The only plugins of the child, so that no other plugin of the environment can break a run.
 _PLUGINS = ("mpsprobe.suite.plugin", "pytest_timeout", "pytest_benchmark.plugin")
 _LOCK = ".mpsprobe.lock"
-#: pytest's exit code for what its user asked wrongly: a plugin says so of an option's value.
+#: pytest's exit code for a usage error, such as a wrong value of an option.
 _PYTEST_USAGE = 4
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder of reports while the context lasts.
+    """Lock a folder of reports against other runs while the context lasts.
 
     Raises:
-        UsageError: another run writes there (which, and since when), or nothing can be written there.
+        UsageError: Another run writes there (the message names it and its start), or the folder cannot be
+            written.
     """
     path = folder / _LOCK
     try:
@@ -57,7 +59,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             ) from None
         try:
             os.ftruncate(handle, 0)
-            # 4 kB, so that a full disk shows now and not after an hour
+            # 4 kB, so that a full disk is noticed now and not after an hour
             os.pwrite(handle, f"process {os.getpid()}, since {journal.utc_now()}".ljust(4096).encode(), 0)
         except OSError as problem:
             raise UsageError(
@@ -73,7 +75,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a run writes into a folder of reports now."""
+    """Return whether a run is writing into a folder of reports."""
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -89,7 +91,7 @@ def is_running(folder: Path) -> bool:
 
 
 class NotBegunError(MpsprobeError):
-    """The user stopped a run before its first check: there is nothing to report."""
+    """The user stopped a run before its first check, so there is nothing to report."""
 
     exit_code = 130
 
@@ -98,8 +100,8 @@ class Supervisor:
     """One supervised run of the suite.
 
     Attributes:
-        folder: where journal, child.out and child.err are written; it must exist.
-        on_event: called with every event of the journal as it is read.
+        folder: The existing folder in which the journal, child.out and child.err are written.
+        on_event: A function that is called with every event of the journal as it is read.
     """
 
     def __init__(self, folder: Path, on_event: Callable[[journal.Event], None]) -> None:
@@ -113,12 +115,12 @@ class Supervisor:
         self._tail = b""
 
     def run(self, arguments: Sequence[str]) -> Run:
-        """Run the suite with these pytest arguments, to its end or to the death of the child.
+        """Run the suite with these pytest arguments, until it ends or the child dies.
 
         Raises:
-            NotBegunError: the user stopped it before the run began.
-            SurroundingsError: a package or a variable of this environment kept it from starting.
-            HarnessError: the child ended before the run began (its last words are in the message).
+            NotBegunError: The user stopped it before the run began.
+            SurroundingsError: A package or a variable of this environment kept it from starting.
+            HarnessError: The child ended before the run began; the message holds its last lines of output.
         """
         self.journal.unlink(missing_ok=True)
         self._flight.unlink(missing_ok=True)
@@ -141,14 +143,14 @@ class Supervisor:
         )  # fmt: skip
 
     def _left(self) -> float:
-        """Read the journal; return the seconds that the child may still take until the next event."""
+        """Read the journal, and return the seconds that the child has until the next event."""
         self._read()
         flying = self._reading.in_flight
         limit = flying.limit_s + _GRACE_S if flying else _IDLE_LIMIT_S
         return limit - (time.monotonic() - self._last_event)
 
     def _read(self) -> None:
-        """Fold in what the journal has gained."""
+        """Fold in the new events of the journal."""
         if not self.journal.exists():
             return
         with self.journal.open("rb") as file:
@@ -170,7 +172,7 @@ class Supervisor:
             return journal.replay(self.journal)
         parts = (last_ops.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
         output = "\n".join(text for text in parts if text)
-        # pytest's own exit codes say nothing to a reader, and a run that ended in order has none of its own
+        # pytest's exit codes mean nothing to a reader, and a run that ended in order has no signal
         named = "" if self._reading.run.ended and ending.returncode >= 0 else ending.signal
         return journal.replay(
             self.journal, Interruption(ending.cause or "crashed", named, check="", output=output)
@@ -183,7 +185,7 @@ class Supervisor:
         refused = [line for line in words.splitlines() if line.startswith("ERROR: ")]
         if ending.returncode == _PYTEST_USAGE and refused:
             return UsageError(refused[-1].removeprefix("ERROR: "))
-        said = f"{child.last_words(60)}\n{child.last_words(200, 'out')}"  # pytest prints errors of imports to stdout
+        said = f"{child.last_words(60)}\n{child.last_words(200, 'out')}"  # imports fail on stdout
         return surroundings.fault(said) or HarnessError(
             f"the suite could not start: {words or f'exit status {ending.returncode}'}",
             f"The child's output is in {self.folder}.",

@@ -1,4 +1,4 @@
-"""What is installed or set on this machine and keeps mpsprobe from working, with the command that fixes it."""
+"""Recognise faults of the installation or the environment that keep mpsprobe from working, and name their fixes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mpsprobe.errors import SurroundingsError
 
-#: transformers compares versions when it is imported (dependency_versions_check).
+#: transformers compares versions on import (dependency_versions_check).
 _REQUIRED = re.compile(
     r"(?P<need>[\w.-]+[<>=!~]\S+) is required for a normal functioning of this module, but found "
     r"(?P<found>\S+?)\.?(?:\s|$)"
@@ -28,7 +28,7 @@ _NO_METADATA = re.compile(
 _NO_LIBRARY = re.compile(
     r"(?P<library>lib[\w.+-]+\.(?:so|dylib)[\w.]*): (?:cannot open shared object|undefined symbol)"
 )
-#: Names of distributions that differ from those of their packages.
+#: Names of distributions that differ from the names of their packages.
 _DISTRIBUTIONS = {
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
@@ -40,10 +40,10 @@ _SCHEMES = ("http", "https", "socks4", "socks5", "socks5h")
 
 
 def fault(text: str) -> SurroundingsError | None:
-    """Return the fault of the surroundings that an error text shows; None when it shows none.
+    """Return the fault of the environment that an error text shows; None when it shows none.
 
     Args:
-        text: of an exception with its type in front, or the end of a process's stderr.
+        text: The text of an exception that begins with its type, or the end of a process's stderr.
     """
     if found := _REQUIRED.search(text):
         return SurroundingsError(
@@ -83,10 +83,10 @@ def fault(text: str) -> SurroundingsError | None:
 
 
 def check_proxies(variables: Mapping[str, str] | None = None) -> None:
-    """Stop at a proxy variable that no client can use, before one fails on it in words of its own.
+    """Check the proxy variables, so that no client fails later with a message that does not name them.
 
     Raises:
-        SurroundingsError: its name, its value and how to unset it.
+        SurroundingsError: A variable cannot be used; the message gives its name, its value and how to unset it.
     """
     variables = os.environ if variables is None else variables
     for name in (*_VARIABLES, *map(str.lower, _VARIABLES)):

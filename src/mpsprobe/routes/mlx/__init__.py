@@ -1,1 +1,1 @@
-"""The MLX route: which parts of a target exist in MLX's libraries, what is to be written, and whether it agrees."""
+"""The MLX route: which parts of a target MLX's libraries have, what must be written, and whether results agree."""

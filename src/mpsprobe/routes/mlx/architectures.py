@@ -1,7 +1,8 @@
-"""Which architectures MLX's libraries of models hold, read from their source files: nothing of them is imported.
+"""Find the architectures that MLX's model libraries support, by reading their source files without importing them.
 
-Importing them runs code that a look-up must not run: it lowers a limit of the process, registers streams, and one
-module ends the process. A name that is found is not proof that the model's numbers agree.
+Importing them has side effects that a look-up must not have: it lowers a limit of the process, registers
+streams, and
+one module ends the process. That a library has an architecture does not prove that its results agree.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from pathlib import Path
 from mpsprobe.knowledge import mlx
 from mpsprobe.knowledge.mlx import MlxLibrary
 
-#: Distribution -> import name.
+#: Import names by distribution.
 LIBRARIES = {
     "mlx-lm": "mlx_lm",
     "mlx-vlm": "mlx_vlm",
     "mlx-whisper": "mlx_whisper",
     "mlx-embeddings": "mlx_embeddings",
 }
-#: Names under which their modules keep a model's config.
+#: Names that their modules give to a model's config class.
 _CONFIGS = frozenset({"ModelArgs", "ModelConfig", "ModelDimensions"})
-#: What shows that a folder is a library's: it keeps models in `models/`, or one beside this file, as mlx-whisper does.
+#: A file that marks the folder of a library. Its models are in `models/`, or its one model is beside this file, as
+# in mlx-whisper.
 _LOADER = "load_models.py"
 _RENAMES = "MODEL_REMAPPING"
 
 
 @functools.cache
 def libraries() -> tuple[MlxLibrary, ...]:
-    """Return the libraries: the installed ones where there are any, else as the shipped data have them."""
+    """Return the libraries: installed ones from their files, the others from the data that mpsprobe ships."""
     shipped = {package.name: package for package in mlx.packages()}
     found = []
     for name, imported in LIBRARIES.items():
@@ -41,7 +43,7 @@ def libraries() -> tuple[MlxLibrary, ...]:
 
 
 def held_by(architecture: str) -> bool:
-    """Return whether a library of MLX has a model of that name."""
+    """Return whether a library of MLX supports the architecture."""
     return bool(architecture) and any(one.module(architecture) for one in libraries())
 
 
@@ -49,9 +51,9 @@ def read(folder: Path, name: str, version: str) -> MlxLibrary:
     """Read a library's source tree.
 
     Args:
-        folder: that holds `utils.py` and `models/`, or the one model of the library itself.
-        name: of the distribution.
-        version: of it.
+        folder: The folder that holds `utils.py` and `models/`, or the one model of the library.
+        name: The name of the distribution.
+        version: The version of the distribution.
     """
     if (folder / "models").is_dir():
         models = [
@@ -59,7 +61,7 @@ def read(folder: Path, name: str, version: str) -> MlxLibrary:
             for path in sorted((folder / "models").iterdir())
             if _is_model(path)
         ]
-    else:  # one model, whose class has the name of its module
+    else:  # a library of one model, whose class is named after its module
         models = [
             path.stem for path in sorted(folder.glob("*.py")) if _is_model(path, path.stem.capitalize())
         ]
@@ -67,7 +69,7 @@ def read(folder: Path, name: str, version: str) -> MlxLibrary:
 
 
 def _folder(imported: str) -> Path | None:
-    spec = importlib.util.find_spec(imported)  # finds a top-level package without running it
+    spec = importlib.util.find_spec(imported)  # find_spec does not run a top-level package
     if spec is None or not spec.submodule_search_locations:
         return None
     folder = Path(next(iter(spec.submodule_search_locations)))
@@ -83,7 +85,7 @@ def _version(name: str) -> str:
 
 
 def _is_model(path: Path, model: str = "Model") -> bool:
-    """Return whether a module offers a class `model` and one of a config at its top level."""
+    """Return whether a module defines a class `model` and a config class at its top level."""
     file = path / "__init__.py" if path.is_dir() else path
     if file.suffix != ".py" or not file.is_file():
         return False
@@ -92,7 +94,7 @@ def _is_model(path: Path, model: str = "Model") -> bool:
 
 
 def _top_level(file: Path) -> set[str]:
-    """Names that a module defines or imports by name."""
+    """Return the names that a module defines, or imports by name."""
     names: set[str] = set()
     for node in _parsed(file).body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -116,5 +118,5 @@ def _renamed(file: Path) -> dict[str, str]:
 def _parsed(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # written for a later Python: its names are not known
+    except (SyntaxError, UnicodeDecodeError):  # written for a later Python, so its names are unknown
         return ast.Module(body=[], type_ignores=[])

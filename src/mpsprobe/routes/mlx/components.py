@@ -1,8 +1,9 @@
-"""The parts of a target, each to be reused, wrapped or written for MLX, and what that takes.
+"""The parts of a target: which of them to reuse, wrap or write for MLX, and how many days that takes.
 
-Parts are read off the op uses: the module that called an op, and the file whose code asked for it. Code in
-`transformers/models/qwen3_vl/` is that architecture, whatever the target calls it; code outside transformers is the
-target's own.
+Parts are derived from the op uses: from the module that called an op, and the file whose code called it. Code in
+`transformers/models/qwen3_vl/` belongs to that architecture, whatever the target calls it; code outside
+transformers
+is the target's own.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from mpsprobe.knowledge.mlx import Kind, MlxLibrary, Proof
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.run import Component, OpUse
 
-#: Days of work. The rule is an estimate (`docs/routes.md`): what it yields is right within half and one and a half.
+#: Days of work. The rule is an estimate (`docs/routes.md`) with an uncertainty of 50 %.
 REUSE_DAYS = 0.25
 WRAP_DAYS = (0.5, 1.0)
 NEW_DAYS, LINES_A_DAY = 0.5, 150
 HOST_DAYS = 0.25
 MISSING_DAYS = (0.5, 1.0)
-#: Beside the parts, where anything is written: generation and processor, validation on a Mac, tests.
+#: Days in addition to the parts, where anything is written: generation and processor, validation on a Mac, tests.
 GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS = (2.0, 3.0), (2.0, 3.0), (2.0, 2.0)
 
 _FAMILY = re.compile(r"(?:^|/)transformers/models/(\w+)/")
-#: Code that drives models and belongs to none: MLX's libraries have their own; and ours, but for the default target's.
+#: Code that drives models and belongs to none (MLX's libraries have their own), and mpsprobe's, except for the default
+# target.
 _MACHINERY = re.compile(
     r"(?:^|/)(?:transformers|sentence_transformers|tokenizers|mpsprobe(?!/models/tiny_drive))/"
 )
@@ -42,11 +44,11 @@ class Part:
     """A part of a target before it is judged.
 
     Attributes:
-        name: module path, or file.
-        families: calls by architecture of transformers.
-        files: of each of those, whose code asked for an op.
-        own: calls by file outside transformers: the target's own, or another library's.
-        uses: its op uses.
+        name: The path of the module, or the file.
+        families: The number of calls by architecture of transformers.
+        files: The files whose code called an op, by architecture.
+        own: The number of calls by file outside transformers: the target's own or another library's.
+        uses: The op uses of the part.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Part:
 
 
 def parts(uses: Iterable[OpUse]) -> list[Part]:
-    """Return the parts of a target: transformers' code by the first step of the module path, all else by folder."""
+    """Split a target into parts: transformers' code by the first element of the module path, other code by folder."""
     found: dict[str, Part] = {}
     for use in uses:
         file = use.source.rpartition(":")[0]
@@ -65,7 +67,7 @@ def parts(uses: Iterable[OpUse]) -> list[Part]:
         own = bool(file) and not family and not _MACHINERY.search(file)
         name = use.module.partition(".")[0] or (_folder(file) if own else "")
         if not name:
-            continue  # generation's own bookkeeping
+            continue  # bookkeeping of generation
         part = found.setdefault(name, Part(name))
         part.uses.append(use)
         if family:
@@ -81,7 +83,7 @@ def _folder(file: str) -> str:
 
 
 def _merged(found: list[Part]) -> list[Part]:
-    """Parts that are nothing but one architecture are one (`model` and `lm_head`), and so is the code of a folder."""
+    """Merge parts of one architecture only (`model` and `lm_head`), and the code of a folder."""
     alike: dict[str, Part] = {}
     for part in found:
         if len(part.families) == 1 and not part.own:
@@ -104,7 +106,7 @@ def _merged(found: list[Part]) -> list[Part]:
 def components(
     found: Sequence[Part], libraries: Sequence[MlxLibrary], proofs: Sequence[Proof]
 ) -> list[Component]:
-    """Judge each part."""
+    """Return the verdict on each part."""
     counted: set[tuple[str, int]] = set()
     return [_component(part, libraries, proofs, counted) for part in found]
 
@@ -146,11 +148,11 @@ def _reused(
     proofs: Sequence[Proof],
     extra: tuple[float, float],
 ) -> Component:
-    """Return a part whose architecture the libraries have: how far that is proven."""
+    """Return the verdict on a part whose architecture the libraries have, with how far agreement is proven."""
     weakest = min((_proven(family, proofs) for family in families), key=lambda one: _STATES.index(one[0]))
     state, said = weakest
     where = f"{enumerate_words(families)} is in {_names(homes, families)}"
-    del extra  # the libraries' code has dealt with such ops already
+    del extra  # the libraries' code already handles such ops
     return Component(
         name=part.name,
         state=state,
@@ -160,7 +162,7 @@ def _reused(
     )
 
 
-#: From worse to better.
+#: The states of a part, from worst to best.
 _STATES = ("blocked", "name-only", "not-run-on-Metal", "reuse-proven")
 
 
@@ -196,7 +198,7 @@ def _names(homes: dict[str, list[str]], families: Sequence[str]) -> str:
 
 
 def _op_days(uses: Iterable[OpUse]) -> tuple[tuple[float, float], list[str]]:
-    """Days for ops that MLX has no call for, and which they are."""
+    """Return the days for ops that MLX has no function for, and a sentence for each group of them."""
     host, missing, unknown = set[str](), set[str](), set[str]()
     for use in uses:
         row = mlx.row_for(use)
@@ -225,16 +227,17 @@ def _sentence(what: str, reasons: Sequence[str]) -> str:
 
 
 def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, int]]) -> int:
-    """Lines of code of the functions that some op uses come from, and of the constructors of their classes.
+    """Count the lines of the functions that op uses come from, and of the constructors of their classes.
 
     Args:
-        files: whose functions count.
-        uses: op uses with their lines.
-        counted: functions that were counted before, by file and first line; grows.
+        files: The files whose functions count.
+        uses: The op uses with their source lines.
+        counted: Functions that were counted before, by file and first line; this call adds to it.
 
     Returns:
-        Lines without blank ones, comments and docstrings. Of a file that cannot be found, the number of lines
-        that were seen.
+        The number of lines without blank ones, comments and docstrings. For a file that cannot be found it is
+        the number
+        of distinct source lines of its op uses.
     """
     wanted = set(files)
     seen: dict[str, set[int]] = {}
@@ -259,7 +262,7 @@ def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[st
 
 @dataclass(frozen=True)
 class _Function:
-    """A function or method: its lines, its class (itself for a function), whether it is a constructor."""
+    """A function or method: its lines, its class (itself for a function), and whether it is a constructor."""
 
     first: int
     last: int

@@ -1,8 +1,10 @@
-"""A parity run: a checkpoint's logits in MLX against torch in float32 and float64, with controls that must fail.
+"""A parity run: compare a checkpoint's logits in MLX with torch in float32 and float64, with controls that must fail.
 
-The fixed gate of 1e-5 that people quote is the wrong one: torch's own float32 differs from its float64 by up to 2e-5 on
-small models. The gate is the larger of 1e-5 and four times that noise. A comparison proves nothing unless it also sees
-what is wrong: a copy with altered weights, and one with another base of its rotary embedding, must be past the gate.
+The often quoted fixed gate of 1e-5 is wrong: torch's own float32 differs from its float64 by up to 2e-5 on
+small models.
+The gate is the larger of 1e-5 and four times that noise. A comparison proves something only if it also
+detects faults:
+a copy with altered weights and one with another rotary base must exceed the gate.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-#: The gate: at least so much, and so many times the noise of torch's float32.
+#: The smallest gate, and the multiple of the noise of torch's float32.
 LEAST_GATE, TIMES_NOISE = 1e-5, 4.0
-#: How much a control changes: weights by this share of their spread, the rotary base by this factor.
+#: The change in a control: of weights as a share of their standard deviation, of the rotary base as a factor.
 _CHANGE, _BASE = 0.05, 4.0
 _LIMIT_S = 300.0
 _OUTPUT_LINES = 12
@@ -38,15 +40,15 @@ _ROPE_KEYS = ("rope_theta",)
 
 
 class Feed(msgspec.Struct, kw_only=True):
-    """One input: how far MLX is from torch.
+    """The comparison on one input.
 
     Attributes:
-        name: `"text"`, `"image and text"`.
-        noise: largest difference of a logit between torch in float32 and in float64.
-        gate: what is allowed.
-        error: largest difference between MLX and torch in float32; None when MLX yielded nothing.
-        error64: the same against float64.
-        agrees: `error` is within the gate.
+        name: `"text"` or `"image and text"`.
+        noise: The largest absolute difference of a logit between torch in float32 and in float64.
+        gate: The largest difference that is allowed.
+        error: The largest difference between MLX and torch in float32; None when MLX returned nothing.
+        error64: The largest difference between MLX and torch in float64; None when MLX returned nothing.
+        agrees: Whether `error` is within the gate.
     """
 
     name: str
@@ -61,9 +63,9 @@ class Control(msgspec.Struct, kw_only=True):
     """A copy that is wrong on purpose.
 
     Attributes:
-        name: what was changed.
-        error: its largest difference from torch on the true copy; None when it did not load.
-        caught: that is past the gate of the same input.
+        name: What was changed.
+        error: Its largest difference from torch on the true copy; None when it did not load.
+        caught: Whether `error` exceeds the gate of the same input.
     """
 
     name: str
@@ -72,17 +74,18 @@ class Control(msgspec.Struct, kw_only=True):
 
 
 class Parity(msgspec.Struct, kw_only=True):
-    """The outcome.
+    """The outcome of a parity run.
 
     Attributes:
-        model_type: of the checkpoint.
-        package, version: the library of models.
-        device: MLX's, `"Device(cpu, 0)"`.
-        versions: of mlx, torch and transformers.
-        feeds: one an input.
-        controls: each must be caught.
-        problem: why MLX yielded nothing; empty when it did.
-        notes: what was made smaller.
+        model_type: The `model_type` of the checkpoint.
+        package: The name of the MLX library.
+        version: The version of that library.
+        device: The device of MLX, such as `"Device(cpu, 0)"`.
+        versions: The versions of mlx, torch and transformers.
+        feeds: The comparison on each input.
+        controls: The controls, each of which must be caught.
+        problem: The reason why MLX returned nothing; empty when it did.
+        notes: Sentences about what was made smaller.
     """
 
     model_type: str
@@ -97,7 +100,7 @@ class Parity(msgspec.Struct, kw_only=True):
 
     @property
     def agrees(self) -> bool:
-        """Return whether every input agrees, and every control is caught."""
+        """Return whether every input agrees and every control is caught."""
         return (
             not self.problem
             and bool(self.feeds)
@@ -107,7 +110,7 @@ class Parity(msgspec.Struct, kw_only=True):
         )
 
     def proofs(self) -> list[Proof]:
-        """Return what the MLX route takes from it."""
+        """Return the proofs that the MLX route takes from this run."""
         source = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return [
             Proof(
@@ -126,10 +129,10 @@ class Parity(msgspec.Struct, kw_only=True):
 
 
 def library_for(config: Mapping[str, Any]) -> str:
-    """Return the library that a checkpoint goes to: mlx-vlm where it has images, as far as it knows the type.
+    """Return the library for a checkpoint: mlx-vlm for one with images if it knows the type, else mlx-lm.
 
     Raises:
-        TargetError: neither knows it.
+        TargetError: Neither library knows the type.
     """
     model_type = str(config.get("model_type", ""))
     order = ("mlx-vlm", "mlx-lm") if "vision_config" in config else ("mlx-lm", "mlx-vlm")
@@ -151,18 +154,18 @@ def run(
     package: str | None = None,
     limit_s: float = _LIMIT_S,
 ) -> Parity:
-    """Compare a checkpoint.
+    """Compare a checkpoint in MLX with the same checkpoint in torch.
 
     Args:
-        folder: `config.json` and one `model.safetensors`, float32.
-        model_class: of transformers, that loads it.
-        feeds: arguments of its forward pass, by name of the input.
+        folder: The folder with `config.json` and one `model.safetensors` in float32.
+        model_class: The transformers class that loads it.
+        feeds: The arguments of its forward pass, by name of the input.
         package: `"mlx-lm"` or `"mlx-vlm"`; None for the one that fits.
-        limit_s: seconds that the MLX side may take.
+        limit_s: The time limit of the MLX side in seconds.
 
     Raises:
         UsageError: MLX or the library is not installed.
-        TargetError: neither library knows the architecture, or the checkpoint names code to run.
+        TargetError: Neither library knows the architecture, or the checkpoint names code to run.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "model_file" in config:
@@ -191,7 +194,7 @@ def require(package: str) -> None:
     """Make sure that MLX and the library can be imported, without importing them.
 
     Raises:
-        UsageError: one of them is not installed.
+        UsageError: One of them is not installed.
     """
     for name in ("mlx", LIBRARIES[package]):
         if importlib.util.find_spec(name) is None:
@@ -205,7 +208,7 @@ def require(package: str) -> None:
 
 
 def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
-    """Return the true copy, then the wrong ones, each in a folder of its own."""
+    """Return the folder of the true copy and of each wrong one, by name."""
     true = scratch / "true"
     shutil.copytree(folder, true)
     variants = {"": true}
@@ -217,7 +220,7 @@ def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
 
 
 def _telling(folder: Path) -> dict[str, str]:
-    """Return a weight matrix of each tower, inside its first layer."""
+    """Return the name of a weight matrix in the first layer of each tower."""
     from safetensors import safe_open
 
     found: dict[str, str] = {}
@@ -231,7 +234,7 @@ def _telling(folder: Path) -> dict[str, str]:
 
 
 def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
-    """Return a copy in which one matrix is off by a share of its own spread."""
+    """Write a copy in which one matrix is changed by a share of its standard deviation."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -245,7 +248,7 @@ def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
 
 
 def _with_base(folder: Path, target: Path) -> Path | None:
-    """Return a copy whose rotary base is another; None when its config names none."""
+    """Write a copy with another rotary base; return None when its config names none."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     changed = 0
     for part in _parts(config):
@@ -261,7 +264,7 @@ def _with_base(folder: Path, target: Path) -> Path | None:
 
 
 def _parts(config: Any) -> list[dict[str, Any]]:
-    """Return a config and every object in it."""
+    """Return a config and every nested object in it."""
     if not isinstance(config, dict):
         return []
     return [config, *(part for value in config.values() for part in _parts(value))]
@@ -273,7 +276,7 @@ def _parts(config: Any) -> list[dict[str, Any]]:
 def _reference(
     folder: Path, model_class: type[nn.Module], feed: Mapping[str, Tensor], dtype: str
 ) -> np.ndarray[Any, Any]:
-    """Torch's logits, as float64."""
+    """Return torch's logits as a float64 array."""
     import torch
 
     loader: Any = model_class
@@ -293,7 +296,7 @@ def _mlx_side(
     scratch: Path,
     limit_s: float,
 ) -> dict[str, dict[str, Any]]:
-    """Return what the child answered for each variant; a variant without an answer says how the child ended."""
+    """Return the child's answer for each variant; a missing answer says how the child ended."""
     import numpy as np
 
     files = {}
@@ -316,14 +319,14 @@ def _mlx_side(
 
 
 def _narrowed(value: Tensor) -> np.ndarray[Any, Any]:
-    """MLX has no float64 on the GPU, and its indices are 32-bit."""
+    """Convert a tensor to an array that MLX accepts: its indices are 32-bit, and its GPU has no float64."""
     import torch
 
     return value.to(torch.int32).numpy() if value.dtype is torch.int64 else value.numpy()
 
 
 def _child(job: Path, limit_s: float) -> str:
-    """Run the MLX side; returns how it ended when that was not well."""
+    """Run the MLX side; return how it ended, or `""` when it ended normally."""
     command = launch.python("mpsprobe.routes.mlx.parity_child", str(job))
     environment = {**launch.environment(), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
@@ -375,7 +378,7 @@ def _control(
     single: Mapping[str, np.ndarray[Any, Any]],
     gates: Mapping[str, float],
 ) -> Control:
-    """Judge a control by the input that sees it best: text does not see a vision tower."""
+    """Judge a control by the input with the largest error, because text does not reach a vision tower."""
     if answer.get("problem"):
         return Control(name=name, error=None, caught=False)
     errors = {feed: _furthest(_loaded(folder, feed), single[feed]) for feed in single}
@@ -392,7 +395,7 @@ def _loaded(folder: Path, feed: str) -> np.ndarray[Any, Any]:
 
 
 def _furthest(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
-    """Largest difference of two arrays; infinite where their shapes differ or a value is not finite."""
+    """Return the largest absolute difference of two arrays; infinite for unequal shapes or non-finite values."""
     import numpy as np
 
     if one.shape != other.shape:

@@ -1,7 +1,8 @@
-"""The MLX side of a parity run, as a process of its own: `python -m mpsprobe.routes.mlx.parity_child JOB.json`.
+"""Run the MLX side of a parity run in its own process: `python -m mpsprobe.routes.mlx.parity_child JOB.json`.
 
-Importing mlx-lm lowers RLIMIT_NOFILE, importing mlx-vlm registers streams, and one module of mlx-lm ends the process:
-nothing of that may reach the caller. One line of JSON is written for each variant as it ends.
+Importing mlx-lm lowers RLIMIT_NOFILE, importing mlx-vlm registers streams, and one module of mlx-lm ends the
+process;
+the caller must not be affected. One line of JSON is written for each variant as it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 
 def main(job_file: Path) -> None:
-    """Load each variant strictly, feed it, and save its logits."""
+    """Load each variant strictly, run it on each input, and save its logits."""
     import numpy as np
 
     job = json.loads(job_file.read_text(encoding="utf-8"))
@@ -29,7 +30,7 @@ def main(job_file: Path) -> None:
                         inputs = {name: mx.array(arrays[name]) for name in arrays.files}
                     logits = _logits(job["package"], model, inputs)
                     np.save(Path(variant["folder"]) / f"{feed}.npy", np.array(logits.astype(mx.float32)))
-            except Exception as problem:  # whatever the library raises is the answer
+            except Exception as problem:  # any error of the library is the answer
                 answer["problem"] = f"{type(problem).__name__}: {problem}"
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
@@ -46,7 +47,7 @@ def _logits(package: str, model: Any, inputs: dict[str, Any]) -> Any:
     ids = inputs.pop("input_ids")
     if package == "mlx-lm":
         return model(ids)
-    inputs.pop("attention_mask", None)  # all ones: without one the model makes its own causal mask
+    inputs.pop("attention_mask", None)  # it is all ones; without it the model makes its own causal mask
     output = model(ids, inputs.pop("pixel_values", None), **inputs)
     return getattr(output, "logits", output)
 

@@ -1,4 +1,4 @@
-"""The MLX route, as a report shows it."""
+"""Build the MLX route and estimate its effort."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ _LLAMA_CPP = frozenset(
 
 @dataclass(frozen=True)
 class Effort:
-    """What the MLX route takes.
+    """The effort of the MLX route.
 
     Attributes:
-        days: by the rule, least and most; None when the target's parts are not known.
-        reused: every part is taken as it is.
-        components: the parts.
+        days: The least and the greatest number of days by the rule; None when the target's parts are unknown.
+        reused: Whether every part is reused as it is.
+        components: The parts of the target.
     """
 
     days: tuple[float, float] | None
@@ -96,25 +96,26 @@ class Effort:
 
     @property
     def outside(self) -> tuple[float, float] | None:
-        """Return the days with the rule's own uncertainty, half to one and a half."""
+        """Return the days with the rule's own uncertainty: half the least, and one and a half times the greatest."""
         return (self.days[0] * 0.5, self.days[1] * 1.5) if self.days else None
 
 
 def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
-    """Return the parts of a target and the days that they take."""
+    """Estimate the effort in days, part by part."""
     found = components(parts(case.uses), packages, [*case.proofs, *mlx.proofs()])
     if not found:
         return Effort(None, False, ())
     reused = all(one.does == "reuse" for one in found)
     low, high = sum(one.days[0] for one in found), sum(one.days[1] for one in found)
-    # Nothing is written where all is reused: the libraries bring generation and tests, and a look on the Mac remains.
+    # Nothing is written where all is reused: the libraries include generation and tests, so only a check on the Mac
+    # remains.
     extra = [(0.0, VALIDATION_DAYS[1])] if reused else [GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS]
     low, high = low + sum(one[0] for one in extra), high + sum(one[1] for one in extra)
     return Effort((round(low, 1), round(high, 1)), reused, tuple(found))
 
 
 def route(case: Case) -> tuple[Route, Effort]:
-    """Return the route, and what it takes."""
+    """Return the route, and its effort."""
     packages = libraries()
     if case.run.target.training is not None:
         return _of_training(case, case.run.target.training, packages)
@@ -147,10 +148,11 @@ def route(case: Case) -> tuple[Route, Effort]:
 
 
 def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibrary]) -> tuple[Route, Effort]:
-    """Return the route of an optimisation step: the trainer of mlx-lm, where it holds the architecture.
+    """Return the route of an optimisation step: mlx-lm's trainer, if it supports the architecture.
 
-    What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA beside every
-    linear layer of every model that it loads, also of quantised ones, or the whole model.
+    What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA
+    adapters on every
+    linear layer of every model that it loads, quantised ones included, or the whole model.
     """
     library = next(one for one in packages if one.name == "mlx-lm")
     held = bool(case.architecture) and library.module(case.architecture) is not None
@@ -194,7 +196,7 @@ def _viability(work: Effort) -> Viability:
 
 
 def _has_gguf(case: Case) -> bool:
-    """Return whether llama.cpp runs the architecture: it generates text, and is of a family that llama.cpp has."""
+    """Return whether llama.cpp supports the architecture."""
     return case.architecture.replace("_", "").replace("-", "") in _LLAMA_CPP
 
 
