@@ -1,1 +1,1 @@
-"""The six phases: each measures and returns checks. Nothing here knows pytest."""
+"""The six phases: each measures and returns checks. Nothing here depends on pytest."""

@@ -1,7 +1,8 @@
-"""Phase 1: is there an MPS device, does it compute, and if not, why not.
+"""Phase 1: check whether there is an MPS device and whether it computes, and if not, why not.
 
-Facts of the Mac are asserted where there is one; elsewhere those checks are skipped with the reason, and the
-product of two matrices is computed on the device in use, which says so.
+Facts of the Mac are asserted where there is one. Elsewhere those checks are skipped with the reason, and a
+matrix product
+is computed on the device in use, which the check names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.site import Availability
 from mpsprobe.run import Evidence, Host, Measurement, MeasurementKey, Phase, Status, Table
 
-#: Least torch that mpsprobe supports: the lower bound of its own requirement in pyproject.toml.
+#: The oldest torch that mpsprobe supports: the lower bound of its requirement in pyproject.toml.
 LEAST_TORCH = "2.6"
 
 CHECKS: Checks[Availability] = Checks(Phase.AVAILABILITY)
@@ -186,7 +187,7 @@ def _environment(site: Availability) -> Result:
         if site.env_at_start is None and names:
             result.message += " Whether they were set in time is not known here."
         return result
-    # What ends a program on a Mac does nothing elsewhere.
+    # What ends a program on a Mac has no effect elsewhere.
     on_mps = site.choice.used == "mps"
     serious = on_mps and any(problem.severity == "error" for problem in problems)
     result.status = Status.FAIL if serious else Status.WARN
@@ -200,7 +201,7 @@ def _environment(site: Availability) -> Result:
 
 
 def _compute(site: Availability, dtype: torch.dtype) -> Result:
-    """Allocate, multiply, synchronise and compare, on the device in use (tolerance: `device.compute`)."""
+    """Allocate, multiply, synchronise and compare on the device in use (tolerance: `device.compute`)."""
     device = site.found
     if device is None:
         return Result(Status.BLOCKED, site.missing().message, blocked_by=Phase.AVAILABILITY)
@@ -209,7 +210,7 @@ def _compute(site: Availability, dtype: torch.dtype) -> Result:
         product = multiply(device.torch_device, dtype)
         device.synchronize()
     except (RuntimeError, TypeError) as problem:
-        # A target that does not use this dtype runs all the same, so only float32 fails the phase.
+        # A target that does not use this dtype still runs, so only float32 fails the phase.
         result.status = Status.FAIL if dtype is torch.float32 else Status.WARN
         result.message, result.remedy = explain_failure(device.name, str(problem))
         result.output = str(problem)
@@ -227,7 +228,7 @@ def _compute(site: Availability, dtype: torch.dtype) -> Result:
 
 
 def _changed_late(site: Availability) -> list[Problem]:
-    """Variables that this process changed itself: torch reads each only once."""
+    """Return a problem for each variable that this process changed itself, because torch reads each only once."""
     if site.env_at_start is None:
         return []
     late = []
@@ -245,10 +246,11 @@ def _changed_late(site: Availability) -> list[Problem]:
 
 
 def _without_mps(site: Availability, result: Result, root: tuple[str, ...]) -> Result:
-    """How a check of MPS ends where there is none: a failure only if MPS was asked for.
+    """Return the result of an MPS check where there is no MPS: a failure only if MPS was requested.
 
-    The remedy stands where the cause lies (`root`: causes of `mac.unavailable` that the check is about), so that
-    a report does not say the same thing five times.
+    Only checks about the cause give the remedy (`root`: the causes of `mac.unavailable` that the check is
+    about), so that
+    a report does not repeat it five times.
     """
     remedy = site.no_mps.remedy if site.no_mps and site.no_mps.cause in root else ""
     if site.choice.requested == "mps":

@@ -1,4 +1,4 @@
-"""Benchmarks of the target: what is timed, and what the timings say."""
+"""Benchmarks of the target: what is timed, and what the timings show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsprobe.phases.inference import Inferred, autocast
 from mpsprobe.phases.steps import Steps, outermost_calls
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Rounds, Status, Table
 
-#: Seconds that the rounds of one benchmark may take together, and how many rounds at least and at most.
+#: The time budget in seconds for all rounds of one benchmark, and the smallest and largest number of rounds.
 _BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
 
 
@@ -23,9 +23,9 @@ class Timed:
     """A benchmark's timings on the device of the run.
 
     Attributes:
-        prediction: what was timed.
-        seconds: wall time of each round, synchronised.
-        steps: of one inference; None where they were not asked for.
+        prediction: The inference that was timed.
+        seconds: The wall time of each round in seconds, synchronised.
+        steps: The steps of one inference; None where they were not requested.
     """
 
     prediction: Inferred
@@ -34,9 +34,10 @@ class Timed:
 
 
 def rounds(device: Device, one_s: float) -> int:
-    """How often to time something that takes `one_s` seconds.
+    """Return the number of rounds for something that takes `one_s` seconds.
 
-    0 when the budget allows too few, and on the virtual device: the speed of an emulation is nobody's.
+    It is 0 when the budget allows too few, and on the virtual device, because the speed of an emulation means
+    nothing.
     """
     if device.evidence is Evidence.EMULATED:
         return 0
@@ -45,7 +46,7 @@ def rounds(device: Device, one_s: float) -> int:
 
 
 def forward(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """One forward pass on the device, synchronised, and about how long it takes."""
+    """Return a synchronised forward pass on the device, and its approximate time in seconds."""
     loaded, batch = prediction.loaded, prediction.prepared.device_batch
 
     def call() -> None:
@@ -57,7 +58,7 @@ def forward(prediction: Inferred) -> tuple[Callable[[], Any], float]:
 
 
 def inference(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """One inference, input moved anew, synchronised, and about how long it takes."""
+    """Return a synchronised inference with a newly moved input, and its approximate time in seconds."""
     loaded = prediction.loaded
 
     def call() -> None:
@@ -70,7 +71,7 @@ def inference(prediction: Inferred) -> tuple[Callable[[], Any], float]:
 
 
 def steps(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """One inference with each outermost module call timed, and about how long it takes."""
+    """Return an inference that times each outermost module call, and its approximate time in seconds."""
     loaded = prediction.loaded
 
     def call() -> Steps:
@@ -83,7 +84,7 @@ def steps(prediction: Inferred) -> tuple[Callable[[], Any], float]:
     return call, min(prediction.warm_s, default=prediction.cold_s)
 
 
-#: What is timed, by the name of its check.
+#: The functions that prepare a benchmark, by the name of its check.
 SUBJECTS: dict[str, Callable[[Inferred], tuple[Callable[[], Any], float]]] = {
     "forward": forward,
     "inference": inference,

@@ -14,13 +14,13 @@ from mpsprobe.run import Check, CheckData, Evidence, Measurement, Phase, Status,
 if TYPE_CHECKING:
     from mpsprobe.device.virtual.observer import Finding
 
-#: The link of the chain that the checks of a phase examine.
+#: The type of the link that the checks of a phase examine.
 Link = TypeVar("Link")
 
 
 @dataclass
 class Result:
-    """The outcome of one check. Its fields are those of `run.Check`."""
+    """The outcome of one check, with the fields of `run.Check`."""
 
     status: Status
     message: str = ""
@@ -39,12 +39,13 @@ class CheckSpec(Generic[Link]):
     """One check of a phase.
 
     Attributes:
-        phase: where it belongs.
-        name: unique in its phase.
-        title: what is asserted, as a sentence without a full stop.
-        function: makes the check, given the link of its phase.
-        link: True for the check that stands for the link itself: it carries the failure when the link could
-            not be made, and its siblings are blocked by it.
+        phase: The phase that it belongs to.
+        name: A name that is unique in the phase.
+        title: The assertion, as a sentence without a full stop.
+        function: The function that makes the check on the link of its phase.
+        link: True for the check that represents the link itself. When the link cannot be made, this check
+            fails and
+            blocks the other checks of the phase.
     """
 
     phase: Phase
@@ -55,7 +56,7 @@ class CheckSpec(Generic[Link]):
 
     @property
     def id(self) -> str:
-        """Return the id of the check, unique in a run: `transfer.dtypes`."""
+        """Return the id of the check, which is unique in a run: `transfer.dtypes`."""
         return f"{self.phase.value}.{self.name}"
 
     def __call__(self, link: Link) -> Result:
@@ -83,7 +84,7 @@ class CheckSpec(Generic[Link]):
 
 
 def _encodable(value: Any) -> Any:
-    """Return the value without lone surrogates, which the error of a model may hold and no JSON can."""
+    """Return the value without lone surrogates, which a model's error may hold and JSON cannot."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
@@ -94,7 +95,7 @@ def _encodable(value: Any) -> Any:
 
 
 class Checks(list["CheckSpec[Link]"], Generic[Link]):
-    """The checks of one phase, in order; filled by its decorator.
+    """The checks of one phase, in order; its decorator adds to them.
 
     >>> CHECKS: Checks[Loaded] = Checks(Phase.TRANSFER)
     >>> @CHECKS.add("dtypes", "Every parameter has the dtype asked for")
@@ -118,12 +119,12 @@ class Checks(list["CheckSpec[Link]"], Generic[Link]):
 
 
 class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not an error of the program
-    """A link of the chain could not be made: its phase fails, later phases are blocked.
+    """A link of the chain could not be made: its phase fails, and later phases are blocked.
 
     Attributes:
-        phase: the phase whose link it is.
-        result: the outcome that the check of the link reports.
-        refused: ops that the virtual device had refused until then, where it goes on.
+        phase: The phase of the link.
+        result: The result of the check that represents the link.
+        refused: The ops that the virtual device had refused by then, where it continues past refusals.
     """
 
     def __init__(self, phase: Phase, result: Result) -> None:
@@ -134,7 +135,7 @@ class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not
 
 
 class Stopwatch:
-    """Wall time of a block, seconds, in `seconds` (read it after the block)."""
+    """Measure the wall time of a block in seconds; read `seconds` after the block."""
 
     seconds: float
 

@@ -26,12 +26,13 @@ class Prepared:
     """The link of phase 5.
 
     Attributes:
-        loaded: the model it is for.
-        sample: the raw input.
-        cpu: the processed input, before it was moved.
-        device_batch: the same on the device.
-        processing_s, moving_s: wall time of processing, and of moving.
-        refused: ops that the device refused meanwhile and the run continued past.
+        loaded: The model that the sample is for.
+        sample: The raw input.
+        cpu: The processed input on the CPU.
+        device_batch: The processed input on the device.
+        processing_s: The wall time of processing in seconds.
+        moving_s: The wall time of moving in seconds.
+        refused: The ops that the device refused in the meantime, where the run continued past them.
     """
 
     loaded: Loaded
@@ -61,7 +62,7 @@ def tensors(batch: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Return a nested batch with its tensors on `device` and everything else unchanged."""
+    """Return a nested batch with its tensors on `device`, and everything else unchanged."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device)
     if isinstance(batch, dict):
@@ -72,14 +73,14 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
-    """Draw a sample from the adapter, process it, move it to the device.
+    """Get a sample from the adapter, process it and move it to the device.
 
     Args:
-        loaded: the target.
-        flight: where the op in flight is written, see `watched`.
+        loaded: The loaded target.
+        flight: The file for the op in flight; see `watched`.
 
     Raises:
-        LinkFailed: the adapter raised, the batch holds a dtype that MPS lacks, or moving it raised.
+        LinkFailed: The adapter raised, the batch holds a dtype that MPS lacks, or moving it raised.
     """
     device = loaded.device
     with (
@@ -91,7 +92,7 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
         cpu = loaded.adapter.prepare(sample)
     doubles = {name: tensor.dtype for name, tensor in tensors(cpu) if tensor.dtype is NEVER_MOVED}
     if doubles and device.torch_device.type == "mps" and not keeps_going(device):
-        # Found here, by name: the device's own error names no tensor.
+        # Checked here, because the device's own error does not name the tensor.
         raise LinkFailed(Phase.DATA, _lacking(loaded, doubles))
     with (
         target_code(Phase.DATA, "moving the sample to the device", device.evidence, device.name),
@@ -145,7 +146,7 @@ def _prepare(prepared: Prepared) -> Result:
 def _dtypes(prepared: Prepared) -> Result:
     lacks = lacked(prepared.device)
     found = {name: tensor.dtype for name, tensor in tensors(prepared.cpu) if tensor.dtype in lacks}
-    if found:  # for float64 on mps the link has failed already
+    if found:  # for float64 on mps the link has already failed
         return _lacking(prepared.loaded, found)
     return prepared.loaded.result(Status.PASS)
 
@@ -157,7 +158,7 @@ def _moved(prepared: Prepared) -> Result:
     for name, tensor in tensors(prepared.device_batch):
         if tensor.device.type != wanted:
             return prepared.loaded.result(Status.FAIL, f"{name} is on {tensor.device}, not on {wanted}.")
-        # float64 is refused, and where the run goes on float32 stands in: data.dtypes tells of that
+        # float64 is refused; where the run continues, float32 replaces it, which data.dtypes reports
         if not same_bits(tensor.cpu(), sent[name].to(tensor.dtype)):
             return prepared.loaded.result(Status.FAIL, f"{name} changed on its way to the device.")
     return prepared.loaded.result(Status.PASS)

@@ -1,4 +1,4 @@
-"""Phase 3: the target's files on this machine, whole and readable."""
+"""Phase 3: the target's files on this machine, complete and readable."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from mpsprobe.run import Evidence, Mac, Measurement, MeasurementKey, Phase, Stat
 
 @dataclass(frozen=True)
 class Dependency:
-    """A further repository that a target reads: its processor's, for one.
+    """A further repository that a target reads, such as that of its processor.
 
     Attributes:
-        repo: its id.
-        problem: why it cannot be obtained; `""` when its files are in the cache.
+        repo: The id of the repository.
+        problem: The reason why it cannot be fetched; `""` when its files are in the cache.
     """
 
     repo: str
@@ -45,20 +45,21 @@ class Obtained:
     """The link of phase 3.
 
     Attributes:
-        ref: the target asked for.
-        snapshot: its files, inspected.
-        preflight: what the hub said before the download; None for a local or built target.
+        ref: The requested target.
+        snapshot: Its files, inspected.
+        preflight: The Hub's answer before the download; None for a local or built target.
         source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
-            `"file"` for a user's own file.
-        seconds: wall time of building or fetching.
-        progress: called with the files of foreign code that are about to run.
-        changes: what was changed to shrink the target, one sentence each; known once its adapter is made.
-        size: size of the random weights of a target without its own; None where that is not known.
-        fetched: how the download went; None where there was none.
-        verified: number of files compared with the hub's checksums; None where there is nothing to compare with.
-        unanswered: why the cache's copy was used although the hub was to be asked; `""` where it answered.
-        dependencies: further repositories that the target reads, each with what became of it.
-        mac: the target Mac; None where it is not known.
+            `"file"` for a
+            user's own file.
+        seconds: The wall time of building or fetching in seconds.
+        progress: A function that is called with the files of foreign code that are about to run.
+        changes: Sentences that state what was changed to shrink the target; known once its adapter is made.
+        size: The size of the random weights of a target without its own; None where unknown.
+        fetched: The outcome of the download; None where there was none.
+        verified: The number of files compared with the Hub's checksums; None where there are no checksums.
+        unanswered: The reason why the cached copy was used although the Hub was asked; `""` where it answered.
+        dependencies: Further repositories that the target reads, each with its outcome.
+        mac: The target Mac; None where unknown.
     """
 
     ref: TargetRef
@@ -77,19 +78,19 @@ class Obtained:
 
     @property
     def profile(self) -> Profile:
-        """Return the profile in force."""
+        """Return the active profile."""
         return self.ref.profile
 
     @functools.cached_property
     def adapter(self) -> Adapter:
-        """Return the profile's adapter over the snapshot, or the one that needs no weights."""
+        """Return the profile's adapter for the snapshot, or the one that needs no weights."""
         if not self.ref.weightless:
             return stored.make(self.ref, self.snapshot.path, self.progress)
         adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
         return adapter
 
     def _commit(self) -> str | None:
-        """Return the commit of a folder in the hub's cache, else the revision asked for."""
+        """Return the commit of a folder in the Hub's cache, else the requested revision."""
         path = self.snapshot.path
         return path.name if choose.repo_of(path) else self.ref.revision
 
@@ -116,19 +117,21 @@ def obtain(
 ) -> Obtained:
     """Build, find or fetch the target's files, and inspect them.
 
-    Of a target that goes without its weights only the config and other small files are fetched, and its class is
-    looked up: nothing else could tell whether they are of use.
+    For a target without its weights, only the config and other small files are fetched. Its class is looked
+    up at once,
+    because nothing else shows whether the files can be used.
 
     Args:
-        ref: the target.
-        progress: called with a line for the user: waiting, trying again, foreign code that is about to run.
-        report: called about twice a second with how far a download is.
-        mac: the target Mac, whose memory the weights are compared with.
+        ref: The target.
+        progress: A function that is called with lines for the user: waiting, retrying, foreign code that is
+            about to run.
+        report: A function that is called about twice a second with the progress of a download.
+        mac: The target Mac, whose memory the weights are compared with.
 
     Raises:
-        LinkFailed: with the typed error's words: no such model, gated, no space, offline, broken files.
+        LinkFailed: The typed error's message: no such model, gated, no space, offline, broken files.
     """
-    if ref.weightless or ref.file is not None:  # its class is looked up, so its code runs
+    if ref.weightless or ref.file is not None:  # looking the class up runs its code
         with target_code(Phase.DOWNLOAD, "looking the target up", Evidence.MEASURED, "host"):
             return _without_weights(ref, progress) if ref.weightless else _file(ref)
     try:
@@ -171,12 +174,12 @@ def _whole(
                         unanswered=unanswered, mac=mac)  # fmt: skip
     obtained.dependencies = _dependencies(ref, found)
     if stored.needs_remote_code(ref, folder):
-        _ = obtained.adapter  # refused here, or said what will run
+        _ = obtained.adapter  # refuses the target here, or announces what will run
     return obtained
 
 
 def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Callable[[str], None]) -> None:
-    """Say what is about to be fetched, what is not, and whether it can fit in the target Mac's memory."""
+    """Tell the user what will be fetched, what will not, and whether it can fit in the target Mac's memory."""
     if not plan.missing_bytes:
         return
     out = plan.selection.described()
@@ -195,10 +198,11 @@ def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Cal
 
 
 def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
-    """Return the cache's copy of a repository whose hub does not answer.
+    """Return the cached copy of a repository whose Hub does not answer.
 
     Raises:
-        HubUnreachableError: the cache holds none, or not all of it (its config was fetched before the hub failed).
+        HubUnreachableError: The cache holds no copy, or an incomplete one (its config was fetched before the
+            Hub failed).
     """
     assert ref.repo is not None
     try:
@@ -208,10 +212,10 @@ def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
 
 
 def _verified(folder: Path, ref: TargetRef, progress: Callable[[str], None]) -> int | None:
-    """Compare a folder of the hub's cache with the checksums its blobs are named by; None for other folders.
+    """Compare a folder of the Hub's cache with the checksums that name its blobs; return None for other folders.
 
     Raises:
-        DamagedFileError: a file has other bytes; it names which.
+        DamagedFileError: A file has other bytes; the message names it.
     """
     repo = choose.repo_of(folder)
     if repo is None:
@@ -230,7 +234,7 @@ def _verified(folder: Path, ref: TargetRef, progress: Callable[[str], None]) -> 
 
 
 def _dependencies(ref: TargetRef, found: Snapshot) -> list[Dependency]:
-    """Fetch the small files of the further repositories that the profile names."""
+    """Fetch the small files of further repositories that the profile names."""
     done = []
     for wanted in ref.profile.repositories:
         repo = str(found.config.get(wanted.config_key) or wanted.repo) if wanted.config_key else wanted.repo
@@ -248,7 +252,7 @@ def _dependencies(ref: TargetRef, found: Snapshot) -> list[Dependency]:
 def _file(ref: TargetRef) -> Obtained:
     with Stopwatch() as watch:
         obtained = Obtained(ref, config_only.obtain(ref), None, "file", 0.0)
-        _ = obtained.adapter  # imports it
+        _ = obtained.adapter  # imports the class
     obtained.seconds = watch.seconds
     return obtained
 
@@ -327,7 +331,7 @@ def _files(obtained: Obtained) -> Result:
 
 
 def _config_only(obtained: Obtained) -> Result:
-    """Return what stands in for files of weights."""
+    """Return the result for a target that has a config but no weight files."""
     size = obtained.size
     told = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
     result = Result(
@@ -381,7 +385,7 @@ def _preflight(obtained: Obtained) -> Result:
 
 
 def _planned(plan: client.Preflight) -> str:
-    """Return what a preflight found, in sentences."""
+    """Describe what a preflight found, in sentences."""
     parts = [
         f"{decimal_size(plan.total_bytes)} in {len(plan.files)} files at commit {plan.revision[:12]}, "
         f"{decimal_size(plan.missing_bytes)} of them to fetch, {decimal_size(plan.free_bytes)} free."

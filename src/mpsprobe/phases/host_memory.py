@@ -1,11 +1,11 @@
-"""Whether one more copy of a model fits in the host's memory."""
+"""Check whether one more copy of a model fits in the host's memory."""
 
 from __future__ import annotations
 
 import psutil
 from torch import nn
 
-#: Part of the free memory that a copy may take.
+#: The share of the free memory that a copy may take.
 _SHARE = 0.8
 
 
@@ -15,11 +15,11 @@ def fits(nbytes: int) -> bool:
 
 
 def float32_bytes(model: nn.Module) -> int:
-    """Return the bytes of the parameters of a float32 copy."""
+    """Return the size in bytes of the parameters of a float32 copy."""
     return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def no_room_for_reference(model: nn.Module) -> str:
-    """For people: what the float32 reference of a model needs, and what there is."""
+    """State what the float32 reference of a model needs, and what is available."""
     needed, available = float32_bytes(model), psutil.virtual_memory().available
     return f"A float32 reference needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available."

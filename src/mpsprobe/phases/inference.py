@@ -1,4 +1,4 @@
-"""Phase 6: one forward pass, the target's own inference, and whether the results can be believed."""
+"""Phase 6: one forward pass, the target's own inference, and whether the results can be trusted."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.source import short_source
 from mpsprobe.trace.target_calls import watched
 
-#: Inference is repeated until it was timed this often, or this many seconds are spent. Emulated, one repeat
+#: Inference is repeated until it was timed this often, or until this many seconds have passed. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.
 _REPEATS, _BUDGET_S = 3, 20.0
 #: The first release whose wheel has torch/_inductor/codegen/mps.py.
 _INDUCTOR_SINCE = (2, 7)
-#: Measured, the first repeat may take longer: this share of the phase's limit, the first inference included. That
-#: one was watched by the flight recorder, so the repeat is the first time that says how fast the target is.
+#: On a real device the first repeat may take longer: this share of the phase's limit, including the first inference.
+#: The flight recorder watches the first inference, so the repeat is the first meaningful timing.
 _SHARE_OF_LIMIT = 0.5
 
 
@@ -45,16 +45,18 @@ class Inferred:
     """The link of phase 6.
 
     Attributes:
-        prepared: what was run.
-        forward: outputs of one forward pass, on the CPU.
-        outputs: what inference yielded, extracted.
-        cold_s: wall time of the first inference, synchronised.
-        warm_s: wall times of the repeats, synchronised; empty when the first took the whole budget.
-        repeats: outputs of the last repeat; None without one.
-        forward_s: wall time of a forward pass, synchronised.
-        watched: the flight recorder was on during the first inference, and its hook is in `cold_s`.
-        refused: what the device refused meanwhile, and the run went on from.
-        memory: the device's memory around the first inference.
+        prepared: The target and its input.
+        forward: The outputs of one forward pass, on the CPU.
+        outputs: The extracted outputs of the inference.
+        cold_s: The wall time of the first inference in seconds, synchronised.
+        memory: The device's memory during the first inference.
+        warm_s: The wall times of the repeats in seconds, synchronised; empty when the first took the whole
+            budget.
+        repeats: The outputs of the last repeat; None without one.
+        forward_s: The wall time of a forward pass in seconds, synchronised.
+        watched: Whether the flight recorder was active during the first inference, so that `cold_s` includes
+            its hook.
+        refused: The ops that the device refused in the meantime, where the run continued past them.
     """
 
     prepared: Prepared
@@ -70,12 +72,12 @@ class Inferred:
 
     @property
     def loaded(self) -> Loaded:
-        """The model that ran."""
+        """Return the loaded model."""
         return self.prepared.loaded
 
 
 def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Enter the autocast region that the profile asks for around everything; nothing otherwise."""
+    """Return the autocast region that the profile requests around the whole call, or a context that does nothing."""
     kind, dtype = split_autocast(profile.autocast)
     if not dtype or kind == "parts":
         return contextlib.nullcontext()
@@ -85,15 +87,16 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
 def predict(prepared: Prepared, flight: Path | None = None) -> Inferred:
     """Run a forward pass and the target's own inference, timed.
 
-    The first of each is watched by the flight recorder, whose hook costs some 30 us an op; the repeats that the
-    reported times come from are not.
+    The flight recorder watches the first of each, with a hook that costs some 30 µs an op. It does not watch
+    the repeats,
+    from which the reported times come.
 
     Args:
-        prepared: the target and its input.
-        flight: where the op in flight is written, see `watched`.
+        prepared: The target and its input.
+        flight: The file for the op in flight; see `watched`.
 
     Raises:
-        LinkFailed: the target raised.
+        LinkFailed: The target raised.
     """
     with collected(prepared.device) as refused:
         try:
@@ -159,7 +162,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Inferred:
 
 
 def _affordable(cold_s: float, warm: list[float], budget_s: float) -> bool:
-    """Whether one more inference is likely to end within the budget."""
+    """Return whether one more inference is likely to end within the budget."""
     return cold_s + sum(warm) + (warm or [cold_s])[-1] < budget_s
 
 
@@ -194,7 +197,7 @@ def _compiled(prediction: Inferred) -> Result:
 
 
 def _inductor(release: str) -> str:
-    """Say what is known of torch.compile on MPS in a release."""
+    """State what is known about torch.compile on MPS in a release."""
     minor = tuple(int(part) for part in release.split(".")[:2])
     if minor < _INDUCTOR_SINCE:
         return f"Inductor of torch {release} has no code generator for Metal, so its default backend raises on MPS."
@@ -290,7 +293,7 @@ def _repeatable(prediction: Inferred) -> Result:
 
 
 def _off(one: Any, other: Any) -> float | None:
-    """Return how far two floating tensors are apart, relative to the first's scale; None for anything else."""
+    """Return the largest difference of two floating tensors relative to the first's scale; None for anything else."""
     tensors_ = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
     if not tensors_ or not one.is_floating_point() or one.shape != other.shape:
         return None
@@ -348,7 +351,7 @@ def _parity(prediction: Inferred) -> Result:
 
 
 def _mismatch(output: Output, outputs: Outputs) -> list[str]:
-    """Return what of one stated output is not so."""
+    """Return sentences about the parts of a stated output that do not match."""
     if output.name not in outputs:
         return [f"{output.name} is not there"]
     value = outputs[output.name]
@@ -381,7 +384,7 @@ def _fits(shape: list[int], stated: list[int | str]) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, tensors bit for bit."""
+    """Return whether two values are equal, tensors bit for bit."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):

@@ -1,4 +1,4 @@
-"""Torch releases that are known to be wrong for a target, judged by the ops that runs and predictions saw it call."""
+"""Find torch releases that compute a target wrongly, by the ops that it called in earlier runs and predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpsprobe.models.targets import TargetRef
 from mpsprobe.phases.requirements import Pins
 from mpsprobe.run import Mac, OpUse
 
-#: Releases further away than this many are no help.
+#: The number of releases around the installed one that are searched for a good one.
 _NEAR = 15
 
 
@@ -25,8 +25,8 @@ class SeenUses(msgspec.Struct, frozen=True):
     """What a run or a prediction saw of a target.
 
     Attributes:
-        uses: one op use for each distinct call.
-        longest: number of tokens that the model takes at most; None where its config states no limit.
+        uses: One op use for each distinct call.
+        longest: The greatest number of tokens that the model takes; None where its config states no limit.
     """
 
     uses: list[OpUse] = []
@@ -34,8 +34,8 @@ class SeenUses(msgspec.Struct, frozen=True):
 
 
 def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) -> None:
-    """Keep what a run or a prediction of a target saw, for the pins of later runs that ask the same of it."""
-    # layers repeat the same calls, and whether one is computed rightly depends on the call alone
+    """Store what a run or a prediction of a target saw, for the pins of later runs with the same workload."""
+    # layers repeat the same calls, and whether a call is computed correctly depends only on the call
     distinct = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
     if distinct:
         seen = SeenUses(list(distinct.values()), longest)
@@ -43,7 +43,7 @@ def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) 
 
 
 def recall(ref: TargetRef) -> SeenUses:
-    """Return what was kept; nothing where there was none, or it is of another version of mpsprobe."""
+    """Return what was stored; empty where nothing was, or where another version of mpsprobe stored it."""
     try:
         return msgspec.convert(Notes(_key(ref)).read(_name(ref)), SeenUses)
     except msgspec.ValidationError:
@@ -54,7 +54,7 @@ def _key(ref: TargetRef) -> str:
     return ref.repo or (str(ref.folder).strip("/") if ref.folder else ref.name)
 
 
-#: What is asked of a target that changes its op uses: other lengths, another dtype, training.
+#: The options that change the op uses of a target, such as lengths, the dtype and training.
 _ASKED = (
     "revision", "config", "dtype", "autocast", "prompt_tokens", "new_tokens", "batch", "image_size", "frames", "steps",
     "audio_seconds", "train", "optimizer", "accumulate", "gradient_checkpointing", "shrink",
@@ -62,18 +62,18 @@ _ASKED = (
 
 
 def _name(ref: TargetRef) -> str:
-    """Return the name that the op uses of a target are kept under: one for each thing that is asked of it."""
+    """Return the name under which the op uses of a target are stored, one for each workload."""
     asked = repr([getattr(ref.settings, one) for one in _ASKED])
     return f"op-uses-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
 def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
-    """Return a sentence where the torch of the target Mac is known to compute something of this target wrongly.
+    """Return a sentence if the target Mac's torch is known to compute something of this target wrongly.
 
     Args:
-        ref: the target.
-        pins: its requirements, among them those on torch.
-        mac: the target Mac.
+        ref: The target.
+        pins: Its requirements, including those on torch.
+        mac: The target Mac; None when unknown.
     """
     seen = recall(ref)
     if mac is None or not seen.uses:
@@ -106,7 +106,7 @@ def _wrong(seen: SeenUses, torch: str, mac: Mac) -> list[str]:
 
 
 def _nearest_good(seen: SeenUses, mac: Mac, within: SpecifierSet) -> str | None:
-    """Return the release nearest to the target Mac's that computes all of these ops rightly, newer ones first."""
+    """Return the release nearest to the target Mac's that computes all of these ops correctly, newer ones first."""
     here = Version(mac.torch.partition("+")[0])
     order = sorted(
         (Version(one) for one in ops.releases()),
@@ -117,7 +117,7 @@ def _nearest_good(seen: SeenUses, mac: Mac, within: SpecifierSet) -> str | None:
         if (release.major, release.minor) == (here.major, here.minor) or text not in within:
             continue
         if mac.macos and environment.macos_allows(text, mac.macos).ok is False:
-            continue  # its MPS device would not open there
+            continue  # MPS is unavailable on that macOS
         if not _wrong(seen, text, mac):
             return text
     return None

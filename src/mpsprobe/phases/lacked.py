@@ -1,4 +1,4 @@
-"""Which dtypes MPS lacks, for the checks of phases 4 and 5: one rule, `mpsprobe.knowledge.dtypes.accepted`."""
+"""The dtypes that MPS lacks, for the checks of phases 4 and 5, by `mpsprobe.knowledge.dtypes.accepted`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from mpsprobe.device.virtual.rules.messages import dtype_name, refused_dtypes
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 
-#: The one dtype that cannot even be moved to MPS in any release; that of the others moves, and no kernel reads it.
+#: The only dtype that cannot be moved to MPS in any release. Tensors of the others can be moved, but no kernel reads
+# them.
 NEVER_MOVED = torch.float64
 
 
 def lacked(device: Device) -> Mapping[torch.dtype, str]:
-    """Return the dtypes that MPS lacks in the release and on the macOS of a run, each with PyTorch's text.
+    """Return the dtypes that MPS lacks in the release and on the macOS of a run, each with PyTorch's message.
 
-    The release is the target Mac's where it is emulated, and the installed one elsewhere (the newest that is known
-    where that one is not).
+    The release is the target Mac's where it is emulated, and otherwise the installed one (or the newest known
+    release
+    where that one is not known).
     """
     if isinstance(device, Emulated):
         return device.session.contract.refused
@@ -34,7 +36,7 @@ def lacked(device: Device) -> Mapping[torch.dtype, str]:
 
 
 def lacking_text(dtypes: Iterable[torch.dtype]) -> str:
-    """Return which dtypes those are and what MPS does with them, as the end of a sentence about tensors."""
+    """Return the end of a sentence that names those dtypes and what MPS does with them."""
     kinds = sorted({dtype_name(one) for one in dtypes})
     names = " and ".join(kinds)
     if kinds == [dtype_name(NEVER_MOVED)]:

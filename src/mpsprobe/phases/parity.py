@@ -1,7 +1,8 @@
-"""Whether a forward pass on the device agrees with one in float32 on the CPU.
+"""Compare a forward pass on the device with one in float32 on the CPU.
 
-A difference within the dtype's usual rounding passes at once. A larger one is held against the noise floor of this very
-model and input: how far the CPU is off float32 in the device's dtype, as a whole and module by module.
+A difference within the dtype's usual rounding passes at once. A larger one is compared with the noise floor
+of this very
+model and input: how far the CPU is from float32 in the device's dtype, as a whole and module by module.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
 
-#: Largest |difference| / largest |reference| accepted of a float32 CPU reference where a profile names none:
-#: about 2 ** 4 units in the last place of the dtype, for errors that add up over layers.
+#: The accepted max |difference| / max |reference| against float32 on the CPU, where the profile states none:
+#: about 2 ** 4 units in the last place of the dtype, because errors add up over layers.
 DEFAULT_PARITY = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
-#: A noise floor beyond this, times the factor, lets an error of half the scale pass: then only modules tell.
+#: With a noise floor above this, the factor would let an error of half the scale pass, so only modules are judged.
 _TELLS_LITTLE = 0.5
 _LAYERS = "Compare layer by layer; run the op checks: a known-bad kernel of this torch release is likely."
-#: Of the two reference passes that show whether an output is drawn at random.
+#: The seeds of the two reference passes that show whether an output is drawn at random.
 _SEEDS = (0, 1)
 
 
 def judged(prepared: Prepared, forward: Outputs) -> Result:
     """Judge the outputs of a forward pass on the device.
 
-    Outputs that the target draws at random are not compared: the generators of CPU, CUDA and MPS give other numbers
-    for the same seed.
+    Outputs that the target draws at random are not compared, because the generators of CPU, CUDA and MPS
+    yield different
+    numbers for the same seed.
 
     Args:
-        prepared: the target and its input.
-        forward: outputs of the device, on the CPU.
+        prepared: The target and its input.
+        forward: The outputs of the device, on the CPU.
 
     Raises:
-        LinkFailed: the target raised on the CPU.
+        LinkFailed: The target raised on the CPU.
     """
     loaded = prepared.loaded
     if not host_memory.fits(host_memory.float32_bytes(loaded.model)):
@@ -72,9 +74,9 @@ class _Reference:
     """The float32 run on the CPU.
 
     Attributes:
-        model: what ran.
-        outputs: its floating outputs.
-        drawn: those of them that depend on the state of the generator.
+        model: The model that ran.
+        outputs: Its floating-point outputs by name.
+        drawn: The names of those that depend on the state of the generator.
     """
 
     model: torch.nn.Module
@@ -84,12 +86,12 @@ class _Reference:
 
 @dataclass
 class _Difference:
-    """One output of the device beside the reference's.
+    """The difference of one output of the device from the reference's.
 
     Attributes:
-        name: of the output.
-        relative: largest |difference| / largest |reference|; None when it is missing or has another shape.
-        limit: the most that is accepted.
+        name: The name of the output.
+        relative: max |difference| / max |reference|; None when the output is missing or has another shape.
+        limit: The largest accepted value.
     """
 
     name: str
@@ -98,7 +100,7 @@ class _Difference:
 
     @property
     def within(self) -> bool:
-        """Whether it is accepted; NaN is not."""
+        """Return whether it is accepted; NaN is not."""
         return self.relative is not None and self.relative <= self.limit
 
     def __str__(self) -> str:
@@ -109,11 +111,11 @@ class _Difference:
 
 @dataclass
 class _Noise:
-    """What rounding does to this model and input on the CPU.
+    """The effect of rounding on this model and input on the CPU.
 
     Attributes:
-        outputs: how far the CPU's run in the device's dtype is off float32, by output.
-        modules: each module by itself, on the device and on the CPU.
+        outputs: The difference of the CPU's run in the device's dtype from float32, by output.
+        modules: The difference of each module by itself, on the device and on the CPU.
     """
 
     outputs: dict[str, float]
@@ -174,7 +176,7 @@ def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two references are equal: on the CPU no float32 kernel adds in varying order."""
+    """Return whether two references are equal; no float32 kernel of the CPU adds in varying order."""
     return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
@@ -234,7 +236,7 @@ def _stated(
 
 
 def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise, drawn: str) -> Result:
-    """Judge outputs that are off by more than usual: is the CPU as far off, and does each module round alone?"""
+    """Judge outputs with an unusual difference: whether the CPU's is as large, and whether each module only rounds."""
     wrong = sorted((one for one in noise.modules if not one.within), key=lambda one: -one.device / one.limit)
     if wrong:
         first = wrong[0]
@@ -292,7 +294,7 @@ def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
 
 
 def limit(loaded: Loaded, name: str) -> float:
-    """Return the largest accepted |difference| over the largest |reference| of an output."""
+    """Return the largest accepted max |difference| / max |reference| of an output."""
     stated = loaded.profile.parity
     if name in stated or "*" in stated:
         return stated.get(name, stated.get("*", 0.0))

@@ -1,4 +1,4 @@
-"""Phase 2: does what is installed satisfy what the target requires?"""
+"""Phase 2: check whether what is installed satisfies what the target requires."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKS: Checks[Pins] = Checks(Phase.PINS)
 
 
 def verdict(pins: Pins) -> Result:
-    """Return one row for each requirement, and the one command that satisfies all that are not met."""
+    """Return one row for each requirement, and the one command that satisfies all unmet ones."""
     table = Table(
         columns=["package", "required", "found", "stated by", "verdict"],
         rows=[
@@ -61,12 +61,13 @@ def _told(pin: Pin) -> str:
 
 
 def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
-    """Return the requirements of a target: its profile's, its config's, its code's, and what is known of its torch.
+    """Return the requirements of a target: its profile's, its config's, its code's, and known faults of its torch.
 
     Args:
-        ref: the target. Its config.json is fetched where it is small and not in the cache; one that cannot be obtained
-            adds nothing here, and phase 3 says why.
-        mac: the target Mac, whose torch is judged by the ops that the target called in earlier runs.
+        ref: The target. Its config.json is fetched if it is small and not in the cache. A config that cannot
+            be fetched
+            adds nothing here; phase 3 reports the reason.
+        mac: The target Mac, whose torch is judged by the ops that the target called in earlier runs.
     """
     folder = _folder(ref)
     config: Mapping[str, Any] = {}
@@ -117,7 +118,7 @@ def _of_machine(system: str, machine: str, installed: Installed) -> list[str]:
 
 
 def _of_macos(mac: Mac | None) -> list[str]:
-    """Return what the target Mac's macOS forbids: each torch release finds MPS from some macOS on."""
+    """Return what the target Mac's macOS forbids: each torch release needs a minimum macOS for MPS."""
     if mac is None or not mac.macos:
         return []
     allowed = environment.macos_allows(mac.torch, mac.macos)
@@ -128,7 +129,7 @@ def require(ref: TargetRef, *, ignore: bool = False, mac: Mac | None = None) -> 
     """Make the link of phase 2.
 
     Raises:
-        LinkFailed: a requirement is not met, unless `ignore` is set.
+        LinkFailed: A requirement is not met, unless `ignore` is set.
     """
     pins = of_target(ref, mac)
     if pins.status is Status.FAIL and not ignore:

@@ -1,4 +1,4 @@
-"""The target's op uses, recorded on the device of the run."""
+"""Record the target's op uses on the device of the run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Recording:
     """One inference of the target, as its device saw it.
 
     Attributes:
-        uses: distinct op uses.
-        host_events: waits of the host for the device, and crossings between them; None where the device does
-            not tell.
-        token_limit: how many tokens the model takes at most; None when its config states no limit.
-        autocast: whether the inference ran under autocast.
+        uses: The distinct op uses.
+        host_events: The waits of the host for the device and the copies between them; None where the device
+            does not
+            report them.
+        token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
+        autocast: Whether the inference ran under autocast.
     """
 
     uses: list[OpUse]
@@ -34,10 +35,10 @@ class Recording:
 
 
 def record_inference(prepared: Prepared) -> Recording:
-    """Run the target's own inference once more, with the recorder on.
+    """Run the target's own inference once more under the recorder.
 
     Raises:
-        LinkFailed: the target raised.
+        LinkFailed: The target raised.
     """
     loaded = prepared.loaded
     device, adapter, model = loaded.device, loaded.adapter, loaded.model
@@ -51,7 +52,7 @@ def record_inference(prepared: Prepared) -> Recording:
     guard = target_code(Phase.OPS, "recording an inference", device.evidence, device.name)
     with guard, adapter.grad_mode, autocast(loaded.profile, device.torch_device):
         batch = move(adapter.prepare(prepared.sample), device.torch_device)
-        if isinstance(device, Emulated):  # its kernels themselves tell what reaches them
+        if isinstance(device, Emulated):  # its kernels report what reaches them
             observer = RecorderObserver(Recorder(model))
             with observer.recorder.paths.following(), device.observed_by(observer):
                 infer()

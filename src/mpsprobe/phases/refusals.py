@@ -1,4 +1,4 @@
-"""Ops that the virtual device refuses while a link is made; all of them, where the run continues past each."""
+"""Collect ops that the virtual device refuses while a link is made; all of them, where the run continues past each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mpsprobe.phases.check import LinkFailed, Result
 from mpsprobe.run import Phase, Refusal, Status
 from mpsprobe.trace.source import line_of, short_source
 
-#: Kinds of errors that end a run: PyTorch's words about operands of two dtypes, and all others.
+#: Kinds of errors that end a run: PyTorch's messages about operands of two dtypes, and all others.
 MIXED, ERROR = "mixed-dtypes", "error"
-#: How PyTorch's messages name the dtypes that autocast is about: `BFloat16`, `c10::Half`, `MPSFloatType`, `HalfTensor`.
+#: Names that PyTorch's messages give to the dtypes of autocast: `BFloat16`, `c10::Half`, `MPSFloatType`, `HalfTensor`.
 _NAMED = re.compile(
     r"(?<![a-z])(?:mps|cpu|cuda)?(bfloat16|half|float16|float32|float)(?:type|tensor)?(?![a-z0-9])", re.I
 )
@@ -27,7 +27,7 @@ _SAME = {"half": "float16", "float": "float32"}
 
 
 def collected(device: Device) -> AbstractContextManager[list[Finding]]:
-    """Collect the ops that `device` refuses while the block runs; none on a device that can only raise."""
+    """Collect the ops that `device` refuses while the block runs; none on a device that only raises."""
     return device.refusals() if isinstance(device, Emulated) else nullcontext([])
 
 
@@ -48,7 +48,7 @@ def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
 def unless_refused(phase: Phase, result: Result, device: Device, findings: list[Finding]) -> Result:
     """Return the result of a link: a failure where the link was made only by continuing past refusals."""
     refused = distinct(phase, findings)
-    if not refused or not keeps_going(device):  # not kept going: the target's own code caught them
+    if not refused or not keeps_going(device):  # without --keep-going the target's own code caught them
         return result
     more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     result.status = Status.FAIL
@@ -60,13 +60,14 @@ def unless_refused(phase: Phase, result: Result, device: Device, findings: list[
 
 
 def ending(failure: LinkFailed) -> Refusal | None:
-    """Return the error of the target's own code that ended a phase, as a refusal; None for one of ours."""
+    """Return the error of the target's own code that ended a phase, as a refusal; None for an error of mpsprobe."""
     problem = failure.__cause__
     if problem is None or isinstance(problem, MpsprobeError):
         return None
     text = text_of(problem).strip() or type(problem).__name__
     source = line_of(problem.__traceback__)
-    # PyTorch compares dtypes before it asks the device; MPS's own linear does not, and may do worse than raise.
+    # PyTorch compares dtypes before it calls the device's kernel. MPS's own linear does not, and may do worse than
+    # raise.
     kind, grade = (MIXED, "likely") if mixes_dtypes(text) else (ERROR, "certain")
     return Refusal(failure.phase, kind, "", text, grade, source)
 

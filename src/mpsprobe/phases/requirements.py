@@ -1,8 +1,11 @@
-"""What a target requires of its environment, against what is installed.
+"""What a target requires of its environment, compared with what is installed.
 
-Requirements come from the target's profile; from the metadata of installed distributions (the model's own package, and
-each package the profile pins that is installed in a version that will stay: transformers 4.55.4 forbids the tokenizers
-that 4.57.1 needs, which says nothing once it is replaced); from its config.json; and from the imports of its own code.
+Requirements come from the target's profile; from the metadata of installed distributions (the model's own
+package, and
+each package that the profile pins and whose installed version will stay: transformers 4.55.4 forbids the
+tokenizers that
+4.57.1 needs, which does not matter once it is replaced); from its config.json; and from the imports of its
+own code.
 """
 
 from __future__ import annotations
@@ -28,28 +31,28 @@ from mpsprobe.knowledge import packages, quantisation
 from mpsprobe.models.profile import Profile
 from mpsprobe.run import Status
 
-#: Version of an installed distribution by canonical name, None when it is not installed.
+#: A function that returns the version of a distribution by canonical name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
-#: Packages that look at their own requirements when they are imported, and refuse: transformers does
-#: (dependency_versions_check.py). Others, torch with its setuptools for one, run all the same.
+#: Packages that check their own requirements on import and raise: transformers does
+#: (dependency_versions_check.py). Others run anyway, such as torch with its setuptools.
 _CHECK_AT_IMPORT = ("transformers",)
 
-#: Requirement strings of an installed distribution's own metadata.
+#: A function that returns the requirement strings in an installed distribution's metadata.
 Metadata = Callable[[str], "Iterable[str]"]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One requirement against what is installed.
+    """One requirement, compared with what is installed.
 
     Attributes:
-        name: distribution name; `python` for the interpreter.
-        required: specifier, e.g. `"<1.0,>=0.34.0"`; empty when any version will do.
-        found: installed version; None when it is not installed.
-        stated_by: who asks for it: `"profile"`, or a distribution with its version.
-        satisfied: found is within required.
-        binding: without it the target does not load; otherwise it is worth a warning.
-        on_mac: what it means on a Mac, for a package of CUDA; `""` for all others. Such a one is not installed.
+        name: The name of the distribution; `python` for the interpreter.
+        required: The version specifier, such as `"<1.0,>=0.34.0"`; empty when any version satisfies it.
+        found: The installed version; None when it is not installed.
+        stated_by: The source of the requirement: `"profile"`, or a distribution with its version.
+        satisfied: Whether `found` is within `required`.
+        binding: Whether the target does not load without it; otherwise it is worth a warning.
+        on_mac: What a CUDA package means on a Mac; `""` for all others. mpsprobe never installs such a package.
     """
 
     name: str
@@ -63,13 +66,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class Pins:
-    """All requirements of a target against this environment.
+    """All requirements of a target, compared with this environment.
 
     Attributes:
-        pins: the requirements.
-        notes: further findings, one sentence each: a torch release known to be wrong for this target.
-        conflict: why no set of versions satisfies them all; `""` when one does, or it was not tried.
-        solved: the command that a solver found; `""` when none was asked.
+        pins: The requirements.
+        notes: Further findings, one sentence each, such as a torch release known to be wrong for this target.
+        conflict: The reason why no set of versions satisfies them all; `""` when one does, or when none was
+            searched for.
+        solved: The command that a solver found; `""` when none was asked.
     """
 
     pins: list[Pin]
@@ -79,32 +83,33 @@ class Pins:
 
     @property
     def unmet(self) -> list[Pin]:
-        """Those that are missing or out of range."""
+        """Return the requirements that are missing or out of range."""
         return [pin for pin in self.pins if not pin.satisfied]
 
     @property
     def status(self) -> Status:
-        """Fail when a binding one is unmet, a warning when another is."""
+        """Return fail when a binding requirement is unmet, a warning when another one is."""
         if any(pin.binding for pin in self.unmet):
             return Status.FAIL
         return Status.WARN if self.unmet or self.notes else Status.PASS
 
     def fix(self) -> str:
-        """Return one command that satisfies all of them; empty when all are satisfied, or no package would help.
+        """Return one command that satisfies all requirements; empty when all are met, or when no package would help.
 
-        Every requirement on a package to be changed is part of it, satisfied ones too: a new version must
-        not break those. Packages that already fit are not touched.
+        The command includes every requirement on a package that changes, also those that are met, because a
+        new version must
+        not break them. Packages that already fit are not touched.
         """
         return self.solved or " ".join(shlex.quote(word) for word in self.command())
 
     def command(self) -> list[str]:
-        """Return the words of that command without a solver's versions; none when nothing is to be installed."""
+        """Return the words of that command without a solver's versions; empty when nothing has to be installed."""
         if not (requirements := self.requirements()):
             return []
         return ["python", "-m", "pip", "install", *requirements]
 
     def requirements(self) -> list[str]:
-        """Return the requirements on each package that has to be changed."""
+        """Return the requirement strings of the packages that have to change."""
         wanted: dict[str, list[str]] = defaultdict(list)
         unmet = {pin.name for pin in self.unmet if not pin.on_mac} - {"python"}
         for pin in self.pins:
@@ -122,7 +127,7 @@ def installed_version(name: str) -> str | None:
 
 
 def installed_requirements(name: str) -> list[str]:
-    """Return what an installed distribution says it requires; nothing when it is not installed."""
+    """Return the requirements in a distribution's metadata; empty when it is not installed."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -137,15 +142,15 @@ def resolve(
     config: Mapping[str, Any] | None = None,
     code: Iterable[Path] = (),
 ) -> Pins:
-    """Compare a profile's requirements, and those of the packages they lead to, with what is installed.
+    """Compare a profile's requirements, and those that follow from them, with what is installed.
 
     Args:
-        profile: whose `requires`, `python` and `package` are checked.
-        installed: looks up an installed version.
-        requirements_of: looks up the requirements in a distribution's metadata.
-        python: version of the interpreter; this one when None.
-        config: the target's `config.json`; None where it is not known.
-        code: Python files of the target's own that loading imports.
+        profile: The profile whose `requires`, `python` and `package` are checked.
+        installed: A function that looks up an installed version.
+        requirements_of: A function that looks up the requirements in a distribution's metadata.
+        python: The version of the interpreter; None for this one.
+        config: The target's `config.json`; None where unknown.
+        code: The Python files of the target's own that loading imports.
     """
     python = python or platform.python_version()
     pins: list[Pin] = []
@@ -168,7 +173,7 @@ def resolve(
 
 
 def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
-    """Return what a config.json asks for: the transformers it was saved with, and what its quantisation needs."""
+    """Return what a config.json requires: the transformers it was saved with, and what its quantisation needs."""
     pins = []
     version = installed("transformers")
     saved = str(config.get("transformers_version") or "")
@@ -177,7 +182,7 @@ def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
     except InvalidVersion:
         stated = None
     if stated is not None and version is not None and Version(version) < stated:
-        # An older release may know the class all the same: it decides when it loads.
+        # An older release may have the class too, which only loading shows.
         pins.append(_pin("transformers", SpecifierSet(f">={stated}"), version, "config.json", binding=False))
     quantised = quantisation.find(config)
     if quantised is not None and version is not None:
@@ -190,7 +195,7 @@ def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
 
 
 def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
-    """Return what the imports of the target's own code ask for."""
+    """Return what the imports of the target's own code require."""
     pins = []
     for path in code:
         needed, optional = imports_of(path)
@@ -207,15 +212,15 @@ def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
     return pins
 
 
-#: Distributions whose name is not that of their module.
+#: Names of distributions that differ from the names of their modules.
 _DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image",
                   "yaml": "pyyaml", "hydra": "hydra-core", "OpenSSL": "pyopenssl", "google": "protobuf"}  # fmt: skip
 
 
 def imports_of(path: Path) -> tuple[set[str], set[str]]:
-    """Return the top-level modules that importing a file needs, and those that it does without.
+    """Return the top-level modules that importing a file needs, and those that are optional.
 
-    An import inside `try`, inside a function, or behind `if` is one that it does without.
+    An import inside `try`, inside a function, or behind `if` is optional.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -242,7 +247,7 @@ def imports_of(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _cuda(package: packages.CudaPackage, meaning: packages.Meaning, stated: str) -> Pin:
-    """Return the row of a package of CUDA: never installed, and a failure only where the code needs it."""
+    """Return the row of a CUDA package, which is never installed, and fails only where the code needs it."""
     words = {
         packages.Meaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
         packages.Meaning.REPLACE: f"CUDA only; replace it: {package.instead}",
@@ -260,14 +265,14 @@ def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, bi
     for text in requirements_of(name):
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:  # legacy metadata of somebody else's package is not the target's fault
+        except InvalidRequirement:  # the target is not at fault for another package's legacy metadata
             continue
-        # Extras were not asked for: a marker that needs one is false with `extra` empty.
+        # No extras are requested, so a marker that needs one is false with `extra` empty.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         package = packages.of_distribution(requirement.name)
         if package is not None and not package.usable_from:
-            # whether its code does without is not known from metadata: a warning, and never to be installed
+            # metadata does not show whether its code works without it: a warning, and never to be installed
             words = f"CUDA only: install {canonicalize_name(name)} with --no-deps. {package.instead}"
             pins.append(Pin(package.name, str(requirement.specifier), installed(package.name),
                             f"{canonicalize_name(name)} {version}", False, False, words))  # fmt: skip
@@ -290,5 +295,5 @@ def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, 
 
 
 def _without_repeats(pins: list[Pin]) -> list[Pin]:
-    """Keep the first of equal demands: `numpy>=1.17` by three packages is one row."""
+    """Keep the first of equal requirements: `numpy>=1.17` by three packages is one row."""
     return list({(pin.name, pin.required): pin for pin in reversed(pins)}.values())[::-1]

@@ -1,8 +1,10 @@
-"""How much rounding alone changes a model's results: the noise floor that a device's difference is held against.
+"""Measure how much rounding alone changes a model's results: the noise floor for a device's difference.
 
-A threshold for a dtype is no criterion: bfloat16 on the CPU may be 1.3 of the scale off float32 in a deep model with
-random weights, and nothing is wrong. So the CPU runs the model in the device's dtype too, and modules are compared one
-by one: each gets the input that the CPU's own run gave it, so that no error is carried on.
+A fixed threshold for each dtype does not work: in a deep model with random weights, bfloat16 on the CPU may
+differ from
+float32 by 1.3 times the scale, and nothing is wrong. So the CPU runs the model in the device's dtype too, and
+modules are
+compared one by one: each gets the input that it had in the CPU's own run, so that no error carries over.
 """
 
 from __future__ import annotations
@@ -16,26 +18,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-#: A device may be this many times as far from the reference as the CPU is in the same dtype.
+#: The device's difference from the reference may be this many times the CPU's in the same dtype.
 FACTOR = 3.0
-#: Least limit for one module, in machine epsilons of the dtype: half precisions round once after sums in float32.
+#: The smallest limit for one module, in machine epsilons of the dtype. Half precisions sum in float32 and round once.
 _EPSILONS = 8
-#: float32 sums some thousand terms in another order.
+#: float32 kernels sum some thousand terms in another order.
 _FLOAT32_EPSILONS = 256
-#: Modules compared at most, spread evenly, and the largest result of one that is looked at, in elements.
+#: The greatest number of compared modules, spread evenly, and of elements in the result of one.
 _MODULES, _ELEMENTS = 400, 1 << 24
 
 
 @dataclass(frozen=True)
 class ModuleDifference:
-    """How far one module's result is from float32, given the same input.
+    """The difference of one module's result from float32, given the same input.
 
     Attributes:
-        path: the module's name.
-        kind: its class.
-        device: of the device, relative to the norm of the float32 result.
-        cpu: of the CPU in the same dtype.
-        limit: the most that is accepted.
+        path: The path of the module.
+        kind: The class of the module.
+        device: The norm of the device's difference relative to the norm of the float32 result.
+        cpu: The same for the CPU in the device's dtype.
+        limit: The largest accepted value.
     """
 
     path: str
@@ -46,12 +48,12 @@ class ModuleDifference:
 
     @property
     def within(self) -> bool:
-        """Whether it is no more than rounding; NaN is more."""
+        """Return whether the difference is within rounding; NaN is not."""
         return self.device <= self.limit
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest |difference| over the largest |expected|; NaN where one of them has NaN and the other not."""
+    """Return max |difference| / max |expected|; NaN where only one of the two tensors has NaN."""
     if not expected.numel():
         return 0.0
     actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
@@ -61,10 +63,10 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 class RecordedCalls:
-    """Notes the arguments of the first call of each module that is small enough to be compared as a whole.
+    """Record the arguments of the first call of each module that is small enough to compare as a whole.
 
     Attributes:
-        calls: module path -> positional and named arguments, with tensors of their own.
+        calls: The positional and named arguments by module path, with copies of their tensors.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -89,7 +91,7 @@ class RecordedCalls:
             tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
             if path in self.calls or sum(one.numel() for one in tensors) > _ELEMENTS:
                 return
-            # caches are left out: in a first pass they are empty, and a module that needs one says so
+            # caches are left out: in a first pass they are empty, and a module that needs one raises
             self.calls[path] = tree_map(_kept, (args, kwargs))
 
         return hook
@@ -108,17 +110,17 @@ def module_differences(
     in_float32: nn.Module,
     autocast: Callable[[str], AbstractContextManager[Any]] = lambda _kind: nullcontext(),
 ) -> list[ModuleDifference]:
-    """Compare modules one by one, each with the input that the CPU's own run gave it.
+    """Compare modules one by one, each with the input that it had in the CPU's own run.
 
     Args:
-        calls: what `RecordedCalls` noted of a pass of `on_cpu`.
-        on_device: the model on the device.
-        on_cpu: the same in the same dtype on the CPU.
-        in_float32: the same in float32 on the CPU.
-        autocast: the autocast region of a device type, where the model runs in one.
+        calls: The calls that `RecordedCalls` recorded in a pass of `on_cpu`.
+        on_device: The model on the device.
+        on_cpu: The model in the same dtype on the CPU.
+        in_float32: The model in float32 on the CPU.
+        autocast: A function that returns the autocast region of a device type, where the model runs in one.
 
     Returns:
-        One entry for each call that all three could make.
+        One entry for each call that all three models could make.
     """
     there, here = dict(on_device.named_modules()), dict(on_cpu.named_modules())
     wide = dict(in_float32.named_modules())
@@ -150,7 +152,7 @@ def _result(module: nn.Module, call: tuple[Any, Any], move: Callable[[Tensor], T
 
 
 def perturbed(model: nn.Module) -> nn.Module:
-    """Change a float32 model's weights by some units in the last place: what rounding could do to it."""
+    """Change a float32 model's weights in place by some units in the last place, as rounding could."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -161,7 +163,7 @@ def perturbed(model: nn.Module) -> nn.Module:
 
 
 def norm_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference over the norm of what is expected; NaN where one of them holds one."""
+    """Return the norm of the difference over the norm of the expected tensor; NaN where one of them holds NaN."""
     actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     scale, difference = float(expected.norm()), float((actual - expected).norm())
     return difference / scale if scale else difference
@@ -171,7 +173,7 @@ def _inside(module: nn.Module) -> int:
     return sum(1 for _ in module.modules()) - 1
 
 
-#: Modules inside one that is compared as a whole: enough for attention with its projections.
+#: The greatest number of modules inside one that is compared as a whole: enough for attention with its projections.
 _FEW = 8
-#: Units in the last place by which float32 weights are changed.
+#: The change of float32 weights in units in the last place.
 _ULPS = 4

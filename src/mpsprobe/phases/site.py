@@ -1,4 +1,4 @@
-"""The first link of the chain: this machine, the device it uses, and the target Mac."""
+"""The first link of the chain: this machine, the device that it uses, and the target Mac."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 @dataclass(frozen=True)
 class Availability:
-    """The link of phase 1. Its checks look at it even when the device asked for is not there.
+    """The link of phase 1. Its checks examine it even when the requested device is unavailable.
 
     Attributes:
-        host: facts of this machine, with those that only torch can tell.
-        mac: the target Mac: this one where it is a Mac.
-        choice: the device requested, the one used (the same when it is unavailable), and why.
-        limits: sentences on what the results of the run do not show.
-        found: the device; None when the one requested is unavailable.
-        unavailable: why not; None when there is one.
-        no_mps: the reason that MPS does not compute here; None where it computes, or where torch finds it and
-            another device was asked for.
-        torch: facts about the installed torch.
-        env: environment variables now.
-        env_at_start: those the process was started with; None when that is not known.
+        host: The facts of this machine, including those that only torch can read.
+        mac: The target Mac, which is this machine where it is a Mac.
+        choice: The device requested, the device used (the same when it is unavailable), and the reason.
+        limits: Sentences that state what the results of the run do not show.
+        found: The device; None when the requested one is unavailable.
+        unavailable: The reason why it is unavailable; None when it is available.
+        no_mps: The reason why MPS does not compute here; None where it computes, or where torch finds it and
+            another
+            device was requested.
+        torch: The facts of the installed torch.
+        env: The environment variables now.
+        env_at_start: The environment variables at the start of the process; None when unknown.
     """
 
     host: Host
@@ -55,24 +56,25 @@ class Availability:
         """Return the device of the run, for later links.
 
         Raises:
-            LinkFailed: the one requested is unavailable.
+            LinkFailed: The requested device is unavailable.
         """
         if self.found is None:
             raise LinkFailed(Phase.AVAILABILITY, self.missing())
         return self.found
 
     def missing(self) -> Result:
-        """Return the failure that the requested device is unavailable, with the reason."""
+        """Return the failed result that says why the requested device is unavailable."""
         assert self.unavailable is not None
         return Result(Status.FAIL, self.unavailable.what, self.unavailable.hint, evidence=Evidence.MEASURED)
 
 
 @contextmanager
 def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
-    """Choose the device, gather what phase 1 looks at, and keep the device open as long as the run lasts.
+    """Choose the device, gather the facts for phase 1, and keep the device open as long as the run lasts.
 
-    An unavailable device does not raise here, so that phase 1 can say all it knows; `Site.device`
-    raises for the links that need one.
+    An unavailable device does not raise here, so that phase 1 can report all it knows. `Availability.device`
+    raises for
+    the links that need a device.
     """
     requested = settings.device
     facts = torch_facts()
@@ -101,7 +103,7 @@ def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
         limits=limits(choice, host) if found is not None else [],
         found=found,
         unavailable=unavailable,
-        # Trying MPS in a child process costs seconds: only where its answer decides.
+        # Trying MPS in a child process takes seconds, so it is done only where the answer decides.
         no_mps=why_mps_unavailable(host) if requested in ("auto", "mps") else why_no_mps(host, facts),
         torch=facts,
         env=dict(os.environ),

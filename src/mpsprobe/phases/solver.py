@@ -1,4 +1,4 @@
-"""One set of versions that satisfies all unmet requirements, found by uv for the target Mac and this Python."""
+"""Find one set of versions that satisfies all unmet requirements, with uv, for the target Mac and this Python."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from packaging.utils import canonicalize_name
 from mpsprobe.phases.requirements import Pins
 from mpsprobe.run import Mac
 
-#: Seconds that uv may take; without a connection it answers at once.
+#: The time limit of uv in seconds; without a connection it answers at once.
 _LIMIT_S = 60.0
-#: The macOS that wheels are chosen for where the target Mac's is not known: the oldest of torch's newest wheels.
+#: The macOS for which wheels are chosen where the target Mac's is unknown: the oldest that torch's newest wheels
+# support.
 _MACOS = "14.0"
 
-#: What uv says of a release that has no wheels.
+#: uv's message about a release without wheels.
 _NEEDS_A_BUILD = re.compile(r"no usable wheels|has no wheels|building from source is disabled")
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What uv found.
+    """The answer of uv.
 
     Attributes:
-        command: one command that satisfies everything; `""` where there is none.
-        conflict: why there is none, in uv's words, shortened; `""` where there is.
+        command: One command that satisfies everything; `""` where there is none.
+        conflict: The reason why there is none, in uv's words, shortened; `""` where there is one.
     """
 
     command: str = ""
@@ -41,14 +42,14 @@ class Solution:
 
 
 def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
-    """Find versions for everything that has to change, and leave what is installed as it is where that can be.
+    """Find versions for everything that has to change, and leave installed packages as they are where possible.
 
     Args:
-        pins: requirements of which some are not met.
-        mac: the target Mac, whose macOS decides which wheels there are.
+        pins: Requirements of which some are not met.
+        mac: The target Mac, whose macOS decides which wheels are available; None when unknown.
 
     Returns:
-        None where uv is not installed (the extra `solve`), or cannot reach its index.
+        The solution; None where uv is not installed (the extra `solve`) or cannot reach its index.
     """
     uv = find_uv()
     if uv is None:
@@ -62,7 +63,7 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
     ]
     required = {canonicalize_name(re.split(r"[^\w.-]", one)[0]) for one in asked}
     tries: tuple[Sequence[str], ...] = (
-        [one for one in kept if one.partition("==")[0] in required],  # only what is to change changes
+        [one for one in kept if one.partition("==")[0] in required],  # only packages that must change do
         (),
     )
     conflict = ""
@@ -82,11 +83,11 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
 
 
 def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
-    """Return whether an installed package need not change: it was held, or nothing of the solution asks for another."""
+    """Return whether an installed package need not change: it was held, or nothing in the solution needs another."""
     installed = _installed()[name].partition("+")[0]
     if installed == version or any(one.startswith(f"{name}==") for one in held):
         return True
-    # what new versions require of the rest is not in the pins: pip changes those by itself
+    # the pins do not hold what new versions require of other packages, which pip changes by itself
     return all(pin.satisfied for pin in pins.pins if pin.name == name)
 
 
@@ -113,9 +114,9 @@ def _installed() -> dict[str, str]:
 def _compiled(
     uv: str, asked: Sequence[str], held: Sequence[str], mac: Mac | None
 ) -> tuple[dict[str, str] | None, str]:
-    """Return the versions that uv chooses, by name, and what it says where there are none; None without an index."""
+    """Return the versions that uv chooses by name, and its message where there are none; None without an index."""
     arguments = [
-        # no settings of the working directory, which may be the model's folder, and no setup.py of a package
+        # no settings of the working directory, which may be the model's folder, and no package's setup.py
         uv, "--no-config", "pip", "compile", "--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate",
         "--python-platform", "aarch64-apple-darwin", "--python-version",
         ".".join(platform.python_version_tuple()[:2]), "-",
@@ -132,7 +133,7 @@ def _compiled(
         lines = (line.split(";")[0].strip() for line in done.stdout.splitlines() if "==" in line)
         return {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines)}, ""
     if "No solution found" not in done.stderr or _NEEDS_A_BUILD.search(" ".join(done.stderr.split())):
-        return None, ""  # no connection, for one; or a package that has only source, whose setup.py would run
+        return None, ""  # no connection, or a package without wheels, whose setup.py would run
     words = " ".join(done.stderr.split())
     _, _, reason = words.partition("Because ")
     return {}, f"because {reason[:600]}" if reason else words[:600]

@@ -1,4 +1,4 @@
-"""The steps of an inference: how long each outermost call of a module takes, on the device."""
+"""Time each outermost module call of an inference on the device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import nn
 
 @dataclass
 class Steps:
-    """Wall times of outermost calls, by the path of the module, in order of appearance.
+    """Wall times in seconds of outermost calls by the path of the module, in order of appearance.
 
-    A module is outermost when it is called by no other: the language model in each turn of `generate`, a flow's
-    network in each of its steps. Seconds, synchronised before and after.
+    A call is outermost when no other module makes it: the language model in each step of `generate`, or the
+    network of a
+    flow in each of its steps. The device is synchronised before and after each call.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -27,8 +28,8 @@ def outermost_calls(model: nn.Module, synchronize: Callable[[], None]) -> Iterat
     """Time the outermost module calls while the context lasts.
 
     Args:
-        model: its modules are watched.
-        synchronize: waits for the device.
+        model: The model whose modules are timed.
+        synchronize: A function that waits for the device.
     """
     steps = Steps()
     depth = 0

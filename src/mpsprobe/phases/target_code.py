@@ -1,4 +1,4 @@
-"""The target's own code runs here: what it raises is a finding about the target, with its line."""
+"""Guard the target's own code: what it raises is a finding about the target, with its line."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from mpsprobe.trace.source import line_of
 
 #: The folder of the default target.
 _EXAMPLE = "tiny_drive"
-#: Lines of a traceback kept in a check's output: the innermost frames are the ones that tell.
+#: The number of lines of a traceback in a check's output; the innermost frames matter most.
 _OUTPUT_LINES = 40
-#: Characters of an error that a message may have.
+#: The greatest length of an error in a message, in characters.
 _LONG = 240
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: Files of the harness that raise into the target's code when its time is over.
+#: Files of the harness that raise inside the target's code when its time limit has passed.
 _TIMERS = ("pytest_timeout.py",)
 
 
 class target_code:  # noqa: N801 - used as a context manager, like contextlib's
     """Turn whatever the block raises into the failure of a phase's link.
 
-    Every exception is the target's, also those that would end Python or pytest, except for two: the time limit of the
-    check, and the interrupt of a user. A process that the target has forked and let return ends here.
+    Every exception counts as the target's, including those that would end Python or pytest. Only the time
+    limit of the check
+    and an interrupt by the user pass through. A copy of the process that the target forked ends here.
 
     Args:
-        phase: whose link is being made.
-        doing: what was being done, for the message: `"loading"`.
-        evidence: how a failure here is known.
-        device: where.
+        phase: The phase whose link is being made.
+        doing: What is being done, for the message, such as `"loading"`.
+        evidence: The evidence of a failure here.
+        device: The device of a failure here.
 
     Raises:
-        LinkFailed: the target's code raised.
+        LinkFailed: The target's code raised.
     """
 
     def __init__(self, phase: Phase, doing: str, evidence: Evidence, device: str) -> None:
@@ -68,7 +69,7 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
     def _result(self, problem: BaseException) -> Result:
         if isinstance(problem, SurroundingsError):
             return Result(Status.BLOCKED, problem.what, problem.hint, evidence=Evidence.MEASURED)
-        if isinstance(problem, OutOfReachError):  # the emulation's limit: it says nothing of the target
+        if isinstance(problem, OutOfReachError):  # a limit of the emulation, not of the target
             return Result(
                 Status.UNKNOWN,
                 f"{self._doing}: {problem.what}",
@@ -76,7 +77,7 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
                 evidence=self._evidence,
                 device=self._device,
             )
-        if isinstance(problem, MpsprobeError):  # worded already, by an adapter
+        if isinstance(problem, MpsprobeError):  # an adapter has worded it already
             return Result(
                 Status.FAIL, problem.what, problem.hint, evidence=self._evidence, device=self._device
             )
@@ -92,7 +93,7 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
 
 
 def raised(problem: BaseException, doing: str, evidence: Evidence | None, device: str) -> Result:
-    """Return the failure that an exception of the target's code is, with its line."""
+    """Return the failed result for an exception of the target's code, with its line."""
     where = line_of(problem.__traceback__)
     name = type(problem).__name__
     return Result(
@@ -106,13 +107,13 @@ def raised(problem: BaseException, doing: str, evidence: Evidence | None, device
 
 
 def is_limit(problem: BaseException) -> bool:
-    """Whether an exception was raised by the timer of the check, and not by the code that it went through."""
+    """Return whether the timer of the check raised an exception, rather than the code that it passed through."""
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
     return any(Path(name).name in _TIMERS for name in frames)
 
 
 def is_of_target(problem: BaseException) -> bool:
-    """Whether an exception comes out of the code of a target: neither ours nor that of an installed package."""
+    """Return whether an exception comes from a target's code, not from mpsprobe or an installed package."""
     libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
     ours = (str(_PACKAGE), *libraries, "<")
     names = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
@@ -120,7 +121,7 @@ def is_of_target(problem: BaseException) -> bool:
 
 
 def end_fork(pid: int) -> None:
-    """End this process at once if it is a copy that the target forked: only the original answers checks."""
+    """End this process at once if the target forked it; only the original process answers checks."""
     if os.getpid() != pid:
         os._exit(1)
 
@@ -139,13 +140,13 @@ def _traceback(problem: BaseException) -> str:
         told = traceback.TracebackException.from_exception(problem)
         _hide_ours(told)
         lines = "".join(told.format())
-    except BaseException as worse:  # whatever an exception of the target does when it is looked at
+    except BaseException as worse:  # an exception of the target may do anything when it is inspected
         lines = f"{type(problem).__name__} (its traceback cannot be printed: {type(worse).__name__})"
     return "\n".join(lines.rstrip().splitlines()[-_OUTPUT_LINES:])
 
 
 def _gist(problem: BaseException) -> str:
-    """Return the first line of an error, of a long one its first sentence; the traceback beside it has all of it."""
+    """Return the first line of an error, or the first sentence of a long line; the traceback has the rest."""
     first = (text_of(problem).strip().splitlines() or [""])[0]
     sentence, end, _ = first.partition(". ")
     short = sentence + end.rstrip() if len(first) > _LONG else first
@@ -153,15 +154,15 @@ def _gist(problem: BaseException) -> str:
 
 
 def _fix(problem: BaseException) -> str:
-    """Return what `mpsprobe explain` would say to do about an error; `""` for one it does not know."""
+    """Return the advice of `mpsprobe explain` about an error; `""` for an unknown one."""
     found = explain(f"{type(problem).__name__}: {text_of(problem)}").findings
     return found[0].fix if found else ""
 
 
 def _hide_ours(told: traceback.TracebackException | None) -> None:
-    """Drop this suite's own frames from an exception and from its causes, unless there are no others.
+    """Remove the frames of mpsprobe from an exception and its causes, unless there are no others.
 
-    The default target stands in the package, and is a target all the same.
+    The default target is part of the package, but counts as a target.
     """
     while told is not None:
         kept = [

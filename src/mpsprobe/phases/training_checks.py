@@ -1,4 +1,4 @@
-"""What is asserted of optimisation steps: loss, gradients, update, memory, resuming, GradScaler, worker processes."""
+"""Check optimisation steps: loss, gradients, update, memory, resuming, GradScaler and worker processes."""
 
 from __future__ import annotations
 
@@ -27,32 +27,34 @@ from mpsprobe.phases.training_steps import BUDGET_S, FollowedStep, Training, gra
 from mpsprobe.quantities import decimal_size, enumerate_words, plural
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 
-#: Steps after which an allocator has made what it keeps: caches, and states that an optimiser makes late.
+#: The number of steps after which lasting allocations are made: caches, and states that an optimiser creates late.
 _SETTLED = 3
-#: Bytes that memory may grow from step `_SETTLED` on: scalars that a loop collects are no leak.
+#: The accepted growth of memory in bytes from step `_SETTLED` on: scalars that a loop collects are no leak.
 _GROWTH = 1 << 20
-#: A gradient may be this far from the CPU's in float32, relative to its norm, before the noise floor is looked at: some
+#: The relative difference of a gradient from the CPU's in float32 that is accepted without the noise floor: some
 #: times machine epsilon, because a backward rounds on every layer.
 _GRADIENT_LIMITS = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
-#: A gradient smaller than this share of the model's whole gradient is held against that share instead: that of a key
+#: A gradient smaller than this share of the model's whole gradient is compared relative to that share: that of a key
 #: projection's bias, say, is zero in exact arithmetic, so all of it is rounding.
 _SMALL = 1e-4
-#: A noise floor beyond this, times the factor, would let any gradient pass.
+#: With a noise floor above this, the factor would let any gradient pass.
 _TELLS_LITTLE = 0.5
-#: Two steps from one saved state may differ by this share of the loss: kernels that add in varying order do that.
+#: The accepted relative difference of the loss between two steps from one saved state, because kernels may add in
+# varying order.
 _RESUMED = 1e-3
-#: Seconds that worker processes have to start and to give their first batch.
+#: The time in seconds that worker processes have to start and to return their first batch.
 _WORKER_S = 120
 
 
 @dataclass
 class GradientDifference:
-    """How far the gradient of one parameter is from that of a float32 CPU model.
+    """The difference of the gradient of one parameter from that of a float32 CPU model.
 
     Attributes:
-        name: The parameter.
-        relative: Norm of the difference over the norm of the gradient; NaN where a gradient is missing or not finite.
-        limit: The most that is accepted.
+        name: The name of the parameter.
+        relative: The norm of the difference over the norm of the gradient; NaN where a gradient is missing or
+            not finite.
+        limit: The largest accepted value.
     """
 
     name: str
@@ -66,12 +68,12 @@ class GradientDifference:
 
     @property
     def excess(self) -> float:
-        """Return the difference in units of what is accepted; infinity for NaN."""
+        """Return the difference divided by the limit; infinity for NaN."""
         return math.inf if math.isnan(self.relative) else self.relative / self.limit
 
     @property
     def shown(self) -> float | None:
-        """Return the difference in three digits; None for NaN."""
+        """Return the difference rounded to three digits; None for NaN."""
         return None if math.isnan(self.relative) else float(f"{self.relative:.3g}")
 
 
@@ -179,7 +181,7 @@ def _gradients_agree(training: Training) -> Result:
 
 
 def _differences(training: Training, floors: dict[str, float]) -> list[GradientDifference]:
-    """Compare each gradient with the reference's, given how far rounding alone is off where that is known."""
+    """Compare each gradient with the reference's, given the noise floors where they are known."""
     assert training.reference is not None
     found, reference = training.first.gradients, training.reference
     limit = max(
@@ -200,14 +202,14 @@ def _differences(training: Training, floors: dict[str, float]) -> list[GradientD
             difference = float((ours.double() - theirs.double()).norm())
             relative = difference / scale if scale else difference
         elif theirs is not None and not bool(theirs.any()):
-            continue  # a gradient of zeros is no gradient
+            continue  # a gradient of zeros counts as none
         floor = max(floors.get(name, 0.0), usual)
         differences.append(GradientDifference(name, relative, max(limit, rounding.FACTOR * floor)))
     return differences
 
 
 def _noise(training: Training) -> dict[str, float]:
-    """Return how far rounding alone changes each gradient: the CPU in the device's dtype, or with weights perturbed."""
+    """Return how much rounding alone changes each gradient on the CPU: in the device's dtype, or perturbed."""
     loaded, adapter = training.prepared.loaded, training.adapter
     guard = target_code(Phase.TRAINING, "the run in the device's dtype", loaded.device.evidence, "cpu")
     cpu = torch.device("cpu")
@@ -231,7 +233,7 @@ def _noise(training: Training) -> dict[str, float]:
 
 
 def _nearest_to_loss(training: Training, names: list[str]) -> str:
-    """Return the parameter whose module the forward pass reaches last: the first on the way back."""
+    """Return the parameter whose module the forward pass reaches last, which the backward pass reaches first."""
     place = {name: index for index, name in enumerate(training.order or training.first.gradients)}
     return max(names, key=lambda name: place.get(name, -1))
 
@@ -284,13 +286,13 @@ def _as_expected(first: FollowedStep, name: str, expected: Tensor) -> bool:
     expected = expected.double()
     epsilon = torch.finfo(first.before[name].dtype).eps
     allowed = 2 * epsilon * before.abs().max() + 1e-2 * (expected - before).abs().nan_to_num(0.0).max()
-    # what is not finite on the CPU either is no fault of the device
+    # a value that is not finite on the CPU either is no fault of the device
     same = (after - expected).abs() <= allowed
     return bool((same | (after == expected) | (after.isnan() & expected.isnan())).all())
 
 
 def _rounded_away(training: Training) -> str:
-    """Say so where most updates are smaller than the rounding of the weights, on the CPU too; else an empty text."""
+    """State that most updates are smaller than the rounding of the weights, if they are on the CPU too; else `""`."""
     first = training.first
     moving = [name for name in first.expected if bool((first.gradients[name] != 0).any())]  # type: ignore[union-attr]
     kept = [
@@ -392,7 +394,7 @@ def _scaler(training: Training) -> Result:
         with adapter.grad_mode:
             scaler = torch.amp.GradScaler(kind)
             losses = [_scaled_step(training, scaler) for _ in range(3)]
-    except Exception as problem:  # whatever a release says about an optional way of training
+    except Exception as problem:  # a release may raise anything about an optional way of training
         first = text_of(problem).strip().splitlines() or [type(problem).__name__]
         return loaded.result(
             Status.WARN,
@@ -408,7 +410,7 @@ def _scaler(training: Training) -> Result:
 
 
 def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:
-    """Take one step as the AMP recipe of PyTorch's documentation does."""
+    """Take one step as in the AMP recipe of PyTorch's documentation, and return the loss."""
     adapter, model = training.adapter, training.prepared.loaded.model
     device = training.prepared.device
     optimizer = adapter.optimizer(model)
@@ -424,7 +426,7 @@ def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:
 
 
 class _Batches(Dataset[Any]):
-    """The target's input, twice, as plain data that a worker process can be sent."""
+    """The target's input, twice, as plain data that can be sent to a worker process."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
@@ -452,7 +454,7 @@ def _workers(training: Training) -> Result:
             f"The input cannot be sent to a worker process: {type(problem).__name__}: {text_of(problem)}",
             "Return plain tensors, numbers and texts from the dataset.",
         )
-    # macOS starts worker processes by spawn.
+    # macOS starts worker processes with spawn.
     loader = DataLoader(
         _Batches(batch),
         batch_size=1,

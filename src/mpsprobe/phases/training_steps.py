@@ -1,7 +1,8 @@
-"""The training stage: optimisation steps on the device, judged beside the CPU's.
+"""The training stage: optimisation steps on the device, compared with the CPU's.
 
-It runs with `--train`, after phase 6, whose inference is one such step. The model of phase 4 goes on from where phase 6
-left it, so no second copy lies on the device; what the CPU is given for comparison is copied from there.
+It runs with `--train` after phase 6, whose inference is one such step. It continues with the model of phase 4
+as phase 6
+left it, so that the device holds no second copy; the CPU's copy for comparison is made from there.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Phase
 from mpsprobe.trace.target_calls import watched
 
-#: Steps that memory is watched over, and the seconds after which no further one is begun; two are always taken.
+#: The number of steps over which memory is observed, and the seconds after which no further step begins; two are always
+# taken.
 STEPS, BUDGET_S = 10, 180.0
-#: Elements of parameters that are copied and followed at most, spread evenly over the model.
+#: The greatest number of elements of parameters that are copied and followed, spread evenly over the model.
 _FOLLOWED = 1 << 28
 
 
@@ -42,9 +44,10 @@ class FollowedStep:
     """Parameters and gradients around one optimisation step, as copies on the CPU.
 
     Attributes:
-        before, after: Parameters by name, in their own dtype.
-        gradients: What the optimiser was given; None where a trained parameter has no gradient.
-        expected: What the CPU's optimiser makes of `before`, given the same gradients and states.
+        before: The parameters by name before the step, in their own dtype.
+        after: The parameters by name after the step.
+        gradients: The gradients that the optimiser received; None where a trained parameter has no gradient.
+        expected: The result of the CPU's optimiser for `before` with the same gradients and states.
         partial: Whether only a part of the parameters is followed, because the model is large.
         own_optimizers: Whether the target stepped an optimiser that it made itself.
     """
@@ -59,18 +62,20 @@ class FollowedStep:
 
 @dataclass
 class Training:
-    """The steps that were taken, which every check of the stage looks at.
+    """The steps that were taken, which every check of the stage examines.
 
     Attributes:
         prepared: The target and its input.
         losses: The loss before each step.
-        seconds: Wall time of each step, synchronised.
-        allocated: Bytes that tensors hold on the device after each step; empty where the device cannot say.
+        seconds: The wall time of each step in seconds, synchronised.
+        allocated: The bytes that tensors occupy on the device after each step; empty where the device cannot
+            report them.
         first: The first step, followed.
-        reference: Gradients of the CPU's float32 model at the same weights; None where it does not fit in memory.
+        reference: The gradients of the CPU's float32 model at the same weights; None where it does not fit in
+            memory.
         weights: All parameters and buffers before the first step, on the CPU; None where they do not fit.
-        order: Parameters in the order in which the forward pass reaches their modules.
-        refused: Ops that the device refused meanwhile, where the run continued past them.
+        order: The names of parameters in the order in which the forward pass reaches their modules.
+        refused: The ops that the device refused in the meantime, where the run continued past them.
     """
 
     prepared: Prepared
@@ -91,7 +96,7 @@ class Training:
         return adapter
 
     def batch(self) -> Any:
-        """Return the input, made anew on the device."""
+        """Prepare the input again, and return it on the device."""
         return move(self.adapter.prepare(self.prepared.sample), self.prepared.device.torch_device)
 
     def step(self, model: nn.Module | None = None) -> float:
@@ -103,11 +108,11 @@ class Training:
 
 
 def train(prepared: Prepared, flight: Path | None = None) -> Training:
-    """Take ten steps on the device, or as many as the budget of time allows, and at least two.
+    """Take ten steps on the device, or as many as the time budget allows, but at least two.
 
     Args:
         prepared: The target and its input. Its adapter is a `TrainingAdapter`.
-        flight: Where the op in flight is written, see `watched`.
+        flight: The file for the op in flight; see `watched`.
 
     Raises:
         LinkFailed: The target raised.
@@ -155,7 +160,7 @@ def _copied(model: nn.Module, *, everything: bool) -> dict[str, Tensor] | None:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give a CPU model the weights of the device's, in its own dtypes."""
+    """Copy the weights of the device's model into a CPU model, in that model's dtypes."""
     with torch.no_grad():
         for name, one in model.state_dict().items():
             if name in weights and weights[name].shape == one.shape:
@@ -204,7 +209,7 @@ def _following(made: Training) -> Iterator[None]:
 
 @dataclass
 class _OwnStep:
-    """What one parameter is stepped by: its optimiser, its group of settings there, and its state before."""
+    """The optimiser of one parameter, with the parameter's group of settings and its state before the step."""
 
     optimizer: torch.optim.Optimizer
     group: dict[str, Any]
@@ -212,7 +217,7 @@ class _OwnStep:
 
 
 def _stepped(found: FollowedStep, steps: dict[str, _OwnStep]) -> dict[str, Tensor]:
-    """Return the parameters of one optimiser after its step on the CPU: same settings, states and gradients."""
+    """Return the parameters of one optimiser after its step on the CPU, with equal settings, states and gradients."""
     groups, copies = [], {}
     for name, one in steps.items():
         gradient = found.gradients[name]

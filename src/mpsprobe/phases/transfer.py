@@ -1,4 +1,4 @@
-"""Phase 4: load the target straight to the device, and see that everything arrived as asked."""
+"""Phase 4: load the target straight to the device, and check that everything arrived as requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 from mpsprobe.trace.target_calls import watched
 
-#: Tensors compared bit for bit with the files: enough to meet a systematic fault, few enough to be quick.
+#: The number of tensors compared bit for bit with the files: enough to find a systematic fault, few enough to be quick.
 _COMPARED = 24
 
 
@@ -40,11 +40,14 @@ class Loaded:
     """The link of phase 4: a model on the device.
 
     Attributes:
-        model: in eval mode.
-        adapter, profile, snapshot, device: what it was loaded with.
-        memory: the device's memory around the load.
-        seconds: wall time of the load, synchronised.
-        refused: ops that the device refused meanwhile and the run continued past.
+        model: The model in eval mode.
+        adapter: The adapter that loaded it.
+        profile: The profile that it was loaded with.
+        snapshot: The files that it was loaded from.
+        device: The device that it was loaded to.
+        memory: The device's memory during the load.
+        seconds: The wall time of the load in seconds, synchronised.
+        refused: The ops that the device refused in the meantime, where the run continued past them.
     """
 
     model: torch.nn.Module
@@ -59,7 +62,7 @@ class Loaded:
     def measured(
         self, quantity: MeasurementKey, value: float | int | str | None, unit: str = ""
     ) -> Measurement:
-        """Return a measurement on this device."""
+        """Return a measurement of a quantity on this device."""
         return Measurement.of(quantity, value, unit, self.device.evidence, self.device.name)
 
     def result(self, status: Status, message: str = "", remedy: str = "") -> Result:
@@ -77,14 +80,14 @@ def load(
     """Load the target with the profile's dtype and attention, straight to the device.
 
     Args:
-        adapter: loads it.
-        profile: dtype and attention.
-        snapshot: its files.
-        device: where to.
-        flight: where the op in flight is written, see `watched`.
+        adapter: The adapter that loads it.
+        profile: The profile with dtype and attention.
+        snapshot: The target's files.
+        device: The device to load it to.
+        flight: The file for the op in flight; see `watched`.
 
     Raises:
-        LinkFailed: loading raised.
+        LinkFailed: Loading raised.
     """
     if profile.cpu_threads:
         torch.set_num_threads(profile.cpu_threads)
@@ -103,10 +106,10 @@ def load(
 
 @contextmanager
 def _quantised(adapter: Adapter, snapshot: Snapshot) -> Iterator[None]:
-    """Name the fix where transformers refuses to load a quantised checkpoint; its own words stay.
+    """Add the fix where transformers refuses to load a quantised checkpoint, and keep its own message.
 
     Raises:
-        TargetError: the checkpoint is quantised and loading raised as the method does on a Mac.
+        TargetError: The checkpoint is quantised, and loading raised as the method does on a Mac.
     """
     try:
         yield
@@ -124,7 +127,7 @@ def _same(said: str, known: str) -> bool:
 
 
 def described(loaded: Loaded, target: Target) -> Target:
-    """Return the target of the run with the facts that loading it showed."""
+    """Return the target of the run with the facts that loading showed."""
     return msgspec.structs.replace(
         target,
         architecture=loaded.adapter.class_name(loaded.model),
@@ -143,7 +146,7 @@ def _load(loaded: Loaded) -> Result:
         f"{loaded.adapter.class_name(loaded.model)}, {parameters:,} parameters, in {loaded.seconds:.2f} s.",
     )
     result.measurements = [
-        # Emulated or not, it is this machine that took the time.
+        # Emulated or not, this machine took the time.
         Measurement.of(
             MeasurementKey.LOAD_TIME,
             round(loaded.seconds, 3),
@@ -180,9 +183,9 @@ def _quantisation(loaded: Loaded) -> Result:
 
 
 def _answer(adapter: Adapter, snapshot: Snapshot) -> LoadingAnswer | None:
-    """Return what loading the quantised parts of a target does with the installed packages; None without such parts."""
+    """Return what loading a target's quantised parts does with the installed packages; None without such parts."""
     parts = untrained(adapter).quantised
-    if not parts and snapshot.config:  # a class with a profile of its own; a target.py has no config
+    if not parts and snapshot.config:  # a class with its own profile; a target.py has no config
         how = of_folder(snapshot.path, snapshot.config)
         parts = [] if how is None else [QuantisedPart("", "transformers", how)]
     return quantisation.joined(
@@ -246,7 +249,7 @@ def _dtypes(loaded: Loaded) -> Result:
 
 
 def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Return whether two tensors of the host are equal, whatever their dtype: the CPU's `equal` knows no float8."""
+    """Return whether two tensors of the host are equal bit for bit, for any dtype; the CPU's `equal` lacks float8."""
     if first.dtype.is_floating_point and first.element_size() == 1 and first.dtype is second.dtype:
         first, second = (one.contiguous().flatten().view(torch.uint8) for one in (first, second))
     return torch.equal(first, second)
@@ -254,7 +257,7 @@ def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 @CHECKS.add("values", "The weights on the device equal those in the files, bit for bit")
 def _values(loaded: Loaded) -> Result:
-    """On some virtual Macs mmapped buffers read stale data (runner-images, macos-14): so look, do not trust."""
+    """Compare tensors with the files: mmapped buffers read stale data on some virtual Macs (macos-14 runners)."""
     if loaded.adapter.weights is Weights.RANDOM:
         return Result(Status.SKIPPED, "Weights are random: there are no files to compare them with.")
     if not loaded.snapshot.files:
@@ -308,7 +311,7 @@ def _memory(loaded: Loaded) -> Result:
         result = Result(Status.UNKNOWN, "This device does not tell its memory.")
     else:
         extra = peak - before
-        # Below 1 GiB the libraries' own allocations outweigh the weights and say nothing of a second copy.
+        # Below 1 GiB the libraries' own allocations outweigh the weights and do not show a second copy.
         doubled = weights > (1 << 30) and extra > 1.8 * weights
         result = loaded.result(
             Status.WARN if doubled else Status.PASS,
@@ -340,7 +343,7 @@ def _dtype(tensor: torch.Tensor) -> str:
 
 
 def _stored_tensors(snapshot: Snapshot, state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors of the snapshot's safetensors files that the model has under the same name, spread over all files."""
+    """Yield tensors of the safetensors files that the model has under the same name, spread over all files."""
     files = [name for name in snapshot.files if name.endswith(".safetensors")]
     for path in files:
         with safe_open(snapshot.path / path, framework="pt") as file:

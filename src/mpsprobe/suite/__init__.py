@@ -1,7 +1,8 @@
 """The suite that ships: `from mpsprobe.suite import *` in one test file adopts it in any repository.
 
-Each test makes one check of a phase on that phase's link; what is asserted lives in `mpsprobe.phases`.
-The tests are imported when they are asked for, because every pytest of an environment loads `mpsprobe.suite.plugin`.
+Each test makes one check of a phase on that phase's link; the assertions are in `mpsprobe.phases`. The tests
+are imported
+on first use, because every pytest of an environment loads `mpsprobe.suite.plugin`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mpsprobe.suite.test_phase6_inference import test_inference, test_refusals
     from mpsprobe.suite.test_training_steps import test_training
 
-#: The module of each test. None has the name of a test: the package would then hold the module, not the test.
+#: The module of each test. No module has the name of a test, or the package attribute would be the module.
 _TESTS = {
     "test_availability": "test_phase1_availability",
     "test_benchmark": "test_benchmarks",
@@ -51,7 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a test of the suite when it is asked for."""
+    """Import a test of the suite on first use."""
     if name not in _TESTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_TESTS[name]}"), name)

@@ -1,4 +1,4 @@
-"""The decorator that makes a test of a phase's checks."""
+"""The decorator that makes one test for each check of a phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mpsprobe.phases.check import Checks, CheckSpec
 
-#: What the `mps_judge` fixture gives: make a check on its link.
+#: The type of the `mps_judge` fixture, a function that makes a check on its link.
 Judge = Callable[[CheckSpec[Any], Any], None]
 
 

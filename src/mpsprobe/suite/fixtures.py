@@ -1,7 +1,8 @@
 """The chain of links as fixtures: site -> pins -> snapshot -> model -> batch -> prediction.
 
-Asking for a later link makes the earlier ones. A link that cannot be made raises `LinkFailed`, which pytest
-keeps and raises again for every later test: the plugin words it as `blocked`.
+Requesting a later link makes the earlier ones. When a link cannot be made, its fixture raises `LinkFailed`,
+which pytest
+stores and raises again for every later test; the plugin reports those as `blocked`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
-    """Return how long a fixture is kept: for the run, or for the module that adopts the suite.
+    """Return the scope of a fixture: the whole run, or the module that adopts the suite.
 
-    Beside other tests the links must end with the suite's module: as long as the virtual device is on, `mps`
-    is a device of the process. A supervised run is nothing but the suite, in several modules.
+    Next to other tests, the links must end with the suite's module, because `mps` is a device of the whole
+    process while
+    the virtual device is active. A supervised run consists only of the suite, in several modules.
     """
     return "session" if config.getoption("--mpsprobe-journal") else "module"
 
@@ -61,7 +63,7 @@ def restored() -> Iterator[None]:
 
 
 def _auto_registrations() -> Iterator[dict[Any, Any]]:
-    """Yield what was registered with each Auto class of transformers, where that is imported."""
+    """Yield the registrations of each Auto class of transformers that is imported."""
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers.models.auto.") and module is not None:
             for mapping in vars(module).values():
@@ -72,7 +74,7 @@ def _auto_registrations() -> Iterator[dict[Any, Any]]:
 
 @pytest.fixture(scope=_lifetime)
 def mps_site(mps_session: RunInProgress) -> Iterator[Availability]:
-    """Phase 1: this machine, and the device that the run uses."""
+    """Make the link of phase 1: this machine, and the device that the run uses."""
     from mpsprobe.phases import site
 
     with restored(), site.open_site(mps_session.settings, mps_session.run.host) as opened:
@@ -88,17 +90,17 @@ def mps_site(mps_session: RunInProgress) -> Iterator[Availability]:
 
 @pytest.fixture(scope=_lifetime)
 def mps_pins(mps_session: RunInProgress, mps_site: Availability) -> Pins:
-    """Phase 2: the target's requirements, met (or ignored on request)."""
+    """Make the link of phase 2: the target's requirements, met (or ignored on request)."""
     from mpsprobe.phases import pins
 
-    _ = mps_site.device  # raises when there is none: then nothing after it is worth its time
+    _ = mps_site.device  # raises when there is no device, in which case later phases are useless
     with mps_session.making(Phase.PINS):
         return pins.require(mps_session.target, ignore=mps_session.settings.ignore_pins, mac=mps_site.mac)
 
 
 @pytest.fixture(scope=_lifetime)
 def mps_snapshot(mps_session: RunInProgress, mps_site: Availability, mps_pins: Pins) -> Obtained:
-    """Phase 3: the target's files on this machine."""
+    """Make the link of phase 3: the target's files on this machine."""
     from mpsprobe.phases import download
 
     with mps_session.making(Phase.DOWNLOAD):
@@ -111,7 +113,7 @@ def mps_snapshot(mps_session: RunInProgress, mps_site: Availability, mps_pins: P
 
 @pytest.fixture(scope=_lifetime)
 def mps_model(mps_session: RunInProgress, mps_site: Availability, mps_snapshot: Obtained) -> Loaded:
-    """Phase 4: the model on the device, shared by everything after."""
+    """Make the link of phase 4: the model on the device, which all later phases share."""
     from mpsprobe.phases import transfer
 
     with mps_session.making(Phase.TRANSFER):
@@ -128,7 +130,7 @@ def mps_model(mps_session: RunInProgress, mps_site: Availability, mps_snapshot: 
 
 @pytest.fixture(scope=_lifetime)
 def mps_batch(mps_session: RunInProgress, mps_model: Loaded) -> Prepared:
-    """Phase 5: a sample, processed and on the device."""
+    """Make the link of phase 5: a sample, processed and on the device."""
     from mpsprobe.phases import data
 
     with mps_session.making(Phase.DATA):
@@ -137,7 +139,7 @@ def mps_batch(mps_session: RunInProgress, mps_model: Loaded) -> Prepared:
 
 @pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Inferred:
-    """Phase 6: what the target makes of it."""
+    """Make the link of phase 6: the outputs of the target for that sample."""
     from mpsprobe.phases import inference
 
     with mps_session.making(Phase.INFERENCE):
@@ -146,7 +148,7 @@ def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Inferred:
 
 @pytest.fixture(scope=_lifetime)
 def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_batch: Prepared) -> Refused:
-    """Phase 6: what the Mac refused up to its end, or up to an error that ended it."""
+    """Provide what the Mac refused until phase 6 ended, or until an error ended it."""
     from mpsprobe.phases.check import LinkFailed
     from mpsprobe.recipe import refused
 
@@ -160,7 +162,7 @@ def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_
 
 @pytest.fixture(scope=_lifetime)
 def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction: Inferred) -> Training:
-    """Training: optimisation steps, from where phase 6 left the model."""
+    """Make the link of the training stage: optimisation steps on the model as phase 6 left it."""
     from mpsprobe.phases import training_steps
 
     with mps_session.making(Phase.TRAINING):
@@ -169,7 +171,7 @@ def mps_training(mps_session: RunInProgress, mps_batch: Prepared, mps_prediction
 
 @pytest.fixture(scope=_lifetime)
 def mps_bench(mps_session: RunInProgress, mps_site: Availability) -> Iterator[Bench]:
-    """Provide the process that replays op uses, started by the first of them."""
+    """Provide the process that replays op uses, which the first replay starts."""
     from mpsprobe.ops import bench
 
     device, profile = mps_site.device, mps_session.target.profile
@@ -200,7 +202,7 @@ def mps_op_uses(mps_session: RunInProgress, mps_bench: Bench, mps_batch: Prepare
 
 @pytest.fixture
 def mps_emulated() -> Iterator[Any]:
-    """Turn the virtual MPS device on for one test: `.to("mps")` works, and refuses what a Mac refuses.
+    """Activate the virtual MPS device for one test: `.to("mps")` works, and refuses what a Mac refuses.
 
     For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
     """

@@ -1,4 +1,4 @@
-"""The part of the pytest plugin that gives each op use a test of its own, where that is asked for."""
+"""The part of the pytest plugin that makes a test for each op use on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpsprobe.suite.plugin import names_stage, session_key, settings_of, spec_of
 if TYPE_CHECKING:
     from mpsprobe.phases.check import CheckSpec
 
-#: A check for each op use, when tests of single op uses are wanted.
+#: The check of each op use, when tests of single op uses are requested.
 _op_specs: pytest.StashKey[list[CheckSpec[Any]]] = pytest.StashKey()
 
 
@@ -39,8 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _single_ops(config: pytest.Config) -> str:
     """Return which op uses get a test of their own: `"target"`, `"core"`, a run's document, or `""`.
 
-    They are many, and a target's must be recorded first: so only when they are asked for. A supervised run has
-    one check for all of them, within a budget of time.
+    There are many of them, and a target's must be recorded first, so they are made only on request. A
+    supervised run has
+    one check for all of them, within a time budget.
     """
     asked: str | None = config.getoption("--mpsprobe-ops")
     if config.getoption("--mpsprobe-journal"):
@@ -49,7 +50,7 @@ def _single_ops(config: pytest.Config) -> str:
 
 
 def _specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
-    """Return a check for each op use; none when they are not wanted or not known."""
+    """Return the check of each op use; empty when they are not requested or not known."""
     if _op_specs not in config.stash:
         config.stash[_op_specs] = _make_specs_of_ops(config)
     return config.stash[_op_specs]
@@ -65,7 +66,7 @@ def _make_specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
     def tell(text: str) -> None:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         capture = config.pluginmanager.get_plugin("capturemanager")
-        # What is written while pytest collects a file is captured, and dropped when that goes well.
+        # pytest captures output while it collects a file, and drops it when collection succeeds.
         shown = capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext()
         if terminal is not None:
             with shown:
@@ -79,7 +80,7 @@ def _make_specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
         else:
             listed = op_list.core() if wanted == "core" else op_list.of_run(Path(wanted))
     except op_list.RecordingFailedError as problem:
-        tell(f"mpsprobe: {problem}")  # the check of the recording says the same, with the phase to blame
+        tell(f"mpsprobe: {problem}")  # the check of the recording reports the same, with its phase
         return []
     except MpsprobeError as problem:
         raise pytest.UsageError(str(problem)) from problem
@@ -87,7 +88,7 @@ def _make_specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Leave the test of single op uses out when there are none: an empty set of parameters would be a skip."""
+    """Leave out the test of single op uses when there are none, because an empty parameter set would be a skip."""
     marks = getattr(obj, "pytestmark", [])
     if isinstance(marks, list) and any(getattr(mark, "name", "") == "each_op_use" for mark in marks):
         return None if _specs_of_ops(collector.config) else []
@@ -103,14 +104,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what tests of single op uses make needless."""
-    # Only where the suite was collected: another repository's tests may have a marker `ops` too.
+    """Deselect the checks that tests of single op uses replace."""
+    # Only where the suite was collected, because another repository's tests may have a marker `ops` too.
     if config.stash.get(_op_specs, []):
         _leave_out(config, items, _superseded(config))
 
 
 def _superseded(config: pytest.Config) -> set[str]:
-    """Return the checks that tests of single op uses replace: the combined one; for a general list, all."""
+    """Return the names of tests that tests of single op uses replace: for the target only the combined one."""
     if _single_ops(config) == "target":
         return {"test_ops[replay]"}
     from mpsprobe.ops.checks import CHECKS
@@ -126,7 +127,7 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], names: set[str])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which ids of expectation files match nothing."""
+    """Warn about ids in expectation files that match no check."""
     ours = config.stash.get(session_key, None)
     single = [spec.id for spec in config.stash.get(_op_specs, [])]
     for id_ in ours.expectations.unused(single) if ours is not None and single else []:

@@ -1,10 +1,14 @@
-"""Which op uses get a test of their own, known when pytest collects.
+"""The op uses that get a test of their own, known when pytest collects.
 
-A test id that can be selected, deselected, listed and written into an expectation file must exist at collection,
-and which ops a target calls is known only once it has run. So the list is kept on disk for each target, device
-and torch. Where there is none yet, the suite's own recording check is run once, supervised, in a child process:
-a target that crashes or hangs there cannot take the collection with it. Afterwards a test of an op use needs the
-list and the device, not the model.
+A test id that can be selected, deselected, listed and written into an expectation file must exist at
+collection, but the
+ops that a target calls are known only after it has run. The list is therefore cached on disk for each target,
+device and
+torch. Where there is none yet, the suite's own recording check is run once, supervised, in a child process,
+so that a
+target that crashes or hangs cannot end the collection. A test of an op use then needs the list and the
+device, but not
+the model.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from mpsprobe.options import Settings
 from mpsprobe.run import OpUse, Run, Status
 
 _CORE = Path(__file__).parents[1] / "ops" / "core.json"
-#: The check that stands for a recording.
+#: The check whose result is the recording.
 _RECORDED = "ops.recorded"
 
 
@@ -36,8 +40,8 @@ class OpList(msgspec.Struct, forbid_unknown_fields=True):
     """Op uses, one for each kind of call.
 
     Attributes:
-        source: where they come from, for people.
-        uses: see `ops.distinct.representatives`.
+        source: Where they come from, for readers.
+        uses: The op uses; see `ops.distinct.representatives`.
     """
 
     source: str
@@ -45,20 +49,20 @@ class OpList(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RecordingFailedError(MpsprobeError):
-    """A target's op uses could not be found out."""
+    """The op uses of a target could not be recorded."""
 
 
 def core() -> OpList:
-    """Return the general list that ships: what transformers and diffusion models call."""
+    """Return the general list that ships with mpsprobe: the ops of transformers and of diffusion models."""
     return msgspec.json.decode(_CORE.read_bytes(), type=OpList)
 
 
 def of_run(path: Path) -> OpList:
-    """Return the op uses of a run, recorded on any machine: their replay needs no model.
+    """Return the op uses of a run that was recorded on any machine; their replay needs no model.
 
     Raises:
-        DataError: it cannot be read or is not a run's document.
-        UsageError: it holds no op uses.
+        DataError: The file cannot be read or is not a run's document.
+        UsageError: It holds no op uses.
     """
     from mpsprobe.ops.distinct import representatives
 
@@ -69,15 +73,15 @@ def of_run(path: Path) -> OpList:
 
 
 def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str], None]) -> OpList:
-    """Return the list of the target, from the cache or recorded now.
+    """Return the list of the target, from the cache or from a new recording.
 
     Args:
-        settings: what the user asked for.
-        arguments: pytest options that say the same to a child.
-        tell: told when a recording begins.
+        settings: The options of the run.
+        arguments: The same options as pytest options for the child.
+        tell: A function that is called with a line when a recording begins.
 
     Raises:
-        RecordingFailedError: the recording failed; with the reason.
+        RecordingFailedError: The recording failed, for the reason that the message gives.
     """
     target = targets.resolve(settings)
     path = cache_dir() / "op-uses" / f"{_key(target, settings)}.json"
@@ -85,7 +89,7 @@ def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str]
         return msgspec.json.decode(path.read_bytes(), type=OpList)
     tell(f"mpsprobe: recording the op uses of {target.name} (once; kept in {path})")
     found = _record(target, arguments)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             file.write(msgspec.json.encode(found))
@@ -120,12 +124,12 @@ def _key(target: TargetRef, settings: Settings) -> str:
 
 
 def _files(target: TargetRef) -> list[tuple[str, int, int]]:
-    """Return names, sizes and times of the target's files, which change when they do."""
+    """Return names, sizes and modification times of the target's files."""
     folder = target.folder
     if target.repo is not None:
         with contextlib.suppress(MpsprobeError):
             folder = client.cached_snapshot(target.repo, target.revision)
-    if folder is None:  # made by this package, or not fetched yet
+    if folder is None:  # built by this package, or not fetched yet
         return []
     entries = ((path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
     return [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in entries]

@@ -1,7 +1,8 @@
 """The pytest plugin: options, phase markers, the journal, and how a check becomes a test's outcome.
 
-It is loaded by every pytest of an environment that has mpsprobe installed, so it imports little, prefixes its
-options, and does nothing until tests of the suite are collected.
+Every pytest of an environment in which mpsprobe is installed loads it. So it imports little, prefixes its
+options, and
+does nothing until tests of the suite are collected.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ pytest_plugins = ["mpsprobe.suite.fixtures", "mpsprobe.suite.op_items"]
 session_key: pytest.StashKey[RunInProgress] = pytest.StashKey()
 _result: pytest.StashKey[Result] = pytest.StashKey()
 
-#: Letter and word a status has in pytest's output, and the category that its summary counts it under.
+#: The category of each status in pytest's summary, and its letter and word in the output.
 _SHOWN: dict[Status, tuple[str, str, str]] = {
     Status.WARN: ("passed", "w", "WARN"),
     Status.BLOCKED: ("skipped", "b", "BLOCKED"),
@@ -49,11 +50,11 @@ _SHOWN: dict[Status, tuple[str, str, str]] = {
 
 
 class CheckFailed(AssertionError):  # noqa: N818 - it is an outcome of the target, not an error of the program
-    """A check of the suite did not pass; shown as its message, without a traceback of ours."""
+    """A check of the suite did not pass; shown as its message, without a traceback of mpsprobe."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the suite; prefixed, because other plugins have a --device too."""
+    """Add the options of the suite, prefixed because other plugins have a --device too."""
     group = parser.getgroup("mpsprobe", "mpsprobe: will this model run on that Mac?")
     for one in options.OPTIONS:
         what: dict[str, Any] = {"help": one.help}
@@ -84,9 +85,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """What pytest prints to: a target that closes stdout must not end the run, nor find our lines in a file of its own.
+    """The stream that pytest prints to.
 
-    A file that is opened after `os.close(1)` gets the number 1.
+    A target that closes stdout must not end the run, and must not find pytest's lines in a file of its own: a
+    file that is
+    opened after `os.close(1)` gets the number 1.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -113,7 +116,7 @@ class _Lasting(io.TextIOWrapper):
 
 
 def _keep_writing(config: pytest.Config) -> None:
-    """Let a supervised run go on when its stdout cannot be written: the supervisor reads the journal."""
+    """Let a supervised run continue when its stdout cannot be written; the supervisor reads the journal."""
     writer = config.get_terminal_writer()
     writer._file = _Lasting(writer._file)
 
@@ -128,12 +131,12 @@ def spec_of(item: pytest.Item) -> CheckSpec[Any] | None:
 
 
 def settings_of(config: pytest.Config) -> options.Settings:
-    """Return the options of this pytest run: its command line, its ini file, then pyproject.toml.
+    """Return the options of this pytest run: from its command line, its ini file, then pyproject.toml.
 
-    A supervised child was given all of them on its command line, and reads no file.
+    A supervised child gets all of them on its command line, and reads no file.
 
     Raises:
-        UsageError: they contradict each other, or a file holds a value that cannot be used.
+        UsageError: The options contradict each other, or a file holds a value that cannot be used.
     """
     given: dict[str, options.Value] = {}
     for one in options.OPTIONS:
@@ -148,7 +151,7 @@ def settings_of(config: pytest.Config) -> options.Settings:
 
 
 def names_stage(config: pytest.Config, phase: Phase) -> bool:
-    """Return whether `-m` names the marker of a stage, and not only to leave it out."""
+    """Return whether `-m` selects the marker of a stage, rather than only excluding it."""
     words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
     return phase.marker in words and ("not", phase.marker) not in itertools.pairwise(words)
 
@@ -163,7 +166,7 @@ def _of_ini(config: pytest.Config) -> options.OptionSource:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the suite's tests by phase within the places they occupy; other tests stay where they are."""
+    """Sort the suite's tests by phase within the positions that they occupy; other tests keep their place."""
     _select(config, items)
     places = [index for index, item in enumerate(items) if spec_of(item) is not None]
     ordered = sorted((items[index] for index in places), key=lambda item: _spec(item).phase.order)
@@ -174,7 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the checks that were chosen by id, those of training only where it is asked for, and all other tests."""
+    """Keep the checks that were chosen by id, training checks only on request, and all other tests."""
     chosen = config.getoption("--mpsprobe-checks")
     specs = [(item, spec) for item in items if (spec := spec_of(item)) is not None]
     left_out = {item for item, spec in specs if chosen and spec.id not in chosen.split(",")}
@@ -189,7 +192,7 @@ def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
 def _trains(config: pytest.Config) -> bool:
     try:
         return settings_of(config).train is not None
-    except MpsprobeError:  # said where the run begins
+    except MpsprobeError:  # reported where the run begins
         return False
 
 
@@ -261,14 +264,14 @@ def pytest_runtest_makereport(
 
 
 def _settled(item: pytest.Item) -> bool:
-    """Return whether a check gave its own result (an exception then only carries it)."""
+    """Return whether a check gave its own result, which an exception then only carries."""
     return _result in item.stash
 
 
 def _what_happened(
     spec: CheckSpec[Any], call: pytest.CallInfo[None], session: RunInProgress | None
 ) -> Result:
-    """Return the result that an exception stands for."""
+    """Return the result that an exception represents."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
     from mpsprobe.trace import last_ops
@@ -276,7 +279,7 @@ def _what_happened(
     assert call.excinfo is not None
     problem = call.excinfo.value
     if isinstance(problem, LinkFailed):
-        # Raised by a fixture, it is the link's failure; raised within a check, that check's own.
+        # Raised by a fixture, it is the link's failure; raised within a check, it is that check's own.
         if call.when == "call" or (spec.phase is problem.phase and spec.link):
             return problem.result
         first = problem.result.message.rstrip(".")
@@ -302,7 +305,7 @@ def _what_happened(
 
 
 def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
-    """Give pytest's report the outcome and the words of a result."""
+    """Give pytest's report the outcome and the text of a result."""
     report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
     text = printable(f"{result.status.value}: {result.message}" if result.message else result.status.value)
     if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
@@ -319,14 +322,14 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Return pytest's letter and word for our statuses."""
+    """Return pytest's category, letter and word for a status of mpsprobe."""
     status = getattr(report, "mpsprobe_status", None)
     return _SHOWN.get(Status(status)) if status is not None else None
 
 
 @pytest.fixture
 def mps_judge(request: pytest.FixtureRequest) -> Callable[[CheckSpec[Any], Any], None]:
-    """Make a check on its link, keep the result, and pass, skip or fail the test accordingly."""
+    """Provide a function that makes a check on its link, stores the result, and passes, skips or fails the test."""
 
     def judge(spec: CheckSpec[Any], link: Any) -> None:
         __tracebackhide__ = True
@@ -339,7 +342,7 @@ def mps_judge(request: pytest.FixtureRequest) -> Callable[[CheckSpec[Any], Any],
             with interrupt:
                 result = spec(link)
         except BaseException as problem:
-            # What would end pytest, or pass for a skip, is the target's own where its code raised it.
+            # An exception that would end pytest, or count as a skip, is the target's own where its code raised it.
             ours = isinstance(problem, Exception) or target_code.is_limit(problem)
             if ours or interrupt.is_behind(problem) or not target_code.is_of_target(problem):
                 raise
@@ -362,7 +365,7 @@ def mps_session(request: pytest.FixtureRequest) -> RunInProgress:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the run, and write the reports where they were asked for."""
+    """End the run, and write the reports that were requested."""
     ours = session.config.stash.get(session_key, None)
     if ours is not None:
         ours.finish()

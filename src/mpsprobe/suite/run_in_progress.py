@@ -1,4 +1,4 @@
-"""A run in progress, inside the pytest process: settings, target, journal, and the links made so far."""
+"""A run in progress inside the pytest process: its settings, target and journal, and the links made so far."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _DISTURBED = (
 
 
 class RunInProgress:
-    """Folds events into a `Run`, and writes them to the journal when there is one.
+    """Fold events into a `Run`, and write them to the journal when there is one.
 
     Attributes:
-        settings: what the user asked for.
-        target: what that means: default, folder or repository, with its profile.
-        run: the document so far.
-        written: reports written at the end.
-        flight: where the op in flight is written: beside the journal, None without one.
-        expectations: known failures on the target Mac, once that is known.
+        settings: The options of the run.
+        target: The target that they name: the default one, a folder or a repository, with its profile.
+        run: The document so far.
+        written: The paths of the reports that were written at the end, by format.
+        flight: The file for the op in flight, beside the journal; None without a journal.
+        expectations: The known failures on the target Mac; None until that Mac is known.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RunInProgress:
 
     @property
     def run(self) -> Run:
-        """The document so far."""
+        """Return the document so far."""
         assert self._reading.run is not None
         return self._reading.run
 
@@ -106,13 +106,13 @@ class RunInProgress:
             self._journal.write(event)
 
     def limit(self, phase: Phase) -> float:
-        """Return the seconds a check of that phase may take now, including links that are still to be made."""
+        """Return the time limit in seconds of a check of that phase, including links that must still be made."""
         profile = self.target.profile
         waiting = [p for p in Phase if p.order < phase.order and p.is_numbered and p not in self._made]
         return sum(profile.limit(p) for p in (*waiting, phase))
 
     def expected(self, mac: Mac) -> Expectations:
-        """Return what the user's files expect on that Mac."""
+        """Return the expectations of the user's files for that Mac."""
         self.expectations = self._files.on(mac)
         return self.expectations
 
@@ -127,10 +127,10 @@ class RunInProgress:
 
     @contextmanager
     def making(self, phase: Phase) -> Iterator[None]:
-        """Note that a phase's link is made in this block; an exception of the target's own code fails the phase.
+        """Mark that a phase's link is made in this block; an exception of the target's own code fails the phase.
 
         Raises:
-            LinkFailed: the target raised, outside of what its phase watches.
+            LinkFailed: The target raised outside of what its phase guards.
         """
         pid = os.getpid()
         interrupt = UserInterrupt()
@@ -150,7 +150,7 @@ class RunInProgress:
         self._made.add(phase)
 
     def learnt(self, **facts: Any) -> None:
-        """Record facts that became known (fields of `journal.Learnt`)."""
+        """Record facts that have become known (fields of `journal.Learnt`)."""
         self._emit(Learnt(**facts))
 
     def progress(self, text: str) -> None:
@@ -158,7 +158,7 @@ class RunInProgress:
         self._emit(Progress(text))
 
     def transferred(self, progress: DownloadProgress) -> None:
-        """Write how far a download is."""
+        """Record the progress of a download."""
         active = [
             FileTransfer(file.name, file.done, file.total, file.stage)
             for file in progress.files
@@ -167,12 +167,12 @@ class RunInProgress:
         self._emit(Transfer(progress.done, progress.total, progress.rate, progress.left_s, active))
 
     def _look_ahead(self) -> None:
-        """Forecast and routes, where a whole target's op uses are known as a Mac dispatches them."""
+        """Record forecast and routes, if the op uses of a whole target are known as a Mac dispatches them."""
         mac, device = self.run.mac, self.run.device.used
         if self.settings.shrink or device not in ("mps", "emulated"):
             return
         if mac is None or mac.chip is None or mac.memory_gb is None:
-            return  # no Mac to judge for: phase 1 was not run, or none was named
+            return  # there is no target Mac: phase 1 was not run, or none was named
         from mpsprobe.routes.of_run import of_run
 
         if (outlook := of_run(self.run)) is not None:
@@ -187,7 +187,7 @@ class RunInProgress:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        # Under pytest-xdist every worker collects all tests, and one of them is given the suite's.
+        # Under pytest-xdist every worker collects all tests, and one of them runs the suite's.
         if self._report is not None and self.run.checks:
             from mpsprobe import report
 

@@ -43,7 +43,7 @@ def test_benchmark(
         found = benchmark.pedantic(call, rounds=count, warmup_rounds=0)
         seconds = list(benchmark.stats.stats.data) if benchmark.stats else []
     else:
-        # pytest-benchmark objects to a fixture that was not used, and disabled it makes no row of figures.
+        # pytest-benchmark rejects a fixture that was not used; when disabled, it adds no row to its table.
         benchmark.disabled = True
         benchmark.pedantic(lambda: None)
         seconds = []

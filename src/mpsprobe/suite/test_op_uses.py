@@ -1,4 +1,4 @@
-"""Per-op checks: what becomes of each op that the target calls."""
+"""Per-op checks: what happens to each op that the target calls."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def test_ops(check: CheckSpec[Recorded], mps_op_uses: Recorded, mps_judge: Judge
 @pytest.mark.ops
 @pytest.mark.each_op_use
 def test_op_use(check: CheckSpec[Bench], mps_bench: Bench, mps_judge: Judge) -> None:
-    """Replay one op use. Collected when asked for: `-m ops`, or `--mpsprobe-ops`."""
+    """Replay one op use. It is collected on request: `-m ops`, or `--mpsprobe-ops`."""
     mps_judge(check, mps_bench)

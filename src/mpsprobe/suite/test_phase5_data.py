@@ -1,4 +1,4 @@
-"""Phase 5: a sample, processed and moved."""
+"""Phase 5: a sample, processed and moved to the device."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(data.CHECKS)
 def test_data(check: CheckSpec[Prepared], mps_batch: Prepared, mps_judge: Judge) -> None:
-    """Check a sample, processed and moved."""
+    """Check a sample that was processed and moved to the device."""
     mps_judge(check, mps_batch)

@@ -1,4 +1,4 @@
-"""Phase 6: a forward pass and the target's own inference, and what the Mac refuses of them."""
+"""Phase 6: a forward pass and the target's own inference, and what the Mac refuses in them."""
 
 from __future__ import annotations
 

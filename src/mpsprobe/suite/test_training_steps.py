@@ -1,4 +1,4 @@
-"""The training stage: optimisation steps, where `--train` or the marker `train` asks for them."""
+"""The training stage: optimisation steps, which `--train` or the marker `train` requests."""
 
 from __future__ import annotations
 
