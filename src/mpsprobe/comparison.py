@@ -1,7 +1,8 @@
-"""Two runs side by side: which checks, numbers and op verdicts changed, and which of that is worse.
+"""Compare two runs: which checks, numbers and op verdicts changed, and which of the changes are regressions.
 
-Numbers are only set against each other when both were had in the same way on the same kind of device; where
-that is not so, both stand there and the reason beside them.
+Numbers are compared only if both were obtained in the same way on the same kind of device. Otherwise both are
+listed with
+the reason.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from mpsprobe.run import Check, Evidence, Host, Measurement, MeasurementKey, OpU
 
 
 class Change(str, enum.Enum):
-    """From A to B."""
+    """The change from A to B."""
 
     WORSE = "worse"
-    LOST = "lost"  #: A knew it, B does not: not checked, skipped, or an error of the harness
+    LOST = "lost"  #: known in A but not in B: not checked, skipped, or an error of the harness
     OTHER = "other"  #: different, and neither better nor worse
-    GAINED = "gained"  #: B knows it, A did not
+    GAINED = "gained"  #: known in B but not in A
     BETTER = "better"
     SAME = "same"
 
     @property
     def order(self) -> int:
-        """Return the sort key of a change: 0 for what to read first."""
+        """Return the sort key of a change: 0 for the most important."""
         return list(Change).index(self)
 
 
 class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run was, as far as it matters beside another."""
+    """The facts of a run that matter to a comparison."""
 
     id: str
     started: str
@@ -48,7 +49,7 @@ class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class CheckChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A check whose status, evidence or device differs; a status is None where the run had no such check."""
+    """A check whose status, evidence or device differs; a status is None where the run has no such check."""
 
     id: str
     title: str
@@ -60,23 +61,26 @@ class CheckChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Significance(str, enum.Enum):
-    """Whether a difference is more than the scatter of rounds."""
+    """Whether a difference is larger than the scatter of the rounds."""
 
     SIGNIFICANT = "significant"
     WITHIN = "within the scatter"
-    UNKNOWN = "unknown"  #: taken once, or the scatter was not written down
+    UNKNOWN = "unknown"  #: measured once, or without a record of the scatter
 
 
 class NumberChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A measurement that both runs have.
 
     Attributes:
-        check, name, unit: which.
-        a, b: the values.
-        ratio: b / a; None when they must not be compared (`caution` says why) or a is 0.
-        significance: of the difference.
-        change: judged where the unit has a better side.
-        caution: why the numbers were not compared.
+        check: The id of the check.
+        name: The name of the measurement.
+        unit: The unit of both values.
+        a: The value in A.
+        b: The value in B.
+        ratio: b / a; None when they must not be compared (for the reason in `caution`) or when a is 0.
+        significance: Whether the difference is larger than the scatter.
+        change: Whether the change is for the better or the worse, where the unit has a better side.
+        caution: The reason why the values were not compared; empty when they were.
     """
 
     check: str
@@ -91,7 +95,7 @@ class NumberChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class OpChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An op (with its input dtypes) whose worst verdict differs; None where a run does not call it."""
+    """An op (with its input dtypes) whose worst verdict differs; a verdict is None where a run does not call it."""
 
     op: str
     dtypes: list[str]
@@ -106,14 +110,18 @@ class OpChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A and B, worst first in each list.
+    """The comparison of A and B, worst first in each list.
 
     Attributes:
-        a, b: the runs.
-        cautions: what keeps parts of them from being compared, one sentence each.
-        checks, measurements, ops: what changed; measurements also where nothing did.
-        same_checks, same_ops: how many are as they were.
-        worse: whether B has regressions: anything worse than in A.
+        a: The facts of run A.
+        b: The facts of run B.
+        cautions: Sentences that say which parts cannot be compared, and why.
+        checks: The checks that changed.
+        measurements: The measurements that both runs have, changed or not.
+        ops: The ops that changed.
+        same_checks: The number of unchanged checks.
+        same_ops: The number of unchanged ops.
+        worse: Whether B has a regression.
     """
 
     a: RunSide
@@ -127,18 +135,18 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     worse: bool
 
 
-#: A number that was taken once, or whose rounds are not known, is worse from this ratio on: single timings on
-#: an idle machine vary by some per cent, and by more on one that is not idle.
+#: A number that was measured once, or whose rounds are unknown, is worse from this ratio on: single timings on
+#: an idle machine vary by some per cent, and by more on a busy one.
 WORSE_BY = 1.2
-#: A significant difference below this ratio is not worth a failure.
+#: A significant difference below this ratio does not count as a regression.
 _NOTABLE = 1.05
 
-#: Units of which less is better. Everything else (counts, versions, errors that have limits of their own) is
-#: shown without judgement.
+#: Units of which less is better. Everything else (counts, versions, errors with limits of their own) is
+#: shown without a judgement.
 _LESS_IS_BETTER = ("s", "ms", "us", "bytes", "B")
 _MORE_IS_BETTER = ("bytes/s", "B/s", "FLOP/s", "tokens/s", "samples/s", "1/s")
 
-#: Statuses that say something of the target, from good to bad. Blocked stands beside fail: it is one.
+#: Statuses that say something about the target, from good to bad. Blocked ranks with fail.
 _SEVERITY = {
     Status.PASS: 0,
     Status.WARN: 1,
@@ -159,12 +167,12 @@ Word = TypeVar("Word", Status, OpVerdict)
 
 
 def compare(a: Run, b: Run, worse_by: float = WORSE_BY) -> Comparison:
-    """Set run B beside run A.
+    """Compare run B with run A.
 
     Args:
-        a: the older, or the one to live up to.
-        b: the other.
-        worse_by: ratio from which a number without known scatter counts as worse.
+        a: The older run, or the one to live up to.
+        b: The run to judge.
+        worse_by: The ratio from which on a number without known scatter counts as worse.
     """
     checks = [_check(one, other) for one, other in _paired(_by_id(a.checks), _by_id(b.checks))]
     numbers = _numbers(a, b, worse_by)
@@ -188,7 +196,7 @@ def _by_id(checks: Iterable[Check]) -> dict[str, Check]:
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """Pair the entries of A and B, in the order of A, then those only in B."""
+    """Pair the entries of A and B in the order of A; entries only in B follow."""
     return [(a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
 
 
@@ -211,7 +219,7 @@ def _check(a: Check | None, b: Check | None) -> CheckChange:
 
 
 def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Change:
-    """Return which way a status or verdict changed; one without a severity says nothing about the target."""
+    """Return in which direction a status or verdict changed; one without a severity says nothing about the target."""
     if a == b:
         return Change.SAME
     before, after = (None if word is None else severity.get(word) for word in (a, b))
@@ -220,7 +228,7 @@ def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Chan
     if after is None:
         return Change.LOST
     if before is None:
-        # What was not known before was not seen to be better: it is new, whatever it is.
+        # What was unknown before was not seen to be better, so it counts as new.
         return Change.GAINED
     if before == after:
         return Change.OTHER
@@ -228,7 +236,7 @@ def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Chan
 
 
 def _differently(evidence_a: Evidence, device_a: str, evidence_b: Evidence, device_b: str) -> str:
-    """Return why two results cannot be compared; `""` when they can."""
+    """Return the reason why two results cannot be compared; `""` when they can."""
     if evidence_a is not evidence_b:
         return f"{evidence_a.value} in A, {evidence_b.value} in B"
     if device_a != device_b:
@@ -306,10 +314,11 @@ def _number_change(
 
 
 def _significance(mine: Mapping[str, Measurement], theirs: Mapping[str, Measurement]) -> Significance:
-    """Return whether two medians of rounds differ, by their notches.
+    """Return whether two medians of rounds differ significantly, by their notches.
 
-    The notch is median +- 1.57 IQR / sqrt(rounds); medians whose notches do not overlap differ at about the 5 %
-    level (McGill, Tukey and Larsen, Variations of Box Plots, 1978).
+    The notch is median +- 1.57 IQR / sqrt(rounds); medians whose notches do not overlap differ at about the 5
+    % level
+    (McGill, Tukey and Larsen, Variations of Box Plots, 1978).
     """
     notch_a, notch_b = _notch(mine), _notch(theirs)
     if notch_a is None or notch_b is None:
@@ -344,7 +353,7 @@ def _is_number(value: object) -> bool:
 
 
 def _ops(a: Run, b: Run) -> list[OpChange]:
-    if not (a.op_uses and b.op_uses):  # a run without recorded ops says nothing of any
+    if not (a.op_uses and b.op_uses):  # a run without recorded ops says nothing about any op
         return []
     caution = ""
     evidence_a, evidence_b = ({use.evidence for use in run.op_uses} for run in (a, b))
@@ -400,7 +409,7 @@ def _check_order(check: CheckChange) -> tuple[int, int, str]:
 
 
 def _size(ratio: float | None) -> float:
-    """Return how far a ratio is from 1, in either direction."""
+    """Return the distance of a ratio from 1 on a logarithmic scale, in either direction."""
     return abs(math.log(ratio)) if ratio is not None and ratio > 0 else 0.0
 
 
@@ -451,7 +460,7 @@ def _cautions(a: Run, b: Run) -> list[str]:
 
 
 def _same_target(a: Run, b: Run) -> bool:
-    """Return whether both runs are of the same model; a path and a name of one model count as two."""
+    """Return whether both runs are of the same model; a path and a repo id of one model count as two."""
     mine, theirs = a.target, b.target
     return (mine.name, mine.revision, mine.weight_bytes) == (
         theirs.name,

@@ -1,20 +1,24 @@
-"""What of a target would run or unpickle, listed from its files before anything of it is imported.
+"""List what of a target would run or be unpickled, from its files, before anything of it is imported.
 
-The doors of transformers 4.57 and 5.24 and of diffusers 0.42 through which code of a repository gets in, and what this
-package does at each:
+These are the ways in which transformers 4.57 and 5.24 and diffusers 0.42 let code of a repository in, and
+what mpsprobe
+does about each:
 
-- `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs with consent.
-- `auto_map` of tokenizers and processors: never runs, this package does not ask for it.
+- `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs
+with consent.
+- `auto_map` of tokenizers and processors: never runs, because mpsprobe does not request it.
 - `custom_generate/generate.py`, which `from_pretrained` imports, before 5.x without any consent: listed here.
-- `attn_implementation`, `experts_implementation` and the like that name a repository, whose compiled code is fetched
-  where the package `kernels` is installed: listed here.
-- Kernels that transformers fetches for some models by itself: switched off without consent (`launch.environment`).
+- `attn_implementation`, `experts_implementation` and similar settings that name a repository, whose compiled
+code is
+  fetched where the package `kernels` is installed: listed here.
+- Kernels that transformers fetches for some models by itself: switched off without consent
+(`launch.environment`).
 - `model_index.json` with a pipeline or a part that is a file of the repository: refused, never runs.
-- `model_index.json` with a part of another library: refused, nothing is imported by a name of an index.
-- Pickled weights (`.bin`, `.pt`, `.ckpt`): refused, only safetensors are read.
-- Pickles of tokenizers and retrievers, read where `TRUST_REMOTE_CODE` is set: the variable is taken away.
+- `model_index.json` with a part of another library: refused; nothing that an index names is imported.
+- Pickled weights (`.bin`, `.pt`, `.ckpt`): refused; only safetensors are read.
+- Pickles of tokenizers and retrievers, read where `TRUST_REMOTE_CODE` is set: the variable is removed.
 - Chat templates: they run in the sandbox of jinja2 that transformers makes for them.
-- A named pipe, a socket or a device among the files: refused, reading one waits or never ends.
+- A named pipe, a socket or a device among the files: refused, because reading one waits or never ends.
 """
 
 from __future__ import annotations
@@ -30,15 +34,15 @@ from typing import Any
 from mpsprobe import toml
 from mpsprobe.errors import ConsentError, TargetError
 
-#: Configs that transformers and diffusers read of a model's folder or of a part of a pipeline.
+#: The configs that transformers and diffusers read in a model's folder, or in that of a part of a pipeline.
 _CONFIG = "config.json"
 _PIPELINE = "model_index.json"
 _GENERATE = "custom_generate/generate.py"
 #: A kernel of the Hub: `owner/repo`, with `@revision`, `:function` and `|mask` as transformers parses it.
 _KERNEL = re.compile(r"[^/:\s]+/[^/:\s]+(?:@[^:\s]+)?(?::[^/:\s]+)?")
-#: Settings that may name such a kernel: `_attn_implementation_internal`, `_experts_implementation` ...
+#: Settings that may name such a kernel: `_attn_implementation_internal`, `_experts_implementation` and so on.
 _IMPLEMENTATION = re.compile(r"_?\w*implementation(?:_internal)?")
-#: Entries of a model's folder that are looked at.
+#: The greatest number of entries of a model's folder that are examined.
 _ENTRIES = 20_000
 _NO_FILES = frozenset({"a pipe", "a socket", "a device"})
 
@@ -48,8 +52,8 @@ class Door:
     """One thing of a target that would run.
 
     Attributes:
-        what: the file, or the repository of a kernel.
-        reason: what lets it in: `"from_pretrained imports it"`.
+        what: The file, or the repository of a kernel.
+        reason: The reason why it would run, such as `"from_pretrained imports it"`.
     """
 
     what: str
@@ -60,14 +64,14 @@ class Door:
 
 
 def doors(folder: Path, *, stored: bool = True) -> list[Door]:
-    """Return everything of a model's folder that would run, other than the class that its `auto_map` names.
+    """Return everything in a model's folder that would run, apart from the class that its `auto_map` names.
 
     Args:
-        folder: with the target's files.
-        stored: its weights are loaded by `from_pretrained`; False where the model is built from its config.
+        folder: The folder with the target's files.
+        stored: Whether `from_pretrained` loads its weights; False where the model is built from its config.
 
     Raises:
-        TargetError: one of its configs is beyond the bounds of a config, or an entry is no file at all.
+        TargetError: One of its configs exceeds the bounds of a config, or an entry is not a regular file.
     """
     refuse_special_files(folder)
     found: list[Door] = []
@@ -79,17 +83,17 @@ def doors(folder: Path, *, stored: bool = True) -> list[Door]:
 
 
 def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> None:
-    """Stop unless the user agreed to all that would run.
+    """Check that the user agreed to everything that would run.
 
     Args:
-        folder: with the target's files.
-        name: of the target, for the message.
-        trusted: the user gave `--trust-remote-code`.
-        stored: see `doors`.
+        folder: The folder with the target's files.
+        name: The name of the target, for the message.
+        trusted: Whether the user gave `--trust-remote-code`.
+        stored: Whether `from_pretrained` loads its weights; see `doors`.
 
     Raises:
-        ConsentError: something would run, and the user did not agree.
-        TargetError: as `doors` does.
+        ConsentError: Something would run, and the user did not agree.
+        TargetError: The folder cannot be examined; see `doors`.
     """
     found = doors(folder, stored=stored)
     _shut(folder, shut=not trusted)
@@ -100,19 +104,20 @@ def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> N
         )
 
 
-#: Beginnings of the paths of files whose code does not run in this process; None before there were any.
+#: Prefixes of the paths of files whose code must not run in this process; None before there were any.
 _closed: set[str] | None = None
-#: Those of them that are caches of the Hub's code.
+#: Those of them that are caches of code from the Hub.
 _closed_caches: set[str] = set()
 
 
 def _shut(folder: Path, *, shut: bool) -> None:
-    """Let no code of a folder or of the Hub's caches run in this process, or let it.
+    """Forbid or allow code of a folder and of the Hub's caches to run in this process.
 
-    The list is made from files. Should a library have a door that it does not know, the interpreter itself says no: its
-    audit event `exec` comes before the code of any module runs.
+    `doors` lists what would run from files. If a library has a way in that `doors` does not know, the
+    interpreter still
+    refuses: its audit event `exec` is raised before the code of any module runs.
     """
-    global _closed  # an audit hook belongs to the process and cannot be taken away
+    global _closed  # an audit hook belongs to the process and cannot be removed
     places = {f"{place}{os.sep}" for place in (folder.absolute(), folder.resolve())}
     caches = {f"{place}{os.sep}" for place in _caches()}
     if _closed is None:
@@ -124,12 +129,12 @@ def _shut(folder: Path, *, shut: bool) -> None:
         _closed |= places | caches
         _closed_caches.update(caches)
     else:
-        # Also the caches of an earlier environment: libraries read theirs once, when they are imported.
+        # Also the caches of an earlier environment, because libraries read its variables once, on import.
         _closed -= places | caches | _closed_caches
 
 
 def _caches() -> Iterator[Path]:
-    """Folders where transformers and `kernels` put the code of repositories before they import it."""
+    """Yield the folders in which transformers and `kernels` store code of repositories before they import it."""
     home = Path(
         os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     )
@@ -138,7 +143,7 @@ def _caches() -> Iterator[Path]:
 
 
 def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse, as an audit hook, to run a module of a closed place."""
+    """Refuse, as an audit hook, to run a module below a forbidden path."""
     if event != "exec" or not _closed:
         return
     name = getattr(arguments[0], "co_filename", "")
@@ -150,10 +155,10 @@ def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def refuse_special_files(folder: Path) -> None:
-    """Refuse a folder with a pipe, a socket or a device in it: reading one waits, or never ends.
+    """Check that a folder holds no pipe, socket or device, because reading one waits or never ends.
 
     Raises:
-        TargetError: there is one, with its path.
+        TargetError: The folder holds one; the message gives its path.
     """
     for count, path in enumerate(_entries(folder)):
         if count == _ENTRIES:
@@ -164,14 +169,14 @@ def refuse_special_files(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Entries of a folder and of its folders, links followed for files only, hidden folders left out."""
+    """Yield the files of a folder tree. Links are followed for files only, and hidden folders are left out."""
     for root, folders, files in os.walk(folder, onerror=None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root) / name for name in files)
 
 
 def _configs(folder: Path) -> Iterator[str]:
-    """Names of the configs in a folder: its own, and those of the parts of a pipeline."""
+    """Yield the names of the configs in a folder: its own, and those of the parts of a pipeline."""
     if (folder / _CONFIG).is_file():
         yield _CONFIG
     if (folder / _PIPELINE).is_file():
@@ -201,6 +206,6 @@ def _kernels(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _names_kernel(value: str) -> bool:
-    """Whether transformers would fetch compiled code for an implementation of this name."""
+    """Return whether transformers would fetch compiled code for an implementation of this name."""
     name = value.rpartition("|")[2]
     return _KERNEL.fullmatch(name) is not None

@@ -1,9 +1,11 @@
 """Every option of a run, written once: the fields of `Settings`.
 
 The command line (`cli.options`), the pytest options and ini keys (`suite.plugin`), `[tool.mpsprobe]` of a
-pyproject.toml and the arguments of a child process are all made from `OPTIONS`, so a new option is one new field.
-The field's name is its name everywhere: `new_tokens` is `--new-tokens`, `--mpsprobe-new-tokens`,
-`mpsprobe_new_tokens` in an ini file and `new-tokens` in pyproject.toml.
+pyproject.toml
+and the arguments of a child process are all made from `OPTIONS`, so a new option is one new field. The
+field's name is
+used everywhere: `new_tokens` is `--new-tokens`, `--mpsprobe-new-tokens`, `mpsprobe_new_tokens` in an ini file and
+`new-tokens` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Dtypes that weights are loaded in.
+#: The dtypes in which weights can be loaded.
 WEIGHT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: Ways of training a target, and the optimisers for it.
 TRAININGS = ("full", "lora")
 OPTIMIZERS = ("adamw", "sgd", "adafactor", "lion")
 #: The value of `--autocast` that turns off the region a profile asks for.
 NO_AUTOCAST = "none"
-#: The values `--autocast` takes, in words.
+#: The values of `--autocast`, in words.
 AUTOCAST = "bfloat16 or float16; cpu:DTYPE for a region of the CPU; parts:DTYPE for the adapter's own regions"
 #: The table of pyproject.toml that holds options.
 TABLE = "tool.mpsprobe"
@@ -43,11 +45,11 @@ Value = str | int | bool | None
 
 
 class Group(str, enum.Enum):
-    """Options that a command takes together."""
+    """A group of options that a command takes together."""
 
-    TARGET = "target"  #: what is built and run; every command that builds a target takes all of these
+    TARGET = "target"  #: what is built and run; every command that builds a target takes all of them
     MAC = "mac"  #: the target Mac
-    DEVICE = "device"  #: where it runs
+    DEVICE = "device"  #: the device that it runs on
     RUN = "run"  #: how the suite runs
 
 
@@ -56,16 +58,16 @@ class Option:
     """One option of a run.
 
     Attributes:
-        name: field of `Settings`.
+        name: The field of `Settings`.
         type: `str`, `int` or `bool`.
-        default: value when nobody sets it.
-        help: one line, as `--help` shows it.
-        metavar: placeholder of the value in `--help`.
-        group: the commands that take it.
-        choices: accepted values; empty for any.
-        least: smallest accepted integer.
-        is_file: the value may name a file; a child process gets its absolute path.
-        from_files: configuration files may set it. False for consent, which only a person gives.
+        default: The value when the option is not set.
+        help: One line, as `--help` shows it.
+        metavar: The placeholder of the value in `--help`.
+        group: The group, which decides the commands that take it.
+        choices: The accepted values; empty for any.
+        least: The smallest accepted integer; None for any.
+        is_file: Whether the value may name a file, so that a child process gets its absolute path.
+        from_files: Whether configuration files may set it. False for consent, which only a person gives.
     """
 
     name: str
@@ -81,23 +83,23 @@ class Option:
 
     @property
     def dashed(self) -> str:
-        """Return the name as command lines spell it: `random-init`."""
+        """Return the name as command lines write it: `random-init`."""
         return self.name.replace("_", "-")
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is on or off, and off unless set."""
+        """Return whether the option is a switch that is off unless set."""
         return self.type is bool and self.default is False
 
     def read(self, value: object, where: str) -> Value:
         """Convert a value from a configuration file.
 
         Args:
-            value: a TOML value, or the text of an ini value.
-            where: file and key, for the error.
+            value: A TOML value, or the text of an ini value.
+            where: The file and the key, for the error.
 
         Raises:
-            UsageError: the value has another type, is not a choice, or is too small.
+            UsageError: The value has another type, is not a choice, or is too small.
         """
         if self.type is bool and isinstance(value, str):
             words = {"1": True, "true": True, "yes": True, "on": True}
@@ -116,18 +118,18 @@ class Option:
 
 
 def _option(default: Value, help_: str, group: Group, *, metavar: str = "", **more: Any) -> Any:
-    """Declare a field of `Settings`; the keywords are attributes of `Option`."""
+    """Declare a field of `Settings`; the keyword arguments are attributes of `Option`."""
     return field(default=default, metadata={"help": help_, "group": group, "metavar": metavar, **more})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of one run. Each field is one option; its description is its help line.
+    """The options of one run. Each field is one option, described by its help line.
 
-    `None` means that nobody set it: the profile, the installed torch or this machine decides.
+    `None` means that the option is not set: the profile, the installed torch or this machine then decides.
 
     Raises:
-        UsageError: the options contradict each other, or name a device, release or Mac that does not exist.
+        UsageError: The options contradict each other, or name a device, release or Mac that does not exist.
     """
 
     model: str | None = _option(
@@ -226,7 +228,7 @@ class Settings:
 
     @property
     def workload(self) -> Workload:
-        """Return what is asked of the target, and how often."""
+        """Return the requested workload."""
         names = (name for name in Workload.__struct_fields__ if name != "samples")
         return Workload(**{name: getattr(self, name) for name in names}, samples=self.samples or 1)
 
@@ -275,10 +277,10 @@ def in_groups(*groups: Group) -> tuple[Option, ...]:
 
 
 def check_names(given: Mapping[str, object]) -> None:
-    """Refuse names that are no options.
+    """Check that all names are names of options.
 
     Raises:
-        UsageError: one is not, with the closest that is.
+        UsageError: A name is unknown; the hint gives the closest known one.
     """
     known = {option.name for option in OPTIONS}
     for name in given:
@@ -295,11 +297,11 @@ def check_names(given: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True)
 class OptionSource:
-    """Options from one place.
+    """Options from one source.
 
     Attributes:
-        where: the place, as an error names it: `""` for the command line.
-        values: by field of `Settings`.
+        where: The source as errors name it; `""` for the command line.
+        values: The values by field of `Settings`.
     """
 
     where: str
@@ -307,10 +309,10 @@ class OptionSource:
 
 
 def settings(*sources: OptionSource) -> Settings:
-    """Merge options; an earlier source wins.
+    """Merge options from several sources; an earlier source wins.
 
     Raises:
-        UsageError: they contradict each other. The hint names the files that set any of them.
+        UsageError: The options contradict each other. The hint names the files that set any of them.
     """
     merged: dict[str, Value] = {}
     named: dict[str, list[str]] = {}
@@ -329,15 +331,16 @@ def settings(*sources: OptionSource) -> Settings:
 
 
 def of_project(start: Path, *, code: bool) -> OptionSource:
-    """Read `[tool.mpsprobe]` of the nearest pyproject.toml that has one.
+    """Read `[tool.mpsprobe]` of the nearest pyproject.toml that has it.
 
     Args:
-        start: the folder to search from, upwards.
-        code: whether values may name code of the project (a file, a class, a profile's file). A command that a
-            person calls in somebody's checkout passes False: a file of the checkout gives no consent.
+        start: The folder from which to search upwards.
+        code: Whether values may name code of the project (a file, a class, a profile's file). A command that
+            a person runs
+            in somebody's checkout passes False, because a file of the checkout gives no consent.
 
     Raises:
-        UsageError: the file is not TOML, or the table holds an unknown or ill-typed key.
+        UsageError: The file is not TOML, or the table holds an unknown or ill-typed key.
     """
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
@@ -387,14 +390,14 @@ def _values(table: Mapping[str, object], path: Path, code: bool) -> dict[str, Va
 
 
 def _names_code(option: Option, value: str) -> bool:
-    """Whether a value of a file makes code run that the caller did not name: a Python file or class, a profile file."""
+    """Return whether a value from a file names code that the caller did not name: a Python file, class or profile."""
     if option.name == "model":
         return value.endswith(".py") or is_class_path(value)
     return option.name == "profile" and value.endswith(".toml")
 
 
 def _absolute(value: str, folder: Path) -> str:
-    """Return the absolute path of a file that exists, any other value unchanged."""
+    """Return the absolute path of an existing file; any other value unchanged."""
     path = folder / Path(value).expanduser()
     return str(path.resolve()) if path.exists() else value
 
@@ -403,7 +406,7 @@ def _absolute(value: str, folder: Path) -> str:
 
 
 def is_class_path(model: str) -> bool:
-    """Return whether a model is given as `package.module:Class`."""
+    """Return whether a model is named as `package.module:Class`."""
     return ":" in model and not Path(model).exists()
 
 
@@ -424,7 +427,7 @@ def is_autocast(choice: str) -> bool:
 
 
 def _check_mac(given: Settings) -> None:
-    # The pytest plugin imports this module in every environment, so the knowledge behind it is imported late.
+    # The pytest plugin imports this module in every environment, so the knowledge base is imported late.
     if given.device not in DEVICES:
         raise UsageError(f"--device {given.device}: no such device.", f"One of {', '.join(DEVICES)}.")
     if given.torch is not None:

@@ -1,7 +1,8 @@
 """The command line: a group whose commands are imported only when they are called.
 
 `mpsprobe --help` must not import torch (it starts in a tenth of a second), so each command is a module of
-this package and is named, with its help line, in `COMMANDS`.
+this package
+and is listed, with its help line, in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mpsprobe.errors import (
     text_of,
 )
 
-#: Command name -> (module of this package and its `click.Command`, help line).
+#: Commands by name: the module of this package with the name of its `click.Command`, and the help line.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run:command", "Run the suite on a model and write its report."),
     "report": ("report:rebuild", "Draw the reports of a finished run again."),
@@ -52,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and help lines, and imports one when it is called."""
+    """A group that knows its commands' names and help lines, and imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -67,7 +68,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or name the closest that there is."""
+        """Find a command, or suggest the name closest to a wrong one."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean '{close[0]}'?" if close else f"One of: {', '.join(COMMANDS)}."
@@ -96,7 +97,7 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, as_json: bool, quiet: bool, verbose: bool, colour: str, debug: bool) -> None:
     """Will this PyTorch model run on that Mac, how well, and what should its owner do?
 
-    These options may also stand behind a command's own. Shell completion:
+    These options may also follow a command's own. Shell completion:
     https://github.com/mpsprobe/mpsprobe/blob/main/docs/cli.md#shell-completion
     """
     of_main = ctx.obj
@@ -106,7 +107,7 @@ def cli(ctx: click.Context, as_json: bool, quiet: bool, verbose: bool, colour: s
 
 
 def main() -> None:
-    """Run the command line: errors of the hierarchy become one line on stderr and their documented exit code."""
+    """Run the command line. An `MpsprobeError` becomes one line on stderr and its documented exit code."""
     _open_streams()
     try:
         _working_directory()
@@ -124,7 +125,7 @@ def main() -> None:
         sys.exit(130)
     except MpsprobeError as problem:
         _end(problem)
-    except Exception as problem:  # of what is installed here, or ours: it says nothing of the model
+    except Exception as problem:  # a fault of the installation or of mpsprobe, not of the model
         if "--debug" in sys.argv:
             raise
         if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
@@ -149,11 +150,11 @@ def main() -> None:
 
 
 def _of_target(problem: BaseException) -> TargetError | None:
-    """Return the error of a target whose code raised this, with its line; None where no code of a target did."""
+    """Return an error for what the target's code raised, with its line; None where no code of a target raised it."""
     try:
         from mpsprobe.phases.target_code import is_of_target
         from mpsprobe.trace.source import line_of
-    except Exception:  # torch itself cannot be imported: no code of a target ran
+    except Exception:  # torch itself cannot be imported, so no code of a target ran
         return None
     if not is_of_target(problem):
         return None
@@ -171,23 +172,23 @@ def _end(problem: MpsprobeError) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Give the three streams a place where they are closed: else the next file opened would take theirs."""
+    """Open the closed ones of the three standard streams, or the next opened file would get their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    # Python has none for a number that was closed when it started
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    # Python has no stream for a number that was closed when it started
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
 
 
 def _working_directory() -> None:
-    """Stop where the working directory is gone.
+    """Check that the working directory exists.
 
     Raises:
-        UsageError: it is.
+        UsageError: It does not exist.
     """
     try:
         Path.cwd()

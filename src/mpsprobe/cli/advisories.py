@@ -1,4 +1,4 @@
-"""`mpsprobe advisories`: what is known to go wrong, for one torch, macOS, chip or op."""
+"""`mpsprobe advisories`: list known faults for a torch release, macOS, chip or op."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _fits(match: Match | None) -> str:
 
 
 def _where(advisory: Advisory) -> str:
-    """Name the torch releases, macOS versions and chips of an advisory, leaving out those that are all."""
+    """Name the torch releases, macOS versions and chips of an advisory, unless it concerns all of them."""
     macos = range_in_words(advisory.macos, advisory.macos_maybe)
     parts = [
         f"torch {range_in_words(advisory.torch, advisory.torch_maybe)}",
@@ -140,8 +140,8 @@ def range_in_words(known: str | None, maybe: str | None) -> str:
     """Format the versions of an advisory: `2.13.x only`, `2.7 to 2.8.x, perhaps 2.9 or newer`.
 
     Args:
-        known: a version specifier; empty for all versions, None when the sources name none.
-        maybe: the same for versions of which the sources say nothing.
+        known: A version specifier; empty for all versions, None when the sources name none.
+        maybe: A version specifier for versions that the sources do not cover; None when there are none.
     """
     parts = [] if known is None else [_in_words(known)]
     if known and maybe is not None and maybe in ("", known.replace("==", "!=")):

@@ -1,4 +1,4 @@
-"""`mpsprobe diverge`, `baseline` and `parity`: where the numbers of two computations differ."""
+"""`mpsprobe diverge`, `baseline` and `parity`: find where the values of two computations differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from mpsprobe.routes.mlx.mlx_parity import Parity
 
 
-#: Rows of the table for people; `--json` has every module.
+#: The number of rows in the printed table; `--json` has every module.
 _ROWS = 12
-#: Op uses listed for the first diverging module.
+#: The number of op uses listed for the first diverging module.
 _OPS = 12
 STAGES = ("forward", "inference")
 
@@ -57,12 +57,15 @@ def diverge(
 ) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
-    MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU,
-    or a file that `mpsprobe baseline` wrote. Named first is the first module that diverges beyond the noise
-    floor, with the ops it calls; then all modules, worst first.
+    MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the
+    CPU, or a file
+    that `mpsprobe baseline` wrote. The first module that diverges beyond the noise floor is named first, with
+    the ops it
+    calls; then follow all modules, worst first.
 
     Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's
-    code raised, 5 crashed or hung.
+    code raised,
+    5 crashed or hung.
     """
     job = make_job(settings, stages, against=None if against == "cpu" else _file(against), local=local)
     answer = do(sink, job)
@@ -94,12 +97,12 @@ def _file(against: str) -> str:
         raise UsageError(f"--against {against}: no such file.", "Give cpu, or a file of mpsprobe baseline.")
     from mpsprobe.layers.baseline import read_info
 
-    read_info(path)  # refused here and not after a model was loaded
+    read_info(path)  # raises here rather than after the model is loaded
     return str(path.resolve())
 
 
 def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
-    """Return the job of these options, checked as far as that needs no model."""
+    """Return the job of these options, checked as far as possible without a model."""
     from mpsprobe.models import targets
 
     if targets.needs_no_hub(settings):
@@ -108,7 +111,7 @@ def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
 
 
 def do(sink: Sink, job: Job) -> Found | Written:
-    """Run a job in its child process, and report its steps."""
+    """Run a job in its child process, and print its steps."""
     from mpsprobe.layers import supervised
 
     return supervised.run(job, lambda text: sink.remark("  ", Styled(text, dim=True)))
@@ -286,10 +289,13 @@ def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], 
 def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) -> None:
     """Compare MODEL in MLX with MODEL in torch, without its weights.
 
-    MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights is
-    saved, loaded strictly by mlx-lm or mlx-vlm in a process of its own, and its logits are compared with torch's
-    in float32 and float64. Copies that are wrong on purpose must be seen. Needs the extra `mlx`; on Linux it runs
-    on the CPU, which says nothing of Metal's kernels.
+    MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights
+    is saved,
+    loaded strictly by mlx-lm or mlx-vlm in a process of its own, and its logits are compared with torch's in
+    float32 and
+    float64. Copies that are wrong on purpose must be detected. The command needs the extra `mlx`; on Linux it
+    runs on the
+    CPU, which says nothing about Metal's kernels.
 
     Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
     """

@@ -1,4 +1,4 @@
-"""`mpsprobe expect`: expectation files for op checks, written from a run."""
+"""`mpsprobe expect`: write expectation files for op checks from a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.errors import DataError, UsageError
 from mpsprobe.run import Check, Phase, Replays, Run, Status
 
 _XFAILS, _SKIPS = "xfails.toml", "skips.toml"
-#: Outcomes of a replay (`ops.protocol.Outcome`, which this command must not import: it would import torch).
+#: Outcomes of a replay, copied from `ops.protocol.ReplayOutcome`, because importing that would import torch.
 _FAILS = frozenset({"wrong", "nan", "raises", "fault"})
 _KILLS = frozenset({"crashed", "hangs"})
 
@@ -32,7 +32,7 @@ _KILLS = frozenset({"crashed", "hangs"})
 def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
     """Write down which op checks of a run failed, and which crashed or hung.
 
-    Both files hold for the torch release, macOS and chip of the run alone. Give them to the suite with
+    Both files hold only for the torch release, macOS and chip of the run. Pass them to the suite with
     --mpsprobe-xfails-file and --mpsprobe-skips-file.
     """
     document = Run.load(run)
@@ -49,7 +49,7 @@ def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
 
 
 def _ids(run: Run, *statuses: Status) -> dict[str, str]:
-    """Return op checks with one of these statuses and their messages, replays of the combined check included."""
+    """Return the op checks with one of these statuses and their messages, including replays of the combined check."""
     found = {}
     for check in run.of_phase(Phase.OPS):
         if check.id == "ops.replay":
@@ -78,7 +78,7 @@ def _toml(run: Run, failures: dict[str, str]) -> str:
     lines += ["", "[[expect]]"]
     if torch:
         lines.append(f'torch = "=={torch[0]}"')
-    # Another system's version says nothing of macOS.
+    # Another system's version says nothing about macOS.
     if run.host.system == "Darwin":
         lines.append(f'macos = "=={run.host.os_version}"')
         chip = (run.host.chip or "").removeprefix("Apple ")
@@ -91,10 +91,10 @@ def _toml(run: Run, failures: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote a TOML basic string: JSON's strings are such."""
+    """Quote a text as a basic string of TOML, for which JSON's strings are valid."""
     return msgspec.json.encode(text).decode()
 
 
 def _comment(text: str) -> str:
-    """Return one line that TOML takes as a comment: no control characters."""
+    """Return a text as one line without control characters, which TOML accepts as a comment."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:160]

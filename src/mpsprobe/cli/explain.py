@@ -1,4 +1,4 @@
-"""`mpsprobe explain`: what an error, a warning or a log of MPS means, and what to do."""
+"""`mpsprobe explain`: explain an error, a warning or a log of an MPS run, with the fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.explain import Explained, Explanation, explain
 
-#: Exit code when nothing in the text is known.
+#: The exit code when nothing in the text is known.
 NOTHING_KNOWN = 1
 
 
@@ -23,11 +23,11 @@ NOTHING_KNOWN = 1
 @click.option("--macos", metavar="VERSION", help="The macOS it ran on, e.g. 15.5.")
 @pass_sink
 def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | None) -> None:
-    """Explain an error, a warning or a log: op, cause, the release that fixes it, the way around.
+    """Explain an error, a warning or a log: the op, the cause, the release that fixes it, and the workaround.
 
     TEXT is the text itself, a file that holds it, or - for standard input.
 
-    Exit code: 0 when something was explained, 1 when nothing in the text is known, 2 for a wrong call.
+    Exit codes: 0 something was explained, 1 nothing in the text is known, 2 usage.
     """
     result = explain(_read(text), torch, macos)
     if result.findings:

@@ -1,4 +1,4 @@
-"""`mpsprobe doctor` and `mpsprobe calibrate`: what this machine is, and what its device reaches."""
+"""`mpsprobe doctor` and `mpsprobe calibrate`: check this machine, and measure its device."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ if TYPE_CHECKING:
 
 
 class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the doctor found.
+    """The findings of `mpsprobe doctor`.
 
     Attributes:
-        computes: MPS multiplied two matrices rightly, in a child process, just now.
-        cause: short name of what keeps it from that; empty when nothing does.
-        what: one sentence.
-        remedy: what to do.
-        host: facts of this machine.
-        working_set_bytes: Metal's recommended maximum; None without an Apple GPU.
-        working_set_evidence: how that is known.
-        variables: what is wrong with MPS's environment variables.
-        predicts: whether `mpsprobe predict` passed its self-test here, in a child process; None where it was not
-            run: without torch, and off a Mac, where the project's tests run it.
-        prediction: one sentence about that; empty where it was not run.
-        prediction_remedy: what to do if it failed.
+        computes: Whether MPS has just multiplied two matrices correctly, in a child process.
+        cause: A short name of what prevents that; empty when nothing does.
+        what: The cause in one sentence.
+        remedy: What to do about it.
+        host: The facts of this machine.
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize in bytes; None without an Apple GPU.
+        working_set_evidence: How that is known.
+        variables: The problems with environment variables of MPS.
+        predicts: Whether `mpsprobe predict` passed its self-test here, in a child process. None where it was
+            not run:
+            without torch, and on other systems than macOS, where the project's tests run it.
+        prediction: The outcome of the self-test in one sentence; empty where it was not run.
+        prediction_remedy: What to do if it failed.
     """
 
     computes: bool
@@ -59,9 +60,9 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @click.command("doctor")
 @pass_sink
 def doctor(sink: Sink) -> None:
-    """Say what this machine is and whether MPS computes here; if not, why and what to do.
+    """Check this machine, and whether MPS computes here; if not, say why and what to do.
 
-    Exit code: 0 MPS computes, 1 it does not. Works without torch, and says so.
+    Exit codes: 0 MPS computes, 1 it does not. The command also works without torch, and says so.
     """
     diagnosis = examine(mac.host())
     sink.result(_text(diagnosis), diagnosis)
@@ -69,8 +70,8 @@ def doctor(sink: Sink) -> None:
 
 
 def examine(host: Host) -> Diagnosis:
-    """Examine torch and try MPS where there is one."""
-    # Importing torch takes seconds, and says nothing about MPS where there is no Mac.
+    """Examine torch, and try MPS where there is one."""
+    # Importing torch takes seconds, and shows nothing about MPS on other systems.
     torch = torch_facts() if host.system == "Darwin" else TorchFacts(host.packages.get("torch"))
     unavailable = why_no_mps(host, torch) or _tried(host)
     size, evidence = _working_set(host, torch)
@@ -173,7 +174,7 @@ def _confined(host: Host) -> str:
 
 
 _AUTO = "auto"
-#: Kinds of calls whose cost for the host is shown.
+#: The kinds of calls whose cost on the host is shown.
 _SHOWN = ("matmul", "stream", "view", "module")
 
 
@@ -195,8 +196,9 @@ _SHOWN = ("matmul", "stream", "view", "module")
 def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     """Measure a device: matmul by dtype, memory, dispatch, waits and copies, in less than a minute.
 
-    The result is a JSON file; mpsprobe predict forecasts the time on that device from it. Nothing else should run
-    meanwhile.
+    The result is a JSON file, from which mpsprobe predict forecasts the time on that device. Nothing else
+    should run in the
+    meantime.
     """
     import msgspec
     import torch
@@ -238,7 +240,7 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
 
 
 def _field_report(calibration: Calibration, file: Path, device: str) -> list[str]:
-    """Write the anonymous report of a Mac beside its calibration; return what to say of it."""
+    """Write the anonymous report of a Mac beside its calibration, and return lines that tell the user about it."""
     if device != "mps":
         return []
     from mpsprobe import __version__, mac

@@ -1,4 +1,4 @@
-"""`mpsprobe ops`: how an op runs on MPS, in one torch release or in all, and what changed between two."""
+"""`mpsprobe ops`: show how an op runs on MPS, in one torch release or in all, and what changed between two."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mpsprobe.run import OpVerdict
 
 
 class SupportRow(msgspec.Struct, frozen=True):
-    """The answer for one overload in one release.
+    """The support of one overload in one release.
 
     Attributes:
-        op: overload name.
-        torch: minor release.
-        verdict: what a call does, with PYTORCH_ENABLE_MPS_FALLBACK unset.
-        via: the op that is really missing, when that is another one.
-        dtypes: dtypes that it is not known to refuse; empty when it cannot run.
-        macos: oldest macOS on which this release offers MPS.
-        source: the wheel that this was read from.
-        note: what else to know: the way out of an error, a restriction that may apply.
+        op: The overload name.
+        torch: The minor release.
+        verdict: What a call does when PYTORCH_ENABLE_MPS_FALLBACK is unset.
+        via: The op that is really missing, when that is another one.
+        dtypes: The dtypes that it is not known to refuse; empty when it cannot run.
+        macos: The oldest macOS on which this release offers MPS.
+        source: The wheel from which this was read.
+        note: What else matters: the workaround for an error, a restriction that may apply.
     """
 
     op: str
@@ -40,7 +40,7 @@ class SupportRow(msgspec.Struct, frozen=True):
 
 
 class SupportChange(msgspec.Struct, frozen=True):
-    """An op whose support differs between two releases; `via` names what is missing in the second."""
+    """An op whose support differs between two releases; `via` names what the second one lacks."""
 
     op: str
     before: str
@@ -73,7 +73,7 @@ def command(
     (torch.linalg.svd, softmax).
     """
     if macos is not None:
-        macos_version(macos)  # a bad one is said at once
+        macos_version(macos)  # reports a malformed version at once
     dtype = dtypes.dtype_name(dtype) if dtype is not None else None
     if diff:
         changes = compare(*diff, names=names)
@@ -97,7 +97,7 @@ _MAY_SAY = "may say: "
 
 
 def default_release() -> str:
-    """Return the installed torch release, or the newest with data."""
+    """Return the installed torch release, or the newest one with data."""
     try:
         return ops.resolve_release(metadata.version("torch"))
     except (metadata.PackageNotFoundError, ops.UnknownReleaseError):
@@ -105,13 +105,13 @@ def default_release() -> str:
 
 
 def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None) -> SupportRow:
-    """Return everything known about one overload in one release.
+    """Return everything that is known about one overload in one release.
 
     Args:
-        op: overload name.
-        torch: minor release.
-        dtype: dtype of the tensors; None for any.
-        macos: of the target Mac; None: new enough.
+        op: The overload name.
+        torch: The minor release.
+        dtype: The dtype of the tensors; None for any.
+        macos: The macOS version of the target Mac; None for one that is new enough.
     """
     release = ops.release(torch)
     support = release.lookup(op)
@@ -158,7 +158,7 @@ def _way_out(support: ops.OpSupport) -> str:
 def _timeline(rows: Sequence[SupportRow]) -> list[list[str]]:
     """Return the rows of each op, with equal neighbouring releases merged: `2.1-2.7`.
 
-    Texts that a kernel may raise are left out: they come and go with every release.
+    Messages that a kernel may raise are left out, because they change with every release.
     """
     lines: list[list[str]] = []
     for found in rows:
@@ -171,12 +171,12 @@ def _timeline(rows: Sequence[SupportRow]) -> list[list[str]]:
 
 
 def compare(before: str, after: str, names: Iterable[str] = ()) -> list[SupportChange]:
-    """Return the ops whose support, or whose missing helper, differs between two releases.
+    """Return the ops whose support, or whose missing helper op, differs between two releases.
 
     Args:
-        before: the release to start from.
-        after: the one to compare with it.
-        names: ops in any spelling; none: all.
+        before: The older release.
+        after: The release to compare with it.
+        names: The ops in any spelling; empty for all.
     """
     old, new = ops.release(before), ops.release(after)
     known = old.names | new.names

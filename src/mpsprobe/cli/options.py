@@ -1,4 +1,4 @@
-"""The options of `mpsprobe.options` as click's: a command names the groups that it takes."""
+"""The options of `mpsprobe.options` as click options; a command names the groups that it takes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mpsprobe.options import Group, Option, OptionSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: The value of `--torch` that asks `mpsprobe predict` about every release.
+#: The value of `--torch` with which `mpsprobe predict` covers every release.
 EVERY_RELEASE = "all"
 
 
 class _Switch(click.Option):
-    """A switch whose `--no-` form, which overrides pyproject.toml, does not fill the help."""
+    """A switch whose `--no-` form, which overrides pyproject.toml, is left out of the help."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
@@ -33,13 +33,13 @@ def takes(
     every_release: bool = False,
     implied: Mapping[str, options.Value] | None = None,
 ) -> Callable[[Function], Function]:
-    """Give a command the options of some groups, and call it with `settings` made of them.
+    """Give a command the options of some groups, and call it with the `settings` made of them.
 
     Args:
-        groups: the groups; with `Group.TARGET` the command takes the argument MODEL.
-        model_required: the command has no default target.
-        every_release: accept `--torch all`; the command is then called with `every_release` as well.
-        implied: settings that hold for this command without being given.
+        groups: The groups; with `Group.TARGET` the command takes the argument MODEL.
+        model_required: Whether the command has no default target.
+        every_release: Whether `--torch all` is accepted; the command is then also called with `every_release`.
+        implied: Settings that this command always has.
     """
     taken = options.in_groups(*groups)
 
@@ -73,7 +73,7 @@ def _add(call: Function, one: Option, *, model_required: bool, every_release: bo
 
 
 def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> OptionSource:
-    """Return what pyproject.toml says of options that this command takes, and say that it does."""
+    """Return those options of pyproject.toml that this command takes, and tell the user that they are used."""
     found = options.of_project(Path.cwd(), code=False)
     values = {name: value for name, value in found.values.items() if name in taken}
     used = [

@@ -1,4 +1,4 @@
-"""`mpsprobe predict` and `mpsprobe macs`: what Macs would do with a model, from its config alone."""
+"""`mpsprobe predict` and `mpsprobe macs`: predict what Macs do with a model, from its config only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import SurroundingsError, TargetError
 from mpsprobe.options import Group, Settings
 
-#: Exit code when the target could not be predicted at all.
+#: The exit code when the target could not be predicted at all.
 NOT_ASKED = SurroundingsError.exit_code
 
 
@@ -42,16 +42,18 @@ def predict(
     settings: Settings,
     every_release: bool,
 ) -> None:
-    """Predict every op that MODEL calls on a Mac, and what becomes of it there.
+    """Predict every op that MODEL calls on a Mac, and what happens to it there.
 
     MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, a file
-    ./target.py of your own (which runs), or nothing for the default target. No weights are read or downloaded and
-    nothing is computed. With --mac the memory and the time that it takes there are forecast as well, and each
-    route is judged.
+    ./target.py of your own (which runs), or nothing for the default target. No weights are read or downloaded
+    and nothing
+    is computed. With --mac, memory and time on that Mac are forecast as well, and each route is judged.
 
-    Exit codes: 0 every op runs on the GPU, 1 something falls back, raises, is wrong or unknown, 2 usage, 3 nothing
-    could be predicted: no network, no such repository, no config that can be built. With --torch all the newest
-    release decides, and the older ones are information.
+    Exit codes: 0 every op runs on the GPU, 1 something falls back, raises, is wrong or unknown, 2 usage, 3
+    nothing could
+    be predicted: no network, no such repository, no config that can be built. With --torch all, the newest
+    release decides,
+    and the older ones are for information.
     """
     from mpsprobe import report
     from mpsprobe.prediction import command as prediction  # imports torch
@@ -76,7 +78,7 @@ def predict(
 
 @contextlib.contextmanager
 def _could_be_asked() -> Iterator[None]:
-    """Let a target that cannot be predicted end the command with its own exit code: 1 is an answer about a Mac."""
+    """Give a target that cannot be predicted its own exit code, because 1 is an answer about a Mac."""
     try:
         yield
     except TargetError as problem:
@@ -90,11 +92,14 @@ def _could_be_asked() -> Iterator[None]:
 def macs(sink: Sink, settings: Settings) -> None:
     """List which Macs fit MODEL, and how fast they are expected to run it.
 
-    For every Mac of the catalogue: whether it fits easily, is tight or does not fit, the margin to Metal's recommended
-    working set, the expected speed with its range, and the most bits with which MLX's weights fit easily. No weights
-    are read or downloaded and nothing is computed. --mac has no meaning here.
+    For every Mac of the catalogue: whether it fits easily, is tight or does not fit, the margin to Metal's
+    recommended
+    working set, the expected speed with its range, and the largest number of bits at which MLX's weights fit
+    easily. No
+    weights are read or downloaded and nothing is computed. --mac has no effect here.
 
-    Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted, or the model's code stopped.
+    Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted, or the model's code
+    stopped.
     """
     import torch as installed
 

@@ -1,6 +1,6 @@
-"""Show people how far a long command is: lines that stay on stdout, and a line on the terminal that does not.
+"""Show the progress of a long command: permanent lines on stdout, and a temporary line on the terminal.
 
-Where stderr is no terminal, or nothing may move on it (`TERM=dumb`), only the lines that stay are printed.
+Where stderr is not a terminal, or must not be redrawn (`TERM=dumb`), only the permanent lines are printed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-#: Bars at most; smaller files count in the total.
+#: The greatest number of bars; smaller files count in the total.
 _MOST = 8
-#: Characters of a description on the terminal.
+#: The width of a description on the terminal in characters.
 _SHOWN = 60
 _SIGNS = {
     Status.PASS: ("✓", "green"),
@@ -37,7 +37,7 @@ _SIGNS = {
 
 
 def is_live(sink: Sink) -> bool:
-    """Return whether a line may be drawn over and over on stderr."""
+    """Return whether a line on stderr may be redrawn."""
     return sys.stderr.isatty() and not sink.quiet and os.environ.get("TERM") != "dumb"
 
 
@@ -49,10 +49,10 @@ def _console(sink: Sink) -> Console:
 
 
 class Waiting:
-    """The line of the step under way: a spinner, its name and its time, gone when it ends.
+    """The line of the step in progress: a spinner, its name and its time. It disappears when the step ends.
 
     Args:
-        sink: decides whether anything is drawn, and in which colours.
+        sink: The sink, which decides whether anything is drawn, and in which colours.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -69,7 +69,7 @@ class Waiting:
         self.hide()
 
     def show(self, step: str) -> None:
-        """Draw a step as the one under way."""
+        """Draw a step as the one in progress."""
         self.hide()
         if not self._live:
             return
@@ -92,14 +92,14 @@ class Waiting:
         self._sink.remark(text)
 
     def hide(self) -> None:
-        """Remove the line: another writer owns it."""
+        """Remove the line, because something else writes next."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
 
 
 class Narrator:
-    """Show a run as it goes: one line a check, and on a terminal the check under way."""
+    """Show a run while it goes on: one line for each check, and on a terminal the check in progress."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -133,7 +133,7 @@ class Narrator:
         self._waiting.hide()
 
     def check(self, check: Check) -> None:
-        """Print one line a check, once; a blocked phase in one line."""
+        """Print one line for each check, once; a blocked phase takes one line."""
         if check.id in self._checks:
             return
         self._checks.add(check.id)
@@ -163,10 +163,10 @@ class Narrator:
 
 
 class DownloadBars:
-    """Draws a download on stderr while it lasts; nothing where stderr is no terminal, or is not to be written to.
+    """Draw a download on stderr while it lasts, if stderr is a terminal that may be redrawn.
 
     Args:
-        sink: decides whether anything is drawn, and in which colours.
+        sink: The sink, which decides whether anything is drawn, and in which colours.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -176,7 +176,7 @@ class DownloadBars:
         self._tasks: dict[str, TaskID] = {}
 
     def update(self, event: journal.Transfer) -> None:
-        """Draw how far the download is."""
+        """Draw the progress of the download."""
         if not self._live or not event.total:
             return
         bars = self._bars or self._started()
@@ -190,7 +190,7 @@ class DownloadBars:
         self._draw(bars, "total", event.done, event.total, "  ".join(filter(None, (rate, left))))
 
     def close(self) -> None:
-        """Remove the bars: another writer owns the next line."""
+        """Remove the bars, because something else writes next."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -1,4 +1,4 @@
-"""`mpsprobe report` and `mpsprobe merge`: reports from the documents that runs left behind."""
+"""`mpsprobe report` and `mpsprobe merge`: draw reports from the documents of earlier runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def rebuild(
     """Rebuild reports from RUN.json, from its folder, or from the journal.jsonl of a killed run.
 
     Without RUN.json it takes reports/latest/run.json. Without --format it writes run.json, report.md,
-    report.html and junit.xml and says the verdict.
+    report.html and
+    junit.xml, and prints the verdict.
     """
     if schema:
         sink.result(_pretty(json_schema()), json_schema(), verbatim=True)
@@ -68,13 +69,14 @@ def read_run(path: Path) -> Run:
     """Load the run at `path`: a document, a journal, or a folder that holds either.
 
     Raises:
-        UsageError, DataError: there is none, or it cannot be read.
+        UsageError: There is no run at `path`.
+        DataError: The run cannot be read.
     """
     return _read(_find(path))
 
 
 def _latest() -> Path:
-    """Return the folder of the newest run in reports/ that is not under way, else the default document."""
+    """Return the folder of the newest finished run in reports/, else the default document."""
     from mpsprobe.supervision.supervisor import is_running
 
     runs = DEFAULT_RUN.parents[1] / "runs"
@@ -85,7 +87,7 @@ def _latest() -> Path:
 
 
 def _find(path: Path) -> Path:
-    """Return the document at `path`: itself, or the run or journal in that folder."""
+    """Return the document at `path`: the path itself, or the run or journal in that folder."""
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"{path}: no such file.", "Name a run.json, or make one: mpsprobe run")
@@ -144,7 +146,7 @@ def _pretty(data: object) -> str:
 def merge(sink: Sink, runs: tuple[Path, ...], output: Path | None) -> None:
     """Merge RUN... (run.json files, journals or their folders) into a matrix of targets and machines.
 
-    Of several runs of one target on one machine, the newest counts. Exit codes: 0 merged, 2 usage.
+    Among several runs of one target on one machine, the newest counts. Exit codes: 0 merged, 2 usage.
     """
     merged = matrix.merge(read_run(path) for path in runs)
     text = matrix.markdown(merged)

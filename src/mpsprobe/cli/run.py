@@ -1,4 +1,4 @@
-"""`mpsprobe run`: the suite on a model, in a supervised child process, with a report at the end."""
+"""`mpsprobe run`: run the suite on a model in a supervised child process, and write its report."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.options import Group, Settings
 from mpsprobe.run import Phase, Run, exit_code, journal
 
-#: Where a run without --output writes; a folder for each, and a link `latest`.
+#: The folder of runs without --output: one folder for each run, and a link `latest`.
 REPORTS = Path("reports")
-#: What a phase is called on the command line: `3`, `download`, `ops`.
+#: The phases by their names on the command line: `3`, `download`, `ops`.
 _PHASES = {
     **{phase.value: phase for phase in Phase},
     **{str(phase.order): phase for phase in Phase if phase.is_numbered},
@@ -31,10 +31,10 @@ _PHASES = {
 
 
 def _folder(output: Path | None, run_id: str) -> Path:
-    """Return the folder that the run writes to: the one asked for, or reports/runs/ID.
+    """Return the folder that the run writes to: the requested one, or reports/runs/ID.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: It cannot be created.
     """
     folder = output if output is not None else REPORTS / "runs" / run_id
     latest = REPORTS / "latest"
@@ -49,7 +49,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
 
 
 def _point_latest_to(folder: Path) -> None:
-    """Let reports/latest lead to a run whose report is written. Where it cannot, the report is there all the same."""
+    """Point reports/latest to a run whose report is written. A failure is ignored: the report exists anyway."""
     link = REPORTS / f".latest-{folder.name}"
     with contextlib.suppress(OSError):
         link.symlink_to(Path("runs") / folder.name, target_is_directory=True)
@@ -57,7 +57,7 @@ def _point_latest_to(folder: Path) -> None:
 
 
 def _forget_former(folder: Path) -> None:
-    """Move the report of a former run out of the way of a run that could not start: it would pass for its report."""
+    """Move the report of an earlier run away, because it would pass for that of a run that could not start."""
     from mpsprobe.report import FILES
 
     former = folder / "former"
@@ -69,7 +69,7 @@ def _forget_former(folder: Path) -> None:
 
 
 def _written(run: Run, folder: Path, sink: Sink) -> Path:
-    """Write the reports into the folder, or where it has become unusable, into a temporary one."""
+    """Write the reports into the folder, or into a temporary one where it has become unusable."""
     from mpsprobe import report
 
     try:
@@ -81,15 +81,15 @@ def _written(run: Run, folder: Path, sink: Sink) -> Path:
 
 
 def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> None:
-    """Show the command that satisfies unmet requirements, and run it if the user says yes.
+    """Show the command that satisfies unmet requirements, and run it if the user agrees.
 
     Args:
-        settings: the options of the run.
-        sink: told what is to change.
-        yes: the user said so already.
+        settings: The options of the run.
+        sink: The sink that prints what will change.
+        yes: Whether the user has already agreed.
 
     Raises:
-        UsageError: nobody can be asked, or the installation failed.
+        UsageError: There is no terminal to ask on, or the installation failed.
     """
     from mpsprobe.models import targets
     from mpsprobe.phases import pins
@@ -124,15 +124,15 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
 
 
 def _installer(requirements: list[str]) -> list[str]:
-    """Return the command that installs into this environment: pip's, or uv's where it has no pip, as uv makes it.
+    """Return the command that installs into this environment: pip's, or uv's where there is no pip, as uv makes it.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: Neither is installed.
     """
     if importlib.util.find_spec("pip") is not None:
         return launch.python(
             "pip", "install", *requirements
-        )  # a json.py in the working directory is not pip's
+        )  # a json.py in the working directory must not replace Python's
     from mpsprobe.phases import solver
 
     uv = solver.find_uv()
@@ -155,12 +155,13 @@ def command(
 ) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
-    MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your own
+    MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of
+    your own
     (which runs), or nothing for the default target.
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed, timed out or interrupted.
     """
-    # Bad input is answered here, before a child is started for it.
+    # Bad input is reported here, before a child is started.
     from mpsprobe import report
     from mpsprobe.models import targets
     from mpsprobe.supervision import surroundings
@@ -173,7 +174,7 @@ def command(
     if targets.needs_no_hub(settings):
         threads = targets.resolve(settings).profile.cpu_threads
         if threads:
-            # Before the child imports torch: a pool of threads that spin costs a small target a fifth of its time.
+            # Set before the child imports torch: a pool of spinning threads costs a small target a fifth of its time.
             os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
     if settings.model and not settings.offline:
@@ -188,7 +189,7 @@ def command(
         arguments += ["-m", " or ".join(sorted({_PHASES[name].marker for name in phases}))]
 
     narrator = Narrator(sink)
-    # From here a signal ends the run in order, and its report is written and named however often one comes.
+    # From here on a signal ends the run in order, and its report is written and named however many signals follow.
     with Interrupts(to_the_end=sink.ends_process), alone_in(folder):
         try:
             run = Supervisor(folder, narrator).run(arguments)

@@ -1,4 +1,4 @@
-"""`mpsprobe scan`: what breaks or silently misbehaves on MPS, read from source code that is not run."""
+"""`mpsprobe scan`: find what breaks or silently misbehaves on MPS in source code, without running it."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def command(
 ) -> None:
     """Find what breaks, or silently misbehaves, on MPS in source code, without running it.
 
-    Reads a file or folder, an installed package by its dotted name, a model folder with code of its own, or a
-    repository in the hub's cache (never the hub itself). Exit code: 0 nothing found, 1 findings, 2 usage.
+    Reads a file or folder, an installed package by its dotted name, a model folder with its own code, or a
+    repository in
+    the hub's cache (never the hub itself). Exit codes: 0 nothing found, 1 findings, 2 usage.
     """
     if list_rules:
         _list_rules(sink)
@@ -72,10 +73,10 @@ def command(
     if not target:
         raise UsageError("Nothing to scan.", "Name a path, a package or a model: mpsprobe scan ./my_model")
     options = Options(torch=torch or _installed_torch(), select=select, ignore=ignore)
-    ops.resolve_release(options.torch)  # a wrong release is told before anything is read
+    ops.resolve_release(options.torch)  # reports an unknown release before anything is read
     try:
         chosen = _find(target, tests=tests, exclude=exclude, revision=revision)
-    except TargetError as problem:  # the target of a command that only reads is the user's spelling
+    except TargetError as problem:  # a command that only reads has no target but what the user typed
         raise UsageError(problem.what, problem.hint) from problem
     for remark in chosen.remarks:
         say(remark, err=True)

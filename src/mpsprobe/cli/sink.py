@@ -1,8 +1,10 @@
-"""The one place that prints: people, machines (`--json`) or nobody (`--quiet`). Commands never print.
+"""The only module that prints: for readers, for programs (`--json`) or not at all (`--quiet`).
 
-Texts of targets and documents may hold anything: every control character is shown as its escape here, and colours are
-given apart from the text. A reader that has gone (`| head -1`, a closed stdout) costs what it would have read, and
-nothing else: the command goes on and its report is written.
+Texts of targets and documents may hold anything, so every control character is shown as its escape, and
+colours are
+given apart from the text. A reader that has gone (`| head -1`, a closed stdout) does not stop the command: it
+goes on,
+and its report is written.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ import msgspec
 
 from mpsprobe.quantities import printable, printable_json
 
-#: Columns at most that a text for people takes, unless COLUMNS asks for more.
+#: The greatest width of a text for readers in columns, unless COLUMNS sets another.
 _WIDTH = 80
 #: A line with two or more gaps between its words is a row of a table, which is never wrapped.
 _GAP = re.compile(r"\S {2,}\S")
-#: What the later lines of a wrapped one are aligned with: its indentation, and a short label before a gap.
+#: The part of a line that later lines are aligned after: its indentation, and a short label before a gap.
 _LABEL = re.compile(r"( *)(- |\S[^ ]{0,11}(?: \S{1,6})?:? {2,}(?=\S)|[^ :]{1,14}: +)?")
-#: A last column narrower than this is not worth wrapping: rows become blocks.
+#: With a last column narrower than this, rows become blocks instead of being wrapped.
 _LEAST_COLUMN = 24
 
 COLOURS = ("auto", "always", "never")
@@ -43,17 +45,17 @@ class Styled(NamedTuple):
 
 
 def width() -> int:
-    """Return the columns for text: those of the terminal up to 80, or what COLUMNS says."""
+    """Return the number of columns for text: those of the terminal up to 80, or the value of COLUMNS."""
     columns = shutil.get_terminal_size((_WIDTH, 24)).columns
     return columns if os.environ.get("COLUMNS", "").isdigit() else min(columns, _WIDTH)
 
 
 def wrapped(text: str, columns: int | None = None) -> str:
-    """Wrap the prose of a text; rows of tables, addresses and words that are longer stay whole.
+    """Wrap the prose of a text. Rows of tables, addresses and longer words stay whole.
 
     Args:
-        text: any number of lines. Later lines of a wrapped one are aligned with its first word after a label.
-        columns: that a line may take; None for those of the terminal.
+        text: Any number of lines. Continuation lines are aligned with the first word after a line's label.
+        columns: The greatest width of a line; None for that of the terminal.
     """
     columns = columns or width()
     return "\n".join(_wrapped_line(line, columns) for line in text.split("\n"))
@@ -75,9 +77,9 @@ def _wrapped_line(line: str, columns: int) -> str:
 
 
 def uses_colour(choice: str = "auto") -> bool | None:
-    """Return whether to colour: True, False, or None where the stream decides (a terminal is coloured).
+    """Return whether to use colour: True, False, or None where the stream decides (a terminal is coloured).
 
-    NO_COLOR (https://no-color.org) holds unless `choice` is "always".
+    NO_COLOR (https://no-color.org) applies unless `choice` is "always".
     """
     if choice == "auto":
         return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
@@ -85,13 +87,13 @@ def uses_colour(choice: str = "auto") -> bool | None:
 
 
 def say(*parts: str | Styled, err: bool = False, as_json: bool = False, colour: bool | None = None) -> None:
-    """Print one text without control characters of its own.
+    """Print one text, with control characters replaced by escapes.
 
     Args:
-        parts: printed one after the other.
-        err: to stderr.
-        as_json: it is a JSON text, in which a control character has an escape.
-        colour: whether styles are printed; None: on a terminal.
+        parts: The parts of the text, printed one after the other.
+        err: Whether to print on stderr.
+        as_json: Whether it is a JSON text, in which control characters have JSON's own escapes.
+        colour: Whether styles are printed; None for only on a terminal.
     """
     clean = printable_json if as_json else printable
     text = "".join(
@@ -107,7 +109,7 @@ def say(*parts: str | Styled, err: bool = False, as_json: bool = False, colour: 
 
 
 def _forget(stream: Any) -> None:
-    """Let whatever else is written to a stream go nowhere, also what Python writes at its exit."""
+    """Discard everything else that is written to a stream, including what Python writes at its exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -115,14 +117,14 @@ def _forget(stream: Any) -> None:
 
 
 class Sink:
-    """Where a command's output goes.
+    """The output of a command.
 
     Attributes:
-        as_json: results as JSON on stdout, remarks on stderr.
-        quiet: results and remarks are dropped; errors still appear.
-        verbose: results for people hold every detail.
+        as_json: Whether results are JSON on stdout and remarks go to stderr.
+        quiet: Whether results and remarks are dropped; errors still appear.
+        verbose: Whether results for readers include every detail.
         colour: `"auto"`, `"always"` or `"never"`.
-        ends_process: the process ends with the command; False where a caller in this process goes on.
+        ends_process: Whether the process ends with the command; False where a caller in this process continues.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Sink:
         self.ends_process = ends_process
 
     def remark(self, *parts: str | Styled) -> None:
-        """Print progress or an aside for people: never on stdout when that carries JSON."""
+        """Print progress or an aside for readers, never on stdout when that carries JSON."""
         if not self.quiet:
             say(*parts, err=self.as_json, colour=uses_colour(self.colour))
 
@@ -149,9 +151,9 @@ class Sink:
         """Print the command's answer.
 
         Args:
-            text: for people; its prose is wrapped.
-            data: anything msgspec encodes, for machines.
-            verbatim: print `text` as it is: a document, not prose.
+            text: The answer for readers; its prose is wrapped.
+            data: The answer for programs: anything that msgspec encodes.
+            verbatim: Whether to print `text` unchanged, as for a document.
         """
         if self.quiet:
             return
@@ -162,16 +164,16 @@ class Sink:
             say(clean if verbatim else wrapped(clean), colour=uses_colour(self.colour))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], data: Any) -> None:
-        """Print the answer as aligned columns for people, `data` for machines.
+        """Print the answer as aligned columns for readers, or as `data` for programs.
 
-        A table that is too wide has its last column wrapped, or becomes blocks of one line a column.
+        A table that is too wide has its last column wrapped, or becomes blocks with one line for each column.
         """
         cells = [[printable(str(cell)) for cell in row] for row in rows]
         self.result(_aligned(columns, cells, width()), data, verbatim=True)
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
-    """Return a table within `most` columns of text."""
+    """Return a table that is at most `most` columns of text wide."""
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     lead = sum(widths[:-1]) + 2 * (len(columns) - 1)
     if lead + widths[-1] > most and most - lead < _LEAST_COLUMN:
@@ -185,7 +187,7 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -
 
 
 def _block(columns: Sequence[str], row: Sequence[str], most: int) -> str:
-    """Return one row as lines: its first cell, and the others with their columns' names."""
+    """Return one row as lines: its first cell, then the others with the names of their columns."""
     names = max(len(name) for name in columns[1:]) + 2
     named = [
         f"  {f'{name}:':<{names}}{cell}" for name, cell in zip(columns[1:], row[1:], strict=True) if cell
@@ -204,7 +206,7 @@ _pass = click.make_pass_decorator(Sink)
 def pass_sink(function: Callable[..., Any]) -> Callable[..., Any]:
     """Call a command with the sink, and let it take the program's options too (`mpsprobe ops X --json`).
 
-    Stands last among the decorators of a command, so that these options end its help.
+    It must be the last decorator of a command, so that these options end its help.
     """
     passing = _pass(function)
     passing.__click_params__ = list(reversed(_common()))  # type: ignore[attr-defined]  # as click.option keeps them

@@ -1,4 +1,4 @@
-"""A prediction: a run on memoryless tensors, joined with the tables of a torch release."""
+"""Make a prediction: run a target on memoryless tensors, and join its op uses with the tables of a torch release."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ from mpsprobe.run import (
 from mpsprobe.run.journal import new_run_id, utc_now
 from mpsprobe.trace.source import short_source
 
-#: Kinds of refusals that an op use or the forecast of memory carries already.
+#: Kinds of refusals that an op use or the memory forecast already carries.
 _CARRIED = ("missing-op", "fallback", "memory")
-#: Name of the device of a prediction: nothing was computed on any.
+#: The device name of a prediction, which computes on no device.
 DEVICE = "predicted"
-#: As plain numbers: operations on enum members would take a tenth of the join.
+#: Plain integers, because operations on enum members would take a tenth of the join.
 _RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
     int(flag) for flag in (OpFlag.RAISED, OpFlag.REDIRECTED, OpFlag.ASSUMED, OpFlag.FOREIGN)
 )
@@ -77,16 +77,17 @@ def predict(
     """Predict what `mac` does with `target`.
 
     Args:
-        target: what is built and run.
-        mac: the target Mac.
-        wish: the memory and time to forecast; None for no forecast.
-        routes: judge the routes too.
-        releases: the same target over torch releases, from `predict_releases`; None when one was asked about.
-        offers: GPUs for rent; None for those in force.
-        step: called with the name of each step that takes long, when it begins.
+        target: The target to build and run.
+        mac: The target Mac.
+        wish: The memory and time to forecast; None for no forecast.
+        routes: Whether to judge the routes too.
+        releases: The same target over torch releases, from `predict_releases`; None when only one was requested.
+        offers: The GPUs for rent; None for the price file in use.
+        step: A function that is called with the name of each long step when it begins.
 
     Raises:
-        MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
+        MpsprobeError: The target cannot be built or given an input, or this machine cannot run the virtual
+            device.
     """
     release = ops.resolve_release(mac.torch)
     with no_collection():
@@ -152,7 +153,7 @@ def _predicted(seen: Observed, mac: Mac, release: str, known: list[Hazard]) -> P
 
 
 def run_of(target: WeightlessTarget, seen: Observed, mac: Mac, host: Host) -> Run:
-    """Return what a target did as a run, its op uses judged; `mac` names a release that there is data on."""
+    """Return what a target did as a run with verdicts on its op uses; `mac` names a release with data."""
     known = _judge(seen, mac)
     return _run(target, seen, _predicted(seen, mac, mac.torch, known), mac, host)
 
@@ -197,7 +198,7 @@ def _step(adapter: Adapter, seen: Observed) -> TrainingStep | None:
 def _routes(
     run: Run, made: Predicted, target: WeightlessTarget, forecast: Forecast | None, offers: Cloud | None
 ) -> Outlook:
-    """Judge the routes of a prediction."""
+    """Return the outlook of a prediction: the verdict on each route and the recommendation."""
     beside = [one for one in made.refusals if one.kind not in _CARRIED]
     return outlook(
         Case(
@@ -231,7 +232,7 @@ def _routes(
 
 
 def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) -> Forecast:
-    """Forecast memory and time; after `_judge`, which gives the uses their verdicts."""
+    """Forecast memory and time. Call `_judge` first, which gives the op uses their verdicts."""
     forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
     step = _step(target.adapter, seen)
     if step is not None:
@@ -263,7 +264,7 @@ def installed() -> dict[str, str]:
 
 
 def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
-    """Return what a prediction cannot say, and what it took from the installed packages."""
+    """Return sentences on what a prediction cannot show, and what it took from the installed packages."""
     versions = installed()
     texts = [
         "Nothing was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
@@ -304,10 +305,11 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Turn the cyclic garbage collector off.
+    """Turn the cyclic garbage collector off while the context lasts.
 
-    A prediction makes some 100,000 objects that stay, beside the million that importing torch and
-    transformers made: looking through them again and again takes a third of the whole time.
+    A prediction makes some 100,000 lasting objects, in addition to the million that importing torch and
+    transformers made.
+    Collecting them again and again would take a third of the whole time.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -322,7 +324,7 @@ def observed(target: WeightlessTarget, mac: Mac) -> Observed:
     """Return what a target does, with the verdicts of its op uses.
 
     Raises:
-        MpsprobeError: the target cannot be built or fed.
+        MpsprobeError: The target cannot be built or given an input.
     """
     with no_collection():
         seen = observe(target, mac)
@@ -331,14 +333,14 @@ def observed(target: WeightlessTarget, mac: Mac) -> Observed:
 
 
 def _judge(seen: Observed, mac: Mac) -> list[Hazard]:
-    """Give each op use its verdict, and return the known faults that they meet or may meet.
+    """Give each op use its verdict, and return the known faults that the op uses meet or may meet.
 
-    Layers repeat the same calls, and a verdict depends on the call alone: each distinct call is judged once.
+    Layers repeat the same calls, and a verdict depends only on the call, so each distinct call is judged once.
     """
     first: dict[Any, OpUse] = {}
     keys = []
     for use, _ in seen.uses:
-        # equal tensors are one object: `tensor_meta` is cached
+        # equal tensors are one object, because `tensor_meta` is cached
         key = (use.op, tuple(map(id, use.inputs)), tuple(map(id, use.outputs)), repr(use.scalars))
         keys.append(key)
         first.setdefault(key, use)
@@ -359,7 +361,7 @@ def _join(use: OpUse, flags: int, judged: JudgedUse, refused: dict[tuple[str, st
     verdict, reason = judged.use.verdict, judged.reason
     grade = "certain" if judged.certain else "likely"
     if flags & _RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
-        # a check of the kernel's own, which the tables of registrations do not know
+        # a check inside the kernel, which the tables of registrations do not cover
         verdict = OpVerdict.RAISES
     if verdict is OpVerdict.RAISES and (finding := refused.get((use.op, use.source))) is not None:
         reason, grade = _first_sentence(finding.message), finding.grade.value
@@ -384,7 +386,7 @@ def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
 
 
 def _quantised(seen: Observed) -> list[Refusal]:
-    """Return the refusal to load a quantised checkpoint, where there is one."""
+    """Return the refusal to load a quantised checkpoint, if there is one."""
     loading = seen.loading
     if loading is None or not loading.fails:
         return []

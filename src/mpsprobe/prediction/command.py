@@ -1,4 +1,4 @@
-"""From options to a prediction: what `mpsprobe predict` and `mpsprobe.predict` do."""
+"""Make a prediction from options, as `mpsprobe predict` and `mpsprobe.predict` do."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ def predict(
     """Predict a target.
 
     Args:
-        settings: what is built and run, and the target Mac.
-        every_release: predict for every torch release; the run then has `predicted.releases`.
-        tokens: new tokens that memory and time are forecast for; None for those that were run.
-        calibration: file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
-        routes: judge the routes; with `every_release`, also predict the release of the settings for them.
-        say: called with what foreign code will run, before it does.
-        step: called with the name of each step that takes long, when it begins.
+        settings: The target and the target Mac.
+        every_release: Whether to predict for every torch release; the run then has `predicted.releases`.
+        tokens: The number of new tokens for which memory and time are forecast; None for those that were run.
+        calibration: A file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
+        routes: Whether to judge the routes; with `every_release`, the release of the settings is then
+            predicted for them.
+        say: A function that is called with the foreign code that will run, before it does.
+        step: A function that is called with the name of each long step when it begins.
 
     Raises:
-        MpsprobeError: the target cannot be built or fed, or this machine cannot run the virtual device.
+        MpsprobeError: The target cannot be built or given an input, or this machine cannot run the virtual
+            device.
     """
     macos, mac = settings.macos, settings.mac
     if macos is not None:
         parse_macos(macos)
     meant = target_mac(
         machines.host(),
-        str(installed_torch.__version__),  # a subclass of str, which JSON cannot hold
+        str(installed_torch.__version__),  # a subclass of str, which JSON cannot encode
         name=mac,
         torch=settings.torch,
         macos=macos,

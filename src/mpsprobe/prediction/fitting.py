@@ -1,4 +1,4 @@
-"""One recording of a target, held against every Mac of the catalogue."""
+"""Compare one recording of a target with every Mac of the catalogue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mpsprobe.prediction.observed import Observed
 from mpsprobe.run import Fit, MacFit, Rate, Timing, TrainingStep
 
 _GIB = 2**30
-#: Rates by how much they tell, the most telling first; those of a prompt come last.
+#: Rates in the order of their importance; those of a prompt come last.
 _ORDER = ("decode", "throughput", "real-time factor")
 _OF_PROMPT = ("prefill", "time to first token")
-#: Classes of a chip, the largest first.
+#: Classes of chips, the largest first.
 _CLASSES = ("Ultra", "Max", "Pro")
 
 
@@ -37,22 +37,22 @@ def every_mac(
     training: TrainingStep | None = None,
     samples: int = 0,
 ) -> list[MacFit]:
-    """Return every Mac that is sold or was, in the catalogue's order.
+    """Return the fit of a target on every Mac of the catalogue, in the catalogue's order.
 
     Args:
-        seen: what the target did, with the verdicts of its op uses.
-        torch: release.
-        macos: system; None takes the cautious share of memory of the older ones.
-        wish: the workload.
-        mlx: whether MLX is known to hold the target: only then is anything said of its quantised weights.
-        training: the optimisation step that was judged; None for an inference.
-        samples: of an epoch of it; one or none where nobody said.
+        seen: What the target did, with the verdicts of its op uses.
+        torch: The torch release.
+        macos: The macOS version; None for the smaller working set of older ones.
+        wish: The workload.
+        mlx: Whether MLX is known to support the target; only then are its quantised weights judged.
+        training: The optimisation step that was judged; None for an inference.
+        samples: The number of samples in an epoch of training; 0 or 1 where it is not given.
     """
     found = stages(seen.trace)
     turns = carried_turns(found, wish)
     work = Work.of(seen.trace, found)
     times: dict[tuple[str, int], tuple[Timing, list[Rate]]] = {}
-    # weights that are trained themselves are not quantised
+    # weights that are themselves trained are not quantised
     mlx = mlx and (training is None or training.method != "full")
     fits = []
     for name in names():
@@ -70,7 +70,7 @@ def every_mac(
         if need.fit is not Fit.NO and key not in times:
             timed = timing(work, of_mac(mac, torch), turns)
             times[key] = timed, _telling((training_rates if training else rates)(timed, seen.fed))
-        # MLX has no heaps of PyTorch's allocator
+        # MLX does not use the heaps of PyTorch's allocator
         heaps = sum(part.bytes or 0 for part in need.parts if part.name == "allocator")
         rest = max(0, (need.needed_bytes or 0) - seen.weight_bytes - heaps)
         fitting = times[key] if need.fit is not Fit.NO else None
@@ -95,14 +95,14 @@ def every_mac(
 
 
 def architecture(adapter: Adapter) -> str:
-    """Return `model_type` of the target's config; empty when it has none."""
+    """Return the `model_type` of the target's config; empty when it has none."""
     inner = untrained(adapter)
     config = inner.blueprint.config if isinstance(inner, RandomInitAdapter) else None
     return str(getattr(config, "model_type", "") or "")
 
 
 def smallest(macs: Sequence[MacFit]) -> str:
-    """Return the Mac with the least memory that fits easily, of the lowest class, the newest; empty for none."""
+    """Return the Mac with the least memory that fits easily, of the lowest class and the newest; empty for none."""
     order = {chip.name: k for k, chip in enumerate(chips.all_chips())}
 
     def cost(mac: MacFit) -> tuple[int, int, int]:
@@ -114,7 +114,7 @@ def smallest(macs: Sequence[MacFit]) -> str:
 
 
 def _quantised(parameters: int, rest: int, mac: NamedMac) -> str:
-    """Return the most bits with which the weights fit easily."""
+    """Return the largest number of bits at which the weights fit easily; empty for none."""
     for name, bits in sorted(engines.engine("MLX").bits.items(), key=lambda item: -item[1]):
         needed = round(parameters * bits / 8) + rest
         if judge(needed, mac.working_set_bytes, mac.memory_bytes)[0] is Fit.COMFORTABLE:

@@ -1,7 +1,8 @@
-"""Imports of transformers that a prediction does without: SciPy (a tenth of all modules) and scikit-learn.
+"""Keep transformers from importing SciPy (a tenth of all modules) and scikit-learn for a prediction.
 
-`transformers.generation` imports `roc_curve` of scikit-learn for assisted generation, and the losses of detection
-models, which every model imports, `linear_sum_assignment` of SciPy. Each is imported at its first call instead.
+`transformers.generation` imports `roc_curve` of scikit-learn for assisted generation, and the losses of
+detection models,
+which every model imports, use `linear_sum_assignment` of SciPy. Each is imported at its first call instead.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class _Later:
-    """One function of a package that transformers imports where it is installed.
+    """One function of a package that transformers imports where the package is installed.
 
     Attributes:
-        package: what must be installed.
-        home: the module of it that has the function.
-        function: its name.
-        check: the function of transformers.utils that says whether the package is there.
-        first: the module of transformers whose import brings all users of the function.
-        users: beginning of the names of these users.
+        package: The name of the package.
+        home: The module of the package that has the function.
+        function: The name of the function.
+        check: The function of transformers.utils that tells whether the package is installed.
+        first: The module of transformers whose import brings all users of the function.
+        users: The prefix of the names of these users.
     """
 
     package: str
@@ -56,7 +57,7 @@ _LATER = (
 
 
 def import_lightly() -> None:
-    """Import what uses these functions, without the packages that have them."""
+    """Import the users of these functions without the packages that define them."""
     for one in _LATER:
         if one.first in sys.modules or importlib.util.find_spec(one.package) is None:
             continue

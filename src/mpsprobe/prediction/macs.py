@@ -1,4 +1,4 @@
-"""Which Macs? One recording of a target, held against every Mac of the catalogue."""
+"""List the Macs that fit a target: compare one recording of it with every Mac of the catalogue."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ from mpsprobe.routes.alternatives import FITS
 from mpsprobe.routes.mlx.architectures import held_by
 from mpsprobe.run import Fit, Mac, MacFit, TrainingStep
 
-#: A MacBook Air's common size, for which people ask what would fit.
+#: The common memory of a MacBook Air in GiB, about which many users ask.
 _AIR_GIB = 16
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """A target against all Macs.
+    """A target, compared with all Macs.
 
     Attributes:
-        target: as the user gave it.
-        torch: release.
-        workload: in one sentence.
-        parameters: of the target.
-        rows: every Mac, in the catalogue's order.
-        smallest: the Mac with the least memory, and among those the lowest class, that fits easily; empty for none.
-        air: what fits a MacBook Air with 16 GB, in one sentence.
-        training: the optimisation step that was judged; None for an inference.
-        stopped: why the target's code ended early; then the rows lack what would have come after. Empty otherwise.
+        target: The target as the user named it.
+        torch: The torch release.
+        workload: The workload in one sentence.
+        parameters: The number of parameters.
+        rows: Every Mac, in the catalogue's order.
+        smallest: The Mac with the least memory that fits easily, and among those the lowest class; empty for
+            none.
+        air: What fits a MacBook Air with 16 GB, in one sentence.
+        training: The optimisation step that was judged; None for an inference.
+        stopped: The reason why the target's code ended early, so that the rows lack what would have followed;
+            else empty.
     """
 
     target: str
@@ -53,10 +55,10 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Catalogue:
-    """Return the target held against every Mac that is sold or was.
+    """Return a target compared with every Mac of the catalogue.
 
     Raises:
-        MpsprobeError: the target cannot be built or fed.
+        MpsprobeError: The target cannot be built or given an input.
     """
     target = resolve(settings, say)
     recording = observed(target, Mac(torch, settings.macos))
@@ -102,7 +104,7 @@ def _air(parameters: int, rows: Sequence[MacFit], training: TrainingStep | None,
 
 
 def text(found: Catalogue) -> str:
-    """Return the table for people: Macs of one chip and memory in one line, the most GPU cores."""
+    """Return the table for readers: one line for each chip and memory size, with the most GPU cores."""
     rows = []
     full = found.training is not None and found.training.method == "full"
     epochs = next((row.epoch for row in found.rows if row.epoch is not None), None)

@@ -1,4 +1,4 @@
-"""A target without weights, and what it does on the memoryless device with the recorder on."""
+"""Record what a target without weights does on the memoryless device."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
 from mpsprobe.trace.virtual_calls import HostEvent
 
-#: The macOS whose rules hold where none is given.
+#: The macOS whose rules apply by default.
 MACOS = "15.5"
-#: Unified memory, GB, where no Mac is given: more than any has, so that nothing is said of memory.
+#: The unified memory in GB where no Mac is given: more than any has, so that memory never decides.
 _ANY_MEMORY = 1e6
 
 
@@ -51,13 +51,13 @@ class WeightlessTarget:
     """A target without weights.
 
     Attributes:
-        name: as the user gave it, or the default target's name.
-        adapter: builds, feeds and runs it.
-        dtype: the dtype asked for.
-        notes: what was changed, one sentence each.
-        workload: what is asked of it.
-        plan: fields of `run.Target` that say how often its owner wants it.
-        ref: the target as it was asked for; None where nobody named one.
+        name: The target as the user named it, or the default target's name.
+        adapter: The adapter that builds it, makes its input and runs it.
+        dtype: The requested dtype.
+        notes: Sentences that state what was changed.
+        workload: The requested workload.
+        plan: The fields of `run.Target` that state the owner's plan.
+        ref: The target as it was requested; None where it was made in code.
     """
 
     name: str
@@ -73,11 +73,11 @@ def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
     """Find the class, the config and the adapter of a target.
 
     Args:
-        settings: what the user asked for; a prediction is always one without weights.
-        say: called with what foreign code will run, before it does.
+        settings: The options; a prediction never loads weights.
+        say: A function that is called with the foreign code that will run, before it does.
 
     Raises:
-        MpsprobeError: there is no such target; one line, with what would help.
+        MpsprobeError: There is no such target; one line, with what would help.
     """
     ref = targets.resolve(_run_of(settings).replace(random_init=True))
     adapter, changes = config_only.make(ref, config_only.obtain(ref).path, Weights.NONE, say)
@@ -90,7 +90,7 @@ def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
 
 
 def _run_of(settings: Settings) -> Settings:
-    """Return the options of the run that is recorded: long loops are cut, and carried on by the forecast."""
+    """Return the options of the run to record: long loops are cut, and the forecast extrapolates them."""
     tokens, steps = settings.new_tokens, settings.steps
     return settings.replace(
         new_tokens=min(tokens, RUN_TURNS) if tokens is not None else None,
@@ -100,31 +100,31 @@ def _run_of(settings: Settings) -> Settings:
 
 @dataclass(frozen=True)
 class Observed:
-    """What a target did on the predicting device.
+    """What a target did on the memoryless device.
 
     Attributes:
-        uses: distinct op uses of the inference, each with its `OpFlag`.
-        findings: what a Mac refuses or hands to the CPU, while building or running.
-        assumptions: values that had to be assumed.
-        host_events: where the host waits for the device, and what crosses.
-        architecture: class of the model.
-        parameters: their number, tied ones once.
-        weight_bytes: bytes of parameters and buffers.
-        dtypes: parameters by dtype.
-        inputs: in short, one line each.
-        doing: what was run.
-        notes: what was decided for the user.
-        stopped: why the run ended early; `""` when it did not.
-        next_step: what to do about that, where it is the made-up input that did not fit.
-        dropped: calls of uses past the recorder's limit.
-        trace: the calls in order, with the memory in use; of weights that stay packed, by their real bits.
-        loading: what loading the quantised checkpoint does; None for one that is not quantised.
-        fed: the sizes of the input.
-        checkpoint_bytes: bytes of the weights as a quantised checkpoint stores them.
-        alike: the same for each other release that was asked about and would have gone the same way, by release. Op
-            uses are shared among them.
-        token_limit: how many tokens the model takes at most; None when its config states no limit.
-        autocast: whether the inference ran under autocast.
+        uses: The distinct op uses of the inference, each with its `OpFlag`.
+        findings: What a Mac refuses or runs on the CPU, while building or running.
+        assumptions: The values that had to be assumed.
+        host_events: The waits of the host for the device, and the copies between them.
+        architecture: The class of the model.
+        parameters: The number of parameters, with tied ones counted once.
+        weight_bytes: The size of parameters and buffers in bytes.
+        dtypes: The number of parameters by dtype.
+        inputs: A short description of the input, one line each.
+        doing: What was run.
+        notes: The decisions that were made for the user.
+        stopped: The reason why the run ended early; `""` when it did not.
+        next_step: The advice for a stop that the made-up input may have caused; empty without one.
+        dropped: The number of calls of op uses beyond the recorder's limit.
+        trace: The calls in order, with the memory in use; packed weights count with their real bits.
+        loading: What loading the quantised checkpoint does; None for one that is not quantised.
+        fed: The sizes of the input.
+        checkpoint_bytes: The size of the weights in bytes as a quantised checkpoint stores them.
+        alike: The same for each other requested release that would have gone the same way, by release. They
+            share op uses.
+        token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
+        autocast: Whether the inference ran under autocast.
     """
 
     uses: list[tuple[OpUse, int]]
@@ -151,22 +151,24 @@ class Observed:
 
 
 class _Gate(Quiet):
-    """Keeps findings; passes ops and waits on once it is opened: building a model is not its use.
+    """An observer that keeps findings, and forwards ops and waits only while it is open.
 
-    The recorder's own methods stand in for the gate's then, without a frame of this file between: it would be
-    taken for the line of code that called the op.
+    It is closed while the model is built, which is not part of its use. When it opens, the recorder's own
+    methods replace its
+    methods, so that no frame of this file lies between: that frame would be taken for the line of code that
+    called the op.
     """
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
     def open(self, behind: OrderedObserver) -> None:
-        """Start passing calls on."""
+        """Start forwarding calls."""
         self.op, self.again = behind.op, behind.again  # type: ignore[method-assign]
         self.sync, self.crossing = behind.sync, behind.crossing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Stop passing calls on."""
+        """Stop forwarding calls."""
         del self.op, self.again, self.sync, self.crossing
 
     def finding(self, finding: Finding) -> None:
@@ -177,12 +179,13 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
     """Build the target and run its inference once, as on that Mac.
 
     Args:
-        target: what is built and run.
-        mac: the target Mac.
-        others: releases with MPS on its macOS, for `Observed.alike`.
+        target: The target to build and run.
+        mac: The target Mac.
+        others: Other releases with MPS on that macOS, for `Observed.alike`.
 
     Raises:
-        MpsprobeError: it cannot be built or fed. What its own code raises later is `stopped`.
+        MpsprobeError: The target cannot be built or given an input. What its own code raises later becomes
+            `stopped`.
     """
     adapter = target.adapter
     device = torch.device("mps", 0)
@@ -192,7 +195,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
     sizes = fed(batch)
     if isinstance(adapter, TrainingAdapter):
         sizes = msgspec.structs.replace(sizes, batches=adapter.plan.accumulate)
-    inputs = describe(batch)  # before the model: some take their arguments out of the batch
+    inputs = describe(batch)  # before the model runs, because some models remove arguments from the batch
     stopped = step = ""
     with (
         _quietly(),
@@ -230,7 +233,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
                     adapter.extract(raw)
         except MpsprobeError:
             raise
-        except BaseException as problem:  # whatever the model's code raises
+        except BaseException as problem:  # the model's code may raise anything
             ours = not isinstance(problem, (Exception, SystemExit)) and not target_code.is_of_target(problem)
             if interrupt.is_behind(problem) or ours:
                 raise
@@ -299,7 +302,7 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
     """Load the target's model.
 
     Raises:
-        TargetError: the target's code raised: on that Mac the model does not load.
+        TargetError: The target's code raised: the model does not load on that Mac.
     """
     with _of_target("The model does not load on that Mac", anyone=True):
         return adapter.load(device, dtype)
@@ -310,11 +313,11 @@ def _of_target(what: str, *, anyone: bool = False) -> Iterator[None]:
     """Turn what the target's code raises into an error of the target, with its line.
 
     Args:
-        what: begins the error.
-        anyone: also what is raised out of libraries only, without a frame of the target's code.
+        what: The beginning of the error message.
+        anyone: Whether errors without a frame of the target's code, raised in libraries only, count too.
 
     Raises:
-        TargetError: the target's code raised, whatever it was; the interrupt of a user passes.
+        TargetError: The target's code raised anything but the interrupt of a user, which passes through.
     """
     pid = os.getpid()
     interrupt = UserInterrupt()
@@ -341,9 +344,9 @@ class _Loading:
     """What loading the quantised parts of a target does with the installed packages and a torch release.
 
     Attributes:
-        answer: of all parts; None where none is quantised.
-        checkpoint_bytes: bytes of the weights as the checkpoint stores them.
-        packed_bytes: likewise, of those that stay packed.
+        answer: The answer for all parts; None where none is quantised.
+        checkpoint_bytes: The size of the weights in bytes as the checkpoint stores them.
+        packed_bytes: The size in bytes of those weights that stay packed.
     """
 
     answer: LoadingAnswer | None
@@ -367,7 +370,7 @@ class _Loading:
 
 
 def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[str, tuple[int, int]]:
-    """Return elements and bytes of the weights that a method quantises, by module name; of one part of a pipeline."""
+    """Return the number of elements and bytes of the weights that a method quantises, by module name, for one part."""
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only
     found: dict[str, tuple[int, int]] = {}
@@ -385,9 +388,9 @@ def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[s
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the warnings of model code and of transformers: what matters in them is a finding.
+    """Silence the warnings of model code and of transformers; the important ones become findings.
 
-    What model code prints goes to stderr: stdout is the document's.
+    Output that model code prints goes to stderr, because stdout carries the document.
     """
     from transformers.utils import logging
 

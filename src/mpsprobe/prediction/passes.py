@@ -1,4 +1,4 @@
-"""Module calls of a predicted run, with the memory in use around them."""
+"""Record the module calls of a predicted run, with the memory in use around them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from mpsprobe.trace.modules import CallNode
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.virtual_calls import RecorderObserver
 
-#: How deep module calls are noted: a model, its backbone, and what that repeats.
+#: The depth to which module calls are recorded: a model, its backbone, and the layers that it repeats.
 DEPTH = 3
-#: What transformers' models call the cache that they are given.
+#: The names that transformers' models give to the argument with the cache.
 _CACHES = ("past_key_values", "past_key_value", "cache_params")
 
 
 class OrderedObserver(RecorderObserver):
-    """Marks in the order of calls where the host waits."""
+    """Record in the order of calls where the host waits."""
 
     def sync(self, kind: str) -> None:
-        """Note that the host waited for the device."""
+        """Record that the host waited for the device."""
         assert self.recorder.order is not None
-        if kind != "fallback":  # the op itself says that
+        if kind != "fallback":  # the op itself shows a fallback
             self.recorder.order.append(WAIT)
         self._note(kind, 0)
 
 
 class Passes:
-    """Notes module calls. `around` goes to `ModulePaths.following`.
+    """Record module calls. Pass `around` to `ModulePaths.following`.
 
     Args:
-        recorder: made with `ordered`.
-        memory: of the virtual device; its peaks are exact from here on.
+        recorder: A recorder made with `ordered`.
+        memory: The memory of the virtual device, whose peaks are exact from here on.
     """
 
     def __init__(self, recorder: Recorder, memory: UnifiedMemory) -> None:
@@ -51,7 +51,7 @@ class Passes:
         self.inputs = 0
 
     def fed(self) -> None:
-        """Note that the input is on the device."""
+        """Record that the input is on the device."""
         in_use, _ = self._memory.mark()
         self.inputs = in_use - self.weights
 
@@ -62,7 +62,7 @@ class Passes:
 
     @contextlib.contextmanager
     def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """Note one module call."""
+        """Record one module call."""
         order = self._recorder.order
         assert order is not None
         begun = Pass(self._path(node), self._kind(node), depth, len(order), len(order))
@@ -81,7 +81,7 @@ class Passes:
             self._noted[index] = done
 
     def trace(self, evidence: Evidence) -> tuple[list[tuple[OpUse, int]], Trace]:
-        """Return the recorder's uses with their flags, and the calls in order."""
+        """Return the recorder's op uses with their flags, and the calls in order."""
         end, peak_after = self._mark()
         flagged = self._recorder.flagged_uses(evidence)
         trace = Trace(
@@ -116,7 +116,7 @@ def _cached(kwargs: Mapping[str, Any]) -> int:
 
 
 def _nbytes(value: Any) -> int:
-    """Return the bytes of the storages that a cache holds."""
+    """Return the size in bytes of the storages that a cache holds."""
     storages: dict[int, int] = {}
     waiting, seen = [value], set[int]()
     while waiting:
@@ -136,6 +136,6 @@ def _nbytes(value: Any) -> int:
 
 
 def _is_cache(value: Any) -> bool:
-    """Return whether it is a cache of transformers, or a layer of one."""
+    """Return whether an object is a cache of transformers, or a layer of one."""
     mine = type(value).__module__.startswith("transformers") and hasattr(value, "__dict__")
     return mine and not isinstance(value, (torch.nn.Module, type))

@@ -1,4 +1,4 @@
-"""A prediction over torch releases: the model runs once for all that rule alike what it does."""
+"""Predict over torch releases: the model runs once for all releases with the same rules for what it does."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from mpsprobe.prediction.assemble import no_collection, run_of
 from mpsprobe.prediction.observed import WeightlessTarget, observe
 from mpsprobe.run import Mac, OpVerdict, Predicted, ReleaseSummary, Run
 
-#: Verdicts of ops that a kernel of the release runs, itself or through others.
+#: Verdicts of ops that run in kernels of the release, directly or through other ops.
 _NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 
 
 def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], None] = lambda _: None) -> Run:
-    """Predict the target for every torch release that there is data on; the release of `mac` does not count.
+    """Predict the target for every torch release with data; the release of `mac` is ignored.
 
-    `step` is called with the name of each step that takes long, when it begins.
+    `step` is called with the name of each long step when it begins.
 
     Returns:
-        A run whose `predicted.releases` has a row for each; it holds no op uses, which take 200 MB for each release
-        of a large model.
+        A run whose `predicted.releases` has a row for each release. It holds no op uses, which would take 200
+        MB for each
+        release of a large model.
 
     Raises:
-        MpsprobeError: as of `predict`, or no release has MPS on that macOS.
+        MpsprobeError: The target cannot be predicted (see `predict`), or no release supports MPS on that macOS.
     """
     every = ops.releases()
     closed = {release: row for release in every if (row := _closed(release, mac.macos)) is not None}
@@ -73,23 +74,26 @@ def predict_each(
 ) -> Iterator[tuple[str, Run]]:
     """Predict the target for each of these releases; the model runs once for all that rule alike what it does.
 
-    A run of the model asks the rules of its release one question after another, and depends on the release by the
-    answers alone. While it runs, the other releases are asked too; one that gives every answer alike would have had the
-    same run, call by call, and is judged by its own tables. The others take another run.
+    A run of the model asks the rules of its release one question after another, and depends on the release
+    only through the
+    answers. While it runs, the other releases are asked too. A release that gives the same answers would have
+    had the same
+    run, call by call, and is judged by its own tables; the remaining ones take another run.
 
     Args:
-        target: what is built and run.
-        mac: the target Mac; its release does not count.
-        releases: each has MPS on its macOS.
-        step: called with the name of each step that takes long, when it begins.
+        target: The target to build and run.
+        mac: The target Mac, whose release is ignored.
+        releases: Releases that support MPS on its macOS.
+        step: A function that is called with the name of each long step when it begins.
 
     Yields:
-        Each release with its run, in no order. The op uses of a run are written anew by the next: look at them first.
+        Each release with its run, in no particular order. The next run overwrites the op uses, so read them
+        first.
 
     Raises:
-        MpsprobeError: as of `predict`.
+        MpsprobeError: The target cannot be predicted; see `predict`.
     """
-    # the newest has the most kernels, so it leaves the fewest ops of which only others would know
+    # the newest release has the most kernels, so it leaves the fewest ops that only other releases know
     waiting = list(reversed(releases))
     host = facts.host()
     while waiting:
@@ -106,7 +110,7 @@ def predict_each(
 
 
 def _closed(release: str, macos: str | None) -> ReleaseSummary | None:
-    """Return the row of a release that has no MPS on that macOS; None when it has."""
+    """Return the row of a release that does not support MPS on that macOS; None when it does."""
     answer = environment.macos_allows(release, macos) if macos is not None else None
     if answer is None or answer.ok is not False:
         return None
