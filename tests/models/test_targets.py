@@ -65,6 +65,14 @@ def test_autocast_is_the_profile_s_unless_another_is_asked_for() -> None:
     assert chosen("none") == "no autocast around inference"
 
 
+@pytest.mark.parametrize("line", ['requires = ["torch >>> 2"]', 'package = "two words"', 'python = "abc"'])
+def test_a_profile_with_a_broken_requirement_is_refused(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f'name = "own"\ntitle = "Own"\nadapter = "own:Own"\n{line}\n')
+    with pytest.raises(ProfileError, match=r"own.toml: .*'(torch >>> 2|two words|abc)': no "):
+        profile.load(file)
+
+
 @pytest.mark.parametrize("choice", ["none", "float32", "parts", "gpu:bfloat16", "bfloat16:parts"])
 def test_a_profile_with_an_unknown_autocast_is_refused(tmp_path: Path, choice: str) -> None:
     file = tmp_path / "own.toml"

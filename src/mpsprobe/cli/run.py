@@ -91,10 +91,15 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
     Raises:
         UsageError: There is no terminal to ask on, or the installation failed.
     """
+    from mpsprobe.mac import catalogue, facts
     from mpsprobe.models import targets
-    from mpsprobe.phases import pins
+    from mpsprobe.phases import pins, requirements
 
-    found = pins.of_target(targets.resolve(settings))
+    torch = requirements.installed_version("torch") or ""
+    mac = catalogue.target_mac(
+        facts.host(), torch, name=settings.mac, torch=settings.torch, macos=settings.macos
+    )
+    found = pins.of_target(targets.resolve(settings), mac)
     command = found.fix()
     if found.conflict:
         raise UsageError(f"--fix: no versions satisfy the requirements: {found.conflict}")

@@ -65,6 +65,7 @@ def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
             except InvalidRequirement:
                 continue
             name = _canonical(need.name)
+            # markers are this machine's: it is here that the import failed
             if name not in _AMONG or (need.marker is not None and not need.marker.evaluate({"extra": ""})):
                 continue
             installed = _version(name)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from mpsprobe import toml
 from mpsprobe.errors import ProfileError
@@ -134,6 +136,19 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.autocast and not is_autocast(self.autocast):
             raise ValueError(f"autocast {self.autocast!r}: no such choice; it is {AUTOCAST}")
+        for text in (*self.requires, *filter(None, [self.package])):
+            try:
+                Requirement(text)
+            except InvalidRequirement:
+                raise ValueError(
+                    f"{text!r}: no requirement; write it as pip takes it: 'numpy>=1.26'"
+                ) from None
+        try:
+            SpecifierSet(self.python)
+        except InvalidSpecifier:
+            raise ValueError(
+                f"python {self.python!r}: no range of versions, such as '>=3.10,<3.14'"
+            ) from None
 
     @property
     def casts_parts(self) -> bool:

@@ -80,7 +80,7 @@ def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
                     one.folder / one.name
                     for one in remote_code.files(folder, dict(config), offline=ref.offline)
                 ]
-    found = resolve(ref.profile, config=config, code=code)
+    found = resolve(ref.profile, config=config, code=code, mac=mac)
     notes = [*_of_machine(platform.system(), platform.machine(), installed_version), *_of_macos(mac)]
     notes += known_bad.notes(ref, found, mac)
     found = dataclasses.replace(found, notes=tuple(notes))

@@ -16,7 +16,7 @@ import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,8 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.knowledge import packages, quantisation
 from mpsprobe.models.profile import Profile
-from mpsprobe.run import Status
+from mpsprobe.phases import markers
+from mpsprobe.run import Mac, Status
 
 #: A function that returns the version of a distribution by canonical name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
@@ -53,6 +54,8 @@ class Pin:
         satisfied: Whether `found` is within `required`.
         binding: Whether the target does not load without it; otherwise it is worth a warning.
         on_mac: What a CUDA package means on a Mac; `""` for all others. mpsprobe never installs such a package.
+        extras: The extras that are requested: `("torch",)` of `transformers[torch]`.
+        url: The address that a requirement names; `""` where it names none.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Pin:
     satisfied: bool
     binding: bool = True
     on_mac: str = ""
+    extras: tuple[str, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,30 @@ class Pins:
         return ["python", "-m", "pip", "install", *requirements]
 
     def requirements(self) -> list[str]:
-        """Return the requirement strings of the packages that have to change."""
-        wanted: dict[str, list[str]] = defaultdict(list)
+        """Return the requirement strings of the packages that have to change, as pip takes them."""
         unmet = {pin.name for pin in self.unmet if not pin.on_mac} - {"python"}
+        wanted: dict[str, list[Pin]] = defaultdict(list)
         for pin in self.pins:
-            if pin.name in unmet and pin.required not in wanted[pin.name]:
-                wanted[pin.name].append(pin.required)
-        return [name + str(SpecifierSet(",".join(filter(None, specs)))) for name, specs in wanted.items()]
+            if pin.name in unmet:
+                wanted[pin.name].append(pin)
+        return [_joined(name, stated) for name, stated in wanted.items()]
+
+
+def _joined(name: str, stated: Iterable[Pin]) -> str:
+    """Return all that is asked of one package as one requirement."""
+    stated = list(stated)
+    asked = name + with_extras(one for pin in stated for one in pin.extras)
+    for pin in stated:
+        if pin.url:
+            return f"{asked} @ {pin.url}"
+    specifiers = dict.fromkeys(pin.required for pin in stated if pin.required)
+    return asked + str(SpecifierSet(",".join(specifiers)))
+
+
+def with_extras(extras: Iterable[str]) -> str:
+    """Return extras as a requirement names them: `"[torch,vision]"`; empty for none."""
+    found = sorted(set(extras))
+    return f"[{','.join(found)}]" if found else ""
 
 
 def installed_version(name: str) -> str | None:
@@ -141,6 +163,7 @@ def resolve(
     python: str | None = None,
     config: Mapping[str, Any] | None = None,
     code: Iterable[Path] = (),
+    mac: Mac | None = None,
 ) -> Pins:
     """Compare a profile's requirements, and those that follow from them, with what is installed.
 
@@ -151,22 +174,23 @@ def resolve(
         python: The version of the interpreter; None for this one.
         config: The target's `config.json`; None where unknown.
         code: The Python files of the target's own that loading imports.
+        mac: The target Mac, for which markers such as `sys_platform == "linux"` are evaluated.
     """
     python = python or platform.python_version()
     pins: list[Pin] = []
     if profile.python:
         pins.append(_pin("python", SpecifierSet(profile.python), python, "profile"))
-    roots = [Requirement(text) for text in profile.requires]
+    there = markers.of_target(mac, python)
+    looked_up = _Distributions(installed, requirements_of, there)
     if profile.package:
-        pins += _stated_by(profile.package, installed, requirements_of, binding=True)
-    for root in roots:
-        if root.marker is not None and not root.marker.evaluate():
+        pins += looked_up.stated_by(Requirement(profile.package), binding=True)
+    for root in map(Requirement, profile.requires):
+        if not markers.applies(root, there):
             continue
-        pin = _pin(canonicalize_name(root.name), root.specifier, installed(root.name), "profile")
+        pin = _asked(root, installed, "profile")
         pins.append(pin)
         if pin.satisfied:
-            binding = canonicalize_name(root.name) in _CHECK_AT_IMPORT
-            pins += _stated_by(root.name, installed, requirements_of, binding=binding)
+            pins += looked_up.stated_by(root, binding=pin.name in _CHECK_AT_IMPORT)
     pins += _of_config(config or {}, installed)
     pins += _of_code(code, installed)
     return Pins(_without_repeats(pins))
@@ -257,36 +281,51 @@ def _cuda(package: packages.CudaPackage, meaning: packages.Meaning, stated: str)
     return Pin(package.name, "", None, stated, optional, not optional, words)
 
 
-def _stated_by(name: str, installed: Installed, requirements_of: Metadata, *, binding: bool) -> list[Pin]:
-    version = installed(name)
-    if version is None:
-        return []
-    pins = []
-    for text in requirements_of(name):
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:  # the target is not at fault for another package's legacy metadata
-            continue
-        # No extras are requested, so a marker that needs one is false with `extra` empty.
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        package = packages.of_distribution(requirement.name)
-        if package is not None and not package.usable_from:
-            # metadata does not show whether its code works without it: a warning, and never to be installed
-            words = f"CUDA only: install {canonicalize_name(name)} with --no-deps. {package.instead}"
-            pins.append(Pin(package.name, str(requirement.specifier), installed(package.name),
-                            f"{canonicalize_name(name)} {version}", False, False, words))  # fmt: skip
-            continue
-        pins.append(
-            _pin(
-                canonicalize_name(requirement.name),
-                requirement.specifier,
-                installed(requirement.name),
-                f"{canonicalize_name(name)} {version}",
-                binding,
-            )
-        )
-    return pins
+@dataclass(frozen=True)
+class _Distributions:
+    """What installed distributions state in their metadata, judged for the target Mac.
+
+    Attributes:
+        installed: looks up an installed version.
+        requirements_of: looks up the requirements in a distribution's metadata.
+        there: the values of markers on the target Mac.
+    """
+
+    installed: Installed
+    requirements_of: Metadata
+    there: Mapping[str, str]
+
+    def stated_by(self, asked: Requirement, *, binding: bool) -> list[Pin]:
+        """Return what a distribution, and its extras that are asked for, require; nothing where it is not installed."""
+        version = self.installed(asked.name)
+        if version is None:
+            return []
+        name = canonicalize_name(asked.name)
+        stated = f"{name}{with_extras(asked.extras)} {version}"
+        pins = []
+        for text in self.requirements_of(asked.name):
+            try:
+                requirement = Requirement(text)
+            except InvalidRequirement:  # the target is not at fault for another package's legacy metadata
+                continue
+            if not markers.applies(requirement, self.there, asked.extras):
+                continue
+            package = packages.of_distribution(requirement.name)
+            if package is not None and not package.usable_from:
+                # metadata does not show whether its code works without it: a warning, and never to be installed
+                words = f"CUDA only: install {name} with --no-deps. {package.instead}"
+                found = self.installed(package.name)
+                pins.append(Pin(package.name, str(requirement.specifier), found, stated, False, False, words))
+            else:
+                pins.append(_asked(requirement, self.installed, stated, binding))
+        return pins
+
+
+def _asked(requirement: Requirement, installed: Installed, stated_by: str, binding: bool = True) -> Pin:
+    """Return a requirement as it was written, with its extras and address, against what is installed."""
+    name = canonicalize_name(requirement.name)
+    pin = _pin(name, requirement.specifier, installed(requirement.name), stated_by, binding)
+    return replace(pin, extras=tuple(sorted(requirement.extras)), url=requirement.url or "")
 
 
 def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, binding: bool = True) -> Pin:
@@ -296,4 +335,4 @@ def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, 
 
 def _without_repeats(pins: list[Pin]) -> list[Pin]:
     """Keep the first of equal requirements: `numpy>=1.17` by three packages is one row."""
-    return list({(pin.name, pin.required): pin for pin in reversed(pins)}.values())[::-1]
+    return list({(pin.name, pin.required, pin.extras): pin for pin in reversed(pins)}.values())[::-1]

@@ -15,15 +15,12 @@ from importlib import metadata
 
 from packaging.utils import canonicalize_name
 
-from mpsprobe.phases.requirements import Pins
+from mpsprobe.phases.markers import OLDEST_MACOS
+from mpsprobe.phases.requirements import Pins, with_extras
 from mpsprobe.run import Mac
 
 #: The time limit of uv in seconds; without a connection it answers at once.
 _LIMIT_S = 60.0
-#: The macOS for which wheels are chosen where the target Mac's is unknown: the oldest that torch's newest wheels
-# support.
-_MACOS = "14.0"
-
 #: uv's message about a release without wheels.
 _NEEDS_A_BUILD = re.compile(r"no usable wheels|has no wheels|building from source is disabled")
 
@@ -54,7 +51,14 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
     uv = find_uv()
     if uv is None:
         return None
-    asked = [f"{pin.name}{pin.required}" for pin in pins.pins if pin.name != "python" and not pin.on_mac]
+    stated = [pin for pin in pins.pins if pin.name != "python" and not pin.on_mac]
+    if any(pin.url for pin in pins.unmet):
+        return None  # one that comes from an address has no other versions to choose from
+    asked = [f"{pin.name}{with_extras(pin.extras)}{pin.required}" for pin in stated]
+    extras = {
+        name: with_extras(one for pin in stated if pin.name == name for one in pin.extras)
+        for name in {pin.name for pin in stated}
+    }
     changed = {pin.name for pin in pins.unmet}
     kept = [
         f"{name}=={version.partition('+')[0]}"
@@ -72,7 +76,11 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
         if found is None:
             return None
         if found:
-            wanted = [f"{name}=={version}" for name, version in sorted(found.items()) if name in changed]
+            wanted = [
+                f"{name}{extras.get(name, '')}=={version}"
+                for name, version in sorted(found.items())
+                if name in changed
+            ]
             wanted += [
                 f"{name}=={version}"
                 for name, version in sorted(found.items())
@@ -121,7 +129,7 @@ def _compiled(
         "--python-platform", "aarch64-apple-darwin", "--python-version",
         ".".join(platform.python_version_tuple()[:2]), "-",
     ]  # fmt: skip
-    env = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": (mac.macos if mac and mac.macos else _MACOS)}
+    env = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": (mac.macos if mac and mac.macos else OLDEST_MACOS)}
     try:
         done = subprocess.run(
             arguments, input="\n".join([*asked, *held]), capture_output=True, text=True, timeout=_LIMIT_S, env=env,
