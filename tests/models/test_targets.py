@@ -70,7 +70,7 @@ def test_a_profile_with_a_broken_requirement_is_refused(tmp_path: Path, line: st
     file = tmp_path / "own.toml"
     file.write_text(f'name = "own"\ntitle = "Own"\nadapter = "own:Own"\n{line}\n')
     with pytest.raises(ProfileError, match=r"own.toml: .*'(torch >>> 2|two words|abc)': no "):
-        profile.load(file)
+        profiles.load(file)
 
 
 @pytest.mark.parametrize("choice", ["none", "float32", "parts", "gpu:bfloat16", "bfloat16:parts"])
