@@ -1,4 +1,4 @@
 """Facts about PyTorch on MPS, Macs and their alternatives: data with provenance, and thin typed readers.
 
-Nothing here imports torch: a fact must be readable where torch is not installed.
+Nothing here imports torch, because a fact must be readable where torch is not installed.
 """

@@ -1,4 +1,4 @@
-"""The form of an advisory, of the examples its author gives, and of the ranges it holds for."""
+"""The schema of an advisory, of its examples, and of the version ranges that it applies to."""
 
 from __future__ import annotations
 
@@ -17,44 +17,47 @@ from mpsprobe.run import OpUse
 
 
 class Symptom(str, enum.Enum):
-    """What its user sees."""
+    """What the user of an affected program sees."""
 
-    WRONG = "wrong"  #: finite values, but not the right ones, without a word
-    NAN = "nan"  #: NaN or infinity where the right answer has none
+    WRONG = "wrong"  #: finite but wrong values, without any message
+    NAN = "nan"  #: NaN or infinity where the correct result has none
     ABORT = "abort"  #: the process dies (a Metal assertion, an LLVM error, a segmentation fault)
-    HANG = "hang"  #: it never ends
+    HANG = "hang"  #: the call never ends
     LEAK = "leak"  #: memory grows from call to call
     RAISES = "raises"  #: a Python exception
-    SLOW = "slow"  #: right, but far slower than it should be
+    SLOW = "slow"  #: correct, but far slower than it should be
 
 
 class Severity(str, enum.Enum):
-    """How much harm it does to somebody who does not know of it, worst first."""
+    """The harm to a user who does not know about it, worst first."""
 
-    CRITICAL = "critical"  #: wrong results without a word, for shapes that ordinary models have
-    HIGH = "high"  #: the same for unusual inputs, or the process dies or never ends
+    CRITICAL = "critical"  #: silently wrong results for shapes that ordinary models have
+    HIGH = "high"  #: silently wrong results for unusual inputs, or the process dies or never ends
     MEDIUM = "medium"  #: a clear error, a leak, or a heavy loss of speed
-    LOW = "low"  #: rare, or easily seen and avoided
+    LOW = "low"  #: rare, or easily noticed and avoided
 
 
 class Certainty(str, enum.Enum):
-    """Whether everything an advisory asks for is known to hold, or something was not known."""
+    """Whether every condition of an advisory is known to hold, or one of them is unknown."""
 
     CERTAIN = "certain"
     POSSIBLE = "possible"
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A made-up op use with the answer its author knows to be right.
+    """A made-up op use, with the answer that the advisory's author knows to be correct.
 
     Attributes:
-        expect: whether it meets the advisory; left out where it does not.
-        op: overload name; empty for an advisory that is about no op.
-        torch, macos, chip: the Mac; an empty one is not known.
-        inputs, outputs: tensors as `"float16[2,8]"`, or `"float16[2,8]@[1,2]"` where strides are not packed.
-        scalars: other arguments, by name.
-        modes: what it runs under; left out when not known.
-        note: what puts it inside or outside, where that is not plain to see.
+        expect: Whether it meets the advisory; None (left out) where it does not.
+        torch: The torch release.
+        op: The overload name; empty for an advisory that is not about an op.
+        macos: The version of macOS; empty when unknown.
+        chip: The chip; empty when unknown.
+        inputs: The input tensors as `"float16[2,8]"`, or as `"float16[2,8]@[1,2]"` where strides are not packed.
+        outputs: The output tensors in the same notation.
+        scalars: The other arguments by name.
+        modes: The modes that it runs under; None when unknown.
+        note: The reason why it is inside or outside the conditions, where that is not obvious.
     """
 
     expect: Certainty | None = None
@@ -79,26 +82,31 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One known-bad combination.
+    """One known fault of a combination of torch, macOS, chip and op.
 
     Attributes:
-        id: stable, kebab-case, e.g. `"sdpa-decode-half-long-keys"`.
-        title: what goes wrong, as one sentence without a full stop.
-        torch: releases it is known for, as a version specifier; empty: all; left out: the sources name none.
-        torch_maybe: releases for which the sources do not say; a match there is `possible`.
-        macos, macos_maybe: the same two specifiers for the version of macOS.
-        chips: chips it is known for (`"M1"` stands for all M1, `"M1 Max"` for that one); empty: all.
-        ops: overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`: every overload of it).
-            Empty for what no single op shows, such as start-up errors.
-        when: cases, any of which is enough; none: every use of the ops. Without ops, cases hold nothing but
-            conditions in words, and it is never more than possible.
-        symptom, severity: see their types.
-        fix: what to do about it.
-        first_good: first torch release said to be right; empty when no source says so.
-        links: where it was read, the report first.
-        confirmed: who said what, and when; and what the sources leave open.
-        probe: name of the check that shows it on a Mac; empty when there is none.
-        examples: op uses inside and outside its conditions.
+        id: A stable id in kebab-case, such as `"sdpa-decode-half-long-keys"`.
+        title: What goes wrong, as one sentence without a full stop.
+        torch: The affected releases as a version specifier; empty for all, None when the sources name none.
+        torch_maybe: The releases that the sources do not cover, as a version specifier; a match there is
+            `possible`.
+        macos: The affected versions of macOS as a version specifier; empty for all.
+        macos_maybe: The versions of macOS that the sources do not cover, as a version specifier.
+        chips: The affected chips (`"M1"` covers every M1, `"M1 Max"` only that one); empty for all.
+        ops: Overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`, which covers every
+            overload). Empty for
+            what no single op shows, such as errors at start-up.
+        when: Alternative sets of conditions, of which one must hold; empty for every use of the ops. Without
+            `ops`, a set
+            holds only conditions in words, and a match is never more than `possible`.
+        symptom: What the user sees.
+        severity: How much harm it does.
+        fix: What to do about it.
+        first_good: The first torch release that is said to be correct; empty when no source names one.
+        links: The sources, the original report first.
+        confirmed: Who confirmed what, and when, and what the sources leave open.
+        probe: The name of the check that shows it on a Mac; empty when there is none.
+        examples: Op uses inside and outside its conditions.
     """
 
     id: str
@@ -120,14 +128,14 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     examples: list[Example] = []
 
     def concerns(self, torch: str, macos: str | None, chip: str | None) -> bool | None:
-        """Whether it is about this torch, macOS and chip; None when that is not known."""
+        """Return whether it is about this torch, macOS and chip; None when that is unknown."""
         return every(self.facts(torch, macos, chip).values())
 
     def facts(self, torch: str, macos: str | None, chip: str | None) -> dict[str, bool | None]:
-        """Return what the advisory requires of a Mac, in words, each with whether it holds; None: not known.
+        """Return each requirement of the advisory on a Mac, in words, with whether it holds; None for unknown.
 
         Raises:
-            UsageError: a version cannot be read.
+            UsageError: A version cannot be parsed.
         """
         facts = {
             f"whether torch {torch} has it": within(torch, self.torch, self.torch_maybe),
@@ -158,7 +166,7 @@ def _specifiers(text: str) -> SpecifierSet:
 
 @lru_cache(maxsize=4096)
 def within(version: str, known: str | None, maybe: str | None) -> bool | None:
-    """Whether `version` lies in the range; None in the range of which nobody knows.
+    """Return whether `version` lies in the known range; None where it lies in the range that no source covers.
 
     A build (`2.8.0+cpu`) counts as its release; a nightly comes before its release.
     """
@@ -169,7 +177,7 @@ def within(version: str, known: str | None, maybe: str | None) -> bool | None:
 
 
 def is_chip(chip: str | None, chips: list[str]) -> bool | None:
-    """Whether `chip` is one of them; None when it names no chip that we can tell (a virtual machine's does not)."""
+    """Return whether `chip` is one of `chips`; None when it is not a known chip's name, as in a virtual machine."""
     if not chips:
         return True
     words = re.findall(r"\w+", (chip or "").lower())

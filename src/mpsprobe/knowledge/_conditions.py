@@ -1,8 +1,10 @@
-"""The condition language of advisories: small, declarative, typed, and three-valued.
+"""The condition language of advisories: small, declarative, typed and three-valued.
 
-A condition is `True`, `False` or `None` on an op use; `None` means that the recording does not say. A lower bound on a
-size that grows with the workload also knows from which size on it will hold: see `Threshold`. Nothing here evaluates
-text. `docs/advisories.md` describes the language for those who write advisories.
+The value of a condition for an op use is `True`, `False` or `None`; `None` means that the recording does not
+show it. A
+lower bound on a size that grows with the workload also yields the size from which on it holds; see
+`Threshold`. No text is
+ever evaluated as code. `docs/advisories.md` describes the language for authors of advisories.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mpsprobe.run import OpUse, TensorMeta
 Scalar = bool | int | float | str | None
 Relations = Literal["==", "!=", "<", ">", "not a multiple of"]
 
-#: Unit of a size that grows: tokens of a prompt or cache, items of a batch, samples of a signal, pixels of a side.
+#: The unit of a growing size: tokens of a prompt or cache, items of a batch, samples of a signal, pixels of a side.
 Growing = Literal["tokens", "items", "samples", "pixels", "channels"]
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
@@ -33,7 +35,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 
 
 class Mode(str, enum.Enum):
-    """The context of an op use. Only the first two exclude one another."""
+    """The mode that an op use runs under. Only the first two exclude each other."""
 
     INFERENCE = "inference"
     TRAINING = "training"
@@ -41,7 +43,7 @@ class Mode(str, enum.Enum):
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A closed interval; an end left out is open."""
+    """A closed interval; a missing end is open."""
 
     min: float | None = None
     max: float | None = None
@@ -51,12 +53,12 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Threshold(msgspec.Struct, frozen=True, order=True):
-    """A size from which on a condition holds that this call does not meet yet.
+    """The size from which on a condition holds that a call does not meet yet.
 
     Attributes:
-        needed: smallest size that meets it.
-        now: size in this call.
-        unit: what is counted.
+        needed: The smallest size that meets it.
+        now: The size in this call.
+        unit: The unit of both sizes.
     """
 
     needed: int
@@ -68,14 +70,15 @@ class Threshold(msgspec.Struct, frozen=True, order=True):
 
 
 class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The size of one dimension.
+    """A condition on the size of one dimension.
 
     Attributes:
-        index: which dimension, negative from the end; a tensor without it does not meet the condition.
-        min, max: closed bounds of its size.
-        multiple_of: its size divides by this without remainder.
-        not_multiple_of: its size does not.
-        grows: what the size counts, where a larger workload makes it larger; only with `min`.
+        index: The index of the dimension, negative from the end. A tensor without it does not meet the condition.
+        min: The smallest size that meets it; None for no bound.
+        max: The largest size that meets it; None for no bound.
+        multiple_of: A divisor of the size; None for no condition.
+        not_multiple_of: A number that does not divide the size; None for no condition.
+        grows: The unit of the size where a larger workload increases it; allowed only with `min`.
     """
 
     index: int
@@ -86,7 +89,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: Growing | None = None
 
     def threshold(self, shape: tuple[int, ...]) -> Threshold | None:
-        """Return the size from which on a tensor of this shape meets it; None when it does, or never will."""
+        """Return the size from which on a tensor of this shape meets it; None when it already does or never will."""
         if self.grows is None or self.min is None or not -len(shape) <= self.index < len(shape):
             return None
         size = shape[self.index]
@@ -105,23 +108,26 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The properties of one tensor of the op use; every field that is given must hold.
+    """A condition on one tensor of the op use; every field that is given must hold.
 
     Attributes:
-        arg: position among the tensor arguments, a list of positions (one of them must meet it), `"any"` or
+        arg: The position among the tensor arguments, a list of positions of which one must match, `"any"` or
             `"all"`.
-        of: look at the `inputs` or at the `outputs`.
-        dtype: one of these.
-        rank: number of dimensions.
-        dims: sizes of dimensions, all of them.
-        numel, bytes: number of elements; their size.
-        largest: the largest dimension.
-        contiguous: strides are those of a packed row-major tensor.
-        transposed: the last dimension is not the one that varies fastest, but the one before it is.
-        expanded: a dimension larger than 1 has stride 0.
-        channels_last: packed, with the channels varying fastest (rank 4 or 5), and not contiguous as well.
-        device: where it lives, e.g. `"cpu"` for a scalar tensor among those of the GPU.
-        grows: unit and dimensions (all of that one size) by which a larger workload raises `numel` or `bytes`.
+        of: Whether the condition is about the `inputs` or the `outputs`.
+        dtype: The dtypes, of which the tensor must have one.
+        rank: The number of dimensions.
+        dims: Conditions on sizes of dimensions, all of which must hold.
+        numel: The bounds of the number of elements.
+        bytes: The bounds of the size in bytes.
+        largest: The bounds of the largest dimension.
+        contiguous: Whether the strides are those of a packed row-major tensor.
+        transposed: Whether the last two dimensions are swapped in memory.
+        expanded: Whether a dimension larger than 1 has stride 0.
+        channels_last: Whether the tensor is packed in channels-last order (rank 4 or 5) and not contiguous as
+            well.
+        device: The device type, such as `"cpu"` for a scalar tensor among those of the GPU.
+        grows: The unit, and the dimensions (all of that size) by which a larger workload increases `numel` or
+            `bytes`.
     """
 
     arg: int | list[int] | Literal["any", "all"] = "any"
@@ -143,8 +149,9 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded.
 
         Args:
-            use: the op use.
-            later: where given, sizes that grow count as large enough, and their thresholds are added to it.
+            use: The op use.
+            later: When given, growing sizes count as large enough, and their thresholds are appended to this
+                list.
         """
         tensors = use.inputs if self.of == "inputs" else use.outputs
         if self.of == "outputs" and not tensors:
@@ -171,7 +178,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return answer
 
     def _thresholds(self, tensor: TensorMeta) -> list[tuple[list[int], Threshold]]:
-        """Return dimensions with the sizes that they must reach, for the conditions that growth can meet."""
+        """Return the dimensions and the sizes that they must reach, for conditions that growth can meet."""
         shape = tensor.shape
         found = [
             ([dim.index], threshold) for dim in self.dims if (threshold := dim.threshold(shape)) is not None
@@ -192,7 +199,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
     def _answers(self, tensor: TensorMeta, recorded: TensorMeta | None = None) -> Iterator[bool | None]:
-        # What rules out most uses at least cost comes first.
+        # The cheapest and most selective tests come first.
         shape = tensor.shape
         if self.dtype is not None:
             yield tensor.dtype in self.dtype
@@ -224,7 +231,7 @@ def _grown(shape: tuple[int, ...], thresholds: Iterable[tuple[list[int], Thresho
 
 
 def _size_for(least: float, now: int, sizes: list[int]) -> int | None:
-    """Return the size that all `sizes` must reach for a product of `now` to become `least`; None: they differ."""
+    """Return the size that all `sizes` must reach for a product of `now` to become `least`; None if they differ."""
     if now <= 0 or not sizes or len(set(sizes)) > 1 or sizes[0] <= 0:
         return None
     reached: float = sizes[0] * (least / now) ** (1 / len(sizes))
@@ -232,16 +239,17 @@ def _size_for(least: float, now: int, sizes: list[int]) -> int | None:
 
 
 class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The value of one argument that is no tensor.
+    """A condition on one argument that is not a tensor.
 
     Attributes:
-        name: its name in the schema.
-        one_of: it is one of these values.
-        min, max: closed bounds of a number.
-        length: length of a list.
-        given: it is not None (true), or it is None or was not passed (false).
-        default: the schema's default, for where the recording leaves the argument out. Without a default the
-            answer is unknown then.
+        name: The name of the argument in the schema.
+        one_of: The values, of which the argument must have one; None for no condition.
+        min: The smallest number that meets it; None for no bound.
+        max: The largest number that meets it; None for no bound.
+        length: The bounds of the length of a list.
+        given: Whether the argument is other than None; False also holds for one that was not passed.
+        default: The schema's default for an argument that was not recorded. Without it the answer is then
+            unknown.
     """
 
     name: str
@@ -253,7 +261,7 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: Scalar | msgspec.UnsetType = msgspec.UNSET
 
     def holds(self, use: OpUse) -> bool | None:
-        """Return whether the argument is so; None when it was not recorded and has no default here."""
+        """Return whether the argument meets it; None when it was not recorded and has no default here."""
         if self.given is not None and (use.scalars.get(self.name) is not None) != self.given:
             return False
         if self.one_of is None and self.length is None and self.min is None and self.max is None:
@@ -287,7 +295,7 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("give either arg and dim, or scalar and item")
 
     def of(self, use: OpUse) -> int | None:
-        """Return the size in `use`; None where it has none, or where the list was not recorded."""
+        """Return the size in `use`; None where there is none, or where the list was not recorded."""
         if self.arg is not None and self.dim is not None:
             shape = use.inputs[self.arg].shape if self.arg < len(use.inputs) else ()
             return shape[self.dim] if -len(shape) <= self.dim < len(shape) else None
@@ -299,14 +307,14 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How two sizes of an op use stand to each other, such as key heads fewer than query heads."""
+    """A condition that compares two sizes of an op use, such as fewer key heads than query heads."""
 
     left: Size
     relation: Relations
     right: Size
 
     def holds(self, use: OpUse) -> bool | None:
-        """Return whether the relation holds; None when a size is not known."""
+        """Return whether the relation holds; None when a size is unknown."""
         left, right = self.left.of(use), self.right.of(use)
         if left is None or right is None:
             return None
@@ -314,12 +322,15 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A product of sizes, such as the number of attention scores.
+    """A condition on a product of sizes, such as the number of attention scores.
 
     Attributes:
-        sizes: what is multiplied.
-        min, max: closed bounds of the product.
-        grows: unit and positions in `sizes` of what a larger workload makes larger; only with `min`.
+        sizes: The factors.
+        min: The smallest product that meets it; None for no bound.
+        max: The largest product that meets it; None for no bound.
+        grows: The unit, and the positions in `sizes` of the factors that a larger workload increases; allowed
+            only with
+            `min`.
     """
 
     sizes: list[Size]
@@ -328,11 +339,11 @@ class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: tuple[Growing, list[int]] | None = None
 
     def holds(self, use: OpUse, later: list[Threshold] | None = None) -> bool | None:
-        """Return whether the product lies within; None when a size is not known.
+        """Return whether the product is within the bounds; None when a size is unknown.
 
         Args:
-            use: the op use.
-            later: where given, sizes that grow count as large enough, and their threshold is added to it.
+            use: The op use.
+            later: When given, growing sizes count as large enough, and their threshold is appended to this list.
         """
         sizes = [size.of(use) for size in self.sizes]
         known = [size for size in sizes if size is not None]
@@ -345,7 +356,7 @@ class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return False
         unit, places = self.grows
         growing = [known[place] for place in places]
-        # Sizes that differ (queries over a longer cache) grow to the same one: the larger of them counts.
+        # Sizes that differ (queries over a longer cache) grow to the same size, so the larger of them counts.
         largest = max(growing, default=0)
         fixed = product // math.prod(growing) if math.prod(growing) else 0
         reached = _size_for(self.min, fixed * largest ** len(growing), [largest] * len(growing))
@@ -359,11 +370,16 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One set of conditions, all of which must hold.
 
     Attributes:
-        tensors, scalars, relations, products: see their types.
-        inputs: number of tensor arguments (an optional one, such as a mask or a bias, adds to it).
-        mode: context that the op use runs in.
-        unrecorded: a circumstance in words that no recording shows (values, storage offsets, earlier calls).
-            With it a match is never certain.
+        tensors: Conditions on tensors.
+        scalars: Conditions on other arguments.
+        relations: Comparisons of two sizes.
+        products: Conditions on products of sizes.
+        inputs: The bounds of the number of tensor arguments (an optional one, such as a mask or a bias, adds
+            to it).
+        mode: The mode that the op use must run under.
+        unrecorded: A circumstance in words that no recording shows, such as values, storage offsets or
+            earlier calls. With
+            it a match is never certain.
     """
 
     tensors: list[TensorCondition] = []
@@ -377,17 +393,18 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def holds(
         self, use: OpUse, modes: frozenset[Mode] | None, later: list[Threshold] | None = None
     ) -> bool | None:
-        """Return whether `use` meets it; None when something is not known and nothing speaks against it.
+        """Return whether `use` meets the conditions; None when one is unknown and none is violated.
 
         Args:
-            use: the op use.
-            modes: what it runs under; None when not known.
-            later: where given, sizes that grow count as large enough, and their thresholds are added to it.
+            use: The op use.
+            modes: The modes that it runs under; None when unknown.
+            later: When given, growing sizes count as large enough, and their thresholds are appended to this
+                list.
         """
         return every(self._answers(use, modes, later))
 
     def unknowns(self, use: OpUse, modes: frozenset[Mode] | None) -> list[str]:
-        """Return in words the facts about `use` that a recording could hold and this one does not."""
+        """Return in words the facts about `use` that a recording could hold but this one does not."""
         words = [f"{tensor.of} not recorded in full" for tensor in self.tensors if tensor.holds(use) is None]
         words += [
             f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None
@@ -439,5 +456,5 @@ def some(values: Iterable[bool | None]) -> bool | None:
 
 
 def _same(value: object, wanted: Scalar) -> bool:
-    # JSON knows true apart from 1; Python does not.
+    # JSON distinguishes true from 1; Python does not.
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

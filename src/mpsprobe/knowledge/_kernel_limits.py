@@ -1,4 +1,4 @@
-"""The form of `data/ops/limits.toml`: restrictions inside MPS kernels, as rules to match calls against."""
+"""The schema of `data/ops/limits.toml`: restrictions inside MPS kernels, as rules to match calls against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.run import OpVerdict, TensorMeta
 
-#: Groups that a rule may name instead of dtypes.
+#: Groups of dtypes that a rule may name.
 GROUPS: Mapping[str, frozenset[str]] = {
     "integral": frozenset({"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"}),
     "complex": frozenset({"complex32", "complex64", "complex128"}),
@@ -23,7 +23,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
 
 
 class Effect(str, enum.Enum):
-    """What a restriction does to a call."""
+    """The effect of a restriction on a call."""
 
     RAISES = "raises"
     FALLBACK = "fallback"  #: runs on the CPU, with a warning
@@ -32,23 +32,23 @@ class Effect(str, enum.Enum):
 
     @property
     def verdict(self) -> OpVerdict | None:
-        """What it makes of a call that would otherwise run: an abort counts as raising, None: it still runs."""
+        """Return the verdict on a call that would otherwise run; None if it still runs. An abort counts as raising."""
         if self is Effect.CASTS:
             return None
         return OpVerdict.FALLBACK if self is Effect.FALLBACK else OpVerdict.RAISES
 
 
 class Quantity(str, enum.Enum):
-    """What a limit counts, of one tensor."""
+    """The quantity of one tensor that a limit bounds."""
 
-    RANK = "rank"  #: dimensions
+    RANK = "rank"  #: the number of dimensions
     ELEMENTS = "elements"
     BYTES = "bytes"
     SIZE = "size"  #: the largest extent
 
 
 class Tensors(str, enum.Enum):
-    """Which tensors of a call a limit looks at; one beyond it is enough."""
+    """The tensors of a call that a limit applies to; one that exceeds it is enough."""
 
     INPUTS = "inputs"
     OUTPUTS = "outputs"
@@ -56,13 +56,13 @@ class Tensors(str, enum.Enum):
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The most, or the least, a kernel takes.
+    """The largest, or the smallest, amount that a kernel accepts.
 
     Attributes:
-        what: the quantity.
-        most: its largest allowed value; None: any.
-        least: its smallest allowed value: 1 element refuses an empty tensor.
-        of: the tensors looked at.
+        what: The quantity.
+        most: The largest amount that is accepted; None for any.
+        least: The smallest amount that is accepted; 1 element refuses an empty tensor.
+        of: The tensors that the limit applies to.
     """
 
     what: Quantity
@@ -71,11 +71,11 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of: Tensors = Tensors.ANY
 
     def allows(self, amount: int) -> bool:
-        """Return whether a kernel takes a tensor with this much of the quantity."""
+        """Return whether a kernel accepts a tensor with this amount of the quantity."""
         return self.least <= amount and (self.most is None or amount <= self.most)
 
     def exceeded(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Whether one of the tensors looked at is beyond it."""
+        """Return whether one of the tensors that the limit applies to exceeds it."""
         tensors = {
             Tensors.INPUTS: (*inputs,),
             Tensors.OUTPUTS: (*outputs,),
@@ -88,20 +88,25 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """One restriction.
 
     Attributes:
-        id: unique.
-        ops: base names or overload names without `aten::`; `"*"` is every op.
-        message: PyTorch's text, up to values filled in; `{dtype}` stands for c10's name of the refused dtype.
-        fragment: the part of it that stands in the binary, where values are filled in; empty: all of it.
-        source: where it was read; empty: among the texts that the op's kernel can reach, in these releases.
-        since, until: first and last minor release with it; empty: as far as we know any.
-        macos_below: holds on older systems only.
-        dtypes: dtypes, or groups of them, that it refuses; empty: any.
-        limit: refused only beyond it.
-        indivisible: refused only when height or width of the first input and of the first output do not divide
+        id: A unique id.
+        ops: Base names or overload names without `aten::`; `"*"` covers every op.
+        message: PyTorch's message, up to values that are filled in; `{dtype}` is replaced by c10's name of
+            the refused
+            dtype.
+        fragment: The part of the message that is in the binary, where values are filled in; empty for all of it.
+        source: Where the rule was read; empty when it is among the texts that the op's kernel can reach in
+            these releases.
+        since: The first minor release with it; empty for the oldest known.
+        until: The last minor release with it; empty for the newest known.
+        macos_below: The macOS version below which it applies; empty for every version.
+        dtypes: The dtypes, or groups of them, that it refuses; empty for any.
+        limit: The limit beyond which the call is refused; None for no limit.
+        indivisible: Whether it applies only when height or width of the first input and of the first output
+            do not divide
             each other.
-        effect: what happens.
+        effect: What happens to the call.
         error: Python's exception, where it raises.
-        certain: False: it also takes an argument, or a path, that is not described here.
+        certain: False when the refusal also depends on an argument or a code path that is not described here.
     """
 
     id: str
@@ -121,16 +126,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def refused(self) -> frozenset[str]:
-        """Its dtypes, with groups written out."""
+        """Return the refused dtypes, with groups expanded."""
         return frozenset().union(*(GROUPS.get(name, frozenset({name})) for name in self.dtypes))
 
     @property
     def needs_shapes(self) -> bool:
-        """Whether dtypes alone cannot say if it applies."""
+        """Return whether dtypes are not enough to decide if it applies."""
         return self.limit is not None or self.indivisible
 
     def applies(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Whether a call with these tensors meets it."""
+        """Return whether a call with these tensors meets it."""
         if self.dtypes and not any(tensor.dtype in self.refused for tensor in (*inputs, *outputs)):
             return False
         if self.limit is not None and not self.limit.exceeded(inputs, outputs):
@@ -139,13 +144,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class MetalOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A dtype that MPS tensors can have although `getMPSDataType` does not list it: it has Metal kernels only.
+    """A dtype with Metal kernels only, which MPS tensors can have although `getMPSDataType` does not list it.
 
     Attributes:
-        dtype: its name.
-        since: first minor release with it.
-        ops: base names of the ops that are known to compute with it.
-        source: where that was read.
+        dtype: The name of the dtype.
+        since: The first minor release with it.
+        ops: The base names of the ops that are known to compute with it.
+        source: Where that was read.
     """
 
     dtype: str
@@ -155,14 +160,15 @@ class MetalOnly(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class CastRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What copies on MPS say to a dtype that no kernel of the release knows.
+    """The error of a copy on MPS from or to a dtype that no kernel of the release supports.
 
     Attributes:
-        since, until: first and last minor release; empty: as far as we know any.
-        message: PyTorch's text where the dtype changes, with `{}` for c10's name of the dtype.
+        message: PyTorch's message where the dtype changes, with `{}` for c10's name of the dtype.
         error: Python's exception there.
-        gathers: the text where only the strides change (a RuntimeError).
-        source: where that was read.
+        gathers: PyTorch's message where only the strides change (a RuntimeError).
+        source: Where that was read.
+        since: The first minor release; empty for the oldest known.
+        until: The last minor release; empty for the newest known.
     """
 
     message: str
@@ -186,35 +192,35 @@ def _file() -> _File:
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule of the file.
+    """Return every rule of the file.
 
     Raises:
-        DataError: it does not have its form.
+        DataError: The file does not fit its schema.
     """
     return _file().rule
 
 
 def cast_rules() -> tuple[CastRule, ...]:
-    """Return what copies say to unknown dtypes, by release."""
+    """Return the errors of copies with unsupported dtypes, by release."""
     return _file().cast
 
 
 def metal_only() -> tuple[MetalOnly, ...]:
-    """Dtypes with Metal kernels only."""
+    """Return the dtypes that have Metal kernels only."""
     return _file().metal_only
 
 
 @functools.cache
 def moves() -> frozenset[str]:
-    """Return the base names of ops that allocate, copy or view memory and do not ask what it holds."""
+    """Return the base names of ops that allocate, copy or view memory, whatever its dtype."""
     return frozenset(_file().moves)
 
 
 def item_size(dtype: str) -> int:
-    """Bytes of one element of a dtype named as torch names it.
+    """Return the bytes of one element of a dtype by torch's name.
 
     Raises:
-        KeyError: not a dtype with a size in its name.
+        KeyError: The name is not a dtype with a size in its name.
     """
     if dtype == "bool":
         return 1

@@ -1,4 +1,4 @@
-"""A pasted log as plain text: without colours, boxes and quote marks, and with the stack frames it shows."""
+"""Convert a pasted log to plain text without colours, boxes and quote marks, and find the stack frames in it."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ _FRAMES = (
 )
 _ARROW = re.compile(r"^-+> ?\d+[ \t]+(?P<code>[^\n]+)", re.MULTILINE)
 
-#: Paths of the interpreter and of installed packages. Code from the Hugging Face module cache is the model's
+#: Paths of the interpreter and of installed packages. Code in the Hugging Face module cache is the model's
 #: own, so it counts as the user's.
 _LIBRARY = re.compile(
     r"site-packages|dist-packages|/lib/python\d|/Python\.framework/|<frozen|<string>|<__array_function__|^importlib"
 )
 
-#: A stack block longer ago than this many characters does not belong to the error.
+#: A stack more than this many characters away does not belong to the error.
 _REACH = 20_000
 
 
 class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a stack.
+    """One frame of a stack.
 
     Attributes:
-        path: file, or `Cell In[2]` of a notebook.
-        line: 1-based.
-        function: its name, where shown.
-        code: the line itself, where shown.
+        path: The file, or `Cell In[2]` of a notebook.
+        line: The line number, from 1.
+        function: The name of the function; empty where it is not shown.
+        code: The source line; empty where it is not shown.
     """
 
     path: str
@@ -75,7 +75,7 @@ class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_library(self) -> bool:
-        """Whether it is an installed package's or Python's own."""
+        """Return whether the frame belongs to an installed package or to Python itself."""
         return bool(_LIBRARY.search(self.path))
 
 
@@ -94,11 +94,11 @@ def plain(text: str) -> str:
 
 
 def frames_before(text: str, end: int) -> list[Frame]:
-    """Return the stack above the place `end`, outermost first: the frames since the last `Traceback`.
+    """Return the stack above position `end`, outermost first: the frames since the last `Traceback`.
 
     Args:
-        text: from `plain`.
-        end: where the message begins.
+        text: The text as `plain` returns it.
+        end: The position where the message begins.
     """
     begin = max(0, end - _REACH)
     traceback = text.rfind("Traceback (most recent call last)", begin, end)
@@ -113,8 +113,8 @@ def frames_after(text: str, start: int) -> list[Frame]:
     """Return the stack that faulthandler prints below a crash, outermost first.
 
     Args:
-        text: from `plain`.
-        start: where the message ends.
+        text: The text as `plain` returns it.
+        start: The position where the message ends.
     """
     begin = text.find("(most recent call first)", start, start + _REACH)
     if begin < 0:

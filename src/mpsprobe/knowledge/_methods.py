@@ -17,10 +17,10 @@ class RequiredPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A package that a method needs.
 
     Attributes:
-        name: of the distribution.
-        macos: `wheel` (installs on a Mac), `source` (is built there) or `none` (cannot be installed).
-        seen: the release that was looked at, and what was found.
-        install: arguments of pip where they are more than the name.
+        name: The name of the distribution.
+        macos: `wheel` (installs on a Mac), `source` (must be built there) or `none` (cannot be installed).
+        seen: The release that was examined, and what was found.
+        install: The arguments of pip, where they are more than the name.
     """
 
     name: str
@@ -30,7 +30,7 @@ class RequiredPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What some releases of a library do with a method on a Mac; fields as in the data file."""
+    """What some releases of a library do with a method on a Mac; the data file describes the fields."""
 
     releases: str
     outcome: str
@@ -47,13 +47,14 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MlxReads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When mlx-lm loads a checkpoint of a method as it is.
+    """The conditions under which mlx-lm loads a checkpoint of a method as it is.
 
     Attributes:
-        bits, groups: the only ones that it takes; empty for any.
-        formats: the only values of `format` (compressed-tensors) or `quant_algo` (ModelOpt); empty for any.
-        unless: a condition that no config shows, as a phrase after "unless"; empty where there is none.
-        source: the release and file that it was read in.
+        source: The release and file in which the conditions were read.
+        bits: The numbers of bits that it accepts; empty for any.
+        groups: The group sizes that it accepts; empty for any.
+        formats: The accepted values of `format` (compressed-tensors) or `quant_algo` (ModelOpt); empty for any.
+        unless: A condition that no config shows, as a phrase after "unless"; empty where there is none.
     """
 
     source: str
@@ -64,7 +65,7 @@ class MlxReads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A method of quantisation; fields as in the data file."""
+    """A method of quantisation; the data file describes the fields."""
 
     id: str
     names: tuple[str, ...]
@@ -92,7 +93,7 @@ def methods() -> tuple[Method, ...]:
 
 
 def package(name: str) -> RequiredPackage | None:
-    """Return what is known of a package by its name; None for one that the data does not know."""
+    """Return the facts about a package by its name; None for one that the data does not have."""
     wanted = _canonical(name)
     return next((one for one in _data().packages if _canonical(one.name) == wanted), None)
 

@@ -1,4 +1,4 @@
-"""The names of one call: as it is recorded, and as advisories and users name it (`data/op_forms.toml`)."""
+"""The names of one call: the recorded name, and those that advisories and users give it (`data/op_forms.toml`)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.run import OpUse, TensorMeta
 
-#: Ops whose name without the underscore is a function with other arguments.
+#: Ops whose name without the underscore belongs to a function with other arguments.
 _OTHER_FUNCTION = frozenset({"aten::normal_"})
 
-#: Why a match of an in-place op with an advisory about the function is not certain.
+#: The reason why a match of an in-place op with an advisory about the function is not certain.
 IN_PLACE = "whether the in-place form has it too"
 
 
@@ -39,8 +39,8 @@ class Form(msgspec.Struct, frozen=True):
     """One name of a call.
 
     Attributes:
-        use: the call, with the name and the argument positions of that name.
-        doubt: what is not known about it, in words; empty when it is the very same call.
+        use: The call, with the name and the argument positions of that name.
+        doubt: What is unknown about it, in words; empty when it is exactly the same call.
     """
 
     use: OpUse
@@ -48,9 +48,9 @@ class Form(msgspec.Struct, frozen=True):
 
 
 def forms(use: OpUse) -> Iterator[Form]:
-    """Yield a call as it is recorded, then under each other name that it has.
+    """Yield a call as it was recorded, then under each of its other names.
 
-    Names that the data add have no overload: they stand for every overload.
+    Names from the data have no overload and cover every overload.
     """
     yield Form(use)
     base = use.op.partition(".")[0]
@@ -72,7 +72,7 @@ def forms(use: OpUse) -> Iterator[Form]:
 
 @functools.cache
 def names(base: str) -> frozenset[str]:
-    """Return every name under which a call of `base` (no overload) is compared, its own among them."""
+    """Return every name under which a call of `base` (without overload) is compared, including `base`."""
     bare = OpUse(op=base, inputs=[])
     found = {form.use.op for form in forms(bare)}
     return frozenset(found | {"aten::_to_copy"} if base == "aten::copy_" else found)
@@ -92,7 +92,7 @@ def _by_recorded() -> dict[str, list[_Form]]:
 
 
 def _as_new_tensor(use: OpUse) -> OpUse:
-    """Return a copy into a tensor as the `_to_copy` that it may be a part of: MPS makes the tensor, then copies."""
+    """Return a copy into a tensor as the `_to_copy` that it may be a part of: MPS allocates a tensor, then copies."""
     target, source = use.inputs
     scalars: dict[str, Any] = {"non_blocking": use.scalars.get("non_blocking", False)}
     if target.dtype != source.dtype:

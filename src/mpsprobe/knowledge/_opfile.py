@@ -1,4 +1,4 @@
-"""The form of the files in `data/ops/`: one a torch release, written by `tools/op_support`, read by `ops`."""
+"""The schema of the files in `data/ops/`: one for each torch release, written by `tools/op_support`, read by `ops`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-#: Grows when a reader of the old form would misread the new one.
+#: The version of the schema, raised when a reader of the old schema would misread the new one.
 FORM = 1
 
 
 class Kernel(str, enum.Enum):
-    """What PyTorch's dispatcher finds for an op on an MPS tensor."""
+    """The kernel that PyTorch's dispatcher finds for an op on an MPS tensor."""
 
     MPS = "mps"  #: a C++ kernel registered under MPS
     PYTHON = "python"  #: a decomposition registered under MPS by PyTorch's Python code
@@ -25,18 +25,18 @@ class Kernel(str, enum.Enum):
     )
     COMPOSITE_IMPLICIT = "implicit"  #: CompositeImplicitAutograd: decomposes before autograd
     SPARSE = "sparse"  #: a kernel for sparse tensors only, under SparseMPS or SparseCsrMPS
-    NONE = "none"  #: nothing, but the CPU has a kernel: the fallback variable helps
-    NONE_NO_CPU = "none-no-cpu"  #: nothing, and the CPU has none either
-    NONE_VIEW = "none-view"  #: nothing, and a view cannot be computed on another device
+    NONE = "none"  #: no kernel, but the CPU has one, so the fallback variable helps
+    NONE_NO_CPU = "none-no-cpu"  #: no kernel, and the CPU has none either
+    NONE_VIEW = "none-view"  #: no kernel, and a view cannot be computed on another device
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a release's facts were read.
+    """The wheel in which a release's facts were read.
 
     Attributes:
-        file: name of the wheel on PyPI.
-        sha256: its digest, hexadecimal.
-        version: full version, e.g. `"2.13.0"`.
+        file: The name of the wheel on PyPI.
+        sha256: Its digest in hexadecimal.
+        version: The full version, such as `"2.13.0"`.
         git: PyTorch's commit, from `torch/version.py`.
     """
 
@@ -47,24 +47,27 @@ class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One release. Op names are overload names; those of the `aten` namespace go without it.
+    """The facts of one release. Op names are overload names; those of the `aten` namespace are written without it.
 
     Attributes:
-        form: see `FORM`.
-        torch: minor release, e.g. `"2.13"`.
-        wheel: where it was read.
-        minimum_macos: the macOS that the binary's error text asks for; `environment` knows what is true (2.5 asks
-            for 12.3 and needs 13.0).
-        dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
-        ops: every op of the release, by its kernel.
-        via: for a composite that cannot run: the missing ops that its kernel calls.
-        may_reach: for a composite that can fail: the missing ops that some path of its kernel calls.
-        messages: text in the binary -> the ops whose kernels can reach it.
-        autocast: cast policy -> ops, as registered under AutocastMPS.
-        autograd: ops with a kernel of their own under AutogradMPS.
-        sparse: dispatch key (`SparseMPS`, `SparseCsrMPS`) -> ops.
-        unimplemented: PyTorch's own list for its tests, `UNIMPLEMENTED_XFAILLIST`, which the wheel ships from
-            2.8 on: OpInfo name with variant -> dtypes that fail, None for all.
+        form: The version of the schema; see `FORM`.
+        torch: The minor release, such as `"2.13"`.
+        wheel: The wheel in which the facts were read.
+        minimum_macos: The macOS version in the binary's error message. `environment` has the true minimum
+            (2.5 names 12.3
+            and needs 13.0).
+        dtypes: The dtypes that the backend accepts, each with the oldest macOS for it; `""` when any version
+            will do.
+        ops: Every op of the release, by its kernel.
+        via: For each composite op that cannot run, the missing ops that its kernel calls.
+        may_reach: For each composite op that can fail, the missing ops that some path of its kernel calls.
+        messages: Messages in the binary, each with the ops whose kernels can reach it.
+        autocast: Ops by cast policy, as registered under AutocastMPS.
+        autograd: The ops with their own kernel under AutogradMPS.
+        sparse: Ops by dispatch key (`SparseMPS`, `SparseCsrMPS`).
+        unimplemented: PyTorch's own list for its tests, `UNIMPLEMENTED_XFAILLIST`, which wheels ship from 2.8
+            on: OpInfo
+            names with variant, each with the dtypes that fail; None for all.
     """
 
     form: int
@@ -83,7 +86,7 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def dump(data: ReleaseFile) -> bytes:
-    """Return the file's bytes: sorted JSON, one op a line, so that a diff of two releases reads as a change log."""
+    """Return the file's bytes: sorted JSON with one op a line, so that a diff of two releases is a change log."""
     fields = []
     for name, value in msgspec.to_builtins(data).items():
         if name == "ops":

@@ -1,4 +1,4 @@
-"""The spellings of an op that people paste: error texts, traces, FX graphs and Python code differ."""
+"""The spellings of an op that users paste, which differ between error messages, traces, FX graphs and Python code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 
 from mpsprobe import toml
 
-#: `torch.linalg.svd` is `aten::linalg_svd`: these Python modules became prefixes of ATen names.
+#: Python modules that became prefixes of ATen names: `torch.linalg.svd` is `aten::linalg_svd`.
 _PREFIXED = ("fft", "linalg", "special", "sparse")
 
-#: Python modules whose names are ATen names as they stand.
+#: Python modules whose function names are ATen names.
 _PLAIN = (
     "torch.nn.functional.",
     "nn.functional.",
@@ -44,13 +44,13 @@ def qualified(op: str) -> str:
 
 
 def below_torch(op: str) -> str:
-    """Return a Python function's name below `torch`: `nn.functional.gelu` for `F.gelu`."""
+    """Return the name of a Python function relative to `torch`: `nn.functional.gelu` for `F.gelu`."""
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     return f"nn.functional.{name[2:]}" if name.startswith("F.") else name
 
 
 def python_name(op: str) -> str | None:
-    """Return the ATen base name that a Python function's name stands for; None when `op` is not written as one."""
+    """Return the ATen base name for a Python function's name; None when `op` is not written as one."""
     name = op.strip().strip("'\"`").removesuffix("()")
     if name.startswith("F."):
         name = f"torch.{below_torch(name)}"
@@ -68,10 +68,11 @@ def python_name(op: str) -> str | None:
 
 
 def module_functions(op: str) -> tuple[str, ...]:
-    """Return the ATen base names that a module of `torch.nn` may call, as `conv2d` for `torch.nn.Conv2d`.
+    """Return the ATen base names that a module of `torch.nn` may call, such as `conv2d` for `torch.nn.Conv2d`.
 
-    A module that the data does not name is written in snake case, with and without what classes add: `_loss`,
-    a number of dimensions. Empty when `op` is not written as a module.
+    The name of a module without data is converted to snake case, with and without suffixes of classes
+    (`_loss`, a number of
+    dimensions). Empty when `op` is not written as a module.
     """
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     class_name = name.removeprefix("nn.")
@@ -94,13 +95,13 @@ def _modules() -> _ModuleFile:
 
 
 def base(op: str) -> str:
-    """`aten::add` of `aten::add.Tensor`."""
+    """Return the name without its overload: `aten::add` for `aten::add.Tensor`."""
     namespace, _, name = op.partition("::")
     return f"{namespace}::{name.partition('.')[0]}"
 
 
 def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
-    """Known names that a misspelt one may have meant, best first."""
+    """Return known names that a misspelt one may mean, best first."""
     wanted = _letters(op)
     namespace = op.partition("::")[0]
     same = (name for name in known if name.partition("::")[0] == namespace)
@@ -118,7 +119,7 @@ def _letters(op: str) -> str:
 
 
 def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Overloads of one base name: the ones that code meets most first, `.out` and named-dimension forms last."""
+    """Return the overloads of one base name: the most common first, `.out` and named-dimension variants last."""
     found = [name for name in known if base(name) == wanted]
     return tuple(sorted(found, key=_rarity))
 
@@ -129,13 +130,13 @@ def _rarity(name: str) -> tuple[bool, bool, bool, str]:
 
 @functools.cache
 def opinfo_ops() -> Mapping[str, tuple[str, ...]]:
-    """Map OpInfo name, a colon and its variant to the overloads that its samples run on a CPU, without `aten::`."""
+    """Return the overloads (without `aten::`) that the CPU samples of each OpInfo run, by `name:variant`."""
     path = Path(__file__).parent / "data" / "ops" / "opinfo.json"
     return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, ...]])
 
 
 def run_by(function: str) -> tuple[str, ...]:
-    """Return the overloads that PyTorch's operator tests run for a Python function: `nn.functional.gelu`."""
+    """Return the overloads that PyTorch's operator tests run for a Python function, such as `nn.functional.gelu`."""
     found = {
         op for name, called in opinfo_ops().items() if name.partition(":")[0] == function for op in called
     }

@@ -1,6 +1,6 @@
-"""Recorded tensors: how large an element is, how they lie in memory, and how an example writes them.
+"""Properties of recorded tensors: the size of an element, the memory layout, and the notation in examples.
 
-Layouts are told from shape and strides as PyTorch tells them.
+Layouts are derived from shape and strides as in PyTorch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from mpsprobe.errors import DataError
 from mpsprobe.run import TensorMeta
 
-#: Bytes of one element, by dtype name without the `torch.` prefix.
+#: The bytes of one element, by dtype name without the `torch.` prefix.
 ITEM_SIZE = {
     **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
     **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
@@ -22,7 +22,7 @@ ITEM_SIZE = {
 
 
 def _packed(shape: Iterable[int], strides: Iterable[int]) -> bool:
-    """Return whether strides are row-major without gaps; dimensions of size 1 do not count, as in PyTorch."""
+    """Return whether strides are row-major without gaps; dimensions of size 1 are ignored, as in PyTorch."""
     step = 1
     for size, stride in zip(reversed(tuple(shape)), reversed(tuple(strides)), strict=True):
         if size != 1:
@@ -37,14 +37,14 @@ def _has_strides(tensor: TensorMeta) -> bool:
 
 
 def is_contiguous(tensor: TensorMeta) -> bool | None:
-    """Return whether a tensor is row-major and packed; None when its strides are not known."""
+    """Return whether a tensor is row-major and packed; None when its strides are unknown."""
     if not _has_strides(tensor):
         return None
     return 0 in tensor.shape or _packed(tensor.shape, tensor.strides)
 
 
 def is_transposed(tensor: TensorMeta) -> bool | None:
-    """Return whether the last two dimensions are swapped in memory; None when the strides are not known."""
+    """Return whether the last two dimensions are swapped in memory; None when the strides are unknown."""
     if not _has_strides(tensor):
         return None
     if len(tensor.shape) < 2 or min(tensor.shape[-2:]) < 2:
@@ -53,14 +53,14 @@ def is_transposed(tensor: TensorMeta) -> bool | None:
 
 
 def is_expanded(tensor: TensorMeta) -> bool | None:
-    """Return whether a dimension larger than 1 has stride 0; None when the strides are not known."""
+    """Return whether a dimension larger than 1 has stride 0; None when the strides are unknown."""
     if not _has_strides(tensor):
         return None
     return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True))
 
 
 def is_channels_last(tensor: TensorMeta) -> bool | None:
-    """Return whether channels vary fastest in a packed tensor that is not also row-major; None: strides not known."""
+    """Return whether a packed tensor is in channels-last order only; None when the strides are unknown."""
     if not _has_strides(tensor):
         return None
     if len(tensor.shape) not in (4, 5) or is_contiguous(tensor):
@@ -69,7 +69,7 @@ def is_channels_last(tensor: TensorMeta) -> bool | None:
     return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))
 
 
-#: Field of a condition -> the test of that layout.
+#: The test of each layout, by the field of a condition.
 LAYOUTS: dict[str, Callable[[TensorMeta], bool | None]] = {
     "contiguous": is_contiguous,
     "transposed": is_transposed,
@@ -82,10 +82,10 @@ _TENSOR = re.compile(r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\](@\[(?P<strides>[\d,]*
 
 
 def tensor(text: str) -> TensorMeta:
-    """Read a tensor from `"float16[2,8]"`, `"float16[2,8]@[1,2]"` (strides; else packed) or `"float32[] on cpu"`.
+    """Parse a tensor from `"float16[2,8]"`, `"float16[2,8]@[1,2]"` (strides; else packed) or `"float32[] on cpu"`.
 
     Raises:
-        DataError: it is neither.
+        DataError: The text has another notation.
     """
     parts = _TENSOR.fullmatch(text)
     if parts is None:

@@ -1,4 +1,4 @@
-"""The statement of a quantisation in a config: where it stands, its method, bits, groups and kind of numbers."""
+"""Read the statement of a quantisation in a config: its place, method, bits, group size and number format."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from mpsprobe.knowledge._methods import Method, methods
 
-#: Bits of a weight that is not quantised.
+#: The bits of a weight that is not quantised.
 PLAIN_BITS = 16.0
 #: The name of a method that is not stated.
 NO_METHOD = "(none)"
-#: Keys of a config that state its quantisation, and how deep parts of a config are searched for them.
+#: Keys of a config that state its quantisation, and the depth to which parts of a config are searched for them.
 _STATEMENTS = frozenset({"quantization_config", "compression_config", "quantization"})
 _DEEPEST = 3
-#: Keys that say which numbers weights are stored as, by method.
+#: Keys with the number format of stored weights, by method.
 _KINDS_OF_NUMBERS = (
     "quant_type",
     "weights",
@@ -29,7 +29,7 @@ _KINDS_OF_NUMBERS = (
 def parts(
     config: Mapping[str, Any], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield a config, then the configs of its parts, each with its place."""
+    """Yield a config and the configs of its parts, each with its path."""
     yield place, config
     for key, value in config.items():
         if isinstance(value, Mapping) and key not in _STATEMENTS and depth < _DEEPEST:
@@ -38,7 +38,7 @@ def parts(
 
 def method_of(stated: Mapping[str, Any]) -> tuple[Method | None, str]:
     name = stated.get("quant_method")
-    if stated.get("load_in_4bit") or stated.get("load_in_8bit"):  # as transformers' AutoQuantizationConfig
+    if stated.get("load_in_4bit") or stated.get("load_in_8bit"):  # as in transformers' AutoQuantizationConfig
         name = "bitsandbytes_4bit" if stated.get("load_in_4bit") else "bitsandbytes_8bit"
     elif name is None and ("bits" in stated or "group_size" in stated):
         name = "mlx"
@@ -86,7 +86,7 @@ def bits_of(stated: Mapping[str, Any], method: Method | None) -> float:
 
 
 def has_float8(stated: Mapping[str, Any]) -> bool:
-    """Return whether a statement names float8: by its name, or as a group of 8-bit floating-point numbers."""
+    """Return whether a statement means float8: by its name, or as a group of 8-bit floating-point numbers."""
     groups = stated.get("config_groups")
     for group in groups.values() if isinstance(groups, Mapping) else ():
         weights = group.get("weights") if isinstance(group, Mapping) else None

@@ -1,4 +1,4 @@
-"""Version texts as people write them, into comparable versions."""
+"""Parse version texts of users into comparable versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def torch_release(text: str) -> Version:
     """Return the release that a torch version belongs to: `2.13.0` for `2.13.0+cpu` and `2.13.0.dev20260424`.
 
     Raises:
-        UsageError: the text is no version.
+        UsageError: The text is not a version.
     """
     try:
         return Version(Version(text).base_version)
@@ -20,10 +20,10 @@ def torch_release(text: str) -> Version:
 
 
 def macos_version(text: str) -> Version:
-    """Return a macOS version such as `14.4.1`, parsed.
+    """Parse a macOS version such as `14.4.1`.
 
     Raises:
-        UsageError: the text is no version.
+        UsageError: The text is not a version.
     """
     try:
         return Version(text)

@@ -1,7 +1,8 @@
-"""Known-bad combinations of torch, macOS, chip and op: what goes wrong, what to do, and where that was read.
+"""Known faults of combinations of torch, macOS, chip and op: what goes wrong, the fix, and the sources.
 
-Each advisory is a TOML table in `data/advisories/`; `docs/advisories.md` says how to write one. The
-conditions are those of `mpsprobe.knowledge._conditions`. No torch here, and nothing is read on import.
+Each advisory is a TOML table in `data/advisories/`; `docs/advisories.md` explains how to write one. The
+conditions are
+those of `mpsprobe.knowledge._conditions`. Nothing imports torch, and no file is read on import.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Match(msgspec.Struct, frozen=True):
     """An advisory that an op use meets, or may meet.
 
     Attributes:
-        advisory: the advisory.
+        advisory: The advisory.
         certainty: `certain` only when every condition was seen to hold.
-        unknown: facts that are not known, in words: macOS, the chip, an argument that was not recorded ...
-        circumstances: what it takes besides, in words, that no recording shows: values, earlier calls ...
-        later: sizes from which on a larger workload meets it; empty when this call does already.
+        unknown: The unknown facts in words, such as macOS, the chip, or an argument that was not recorded.
+        circumstances: Further conditions in words that no recording shows, such as values or earlier calls.
+        later: The sizes from which on a larger workload meets it; empty when this call already does.
     """
 
     advisory: Advisory
@@ -60,17 +61,17 @@ class Match(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """Why it is not certain, as one phrase; empty when it is."""
+        """Return the reason why it is not certain, as one phrase; empty when it is."""
         parts = [str(threshold) for threshold in self.later]
         parts += [f"not known: {words}" for words in (", ".join(self.unknown),) if words]
         parts += [f"only if: {words}" for words in (" or ".join(self.circumstances),) if words]
         return "; ".join(parts)
 
     def is_reached(self, longest: int | None) -> bool:
-        """Return whether the model's own maximum meets a critical advisory, with no other condition in doubt.
+        """Return whether the model's own maximum meets a critical advisory, with no other condition unknown.
 
         Args:
-            longest: number of tokens that the model takes at most; None where that is not known.
+            longest: The greatest number of tokens that the model takes; None when unknown.
         """
         if longest is None or self.unknown or self.circumstances or not self.later:
             return False
@@ -87,7 +88,7 @@ def load_all() -> tuple[Advisory, ...]:
     """Return every advisory, by file and in the order of the file.
 
     Raises:
-        DataError: a file does not have the schema (names the file and the key).
+        DataError: A file does not fit the schema; the message names the file and the key.
     """
     return tuple(
         advisory for path in sorted(DATA.glob("*.toml")) for advisory in toml.load(path, _File).advisory
@@ -95,10 +96,10 @@ def load_all() -> tuple[Advisory, ...]:
 
 
 def by_id(id_: str) -> Advisory:
-    """Return the advisory called `id_`.
+    """Return the advisory with the id `id_`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
     for advisory in load_all():
         if advisory.id == id_:
@@ -111,12 +112,12 @@ def applicable(torch: str, macos: str | None = None, chip: str | None = None) ->
     """Return the advisories about this torch, macOS and chip, whatever runs on them.
 
     Args:
-        torch: a release or build, e.g. `"2.8.0"` or `"2.9.0.dev20250801"`.
-        macos: e.g. `"15.5"`; None when not known.
-        chip: e.g. `"Apple M1 Max"` or `"m1-max-64"`; None when not known.
+        torch: A release or build, such as `"2.8.0"` or `"2.9.0.dev20250801"`.
+        macos: The version of macOS, such as `"15.5"`; None when unknown.
+        chip: The chip or Mac, such as `"Apple M1 Max"` or `"m1-max-64"`; None when unknown.
 
     Raises:
-        UsageError: a version cannot be read.
+        UsageError: A version cannot be parsed.
     """
     found = []
     for advisory in load_all():
@@ -137,18 +138,19 @@ def match(
 ) -> list[Match]:
     """Return the advisories that `use` meets, or may meet, on this Mac.
 
-    An advisory may name the op as people call it or as a device gets it: `data/op_forms.toml` says which names stand
-    for one call, and how their arguments are numbered.
+    An advisory may name the op as users call it or as a device receives it. `data/op_forms.toml` lists the
+    names of one
+    call, and the numbering of their arguments.
 
     Args:
-        use: an op use; its dtypes, shapes, strides and scalars are looked at.
-        torch: see `applicable`.
-        macos: see `applicable`.
-        chip: see `applicable`.
-        modes: what the use runs under; None when not known.
+        use: An op use, of which dtypes, shapes, strides and scalars are compared.
+        torch: See `applicable`.
+        macos: See `applicable`.
+        chip: See `applicable`.
+        modes: The modes that the use runs under; None when unknown.
 
     Raises:
-        UsageError: a version cannot be read.
+        UsageError: A version cannot be parsed.
     """
     found: dict[str, Match] = {}
     for candidate, form in _candidates(use, torch, macos, chip):
@@ -166,17 +168,17 @@ def match_later(
     chip: str | None = None,
     modes: frozenset[Mode] | None = None,
 ) -> list[Match]:
-    """Return the advisories that `use` does not meet, and would meet in a larger workload: longer, more at once.
+    """Return the advisories that only a larger workload would meet: longer inputs, or more at once.
 
     Args:
-        use: see `match`.
-        torch: see `applicable`.
-        macos: see `applicable`.
-        chip: see `applicable`.
-        modes: see `match`.
+        use: See `match`.
+        torch: See `applicable`.
+        macos: See `applicable`.
+        chip: See `applicable`.
+        modes: See `match`.
 
     Raises:
-        UsageError: a version cannot be read.
+        UsageError: A version cannot be parsed.
     """
     found: dict[str, Match] = {}
     met: set[str] = set()
@@ -192,7 +194,7 @@ def match_later(
 
 
 def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
-    """Return the match of one form of a call with an advisory about it; None when a condition speaks against it."""
+    """Return the match of one form of a call with an advisory; None when a condition is violated."""
     advisory, use = candidate.advisory, form.use
     doubts = (form.doubt,) if form.doubt else ()
     answers = [(case, case.holds(use, modes)) for case in advisory.when]
@@ -207,7 +209,7 @@ def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match |
 
 
 def _met_later(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
-    """Return the match that a larger workload would give; None when growth meets no case of the advisory."""
+    """Return the match that a larger workload would give; None when growth does not help to meet the advisory."""
     advisory, use = candidate.advisory, form.use
     reached = []
     for case in advisory.when:
@@ -236,7 +238,7 @@ def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> 
         op = form.use.op
         base = base_name(op)
         for candidate in index.get(base, ()):
-            # A name that the data give stands for every overload.
+            # A name from the data covers every overload.
             known = candidate.advisory.ops
             if form.use is not use or op in known or base in known:
                 yield candidate, form
@@ -253,12 +255,12 @@ def _match(
 
 
 def of_op(op: str) -> list[Advisory]:
-    """Return the advisories about an op, in any spelling that `ops.normalise` takes.
+    """Return the advisories about an op, in any spelling that `ops.normalise` accepts.
 
-    Without an overload, those about any overload count, and those about the ops that it runs on the way.
+    Without an overload, advisories about any overload count, and those about the ops that it calls.
 
     Raises:
-        UnknownOpError: no release has such an op; its hint says what may have been meant.
+        UnknownOpError: No release has such an op; the hint suggests similar names.
     """
     exact = ops.normalise(op)
     if len(exact) == 1 and "." in exact[0]:
@@ -269,13 +271,13 @@ def of_op(op: str) -> list[Advisory]:
 
 
 def base_name(op: str) -> str:
-    """Return `"aten::add"` for `"aten::add.Tensor"`."""
+    """Return the name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 
 @lru_cache(maxsize=64)
 def _by_op(torch: str, macos: str | None, chip: str | None) -> dict[str, list[Match]]:
-    """Index what applies to this Mac by op name without overload, so that a use looks at a few advisories only."""
+    """Return the advisories for this Mac by op name without overload, so that few are compared with each use."""
     index: dict[str, list[Match]] = {}
     for candidate in applicable(torch, macos, chip):
         for name in dict.fromkeys(base_name(op) for op in candidate.advisory.ops):

@@ -1,4 +1,4 @@
-"""Checks that advisories keep the rules which their form alone cannot: `docs/advisories.md` lists them."""
+"""Check the rules for advisories that their schema cannot express; `docs/advisories.md` lists them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpsprobe.knowledge._conditions import Conditions
 from mpsprobe.knowledge._recorded import ITEM_SIZE
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
-#: macOS versions a range is tried on, minor by minor: a range that holds none of them is a slip.
+#: macOS versions on which a range is tried, minor by minor; a range without any of them is a mistake.
 MACOS = [f"{major}.{minor}" for major in (12, 13, 14, 15, 26, 27) for minor in range(8)]
 
 #: Torch releases with a macOS arm64 wheel on PyPI, oldest first.
@@ -43,12 +43,13 @@ Exists = Callable[[str, str], bool]
 
 
 def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | None = None) -> Iterator[str]:
-    """One line for each breach of a rule.
+    """Yield one line for each breach of a rule.
 
     Args:
-        found: the advisories.
-        releases: torch releases, oldest first, e.g. `"2.7.1"`.
-        exists: whether an op (with or without overload) exists in a release; None: ops are not checked.
+        found: The advisories.
+        releases: The torch releases, oldest first, such as `"2.7.1"`.
+        exists: A function that tells whether an op (with or without overload) exists in a release; None to
+            skip ops.
     """
     yield from _unique("id", [advisory.id for advisory in found])
     yield from _unique("first link", [advisory.links[0] for advisory in found if advisory.links])
@@ -58,7 +59,7 @@ def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | No
 
 
 def op_exists(op: str, release: str) -> bool:
-    """Whether a torch release has `op`; a name without overload stands for any of its overloads."""
+    """Return whether a torch release has `op`; a name without overload covers any of its overloads."""
     return op in _names(ops.release(release).torch)
 
 
@@ -162,7 +163,7 @@ def _examples(advisory: Advisory) -> Iterator[str]:
 
 
 def answer_to(advisory: Advisory, example: Example) -> Certainty | None:
-    """Return what the public matcher says of `example`; without an op, whether the advisory applies to the Mac."""
+    """Return the public matcher's answer for `example`; without an op, whether the advisory applies to the Mac."""
     macos, chip = example.macos or None, example.chip or None
     if example.op:
         modes = None if example.modes is None else frozenset(example.modes)

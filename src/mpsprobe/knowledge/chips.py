@@ -11,15 +11,15 @@ from mpsprobe import toml
 from mpsprobe.knowledge._versions import macos_version
 
 #: The high watermark ratio of MPSAllocator.h (kDefaultHighWatermarkRatio), relative to Metal's recommended working set:
-#: past it the allocator raises, unless PYTORCH_MPS_HIGH_WATERMARK_RATIO says otherwise.
+#: beyond it the allocator raises, unless PYTORCH_MPS_HIGH_WATERMARK_RATIO sets another ratio.
 HIGH_WATERMARK = 1.7
 
 _FILE = Path(__file__).parent / "data" / "chips.toml"
 
 _GIB = 2**30
-#: Bytes of a memory page on Apple silicon.
+#: The size of a memory page on Apple silicon in bytes.
 _PAGE = 16384
-#: Multiply-add units of one GPU core; see `alus_source` in the data file.
+#: The number of multiply-add units of one GPU core; see `alus_source` in the data file.
 _ALUS_PER_CORE = 128
 
 
@@ -27,9 +27,9 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One configuration in which a chip is sold.
 
     Attributes:
-        gpu_cores: number of GPU cores.
-        memory_gib: sizes of unified memory, GiB.
-        bandwidth_gbs: memory bandwidth, 10^9 bytes a second.
+        gpu_cores: The number of GPU cores.
+        memory_gib: The sizes of unified memory in GiB.
+        bandwidth_gbs: The memory bandwidth in 10^9 bytes per second.
     """
 
     gpu_cores: int
@@ -41,13 +41,13 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One chip.
 
     Attributes:
-        name: as macOS writes it: `"Apple M1 Max"`.
-        family: Apple GPU family of Metal's feature tables: `"apple7"`.
-        variants: what is sold, by growing number of GPU cores.
-        sources: where this row was read: pages, or `"log: "` and a line of a public log.
-        gpu_clock_mhz: highest GPU clock; None when no source was found.
-        clock_from: the chip whose clock that is, where no source states this one's; empty where one does.
-        f16_per_f32: float16 rate over float32 rate; None when no source was found.
+        name: The name as macOS writes it, such as `"Apple M1 Max"`.
+        family: The Apple GPU family of Metal's feature tables, such as `"apple7"`.
+        variants: The configurations, by increasing number of GPU cores.
+        sources: Where this row was read: pages, or `"log: "` and a line of a public log.
+        gpu_clock_mhz: The highest GPU clock in MHz; None when no source was found.
+        clock_from: The chip whose clock is used, where no source states this one's; empty where one does.
+        f16_per_f32: The float16 rate divided by the float32 rate; None when no source was found.
     """
 
     name: str
@@ -60,18 +60,18 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """Return the form used in names of Macs: `"m1-max"`."""
+        """Return the name as it is used in names of Macs: `"m1-max"`."""
         return self.name.removeprefix("Apple ").lower().replace(" ", "-")
 
     def peak_flops(self, gpu_cores: int, dtype: str) -> float | None:
-        """Peak floating-point operations a second of the ALUs, a multiply-add counted as two.
+        """Return the ALUs' peak in floating-point operations per second, with a multiply-add counted as two.
 
         Args:
-            gpu_cores: number of GPU cores.
+            gpu_cores: The number of GPU cores.
             dtype: `"float32"` or `"float16"`; other dtypes are unknown.
 
         Returns:
-            None where the clock or the rate of the dtype is not known.
+            The peak; None where the clock or the rate of the dtype is unknown.
         """
         if self.gpu_clock_mhz is None:
             return None
@@ -82,13 +82,13 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorkingSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """recommendedMaxWorkingSetSize that was observed on a Mac, as a share of its memory.
+    """A recommendedMaxWorkingSetSize that was observed on a Mac, as a share of its memory.
 
     Attributes:
-        memory_gib: physical memory of that Mac, GiB.
-        since_macos: first major macOS version for which the share holds.
-        share: of physical memory.
-        source: where it was read.
+        memory_gib: The physical memory of that Mac in GiB.
+        since_macos: The first major macOS version for which the share holds.
+        share: The share of the physical memory, from 0 to 1.
+        source: Where it was read.
     """
 
     memory_gib: int
@@ -98,14 +98,14 @@ class WorkingSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BufferLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """maxBufferLength of Metal that was observed on a Mac.
+    """A maxBufferLength of Metal that was observed on a Mac.
 
     Attributes:
-        chip: as macOS writes it.
-        memory_bytes: physical memory of that Mac.
-        working_set_bytes: its recommendedMaxWorkingSetSize without a user's own `iogpu.wired_limit_mb`.
-        length_bytes: its maxBufferLength.
-        source: where it was read.
+        chip: The chip as macOS writes it.
+        memory_bytes: The physical memory of that Mac in bytes.
+        working_set_bytes: Its recommendedMaxWorkingSetSize in bytes, without a user's own `iogpu.wired_limit_mb`.
+        length_bytes: Its maxBufferLength in bytes.
+        source: Where it was read.
     """
 
     chip: str
@@ -129,37 +129,39 @@ def _file() -> _File:
 
 
 def all_chips() -> list[Chip]:
-    """Return every chip, in the order in which they appeared."""
+    """Return every chip, in the order of their release."""
     return list(_file().chips)
 
 
 def working_set_observations() -> list[WorkingSet]:
-    """Return what `working_set` goes by."""
+    """Return the observations on which `working_set` is based."""
     return list(_file().working_sets)
 
 
 def find(name: str) -> Chip | None:
-    """Return the chip called `name`: `"Apple M1 Max"`, `"m1-max"` or `"M1 Max"`; None when it is not known."""
+    """Return the chip called `name`: `"Apple M1 Max"`, `"m1-max"` or `"M1 Max"`; None when unknown."""
     key = name.lower().removeprefix("apple ").replace(" ", "-")
     return next((chip for chip in _file().chips if chip.key == key), None)
 
 
 def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, WorkingSet]:
-    """Return what Metal would recommend as the largest working set: predicted, never measured.
+    """Predict Metal's recommendedMaxWorkingSetSize.
 
-    The share of the observed Mac with the most memory not above this one, of the newest macOS observed that
-    is not above `macos`. A size below every observation of that time is taken from the time before, whose
-    shares are smaller. Without `macos` the oldest shares are used, as they are the smallest.
+    The share is that of the observed Mac with the most memory not above this one's, on the newest observed
+    macOS not above
+    `macos`. A memory size below every observation of that macOS uses the previous one, whose shares are
+    smaller. Without
+    `macos` the oldest shares are used, because they are the smallest.
 
     Args:
-        memory_bytes: physical memory.
-        macos: macOS version, e.g. `"15.5"`; None or `"unknown"` (see `run.Host`) when it is not known.
+        memory_bytes: The physical memory in bytes.
+        macos: The macOS version, such as `"15.5"`; None or `"unknown"` (see `run.Host`) when unknown.
 
     Returns:
-        Bytes, and the observation they rest on.
+        The size in bytes, and the observation that it is based on.
 
     Raises:
-        UsageError: `macos` is no version.
+        UsageError: `macos` is not a version.
     """
     rows = _file().working_sets
     oldest = min(row.since_macos for row in rows)
@@ -177,23 +179,25 @@ def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, Worki
 
 
 def buffer_observations() -> list[BufferLimit]:
-    """Return the observed limits that `max_buffer` is derived from."""
+    """Return the observed limits from which `max_buffer` is derived."""
     return list(_file().buffers)
 
 
 def max_buffer(memory_bytes: int, macos: str | None = None) -> int:
-    """Predict Metal's maxBufferLength, bytes: PyTorch refuses a buffer of this size or more ("Invalid buffer size").
+    """Predict Metal's maxBufferLength in bytes: PyTorch refuses a buffer of this size or more ("Invalid buffer size").
 
-    Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to a page
-    of 16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. So the limit is as certain as
-    `working_set` is.
+    Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to
+    a page of
+    16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. The limit is therefore as
+    certain as
+    `working_set`.
 
     Args:
-        memory_bytes: physical memory.
-        macos: as for `working_set`.
+        memory_bytes: The physical memory in bytes.
+        macos: The macOS version; see `working_set`.
 
     Raises:
-        UsageError: `macos` is no version.
+        UsageError: `macos` is not a version.
     """
     length = int(_file().buffer_share * working_set(memory_bytes, macos)[0])
     return length // _PAGE * _PAGE

@@ -1,4 +1,4 @@
-"""GPUs for rent: what they cost, what they hold, and what a user means to run on them."""
+"""GPUs for rent: their prices and memory, and the plan of experiments to run on them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import msgspec
 from mpsprobe import toml
 from mpsprobe.errors import UsageError
 
-#: Environment variable that names a file to be used in place of the shipped one.
+#: The environment variable that names a file to use instead of the shipped one.
 VARIABLE = "MPSPROBE_CLOUD"
 
 _FILE = Path(__file__).parent / "data" / "cloud.toml"
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A GPU that somebody rents out.
+    """A GPU for rent.
 
     Attributes:
-        provider: who.
-        gpu: as the seller calls it.
-        hardware: name of its row in the hardware table; empty when it has none.
-        memory_gib: of the GPU.
-        per_hour: US dollars an hour; None where only a subscription is sold.
-        per_month: US dollars a month, for a subscription.
-        setup_min: minutes from the decision to a shell: the boot of the machine is in it.
-        install_min: minutes to install Python packages there.
-        source, date: where the row was read, and when.
+        provider: The name of the provider.
+        gpu: The name of the GPU in the offer.
+        memory_gib: The memory of the GPU in GiB.
+        setup_min: The minutes from the decision to a shell, including the boot of the machine.
+        source: Where the row was read.
+        date: When the row was read, as an ISO 8601 date.
+        hardware: The name of its row in the hardware table; empty when it has none.
+        install_min: The minutes for installing Python packages there.
+        per_hour: The price in US dollars per hour; None where only a subscription is sold.
+        per_month: The price of a subscription in US dollars per month; None without one.
     """
 
     provider: str
@@ -52,7 +53,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"{self.provider} {self.gpu}: a figure is below zero")
 
     def months_old(self, today: datetime.date) -> float | None:
-        """Return the age of the price; None where its date is none."""
+        """Return the age of the price in months; None when its date is malformed."""
         try:
             return (today - datetime.date.fromisoformat(self.date)).days / 30.4
         except ValueError:
@@ -60,18 +61,19 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        """Return its name for people: `"H100 (Lambda Labs)"`."""
+        """Return its name for readers: `"H100 (Lambda Labs)"`."""
         return f"{self.gpu} ({self.provider})"
 
 
 class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be run.
+    """The owner's plan of inferences, or of training.
 
     Attributes:
-        samples: inferences of the experiment itself; samples of the data where a model is trained.
-        perturbations: inferences on altered samples.
-        source: where the numbers are from.
-        step_rows: samples that an optimisation step takes; None where nothing is trained.
+        samples: The number of inferences of the experiment itself, or of samples in the data where a model is
+            trained.
+        perturbations: The number of inferences on altered samples.
+        source: Where the numbers come from.
+        step_rows: The number of samples in an optimisation step; None where nothing is trained.
     """
 
     samples: int
@@ -81,14 +83,14 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def inferences(self) -> int:
-        """Return the number of inferences of the whole experiment, or of the steps of an epoch."""
+        """Return the number of inferences of the whole experiment, or of steps in an epoch."""
         if self.step_rows is not None:
             return math.ceil(self.samples / self.step_rows)
         return self.samples + self.perturbations
 
     @property
     def unit(self) -> str:
-        """Return what is counted: `"inference"` or `"step"`."""
+        """Return the unit of `inferences`: `"inference"` or `"step"`."""
         return "inference" if self.step_rows is None else "step"
 
     @property
@@ -112,14 +114,14 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rates of transfer, bytes a second: assumptions.
+    """Assumed transfer rates, in bytes per second.
 
     Attributes:
-        rented_down: weights to a rented GPU, loading included.
-        home_down: weights to the Mac.
-        home_up: samples from the Mac to a rented GPU.
-        mac_load: weights from the Mac's disk to its GPU.
-        source: what they rest on.
+        rented_down: The rate of fetching weights to a rented GPU, including loading.
+        home_down: The rate of fetching weights to the Mac.
+        home_up: The rate of sending samples from the Mac to a rented GPU.
+        mac_load: The rate of loading weights from the Mac's disk to its GPU.
+        source: What the assumptions are based on.
     """
 
     rented_down: float
@@ -134,7 +136,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of offers."""
+    """One file of offers, with its network rates and plan."""
 
     offers: list[Offer]
     network: Network
@@ -143,7 +145,7 @@ class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @functools.cache
 def shipped() -> Cloud:
-    """Return the offers that come with the package: see the head of `data/cloud.toml`."""
+    """Return the offers that ship with the package; the head of `data/cloud.toml` describes them."""
     return toml.load(_FILE, Cloud)
 
 
@@ -151,17 +153,17 @@ def current() -> Cloud:
     """Return the file that `MPSPROBE_CLOUD` names, else the shipped one.
 
     Raises:
-        UsageError: as `load` does.
+        UsageError: The named file cannot be used; see `load`.
     """
     named = os.environ.get(VARIABLE)
     return load(Path(named).expanduser()) if named else shipped()
 
 
 def load(path: Path) -> Cloud:
-    """Return a user's file of the same form.
+    """Load a user's price file, which has the schema of the shipped one.
 
     Raises:
-        UsageError: it cannot be read or does not have the form (names the key).
+        UsageError: The file cannot be read, or does not fit the schema (the message names the key).
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file.", f"The form is that of {_FILE}.")

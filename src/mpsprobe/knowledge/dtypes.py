@@ -1,7 +1,8 @@
 """What MPS kernels refuse although the op is registered: dtypes, ranks and sizes, by release and macOS.
 
-Three sources, each named in what is returned: the dtypes that the backend accepts at all (read from the
-wheel), the restrictions in `data/ops/limits.toml`, and PyTorch's own expected test failures.
+There are three sources, and each result names its own: the dtypes that the backend accepts at all (read in
+the wheel), the
+restrictions in `data/ops/limits.toml`, and PyTorch's own expected test failures.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
-#: Every dtype that a question can be about.
+#: Every dtype of PyTorch.
 DTYPES = frozenset(("bool", "float32", "float64", "float4_e2m1fn_x2", *_FLOAT8)).union(*GROUPS.values())
 _ALIASES: Mapping[str, str] = {
     "half": "float16",
@@ -70,7 +71,7 @@ _ALIASES: Mapping[str, str] = {
 }
 
 
-#: c10::ScalarType's own spelling (c10/core/ScalarType.h), where it is not the name with a capital.
+#: The spelling of c10::ScalarType (c10/core/ScalarType.h), where it is not the capitalised name.
 _SCALAR_TYPE = {
     **{f"uint{bits}": f"UInt{bits}" for bits in (16, 32, 64)},
     "float32": "Float",
@@ -86,7 +87,7 @@ _SCALAR_TYPE = {
     "complex64": "ComplexFloat",
     "complex128": "ComplexDouble",
 }
-#: Ops that copy from one tensor into another, whose dtype may differ. The first two are recorded as (target, source).
+#: Ops that copy a tensor into another, whose dtype may differ. The first two are recorded as (target, source).
 _INTO = frozenset({"copy_", "copy"})
 _COPIES = _INTO | {"_copy_from", "_copy_from_and_resize", "_to_copy", "to"}
 #: getMPSDataType, aten/src/ATen/native/mps/OperationUtils.mm
@@ -97,8 +98,8 @@ _FLOAT64_IN_KERNEL = (
 _NO_SUPPORT = "Trying to convert {} to the MPS backend but it does not have support for that dtype."
 
 
-#: Placeholder::Placeholder, aten/src/ATen/native/mps/OperationUtils.mm: an operand without memory. PyTorch's text has
-#: the number of the line behind the file, which differs by release.
+#: Placeholder::Placeholder, aten/src/ATen/native/mps/OperationUtils.mm: an operand without memory. PyTorch's message
+#: has the line number after the file, which differs by release.
 EMPTY = (
     '[srcBuf length] > 0 INTERNAL ASSERT FAILED at "/Users/runner/work/pytorch/pytorch/pytorch/aten/src/ATen/native/'
     'mps/OperationUtils.mm", please report a bug to PyTorch. Placeholder tensor is empty!'
@@ -106,18 +107,18 @@ EMPTY = (
 
 
 class UnknownDtypeError(UsageError):
-    """Not a dtype of PyTorch."""
+    """A name is not a dtype of PyTorch."""
 
 
 class Restriction(msgspec.Struct, frozen=True):
-    """What a call meets.
+    """A restriction that a call meets.
 
     Attributes:
-        message: PyTorch's text.
-        certain: False: the call may meet it.
-        source: where that was read.
-        effect: what happens.
-        rule: id of the rule; empty when it is not from `limits.toml`.
+        message: PyTorch's message.
+        certain: False when the call may or may not meet it.
+        source: Where the restriction was read.
+        effect: What happens to the call.
+        rule: The id of the rule; empty when it is not from `limits.toml`.
         error: Python's exception.
     """
 
@@ -135,10 +136,10 @@ def scalar_type(dtype: str) -> str:
 
 
 def dtype_name(name: str) -> str:
-    """PyTorch's name of a dtype: `"float16"` for `"torch.half"`, `"fp16"` or `"Float16"`.
+    """Return PyTorch's name of a dtype: `"float16"` for `"torch.half"`, `"fp16"` or `"Float16"`.
 
     Raises:
-        UnknownDtypeError: there is no such dtype.
+        UnknownDtypeError: There is no such dtype.
     """
     plain = name.strip().lower().removeprefix("torch.")
     plain = _ALIASES.get(plain, plain)
@@ -148,11 +149,11 @@ def dtype_name(name: str) -> str:
 
 
 def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
-    """Dtypes that a tensor on MPS can have in this release.
+    """Return the dtypes that a tensor on MPS can have in this release.
 
     Args:
-        torch: a version that `ops.resolve_release` reads.
-        macos: e.g. `"13.6"`; None: new enough for all of them.
+        torch: A version that `ops.resolve_release` accepts.
+        macos: The version of macOS, such as `"13.6"`; None for one that is new enough for all of them.
     """
     dtypes = ops.release(torch).dtypes
     listed = frozenset(dtype for dtype, oldest in dtypes.items() if not (oldest and _older(macos, oldest)))
@@ -160,12 +161,12 @@ def accepted(torch: str, macos: str | None = None) -> frozenset[str]:
 
 
 def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
-    """Return the restrictions on one overload in one release on one system.
+    """Return the restrictions on one overload in one release on one macOS.
 
     Args:
-        op: an overload name in any spelling.
-        torch: a version that `ops.resolve_release` reads.
-        macos: e.g. `"13.6"`; None leaves out what only holds on older systems.
+        op: An overload name in any spelling.
+        torch: A version that `ops.resolve_release` accepts.
+        macos: The version of macOS, such as `"13.6"`; None leaves out what applies only to older ones.
     """
     found = _rules_of(_opnames.qualified(op), ops.resolve_release(torch))
     return tuple(rule for rule in found if not rule.macos_below or _older(macos, rule.macos_below))
@@ -187,10 +188,11 @@ def _rules_of(op: str, minor: str) -> tuple[Rule, ...]:
 
 @functools.cache
 def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
-    """Dtypes that PyTorch's own tests expect to fail, for ops that an operator test (OpInfo) is about.
+    """Return the dtypes that PyTorch's own tests expect to fail, by the ops that an operator test (OpInfo) covers.
 
-    An OpInfo stands for an op when the op is all that its samples compute; an op that several of them stand
-    for (convolution is one) is refused what all of them are.
+    An OpInfo covers an op when its samples compute only that op. An op that several OpInfos cover, such as
+    convolution, is
+    refused only the dtypes that all of them are.
     """
     refused: dict[str, frozenset[str]] = {}
     listed = ops.release(minor).unimplemented
@@ -215,15 +217,15 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
 
 
 def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) -> Restriction | None:
-    """Return the restriction that a call with tensors of these dtypes meets, a certain one before an uncertain one.
+    """Return the restriction that a call with tensors of these dtypes meets, certain ones first; None for none.
 
     Rules about shapes are left to `check_tensors`.
 
     Args:
-        op: an overload name in any spelling.
-        dtypes: of its tensor arguments, without the `torch.` prefix.
-        torch: a version that `ops.resolve_release` reads.
-        macos: e.g. `"13.6"`; None: new enough for everything the release can do.
+        op: An overload name in any spelling.
+        dtypes: The dtypes of its tensor arguments, without the `torch.` prefix.
+        torch: A version that `ops.resolve_release` accepts.
+        macos: The version of macOS, such as `"13.6"`; None for one that is new enough for the release.
     """
     wanted = frozenset(dtypes)
     name = _opnames.base(_opnames.qualified(op)).removeprefix("aten::")
@@ -255,7 +257,7 @@ def check_tensors(
     torch: str,
     macos: str | None = None,
 ) -> Restriction | None:
-    """Return the restriction that a recorded call meets, judged by its dtypes, shapes and devices."""
+    """Return the restriction that a recorded call meets, by its dtypes, shapes and devices; None for none."""
     if _base(op) in _COPIES:
         return _check_copy(op, inputs, outputs, torch, macos)
     by_dtype = check(op, {tensor.dtype for tensor in inputs}, torch, macos)
@@ -269,18 +271,20 @@ def check_tensors(
 def refused_copy(
     source: str, target: str, torch: str, macos: str | None = None, *, rearranges: bool = False
 ) -> Restriction | None:
-    """Return why MPS refuses to copy memory that lies on it; None where it copies.
+    """Return the restriction that keeps MPS from copying memory that is on it; None where it copies.
 
-    A copy that keeps dtype and layout moves bytes and takes any dtype. One that casts, or that gathers a view, runs a
-    kernel, which must know the dtypes of both sides. (A copy *from* the CPU casts there first, so its source does not
+    A copy that keeps dtype and layout moves bytes and accepts any dtype. A copy that casts, or that gathers a
+    view, runs a
+    kernel, which must support the dtypes of both sides. (A copy from the CPU casts there first, so its source
+    does not
     count.)
 
     Args:
-        source: the dtype that is read.
-        target: the dtype that is written.
-        torch: a version that `ops.resolve_release` reads.
-        macos: e.g. `"13.6"`; None: new enough for everything the release can do.
-        rearranges: source or target is not contiguous.
+        source: The dtype that is read.
+        target: The dtype that is written.
+        torch: A version that `ops.resolve_release` accepts.
+        macos: The version of macOS, such as `"13.6"`; None for one that is new enough for the release.
+        rearranges: Whether source or target is not contiguous.
     """
     casts = source != target
     known = accepted(torch, macos)
@@ -313,7 +317,7 @@ def _check_copy(
 
 
 def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
-    """Return the dtypes that the backend accepts and that no rule certainly refuses for this op."""
+    """Return the dtypes that the backend accepts and that no rule is certain to refuse for this op."""
     refused = (
         rule.refused
         for rule in rules(op, torch, macos)

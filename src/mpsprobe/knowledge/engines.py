@@ -1,6 +1,8 @@
-"""Engines beside PyTorch that run models on a Mac's GPU, and what was published of their speed. Free of torch.
+"""Other engines that run models on a Mac's GPU, and published measurements of their speed.
 
-Data: `data/engines.toml`, fitted on `data/engine_points.jsonl`; `benchmarks/engines.py` states how far they are off.
+The data in `data/engines.toml` is fitted on `data/engine_points.jsonl`; `benchmarks/engines.py` states the
+errors. Nothing
+imports torch.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: `"MLX"` or `"llama.cpp"`.
-        share: of the memory bandwidth that decoding reaches.
-        overhead_ms: a token's own cost, milliseconds.
-        mixture: how many times as long a mixture of experts takes for the weights that it reads.
-        low, high: measured rate over expected rate: four in five points lie between.
-        compute_share: of the ALUs' float32 peak that prompts and diffusion reach.
-        bits: stored bits of a weight, by the name of the quantisation.
-        table: address of its own published measurements.
-        how: commands that run a model with it.
+        share: The share of the memory bandwidth that decoding reaches, from 0 to 1.
+        overhead_ms: The fixed cost of a token in milliseconds.
+        mixture: The factor by which a mixture of experts takes longer for the weights that it reads.
+        low: The lower bound of measured rate over expected rate; four in five points lie between `low` and
+            `high`.
+        high: The upper bound of measured rate over expected rate.
+        compute_share: The share of the ALUs' float32 peak that prompts and diffusion reach, from 0 to 1.
+        bits: The stored bits of a weight, by the name of the quantisation.
+        table: The web address of the engine's own published measurements.
+        how: The commands that run a model with it.
     """
 
     name: str
@@ -46,33 +50,34 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def seconds_per_token(
         self, bandwidth: float, parameters: float, bits: float, *, mixture: bool = False
     ) -> float:
-        """Return the expected seconds of a token.
+        """Return the expected time of a token in seconds.
 
         Args:
-            bandwidth: of the Mac's memory, bytes/s.
-            parameters: that a token reads.
-            bits: of a stored weight.
-            mixture: they are those of the experts chosen among many.
+            bandwidth: The bandwidth of the Mac's memory in bytes per second.
+            parameters: The number of parameters that a token reads.
+            bits: The bits of a stored weight.
+            mixture: Whether the parameters are those of experts chosen among many.
         """
         reading = parameters * bits / 8 / (self.share * bandwidth)
         return reading * (self.mixture if mixture else 1.0) + self.overhead_ms * 1e-3
 
 
 class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A published rate of one stream.
+    """A published rate of decoding one sequence.
 
     Attributes:
-        engine: its name.
-        chip: as macOS writes it.
-        model: what ran.
-        params_b: parameters that a token reads, 10^9.
-        bits: of a stored weight.
-        tokens_per_second: while decoding.
-        source, date: where and when.
-        gpu_cores: of the chip; None where it is not stated.
-        held_out: not used for the fit.
-        added: day on which it was found, for those found after the constants had first been set.
-        first: the rate that was expected of it then.
+        engine: The name of the engine.
+        chip: The chip as macOS writes it.
+        model: The model that was run.
+        params_b: The parameters that a token reads, in 10^9.
+        bits: The bits of a stored weight.
+        tokens_per_second: The rate of decoding in tokens per second.
+        source: Where it was published.
+        date: When it was published.
+        gpu_cores: The number of GPU cores of the chip; None where it is not stated.
+        held_out: Whether the point was left out of the fit.
+        added: The day on which it was found, for points found after the constants were first set; else empty.
+        first: The rate in tokens per second that was expected at that time; None for other points.
     """
 
     engine: str
@@ -90,7 +95,7 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mixture(self) -> bool:
-        """Whether its name says that it has active experts: `"35B-A3B"`."""
+        """Return whether the model's name states active experts: `"35B-A3B"`."""
         return re.search(r"-A\d+B\b", self.model) is not None
 
 
@@ -110,10 +115,10 @@ def _points() -> list[PublishedRate]:
 
 
 def engine(name: str) -> Engine:
-    """Return the engine of a name that the data file has."""
+    """Return the engine with a name of the data file."""
     return next(one for one in _file().engines if one.name == name)
 
 
 def points(engine_name: str) -> list[PublishedRate]:
-    """Return what was published of an engine."""
+    """Return the published measurements of an engine."""
     return [one for one in _points() if one.engine == engine_name]

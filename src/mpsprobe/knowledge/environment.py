@@ -1,6 +1,7 @@
-"""What surrounds a model on a Mac: macOS, Python, autocast, calls and runners, by torch release.
+"""The environment of a model on a Mac, by torch release: macOS, Python, autocast, APIs and hosted runners.
 
-Data: `data/environment.toml` and `data/runners.toml`, each fact with its source. Environment variables:
+The data is in `data/environment.toml` and `data/runners.toml`, each fact with its source. Environment
+variables are in
 `mpsprobe.knowledge.variables`.
 """
 
@@ -47,9 +48,9 @@ class ReleaseFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fact about one release.
 
     Attributes:
-        ok: whether it works; None when nothing is known.
-        message: what happens, in one or two sentences.
-        source: link, or "wheel" (read in the wheels), or "" with `ok` None.
+        ok: Whether it works; None when unknown.
+        message: What happens, in one or two sentences.
+        source: A link, or "wheel" (read in the wheels), or "" when `ok` is None.
     """
 
     ok: bool | None
@@ -58,16 +59,16 @@ class ReleaseFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReleaseEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One torch minor release.
+    """One minor release of torch.
 
     Attributes:
-        torch: `2.8`.
-        macos: lowest macOS on which it opens the MPS device.
-        wheel_macos: lowest macOS on which pip installs its arm64 wheel.
-        python: Python versions of its arm64 wheels on PyPI.
-        intel: whether wheels for Intel Macs exist.
-        commits: full version -> commit the wheel was built from.
-        macos_note: what misleads about `macos`.
+        torch: The minor release, such as `2.8`.
+        macos: The lowest macOS on which it opens the MPS device.
+        wheel_macos: The lowest macOS on which pip installs its arm64 wheel.
+        python: The Python versions of its arm64 wheels on PyPI.
+        intel: Whether there are wheels for Intel Macs.
+        commits: The commit from which each full version was built.
+        macos_note: A warning about misleading statements on `macos`.
     """
 
     torch: str
@@ -80,7 +81,7 @@ class ReleaseEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Autocast(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `torch.autocast("mps")` does in a range of releases."""
+    """The behaviour of `torch.autocast("mps")` in a range of releases."""
 
     torch: str
     dtypes: tuple[str, ...]
@@ -90,7 +91,7 @@ class Autocast(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Python name: the release it came with, the one from which it is right, what to use before."""
+    """A Python name: the release that introduced it, the first one in which it is correct, and its alternative."""
 
     name: str
     source: str
@@ -104,12 +105,14 @@ class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A hosted macOS machine.
 
     Attributes:
-        labels: GitHub `runs-on` labels.
+        labels: The `runs-on` labels of GitHub.
         computes: `yes`, `no`, `wrong` (results cannot be trusted) or `no-gpu`.
-        gpu: name of the Metal device there.
-        works / fails / advice: one or two sentences each.
-        seen: month of the last observation.
-        sources: links.
+        works: What works there, in one or two sentences.
+        fails: What fails there, in one or two sentences.
+        advice: What to do, in one or two sentences.
+        seen: The month of the last observation.
+        sources: The links to the sources.
+        gpu: The name of the Metal device there.
     """
 
     labels: tuple[str, ...]
@@ -123,7 +126,7 @@ class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NeedsCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A package that needs CUDA: why, and what to use on a Mac."""
+    """A package that needs CUDA, with the reason and an alternative for a Mac."""
 
     names: tuple[str, ...]
     why: str
@@ -149,19 +152,19 @@ def _data() -> _File:
 
 
 def releases() -> tuple[ReleaseEnvironment, ...]:
-    """All releases known, oldest first."""
+    """Return all known releases, oldest first."""
     return _data().release
 
 
 def release(torch: str) -> ReleaseEnvironment | None:
-    """Return the minor release that `torch` belongs to; None for one outside the table."""
+    """Return the minor release that the version `torch` belongs to; None for one outside the table."""
     version = torch_release(torch)
     name = f"{version.major}.{version.minor}"
     return next((entry for entry in releases() if entry.torch == name), None)
 
 
 def release_of_commit(commit: str) -> str | None:
-    """Return the full version built from `commit` (at least 7 hex digits), which error texts quote from 2.6 on."""
+    """Return the full version built from `commit` (at least 7 hex digits), which error messages quote from 2.6 on."""
     if len(commit) < 7:
         return None
     return next(
@@ -176,13 +179,13 @@ def release_of_commit(commit: str) -> str | None:
 
 
 def minimum_macos(torch: str) -> str | None:
-    """Lowest macOS on which that release opens the MPS device, such as `14.0`; None when not known."""
+    """Return the lowest macOS on which that release opens the MPS device, such as `14.0`; None when unknown."""
     found = release(torch)
     return found.macos if found else None
 
 
 def macos_allows(torch: str, macos: str) -> ReleaseFact:
-    """Whether that release opens the MPS device on that macOS, and what to install when it does not."""
+    """Return whether that release opens the MPS device on that macOS, and what to install when it does not."""
     found = release(torch)
     if found is None:
         return ReleaseFact(None, f"No macOS minimum is known for torch {torch}.")
@@ -195,13 +198,13 @@ def macos_allows(torch: str, macos: str) -> ReleaseFact:
 
 
 def pythons(torch: str) -> tuple[str, ...]:
-    """Python versions for which PyPI has arm64 wheels of that release; empty when not known."""
+    """Return the Python versions for which PyPI has arm64 wheels of that release; empty when unknown."""
     found = release(torch)
     return found.python if found else ()
 
 
 def intel(torch: str) -> ReleaseFact:
-    """Whether wheels for Intel Macs exist: they end at 2.2.2."""
+    """Return whether there are wheels for Intel Macs, which end at 2.2.2."""
     link = "https://github.com/pytorch/pytorch/issues/161614"
     if torch_release(torch) <= Version("2.2.2"):
         return ReleaseFact(True, "Wheels for Intel Macs exist up to torch 2.2.2.", link)
@@ -209,12 +212,12 @@ def intel(torch: str) -> ReleaseFact:
 
 
 def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> ReleaseFact:
-    """Return what `torch.autocast("mps", dtype)` does in that release.
+    """Return the behaviour of `torch.autocast("mps", dtype)` in that release.
 
     Args:
-        torch: release, such as `2.5.1`.
-        dtype: `float16`, `bfloat16`, ... with or without `torch.`.
-        macos: the macOS in question; without it the answer names the macOS a dtype needs.
+        torch: The release, such as `2.5.1`.
+        dtype: `float16`, `bfloat16` and so on, with or without `torch.`.
+        macos: The version of macOS; without it the answer names the version that a dtype needs.
     """
     name = dtype.removeprefix("torch.")
     version = torch_release(torch)
@@ -235,7 +238,7 @@ def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> Re
 
 
 def api(name: str, torch: str) -> ReleaseFact:
-    """Whether the Python name (`torch.mps.recommended_max_memory`) exists, and is right, in that release."""
+    """Return whether the Python name (`torch.mps.recommended_max_memory`) exists and is correct in that release."""
     found = next((entry for entry in _data().api if entry.name == name), None)
     if found is None:
         return ReleaseFact(None, f"Nothing is recorded about {name}.")
@@ -254,21 +257,21 @@ def api(name: str, torch: str) -> ReleaseFact:
 
 
 def grad_scaler(torch: str) -> ReleaseFact:
-    """Whether `torch.amp.GradScaler("mps")` works in that release."""
+    """Return whether `torch.amp.GradScaler("mps")` works in that release."""
     return api("torch.amp.GradScaler('mps')", torch)
 
 
 def package(name: str) -> NeedsCuda | None:
-    """Return what is known of a package (its PyPI or import name) that needs CUDA; None for any other."""
+    """Return the facts about a package that needs CUDA (by its PyPI or import name); None for any other."""
     return next((entry for entry in _data().package if name in entry.names), None)
 
 
 @lru_cache(maxsize=1)
 def runners() -> tuple[Runner, ...]:
-    """All hosted machines known."""
+    """Return all known hosted machines."""
     return toml.load(DATA / "runners.toml", _Runners).runner
 
 
 def runner(name: str) -> Runner | None:
-    """Return what is known of a GitHub `runs-on` label; None for an unknown one."""
+    """Return the hosted machine of a GitHub `runs-on` label; None for an unknown one."""
     return next((entry for entry in runners() if name in entry.labels), None)

@@ -1,7 +1,8 @@
-"""The error and warning texts of MPS: what each means, what to do, and in which releases it existed.
+"""The error and warning messages of MPS: their meaning, their fix, and the releases that have them.
 
-Data: `data/messages.toml`. `find` looks for them in a text of any length; `mpsprobe.knowledge.explain` adds what
-the op table, the environment rules and the advisories know.
+The data is in `data/messages.toml`. `find` searches a text of any length for them;
+`mpsprobe.knowledge.explain` adds facts
+from the op table, the environment rules and the advisories.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import msgspec
 
 from mpsprobe import toml
 
-#: Text around an anchor in which a pattern is tried: more than the longest message with its commit hash.
+#: Characters around an anchor in which a pattern is tried: more than the longest message with its commit hash.
 _BEFORE, _AFTER = 600, 900
 
-#: Findings of two messages this near tell of one event (MPSGraph's line and LLVM's line after it).
+#: Two messages within this many characters report one event (MPSGraph's line and LLVM's line after it).
 _NEAR = 400
 
 
 class Cause(str, enum.Enum):
-    """What kind of thing went wrong."""
+    """The kind of the problem."""
 
     MISSING_OP = "missing-op"
     FALLBACK = "fallback"
@@ -58,22 +59,24 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     """One message, or one family of messages with the same meaning.
 
     Attributes:
-        id: unique, kebab-case.
-        cause: kind of cause.
-        pattern: regular expression; a blank outside a character class stands for any white space.
-        anchors: literal pieces, one of which is in every match.
-        means, fix: what happened, what to do.
+        id: A unique id in kebab-case.
+        cause: The kind of cause.
+        pattern: A regular expression; a blank outside a character class matches any white space.
+        anchors: Literal pieces, of which every match contains one.
+        means: What happened.
+        fix: What to do.
         severity: `abort` (the process ends), `error` (an exception) or `warning`.
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no`, `op` (the op decides), `""` (not
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no`, `op` (the op decides), `""` (not
             applicable).
         texts: (string, first wheel, last wheel) as found in PyTorch's macOS wheels.
-        reworded: the strings changed while the restriction stayed.
-        fixed: first torch release without it, where `texts` cannot say.
-        ops, dtypes: what it is about, where the text does not name it.
-        macos: the macOS from which it is gone.
-        hides: ids of less specific messages at the same place.
-        generic: only worth showing where nothing else explains the place.
-        links: where it was met.
+        reworded: Whether the strings changed while the restriction stayed.
+        fixed: The first torch release without it, where `texts` does not show that.
+        ops: The ops that it is about, where the text does not name them.
+        dtypes: The dtypes that it is about, where the text does not name them.
+        macos: The macOS version from which on it no longer occurs.
+        hides: The ids of less specific messages at the same place.
+        generic: Whether it is shown only where nothing else explains the place.
+        links: The sources.
     """
 
     id: str
@@ -107,10 +110,11 @@ class TextMatch(msgspec.Struct, frozen=True):
     """A message at one place of a text.
 
     Attributes:
-        message: the message.
-        start, end: its place in the text that was searched.
-        values: named pieces of the text: `op`, `kernel`, `dtype`, `commit`, `size` ...
-        wheels: (first, last) wheel that holds this very string; None when it is not one of `texts`.
+        message: The message.
+        start: The beginning of its place in the searched text.
+        end: The end of its place in the searched text.
+        values: Named parts of the text: `op`, `kernel`, `dtype`, `commit`, `size` and so on.
+        wheels: The first and the last wheel that hold this very string; None when it is not one of `texts`.
     """
 
     message: Message
@@ -126,21 +130,21 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=1)
 def messages() -> tuple[Message, ...]:
-    """All messages, in the order of the data file."""
+    """Return all messages, in the order of the data file."""
     return toml.load(Path(__file__).parent / "data" / "messages.toml", _File).message
 
 
 def by_id(id_: str) -> Message:
-    """Return the message of that id.
+    """Return the message with that id.
 
     Raises:
-        KeyError: there is none.
+        KeyError: There is none.
     """
     return next((m for m in messages() if m.id == id_), None) or _no_message(id_)
 
 
 def find(text: str) -> list[TextMatch]:
-    """Every known message in `text`, in the order of their places, without those that a better one explains."""
+    """Return every known message in `text`, in order of position, without those that a better one explains."""
     flat = " ".join(text.split())
     found = [
         hit
@@ -172,7 +176,7 @@ def _matches(message: Message, text: str) -> Iterator[TextMatch]:
 
 
 def _values(match: re.Match[str]) -> dict[str, str]:
-    """Named groups; `dtype2` stands for `dtype` in another branch of the pattern, unless both are there."""
+    """Return the named groups; `dtype2` replaces `dtype` in another branch of the pattern, unless both matched."""
     values: dict[str, str] = {}
     for name, value in match.groupdict().items():
         if value is None:
@@ -183,7 +187,7 @@ def _values(match: re.Match[str]) -> dict[str, str]:
 
 
 def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
-    """Return the releases that hold the string that matched; the longest of `texts` that fits decides."""
+    """Return the first and last wheel that hold the string that matched; the longest match among `texts` decides."""
     around = " ".join(match.string[max(0, match.start() - 120) : match.end() + 320].split())
     fitting = [entry for entry in message.texts if " ".join(entry[0].split()) in around]
     if not fitting:
@@ -193,14 +197,14 @@ def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
 
 
 def _around(hit: TextMatch, found: list[TextMatch], starts: list[int]) -> list[TextMatch]:
-    """Return findings of other messages near `hit`: a log may hold the same message ten thousand times."""
+    """Return findings of other messages near `hit`, because a log may repeat one message ten thousand times."""
     low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
     high = bisect.bisect_right(starts, hit.end + _NEAR)
     return [other for other in found[low:high] if other.message is not hit.message]
 
 
 def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
-    """Whether another finding says the same, better."""
+    """Return whether another finding explains the same place better."""
     for other in found:
         overlap = other.start < hit.end and hit.start < other.end
         near = overlap or 0 <= hit.start - other.end < _NEAR or 0 <= other.start - hit.end < _NEAR
@@ -217,7 +221,7 @@ def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:
 
 
 def _flexible(pattern: str) -> str:
-    r"""Return the pattern with `\s+` for each blank outside a character class: messages are wrapped when pasted."""
+    r"""Return the pattern with `\s+` for each blank outside a character class, because pasted messages are wrapped."""
     out: list[str] = []
     in_class = escaped = False
     for char in pattern:

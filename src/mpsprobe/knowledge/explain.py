@@ -1,7 +1,8 @@
-"""From a pasted error or log to what it means: op, cause, the release that fixes it, the way around, the line.
+"""Explain a pasted error or log: the op, the cause, the release that fixes it, the workaround, and the line.
 
 `explain` joins the messages found in the text with the op table, the environment rules and the advisories.
-What it cannot tell it leaves empty: an unknown text gives no findings.
+Fields that
+cannot be determined stay empty, and an unknown text gives no findings.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.error_texts import Cause, TextMatch, find
 from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
 
-#: Longest excerpt of the text that a finding shows.
+#: The greatest length of the excerpt that a finding shows.
 _EXCERPT = 300
 
-#: A text up to this length may be pasted from a terminal; a longer one comes from a file, with its lines whole.
+#: A text up to this length may come from a terminal that broke its lines; a longer one comes from a file.
 _PASTED = 200_000
 
-#: `collect_env` and pip lines that name the versions.
+#: Lines of `collect_env` and pip that state versions.
 _TORCH_LINE = re.compile(
     r"(?:PyTorch version: |\btorch==|\bpytorch[ =]+|\btorch +|\bTorch[ :]+v?)"
     r"(?P<version>[12]\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b",
 )
-#: Lines of an issue's environment block: what they say wins over any other version in the text.
+#: Lines of an issue's environment block, which win over any other version in the text.
 _TORCH_ENVIRONMENT = re.compile(r"PyTorch version: (?P<version>[12]\.\d+(?:\.\d+)?\w*(?:\.dev\d+)?)\b")
 _MACOS_ENVIRONMENT = re.compile(r"\bOS: *mac ?OS *(?P<version>\d+(?:\.\d+)*)", re.IGNORECASE)
 _MACOS_LINE = re.compile(
@@ -46,7 +47,7 @@ _MINIMUM = re.compile(
     re.IGNORECASE,
 )
 
-#: Characters between two halves of one message, at most.
+#: The greatest distance between two halves of one message, in characters.
 _ONE_EVENT = 400
 
 _SYMPTOMS = {
@@ -60,28 +61,29 @@ _SYMPTOMS = {
 
 
 class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One thing that the text says.
+    """One finding in a text.
 
     Attributes:
-        message: id of the message in `messages.toml`.
-        cause: kind of cause.
+        message: The id of the message in `messages.toml`.
+        cause: The kind of cause.
         severity: `abort`, `error` or `warning`.
-        excerpt: the piece of the text, in one line.
-        line: line of the text where it begins, 1-based.
-        count: how often the same was said.
-        op: the op it is about, as the op table or its library spells it; "" when the text does not say.
-        dtype: the dtype it is about; "" when the text does not say.
-        values: the other named pieces: sizes, devices, ratios ...
-        means, fix: what happened, what to do.
-        releases: releases whose wheels hold this very text, e.g. `2.1.0 to 2.7.1`; "" when not known.
-        fixed_in: torch release from which on it does not happen; "" when not known or in none.
-        fixed: the same in words, with what is not known.
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
-        fallback_why: why not.
-        frame: the line of the user's code, or of the model's, that led there; None without a stack.
-        raised_in: the innermost line of the stack.
-        advisories: known faults that fit: id and title.
-        links: where the message was met.
+        excerpt: The matching part of the text, as one line.
+        line: The line of the text where it begins, from 1.
+        count: The number of times that it occurs.
+        op: The op that it is about, as the op table or its library spells it; "" when the text does not name it.
+        dtype: The dtype that it is about; "" when the text does not name it.
+        values: The other named parts: sizes, devices, ratios and so on.
+        means: What happened.
+        fix: What to do.
+        releases: The releases whose wheels hold this very text, such as `2.1.0 to 2.7.1`; "" when unknown.
+        fixed_in: The torch release from which on it does not happen; "" when unknown, or when there is none.
+        fixed: The same as a sentence, including what is unknown.
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
+        fallback_why: The reason why it does not help.
+        frame: The innermost frame of the user's or the model's code; None without a stack.
+        raised_in: The innermost frame of the stack; None without a stack.
+        advisories: The id and title of each known fault that fits.
+        links: The sources of the message.
     """
 
     message: str
@@ -107,14 +109,15 @@ class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a text says.
+    """The explanation of a text.
 
     Attributes:
-        findings: the one that ended the program first (the last error), then the others in their order.
-        torch: the release they were judged by; "" when not known.
-        torch_from: `option`, `commit` (quoted by the error), `log` or "".
-        macos, macos_from: the system they were judged by, and where it was found; "" when not known.
-        too_old: the release given or stated, where it is older than all that are known: nothing is judged by it.
+        findings: The finding that ended the program (the last error) first, then the others in their order.
+        torch: The torch release that the findings were judged by; "" when unknown.
+        torch_from: Where the release was found: `option`, `commit` (quoted by the error), `log` or "".
+        macos: The macOS version that the findings were judged by; "" when unknown.
+        macos_from: Where the macOS version was found; "" when unknown.
+        too_old: The given or stated release, where it is older than all known ones, so that it is not used.
     """
 
     findings: tuple[Explained, ...]
@@ -129,12 +132,12 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     """Explain an error, a warning or a whole log.
 
     Args:
-        text: as pasted, of any length.
-        torch: the release that wrote it; else it is read from the text, where it is there.
-        macos: the version of macOS; else it is read from the text, where it is there.
+        text: The text as pasted, of any length.
+        torch: The release that wrote it; None to read it from the text, if it is there.
+        macos: The version of macOS; None to read it from the text, if it is there.
 
     Raises:
-        UsageError: `torch` or `macos` is no version, or a release newer than all that are known.
+        UsageError: `torch` or `macos` is not a version, or is a release newer than all known ones.
     """
     clean = _logtext.plain(text)
     old = torch or _stated(clean)
@@ -166,7 +169,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
 
 
 def _events(found: list[TextMatch]) -> list[TextMatch]:
-    """Return one finding an event: the second half of a message, without values, belongs to the first."""
+    """Return one finding for each event: the second half of a message, without values, belongs to the first."""
     kept: list[TextMatch] = []
     for hit in found:
         before = kept[-1] if kept else None
@@ -204,7 +207,7 @@ def _stated(text: str) -> str:
 
 
 def _is_older(version: str) -> bool:
-    """Return whether a release is older than the oldest one that anything is known of."""
+    """Return whether a release is older than the oldest one with data."""
     try:
         return Version(version).release[:2] < Version(ops.releases()[0]).release[:2]
     except InvalidVersion:
@@ -216,7 +219,7 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
         return given, "option"
     named = _MACOS_ENVIRONMENT.search(text)
     if named is None:
-        # "supported on macOS 14.0+" and "has been added in macOS 13.3" name a minimum, not the machine's
+        # "supported on macOS 14.0+" and "has been added in macOS 13.3" name a minimum, not the machine's version
         others = (
             one
             for one in _MACOS_LINE.finditer(text)
@@ -268,7 +271,7 @@ _UNITS |= {f"{unit[0]}iB": size for unit, size in _UNITS.items() if len(unit) ==
 
 
 def _contradicted(values: dict[str, str]) -> str:
-    """Return what an out-of-memory text means whose own figures do not reach its limit; empty where they do."""
+    """Explain an out-of-memory message whose own figures do not reach its limit; return an empty text for others."""
     figures = [values.get(name, "") for name in ("allocated", "other", "size", "allowed")]
     sizes = []
     for figure in figures:
@@ -286,7 +289,7 @@ def _contradicted(values: dict[str, str]) -> str:
 
 
 def _op_of_kernel(values: dict[str, str]) -> str:
-    """Return the op of a name without `aten::`, as dtype messages give it: `cumsum`, `linalg.lu_factor`."""
+    """Return the op of a name without `aten::` in a message about dtypes: `cumsum`, `linalg.lu_factor`."""
     kernel = values.get("kernel", "")
     name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
@@ -313,7 +316,7 @@ def _fallback(history: OpHistory | None, op: str, torch: str) -> tuple[str, str]
 
 
 def _fitting(hit: TextMatch, op: str, torch: str, macos: str) -> list[Advisory]:
-    """Advisories that tell of the same report, or of the same op ending in the same way on this release."""
+    """Return the advisories about the same report, or about the same op ending in the same way on this release."""
     links = set(hit.message.links)
     symptoms = _SYMPTOMS.get(hit.message.cause, set())
     fitting = []
@@ -336,7 +339,7 @@ def _excerpt(hit: TextMatch, text: str) -> str:
 
 
 def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
-    """Return the release that ends the finding (empty: none is known), and a sentence that says so."""
+    """Return the release that fixes the finding (empty when none is known), and a sentence about it."""
     message = hit.message
     backend = hit.values.get("backend", "MPS")
     if backend != "MPS":
@@ -388,7 +391,7 @@ def _fixed_op(history: OpHistory | None, name: str, torch: str, fallback_warning
 
 
 def _fixed_backend(op: str, backend: str) -> tuple[str, str]:
-    """For SparseMPS and SparseCsrMPS: kernels that are registered under that key."""
+    """Return the release from which on SparseMPS or SparseCsrMPS has a kernel of the op, and a sentence about it."""
     first = ""
     for minor in reversed(ops.releases()):
         if op not in ops.release(minor).sparse.get(backend, ()):
@@ -427,7 +430,7 @@ def _wheels_of(torch: str) -> str:
 
 
 def _is_known(torch: str) -> bool:
-    """Whether the op table has that release."""
+    """Return whether the op table has that release."""
     try:
         ops.resolve_release(torch)
     except UsageError:

@@ -1,6 +1,6 @@
-"""GPUs other than Apple's, and how much of a specification PyTorch reaches on each kind of device.
+"""GPUs other than Apple's, and the share of a specification that PyTorch reaches on each kind of device.
 
-Data: `data/hardware.toml`, each row with its source. Apple's chips: `mpsprobe.knowledge.chips`.
+The data is in `data/hardware.toml`, each row with its source. Apple's chips are in `mpsprobe.knowledge.chips`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One GPU.
 
     Attributes:
-        name: as torch names it, shortened: `"H100 SXM5"`.
-        memory_gib: as sold.
-        bandwidth_gbs: memory bandwidth, 10^9 bytes a second.
-        peak_tflops: dense peak by dtype, 10^12 operations a second.
-        sources: pages.
+        name: The name as torch reports it, shortened: `"H100 SXM5"`.
+        memory_gib: The memory in GiB as sold.
+        bandwidth_gbs: The memory bandwidth in 10^9 bytes per second.
+        peak_tflops: The dense peak by dtype in 10^12 operations per second.
+        sources: The pages that state the figures.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """Return the form that users give: `"h100-sxm5"`."""
+        """Return the name as users write it: `"h100-sxm5"`."""
         return _key(self.name)
 
 
@@ -43,13 +43,15 @@ class Reached(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The share of a peak that PyTorch reaches.
 
     Attributes:
-        kind: of device: `"mps"` or `"cuda"`.
-        families: Apple GPU families; empty for all of that kind.
+        kind: The kind of device: `"mps"` or `"cuda"`.
+        families: The Apple GPU families that the row covers; empty for all devices of that kind.
         what: `"matmul"`, `"conv"` or `"bandwidth"`.
-        dtypes: for the first two.
-        low, expected, high: share of the peak.
-        seen: the measured figures.
-        sources: links.
+        dtypes: The dtypes that the row covers, for `"matmul"` and `"conv"`.
+        low: The lower bound of the share of the peak.
+        expected: The expected share of the peak.
+        high: The upper bound of the share of the peak.
+        seen: The measured figures.
+        sources: The links to the measurements.
     """
 
     kind: str
@@ -74,12 +76,12 @@ def _file() -> _File:
 
 
 def gpus() -> list[Gpu]:
-    """Return every row."""
+    """Return all GPUs."""
     return list(_file().gpus)
 
 
 def find(name: str) -> Gpu | None:
-    """Return the GPU called `name`: its name, or a part of it that only one row has (`"h200"`); None: there is none."""
+    """Return the GPU called `name`, or the only one whose name contains it (`"h200"`); None when there is none."""
     wanted = _key(name)
     rows = [row for row in _file().gpus if row.key == wanted]
     rows = rows or [row for row in _file().gpus if wanted and f"-{wanted}-" in f"-{row.key}-"]
@@ -87,7 +89,7 @@ def find(name: str) -> Gpu | None:
 
 
 def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reached | None:
-    """Return the share of a peak that PyTorch reaches; None when nobody measured it."""
+    """Return the share of a peak that PyTorch reaches; None when there is no measurement."""
     for row in _file().reached:
         fits = row.kind == kind and row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes):

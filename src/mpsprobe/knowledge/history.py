@@ -1,4 +1,4 @@
-"""From which torch release on an op, or a dtype, works on MPS, and whether the fallback variable helps before."""
+"""Find the torch release from which on an op or dtype works on MPS, and whether the fallback variable helps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpsprobe import toml
 from mpsprobe.knowledge import dtypes, ops
 from mpsprobe.knowledge.ops import OpSupport, Support
 
-#: ScalarType as PyTorch's messages spell it -> dtype.
+#: Dtypes by the name of ScalarType in PyTorch's messages.
 SCALAR_TYPES = {
     "Double": "float64",
     "Float": "float32",
@@ -39,14 +39,14 @@ _WHY_NOT = {
 
 
 class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Support of one op over the releases.
+    """The support of one op over the releases.
 
     Attributes:
-        op: overload name as in the op table.
-        by_release: minor release -> support, oldest first.
-        first_good: minor release from which on it runs without the variable; "" when the newest does not.
-        how: its support there: `native`, `composite` or `fallback`.
-        oldest: whether `first_good` is the oldest release of the table: it may be older still.
+        op: The overload name as in the op table.
+        by_release: The support by minor release, oldest first.
+        first_good: The minor release from which on it runs without the variable; "" when the newest does not.
+        how: Its support in `first_good`: `native`, `composite` or `fallback`.
+        oldest: Whether `first_good` is the oldest release of the table, so that older releases may run it too.
     """
 
     op: str
@@ -56,13 +56,13 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     oldest: bool
 
     def fallback(self, torch: str | None = None) -> tuple[str, str]:
-        """Whether PYTORCH_ENABLE_MPS_FALLBACK=1 makes the op run, and why not.
+        """Return whether PYTORCH_ENABLE_MPS_FALLBACK=1 makes the op run, and if not, why.
 
         Args:
-            torch: minor release; without it, or where the op is not missing there, the newest in which it is.
+            torch: The minor release. If it is None or has the op, the newest release without the op is used.
 
         Returns:
-            `("yes" | "no" | "", reason)`; "" when it is missing in no release we know.
+            `("yes" | "no" | "", reason)`; "" when no known release lacks the op.
         """
         missing = [
             minor for minor, support in self.by_release.items() if not _works(support) and support != "absent"
@@ -76,9 +76,9 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def op_history(name: str) -> OpHistory | None:
-    """Return the history of an op as error texts spell it; None for one that PyTorch itself does not have.
+    """Return the history of an op as error messages spell it; None for one that PyTorch does not have.
 
-    A name without an overload, as `aten::cumsum`, stands for the first overload of that base.
+    A name without an overload, such as `aten::cumsum`, means the first overload of that base.
     """
     try:
         op = ops.normalise(name)[0]
@@ -105,7 +105,7 @@ def _history(op: str) -> OpHistory:
 
 
 def _support(entry: OpSupport) -> Support:
-    """Its own support, or for a composite that surely ends in a missing op, that op's."""
+    """Return the support of an op; for a composite that certainly ends in a missing op, that op's support."""
     if entry.support is Support.COMPOSITE and entry.via and entry.certain:
         return _support(ops.release(entry.torch).lookup(entry.via))
     return entry.support
@@ -116,7 +116,7 @@ def _works(support: Support) -> bool:
 
 
 class LibraryOp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """C++ ops of another library: the release from which on they have MPS kernels, where a source names one."""
+    """C++ ops of another library, with the release from which on they have MPS kernels, where a source states it."""
 
     names: tuple[str, ...]
     library: str
@@ -130,7 +130,7 @@ class _LibraryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def library_op(name: str) -> LibraryOp | None:
-    """Return what is known of another library's op such as `torchvision::nms`."""
+    """Return the facts about another library's op, such as `torchvision::nms`."""
     return next((entry for entry in _library_ops() if name in entry.names), None)
 
 
@@ -146,7 +146,7 @@ def dtype_name(text: str) -> str:
 
 
 def dtype_first_good(dtype: str) -> str | None:
-    """Minor release from which on MPS tensors can have this dtype; "" when none can, None for no dtype."""
+    """Return the first minor release in which MPS tensors can have this dtype; "" for none, None for no dtype."""
     if dtype not in _all_dtypes():
         return None
     first = ""
@@ -159,7 +159,7 @@ def dtype_first_good(dtype: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _all_dtypes() -> frozenset[str]:
-    """Names that torch gives its dtypes."""
+    """Return the names of all dtypes of torch."""
     known = frozenset().union(*(dtypes.accepted(minor) for minor in ops.releases()))
     never = {"float64", "complex128", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
     return known | never | {"float8_e8m0fnu", "float4_e2m1fn_x2"}

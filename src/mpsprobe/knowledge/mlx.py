@@ -1,6 +1,6 @@
-"""What is known of MLX: ATen ops in it, its traps, the models that others wrote for it, and which of them were checked.
+"""Facts about MLX: how it expresses ATen ops, its traps, the models of its libraries, and parity runs of them.
 
-Nothing here imports MLX. `docs/routes.md` says how the data were made.
+Nothing here imports MLX. `docs/routes.md` states how the data was made.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DATA = Path(__file__).parent / "data"
 
 
 class Kind(str, enum.Enum):
-    """How an ATen op is written in MLX."""
+    """How an ATen op is expressed in MLX."""
 
     DIRECT = "direct"  #: one call
     COMPOSE = "compose"  #: a few calls
-    HOST = "host"  #: its result's size depends on values: a part runs on the host
-    MISSING = "missing"  #: to be written by hand
+    HOST = "host"  #: the size of its result depends on values, so a part runs on the host
+    MISSING = "missing"  #: has to be written by hand
     UNKNOWN = "unknown"  #: not in the table
 
 
@@ -33,15 +33,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """An ATen op in MLX.
 
     Attributes:
-        ops: names, without overload where every overload is meant.
-        mlx: the call or the expression.
-        kind: how close that is.
-        runs: where: `"gpu"`, `"cpu"` (MLX's CPU stream alone) or `"host"`.
-        executed: it was run in both on the same values.
-        case: which form of the op, for people.
-        mask: holds only with (True) or only without (False) a boolean index.
-        note: what to look out for.
-        error: largest absolute difference seen.
+        ops: The names, without overload where every overload is meant.
+        mlx: The call or expression in MLX.
+        kind: How close that is to the op.
+        runs: Where it runs: `"gpu"`, `"cpu"` (only MLX's CPU stream) or `"host"`.
+        executed: Whether it was run in both on the same values.
+        case: The variant of the op, for readers.
+        mask: Whether the row needs (True) or excludes (False) a boolean index; None for either.
+        note: What to watch for.
+        error: The largest absolute difference observed; None when it was not run.
     """
 
     ops: list[str]
@@ -56,18 +56,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A call that looks the same and does something else.
+    """A call that looks the same in MLX but behaves differently.
 
     Attributes:
-        id: stable name.
-        title: what goes wrong, as a sentence without a full stop.
-        ops: names without overload, of which one must be used.
-        torch, mlx: what each does.
-        fix: what to do.
-        dtypes: of an input, of which one must occur.
-        masks: a boolean input must occur.
-        inplace: an op that writes to its input, at a view of something.
-        causal: `is_causal` must be set, with fewer queries than keys.
+        id: A stable name.
+        title: What goes wrong, as a sentence without a full stop.
+        ops: Names without overload, of which one must be used.
+        torch: What torch does.
+        mlx: What MLX does.
+        fix: What to do.
+        dtypes: The dtypes of an input, of which one must occur; empty for any.
+        masks: Whether a boolean input must occur.
+        inplace: Whether it concerns an op that writes to its input, which is a view.
+        causal: Whether `is_causal` must be set, with fewer queries than keys.
     """
 
     id: str
@@ -95,13 +96,13 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A library of models for MLX, as its source files have it.
+    """A library of models for MLX, as read in its source files.
 
     Attributes:
-        name: of its distribution: `"mlx-lm"`, `"mlx-vlm"`, `"mlx-whisper"` or `"mlx-embeddings"`.
-        version: of the release read.
-        models: names of its modules that hold a model and its config.
-        renamed: model types that it takes for another.
+        name: The name of its distribution: `"mlx-lm"`, `"mlx-vlm"`, `"mlx-whisper"` or `"mlx-embeddings"`.
+        version: The version that was read.
+        models: The names of its modules that define a model and its config.
+        renamed: The model types that it maps to another one.
     """
 
     name: str
@@ -116,18 +117,19 @@ class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A parity run of one architecture: see `docs/routes.md`.
+    """A parity run of one architecture; `docs/routes.md` describes such runs.
 
     Attributes:
-        model_type: as in config.json.
-        package, version: the library of models.
-        agrees: the logits were within the gate, and the altered models were not.
-        error: largest difference of a logit.
-        gate: what was allowed.
-        inputs: what was fed: `"text"`, `"image and text"`.
+        model_type: The model type as in config.json.
+        package: The name of the MLX library.
+        version: The version of the library.
+        agrees: Whether the logits were within the gate, and those of the altered models were not.
+        source: How and when it was made.
+        inputs: The inputs: `"text"` or `"image and text"`.
         device: `"cpu"` or `"gpu"`.
-        note: what was seen where it does not agree.
-        source: how it was made, and when.
+        error: The largest absolute difference of a logit; None when MLX returned nothing.
+        gate: The largest difference that was allowed; None when MLX returned nothing.
+        note: What was observed where it does not agree.
     """
 
     model_type: str
@@ -155,9 +157,9 @@ class _Proofs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proofs: list[Proof]
 
 
-#: Ops that read by a mask whatever their inputs are.
+#: Ops that index by a mask whatever their inputs are.
 _SELECTS = ("aten::masked_select", "aten::nonzero")
-#: From better to worse.
+#: The kinds from best to worst.
 _KINDS = list(Kind)
 
 
@@ -181,9 +183,9 @@ def rows() -> list[Row]:
 
 
 def row_for(use: OpUse) -> Row | None:
-    """Return how an op use is written in MLX; None when the map does not know its op.
+    """Return how an op use is expressed in MLX; None when the map does not have its op.
 
-    An overload's own row comes first, then that of its op; an in-place or `out` form is the op itself.
+    An overload's own row comes first, then that of its op. An in-place or `out` variant counts as the op itself.
     """
     name = use.op
     plain = base(name)
@@ -198,7 +200,7 @@ def row_for(use: OpUse) -> Row | None:
 
 
 def base(op: str) -> str:
-    """Return `"aten::add"` of `"aten::add.Tensor"`."""
+    """Return the name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 
@@ -212,7 +214,7 @@ def _fewer_queries(use: OpUse) -> bool:
 
 
 def _is_part(tensor: TensorMeta) -> bool:
-    """Return whether its elements do not lie packed, so that it is a part of something larger."""
+    """Return whether a tensor is not packed, so that it is a part of a larger one."""
     expected = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         if size != 1 and stride != expected:
@@ -244,7 +246,7 @@ def traps_met(uses: Iterable[OpUse]) -> list[tuple[Trap, int]]:
 
 @functools.cache
 def packages() -> list[MlxLibrary]:
-    """Return the libraries of models as they were when `tools/mlx_models.py` read them."""
+    """Return the model libraries as `tools/mlx_models.py` read them."""
     file = _DATA / "mlx_models.json"
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[MlxLibrary])
@@ -254,5 +256,5 @@ def packages() -> list[MlxLibrary]:
 
 @functools.cache
 def proofs() -> list[Proof]:
-    """Return the parity runs that this package's authors made."""
+    """Return the parity runs of mpsprobe's authors."""
     return toml.load(_DATA / "mlx_parity.toml", _Proofs).proofs

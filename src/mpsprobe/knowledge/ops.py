@@ -1,8 +1,8 @@
-"""Which ATen ops work on MPS, release by release, read from PyTorch's own macOS wheels.
+"""The support of ATen ops on MPS by torch release, read from PyTorch's own macOS wheels.
 
-The files in `data/ops/` are written by `tools/op_support`; `docs/op-support.md` says how, and what they
-cannot say. Nothing here imports torch. Loading a release takes a few milliseconds, a look-up is a dictionary
-access.
+`tools/op_support` writes the files in `data/ops/`; `docs/op-support.md` explains how, and what they cannot
+show. Nothing
+here imports torch. Loading a release takes a few milliseconds; a look-up is a dictionary access.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _FOLDER = Path(__file__).parent / "data" / "ops"
 
 
 class UnknownOpError(UsageError):
-    """No torch release that we know has an op of this name (it may be another library's)."""
+    """No torch release with data has an op of this name, which may belong to another library."""
 
 
 class UnknownReleaseError(UsageError):
-    """We hold no data on this torch release."""
+    """There is no data on this torch release."""
 
 
 class Support(str, enum.Enum):
     """How an op runs on MPS in one torch release."""
 
     NATIVE = "native"  #: a kernel on the GPU
-    FALLBACK = "fallback"  #: registered with the CPU-fallback kernel: runs on the CPU without being asked
+    FALLBACK = "fallback"  #: registered with the CPU-fallback kernel: always runs on the CPU
     COMPOSITE = "composite"  #: runs through other ops; `OpSupport.via` names one that is missing
     MISSING = "missing"  #: NotImplementedError; PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU
     MISSING_NO_CPU = "missing-no-cpu"  #: NotImplementedError; the CPU has no kernel either
@@ -79,16 +79,16 @@ _REGISTERED = frozenset({Kernel.MPS, Kernel.PYTHON, Kernel.CPU_FALLBACK})
 
 
 class OpSupport(msgspec.Struct, frozen=True):
-    """What one torch release has for one op on MPS.
+    """The support of one op on MPS in one torch release.
 
     Attributes:
-        op: overload name, e.g. `"aten::add.Tensor"`.
-        torch: minor release, e.g. `"2.13"`.
-        support: how it runs.
-        via: the op that is really missing when a composite cannot run; the name that the user's error shows.
-        certain: False when `via` is only reached on some path, so that the composite *may* fail.
-        kernel: what the dispatcher finds; None when the op is absent.
-        messages: restrictions whose text the op's kernel can reach: it *may* raise them.
+        op: The overload name, such as `"aten::add.Tensor"`.
+        torch: The minor release, such as `"2.13"`.
+        support: How it runs.
+        via: The op that is really missing when a composite cannot run, which is the name in the user's error.
+        certain: False when only some path reaches `via`, so that the composite may fail.
+        kernel: The kernel that the dispatcher finds; None when the op is absent.
+        messages: The messages that the op's kernel can reach, and so may raise.
     """
 
     op: str
@@ -103,7 +103,7 @@ class OpSupport(msgspec.Struct, frozen=True):
         """Return what happens to a call on a Mac, as far as registrations decide it.
 
         Args:
-            fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set.
+            fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set.
         """
         if self.support is Support.ABSENT:
             return OpVerdict.UNKNOWN
@@ -125,20 +125,24 @@ _VERDICT: Mapping[Support, OpVerdict] = {
 
 
 class Release:
-    """One torch release. Get it from `release()`, which keeps it.
+    """One torch release. `release()` returns it, and caches it.
 
     Attributes:
-        torch: minor release, e.g. `"2.13"`.
-        wheel: the macOS arm64 wheel that its facts were read from.
-        minimum_macos: oldest macOS on which it offers MPS, e.g. `"14.0"`, as `environment.minimum_macos` has it.
-        dtypes: dtypes that the backend accepts -> oldest macOS for them, `""` when any will do.
-        autocast: autocast policy -> ops; `fp16` holds what autocast runs in float16 or bfloat16, `fp32` what
-            it runs in float32, other policies have PyTorch's own names.
-        autograd: ops with a kernel of their own under AutogradMPS.
-        sparse: sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`) -> ops.
-        unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo name with variant ->
-            dtypes that it expects to fail, None for all.
-        mps_ops: every op with a kernel registered under the MPS key: native, from Python or CPU fallback.
+        torch: The minor release, such as `"2.13"`.
+        wheel: The macOS arm64 wheel in which its facts were read.
+        minimum_macos: The oldest macOS on which it offers MPS, such as `"14.0"`, as in
+            `environment.minimum_macos`.
+        dtypes: The dtypes that the backend accepts, each with the oldest macOS for it; `""` when any version
+            will do.
+        autocast: Ops by autocast policy: `fp16` runs in float16 or bfloat16, `fp32` in float32; other
+            policies have
+            PyTorch's own names.
+        autograd: The ops with their own kernel under AutogradMPS.
+        sparse: Ops by sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`).
+        unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo names with variant, each
+            with the
+            dtypes that are expected to fail; None for all.
+        mps_ops: Every op with a kernel registered under the MPS key: native, from Python, or CPU fallback.
     """
 
     def __init__(self, data: ReleaseFile) -> None:
@@ -162,7 +166,7 @@ class Release:
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """Every op of this release."""
+        """Return every op of this release."""
         return frozenset(_qualify(op) for op in self._kernels)
 
     @functools.cached_property
@@ -174,10 +178,10 @@ class Release:
         return {op: tuple(texts) for op, texts in found.items()}
 
     def lookup(self, op: str) -> OpSupport:
-        """Support of one overload, in any spelling that names exactly one.
+        """Return the support of one overload, in any spelling that names exactly one.
 
         Raises:
-            UnknownOpError: no release has such an op.
+            UnknownOpError: No release has such an op.
         """
         name = _opnames.qualified(op)
         short = name.removeprefix("aten::")
@@ -199,7 +203,7 @@ class Release:
         )
 
     def ops(self, support: Support | None = None) -> tuple[OpSupport, ...]:
-        """All ops of this release, or those with one kind of support, by name."""
+        """Return all ops of this release, or those with one kind of support, by name."""
         return tuple(
             self.lookup(op)
             for op in sorted(self._kernels)
@@ -208,7 +212,7 @@ class Release:
 
 
 def releases() -> tuple[str, ...]:
-    """Minor releases of torch that we hold data on, oldest first."""
+    """Return the minor releases of torch with data, oldest first."""
     return _releases()
 
 
@@ -223,7 +227,7 @@ def resolve_release(torch: str) -> str:
     """Return the minor release that a version belongs to: `"2.8"` for `"2.8.0"`, `"2.8"` or `"v2.8.0+cpu"`.
 
     Raises:
-        UnknownReleaseError: it is not a version, or of a release that we hold no data on.
+        UnknownReleaseError: The text is not a version, or there is no data on its release.
     """
     match = re.match(r"v?(\d+)\.(\d+)(?![\d])", torch.strip())
     minor = f"{match[1]}.{match[2]}" if match else ""
@@ -237,14 +241,14 @@ def resolve_release(torch: str) -> str:
 
 
 def release(torch: str) -> Release:
-    """Everything we know of one torch release; loaded once.
+    """Return the facts about one torch release, loading them once.
 
     Args:
-        torch: a version in any form that `resolve_release` reads.
+        torch: A version that `resolve_release` accepts.
 
     Raises:
-        UnknownReleaseError: see `resolve_release`.
-        DataError: the data file does not have its form.
+        UnknownReleaseError: The version cannot be resolved; see `resolve_release`.
+        DataError: The data file does not fit its schema.
     """
     return _load(resolve_release(torch))
 
@@ -265,24 +269,27 @@ def _load(minor: str) -> Release:
 
 @functools.cache
 def known_ops() -> frozenset[str]:
-    """Every op of every release."""
+    """Return the ops of all releases."""
     return frozenset().union(*(release(torch).names for torch in releases()))
 
 
 def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...]:
-    """Overload names that a spelling stands for.
+    """Return the overload names that a spelling covers.
 
     `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add`
-    and `add` name all overloads of a base, the functional ones first; so does `aten::add`, since no overload
-    is called that. A module of `torch.nn` names the ops of its function. A Python function without an ATen op of
-    its name, such as `F.interpolate`, names the ops that PyTorch's own tests of it run.
+    and `add` cover all
+    overloads of a base, the functional ones first; so does `aten::add`, because no overload has that name. A
+    module of
+    `torch.nn` covers the ops of its function. A Python function without an ATen op of its name, such as
+    `F.interpolate`,
+    covers the ops that PyTorch's own tests of it run.
 
     Args:
-        name: in any of these spellings.
-        known: names to choose from; by default those of all releases.
+        name: The name in any of these spellings.
+        known: The names to choose from; None for those of all releases.
 
     Raises:
-        UnknownOpError: none fits; its hint says what may have been meant.
+        UnknownOpError: No name fits; the hint suggests similar ones.
     """
     known = known_ops() if known is None else known
     exact = _opnames.qualified(name)
@@ -306,13 +313,14 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
 
 
 def related(name: str) -> tuple[str, ...]:
-    """Return the base names of the ops that a spelling stands for, and of those that it runs on the way.
+    """Return the base names of the ops that a spelling covers, and of those that they call.
 
-    `F.conv2d` stands for `aten::conv2d`, which runs `aten::convolution`: what is known of either concerns it. In-place
-    forms and gradients belong to it too.
+    `F.conv2d` covers `aten::conv2d`, which calls `aten::convolution`; facts about either concern it. In-place
+    variants and
+    gradients are included too.
 
     Raises:
-        UnknownOpError: none fits; its hint says what may have been meant.
+        UnknownOpError: No name fits; the hint suggests similar ones.
     """
     named = {_opnames.base(op) for op in normalise(name)}
     function = _opnames.python_name(name) or _opnames.qualified(name)
@@ -336,7 +344,7 @@ def related(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def _is_specific(op: str) -> bool:
-    """Return whether few functions run an op: `aten::add` says nothing about the one that was asked for."""
+    """Return whether only few functions run an op; `aten::add` says nothing about the function in question."""
     functions = {
         name.partition(":")[0]
         for name, called in _opnames.opinfo_ops().items()
@@ -348,11 +356,12 @@ def _is_specific(op: str) -> bool:
 def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
     """Return what happens to a call of `op` on a Mac with this release, and the op that is really missing.
 
-    Registrations decide it, not dtypes, sizes or known bugs. An op that no release has (a third party's, say)
-    is `unknown`.
+    Registrations decide it, not dtypes, sizes or known faults. An op that no release has, such as a third
+    party's, is
+    `unknown`.
 
     Raises:
-        UnknownReleaseError: see `resolve_release`.
+        UnknownReleaseError: The version cannot be resolved; see `resolve_release`.
     """
     try:
         support = release(torch).lookup(op)

@@ -1,6 +1,6 @@
-"""Packages whose kernels are for CUDA, and what an import of one means on a Mac.
+"""Packages whose kernels need CUDA, and what an import of one means on a Mac.
 
-Data: `data/packages.toml`.
+The data is in `data/packages.toml`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DATA = Path(__file__).parent / "data" / "packages.toml"
 class Meaning(str, enum.Enum):
     """What an import of a CUDA-only package means on a Mac."""
 
-    OPTIONAL = "optional"  #: the code goes on without it
-    REPLACE = "replace"  #: something else does it on a Mac
+    OPTIONAL = "optional"  #: the code works without it
+    REPLACE = "replace"  #: there is an alternative on a Mac
     BLOCKS = "blocks"  #: the model's code cannot be imported
 
 
 class CudaPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One package; fields as in the data file."""
+    """One package; the data file describes the fields."""
 
     name: str
     imports: list[str]
@@ -48,7 +48,7 @@ def cuda_packages() -> tuple[CudaPackage, ...]:
 
 
 def of_distribution(name: str) -> CudaPackage | None:
-    """Return the CUDA-only package of a distribution's name; None for any other."""
+    """Return the CUDA-only package with this distribution name; None for any other."""
     wanted = canonicalize_name(name)
     return next((one for one in cuda_packages() if canonicalize_name(one.name) == wanted), None)
 

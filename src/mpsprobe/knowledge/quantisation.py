@@ -1,6 +1,6 @@
 """Quantised checkpoints on a Mac: what transformers and diffusers do with each method when they load one.
 
-Data: `data/quantisation.toml`, read in their wheels, release by release.
+The data in `data/quantisation.toml` was read in their wheels, release by release.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
     "package",
 ]
 
-#: Version of an installed distribution by its name; None when it is not installed.
+#: A function that returns the version of an installed distribution by its name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
-#: The release of torch from which on MPS holds float8, and the error of earlier ones.
+#: The release of torch from which on MPS supports float8 tensors, and the error of earlier ones.
 _FLOAT8 = "2.15"
 _NO_FLOAT8 = (
     "TypeError: Trying to convert Float8_e4m3fn to the MPS backend "
@@ -51,33 +51,33 @@ _NO_FLOAT8 = (
 
 
 class Outcome(str, enum.Enum):
-    """What loading a quantised checkpoint leads to."""
+    """The outcome of loading a quantised checkpoint."""
 
     RAISES = "raises"
     PACKED = "packed"
     DEQUANTISES = "dequantises"
-    IGNORED = "ignored"  #: nothing raises, and the packed weights or their scales are left out
+    IGNORED = "ignored"  #: nothing raises, but the packed weights or their scales are left out
     UNKNOWN = "unknown"
 
 
-#: From the outcome that stops most to the one that stops least.
+#: The outcomes from worst to best.
 _WORST = (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN, Outcome.DEQUANTISES, Outcome.PACKED)
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """How a checkpoint is quantised, as its config states it.
+    """How a checkpoint is quantised, according to its config.
 
     Attributes:
-        method: the method; None for one that the data does not know.
-        name: as the config spells it.
-        bits: of a quantised weight, without scales.
-        stored_bits: of a quantised weight, with its share of the scales.
-        kept: parts of the names of modules that are not quantised.
-        stated_in: the place that states it, where that is not the top of config.json: a part of the config
+        method: The method; None for one that the data does not have.
+        name: The name of the method as the config spells it.
+        bits: The bits of a quantised weight, without scales.
+        stored_bits: The bits of a quantised weight, including its share of the scales.
+        kept: Parts of the names of modules that are not quantised.
+        stated_in: The place that states it, where that is not the top of config.json: a part of the config
             (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
-        float8: weights or activations are float8 tensors.
-        mlx: mlx-lm loads the checkpoint as it is, as far as the config shows.
+        float8: Whether weights or activations are float8 tensors.
+        mlx: Whether mlx-lm loads the checkpoint as it is, as far as the config shows.
     """
 
     method: Method | None
@@ -91,7 +91,7 @@ class Quantised:
 
     @property
     def title(self) -> str:
-        """The method and its bits: `"GPTQ, 4 bits"`."""
+        """Return the method and its bits: `"GPTQ, 4 bits"`."""
         if self.name == NO_METHOD:
             return "quantised by a method that it does not name"
         title = self.method.title if self.method else self.name
@@ -103,14 +103,15 @@ class LoadingAnswer:
     """What `from_pretrained` does with a quantised checkpoint on a Mac.
 
     Attributes:
-        quantised: how it is quantised.
-        outcome: what loading leads to, with the packages that are installed.
-        error: the exception that loading raises; empty when it does not raise.
-        fix: what helps; empty when nothing is known to help transformers.
-        dense: the weights take the memory of plain ones, once they are loaded.
-        dtype: what the weights are dequantised to; `"asked"` for the dtype asked for; empty when they are not.
-        sentences: what a user should know, whole sentences.
-        part: of a pipeline, whose checkpoint it is; empty for a target that is one model.
+        quantised: How it is quantised.
+        outcome: The outcome of loading with the installed packages.
+        error: The exception that loading raises; empty when it does not raise.
+        fix: The fix; empty when none is known for transformers.
+        dense: Whether the loaded weights take as much memory as plain ones.
+        dtype: The dtype of dequantised weights; `"asked"` for the requested dtype; empty when they are not
+            dequantised.
+        sentences: What a user should know, in whole sentences.
+        part: The part of a pipeline that the checkpoint belongs to; empty for a target that is one model.
     """
 
     quantised: Quantised
@@ -124,48 +125,49 @@ class LoadingAnswer:
 
     @property
     def title(self) -> str:
-        """The quantisation, with the part of a pipeline that has it: `"transformer (GPTQ, 4 bits)"`."""
+        """Return the quantisation, with the part of a pipeline that has it: `"transformer (GPTQ, 4 bits)"`."""
         return f"{self.part} ({self.quantised.title})" if self.part else self.quantised.title
 
     @property
     def routes(self) -> list[str]:
-        """What computes with such bits natively on a Mac, whole sentences; nothing is known for parts of pipelines."""
+        """Return sentences on what computes with such bits natively on a Mac; empty for parts of pipelines."""
         return [] if self.part else other_routes(self.quantised)
 
     @property
     def raises(self) -> bool:
-        """Whether loading ends with an exception."""
+        """Return whether loading ends with an exception."""
         return self.outcome is Outcome.RAISES
 
     @property
     def fails(self) -> bool:
-        """Whether loading yields no usable model: it raises, or the weights are not those of the checkpoint."""
+        """Return whether loading yields no usable model: it raises, or the weights are not those of the checkpoint."""
         return self.outcome in (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN)
 
 
 def find(config: Mapping[str, Any]) -> Quantised | None:
-    """Return how a `config.json` says that its checkpoint is quantised; None where it says nothing.
+    """Return how a checkpoint is quantised according to its `config.json`; None where the config states nothing.
 
-    The keys `quantization_config` and `compression_config` count, of the config itself or of any part of it, and MLX's
-    own `quantization`.
+    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it,
+    and MLX's own
+    `quantization`.
     """
     for place, part in parts(config):
         named = "quantization_config" in part and not place
         stated = part.get("quantization_config") or part.get("compression_config") or part.get("quantization")
         if isinstance(stated, Mapping) and stated:
             return of_statement(stated, place)
-        if stated or named:  # transformers asks it for `quant_method`, whatever it is: also an empty one
+        if stated or named:  # transformers reads `quant_method` from it even if it is empty
             return Quantised(None, NO_METHOD, PLAIN_BITS, PLAIN_BITS, stated_in=place)
     return None
 
 
 def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -> Quantised:
-    """Return how a checkpoint is quantised by one JSON object that describes it.
+    """Return how a checkpoint is quantised according to one JSON object that describes it.
 
     Args:
-        stated: as under `quantization_config`, or the content of a file beside config.json.
-        place: see `Quantised.stated_in`.
-        method: the method's id, where the object does not name one.
+        stated: The object under `quantization_config`, or the content of a file beside config.json.
+        place: The place of the object; see `Quantised.stated_in`.
+        method: The method's id, where the object does not name one.
     """
     known, name = method_of({"quant_method": method, **stated} if method else stated)
     bits = bits_of(stated, known)
@@ -185,7 +187,7 @@ def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -
 
 
 def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
-    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as not met."""
+    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as unmet."""
     reads = method.mlx
     if method.native == "mlx":
         return True
@@ -210,11 +212,11 @@ def answer(
     """Return what loading the checkpoint does on a Mac.
 
     Args:
-        quantised: see `find`.
-        version: of the library.
-        installed: looks an installed distribution up; None for those of this environment.
-        library: the library whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
-        torch: release of the target Mac, which decides on float8; None where it is not known.
+        quantised: How it is quantised; see `find`.
+        version: The version of the library.
+        installed: A function that looks up an installed distribution; None for those of this environment.
+        library: The library whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
+        torch: The torch release of the target Mac, which decides about float8; None where unknown.
     """
     method = quantised.method
     if quantised.stated_in and not _is_read(quantised.stated_in, version, library):
@@ -247,10 +249,10 @@ def answer(
 
 
 def joined(answers: Sequence[tuple[str, LoadingAnswer]]) -> LoadingAnswer | None:
-    """Return one answer for the parts of a target: the worst, with the sentences of all; None for no part.
+    """Return one answer for the parts of a target: the worst one, with the sentences of all; None without parts.
 
     Args:
-        answers: each with the name of its part; empty for a target that is one model.
+        answers: The answers, each with the name of its part (empty for a target that is one model).
     """
     if not answers:
         return None
@@ -261,13 +263,14 @@ def joined(answers: Sequence[tuple[str, LoadingAnswer]]) -> LoadingAnswer | None
 
 
 def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tuple[int, int]]) -> int:
-    """Return the bytes of the weights as the checkpoint stores them.
+    """Return the size of the weights in bytes as the checkpoint stores them.
 
     Args:
-        quantised: how it is quantised.
-        plain_bytes: all parameters and buffers without quantisation.
-        linear: elements and bytes, without quantisation, of the weights of linear layers by module name; of all
-            expert weights for a method that quantises only those.
+        quantised: How the checkpoint is quantised.
+        plain_bytes: The size of all parameters and buffers in bytes without quantisation.
+        linear: The number of elements and bytes, without quantisation, of the weights of linear layers by
+            module name;
+            for a method that quantises only experts, of all expert weights.
     """
     for name, (elements, nbytes) in linear.items():
         if not any(
@@ -278,7 +281,7 @@ def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tu
 
 
 def other_routes(quantised: Quantised) -> list[str]:
-    """Return what computes with such bits natively on a Mac, whole sentences."""
+    """Return sentences on what computes with such bits natively on a Mac."""
     method = quantised.method
     if method is not None and method.native == "mlx":
         return [
@@ -326,9 +329,10 @@ def _lacks_float8(torch: str) -> bool:
 
 
 def _is_read(place: str, version: str, library: str) -> bool:
-    """Return whether `from_pretrained` looks for a statement at that place.
+    """Return whether `from_pretrained` reads a statement at that place.
 
-    quantizers/auto.py: only at the top of the config; from transformers 5.13 on, in the part of its decoder too.
+    According to quantizers/auto.py, only at the top of the config; from transformers 5.13 on, also in its
+    decoder's part.
     """
     try:
         late = Version(version) >= Version("5.13")
@@ -361,7 +365,7 @@ def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
 
 
 def _unknown_to(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
-    """Return the answer for a method that a release does not know."""
+    """Return the answer for a method that a release does not support."""
     method = quantised.method
     title = method.title if method is not None else f"the quantisation method {quantised.name!r}"
     oldest = _oldest(method, library) if method is not None else ""
@@ -382,7 +386,7 @@ def _unknown_to(quantised: Quantised, version: str, library: str) -> LoadingAnsw
 
 
 def _oldest(method: Method, library: str) -> str:
-    """Return the release of the library from which on the method is known, where the data states one."""
+    """Return the first release of the library that supports the method, where the data states one."""
     by_release = method.diffusers if library == "diffusers" else method.loading
     stated = [spec for one in by_release for spec in SpecifierSet(one.releases) if spec.operator == ">="]
     return min((spec.version for spec in stated), key=Version, default="")

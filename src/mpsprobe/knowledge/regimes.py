@@ -1,8 +1,9 @@
-"""How each op of each torch release runs on MPS: as a Metal kernel of PyTorch's own, or through MPSGraph.
+"""How each op of each torch release runs on MPS: in a Metal kernel of PyTorch, or through MPSGraph.
 
-An op that goes through MPSGraph costs the host some 20 microseconds, a native Metal kernel 1.3
-(https://github.com/pytorch/pytorch/issues/148219), and each release moves ops from the first to the second. The data
-file is read from the macOS wheels by `tools/op_support/regimes.py`. Free of torch.
+An op that goes through MPSGraph costs the host some 20 µs, a native Metal kernel 1.3 µs
+(https://github.com/pytorch/pytorch/issues/148219), and each release moves ops from the first to the second.
+The data file
+is read from the macOS wheels by `tools/op_support/regimes.py`. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ _FILE = Path(__file__).parent / "data" / "regimes.json"
 
 
 class Regime(str, enum.Enum):
-    """What the kernel of an op reaches in the library's machine code."""
+    """What the kernel of an op reaches in the machine code of the library."""
 
-    METAL = "M"  #: a Metal kernel of PyTorch's own, directly or behind a dispatch stub
+    METAL = "M"  #: a Metal kernel of PyTorch, directly or through a dispatch stub
     GRAPH = "G"  #: MPSGraph on every path that computes
     BOTH = "B"  #: MPSGraph on some paths, a Metal kernel or an MPS matrix kernel on others
     MATRIX = "K"  #: a kernel of Metal Performance Shaders without a graph
-    OTHER = "o"  #: nothing of its own: it calls other ops, or only describes memory
+    OTHER = "o"  #: no kernel of its own: it calls other ops, or only describes memory
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The data file: `ops[name]` holds one letter a release, `-` where the release has no MPS kernel of that name."""
+    """The data file: `ops[name]` has one letter a release, `-` where the release has no MPS kernel of that name."""
 
     source: str
     wheels: list[str]
@@ -50,11 +51,11 @@ def regime(op: str, release: str) -> Regime | None:
     """Return how an op runs on MPS in a release.
 
     Args:
-        op: overload name, with or without `aten::`: `"aten::add.Tensor"`.
-        release: minor release, `"2.8"`; a newer one than is known counts as the newest known.
+        op: The overload name, with or without `aten::`, such as `"aten::add.Tensor"`.
+        release: The minor release, such as `"2.8"`; one newer than all known counts as the newest known.
 
     Returns:
-        None where that release has no MPS kernel of that name, or is older than the oldest known.
+        The regime; None where that release has no MPS kernel of that name, or is older than the oldest known.
     """
     known = _file()
     at = _position(release)

@@ -1,7 +1,8 @@
-"""What the host pays for a call, how fast hosts are, and what kernels reach, by release: fitted or published.
+"""The cost of a call on the host, the speed of hosts, and the rates that kernels reach, by release.
 
-Data: `data/speed.toml`, each row with its source. `benchmarks/forecast.py` fits the rows that say so and checks them on
-points that were held out. Free of torch.
+The data in `data/speed.toml` is fitted or published, each row with its source. `benchmarks/forecast.py` fits
+the rows that
+say so, and checks them on points that were held out. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ _FILE = Path(__file__).parent / "data" / "speed.toml"
 
 
 class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What calls cost the host of one kind of device, microseconds.
+    """The cost of calls on the host for one kind of device, in microseconds.
 
     Attributes:
-        kind: of device: `"mps"` or `"cuda"`.
-        host: the processor that the figures are of.
-        us: by kind of call (`forecast.kinds.host_kind`), with `module` for `torch.nn.Module.__call__`, `turn` for a
-            turn of `generate` beside its calls, and `wait` for hearing of the device.
-        graph: what an op beside that costs that runs through MPSGraph; `graph_before_2_7` in older releases.
-        inner, inner_graph: an op, and what a graph adds, where C++ calls it and not Python.
-        kernel: of the device, the least that a kernel takes.
-        graph_kernel: of the device, the least that a graph takes.
-        sources: where it was measured, or what it was fitted on.
+        kind: The kind of device: `"mps"` or `"cuda"`.
+        host: The processor that the figures are for.
+        us: The cost by kind of call (`forecast.kinds.host_kind`), with `module` for
+            `torch.nn.Module.__call__`, `turn` for
+            a step of `generate` in addition to its calls, and `wait` for a wait for the device.
+        kernel: The least time of a kernel on the device.
+        inner: The cost of an op that C++ calls rather than Python.
+        sources: Where it was measured, or what it was fitted on.
+        graph: The additional cost of an op that runs through MPSGraph, from torch 2.7 on.
+        graph_before_2_7: The additional cost of such an op before torch 2.7.
+        inner_graph: The additional cost of a graph where C++ calls the op.
+        graph_kernel: The least time of a graph on the device.
     """
 
     kind: str
@@ -43,18 +47,18 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph_kernel: float = 0.0
 
     def graph_in(self, release: str) -> float:
-        """Return the cost of a graph in a release."""
+        """Return the additional cost of a graph in a release, in microseconds."""
         return self.graph_before_2_7 if _within(release, "", "2.7") else self.graph
 
 
 class SingleThread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Score of one thread of a processor, Geekbench 6 single-core.
+    """The single-thread score of a processor, Geekbench 6 single-core.
 
     Attributes:
-        chip: as macOS writes it.
-        score: published, or inferred from that of another chip.
-        inferred: no page was read that states it.
-        source: the page that states it, or how it was inferred.
+        chip: The chip as macOS writes it.
+        score: The score, published or inferred from that of another chip.
+        source: The page that states it, or how it was inferred.
+        inferred: Whether no page was found that states it.
     """
 
     chip: str
@@ -64,17 +68,22 @@ class SingleThread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The share of a peak that a class of kernels reaches within models, from one torch release to another.
+    """The share of a peak that a class of kernels reaches within models, in a range of torch releases.
 
     Attributes:
-        what: on MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
-            `"matmul"`, `"bmm"`, `"conv"`, and `"attention-compute"` (of the ALUs' float32 peak), `"thin-linear"`
-            (of what `"gemv"` reaches: several rows of one token each); `"cuda-matmul"` and `"cuda-conv"` elsewhere.
-        families: Apple GPU families; empty for all.
-        dtypes: empty for all.
-        since, until: minor releases, the second not included; empty for open ends.
-        share: of the bandwidth for the first three, of what large matmuls reach (`hardware.toml`) for the others.
-        sources: links, or `"fitted"`.
+        what: On MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
+            `"matmul"`, `"bmm"`, `"conv"`, `"attention-compute"` (a share of the ALUs' float32 peak) and
+            `"thin-linear"`
+            (a share of what `"gemv"` reaches, for several rows of one token each); elsewhere `"cuda-matmul"` and
+            `"cuda-conv"`.
+        families: The Apple GPU families that the row covers; empty for all.
+        dtypes: The dtypes that the row covers; empty for all.
+        since: The first minor release; empty for no bound.
+        until: The minor release before which the row ends; empty for no bound.
+        share: The share of the bandwidth for the first three, and of the rate of large matmuls
+            (`hardware.toml`) for the
+            others.
+        sources: The links to the sources, or `"fitted"`.
     """
 
     what: str
@@ -87,14 +96,15 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far measurements lie from forecasts: four in five of those held out lie between `low` and `high`.
+    """The distance of measurements from forecasts: four in five held-out ones lie between `low` and `high`.
 
     Attributes:
-        kind: of device.
+        kind: The kind of device.
         basis: `"specification"` or `"calibrated"`.
-        bound: what limits the stage, as in `run.TimePart`; empty for all others.
-        low, high: measured time over expected time.
-        points: how many held-out points that rests on.
+        bound: The resource that limits the stage, as in `run.TimePart`; empty for all others.
+        low: The lower bound of measured time over expected time.
+        high: The upper bound of measured time over expected time.
+        points: The number of held-out points behind it.
     """
 
     kind: str
@@ -118,7 +128,7 @@ def _file() -> _File:
 
 
 def host_cost(kind: str) -> HostCost | None:
-    """Return what calls cost the host; None for a kind of device that was not measured."""
+    """Return the cost of calls on the host; None for a kind of device that was not measured."""
     return next((row for row in _file().hosts if row.kind == kind), None)
 
 
@@ -137,7 +147,7 @@ def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelS
 
 
 def coverage(kind: str, basis: str, bound: str) -> Coverage | None:
-    """Return how far measurements lie from forecasts of a class; that of all classes where it has no row."""
+    """Return the distance of measurements from forecasts of a class, or of all classes where it has no row."""
     rows = [row for row in _file().coverage if row.kind == kind and row.basis == basis]
     return next((row for name in (bound, "") for row in rows if row.bound == name), None)
 

@@ -1,7 +1,8 @@
-"""The environment variables that torch reads for MPS, and what a value given for one of them does.
+"""The environment variables that torch reads for MPS, and the effect of a given value.
 
-Each is judged as torch itself reads it (`strtod`, `std::stoi`, mere presence ...), because that decides what
-a wrong text does: `0,7` is silently "no limit", `true` ends the import, PREFER_METAL=0 means on.
+Each is judged as torch itself parses it (`strtod`, `std::stoi`, mere presence and so on), because that
+decides the effect of
+a malformed value: `0,7` silently means "no limit", `true` ends the import, PREFER_METAL=0 means on.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from mpsprobe.knowledge._versions import torch_release
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 
-#: MPSAllocator.h: default_high_watermark_upper_bound; also the bound of the low ratio when high is 0.
+#: default_high_watermark_upper_bound in MPSAllocator.h; also the bound of the low ratio when the high one is 0.
 UPPER_BOUND = 2.0
 
 
 class Variable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One variable.
+    """One environment variable.
 
     Attributes:
-        since: first release that reads it.
-        reads: how the text becomes a value (see `data/environment.toml`).
-        when: the moment it is read; a change after that has no effect.
-        does: what it does.
-        default: the value when it is not set.
-        maximum: highest legal bit mask; 0 = no check.
-        choices: the legal texts of a `choice`.
-        source: link, or "wheel".
+        name: The name of the variable.
+        since: The first release that reads it.
+        reads: How the text becomes a value (see `data/environment.toml`).
+        when: The moment at which it is read; a later change has no effect.
+        does: What it does.
+        source: A link, or "wheel".
+        default: The value when it is not set.
+        maximum: The highest legal bit mask; 0 for no check.
+        choices: The legal texts of a `choice`.
     """
 
     name: str
@@ -53,14 +55,14 @@ class Variable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Something wrong with a variable.
+    """A problem with an environment variable.
 
     Attributes:
-        variable: its name as set.
-        value: its text as set.
-        what: what torch does with it, in one sentence.
-        fix: what to set instead.
-        severity: `error` when the program fails for it, `warning` when it runs but not as meant.
+        variable: The name of the variable.
+        value: The text that it is set to.
+        what: What torch does with it, in one sentence.
+        fix: What to set instead.
+        severity: `error` when the program fails because of it, `warning` when it runs but not as intended.
     """
 
     variable: str
@@ -76,19 +78,19 @@ class _File(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def variables() -> tuple[Variable, ...]:
-    """All variables known, in the order of the data file."""
+    """Return all known variables, in the order of the data file."""
     return toml.load(Path(__file__).parent / "data" / "environment.toml", _File).variable
 
 
 def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Problem]:
-    """Return what is wrong with the MPS variables of `env`.
+    """Return the problems with the MPS variables of `env`.
 
     Args:
-        env: the environment, such as `os.environ`.
-        torch: the release that will read it; without it the newest is assumed.
+        env: The environment, such as `os.environ`.
+        torch: The release that will read it; None for the newest.
 
     Returns:
-        Problems in the order of the data file, unknown names last; empty when all is well.
+        The problems in the order of the data file, unknown names last; empty when there are none.
     """
     known = {variable.name: variable for variable in variables()}
     problems: list[Problem] = []
@@ -119,7 +121,7 @@ def _leading_integer(text: str) -> int | None:
 
 
 def _judge(variable: Variable, value: str) -> list[Problem]:
-    """Problems of one variable by itself; the watermarks are judged as a pair."""
+    """Return the problems of one variable by itself; the watermarks are judged as a pair."""
     name, number = variable.name, _leading_integer(value)
 
     def problem(what: str, fix: str, severity: Literal["error", "warning"] = "warning") -> list[Problem]:

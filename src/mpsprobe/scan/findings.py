@@ -1,4 +1,4 @@
-"""The rules of `data/rules.toml`, and the hazards, unreadable files and report that a scan yields."""
+"""The rules of `data/rules.toml`, and the results of a scan: hazards, unreadable files and the report."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mpsprobe.errors import UsageError
 class Level(str, enum.Enum):
     """The effect of a hazard on a user with a Mac, worst first. The names are SARIF's levels."""
 
-    ERROR = "error"  #: raises, aborts or never ends where it is reached
+    ERROR = "error"  #: raises, aborts or never ends when it is reached
     WARNING = "warning"  #: silently different or slow, or an error unless a caller decides otherwise
-    NOTE = "note"  #: harmless, or depends on much else
+    NOTE = "note"  #: harmless, or depends on many other conditions
 
     @property
     def rank(self) -> int:
-        """0 for the worst level."""
+        """Return the rank of the level: 0 for the worst."""
         return list(Level).index(self)
 
     def reaches(self, limit: Level) -> bool:
@@ -36,15 +36,19 @@ class SourceHazard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One hazard at one place in the source.
 
     Attributes:
-        path: path of the file.
-        line, column: begin of the place, both from 1; columns count characters.
-        end_line, end_column: end of the place; the column is the one behind the last character.
-        code, rule: code and name of the rule, e.g. `"MPS101"`, `"cuda-device"`.
-        severity: severity of this place, which may be milder than the rule's.
-        message: one sentence about the code that was found.
-        why, fix: the effect on a Mac, and the change that avoids it.
-        links: addresses of the sources.
-        text: the source line, without its indentation.
+        path: The path of the file.
+        line: The first line, from 1.
+        column: The first column, from 1, in characters.
+        end_line: The last line, from 1.
+        end_column: The column after the last character, from 1.
+        code: The code of the rule, such as `"MPS101"`.
+        rule: The name of the rule, such as `"cuda-device"`.
+        severity: The severity at this place, which may be milder than the rule's.
+        message: One sentence about the code that was found.
+        why: The effect on a Mac.
+        fix: The change that avoids it.
+        links: The addresses of the sources.
+        text: The source line, without its indentation.
     """
 
     path: str
@@ -66,9 +70,9 @@ class Unreadable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file that could not be scanned.
 
     Attributes:
-        path: the file.
-        line: where its syntax breaks; None when that is not known.
-        reason: the reason, in one line.
+        path: The path of the file.
+        reason: The reason, in one line.
+        line: The line of the syntax error; None when unknown.
     """
 
     path: str
@@ -80,15 +84,15 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All results of one scan.
 
     Attributes:
-        target: the target as the user named it.
-        torch: the release whose op table and advisories the 8xx rules use.
-        files: number of files that were read.
-        lines: number of their lines.
-        findings: hazards, sorted by path and place.
-        unreadable: files that are not Python or not text.
-        suppressed: number of findings that a `# noqa: MPSnnn` silenced.
-        tests_left_out: number of test files that were not read.
-        mpsprobe: version of mpsprobe.
+        target: The target as the user named it.
+        torch: The release whose op table and advisories the 8xx rules use.
+        files: The number of files that were read.
+        lines: The number of lines in these files.
+        findings: The hazards, sorted by path and place.
+        unreadable: The files that are not Python or not text.
+        suppressed: The number of findings that a `# noqa: MPSnnn` silenced.
+        tests_left_out: The number of test files that were not read.
+        mpsprobe: The version of mpsprobe.
     """
 
     target: str
@@ -117,13 +121,13 @@ class ScanRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of hazard.
 
     Attributes:
-        code: `MPS` and three digits, the first of which is its group. Never reused.
-        name: kebab-case.
-        severity: the worst severity of its findings.
-        title: the hazard in a few words.
-        why: the effect on a Mac.
-        fix: the change that avoids it.
-        links: addresses of the sources.
+        code: `MPS` and three digits, of which the first is its group. A code is never reused.
+        name: A name in kebab-case.
+        severity: The worst severity of its findings.
+        title: The hazard in a few words.
+        why: The effect on a Mac.
+        fix: The change that avoids it.
+        links: The addresses of the sources.
     """
 
     code: str
@@ -149,11 +153,12 @@ def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[
     """Return the codes of the selected rules (all when none is selected), without the ignored ones.
 
     Args:
-        select: codes (`MPS101`), groups (`MPS1`), names (`cuda-device`), or several with commas between.
-        ignore: codes, groups or names to leave out, in the same notation.
+        select: Codes (`MPS101`), groups (`MPS1`) or names (`cuda-device`); one text may hold several with
+            commas between.
+        ignore: Codes, groups or names to leave out, in the same notation.
 
     Raises:
-        UsageError: one fits no rule.
+        UsageError: One of them matches no rule.
     """
     selected = _expand(select) or frozenset(all_rules())
     return selected - _expand(ignore)

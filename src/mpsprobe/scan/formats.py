@@ -1,6 +1,6 @@
-"""A report drawn as text for people, as GitHub's workflow commands and as SARIF 2.1.0.
+"""Format a report as text for readers, as GitHub's workflow commands and as SARIF 2.1.0.
 
-- Text: each finding with its source line; below, each rule once with its reason and its fix.
+- Text shows each finding with its source line, and below them each rule once with its reason and its fix.
 - GitHub shows workflow commands in the changed lines of a pull request:
   https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 - GitHub code scanning and editors read SARIF:
@@ -25,8 +25,8 @@ def text(report: Report, *, explain: bool = True) -> str:
     """Return the report as text.
 
     Args:
-        report: what was found.
-        explain: say below the findings what each rule means and what to do.
+        report: The results of a scan.
+        explain: Whether to add the meaning and the fix of each rule below the findings.
     """
     parts = [_finding(finding) for finding in report.findings]
     parts += [f"{_at(problem.path, problem.line)}: {problem.reason}" for problem in report.unreadable]
@@ -109,7 +109,7 @@ def _of(finding: SourceHazard) -> str:
         "endLine": str(finding.end_line),
         "title": f"{finding.code} {finding.rule}",
     }
-    if finding.line == finding.end_line:  # GitHub takes columns within one line only
+    if finding.line == finding.end_line:  # GitHub accepts columns only within one line
         properties["col"] = str(finding.column)
         properties["endColumn"] = str(finding.end_column)
     return _command(_LEVEL[finding.severity], properties, f"{finding.message} {finding.fix}")

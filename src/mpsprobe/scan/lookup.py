@@ -61,7 +61,7 @@ def cuda_library(module: str) -> environment.NeedsCuda | None:
     return next((library for library in _packages().library if top in library.names), None)
 
 
-#: Ops that autocast does not list, and that call ops which it does.
+#: Ops that autocast does not list, but that call ops which it does list.
 _MULTIPLY_INSIDE = {
     "tensordot", "inner", "kron", "cov", "corrcoef", "matrix_power", "matrix_exp", "bilinear", "lstm", "gru",
     "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "conv_transpose2d", "conv_transpose3d",
@@ -73,7 +73,7 @@ def torch_release(torch: str) -> TorchRelease:
     """Return the table of a release, which is built once.
 
     Raises:
-        UnknownReleaseError: there is no data on it.
+        UnknownReleaseError: There is no data on the release.
     """
     return TorchRelease(torch)
 
@@ -82,7 +82,7 @@ class TorchRelease:
     """The ops of one torch release, by the names that source code uses.
 
     Attributes:
-        torch: minor release, e.g. `"2.13"`.
+        torch: The minor release, such as `"2.13"`.
     """
 
     def __init__(self, torch: str) -> None:
@@ -95,7 +95,7 @@ class TorchRelease:
                 by_base.setdefault(name.partition(".")[0], []).append(release.lookup(name))
         self._bases = frozenset(by_base)
         self._lowered = frozenset(op.partition(".")[0] for op in release.autocast.get("fp16", ()))
-        # The source does not say which overload is meant: an op is missing when all of its overloads are.
+        # The source does not show which overload is meant, so an op is missing when all of its overloads are.
         self._missing = {
             name: overloads
             for name, overloads in by_base.items()
@@ -110,7 +110,7 @@ class TorchRelease:
         """Return the op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
 
         Args:
-            function: dotted name, e.g. `"torch.linalg.eig"`.
+            function: The dotted name, such as `"torch.linalg.eig"`.
         """
         if function.rpartition(".")[2] not in self._tails:
             return None
@@ -133,7 +133,8 @@ class TorchRelease:
         """Return whether a function or method may run in half precision under autocast.
 
         Args:
-            name: the last part of its name, e.g. `"cos"`. A name that is no op (a module, a function of the model) may.
+            name: The last part of its name, such as `"cos"`. A name that is not an op (a module, a function
+                of the model) may.
         """
         op = f"aten::{name}"
         return op not in self._bases or op in self._lowered or name in _MULTIPLY_INSIDE
@@ -146,7 +147,7 @@ class TorchRelease:
 
     @property
     def in_place_on_views(self) -> dict[str, advisories.Advisory]:
-        """Names of in-place methods (`"normal_"`) that an advisory calls wrong on non-contiguous tensors."""
+        """Return the in-place methods (`"normal_"`) that an advisory calls wrong on non-contiguous tensors."""
         return _in_place_on_views(self.torch)
 
 

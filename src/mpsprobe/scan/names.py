@@ -10,7 +10,7 @@ from functools import cached_property
 class Names:
     """The imports of one module, collected during the walk.
 
-    An import inside a function counts for what follows it in the file, which is where its name is used.
+    An import inside a function also counts for the code after it in the file.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Names:
     def of(self, node: ast.AST) -> str:
         """Return `"torch.nn.functional.pad"` for `F.pad`; `""` for anything but a chain of names.
 
-        A name that no import made stands for itself.
+        A name that was not imported stays as it is.
         """
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
@@ -63,8 +63,8 @@ class Scope:
     """The names of one function or module.
 
     Attributes:
-        node: the function or module.
-        outer: the scope around it; None for a module. A class body is no scope to its methods.
+        node: The function or module.
+        outer: The enclosing scope; None for a module. A class body is not a scope for its methods.
     """
 
     def __init__(self, node: Function | ast.Module | ast.Lambda, outer: Scope | None = None) -> None:
@@ -73,7 +73,7 @@ class Scope:
 
     @cached_property
     def bindings(self) -> dict[str, list[tuple[int, ast.expr | None]]]:
-        """Each name with the lines and values that it is assigned; None is a value that is not known."""
+        """Return each name with the lines and values of its assignments; None for an unknown value."""
         found: dict[str, list[tuple[int, ast.expr | None]]] = {}
         if not isinstance(self.node, ast.Module):
             arguments = self.node.args
@@ -101,12 +101,12 @@ class Scope:
         return values[0][1] if len(values) == 1 else None
 
     def latest(self, name: str, line: int) -> ast.expr | None:
-        """Return the value last written before `line` in this scope, in whatever branch."""
+        """Return the value last assigned before `line` in this scope, in any branch."""
         before = [value for at, value in self.bindings.get(name, ()) if at < line]
         return before[-1] if before else None if name in self.bindings else self.only(name)
 
     def uses(self, name: str) -> Iterator[tuple[ast.Name, list[ast.AST]]]:
-        """Yield each place in this scope that reads `name`, with the nodes around it, innermost last."""
+        """Yield each place in this scope that reads `name`, with the enclosing nodes, innermost last."""
         yield from _uses(self.node, name, [])
 
 

@@ -1,4 +1,4 @@
-"""The position of the walk in a module, and the questions that a detector asks about a node."""
+"""The position of the walk in a module, and the questions that a detector may ask about a node."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Hit:
     """One hazard as a detector reports it.
 
     Attributes:
-        code: code of the rule.
-        node: syntax node of the place.
-        message: one sentence about the code that was found.
-        severity: the severity, where it differs from the rule's.
-        why, fix: the reason and the fix, where the rule's are too general.
-        links: sources in addition to the rule's.
+        code: The code of the rule.
+        node: The syntax node of the place.
+        message: One sentence about the code that was found.
+        severity: The severity, where it differs from the rule's; else None.
+        why: The reason, where the rule's is too general; else empty.
+        fix: The fix, where the rule's is too general; else empty.
+        links: Sources in addition to the rule's.
     """
 
     code: str
@@ -43,18 +44,19 @@ class Position:
     """The walk's position in one module.
 
     Attributes:
-        names: meaning of the identifiers that the module imports.
-        truth: truth values of conditions on a Mac.
-        release: the torch release whose op tables count.
-        scope: the innermost function's names, or the module's.
-        parents: nodes around the current one, innermost last.
-        functions: functions around it, innermost last.
-        tries: `try` statements whose body holds the node, innermost last.
-        conditions: number of undecidable conditions around the node.
-        torch_imported_at: line of the first import of torch, or of a package that imports torch.
-        reported: ids of nodes that a detector reported, so that no other one reports them again.
-        reported_imports: CUDA-only packages whose import was reported, each with whether a function imports it.
-        called: dotted name of the callee of the current call; `""` when it has none.
+        names: The meaning of the identifiers that the module imports.
+        truth: The truth values of conditions on a Mac.
+        release: The torch release whose op tables are used.
+        scope: The names of the innermost function, or of the module.
+        parents: The nodes around the current one, innermost last.
+        functions: The functions around it, innermost last.
+        tries: The `try` statements whose body holds the node, innermost last.
+        conditions: The number of undecidable conditions around the node.
+        torch_imported_at: The line of the first import of torch, or of a package that imports torch.
+        reported: The ids of nodes that a detector has reported, so that no other one reports them again.
+        reported_imports: The CUDA-only packages whose import was reported, each with whether a function
+            imports it.
+        called: The dotted name of the callee of the current call; `""` when it has none.
     """
 
     names: Names
@@ -84,27 +86,27 @@ class Position:
 
     @property
     def in_class_body(self) -> bool:
-        """Whether the node is a statement of a class, not of a method."""
+        """Return whether the node is a statement of a class, not of a method."""
         return bool(self.parents) and isinstance(self.parents[-1], ast.ClassDef)
 
     @property
     def failed_import_is_handled(self) -> bool:
-        """Whether an ImportError here does not leave the module."""
+        """Return whether an ImportError here does not leave the module."""
         return self.conditions > 0 or any(_catches(attempt, _CATCH_IMPORT) for attempt in self.tries)
 
     @property
     def failure_is_handled(self) -> bool:
-        """Whether what torch raises without CUDA (AssertionError, RuntimeError ...) is caught here."""
+        """Return whether the errors of torch without CUDA (AssertionError, RuntimeError and so on) are caught here."""
         return any(_is_probe(attempt) and _catches(attempt, _CATCH_ANY) for attempt in self.tries)
 
     @property
     def unknown_dtype_is_handled(self) -> bool:
-        """Whether the TypeError for a dtype that MPS lacks is caught here."""
+        """Return whether the TypeError for a dtype that MPS lacks is caught here."""
         return any(_is_probe(attempt) and _catches(attempt, _CATCH_DTYPE) for attempt in self.tries)
 
     @property
     def in_function(self) -> bool:
-        """Whether the node runs when a function is called, not when the module is imported."""
+        """Return whether the node runs when a function is called, not when the module is imported."""
         return bool(self.functions)
 
 

@@ -1,4 +1,4 @@
-"""A scan from files to a report: read, walk, and drop the rules that a comment or the user excludes."""
+"""Scan files and report: read, walk, and drop what a comment or the user excludes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mpsprobe.scan.position import Hit
 from mpsprobe.scan.sources import Sources, shown
 from mpsprobe.scan.walk import walk
 
-#: Larger files are data, or made by a tool: the largest module of transformers has 400 kB.
+#: Larger files are data or generated; the largest module of transformers has 400 kB.
 MAX_BYTES = 20_000_000
 _NOQA = re.compile(r"#\s*noqa\s*:\s*(?P<codes>[A-Z][A-Z0-9]+(?:[\s,]+[A-Z][A-Z0-9]+)*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that parsed.
+    """A file that was parsed.
 
     Attributes:
-        path: path as reports show it.
-        text: content, decoded as Python decodes it.
-        tree: its syntax tree.
+        path: The path as reports show it.
+        text: The content, decoded as Python decodes it.
+        tree: The syntax tree.
     """
 
     path: str
@@ -41,12 +41,12 @@ class Source:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Its lines as Python counts them."""
+        """Return its lines as Python counts them."""
         return io.StringIO(self.text, newline=None).read().split("\n")
 
     @cached_property
     def noqa(self) -> dict[int, frozenset[str]]:
-        """Line -> codes that a `# noqa: MPSnnn` comment on it names. A bare `# noqa` is other tools'."""
+        """Return the codes that `# noqa: MPSnnn` comments name, by line. A bare `# noqa` belongs to other tools."""
         if _NOQA.search(self.text) is None:  # reading the tokens takes as long as parsing
             return {}
         found: dict[int, frozenset[str]] = {}
@@ -55,7 +55,7 @@ class Source:
                 match = _NOQA.search(token.string) if token.type == tokenize.COMMENT else None
                 if match:
                     found[token.start[0]] = frozenset(re.split(r"[\s,]+", match["codes"].upper()))
-        except (tokenize.TokenError, SyntaxError):  # ast was content: what was read so far counts
+        except (tokenize.TokenError, SyntaxError):  # ast accepted the file, so the tokens read so far count
             pass
         return found
 
@@ -75,13 +75,13 @@ def read(path: Path, shown: str) -> Source | Unreadable:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         text = data.decode(encoding)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in the scanned file are not our warnings
+            warnings.simplefilter("ignore")  # invalid escapes in the scanned file must not warn here
             tree = ast.parse(text, filename=shown)
     except SyntaxError as problem:
         return Unreadable(shown, f"not valid Python here: {problem.msg}", problem.lineno)
     except UnicodeDecodeError as problem:
         return Unreadable(shown, f"not {problem.encoding} text (byte {problem.start})")
-    except (ValueError, LookupError) as problem:  # null bytes; an encoding that Python does not have
+    except (ValueError, LookupError) as problem:  # null bytes, or an unknown encoding
         return Unreadable(shown, str(problem))
     except (RecursionError, MemoryError):
         return Unreadable(shown, "nested too deeply to be parsed")
@@ -93,8 +93,9 @@ class Options:
     """The release and the rules that a scan uses.
 
     Attributes:
-        torch: the release whose op table and advisories count.
-        select, ignore: codes, groups or names of rules; see `findings.chosen`.
+        torch: The release whose op table and advisories are used.
+        select: Codes, groups or names of the rules to apply; see `findings.chosen`.
+        ignore: Codes, groups or names of the rules to leave out; see `findings.chosen`.
     """
 
     torch: str
@@ -106,7 +107,7 @@ def scan(sources: Sources, options: Options) -> Report:
     """Scan files.
 
     Raises:
-        UsageError: a code that is no rule, or a torch release without data.
+        UsageError: A code matches no rule, or there is no data on the torch release.
     """
     codes = chosen(options.select, options.ignore)
     release = torch_release(options.torch)
@@ -145,7 +146,7 @@ def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[Source
     """Return the findings in a piece of source code.
 
     Raises:
-        SyntaxError: it is not Python.
+        SyntaxError: The text is not Python.
     """
     source = Source(path, text, ast.parse(text))
     codes = chosen(options.select, options.ignore)
@@ -156,7 +157,7 @@ def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[Source
 def _silenced(hit: Hit, source: Source) -> bool:
     """Return whether a comment on the first or last line of a hit names its code.
 
-    A statement with a body ends far away: only its first line counts.
+    For a statement with a body only the first line counts, because its end is far away.
     """
     first = getattr(hit.node, "lineno", 1)
     last = first if hasattr(hit.node, "body") else getattr(hit.node, "end_lineno", first)
@@ -188,10 +189,10 @@ def _findings(hits: Iterable[Hit], source: Source) -> list[SourceHazard]:
 
 
 def _place(node: ast.AST, source: Source) -> tuple[int, int, int, int]:
-    """Return line and column of a node's begin and end, from 1 and in characters (ast counts UTF-8 bytes)."""
+    """Return line and column of a node's beginning and end, from 1 and in characters (ast counts UTF-8 bytes)."""
     line: int = getattr(node, "lineno", 1)
     begin = (line, _characters(source, line, getattr(node, "col_offset", 0)))
-    if hasattr(node, "body") and isinstance(node.body, list):  # a statement's header, not all of its body
+    if hasattr(node, "body") and isinstance(node.body, list):  # the header of a statement, without its body
         return (*begin, line, len(source.lines[line - 1]) + 1 if line <= len(source.lines) else begin[1])
     end: int = getattr(node, "end_lineno", None) or line
     return (*begin, end, _characters(source, end, getattr(node, "end_col_offset", None) or 0))

@@ -1,4 +1,4 @@
-"""The files that a scan reads: a path's, an installed package's, or a model's. Nothing is imported or run."""
+"""Find the files that a scan reads: those of a path, an installed package or a model. Nothing is imported or run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from mpsprobe import toml
 from mpsprobe.errors import DataError, TargetError
 
-#: Folders that hold other people's code, or none.
+#: Folders that hold third-party code, or no code.
 _SKIPPED = {
     ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".eggs",
     "node_modules", "position-packages", ".ipynb_checkpoints",
@@ -28,10 +28,10 @@ class Sources:
     """The files of one target.
 
     Attributes:
-        target: the target as the user named it, and its interpretation.
-        files: Python files, sorted.
-        tests_left_out: number of test files that were left out.
-        remarks: notes for the user about the choice, one sentence each.
+        target: The target as the user named it, with its interpretation.
+        files: The Python files, sorted.
+        tests_left_out: The number of test files that were left out.
+        remarks: Sentences for the user about the choice.
     """
 
     target: str
@@ -44,12 +44,12 @@ def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> 
     """Return a file, or every Python file below a folder.
 
     Args:
-        path: a file is read whatever it is called.
-        tests: take test files too.
-        exclude: patterns (`fnmatch`) of paths below the folder to leave out.
+        path: The file or folder; a file is read whatever its name.
+        tests: Whether to include test files.
+        exclude: Patterns (`fnmatch`) of paths below the folder to leave out.
 
     Raises:
-        TargetError: there is nothing, or nothing in Python.
+        TargetError: There is no such path, or no Python file below it.
     """
     if path.is_file():
         return Sources(str(path), (path,))
@@ -69,18 +69,19 @@ def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> 
 def of_package(name: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
     """Return the files of an installed package or module by its dotted name, without importing it.
 
-    `importlib.util.find_spec("a.b")` imports `a`; so only the first part goes through it, and the rest is
-    looked up as folders and files below.
+    `importlib.util.find_spec("a.b")` imports `a`, so only the first part is looked up with it; the rest is
+    searched for as
+    folders and files below.
 
     Raises:
-        TargetError: it is not installed, or has no Python source.
+        TargetError: The package is not installed, or has no Python source.
     """
     top, *rest = name.split(".")
     spec = None
     if all(part.isidentifier() for part in (top, *rest)):
         try:
             spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):  # ValueError: imported already, without a spec
+        except (ImportError, ValueError):  # ValueError: already imported, without a spec
             spec = None
     if spec is None:
         raise TargetError(
@@ -112,7 +113,7 @@ def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Seque
     """Return the files of a model's own code, or of transformers' module for its type when it has none.
 
     Raises:
-        TargetError: there is neither.
+        TargetError: There is neither.
     """
     config = _config(folder)
     elsewhere = sorted(_other_repositories(config))
@@ -147,14 +148,14 @@ def is_model_folder(path: Path) -> bool:
 def shown(path: Path) -> str:
     """Return a path as reports show it: relative to the current folder where it is below that."""
     try:
-        # Not resolved: a hub snapshot's files are links to blobs, whose names say nothing.
+        # Not resolved, because a Hub snapshot's files are links to blobs, whose names mean nothing.
         return path.absolute().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.as_posix()
 
 
 def is_test(path: Path) -> bool:
-    """Return whether a path, relative to the scanned folder, is a test's."""
+    """Return whether a path, relative to the scanned folder, is that of a test."""
     return bool(_TEST_FOLDERS & set(path.parts[:-1])) or _TEST_FILE.match(path.name) is not None
 
 
@@ -203,7 +204,7 @@ def _model_types(config: dict[str, object]) -> Iterable[str]:
 
 
 def _other_repositories(config: dict[str, object]) -> set[str]:
-    """Repositories that `auto_map` takes code from: `"owner/name--module.Class"`."""
+    """Return the repositories whose code `auto_map` uses: `"owner/name--module.Class"`."""
     auto_map = config.get("auto_map")
     values = auto_map.values() if isinstance(auto_map, dict) else ()
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]

@@ -1,7 +1,8 @@
-"""The branch of a condition that a model on MPS takes: true, false, or unknown.
+"""Decide the branch of a condition that a model on MPS takes: true, false, or unknown.
 
-Code behind `if torch.cuda.is_available():` never runs on a Mac, so nothing in it is a hazard there. The question
-is always about tensors on MPS: `x.device.type == "mps"` is true, `device == "cpu"` is false.
+Code behind `if torch.cuda.is_available():` never runs on a Mac, so nothing in it is a hazard there.
+Conditions are decided
+for tensors on MPS: `x.device.type == "mps"` is true, `device == "cpu"` is false.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ _FALSE_CALLS = {
 }
 _ALWAYS_THERE = re.compile(r"is_(torch|accelerate|safetensors|tokenizers|mps|torch_mps)_available$")
 _FALSE_NAMES = {"torch.version.cuda", "torch.version.hip", "typing.TYPE_CHECKING", "TYPE_CHECKING"}
-#: Flags by their names: CUDA, and several GPUs, of which a Mac has one.
+#: Names of flags for CUDA and for several GPUs (a Mac has one).
 _FLAG = re.compile(r"(^|_)cuda($|_)|^use_?cuda$|^(use_)?(model_parallel|multi_gpu)$", re.IGNORECASE)
 _NO_FLAG = re.compile(r"(^|_)no_?cuda$", re.IGNORECASE)
-#: Attention that needs flash_attn: transformers does not get that far without it.
+#: Names of attention that needs flash_attn; transformers raises earlier without it.
 _FLASH = re.compile(r"flash_attention_[23]$|flash_attn")
 _NEW_ENOUGH = {"get_autocast_dtype", "mps", "compile", "amp"}  #: names of torch that 2.4 and later have
 _DEPTH = 8
 
 
 def is_cuda_text(text: object) -> bool:
-    """Return whether it is a device string such as `"cuda"` or `"cuda:1"`."""
+    """Return whether a value is a device string such as `"cuda"` or `"cuda:1"`."""
     return isinstance(text, str) and _CUDA.match(text) is not None
 
 
 class Truth:
-    """Truth values of the conditions in one module.
+    """The truth values of the conditions in one module.
 
     Attributes:
-        learnt: values of module-level names on a Mac, e.g. `HAS_FLASH` after a failed import.
+        learnt: The values of module-level names on a Mac, such as `HAS_FLASH` after a failed import.
     """
 
     def __init__(self, names: Names) -> None:
@@ -89,7 +90,7 @@ class Truth:
         return None if answer is None else node.body if answer else node.orelse
 
     def is_empty(self, iterated: ast.expr) -> bool:
-        """Return whether a loop over this runs zero times on a Mac: `range(torch.cuda.device_count())`."""
+        """Return whether a loop over this iterable runs zero times on a Mac: `range(torch.cuda.device_count())`."""
         return (
             isinstance(iterated, ast.Call)
             and isinstance(iterated.func, ast.Name)

@@ -1,4 +1,4 @@
-"""The walk over one module, along the branches that a Mac takes."""
+"""Walk over one module, along the branches that a Mac takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mpsprobe.scan.names import Function, Names, Scope, modules_of
 from mpsprobe.scan.position import Hit, Position, caught
 from mpsprobe.scan.truth import Truth
 
-#: Fields that hold no code that runs: annotations, contexts, operators.
+#: Fields without code that runs: annotations, contexts, operators.
 _NOT_CODE = {"annotation", "returns", "ctx", "type_comment", "op", "ops", "type_params"}
 _FIELDS = {
     kind: tuple(name for name in kind._fields if name not in _NOT_CODE)
@@ -35,7 +35,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _IMPORTS_TORCH = {
     "torch", "torchvision", "torchaudio", "diffusers", "accelerate", "peft", "timm", "sentence_transformers",
 }  # fmt: skip
-#: Code that is there for the sake of flash_attn or cuDNN, which no Mac can install.
+#: Names of code that exists for flash_attn or cuDNN, which no Mac can install.
 _IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn", re.IGNORECASE)
 
 
@@ -94,7 +94,7 @@ class _Walk:
         for detector in (*found, *(registered.nodes.get(ast.Call, ()) if node.args else ())):
             self._take(detector(node, position))
 
-    # ---- statements: each says whether control ends there on a Mac ----
+    # ---- statements: each method returns whether control ends there on a Mac ----
 
     def _block(self, statements: list[ast.stmt]) -> bool:
         return any(self._statement(statement) for statement in statements)
@@ -143,7 +143,7 @@ class _Walk:
         if answer is not None and not position.functions:
             self._learn_names(node.body if answer else node.orelse)
         position.conditions += answer is None
-        # Behind a check that refuses to go on without CUDA, the walk goes on: the next hazard is there too.
+        # The walk continues after a check that raises without CUDA, because the next hazard counts too.
         then_ends = answer is not False and self._block(node.body) and not _refuses(node.body, answer)
         else_ends = answer is not True and self._block(node.orelse)
         position.conditions -= answer is None
@@ -276,7 +276,7 @@ class _Walk:
         elif isinstance(node, ast.AST):
             self._expression(node)
 
-    # ---- what the module's names are on a Mac ----
+    # ---- values of the module's names on a Mac ----
 
     def _learn_import(self, node: ast.Import | ast.ImportFrom) -> None:
         position = self._position
@@ -302,7 +302,7 @@ class _Walk:
 
 
 def _suppresses(context: ast.expr, position: Position) -> bool:
-    """`with contextlib.suppress(...)`."""
+    """Return whether a context expression is `contextlib.suppress(...)`."""
     return isinstance(context, ast.Call) and position.called_by(context).rpartition(".")[2] == "suppress"
 
 

@@ -1,5 +1,6 @@
-"""The detectors: one module a group of rules, each function shown the nodes that it registered for.
+"""The detectors: one module for each group of rules. Each function is shown the nodes that it registered for.
 
-`scan.walk` imports every module of this package by name, and each registers its functions in `registry`; no detector
+`scan.walk` imports every module of this package by name, and each registers its functions in `registry`. No
+detector
 imports that list.
 """

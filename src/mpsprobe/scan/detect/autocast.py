@@ -18,7 +18,7 @@ _WITH_DEVICE = {
     "autocast",
     "maybe_autocast",
 }
-#: Functions of Python that regions use on shapes and numbers.
+#: Python functions that regions use on shapes and numbers.
 _PYTHON = {
     "len",
     "range",

@@ -10,7 +10,7 @@ from mpsprobe.scan.detect.devices import cuda_text, places
 from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.position import Hit, Position, argument, text_of
 
-#: Functions that read a text and place nothing by it.
+#: Functions that take a text and do not place anything by it.
 _READERS = frozenset(
     """
     startswith endswith split rsplit partition replace strip join format find index count lower upper print log
@@ -35,7 +35,7 @@ def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
         return
     if position.name(node.func).startswith(
         "torch."
-    ):  # its functions take a device by keyword; `placement` has the others
+    ):  # torch's functions take a device by keyword; `placement` covers the others
         return
     for given in node.args:
         text = cuda_text(given, position) if not isinstance(given, ast.Starred) else None

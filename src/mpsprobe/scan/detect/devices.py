@@ -12,10 +12,10 @@ from mpsprobe.scan.names import Function
 from mpsprobe.scan.position import Hit, Position, argument, text_of
 from mpsprobe.scan.truth import is_cuda_text
 
-#: `device`, `map_location`, `torch_device`, `device_map` ... but not `device_type`, which places nothing.
+#: `device`, `map_location`, `torch_device`, `device_map` and so on, but not `device_type`, which places nothing.
 _PLACE = re.compile(r"(device|device_map|map_location|devices)(_id)?$|^dev$", re.IGNORECASE)
 _TENSOR_TYPE = re.compile(r"torch\.cuda\.\w*Tensor$")
-#: Calls whose device other rules speak of.
+#: Calls whose device other rules cover.
 _OTHER_RULES = {"Generator", "autocast", "maybe_autocast", "GradScaler", "custom_fwd", "custom_bwd"}
 _CUDA_QUESTION = re.compile(r"cuda\.(is_available|device_count)$|is_(torch_)?cuda_available$")
 _CUDA_FLAG = re.compile(r"\b(use|no|has)_cuda$|\.cuda$")
@@ -49,7 +49,7 @@ def cuda_text(node: ast.expr | None, position: Position) -> str | None:
 
 
 def _is_forwarded(position: Position) -> bool:
-    """Return whether this is inside `def cuda(self)`, which passes a request on, or failure is caught."""
+    """Return whether the node is inside `def cuda(self)`, which passes a request on, or failure is caught."""
     return position.failure_is_handled or any(
         function.name in _CUDA_FORWARDS for function in position.functions
     )
@@ -75,7 +75,7 @@ def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
         place = None
     text = cuda_text(place, position)
     if isinstance(position.parents[-1], ast.Compare):
-        return  # device == torch.device("cuda") asks
+        return  # device == torch.device("cuda") only asks
     if text is not None and id(node) not in position.reported and not _is_forwarded(position):
         yield Hit("MPS101", node, f"{last}({text}) names a CUDA device.")
 
@@ -200,7 +200,7 @@ def _asks_for_cuda(test: ast.expr, position: Position) -> bool:
 
 
 def _leaf(node: ast.expr, position: Position) -> str | None:
-    """Return the value of a chain of conditional expressions on a Mac, when that is the CPU."""
+    """Return the value of a chain of conditional expressions on a Mac, if it is the CPU."""
     while isinstance(node, ast.IfExp):
         taken = position.truth.choose(node, position.scope)
         if taken is None:
@@ -216,7 +216,7 @@ def _leaf(node: ast.expr, position: Position) -> str | None:
 
 
 def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
-    """Return the arm that names CUDA, or device 0 as pipelines count."""
+    """Return the arm that names CUDA, or device 0 as in pipelines."""
     for arm in (node.body, node.orelse):
         inner = arm.args[0] if isinstance(arm, ast.Call) and arm.args else arm
         text = cuda_text(inner, position)
@@ -287,7 +287,7 @@ def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def cpu_generator(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """Report `torch.randn(2, generator=g, device=device)` with a generator that lives on the CPU."""
+    """Report `torch.randn(2, generator=g, device=device)` with a generator that is on the CPU."""
     call = position.parents[-1]
     if node.arg != "generator" or not isinstance(call, ast.Call):
         return
@@ -317,7 +317,7 @@ def _is_on_cpu(node: ast.expr, position: Position) -> bool:
 
 @on_torch_call
 def torch_cuda_call(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Every `torch.cuda.*` call that a Mac would make."""
+    """Report every `torch.cuda.*` call that a Mac would make."""
     called = position.called
     if not called.startswith("torch.cuda."):
         return

@@ -1,4 +1,4 @@
-"""float64 and complex128 that reach the device, those of NumPy arrays included."""
+"""Float64 and complex128 tensors that reach the device, including those from NumPy arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpsprobe.scan.detect.registry import on_call, on_torch_call
 from mpsprobe.scan.findings import Level
 from mpsprobe.scan.position import Hit, Position, argument, text_of
 
-#: Make float64 whatever they are given, unless a dtype says otherwise; the position where it can stand.
+#: NumPy functions that make float64 unless a dtype is given, with the position of that argument.
 _ALWAYS = {
     "linspace": 5, "logspace": 6, "geomspace": 5, "zeros": 1, "ones": 1, "empty": 1, "eye": 3, "identity": 1,
     "hanning": None, "hamming": None, "blackman": None, "bartlett": None, "kaiser": None, "float64": None,
@@ -20,7 +20,7 @@ _RANDOM = {
     "rand", "randn", "random", "random_sample", "uniform", "normal", "standard_normal", "beta", "gamma",
     "exponential", "lognormal", "laplace", "dirichlet",
 }  # fmt: skip
-#: Keep the dtype of an array, and make float64 of Python numbers.
+#: NumPy functions that keep the dtype of an array, and make float64 of Python numbers.
 _KEEPS = {"array", "asarray", "stack", "concatenate", "vstack", "hstack", "ascontiguousarray", "full"}
 _OF_NUMBERS = {
     "log",
@@ -102,7 +102,7 @@ def _numpy_call(node: ast.Call, name: str, position: Position, depth: int) -> bo
 
 
 def _has_float(node: ast.expr) -> bool:
-    """Return whether a nested list holds numbers only, at least one of them a float."""
+    """Return whether a nested list holds only numbers, at least one of them a float."""
     if isinstance(node, (ast.List, ast.Tuple)):
         return (
             bool(node.elts)
@@ -115,7 +115,7 @@ def _has_float(node: ast.expr) -> bool:
 
 
 def _is_number(node: ast.expr) -> bool:
-    """Return whether an expression is a plain Python number: constants and arithmetic of them."""
+    """Return whether an expression is a plain Python number: constants and arithmetic on them."""
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (int, float))
     if isinstance(node, ast.UnaryOp):
@@ -136,7 +136,7 @@ def _is_wide(dtype: ast.expr | None, position: Position) -> bool:
 _FLOAT64 = {"torch.float64", "torch.double"}
 _COMPLEX128 = {"torch.complex128", "torch.cdouble"}
 _FROM_NUMPY = {"torch.from_numpy", "torch.tensor", "torch.as_tensor", "torch.asarray"}
-#: Steps between a tensor and its move that leave its dtype alone.
+#: Methods between a tensor and its move that keep its dtype.
 _KEEPS_DTYPE = {
     "unsqueeze", "squeeze", "view", "reshape", "permute", "transpose", "contiguous", "flatten", "clone", "detach",
     "repeat", "expand", "requires_grad_", "t", "pin_memory", "unsqueeze_", "flip", "expand_as",
@@ -323,7 +323,7 @@ def on_cpu(node: ast.expr, position: Position, depth: int = 0) -> bool:
         if isinstance(node, ast.UnaryOp):
             node = node.operand
             continue
-        if isinstance(node, ast.BinOp):  # tensors of two devices do not mix, numbers go with either
+        if isinstance(node, ast.BinOp):  # tensors of two devices do not mix; numbers mix with either
             return on_cpu(node.left, position, depth + 1) or on_cpu(node.right, position, depth + 1)
         if isinstance(node, ast.Name) and depth < 8:
             value = position.scope.latest(node.id, node.lineno)

@@ -1,4 +1,4 @@
-"""Exception handlers that take a missing op or MPS's out-of-memory error for something else."""
+"""Exception handlers that mistake a missing op or MPS's out-of-memory error for something else."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def endless(node: ast.While, position: Position) -> Iterator[Hit]:
             if not _leaves(handler, position) and _is_retry(node, attempt):
                 what = " or ".join(caught(handler)) or "everything"
                 yield Hit("MPS501", handler, f"This loop catches {what} and tries again without end.")
-            break  # the first handler that fits is the one that runs
+            break  # Python runs the first handler that fits
 
 
 def _is_retry(loop: ast.While, attempt: ast.Try) -> bool:
-    """Return whether only success ends the loop: it neither counts its tries nor serves forever."""
+    """Return whether only success ends the loop: it neither counts its attempts nor runs as a server."""
     names = {node.id for node in ast.walk(loop.test) if isinstance(node, ast.Name)}
     counted = any(
         isinstance(step, ast.AugAssign) and isinstance(step.target, ast.Name) and step.target.id in names

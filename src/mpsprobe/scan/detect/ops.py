@@ -1,4 +1,4 @@
-"""Ops that the target torch release lacks, or gets wrong, on MPS."""
+"""Ops that the target torch release lacks, or computes wrongly, on MPS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpsprobe.scan.detect.dtypes import on_cpu
 from mpsprobe.scan.detect.registry import on_call, on_in_place_call, on_torch_call
 from mpsprobe.scan.position import Hit, Position, argument, text_of
 
-#: Missing ops that make a tensor out of numbers: on the CPU by default.
+#: Missing ops that create a tensor from numbers, by default on the CPU.
 _FACTORIES = {"torch.logspace", "torch.from_file"}
 _VIEWS = {
     "transpose", "permute", "t", "expand", "expand_as", "swapaxes", "swapdims", "movedim", "moveaxis", "diagonal",
@@ -36,7 +36,7 @@ def missing_op(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _is_on_cpu(node: ast.Call, position: Position) -> bool:
-    """Return whether a call makes its result on the CPU, or gets an argument that is certainly there."""
+    """Return whether a call makes its result on the CPU, or gets an argument that is certainly on it."""
     device = argument(node, "device")
     if device is not None:
         return text_of(position.value(device)) == "cpu"
@@ -57,7 +57,7 @@ _DRAWN_BY = {
 
 @on_call(*_DRAWN_BY)
 def distribution(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.distributions.Beta(a, b)`, whose samples are drawn where its parameters are."""
+    """Report `torch.distributions.Beta(a, b)`, whose samples are drawn on the device of its parameters."""
     kind = position.called.rpartition(".")[2]
     if not position.called.startswith("torch.distributions"):
         return
@@ -77,7 +77,7 @@ def distribution(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _on_cpu(node: ast.expr, position: Position) -> bool:
-    """Return whether a parameter is on the CPU: a number, or a tensor that is made there."""
+    """Return whether a parameter is on the CPU: a number, or a tensor that is created there."""
     value = position.value(node)
     if isinstance(value, ast.Constant):
         return True

@@ -1,4 +1,4 @@
-"""Worker processes by fork, and MPS variables that are set too late."""
+"""Worker processes started by fork, and MPS variables that are set too late."""
 
 from __future__ import annotations
 

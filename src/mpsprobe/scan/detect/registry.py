@@ -1,7 +1,8 @@
-"""The detectors by the kind of node that they are shown.
+"""The registry of detectors, by the kind of node that they are shown.
 
-Most nodes are calls, and most detectors look for a few names; so calls are shown by the last part of what they
-call, which keeps the walk at one dictionary access a call.
+Most nodes are calls, and most detectors look for a few names. Calls are therefore looked up by the last part
+of the
+callee's name, which keeps the walk at one dictionary access a call.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class Registry:
     """All registered detectors.
 
     Attributes:
-        nodes: by kind of node.
-        calls: by the last part of the name of what is called: `"to"` for `x.to(...)`.
-        torch_calls: those shown every call of a function of torch.
-        in_place_calls: those shown every call of a method whose name ends in `_`.
+        nodes: Detectors by kind of node.
+        calls: Detectors by the last part of the callee's name: `"to"` for `x.to(...)`.
+        torch_calls: Detectors that are shown every call of a function of torch.
+        in_place_calls: Detectors that are shown every call of a method whose name ends in `_`.
     """
 
     nodes: dict[type[ast.AST], list[Detector]] = field(default_factory=dict)

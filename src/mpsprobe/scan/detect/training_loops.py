@@ -9,7 +9,8 @@ from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.findings import Level
 from mpsprobe.scan.position import Hit, Position, argument, text_of
 
-#: Release in which `x.to("mps", non_blocking=True)` was seen to leave random values, whatever becomes of its source.
+#: The release in which `x.to("mps", non_blocking=True)` was seen to leave random values, whatever happens to its
+# source.
 _RANDOM_COPIES = "2.5"
 
 
@@ -71,7 +72,7 @@ def worker_places_data(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("to", "cpu", "cuda")
 def copy_that_does_not_wait(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.to("cpu", non_blocking=True)` that is read at once, and copies of a tensor that nobody keeps."""
+    """Report `x.to("cpu", non_blocking=True)` that is read at once, and copies of a tensor that is not kept."""
     if not isinstance(node.func, ast.Attribute) or not _is_true(argument(node, "non_blocking")):
         return
     target = argument(node, "device", 0)
@@ -110,7 +111,7 @@ def compiled_model(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _may_be_mps(device: ast.expr, position: Position) -> bool:
-    """Return whether a device expression is MPS, or one that only the caller knows."""
+    """Return whether a device expression is MPS, or one that only the caller determines."""
     value = position.value(device)
     if isinstance(value, ast.Call) and position.called_by(value) == "torch.device" and value.args:
         value = position.value(value.args[0])
@@ -145,6 +146,6 @@ def _goes_back(node: ast.AST) -> bool:
 
 
 def _is_eager(node: ast.expr) -> bool:
-    """Return whether a call of torch.compile leaves inductor out."""
+    """Return whether a call of torch.compile does not use inductor."""
     backend = argument(node, "backend") if isinstance(node, ast.Call) else None
     return text_of(backend) in ("eager", "aot_eager")
