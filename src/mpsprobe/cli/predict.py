@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -13,6 +15,9 @@ from mpsprobe.cli.progress import Waiting
 from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import SurroundingsError, TargetError
 from mpsprobe.options import Group, Settings
+
+if TYPE_CHECKING:
+    from mpsprobe.run import Run
 
 #: The exit code when the target could not be predicted at all.
 NOT_ASKED = SurroundingsError.exit_code
@@ -33,12 +38,18 @@ NOT_ASKED = SurroundingsError.exit_code
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for run.json and its reports."
 )
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    help="Use an answer that was kept, where nothing has changed, and keep this one (docs/predict.md).",
+)
 @pass_sink
 def predict(
     sink: Sink,
     tokens: int | None,
     calibration: Path | None,
     output: Path | None,
+    cache: bool,
     settings: Settings,
     every_release: bool,
 ) -> None:
@@ -56,24 +67,47 @@ def predict(
     and the older ones are for information.
     """
     from mpsprobe import report
-    from mpsprobe.prediction import command as prediction  # imports torch
     from mpsprobe.report import terminal
 
-    routes = output is not None or (settings.mac is not None and not every_release)
-    with Waiting(sink) as waiting, _could_be_asked():
-        run = prediction.predict(
-            settings,
-            every_release=every_release,
-            tokens=tokens,
-            calibration=calibration,
-            routes=routes,
-            say=waiting.say,
-            step=waiting.show,
-        )
+    asked = Asked(
+        every_release=every_release,
+        tokens=tokens,
+        calibration=calibration,
+        routes=output is not None or (settings.mac is not None and not every_release),
+    )
+    # a caller in this process may have changed what is imported in it
+    run = _predict(sink, settings, asked, cache=cache and sink.ends_process)
     if output is not None:
         sink.remark(f"report: {report.write(run, output)['html']}")
     sink.result(terminal.text(run, verbose=sink.verbose), run)
     click.get_current_context().exit(0 if run.fully_native else 1)
+
+
+class Asked(TypedDict):
+    """Arguments of `prediction.command.predict` beside the settings."""
+
+    every_release: bool
+    tokens: int | None
+    calibration: Path | None
+    routes: bool
+
+
+def _predict(sink: Sink, settings: Settings, asked: Asked, *, cache: bool) -> Run:
+    """Return an answer that was kept for the same question, or make one and keep it."""
+    from mpsprobe.prediction import kept
+    from mpsprobe.prediction.ingredients import ingredients
+
+    began = dict(os.environ)
+    before = ingredients(settings, **asked, environment=began) if cache else None
+    if before is not None and (found := kept.find(before)) is not None:
+        return found
+    from mpsprobe.prediction import command as prediction  # imports torch
+
+    with Waiting(sink) as waiting, _could_be_asked():
+        run = prediction.predict(settings, **asked, say=waiting.say, step=waiting.show)
+    if before is not None:
+        kept.keep(before, ingredients(settings, **asked, environment=began), run)
+    return run
 
 
 @contextlib.contextmanager
@@ -114,3 +148,21 @@ def macs(sink: Sink, settings: Settings) -> None:
     sink.result(text(found), found)
     fits = any(row.fit is not Fit.NO for row in found.rows)
     click.get_current_context().exit(NOT_ASKED if found.stopped else 0 if fits else 1)
+
+
+@click.command("cache")
+@click.option("--clear", is_flag=True, help="Delete all of them.")
+@pass_sink
+def cache(sink: Sink, clear: bool) -> None:
+    """Say where the answers of `mpsprobe predict` are kept and what they take, or delete them.
+
+    An answer is used again while nothing that it depends on has changed; predict --no-cache makes it anew.
+    """
+    from mpsprobe.prediction import kept
+    from mpsprobe.quantities import decimal_size, plural
+
+    was = kept.clear() if clear else kept.content()
+    done = "Deleted" if clear else "Kept"
+    sink.result(
+        f"{done}: {plural(was.entries, 'prediction')}, {decimal_size(was.nbytes)}, in {was.folder}", was
+    )

@@ -197,5 +197,7 @@ def _integer(value: object) -> int | None:
 
 
 def _packages() -> dict[str, str]:
-    present = {item.name.lower().replace("_", "-") for item in importlib.metadata.distributions()}
+    # one that is half removed has no METADATA, and no name
+    names = [item.metadata["Name"] for item in importlib.metadata.distributions()]
+    present = {name.lower().replace("_", "-") for name in names if name}
     return {name: importlib.metadata.version(name) for name in PACKAGES if name in present}

@@ -134,6 +134,9 @@ def _head(run: Run, made: Predicted) -> str:
     ]
     lines += [f"  input  {one}" for one in made.inputs]
     lines += [f"  note   {one}" for one in made.notes]
+    if made.kept_since:
+        when = made.kept_since.replace("T", " ").replace("Z", " UTC")
+        lines.append(f"  made   {when}, taken from the cache: --no-cache makes it anew")
     return "\n".join(lines)
 
 

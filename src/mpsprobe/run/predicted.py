@@ -150,6 +150,7 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         releases: The prediction for each torch release, oldest first; empty when only one release was requested.
         first_fully_native: The first release from which on every release is fully native; None when there is
             none.
+        kept_since: The time at which it was made, when it was taken from the cache of predictions; empty otherwise.
     """
 
     doing: str
@@ -166,3 +167,4 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     next_step: str = ""
     releases: list[ReleaseSummary] = []
     first_fully_native: str | None = None
+    kept_since: str = ""
