@@ -53,6 +53,7 @@ class Cause(str, enum.Enum):
     THIRD_PARTY = "third-party"
     INSTALL = "install"
     INTERNAL = "internal"
+    ARGUMENTS = "arguments"
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -99,11 +100,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
-        return re.compile(_flexible(self.pattern), re.DOTALL)
+        return re.compile(flexible(self.pattern), re.DOTALL)
 
     @cached_property
     def anchor_regex(self) -> re.Pattern[str]:
-        return re.compile("|".join(_flexible(re.escape(a).replace("\\ ", " ")) for a in self.anchors))
+        return re.compile("|".join(flexible(re.escape(a).replace("\\ ", " ")) for a in self.anchors))
 
 
 class TextMatch(msgspec.Struct, frozen=True):
@@ -216,11 +217,12 @@ def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
 
 
 def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:
+    """Whether two findings are in one line, near each other."""
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and "\n" not in text[first.end : second.start]
 
 
-def _flexible(pattern: str) -> str:
+def flexible(pattern: str) -> str:
     r"""Return the pattern with `\s+` for each blank outside a character class, because pasted messages are wrapped."""
     out: list[str] = []
     in_class = escaped = False

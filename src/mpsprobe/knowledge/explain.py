@@ -19,6 +19,7 @@ from mpsprobe.knowledge import _logtext, advisories, environment, ops
 from mpsprobe.knowledge._logtext import Frame
 from mpsprobe.knowledge._versions import macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
+from mpsprobe.knowledge.check_messages import with_checks
 from mpsprobe.knowledge.error_texts import Cause, TextMatch, find
 from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
 
@@ -148,10 +149,10 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         ops.resolve_release(torch)
     if macos is not None:
         macos_version(macos)
-    found = _events(find(clean))
+    found = _events(with_checks(clean, find(clean)))
     if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
         clean = clean.replace("\n", "")
-        found = _events(find(clean))
+        found = _events(with_checks(clean, find(clean)))
     if not found:
         given = ("option" if torch else "", "option" if macos else "")
         return Explanation((), torch or "", given[0], macos or "", given[1], too_old)
@@ -236,7 +237,8 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
     values.pop("commit", None)
     dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
     history = op_history(named) if named else None
-    op = history.op if history and history.op.partition(".")[0] == named.partition(".")[0] else named
+    resolved = history is not None and history.op.partition(".")[0] == named.partition(".")[0]
+    op = history.op if history and resolved and message.ops[:1] != (named,) else named
     fixed_in, fixed_text = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
     frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)

@@ -1,0 +1,141 @@
+"""Findings made of the checks in PyTorch's sources, where no message of the catalogue tells a text.
+
+The catalogue says what a text is about and what was done about it; a check only tells whose fault it is (every device
+has the check, or MPS alone), which op raised it and which releases have it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from mpsprobe.knowledge import check_texts, ops
+from mpsprobe.knowledge.check_texts import CheckText
+from mpsprobe.knowledge.error_texts import Cause, Message, TextMatch, flexible
+
+#: Ids of the findings that are made here.
+EVERY_DEVICE, LIMIT, KERNEL = "check-of-every-device", "limit-of-mps-kernel", "check-of-mps-kernel"
+
+#: Lines in which a check of another library, or a sentence, cannot be taken for one of PyTorch.
+_RAISED = re.compile(
+    r"Error|Warning|Exception|\b(?:terminating|failed|Expected|MPS)\b|^\s*[\w.]+(?:\(\))?:", re.IGNORECASE
+)
+_BEGINS = re.compile(r"\w*(?:Error|Exception|Warning)\b: ")
+#: Findings further apart than this many characters are of two messages.
+_NEAR = 500
+_DTYPE = re.compile(
+    r"d?type|float|half|int(?:eger|egral|\d+)|long|complex|bool|double|BFloat16|non-float", re.IGNORECASE
+)
+_SIZE = re.compile(r"dim|rank|size|elements|2\*\*|2\^|INT_MAX|\bk\b|axis|shape|threads", re.IGNORECASE)
+
+
+def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
+    """Add what the checks tell of `text` to what the catalogue found there.
+
+    Args:
+        text: plain text, as `find` took it.
+        found: the catalogue's findings, in their order. A generic one gives way to a check of the same line.
+
+    Returns:
+        Both, in the order of their places.
+    """
+    told = [hit for hit in found if not hit.message.generic]
+    added: list[TextMatch] = []
+    for check in check_texts.among(" ".join(text.split())):
+        match = re.search(flexible(re.escape(check.flat).replace("\\ ", " ")), text)
+        if match is None or not _RAISED.search(_line(text, match.start())):
+            continue
+        hit = TextMatch(_message(check), match.start(), match.end(), {}, (check.first, check.last))
+        if any(_one_message(hit, other, text) for other in told):
+            continue
+        rival = next((other for other in added if _one_message(hit, other, text)), None)
+        if rival is None:
+            added.append(hit)
+        elif rival.end - rival.start < hit.end - hit.start:
+            added[added.index(rival)] = hit
+    kept = [
+        hit
+        for hit in found
+        if not (hit.message.generic and any(_one_message(hit, new, text) for new in added))
+    ]
+    return sorted([*kept, *added], key=lambda hit: hit.start)
+
+
+def _one_message(one: TextMatch, other: TextMatch, text: str) -> bool:
+    """Whether no other exception begins between two findings near each other: a pasted message may be wrapped."""
+    first, second = sorted((one, other), key=lambda hit: hit.start)
+    return second.start - first.end < _NEAR and not _BEGINS.search(text, first.end, second.start)
+
+
+def _line(text: str, at: int) -> str:
+    end = text.find("\n", at)
+    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)]
+
+
+@cache
+def _message(check: CheckText) -> Message:
+    kind = EVERY_DEVICE if check.every_device else LIMIT if check.refuses else KERNEL
+    return Message(
+        id=kind,
+        cause=_cause(check),
+        pattern=re.escape(check.flat),
+        anchors=(check.flat,),
+        means=_means(check),
+        fix=_fix(check),
+        fallback="" if check.every_device else "no",
+        texts=((check.text, check.first, check.last),),
+        reworded=True,
+        ops=check.ops[:1] if len(check.ops) == 1 else (),
+    )
+
+
+def _cause(check: CheckText) -> Cause:
+    if not check.refuses:
+        return Cause.ARGUMENTS
+    if _DTYPE.search(check.text):
+        return Cause.DTYPE
+    return Cause.RANK_OR_SIZE if _SIZE.search(check.text) else Cause.UNSUPPORTED_ARGUMENT
+
+
+def _means(check: CheckText) -> str:
+    where = f"{' and '.join(check.ops)}, {check.file}" if check.ops else check.file
+    if check.every_device:
+        return (
+            f"PyTorch's own check of the arguments ({where}). Its code for other devices has the same one: the "
+            "call is refused everywhere, and MPS is not to blame."
+        )
+    if check.refuses:
+        return (
+            f"MPS's kernel refuses it ({where}). PyTorch's code for other devices does not have this text: a limit of "
+            f"MPS in torch {_range(check)}."
+        )
+    return (
+        f"The MPS kernel checks its arguments ({where}). The text is in the MPS sources only: other devices check it "
+        "in other words, or not at all."
+    )
+
+
+def _fix(check: CheckText) -> str:
+    cpu = "run that op on the CPU (move its inputs with .cpu(), and the result back with .to('mps'))"
+    if check.every_device:
+        return "Correct what the text names (size, dtype or argument); the same call on the CPU raises it at the line."
+    if not check.refuses:
+        return f"Give it what the text asks for. If the same call works on the CPU, {cpu}."
+    cast = ""
+    if "omplex" in check.text:
+        cast = "work on real and imaginary parts (torch.view_as_real), or "
+    elif _cause(check) is Cause.DTYPE:
+        cast = "cast its inputs to a dtype that it takes (float32), or "
+    later = _after(check.last)
+    if later:
+        return f"torch {later} and newer no longer have this text: try them first. Or {cast}{cpu}."
+    return f"The newest release still has it. {(cast + cpu)[0].upper()}{(cast + cpu)[1:]}."
+
+
+def _range(check: CheckText) -> str:
+    return check.first if check.first == check.last else f"{check.first} to {check.last}"
+
+
+def _after(release: str) -> str:
+    later = ops.releases()[ops.releases().index(release) + 1 :]
+    return later[0] if later else ""
