@@ -142,9 +142,9 @@ def test_remedies_have_numbers_and_lead_somewhere() -> None:
     assert told.fit is Fit.NO
     assert told.needed_bytes is not None
     assert told.needed_bytes > size
-    assert any("float16" in text for text in told.remedies)
-    assert any("4-bit" in text for text in told.remedies)
-    assert any("GB of memory: fits easily" in text for text in told.remedies)
+    assert any("float16" in one.sentence for one in told.remedies)
+    assert any("4-bit" in one.sentence for one in told.remedies)
+    assert any("GB of memory: fits easily" in one.sentence for one in told.remedies)
     assert sum(part.bytes or 0 for part in told.parts if part.name != "OS and other") == told.needed_bytes
 
 

@@ -78,7 +78,7 @@ def test_what_would_make_training_fit_is_of_training(tmp_path: Path) -> None:
     assert run.outlook.forecast is not None
     memory = run.outlook.forecast.memory
     assert memory is not None
-    assert [text.split()[0] for text in memory.remedies] == [
+    assert [one.sentence.split()[0] for one in memory.remedies] == [
         "--train",
         "--optimizer",
         "--gradient-checkpointing,",

@@ -12,7 +12,7 @@ from mpsprobe import report
 from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import Evidence, Fit, MacFit, OpVerdict, Outlook, Run, Status
+from mpsprobe.run import Evidence, Fit, MacFit, MemoryRemedy, OpVerdict, Outlook, RemedyKind, Run, Status
 from mpsprobe.run.predicted import Hazard, Predicted, Quantisation
 from tests.routes.cases import GIB, case, memory, timing, use
 
@@ -188,10 +188,14 @@ def test_markdown_tables_stand_on_lines_of_their_own() -> None:
 
 
 def test_what_does_not_fit_is_said_with_what_would_help() -> None:
-    held = memory(Fit.NO, needed=100 * GIB, remedies=["A Mac with 128 GB of memory."])
+    larger = MemoryRemedy(RemedyKind.LARGER_MAC, "A Mac with 128 GB of memory.", Fit.COMFORTABLE)
+    held = memory(Fit.NO, needed=100 * GIB, remedies=[larger])
     text = report.render(predicted(held=held), "md")
     assert "does not fit" in text
     assert "A Mac with 128 GB of memory." in text
+    assert verdict(predicted(held=held)).status is Status.FAIL  # on the target Mac nothing helps
+    narrower = MemoryRemedy(RemedyKind.PYTORCH, "Weights in bfloat16.", Fit.COMFORTABLE)
+    held = memory(Fit.NO, needed=100 * GIB, remedies=[narrower, larger])
     assert verdict(predicted(held=held)).status is Status.WARN
 
 

@@ -7,7 +7,17 @@ import pytest
 from mpsprobe.knowledge import ops
 from mpsprobe.routes import mps
 from mpsprobe.routes.case import Case, UnrecordedRefusal
-from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Phase, Status, Viability
+from mpsprobe.run import (
+    Check,
+    Evidence,
+    Fit,
+    MemoryRemedy,
+    OpVerdict,
+    Phase,
+    RemedyKind,
+    Status,
+    Viability,
+)
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90)]
@@ -61,8 +71,12 @@ def test_unknown_memory_is_never_a_yes(known: bool) -> None:
 
 def test_what_does_not_fit_needs_a_remedy() -> None:
     assert judged(case(NATIVE, held=memory(Fit.NO))).viability is Viability.NO
-    helped = memory(Fit.NO, remedies=["float16 halves it."])
-    assert judged(case(NATIVE, held=helped)).viability is Viability.CHANGES
+    halved = MemoryRemedy(RemedyKind.PYTORCH, "float16 halves it.", Fit.COMFORTABLE)
+    assert judged(case(NATIVE, held=memory(Fit.NO, remedies=[halved]))).viability is Viability.CHANGES
+    # neither another library nor another Mac lets PyTorch run it on this one
+    for kind in (RemedyKind.MLX, RemedyKind.LARGER_MAC):
+        other = MemoryRemedy(kind, "It fits there.", Fit.COMFORTABLE)
+        assert judged(case(NATIVE, held=memory(Fit.NO, remedies=[other]))).viability is Viability.NO
 
 
 def test_past_metals_recommendation_is_no_plain_yes() -> None:

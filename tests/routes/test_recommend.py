@@ -6,7 +6,18 @@ import pytest
 
 from mpsprobe.routes.case import Case, OnRelease
 from mpsprobe.routes.judge import outlook
-from mpsprobe.run import Evidence, Fit, Host, OpVerdict, Range, Recommendation, TimePart, Viability
+from mpsprobe.run import (
+    Evidence,
+    Fit,
+    Host,
+    MemoryRemedy,
+    OpVerdict,
+    Range,
+    Recommendation,
+    RemedyKind,
+    TimePart,
+    Viability,
+)
 from tests.routes.cases import GIB, case, memory, timing, use
 
 FALLBACK = [use(count=99), use("aten::nonzero", OpVerdict.FALLBACK)]
@@ -36,12 +47,41 @@ def test_below_the_threshold_without_mlx_it_is_the_cloud() -> None:
 
 
 def test_memory_comes_before_the_share() -> None:
-    held = memory(Fit.NO, needed=100 * GIB, remedies=["MLX with 4-bit weights: 25 GiB."])
+    eight = MemoryRemedy(RemedyKind.MLX, "MLX with 8-bit weights: 50 GiB in all, tight.", Fit.TIGHT)
+    four = MemoryRemedy(
+        RemedyKind.MLX, "MLX with 4-bit weights: 25 GiB in all, fits easily.", Fit.COMFORTABLE
+    )
+    held = memory(Fit.NO, needed=100 * GIB, remedies=[eight, four])
     found = advice(case([use()], held=held, elsewhere=H100))
     assert found.route == "mlx"
     assert "4-bit" in found.sentence
+    held = memory(Fit.NO, needed=100 * GIB, remedies=[eight])
+    assert "8-bit" in advice(case([use()], held=held, elsewhere=H100)).sentence
     ported = case([use(source=MINE)], held=memory(Fit.NO, needed=70 * GIB), elsewhere=H100)
     assert advice(ported).route == "cloud"
+
+
+def test_what_fits_in_no_number_of_bits_is_not_sent_to_mlx() -> None:
+    # DeepSeek-V3 in 8 bits on a Mac with 512 GB was recommended, and did not fit
+    larger = MemoryRemedy(RemedyKind.LARGER_MAC, "A Mac with 512 GB of memory: fits easily.", Fit.COMFORTABLE)
+    eight = MemoryRemedy(RemedyKind.MLX, "MLX with 8-bit weights: 713 GB in all, does not fit.", Fit.NO)
+    made = case([use()], held=memory(Fit.NO, needed=1000 * GIB, remedies=[eight, larger]), elsewhere=H100)
+    found = advice(made)
+    assert found.route == ""
+    assert "512 GB" in found.sentence
+    routes = {one.name: one for one in outlook(made).routes}
+    assert routes["mps"].viability is Viability.NO
+
+
+def test_a_narrower_dtype_comes_before_another_library() -> None:
+    # gpt-oss in float32 on 64 GB was sent to MLX, though bfloat16 fits with PyTorch
+    narrow = MemoryRemedy(
+        RemedyKind.PYTORCH, "Weights in bfloat16: 40 GB in all, fits easily.", Fit.COMFORTABLE
+    )
+    four = MemoryRemedy(RemedyKind.MLX, "MLX with 4-bit weights: 20 GB in all, fits easily.", Fit.COMFORTABLE)
+    found = advice(case([use()], held=memory(Fit.NO, needed=80 * GIB, remedies=[narrow, four])))
+    assert found.route == "mps"
+    assert "bfloat16" in found.sentence
 
 
 def test_what_no_gpu_holds_gets_no_route() -> None:

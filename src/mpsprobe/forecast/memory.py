@@ -15,7 +15,7 @@ from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import Pass, Trace
 from mpsprobe.knowledge import chips
 from mpsprobe.quantities import decimal_size
-from mpsprobe.run import Evidence, Fit, Memory, MemoryPart
+from mpsprobe.run import Evidence, Fit, Memory, MemoryPart, MemoryRemedy, RemedyKind
 from mpsprobe.run.workload import KV_BITS
 
 GIB = 1 << 30
@@ -208,47 +208,46 @@ def _of_training(
     dtypes: Mapping[str, int],
     memory_bytes: int,
     macos: str | None,
-) -> list[str]:
+) -> list[MemoryRemedy]:
     """Return what would make an optimisation step fit, each with its number and the verdict it leads to."""
     working_set, _ = chips.working_set(memory_bytes, macos)
     gradients = min(trace.gradients, held.activations)
     activations = held.activations - gradients
 
-    def then(needed: float) -> str:
-        return f"{decimal_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].value}"
+    def add(kind: RemedyKind, change: str, needed: float) -> None:
+        fit = judge(round(needed), working_set, memory_bytes)[0]
+        sentence = f"{change}: {decimal_size(round(needed))} in all, {fit.label}."
+        found.append(MemoryRemedy(kind, sentence, fit))
 
-    texts = []
+    found: list[MemoryRemedy] = []
     whole = held.total + heaps
     weights = held.weights - trace.states
     if trace.gradients > weights / 2:  # every parameter is trained
         less = trace.states + gradients
-        texts.append(
-            f"--train lora: at least {decimal_size(less)} of states and gradients less, {then(whole - less)}."
-        )
+        change = f"--train lora (at least {decimal_size(less)} of states and gradients less)"
+        add(RemedyKind.PYTORCH, change, whole - less)
         if trace.states > weights / 2:
-            texts.append(
-                f"--optimizer adafactor: {decimal_size(trace.states)} of states less, {then(whole - trace.states)}."
-            )
+            change = f"--optimizer adafactor ({decimal_size(trace.states)} of states less)"
+            add(RemedyKind.PYTORCH, change, whole - trace.states)
     else:
         parameters = sum(dtypes.values())
         for bits, stored in _MLX_BITS.items():
             if (quantised := parameters * stored / 8) < weights:
-                texts.append(
-                    f"MLX with {bits}-bit weights, {decimal_size(round(quantised))} of them, and LoRA beside them: "
-                    f"{then(whole - weights - heaps + quantised)}."
+                change = (
+                    f"MLX with {bits}-bit weights ({decimal_size(round(quantised))}) and LoRA beside them"
                 )
-    texts.append(
-        f"--gradient-checkpointing, or a smaller batch with --accumulate: the {decimal_size(activations)} of "
-        f"activations shrink; without any, {then(whole - activations)}."
+                add(RemedyKind.MLX, change, whole - weights - heaps + quantised)
+    change = (
+        f"--gradient-checkpointing, or a smaller batch with --accumulate (the {decimal_size(activations)} of "
+        "activations shrink; at most all of them)"
     )
+    add(RemedyKind.PYTORCH, change, whole - activations)
     fitting = [
         size
         for size in _sizes()
         if judge(whole, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
     ]
-    if fitting:
-        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: fits easily.")
-    return texts
+    return [*found, *_larger(fitting)]
 
 
 def _cache_bits(dtypes: Mapping[str, int]) -> float:
@@ -298,49 +297,60 @@ def remedies(
     memory_bytes: int,
     macos: str | None,
     largest: int = 0,
-) -> list[str]:
-    """Return what would make it fit, each with its number and the verdict it leads to.
+) -> list[MemoryRemedy]:
+    """Return what saves memory, each with its number and whether the target then fits.
 
+    Bits of MLX with which it still does not fit are left out.
     `largest` is the largest single tensor: one past Metal's limit is smaller in fewer bits, or takes a larger Mac.
     """
     working_set, _ = chips.working_set(memory_bytes, macos)
     rest = held.total - held.weights
 
-    def then(needed: float) -> str:
-        return f"{decimal_size(round(needed))} in all: {judge(round(needed), working_set, memory_bytes)[0].label}"
+    def add(kind: RemedyKind, change: str, needed: float) -> None:
+        fit = judge(round(needed), working_set, memory_bytes)[0]
+        sentence = f"{change}: {decimal_size(round(needed))} in all, {fit.label}."
+        found.append(MemoryRemedy(kind, sentence, fit))
 
-    texts = []
+    found: list[MemoryRemedy] = []
     parameters = sum(dtypes.values())
     wide = sum(count for name, count in dtypes.items() if name == "float32")
     if wide > parameters / 2:
         saved = 2 * wide
-        texts.append(
-            f"Weights in float16 or bfloat16: {decimal_size(saved)} less, {then(held.total - saved + heaps)}."
-        )
+        change = f"Weights in float16 or bfloat16 ({decimal_size(saved)} less)"
+        add(RemedyKind.PYTORCH, change, held.total - saved + heaps)
     if grown is not None and grown.cache > 0 and held.cache:
         room = _COMFORT * working_set - (held.total - held.cache - held.activations) - heaps
         tokens = held.cache // grown.cache
         if room > 0:
             share = (held.cache + held.activations) / tokens
-            texts.append(
+            sentence = (
                 f"A shorter context: {tokens:,} tokens (of text and images) take {decimal_size(held.cache)} of cache "
                 f"and {decimal_size(held.activations)} of activations; about {int(room / share):,} fit easily."
             )
+            found.append(MemoryRemedy(RemedyKind.PYTORCH, sentence, Fit.COMFORTABLE))
     for bits, stored in _MLX_BITS.items():
         quantised = parameters * stored / 8
         if quantised < held.weights:
-            texts.append(
-                f"MLX with {bits}-bit weights, {decimal_size(round(quantised))} of them: {then(quantised + rest)}."
-            )
+            change = f"MLX with {bits}-bit weights ({decimal_size(round(quantised))})"
+            add(RemedyKind.MLX, change, quantised + rest)
     fitting = [
         size
         for size in _sizes()
         if largest < chips.max_buffer(size, macos)
         and judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
     ]
-    if fitting:
-        texts.append(f"A Mac with {fitting[0] // GIB} GB of memory: fits easily.")
-    return texts
+    left = [one for one in found if one.kind is not RemedyKind.MLX or one.fit is not Fit.NO]
+    return [*left, *_larger(fitting)]
+
+
+def _larger(sizes: Sequence[int]) -> list[MemoryRemedy]:
+    """Return the least memory that suffices, of those in bytes, as a remedy; empty for none."""
+    return [
+        MemoryRemedy(
+            RemedyKind.LARGER_MAC, f"A Mac with {size // GIB} GB of memory: fits easily.", Fit.COMFORTABLE
+        )
+        for size in sizes[:1]
+    ]
 
 
 def _sizes() -> list[int]:

@@ -318,7 +318,7 @@ def _memory(memory: Memory) -> MemoryView:
         fit=FIT[memory.fit],
         reason=clean(memory.reason),
         tables=(TitledGrid("Memory", grid(Table(["memory", "size", "basis", "evidence"], rows))),),
-        remedies=tuple(map(clean, memory.remedies)),
+        remedies=tuple(clean(one.sentence) for one in memory.remedies),
     )
 
 

@@ -12,6 +12,7 @@ from mpsprobe.report.hazardview import warning
 from mpsprobe.report.headline import of_calls
 from mpsprobe.report.wording import FIT, epoch_time
 from mpsprobe.run import (
+    Fit,
     Forecast,
     Hazard,
     Mac,
@@ -313,7 +314,10 @@ def _rates(forecast: Forecast) -> str:
     lines = [f"Workload: {forecast.workload}."]
     time = forecast.time
     if time is not None and any(one.expected is not None for one in time.rates):
-        lines.append(f"On {time.hardware}: {'; '.join(of_rate(one) for one in time.rates)}.")
+        memory = forecast.memory
+        held = memory is None or memory.fit is not Fit.NO
+        where = f"On {time.hardware}" if held else f"On {time.hardware}, if its memory held the target"
+        lines.append(f"{where}: {'; '.join(of_rate(one) for one in time.rates)}.")
     if forecast.epoch is not None:
         steps = plural(forecast.epoch.steps, "step")
         lines.append(
@@ -375,7 +379,7 @@ def _memory(memory: Memory) -> str:
         filled = textwrap.wrap(basis, _BASIS_COLUMNS) or [""]
         lines += [lead + filled[0], *(" " * len(lead) + more for more in filled[1:])]
     head = f"Memory: {FIT[memory.fit].text}. {memory.reason}"
-    return "\n".join([head, *lines, *(f"  would help: {text}" for text in memory.remedies)])
+    return "\n".join([head, *lines, *(f"  would help: {one.sentence}" for one in memory.remedies)])
 
 
 def _time(time: Timing) -> str:

@@ -14,7 +14,7 @@ from mpsprobe.ops.verdicts import judge as judge_uses
 from mpsprobe.quantities import decimal_size, plural, seconds
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import NATIVE, Case
-from mpsprobe.run import Fit, OpUse, OpVerdict, Route, Table, Viability
+from mpsprobe.run import Fit, OpUse, OpVerdict, RemedyKind, Route, Table, Viability
 
 #: Shares of the op time on the GPU above which MPS is recommended, and below which it is not. The owner's own
 #: thresholds: "> 90 % of ops", "70-90 %", "< 70 %"; here of time, since one op can take most of it.
@@ -208,8 +208,13 @@ def _stops(case: Case) -> list[Stop]:
 
 
 def _remedies(case: Case) -> list[str]:
+    """Return the changes after which the target fits this Mac with PyTorch, as sentences."""
     memory = case.forecast.memory if case.forecast else None
-    return memory.remedies if memory else []
+    return [
+        one.sentence
+        for one in (memory.remedies if memory else [])
+        if one.kind is RemedyKind.PYTORCH and one.fit is not Fit.NO
+    ]
 
 
 def _swapping(case: Case) -> list[Stop]:

@@ -11,7 +11,7 @@ from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx.route import Effort
 from mpsprobe.routes.mps import Grade
-from mpsprobe.run import Evidence, Fit, Recommendation, Route, Viability
+from mpsprobe.run import Evidence, Fit, Recommendation, RemedyKind, Route, Viability
 
 #: The longest time of a plan on the Mac in seconds before a rented GPU is suggested: a night.
 _A_NIGHT_S = 12 * 3600.0
@@ -101,23 +101,28 @@ def _too_large(grounds: Grounds) -> Advice | None:
     if grounds.judgement.fit is not Fit.NO and not case.over_bytes:
         return None
     memory = case.forecast.memory if case.forecast else None
-    remedies = memory.remedies if memory else []
+    remedies = [one for one in (memory.remedies if memory else []) if one.fit is not Fit.NO]
     because = f"In its own dtype it does not fit this Mac's GPU. {memory.reason if memory else ''}".rstrip()
-    quantised = next((text for text in remedies if text.startswith("MLX")), None)
-    if grounds.work.reused and quantised is not None:
-        return Advice("mlx", f"Use {quantised.rstrip('.')}.", because)
+    on_mps = next((one.sentence for one in remedies if one.kind is RemedyKind.PYTORCH), "")
+    easily = next((one.sentence for one in remedies if one.fit is Fit.COMFORTABLE), "")
+    quantised = [one for one in remedies if one.kind is RemedyKind.MLX]
+    if on_mps and on_mps == easily and grounds.judgement.viability is not Viability.NO:
+        return Advice("mps", f"Make it smaller first: {on_mps}", because)
+    if grounds.work.reused and quantised:
+        best = next((one for one in quantised if one.fit is Fit.COMFORTABLE), quantised[0])
+        return Advice("mlx", f"Use {best.sentence}", because)
     if grounds.judgement.fit is not Fit.NO:
-        smaller = f" Or: {remedies[0].rstrip('.')}." if remedies else ""
+        smaller = f" Or: {remedies[0].sentence}" if remedies else ""
         return Advice("mps", f"MPS holds it, but only by swapping: expect it to be slow.{smaller}", because)
     if grounds.quote is not None:
         return Advice(
             "cloud", f"Rent a GPU ({grounds.quote.offer.name}): the target does not fit this Mac.", because
         )
-    if remedies:
-        return Advice("mps", f"Make it smaller first: {remedies[0].rstrip('.')}.", because)
-    return Advice(
-        "", "No route of those looked at holds the target: a larger GPU or several are needed.", because
-    )
+    if on_mps and grounds.judgement.viability is not Viability.NO:
+        return Advice("mps", f"Make it smaller first: {on_mps}", because)
+    larger = next((one.sentence for one in remedies if one.kind is RemedyKind.LARGER_MAC), "")
+    needed = larger or "A larger GPU or several are needed."
+    return Advice("", f"No route of those looked at holds the target. {needed}", because)
 
 
 def _unreadable(case: Case) -> bool:

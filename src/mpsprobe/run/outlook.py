@@ -69,6 +69,31 @@ class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     system: bool = False
 
 
+class RemedyKind(str, enum.Enum):
+    """Where a target runs after a change that saves memory."""
+
+    #: With PyTorch on the same Mac: another dtype, a shorter context, other options of training.
+    PYTORCH = "pytorch"
+    #: With MLX on the same Mac.
+    MLX = "mlx"
+    #: On a Mac with more memory.
+    LARGER_MAC = "larger-mac"
+
+
+class MemoryRemedy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change that saves memory.
+
+    Attributes:
+        kind: Where the target runs after the change.
+        sentence: The change with its number, and whether the target then fits.
+        fit: Whether the target fits after the change.
+    """
+
+    kind: RemedyKind
+    sentence: str
+    fit: Fit
+
+
 class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The memory that a target needs on one Mac, and what that Mac has.
 
@@ -84,7 +109,7 @@ class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             size or more.
         fit: Whether the target fits.
         reason: The reason for `fit`, in one sentence.
-        remedies: Changes that would make it fit, the most effective first.
+        remedies: Changes that save memory, the smallest change first.
     """
 
     parts: list[MemoryPart]
@@ -96,7 +121,7 @@ class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     buffer_limit_bytes: int | None = None
     fit: Fit = Fit.UNKNOWN
     reason: str = ""
-    remedies: list[str] = []
+    remedies: list[MemoryRemedy] = []
 
 
 class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
