@@ -1,14 +1,14 @@
 """Try the wheel where its user has it: in an environment of its own, called from elsewhere.
 
-    python tools/clean_install.py [--python 3.10 3.13] [--torch 2.6.0 2.15.0] [--wheels FOLDER]
+    python tools/clean_install.py [--python 3.10 3.13] [--torch 2.6.0 newest] [--wheels FOLDER]
 
-For each interpreter that is found (`python3.10` ... `python3.13`) and each torch release with a wheel for it, a new
-virtual environment gets the built wheel with whatever its metadata require, and an empty folder runs in it:
+The source distribution is built from the working tree, the wheel from the source distribution, and `twine check
+--strict` reads both. For each interpreter that is found (on PATH, or installed by pyenv) and each torch release, a
+new virtual environment gets the wheel with whatever its metadata require, and an empty folder runs in it what
+`_COMMANDS` lists: the import, `--help`, `predict`, `run` and `pytest --pyargs mpsprobe.suite`.
 
-* `pip check`, `mpsprobe --version`, `mpsprobe ops`, `mpsprobe predict`;
-* `pytest --pyargs mpsprobe.suite` and `mpsprobe run`, both on the virtual device.
-
-torch comes without CUDA, as `installed_releases.py` explains. Prints a table; 1 when anything failed.
+torch comes without CUDA, as `installed_releases.py` explains. Prints the table of docs/platforms.md; 1 when anything
+failed.
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ from installed_releases import install, make_missing_libraries
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-#: The oldest torch that the metadata promise, and the newest that there is data on.
-_RELEASES = ("2.6.0", "2.15.0")
+#: The oldest torch that the metadata promise, and the newest that PyPI has for the interpreter.
+_RELEASES = ("2.6.0", "newest")
 #: What torch requires for CUDA, and cannot use here.
 _CUDA_REQUIREMENT = re.compile(r"^Requires-Dist: (nvidia-|triton|cuda-)", re.I)
 _LIMIT_S = 900.0
 #: Commands run in an empty folder; those of the environment's own bin folder.
 _COMMANDS: dict[str, tuple[str, ...]] = {
+    "import": ("python", "-c", "import mpsprobe; mpsprobe.emulate; import torch; print(torch.__version__)"),
     "pip check": ("python", "-m", "pip", "check"),
     "version": ("mpsprobe", "--version"),
+    "help": ("mpsprobe", "--help"),
     "ops": ("mpsprobe", "ops", "aten::linalg_eigh", "--torch", "all"),
     "predict": ("mpsprobe", "predict", "--torch", "2.13"),
     "pytest": ("python", "-m", "pytest", "-q", "--pyargs", "mpsprobe.suite", "--mpsprobe-device", "emulated",
         "--mpsprobe-torch", "2.13"),
     "run": ("mpsprobe", "run", "--device", "emulated", "--torch", "2.13", "--output", "out"),
 }  # fmt: skip
+#: `predict` ends with 1 where an op is not native: that is an answer.
+_ENDS = {"predict": (0, 1)}
 
 
 @dataclass
@@ -62,10 +66,15 @@ class _Tried:
 
 
 def build(folder: Path) -> Path:
-    """Build the wheel from the working tree."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(_ROOT)]
-    subprocess.run(command, check=True)
-    return next(folder.glob("mpsprobe-*.whl"))
+    """Build the source distribution from the working tree, and the wheel from that; return the wheel."""
+    tools = folder / "tools"
+    _checked([sys.executable, "-m", "venv", str(tools)])
+    python = str(tools / "bin" / "python")
+    _checked([python, "-m", "pip", "install", "--quiet", "build", "twine"])
+    made = folder / "dist"
+    _checked([python, "-m", "build", "--outdir", str(made), str(_ROOT)])
+    _checked([python, "-m", "twine", "check", "--strict", *map(str, made.iterdir())])
+    return next(made.glob("mpsprobe-*.whl"))
 
 
 def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tried:
@@ -75,14 +84,15 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
     with tempfile.TemporaryDirectory(prefix="mpsprobe-clean-") as scratch:
         home = Path(scratch)
         environment = home / "env"
-        _checked([f"python{python}", "-m", "venv", str(environment)])
+        _checked([_interpreter(python) or python, "-m", "venv", str(environment)])
         site = next((environment / "lib").glob("python*/site-packages"))
         interpreter = str(environment / "bin" / "python")
         try:
-            install(release, site, wheels, interpreter)
+            install("" if release == "newest" else release, site, wheels, interpreter)
         except subprocess.CalledProcessError:
             tried.failed["install torch"] = f"torch {release} has no wheel for Python {python}"
             return tried
+        tried.torch = _version(site)
         _forget_cuda(site)
         make_missing_libraries(site, home / "libraries")
         _checked([interpreter, "-m", "pip", "install", "--quiet", str(wheel)])
@@ -99,8 +109,7 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
             except subprocess.TimeoutExpired:
                 tried.failed[name] = f"still running after {_LIMIT_S:.0f} s"
                 continue
-            # `predict` ends with 1 where an op is not native: that is an answer.
-            if ran.returncode not in ((0, 1) if name == "predict" else (0,)):
+            if ran.returncode not in _ENDS.get(name, (0,)):
                 tried.failed[name] = f"exit {ran.returncode}: {(ran.stdout + ran.stderr)[-1500:]}"
     tried.seconds = time.monotonic() - began
     return tried
@@ -120,6 +129,11 @@ def _forget_cuda(site: Path) -> None:
         metadata.write_text(
             "".join(line for line in lines if not _CUDA_REQUIREMENT.match(line)), encoding="utf-8"
         )
+
+
+def _version(site: Path) -> str:
+    """Return the version of the installed torch, from the name of its metadata."""
+    return next(site.glob("torch-*.dist-info")).name.removeprefix("torch-").removesuffix(".dist-info")
 
 
 def _variables(environment: Path, site: Path, home: Path) -> dict[str, str]:
@@ -144,18 +158,18 @@ def main() -> int:
     parser.add_argument(
         "--python", nargs="+", default=_PYTHONS, help="for example 3.12; those not found are left out"
     )
-    parser.add_argument("--torch", nargs="+", default=_RELEASES, help="for example 2.8.0")
+    parser.add_argument("--torch", nargs="+", default=_RELEASES, help="for example 2.8.0, or newest")
     parser.add_argument(
         "--wheels", type=Path, help="a folder with torch's wheels that were downloaded before"
     )
     chosen = parser.parse_args()
-    found = [python for python in chosen.python if _starts(python)]
+    found = [python for python in chosen.python if _interpreter(python)]
     if not found:
         sys.exit("None of these interpreters is installed.")
     results = []
-    sys.stdout.write("| Python | torch | | time |\n|---|---|---|---|\n")
     with tempfile.TemporaryDirectory(prefix="mpsprobe-wheel-") as folder:
         wheel = build(Path(folder))
+        sys.stdout.write("| Python | torch | | time |\n|---|---|---|---|\n")
         for python in found:
             for release in chosen.torch:
                 tried = try_one(python, release, wheel, chosen.wheels)
@@ -167,13 +181,17 @@ def main() -> int:
     return int(any(tried.failed for tried in results))
 
 
-def _starts(python: str) -> bool:
-    """Whether this interpreter is installed; a shim of pyenv may be there without one behind it."""
-    program = shutil.which(f"python{python}")
-    return (
-        program is not None
-        and subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
-    )
+def _interpreter(python: str) -> str | None:
+    """Return the path of an interpreter that starts: on PATH, where a shim of pyenv may start nothing, or in pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    own = sorted(root.glob(f"versions/{python}.*/bin/python{python}"))
+    for program in (shutil.which(f"python{python}"), *map(str, reversed(own))):
+        if (
+            program
+            and not subprocess.run([program, "--version"], capture_output=True, check=False).returncode
+        ):
+            return program
+    return None
 
 
 if __name__ == "__main__":

@@ -40,12 +40,17 @@ def install(release: str, site: Path, wheels: Path | None, python: str = sys.exe
     """Install a torch release into a folder, without what it requires, and what it cannot be imported without.
 
     Args:
-        release: such as `2.8.0`.
+        release: such as `2.8.0`; empty for the newest that PyPI has for the interpreter.
         site: the folder.
         wheels: a folder with wheels that were downloaded before.
         python: the interpreter that it is for.
     """
-    _pip(python, site, f"torch=={release}", *(["--find-links", str(wheels)] if wheels else []))
+    _pip(
+        python,
+        site,
+        f"torch=={release}" if release else "torch",
+        *(["--find-links", str(wheels)] if wheels else []),
+    )
     needed = {name for library in linked(site) for name in needed_by(library)}
     if any(name.startswith("libcudart.so.12") for name in needed):
         _pip(python, site, "nvidia-cuda-runtime-cu12", "nvidia-cuda-cupti-cu12")
