@@ -111,3 +111,33 @@ def test_no_command_of_mlx_for_what_no_library_loads(tmp_path: Path) -> None:
     assert commands.of_mlx(_case("no_such_model"), mlx.packages()) == []
     assert commands.of_mlx(_case(""), mlx.packages()) == []
     assert commands.of_mlx(_case(repo=str(tmp_path)), mlx.packages()) == []
+
+
+MISSING = use("aten::_cholesky_solve_helper", OpVerdict.RAISES)
+WRONG = use(
+    "aten::_scaled_dot_product_attention_math_for_mps",
+    OpVerdict.WRONG,
+    advisories=["sdpa-decode-half-long-keys"],
+)
+
+
+def test_a_missing_op_sets_the_variable_and_names_a_release() -> None:
+    made = outlook(case([use(), MISSING], torch="2.8.0", time=timing("M1", 1.0, 2.0, share=0.99)))
+    lines = _of(made, "mps")
+    assert "export PYTORCH_ENABLE_MPS_FALLBACK=1" in lines
+    assert not [line for line in lines if line.startswith("# change first")]
+    assert "2.12" in next(line for line in lines if line.startswith("# or "))
+
+
+def test_one_release_for_all_that_stands_in_the_way() -> None:
+    made = outlook(case([use(), MISSING, WRONG], torch="2.8.0", time=timing("M1", 1.0, 2.0, share=0.99)))
+    assert _of(made, "mps")[0] == "pip install 'torch==2.12.*' mpsprobe"
+    assert len(_of(made, "mps")) == 2
+    assert made.recommendation is not None
+    assert "with torch 2.12" in made.recommendation.sentence
+
+
+def test_a_fix_in_words_stays_a_remark() -> None:
+    own = use("aten::mm", OpVerdict.RAISES)  # a kernel's own check, which no release is known to lift
+    lines = _of(outlook(case([use(), own], time=timing("M1", 1.0, 2.0, share=0.99))), "mps")
+    assert [line for line in lines if line.startswith("# change first: compute")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mpsprobe.knowledge.mlx import MlxLibrary
@@ -44,6 +45,23 @@ _CONVERTED = {
     "mlx-whisper": "# converted weights: look for the exact name at https://huggingface.co/mlx-community?search_models={name}"
 }
 _NEW_TOKENS = 128
+#: A fix that is a command already.
+_COMMAND = re.compile(r"(python -m )?pip install ")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What has to change before the target runs.
+
+    Attributes:
+        release: a torch release in which nothing stands in the way; empty when there is none.
+        fallback: whether the fallback variable has to be set.
+        left: fixes in words, which no line of these does.
+    """
+
+    release: str = ""
+    fallback: bool = False
+    left: tuple[str, ...] = ()
 
 
 def words_of(settings: Settings) -> tuple[str, ...]:
@@ -65,15 +83,20 @@ def words_of(settings: Settings) -> tuple[str, ...]:
     return tuple(words)
 
 
-def of_mps(case: Case, fixes: Sequence[str] = ()) -> list[str]:
-    """Return the commands that run the target on the Mac; `fixes` are changes to make first."""
-    fallback = ["export PYTORCH_ENABLE_MPS_FALLBACK=1"] if case.calls.get(OpVerdict.FALLBACK) else []
-    return [
-        _pip(case),
-        *(f"# first: {text}" for text in dict.fromkeys(fixes)),
-        *fallback,
-        _line("run", case, "--device", "mps"),
+def of_mps(case: Case, changes: Changes | None = None) -> list[str]:
+    """Return the commands that run the target on the Mac, after those that make `changes`."""
+    changes = changes or Changes()
+    fallback = changes.fallback or bool(case.calls.get(OpVerdict.FALLBACK))
+    newer = changes.release and not changes.fallback
+    lines = [f"pip install 'torch=={changes.release}.*' mpsprobe" if newer else _pip(case)]
+    lines += [
+        text if _COMMAND.match(text) else f"# change first: {text}" for text in dict.fromkeys(changes.left)
     ]
+    if fallback:
+        lines.append("export PYTORCH_ENABLE_MPS_FALLBACK=1")
+    if changes.release and not newer:
+        lines.append(f"# or without that variable, and on the GPU: pip install 'torch=={changes.release}.*'")
+    return [*lines, _line("run", case, "--device", "mps")]
 
 
 def of_hybrid(case: Case, gpu: str) -> list[str]:

@@ -46,12 +46,16 @@ class Stop:
         fix: The fix; empty when none is known.
         calls: The number of calls that meet it; 0 when it is not about an op.
         certain: False when it may not happen.
+        release: The first later torch release without it; empty when there is none, or none is known.
+        fallback: Whether the fallback variable helps.
     """
 
     what: str
     fix: str = ""
     calls: int = 0
     certain: bool = True
+    release: str = ""
+    fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,14 @@ class Judgement:
         grade: How much of the op time runs on the GPU.
         stops: Everything that stops the target, the worst first.
         fit: Whether the memory fits.
+        release: The first later torch release in which nothing certain stops it; empty when there is none.
     """
 
     viability: Viability
     grade: Grade
     stops: tuple[Stop, ...]
     fit: Fit
+    release: str = ""
 
     @property
     def certain_stops(self) -> tuple[Stop, ...]:
@@ -92,7 +98,7 @@ def judge(case: Case) -> Judgement:
     """Return the verdict from stops, memory and time."""
     stops = tuple(_stops(case))
     found = grade(case.native_time)
-    return Judgement(_viability(case, stops, found), found, stops, case.fit)
+    return Judgement(_viability(case, stops, found), found, stops, case.fit, _without(case, stops))
 
 
 def route(case: Case, judgement: Judgement) -> Route:
@@ -110,10 +116,18 @@ def route(case: Case, judgement: Judgement) -> Route:
         reasons=_reasons(case, judgement),
         evidence=case.evidence,
         tables=tables,
-        commands=[]
-        if judgement.viability is Viability.NO
-        else commands.of_mps(case, [one.fix for one in judgement.certain_stops if one.fix]),
+        commands=[] if judgement.viability is Viability.NO else commands.of_mps(case, _changes(judgement)),
     )
+
+
+def _changes(judgement: Judgement) -> commands.Changes:
+    """Return what the commands have to change first: one release for all of it, else the variable, else each fix."""
+    stops = judgement.certain_stops
+    fallback = bool(stops) and all(stop.fallback for stop in stops)
+    if judgement.release and not fallback:
+        return commands.Changes(release=judgement.release)
+    left = () if fallback else tuple(stop.fix for stop in stops if stop.fix and not stop.fallback)
+    return commands.Changes(judgement.release, any(stop.fallback for stop in stops), left)
 
 
 def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
@@ -257,14 +271,17 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
     where = f" at {uses[0].source}" if uses[0].source else ""
     what = f"{op} raises on torch {case.mac.torch}{where}"
     fixes = []
+    release, fallback = None, False
     with_fallback = msgspec.structs.replace(case.mac, fallback=True)
     if all(one.use.verdict is OpVerdict.RAISES for one in judge_uses(uses, case.mac)):
         # a check inside a kernel raises although the op is registered, and the fallback variable does not help there
-        if all(one.use.verdict is OpVerdict.FALLBACK for one in judge_uses(uses, with_fallback)):
+        if fallback := all(one.use.verdict is OpVerdict.FALLBACK for one in judge_uses(uses, with_fallback)):
             fixes.append(f"set {FALLBACK_VARIABLE} before Python starts")
         if (release := _native_from(case, uses)) is not None:
             fixes.append(f"use torch {release}")
-    return Stop(what, " or ".join(fixes or _elsewhere(case, uses)), calls)
+    return Stop(
+        what, " or ".join(fixes or _elsewhere(case, uses)), calls, release=release or "", fallback=fallback
+    )
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
@@ -276,16 +293,32 @@ def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
 
 def _native_from(case: Case, uses: list[OpUse]) -> str | None:
     """Return the first later release that runs all of them on the GPU and supports this macOS; None for none."""
-    releases = ops.releases()
-    later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
-    for release in later:
-        macos = case.mac.macos
-        if macos is not None and environment.macos_allows(release, macos).ok is False:
-            continue
+    for release in _later(case):
         judged = judge_uses(uses, msgspec.structs.replace(case.mac, torch=release))
         if all(one.use.verdict in NATIVE for one in judged):
             return release
     return None
+
+
+def _later(case: Case) -> list[str]:
+    """Return the releases after the one asked about in which this macOS opens MPS."""
+    releases, macos = ops.releases(), case.mac.macos
+    later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
+    return [one for one in later if macos is None or environment.macos_allows(one, macos).ok is not False]
+
+
+def _without(case: Case, stops: tuple[Stop, ...]) -> str:
+    """Return the first later release in which every op call runs on the GPU, where each stop has one that ends it."""
+    certain = [stop for stop in stops if stop.certain]
+    if not certain or not all(stop.release for stop in certain) or case.fit is Fit.NO:
+        return ""
+    later = _later(case)
+    first = max(later.index(stop.release) for stop in certain)
+    for release in later[first:]:
+        judged = judge_uses(case.uses, msgspec.structs.replace(case.mac, torch=release))
+        if all(one.use.verdict in NATIVE for one in judged):
+            return release
+    return ""
 
 
 def _wrong(case: Case) -> list[Stop]:
@@ -304,7 +337,7 @@ def _wrong(case: Case) -> list[Stop]:
             bare += 0 if named else use.count
             for name in named:
                 calls[name] = calls.get(name, 0) + use.count
-    stops = [_advised(advisories.by_id(name), count) for name, count in calls.items()]
+    stops = [_advised(case, advisories.by_id(name), count) for name, count in calls.items()]
     if bare:
         stops.append(Stop("values are wrong, for a reason that no advisory names", "", bare))
     return stops
@@ -321,14 +354,18 @@ def _deadly(case: Case) -> list[Stop]:
             if advisories.by_id(name).symptom in _DEADLY:
                 key = (name, name in known)
                 calls[key] = calls.get(key, 0) + use.count
-    return [_advised(advisories.by_id(name), count, certain) for (name, certain), count in calls.items()]
+    return [
+        _advised(case, advisories.by_id(name), count, certain) for (name, certain), count in calls.items()
+    ]
 
 
-def _advised(advisory: Advisory, calls: int, certain: bool = True) -> Stop:
+def _advised(case: Case, advisory: Advisory, calls: int, certain: bool = True) -> Stop:
     fix = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
     if fix[1:2].islower():  # it continues a sentence
         fix = f"{fix[:1].lower()}{fix[1:]}".rstrip(".")
-    return Stop(f"{advisory.title} ({advisory.id})", fix, calls, certain)
+    good = ops.resolve_release(advisory.first_good) if advisory.first_good else ""
+    release = good if good in _later(case) else ""
+    return Stop(f"{advisory.title} ({advisory.id})", fix, calls, certain, release)
 
 
 def _known(case: Case, use: OpUse) -> list[Advisory]:

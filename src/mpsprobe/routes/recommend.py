@@ -178,20 +178,25 @@ def _unknown(grounds: Grounds) -> Advice | None:
 
 
 def _mps(grounds: Grounds) -> Advice | None:
+    case = grounds.case
     changes = [one.fix for one in grounds.judgement.certain_stops]
-    after = f", after this: {'; '.join(dict.fromkeys(changes[:3]))}".rstrip(".") if changes else ""
+    fixes = "; ".join(dict.fromkeys(changes[:3])).rstrip(".")
+    after = f", after this: {fixes}" if changes else ""
+    if (release := grounds.judgement.release) and len(changes) > 1:
+        there = f"with torch {release}, where all of its ops run on the GPU"
+        after = f" {there} (torch {case.mac.torch} needs this: {fixes})"
     if grounds.judgement.grade is Grade.UNKNOWN and not changes:
         return None
-    share = grounds.case.native_time
+    share = case.native_time
     known = f"{share:.0%} of the op time is spent on the GPU" if share is not None else "Its ops run there"
     if share == 1:
         known = "All of its ops run on the GPU"
     if changes:
-        known = "What stands in the way has a remedy"
+        known = "What stands in the way has a known fix"
     if (grounds.slow or grounds.long) and grounds.quote is not None:
-        per_sample = grounds.case.seconds_per_sample
+        per_sample = case.seconds_per_sample
         assert per_sample is not None
-        whole = seconds(per_sample * grounds.case.plan.inferences)
+        whole = seconds(per_sample * case.plan.inferences)
         renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
         because = f"{known}, and a sample takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
