@@ -13,7 +13,7 @@ from mpsprobe import quantities
 from mpsprobe.quantities import enumerate_words
 from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import VERDICT
-from mpsprobe.run import Memory, OpUse, OpVerdict, Timing
+from mpsprobe.run import Fit, Memory, OpUse, OpVerdict, Timing
 from mpsprobe.trace.formulas.families import family
 
 #: Stages before the first sample. They take minutes where a sample takes seconds, so they have no bar.
@@ -82,12 +82,14 @@ class StackedBar:
         segments: Parts from the left; the system's share ends where physical memory ends.
         markers: Limits from the left.
         height: The height of the drawing in px.
+        track: How wide physical memory is.
     """
 
     description: str
     segments: tuple[Segment, ...]
     markers: tuple[LimitMark, ...]
     height: int
+    track: str
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ class BarChart:
 
 
 def memory_bar(memory: Memory) -> StackedBar | None:
-    """Draw memory as a stacked bar; None unless the size of every part and the Mac's memory are known."""
+    """Draw memory as a stacked bar; None unless every part, the Mac's memory and the fit are known."""
     known = all(part.bytes is not None for part in memory.parts)
     parts = [(part.name, part.bytes, part.system) for part in memory.parts if part.bytes]
     available = memory.available_bytes
-    if not parts or not known or available is None:
+    if not parts or not known or available is None or memory.fit is Fit.UNKNOWN:
         return None
     limits = [
         (name, count)
@@ -174,6 +176,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         tuple(segments),
         tuple(markers),
         height=46 + _LINE * len(markers),
+        track=f"{available * scale:.3f}",
     )
 
 

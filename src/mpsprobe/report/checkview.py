@@ -11,7 +11,7 @@ from mpsprobe.quantities import plural
 from mpsprobe.report import wording
 from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import ANSWER, EVIDENCE, STATUS, Word, evidence_word
-from mpsprobe.run import Check, Measurement, Run, Status, Table
+from mpsprobe.run import Check, Evidence, Measurement, Run, Status, Table
 
 #: The number of lines of output in a report; run.json has them all.
 OUTPUT_LINES = 60
@@ -22,7 +22,7 @@ FOLD_ROWS = 10
 
 @dataclass(frozen=True)
 class Number:
-    """A measurement as text with its evidence and device; `wordy` when the value is not a number."""
+    """A measurement as text; `wordy` when it is no number; `where` is the device unless the evidence names it."""
 
     name: str
     value: str
@@ -31,6 +31,7 @@ class Number:
     evidence: Word
     device: str
     check: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class CheckView:
     status: Word
     evidence: Word
     device: str
+    where: str
     message: str
     remedy: str
     numbers: tuple[Number, ...]
@@ -100,6 +102,7 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
         status=STATUS[check.status],
         evidence=evidence_word(check.evidence),
         device=clean(check.device),
+        where=_where(check.device, check.evidence),
         message=clean(check.message),
         remedy=clean(check.remedy),
         numbers=tuple(number(each, check) for each in check.measurements),
@@ -125,7 +128,13 @@ def number(measurement: Measurement, check: Check) -> Number:
         evidence=EVIDENCE[measurement.evidence],
         device=clean(measurement.device),
         check=clean(check.id),
+        where=_where(measurement.device, measurement.evidence),
     )
+
+
+def _where(device: str, evidence: Evidence | None) -> str:
+    """Return a device for display beside its evidence; empty where they are one word, as `emulated` is."""
+    return "" if evidence is not None and device == evidence.value else clean(device)
 
 
 def grid(table: Table, *, folds: bool = False) -> Grid:

@@ -300,21 +300,26 @@ def _of_prediction(run: Run) -> Headline:
     )
 
 
-def of_calls(run: Run) -> str:
-    """State how many op calls of a prediction run on the GPU of the target Mac, and what happens to the others."""
-    where = _asked(run)
+def of_calls(run: Run, *, brief: bool = False) -> str:
+    """State how many op calls of a prediction run on the GPU of the target Mac, and what happens to the others.
+
+    Args:
+        run: A prediction.
+        brief: Whether the reader knows the target and the Mac already.
+    """
+    where = "" if brief else _asked(run)
     total, off = 0, Counter[OpVerdict]()
     for use in run.op_uses:
         total += use.count
         if use.verdict not in (OpVerdict.NATIVE, OpVerdict.COMPOSITE):
             off[use.verdict] += use.count
-    name, unloaded = run.target.name, _unloaded(run)
+    calls, unloaded = "op calls" if brief else f"op calls of {run.target.name}", _unloaded(run)
     before, run_there = (f"{unloaded}, ", "would run") if unloaded else ("", "run")
     if not off:
         every = "all" if unloaded else "All"
-        return f"{before}{every} {total:,} op calls of {name} {run_there} on the GPU{where}"
+        return f"{before}{every} {total:,} {calls} {run_there} on the GPU{where}"
     others = enumerate_words([f"{count:,} {_becomes(verdict, run)}" for verdict, count in off.most_common()])
-    native = f"{total - sum(off.values()):,} of {total:,} op calls of {name} {run_there} on the GPU{where}"
+    native = f"{total - sum(off.values()):,} of {total:,} {calls} {run_there} on the GPU{where}"
     return f"{before}{native}; {others}"
 
 

@@ -50,6 +50,23 @@ class VerdictShare:
 
 
 @dataclass(frozen=True)
+class OpTable:
+    """Rows with a title; `modules` and `ways` tell whether any row fills those columns: others are left out."""
+
+    title: str
+    rows: tuple[OpRow, ...]
+    modules: bool
+    ways: bool
+
+
+def op_table(title: str, rows: tuple[OpRow, ...]) -> OpTable:
+    """Return a table of `rows`."""
+    return OpTable(
+        title, rows, any(row.module for row in rows), any(row.via or row.advisories for row in rows)
+    )
+
+
+@dataclass(frozen=True)
 class OpUses:
     """All op uses of a run.
 
@@ -60,8 +77,7 @@ class OpUses:
         trouble: The rows that a user has to act on.
         rest: All other rows.
         breaks: The rows of `trouble` whose verdict is known.
-        trouble_title: The title of `trouble`.
-        rest_title: The title of `rest`.
+        tables: `trouble` and `rest`, those of them that have rows.
         shown: The first rows of `trouble` and then of `rest`, for the short reports.
         left_out: A sentence that counts the rows that were not shown.
     """
@@ -72,8 +88,7 @@ class OpUses:
     trouble: tuple[OpRow, ...]
     rest: tuple[OpRow, ...]
     breaks: tuple[OpRow, ...]
-    trouble_title: str
-    rest_title: str
+    tables: tuple[OpTable, ...]
     shown: tuple[OpRow, ...]
     left_out: str
 
@@ -96,8 +111,14 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
         trouble=trouble,
         rest=rest,
         breaks=tuple(row for row in trouble if row.verdict in [VERDICT[each] for each in BREAKS]),
-        trouble_title=f"Raises, wrong, falls back or unknown: {plural(len(trouble), 'row')}",
-        rest_title=f"Native or composite: {plural(len(rest), 'row')}",
+        tables=tuple(
+            op_table(f"{title}: {plural(len(rows), 'row')}", rows)
+            for title, rows in (
+                ("Raises, wrong, falls back or unknown", trouble),
+                ("Native or composite", rest),
+            )
+            if rows
+        ),
         shown=shown,
         left_out=f"{plural(hidden, 'more row')} in report.html and run.json" if hidden else "",
     )

@@ -274,6 +274,13 @@ def advice_view(outlook: Outlook | None) -> AdviceView | None:
     )
 
 
+def stops_view(outlook: Outlook | None) -> TitledGrid | None:
+    """Return what stands in the way of MPS with its fixes; None where nothing does."""
+    routes = outlook.routes if outlook is not None else []
+    tables = next((one.tables for one in routes if one.name == "mps"), {})
+    return next((TitledGrid(clean(title), grid(table)) for title, table in tables.items()), None)
+
+
 def _route(route: Route, advice: Recommendation | None) -> RouteView:
     tables = [TitledGrid(clean(title), grid(table)) for title, table in route.tables.items()]
     if route.components:

@@ -52,6 +52,11 @@ def prose_html(text: str) -> Markup:
     return Markup("").join([*parts, escape(text[end:])])
 
 
+def breakable(text: str) -> Markup:
+    """Convert a name to HTML that may be broken behind its punctuation, and at the ends of words only there."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/._:])(?=[^/._:])", text))
+
+
 def prose_markdown(text: str) -> str:
     """Convert a message to one line of Markdown that is safe in paragraphs and in table cells."""
     line = " ".join(text.split())
@@ -113,6 +118,7 @@ def _markup() -> jinja2.Environment:
     """Return the environment of HTML and SVG, in which everything is escaped."""
     environment = _environment(autoescape=True)
     environment.filters["prose"] = prose_html
+    environment.filters["breakable"] = breakable
     environment.globals["script"] = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
     environment.globals["css"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment

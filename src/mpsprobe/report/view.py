@@ -6,10 +6,11 @@ Texts are plain and free of control characters; each format escapes them itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mpsprobe.quantities import plural
+from mpsprobe.report.answer import ShortAnswer, answer
 from mpsprobe.report.charts import BarChart, StackedBar, kinds_chart, memory_bar, time_chart, verdict_chart
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.distributions import SpreadChart, rounds_chart
@@ -17,15 +18,17 @@ from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, i
 from mpsprobe.report.hazardview import HazardList, hazard_list, warning
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.mosaics import Mosaic, releases_chart
-from mpsprobe.report.opview import OpRow, OpUses, op_uses
+from mpsprobe.report.opview import OpTable, OpUses, op_table, op_uses
 from mpsprobe.report.outlookview import (
     AdviceView,
     MemoryView,
     OutlookView,
     RateView,
+    TitledGrid,
     advice_view,
     outlook_view,
     rate_views,
+    stops_view,
 )
 from mpsprobe.report.templating import clean, tail
 from mpsprobe.report.wording import EVIDENCE, PARTIAL, STATUS, VERDICT, Word, evidence_word
@@ -47,6 +50,12 @@ _BARRIERS = "blocked-phases"
 
 #: The number of rows in the section of ops that break; the table of all op uses has the others.
 _BREAKS = 12
+
+#: The number of characters of the first failure in the banner.
+_SAID = 240
+
+#: The title of those rows.
+_BREAKING = "Op calls that the Mac refuses, moves to the CPU or gets wrong"
 
 #: The number of failures that the short summary lists.
 _SUMMARY_PROBLEMS = 10
@@ -117,6 +126,7 @@ class Page:
     """Everything that a report prints."""
 
     title: str
+    answer: ShortAnswer
     headline: Headline
     status: Word
     state: str
@@ -147,9 +157,11 @@ class Page:
     advice: AdviceView | None
     outlook: OutlookView | None
     ops: OpUses | None
+    blocker: str
     hazard: str
     hazards: HazardList | None
-    breaks: tuple[OpRow, ...]
+    stops: TitledGrid | None
+    breaks: OpTable | None
     more_breaks: str
     memory_bar: StackedBar | None
     charts: tuple[BarChart, ...]
@@ -175,6 +187,7 @@ def page(run: Run) -> Page:
     views = check_views(checks, run)
     forecast = run.outlook.forecast if run.outlook is not None else None
     bar = memory_bar(forecast.memory) if forecast and forecast.memory else None
+    stops = stops_view(run.outlook)
     drawn = (
         time_chart(forecast.time) if forecast and forecast.time else None,
         kinds_chart(forecast.time if forecast else None, run.op_uses),
@@ -198,6 +211,7 @@ def page(run: Run) -> Page:
     name = clean(run.target.name)
     return Page(
         title=f"mpsprobe: {name}: {headline.word}",
+        answer=answer(run),
         headline=replace(headline, limits=tuple(map(clean, headline.limits)), recipe=clean(headline.recipe)),
         status=STATUS[headline.status],
         state=headline.word,
@@ -232,9 +246,11 @@ def page(run: Run) -> Page:
         advice=advice,
         outlook=outlook,
         ops=ops,
+        blocker=_blocker(problems),
         hazard=clean(warning(run)),
         hazards=hazards,
-        breaks=trouble[:_BREAKS],
+        stops=stops,
+        breaks=op_table(_BREAKING, trouble[:_BREAKS]) if trouble else None,
         more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",
         memory_bar=bar,
         charts=charts,
@@ -243,7 +259,7 @@ def page(run: Run) -> Page:
         glance=bool(bar or charts or keys or rates or benchmarks),
         memory=outlook.memory if outlook is not None else None,
         route=advice.route if advice is not None else "",
-        breaking="Failures" if problems else "What breaks" if trouble or hazards else "",
+        breaking="What breaks" if problems or trouble or hazards or stops else "",
         staged=bool(shown or barriers),
         limits=tuple(map(clean, headline.limits)),
         command=command(run),
@@ -252,6 +268,16 @@ def page(run: Run) -> Page:
         evidences=tuple(EVIDENCE.values()),
         verdicts=tuple(VERDICT.values()),
     )
+
+
+def _blocker(problems: Sequence[CheckView]) -> str:
+    """Return what the first failed check said, and how many more there are; empty without one that says anything."""
+    if not problems or not problems[0].message:
+        return ""
+    said = " ".join(problems[0].message.split())
+    said = said if len(said) <= _SAID else f"{said[:_SAID].rsplit(' ', 1)[0]} ..."
+    more = f" ({plural(len(problems) - 1, 'more failed check')})" if len(problems) > 1 else ""
+    return said + more
 
 
 def _pairs(checks: list[Check], views: dict[str, CheckView]) -> Iterable[tuple[Check, CheckView]]:
@@ -265,7 +291,7 @@ def _key_numbers(checks: list[Check]) -> list[Number]:
         for check in checks
         if check.phase is phase
         for each in check.measurements
-        if each.unit in _KEY_UNITS and isinstance(each.value, int | float)
+        if each.unit in _KEY_UNITS and isinstance(each.value, int | float) and each.value
     ]
     return found[:_KEY_NUMBERS]
 

@@ -1,4 +1,24 @@
-/* Sorts and filters the tables of op uses; the page is whole without it. */
+/* Sorts and filters the tables of op uses, and copies commands; the page is whole without it. */
+for (const block of document.querySelectorAll("pre.commands")) {
+  const frame = document.createElement("div"), button = document.createElement("button");
+  frame.className = "copying";
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.setAttribute("aria-live", "polite");
+  block.before(frame);
+  frame.append(block, button);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(block.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(block);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+}
 for (const table of document.querySelectorAll("table.ops")) {
   const body = table.tBodies[0], rows = [...body.rows];
   if (rows.length < 2) continue;
