@@ -133,7 +133,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         (name, count)
         for name, count in (
             ("recommended working set", memory.working_set_bytes),
-            ("physical memory", available),
+            (f"physical memory (sold as {available / 2**30:.3g} GB)", available),
             ("allocator limit", memory.limit_bytes),
         )
         if count
@@ -181,7 +181,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
 
 
 def _anchor(at: float) -> str:
-    return "start" if at < 12 else "end" if at > 88 else "middle"
+    return "start" if at < 12 else "end" if at > 80 else "middle"
 
 
 def time_chart(time: Timing) -> BarChart | None:

@@ -262,5 +262,5 @@ def _would_change(grounds: Grounds) -> list[str]:
         texts.append(f"From {count} {case.plan.unit}s on, {grounds.quote.offer.name} finishes sooner.")
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
-        texts.append(f"{low:g} to {high:g} days for a port to MLX.")
+        texts.append(f"A port to MLX, which takes {low:g} to {high:g} days.")
     return texts
