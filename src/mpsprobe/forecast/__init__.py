@@ -1,6 +1,6 @@
-"""Memory and time of a target on hardware that is not at hand, from its recorded or predicted op uses.
+"""Forecast memory and time of a target on hardware that is not at hand, from its recorded or predicted op uses.
 
-docs/forecast.md says how, with which constants, and what it cannot see.
+docs/forecast.md states the method, its constants and its limits.
 """
 
 from mpsprobe.forecast.build import Wish, build

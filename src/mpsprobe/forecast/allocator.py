@@ -1,7 +1,8 @@
-"""PyTorch's allocator on MPS: memory comes from Metal in heaps, and what is left of a heap is taken all the same.
+"""Simulate PyTorch's allocator on MPS: it takes memory from Metal in heaps, whose unused parts count too.
 
-The rules are those of aten/src/ATen/mps/MPSAllocator.h: buffers up to 1 MiB share heaps of 8 MiB, up to 10 MiB heaps
-of 32 MiB, up to 512 MiB heaps of 1 GiB; a larger one has a heap of its own, rounded up to 2 MiB.
+The rules are those of aten/src/ATen/mps/MPSAllocator.h: buffers up to 1 MiB share heaps of 8 MiB, up to 10
+MiB heaps of
+32 MiB, up to 512 MiB heaps of 1 GiB; a larger one has its own heap, rounded up to 2 MiB.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _ROUND = 2 * MIB
 
 
 def heap_bytes(buffers: Iterable[int]) -> int:
-    """Return what Metal has handed out once buffers of these sizes lie in heaps, each where it fits most tightly.
+    """Return the bytes that Metal has allocated once buffers of these sizes are placed in the tightest heaps.
 
     Args:
-        buffers: bytes, in the order in which they were asked for.
+        buffers: The sizes in bytes, in the order of allocation.
     """
     taken = 0
     free: dict[int, list[int]] = {heap: [] for heap in _HEAPS.values()}
@@ -42,7 +43,7 @@ def heap_bytes(buffers: Iterable[int]) -> int:
 
 
 def _heap_of(size: int) -> int | None:
-    """Return the heap that a buffer shares; None for one of its own."""
+    """Return the size in bytes of the heap that a buffer shares; None for a buffer with its own heap."""
     if size <= _SMALL:
         return _HEAPS[_SMALL]
     if size < _MEDIUM:

@@ -1,4 +1,4 @@
-"""A forecast: memory and time of a recorded run on the target Mac, and its time elsewhere."""
+"""Build a forecast: memory and time of a recorded run on the target Mac, and its time on other hardware."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
 from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
 
-#: GPUs that every forecast is set beside: the seed's cloud rows and those that our figures were checked on.
+#: GPUs with which every forecast is compared: those for rent, and those on which the figures were checked.
 ELSEWHERE = ("rtx-3090", "rtx-4090", "a100-sxm4-80gb", "h100", "h200")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be forecast.
+    """The options of a forecast.
 
     Attributes:
-        mac: the Mac by name; None where only the releases are known.
-        tokens: new tokens of a sample, where that differs from the run's.
-        workload: what else is asked of the target.
-        calibrated: devices that were calibrated.
-        elsewhere: GPUs of the hardware table by name.
-        network: rates of transfer; None for the assumed ones.
+        mac: The Mac by name; None where only the releases are known.
+        tokens: The number of new tokens of a sample, where it differs from the run's.
+        workload: The rest of the requested workload.
+        calibrated: The devices that were calibrated.
+        elsewhere: The names of GPUs in the hardware table.
+        network: The transfer rates; None for the assumed ones.
     """
 
     mac: NamedMac | None = None
@@ -57,12 +57,12 @@ def build(
     """Forecast a run.
 
     Args:
-        trace: the run, its uses judged.
-        mac: the target Mac.
-        wish: what of it.
-        dtypes: parameters of the model by dtype.
-        evidence: of the op uses.
-        fed: the sizes of the run's input; None where they are not known.
+        trace: The run, with verdicts on its op uses.
+        mac: The target Mac.
+        wish: The options of the forecast.
+        dtypes: The number of parameters of the model by dtype.
+        evidence: The evidence of the op uses.
+        fed: The sizes of the run's input; None where unknown.
     """
     found = stages(trace)
     turns = carried_turns(found, wish)
@@ -101,9 +101,10 @@ def build(
 
 
 def carried_turns(found: Sequence[Stage], wish: Wish) -> dict[str, int]:
-    """Return the turns of those stages whose loops are carried on, by name.
+    """Return the number of iterations of those stages whose loops are extrapolated, by name.
 
-    A generation that ran as many turns as any is run at most is carried on to `NEW_TOKENS` where nobody says otherwise.
+    A generation that reached the largest number of iterations that is run is extrapolated to `NEW_TOKENS` by
+    default.
     """
     turns: dict[str, int] = {}
     for stage in found:
@@ -119,7 +120,7 @@ def carried_turns(found: Sequence[Stage], wish: Wish) -> dict[str, int]:
 
 
 def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: Wish, fed: Fed) -> str:
-    """Return the workload in one sentence: what was asked for, and what stands where nobody asked."""
+    """Return the workload in one sentence: the requested sizes, and the defaults for the others."""
     parts = []
     generates = next((stage for stage in found if _decodes(stage)), None)
     if fed.tokens:
@@ -131,7 +132,7 @@ def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: Wish, fed: 
     if fed.audio_seconds:
         parts.append(f"{fed.audio_seconds:g} s of sound")
     steps = [stage for stage in found if stage.name.endswith(" step") and stage.repeats > 1]
-    if fed.batches == 1:  # accumulated batches are no steps of a loop
+    if fed.batches == 1:  # accumulated batches are not iterations of a loop
         parts += [f"{turns.get(stage.name, stage.repeats)} steps" for stage in steps]
     parts.append(f"batch {fed.rows}")
     if fed.batches > 1:
@@ -152,7 +153,7 @@ def _decodes(stage: Stage) -> bool:
 
 
 def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
-    """Return what a forecast cannot say, one sentence each."""
+    """Return sentences that state what a forecast cannot show."""
     texts = [
         "Inside an op nothing is seen: workspaces of MPSGraph and of matmul kernels, and passes over memory beyond "
         "the least.",

@@ -1,6 +1,6 @@
-"""Measuring a device: matmul by dtype and size, memory, attention, convolution, dispatch, waits, copies.
+"""Measure a device: matmul by dtype and size, memory, attention, convolution, dispatch, waits and copies.
 
-The whole takes less than a minute.
+A calibration takes less than a minute.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mpsprobe.forecast.kinds import MATH, REDUCTION, STREAM
 #: Rows and square sizes of timed matmuls: `[rows, size] @ [size, size]`.
 _ROWS, _SIZES = (1, 4, 16, 64, 256, 1024), (256, 1024, 2048)
 _MORE_ROWS, _MORE_SIZES = (1, 16, 64, 256, 1024, 4096), (512, 4096, 8192)
-#: Elements of timed passes over memory.
+#: Elements of the timed passes over memory.
 _STREAMS = tuple(1 << k for k in (12, 14, 16, 18, 20, 22, 24, 25))
-#: Heads, queries, keys of timed attention; heads are 64 wide.
+#: Heads, queries and keys of the timed attention; heads are 64 wide.
 _ATTENTIONS = ((8, 1, 64), (16, 1, 512), (12, 16, 16), (12, 64, 64), (12, 256, 256), (16, 1024, 1024))
 _LARGE_ATTENTIONS = ((32, 1, 4096), (512, 256, 256), (32, 2048, 2048), (32, 8192, 8192))
-#: Images, channels in and out, the height, and the kernel's side, of timed convolutions.
+#: Images, input and output channels, height, and kernel size of the timed convolutions.
 _CONVS = ((1, 32, 32, 3), (1, 64, 32, 3), (1, 128, 32, 3), (1, 256, 16, 3), (1, 320, 64, 3))
 _LARGE_CONVS = (
     (16, 64, 64, 3),
@@ -44,12 +44,12 @@ _LARGE_CONVS = (
     (1, 512, 64, 3),
 )
 _HEAD = 64
-#: Bytes of distinct weights that a matrix-vector product goes through in turn: more than any cache holds.
+#: Bytes of distinct weights that matrix-vector products use in turn: more than any cache holds.
 _COLD = {"cpu": 384 << 20, "cuda": 2 << 30, "mps": 1 << 30}
-#: A GPU this much faster than a CPU gets the large sizes too: FLOP/s.
+#: A device faster than this (in FLOP/s) is also measured with the large sizes.
 _FAST = 5e12
-#: Seconds that a timed call may take. Some devices compute a dtype without instructions for it (float16 on a
-#: CPU), where the larger sizes would not end.
+#: The longest time of a timed call in seconds. Some devices compute a dtype without instructions for it (float16 on a
+#: CPU), so that the larger sizes would take too long.
 _LONGEST = 1.0
 
 
@@ -57,11 +57,11 @@ def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Ca
     """Measure a device.
 
     Args:
-        device: a real one.
-        say: is told what is being measured.
+        device: A real device.
+        say: A function that is called with what is being measured.
 
     Raises:
-        TargetError: the device cannot compute.
+        TargetError: The device cannot compute.
     """
     started = time.perf_counter()
     clock = Clock(device)
@@ -107,13 +107,13 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
 
 
 def _without_dispatch(point: Point, smallest: float, least: float) -> Point:
-    """Take a CPU's dispatch out of what was timed; no kernel is faster than the least one."""
+    """Subtract a CPU's dispatch from a timing; no kernel is faster than the smallest one."""
     seconds = max(point.seconds - smallest, point.seconds / 4, least, 1e-9)
     return Point(point.kind, point.dtype, point.flops, point.bytes, seconds, point.label)
 
 
 def _dtypes(device: Device) -> list[torch.dtype]:
-    """float32 everywhere; 16-bit where it is what models run in."""
+    """Return the dtypes to measure: float32 everywhere, and 16-bit dtypes where models run in them."""
     if device.name == "cpu":
         return [torch.float32]
     if device.name == "cuda":  # float16 has bfloat16's rates
@@ -126,21 +126,22 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) -> Iterator[Any]:
-    """Return the small sizes, then the large ones if the small ones turned out fast."""
+    """Yield the small sizes, then the large ones if the small ones turned out fast."""
     yield from small
     if max(point.flops / point.seconds for point in points) > _FAST:
         yield from large
 
 
 def _affordable(points: Sequence[Point], flops: int) -> bool:
-    """Return whether a call of so many FLOP takes at most `_LONGEST` at the best rate of the points before it."""
+    """Return whether a call with so many FLOP takes at most `_LONGEST` seconds at the best measured rate."""
     return not points or flops / max(point.flops / point.seconds for point in points) <= _LONGEST
 
 
 class _Pool:
-    """Weights that no cache holds: pieces of one large stretch of memory, each time the next.
+    """Weights that no cache holds: consecutive pieces of one large block of memory.
 
-    Their values are random: a GPU draws less power on equal ones, and so multiplies them faster than a model's.
+    Their values are random, because a GPU draws less power on equal values, and so multiplies them faster
+    than a model's.
     """
 
     def __init__(self, device: Device, dtype: torch.dtype) -> None:
@@ -151,7 +152,7 @@ class _Pool:
         self._at = 0
 
     def weight(self, size: int) -> Tensor:
-        """Return `[size, size]`."""
+        """Return the next weight, of shape `[size, size]`."""
         if self._at + size * size > self._memory.numel():
             self._at = 0
         start, self._at = self._at, self._at + size * size

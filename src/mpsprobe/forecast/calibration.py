@@ -1,4 +1,4 @@
-"""What `mpsprobe calibrate` wrote down of a device, and that device as a forecast sees it. Free of torch."""
+"""The file of `mpsprobe calibrate`, and the measured device as a forecast uses it. Nothing imports torch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from mpsprobe.errors import DataError
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
 from mpsprobe.knowledge import hardware, ops, speed
 
-#: Of the file. Another schema gets another number, and files of the old one are refused with a line.
+#: The version of the file's schema. A new schema gets a new number, and older files are refused with one line.
 VERSION = 2
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One piece of work that was timed.
+    """One timed piece of work.
 
     Attributes:
-        kind: as in `kinds.kind_of`.
-        dtype: of its arithmetic.
-        flops, bytes: of one call, by the formulas that forecasts use.
-        seconds: of one call on the device, without its dispatch.
-        label: what it was.
+        kind: The kind of work as in `kinds.kind_of`.
+        dtype: The dtype of its arithmetic.
+        flops: The FLOPs of one call, by the formulas that forecasts use.
+        bytes: The bytes that one call moves, by the same formulas.
+        seconds: The time of one call on the device in seconds, without its dispatch.
+        label: A description for readers.
     """
 
     kind: str
@@ -38,21 +39,25 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A device, measured.
+    """The measurements of a device.
 
     Attributes:
-        version: of this schema.
+        version: The version of the schema.
         device: `"cpu"`, `"cuda"` or `"mps"`.
-        name: of the processor or GPU.
-        torch, python: versions that ran it.
-        threads: of a CPU's kernels.
-        points: what was timed.
-        weights_bandwidth: bytes/s of a matrix-vector product that reads each weight once, from memory.
-        host_seconds: of the host, by kind of call: the keys of `knowledge.speed.HostCost.us`, and `graph` on MPS.
-        kernel_seconds: of the device, the least that a kernel takes.
-        wait_seconds: of the host, to read one number from the device.
-        copy_bandwidth: bytes/s between host and device; of memory itself for a CPU.
-        took_seconds: the whole calibration.
+        name: The name of the processor or GPU.
+        torch: The torch version that was used.
+        python: The Python version that was used.
+        threads: The number of threads of a CPU's kernels.
+        points: The timed pieces of work.
+        weights_bandwidth: The bytes per second of a matrix-vector product that reads each weight once from
+            memory.
+        host_seconds: The time of a call on the host in seconds, by kind: the keys of
+            `knowledge.speed.HostCost.us`, and
+            `graph` on MPS.
+        kernel_seconds: The shortest time of a kernel on the device in seconds.
+        wait_seconds: The time on the host for reading one number from the device in seconds.
+        copy_bandwidth: The bytes per second of copies between host and device; for a CPU those within memory.
+        took_seconds: The time of the whole calibration in seconds.
     """
 
     version: int = VERSION
@@ -71,7 +76,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def default_file(device: str) -> Path:
-    """Where the calibration of a device of this machine lies: in the user's cache folder."""
+    """Return the path of the calibration of a device of this machine, in the user's cache folder."""
     if sys.platform == "darwin":
         cache = Path.home() / "Library" / "Caches"
     else:
@@ -80,10 +85,10 @@ def default_file(device: str) -> Path:
 
 
 def read(file: Path) -> Calibration:
-    """Return a calibration.
+    """Read a calibration.
 
     Raises:
-        DataError: it cannot be read, or is not one.
+        DataError: The file cannot be read, or is not a calibration.
     """
     try:
         calibration = msgspec.json.decode(file.read_bytes(), type=Calibration)
@@ -95,17 +100,17 @@ def read(file: Path) -> Calibration:
 
 
 def machines(file: Path | None) -> list[Machine]:
-    """Return the devices that were calibrated: that of `file`, or those in their usual places.
+    """Return the calibrated devices: that of `file`, or those of the default files.
 
     Raises:
-        DataError: a file is not a calibration.
+        DataError: A file is not a calibration.
     """
     files = [file] if file is not None else [default_file(device) for device in ("mps", "cuda", "cpu")]
     return [machine(read(one)) for one in files if file is not None or one.is_file()]
 
 
 def machine(calibration: Calibration) -> Machine:
-    """Return a calibrated device, whose floor is its published peak or, without one, the best that was measured."""
+    """Return a calibrated device, whose floor is its published peak or, without one, the best measurement."""
     by_kind: dict[tuple[str, str], list[Point]] = {}
     for point in calibration.points:
         by_kind.setdefault((point.kind, point.dtype), []).append(point)
@@ -116,7 +121,7 @@ def machine(calibration: Calibration) -> Machine:
     }
     for kind, _ in list(compute):
         if (kind, "float16") not in compute and (kind, "bfloat16") in compute:
-            compute[kind, "float16"] = compute[kind, "bfloat16"]  # see calibrate
+            compute[kind, "float16"] = compute[kind, "bfloat16"]  # `calibrate` measures only one of them
     streams = {
         kind: _bandwidths(points) for (kind, _), points in by_kind.items() if not any(p.flops for p in points)
     }
@@ -157,7 +162,7 @@ def machine(calibration: Calibration) -> Machine:
 
 
 def _host(calibration: Calibration) -> HostTimes:
-    """Return the host's times; what C++ pays for an op was not timed, and is scaled as the others are."""
+    """Return the costs on the host; the cost of an op called from C++ was not timed and is scaled like the others."""
     row = speed.host_cost("mps" if calibration.device == "mps" else "cuda")
     assert row is not None
     times = dict(calibration.host_seconds)

@@ -1,7 +1,8 @@
-"""Timing work on a device: what it computes, what the host spends, the least of kernels, waits and copies.
+"""Time work on a device: computation, cost on the host, the shortest kernel, waits and copies.
 
-Everything runs synchronised, warmed up, several times, and the fastest counts: what else runs on a machine makes things
-slower only.
+Everything runs synchronised and warmed up several times, and the fastest run counts, because other load on a
+machine only
+makes it slower.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import torch
 
 from mpsprobe.device.real import Device
 
-#: Runs of one piece of work of which the fastest counts, and how long they may take together, seconds.
+#: The number of runs of one piece of work, of which the fastest counts, and their time budget in seconds.
 _REPEATS, _BUDGET = 7, 0.35
 
 
 def clock_of(device: Device) -> Callable[[], float]:
-    """Return the clock for work on a device: one CPU thread has its own, so that other programs do not count."""
+    """Return the clock for work on a device: a single CPU thread has its own, which ignores other programs."""
     alone = device.name == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if alone else time.perf_counter
 
 
 class Clock:
-    """Times work on one device."""
+    """Time work on one device."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -33,7 +34,7 @@ class Clock:
         self.now = clock_of(device)
 
     def seconds(self, work: Callable[[], Any], *, calls: int = 1) -> float:
-        """Of one of `calls` calls that `work` makes: the device's own time, dispatch hidden where it can be."""
+        """Return the device's time in seconds of one of `calls` calls in `work`; dispatch is hidden if possible."""
         self._run(work, 1, calls)
         first = self._run(work, 1, calls)
         repeats = max(3, min(_REPEATS, int(_BUDGET / max(first, 1e-9))))
@@ -47,7 +48,7 @@ class Clock:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda._sleep(
                 int(2e5 + 4e4 * inner * calls)
-            )  # the queue fills behind it: no gaps between kernels
+            )  # the queue fills behind it, so there are no gaps between kernels
             begin.record()
             for _ in range(inner):
                 work()
@@ -61,7 +62,7 @@ class Clock:
         return self.now() - start
 
     def host(self, work: Callable[[], Any], repeats: int = 25) -> float:
-        """Of one call as the host sees it, nothing waited for."""
+        """Return the time of one call on the host in seconds, without waiting for the device."""
         times = []
         for _ in range(repeats + 2):
             self.device.synchronize()
@@ -73,13 +74,13 @@ class Clock:
 
 
 def bare(device: Device, clock: Clock) -> float:
-    """Return the seconds of the smallest op on a CPU, which are part of whatever is timed there; 0 on a GPU."""
+    """Return the time of the smallest op on a CPU in seconds, which every timing there includes; 0 on a GPU."""
     x = torch.zeros(1, device=device.torch_device)
     return clock.seconds(lambda: x + 1.0) if device.name == "cpu" else 0.0
 
 
 def kernel(device: Device, clock: Clock) -> float:
-    """Return the least seconds that a kernel takes, behind others; 0 on a CPU."""
+    """Return the shortest time of a kernel behind others in seconds; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)
@@ -92,7 +93,7 @@ def kernel(device: Device, clock: Clock) -> float:
 
 
 def wait(device: Device, clock: Clock) -> float:
-    """Return the seconds to read a number that the device has just computed, beside its dispatch; 0 on a CPU."""
+    """Return the time for reading a number that the device has just computed in seconds; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)
@@ -101,7 +102,7 @@ def wait(device: Device, clock: Clock) -> float:
 
 
 def copy(device: Device, clock: Clock) -> float:
-    """Return the bytes/s of a copy from the host to the device; within memory on a CPU."""
+    """Return the bandwidth of a copy from the host to the device in bytes/s; within memory on a CPU."""
     x = torch.ones(64 << 20, dtype=torch.uint8)
     if device.name == "cpu":
         y = torch.empty_like(x)

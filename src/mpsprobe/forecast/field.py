@@ -1,7 +1,8 @@
-"""A field report: what a Mac measured, small and anonymous, which its owner may attach to an issue.
+"""A field report: the measurements of a Mac, small and anonymous, which its owner may attach to an issue.
 
-It holds the chip, the releases, rates, timings and verdicts. It holds no path, no name, no token and no text of a
-model. Nothing is sent by this program. `tools/field.py` checks such files, adds them to the measured points and refits.
+It holds the chip, the releases, rates, timings and verdicts, but no path, name, token or text of a model.
+mpsprobe never
+sends it. `tools/field.py` checks such files, adds them to the measured points and refits.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from mpsprobe.run import Evidence, Host, OpVerdict, Run
 
 FILE = "field-report.json"
 VERSION = 1
-#: What a report is accepted with: names of chips, classes, ops, checks, releases and units.
+#: The accepted texts in a report: names of chips, classes, ops, checks, releases and units.
 _WORD = re.compile(r"[A-Za-z0-9_.,:+ ()\[\]x-]{0,120}")
-#: What no report may hold, whatever its form.
+#: Texts that no report may hold.
 _PRIVATE = re.compile(r"hf_[A-Za-z0-9]{8,}|[\w.]+@[\w.]+|(?:^|[\s\"'])[/~][\w.]|\\|https?:", re.IGNORECASE)
 
 
@@ -30,9 +31,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One measured time or rate.
 
     Attributes:
-        what: `"matmul float16"`, `"time per sample"`, `"weights"` ...
-        value: the figure.
-        unit: `"TFLOP/s"`, `"GB/s"`, `"us"`, `"s"`, `"bytes"`.
+        what: The quantity, such as `"matmul float16"`, `"time per sample"` or `"weights"`.
+        value: The value in `unit`.
+        unit: `"TFLOP/s"`, `"GB/s"`, `"us"`, `"s"` or `"bytes"`.
     """
 
     what: str
@@ -41,21 +42,27 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One report.
+    """One report. A text is empty where it is unknown.
 
     Attributes:
-        version: of this schema.
+        version: The version of the schema.
         made_by: `"calibrate"` or `"run"`.
-        mpsprobe, torch, transformers, python, macos: releases; empty where unknown.
-        chip: as macOS writes it; gpu_cores, memory_gb: of it, where known.
-        day: UTC, `"2026-11-28"`.
-        architecture: class of the target where it is one of transformers or diffusers; empty otherwise.
-        parameters: of the target, two digits; None without one.
-        dtype: of its weights.
-        figures: what was measured.
-        verdicts: op calls by verdict.
-        not_native: ops that fell back, raised or were wrong, with their number of calls.
-        checks: status by id of a check.
+        mpsprobe: The version of mpsprobe.
+        torch: The version of torch.
+        transformers: The version of transformers.
+        python: The version of Python.
+        macos: The version of macOS.
+        chip: The chip as macOS writes it.
+        gpu_cores: The number of its GPU cores; None where unknown.
+        memory_gb: Its unified memory in GB as Apple counts them; None where unknown.
+        day: The day in UTC, such as `"2026-11-28"`.
+        architecture: The class of the target if it is one of transformers or diffusers; empty otherwise.
+        parameters: The number of parameters of the target, rounded to two digits; None without a target.
+        dtype: The dtype of its weights.
+        figures: The measurements.
+        verdicts: The number of op calls by verdict.
+        not_native: The ops that fell back, raised or were wrong, with their number of calls.
+        checks: The status of each check by its id.
     """
 
     version: int = VERSION
@@ -78,7 +85,7 @@ class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     checks: dict[str, str] = {}
 
     def save(self, file: Path) -> None:
-        """Write it."""
+        """Write the report to a file."""
         file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
@@ -112,7 +119,7 @@ def of_calibration(calibration: Calibration, host: Host, mpsprobe: str, day: str
 
 
 def of_run(run: Run) -> FieldReport:
-    """Return the report of a run on a Mac: what was measured there, and nothing of what the target said."""
+    """Return the report of a run on a Mac: its measurements, without any text of the target."""
     verdicts: Counter[str] = Counter()
     not_native: Counter[str] = Counter()
     for use in run.op_uses:
@@ -149,10 +156,11 @@ def of_run(run: Run) -> FieldReport:
 
 
 def read(file: Path) -> FieldReport:
-    """Return a report that a user sent, checked.
+    """Read and check a report that a user sent.
 
     Raises:
-        DataError: it is not one, or holds what no report may hold: a path, an address, a token, free text.
+        DataError: The file is not a report, or holds what no report may hold: a path, an address, a token or
+            free text.
     """
     try:
         raw = file.read_bytes()

@@ -1,8 +1,10 @@
-"""What calls cost the host within a model's code: timed on small models of several builds.
+"""Measure the cost of calls on the host within a model's code, from timings of several small models.
 
-An op costs more within a model than in a loop of its own: Python around it, and code and data that are not in the
-caches. So whole models are timed, too small for the device to matter, and their times are shared out among the kinds of
-their calls, near the shares that `knowledge/data/speed.toml` holds for such devices.
+An op costs more within a model than in a tight loop, because of the Python code around it and of code and
+data that are not
+in the caches. Whole models are therefore timed, too small for the device to matter, and their times are
+distributed over
+the kinds of their calls, close to the shares in `knowledge/data/speed.toml`.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from mpsprobe.knowledge.regimes import Regime
 from mpsprobe.trace.dispatch import record
 from mpsprobe.trace.recorder import Recorder
 
-#: Calls by kind (`kinds.host_kind`), with `module`, and `graph` for ops that run through MPSGraph.
+#: The number of calls by kind (`kinds.host_kind`), with `module`, and `graph` for ops that run through MPSGraph.
 Calls = Counter[str]
-#: How much a fitted cost is drawn to the share that it has in the data file: 0 leaves it free.
+#: The weight with which a fitted cost is pulled towards its share in the data file; 0 for no pull.
 _PRIOR = 0.3
 
 
 class Block(nn.Module):
-    """One decoder layer as models write it, so small that only dispatch costs."""
+    """One decoder layer as models write it, so small that only dispatch takes time."""
 
     def __init__(self, width: int = 32, heads: int = 2) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class _Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise by the root mean square, as transformers writes it."""
+        """Normalise by the root mean square, as transformers does."""
         h = x.to(torch.float32)
         h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)
         return self.weight * h.to(x.dtype)
@@ -83,7 +85,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Blocks(nn.Module):
-    """Eight of them, for a machine without transformers."""
+    """Eight decoder layers, for a machine without transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +101,7 @@ class _Blocks(nn.Module):
 
 
 class _Convolutions(nn.Module):
-    """Residual blocks with group norms, as diffusion models have them."""
+    """Residual blocks with group norms, as in diffusion models."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,9 +126,9 @@ class Small:
     """A small model and how it is run.
 
     Attributes:
-        name: for people.
-        build: makes it, where `torch.device` is in force.
-        run: one sample of it, on a device.
+        name: The name for readers.
+        build: A function that builds the model on the active `torch.device`.
+        run: A function that runs one sample of the model on a device.
     """
 
     name: str
@@ -160,7 +162,7 @@ def _generate(model: Any, device: torch.device) -> Any:
 
 
 def smalls() -> list[Small]:
-    """Return the models: those of plain torch, and where transformers is installed some of its own."""
+    """Return the small models: those in plain torch and, where transformers is installed, some of its own."""
     found = [
         Small("blocks", _Blocks, _forward("x", (1, 1, 32))),
         Small("convolutions", _Convolutions, _forward("x", (1, 4, 8, 8))),
@@ -170,7 +172,7 @@ def smalls() -> list[Small]:
     except ImportError:
         return found
     t: Any = library
-    t.utils.logging.set_verbosity_error()  # it warns of kernels that these models do without
+    t.utils.logging.set_verbosity_error()  # it warns about kernels that these models do not need
 
     def of(name: str, cls: str, run: Callable[[Any, torch.device], Any], **config: Any) -> Small:
         def build() -> nn.Module:
@@ -232,7 +234,7 @@ def smalls() -> list[Small]:
 
 
 def dispatch(device: Device, clock: Clock) -> dict[str, float]:
-    """Return seconds of the host by kind of call, with `module`, `wait`, and on MPS `graph`.
+    """Return the cost on the host in seconds by kind of call, with `module`, `wait`, and on MPS `graph`.
 
     The keys are those of `knowledge.speed.HostCost.us`.
     """
@@ -260,14 +262,15 @@ def _prior(device: str) -> Iterator[tuple[str, float]]:
 
 
 def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict[str, float]:
-    """Return costs that explain the times of models, as near as they can be to a scaled prior.
+    """Return costs that explain the times of models, as close as possible to a scaled prior.
 
-    Least squares of relative errors; each cost is drawn to its prior, which is first scaled by the median of measured
-    over expected. No cost is negative.
+    The fit is a least-squares one of relative errors. Each cost is pulled towards its prior, which is first
+    scaled by the
+    median of measured over expected time. No cost is negative.
 
     Args:
-        rows: calls of each model by kind, and its seconds.
-        prior: seconds by kind.
+        rows: The calls of each model by kind, and its time in seconds.
+        prior: The prior costs in seconds by kind.
     """
     kinds = [kind for kind, cost in prior.items() if cost > 0]
     start = np.array([prior[kind] for kind in kinds])
@@ -276,7 +279,7 @@ def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict
     counts = np.array([[calls[kind] for kind in kinds] for calls, _ in rows], dtype=float)
     seconds = np.array([took for _, took in rows])
     start = start * float(np.median(seconds / (counts @ start)))
-    # unknowns in units of the scaled prior: all 1 to begin with
+    # the unknowns in units of the scaled prior, initially all 1
     relative = counts * start / seconds[:, None]
     matrix = np.vstack([relative, _PRIOR * np.eye(len(kinds))])
     wanted = np.concatenate([np.ones(len(rows)), _PRIOR * np.ones(len(kinds))])
@@ -293,10 +296,11 @@ def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict
 
 
 def _calls(small: Small, device: Device) -> Calls:
-    """Return the calls of a model as a Mac counts them, which is how forecasts count.
+    """Return the number of calls of a model by kind as a Mac makes them, which is how forecasts count.
 
-    On a Mac they are recorded on the device itself, elsewhere on tensors without memory; where those cannot be had, on
-    the device at hand.
+    On a Mac they are recorded on the device itself, elsewhere on memoryless tensors; where neither works, on
+    the device at
+    hand.
     """
     if device.name == "mps":
         return _recorded(small, device)
@@ -323,7 +327,7 @@ def _calls(small: Small, device: Device) -> Calls:
                 small.run(model, where)
             del observer.op, observer.sync
             return _counted(recorder, modules[0], waits[0], "")
-    except (MpsprobeError, RuntimeError):  # another system, or a release of torch that it cannot carry
+    except (MpsprobeError, RuntimeError):  # an unsupported system or torch release
         return _recorded(small, device)
 
 
@@ -338,7 +342,7 @@ def _recorded(small: Small, device: Device) -> Calls:
 
 @contextmanager
 def _modules() -> Iterator[list[int]]:
-    """Count calls of modules."""
+    """Count the calls of modules while the context lasts."""
     count, original = [0], nn.Module.__call__
 
     def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What kind of work an op does, as far as its speed goes."""
+"""Classify ops by the kind of work that determines their speed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
-#: `VIEW`: no kernel. The others run as fast as their bytes come: `STREAM` in one pass, `MATH` with a function of each
-#: element that a CPU has to work for, `REDUCTION` over rows.
+#: `VIEW` runs no kernel. The others are limited by memory traffic: `STREAM` in one pass, `MATH` with a function of each
+#: element that takes a CPU time, `REDUCTION` over rows.
 VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
-#: The kind of an op by the family of its FLOP formula: those that compute have a rate of arithmetic.
+#: The kind of an op by the family of its FLOP formula, for families with a rate of arithmetic.
 KIND_OF_FAMILY = {
     OpFamily.MATMUL: "matmul",
     OpFamily.ATTENTION: "attention",
@@ -21,7 +21,7 @@ KIND_OF_FAMILY = {
     OpFamily.POINTWISE: STREAM,
     OpFamily.REDUCTION: REDUCTION,
 }
-#: Kinds that have no rate of arithmetic.
+#: Kinds without a rate of arithmetic.
 MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})
 _MATH_OPS = frozenset(
     {
@@ -43,16 +43,16 @@ _MATH_OPS = frozenset(
 )
 
 
-#: Ops that only take memory: no kernel and little of the host.
+#: Ops that only allocate memory, without a kernel and with little cost on the host.
 _ALLOCATES = ("empty", "new_empty", "_local_scalar_dense")
 _COPIES = frozenset({"copy_", "_copy_from", "clone", "_to_copy", "contiguous"})
 
 
 @functools.cache
 def host_kind(op: str) -> str:
-    """Return the kind of an overload as far as its cost for the host goes.
+    """Return the kind of an overload for its cost on the host.
 
-    One of the kinds of `kind_of`, `"alloc"` for an op that only takes memory, or `"copy"`.
+    It is one of the kinds of `kind_of`, `"alloc"` for an op that only allocates memory, or `"copy"`.
     """
     name = base_name(op)
     if name.startswith(_ALLOCATES):
@@ -73,7 +73,7 @@ def kind_of(op: str) -> str:
 
 
 def dtype_of(use: OpUse) -> str:
-    """Return the dtype of its arithmetic: that of the first floating-point input, else of the first."""
+    """Return the dtype of an op's arithmetic: that of its first floating-point input, else of its first input."""
     for tensor in (*use.inputs, *use.outputs):
         if tensor.dtype.startswith(("float", "bfloat", "complex")):
             return tensor.dtype
@@ -84,7 +84,7 @@ def scores_of(use: OpUse) -> int:
     """Return the bytes of the scores that one call of attention returns beside its result; 0 for other ops.
 
     The kernel for MPS computes them in full, `[..., queries, keys]`, and returns them
-    (aten/src/ATen/native/mps/operations/Attention.mm); those for CUDA and CPUs never write them.
+    (aten/src/ATen/native/mps/operations/Attention.mm); those for CUDA and CPUs never write them to memory.
     """
     if base_name(use.op) != "_scaled_dot_product_attention_math_for_mps" or len(use.outputs) < 2:
         return 0

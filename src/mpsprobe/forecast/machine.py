@@ -1,7 +1,8 @@
-"""How long a device takes for one call of an op: its peaks, what PyTorch reaches of them, what a call costs the host.
+"""Model how long a device takes for one call of an op: peak rates, the share that PyTorch reaches, host cost.
 
-Two kinds: from a specification (`of_mac`, `of_gpu`: published peaks, published or fitted shares of them) and from a
-calibration of the very device (`calibration.machine`).
+A machine comes from a specification (`of_mac`, `of_gpu`: published peaks, published or fitted shares of them)
+or from a
+calibration of the device itself (`calibration.machine`).
 """
 
 from __future__ import annotations
@@ -19,30 +20,31 @@ from mpsprobe.knowledge.speed import Coverage, HostCost
 from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Range
 
-#: Dtypes whose arithmetic is floating-point arithmetic of a rate of its own.
+#: Floating-point dtypes with their own rate of arithmetic.
 FLOATS = ("float32", "float16", "bfloat16")
-#: Apple GPUs from here on have matrix units: 16-bit matmuls run at a rate of their own, float32 ones do not.
+#: Apple GPU families from this one on have matrix units, which speed up 16-bit matmuls but not float32 ones.
 _MATRIX_UNITS = "apple10"
 _US = 1e-6
-#: The chip that the host costs of Macs are stated for.
+#: The chip for which the host costs of Macs are stated.
 _REFERENCE = "Apple M1 Max"
-#: How much wider a range is whose chip has a borrowed GPU clock: generations differ by up to a fifth.
+#: The factor by which a range is wider when another chip's GPU clock is used: generations differ by up to a fifth.
 _BORROWED_CLOCK = 1.25
-#: Share of the cost of a graph that an op pays that takes one on some paths only, and is no matmul.
+#: The share of a graph's cost for an op, other than matmul, that uses a graph on some paths only.
 _SOMETIMES = 0.5
 
 
 @dataclass(frozen=True)
 class HostTimes:
-    """What calls cost the host, seconds.
+    """The cost of calls on the host in seconds.
 
     Attributes:
-        ops: by kind of call (`kinds.host_kind`); a kind that is missing costs what `"stream"` does.
-        graph: beside that, of an op that runs through MPSGraph.
-        module: of a call of a module.
-        turn: of a turn of `generate`, beside its calls.
-        wait: to hear that the device is done.
-        inner, inner_graph: as an op of `ops` and `graph`, called from C++: its code and its data are in the caches.
+        ops: The cost by kind of call (`kinds.host_kind`); a missing kind costs as much as `"stream"`.
+        graph: The additional cost of an op that runs through MPSGraph.
+        module: The cost of a call of a module.
+        turn: The cost of a step of `generate` in addition to its calls.
+        wait: The cost of waiting until the device is done.
+        inner: The cost of an op that C++ calls, whose code and data are in the caches.
+        inner_graph: The additional cost of a graph in such an op.
     """
 
     ops: Mapping[str, float]
@@ -55,10 +57,10 @@ class HostTimes:
 
     @classmethod
     def of(cls, row: HostCost, scale: float = 1.0, release: str = "99") -> HostTimes:
-        """Return the costs of a row of `speed.toml` for a host that takes `scale` times as long, in a release."""
+        """Return the costs of a row of `speed.toml`, scaled by `scale`, in a torch release."""
         us = {name: scale * _US * value for name, value in row.us.items()}
         named = {name: us.pop(name, 0.0) for name in ("module", "turn")}
-        # the wait is the device's, not the host's
+        # the device determines the wait, not the host
         wait = us.pop("wait", 0.0) / scale
         inner, inner_graph = scale * _US * row.inner, scale * _US * row.inner_graph
         return cls(
@@ -66,20 +68,20 @@ class HostTimes:
         )
 
     def op(self, kind: str) -> float:
-        """Return the cost of a call of a kind, without that of a graph."""
+        """Return the cost of a call of a kind in seconds, without that of a graph."""
         found = self.ops.get(kind)
         return found if found is not None else self.ops.get("stream", 0.0)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A rate that depends on the size of the work: points by growing size, straight lines between on log scales."""
+    """A rate that depends on the size of the work: points by increasing size, interpolated linearly on log scales."""
 
     sizes: Sequence[float]
     rates: Sequence[float]
 
     def at(self, size: float) -> float:
-        """Return the rate at a size; that of the nearest point beyond the ends."""
+        """Return the rate at a size; beyond the ends that of the nearest point."""
         if size <= self.sizes[0]:
             return self.rates[0]
         if size >= self.sizes[-1]:
@@ -92,22 +94,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class Surface:
-    """A rate that depends on the FLOPs of a call and on its FLOPs a byte.
+    """A rate that depends on the FLOPs of a call and on its FLOPs per byte.
 
-    Measured points; between them a mean of all, weighted by their nearness on log scales.
+    Between measured points it is the mean of all, weighted by their distance on log scales.
 
     Attributes:
-        points: FLOPs, FLOPs a byte, rate.
+        points: Tuples of FLOPs, FLOPs per byte, and rate.
     """
 
     points: Sequence[tuple[float, float, float]]
 
     def at(self, flops: float, moved: float) -> float:
-        """Return the rate of a call that does so many FLOPs and moves so many bytes."""
+        """Return the rate of a call with so many FLOPs that moves so many bytes."""
         x, y = math.log(max(flops, 1)), math.log(max(flops, 1) / max(moved, 1))
         total = weights = 0.0
         for size, intensity, rate in self.points:
-            # a factor in FLOPs a byte tells more of the rate than the same factor in FLOPs
+            # a factor in FLOPs per byte changes the rate more than the same factor in FLOPs
             distance = 0.25 * (math.log(size) - x) ** 2 + (math.log(intensity) - y) ** 2
             weight = 1 / (distance + 1e-3) ** 2
             total, weights = total + weight * math.log(rate), weights + weight
@@ -116,32 +118,34 @@ class Surface:
 
 @dataclass(frozen=True)
 class Machine:
-    """A device as a forecast sees it. Rates are FLOP/s and bytes/s, times seconds.
+    """A device as a forecast uses it. Rates are in FLOP/s and bytes/s, times in seconds.
 
     Attributes:
-        name: of the row or the device.
+        name: The name of the row or the device.
         kind: `"mps"`, `"cuda"` or `"cpu"`.
         basis: `"specification"` or `"calibrated"`.
-        peak: highest rate by dtype; a dtype that is missing is unknown.
-        peaks: the same of a kind of work that has another.
-        bandwidth: of its memory, at its peak.
-        compute: reached rate by kind of work (`"matmul"`, `"bmm"`, `"attention"`, `"conv"`) and dtype.
-        stream: reached bandwidth of what is not one of those, by bytes of a call.
-        streams: the same for kinds of such work that were timed apart.
-        weights: reached bandwidth of a matmul of few rows, by dtype (`""` for all others), which reads each weight once
-            from memory; infinite where `compute` has that in it.
-        attention: the same for attention of few queries, which reads the cache.
-        thin: share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
-        host: what calls cost the host.
-        kernel: of the device, the least a kernel takes.
-        graph_kernel: the same for an MPSGraph.
-        copy: bandwidth between host and device.
-        queued: kernels run behind the host's back; False for a CPU.
-        release: torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
-        holds_scores: attention writes its scores to memory, as PyTorch's kernel for MPS does; fused kernels do not.
-        complete: enough is known to expect a time; else there is the floor alone.
-        slack: widens the range: 1 where the peak is known, more where that of another chip stands in for it.
-        notes: what is assumed, one sentence each.
+        peak: The highest rate by dtype; a missing dtype is unknown.
+        bandwidth: The peak bandwidth of its memory.
+        compute: The reached rate by kind of work (`"matmul"`, `"bmm"`, `"attention"`, `"conv"`) and dtype.
+        stream: The reached bandwidth of other work, by bytes of a call.
+        weights: The reached bandwidth of a matmul of few rows by dtype (`""` for all others), which reads
+            each weight once
+            from memory; infinite where `compute` includes it.
+        attention: The reached bandwidth of attention with few queries, which reads the cache.
+        host: The cost of calls on the host.
+        kernel: The shortest time of a kernel on the device.
+        copy: The bandwidth between host and device.
+        queued: Whether kernels run asynchronously; False for a CPU.
+        graph_kernel: The shortest time of an MPSGraph on the device.
+        peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
+        streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
+        thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
+        release: The torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
+        holds_scores: Whether attention writes its scores to memory, as PyTorch's kernel for MPS does; fused
+            kernels do not.
+        complete: Whether enough is known to expect a time; otherwise only the floor is known.
+        slack: A factor that widens the range: 1 where the peak is known, more where another chip's is used.
+        notes: Sentences that state the assumptions.
     """
 
     name: str
@@ -168,16 +172,16 @@ class Machine:
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
-        """Return the expected rate of one call, FLOP/s: of matmul where the kind was not measured, None if unknown."""
+        """Return the expected rate of one call in FLOP/s; that of matmul for an unmeasured kind, None if unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
 
     def peak_of(self, kind: str, dtype: str) -> float | None:
-        """Return the highest rate of work of a kind; None when it is unknown."""
+        """Return the highest rate of a kind of work in FLOP/s; None when unknown."""
         return self.peaks.get((kind, dtype)) or self.peak.get(dtype)
 
     def graphs(self, op: str, kind: str) -> float:
-        """Return how much of a graph's cost an op pays: 1 through MPSGraph, 0 with a Metal kernel of its own."""
+        """Return the share of a graph's cost for an op: 1 through MPSGraph, 0 with its own Metal kernel."""
         if self.kind != "mps" or kind in (VIEW, "alloc"):
             return 0.0
         found = regimes.regime(op, self.release)
@@ -186,18 +190,18 @@ class Machine:
         return 1.0 if found is Regime.GRAPH else 0.0
 
     def covers(self, bound: str) -> Coverage | None:
-        """Return how far measurements of a class lie from forecasts; None where nobody looked."""
+        """Return how far measurements of a class are from forecasts; None where there are none."""
         return speed.coverage(self.kind, self.basis, bound)
 
 
 def of_mac(mac: NamedMac, torch: str | None = None) -> Machine:
-    """Return a named Mac by its specification, with the kernels of a torch release.
+    """Return a Mac of the catalogue by its specification, with the kernels of a torch release.
 
     What no source states is left out, and `notes` says so.
 
     Args:
-        mac: the Mac.
-        torch: release; None takes the newest that is known.
+        mac: The Mac.
+        torch: The torch release; None for the newest known one.
     """
     chip = chips.find(mac.chip)
     family = chip.family if chip is not None else ""
@@ -250,11 +254,11 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
             continue
         best = reached.expected * peak[dtype]
         if family == _MATRIX_UNITS and dtype != "float32":
-            # `reached` is of the ALUs' peak, which matrix units surpass: their own peak is not published
+            # `reached` is a share of the ALUs' peak, which matrix units exceed; their own peak is not published
             limits.pop(dtype)
         for work in ("matmul", "bmm", "conv"):
             compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
-        # attention runs on the ALUs: a kernel of PyTorch's own, or batched matmuls of narrow heads
+        # attention runs on the ALUs: in a kernel of PyTorch, or as batched matmuls of narrow heads
         compute["attention", dtype] = Surface(
             [(1.0, 1.0, share("attention-compute", dtype) * peak["float32"])]
         )
@@ -278,7 +282,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         host=HostTimes.of(row, scale, release),
         kernel=row.kernel * _US,
         graph_kernel=row.graph_kernel * _US,
-        # memory is shared: a copy reads and writes it once, at best
+        # memory is shared, so a copy reads and writes it at least once
         copy=stream / 2,
         queued=True,
         release=release,
@@ -332,7 +336,7 @@ def of_gpu(gpu: Gpu) -> Machine:
 
 
 def summed(ranges: Sequence[Range]) -> Range:
-    """Return the range of parts that follow each other: they are taken to be off in the same direction."""
+    """Return the range of consecutive parts, which are assumed to deviate in the same direction."""
     known = [one for one in ranges if one.expected is not None]
     if len(known) < len(ranges):
         return Range(sum(one.floor for one in ranges))

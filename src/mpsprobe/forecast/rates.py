@@ -1,4 +1,4 @@
-"""A forecast in the units that people compare: tokens a second, seconds an iteration, a real-time factor."""
+"""Convert a forecast to the units in which people compare models: tokens/s, s/it, a real-time factor."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from mpsprobe.run import Epoch, Range, Rate, Timing
 from mpsprobe.run.workload import Fed
 
-#: A stage whose name ends so is a turn of a denoising or flow loop.
+#: The end of the name of a stage that is an iteration of a denoising or flow loop.
 _STEP = " step"
 
 
 def rates(timing: Timing, fed: Fed) -> list[Rate]:
-    """Return the rates of a sample, those that its stages and its input have."""
+    """Return the rates of a sample that its stages and its input allow."""
     found: list[Rate] = []
     before: list[Range] = []
     for part in timing.parts:
@@ -42,7 +42,7 @@ def rates(timing: Timing, fed: Fed) -> list[Rate]:
 
 
 def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
-    """Return the rates of an optimisation step: its time, samples and tokens a second."""
+    """Return the rates of an optimisation step: its time, and samples and tokens per second."""
     whole = timing.per_sample
     if whole is None:
         return []
@@ -54,12 +54,12 @@ def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
 
 
 def epoch(timing: Timing, samples: int, rows: int) -> Epoch | None:
-    """Forecast one pass over the training data; None where the time of a step is not known.
+    """Forecast one pass over the training data; return None where the time of a step is unknown.
 
     Args:
-        timing: of one optimisation step.
-        samples: of the data.
-        rows: samples that a step takes.
+        timing: The time of one optimisation step.
+        samples: The number of samples in the data.
+        rows: The number of samples in a step.
     """
     whole = timing.per_sample
     if whole is None:
@@ -83,6 +83,6 @@ def _whole(parts: list[Range]) -> tuple[float | None, float | None, float | None
 
 
 def _per_second(name: str, unit: str, count: float, seconds: Range) -> Rate:
-    """Return a rate: its low end is that of the longest time."""
+    """Return a rate, whose low end corresponds to the longest time."""
     expected, low, high = (count / value if value else None for value in _of(seconds))
     return Rate(name, unit, expected, high, low)

@@ -1,8 +1,10 @@
-"""The stages of a run: prefill and decode, an encoder, the steps of a flow or a denoising loop.
+"""Find the stages of a run: prefill and decode, an encoder, the steps of a flow or a denoising loop.
 
-They are read off the outermost module calls. A sequence of calls that comes again is a loop, and each turn of it an
-iteration; what happens between two turns (sampling a token, mixing noise) belongs to the turn before. Where the first
-turn of a loop does much more than the second it is a stage of its own: the prompt of a generating model.
+They are derived from the outermost module calls. A sequence of calls that repeats is a loop, and each
+repetition is an
+iteration; ops between two iterations (sampling a token, mixing noise) belong to the earlier one. A first
+iteration that
+does much more work than the second is a stage of its own: the prompt of a generating model.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from mpsprobe.forecast.trace import Pass, Trace
 
-#: The first turn of a loop is a stage of its own if it counts this many times the FLOPs of the second.
+#: The first iteration of a loop is a stage of its own if it has this many times the FLOPs of the second.
 _FIRST_DIFFERS = 1.5
-#: Module calls that come again inside a single outermost call are its loop if this share of its ops is in them.
+#: Repeated module calls inside a single outermost call are its loop if they hold this share of its ops.
 _LOOP_SHARE = 0.5
-#: Longest sequence of calls that is looked for as the body of a loop.
+#: The greatest number of calls in the body of a loop.
 _LONGEST_BODY = 8
 _MODEL = "model"
 
@@ -26,9 +28,9 @@ class Stage:
     """One stage.
 
     Attributes:
-        name: `"prefill"`, `"decode"`, `"expert step"`, `"forward"` ...
-        turns: its iterations, each a part of `Trace.order` from start to end.
-        passes: outermost calls within it.
+        name: `"prefill"`, `"decode"`, `"expert step"`, `"forward"` and so on.
+        turns: The iterations, each as the start and end of its part of `Trace.order`.
+        passes: The outermost calls within the stage.
     """
 
     name: str
@@ -37,12 +39,12 @@ class Stage:
 
     @property
     def generates(self) -> bool:
-        """Return whether a token comes out of each turn."""
+        """Return whether each iteration yields a token."""
         return self.name in ("prefill", "decode")
 
     @property
     def repeats(self) -> int:
-        """Number of iterations."""
+        """Return the number of iterations."""
         return len(self.turns)
 
 
@@ -90,7 +92,7 @@ def _extent(loop: _Loop) -> int:
 
 
 def _loops(calls: Sequence[Pass]) -> list[_Loop]:
-    """Return a sequence of calls as loops; what does not come again is a loop of one turn."""
+    """Return a sequence of calls as loops; a call that does not repeat is a loop with one iteration."""
     labels = [(one.path, one.kind) for one in calls]
     loops, at = [], 0
     while at < len(calls):
@@ -107,7 +109,7 @@ def _loops(calls: Sequence[Pass]) -> list[_Loop]:
 
 
 def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]]]:
-    """Return a loop's name and turns, the first turn apart where it is of another kind."""
+    """Return a loop's name and iterations, with a different first iteration as a part of its own."""
     turns = loop.turns
     main = max(turns[-1], key=lambda one: work[one.end] - work[one.start])
     name = main.path.rpartition(".")[2]
@@ -124,7 +126,7 @@ def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]
 
 
 def _closed(found: list[tuple[str, list[list[Pass]]]], calls: int, outermost: Sequence[Pass]) -> list[Stage]:
-    """Stages without gaps: a turn goes on until the next begins."""
+    """Return stages without gaps between them: an iteration lasts until the next one begins."""
     starts = [turn[0].start for _, turns in found for turn in turns]
     starts[0] = 0
     ends = [*starts[1:], calls]

@@ -1,9 +1,12 @@
-"""Time of a run on a machine: a floor that nothing can be below, and what is expected, with its range.
+"""Forecast the time of a run on a machine: a floor that nothing can beat, and an expected time with its range.
 
-The floor is the roofline: each call takes as long as its FLOPs at the peak rate, or its bytes at the peak bandwidth,
-whichever is longer. What is expected follows two clocks through the calls in their order, as a GPU behind a queue has
-them: the host's, which dispatches, and the device's, which runs kernels one after the other and waits for work. Where
-the host waits for a result, the clocks meet; so they do at the end of a sample.
+The floor is the roofline: each call takes its FLOPs at the peak rate or its bytes at the peak bandwidth,
+whichever is
+longer. The expected time follows two clocks through the calls in order, as with a GPU behind a queue: the
+host's clock,
+which dispatches, and the device's, which runs kernels one after the other and waits for work. The clocks meet
+where the
+host waits for a result, and at the end of a sample.
 """
 
 from __future__ import annotations
@@ -22,23 +25,23 @@ from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
 from mpsprobe.trace.formulas.families import family
 from mpsprobe.trace.formulas.registry import base_name
 
-#: A stage is bound by what takes this share of its time, and by nothing in particular otherwise.
+#: A stage is bound by a resource that takes this share of its time, and otherwise by none in particular.
 _BOUND_SHARE = 0.6
-#: Matmuls of many small matrices.
+#: Kinds of matmuls of many small matrices.
 _BATCHED = frozenset({"bmm", "baddbmm"})
-#: A line of Python makes at most so many ops of its own, one after the other; what follows comes from C++.
+#: The greatest number of consecutive ops that a line of Python calls itself; C++ calls the others.
 _FROM_PYTHON = 12
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """One call of one use, seconds.
+    """The cost of one call of one op use in seconds.
 
     Attributes:
-        host: to dispatch it.
-        device: of its kernel.
-        apart: computed by the CPU: copies there and back, and its work.
-        by: what its kernel's time comes from: `"compute"`, `"bandwidth"` or `"launch"`.
+        host: The dispatch on the host.
+        device: The kernel on the device.
+        apart: The computation on the CPU, including copies to it and back.
+        by: What determines the kernel's time: `"compute"`, `"bandwidth"` or `"launch"`.
     """
 
     host: float
@@ -48,17 +51,20 @@ class _Cost:
 
 
 class CallCost(NamedTuple):
-    """What decides the time of one call. Layers repeat the same ones: a model has a thousand, and ten times the uses.
+    """The properties that determine the time of one call. A model has about a thousand, and ten times as many op uses.
 
     Attributes:
-        op: overload name.
-        kind, dtype, host: see `kinds`.
-        flops, bytes: 0 where no formula knows them.
-        scores: those of the bytes that a fused attention kernel does not move.
-        falls_back: the CPU runs it.
-        native: a GPU kernel runs it.
-        thin: a linear layer on several rows of one token each, as a batch decodes.
-        inner: a kernel written in C++ calls it, not Python.
+        op: The overload name.
+        kind: The kind of work; see `kinds.kind_of`.
+        dtype: The dtype of the arithmetic; see `kinds.dtype_of`.
+        host: The kind of call on the host; see `kinds.host_kind`.
+        flops: The FLOPs; 0 where no formula is known.
+        bytes: The bytes moved; 0 where no formula is known.
+        scores: The part of the bytes that a fused attention kernel does not move.
+        falls_back: Whether the CPU runs it.
+        native: Whether a GPU kernel runs it.
+        thin: Whether it is a linear layer on several rows of one token each, as when decoding a batch.
+        inner: Whether a kernel written in C++ calls it, rather than Python.
     """
 
     op: str
@@ -76,14 +82,15 @@ class CallCost(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What the calls of a run come to, whatever machine they run on.
+    """The calls of a run, independent of the machine that runs them.
 
     Attributes:
-        trace, stages: the run.
-        calls: the different ones.
-        of_use: position in `calls` of each use of the trace.
-        orders: of each turn of each stage: its part of `Trace.order`, in positions in `calls`.
-        turns: FLOPs, bytes and launches of each turn of each stage.
+        trace: The run.
+        stages: The stages of the run.
+        calls: The distinct calls.
+        of_use: The position in `calls` of each op use of the trace.
+        orders: The part of `Trace.order` of each iteration of each stage, as positions in `calls`.
+        turns: FLOPs, bytes and launches of each iteration of each stage.
     """
 
     trace: Trace
@@ -95,7 +102,7 @@ class Work:
 
     @classmethod
     def of(cls, trace: Trace, found: Sequence[Stage]) -> Work:
-        """Count it once."""
+        """Build the work of a run."""
         positions: dict[CallCost, int] = {}
         of_use = []
         for use, flops, moved in zip(trace.uses, *trace.costs(), strict=True):
@@ -139,22 +146,22 @@ class Work:
         return cls(trace, found, calls, of_use, orders, [[count(turn) for turn in turns] for turns in orders])
 
     def moved(self, machine: Machine) -> list[int]:
-        """Return the bytes of each call on a machine."""
+        """Return the bytes that each call moves on a machine."""
         if machine.holds_scores:
             return [call.bytes for call in self.calls]
         return [max(0, call.bytes - call.scores) for call in self.calls]
 
 
 def _is_thin(use: OpUse) -> bool:
-    """Return whether it is a linear layer on `[B, 1, K]` with B > 1: advisory linear-decode-slow."""
+    """Return whether a use is a linear layer on `[B, 1, K]` with B > 1 (advisory linear-decode-slow)."""
     shape = use.inputs[0].shape if use.inputs else ()
     return base_name(use.op) == "linear" and len(shape) >= 3 and shape[-2] == 1 and math.prod(shape[:-2]) > 1
 
 
 def _inner(trace: Trace) -> list[int]:
-    """Return the places in `Trace.order` of ops that C++ calls: in a long run of ops of one line of Python.
+    """Return the positions in `Trace.order` of ops that C++ calls: those in a long run of ops of one Python line.
 
-    A recurrent layer, or a composite op, makes them without Python in between, which is most of an op's cost.
+    A recurrent layer or a composite op calls them without Python in between, which is most of an op's cost.
     """
     found: list[int] = []
     last, run = "", 0
@@ -174,10 +181,11 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
     """Return the time of each stage, and of a sample.
 
     Args:
-        work: the run.
-        machine: where.
-        turns: by name of a stage, how many it has where that differs from the run's: it is carried on to so many, along
-            a straight line through those that were run.
+        work: The calls of the run.
+        machine: The machine.
+        turns: The number of iterations by name of a stage where it differs from the run's. The stage is
+            extrapolated
+            linearly from the iterations that were run.
     """
     floors = _floors(work, machine)
     known = machine.complete and _is_known(work, machine)
@@ -219,10 +227,11 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
 
 
 def carried(turns: Sequence[float], repeats: int) -> float:
-    """Return the sum over `repeats` turns, of which some were run.
+    """Return the sum over `repeats` iterations, of which only some were run.
 
-    A straight line, by least squares, through all turns but the last; of two or fewer their mean. What follows the loop
-    belongs to its last turn, so what that one has beyond the line counts once.
+    The extrapolation is a least-squares line through all iterations but the last, or the mean of two or
+    fewer. Ops after the
+    loop belong to its last iteration, so what that one takes beyond the line counts once.
     """
     if repeats == len(turns):
         return sum(turns)
@@ -255,7 +264,7 @@ def _is_known(work: Work, machine: Machine) -> bool:
 
 
 def _ranged(floor: float, expected: float | None, bound: str, machine: Machine) -> Range:
-    """Return the range that four in five measurements of such a stage lie in; no bounds where nobody looked."""
+    """Return the range in which four in five measurements of such a stage lie; without bounds where there are none."""
     if expected is None:
         return Range(floor)
     found = machine.covers(bound)
@@ -295,14 +304,14 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
                 streaming /= machine.thin.get(call.dtype, 1.0)
     device = max(kernel, computing, streaming)
     if call.falls_back and machine.queued:
-        # to the CPU, its work there at the speed of a copy at best, and back
+        # the copy to the CPU, its work there (at best at the speed of a copy), and the copy back
         return _Cost(host, device, 2 * machine.host.wait + 2 * moved / machine.copy, "copy")
     by = "launch" if device <= kernel else "compute" if computing >= streaming else "bandwidth"
     return _Cost(host, device, by=by)
 
 
 def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[float]]:
-    """Return the seconds of each turn of each stage, by the two clocks."""
+    """Return the seconds of each iteration of each stage, by the two clocks."""
     times, queued = machine.host, machine.queued
     wait, module, other = times.wait, times.module, times.op("stream")
     seconds = [(cost.host, cost.device, cost.apart) for cost in costs]
@@ -334,12 +343,12 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
             turns.append(max(host, device) - begun)
         result.append(turns)
     if queued and (last := _last(work)) is not None and last != WAIT:
-        result[-1][-1] += wait  # a sample has ended when the host hears of it
+        result[-1][-1] += wait  # a sample ends when the host is notified
     return result
 
 
 def _last(work: Work) -> int | None:
-    """Return what a run ends with: the position of a call, or a mark such as `WAIT`; None for a run of nothing."""
+    """Return the last entry of a run: the position of a call, or a mark such as `WAIT`; None for an empty run."""
     for orders in reversed(work.orders):
         for order in reversed(orders):
             if order:
@@ -348,7 +357,7 @@ def _last(work: Work) -> int | None:
 
 
 def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Machine) -> str:
-    """Return what limits a stage: dispatching, if that takes longer than all kernels; else what most kernel time is."""
+    """Return what limits a stage: dispatch, if that takes longer than all kernels; else the largest share."""
     host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
     counted = Counter(p for order in orders for p in order)
     for p, n in counted.items():
@@ -368,7 +377,7 @@ def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Mac
 
 
 def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | None]:
-    """Return shares of the time and of the calls of ops that a GPU kernel runs; views count for neither."""
+    """Return the shares of time and of calls of ops that run in GPU kernels; views are not counted."""
     time = native_time = 0.0
     calls = native_calls = 0
     once = [_once(cost) for cost in costs]
@@ -384,7 +393,7 @@ def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | N
 
 
 def _by_kind(work: Work, costs: Sequence[_Cost]) -> dict[str, float]:
-    """Return the share of the time of ops by family, the largest first; views, which run no kernel, do not count."""
+    """Return the share of op time by family, largest first; views, which run no kernel, are not counted."""
     times: dict[str, float] = defaultdict(float)
     for use, p in zip(work.trace.uses, work.of_use, strict=True):
         if work.calls[p].kind != VIEW:

@@ -1,6 +1,6 @@
-"""What a forecast is made from: a run's op uses in the order of their calls, its module calls, its memory.
+"""The input of a forecast: a run's op uses in the order of their calls, its module calls, and its memory.
 
-Free of torch. `prediction.observed` fills it from a run on the predicting device.
+Nothing imports torch. `prediction.observed` fills it from a run on the memoryless device.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from mpsprobe.run import OpUse, OpVerdict
 from mpsprobe.trace.formulas.registry import ITEM_BYTES
 from mpsprobe.trace.formulas.traffic import stored_elements
 
-#: In `Trace.order`: the host waited for the device.
+#: A mark in `Trace.order`: the host waited for the device.
 WAIT = -1
-#: In `Trace.order`: a module was called (`torch.nn.Module.__call__`).
+#: A mark in `Trace.order`: a module was called (`torch.nn.Module.__call__`).
 MODULE = -3
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One call of a module, with the memory around it.
+    """One call of a module, with the memory in use around it. Memory is 0 for calls at a depth other than 1.
 
     Attributes:
-        path: of the module; `""` for the model itself.
-        kind: its class.
-        depth: 1 for a call from outside any module.
-        start, end: its part of `Trace.order`.
-        before, after: bytes in use when it began and ended; depth 1 only, else 0.
-        peak: most bytes in use during it; depth 1 only, else 0.
-        peak_before: most bytes in use since the pass before it; depth 1 only, else 0.
-        cache_before, cache: bytes of the key-value cache that it was given, when it began and ended; depth 1 only.
+        path: The path of the module; `""` for the model itself.
+        kind: The class of the module.
+        depth: The depth of the call; 1 for a call from outside any module.
+        start: The start of its part of `Trace.order`.
+        end: The end of its part of `Trace.order`.
+        before: The bytes in use when it began.
+        after: The bytes in use when it ended.
+        peak: The peak of the bytes in use during the call.
+        peak_before: The peak of the bytes in use since the previous pass.
+        cache_before: The bytes of its key-value cache when it began.
+        cache: The bytes of its key-value cache when it ended.
     """
 
     path: str
@@ -52,18 +55,19 @@ class Trace:
     """A run in order.
 
     Attributes:
-        uses: distinct op uses, with their verdicts once they are judged.
-        order: positions in `uses`, one a call; `WAIT` where the host waited; `MODULE` where a module was called;
-            other negative numbers are calls that were not itemised.
-        passes: module calls down to some depth, in order of their beginning.
-        weights: bytes in use before there was any input.
-        storages: of those, one by one.
-        inputs: bytes of the input on the device.
-        end: bytes in use at the end, results still held.
-        peak: most bytes in use at once.
-        peak_after: most bytes in use since the last pass.
-        gradients: Bytes of the gradients of a training step, which its highest moment holds.
-        states: Bytes of the optimiser's states, which are among `weights`.
+        uses: The distinct op uses, with verdicts once they are judged.
+        order: The positions in `uses`, one for each call; `WAIT` where the host waited, `MODULE` where a
+            module was called.
+            Other negative numbers are calls that were not itemised.
+        passes: The module calls down to some depth, in the order in which they began.
+        weights: The bytes in use before there was any input.
+        storages: The size of each storage among them in bytes.
+        inputs: The bytes of the input on the device.
+        end: The bytes in use at the end, with results still held.
+        peak: The peak of the bytes in use.
+        peak_after: The peak of the bytes in use since the last pass.
+        gradients: The bytes of the gradients of a training step, which are in use at its peak.
+        states: The bytes of the optimiser's states, which `weights` includes.
     """
 
     uses: Sequence[OpUse]
@@ -79,7 +83,7 @@ class Trace:
     states: int = 0
 
     def lighter(self, saved: int) -> Trace:
-        """Return the same run with weights that take `saved` bytes less; their heaps leave as much free."""
+        """Return the same run with weights that take `saved` bytes less; unused space in their heaps stays the same."""
         if not saved:
             return self
         passes = [
@@ -104,17 +108,17 @@ class Trace:
 
     @functools.cached_property
     def largest(self) -> int:
-        """Return the bytes of the largest single tensor: a weight, or what an op wrote; 0 when nothing is known."""
+        """Return the bytes of the largest single tensor, a weight or a result of an op; 0 when unknown."""
         written = {one for use in self.uses for one in use.outputs if one.device != "cpu"}
         known = [stored_elements(one) * ITEM_BYTES[one.dtype] for one in written if one.dtype in ITEM_BYTES]
         return max([0, *self.storages, *known])
 
     def costs(self) -> tuple[list[int], list[int]]:
-        """FLOPs and bytes of one call of each use; 0 where no formula knows them."""
+        """Return FLOPs and bytes of one call of each use; 0 where no formula is known."""
         flops = [(use.flops or 0) // use.count if use.count else 0 for use in self.uses]
         moved = [(use.bytes or 0) // use.count if use.count else 0 for use in self.uses]
         return flops, moved
 
     def native(self, use: OpUse) -> bool:
-        """Return whether a GPU kernel runs it."""
+        """Return whether a GPU kernel runs the op use."""
         return use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)

@@ -1,6 +1,6 @@
 """The recorder on a real device: one dispatch hook in every thread that runs a module.
 
-What it records is what the device's kernels are called for, below autograd and below composite ops.
+It records the ops for which the device's kernels are called, below autograd and below composite ops.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def record(
 ) -> Iterator[Recorder]:
     """Record every op of this thread, and of modules called in other threads, while the context lasts.
 
-    What `torch.compile` compiled runs eagerly meanwhile.
+    Functions compiled with `torch.compile` run eagerly in the meantime.
 
     Args:
-        model: names the modules, see `ModulePaths`.
-        flight: where the op about to run is written.
-        limit: distinct uses to keep.
+        model: The model that names the modules; see `ModulePaths`.
+        flight: The flight recorder for the op about to run.
+        limit: The greatest number of distinct uses to keep.
 
     Yields:
-        The recorder; read `op_uses()` at any time, best after the context.
+        The recorder. Read `op_uses()` at any time, preferably after the context.
     """
     recorder = Recorder(model, flight=flight, limit=limit)
 
     def hook_here() -> DispatchHook | None:
-        """Return a hook for a thread that has none. Dispatch modes hold for one thread."""
+        """Return a hook for a thread that has none, because dispatch modes apply to one thread."""
         return None if _hooked(recorder) else DispatchHook(recorder)
 
     with eager(), recorder.paths.following(hook_here), DispatchHook(recorder):
@@ -48,7 +48,7 @@ def record(
 
 
 def eager() -> AbstractContextManager[Any]:
-    """Run compiled functions eagerly while the context lasts: the compiler would trace the hook too."""
+    """Run compiled functions eagerly while the context lasts, because the compiler would trace the hook too."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -58,31 +58,31 @@ def eager() -> AbstractContextManager[Any]:
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
 
 
-#: Composite ops whose way depends on whether an argument asks for a gradient; their results are no views.
+#: Composite ops whose implementation depends on whether an argument requires a gradient; their results are not views.
 _LOOK_AT_GRADIENTS = frozenset({torch.ops.aten.matmul.default, torch.ops.aten.linear.default})
 
 
 class DispatchHook(TorchDispatchMode):
-    """Feeds a recorder with the ops of the thread that makes and enters it."""
+    """Pass the ops of the thread that creates and enters it to a recorder."""
 
     supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
-        self._stack = recorder.paths.calls.stack  # this thread's; finding it anew would cost every op
+        self._stack = recorder.paths.calls.stack  # this thread's stack; looking it up would slow every op
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # True wraps the method below, at 3 us an op. `record` turns the compiler off where that can be done.
+        # True wraps the method below, at 3 µs an op. `record` turns the compiler off where that is possible.
         return not hasattr(torch.compiler, "set_stance")
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Record one op and run it; run a composite one as the ops that it is made of."""
-        if types and not _PLAIN.issuperset(types):  # autograd's own detach gives (torch.Tensor,)
-            # A subclass unpacks itself into the ops that reach the device, and those come back here.
+        """Record one op and run it; run a composite op as the ops that it consists of."""
+        if types and not _PLAIN.issuperset(types):  # autograd's own detach passes (torch.Tensor,)
+            # A subclass unpacks itself into the ops that reach the device, which then arrive here.
             return NotImplemented
         plan = PLANS.get(id(func)) or make_plan(func)
         if plan.composite and not _has_own_kernel(func, args, kwargs):
@@ -98,13 +98,17 @@ class DispatchHook(TorchDispatchMode):
         return result
 
     def _take_apart(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a composite op in the view of this hook.
+        """Run a composite op so that this hook sees its parts.
 
-        Under no_grad such an op is taken apart above the hook. Under inference_mode it arrives whole: the keys
-        of autograd, where it is taken apart, are off. ADInplaceOrView is off here too, though it is not in
-        inference mode as such; without it `weight.t()` would not ask for a gradient, and `matmul`, which looks
-        at that, would call bmm where it calls mm without a hook. So it is switched on for those two, and for no
-        op that may return a view: that view would be made a view twice, which PyTorch refuses (`Tensor.diff`).
+        Under no_grad such an op is decomposed above the hook. Under inference_mode it arrives whole, because
+        the autograd keys, at
+        which it is decomposed, are off. ADInplaceOrView is also off here, although inference mode itself
+        leaves it on. Without it
+        `weight.t()` would not require a gradient, and `matmul`, which checks that, would call bmm where it
+        calls mm without a hook.
+        So it is switched on for those two, but not for any op that may return a view: that view would be made
+        a view twice,
+        which PyTorch refuses (`Tensor.diff`).
         """
         apart = torch._C.DispatchKey.CompositeImplicitAutograd
         if func not in _LOOK_AT_GRADIENTS:
@@ -121,7 +125,7 @@ class DispatchHook(TorchDispatchMode):
 
 
 def _has_own_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
-    """Whether the device of the arguments has a kernel for a composite op as a whole (MPS: linear)."""
+    """Return whether the device of the arguments has a kernel for a whole composite op (MPS: linear)."""
     backend = next(
         (
             value.device.type
@@ -142,7 +146,7 @@ def _flat(values: tuple[Any, ...]) -> Iterator[Any]:
 
 
 def _hooked(recorder: Recorder) -> bool:
-    """Whether this thread has a hook that feeds `recorder`."""
+    """Return whether this thread has a hook that passes ops to `recorder`."""
     depth = torch._C._len_torch_dispatch_stack()
     modes = map(torch._C._get_dispatch_stack_at, range(depth))
     return any(isinstance(mode, DispatchHook) and mode.recorder is recorder for mode in modes)

@@ -1,11 +1,14 @@
-"""The flight recorder: names the op in flight after the process is gone.
+"""The flight recorder: it names the op in flight after the process is gone.
 
 The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at
-once, so it outlives SIGKILL, an abort inside Metal and the out-of-memory killer (not a power cut).
+once, so it
+survives SIGKILL, an abort inside Metal and the out-of-memory killer (but not a power cut).
 
-The file: a header with the number of the last op, then the ring (a 32-bit word an op: which use, and
-whether it ended), then one line of text for each distinct op use, appended when it is first seen. A word
-holds no running number and no time: a reader that watches a hang sees the header's number stand still.
+The file has a header with the number of the last op, then the ring (a 32-bit word for each op: its use, and
+whether it
+ended), then one line of text for each distinct op use, appended when it first occurs. A word holds no running
+number and
+no time; a reader that watches a hang sees that the number in the header does not change.
 """
 
 from __future__ import annotations
@@ -24,31 +27,32 @@ from types import TracebackType
 from mpsprobe.errors import DataError
 from mpsprobe.run.own_file import OwnFile
 
-_HEADER = struct.Struct("<8sIIQQ")  # magic, form, slots, pid, number of the last op
+_HEADER = struct.Struct("<8sIIQQ")  # magic, schema, slots, pid, number of the last op
 _HEADER_BYTES = 64
 _LAST = 3  # the last op's number is the fourth 64-bit word
 _MAGIC = b"mpsprobF"
 _FORM = 1
-# A word: 1 bit "ended", then the use plus one (0: an empty slot). Small enough to be one digit of a Python
+# A word: 1 bit "ended", then the use plus one (0: an empty slot). It is small enough to be one digit of a Python
 # int.
 
 
-#: Maps whose own copy of a descriptor may lead to another file by now: they are kept, for `mmap` closes its copy.
+#: Maps whose copy of a descriptor may refer to another file by now. They stay alive, because `mmap` closes its copy.
 _maps: list[mmap.mmap] = []
 
 
 @dataclass(frozen=True)
 class FlightOp:
-    """An op as the ring knew it.
+    """An op as recorded in the ring.
 
     Attributes:
-        number: running number in the process, from 1.
-        op: e.g. `"aten::mm"`; `"?"` when it was never named.
-        inputs: its tensors, e.g. `"float32[2, 3] float32[3, 4]"`.
-        module: path of the innermost module.
-        source: `file:line` of user code.
-        ended: it returned (or raised). On a device with a queue, such as MPS, an op returns before its kernel
-            runs: then the culprit is one of the last few, not always the last.
+        number: The running number in the process, from 1.
+        op: The op, such as `"aten::mm"`; `"?"` when it was never named.
+        inputs: Its tensors, such as `"float32[2, 3] float32[3, 4]"`.
+        module: The path of the innermost module.
+        source: The innermost line of user code as `file:line`.
+        ended: Whether it returned or raised. On a device with a queue, such as MPS, an op returns before its
+            kernel runs, so
+            any of the last few ops may be to blame.
     """
 
     number: int
@@ -64,19 +68,19 @@ class FlightOp:
 
 
 class FlightRecorder:
-    """Writes the op in flight to `path`. One process a file.
+    """Write the op in flight to a file. Each process needs its own file.
 
     Attributes:
-        path: the file.
-        begin: `begin(use)` notes that a named use begins and returns its slot.
-        end: `end(slot, use)` notes that it returned or raised.
+        path: The path of the file.
+        begin: A function `begin(use)` that records the start of a named use and returns its slot.
+        end: A function `end(slot, use)` that records that it returned or raised.
 
     Args:
-        path: created, or emptied when it exists.
-        slots: ops the ring holds, a power of two.
+        path: The path of the file, which is created or emptied.
+        slots: The number of ops in the ring, a power of two.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
 
     begin: Callable[[int], int]
@@ -89,23 +93,23 @@ class FlightRecorder:
         size = _HEADER_BYTES + 4 * slots
         self._file = OwnFile(self.path, empty=True, mode=0o600)
         header = _HEADER.pack(_MAGIC, _FORM, slots, os.getpid(), 0)
-        if self._file.write(header.ljust(size, b"\0")) < size:  # a store beyond the file's end is SIGBUS
+        if self._file.write(header.ljust(size, b"\0")) < size:  # a store beyond the file's end raises SIGBUS
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._map = mmap.mmap(self._file.number, size)
         view = memoryview(self._map)
         self.begin, self.end = _writers(view[:_HEADER_BYTES].cast("Q"), view[_HEADER_BYTES:].cast("I"), slots)
 
     def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
-        """Say once what a use is, before its first `begin`. Costs one write to the file."""
+        """Record the name of a use once, before its first `begin`. It costs one write to the file."""
         line = f"{use}\t{op}\t{inputs}\t{module}\t{source}"
         if line.count("\t") != 4 or "\n" in line:
             fields = (str(use), op, inputs, module, source)
             line = "\t".join(field.replace("\t", " ").replace("\n", " ") for field in fields)
-        with contextlib.suppress(OSError):  # a full disk costs the name, and never the target its op
+        with contextlib.suppress(OSError):  # a full disk costs only the name, never the target's op
             self._file.write(f"{line}\n".encode(errors="replace"))
 
     def close(self) -> None:
-        """Release the file, which stays readable. No use can be named afterwards."""
+        """Release the file, which stays readable. No use can be named after that."""
         self._file.close()
         if self._file.is_disturbed:
             _maps.append(self._map)
@@ -122,11 +126,11 @@ class FlightRecorder:
 def _writers(
     header: memoryview, ring: memoryview, slots: int
 ) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
-    """Return the two writers, as closures and without arithmetic on large numbers: they run for every op.
+    """Return the two writers, as closures without arithmetic on large numbers, because they run for every op.
 
-    Two threads may store their numbers in the wrong order; the next op of either puts that right.
+    Two threads may store their numbers in the wrong order; the next op of either corrects that.
     """
-    number = itertools.count(1).__next__  # atomic, so threads get a slot each
+    number = itertools.count(1).__next__  # atomic, so each thread gets its own slot
     mask = slots - 1
 
     def begin(use: int) -> int:
@@ -146,11 +150,11 @@ def read_flight(path: Path | str, last: int = 8) -> list[FlightOp]:
     """Return the last ops of a process that may be dead, in the order in which they began.
 
     Args:
-        path: the file of a `FlightRecorder`.
-        last: how many at most.
+        path: The file of a `FlightRecorder`.
+        last: The greatest number of ops to return.
 
     Raises:
-        DataError: the file cannot be read or is not one of a flight recorder.
+        DataError: The file cannot be read, or is not the file of a flight recorder.
     """
     try:
         data = Path(path).read_bytes()

@@ -1,4 +1,4 @@
-"""What a flight recorder's file says of a process that died or was stopped."""
+"""Describe the last ops of a process that died or was stopped, from its flight recorder's file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 from mpsprobe.errors import DataError
 from mpsprobe.trace.flight import read_flight
 
-#: Name of the file beside the journal.
+#: The name of the file beside the journal.
 FILE = "flight.bin"
 _OPS = 6
 
 
 def last_ops(path: Path, *, raised: bool = False) -> str:
-    """Describe the last ops in order, one a line, the one in flight first; `""` when no flight was recorded.
+    """Describe the last ops in order, one a line, the one in flight first; `""` when nothing was recorded.
 
-    On a device with a queue, such as MPS, an op returns before its kernel runs: then the culprit is one of the
-    last few.
+    On a device with a queue, such as MPS, an op returns before its kernel runs, so any of the last few ops
+    may be to blame.
 
     Args:
-        path: the file.
-        raised: the process lives, and an exception (a time limit's) went through the op: it counts as ended then.
+        path: The path of the file.
+        raised: Whether the process lives and an exception (such as a time limit's) passed through the op,
+            which then counts
+            as ended.
     """
     if not path.exists():
         return ""

@@ -1,8 +1,8 @@
-"""Which module is running: a path such as `model.layers.0.self_attn` for every op.
+"""Find the module that is running: a path such as `model.layers.0.self_attn` for every op.
 
-`torch.nn.Module.__call__` is wrapped while a recorder is on. Forward hooks would do the same at several times
-the cost (one hook anywhere sends every module down the slow path of `_call_impl`), and their stack is left in
-disorder by an exception.
+`torch.nn.Module.__call__` is wrapped while a recorder is active. Forward hooks would cost several times as
+much (one hook
+anywhere sends every module down the slow path of `_call_impl`), and an exception leaves their stack inconsistent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import nn
 
 
 class CallNode(msgspec.Struct, eq=False):
-    """A module as called from a certain place: one node of the tree of calls of one thread.
+    """A module as called from a certain place: one node in the call tree of one thread.
 
     Attributes:
-        parent: the caller; None outside any module.
-        module: what is called: a module of the model, or the class of one that is not. Modules made anew in every
-            call would pile up here.
-        children: nodes of the modules called from here.
-        uses: for the recorder: what was recorded while this module was the innermost one.
+        parent: The caller; None outside any module.
+        module: The called module: a module of the model, or the class of another one, because modules that
+            are created in
+            every call would accumulate here.
+        children: The nodes of the modules called from here.
+        uses: The op uses that were recorded while this module was the innermost one.
     """
 
     parent: CallNode | None
@@ -44,14 +45,16 @@ class _CallStack(threading.local):
 
 
 class ModulePaths:
-    """Follows module calls in all threads and names each module by its path.
+    """Follow module calls in all threads, and name each module by its path.
 
-    Names are worked out when they are asked for: the calls only leave a tree of modules.
+    Names are computed on request; a call only adds to a tree of modules.
 
     Args:
-        model: the model whose `named_modules()` give the paths; several by name (`{"unet": ..., "vae": ...}`)
-            get that name as a prefix. None: each model is found when it is first called from outside any
-            module, and its class name is the prefix.
+        model: The model whose `named_modules()` give the paths, or several by name (`{"unet": ..., "vae":
+            ...}`), which
+            becomes a prefix. With None, each model is found when it is first called from outside any module,
+            and its class
+            name is the prefix.
     """
 
     def __init__(self, model: nn.Module | Mapping[str, nn.Module] | None = None) -> None:
@@ -60,7 +63,7 @@ class ModulePaths:
         self._roots: dict[str, nn.Module] = {}
         self._known: set[nn.Module] = set()
         self._names: dict[nn.Module, list[str]] = {}
-        self._paths: dict[int, str] = {}  # by id of the node; the tree keeps its nodes
+        self._paths: dict[int, str] = {}  # by id of the node, which the tree keeps alive
         self._adopts = model is None
         given = {"": model} if isinstance(model, nn.Module) else dict(model or {})
         for name, root in given.items():
@@ -89,7 +92,7 @@ class ModulePaths:
             return f"{caller}.{node.module.__name__}".lstrip(".")
         if not self._names:
             self._name_all()
-        # A module shared by two parents has two paths: the caller's own is the one with more in common.
+        # A module shared by two parents has two paths; the caller's is the one with the longer common prefix.
         return max(self._names[node.module], key=lambda path: _shared_parts(path, caller))
 
     def _add(self, name: str, root: nn.Module) -> None:
@@ -106,7 +109,7 @@ class ModulePaths:
                 self._names.setdefault(module, []).append(path)
 
     def _first_call(self, parent: CallNode, module: nn.Module) -> CallNode:
-        """Return the node of a module that was not yet called from `parent`, or that is known by its class."""
+        """Return the node of a module that has not been called from `parent`, or that is known by its class."""
         if module not in self._known and self._adopts and parent.parent is None:
             self._add(type(module).__name__, module)
         key = module if module in self._known else type(module)
@@ -127,13 +130,16 @@ class ModulePaths:
         """Follow module calls while the context lasts.
 
         Args:
-            outermost: makes a context manager for each outermost module call of a thread, or None for no
-                need of one. A dispatch mode holds for the thread that entered it, so the recorder enters one
-                here for the others (a streamer runs `generate` in a thread of its own).
-            around: makes a context manager for each module call not deeper than `depth`, from its node, its
-                depth (1: outermost) and its keyword arguments.
-            depth: of `around`.
-            each: called at the beginning of every module call, whatever its depth.
+            outermost: A function that returns a context manager for each outermost module call of a thread,
+                or None. A dispatch
+                mode applies only to the thread that entered it, so the recorder uses this to enter one in
+                other threads (a
+                streamer runs `generate` in its own thread).
+            around: A function that returns a context manager for each module call down to `depth`, from its
+                node, its depth (1:
+                outermost) and its keyword arguments.
+            depth: The greatest depth for `around`.
+            each: A function that is called at the beginning of every module call, at any depth.
         """
         calls = self.calls
         original = nn.Module.__call__
@@ -169,13 +175,13 @@ class ModulePaths:
         try:
             yield self
         finally:
-            # Somebody may have wrapped our wrapper: taking it out would take theirs out too.
+            # Other code may have wrapped this wrapper, and removing it would remove theirs too.
             active = False
             if nn.Module.__call__ is call:
                 nn.Module.__call__ = original  # type: ignore[method-assign]
 
 
 def _shared_parts(path: str, other: str) -> int:
-    """Return how many parts two paths have in common from their beginning."""
+    """Return the number of parts in the common prefix of two paths."""
     pairs = zip(path.split("."), other.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,4 +1,4 @@
-"""What is known of an overload before any call of it; looked up once for every op that runs."""
+"""Facts of an overload that do not depend on a call, looked up once for every op that runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class RecordingPlan:
     """Facts of an overload that decide how a call of it is recorded.
 
     Attributes:
-        func: the overload (kept, so that its id stays its own), a higher-order op, or None.
-        composite: it is made of other ops on devices that have no kernel of their own for it.
-        varies: the shape of its result follows from values, so the result belongs to the signature.
+        func: The overload (kept alive, so that its id stays unique), a higher-order op, or None.
+        composite: Whether it consists of other ops on devices without their own kernel for it.
+        varies: Whether the shape of its result depends on values, so that the result belongs to the signature.
     """
 
     __slots__ = ("composite", "func", "varies")
@@ -28,12 +28,12 @@ class RecordingPlan:
         )
 
 
-#: By `id(func)`: an OpOverload's own hash is written in Python. Shared by all recorders.
+#: By `id(func)`, because an OpOverload's own hash is written in Python. All recorders share it.
 PLANS: dict[int, RecordingPlan] = {}
 
 
 def make_plan(func: Any) -> RecordingPlan:
-    """Make and keep the facts of an overload that has none yet."""
+    """Make and store the facts of an overload that has none yet."""
     plan = PLANS[id(func)] = RecordingPlan(func)
     return plan
 
@@ -48,10 +48,10 @@ def op_name(func: Any) -> str:
 
 
 def overload(name: str) -> torch._ops.OpOverload:
-    """Return the installed overload of an op's name.
+    """Return the installed overload with this name.
 
     Raises:
-        LookupError: there is none.
+        LookupError: There is none.
     """
     namespace, _, rest = name.partition("::")
     base, _, variant = rest.partition(".")

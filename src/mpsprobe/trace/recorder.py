@@ -1,8 +1,10 @@
 """The recorder: one stream of op uses for every device.
 
-On a real device a dispatch mode feeds it (`mpsprobe.trace.dispatch.record`), on the virtual device the kernel
-itself does. It keeps distinct uses with a count, not a log of calls, so that its size follows the model and
-not the length of the run.
+On a real device a dispatch mode calls it (`mpsprobe.trace.dispatch.record`), on the virtual device the kernel
+itself does. It
+keeps distinct uses with a count rather than a log of calls, so that its size depends on the model and not on
+the length of
+the run.
 """
 
 from __future__ import annotations
@@ -27,32 +29,33 @@ from mpsprobe.trace.overloads import PLANS, RecordingPlan, make_plan, op_name
 from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
 from mpsprobe.trace.source import NOWHERE, CallSite, find_site
 
-#: Distinct uses kept at most. A decode step of a 32-layer model has some 200 new shapes, one use is about 2
+#: The greatest number of distinct uses. A decode step of a 32-layer model has some 200 new shapes; a use takes some 2
 #: kB.
 LIMIT = 200_000
-#: In `Recorder.sequence`: a call of a use past the limit.
+#: A mark in `Recorder.sequence`: a call of a use beyond the limit.
 LEFT_OUT = -2
 
-# Found faster than as attributes of their modules, for every op.
+# Names of this module, which are found faster than attributes of other modules.
 _Tensor, _Parameter, _getframe = torch.Tensor, nn.Parameter, sys._getframe
 _grad_enabled = torch.is_grad_enabled
 _UNSEEN = object()
 
 
 class Use(msgspec.Struct, eq=False):
-    """One distinct use while it is being counted; what it means is worked out at the end.
+    """One distinct use while it is being counted; its meaning is worked out at the end.
 
-    A msgspec Struct, which is made in C: most ops of a first pass are the first of their kind.
+    It is a msgspec Struct, which is created in C, because most ops of a first pass are the first of their kind.
 
     Attributes:
-        index: running number of the use.
-        node: the innermost module.
-        key: plan, source line, arguments (flat, see `unflatten`), keyword arguments; the result where it
-            belongs to the signature.
-        outputs: the frozen result.
-        count: calls.
-        slot: of the last call in the flight recorder.
-        flags: what the virtual device said of the calls, or-ed.
+        index: The running number of the use.
+        node: The innermost module.
+        key: The plan, the source line, the arguments (flat, see `unflatten`) and the keyword arguments; also
+            the result
+            where it belongs to the signature.
+        outputs: The frozen result.
+        count: The number of calls.
+        slot: The slot of the last call in the flight recorder.
+        flags: The flags that the virtual device passed for the calls, or-ed.
     """
 
     index: int
@@ -65,18 +68,19 @@ class Use(msgspec.Struct, eq=False):
 
 
 class Recorder:
-    """Collects the distinct op uses of a run.
+    """Collect the distinct op uses of a run.
 
-    Safe to call from several threads. `enter` and `leave` stand around an op; `op` does both after it.
+    It is safe to call from several threads. `enter` and `leave` go before and after an op; `op` does both
+    after it.
 
     Attributes:
-        paths: follows the modules (see `ModulePaths.following`).
+        paths: The module paths (see `ModulePaths.following`).
 
     Args:
-        model: names the modules, see `ModulePaths`.
-        flight: where the op about to run is written, for a reader that outlives this process.
-        limit: distinct uses to keep.
-        ordered: keep the order of calls too (4 bytes a call; `op` alone adds to it), for `sequence`.
+        model: The model that names the modules; see `ModulePaths`.
+        flight: The flight recorder for the op about to run, whose file outlives this process.
+        limit: The greatest number of distinct uses to keep.
+        ordered: Whether to keep the order of calls too, for `sequence` (4 bytes a call; only `op` adds to it).
     """
 
     def __init__(
@@ -95,26 +99,26 @@ class Recorder:
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
         self._forward: ForwardPlaces[tuple[CallNode, CallSite]] = ForwardPlaces()
-        #: Running numbers of the uses in the order of their calls; -1 and -3 are free for marks of the caller's.
+        #: Running numbers of the uses in the order of their calls; -1 and -3 are free for the caller's marks.
         self.order: array[int] | None = array("i") if ordered else None
-        #: Takes the calls of uses that are not itemised.
+        #: Counts the calls of uses that are not itemised.
         self._overflow = Use(limit, CallNode(None, None), (make_plan(None), NOWHERE, (), ()), outputs=())
 
     @property
     def dropped(self) -> int:
-        """Calls of uses that were new after `limit` distinct ones: counted here, not itemised."""
+        """Return the number of calls of uses beyond `limit`, which are counted but not itemised."""
         return self._overflow.count
 
     def enter(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Use:
         """Count an op that is about to run.
 
         Args:
-            func: the overload (or higher-order op).
-            args: its positional arguments.
-            kwargs: its keyword arguments.
+            func: The overload (or higher-order op).
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
 
         Returns:
-            What to hand to `leave` or `failed`.
+            The use to pass to `leave` or `failed`.
         """
         plan = PLANS.get(id(func)) or make_plan(func)
         return self.count(self.paths.calls.stack[-1], plan, args, kwargs)
@@ -122,12 +126,12 @@ class Recorder:
     def count(
         self, node: CallNode, plan: RecordingPlan, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     ) -> Use:
-        """`enter` for a caller that knows the module and the plan. Runs for every op: keep it short.
+        """Count an op like `enter`, for a caller that knows the module and the plan. It must be fast.
 
-        The search for the source line begins at the caller's caller.
+        It runs for every op. The search for the source line begins at the caller's caller.
         """
-        # What most arguments are is written out here, flat: a nested tuple a tensor, and a call of freeze(),
-        # would cost more than all the rest.
+        # The common kinds of arguments are handled here, flat: a nested tuple for each tensor, and a call of freeze(),
+        # would cost more than everything else.
         flat: list[Any] = []
         for value in args:
             kind = type(value)
@@ -141,7 +145,7 @@ class Recorder:
             else:
                 flat.append(freeze(value))
         named = tuple([(name, freeze(value)) for name, value in kwargs.items()]) if kwargs else ()
-        # not _getframe(2): on a thread of autograd's there may be no caller's caller
+        # not _getframe(2): in a thread of autograd the caller may have no caller
         site = find_site(_getframe(1).f_back)
         if self._forward.places or _grad_enabled():
             node, site = self._with_gradients(node, site)
@@ -156,14 +160,14 @@ class Recorder:
         return use
 
     def leave(self, use: Use, result: Any) -> Use:
-        """Note that an op returned.
+        """Record that an op returned.
 
         Args:
-            use: what `enter` gave.
-            result: what the op returned.
+            use: The use that `enter` returned.
+            result: The result of the op.
 
         Returns:
-            The use that the call counts for: another one where the same arguments gave another shape.
+            The use that the call counts for, which is another one where the same arguments gave another shape.
         """
         if self._end is not None:
             self._end(use.slot, use.index)
@@ -174,7 +178,7 @@ class Recorder:
         return use
 
     def failed(self, use: Use, error: BaseException) -> None:
-        """Note that an op raised; its call stays counted, without outputs."""
+        """Record that an op raised; its call stays counted, without outputs."""
         if self._end is not None:
             self._end(use.slot, use.index)
         self._failures.append((use, f"{type(error).__name__}: {text_of(error)}"))
@@ -187,14 +191,14 @@ class Recorder:
         result: Any,
         flags: int = 0,
     ) -> None:
-        """Note an op that has run, for a caller that cannot stand around it: the virtual device's kernel.
+        """Record an op that has run, for a caller that cannot wrap it: the virtual device's kernel.
 
         Args:
-            func: the overload.
-            args: its positional arguments.
-            kwargs: its keyword arguments.
-            result: what it returned.
-            flags: what the device has to say of this call, kept for `flagged_uses`.
+            func: The overload.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            result: Its result.
+            flags: The device's flags for this call, kept for `flagged_uses`.
         """
         plan = PLANS.get(id(func)) or make_plan(func)
         use = self.count(self.paths.calls.stack[-1], plan, args, kwargs)
@@ -206,16 +210,16 @@ class Recorder:
     def again(
         self, kind: object, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, result: Any
     ) -> None:
-        """Note an op that has run, whose kind of call the device knows by one object.
+        """Record an op that has run, whose kind of call the device identifies by one object.
 
-        Looking for that object and the line takes a third of what making and hashing the whole key does.
+        Looking up that object and the line takes a third of the time for making and hashing the whole key.
 
         Args:
-            kind: the same object for every call of this overload with equal arguments.
-            func: as that of `op`.
-            args: positional arguments of the call, as in `op`.
-            kwargs: keyword arguments of the call, as in `op`.
-            result: what it returned, as in `op`.
+            kind: The same object for every call of this overload with equal arguments.
+            func: The overload; see `op`.
+            args: The positional arguments of the call; see `op`.
+            kwargs: The keyword arguments of the call; see `op`.
+            result: Its result; see `op`.
         """
         node = self.paths.calls.stack[-1]
         site = find_site(_getframe(1).f_back)  # the caller is the device's kernel
@@ -233,24 +237,24 @@ class Recorder:
             self.order.append(use.index)
 
     def op_uses(self, evidence: Evidence = Evidence.MEASURED) -> list[OpUse]:
-        """Return what was recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
+        """Return the op uses recorded so far, in order of first use, with FLOPs and bytes where a formula is known.
 
         Args:
-            evidence: how these uses are known: the caller knows what kind of run this is.
+            evidence: The evidence of these uses, which depends on the kind of run.
         """
         return [use for use, _ in self.flagged_uses(evidence)]
 
     def flagged_uses(self, evidence: Evidence) -> list[tuple[OpUse, int]]:
-        """Return the op uses as `op_uses` does, each with the flags that `op` was given."""
+        """Return the op uses as `op_uses` does, each with the flags that were passed to `op`."""
         return list(self._described(evidence).values())
 
     def sequence(self) -> array[int]:
         """Return the calls in order, each as a position in `flagged_uses`; marks stay as they are.
 
-        Calls past the limit have no position and read `LEFT_OUT`.
+        Calls beyond the limit have no position and are `LEFT_OUT`.
 
         Raises:
-            ValueError: the recorder was not made with `ordered`.
+            ValueError: The recorder was not made with `ordered`.
         """
         if self.order is None:
             raise ValueError("this recorder keeps no order")
@@ -261,18 +265,18 @@ class Recorder:
         return array("i", [n if n < 0 else place.get(n, LEFT_OUT) for n in self.order])
 
     def failures(self, evidence: Evidence = Evidence.MEASURED) -> list[tuple[OpUse, str]]:
-        """Return the op uses that raised, with the error as one line, in the order in which they did.
+        """Return the op uses that raised, each with the error as one line, in order.
 
-        The model may have caught it: an error here is not yet an error of the run.
+        The model may have caught the error, so it is not necessarily an error of the run.
         """
         described = self._described(evidence)
         known = [(described.get(self._identity(use)), error) for use, error in self._failures]
         return [(found[0], error) for found, error in known if found is not None]  # None: beyond the limit
 
     def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
-        """Distinct uses by identity: threads, and several ways to the same module, are counted apart."""
+        """Return the distinct uses by identity; threads, and several ways to a module, were counted separately."""
         described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
-        # of each call, wherever it stands: layers repeat the same ones, some twelve times each
+        # by call, whatever its module: layers repeat the same calls some twelve times
         calls: dict[tuple[Any, ...], OpUse] = {}
         for use in self._counted():
             identity = self._identity(use)
@@ -291,19 +295,19 @@ class Recorder:
         return described
 
     def _counted(self) -> list[Use]:
-        # `again` has a use stand under two keys
+        # `again` stores a use under two keys
         uses = {
             use.index: use for node in self.paths.nodes() for use in list(node.uses.values()) if use.count
         }
         return [use for _, use in sorted(uses.items())]
 
     def _identity(self, use: Use) -> tuple[Any, ...]:
-        """Equal for uses that an `OpUse` does not tell apart."""
+        """Return a key that is equal for uses that an `OpUse` does not distinguish."""
         return (self.paths.path(use.node), *use.key[:4], use.outputs)
 
     @staticmethod
     def _describe(use: Use) -> OpUse:
-        """One call of a use, and what it costs."""
+        """Return one call of a use, with its costs."""
         plan, _, args, kwargs = use.key[:4]
         inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
         call = OpUse(op=op_name(plan.func), inputs=inputs, outputs=tensors(use.outputs), scalars=scalars)
@@ -339,9 +343,9 @@ class Recorder:
         return use
 
     def _with_gradients(self, node: CallNode, site: CallSite) -> tuple[CallNode, CallSite]:
-        """Return the module and the line of an op that autograd may have made a node for, or runs the backward of.
+        """Return the module and the line of an op that autograd may have made a node for, or whose backward it runs.
 
-        An op of a backward counts for the module and the line of its forward.
+        An op of a backward pass counts for the module and the line of its forward op.
         """
         node, site = self._forward.of_backward() or (node, site)
         if _grad_enabled():
@@ -349,7 +353,7 @@ class Recorder:
         return node, site
 
     def _recount(self, use: Use, outputs: Any) -> Use:
-        """Move a call to the use with these outputs: same arguments, but another shape came out."""
+        """Move a call to the use with these outputs: the same arguments gave another shape."""
         if outputs == use.outputs:
             return use
         use.count -= 1

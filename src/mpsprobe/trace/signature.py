@@ -1,18 +1,21 @@
-"""What tells one use of an op from another, and how it is written down.
+"""Identify distinct uses of an op, and convert them to the document's notation and back.
 
-Two steps, because the first runs for every op and the second once for each distinct use: `freeze` turns
-arguments into a hashable value that holds no tensor, `describe` turns that value into the tensors and named
-scalars of an `OpUse`. `rebuild` is the inverse of both, for a replay.
+There are two steps, because the first runs for every op and the second once for each distinct use: `freeze`
+turns arguments
+into a hashable value without tensors, `describe` turns that value into the tensors and named scalars of an
+`OpUse`.
+`rebuild` is the inverse of both, for a replay.
 
-How arguments are written in an `OpUse`:
+The notation of arguments in an `OpUse`:
 
-- `inputs` are the tensor arguments in schema order, lists flattened.
+- `inputs` are the tensor arguments in schema order, with lists flattened.
 - `scalars` are the other arguments by name, without those that equal the schema's default.
-- An optional tensor that is absent stands in `scalars` as null, a list that holds tensors as a list of
-  `"tensor"` and null: so `inputs` can be told apart again.
+- An optional tensor that is absent is null in `scalars`, a list that holds tensors is a list of `"tensor"`
+and null, so that
+  `inputs` can be assigned to arguments again.
 - dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are
-strings
-  because JSON has no such numbers; a complex number is `"1+2j"`.
+strings, because
+  JSON has no such numbers; a complex number is `"1+2j"`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import torch
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.overloads import overload
 
-#: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that starts with none of these.
+#: A frozen tensor: dtype, shape, strides, device. A frozen list is a tuple that does not start with a dtype.
 FrozenTensor = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], torch.device]
 
 _Tensor, _Parameter = torch.Tensor, torch.nn.Parameter  # found faster than as attributes
@@ -37,8 +40,9 @@ _PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layou
 def freeze(value: Any) -> Any:
     """Return an argument or result as a hashable value without tensors.
 
-    Equal values mean equal arguments: floats and bools carry their type, since `1 == 1.0 == True` while
-    `x + 1` and `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
+    Equal values mean equal arguments. Floats and bools carry their type, because `1 == 1.0 == True` although
+    `x + 1` and
+    `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
     """
     kind = type(value)
     if kind is _Tensor or kind is _Parameter:
@@ -58,7 +62,7 @@ def freeze(value: Any) -> Any:
         return _freeze_unusual(value)
     if isinstance(value, (list, tuple)):
         return tuple([freeze(item) for item in value])
-    # Generators, script objects, functions: what they hold cannot be rebuilt, so only their kind counts.
+    # Generators, script objects and functions cannot be rebuilt, so only their type counts.
     return (object, kind.__name__)
 
 
@@ -78,8 +82,9 @@ def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
 def unflatten(flat: Sequence[Any]) -> list[Any]:
     """Return frozen arguments, one item each, from a sequence in which a tensor takes four items.
 
-    A shape is always a `torch.Size` there, a list of numbers is a plain tuple, so a dtype that is an argument
-    of its own (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
+    A shape is always a `torch.Size` there and a list of numbers a plain tuple, so a dtype argument
+    (`.to(torch.float16)`) cannot
+    be mistaken for the beginning of a tensor.
     """
     items: list[Any] = []
     index = 0
@@ -94,7 +99,7 @@ def unflatten(flat: Sequence[Any]) -> list[Any]:
 
 
 def is_frozen_tensor(value: Any) -> bool:
-    """Whether a frozen value stands for a tensor."""
+    """Return whether a frozen value is a tensor."""
     return type(value) is tuple and len(value) == 4 and type(value[0]) is torch.dtype
 
 
@@ -118,7 +123,7 @@ def brief(frozen: Sequence[Any]) -> str:
     """Describe the tensors of frozen arguments, flat or not, in short: `"float32[2, 3] float32[3, 4]"`."""
     parts = []
     for index, value in enumerate(frozen):
-        if type(value) is torch.Size:  # a tensor's second fact
+        if type(value) is torch.Size:  # the second item of a tensor
             parts.append(_dtype_name(frozen[index - 1]) + str(list(value)))
         elif type(value) is tuple and value and type(value[0]) is not int:
             parts.append(brief(value))
@@ -135,7 +140,7 @@ def describe(
 ) -> tuple[list[TensorMeta], dict[str, Any]]:
     """Return the tensors and named scalars of a call as an `OpUse` holds them."""
     schema = getattr(func, "_schema", None)
-    if schema is None:  # a higher-order op: no schema, so arguments have no names
+    if schema is None:  # a higher-order op has no schema, so its arguments have no names
         named = {f"arg{index}": value for index, value in enumerate(frozen_args)} | frozen_kwargs
         inputs = tensors(tuple(named.values()))
         return inputs, {
@@ -160,7 +165,7 @@ _ABSENT = object()
 
 @functools.cache
 def _parameters(func: Any) -> list[tuple[str, bool, Any]]:
-    """List for each argument of the schema its name, whether it holds tensors, and its frozen default."""
+    """Return for each argument of the schema its name, whether it holds tensors, and its frozen default."""
     return [
         (
             argument.name,
@@ -196,14 +201,14 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
     """Return the overload and the arguments of an op use, with tensors from `make`.
 
     Args:
-        use: an op use that has a schema (not a higher-order op).
-        make: gives a tensor for each of `use.inputs`, called in order.
+        use: An op use that has a schema (not a higher-order op).
+        make: A function that returns a tensor for each of `use.inputs`, called in order.
 
     Returns:
         The overload, its positional arguments and its keyword arguments: `func(*args, **kwargs)` calls it.
 
     Raises:
-        LookupError: the installed torch has no such overload.
+        LookupError: The installed torch has no such overload.
     """
     func = overload(use.op)
     waiting: Iterator[Any] = map(make, use.inputs)
@@ -226,7 +231,7 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
 
 
 def _parse(value: Any, kind: str, waiting: Iterator[Any]) -> Any:
-    """Convert a JSON value to the type that the schema asks for (`kind`, as TorchScript writes it)."""
+    """Convert a JSON value to the type `kind` of the schema, in TorchScript's notation."""
     if isinstance(value, list):
         return [next(waiting) if item == "tensor" else _parse(item, kind, waiting) for item in value]
     if not isinstance(value, str):

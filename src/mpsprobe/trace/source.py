@@ -1,8 +1,10 @@
 """The one rule for "the user's line": from a running op, or an exception, to the line of code to fix.
 
-It is the innermost frame that is neither PyTorch's, nor the standard library's, nor that of a helper that only
-passes tensors on, nor mpsprobe's own. A modeling file inside transformers or diffusers is such a line; so is a
-cache or a mask helper of theirs when it calls the op itself.
+It is the innermost frame that belongs neither to PyTorch, nor to the standard library, nor to a helper that
+only passes
+tensors on, nor to mpsprobe. A modeling file inside transformers or diffusers counts; so does a cache or a
+mask helper of
+theirs when it calls the op itself.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import traceback
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
-#: Packages whose frames are never the line to fix: they run ops on behalf of their callers.
+#: Packages whose frames are never the line to fix, because they run ops on behalf of their callers.
 PASS_THROUGH = (
     "torch",
     "torchgen",
@@ -32,7 +34,7 @@ PASS_THROUGH = (
     "_pytest",
 )
 
-#: The room of ours whose lines count as user code: models live there.
+#: The room of mpsprobe whose lines count as user code, because it holds models.
 _MODELS = "models"
 
 
@@ -48,7 +50,7 @@ class CallSite:
 NOWHERE = CallSite("")
 
 
-#: What is known of a code object, by its id: the code (kept, so that its id stays its own) and its lines
+#: Facts of a code object by its id: the code (kept alive, so that its id stays unique) and its lines
 #: seen so far by instruction, or None when it is not user code. Hashing a code object hashes its bytecode,
 #: and turning an instruction into a line number decodes the line table: both are too slow for every op.
 #: Shared by all recorders.
@@ -88,8 +90,8 @@ def line_of(trace: TracebackType | None) -> str:
 
 @functools.cache
 def is_user_code(filename: str) -> bool:
-    """Return whether a file is one that a person would fix (the module's docstring states the rule)."""
-    if filename.startswith("<"):  # <string>, <frozen importlib._bootstrap>, <eval_with_key>: no file to fix
+    """Return whether a file is one that a person would fix; the module's docstring states the rule."""
+    if filename.startswith("<"):  # <string>, <frozen importlib._bootstrap> and <eval_with_key> are not files
         return False
     return not filename.startswith(_library_roots())
 
@@ -120,9 +122,10 @@ def _standard(entry: Path) -> bool:
 
 @functools.cache
 def short_path(filename: str) -> str:
-    """Shorten a path for people.
+    """Shorten a path for readers.
 
-    Relative to its site-packages, else to the working directory, else to the import path that it was found on
+    The result is relative to its site-packages, else to the working directory, else to the import path on
+    which it was found
     (the Hub's remote code), else absolute.
     """
     path = Path(filename)
@@ -137,6 +140,6 @@ def short_path(filename: str) -> str:
 
 
 def short_source(source: str) -> str:
-    """Shorten the path of a `file:line`; anything else stays as it is."""
+    """Shorten the path of a `file:line`; leave anything else as it is."""
     path, colon, line = source.rpartition(":")
     return f"{short_path(path)}:{line}" if colon else source

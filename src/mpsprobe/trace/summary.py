@@ -1,4 +1,4 @@
-"""Totals of op uses: which ops a model calls most, and what they cost."""
+"""Totals of op uses: the ops that a model calls most, and their costs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Total:
     """Sums over some op uses.
 
     Attributes:
-        name: what they have in common, e.g. the op.
-        uses: distinct ones.
-        calls: total number of calls.
-        flops: floating-point operations of the calls that could be counted.
-        bytes: minimum bytes moved by the counted calls.
-        uncounted: calls without a FLOP formula: `flops` lacks these.
+        name: What they have in common, such as the op.
+        uses: The number of distinct uses.
+        calls: The number of calls.
+        flops: The floating-point operations of the calls that could be counted.
+        bytes: The least number of bytes that the counted calls move.
+        uncounted: The number of calls without a FLOP formula, which `flops` leaves out.
     """
 
     name: str
@@ -48,11 +48,11 @@ def total(uses: Iterable[OpUse], name: str = "all") -> Total:
 
 
 def totals_by(uses: Iterable[OpUse], group: Callable[[OpUse], str]) -> list[Total]:
-    """Return a sum for each group, in order of first use. Sort by the field that you need.
+    """Return a sum for each group, in order of first use.
 
     Args:
-        uses: op uses with their costs.
-        group: e.g. `lambda use: use.op`, or `by_module(2)`.
+        uses: The op uses with their costs.
+        group: A function that returns the group of a use, such as `lambda use: use.op` or `by_module(2)`.
     """
     result: dict[str, Total] = {}
     for use in uses:
@@ -62,12 +62,12 @@ def totals_by(uses: Iterable[OpUse], group: Callable[[OpUse], str]) -> list[Tota
 
 
 def by_module(depth: int) -> Callable[[OpUse], str]:
-    """Return a grouping by the first `depth` parts of the module path."""
+    """Return a function that groups by the first `depth` parts of the module path."""
     return lambda use: ".".join(use.module.split(".")[:depth])
 
 
 def by_signature(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return one op use for each distinct call; the first one's module and line are kept.
+    """Return one op use for each distinct call, with the module and line of the first.
 
     A model's layers repeat the same calls; a replay needs each of them once.
     """

@@ -20,16 +20,17 @@ from mpsprobe.trace.recorder import Recorder
 def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[None]:
     """Write every op that is about to run to `flight` while the context lasts.
 
-    The file stays when the process dies, and when it is interrupted from without (a limit, Ctrl-C); it goes when
-    the block ends by itself, so that a later death is not laid on an op that has long returned.
+    The file stays when the process dies or is interrupted from outside (a limit, Ctrl-C). It is removed when
+    the block ends by
+    itself, so that a later crash is not blamed on an op that has returned.
 
     Args:
-        flight: None does nothing.
-        model: names the modules.
+        flight: The path of the file; None to record nothing.
+        model: The model that names the modules.
     """
     try:
         black_box = FlightRecorder(flight) if flight is not None else None
-    except OSError:  # a full disk: the target is to be judged all the same
+    except OSError:  # a full disk must not keep the target from being judged
         black_box = None
     if flight is None or black_box is None:
         yield
@@ -46,22 +47,23 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
 
 
 class _Hook(DispatchHook):
-    """Notes each op as it arrives, and changes nothing of how it runs.
+    """Record each op as it arrives, without changing how it runs.
 
-    Unlike a recording it leaves composite ops and tensor subclasses whole: what is watched here is the target's
-    own run, and `aten::scaled_dot_product_attention` tells its reader more than the view that came last.
+    Unlike a recording it keeps composite ops and tensor subclasses whole, because it watches the target's own
+    run, and
+    `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
     """
 
     @classmethod
     def unless_there(cls, recorder: Recorder) -> _Hook | None:
-        """Return a hook for a thread that has none: dispatch modes hold for one thread."""
+        """Return a hook for a thread that has none, because dispatch modes apply to one thread."""
         modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
         return None if any(isinstance(mode, cls) for mode in modes) else cls(recorder)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Note one op and run it."""
+        """Record one op and run it."""
         recorder = self.recorder
         use = recorder.count(self._stack[-1], PLANS.get(id(func)) or make_plan(func), args, kwargs)
         try:

@@ -1,6 +1,6 @@
-"""The recorder behind the virtual device: its kernel reports ops, host syncs, crossings and findings.
+"""The recorder behind the virtual device, whose kernel reports ops, waits of the host, copies and findings.
 
-It fits `mpsprobe.device.virtual.observer.Observer`.
+It implements `mpsprobe.device.virtual.observer.Observer`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from mpsprobe.trace.source import find_site
 
 @dataclass
 class HostEvent:
-    """The host waited for the device, or memory crossed between them, at one line of a module.
+    """A wait of the host for the device, or a copy between them, at one line of a module.
 
     Attributes:
-        kind: `"item"`, `"copy"`, `"data-dependent"`, `"to-device"`, `"to-host"` ...: the device's own word.
-        module: path of the innermost module.
-        source: `file:line` of user code.
-        count: how often.
-        bytes: how much crossed; 0 for a mere wait.
+        kind: The device's name of the event: `"item"`, `"copy"`, `"data-dependent"`, `"to-device"`,
+            `"to-host"` and so on.
+        module: The path of the innermost module.
+        source: The innermost line of user code as `file:line`.
+        count: The number of times that it happened.
+        bytes: The number of copied bytes; 0 for a wait.
     """
 
     kind: str
@@ -33,34 +34,34 @@ class HostEvent:
 
 
 class RecorderObserver:
-    """Feeds a recorder from the virtual device's kernel.
+    """Pass the reports of the virtual device's kernel to a recorder.
 
     Attributes:
-        recorder: gets the ops; its `paths.following()` must be on for module paths.
-        findings: what the device found, in order.
+        recorder: The recorder; its `paths.following()` must be active for module paths.
+        findings: The findings of the device, in order.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        # one of the two is called for every op: no detour
+        # one of the two is called for every op, so they are bound directly
         self.op, self.again = recorder.op, recorder.again
         self.findings: list[Any] = []
         self._events: dict[tuple[str, str, str], HostEvent] = {}
 
     def sync(self, kind: str) -> None:
-        """Note that the host waited for the device."""
+        """Record that the host waited for the device."""
         self._note(kind, 0)
 
     def crossing(self, nbytes: int, direction: str) -> None:
-        """Note that memory crossed between host and device."""
+        """Record a copy between host and device."""
         self._note(direction, nbytes)
 
     def finding(self, finding: Any) -> None:
-        """Note that something fails or falls back."""
+        """Record that something fails or falls back."""
         self.findings.append(finding)
 
     def host_events(self) -> list[HostEvent]:
-        """Return waits and crossings in the order in which they first occurred."""
+        """Return waits and copies in the order in which they first occurred."""
         return list(self._events.values())
 
     def _note(self, kind: str, nbytes: int) -> None:

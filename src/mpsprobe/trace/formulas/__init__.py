@@ -1,7 +1,8 @@
-"""FLOPs and bytes of an op use, from its signature alone.
+"""FLOPs and bytes of an op use, computed from its signature.
 
-Free of torch: a forecast of a recorded or predicted run needs no model, no device and no torch. The
-conventions stand in `docs/recorder.md`.
+Nothing imports torch, so a forecast of a recorded or predicted run needs no model, no device and no torch.
+The conventions
+are stated in `docs/recorder.md`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from mpsprobe.trace.formulas import (
 )
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
-#: The modules that register formulas; what family an op is of, each says as it registers it.
+#: The modules that register formulas; each registration names the family of its ops.
 MODULES = (attention, convolution, linalg, matmul, pointwise, recurrent, reductions)
 
 
 def flops(use: OpUse) -> int | None:
-    """Return the floating-point operations of one call; None when no formula covers it."""
+    """Return the floating-point operations of one call; None when there is no formula for it."""
     name = base_name(use.op)
     if name in traffic.VIEWS or name in traffic.STILL:
         return 0
@@ -34,12 +35,12 @@ def flops(use: OpUse) -> int | None:
     try:
         return rule(use)
     except (LookupError, ValueError, TypeError):
-        # An op use of another release's schema, or of a call that raised for its arguments' form.
+        # The op use has another release's schema, or belongs to a call that raised because of its arguments.
         return None
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Return the least bytes that one call moves; None when a dtype is not known."""
+    """Return the least number of bytes that one call moves; None when a dtype is unknown."""
     return traffic.bytes_moved(use)
 
 

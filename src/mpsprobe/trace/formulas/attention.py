@@ -1,8 +1,9 @@
 """FLOPs of attention kernels: the two products, scores and values.
 
-As `torch.utils.flop_counter`: a causal mask halves nothing, softmax and scale are not counted. That counter
-knows CUDA's kernels alone and takes attention on CPU and MPS as 0; here every ATen form has the one
-formula.
+The counts are those of `torch.utils.flop_counter`: a causal mask halves nothing, and softmax and scale are
+not counted. That
+counter knows only CUDA's kernels and counts attention on CPU and MPS as 0; here every ATen variant has the
+same formula.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from mpsprobe.trace.formulas.registry import OpFamily, formula, numel
 
 
 def forward(batch: int, heads: int, queries: int, keys: int, width: int, value_width: int) -> int:
-    """`q @ k^T` and `scores @ v` for `heads` query heads (grouped keys are shared, the products are not)."""
+    """Count `q @ k^T` and `scores @ v` for `heads` query heads (keys may be grouped, the products are not)."""
     return 2 * batch * heads * queries * keys * (width + value_width)
 
 
 def backward(batch: int, heads: int, queries: int, keys: int, width: int, value_width: int) -> int:
-    """Five products: the scores again, then the gradients of values, scores, queries and keys.
+    """Count five products: the scores again, then the gradients of values, scores, queries and keys.
 
     Three of them are `width` wide (scores, queries, keys), two `value_width` (values, scores' gradient).
     """
@@ -37,7 +38,7 @@ def backward(batch: int, heads: int, queries: int, keys: int, width: int, value_
     "higher_order::flex_attention",
 )
 def _sdpa(use: OpUse) -> int:
-    """Tensors `[batch, heads, length, width]`; MPS also takes `[heads, length, width]`."""
+    """Count attention on tensors `[batch, heads, length, width]`; MPS also takes `[heads, length, width]`."""
     return forward(*_sizes(use, 0))
 
 
@@ -50,7 +51,7 @@ def _sdpa(use: OpUse) -> int:
     "_scaled_dot_product_fused_attention_overrideable_backward",
 )
 def _sdpa_backward(use: OpUse) -> int:
-    """Read the sizes after the first input, which is the gradient of the result."""
+    """Count the gradients of attention; the sizes are read after the first input, the gradient of the result."""
     return backward(*_sizes(use, 1))
 
 
@@ -74,10 +75,11 @@ def _length_first_backward(use: OpUse) -> int:
 
 
 def _length_first_sizes(use: OpUse, first: int) -> tuple[int, int, int, int, int, int]:
-    """Tensors `[batch, length, heads, width]`, or packed `[length of all, heads, width]`.
+    """Return the sizes of tensors `[batch, length, heads, width]`, or packed `[total length, heads, width]`.
 
-    The lengths of packed sequences are values: each counts as the longest, which is an upper bound, and is
-    what PyTorch's counter does for tensors without values.
+    The lengths of packed sequences are values, so each counts as the longest. That is an upper bound, and
+    what PyTorch's
+    counter does for tensors without values.
     """
     query, key, value = (tensor.shape for tensor in use.inputs[first : first + 3])
     longest_query = use.scalars.get("max_q", use.scalars.get("max_seqlen_q"))
@@ -101,7 +103,7 @@ def _native_multi_head(use: OpUse) -> int:
 
 @formula(OpFamily.ATTENTION, "_transformer_encoder_layer_fwd")
 def _encoder_layer(use: OpUse) -> int:
-    """`nn.TransformerEncoderLayer`'s fast path: each matrix among the inputs is a weight."""
+    """Count `nn.TransformerEncoderLayer`'s fast path; each matrix among the inputs is a weight."""
     x = use.inputs[0].shape
     tokens = x[0] * x[1]
     weights = [tensor for tensor in use.inputs[1:13] if len(tensor.shape) == 2]

@@ -1,8 +1,10 @@
-"""FLOPs of convolutions: a multiply-add is two, the addition of a bias is not counted.
+"""FLOPs of convolutions: a multiply-add counts as two, adding a bias is not counted.
 
-As `torch.utils.flop_counter`, but for the weight's gradient with groups, where PyTorch's counter leaves the
-groups out and so counts their number too often: each of the two gradients takes as many multiply-adds as
-the forward pass, whatever the groups.
+The counts are those of `torch.utils.flop_counter`, except for the weight's gradient with groups, where
+PyTorch's counter
+ignores the groups and so counts too much: each of the two gradients takes as many multiply-adds as the
+forward pass,
+whatever the groups.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, nume
 
 
 def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transposed: bool) -> int:
-    """FLOPs of a forward convolution.
+    """Return the FLOPs of a forward convolution.
 
-    Each point of the result (transposed: of the input) takes every element of the filters once: `weight` is
+    Each point of the result (transposed: of the input) uses every element of the filters once. `weight` is
     `[out, in / groups, *kernel]` (transposed: `[in, out / groups, *kernel]`), so groups need no term.
     """
     points = prod((x if transposed else result).shape[2:])
@@ -60,7 +62,7 @@ def _forward(use: OpUse) -> int | None:
     "mps_convolution_backward",
 )
 def _backward(use: OpUse) -> int:
-    """Count the input's and the weight's gradient, as the mask asks; the bias's sum is not counted."""
+    """Count the gradients of input and weight that the mask requests; the bias's sum is not counted."""
     grad, x, weight = use.inputs[:3] if "mps" not in use.op else (use.inputs[1], use.inputs[0], use.inputs[2])
     wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
     return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))
@@ -68,6 +70,6 @@ def _backward(use: OpUse) -> int:
 
 @formula(OpFamily.CONVOLUTION, "conv_tbc")
 def _time_first(use: OpUse) -> int:
-    """Weight `[kernel, in, out]`, data `[time, batch, channel]`."""
+    """Count a convolution with weight `[kernel, in, out]` on data `[time, batch, channel]`."""
     weight = use.inputs[1]
     return sum(2 * numel(out) * weight.shape[0] * weight.shape[1] for out in use.outputs)

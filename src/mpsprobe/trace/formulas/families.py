@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 
-#: What the families of FLOP formulas are called in a report.
+#: The name of each family of FLOP formulas in a report.
 FAMILY_NAMES = {
     OpFamily.ATTENTION: "attention",
     OpFamily.CONVOLUTION: "convolutions",

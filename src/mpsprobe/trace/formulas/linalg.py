@@ -1,10 +1,12 @@
 """FLOPs of matrix decompositions and transforms, by their textbook counts.
 
-Leading terms for real matrices, from Golub and Van Loan, *Matrix Computations* (4th ed.): Cholesky 4.2, LU
-3.2, triangular 3.1, QR 5.2, SVD 8.6, symmetric eigenproblem 8.3, general eigenproblem 7.5. Iterative
-methods (SVD, eigenproblems) depend on the values, so theirs are typical counts. FFT: FFTW's convention, 5 N
-log2 N for complex and half of it for real data (fftw.org/speed). A complex operation counts as four real
-ones, as in a product.
+The counts are leading terms for real matrices from Golub and Van Loan, *Matrix Computations* (4th ed.):
+Cholesky 4.2, LU 3.2,
+triangular 3.1, QR 5.2, SVD 8.6, symmetric eigenproblem 8.3, general eigenproblem 7.5. Iterative methods (SVD,
+eigenproblems)
+depend on the values, so theirs are typical counts. FFTs follow FFTW's convention, 5 N log2 N for complex and
+half of it for
+real data (fftw.org/speed). A complex operation counts as four real ones, as in a product.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ def _batched(matrix: TensorMeta, once: float) -> int:
 
 @formula(OpFamily.LINALG, "cholesky", "linalg_cholesky", "linalg_cholesky_ex")
 def _cholesky(use: OpUse) -> int:
-    """n^3 / 3."""
+    """Count n^3 / 3."""
     matrix = use.inputs[0]
     return _batched(matrix, matrix.shape[-1] ** 3 / 3)
 
 
 @formula(OpFamily.LINALG, "cholesky_solve", "_cholesky_solve_helper")
 def _cholesky_solve(use: OpUse) -> int:
-    """Two triangular systems: 2 n^2 a right-hand side."""
+    """Count two triangular systems: 2 n^2 for each right-hand side."""
     right, factor = use.inputs[:2]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 
@@ -42,7 +44,7 @@ def _cholesky_inverse(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_solve_triangular")
 def _solve_triangular(use: OpUse) -> int:
-    """n^2 a right-hand side."""
+    """Count n^2 for each right-hand side."""
     factor, right = use.inputs[:2]
     return _batched(
         right, factor.shape[-1] ** 2 * (right.shape[-1] if use.scalars.get("left", True) else right.shape[-2])
@@ -51,7 +53,7 @@ def _solve_triangular(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "triangular_solve")
 def _triangular_solve(use: OpUse) -> int:
-    """As above, but the right-hand side comes first."""
+    """Count n^2 for each right-hand side, which is the first argument here."""
     right, factor = use.inputs[:2]
     return _batched(right, factor.shape[-1] ** 2 * right.shape[-1])
 
@@ -66,7 +68,7 @@ def _triangular_solve(use: OpUse) -> int:
     "linalg_ldl_factor_ex",
 )
 def _lu(use: OpUse) -> int:
-    """k^2 (l - k / 3) with k the shorter side, l the longer: 2 n^3 / 3 for a square; LDL^T half of it."""
+    """Count k^2 (l - k / 3) with k the shorter side, l the longer: 2 n^3 / 3 for a square; half of it for LDL^T."""
     matrix = use.inputs[0]
     long, short = max(matrix.shape[-2:]), min(matrix.shape[-2:])
     return _batched(matrix, short**2 * (long - short / 3) / (2 if "ldl" in use.op else 1))
@@ -74,14 +76,14 @@ def _lu(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_lu_solve", "linalg_ldl_solve")
 def _lu_solve(use: OpUse) -> int:
-    """2 n^2 a right-hand side. The right-hand side is the last matrix."""
+    """Count 2 n^2 for each right-hand side, which is the last matrix."""
     factor, right = use.inputs[0], use.inputs[-1]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 
 
 @formula(OpFamily.LINALG, "_linalg_solve_ex", "linalg_solve_ex", "linalg_solve")
 def _solve(use: OpUse) -> int:
-    """LU, then 2 n^2 a right-hand side; a vector is one."""
+    """Count the LU decomposition, then 2 n^2 for each right-hand side."""
     matrix, right = use.inputs[:2]
     order = matrix.shape[-1]
     columns = right.shape[-1] if len(right.shape) == len(matrix.shape) else 1
@@ -90,7 +92,7 @@ def _solve(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_inv", "linalg_inv_ex")
 def _inverse(use: OpUse) -> int:
-    """2 n^3."""
+    """Count 2 n^3."""
     matrix = use.inputs[0]
     return _batched(matrix, 2 * matrix.shape[-1] ** 3)
 
@@ -102,7 +104,7 @@ def _reflectors(rows: int, columns: int, count: int) -> float:
 
 @formula(OpFamily.LINALG, "geqrf")
 def _geqrf(use: OpUse) -> int:
-    """2 n^2 (m - n / 3) for m >= n."""
+    """Count 2 n^2 (m - n / 3) for m >= n."""
     rows, columns = use.inputs[0].shape[-2:]
     return _batched(use.inputs[0], _reflectors(rows, columns, min(rows, columns)))
 
@@ -120,14 +122,14 @@ def _qr(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_householder_product")
 def _householder_product(use: OpUse) -> int:
-    """Q from as many reflectors as there are factors `tau`."""
+    """Count the product Q from as many reflectors as there are factors `tau`."""
     matrix, tau = use.inputs[:2]
     return _batched(matrix, _reflectors(matrix.shape[-2], matrix.shape[-1], tau.shape[-1]))
 
 
 @formula(OpFamily.LINALG, "ormqr")
 def _multiply_by_q(use: OpUse) -> int:
-    """Count a matrix times Q, reflector by reflector: 2 k (2 m - k) a column."""
+    """Count a matrix times Q, reflector by reflector: 2 k (2 m - k) for each column."""
     _, tau, other = use.inputs[:3]
     rows, columns = other.shape[-2:]
     if not use.scalars.get("left", True):
@@ -137,10 +139,10 @@ def _multiply_by_q(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "_linalg_svd", "linalg_svd", "linalg_svdvals")
 def _svd(use: OpUse) -> int:
-    """Golub and Reinsch, for m >= n.
+    """Count the SVD of Golub and Reinsch, for m >= n.
 
-    With reduced U and V 14 m n^2 + 8 n^3, with all of U 4 m^2 n + 8 m n^2 + 9 n^3; values alone
-    4 m n^2 - 4 n^3 / 3.
+    It is 14 m n^2 + 8 n^3 with reduced U and V, 4 m^2 n + 8 m n^2 + 9 n^3 with all of U, and 4 m n^2 - 4 n^3
+    / 3 for values only.
     """
     matrix = use.inputs[0]
     long, short = max(matrix.shape[-2:]), min(matrix.shape[-2:])
@@ -154,7 +156,7 @@ def _svd(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "_linalg_eigh", "linalg_eigh", "linalg_eigvalsh")
 def _eigh(use: OpUse) -> int:
-    """Symmetric QR: 9 n^3 with vectors, 4 n^3 / 3 without."""
+    """Count the symmetric QR algorithm: 9 n^3 with vectors, 4 n^3 / 3 without."""
     matrix = use.inputs[0]
     vectors = use.scalars.get("compute_v", "eigvalsh" not in use.op)
     return _batched(matrix, (9 if vectors else 4 / 3) * matrix.shape[-1] ** 3)
@@ -162,19 +164,19 @@ def _eigh(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_eig")
 def _eig(use: OpUse) -> int:
-    """25 n^3."""
+    """Count 25 n^3."""
     return _batched(use.inputs[0], 25 * use.inputs[0].shape[-1] ** 3)
 
 
 @formula(OpFamily.LINALG, "linalg_eigvals", "_linalg_eigvals")
 def _eigvals(use: OpUse) -> int:
-    """10 n^3."""
+    """Count 10 n^3."""
     return _batched(use.inputs[0], 10 * use.inputs[0].shape[-1] ** 3)
 
 
 @formula(OpFamily.LINALG, "_fft_c2c", "_fft_r2c", "_fft_c2r")
 def _fft(use: OpUse) -> int | None:
-    """5 N log2 N a transform of N points over `dim`; half for real data. The real side has all N points."""
+    """Count 5 N log2 N for each transform of N points over `dim`; half for real data, whose real side has N points."""
     if not use.outputs:
         return None
     data = use.outputs[0] if "c2r" in use.op else use.inputs[0]

@@ -1,7 +1,8 @@
-"""FLOPs of matrix products: a multiply-add is two, the addition of a bias is not counted.
+"""FLOPs of matrix products: a multiply-add counts as two, adding a bias is not counted.
 
-The convention of `torch.utils.flop_counter`, which the tests compare with. A complex multiply-add is four
-real ones; PyTorch's counter takes it as one.
+This is the convention of `torch.utils.flop_counter`, with which the tests compare. A complex multiply-add
+counts as four real
+ones; PyTorch's counter counts it as one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, nume
 
 
 def product(rows: int, inner: int, columns: int, operand: TensorMeta) -> int:
-    """FLOPs of a `rows x inner` by `inner x columns` product of `operand`'s kind of numbers."""
+    """Return the FLOPs of a `rows x inner` by `inner x columns` product of numbers of `operand`'s dtype."""
     return 2 * rows * inner * columns * (4 if is_complex(operand) else 1)
 
 
@@ -28,10 +29,11 @@ def _addmm(use: OpUse) -> int:
 
 
 def _matrices(a: TensorMeta, b: TensorMeta) -> int:
-    """(batched) matrix by matrix.
+    """Count a (batched) matrix-matrix product.
 
-    One batched operand: each row, column or inner index of the other belongs to one group (`_grouped_mm`),
-    so the groups add nothing.
+    With one batched operand, each row, column or inner index of the other belongs to one group
+    (`_grouped_mm`), so the groups
+    add nothing.
     """
     batch = prod(a.shape[:-2]) if len(a.shape) == len(b.shape) else 1
     return batch * product(a.shape[-2], a.shape[-1], b.shape[-1], a)
@@ -39,7 +41,7 @@ def _matrices(a: TensorMeta, b: TensorMeta) -> int:
 
 @formula(OpFamily.MATMUL, "matmul")
 def _matmul(use: OpUse) -> int:
-    """Broadcast batches: every element of the result takes one inner product."""
+    """Count a product with broadcast batches: every element of the result takes one inner product."""
     inner = use.inputs[0].shape[-1]
     return product(sum(map(numel, use.outputs)), inner, 1, use.inputs[0])
 
@@ -70,7 +72,7 @@ def _linear(use: OpUse) -> int:
     "_weight_int4pack_mm_with_scales_and_zeros",
 )
 def _packed(use: OpUse) -> int:
-    """Take the columns from the result: a packed weight's shape is the kernel's own."""
+    """Count a product with a packed weight, whose columns are read from the result."""
     return sum(product(numel(out), use.inputs[0].shape[-1], 1, use.inputs[0]) for out in use.outputs)
 
 
@@ -82,7 +84,7 @@ def _dynamic_quantised(use: OpUse) -> int:
 
 @formula(OpFamily.MATMUL, "linear_backward")
 def _linear_backward(use: OpUse) -> int:
-    """One product for the input's gradient, one for the weight's, as the mask asks."""
+    """Count one product for the input's gradient and one for the weight's, as the mask requests."""
     x, grad, weight = use.inputs[:3]
     wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
     return wanted * product(numel(grad), weight.shape[-1], 1, x)

@@ -1,8 +1,10 @@
-"""FLOPs of ops that make each element of the result from a few others.
+"""FLOPs of ops that compute each element of the result from a few others.
 
-The convention, which no standard fixes: arithmetic, a comparison or the evaluation of a function is one
-FLOP an element of the result; what is written out as several is counted as several; integers and booleans,
-copies, fills, random numbers, indexing and sorting are none.
+No standard fixes the convention. Here arithmetic, a comparison or the evaluation of a function counts as one
+FLOP for each
+element of the result, and a formula of several steps as several. Integers and booleans, copies, fills, random
+numbers,
+indexing and sorting count as none.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.formulas.registry import Formula, OpFamily, formula, is_complex, is_floating, numel
 
-#: One FLOP an element of the result.
+#: Ops with one FLOP for each element of the result.
 ONE = """
     abs acos acosh add angle asin asinh atan atan2 atanh ceil celu clamp clamp_max clamp_min copysign cos cosh
     deg2rad digamma div elu elu_backward eq erf erfc erfinv exp exp2 expm1 floor floor_divide fmax fmin fmod
@@ -35,7 +37,7 @@ ONE = """
     logcumsumexp _logcumsumexp native_dropout_backward _masked_scale _add_relu
 """.split()  # noqa: SIM905 (a list literal has a line a name)
 
-#: None: bits, booleans and integers, copies, fills, random numbers, indices, order.
+#: Ops without FLOPs: bits, booleans and integers, copies, fills, random numbers, indices, order.
 NONE = """
     __and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ __xor__ bitwise_and
     bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor gcd lcm logical_and logical_not
@@ -63,7 +65,7 @@ NONE = """
     bartlett_window blackman_window hamming_window hann_window kaiser_window fft_fftfreq fft_rfftfreq
 """.split()  # noqa: SIM905 (a list literal has a line a name)
 
-#: Several, an element of the result: written out beside each.
+#: Ops with several FLOPs for each element of the result, with the formula beside each.
 SEVERAL = {
     "addcmul": 3,  # self + value * a * b
     "addcdiv": 3,
@@ -85,7 +87,7 @@ SEVERAL = {
     "affine_grid_generator": 8,
 }
 
-#: `_foreach_*`, an element of the first list.
+#: FLOPs of `_foreach_*` ops for each element of the first list.
 FOREACH = {
     **dict.fromkeys(
         ("abs", "add", "sub", "mul", "div", "exp", "log", "neg", "reciprocal", "sqrt", "rsqrt"), 1
@@ -100,7 +102,7 @@ _COMPLEX_PRODUCTS = {"mul", "div", "reciprocal", "addcmul", "addcdiv"}
 
 
 def result_of(use: OpUse) -> TensorMeta | None:
-    """Return what an op writes: its first result, or its first tensor when it returns nothing."""
+    """Return the tensor that an op writes: its first result, or its first input when it returns nothing."""
     written = use.outputs or use.inputs
     return written[0] if written else None
 
@@ -110,12 +112,12 @@ def _nothing(_: OpUse) -> int:
 
 
 def on_floats(use: OpUse) -> bool:
-    """Whether any tensor of an op use is floating-point."""
+    """Return whether any tensor of an op use is floating-point."""
     return any(is_floating(tensor) for tensor in (*use.inputs, *use.outputs))
 
 
 def _an_element(cost: int, name: str) -> Formula:
-    """Count a complex product as 4 products and 2 sums, and any other complex operation as its two parts."""
+    """Return a formula that counts a complex product as 4 products and 2 sums, and other complex operations twice."""
 
     def count(use: OpUse) -> int:
         result = result_of(use)

@@ -8,15 +8,16 @@ from mpsprobe.trace.formulas.registry import OpFamily, formula, numel
 
 @formula(OpFamily.RECURRENT, "lstm", "gru", "rnn_tanh", "rnn_relu", "_lstm_mps", "_cudnn_rnn")
 def _layers(use: OpUse) -> int:
-    """Every weight matrix meets every step of every sequence once: two FLOPs a weight.
+    """Count two FLOPs for each weight and each step of every sequence.
 
-    Data and states are `[steps, batch, width]` (or batch first, or packed `[steps of all, width]`), weights
-    are the matrices among the parameters. Gates' pointwise work is small beside that and not counted.
+    Data and states are `[steps, batch, width]` (or batch first, or packed `[total steps, width]`); the
+    weights are the matrices
+    among the parameters. The pointwise work of the gates is small in comparison and not counted.
     """
     x = use.inputs[0]
     steps = numel(x) // x.shape[-1] if x.shape[-1] else 0
     packed = len(x.shape) == 2
-    states = 1 if packed else 0  # packed data has a tensor of batch sizes beside it
+    states = 1 if packed else 0  # packed data comes with a tensor of batch sizes
     matrices = [tensor for tensor in use.inputs[1 + states :] if len(tensor.shape) == 2]
     return 2 * steps * sum(map(numel, matrices))
 

@@ -1,6 +1,6 @@
-"""FLOPs of ops that take in more elements than they give out: sums, norms, softmax, pooling, scatters.
+"""FLOPs of ops whose input has more elements than their result: sums, norms, softmax, pooling, scatters.
 
-The convention of `pointwise`, by element of the input: what is written out as several steps counts as
+The convention is that of `pointwise`, for each element of the input: a formula of several steps counts as
 several.
 """
 
@@ -12,9 +12,9 @@ from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.pointwise import on_floats
 from mpsprobe.trace.formulas.registry import Formula, OpFamily, formula, is_complex, is_floating, numel
 
-#: Steps an element of the first floating-point input, and the ops that take them.
+#: The FLOPs for each element of the first floating-point input, and the ops that take them.
 STEPS = {
-    # Indices alone, or each element passed on once.
+    # Only indices, or each element is passed on once.
     0: "nll_loss_forward nll_loss2d_forward nll_loss_backward nll_loss2d_backward",
     # Each element is added, or compared, once; adaptive windows cover the input once.
     1: """sum nansum mean prod amax amin max min argmax argmin aminmax _aminmax trace
@@ -23,7 +23,7 @@ STEPS = {
         avg_pool2d_backward avg_pool3d_backward _adaptive_avg_pool2d_backward
         _adaptive_avg_pool3d_backward max_pool2d_with_indices_backward max_pool2d_backward
         upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward""",
-    # Square, sum. Or an affine map, to which a normalisation with known statistics folds.
+    # Square, sum; or an affine map, to which a normalisation with known statistics reduces.
     2: "norm linalg_vector_norm linalg__powsum _native_batch_norm_legit_no_training _batch_norm_no_update",
     3: "dist _euclidean_dist mse_loss mse_loss_backward _weight_norm_interface",
     # Sum, difference, square, sum. Maximum, difference, exp, sum. Square, sum, scale, weight.
@@ -36,7 +36,7 @@ STEPS = {
     7: """native_layer_norm layer_norm native_group_norm group_norm native_batch_norm _native_batch_norm_legit
         _native_batch_norm_legit_functional _batch_norm_with_update _batch_norm_with_update_functional
         cudnn_batch_norm upsample_bilinear2d_backward""",
-    # A normalisation's gradient: twice its forward.
+    # The gradient of a normalisation counts twice its forward pass.
     8: "_fused_rms_norm_backward",
     14: """native_layer_norm_backward native_group_norm_backward native_batch_norm_backward
         batch_norm_backward cudnn_batch_norm_backward""",
@@ -57,7 +57,7 @@ for _steps, _names in STEPS.items():
 
 @formula(OpFamily.REDUCTION, "scatter_add", "scatter_reduce", "index_add", "index_reduce")
 def _accumulate(use: OpUse) -> int:
-    """One FLOP an element added: the source is the last input."""
+    """Count one FLOP for each added element; the source is the last input."""
     source = use.inputs[-1]
     return numel(source) if is_floating(source) else 0
 
@@ -67,7 +67,7 @@ def _accumulate(use: OpUse) -> int:
 )
 @formula(OpFamily.REDUCTION, "max_pool2d_with_indices", "max_pool3d_with_indices", "mkldnn_max_pool2d")
 def _pool(use: OpUse) -> int:
-    """One FLOP an element of a window, for every element of the result."""
+    """Count one FLOP for each element of a window and each element of the result."""
     rank = int(next(part for part in use.op.split("pool")[1] if part.isdigit()))
     sizes = use.scalars["kernel_size"]
     window = prod(sizes) if len(sizes) == rank else sizes[0] ** rank
@@ -76,13 +76,13 @@ def _pool(use: OpUse) -> int:
 
 @formula(OpFamily.REDUCTION, "_cdist_forward", "cdist")
 def _cdist(use: OpUse) -> int:
-    """Difference, power and sum for every pair of rows and every column."""
+    """Count difference, power and sum for every pair of rows and every column."""
     rows, others = use.inputs[:2]
     return 3 * numel(rows) * others.shape[-2]
 
 
 @formula(OpFamily.REDUCTION, "_embedding_bag", "_embedding_bag_forward_only")
 def _embedding_bag(use: OpUse) -> int:
-    """Every row that is looked up is added once."""
+    """Count every looked-up row once, as it is added once."""
     table, indices = use.inputs[:2]
     return numel(indices) * table.shape[-1]

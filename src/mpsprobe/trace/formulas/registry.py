@@ -1,4 +1,4 @@
-"""The registry of FLOP formulas: one function an op, found by the op's base name."""
+"""The registry of FLOP formulas: one function for each op, found by the op's base name."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from math import prod
 
 from mpsprobe.run import OpUse, TensorMeta
 
-#: FLOPs of one call. None: this call cannot be counted from what an op use holds.
+#: A function that returns the FLOPs of one call; None when an op use does not hold enough to count them.
 Formula = Callable[[OpUse], "int | None"]
 
 FORMULAS: dict[str, Formula] = {}
 
 
 class OpFamily(enum.Enum):
-    """What kind of work ops with a formula do. Forecasts have a rate for each member, and reports a name."""
+    """The kind of work of ops with a formula. Forecasts have a rate for each member, and reports a name."""
 
     MATMUL = "matmul"
     ATTENTION = "attention"
     CONVOLUTION = "convolution"
     RECURRENT = "recurrent"
-    LINALG = "linalg"  #: decompositions, and transforms
+    LINALG = "linalg"  #: decompositions and transforms
     POINTWISE = "pointwise"
     REDUCTION = "reduction"  #: norms, softmax, sums, pooling
 
 
 _FAMILIES: dict[str, OpFamily] = {}
 
-#: Bytes of an element, by dtype.
+#: The bytes of an element, by dtype.
 ITEM_BYTES = {
     **dict.fromkeys(("complex128",), 16),
     **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
@@ -46,11 +46,11 @@ def formula(family: OpFamily, *names: str) -> Callable[[Formula], Formula]:
     """Register the FLOPs of one call of each named op.
 
     Args:
-        family: what kind of work they do.
-        names: base names as `base_name` gives them.
+        family: The kind of work of the ops.
+        names: Base names as `base_name` returns them.
 
     Raises:
-        ValueError: a name is taken.
+        ValueError: A name is already registered.
     """
 
     def register(function: Formula) -> Formula:
@@ -70,12 +70,12 @@ def family_of(name: str) -> OpFamily | None:
 
 
 def base_name(op: str) -> str:
-    """Return an op's name without its overload and without the mark of an in-place variant.
+    """Return an op's name without its overload and without the suffix of an in-place variant.
 
-    `aten::add_.Tensor` -> `add`; other namespaces are kept: `torchvision::nms`.
+    `aten::add_.Tensor` gives `add`; other namespaces are kept: `torchvision::nms`.
     """
     name = op.split(".")[0].removeprefix("aten::")
-    if name.startswith("__") and name.endswith("__"):  # __iand__ and the like: named after Python's operator
+    if name.startswith("__") and name.endswith("__"):  # __iand__ and others are named after Python's operator
         return name
     return name.removesuffix("_")
 
@@ -86,15 +86,15 @@ def overload_name(op: str) -> str:
 
 
 def numel(tensor: TensorMeta) -> int:
-    """Return the elements of a tensor by its shape."""
+    """Return the number of elements of a tensor by its shape."""
     return prod(tensor.shape)
 
 
 def is_floating(tensor: TensorMeta) -> bool:
-    """Whether arithmetic on it is floating-point arithmetic."""
+    """Return whether arithmetic on the tensor is floating-point arithmetic."""
     return tensor.dtype.startswith(("float", "bfloat", "complex"))
 
 
 def is_complex(tensor: TensorMeta) -> bool:
-    """Whether its elements are pairs of numbers."""
+    """Return whether the tensor is complex."""
     return tensor.dtype.startswith("complex")

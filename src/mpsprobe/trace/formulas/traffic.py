@@ -1,6 +1,6 @@
-"""The least bytes an op use can move: inputs read once, results written once, views nothing.
+"""The least number of bytes that an op use can move: inputs read once, results written once, nothing for views.
 
-A lower bound for the memory system of any device: no cache misses, no temporaries, no second pass.
+It is a lower bound for the memory system of any device: no cache misses, no temporaries, no second pass.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from math import prod
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.formulas.registry import ITEM_BYTES, base_name, numel, overload_name
 
-#: Results share their input's memory. `_unsafe_view`, `unsafe_split` and the composites do so without
-#: saying so in their schema.
+#: Ops whose results share their input's memory. `_unsafe_view`, `unsafe_split` and the composites do so without
+#: stating it in their schema.
 VIEWS = frozenset(
     """
     _conj _fw_primal _indices _make_dual _neg_view _nested_get_values _nested_view_from_buffer
@@ -24,7 +24,7 @@ VIEWS = frozenset(
     """.split()  # noqa: SIM905 (a list literal has a line a name)
 )
 
-#: Nothing is read or written: sizes and marks, memory that is only set aside, assertions about form.
+#: Ops that read and write nothing: sizes and marks, memory that is only allocated, assertions about metadata.
 STILL = frozenset(
     """
     empty empty_like empty_strided empty_permuted new_empty new_empty_strided _efficientzerotensor resize
@@ -36,7 +36,7 @@ STILL = frozenset(
     """.split()  # noqa: SIM905 (a list literal has a line a name)
 )
 
-#: In place, and the old value does not matter.
+#: In-place ops that ignore the old value.
 _OVERWRITES = frozenset(
     """
     copy fill zero uniform normal random bernoulli exponential geometric cauchy log_normal resize_as
@@ -44,11 +44,11 @@ _OVERWRITES = frozenset(
     """.split()  # noqa: SIM905 (a list literal has a line a name)
 )
 
-#: Reads as many elements of its first tensor as the result has, not all of it.
+#: Ops that read only as many elements of their first tensor as the result has.
 _LOOKS_UP = {"embedding", "index", "index_select", "gather", "take", "_unsafe_index", "masked_select"}
 
-#: Writes as many elements as its source has; out of place it copies the rest too. True: adds to what was
-#: there.
+#: Ops that write as many elements as their source has; out of place they copy the rest too. True: adds to the old
+#: values.
 _STORES = {
     **dict.fromkeys(("index_put", "_index_put_impl", "_unsafe_index_put", "index_copy", "index_fill"), False),
     **dict.fromkeys(("scatter", "masked_scatter", "put"), False),
@@ -57,17 +57,17 @@ _STORES = {
 
 
 def item_bytes(tensor: TensorMeta) -> int | None:
-    """Bytes of one element; None for a dtype that is not known."""
+    """Return the bytes of one element; None for an unknown dtype."""
     return ITEM_BYTES.get(tensor.dtype)
 
 
 def is_strided(tensor: TensorMeta) -> bool:
-    """Whether shape and strides say what is in memory: not so for sparse and nested tensors."""
+    """Return whether shape and strides describe the memory, which they do not for sparse and nested tensors."""
     return len(tensor.strides) == len(tensor.shape)
 
 
 def stored_elements(tensor: TensorMeta) -> int:
-    """Different elements in memory: a dimension of stride 0 repeats them, overlapping windows share them."""
+    """Return the number of distinct elements in memory: strides of 0 repeat them, overlapping windows share them."""
     if not numel(tensor):
         return 0
     pairs = list(zip(tensor.shape, tensor.strides, strict=True))
@@ -76,7 +76,7 @@ def stored_elements(tensor: TensorMeta) -> int:
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Least bytes of one call; None when a dtype is not known, or a tensor is sparse."""
+    """Return the least number of bytes of one call; None when a dtype is unknown, or a tensor is sparse."""
     name = base_name(use.op)
     if name in VIEWS or name in STILL:
         return 0
@@ -90,7 +90,7 @@ def bytes_moved(use: OpUse) -> int | None:
     if name in _STORES:
         return _store(use, name)
     inputs, outputs = use.inputs, use.outputs
-    if overload_name(use.op).endswith("out"):  # the last arguments are where results go, in schema order
+    if overload_name(use.op).endswith("out"):  # the last arguments receive the results, in schema order
         inputs = inputs[: len(inputs) - len(outputs)]
     elif _in_place(use):
         outputs = outputs or _first_argument(use)
@@ -124,7 +124,7 @@ def _store(use: OpUse, name: str) -> int:
     item = ITEM_BYTES[target.dtype]
     source = max((numel(tensor) for tensor in others if tensor.dtype == target.dtype), default=0)
     indices = max((numel(tensor) for tensor in others), default=0)
-    # A source of one element is spread over the indices (`x[mask] = 0`).
+    # A source of one element is broadcast over the indices (`x[mask] = 0`).
     written = min(max(source, indices if source <= 1 else 0), numel(target)) * item
     adds = _STORES[name] or bool(use.scalars.get("accumulate"))
     if _in_place(use):
