@@ -1,4 +1,4 @@
-"""The interface of a target: how the phases load, feed and run it."""
+"""The interface of a target: how the phases load it, make its input and run it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.run.workload import Workload
 
-#: A processed input: keyword arguments of the model, tensors on one device beside plain values.
+#: A processed input: keyword arguments of the model, with tensors on one device and plain values.
 Batch = dict[str, Any]
 #: Named results on the CPU: tensors, strings, or lists of strings.
 Outputs = dict[str, Any]
@@ -25,10 +25,10 @@ class Weights(str, enum.Enum):
 
     STORED = "stored"  #: the snapshot's files
     RANDOM = "random"  #: a fixed seed
-    NONE = "none"  #: nowhere: the device has no memory for them, as in a prediction
+    NONE = "none"  #: no weights: the device has no memory for them, as in a prediction
 
 
-#: Fields of a config that state how many tokens a model takes at most.
+#: Fields of a config that state the greatest number of tokens that a model takes.
 _TOKEN_LIMITS = (
     "max_position_embeddings",
     "n_positions",
@@ -40,7 +40,7 @@ _TOKEN_LIMITS = (
 
 
 def token_limit(model: torch.nn.Module) -> int | None:
-    """Return the largest number of tokens that a model takes, by its config; None when that states no limit."""
+    """Return the greatest number of tokens that a model takes, by its config; None when that states no limit."""
     config = getattr(model, "config", None)
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "llm_config", "decoder"))]
     limits = [
@@ -55,14 +55,15 @@ def token_limit(model: torch.nn.Module) -> int | None:
 class Adapter(ABC):
     """A target's own ways of loading, sampling, preparing, inferring and extracting.
 
-    The phases call these in order; an adapter holds no device and no model, so that the same adapter serves
-    the model under test and its float32 CPU reference.
+    The phases call these methods in order. An adapter holds no device and no model, so the same adapter
+    serves both the model
+    under test and its float32 CPU reference.
 
     Attributes:
-        snapshot: local folder with the target's config, weights and processor.
-        profile: the profile in force.
-        weights: what `load` gives the model; set it before.
-        workload: the sizes that the user asks for; set it before `prepare`.
+        snapshot: The local folder with the target's config, weights and processor.
+        profile: The active profile.
+        weights: The source of the weights for `load`, which must be set before it.
+        workload: The requested sizes, which must be set before `prepare`.
     """
 
     weights: Weights = Weights.STORED
@@ -74,17 +75,17 @@ class Adapter(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """Decisions and assumptions made for the user, one sentence each; `load` and `prepare` may add to it."""
+        """Return sentences about decisions and assumptions; `load` and `prepare` may add to them."""
         return []
 
     @property
     def doing(self) -> str:
-        """A description of `infer` for people."""
+        """Return a description of `infer` for readers."""
         return f"the inference of profile {self.profile.name}"
 
     @property
     def quantised(self) -> list[QuantisedPart]:
-        """The models of the target whose stored weights are quantised; empty where none is known to be."""
+        """Return the models of the target whose stored weights are quantised; empty where none is known to be."""
         return []
 
     def class_name(self, model: torch.nn.Module) -> str:
@@ -93,22 +94,23 @@ class Adapter(ABC):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Return the autograd mode that the target's code runs in, for one `with`.
+        """Return the autograd mode of the target's code, for one `with`.
 
-        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. Code of a user may:
-        with `torch.enable_grad`, which has no effect on tensors made in inference mode.
+        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. A user's
+        code may try to, with
+        `torch.enable_grad`, which has no effect on tensors made in inference mode.
         """
         return torch.inference_mode()
 
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        """Load the model in eval mode, its weights in `dtype` (`"auto"`: as stored), straight to `device`."""
+        """Load the model in eval mode, with weights in `dtype` (`"auto"` for the stored one), straight to `device`."""
 
     def shrink(self) -> list[str] | None:
-        """Make what `load` builds without weights smaller: fewer layers, else the same widths and code paths.
+        """Make the weightless model of `load` smaller: fewer layers, with the same widths and code paths.
 
-        Called before `load`. Returns what was changed, one sentence each; None (the default) says that this
-        adapter does not know how.
+        It is called before `load`, and returns sentences about the changes; None (the default) when this
+        adapter cannot shrink.
         """
         return None
 
@@ -118,7 +120,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """Process a sample into a batch on the CPU, anew for every call: inference may consume it."""
+        """Process a sample into a new batch on the CPU, because inference may consume it."""
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
@@ -132,23 +134,23 @@ class Adapter(ABC):
     def extract(self, raw: Any) -> Outputs:
         """Return the named results of `infer` on the CPU, as the profile's `outputs` name them."""
 
-    #: What `judge` looks at, as a sentence for people.
+    #: A sentence for readers that says what `judge` examines.
     meaning: str = ""
 
     def judge(self, outputs: Outputs) -> list[str] | None:
-        """Return what is wrong with the meaning of the outputs, one sentence each.
+        """Return sentences about what is wrong with the meaning of the outputs.
 
-        None (the default) says that this adapter knows no test of meaning.
+        None (the default) means that this adapter has no test of meaning.
         """
         del outputs
         return None
 
     def judge_repeat(self, outputs: Outputs, repeated: Outputs) -> tuple[bool, str] | None:
-        """Judge how a second inference of the same sample differs from the first.
+        """Judge the difference between a second inference of the same sample and the first.
 
         Returns:
-            Whether the difference is as it should be, and a sentence that says so; None (the default) where the two
-            must be the same.
+            Whether the difference is as expected, and a sentence about it; None (the default) where both must
+            be equal.
         """
         del outputs, repeated
         return None

@@ -1,4 +1,4 @@
-"""The choice of a profile for a model, by repo id, files or architecture, and the code that the profile names."""
+"""Choose the profile for a model by repo id, files or architecture, and load the code that the profile names."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from mpsprobe.models.adapter import Adapter
 
 
-#: The profile for every transformers model that has none of its own.
+#: The profile of every transformers model without its own.
 GENERIC = "transformers"
-#: The profile of the target that is probed when none is named.
+#: The profile of the default target.
 DEFAULT = "tiny-drive"
 
 
 def for_repo(repo_id: str) -> Profile | None:
-    """Return the profile that names this repository (letter case ignored, as on the hub); None when none does."""
+    """Return the profile that names this repository (ignoring case, as on the Hub); None when there is none."""
     wanted = repo_id.lower()
     return next((p for p in _all() if wanted in (model.lower() for model in p.models)), None)
 
 
 def for_folder(folder: Path) -> Profile:
-    """Return the profile for a model folder; the generic one when no other claims it.
+    """Return the profile for a model folder; the generic one when no other matches.
 
-    A repo id, which is read from the folder's place in the hub's cache, outranks what is in the folder.
+    A repo id, which is derived from the folder's place in the Hub's cache, outranks the contents of the folder.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
@@ -41,9 +41,9 @@ def for_folder(folder: Path) -> Profile:
 
 
 def for_config(folder: Path) -> Profile:
-    """Return the profile for a folder that holds at least `config.json`; its weights may be absent.
+    """Return the profile for a folder that holds at least `config.json`; its weights may be missing.
 
-    A marker file outranks the architecture: a sentence encoder also names the plain encoder's class.
+    A marker file outranks the architecture, because a sentence encoder also names the plain encoder's class.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
@@ -60,12 +60,12 @@ def for_config(folder: Path) -> Profile:
 
 
 def markers() -> list[str]:
-    """Return the names of small files that `for_config` looks for beside config.json."""
+    """Return the names of small files besides config.json that `for_config` searches for."""
     return sorted({marker for candidate in _all() for marker in candidate.markers})
 
 
 def repo_of(folder: Path) -> str | None:
-    """Return the repo id of a folder in the hub's cache (`models--ORG--NAME/snapshots/COMMIT`), else None."""
+    """Return the repo id of a folder in the Hub's cache (`models--ORG--NAME/snapshots/COMMIT`); None for others."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return None
@@ -77,13 +77,13 @@ def _all() -> list[Profile]:
 
 
 def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
-    """Make the profile's adapter over the model folder `snapshot`. Imports torch, loads nothing.
+    """Make the profile's adapter for the model folder `snapshot`. This imports torch, but loads nothing.
 
     Raises:
         ProfileError: `profile.adapter` names no class, or one that is not an adapter.
-        TargetError: it is a file that cannot be imported, or lacks a function.
+        TargetError: It is a file that cannot be imported, or lacks a function.
     """
-    from mpsprobe.models.adapter import Adapter  # imports torch: not before an adapter is wanted
+    from mpsprobe.models.adapter import Adapter  # imports torch, so only when an adapter is needed
 
     if profile.file is not None:
         from mpsprobe.models.target_file import TargetFileAdapter
@@ -115,7 +115,7 @@ def resolve(profile: Profile, key: str, spec: str) -> Any:
     """Return the object that `spec` (`package.module:attribute`), the value of the profile's `key`, names.
 
     Raises:
-        ProfileError: it has another form, its module cannot be imported, or there is no such attribute.
+        ProfileError: The text has another format, its module cannot be imported, or there is no such attribute.
     """
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
@@ -127,7 +127,7 @@ def resolve(profile: Profile, key: str, spec: str) -> Any:
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {problem}.", hint
         ) from problem
-    except (Exception, SystemExit) as problem:  # whatever a package of somebody else raises
+    except (Exception, SystemExit) as problem:  # a third-party package may raise anything
         reason = first_line(problem)
         raise ProfileError(
             f"profile {profile.name}: {key} {spec!r} cannot be imported: {type(problem).__name__}: {reason}"

@@ -1,4 +1,4 @@
-"""Installed packages that conflict: which is too old or too new for which, and the command that fixes it."""
+"""Find installed packages that conflict: which is too old or too new for which, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STACK = (
     "torchaudio",
 )
 _AMONG = (*STACK, "huggingface-hub", "safetensors", "torch", "numpy")
-#: The release of torchvision that is built for torch 2.N is 0.(N + 15) (https://pypi.org/project/torchvision/).
+#: torchvision 0.(N + 15) is the release that is built for torch 2.N (https://pypi.org/project/torchvision/).
 _TORCHVISION_AHEAD = 15
 
 
@@ -37,10 +37,10 @@ class Mismatch:
     """One package whose installed version does not meet another's requirement.
 
     Attributes:
-        by: who requires it, with its version.
-        name: what is required.
-        required: specifier.
-        found: installed version.
+        by: The package that requires it, with its version.
+        name: The name of the required package.
+        required: The version specifier.
+        found: The installed version.
     """
 
     by: str
@@ -53,7 +53,7 @@ class Mismatch:
 
 
 def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
-    """Return the requirements between installed packages of the stack that are not met."""
+    """Return the unmet requirements between installed packages of the stack."""
     found = []
     for by in names:
         version = _version(by)
@@ -65,7 +65,7 @@ def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
             except InvalidRequirement:
                 continue
             name = _canonical(need.name)
-            # markers are this machine's: it is here that the import failed
+            # markers are evaluated for this machine, on which the import failed
             if name not in _AMONG or (need.marker is not None and not need.marker.evaluate({"extra": ""})):
                 continue
             installed = _version(name)
@@ -79,7 +79,7 @@ def fix(found: Iterable[Mismatch]) -> str:
     wanted: dict[str, list[str]] = {}
     for one in found:
         wanted.setdefault(one.name, []).append(one.required)
-    if "torch" in wanted:  # torchvision is built for one torch: it gives way, not torch
+    if "torch" in wanted:  # torchvision is built for one torch, so it changes and torch stays
         others = sorted({one.by.split()[0] for one in found if one.name == "torch"})
         del wanted["torch"]
         torch = _version("torch") or ""
@@ -90,10 +90,10 @@ def fix(found: Iterable[Mismatch]) -> str:
 
 
 def explain(problem: BaseException) -> tuple[str, str]:
-    """Return what in the environment is behind an error at an import, and the command that fixes it; else empty texts.
+    """Return the fault of the environment behind an import error, and the command that fixes it; else empty texts.
 
     Args:
-        problem: the error; packages that do not fit count only where it may come from them.
+        problem: The error. Conflicting packages count only where the error may come from them.
     """
     text = text_of(problem)
     if "torchvision::nms" in text:
@@ -126,7 +126,7 @@ def beside_torch(name: str) -> str:
 
 
 def _for_torch(name: str, torch: str) -> str:
-    """Return the specifier of the release of torchvision or torchaudio that belongs to a torch."""
+    """Return the version specifier of torchvision or torchaudio for a torch release."""
     found = re.match(r"2\.(\d+)", torch)
     if found is None:
         return ""

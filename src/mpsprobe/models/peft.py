@@ -1,4 +1,4 @@
-"""PEFT adapters as targets: small weights that belong to a base model, which is what is built and judged."""
+"""PEFT adapters as targets: small weights for a base model, which is built and judged instead."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class PeftAdapter:
     """A folder that holds an adapter and no model.
 
     Attributes:
-        folder: its location.
-        base: the base model as the adapter names it: a repo id or a folder.
-        kind: of adapter: `"LORA"` ...
-        rank: of a LoRA; None for other kinds.
+        folder: The path of the folder.
+        base: The base model as the adapter names it: a repo id or a folder.
+        kind: The kind of adapter, such as `"LORA"`.
+        rank: The rank of a LoRA; None for other kinds.
     """
 
     folder: Path
@@ -29,7 +29,7 @@ class PeftAdapter:
 
     @property
     def base_folder(self) -> Path | None:
-        """The base model's folder, where the name is one that is here with its config."""
+        """Return the base model's folder, if its name is a folder on this machine with a config; else None."""
         for path in (Path(self.base).expanduser(), self.folder / self.base):
             if (path / "config.json").is_file():
                 return path.resolve()
@@ -37,13 +37,13 @@ class PeftAdapter:
 
     @property
     def title(self) -> str:
-        """The adapter in a few words: `"PEFT adapter (LORA, rank 8) of owner/name"`."""
+        """Describe the adapter in a few words: `"PEFT adapter (LORA, rank 8) of owner/name"`."""
         rank = f", rank {self.rank}" if self.rank is not None else ""
         return f"PEFT adapter ({self.kind}{rank}) of {self.base}"
 
     @property
     def merge(self) -> str:
-        """The commands that make one model of base and adapter."""
+        """Return the commands that merge base and adapter into one model."""
         return (
             f"Merge it on the CPU first: model = AutoPeftModelForCausalLM.from_pretrained({str(self.folder)!r}); "
             "model.merge_and_unload().save_pretrained(FOLDER) (pip install peft); then mpsprobe run FOLDER."
@@ -57,10 +57,10 @@ class PeftAdapter:
 
 
 def read(folder: Path) -> PeftAdapter | None:
-    """Return the adapter of a folder that holds no model of its own; None for any other folder.
+    """Return the adapter of a folder without a model of its own; None for any other folder.
 
     Raises:
-        TargetError: its `adapter_config.json` is damaged, or names no base model.
+        TargetError: Its `adapter_config.json` is damaged, or names no base model.
     """
     path = folder / CONFIG
     if (folder / "config.json").is_file() or not path.is_file():

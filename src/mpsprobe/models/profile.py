@@ -1,4 +1,4 @@
-"""Profiles: one TOML file a model that states how it is loaded, run and judged. Read without torch."""
+"""Profiles: one TOML file for each model that states how it is loaded, run and judged. Nothing imports torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mpsprobe.options import AUTOCAST, is_autocast, split_autocast
 from mpsprobe.run import Phase
 
 _DIRECTORY = Path(__file__).parent / "profiles"
-#: Entry points by which other packages ship profiles.
+#: The group of entry points with which other packages ship profiles.
 GROUP = "mpsprobe.profiles"
 _log = logging.getLogger(__name__)
 
-#: Seconds a phase may take (set-up of its links included) where a profile does not say otherwise.
+#: The default time limit of each phase in seconds, including the set-up of its links.
 DEFAULT_LIMITS: dict[Phase, float] = {
     Phase.AVAILABILITY: 120,
     Phase.PINS: 60,
@@ -41,12 +41,13 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The requirements on one named output of the target's inference.
 
     Attributes:
-        name: key in what the adapter extracts.
+        name: The key in the outputs that the adapter extracts.
         kind: `"tensor"` or `"text"`.
-        shape: expected sizes; a string names a size that may be anything (`"n"`).
-        min, max: closed bounds of every element, in `unit`.
-        unit: for people: `"m"`.
-        nonempty: a text must not be empty.
+        shape: The expected sizes; a string names a size that may have any value (`"n"`).
+        min: The smallest allowed value of every element, in `unit`; None for no bound.
+        max: The largest allowed value of every element, in `unit`; None for no bound.
+        unit: The unit for readers, such as `"m"`.
+        nonempty: Whether a text must not be empty.
     """
 
     name: str
@@ -59,11 +60,11 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FurtherRepository(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A repository that a target reads beside its own; its weights are not fetched.
+    """A repository that a target reads in addition to its own; its weights are not fetched.
 
     Attributes:
-        repo: its id.
-        config_key: key of the target's config.json whose value names it, in place of `repo`; `""` for none.
+        repo: The id of the repository.
+        config_key: The key of the target's config.json whose value replaces `repo`; `""` for none.
     """
 
     repo: str
@@ -74,37 +75,45 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one model (or one family) is loaded, run and judged.
 
     Attributes:
-        name: file name without `.toml`.
-        title: for people.
-        adapter: `package.module:Class` of the adapter (see `models.adapter`), or a file with the functions of a
-            target (docs/targets.md), beside the profile.
-        models: repo ids this profile is for.
-        architectures: classes named by a config.json that this profile is for.
-        markers: files whose presence in a model folder says that this profile is for it.
+        name: The file name without `.toml`.
+        title: The title for readers.
+        adapter: `package.module:Class` of the adapter (see `models.adapter`), or a file beside the profile
+            with the
+            functions of a target (docs/targets.md).
+        models: The repo ids that this profile is for.
+        architectures: The classes in a config.json that this profile is for.
+        markers: Files whose presence in a model folder selects this profile.
         builder: `package.module:function` that makes the target's folder on this machine and returns its
-            path; `""` for targets that are downloaded or already there.
-        stand_in: `package.module:function` that makes a folder with the config of `models` and returns its path,
-            for uses without weights where the repository cannot be had; `""` for none.
-        dtype: what weights are loaded in: `"bfloat16"`, `"auto"` ...
-        attention: attn_implementation; `""` leaves the class its own default.
-        autocast: dtype of an autocast region around inference; `""` for none. The region is the device's;
-            `"cpu:bfloat16"` is one of the CPU, which says nothing to ops on the device. With
-            `"parts:bfloat16"` the adapter opens regions of its own, around those parts that want one.
-        parts: what those regions are around, for people: `"generation and the flow, each by itself"`.
-        requires: requirement strings (PEP 508) the model states.
-        python: version specifier of the model's Python.
-        package: distribution whose own metadata adds requirements, when it is installed.
-        repositories: further repositories whose config, tokenizer and processor the target reads.
-        sample: parameters of the adapter's sample.
-        inference: parameters of the adapter's inference, such as max_new_tokens.
-        outputs: what inference must yield.
-        parity: largest accepted difference from the float32 CPU reference, relative to the reference's
-            own scale, by output name (`"*"` for the rest).
-        limits: seconds by phase name.
-        samples, perturbations: the plan that recommendations count where the user names none.
-        asks: questions of the checklist that other targets do not have.
-        cpu_threads: threads of ops on the CPU; 0 leaves torch's own choice. For models whose ops are too
-            small to share: the second thread then costs as much CPU time as the first and saves none.
+            path; `""` for
+            targets that are downloaded or exist already.
+        stand_in: `package.module:function` that makes a folder with the config of `models` and returns its
+            path, for uses
+            without weights where the repository cannot be fetched; `""` for none.
+        dtype: The dtype in which weights are loaded: `"bfloat16"`, `"auto"` and so on.
+        attention: The attn_implementation; `""` for the default of the class.
+        autocast: The dtype of an autocast region around inference; `""` for none. The region is that of the
+            device;
+            `"cpu:bfloat16"` is one of the CPU, which does not affect ops on the device. With
+            `"parts:bfloat16"` the adapter
+            opens its own regions around parts that need one.
+        parts: The parts in such regions, for readers: `"generation and the flow, each by itself"`.
+        requires: The requirement strings (PEP 508) that the model states.
+        python: The version specifier of the model's Python.
+        package: The distribution whose metadata adds requirements when it is installed.
+        repositories: Further repositories whose config, tokenizer and processor the target reads.
+        sample: The parameters of the adapter's sample.
+        inference: The parameters of the adapter's inference, such as max_new_tokens.
+        outputs: The outputs that inference must yield.
+        parity: The largest accepted difference from the float32 CPU reference, relative to the reference's
+            own scale, by
+            output name (`"*"` for the rest).
+        limits: The time limits in seconds by phase name.
+        samples: The number of inferences in the owner's plan, where the user states none.
+        perturbations: The number of further inferences on altered samples in that plan.
+        asks: The questions of the checklist that other targets do not have.
+        cpu_threads: The number of threads of ops on the CPU; 0 for torch's own choice. It is for models whose
+            ops are too
+            small to share, where a second thread costs as much CPU time as the first without saving any.
     """
 
     name: str
@@ -152,11 +161,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def casts_parts(self) -> bool:
-        """Whether its adapter knows parts to open an autocast region around."""
+        """Return whether its adapter has parts around which it can open autocast regions."""
         return bool(self.parts) or self.autocast.startswith("parts:")
 
     def autocast_words(self, choice: str) -> str:
-        """Describe a choice of autocast for people; `""` is none."""
+        """Describe a choice of autocast for readers; `""` means none."""
         kind, dtype = split_autocast(choice)
         if not dtype:
             return "no autocast around inference"
@@ -169,20 +178,22 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def file(self) -> Path | None:
-        """The user's file that replaces an adapter class; None for a class."""
+        """Return the user's file that replaces an adapter class; None for a class."""
         return Path(self.adapter) if self.adapter.endswith(".py") else None
 
 
 def names() -> list[str]:
-    """Return the names of the profiles in the package, and of readable ones that other packages ship."""
+    """Return the names of mpsprobe's profiles, and of readable ones that other packages ship."""
     return sorted({*_own(), *(name for name, one in _plugged().items() if isinstance(one, Profile))})
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """Load a profile by name, of this package or another, or a user's own by path.
+    """Load a profile by name, of mpsprobe or another package, or a user's own by path.
 
     Raises:
-        ProfileError: no such profile, broken TOML, an unknown or ill-typed key (with file and key).
+        ProfileError: There is no such profile, or its TOML is malformed or has an unknown or ill-typed key
+            (the message
+            names file and key).
     """
     given, name = Path(name_or_path), str(name_or_path)
     if given.suffix == ".toml" and given.is_file():
@@ -215,10 +226,11 @@ def _own() -> set[str]:
 
 @functools.cache
 def _plugged() -> dict[str, Profile | ProfileError]:
-    """Return the profiles of other packages by name, or the error of one that cannot be read, warning once.
+    """Return the profiles of other packages by name, or the error of an unreadable one, warning once.
 
-    An entry point of the group names the profile and the package that holds NAME.toml; the package is found, and
-    not imported.
+    An entry point of the group names the profile and the package that holds NAME.toml; the package is located
+    but not
+    imported.
     """
     found: dict[str, Profile | ProfileError] = {}
     for point in metadata.entry_points(group=GROUP):

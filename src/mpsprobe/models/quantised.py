@@ -1,4 +1,4 @@
-"""The quantisation of a model folder: from its config, a file of an older tool, or the names of its tensors."""
+"""Find the quantisation of a model folder: in its config, an older tool's file, or the names of its tensors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mpsprobe.knowledge.quantisation import Quantised
 from mpsprobe.models.hub import snapshot
 from mpsprobe.models.hub.snapshot import SnapshotError, StoredTensor
 
-#: Files beside config.json that state a quantisation, and the method that their tool packs by: AutoGPTQ, AutoAWQ,
+#: Files beside config.json that state a quantisation, with the method of their tool: AutoGPTQ, AutoAWQ,
 #: NVIDIA's ModelOpt. transformers reads none of them.
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-#: Keys of which such a file states one; a file of the same name may be of another tool.
+#: Keys of which such a file holds one; a file of the same name may come from another tool.
 _STATED = ("bits", "w_bit", "quant_algo")
 _FROM_NAMES = "the names of its tensors"
 
@@ -27,9 +27,9 @@ class QuantisedPart:
     """One model of a target whose weights are quantised.
 
     Attributes:
-        name: of the part of a pipeline: `"transformer"`; empty for a target that is one model.
-        library: whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
-        how: the quantisation.
+        name: The name of the part of a pipeline, such as `"transformer"`; empty for a target that is one model.
+        library: The library whose `from_pretrained` loads it: `"transformers"` or `"diffusers"`.
+        how: The quantisation.
     """
 
     name: str
@@ -38,11 +38,11 @@ class QuantisedPart:
 
 
 def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
-    """Return how the weights of a model folder are quantised; None where nothing says that they are.
+    """Return how the weights of a model folder are quantised; None where nothing shows that they are.
 
     Args:
-        folder: of the model; its weights may be absent.
-        config: content of its `config.json`.
+        folder: The folder of the model, which may lack weights.
+        config: The content of its `config.json`.
     """
     return quantisation.find(config) or _beside(folder) or _of_tensors(folder)
 
@@ -53,7 +53,7 @@ def _beside(folder: Path) -> Quantised | None:
             continue
         try:
             stated = toml.json_object(folder / name)
-        except DataError:  # it is no config of ours to judge: the tensors are looked at next
+        except DataError:  # the file is not a readable config, so the tensors are examined next
             continue
         inner = stated.get("quantization", stated)
         if isinstance(inner, Mapping) and any(inner.get(key) is not None for key in _STATED):
@@ -62,14 +62,14 @@ def _beside(folder: Path) -> Quantised | None:
 
 
 def _of_tensors(folder: Path) -> Quantised | None:
-    """Return the quantisation that names and dtypes of stored tensors show: packed weights with scales beside them."""
+    """Return the quantisation that names and dtypes of stored tensors show: packed weights with their scales."""
     try:
         tensors = {
             name: tensor
             for file in sorted(folder.glob("*.safetensors"))
             for name, tensor in snapshot.read_header(file).items()
         }
-    except (OSError, SnapshotError):  # phase 3 says what is wrong with a file
+    except (OSError, SnapshotError):  # phase 3 reports what is wrong with a file
         return None
     for name, tensor in tensors.items():
         found = _packed_as(name, tensor, tensors)

@@ -1,4 +1,4 @@
-"""Sentence encoders in the layout of sentence-transformers: embeddings that mean something."""
+"""Sentence encoders in the layout of sentence-transformers, whose embeddings can be tested for meaning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mpsprobe.errors import TargetError
 from mpsprobe.models.adapter import Batch, Outputs, Weights
 from mpsprobe.models.transformers_auto import TransformersAdapter
 
-#: A sentence, one that says nearly the same in other words, and one about something else. Any reader orders
-#: them; counting common words does not: the last ones share theirs with the wrong sentence. They are plain
+#: A sentence, one with nearly the same meaning in other words, and one about something else. Any reader orders
+#: them; counting common words does not, because the last ones share theirs with the wrong sentence. They are plain
 #: enough for the smallest encoders, because a harder triple would test the model and not the machine.
 TRIPLES = (
     (
@@ -76,10 +76,10 @@ class SentenceEncoderAdapter(TransformersAdapter):
 
     @cached_property
     def _pooling(self) -> str:
-        """`"mean"` or `"cls"`, as the repository's modules say.
+        """Return `"mean"` or `"cls"`, according to the repository's modules.
 
         Raises:
-            TargetError: they say something else; then other code would be needed to embed a sentence.
+            TargetError: The modules use another pooling, which needs other code.
         """
         kinds = {entry["type"].rsplit(".", 1)[-1]: entry["path"] for entry in self._read("modules.json")}
         others = kinds.keys() - {"Transformer", "Pooling", "Normalize"}

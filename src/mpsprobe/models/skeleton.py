@@ -1,4 +1,4 @@
-"""A first `target.py` for a model: its loading and a sample, from config, signature and docs."""
+"""Write a first `target.py` for a model: its loading and a sample, from config, signature and documentation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Parts:
     """The parts of a target.py that differ between models.
 
     Attributes:
-        imports: lines at its top.
-        load: body of `load(device, dtype, weights)`, which sets `model`.
-        sample: entries of the sample: name, expression and a remark.
-        call: what `infer` returns, an expression over `model` and `batch`.
+        imports: The import lines at its top.
+        load: The body of `load(device, dtype, weights)`, which sets `model`.
+        sample: The entries of the sample: name, expression and a remark.
+        call: The expression over `model` and `batch` that `infer` returns.
     """
 
     imports: tuple[str, ...]
@@ -41,7 +41,7 @@ def write(model: str, config: Path | None = None, *, offline: bool = False) -> s
     """Return the text of a `target.py` for a model. A repository's code is read and never run; a class is imported.
 
     Raises:
-        MpsprobeError: the model cannot be found.
+        MpsprobeError: The model cannot be found.
     """
     if is_class_path(model):
         return _text(model, _of_class(model, config))
@@ -192,7 +192,7 @@ def _of_class(spec: str, config: Path | None) -> Parts:
             (key, _tensor(value), "made up: its forward pass took it") for key, value in found.items()
         )
     except MpsprobeError:
-        if forward is None:  # a factory: what it makes has one
+        if forward is None:  # a factory, whose product has one
             forward = getattr(_made(blueprint.model_class, values), "forward", None)
         needs = guessed.required(forward) if forward is not None else []
         entries = tuple((one.name, *_value(one.name, one.annotation)) for one in needs)
@@ -204,11 +204,11 @@ def _of_class(spec: str, config: Path | None) -> Parts:
 
 
 def _made(factory: Any, values: dict[str, Any]) -> Any:
-    """Return the model that a factory makes, without its memory where that can be; None where it fails."""
+    """Return the model that a factory makes, without its memory where possible; None where it fails."""
     try:
         with torch.device("meta"):
             return factory(**values)
-    except Exception:  # whatever a user's function raises: the skeleton goes without its inputs
+    except Exception:  # a user's function may raise anything; the skeleton then has no inputs
         return None
 
 
@@ -224,7 +224,7 @@ def _tensor(value: Any) -> str:
 
 
 def _value(name: str, annotation: str) -> tuple[str, str]:
-    """Return a guess at an argument of that name, and a remark."""
+    """Return a guessed value for an argument of that name, and a remark."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
     outer = re.match(r"(?:typing\.)?(list|dict)\b", annotation, re.IGNORECASE)
     if outer is not None:
@@ -232,7 +232,7 @@ def _value(name: str, annotation: str) -> tuple[str, str]:
     if re.fullmatch(r"bool|int|float|str", annotation):
         return {"bool": "False", "int": "1", "float": "1.0", "str": '""'}[annotation], said
     if annotation and not re.search(r"[Tt]ensor|Float\[|Int\[|ndarray|Any|None", annotation):
-        return "None", said  # an object of the package's own
+        return "None", said  # an object of the package
     if re.search(r"Long|Int(Tensor|\[)", annotation):
         return "torch.zeros([1, 32], dtype=torch.int64)", said
     if "mask" in name:
@@ -251,7 +251,7 @@ def _unknown(name: str) -> tuple[tuple[str, str, str], ...]:
 
 
 def _signature(folder: Path, reference: str) -> list[tuple[str, str, str]]:
-    """Arguments without a default of the forward pass of a repository's class, read from its file."""
+    """Return the required arguments of the forward pass of a repository's class, read from its file."""
     module, _, name = reference.rpartition("--")[2].rpartition(".")
     path = folder / f"{module.replace('.', '/')}.py"
     try:

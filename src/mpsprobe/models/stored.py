@@ -1,4 +1,4 @@
-"""The adapter of a model with its own weights, for models whose profile names no adapter."""
+"""Make the adapter that loads a model's own weights, for models whose profile names no adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 
 class FamilyAdapter(RandomInitAdapter):
-    """An adapter that feeds and runs a class by its family, with the weights of its folder."""
+    """An adapter that makes the input of a class and runs it by its family, with the weights of its folder."""
 
     weights = Weights.STORED
 
@@ -41,16 +41,17 @@ class FamilyAdapter(RandomInitAdapter):
 def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
     """Make the adapter that loads a target's stored weights.
 
-    A profile with an adapter of its own keeps it. `TransformersAdapter` knows what the results of common tasks mean;
-    classes of other tasks, and those that are a repository's own code, are fed and run by their family.
+    A profile with its own adapter keeps it. `TransformersAdapter` knows the meaning of the results of common
+    tasks; classes of
+    other tasks, and classes of a repository's own code, are run by their family.
 
     Args:
-        ref: the target.
-        folder: its files.
-        say: receives the names of foreign code files before they run.
+        ref: The target.
+        folder: The folder with its files.
+        say: A function that is called with the names of foreign code files before they run.
 
     Raises:
-        MpsprobeError: no such adapter, or code that its user did not agree to.
+        MpsprobeError: There is no such adapter, or its user did not agree to its code.
     """
     if ref.file is None:
         consent.require(folder, ref.name, trusted=ref.trust_remote_code)
@@ -77,13 +78,13 @@ def _make(ref: TargetRef, folder: Path, say: Callable[[str], None]) -> Adapter:
     except TargetError:
         try:
             return FamilyAdapter(folder, ref.profile, from_config.of_folder(folder, ref.name))
-        except TargetError:  # loading says the same, as the failure of its phase
+        except TargetError:  # loading reports the same, as the failure of its phase
             return adapter
     return adapter
 
 
 def needs_remote_code(ref: TargetRef, folder: Path) -> bool:
-    """Return whether the class of a target without a profile of its own is its repository's code."""
+    """Return whether the class of a target without its own profile is its repository's code."""
     return ref.profile.adapter == _generic() and remote_code.is_needed(snapshot.read_config(folder))
 
 

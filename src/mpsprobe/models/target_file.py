@@ -23,7 +23,7 @@ from mpsprobe.supervision.child import UserInterrupt
 
 T = TypeVar("T")
 
-#: What a file must have, with its arguments; and what it may have.
+#: The functions that a file must have, with their arguments, and those that it may have.
 REQUIRED = {"load": "(device, dtype)", "sample": "()", "infer": "(model, batch)", "extract": "(raw)"}
 OPTIONAL = {
     "prepare": "(sample)",
@@ -32,7 +32,7 @@ OPTIONAL = {
     "shrink": "()",
     "train_step": "(model, batch, optimizer)",
 }
-#: What code names that takes gradients. `requires_grad` is not among it: most uses switch gradients off.
+#: Names in code that takes gradients. `requires_grad` is not among them, because most uses switch gradients off.
 _GRADIENTS = frozenset(
     {"autograd", "backward", "enable_grad", "grad", "GradScaler", "hessian", "jacobian", "jacrev", "vjp"}
 )
@@ -41,11 +41,12 @@ _GRADIENTS = frozenset(
 class TargetFileAdapter(Adapter):
     """An adapter made of the functions of a file.
 
-    `load` gets `weights` ("stored", "random" or "none") where it has an argument of that name. Without `prepare`
-    the sample is the batch; without `forward` what parity compares is what `infer` yields.
+    `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare`
+    the sample is the
+    batch; without `forward` parity compares the result of `infer`.
 
     Attributes:
-        module: the file, imported.
+        module: The imported file.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
@@ -54,7 +55,7 @@ class TargetFileAdapter(Adapter):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Return gradients on, as when Python runs the file, where its code asks for any; else `torch.no_grad`."""
+        """Enable gradients, as when Python runs the file, if its code uses any; else return `torch.no_grad`."""
         return torch.enable_grad() if self._asks_for_gradients else torch.no_grad()
 
     @functools.cached_property
@@ -95,7 +96,7 @@ class TargetFileAdapter(Adapter):
 
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
         if self._asks_for_gradients:
-            model.zero_grad(set_to_none=True)  # each inference is one by itself: gradients do not add up
+            model.zero_grad(set_to_none=True)  # each inference stands alone, so gradients must not accumulate
         return self._function("infer")(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
@@ -165,7 +166,7 @@ def _names_gradients(path: Path) -> bool:
 
 
 def _detached(value: T) -> T:
-    """Return a copy without a graph behind its tensors: results are compared and written, not differentiated."""
+    """Return a copy whose tensors have no graph, because results are compared and written, not differentiated."""
     found: Any = value
     if isinstance(found, torch.Tensor):
         found = found.detach().clone()  # a gradient or a weight may change in the next call
@@ -180,13 +181,13 @@ def imported(path: Path) -> ModuleType:
     """Import the file as a module. Its folder is searched for its imports, as when Python runs it.
 
     Raises:
-        TargetError: it cannot be imported, or lacks a function.
+        TargetError: It cannot be imported, or lacks a function.
     """
     spec = importlib.util.spec_from_file_location(f"mpsprobe_target_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise TargetError(f"{path}: not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # classes of it are looked up there, by pickle among others
+    sys.modules[spec.name] = module  # pickle and others look its classes up there
     place = str(path.parent)
     added = place not in sys.path
     if added:
@@ -195,7 +196,7 @@ def imported(path: Path) -> ModuleType:
     try:
         with interrupt:
             spec.loader.exec_module(module)
-    except BaseException as problem:  # whatever a user's file raises
+    except BaseException as problem:  # a user's file may raise anything
         if interrupt.is_behind(problem):
             raise
         raise TargetError(
@@ -203,7 +204,7 @@ def imported(path: Path) -> ModuleType:
         ) from problem
     finally:
         if added and place in sys.path:
-            # What it imports later is found there too, but a file beside it hides no installed package from others.
+            # Later imports of the file are found there too, but a file beside it must not hide an installed package.
             sys.path.remove(place)
             sys.path.append(place)
     missing = [name + REQUIRED[name] for name in REQUIRED if not callable(getattr(module, name, None))]

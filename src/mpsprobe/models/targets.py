@@ -1,4 +1,4 @@
-"""The meaning of MODEL: the default target, a folder, a repository or a class; and the profile for it."""
+"""Resolve MODEL to the default target, a folder, a repository or a class, with the profile for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpsprobe.models.hub.snapshot import PIPELINE_INDEX, SnapshotError
 from mpsprobe.models.profile import Profile
 from mpsprobe.options import NO_AUTOCAST, Settings, is_class_path
 
-#: Tokens that a generating model without its weights makes: a prefill, and enough steps to meet a grown cache.
+#: The number of tokens that a weightless generating model makes: a prefill, and enough steps to see the cache grow.
 NEW_TOKENS = 8
 
 
@@ -26,14 +26,14 @@ class TargetRef:
     """A target before anything of it is fetched or built.
 
     Attributes:
-        name: as the user gave it, or the default target's name.
-        profile: the profile in force, with the user's dtype, number of tokens and autocast.
-        settings: the options that it was found by.
-        stated_autocast: the autocast of the profile itself.
-        folder: its location, for a local folder.
-        repo: its id, for a repository.
-        class_path: `package.module:Class`, for a class.
-        gguf: a GGUF file.
+        name: The target as the user named it, or the default target's name.
+        profile: The active profile, with the user's dtype, number of tokens and autocast.
+        settings: The options from which it was resolved.
+        stated_autocast: The autocast of the profile itself.
+        folder: The path of a local folder; None for other targets.
+        repo: The id of a repository; None for other targets.
+        class_path: `package.module:Class` of a class; None for other targets.
+        gguf: The path of a GGUF file; None for other targets.
     """
 
     name: str
@@ -47,56 +47,56 @@ class TargetRef:
 
     @property
     def file(self) -> Path | None:
-        """The user's own file, which is the profile's adapter; None for other targets."""
+        """Return the user's own file, which is the profile's adapter; None for other targets."""
         return self.profile.file
 
     @property
     def config(self) -> Path | None:
-        """The JSON file of a class; None where it needs none."""
+        """Return the JSON file of a class; None where it needs none."""
         return Path(self.settings.config).expanduser() if self.settings.config is not None else None
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Return the fields of `run.Target` that say what its owner wants of it."""
+        """Return the fields of `run.Target` that state the owner's plan."""
         profile, asked = self.profile, self.settings.samples
         plan = (asked, 0) if asked is not None else (profile.samples, profile.perturbations)
         return {"samples": plan[0], "perturbations": plan[1], "asks": list(profile.asks)}
 
     @property
     def revision(self) -> str | None:
-        """The commit, tag or branch asked for."""
+        """Return the requested commit, tag or branch; None for the default branch."""
         return self.settings.revision
 
     @property
     def offline(self) -> bool:
-        """Whether the hub must not be asked."""
+        """Return whether the Hub must not be asked."""
         return self.settings.offline or (self.repo is not None and client.offline())
 
     @property
     def weightless(self) -> bool:
-        """Whether it is built from its config only: weights are neither fetched nor read."""
+        """Return whether it is built from its config only, so that weights are neither fetched nor read."""
         return self.settings.random_init
 
     @property
     def shrink(self) -> bool:
-        """Whether it is built with fewer layers and experts."""
+        """Return whether it is built with fewer layers and experts."""
         return self.settings.shrink
 
     @property
     def trust_remote_code(self) -> bool:
-        """Whether the user agreed to run the repository's own code."""
+        """Return whether the user agreed to run the repository's own code."""
         return self.settings.trust_remote_code
 
     @property
     def title(self) -> str:
-        """Its name, with what sets it apart from the model of that name."""
+        """Return its name, with what distinguishes it from the model of that name."""
         if not self.weightless:
             return self.name
         return f"{self.name} (random weights{', shrunk' if self.shrink else ''})"
 
     @property
     def limits(self) -> list[str]:
-        """What results on this target cannot say, one sentence each."""
+        """Return sentences that state what results on this target cannot show."""
         if not self.weightless:
             return []
         return [
@@ -108,13 +108,16 @@ class TargetRef:
 def resolve(settings: Settings) -> TargetRef:
     """Find the target that the settings name, and choose its profile unless one is given.
 
-    Nothing of the target runs here, so that bad input can be answered before anything starts. A repository that
-    no profile names is judged by its config.json, fetched for that when it is not in the cache. When that cannot
-    be fetched, the generic profile is used, and the download reports the problem.
+    Nothing of the target runs here, so that bad input can be reported before anything starts. A repository
+    that no profile
+    names is judged by its config.json, which is fetched when it is not in the cache. When it cannot be
+    fetched, the generic
+    profile is used, and the download reports the problem.
 
     Raises:
-        UsageError: a path that is no folder, a config that is no JSON, a malformed profile, a profile given
-            without its model, or options that do not go together.
+        UsageError: A path is not a folder, a config is not JSON, a profile is malformed or lacks its model,
+            or the options
+            contradict each other.
     """
     if settings.config is not None:
         toml.json_object(Path(settings.config).expanduser(), UsageError)
@@ -158,13 +161,13 @@ def is_path(model: str) -> bool:
 
 
 def needs_no_hub(settings: Settings) -> bool:
-    """Return whether `resolve` needs no request to the hub."""
+    """Return whether `resolve` works without a request to the Hub."""
     model = settings.model
     return model is None or settings.profile is not None or is_class_path(model) or is_path(model)
 
 
 def _default(settings: Settings, given: Profile | None) -> TargetRef:
-    """Return the target that a profile knows by itself: the given profile, else the default."""
+    """Return the target that a profile includes: that of the given profile, else the default target."""
     chosen = given or profiles.load(choose.DEFAULT)
     if chosen.builder or chosen.file is not None:
         return _ref(settings, chosen.name, chosen)

@@ -1,7 +1,8 @@
-"""One optimisation step of a target as its inference: forward, backward, clipping, optimiser step.
+"""One optimisation step of a target in place of its inference: forward, backward, clipping, optimiser step.
 
-`TrainingAdapter` wraps any other adapter, so that every device (memoryless, emulated or real) and every later stage
-(op uses, memory, recipe) sees a training step where it would see an inference.
+`TrainingAdapter` wraps any other adapter, so that every device (memoryless, emulated or real) and every later
+stage (op uses,
+memory, recipe) sees a training step where it would otherwise see an inference.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from mpsprobe.models.adapter import Adapter, Batch, Outputs
 from mpsprobe.options import Settings
 from mpsprobe.run import TrainingStep
 
-#: Norm that gradients are clipped to: the default of transformers' Trainer (`max_grad_norm`).
+#: The norm to which gradients are clipped: the default of transformers' Trainer (`max_grad_norm`).
 CLIP_NORM = 1.0
-#: Rank of the LoRA matrices: the default of peft's `LoraConfig`.
+#: The rank of the LoRA matrices: the default of peft's `LoraConfig`.
 LORA_RANK = 8
-#: Learning rate: the default of transformers' Trainer.
+#: The learning rate: the default of transformers' Trainer.
 LEARNING_RATE = 5e-5
 
-#: Learning rate of Lion: its authors advise a fifth of AdamW's or less (arXiv 2302.06675, section 5).
+#: The learning rate of Lion: its authors advise a fifth of AdamW's or less (arXiv 2302.06675, section 5).
 LION_RATE = LEARNING_RATE / 5
 
-#: Tokens of a made-up text: of a clip of sound, and one that is aligned with few frames (CTC).
+#: The number of tokens of a made-up text for a clip of sound, and of one that is aligned with few frames (CTC).
 _TEXT_TOKENS, _CTC_TOKENS = 32, 8
-#: Ends of the names of classes with one label for each row.
+#: The suffixes of names of classes with one label for each row.
 _CLASSIFIERS = (
     "ForSequenceClassification",
     "ForImageClassification",
@@ -46,7 +47,7 @@ Parameters = Iterable[nn.Parameter]
 
 
 class Lion(torch.optim.Optimizer):
-    """Move each parameter by the sign of an interpolated momentum (arXiv 2302.06675, program 1); without weight decay.
+    """Move each parameter by the sign of an interpolated momentum (arXiv 2302.06675, program 1), without weight decay.
 
     torch.optim has no such optimiser. Its only state is one momentum of the parameter's size.
     """
@@ -97,10 +98,10 @@ class TrainingPlan:
     """How a target is trained.
 
     Attributes:
-        method: `"full"` trains every parameter; `"lora"` trains low-rank matrices beside its linear layers.
+        method: `"full"` trains every parameter; `"lora"` trains low-rank matrices added to its linear layers.
         optimizer: A name of `options.OPTIMIZERS`.
-        checkpointing: Whether activations are recomputed in the backward instead of being kept.
-        accumulate: How many batches add up their gradients before the optimiser steps.
+        checkpointing: Whether activations are recomputed in the backward pass instead of being kept.
+        accumulate: The number of batches whose gradients accumulate before the optimiser steps.
     """
 
     method: str
@@ -109,12 +110,12 @@ class TrainingPlan:
     accumulate: int = 1
 
     def step_of(self, rows: int) -> TrainingStep:
-        """Return the plan as a run's document has it, given the samples of a batch."""
+        """Return the plan as a run's document stores it, given the number of samples in a batch."""
         return TrainingStep(method=self.method, optimizer=self.optimizer, rows=rows * self.accumulate)
 
     @property
     def words(self) -> str:
-        """Return the plan in a few words: `a full training step with adamw`."""
+        """Describe the plan in a few words: `a full training step with adamw`."""
         kind = "a full training step" if self.method == "full" else f"a LoRA step of rank {LORA_RANK}"
         more = [f"{self.accumulate} accumulated batches"] if self.accumulate > 1 else []
         more += ["gradient checkpointing"] if self.checkpointing else []
@@ -122,15 +123,17 @@ class TrainingPlan:
 
 
 class TrainingAdapter(Adapter):
-    """Another adapter whose inference is one optimisation step.
+    """Wrap another adapter so that its inference is one optimisation step.
 
-    The loss is the model's own, with its input as labels or with made-up ones, where its class takes labels; else the
-    mean square of its floating outputs. Such a loss meets the ops of a training step; it says nothing of how well the
+    The loss is the model's own if its class takes labels, with its input as labels or with made-up ones;
+    otherwise it is the
+    mean square of its floating-point outputs. Such a loss runs the ops of a training step, but says nothing
+    about how well the
     model learns.
 
     Attributes:
         inner: The adapter that loads, samples and prepares.
-        plan: How it is trained.
+        plan: How the target is trained.
     """
 
     meaning = "the loss is finite"
@@ -170,10 +173,10 @@ class TrainingAdapter(Adapter):
         if self.plan.method == "lora":
             model = _with_lora(model)
         elif getattr(self.inner, "train_step", None) is None:
-            model.requires_grad_(True)  # a target with its own step freezes what it wants
+            model.requires_grad_(True)  # a target with its own step freezes parameters itself
         if self.plan.method == "full":
             self._advise_of_dtype(model)
-        # Dropout is switched off, which no reference could repeat; the ops are otherwise those of training.
+        # Dropout is switched off, because no reference could repeat it; the ops are otherwise those of training.
         model = _without_dropout(model.train() if self.plan.checkpointing else model.eval())
         self._optimizers[model] = self._warm(model)
         return model
@@ -212,12 +215,12 @@ class TrainingAdapter(Adapter):
     def backward(
         self, model: nn.Module, batch: Batch, scale: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Add up the gradients of a step's batches; the weights stay as they are.
+        """Accumulate the gradients of a step's batches; the weights do not change.
 
         Args:
-            model: What is trained.
+            model: The model to train.
             batch: The input, used for each of `plan.accumulate` batches.
-            scale: What a loss passes through before its backward, such as `GradScaler.scale`.
+            scale: A function that is applied to a loss before its backward pass, such as `GradScaler.scale`.
 
         Returns:
             The loss, a scalar without a graph.
@@ -231,13 +234,13 @@ class TrainingAdapter(Adapter):
         return total
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of a model, which keeps its states from step to step."""
+        """Return the optimiser of a model, which keeps its states between steps."""
         if model not in self._optimizers:
             self._optimizers[model] = self._warm(model)
         return self._optimizers[model]
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Give a model an optimiser without states, as a script that resumes a training makes one."""
+        """Give a model an optimiser without states, as a script that resumes a training does."""
         self._optimizers[model] = made = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
         return made
 
@@ -252,7 +255,7 @@ class TrainingAdapter(Adapter):
         ]
 
     def held(self, model: nn.Module) -> dict[str, int]:
-        """Return what training holds beside the weights, in bytes: gradients, and the optimiser's states."""
+        """Return the bytes that training holds in addition to the weights: gradients, and the optimiser's states."""
         parameters = trained_parameters(model)
         states = [one for state in self.optimizer(model).state.values() for one in state.values()]
         return {
@@ -270,9 +273,9 @@ class TrainingAdapter(Adapter):
         return False, f"The loss did not fall: it went {told}."
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser with its states, as they are from the second step on; the weights stay as they are.
+        """Make the optimiser with the states that it has from the second step on; the weights do not change.
 
-        Gradients of ones keep the step finite in every dtype: AdamW divides by the root of their square.
+        Gradients of ones keep the step finite in every dtype, because AdamW divides by the root of their square.
         """
         if not trained_parameters(model):
             raise TargetError(
@@ -317,7 +320,7 @@ class TrainingAdapter(Adapter):
         return torch.stack([tensor.float().square().mean() for tensor in floating]).sum()
 
     def _advise_of_dtype(self, model: nn.Module) -> None:
-        """Say what rounding does to weights of 16 bits: AdamW's first updates are as large as the learning rate."""
+        """Note the effect of rounding on 16-bit weights: AdamW's first updates are as large as the learning rate."""
         narrow = next(
             (one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None
         )
@@ -335,7 +338,7 @@ class TrainingAdapter(Adapter):
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that an optimiser is given."""
+    """Return the parameters that an optimiser updates."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -353,9 +356,9 @@ def _takes(model: nn.Module, batch: Batch) -> bool:
 
 
 def _labels(model: nn.Module, batch: Batch) -> tuple[Tensor, str] | None:
-    """Return labels for the loss of the class, and what they are; None where it has no loss that we can feed.
+    """Return labels for the loss of the class, with a description; None where no loss can be computed.
 
-    Token ids are their own labels. Others are made up: their values decide no op, their shape does.
+    Token ids are their own labels. Others are made up, because only their shape affects the ops.
     """
     if "labels" not in inspect.signature(model.forward).parameters or "labels" in batch:
         return None
@@ -404,7 +407,7 @@ def _checkpoint(model: nn.Module) -> None:
     """Switch gradient checkpointing on.
 
     Raises:
-        UsageError: the class does not know how.
+        UsageError: The class does not support it.
     """
     enable = getattr(model, "gradient_checkpointing_enable", None)
     if enable is None or not getattr(model, "supports_gradient_checkpointing", True):
@@ -422,14 +425,15 @@ def _without_dropout(model: nn.Module) -> nn.Module:
 
 
 def _with_lora(model: nn.Module) -> nn.Module:
-    """Return the model with LoRA matrices beside its linear layers, all else frozen.
+    """Return the model with LoRA matrices on its linear layers, and everything else frozen.
 
-    An output layer over a vocabulary stays as it is, as peft's "all-linear" has it. So do the output projections of
-    `nn.MultiheadAttention` and of Mamba's mixers: those modules may read the weight without calling the layer, so a
-    matrix beside it would learn nothing; peft refuses Mamba's for that reason.
+    An output layer over a vocabulary is left out, as in peft's "all-linear". So are the output projections of
+    `nn.MultiheadAttention` and of Mamba's mixers: those modules may read the weight without calling the
+    layer, so that a matrix
+    added to it would learn nothing; peft refuses Mamba's for that reason.
 
     Raises:
-        UsageError: peft is not installed, or the model has no layer that it could stand beside.
+        UsageError: peft is not installed, or the model has no layer for a matrix.
     """
     try:
         import peft
@@ -462,7 +466,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
 
 
 def trained(adapter: Adapter, settings: Settings) -> Adapter:
-    """Return the adapter itself, or one that trains its model where the options ask for that."""
+    """Return the adapter itself, or one that trains its model where the options request that."""
     if settings.train is None:
         return adapter
     plan = TrainingPlan(
@@ -475,5 +479,5 @@ def trained(adapter: Adapter, settings: Settings) -> Adapter:
 
 
 def untrained(adapter: Adapter) -> Adapter:
-    """Return the adapter that loads and feeds the model, without the training around it."""
+    """Return the adapter that loads the model and makes its input, without the training around it."""
     return adapter.inner if isinstance(adapter, TrainingAdapter) else adapter

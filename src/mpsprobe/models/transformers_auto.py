@@ -1,7 +1,8 @@
-"""Any transformers model with a local snapshot: text in or an image in, by what its class is for.
+"""Any transformers model with a local snapshot, run on text or an image by the purpose of its class.
 
-The class is the one that config.json names; nothing of the repository's own code runs. What a model is fed,
-and what counts as its inference, follows from the table of transformers' Auto classes that names the class.
+The class is the one that config.json names; nothing of the repository's own code runs. The input of a model,
+and what counts
+as its inference, follow from the table of transformers' Auto classes that lists the class.
 """
 
 from __future__ import annotations
@@ -35,23 +36,25 @@ def load_pretrained(
 ) -> torch.nn.Module:
     """Load `cls.from_pretrained(snapshot)` in eval mode on `device`.
 
-    Weights are read on the CPU, then moved one parameter at a time: safetensors maps the file instead of
-    copying it (unless `dtype` is not the stored one), so on unified memory the peak is the model once.
-    `device_map` would need accelerate, which transformers does not require.
+    Weights are read on the CPU, then moved one parameter at a time. safetensors maps the file instead of
+    copying it (unless
+    `dtype` is not the stored one), so on unified memory the peak is one copy of the model. `device_map` would
+    need accelerate,
+    which transformers does not require.
 
     Args:
-        cls: a model class or Auto class of transformers.
-        snapshot: folder with config and weights.
-        device: where to.
-        dtype: of the weights, `"auto"` for the stored one.
-        attention: attn_implementation; `""` leaves the class its own default.
-        unused: beginnings of the names of weights that may be missing, because the caller does not use
-            what they compute.
-        weights: other than stored ones: the model is built from its config only.
+        cls: A model class or Auto class of transformers.
+        snapshot: The folder with config and weights.
+        device: The device to load the model to.
+        dtype: The dtype of the weights; `"auto"` for the stored one.
+        attention: The attn_implementation; `""` for the default of the class.
+        unused: Prefixes of the names of weights that may be missing, because the caller does not use their
+            results.
+        weights: The source of the weights; with any but stored ones, the model is built from its config only.
 
     Raises:
-        TargetError: weights are missing; transformers would only warn and use random ones.
-        RuntimeError: weights have another shape than the class; transformers' own words.
+        TargetError: Weights are missing, about which transformers would only warn, using random ones.
+        RuntimeError: Weights have another shape than in the class; the message is transformers' own.
     """
     if weights is not Weights.STORED:
         config = cls.config_class.from_pretrained(snapshot, local_files_only=True)
@@ -74,11 +77,11 @@ def load_pretrained(
     return moved
 
 
-#: A text that any language model can go on with, and that has a word to mask.
+#: A text that any language model can continue, and that has a word to mask.
 _TEXT = "The capital of France is Paris, and the capital of Italy is"
 _MASKED = "Paris is the {mask} of France."
 _IMAGE_SIZE = 224
-#: A pooler is often missing from checkpoints of plain encoders. Its output is not looked at.
+#: A pooler is often missing from checkpoints of plain encoders. Its output is not used.
 _UNUSED = ("pooler.", "bert.pooler.", "roberta.pooler.", "vit.pooler.")
 
 
@@ -87,10 +90,10 @@ class Task:
     """The input and the inference of models of one kind.
 
     Attributes:
-        name: for messages.
-        auto: which table of transformers' Auto classes holds its classes, by the part of the table's name.
-        image: takes an image; otherwise text.
-        infer: (adapter, model, batch) to named results on the model's device.
+        name: The name for messages.
+        auto: The table of transformers' Auto classes that lists its classes, by a part of the table's name.
+        image: Whether it takes an image; otherwise it takes text.
+        infer: A function of adapter, model and batch that returns named results on the model's device.
     """
 
     name: str
@@ -100,17 +103,17 @@ class Task:
 
 
 class TransformersAdapter(Adapter):
-    """An adapter that loads the class of config.json and feeds it by its task.
+    """An adapter that loads the class of config.json and runs it by its task.
 
-    `profile.sample` may hold `text`; `profile.inference` `max_new_tokens`.
+    `profile.sample` may hold `text`; `profile.inference` may hold `max_new_tokens`.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
         super().__init__(snapshot, profile)
         self.config = read_config(snapshot)
         self.architecture = architecture(self.config) or ""
-        # Importing the class takes seconds: here, so that the time of `load` is that of loading.
-        with contextlib.suppress(Exception):  # `load` meets it again, and there it is reported
+        # Importing the class takes seconds. It is done here, so that `load` times only the loading.
+        with contextlib.suppress(Exception):  # `load` raises it again and reports it
             self._model_class()
 
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
@@ -120,7 +123,7 @@ class TransformersAdapter(Adapter):
         )
 
     def sample(self) -> dict[str, Any]:
-        """`image` (224, 224, 3) uint8, or `text`."""
+        """Return `image` (224, 224, 3) uint8, or `text`."""
         if self.task.image:
             ramp = torch.linspace(0, 255, _IMAGE_SIZE)
             down, across = torch.meshgrid(ramp, ramp, indexing="ij")
@@ -142,7 +145,7 @@ class TransformersAdapter(Adapter):
         return dict(self.tokenizer(text, return_tensors="pt"))
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """Those of `logits` and `last_hidden_state` that the model yields."""
+        """Return `logits` and `last_hidden_state`, as far as the model yields them."""
         config: Any = model.config
         batch = _accepted(model, batch)
         if config.is_encoder_decoder:
@@ -160,10 +163,10 @@ class TransformersAdapter(Adapter):
 
     @cached_property
     def task(self) -> Task:
-        """What the class is for.
+        """Return the task of the class.
 
         Raises:
-            TargetError: nothing this adapter knows; the target then needs an adapter of its own.
+            TargetError: This adapter does not know the class; the target needs its own adapter.
         """
         found = next((task for task in _TASKS if self.architecture in _classes(task)), None)
         if found is _ANY_TEXT_MODEL and not self._takes_only_text():
@@ -177,14 +180,14 @@ class TransformersAdapter(Adapter):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The repository's own tokenizer."""
+        """Return the repository's own tokenizer."""
         from transformers import AutoTokenizer
 
         return self._processor(AutoTokenizer, "tokenizer")
 
     @cached_property
     def image_processor(self) -> Any:
-        """The repository's own image processor, in the form that needs no torchvision."""
+        """Return the repository's own image processor, in the variant that needs no torchvision."""
         from transformers import AutoImageProcessor
 
         slow = {"backend": "pil"} if _takes_backend() else {"use_fast": False}
@@ -202,7 +205,7 @@ class TransformersAdapter(Adapter):
             ) from problem
 
     def _takes_only_text(self) -> bool:
-        """Return whether a plain model of unknown kind can be fed text only."""
+        """Return whether a plain model of unknown kind takes only text."""
         files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
         return (
             any((self.snapshot / name).is_file() for name in files)
@@ -233,14 +236,14 @@ class TransformersAdapter(Adapter):
 
 
 def _accepted(model: torch.nn.Module, batch: Batch) -> Batch:
-    """Return the batch without token types for a model that takes none: a plain tokenizer makes them by default."""
+    """Return the batch without token types if the model takes none; a plain tokenizer makes them by default."""
     if "token_type_ids" in inspect.signature(model.forward).parameters:
         return batch
     return {name: value for name, value in batch.items() if name != "token_type_ids"}
 
 
 def _takes_backend() -> bool:
-    """Return whether image processors are chosen by `backend`, as in transformers 5, and not by `use_fast`."""
+    """Return whether image processors are chosen by `backend`, as in transformers 5, rather than by `use_fast`."""
     from packaging.version import Version
     from transformers import __version__
 
@@ -276,7 +279,7 @@ def _classify(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs
 
 
 def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
-    """Return the mean over positions that are no padding."""
+    """Return the mean over positions that are not padding."""
     del adapter
     hidden = model(**batch).last_hidden_state
     mask = batch.get("attention_mask")

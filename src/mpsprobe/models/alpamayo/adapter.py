@@ -1,4 +1,4 @@
-"""Alpamayo-R1 for the phases: four cameras and a history in, a trajectory and its reasoning out."""
+"""The adapter of Alpamayo-R1: four cameras and a history in, a trajectory and its reasoning out."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from mpsprobe.models.tiny_drive.adapter import synthetic_drive
 from mpsprobe.models.weightless import from_config
 from mpsprobe.options import split_autocast
 
-#: What of the class runs under autocast: the rest, its action space, is float32 arithmetic.
+#: The parts of the class that run under autocast; the rest, its action space, is float32 arithmetic.
 _CAST = (("vlm", "generate"), ("diffusion", "sample"))
 _REGIONS = (
     'one around the whole call would reach the action space, whose autocast("cuda", enabled=False) ends no '
     "region of another device."
 )
-#: Text layers that `shrink` keeps.
+#: The number of text layers that `shrink` keeps.
 _LAYERS = 3
-#: New tokens where nothing is computed: none of them would end the trace, and each is like the one before.
+#: The number of new tokens without computed values, where no token ends the trace and each step is like the last.
 _PREDICTED_TOKENS = 3
 
 
 class AlpamayoAdapter(Adapter):
     """An adapter that loads `AlpamayoR1` and samples trajectories with it.
 
-    `profile.sample`: `frames`, `height`, `width`. `profile.inference`: arguments of the class's own
+    `profile.sample` holds `frames`, `height` and `width`; `profile.inference` holds arguments of the class's own
     `sample_trajectories_from_data_with_vlm_rollout`, and `seed`.
 
     Attributes:
-        notes: replaced files, one sentence each.
+        notes: Sentences about files that were replaced.
     """
 
     meaning = trajectories.MEANING
@@ -54,7 +54,7 @@ class AlpamayoAdapter(Adapter):
         self._layers: int | None = None
 
     def shrink(self) -> list[str]:
-        """Keep few layers and one frame a camera; widths, heads and vocabulary stay. What that changed, in words."""
+        """Keep few layers and one frame for each camera, but widths, heads and vocabulary; return the changes."""
         self._layers = _LAYERS
         return [
             f"Shrunk: {_LAYERS} layers each of text, expert and vision, where every vision layer feeds a text layer; "
@@ -63,7 +63,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def notes(self) -> list[str]:
-        """Replaced files, one sentence each."""
+        """Return sentences about files that were replaced."""
         notes = list(self._backbone.notes)
         if (self.snapshot / published.MARK).is_file():
             notes.insert(0, published.NOTE)
@@ -81,7 +81,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """What `infer` does, for people."""
+        """Return a description of `infer` for readers."""
         inference = self._inference()
         return (
             f"sample_trajectories_from_data_with_vlm_rollout: {inference['num_traj_samples']} trajectory, "
@@ -96,7 +96,7 @@ class AlpamayoAdapter(Adapter):
             else:
                 random = self.weights is Weights.RANDOM
                 place = torch.device("cpu") if random else device
-                # its constructor looks at values of small tensors, which a default device of meta would not have
+                # its constructor reads values of small tensors, which the meta device would not have
                 at = torch.device("cpu") if device.type == "meta" else contextlib.nullcontext()
                 with at, self._processors.in_use():
                     model = from_config.build(cls, config, place, dtype, initialise=False)
@@ -104,19 +104,19 @@ class AlpamayoAdapter(Adapter):
                     random_weights.fill(model, from_config.SEED)
                     random_weights.plant(model)
         if dtype not in ("auto", "bfloat16"):
-            # the class takes the dtype of the vision-language model's config for its expert, whatever is asked for
+            # the class uses the dtype of the vision-language model's config for its expert, whatever dtype is requested
             model = model.to(getattr(torch, dtype))
         moved: torch.nn.Module = model.to(device).eval()
         return moved
 
     def sample(self) -> dict[str, Any]:
-        """`image_frames` (4, 4, 3, 1080, 1920) uint8, `ego_history_xyz`, `ego_history_rot` and the future."""
+        """Return `image_frames` (4, 4, 3, 1080, 1920) uint8, `ego_history_xyz`, `ego_history_rot` and the future."""
         size = dict(self.profile.sample)
         if self._layers is not None:
             size["frames"] = 1
         if self.weights is not Weights.NONE:
             return synthetic_drive(**size)
-        # what images of 1080 x 1920 are resized to; nobody looks at them, and drawing sixteen takes 0.2 s
+        # the size to which images of 1080 x 1920 are resized; drawing sixteen large ones takes 0.2 s
         drive = synthetic_drive(**size | {"height": 1, "width": 1})
         drive["image_frames"] = drive["image_frames"].expand(-1, -1, -1, 320, 576)
         return drive
@@ -144,8 +144,9 @@ class AlpamayoAdapter(Adapter):
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Run the parts of one sample and return their outputs.
 
-        `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its begin, and the
-        history's `ego_speed` (1,) in m/s.
+        They are `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its start,
+        and the history's
+        `ego_speed` (1,) in m/s.
         """
         driver: Any = model
         tokens = dict(batch["tokenized_data"])
@@ -181,14 +182,17 @@ class AlpamayoAdapter(Adapter):
         torch.manual_seed(inference.pop("seed"))
         with _quietly(), self._cast_parts(driver, batch["ego_history_xyz"].device):
             return driver.sample_trajectories_from_data_with_vlm_rollout(
-                # the call takes input_ids out of what it is given
+                # the call removes input_ids from its argument
                 data={**batch, "tokenized_data": dict(batch["tokenized_data"])},
                 return_extra=True,
                 **inference,
             )
 
     def extract(self, raw: Any) -> Outputs:
-        """`pred_xyz` (1, 1, n, 64, 3) m, `pred_rot` (1, 1, n, 64, 3, 3); `cot`, `meta_action`, `answer`: n texts."""
+        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and n texts of each section.
+
+        The sections are `cot`, `meta_action` and `answer`.
+        """
         xyz, rotation, texts = raw
         named = {name: [str(text) for text in values.ravel()] for name, values in texts.items()}
         return {"pred_xyz": xyz.cpu(), "pred_rot": rotation.cpu(), **named}
@@ -205,7 +209,7 @@ class AlpamayoAdapter(Adapter):
 
     @contextlib.contextmanager
     def _cast_parts(self, driver: Any, device: torch.device) -> Iterator[None]:
-        """Let the parts of `_CAST` open their region whenever they are called."""
+        """Make the parts of `_CAST` open their region whenever they are called."""
 
         def within(call: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(call)
@@ -258,16 +262,16 @@ class AlpamayoAdapter(Adapter):
         )
 
     def config(self) -> Any:
-        """`AlpamayoR1Config` with a folder in place of the repo id. Anew each time: models change theirs."""
+        """Return a new `AlpamayoR1Config` with a folder in place of the repo id; models change their config."""
         return copy.deepcopy(self._config)
 
     @cached_property
     def _config(self) -> Any:
-        """Made once: its constructor reads the whole tokenizer."""
+        """Make the config once, because its constructor reads the whole tokenizer."""
         cls = published.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}
-        # The class reads its attention from this key only: `attn_implementation=` as an argument is refused.
+        # The class reads its attention only from this key, and refuses `attn_implementation=` as an argument.
         raw["attn_implementation"] = self.profile.attention or "sdpa"
         with _quietly(), self._processors.in_use():
             return cls(**{name: value for name, value in raw.items() if name != "model_type"})
@@ -278,7 +282,7 @@ class AlpamayoAdapter(Adapter):
 
     @cached_property
     def _processor(self) -> Any:
-        """The processor with the trajectory tokens and the pixels of `helper.get_processor`, without its hub."""
+        """Return the processor with the trajectory tokens and pixels of `helper.get_processor`, without the Hub."""
         helper, config = published.imported("helper"), self.config()
         pixels = {"min_pixels": helper.MIN_PIXELS, "max_pixels": helper.MAX_PIXELS}
         made = self._processors.made(config.vlm_name_or_path, **pixels)
@@ -290,7 +294,7 @@ class AlpamayoAdapter(Adapter):
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the package's word on every sequence that has no trajectory token: random weights give none."""
+    """Silence the package's message about each sequence without a trajectory token; random weights yield none."""
     logger = logging.getLogger(published.NAME)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,8 @@
 """The folder of the vision-language model that `vlm_name_or_path` names: config, tokenizer and processor.
 
-The target's code reads it when a config is made and again when a model is, by that name, from the hub. Here it
-is looked for beside the target, then in the hub; where neither has it, one of the same form is made.
+The target's code reads it by that name from the Hub when it makes a config, and again when it makes a model.
+Here it is
+searched for beside the target, then on the Hub; where neither has it, a substitute with the same files is made.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mpsprobe.models.hub.cache import cache_dir, made_once
 from mpsprobe.models.hub.snapshot import read_config
 from mpsprobe.models.weightless import config_only
 
-#: Grows when what `write` writes for the same config changes.
+#: The version of `write`, raised when it writes something else for the same config.
 _RECIPE = 3
 _STAND_IN = (
     "The tokenizer stands in for that of {repo}, which could not be fetched: as many tokens, the same special ones, "
@@ -34,9 +35,9 @@ class Backbone:
     """A vision-language model without its weights.
 
     Attributes:
-        folder: with config.json, tokenizer and processor.
-        notes: replaced files, one sentence each.
-        stand_in: the tokenizer is not the target's own.
+        folder: The folder with config.json, tokenizer and processor.
+        notes: Sentences about files that were replaced.
+        stand_in: Whether the tokenizer is a substitute for the target's own.
     """
 
     folder: Path
@@ -45,15 +46,15 @@ class Backbone:
 
 
 def find(name: str, target: Path, layers: int | None = None) -> Backbone:
-    """Return the folder that `vlm_name_or_path` names, or one made in its place.
+    """Return the folder that `vlm_name_or_path` names, or a substitute.
 
     Args:
-        name: a repo id, or a folder inside the target's.
-        target: folder of the target.
-        layers: keep so many text layers and as many of the vision tower as feed them; None keeps all.
+        name: A repo id, or a folder inside the target's.
+        target: The folder of the target.
+        layers: The number of text layers to keep, with as many of the vision tower as feed them; None for all.
 
     Raises:
-        TargetError: the folder cannot be made.
+        TargetError: The folder cannot be made.
     """
     own = target / name
     if own.is_dir():
@@ -79,9 +80,9 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
     """Write config, tokenizer and processor into the empty `folder`.
 
     Args:
-        folder: where to.
-        config: of the vision-language model.
-        source: a folder whose tokenizer (and, with torchvision, processor) is copied; None: substitutes are written.
+        folder: The folder to write to.
+        config: The config of the vision-language model.
+        source: A folder whose tokenizer (and, with torchvision, processor) is copied; None to write substitutes.
     """
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if source is None:
@@ -97,7 +98,7 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
 def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return a config of the same model with fewer layers.
 
-    Vision layers feed the first text layers, one each (deepstack): as many of both stay at least.
+    Vision layers feed the first text layers, one each (deepstack), so at least as many of both are kept.
     """
     text, vision = config["text_config"], config["vision_config"]
     taps = len(vision["deepstack_visual_indexes"])

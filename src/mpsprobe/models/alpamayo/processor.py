@@ -1,4 +1,4 @@
-"""Qwen3-VL's processor without its videos, whose own processor needs torchvision: made here, without a hub."""
+"""Qwen3-VL's processor without videos, whose own processor needs torchvision; it is made here without the Hub."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mpsprobe.models.alpamayo import published, vocabulary
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-#: The name by which `AutoProcessor` finds the class below: not one of transformers' own.
+#: The name by which `AutoProcessor` finds the class below, which must not be one of transformers' own.
 _CLASS = "MpsprobeQwen3VLImagesProcessor"
 
-#: What the published template of Qwen3-VL makes of texts and images.
+#: A template with the same result for texts and images as the published one of Qwen3-VL.
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
@@ -37,7 +37,7 @@ _TOKENIZER = {
     "unk_token": None,
     "clean_up_tokenization_spaces": False,
     "model_max_length": 262_144,
-    # Without it transformers reads all of tokenizer.json once more for these 26, in Python: 0.1 s each time
+    # Without it transformers reads all of tokenizer.json again in Python for these 26 tokens, in 0.1 s
     "added_tokens_decoder": {
         str(vocabulary.TEXT_TOKENS + index): {"content": name, **form}
         for index, (name, form) in enumerate(vocabulary.added_tokens().items())
@@ -56,12 +56,12 @@ _IMAGES = {
 }
 
 
-#: A file beside a tokenizer that was made here.
+#: A file that marks a tokenizer that was made here.
 STAND_IN = "STAND-IN.txt"
 
 
 def write(folder: Path) -> None:
-    """Write a tokenizer and an image processor of that form into `folder`."""
+    """Write such a tokenizer and an image processor into `folder`."""
     vocabulary.build_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     (folder / STAND_IN).write_text(f"{vocabulary.__doc__}", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
@@ -70,14 +70,14 @@ def write(folder: Path) -> None:
 
 
 def write_settings(folder: Path) -> None:
-    """Write settings that name the processor without videos, beside whatever tokenizer is there."""
+    """Write settings that name the processor without videos, beside any tokenizer."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         content = _IMAGES if name.startswith("pre") else {"processor_class": _CLASS}
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def register() -> None:
-    """Let `AutoProcessor` find the class that `write` names in its files."""
+    """Make `AutoProcessor` find the class that `write` names in its files."""
     from transformers import AutoProcessor
 
     AutoProcessor.register(*_registered(), exist_ok=True)
@@ -89,7 +89,7 @@ def _registered() -> tuple[type[Any], type[ProcessorMixin]]:
     from transformers import PretrainedConfig
 
     class NoModel(PretrainedConfig):
-        """A config of no model: the processor is found by its name, never by this."""
+        """A config without a model, because the processor is found by name and not by config."""
 
         model_type = "mpsprobe_no_model"
 
@@ -116,7 +116,7 @@ def _processor_class() -> type[ProcessorMixin]:
             self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
 
         def __repr__(self) -> str:
-            """Return its name only: transformers asks for this at each load, for a log line that nobody may read."""
+            """Return only its name, because transformers formats it at each load for a log line."""
             return f"{_CLASS}()"
 
     return MpsprobeQwen3VLImagesProcessor
@@ -125,19 +125,20 @@ def _processor_class() -> type[ProcessorMixin]:
 class Once:
     """A replacement of `AutoProcessor` for the package's code, which makes the processor of a folder once.
 
-    That code makes one and the same for each config and for each model (0.25 s, most of it for the tokenizer's 151,669
-    words), and adds its tokens to it: to one that has them, none.
+    That code makes the same processor for each config and each model (0.25 s, mostly for the tokenizer's
+    151,669 words), and
+    adds its tokens to it, which has no effect the second time.
     """
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, frozenset[tuple[str, Any]]], Any] = {}
 
     def made(self, folder: Path, **options: Any) -> Any:
-        """Return the processor that was made with these options, or None."""
+        """Return the processor that was made with these options; None when there is none."""
         return self._made.get((str(folder), frozenset(options.items())))
 
     def from_pretrained(self, folder: str, **options: Any) -> Any:
-        """As that of `AutoProcessor`."""
+        """Return a processor as `AutoProcessor.from_pretrained` does."""
         from transformers import AutoProcessor
 
         key = (folder, frozenset(options.items()))
@@ -158,9 +159,10 @@ class Once:
 
 @contextmanager
 def one_image_for_all(image_processor: Any) -> Iterator[None]:
-    """Let an image processor process only the first of its images, and give the others the same shape without values.
+    """Make an image processor process only its first image, and give the others the same shape without values.
 
-    For a batch that nobody computes with: sixteen images of 320 x 576 take 0.15 s and their patches 70 MB.
+    This is for a batch that is not computed with: sixteen images of 320 x 576 take 0.15 s and their patches
+    70 MB.
     """
     import torch
 
@@ -172,7 +174,7 @@ def one_image_for_all(image_processor: Any) -> Iterator[None]:
         patches, width = made["pixel_values"].shape
         made["pixel_values"] = torch.zeros(
             len(every) * patches, width
-        )  # pages of zeros take no memory until written
+        )  # pages of zeros take no memory until they are written
         made["image_grid_thw"] = made["image_grid_thw"].repeat(len(every), 1)
         return made
 

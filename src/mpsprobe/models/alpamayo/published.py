@@ -1,8 +1,10 @@
 """NVIDIA's published model `nvidia/Alpamayo-R1-10B`: the package of its code, and its config without its weights.
 
-The package `alpamayo_r1` is the target's own code, which is not ours to ship. The config comes from the public code
-(github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own config.json has
-priority wherever it can be fetched. Read without torch.
+The package `alpamayo_r1` is the target's own code, which mpsprobe does not ship. The config comes from the
+public code
+(github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own
+config.json takes
+precedence wherever it can be fetched. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -13,25 +15,25 @@ from typing import Any
 
 from mpsprobe.errors import TargetError
 
-#: A file in a folder whose config is the one below, and what that means.
+#: The file that marks a folder with the config below, and its text.
 MARK = "PUBLISHED.txt"
 NOTE = (
     "The config is the one that mpsprobe holds, from the package's public code and the published sizes: that of "
     "the repository was not read."
 )
 REPO = "nvidia/Alpamayo-R1-10B"
-#: The vision-language model that the driving model is made from.
+#: The vision-language model that the driving model is based on.
 VLM_REPO = "Qwen/Qwen3-VL-8B-Instruct"
 
-#: Parameters, bytes of weights, tensors and files at 5 GB each: what a config must come to.
+#: The expected parameters, bytes of weights, tensors, and files of 5 GB.
 PARAMETERS = 11_078_526_194
 TENSORS = 1166
 
-#: Points of a history and of a trajectory, 0.1 s apart (helper.py, load_physical_aiavdataset.py).
+#: The number of points in a history and in a trajectory, 0.1 s apart (helper.py, load_physical_aiavdataset.py).
 HISTORY_POINTS, FUTURE_POINTS = 16, 64
-#: Tokens of a history in the prompt: three for each point (helper.py: create_message).
+#: The number of tokens of a history in the prompt: three for each point (helper.py: create_message).
 HISTORY_TOKENS = 3 * HISTORY_POINTS
-#: Pixels of an image after resizing, at least and at most (helper.py).
+#: The smallest and largest number of pixels of an image after resizing (helper.py).
 MIN_PIXELS, MAX_PIXELS = 163_840, 196_608
 
 _ACTION_SPACE = {
@@ -94,7 +96,7 @@ CONFIG: dict[str, Any] = {
     "expert_non_causal_attention": True,
 }
 
-#: config.json of the vision-language model, as far as it is not a default of its class.
+#: The config.json of the vision-language model, without defaults of its class.
 VLM_CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3VLForConditionalGeneration"],
     "model_type": "qwen3_vl",
@@ -151,7 +153,7 @@ def vlm_config() -> dict[str, Any]:
 
 
 NAME = "alpamayo_r1"
-#: What its inference imports beside torch, transformers and NumPy, by import name. The rest of its stated
+#: Packages that its inference imports besides torch, transformers and NumPy, by import name. The rest of its stated
 #: requirements (flash-attn, vllm, deepspeed, cosmos-rl) is for training.
 NEEDED = {
     "scipy": "scipy",
@@ -167,7 +169,7 @@ def model_class() -> Any:
     """Return `AlpamayoR1`, a `PreTrainedModel`.
 
     Raises:
-        TargetError: the package, or one that it imports, is not installed.
+        TargetError: The package, or one that it imports, is not installed.
     """
     return imported("models.alpamayo_r1").AlpamayoR1
 
@@ -176,7 +178,7 @@ def imported(module: str) -> Any:
     """Import one module of the package.
 
     Raises:
-        TargetError: as `model_class` does.
+        TargetError: The package, or one that it imports, is not installed.
     """
     try:
         return importlib.import_module(f"{NAME}.{module}")

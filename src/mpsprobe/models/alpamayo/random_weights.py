@@ -1,8 +1,10 @@
-"""Random weights for the model, quickly, and a trace planted in them.
+"""Fill the model with random weights quickly, and plant a trace in them.
 
-Untrained, the model would never close its reasoning, and there would be nothing to extract. So a few rows of
-the embedding and of the output head are set such that each token of a fixed sentence is followed by the next
-one. All other weights are random; every op and every shape is as it is with trained weights.
+An untrained model would never finish its reasoning, so there would be nothing to extract. A few rows of the
+embedding and
+of the output head are therefore set so that each token of a fixed sentence is followed by the next one. All
+other weights
+are random; every op and every shape is the same as with trained weights.
 """
 
 from __future__ import annotations
@@ -12,23 +14,23 @@ from typing import Any
 
 import torch
 
-#: What a trained model might say. No token of it comes twice: each is followed by one other.
+#: A sentence that a trained model might produce. No token occurs twice, because each has one successor.
 TRACE = "Slow down because the lead vehicle is braking ahead"
-#: Values drawn once, and repeated: drawing each of 11 billion takes minutes. A prime, so that no two rows of a
-#: matrix begin at the same one.
+#: The number of values that are drawn once and repeated, because drawing 11 billion takes minutes. It is prime, so that
+#: no two rows of a matrix begin at the same one.
 _DRAWN = 4_000_037
-_DEVIATION = 0.02  # of Qwen3-VL's own initialisation
-#: Lengths of a planted row of the embedding and of the head, against 1.3 of a random one (4096 values of deviation
-#: 0.02). What 36 random layers add to the residual stream is 900 long: this leaves the next word a logit of some 25,
-#: where the best of the 155,000 others has 6.
+_DEVIATION = 0.02  # the standard deviation of Qwen3-VL's own initialisation
+#: The norms of a planted row of the embedding and of the head; a random one has 1.3 (4096 values of standard deviation
+#: 0.02). The sum that 36 random layers add to the residual stream has norm 900: so the next word gets a logit of 25,
+#: and the best of the 155,000 others has 6.
 _EMBEDDED, _HEAD = 128.0, 3.0
 
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Give every matrix random values, the same on every device and in every dtype.
+    """Fill every matrix with random values that are the same on every device and in every dtype.
 
-    Vectors (scales, biases) are left as they are.
+    Vectors (scales, biases) are left unchanged.
     """
     drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed)) * _DEVIATION
     drawn = drawn.to(torch.bfloat16)
@@ -46,14 +48,15 @@ def fill(model: torch.nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def plant(model: Any) -> int:
-    """Plant the trace, and what follows it: the end of the reasoning, then the trajectory.
+    """Plant the trace and its continuation: the end of the reasoning, then the trajectory.
 
     Args:
-        model: an `AlpamayoR1` with random weights.
+        model: An `AlpamayoR1` with random weights.
 
     Returns:
-        How many tokens the model generates now: the trace, two special tokens, and the one after the last,
-        which its stopping rule waits for.
+        The number of tokens that the model then generates: the trace, two special tokens, and one more, for
+            which its
+        stopping rule waits.
     """
     tokenizer = model.tokenizer
     start, end, trajectory = tokenizer.convert_tokens_to_ids(

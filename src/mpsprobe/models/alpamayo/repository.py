@@ -1,4 +1,4 @@
-"""A folder in the layout of `nvidia/Alpamayo-R1-10B`: its published config, and random weights on request."""
+"""Make a folder in the layout of `nvidia/Alpamayo-R1-10B`: its published config, and random weights on request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mpsprobe.models.hub.cache import cache_dir, made_once
 if TYPE_CHECKING:
     import torch
 
-#: Where the config of the vision-language model, its tokenizer and processor lie inside the folder.
+#: The subfolder with the config, tokenizer and processor of the vision-language model.
 _VLM = "vlm"
-#: Largest weight file, the default of `save_pretrained`.
+#: The largest weight file, as by default in `save_pretrained`.
 _SHARD = "5GB"
-#: Grows when what `write` writes changes.
+#: The version of `write`, raised when it writes something else.
 _RECIPE = 3
-#: Text, expert and vision of `tiny`. Heads keep their size: the rotary sections are made for it.
+#: The sizes of text, expert and vision with `tiny`. Heads keep their size, for which the rotary sections are made.
 _TINY = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
 _TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "out_hidden_size": 256}
 
@@ -35,9 +35,9 @@ def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> Non
     """Write config, tokenizer and processor into the empty `folder`.
 
     Args:
-        folder: where to.
-        layers: fewer than the published model has.
-        tiny: small widths too: for tests of the way, whose numbers mean nothing.
+        folder: The folder to write to.
+        layers: A smaller number of layers than the published model has; None for all.
+        tiny: Whether to use small widths too, for tests that do not depend on the numbers.
     """
     config: dict[str, Any] = {**published.config(), "vlm_name_or_path": _VLM}
     vlm = published.vlm_config()
@@ -55,13 +55,13 @@ def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> Non
 
 
 def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
-    """Add random weights, made on `device`: safetensors files of at most 5 GB and their index.
+    """Add random weights, made on `device`, as safetensors files of at most 5 GB and their index.
 
     Returns:
-        `parameters`, `tensors` (with buffers), `bytes` and `files`.
+        `parameters`, `tensors` (including buffers), `bytes` and `files`.
 
     Raises:
-        TargetError: the package `alpamayo_r1` is not installed.
+        TargetError: The package `alpamayo_r1` is not installed.
     """
     from huggingface_hub import save_torch_state_dict
 

@@ -1,9 +1,11 @@
-"""A tokenizer with the size and the special tokens of Qwen3-VL's, for machines that cannot have that one.
+"""A tokenizer with the size and the special tokens of Qwen3-VL's, for machines that cannot fetch that one.
 
-Byte-level BPE over 151,643 text tokens, then Qwen's 26 added ones under their own ids. Its words are those of
-the driving prompt and of a driving trace, each one token; any other text falls back to bytes. The ids that no
-word takes are fillers that no text is encoded to. So lengths and special ids are right, and text ids are not.
-Read without torch.
+It is a byte-level BPE over 151,643 text tokens, followed by Qwen's 26 added ones under their own ids. Its
+words are those of
+the driving prompt and of a driving trace, each of them one token; any other text falls back to bytes. The
+remaining ids are
+fillers to which no text is encoded. So lengths and special ids are right, but text ids are not. Nothing
+imports torch.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from mpsprobe.models.tiny_drive.vocabulary import bytes_as_characters
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
 
-#: Tokens of text in Qwen2's and Qwen3's vocabulary: the id of the first special token.
+#: The number of text tokens in Qwen2's and Qwen3's vocabulary, which is the id of the first special token.
 TEXT_TOKENS = 151_643
 #: Qwen3's added tokens in the order of their ids (tokenizer_config.json of Qwen3-VL).
 SPECIAL_TOKENS = (
@@ -46,13 +48,13 @@ SPECIAL_TOKENS = (
     "<think>",
     "</think>",
 )
-#: The last of them are ordinary text to a decoder (`"special": false`).
+#: Those that are ordinary text to a decoder (`"special": false`).
 _PLAIN = frozenset(SPECIAL_TOKENS[14:])
 
-#: How Qwen cuts text before merging (tokenizer.json of Qwen2 and Qwen3).
+#: The pattern by which Qwen splits text before merging (tokenizer.json of Qwen2 and Qwen3).
 _CUT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-#: Words of the prompt, of the chat form, and of a trace, with the space before them as `_`. Those with a space come
-#: first: the earlier merge goes before the later, so "us" of "user" would cut "_because" in two.
+#: Words of the prompt, of the chat template and of a trace, with the space before them as `_`. Those with a space come
+#: first, because earlier merges take precedence: "us" of "user" would otherwise split "_because".
 WORDS = """
     _are _a _driving _assistant _that _generates _safe _and _accurate _actions _the _chain _reasoning _of _process
     _then _output _future _trajectory _down _because _lead _vehicle _is _braking _ahead _keep _gap _to _it
@@ -61,7 +63,7 @@ WORDS = """
 
 
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return ids and merges of the text tokens. A word is built from the left, one character a merge."""
+    """Return ids and merges of the text tokens. A word is built from the left, one character for each merge."""
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS.replace("_", "Ġ").split():
         token = word[0]
@@ -69,7 +71,7 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
             merges.setdefault((token, character))
             token += character
     tokens = [*bytes_as_characters(), *dict.fromkeys(left + right for left, right in merges)]
-    # characters outside the byte alphabet: no text becomes one of these
+    # characters outside the byte alphabet, to which no text is encoded
     tokens += [f"\u2400{index}" for index in range(TEXT_TOKENS - len(tokens))]
     return {token: index for index, token in enumerate(tokens)}, list(merges)
 

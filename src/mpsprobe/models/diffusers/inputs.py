@@ -1,4 +1,4 @@
-"""Single models of diffusers (a UNet, a DiT, a VAE), their made-up latents, and token ids for text encoders."""
+"""Single models of diffusers (a UNet, a DiT, a VAE): their made-up latents, and token ids for text encoders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mpsprobe.errors import TargetError
 
-#: Tokens of a prompt (CLIP's), the timestep, latents down and across where the config names no size, frames of a video.
+#: Defaults: tokens of a prompt (CLIP), the timestep, the sides of latents, and frames of a video.
 _TOKENS, _TIMESTEP, _SIDE, _FRAMES = 77, 500, 64, 3
 
 
@@ -25,7 +25,7 @@ _BASE = "diffusers.models.modeling_utils.ModelMixin"
 
 
 def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
-    """Construct a model from its config.json, whose keys that begin with `_` are no arguments."""
+    """Construct a model from its config.json; keys that begin with `_` are not arguments."""
     model: nn.Module = cls.from_config(
         {name: value for name, value in values.items() if name[:1] != "_" and name != "quantization_config"}
     )
@@ -33,10 +33,10 @@ def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
 
 
 def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Make the arguments of the forward pass, on the CPU.
+    """Make the arguments of the forward pass on the CPU.
 
     Raises:
-        TargetError: the model requires one that cannot be made up.
+        TargetError: The model requires an argument that cannot be made up.
     """
     with torch.device("meta"):
         config: Any = construct(cls, values).config
@@ -64,11 +64,11 @@ def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> di
 
 
 class _Maker:
-    """Makes each argument from a config."""
+    """Make each argument from a config."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
-        #: SD 3 and PixArt patch latents themselves; Flux takes them in patches of 2 x 2 already.
+        #: SD 3 and PixArt split latents into patches themselves; Flux takes patches of 2 x 2.
         self._packed = "axes_dims_rope" in config
 
     def latents(self) -> Tensor:
@@ -105,7 +105,7 @@ class _Maker:
         return None if wanted is None else torch.zeros(1, dtype=torch.int64)
 
     def image_ids(self) -> Tensor:
-        """`(patches, 3)`: row and column of each patch."""
+        """Return row and column of each patch: `(patches, 3)`."""
         patches = self.latents().shape[1]
         side = math.isqrt(patches)
         places = torch.arange(patches)
@@ -122,7 +122,7 @@ class _Maker:
     def conditions(self) -> dict[str, Any] | None:
         """Return the conditions on the image's size that SDXL and PixArt take; None for other models."""
         if self._get("addition_embed_type") == "text_time":
-            ids = 6  # size, crop and wanted size, two numbers each
+            ids = 6  # size, crop and target size, two numbers each
             pooled = (
                 self._config.projection_class_embeddings_input_dim
                 - ids * self._config.addition_time_embed_dim
@@ -152,16 +152,16 @@ _MAKERS: dict[str, Callable[[_Maker], Any]] = {
 }
 
 
-#: Ids of a short prompt where it is not padded.
+#: The number of ids of a short prompt without padding.
 _WORDS = 8
 
 
 class MadeUpTokenizer:
-    """A replacement of a pipeline's tokenizer: it returns ids that the text encoder knows, whatever the text.
+    """A substitute for a pipeline's tokenizer that returns valid ids for the text encoder, whatever the text.
 
     Attributes:
-        model_max_length: ids that the encoder has positions for (512 where it has no limit, as T5).
-        added_tokens_encoder: pipelines look up textual inversions here: there are none.
+        model_max_length: The number of positions of the encoder (512 where it has no limit, as in T5).
+        added_tokens_encoder: An empty dict, in which pipelines look up textual inversions.
     """
 
     def __init__(self, config: Any) -> None:
@@ -179,7 +179,7 @@ class MadeUpTokenizer:
         max_length: int | None = None,
         **options: Any,
     ) -> Any:
-        """`input_ids` and `attention_mask`, int64 `(texts, ids)`."""
+        """Return `input_ids` and `attention_mask`, int64 `(texts, ids)`."""
         from transformers import BatchEncoding
 
         del options
@@ -196,7 +196,7 @@ class MadeUpTokenizer:
 
     @staticmethod
     def tokenize(text: str) -> list[str]:
-        """Words, for pipelines that look for placeholders of textual inversion among them."""
+        """Return the words of a text, among which pipelines search for placeholders of textual inversions."""
         return text.split()
 
 

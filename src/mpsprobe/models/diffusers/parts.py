@@ -1,4 +1,4 @@
-"""The parts of a diffusers pipeline, from its model_index.json: each built from its own config."""
+"""The parts of a diffusers pipeline, from its model_index.json: each is built from its own config."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.shrink import shrink as shrunk
 
-#: Kept of each stack of layers.
+#: The number of layers kept of each stack.
 _LAYERS = 2
-#: What configs of diffusers call their numbers of layers: transformer blocks, and blocks of a UNet's or VAE's stage.
+#: Names of numbers of layers in configs of diffusers: transformer blocks, and blocks of a UNet's or VAE's stage.
 _STACKS = {"num_layers": _LAYERS, "num_single_layers": _LAYERS, "layers_per_block": 1}
-#: One entry a stage: transformer layers in each attention of a UNet.
+#: Names of lists with one entry for each stage: transformer layers in each attention of a UNet.
 _PER_STAGE = "transformer_layers_per_block"
-#: Indices of layers of another kind (Stable Diffusion 3.5).
+#: Names of lists with indices of layers of another kind (Stable Diffusion 3.5).
 _KINDS = "dual_attention_layers"
-#: Folders of a tokenizer hold one of these.
+#: Files of which the folder of a tokenizer holds one.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
@@ -40,11 +40,11 @@ class PipelinePart:
     """One component of a pipeline.
 
     Attributes:
-        name: of the pipeline's argument: `"unet"`.
-        cls: its class.
-        folder: with its config, if it has one.
-        config: for a model: a config object of transformers, or the dict of one of diffusers. Else None.
-        quantised: for a model with quantised weights: how they are quantised.
+        name: The name of the pipeline's argument, such as `"unet"`.
+        cls: Its class.
+        folder: The folder with its config, if it has one.
+        config: For a model, a config object of transformers or a config dict of diffusers; otherwise None.
+        quantised: How the weights of a model are quantised; None for plain weights.
     """
 
     name: str
@@ -55,19 +55,19 @@ class PipelinePart:
 
     @property
     def is_model(self) -> bool:
-        """Whether it has weights."""
+        """Return whether the part has weights."""
         return isinstance(self.cls, type) and issubclass(self.cls, nn.Module)
 
 
 @dataclass(frozen=True)
 class Index:
-    """A pipeline's class, its parts and the plain values that its constructor takes beside them.
+    """A pipeline's class, its parts, and the plain values that its constructor takes.
 
     Attributes:
-        pipeline: the class.
-        parts: those that are there, in the order of the index.
-        absent: names of parts that the pipeline goes without.
-        options: plain values of the constructor.
+        pipeline: The class.
+        parts: The existing parts, in the order of the index.
+        absent: The names of parts that the pipeline omits.
+        options: The plain values of the constructor.
     """
 
     pipeline: Any
@@ -80,7 +80,7 @@ def read(folder: Path) -> Index:
     """Read the pipeline that a folder's model_index.json names.
 
     Raises:
-        TargetError: diffusers is not installed, has no such class, or a needed part has no config.
+        TargetError: diffusers is not installed, has no such class, or a required part has no config.
     """
     diffusers = package()
     raw = toml.json_object(folder / PIPELINE_INDEX, UsageError)
@@ -103,7 +103,7 @@ def read(folder: Path) -> Index:
             continue
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
-        elif not name.isidentifier():  # it is a folder's name too, and must not lead out of the repository
+        elif not name.isidentifier():  # it is also a folder's name, which must not leave the repository
             raise TargetError(f"{folder / PIPELINE_INDEX}: {name!r} is no name of a part.")
         elif value[0] is None or (name in optional and not _is_there(folder, name)):
             absent.append(name)
@@ -113,7 +113,7 @@ def read(folder: Path) -> Index:
 
 
 def _is_there(folder: Path, name: str) -> bool:
-    """Return whether a folder holds a part; a tokenizer is made up where its text encoder is present."""
+    """Return whether a folder holds a part; a missing tokenizer is made up where its text encoder is present."""
     return (folder / name).is_dir() or (folder / name.replace("tokenizer", "text_encoder")).is_dir()
 
 
@@ -121,7 +121,7 @@ def package() -> Any:
     """Import the package diffusers.
 
     Raises:
-        TargetError: it is not installed, or not with what it needs.
+        TargetError: It is not installed, or lacks a package that it needs.
     """
     try:
         return importlib.import_module("diffusers")
@@ -171,7 +171,7 @@ def stated_dtype(index: Index) -> str:
 
 
 def shrink(index: Index) -> tuple[Index, list[str]]:
-    """Return the same pipeline with fewer layers in every part; widths and head sizes stay."""
+    """Return the same pipeline with fewer layers in every part, and the changes; widths and head sizes stay."""
     parts, changes = [], []
     for part in index.parts:
         if isinstance(part.config, dict):
@@ -217,14 +217,15 @@ def assemble(
     """Build the pipeline on `device`, and a module that holds its models under their names.
 
     Args:
-        index: see `read`.
-        device: of the weights.
-        dtype: of the weights.
-        initialise: random weights from a fixed seed; otherwise none, for a device without memory.
-        notes: gets a sentence for what is not the folder's own.
+        index: The pipeline; see `read`.
+        device: The device of the weights.
+        dtype: The dtype of the weights.
+        initialise: Whether to draw random weights from a fixed seed; otherwise they have no values, for a
+            memoryless device.
+        notes: A list to which a sentence is appended for each substitute.
 
     Raises:
-        TargetError: a part, or the pipeline from its parts, cannot be built.
+        TargetError: A part, or the pipeline from its parts, cannot be built.
     """
     made: dict[str, Any] = dict.fromkeys(index.absent)
     for part in index.parts:
@@ -264,7 +265,7 @@ def _without_weights(index: Index, part: PipelinePart, notes: list[str]) -> Any:
             )
         notes.append(f"{part.name} has no files: token ids are made up for {encoder}.")
         return MadeUpTokenizer(config)
-    own = getattr(part.cls, "config_name", None)  # of the kinds that diffusers makes from a config
+    own = getattr(part.cls, "config_name", None)  # set for kinds that diffusers makes from a config
     if own is not None and not (part.folder / own).is_file():
         raise TargetError(f"{part.folder}: no {own}, which {part.cls.__name__} is made from.")
     with from_config.worded(f"{part.folder}: {part.cls.__name__} cannot be built", TargetError):

@@ -1,4 +1,4 @@
-"""Any diffusers pipeline, run by its own `__call__`: text encoders, the denoising loop with its scheduler, the VAE."""
+"""Run any diffusers pipeline by its own `__call__`: text encoders, the denoising loop with its scheduler, the VAE."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.models.weightless import from_config
 
 _PROMPT = "A small boat on a calm lake in the evening"
-#: ImageNet's class 207, golden retriever: any of a thousand.
+#: An arbitrary class of ImageNet: 207, golden retriever.
 _LABEL = 207
-#: Height and width in pixels, and frames of a video, of a shrunk pipeline; 9 is one more than a multiple of 8,
-#: which video VAEs want.
+#: Height and width in pixels, and frames of a video, in a shrunk pipeline; 9 is one more than a multiple of 8,
+#: which video VAEs need.
 _SIDE, _FRAMES = 128, 9
 
 
 class DiffusersAdapter(Adapter):
-    """An adapter that builds the pipeline that a folder's model_index.json names and makes one image with it.
+    """An adapter that builds the pipeline of a folder's model_index.json and makes one image with it.
 
-    The prompt goes through the folder's tokenizers, or where it has none, through stand-ins that make up token
-    ids, so the text encoders run in any case. Noise comes from a CPU generator with a fixed seed.
+    The prompt goes through the folder's tokenizers, or through substitutes that make up token ids, so that
+    the text encoders
+    run in any case. Noise comes from a CPU generator with a fixed seed.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
@@ -52,7 +53,7 @@ class DiffusersAdapter(Adapter):
 
     @property
     def index(self) -> Index:
-        """The pipeline's class and parts, as they are built."""
+        """Return the pipeline's class and parts as they are built."""
         return self._shrunk or self._whole
 
     @property
@@ -60,7 +61,7 @@ class DiffusersAdapter(Adapter):
         return [part.quantised for part in self._whole.parts if part.quantised is not None]
 
     def shrink(self) -> list[str]:
-        """Build with fewer layers and make a smaller image; what was changed, one sentence each."""
+        """Build with fewer layers and make a smaller image; return sentences about the changes."""
         self._shrunk, changes = parts.shrink(self._whole)
         said = [f"Shrunk: {'; '.join(changes)}."] if changes else []
         size = ", ".join(f"{name} {value}" for name, value in self._smaller().items())
@@ -79,10 +80,10 @@ class DiffusersAdapter(Adapter):
         return _with(models, pipeline)
 
     def sample(self) -> dict[str, Any]:
-        """`prompt` or `class_labels`, by what the pipeline takes.
+        """Return `prompt` or `class_labels`, depending on the pipeline.
 
         Raises:
-            TargetError: it needs something else, such as an image.
+            TargetError: The pipeline needs something else, such as an image.
         """
         given: dict[str, Any] = {}
         for name, parameter in self._parameters.items():
@@ -99,7 +100,7 @@ class DiffusersAdapter(Adapter):
         return given
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """Arguments of the pipeline's `__call__`, none of them a tensor."""
+        """Return the arguments of the pipeline's `__call__`, none of which is a tensor."""
         steps = int(self.profile.inference.get("num_inference_steps", 2))
         wishes = {"num_inference_steps": steps, "output_type": "np"}
         if self._shrunk is not None:
@@ -114,7 +115,7 @@ class DiffusersAdapter(Adapter):
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Return the latents after two denoising steps: PixArt's pipeline treats one step as a distilled model's."""
+        """Return the latents after two denoising steps; PixArt's pipeline treats one step as a distilled model's."""
         short = {"num_inference_steps": 2, "output_type": "latent"}
         return self.extract(
             self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})
@@ -124,7 +125,7 @@ class DiffusersAdapter(Adapter):
         return self._call(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
-        """Return `images` (or `frames`, `audios`): float, as the pipeline's NumPy output."""
+        """Return `images` (or `frames`, `audios`) in floating point, as in the pipeline's NumPy output."""
         found: Outputs = {}
         for name, value in raw.items():
             if isinstance(value, Tensor):
@@ -135,7 +136,7 @@ class DiffusersAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """A description of `infer` for people."""
+        """Return a description of `infer` for readers."""
         steps = self.profile.inference.get("num_inference_steps", 2)
         return f"the pipeline's own call, {steps} denoising steps"
 
@@ -144,7 +145,7 @@ class DiffusersAdapter(Adapter):
         return dict(inspect.signature(self.index.pipeline.__call__).parameters)
 
     def class_name(self, model: nn.Module) -> str:
-        del model  # holds the pipeline's models, and is of no class of diffusers
+        del model  # it only holds the pipeline's models, and is not a class of diffusers
         name: str = self.index.pipeline.__name__
         return name
 
@@ -156,7 +157,7 @@ class DiffusersAdapter(Adapter):
             return model.pipeline(**options)
 
     def _smaller(self) -> dict[str, Any]:
-        """Arguments for a smaller image, where the pipeline takes them."""
+        """Return arguments for a smaller image, where the pipeline takes them."""
         wishes = {"height": _SIDE, "width": _SIDE, "num_frames": _FRAMES, "use_resolution_binning": False}
         return {name: value for name, value in wishes.items() if name in self._parameters}
 
@@ -183,10 +184,11 @@ class DiffusersAdapter(Adapter):
 
 @contextlib.contextmanager
 def _same_noise_in_every_dtype() -> Iterator[None]:
-    """Let what is drawn from a given generator in half precision be float32's numbers, rounded.
+    """Make half-precision draws from a given generator equal float32's numbers, rounded, while the context lasts.
 
-    A CPU generator gives float16 and bfloat16 other numbers than float32 (torch 2.11, 2.13), and the images of two
-    noises cannot be compared.
+    A CPU generator yields other numbers in float16 and bfloat16 than in float32 (torch 2.11, 2.13), and the
+    images from
+    different noise cannot be compared.
     """
     drawn: Callable[..., Tensor] = torch.randn
 

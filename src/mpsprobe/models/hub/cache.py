@@ -1,7 +1,8 @@
-"""Where files are kept: this package's own cache, and the layout of the Hugging Face Hub's.
+"""The folders of files: mpsprobe's own cache, and the layout of the Hugging Face Hub's.
 
-The hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links to them)
-and `refs/REVISION` (the commit that a branch or tag meant), beside `.locks/`
+The Hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links
+to them) and
+`refs/REVISION` (the commit of a branch or tag), and next to these folders `.locks/`
 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 """
 
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: A commit, as the hub names it.
+#: A commit hash, as the Hub writes it.
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def cache_dir() -> Path:
-    """Return `$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches. It is not created here."""
+    """Return `$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches, without creating it."""
     if named := os.environ.get("MPSPROBE_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -33,13 +34,13 @@ def cache_dir() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`, made now if it is not there.
+    """Return `folder`, filling it first if it does not exist.
 
-    Several processes may call this at once: each makes one of its own, and a rename puts one in place.
+    Several processes may call this at once: each makes one of its own, and a rename puts one of them in place.
 
     Args:
-        folder: in the cache.
-        make: fills the empty folder that it is given.
+        folder: A folder in the cache.
+        make: A function that fills the empty folder passed to it.
     """
     if folder.is_dir():
         return folder
@@ -50,7 +51,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         building.chmod(0o755)  # mkdtemp makes it private
         building.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was first
+        if not folder.is_dir():  # otherwise another process was first
             raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -58,7 +59,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, and never a part."""
+    """Write a file so that a reader finds either the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -73,7 +74,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def hub_cache() -> Path:
-    """Return the hub's cache: HF_HUB_CACHE, else `hub` in HF_HOME."""
+    """Return the Hub's cache: HF_HUB_CACHE, else `hub` in HF_HOME."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -81,25 +82,25 @@ def hub_cache() -> Path:
 
 @dataclass(frozen=True)
 class RepoCache:
-    """The part of the hub's cache that belongs to one repository.
+    """The part of the Hub's cache that belongs to one repository.
 
     Attributes:
-        repo: its id.
+        repo: The id of the repository.
     """
 
     repo: str
 
     @property
     def folder(self) -> Path:
-        """Return `models--OWNER--NAME` in the hub's cache."""
+        """Return `models--OWNER--NAME` in the Hub's cache."""
         return hub_cache() / f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, checksum: str) -> Path:
-        """Return where the bytes with that checksum are kept."""
+        """Return the path of the blob with that checksum."""
         return self.folder / "blobs" / checksum
 
     def lock(self, checksum: str) -> Path:
-        """Return the lock file that the hub's client and this package take before they write that blob."""
+        """Return the lock file that the Hub's client and mpsprobe take before they write that blob."""
         return hub_cache() / ".locks" / self.folder.name / f"{checksum}.lock"
 
     def snapshot(self, commit: str) -> Path:
@@ -107,7 +108,7 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def commit(self, revision: str | None) -> str | None:
-        """Return the commit that a revision meant when it was last fetched; None when that is not known."""
+        """Return the commit of a revision when it was last fetched; None when unknown."""
         named = revision or "main"
         if COMMIT.fullmatch(named):
             return named if self.snapshot(named).is_dir() else None
@@ -120,7 +121,7 @@ class RepoCache:
         return found if COMMIT.fullmatch(found) else None
 
     def remember(self, revision: str | None, commit: str) -> None:
-        """Write down which commit a branch or tag means, as the hub's client does: that is how it is found offline."""
+        """Record the commit of a branch or tag, as the Hub's client does, so that it is found offline."""
         named = revision or "main"
         path = self.folder / "refs" / named
         if named == commit or self.commit(revision) == commit:
@@ -128,10 +129,10 @@ class RepoCache:
         write_atomically(path, commit.encode())
 
     def link(self, commit: str, name: str, blob: Path) -> Path:
-        """Put a blob into a commit's folder under a file's name: a relative link, or itself where links cannot be.
+        """Put a blob into a commit's folder under a file's name, as a relative link, or by moving it where links fail.
 
         Returns:
-            The file's path in that folder.
+            The path of the file in that folder.
         """
         path = self.snapshot(commit) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ class RepoCache:
             fresh.unlink()
         try:
             fresh.symlink_to(target)
-        except OSError:  # as the hub's client does on such disks: a copy would take the space twice
+        except OSError:  # as the Hub's client does on such disks, because a copy would take the space twice
             blob.replace(path)
             return path
         fresh.replace(path)
@@ -152,10 +153,10 @@ class RepoCache:
 
 @dataclass(frozen=True)
 class Notes:
-    """Small facts about a repository's files that a later run needs, kept in this package's own cache.
+    """Small facts about a repository's files that a later run needs, stored in mpsprobe's own cache.
 
     Attributes:
-        repo: id of the repository.
+        repo: The id of the repository.
     """
 
     repo: str
@@ -164,7 +165,7 @@ class Notes:
         return cache_dir() / "hub" / self.repo.replace("/", "--") / f"{name}.json"
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return what was written under a name; `{}` when nothing was, or it cannot be read."""
+        """Return the facts stored under a name; `{}` when there are none, or when they cannot be read."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._path(name).read_text(encoding="utf-8"))
             if isinstance(found, dict):
@@ -172,6 +173,6 @@ class Notes:
         return {}
 
     def write(self, name: str, facts: dict[str, Any]) -> None:
-        """Write facts down. A cache that cannot be written costs only time later, so that is no error."""
+        """Store facts under a name. A cache that cannot be written only costs time later, so that is not an error."""
         with contextlib.suppress(OSError):
             write_atomically(self._path(name), json.dumps(facts, sort_keys=True).encode())

@@ -58,23 +58,23 @@ __all__ = [
     "preflight",
 ]
 
-#: Room that must stay free on the disk after a download: a full system volume harms more than a failed run.
+#: Bytes that must stay free on the disk after a download, because a full system volume is worse than a failed run.
 SPARE_BYTES = 1 << 30
 _PLAN = "plan-{}"
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is known of a repository before its weights are fetched.
+    """The facts about a repository before its weights are fetched.
 
     Attributes:
-        info: the repository at the commit that every later request names.
-        selection: the files that loading reads, and those left out.
-        headers: parameters, bytes and dtypes of the weights, from their headers; None for other formats.
-        missing_bytes: what the cache lacks, bytes.
-        free_bytes: free space on the cache's disk.
-        token: a token was found (which one is never said).
-        dtype: weights are loaded in this one; `"auto"` for the stored one.
+        info: The repository, at the commit that every later request names.
+        selection: The files that loading reads, and those that are left out.
+        headers: The parameters, bytes and dtypes of the weights, from their headers; None for other formats.
+        missing_bytes: The bytes that the cache lacks.
+        free_bytes: The free bytes on the cache's disk.
+        token: Whether a token was found. The token itself is never shown.
+        dtype: The dtype in which weights are loaded; `"auto"` for the stored one.
     """
 
     info: RepoInfo
@@ -87,7 +87,7 @@ class Preflight:
 
     @property
     def repo(self) -> str:
-        """Return the repository's id."""
+        """Return the id of the repository."""
         return self.info.repo
 
     @property
@@ -102,7 +102,7 @@ class Preflight:
 
     @property
     def total_bytes(self) -> int:
-        """Return the bytes of those files."""
+        """Return the total size in bytes of the files that loading reads."""
         return sum(self.files.values())
 
 
@@ -111,11 +111,11 @@ class Fetched:
     """A complete snapshot.
 
     Attributes:
-        folder: the commit's folder in the hub's cache.
-        fetched_bytes: what came over the network, bytes.
-        transfer_s: wall time until the last byte was there.
-        damaged: files that were damaged and were fetched again.
-        unverified: files whose checksum the hub does not state.
+        folder: The commit's folder in the Hub's cache.
+        fetched_bytes: The bytes that were transferred.
+        transfer_s: The wall time in seconds until the last byte arrived.
+        damaged: The names of files that were damaged and fetched again.
+        unverified: The names of files whose checksum the Hub does not state.
     """
 
     folder: Path
@@ -126,9 +126,9 @@ class Fetched:
 
 
 def offline() -> bool:
-    """Return whether the hub must not be asked: HF_HUB_OFFLINE forbids it, or its host does not resolve.
+    """Return whether no request must be made: HF_HUB_OFFLINE forbids it, or the Hub's host does not resolve.
 
-    Without a connection the hub's client tries each request six times, for 23 s in all.
+    Without a connection the Hub's client would repeat each request six times, for 23 s in all.
     """
     from huggingface_hub import constants
 
@@ -137,9 +137,9 @@ def offline() -> bool:
 
 @functools.lru_cache
 def _resolves(endpoint: str) -> bool:
-    """Return whether the host of an address has one of its own; assumed where a proxy would ask."""
+    """Return whether the host of an address resolves; assume so where a proxy resolves it."""
     if not failures.is_address(endpoint):
-        return True  # told when it is asked
+        return True  # the request reports a malformed address
     url = urllib.parse.urlsplit(endpoint)
     if url.hostname is None or url.scheme in urllib.request.getproxies():
         return True
@@ -151,17 +151,17 @@ def _resolves(endpoint: str) -> bool:
 
 
 def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Preflight:
-    """Ask the hub what a download would take, and this machine whether it can; no weights are fetched.
+    """Ask the Hub what a download would take, and check whether this machine has room; no weights are fetched.
 
     Args:
-        repo: id of the repository.
-        revision: commit, tag or branch; None for the default branch.
-        dtype: what weights will be loaded in.
+        repo: The id of the repository.
+        revision: A commit, tag or branch; None for the default branch.
+        dtype: The dtype in which weights will be loaded.
 
     Raises:
-        HubError: no such repository, no access, or no answer.
-        PickledWeightsError: its only weights are pickles.
-        SnapshotError: the header of a weight file is damaged.
+        HubError: There is no such repository, no access, or no answer.
+        PickledWeightsError: The only weights are pickles.
+        SnapshotError: The header of a weight file is damaged.
     """
     info = metadata.pinned(repo, revision)
     index = metadata.read_json(info, INDEX)
@@ -205,10 +205,10 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
 
 
 def _refuse_clashes(info: RepoInfo, clashes: list[tuple[str, str]], cache: Path) -> None:
-    """Refuse files whose names are one on the cache's disk, where that does not tell them apart.
+    """Refuse files whose names differ only in ways that the cache's disk does not distinguish.
 
     Raises:
-        HubError: it does not.
+        HubError: The disk does not distinguish two of the names.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mpsprobe-Case-", dir=cache) as made:
@@ -231,16 +231,16 @@ def download(
     report: Callable[[DownloadProgress], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fetched:
-    """Fetch what a preflight planned into the hub's cache, resuming what was begun, and compare every checksum.
+    """Fetch what a preflight planned into the Hub's cache, resuming partial files, and compare every checksum.
 
     Args:
-        plan: what to fetch.
-        report: called about twice a second with the progress.
-        say: called with a line for the user: waiting, trying again, a damaged file.
+        plan: The plan of the download.
+        report: A function that is called about twice a second with the progress.
+        say: A function that is called with lines for the user: waiting, retrying, a damaged file.
 
     Raises:
-        DiskFullError: it would not fit; nothing was fetched.
-        HubError: a file cannot be obtained; what was fetched is kept.
+        DiskFullError: The files would not fit; nothing was fetched.
+        HubError: A file cannot be fetched; what has been fetched is kept.
     """
     if plan.missing_bytes and plan.missing_bytes + SPARE_BYTES > plan.free_bytes:
         lack = plan.missing_bytes + SPARE_BYTES - plan.free_bytes
@@ -258,10 +258,10 @@ def download(
 
 
 def cached_snapshot(repo: str, revision: str | None = None) -> Path:
-    """Return the folder of a revision in the cache, without asking the hub.
+    """Return the folder of a revision in the cache, without asking the Hub.
 
     Raises:
-        NotCachedError: it is not there, or files of it are missing; they are named.
+        NotCachedError: The folder does not exist, or lacks files, which the message names.
     """
     cache = RepoCache(repo)
     with failures.worded(About(repo, revision)):
@@ -282,7 +282,7 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path:
 def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
     """Return the names of files that a commit's folder lacks, as far as this machine can know.
 
-    That is from the plan of an earlier download, and from the index of the weights.
+    They are derived from the plan of an earlier download, and from the index of the weights.
     """
     wanted = list(Notes(repo).read(_PLAN.format(commit)))
     with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -292,9 +292,9 @@ def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
 
 
 def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Compare the files of a snapshot in the cache with the checksums that its blobs are named by, or the hub stated.
+    """Compare the files of a cached snapshot with the checksums in its blobs' names, or with those the Hub stated.
 
-    Files found whole before and unchanged since are not read again.
+    Files that were verified before and have not changed since are not read again.
 
     Returns:
         The names of damaged files.
@@ -322,22 +322,22 @@ def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _
 
 
 def _planned_checksum(plan: dict[str, object], folder: Path, path: Path) -> str:
-    """Return what the hub stated for a file that is no link to a blob: so it is on disks that know no links."""
+    """Return the checksum that the Hub stated for a file that is not a link to a blob, as on disks without links."""
     stated = plan.get(path.relative_to(folder).as_posix())
     return str(stated[1]) if isinstance(stated, list) and len(stated) == 2 else ""
 
 
 def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bool = False) -> Path | None:
-    """Return one small file of a repository, from the cache or the hub; None when the repository has none such.
+    """Return one small file of a repository, from the cache or the Hub; None when the repository does not have it.
 
     Args:
-        repo: its id.
-        name: of the file.
-        revision: commit, tag or branch.
-        offline: ask only the cache.
+        repo: The id of the repository.
+        name: The name of the file.
+        revision: A commit, tag or branch; None for the default branch.
+        offline: Whether to use only the cache.
 
     Raises:
-        HubError: it cannot be obtained.
+        HubError: The file cannot be fetched.
     """
     about = About(repo, revision, name)
     cache = RepoCache(repo)
@@ -353,7 +353,7 @@ def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bo
         raise failures.not_cached(about)
     try:
         info = metadata.pinned(repo, revision)
-    except HubUnreachableError:  # what the cache has serves as well
+    except HubUnreachableError:  # the cached file is used instead
         commit = cache.commit(revision)
         path = cache.snapshot(commit) / name if commit else None
         if commit and path is not None and path.is_file():
@@ -380,7 +380,7 @@ def _validate(repo: str) -> None:
 
 
 def _known_absent(cache: RepoCache, commit: str, name: str) -> bool:
-    """Return whether the hub said that a commit has no such file: by the client's mark, or by a plan of ours."""
+    """Return whether a commit is known to lack a file: by the client's mark, or by the plan of a download."""
     if (cache.folder / ".no_exist" / commit / name).exists():
         return True
     plan = Notes(cache.repo).read(_PLAN.format(commit))

@@ -1,7 +1,8 @@
-"""What can go wrong with the Hugging Face Hub and its cache, one class and one line for each kind.
+"""Errors of the Hugging Face Hub and its cache: one class and one line for each kind.
 
-Each line names the repository, the file where there is one, the HTTP status where there is one, and what to do. The
-exit code is 3: nothing was learnt about the model.
+Each line names the repository, the file and the HTTP status where there is one, and what to do. The exit code
+is 3, because
+nothing was learnt about the model.
 """
 
 from __future__ import annotations
@@ -23,39 +24,39 @@ from mpsprobe.errors import TargetError
 
 
 class HubError(TargetError):
-    """A repository or its files cannot be obtained."""
+    """A repository or its files cannot be fetched."""
 
     exit_code = 3
 
 
 class NoSuchModelError(HubError):
-    """No repository, revision or file of that name that this user can see."""
+    """There is no repository, revision or file of that name that this user can see."""
 
 
 class GatedError(HubError):
-    """The licence of the repository must be accepted, or the token does not belong to an account that did."""
+    """The licence of the repository must be accepted, or the token belongs to an account that did not accept it."""
 
 
 class TokenError(HubError):
-    """The token is not valid, or may not read this repository."""
+    """The token is invalid, or may not read this repository."""
 
 
 class RateLimitError(HubError):
-    """The hub asks to wait.
+    """The Hub asks to wait.
 
     Attributes:
-        seconds: how long the hub asks to wait; None where it does not say.
+        seconds: The requested time in seconds; None where it is not stated.
     """
 
     seconds: float | None = None
 
 
 class HubUnreachableError(HubError):
-    """The hub does not answer, and the cache does not hold what is needed."""
+    """The Hub does not answer, and the cache lacks what is needed."""
 
 
 class NotCachedError(HubUnreachableError):
-    """The hub is not asked, and the cache does not hold what is needed."""
+    """The Hub must not be asked, and the cache lacks what is needed."""
 
 
 class DiskFullError(HubError):
@@ -67,7 +68,7 @@ class CacheNotWritableError(HubError):
 
 
 class DamagedFileError(HubError):
-    """The bytes of a file are not those that the hub's checksum states, however often it is fetched."""
+    """The bytes of a file do not match the Hub's checksum, however often it is fetched."""
 
 
 class LockHeldError(HubError):
@@ -76,12 +77,12 @@ class LockHeldError(HubError):
 
 @dataclass(frozen=True)
 class About:
-    """What a request is about, for the words of its failure.
+    """The subject of a request, for the message of its failure.
 
     Attributes:
-        repo: id of the repository.
-        revision: commit, tag or branch asked for; None for the default branch.
-        file: name of the file; `""` for requests about the whole repository.
+        repo: The id of the repository.
+        revision: The requested commit, tag or branch; None for the default branch.
+        file: The name of the file; `""` for requests about the whole repository.
     """
 
     repo: str
@@ -97,7 +98,7 @@ class About:
 def worded(about: About) -> Iterator[None]:
     """Translate the exceptions of huggingface_hub, its HTTP library and the file system into `HubError`.
 
-    While the block runs the client's own warnings of each retry are silent.
+    While the block runs, the client's own warnings about retries are silenced.
     """
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -116,7 +117,7 @@ def worded(about: About) -> Iterator[None]:
 
 
 def translate(about: About, problem: BaseException) -> HubError | None:
-    """Return the `HubError` for an exception; None for one that is neither the hub's, the network's nor the disk's."""
+    """Return the `HubError` for an exception of the Hub, the network or the disk; None for any other."""
     from huggingface_hub import errors
 
     from mpsprobe.models.hub import transport
@@ -127,7 +128,7 @@ def translate(about: About, problem: BaseException) -> HubError | None:
         )
     cause = problem.__cause__
     if isinstance(problem, errors.LocalEntryNotFoundError) and cause is not None:
-        # the client's summary of a failed HEAD request; the status and the reason are in its cause
+        # the client's summary of a failed HEAD request, whose cause holds the status and the reason
         return translate(about, cause) or _unreachable(about, cause)
     if isinstance(problem, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return not_cached(about)
@@ -169,7 +170,7 @@ def is_address(text: str) -> bool:
 
 
 def check_endpoint(about: About) -> None:
-    """Raise unless HF_ENDPOINT is the address of a web server.
+    """Check that HF_ENDPOINT is the address of a web server.
 
     Raises:
         HubUnreachableError: HF_ENDPOINT is not the address of a web server.
@@ -182,7 +183,7 @@ def check_endpoint(about: About) -> None:
 
 
 def disabled(about: About) -> HubError:
-    """Return the error for a repository that nobody may read any more."""
+    """Return the error for a repository that nobody can read any more."""
     return HubError(
         f"{about}: the hub has disabled this repository.",
         f"Nobody can fetch it; {endpoint()}/{about.repo} may say why. Choose another one.",
@@ -194,7 +195,7 @@ def _is_bad_json(problem: BaseException) -> bool:
 
 
 def is_passing(problem: BaseException) -> bool:
-    """Return whether a network error is one that often passes: a connection that broke, not one that is refused."""
+    """Return whether a network error is a transient one: a broken connection, not a refused one."""
     text = str(problem)
     return "imeout" not in type(problem).__name__ and not any(
         word in text
@@ -203,7 +204,7 @@ def is_passing(problem: BaseException) -> bool:
 
 
 def not_cached(about: About) -> NotCachedError:
-    """Return the error for something that is not in the cache while the hub is not asked."""
+    """Return the error for something that is not in the cache while the Hub must not be asked."""
     at = f" at revision {about.revision}" if about.revision else ""
     return NotCachedError(
         f"{about}{at}: not in the cache, and the hub is not asked (--offline, HF_HUB_OFFLINE, or no connection "
@@ -213,7 +214,7 @@ def not_cached(about: About) -> NotCachedError:
 
 
 def endpoint() -> str:
-    """Return the address of the hub: HF_ENDPOINT, else https://huggingface.co."""
+    """Return the address of the Hub: HF_ENDPOINT, else https://huggingface.co."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT).rstrip("/")
@@ -227,9 +228,9 @@ def has_token() -> bool:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Return the seconds that a reply asks to wait; None where it does not say.
+    """Return the seconds that a reply asks to wait; None where it does not state a time.
 
-    Reads `Retry-After` (seconds or a date, RFC 9110) and the hub's `RateLimit` (`"api";r=0;t=55`).
+    It reads `Retry-After` (seconds or a date, RFC 9110) and the Hub's `RateLimit` (`"api";r=0;t=55`).
     """
     given = headers.get("Retry-After")
     if given:
@@ -338,10 +339,10 @@ def _not_the_hub(about: About, problem: BaseException) -> HubUnreachableError:
     )
 
 
-#: What OpenSSL says of an answer that is no TLS.
+#: Texts of OpenSSL's errors about an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
            "PACKET_LENGTH_TOO_LONG", "packet length too long", "record layer failure")  # fmt: skip
-#: Exceptions of HTTP libraries for addresses that cannot be asked.
+#: Exceptions of HTTP libraries for addresses that cannot be requested.
 _NO_ADDRESS = ("InvalidSchema", "MissingSchema", "InvalidURL", "LocationParseError", "UnsupportedProtocol",
                "LocalProtocolError")  # fmt: skip
 
@@ -413,7 +414,7 @@ def _of_disk(about: About, problem: OSError) -> HubError | None:
 
 
 def _owner(path: Path) -> str:
-    """Return `, it belongs to NAME` for the nearest folder that exists, where that is somebody else."""
+    """Return `, it belongs to NAME` for the nearest existing folder, if it belongs to another user."""
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError, KeyError, ImportError):
             import pwd

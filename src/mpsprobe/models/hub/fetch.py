@@ -1,7 +1,8 @@
-"""The download: files of one commit into the hub's cache, resumed, compared with their checksums, and nothing else.
+"""Download files of one commit into the Hub's cache: resumable, and compared with their checksums.
 
-Bytes go to `blobs/CHECKSUM.incomplete`, where a later run (or process) goes on. A file is put into place only after its
-size and checksum are those that the hub states, so nothing damaged is ever read as a model.
+Bytes go to `blobs/CHECKSUM.incomplete`, where a later run (or process) continues. A file is put into place
+only when its
+size and checksum match the Hub's, so that nothing damaged is ever read as a model.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from mpsprobe.models.hub.integrity import RunningChecksum, Verified
 from mpsprobe.models.hub.metadata import WORKERS, RepoFile, RepoInfo
 from mpsprobe.quantities import decimal_size
 
-#: Failed requests in a row, with next to nothing between them, after which a file is given up.
+#: The number of consecutive failed requests, almost without progress, after which a file is given up.
 TRIES = 5
-#: Wait before the first of them, doubled for each further one, seconds.
+#: The wait in seconds after the first of them, doubled for each further one.
 PAUSE = 1.0
-#: Times a file whose checksum is wrong is fetched.
+#: The number of times that a file with a wrong checksum is fetched.
 ATTEMPTS = 3
-#: The longest wait that a hub may ask for and a run silently-but-told keeps, seconds.
+#: The longest wait in seconds that a Hub may request.
 LONGEST_WAIT = 120.0
-#: Checksums computed at once: more would take the processor from the transfers.
+#: The number of checksums computed at once; more would slow the transfers.
 _CHECKERS = 2
-#: What a request must bring to count as no failure: this many bytes, or a thousandth of the file.
+#: A request succeeds if it brings this many bytes, or a thousandth of the file.
 _LEAST_GAIN = 1 << 16
-#: Seconds over which the throughput is measured.
+#: The number of seconds over which the throughput is measured.
 _WINDOW = 10.0
 
 
 @dataclass(frozen=True)
 class FileProgress:
-    """How far one file is.
+    """The progress of one file.
 
     Attributes:
-        name: in the repository.
-        done: bytes there.
-        total: its size, bytes.
+        name: The path of the file in the repository.
+        done: The number of bytes that have arrived.
+        total: The size of the file in bytes.
         stage: `"waiting"`, `"fetching"`, `"checking"` or `"done"`.
     """
 
@@ -59,14 +60,14 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """How far a download is.
+    """The progress of a download.
 
     Attributes:
-        files: those with more than a few bytes, largest first.
-        done: bytes there, of all files.
-        total: bytes of all files.
-        rate: throughput of the last ten seconds, bytes per second.
-        left_s: seconds left at that throughput; None where nothing was measured yet.
+        files: The files with more than a few bytes, largest first.
+        done: The number of bytes of all files that have arrived.
+        total: The size of all files in bytes.
+        rate: The throughput of the last ten seconds in bytes per second.
+        left_s: The remaining time in seconds at that throughput; None before anything was measured.
     """
 
     files: tuple[FileProgress, ...]
@@ -77,17 +78,17 @@ class DownloadProgress:
 
 
 class _StoppedError(Exception):
-    """Another file failed, or the user interrupted: this one need not go on."""
+    """Another file failed, or the user interrupted, so that this file need not continue."""
 
 
 class Download:
-    """Fetches the files of one commit.
+    """Fetch the files of one commit.
 
     Args:
-        info: the repository at its commit.
-        files: those to fetch.
-        report: called about twice a second with the progress.
-        say: called with a line for the user: waiting, trying again, fetching a damaged file again.
+        info: The repository at its commit.
+        files: The files to fetch.
+        report: A function that is called about twice a second with the progress.
+        say: A function that is called with lines for the user: waiting, retrying, fetching a damaged file again.
     """
 
     def __init__(
@@ -100,11 +101,11 @@ class Download:
         self.info = info
         self.files = sorted(files, key=lambda file: -(file.size or 0))
         self.cache = RepoCache(info.repo)
-        self.fetched_bytes = 0  #: that came over the network
+        self.fetched_bytes = 0  #: bytes that were transferred
         self.damaged: list[
             str
-        ] = []  #: files that were there, or arrived, with other bytes, and were fetched again
-        self.transfer_s = 0.0  #: wall time until the last byte was there
+        ] = []  #: files that were found, or arrived, with wrong bytes, and were fetched again
+        self.transfer_s = 0.0  #: wall time in seconds until the last byte arrived
         self._report = report
         self._say = say
         self._verified = Verified(info.repo)
@@ -116,10 +117,10 @@ class Download:
         self._history: deque[tuple[float, int]] = deque()
 
     def run(self) -> Path:
-        """Fetch what is not there, compare everything with its checksum, and return the commit's folder.
+        """Fetch what is missing, compare everything with its checksum, and return the commit's folder.
 
         Raises:
-            HubError: the first failure; what was fetched is kept.
+            HubError: The first failure; what has been fetched is kept.
         """
         self._begun = time.monotonic()
         with self._reported(), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
@@ -135,7 +136,7 @@ class Download:
                 self._verified.save()
         with contextlib.suppress(
             OSError
-        ):  # a cache that others fill may be read-only: only offline names suffer
+        ):  # a shared cache may be read-only, in which case only offline names are lost
             self.cache.remember(self.info.asked, self.info.commit)
         folder = self.cache.snapshot(self.info.commit)
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ class Download:
         return sum(max(0, (file.size or 0) - self._there(file)) for file in self.files)
 
     def _there(self, file: RepoFile) -> int:
-        """Return how many bytes of a file the cache holds, from its sizes alone."""
+        """Return how many bytes of a file the cache holds, judged by sizes."""
         for path in (self.cache.snapshot(self.info.commit) / file.name, *self._blobs(file)):
             with contextlib.suppress(OSError):
                 if path.stat().st_size == (file.size or path.stat().st_size):
@@ -184,7 +185,7 @@ class Download:
             raise
 
     def _obtain(self, file: RepoFile) -> None:
-        """Bring one file to its place in the commit's folder, whole."""
+        """Bring one complete file to its place in the commit's folder."""
         if not integrity.is_checksum(file.checksum) or file.size is None:
             file = self._looked_up(file)
         path = self.cache.snapshot(self.info.commit) / file.name
@@ -206,7 +207,7 @@ class Download:
             self._linked(file, blob)
 
     def _is_own_copy(self, path: Path, file: RepoFile) -> bool:
-        """Return whether a file itself lies in the commit's folder, whole: so it is on disks that know no links."""
+        """Return whether the commit's folder holds the complete file itself, as on disks without links."""
         return path.is_file() and not path.is_symlink() and self._is_whole(path, file)
 
     def _is_link_to(self, path: Path, blob: Path) -> bool:
@@ -220,7 +221,7 @@ class Download:
         self._set(file, file.size or 0, "done")
 
     def _looked_up(self, file: RepoFile) -> RepoFile:
-        """Return the file with the size and checksum of a HEAD request, where the listing states none."""
+        """Return the file with the size and checksum from a HEAD request, where the listing states none."""
         from huggingface_hub import get_hf_file_metadata, get_token
 
         found = get_hf_file_metadata(self.info.url(file.name), token=get_token())
@@ -232,7 +233,7 @@ class Download:
         return RepoFile(file.name, found.size if file.size is None else file.size, checksum)
 
     def _is_whole(self, blob: Path, file: RepoFile) -> bool:
-        """Return whether a blob is there with the right size and checksum; one found whole before is not read again."""
+        """Return whether a blob has the right size and checksum; a blob that was verified before is not read again."""
         if _size(blob) != file.size or not blob.is_file():
             return False
         if not integrity.is_checksum(file.checksum) or self._verified.knows(blob, file.checksum):
@@ -241,7 +242,7 @@ class Download:
         return self._check(blob, file)
 
     def _check(self, path: Path, file: RepoFile) -> bool:
-        """Return whether a file's bytes are those of its checksum, and remember it if they are."""
+        """Return whether a file's bytes match its checksum, and record it if they do."""
         with self._checking:
             self._set(file, file.size or 0, "checking")
             found = integrity.checksum_of(path, file.checksum, self._stop_if_asked)
@@ -261,7 +262,7 @@ class Download:
             path.unlink(missing_ok=True)
 
     def _fetch(self, file: RepoFile, partial: Path, blob: Path) -> None:
-        """Bring the bytes of one file over, and put them into place when their checksum is right."""
+        """Transfer the bytes of one file, and put them into place when their checksum is right."""
         partial.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             stated = integrity.is_checksum(file.checksum)
@@ -283,7 +284,7 @@ class Download:
         )
 
     def _transfer(self, file: RepoFile, partial: Path, checksum: RunningChecksum | None) -> None:
-        """Append to the incomplete file until it has the size of the whole, and take every byte into its checksum."""
+        """Append to the incomplete file until it is complete, and feed every byte to its checksum."""
         size = file.size or 0
         failed = 0
         while True:
@@ -314,7 +315,7 @@ class Download:
     def _pause_or_raise(
         self, file: RepoFile, partial: Path, problem: BaseException | None, failed: int
     ) -> None:
-        """Wait before the next request where another try makes sense; else raise what went wrong."""
+        """Wait before the next request where a retry makes sense; else raise the error."""
         about = About(self.info.repo, self.info.commit, file.name)
         there, size = _size(partial) or 0, file.size or 0
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -329,7 +330,7 @@ class Download:
             raise problem
         wait = PAUSE * 2 ** (failed - 1)
         if status == 416 and there:
-            self._remove(partial)  # what is there is not the beginning of what the hub has
+            self._remove(partial)  # these bytes are not the beginning of the Hub's file
         elif isinstance(known, RateLimitError):
             wait = known.seconds if known.seconds is not None else 4 * wait
             if wait > LONGEST_WAIT:
@@ -352,12 +353,12 @@ class Download:
             raise _StoppedError
 
     def _request(self, file: RepoFile, partial: Path, begin: int, checksum: RunningChecksum | None) -> None:
-        """Append what one request yields to the incomplete file."""
+        """Append the bytes of one request to the incomplete file."""
         size = file.size or 0
         with transport.get(self.info.url(file.name), begin) as reply:
             stated = reply.headers.get("Content-Range") or ""
             if begin and reply.status != 206:
-                begin = 0  # this server knows no ranges: from the start
+                begin = 0  # this server does not support ranges, so it sends the whole file
             elif begin and not stated.startswith(f"bytes {begin}-"):
                 raise transport.NotTheHubError(f"Content-Range {stated[:60]!r} for bytes from {begin}")
             kind = str(reply.headers.get("Content-Type") or "")
@@ -393,7 +394,7 @@ class Download:
                 self.transfer_s = time.monotonic() - self._begun
 
     def progress(self) -> DownloadProgress:
-        """Return how far the download is now."""
+        """Return the current progress of the download."""
         now = time.monotonic()
         with self._lock:
             done, stages, fetched = dict(self._done), dict(self._stage), self.fetched_bytes
@@ -433,15 +434,15 @@ class Download:
             report(self.progress())
 
 
-#: A file that is larger is no pointer of Git LFS, bytes (its specification).
+#: The greatest size of a Git LFS pointer in bytes, by its specification.
 _POINTER = 1024
 
 
 def _refuse_pointer(file: RepoFile, path: Path, info: RepoInfo) -> None:
-    """Refuse a file whose content is elsewhere, and was never brought to the hub.
+    """Refuse a Git LFS pointer whose content was never uploaded to the Hub.
 
     Raises:
-        DamagedFileError: the file is a pointer of Git LFS.
+        DamagedFileError: The file is a pointer of Git LFS.
     """
     if (file.size or 0) > _POINTER:
         return
@@ -454,7 +455,7 @@ def _refuse_pointer(file: RepoFile, path: Path, info: RepoInfo) -> None:
 
 
 def _write(handle: int, chunk: bytes) -> None:
-    """Write all of a chunk: an unbuffered write may take a part of it, on a disk that is nearly full for one."""
+    """Write all of a chunk. An unbuffered write may take only a part of it, such as on a nearly full disk."""
     view = memoryview(chunk)
     while view:
         view = view[os.write(handle, view) :]

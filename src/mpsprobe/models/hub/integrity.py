@@ -1,7 +1,8 @@
-r"""Checksums of files against those that the hub states, read in pieces and remembered.
+r"""Compare checksums of files with those that the Hub states, reading in pieces and remembering results.
 
-The hub states the sha256 of large files and the git blob id (sha1 of `blob SIZE\0` and the content) of small ones, and
-names the blobs of its cache by them.
+The Hub states the sha256 of large files and the git blob id (sha1 of `blob SIZE\0` and the content) of small
+ones, and uses
+them as names of the blobs in its cache.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from typing import Any
 
 from mpsprobe.models.hub.cache import Notes
 
-#: Bytes read at once: what verification adds to the memory of the process.
+#: The number of bytes read at once, which is the memory that verification takes.
 PIECE = 4 << 20
 _CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = "verified"
 
 
 def is_checksum(text: str) -> bool:
-    """Return whether a text has the form of a sha256 or a git blob id."""
+    """Return whether a text has the format of a sha256 or a git blob id."""
     return _CHECKSUM.fullmatch(text) is not None
 
 
 def hasher(checksum: str, size: int) -> Any:
-    """Return the hash object (of `hashlib`) whose digest a checksum is, for a file of `size` bytes."""
+    """Return the hash object (of `hashlib`) for the kind of a checksum, for a file of `size` bytes."""
     if len(checksum) == 64:
         return hashlib.sha256()
     return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
@@ -37,9 +38,9 @@ def checksum_of(path: Path, like: str, read: Callable[[int], None] = lambda _: N
     """Read a file in pieces and return its checksum of the same kind as `like`.
 
     Args:
-        path: the file.
-        like: a checksum of the kind that is wanted.
-        read: called with the number of bytes of each piece.
+        path: The path of the file.
+        like: A checksum of the required kind.
+        read: A function that is called with the number of bytes of each piece.
     """
     digest = hasher(like, path.stat().st_size)
     piece = bytearray(PIECE)
@@ -52,11 +53,11 @@ def checksum_of(path: Path, like: str, read: Callable[[int], None] = lambda _: N
 
 
 class RunningChecksum:
-    """The checksum of a file that is still arriving, so that no byte is read a second time for it.
+    """The checksum of a file that is still arriving, so that no byte has to be read again.
 
     Args:
-        checksum: what the hub states, of whose kind it is.
-        size: bytes of the whole file.
+        checksum: The checksum that the Hub states.
+        size: The size of the whole file in bytes.
     """
 
     def __init__(self, checksum: str, size: int) -> None:
@@ -65,12 +66,12 @@ class RunningChecksum:
         self._position = 0
 
     def go_to(self, path: Path, begin: int, read: Callable[[int], None] = lambda _: None) -> None:
-        """Take the first `begin` bytes of a file in; those that went in before are not read again.
+        """Include the first `begin` bytes of a file; those that are already included are not read again.
 
         Args:
-            path: the file, whose first bytes are those that were added before.
-            begin: where the next bytes will be added.
-            read: called with the number of bytes of each piece that is read.
+            path: The path of the file, which begins with the bytes that are already included.
+            begin: The position at which the next bytes will be added.
+            read: A function that is called with the number of bytes of each piece that is read.
         """
         if begin < self._position:
             self._digest, self._position = hasher(self._like, self._size), 0
@@ -83,29 +84,29 @@ class RunningChecksum:
             while self._position < begin:
                 count = file.readinto(view[: min(PIECE, begin - self._position)])
                 if not count:
-                    return  # shorter than it was: the checksum will not be right
+                    return  # the file is shorter than before, so the checksum will be wrong
                 self.add(view[:count])
                 read(count)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Take the next bytes in."""
+        """Include the next bytes."""
         self._digest.update(data)
         self._position += len(data)
 
     @property
     def is_right(self) -> bool:
-        """Return whether all bytes went in, and their checksum is the one that the hub states."""
+        """Return whether all bytes are included, and their checksum is the one that the Hub states."""
         return self._position == self._size and self._digest.hexdigest() == self._like
 
 
-#: How the pointer of a Git LFS file begins; the content is elsewhere.
+#: The beginning of a Git LFS pointer, which stands for content elsewhere.
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Verified:
-    """Which blobs of a repository were compared with their checksums before, and have not been written since.
+    """The blobs of a repository whose checksums were verified and that have not changed since.
 
-    A blob is known by its checksum, and found unchanged by its size and its time of modification.
+    A blob is identified by its checksum, and counts as unchanged if its size and modification time are the same.
     """
 
     def __init__(self, repo: str) -> None:
@@ -115,13 +116,13 @@ class Verified:
         self._changed = False
 
     def knows(self, path: Path, checksum: str) -> bool:
-        """Return whether that file was found whole before, and is unchanged since."""
+        """Return whether that file was verified before and has not changed since."""
         stamp = self._stamp(path)
         with self._lock:
             return stamp is not None and self._known.get(checksum) == stamp
 
     def add(self, path: Path, checksum: str) -> None:
-        """Remember that a file was found whole."""
+        """Record that a file was verified."""
         stamp = self._stamp(path)
         with self._lock:
             if stamp is not None and self._known.get(checksum) != stamp:
@@ -129,7 +130,7 @@ class Verified:
                 self._changed = True
 
     def save(self) -> None:
-        """Write down what is known, beside what other processes wrote meanwhile."""
+        """Write the records to disk, merged with those that other processes have written in the meantime."""
         with self._lock:
             if self._changed:
                 self._notes.write(_NAME, {**self._notes.read(_NAME), **self._known})

@@ -1,4 +1,4 @@
-"""The locks that processes take before they write a file of the hub's cache, and who holds one."""
+"""The locks that processes take before they write a file of the Hub's cache, and their holders."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import psutil
 from mpsprobe.models.hub import transport
 from mpsprobe.models.hub.failures import About, LockHeldError
 
-#: A lock whose holder writes nothing for so long is given up on, seconds, where MPSPROBE_LOCK_TIMEOUT is not set.
+#: The seconds without progress of a lock's holder after which waiting ends, unless MPSPROBE_LOCK_TIMEOUT is set.
 PATIENCE = 120.0
-#: How often a waiting user is told, seconds.
+#: The interval in seconds at which a waiting user is informed.
 _TELL = 10.0
 _PAUSE = 0.2
 
@@ -29,9 +29,9 @@ class Holder:
     """A process that holds a lock.
 
     Attributes:
-        pid: its id.
-        command: its command line, shortened.
-        started: when it was started, local time.
+        pid: The id of the process.
+        command: Its command line, shortened.
+        started: Its start in local time.
     """
 
     pid: int
@@ -45,9 +45,10 @@ class Holder:
 
 
 def holder(path: Path) -> Holder | None:
-    """Return the process that holds the lock on a file; None when none does, or it cannot be seen.
+    """Return the process that holds the lock on a file; None when there is none, or when it cannot be seen.
 
-    Linux lists locks with their holders in /proc/locks. Elsewhere it is the oldest process that has the file open.
+    Linux lists locks with their holders in /proc/locks. Elsewhere it is the oldest process that has the file
+    open.
     """
     pids = _pids_of_locks(path) if sys.platform == "linux" else []
     found = [one for pid in pids if (one := _described(pid)) is not None]
@@ -99,18 +100,18 @@ def held(
     say: Callable[[str], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Hold a lock while the block runs; while another process holds it, say who that is, and wait as long as it works.
+    """Hold a lock while the block runs; wait for another holder as long as it makes progress, and say who it is.
 
     Args:
-        path: the lock file.
-        about: the file that is waited for, for the words.
-        progress: returns how many bytes the holder has written.
-        say: called with a line for the user, at once and then every ten seconds.
-        stopped: returns whether to give up.
+        path: The lock file.
+        about: The file that is waited for, for the messages.
+        progress: A function that returns how many bytes the holder has written.
+        say: A function that is called with a line for the user, at once and then every ten seconds.
+        stopped: A function that returns whether to stop waiting.
 
     Raises:
-        LockHeldError: the holder wrote nothing for `PATIENCE` seconds.
-        OSError: the lock file cannot be written.
+        LockHeldError: The holder wrote nothing for `PATIENCE` seconds.
+        OSError: The lock file cannot be written.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
@@ -123,7 +124,7 @@ def held(
         try:
             lock.acquire(timeout=0)
             break
-        except NotImplementedError:  # a file system without flock, as the hub's client treats it
+        except NotImplementedError:  # a file system without flock; the Hub's client does the same
             lock = SoftFileLock(path)
             continue
         except Timeout:

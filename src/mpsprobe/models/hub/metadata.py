@@ -1,4 +1,4 @@
-"""What the hub says of a repository before anything large is fetched: its commit, files, checksums and dtypes."""
+"""Ask the Hub about a repository before anything large is fetched: its commit, files, checksums and dtypes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from mpsprobe.quantities import decimal_size
 
 _T = TypeVar("_T")
 
-#: Weights of any framework, by the ends of their names.
+#: Suffixes of weight files of any framework.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf",
             ".ot", ".tflite", ".mlmodel", ".npz", ".pkl", ".pickle", ".engine", ".pte")  # fmt: skip
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-#: What people read and loading does not.
+#: Suffixes of files for readers, which loading does not read.
 _DOCUMENTS = (".md", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".mp4", ".mov", ".wav", ".mp3",
               ".flac", ".ipynb", ".html", ".csv", ".parquet", ".zip", ".tar", ".gz", ".log")  # fmt: skip
 #: Folders of other frameworks and of training.
@@ -53,21 +53,21 @@ _OTHER_FOLDERS = (
     "global_step",
 )
 _TRAINING = ("training_args.bin", "optimizer", "scheduler.pt", "rng_state", "trainer_state.json")
-#: The same weights in other precisions: `model.fp16.safetensors`, `model.fp32-00001-of-00002.safetensors`.
+#: Names of the same weights in other precisions: `model.fp16.safetensors`, `model.fp32-00001-of-00002.safetensors`.
 _VARIANT = re.compile(r"\.(fp16|fp32|bf16|fp8|int8|int4|non_ema|ema)(-\d+-of-\d+)?\.")
-#: Files of unknown kinds above this size are taken for weights or data of something else, bytes.
+#: The size in bytes above which a file of an unknown kind counts as weights or data of something else.
 _SMALL = 16 << 20
-#: A header of safetensors is asked for in pieces of this size, bytes: one request for most files.
+#: The size in bytes of the pieces in which a safetensors header is requested; most files need one request.
 _HEADER = 1 << 17
-#: The largest index or config that is read, bytes.
+#: The size in bytes of the largest index or config that is read.
 _JSON = 64 << 20
-#: Silence of the API after which it is given up, seconds: large repositories take it a while.
+#: The seconds without an answer after which the API is given up; large repositories take long.
 _API_S = 30.0
-#: What file systems allow a name and a path, bytes.
+#: The greatest lengths of a name and of a path in file systems, in bytes.
 _LONGEST_NAME, _LONGEST_PATH = 240, 900
-#: Letters that turn the direction of the text behind them, so that a name reads as another.
+#: Characters that change the direction of the text after them, so that a name reads as another.
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-#: Requests at once.
+#: The number of concurrent requests.
 WORKERS = 8
 
 
@@ -76,10 +76,11 @@ class RepoFile:
     """One file of a repository at one commit.
 
     Attributes:
-        name: path in the repository.
-        size: bytes; None where the hub does not say.
-        checksum: sha256 of the content (64 hexadecimal digits) of a large file, or the git blob id (40) of a small
-            one; `""` where the hub states none.
+        name: The path in the repository.
+        size: The size in bytes; None where the Hub does not state it.
+        checksum: The sha256 of a large file's content (64 hexadecimal digits), or the git blob id (40) of a
+            small one;
+            `""` where the Hub states none.
     """
 
     name: str
@@ -89,16 +90,16 @@ class RepoFile:
 
 @dataclass(frozen=True)
 class RepoInfo:
-    """A repository at the commit that a revision means now.
+    """A repository at the current commit of a revision.
 
     Attributes:
-        repo: id, as the user spells it: the cache is named after it.
-        asked: revision asked for; None for the default branch.
-        commit: what it means: 40 hexadecimal digits.
-        files: by name.
-        gated: whether a licence must be accepted: False, `"auto"` or `"manual"`.
-        private: only some accounts may see it.
-        renamed: what it is called now, where that is another name; `""` where it is not.
+        repo: The id as the user spells it, which names its folder in the cache.
+        asked: The requested revision; None for the default branch.
+        commit: The commit of that revision, in 40 hexadecimal digits.
+        files: The files by name.
+        gated: Whether a licence must be accepted: False, `"auto"` or `"manual"`.
+        private: Whether only some accounts can see it.
+        renamed: Its present name, where that differs; otherwise `""`.
     """
 
     repo: str
@@ -116,12 +117,12 @@ class RepoInfo:
 
 @dataclass(frozen=True)
 class Headers:
-    """What the headers of the weight files state.
+    """The contents of the headers of weight files.
 
     Attributes:
-        parameters: elements of all tensors.
-        nbytes: bytes of all tensors in their stored dtypes.
-        dtypes: elements by dtype (PyTorch's names), most first.
+        parameters: The number of elements of all tensors.
+        nbytes: The size of all tensors in bytes, in their stored dtypes.
+        dtypes: The number of elements by dtype (PyTorch's names), most common first.
     """
 
     parameters: int
@@ -131,13 +132,13 @@ class Headers:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which files of a repository loading reads.
+    """The files of a repository that loading reads.
 
     Attributes:
-        files: those to fetch, by name.
-        weights: names of those that hold the weights.
-        left_out: reason -> files that are not fetched.
-        pickled: the only weights are pickles.
+        files: The files to fetch, by name.
+        weights: The names of those that hold the weights.
+        left_out: The files that are not fetched, by reason.
+        pickled: Whether the only weights are pickles.
     """
 
     files: dict[str, RepoFile]
@@ -146,7 +147,7 @@ class Selection:
     pickled: bool = False
 
     def described(self) -> str:
-        """Return what was left out, a clause for each reason; `""` when nothing worth a word was."""
+        """Describe what was left out, one clause for each reason; return `""` when nothing important was."""
         parts = []
         for reason, files in self.left_out.items():
             size = sum(file.size or 0 for file in files)
@@ -158,12 +159,12 @@ class Selection:
 
 @functools.cache
 def pinned(repo: str, revision: str | None = None) -> RepoInfo:
-    """Ask the hub which commit a revision means and which files it holds; asked once in the life of this process.
+    """Ask the Hub for the commit of a revision and its files, once in the life of this process.
 
-    Everything that is fetched afterwards names that commit, so that a branch that moves meanwhile mixes no files.
+    Every later request names that commit, so that a branch that moves in the meantime does not mix files.
 
     Raises:
-        HubError: no such repository or revision, no access, or no answer.
+        HubError: There is no such repository or revision, no access, or no answer.
     """
     about = About(repo, revision)
     failures.check_endpoint(about)
@@ -186,7 +187,7 @@ def pinned(repo: str, revision: str | None = None) -> RepoInfo:
 
 
 def _listing(about: About) -> dict[str, Any]:
-    """Ask the hub's API for a repository: its commit, its terms and its files."""
+    """Request a repository from the Hub's API: its commit, its terms and its files."""
     from huggingface_hub import utils
 
     utils.validate_repo_id(about.repo)  # type: ignore[attr-defined]
@@ -207,8 +208,8 @@ def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
     """Yield the files of a listing by name, each with its size and checksum as far as they are stated.
 
     Raises:
-        NotTheHubError: it is no listing of the hub's.
-        NoSuchModelError: a name leads outside of the repository's folder.
+        NotTheHubError: It is not a listing of the Hub.
+        NoSuchModelError: A name points outside the repository's folder.
     """
     if not isinstance(listed, list):
         raise transport.NotTheHubError("no list of files")
@@ -237,7 +238,7 @@ def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a name of a repository's file is one that lies inside the repository's folder, on every system."""
+    """Return whether a file name points inside the repository's folder on every system."""
     parts = name.split("/")
     try:
         encoded = [len(part.encode()) for part in parts]
@@ -253,7 +254,7 @@ def is_safe(name: str) -> bool:
 
 
 def collisions(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return pairs of names that are one file on a Mac's disk, which knows neither case nor forms of accents."""
+    """Return pairs of names that are one file on a Mac's disk, which ignores case and Unicode normalisation."""
     seen: dict[str, str] = {}
     found = []
     for name in names:
@@ -265,16 +266,16 @@ def collisions(names: Iterable[str]) -> list[tuple[str, str]]:
     return found
 
 
-#: Waits before a small request is made again, seconds.
+#: The waits in seconds before a small request is repeated.
 PAUSES = (1.0, 3.0)
-#: Status of passing faults.
+#: The HTTP statuses of transient faults.
 _PASSING = (429, 500, 502, 503, 504)
-#: The longest wait that a hub may ask for before a small request is given up, seconds.
+#: The longest wait in seconds that a Hub may request before a small request is given up.
 _SHORT = 10.0
 
 
 def _patiently(about: About, ask: Callable[[], _T]) -> _T:
-    """Ask again where the hub answers 429 with a short wait or 5xx, or the connection breaks: these faults pass."""
+    """Repeat a request after transient faults: 429 with a short wait, 5xx, or a broken connection."""
     for pause in PAUSES:
         try:
             return ask()
@@ -291,10 +292,10 @@ def _patiently(about: About, ask: Callable[[], _T]) -> _T:
 
 
 def read_json(info: RepoInfo, name: str) -> dict[str, Any]:
-    """Return a small JSON file of a repository, read from the hub; `{}` when it is not there or no object.
+    """Return a small JSON file of a repository, read from the Hub; `{}` when it is missing or not an object.
 
     Raises:
-        HubError: it is there and cannot be read.
+        HubError: The file exists and cannot be read.
     """
     if name not in info.files:
         return {}
@@ -308,15 +309,16 @@ def read_json(info: RepoInfo, name: str) -> dict[str, Any]:
 
 
 def select(info: RepoInfo, index: dict[str, Any] | None = None, folders: Iterable[str] = ()) -> Selection:
-    """Choose the files of a repository that loading reads, as transformers chooses among them.
+    """Choose the files of a repository that loading reads, as transformers does.
 
-    Of weights in several forms one is chosen: `model.safetensors`, else the files of the index, else other safetensors,
-    else pickles. Documents, other frameworks' files and what training left behind are not fetched.
+    Among weights in several formats one is chosen: `model.safetensors`, else the files of the index, else
+    other safetensors, else
+    pickles. Documents, other frameworks' files and training artefacts are not fetched.
 
     Args:
-        info: the repository.
-        index: content of `model.safetensors.index.json`, where it has one.
-        folders: subfolders whose weights are read too: parts of a pipeline, modules of a sentence encoder.
+        info: The repository.
+        index: The content of `model.safetensors.index.json`; None without one.
+        folders: Subfolders whose weights are read too: parts of a pipeline, modules of a sentence encoder.
     """
     names = list(info.files)
     chosen = list(_weights_of(names, "", index))
@@ -368,7 +370,7 @@ def _weights_of(names: list[str], folder: str, index: dict[str, Any] | None) -> 
 
 
 def _reason(file: RepoFile, chosen: list[str], folders: tuple[str, ...]) -> str:
-    """Return why loading does not read a file; `""` when it may."""
+    """Return the reason why loading does not read a file; `""` when it may."""
     path = PurePosixPath(file.name)
     name, top = path.name, path.parts[0] if len(path.parts) > 1 else ""
     if path.name.startswith(_TRAINING):
@@ -397,13 +399,13 @@ def _reason(file: RepoFile, chosen: list[str], folders: tuple[str, ...]) -> str:
 
 
 def subfolders(info: RepoInfo) -> list[str]:
-    """Return the folders of a repository whose weights are read beside those of its root.
+    """Return the folders of a repository whose weights are read in addition to those of its root.
 
     They are the parts that `model_index.json` names (diffusers), and the modules that `modules.json` names
     (sentence-transformers).
 
     Raises:
-        HubError: one of these files is there and cannot be read.
+        HubError: One of these files exists and cannot be read.
     """
     found = []
     for name, value in read_json(info, PIPELINE_INDEX).items():
@@ -418,11 +420,11 @@ def subfolders(info: RepoInfo) -> list[str]:
 
 
 def read_headers(info: RepoInfo, names: Iterable[str]) -> Headers:
-    """Read the headers of weight files from the hub by range requests: some 100 kB of each.
+    """Read the headers of weight files from the Hub by range requests: some 100 kB of each.
 
     Raises:
-        HubError: a file cannot be read.
-        SnapshotError: a header is damaged, or describes more or fewer bytes than the file has.
+        HubError: A file cannot be read.
+        SnapshotError: A header is damaged, or describes more or fewer bytes than the file has.
     """
     wanted = [info.files[name] for name in names if name.endswith(".safetensors")]
     tensors: list[StoredTensor] = []

@@ -1,4 +1,4 @@
-"""Repositories whose class is their own code: what would run, and running it where the user agreed."""
+"""Repositories whose class is their own code: list what would run, and run it where the user agreed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpsprobe.models import choose
 from mpsprobe.models.hub import client
 from mpsprobe.models.hub.snapshot import architecture
 
-#: A file of a repository, without `.py`: below its folder, and no other.
+#: The name of a file of a repository without `.py`, which must be inside its folder.
 _MODULE = r"\w[\w-]*(?:/\w[\w-]*)*"
 _REFERENCE = re.compile(
     rf"(?:(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)--)?(?P<module>{_MODULE})\.(?P<name>\w+)"
@@ -27,10 +27,10 @@ class CodeFile:
     """One Python file of a repository.
 
     Attributes:
-        folder: of the repository.
-        name: of the file, in that folder.
-        lines: how many.
-        imports: top-level packages that it imports, other than its own files.
+        folder: The folder of the repository.
+        name: The path of the file in that folder.
+        lines: The number of lines.
+        imports: The top-level packages that it imports, other than its own files.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class CodeFile:
 
     @property
     def short(self) -> str:
-        """Without its folder; a link says where it leads, unless that is into the hub's cache."""
+        """Describe the file without its folder; for a link outside the Hub's cache, add its target."""
         path = self.folder / self.name
         real = path.resolve()
         link = f" -> {real}" if path.is_symlink() and real.parent.name != "blobs" else ""
@@ -52,7 +52,7 @@ class CodeFile:
 
 @dataclass(frozen=True)
 class Reference:
-    """A class as `auto_map` names it: `module.Class`, or `owner/name--module.Class` of another repository."""
+    """A class as `auto_map` names it: `module.Class`, or `owner/name--module.Class` in another repository."""
 
     repo: str | None
     module: str
@@ -60,7 +60,7 @@ class Reference:
 
 
 def is_needed(config: dict[str, Any]) -> bool:
-    """Whether the class that a config names is the repository's own code."""
+    """Return whether the class that a config names is the repository's own code."""
     if not isinstance(config.get("auto_map"), dict):
         return False
     import transformers
@@ -69,17 +69,17 @@ def is_needed(config: dict[str, Any]) -> bool:
 
 
 def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> list[CodeFile]:
-    """Return the files that loading the model's class would run, with those that they import.
+    """Return the files that loading the model's class would run, including those that they import.
 
-    Those of another repository are fetched to be read, and do not run.
+    Files of another repository are fetched to be read, and do not run.
 
     Args:
-        folder: of the repository, with its files.
-        config: its `config.json`.
-        offline: ask the cache alone.
+        folder: The folder with the repository's files.
+        config: The repository's `config.json`.
+        offline: Whether to use only the cache.
 
     Raises:
-        TargetError: a file is not there, is no file of a repository, or cannot be read as Python.
+        TargetError: A file is missing, is not part of a repository, or cannot be parsed as Python.
     """
     found: dict[tuple[Path, str], None] = {}
     for reference in _references(folder, config):
@@ -90,10 +90,10 @@ def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> lis
 
 
 def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, offline: bool = False) -> None:
-    """Bring the files of `repo`'s own code into the cache, as far as they are there; `files` says what is missing.
+    """Fetch the files of `repo`'s own code into the cache, as far as they exist; `files` reports missing ones.
 
     Raises:
-        TargetError: as `hub.preflight` does.
+        TargetError: The Hub cannot be asked, or refuses; see `hub.client.preflight`.
     """
     for text in _texts(config):
         matched = _REFERENCE.fullmatch(text)
@@ -109,7 +109,7 @@ def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, off
 
 
 def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> TargetError:
-    """Return the error for a user who did not agree, which says what would run."""
+    """Return the error for a user who did not agree, which lists what would run."""
     by_folder: dict[Path, list[str]] = {}
     for file in files(folder, config, offline=offline):
         by_folder.setdefault(file.folder, []).append(file.short)
@@ -128,11 +128,11 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
     """Return the class and the config object, made by the repository's own code.
 
     Raises:
-        TargetError: that code raised, or is not there.
+        TargetError: That code raised, or is missing.
     """
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    files(folder, config, offline=offline)  # what runs is what was told of
+    files(folder, config, offline=offline)  # checks that what runs is what was listed
     named = architecture(config)
     table: dict[str, Any] = config["auto_map"]
     model = next(
@@ -150,7 +150,7 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
         raise _no_code(folder, config)
 
     def loaded(reference: Reference) -> Any:
-        # from the folder that was told of: transformers takes a folder of the working directory for a repository
+        # from the listed folder, because transformers prefers a folder of that name in the working directory
         home = _home(folder, reference, offline)
         return get_class_from_dynamic_module(
             f"{reference.module}.{reference.name}", home, local_files_only=True
@@ -159,7 +159,7 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
     try:
         config_class = loaded(_reference(folder, stated))
         return loaded(model), config_class.from_pretrained(folder, local_files_only=True)
-    except (Exception, SystemExit) as problem:  # whatever foreign code raises
+    except (Exception, SystemExit) as problem:  # foreign code may raise anything
         reason = first_line(problem)
         raise TargetError(
             f"{_name(folder)}: the repository's own code raised {type(problem).__name__}: {reason}"
@@ -167,12 +167,12 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
 
 
 def _name(folder: Path) -> str:
-    """Return a repository's id where the folder lies in the hub's cache, else the folder."""
+    """Return a repository's id where the folder is in the Hub's cache, else the folder."""
     return choose.repo_of(folder) or str(folder)
 
 
 def _texts(config: dict[str, Any]) -> list[str]:
-    """Classes of the config and the models in `auto_map`; tokenizers and processors are not loaded from code."""
+    """Return the classes of configs and models in `auto_map`; tokenizers and processors are not loaded from code."""
     table = config.get("auto_map")
     return [
         text
@@ -211,7 +211,7 @@ def _home(folder: Path, reference: Reference, offline: bool) -> Path:
 
 
 def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], Path | None]:
-    """Return a file of a repository by its name; None where there is none such."""
+    """Return a function that returns a file of a repository by its name, or None when there is none."""
 
     def get(name: str) -> Path | None:
         if reference.repo is not None:
@@ -222,7 +222,7 @@ def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], 
 
 
 def _with_imports(module: str, get: Callable[[str], Path | None], home: Path) -> list[str]:
-    """Names of a module's file and of those of its repository that it imports, and that these import."""
+    """Return the names of a module's file and, recursively, of the repository's files that it imports."""
     waiting, found = [f"{module}.py"], list[str]()
     while waiting:
         name = waiting.pop(0)
@@ -241,7 +241,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _imported(path: Path, name: str) -> list[str]:
-    """Names of the files that a file imports from its own folder, by the rule of transformers, which copies them."""
+    """Return the names of the files that a file imports from its own folder, by the rule of transformers."""
     from transformers.dynamic_module_utils import get_relative_imports
 
     _parsed(path)
@@ -263,10 +263,10 @@ def _missing(folder: Path, name: str) -> TargetError:
 
 
 def _parsed(path: Path) -> str:
-    """Return the text of a file that is Python.
+    """Return the text of a Python file.
 
     Raises:
-        TargetError: it is not, with the line.
+        TargetError: It is not Python; the message gives the line.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,9 +1,10 @@
-"""A model's local folder, read without loading it: its config, and what its safetensors headers say.
+"""Inspect a model's local folder without loading it: its config, and the headers of its safetensors files.
 
-A safetensors file begins with 8 bytes (little-endian length of the header), the header (JSON: dtype, shape
-and byte range of each tensor) and the tensors' bytes, without gaps
-(https://github.com/huggingface/safetensors#format). So a missing shard, a cut-off download or a Git LFS
-pointer is found in milliseconds, before gigabytes are read.
+A safetensors file begins with 8 bytes (the little-endian length of the header), the header (JSON with dtype,
+shape and byte
+range of each tensor) and the tensors' bytes, without gaps
+(https://github.com/huggingface/safetensors#format). So a missing
+shard, a truncated download or a Git LFS pointer is found in milliseconds, before gigabytes are read.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ class ConfigError(SnapshotError):
 
 
 class ShardError(SnapshotError):
-    """The index and the weight files that are there do not agree."""
+    """The index and the existing weight files do not agree."""
 
 
 class WeightsError(SnapshotError):
-    """A weight file is cut off or damaged."""
+    """A weight file is truncated or damaged."""
 
 
 class NoWeightsError(SnapshotError):
-    """The folder holds no weights that can be read."""
+    """The folder holds no readable weights."""
 
 
 class PickledWeightsError(NoWeightsError):
-    """The only weights are pickles, which run code when they are read."""
+    """The only weights are pickles, which run code when they are loaded."""
 
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-#: What a pipeline of diffusers has in place of config.json: the class of each part.
+#: The file of a diffusers pipeline that takes the place of config.json and names the class of each part.
 PIPELINE_INDEX = "model_index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _OTHER_FORMATS = (".gguf", ".h5", ".msgpack", ".onnx", ".tflite", ".mlpackage", ".npz")
-#: The reference implementation refuses larger headers.
+#: The largest header in bytes that the reference implementation accepts.
 _MAX_HEADER = 100_000_000
-#: safetensors' names of element types -> (PyTorch's name, bits).
+#: PyTorch's name and the bits of each element type of safetensors.
 _DTYPES: dict[str, tuple[str, int]] = {
     "BOOL": ("bool", 8),
     "U8": ("uint8", 8),
@@ -77,14 +78,14 @@ _DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
-#: Bytes of an element in each dtype that weights are loaded in.
+#: The bytes of an element in each dtype in which weights are loaded.
 _LOADED = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOATING = ("float64", *_LOADED)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a weight file, as its header states it."""
+    """One tensor of a weight file, as its header describes it."""
 
     dtype: str  #: PyTorch's name; safetensors' own name where PyTorch has none
     shape: tuple[int, ...]
@@ -92,23 +93,24 @@ class StoredTensor:
 
     @property
     def elements(self) -> int:
-        """How many elements it has."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a model folder holds, from its config and the headers of its weights.
+    """The contents of a model folder, from its config and the headers of its weights.
 
     Attributes:
-        path: the folder.
-        config: `config.json`.
-        files: weight files, by name, in the order in which they are read.
-        weight_bytes: bytes of all tensors, in their stored dtypes.
-        parameters: elements of all tensors. Stored buffers count; for packed (quantised) weights this is
+        path: The folder.
+        config: The content of `config.json`.
+        files: The names of the weight files, in the order in which they are read.
+        weight_bytes: The size of all tensors in bytes, in their stored dtypes.
+        parameters: The number of elements of all tensors, including stored buffers. For packed (quantised)
+            weights this is
             not the number of parameters of the model.
-        dtypes: elements by dtype (PyTorch's names), most first.
-        architecture: the class that `config.json` names; None when it names none.
+        dtypes: The number of elements by dtype (PyTorch's names), most common first.
+        architecture: The class that `config.json` names; None when it names none.
     """
 
     path: Path
@@ -121,10 +123,10 @@ class Snapshot:
 
 
 def inspect(folder: Path) -> Snapshot:
-    """Read and validate the model folder `folder`; its tensors are not read.
+    """Read and validate a model folder without reading its tensors.
 
     Raises:
-        SnapshotError: it is not a folder, or one of the errors of this module with the file that is wrong.
+        SnapshotError: It is not a folder, or a file in it is wrong; the subclass and the message say how.
     """
     if not folder.is_dir():
         raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
@@ -154,7 +156,7 @@ def inspect(folder: Path) -> Snapshot:
 
 
 def without_weights(folder: Path) -> Snapshot:
-    """Return the model folder `folder`, of which only the config counts; for a diffusers pipeline, its index.
+    """Return a model folder of which only the config matters; for a diffusers pipeline, its index.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
@@ -170,7 +172,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the folder's `config.json`.
 
     Raises:
-        ConfigError: missing, not JSON (with line and column), or not an object.
+        ConfigError: It is missing, not JSON (with line and column), or not an object.
     """
     path = folder / "config.json"
     if not path.is_file() and not toml.kind_of(path):
@@ -179,10 +181,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Read the header of the safetensors file `path`: its tensors by name.
+    """Return the tensors in the header of the safetensors file `path`, by name.
 
     Raises:
-        WeightsError: the file is cut off, damaged, or a Git LFS pointer.
+        WeightsError: The file is truncated, damaged, or a Git LFS pointer.
     """
     if kind := toml.kind_of(path):
         raise WeightsError(f"{path}: is {kind}, not a file.", "Download it again.")
@@ -205,15 +207,15 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, StoredTensor]:
-    """Parse the JSON header of a safetensors file and check it against the file's size.
+    """Parse the JSON header of a safetensors file and compare it with the file's size.
 
     Args:
-        name: of the file, for errors.
-        header: the JSON text.
-        data_bytes: bytes of the file behind its header; None where that is not known.
+        name: The name of the file, for errors.
+        header: The JSON text.
+        data_bytes: The number of bytes after the header; None where unknown.
 
     Raises:
-        WeightsError: it is not JSON, malformed, or describes more or fewer bytes.
+        WeightsError: It is not JSON, is malformed, or describes more or fewer bytes.
     """
     try:
         found = json.loads(header)
@@ -228,7 +230,7 @@ def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, 
 
 
 def _tensors(path: str, header: dict[str, Any], data_bytes: int | None) -> dict[str, StoredTensor]:
-    """Return the entries of a header, checked against each other and against the bytes that are there."""
+    """Return the entries of a header, checked against each other and against the number of bytes in the file."""
     tensors: dict[str, StoredTensor] = {}
     ranges: list[tuple[int, int, str]] = []
     for name, entry in header.items():
@@ -267,8 +269,8 @@ def _tensors(path: str, header: dict[str, Any], data_bytes: int | None) -> dict[
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
-    """Names of the safetensors files that make up the model."""
-    if (folder / SINGLE).exists():  # before the index, as transformers looks for them
+    """Return the names of the safetensors files that make up the model."""
+    if (folder / SINGLE).exists():  # before the index, in the same order as transformers
         return (SINGLE,)
     if (folder / INDEX).is_file():
         return _indexed_files(folder / INDEX)
@@ -304,7 +306,7 @@ def _indexed_files(index: Path) -> tuple[str, ...]:
     files = sorted(set(weight_map.values()))
     if outside := [name for name in files if Path(name).name != name]:
         raise ShardError(f"{index}: names a file outside the folder: {outside[0]!r}.")
-    # exists() is False for a link whose blob is gone, which is how an interrupted hub download looks
+    # exists() is False for a link without its blob, which an interrupted download leaves
     if missing := [name for name in files if not (index.parent / name).exists()]:
         raise ShardError(
             f"{index.parent}: {len(missing)} of {len(files)} shards missing: {', '.join(missing[:3])}"
@@ -315,7 +317,7 @@ def _indexed_files(index: Path) -> tuple[str, ...]:
 
 
 def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> None:
-    """Each tensor of the index must be in the shard that the index names."""
+    """Check that each tensor of the index is in the shard that the index names."""
     weight_map: dict[str, str] = _read_json(index, ShardError)["weight_map"]
     absent = [name for name, file in weight_map.items() if name not in tensors[file]]
     if absent:
@@ -327,21 +329,21 @@ def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> No
 
 
 def is_dtype(name: str) -> bool:
-    """Return whether a dtype, by PyTorch's name, is one that safetensors files are known to hold."""
+    """Return whether safetensors files are known to hold a dtype, by PyTorch's name."""
     return any(name == known for known, _ in _DTYPES.values())
 
 
 def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
-    """Return the bytes of weights once they are loaded.
+    """Return the size of loaded weights in bytes.
 
     Args:
-        dtypes: elements by stored dtype.
-        stored: bytes as stored.
-        dtype: floating point weights are loaded in this; `"auto"` keeps the stored dtype.
+        dtypes: The number of elements by stored dtype.
+        stored: The stored size in bytes.
+        dtype: The dtype in which floating-point weights are loaded; `"auto"` keeps the stored dtype.
     """
     width = _LOADED.get(dtype)
     if width is None or any(name not in _FLOATING for name in dtypes):
-        return stored  # packed integers: their number is not that of the weights
+        return stored  # packed integers, whose number is not that of the weights
     return sum(dtypes.values()) * width
 
 

@@ -1,8 +1,10 @@
-"""Requests to the hub, streamed, over whichever HTTP library the installed huggingface_hub uses.
+"""Stream requests to the Hub through the HTTP library that the installed huggingface_hub uses.
 
-huggingface_hub below 1.0 uses requests, later ones httpx (or a package of another name with the same interface). Its
-session brings proxies, certificates, tokens and the offline switch along. The client's own `hf_hub_download` is not
-used for files because releases from 1.x on begin each file anew after an interruption, and none compares checksums.
+huggingface_hub below 1.0 uses requests, later ones httpx (or a package of another name with the same
+interface). Its session
+provides proxies, certificates, tokens and the offline switch. The client's own `hf_hub_download` is not used
+for files,
+because releases from 1.x on restart each file after an interruption, and none compares checksums.
 """
 
 from __future__ import annotations
@@ -18,28 +20,28 @@ from typing import Any
 
 from mpsprobe.errors import UsageError
 
-#: Bytes a read returns at most: an interrupted transfer loses at most these.
+#: The greatest number of bytes that a read returns, which an interrupted transfer may lose.
 CHUNK = 1 << 20
-#: A connection that brings less than this for `MPSPROBE_STALL_TIMEOUT` seconds is given up, bytes per second.
+#: The rate in bytes per second below which a connection is given up after `MPSPROBE_STALL_TIMEOUT` seconds.
 LEAST_RATE = 1000
-#: Those seconds, where the variable is not set.
+#: The default of `MPSPROBE_STALL_TIMEOUT` in seconds.
 _STALL_S = 60.0
 
 
 class NotTheHubError(Exception):
-    """A reply is not what the hub sends."""
+    """A reply does not come from the Hub."""
 
 
 class UnusableTokenError(Exception):
-    """The token cannot be sent: it holds characters that no token has."""
+    """The token cannot be sent, because it holds characters that no token has."""
 
 
 class StalledTransferError(TimeoutError):
-    """A connection is open, and brings next to nothing."""
+    """A connection is open but transfers almost nothing."""
 
 
 class BrokenTransferError(ConnectionError):
-    """A connection ended before its answer did."""
+    """A connection ended before its answer was complete."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Reply:
     """One answer, whose body has not been read.
 
     Attributes:
-        status: HTTP status, 200 or 206.
-        headers: of the last answer of a chain of redirects; names are case-insensitive.
-        chunks: the body, as it arrives, at most `CHUNK` bytes at a time.
+        status: The HTTP status, 200 or 206.
+        headers: The headers of the last answer in a chain of redirects; names are case-insensitive.
+        chunks: The body as it arrives, at most `CHUNK` bytes at a time.
     """
 
     status: int
@@ -58,10 +60,10 @@ class Reply:
 
 
 def seconds_of(variable: str, otherwise: float) -> float:
-    """Return a time limit from an environment variable, seconds.
+    """Return a time limit in seconds from an environment variable.
 
     Raises:
-        UsageError: its value is no positive number.
+        UsageError: Its value is not a positive number.
     """
     text = os.environ.get(variable, "").strip()
     if not text:
@@ -95,16 +97,17 @@ def network_errors() -> tuple[type[BaseException], ...]:
 
 @contextmanager
 def get(url: str, begin: int = 0, end: int | None = None, limit_s: float = 0.0) -> Iterator[Reply]:
-    """Open a GET request for the bytes from `begin` to `end` (exclusive; None: all the rest).
+    """Open a GET request for the bytes from `begin` to `end` (exclusive; None for the rest).
 
     Args:
-        url: the address.
-        begin: first byte.
-        end: byte behind the last one.
-        limit_s: silence after which it is given up, seconds; HF_HUB_DOWNLOAD_TIMEOUT where that is longer.
+        url: The address.
+        begin: The position of the first byte.
+        end: The position after the last byte.
+        limit_s: The seconds without data after which it is given up; HF_HUB_DOWNLOAD_TIMEOUT where that is
+            longer.
 
     Raises:
-        Exception: of huggingface_hub or its HTTP library; `failures.translate` knows them.
+        Exception: An exception of huggingface_hub or its HTTP library, which `failures.translate` translates.
     """
     from huggingface_hub import constants, utils
 
@@ -117,7 +120,7 @@ def get(url: str, begin: int = 0, end: int | None = None, limit_s: float = 0.0) 
     session: Any = utils.get_session()  # type: ignore[attr-defined]
     check: Any = utils.hf_raise_for_status  # type: ignore[attr-defined]
     limit = max(constants.HF_HUB_DOWNLOAD_TIMEOUT, limit_s)
-    if callable(getattr(session, "stream", None)):  # that of requests is a flag
+    if callable(getattr(session, "stream", None)):  # the attribute of requests is a flag
         with session.stream("GET", url, headers=headers, timeout=limit, follow_redirects=True) as response:
             check(response)
             yield _reply(response, response.iter_bytes())
@@ -135,7 +138,7 @@ def _reply(response: Any, chunks: Iterator[bytes]) -> Reply:
 
 
 def _of_requests(response: Any) -> Iterator[bytes]:
-    """Yield a body of requests as it arrives: its own iterator waits until a whole chunk is there."""
+    """Yield a body of requests as it arrives, because its own iterator waits for a whole chunk."""
     raw = response.raw
     if not hasattr(raw, "read1"):
         yield from response.iter_content(1 << 16)
@@ -152,10 +155,10 @@ def _of_requests(response: Any) -> Iterator[bytes]:
 
 
 def _watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield chunks while they bring enough; the time that their reader takes does not count.
+    """Yield chunks while they arrive fast enough; the time that their reader takes does not count.
 
     Raises:
-        StalledTransferError: less than `LEAST_RATE` came for `MPSPROBE_STALL_TIMEOUT` seconds.
+        StalledTransferError: Less than `LEAST_RATE` arrived for `MPSPROBE_STALL_TIMEOUT` seconds.
     """
     limit = seconds_of("MPSPROBE_STALL_TIMEOUT", _STALL_S)
     waited, count = 0.0, 0
@@ -174,11 +177,11 @@ def _watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def read(url: str, begin: int = 0, end: int | None = None, *, most: int, limit_s: float = 0.0) -> bytes:
-    """Return bytes `begin` to `end` of an address, at most `most` of them, whether or not the server knows ranges.
+    """Return bytes `begin` to `end` of an address, at most `most` of them, even if the server ignores ranges.
 
     Raises:
-        NotTheHubError: the answer holds more than `most` bytes although no end was asked for.
-        Exception: as `get`.
+        NotTheHubError: The answer holds more than `most` bytes although no end was requested.
+        Exception: The request failed; see `get`.
     """
     wanted = most if end is None else min(end - begin, most)
     with get(url, begin, end, limit_s) as reply:

@@ -18,7 +18,7 @@ from mpsprobe.models.tiny_drive.modeling import Rollout, TinyDrive, register
 from mpsprobe.models.tiny_drive.trajectories import UnicycleActionSpace, heading_from_rotation
 from mpsprobe.models.transformers_auto import load_pretrained
 
-#: Yaw (radians, left positive) and horizontal field of view of each camera.
+#: Yaw (left is positive) and horizontal field of view of each camera, in radians.
 CAMERAS = {
     "front wide": (0.0, math.radians(120)),
     "front tele": (0.0, math.radians(30)),
@@ -30,17 +30,19 @@ _HISTORY, _FUTURE, _TIME_STEP = 16, 64, 0.1
 
 
 def synthetic_drive(frames: int = 4, height: int = 72, width: int = 144) -> dict[str, Any]:
-    """Make one sample: the vehicle follows a gentle S bend at about 8 m/s and slows down.
+    """Make one sample, in which the vehicle follows a gentle S bend at about 8 m/s and slows down.
 
     Args:
-        frames: of each camera, one each 0.1 s, the last at the present.
-        height: of the images, pixels.
-        width: of the images, pixels.
+        frames: The number of frames of each camera, 0.1 s apart, the last at the present.
+        height: The height of the images in pixels.
+        width: The width of the images in pixels.
 
     Returns:
-        `image_frames` (4, frames, 3, height, width) uint8; `ego_history_xyz` (1, 1, 16, 3) and
-        `ego_history_rot` (1, 1, 16, 3, 3), float32 metres in the frame of the last history point;
-        `ego_future_xyz`, `ego_future_rot`: the 64 points really driven.
+        `image_frames` (4, frames, 3, height, width) uint8; `ego_history_xyz` (1, 1, 16, 3) in m and
+        `ego_history_rot`
+        (1, 1, 16, 3, 3), float32, in the frame of the last history point; and `ego_future_xyz` and
+        `ego_future_rot`, the
+        64 points that were really driven.
     """
     xyz, rotation = _path()
     headings = heading_from_rotation(rotation)
@@ -96,11 +98,11 @@ _TASK = " follow the road ahead and keep the lane"
 
 
 class TinyDriveProcessor:
-    """The maker of batches. The image processor is the one without torchvision, whether or not that is there.
+    """A processor that makes batches. Its image processor is the one without torchvision, even if that is installed.
 
     Attributes:
-        tokenizer: the repository's tokenizer.
-        image_processor: Qwen2-VL's, in its Pillow and NumPy form.
+        tokenizer: The repository's tokenizer.
+        image_processor: Qwen2-VL's image processor, in its variant with Pillow and NumPy.
     """
 
     def __init__(self, snapshot: Path) -> None:
@@ -144,7 +146,7 @@ class TinyDriveProcessor:
     def sections(self, tokens: list[int]) -> dict[str, str]:
         """Return the texts of a generated answer: `cot` (which the prompt opened), `meta_action` and `answer`.
 
-        A section that was never closed is empty.
+        A section that was not closed is empty.
         """
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         cot, closed, _ = text.partition("<|cot_end|>")
@@ -157,7 +159,7 @@ class TinyDriveProcessor:
 
 
 def _image_processor_class() -> Any:
-    """Return the class without torchvision: a module of its own in transformers 5, the only one in 4.57."""
+    """Return the class without torchvision, which has its own module in transformers 5 and is the only one in 4.57."""
     package = "transformers.models.qwen2_vl"
     try:
         return importlib.import_module(f"{package}.image_processing_pil_qwen2_vl").Qwen2VLImageProcessorPil
@@ -166,7 +168,7 @@ def _image_processor_class() -> Any:
 
 
 class TinyDriveAdapter(Adapter):
-    """An adapter that loads, samples and drives `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
+    """An adapter that loads, samples and runs `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
 
     meaning = trajectories.MEANING
 
@@ -200,13 +202,16 @@ class TinyDriveAdapter(Adapter):
         return model.rollout(**batch, **self.profile.inference)
 
     def extract(self, raw: Rollout) -> Outputs:
-        """Return `pred_xyz` (1, 1, n, 64, 3) m, `pred_rot` (1, 1, n, 64, 3, 3); `cot`, `meta_action`, `answer`."""
+        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and n texts of each section.
+
+        The sections are `cot`, `meta_action` and `answer`.
+        """
         sections = [self._processor.sections(tokens) for tokens in raw.tokens.tolist()]
         texts = {name: [section[name] for section in sections] for name in sections[0]}
         return {"pred_xyz": raw.pred_xyz.cpu(), "pred_rot": raw.pred_rot.cpu(), **texts}
 
     def judge(self, outputs: Outputs) -> list[str]:
-        """Return whether the trajectory is one: rotations that rotate, steps that a vehicle can drive."""
+        """Return faults of the trajectory: rotations must be orthonormal, and the steps drivable for a vehicle."""
         return trajectories.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=False)
 
     @cached_property

@@ -12,18 +12,22 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
     """Sizes of the VLM and of the action expert, token ids, and constants of the action space.
 
     Attributes:
-        vlm_config: a `Qwen3VLConfig`.
-        expert_config: a `Qwen3VLTextConfig`; layers, KV heads and head size must be the VLM's, because the
-            expert attends to the VLM's keys and values layer by layer.
-        special_ids: id by special token.
-        word_ids: first and one past the last id of the words that a trace may hold.
-        trajectory_start: id of `<i0>`.
-        future_bins, history_bins: number of trajectory tokens of each tokenizer.
-        future_range: the future tokenizer covers +- this many standard deviations.
-        history_range: the history tokenizer covers steps of +- this many metres.
-        history_points, future_points: points of the trajectories, one each `time_step` seconds.
-        acceleration, curvature: mean and standard deviation (m/s^2, 1/m) that normalise actions.
-        flow_steps: Euler steps of the flow-matching sampler.
+        vlm_config: A `Qwen3VLConfig`.
+        expert_config: A `Qwen3VLTextConfig`, whose layers, KV heads and head size must equal the VLM's,
+            because the expert
+            attends to the VLM's keys and values layer by layer.
+        special_ids: The id of each special token.
+        word_ids: The first id, and the one after the last, of the words that a trace may hold.
+        trajectory_start: The id of `<i0>`.
+        future_bins: The number of trajectory tokens of the future tokenizer.
+        history_bins: The number of trajectory tokens of the history tokenizer.
+        future_range: The range of the future tokenizer, +- this many standard deviations.
+        history_range: The range of the history tokenizer, steps of +- this many metres.
+        history_points: The number of points of the history, `time_step` seconds apart.
+        future_points: The number of points of the trajectory, `time_step` seconds apart.
+        acceleration: The mean and standard deviation that normalise accelerations, in m/s^2.
+        curvature: The mean and standard deviation that normalise curvatures, in 1/m.
+        flow_steps: The number of Euler steps of the flow-matching sampler.
     """
 
     model_type = "tiny_drive"
@@ -48,7 +52,7 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         flow_steps: int = 10,
         **kwargs: Any,
     ) -> None:
-        # None becomes the defaults: transformers makes a config without arguments to compare others with
+        # None becomes the defaults, because transformers makes a config without arguments to compare others with
         self.vlm_config = _sub_config(Qwen3VLConfig, vlm_config)
         self.expert_config = _sub_config(Qwen3VLTextConfig, expert_config)
         self.special_ids = special_ids or {}
@@ -68,5 +72,5 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
 
 
 def _sub_config(cls: Any, given: Any) -> Any:
-    """`given` as a `cls`: it may be one already, its values, or None for the defaults."""
+    """Return `given` as a `cls`: it may be one already, its values, or None for the defaults."""
     return given if isinstance(given, cls) else cls(**(given or {}))

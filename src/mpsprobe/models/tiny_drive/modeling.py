@@ -1,4 +1,4 @@
-"""The tiny driving model: a VLM that reads cameras and history, and an expert that draws trajectories."""
+"""The tiny driving model: a VLM that reads cameras and history, and an expert that samples trajectories."""
 
 from __future__ import annotations
 
@@ -37,15 +37,17 @@ from mpsprobe.models.tiny_drive.trajectories import (
 class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
     """A logits processor that samples `length` words by temperature and nucleus, then forces `closing`.
 
-    Sampling is done here, by adding Gumbel noise and taking the largest (which draws from the softmax), and
-    not by `generate`: that draws from the device's own generator, so CPU, CUDA and MPS would say different
-    words from the same seed. The noise comes from a CPU generator and is moved.
+    It samples by adding Gumbel noise and taking the maximum (which samples from the softmax) rather than in
+    `generate`, which
+    uses the device's own generator, so that CPU, CUDA and MPS would produce different words from the same
+    seed. The noise
+    comes from a CPU generator and is moved.
 
     Attributes:
-        prompt_length: tokens before the first generated one.
-        words: first and one past the last id that a trace may hold.
-        length: words of the trace.
-        closing: ids that follow the trace; the last one ends generation.
+        prompt_length: The number of tokens before the first generated one.
+        words: The first id, and the one after the last, that a trace may hold.
+        length: The number of words in the trace.
+        closing: The ids that follow the trace; the last one ends generation.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores (batch, vocabulary) of which the largest is the next token."""
+        """Return scores (batch, vocabulary) whose maximum is the next token."""
         step = input_ids.shape[1] - self.prompt_length
         allowed = torch.full_like(scores, -torch.inf)
         if step >= self.length:
@@ -81,13 +83,13 @@ class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         return allowed + gumbel.to(device=scores.device, dtype=scores.dtype)
 
 
-#: Frequencies a scalar is seen at: 2 pi 2^0 ... 2 pi 2^(n-1), over the scale of normalised actions.
+#: The number of Fourier frequencies of a scalar: 2 pi 2^0 ... 2 pi 2^(n-1), over the scale of normalised actions.
 _FREQUENCIES = 8
 _SCALE = 16.0
 
 
 class ActionInProjection(nn.Module):
-    """Noisy actions and the flow's time as decoder inputs: Fourier features, then two layers."""
+    """Project noisy actions and the flow's time to decoder inputs: Fourier features, then two layers."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -105,10 +107,11 @@ class ActionInProjection(nn.Module):
 
 
 def share_prefix(cache: DynamicCache, repeats: int = 1) -> DynamicCache:
-    """Return a cache that begins with the tensors of `cache` and grows without touching it.
+    """Return a cache that begins with the tensors of `cache` and grows without changing it.
 
-    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; the
-    keys and values are shared, unless each row is repeated.
+    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; keys
+    and values are
+    shared, unless each row is repeated.
     """
     view = copy.copy(cache)
     view.layers = [copy.copy(layer) for layer in cache.layers]
@@ -127,14 +130,14 @@ def velocity(
     """Return the last hidden states (B, T, hidden) of `embeddings` after the cached `prefix`.
 
     Args:
-        decoder: the expert's layers.
-        embeddings: (B, T, hidden).
-        prefix: the VLM's keys and values, B rows.
-        prefix_mask: (B, P), 0 where the prefix is padding.
-        first_position: (B,), rotary position of the first waypoint.
+        decoder: The expert's layers.
+        embeddings: The embeddings, (B, T, hidden).
+        prefix: The VLM's keys and values, with B rows.
+        prefix_mask: A mask (B, P) that is 0 where the prefix is padding.
+        first_position: The rotary position (B,) of the first waypoint.
     """
     batch, count = embeddings.shape[:2]
-    # additive and four-dimensional: transformers then leaves it as it is, so waypoints see both ways
+    # additive and four-dimensional, so that transformers keeps it and waypoints attend in both directions
     blocked = (1 - prefix_mask[:, None, None, :].to(embeddings.dtype)) * torch.finfo(embeddings.dtype).min
     mask = nn.functional.pad(blocked.expand(batch, 1, count, -1), (0, count))
     positions = first_position[:, None] + torch.arange(count, device=embeddings.device)
@@ -149,7 +152,7 @@ def velocity(
 
 
 def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-    """Integrate by Euler's method: `start` (B, ...) follows `field(x, t)`, t (B,), from t = 0 to 1 in `steps` steps."""
+    """Return the state (B, ...) after `steps` Euler steps of `field(x, t)`, t (B,), from t = 0 to 1."""
     state = start
     for step in range(steps):
         time = torch.full((start.shape[0],), step / steps, device=start.device, dtype=torch.float32)
@@ -159,11 +162,11 @@ def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: i
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """One plain pass.
+    """The output of one plain forward pass.
 
     Attributes:
-        logits: (B, L, vocabulary), in the weights' dtype.
-        velocity: (B, T, 2) float32, the flow's field at t = 0 for fixed noise.
+        logits: The logits (B, L, vocabulary), in the weights' dtype.
+        velocity: The flow's field (B, T, 2) at t = 0 for fixed noise, float32.
     """
 
     logits: Tensor
@@ -175,9 +178,9 @@ class Rollout:
     """The result of one inference, on the model's device.
 
     Attributes:
-        pred_xyz: (B, 1, n, T, 3) metres, float32, in the frame of the last history point.
-        pred_rot: (B, 1, n, T, 3, 3) float32.
-        tokens: (B, new) int64, what followed the prompt; all n trajectories share it.
+        pred_xyz: The positions (B, 1, n, T, 3) in metres, float32, in the frame of the last history point.
+        pred_rot: The rotations (B, 1, n, T, 3, 3), float32.
+        tokens: The generated tokens (B, new) int64, which all n trajectories share.
     """
 
     pred_xyz: Tensor
@@ -186,7 +189,7 @@ class Rollout:
 
 
 class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-ignore]
-    """VLM, action expert and action space in one model, as Alpamayo-R1 has them."""
+    """The VLM, the action expert and the action space in one model, as in Alpamayo-R1."""
 
     config_class = TinyDriveConfig
     base_model_prefix = "vlm"
@@ -196,7 +199,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
 
     def __init__(self, config: TinyDriveConfig) -> None:
         super().__init__(config)
-        # Any: transformers' own annotations of models are partial, and differ between its releases
+        # Any, because transformers' own annotations of models are partial, and differ between its releases
         self.vlm: Any = Qwen3VLForConditionalGeneration(config.vlm_config)  # type: ignore[no-untyped-call, unused-ignore]
         self.expert: Any = Qwen3VLTextModel(config.expert_config)
         self.expert.embed_tokens = None  # type: ignore[assignment, unused-ignore]  # it reads actions
@@ -222,16 +225,16 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         ego_history_rot: Tensor,
         seed: int = 0,
     ) -> ForwardOutput:
-        """One pass of the VLM over the prompt, and one of the expert after it.
+        """Run one pass of the VLM over the prompt, and one of the expert after it.
 
         Args:
-            input_ids: (B, L) int64, with placeholders for images and history.
-            attention_mask: (B, L) int64.
-            pixel_values: (patches, 3 * 2 * patch * patch) float32.
-            image_grid_thw: (images, 3) int64.
-            ego_history_xyz: (B, 1, 16, 3) metres.
-            ego_history_rot: (B, 1, 16, 3, 3).
-            seed: of the expert's noise.
+            input_ids: Tokens (B, L) int64, with placeholders for images and history.
+            attention_mask: A mask (B, L) int64.
+            pixel_values: Patches (patches, 3 * 2 * patch * patch) float32.
+            image_grid_thw: Frames, rows and columns of patches (images, 3) int64.
+            ego_history_xyz: Positions (B, 1, 16, 3) in metres.
+            ego_history_rot: Rotations (B, 1, 16, 3, 3).
+            seed: The seed of the expert's noise.
         """
         del ego_history_rot
         input_ids = self._with_history(input_ids, ego_history_xyz)
@@ -256,7 +259,10 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         top_p: float = 0.98,
         seed: int = 0,
     ) -> Rollout:
-        """Reason, then draw `num_traj_samples` trajectories that share the trace. Arguments as `forward`."""
+        """Generate a trace, then sample `num_traj_samples` trajectories that share it.
+
+        `forward` describes the inputs.
+        """
         ids = self.config.special_ids
         closing = [ids["<|cot_end|>"], ids["<|traj_future_start|>"], ids["<|im_end|>"]]
         prompt = self._with_history(input_ids, ego_history_xyz)
@@ -273,7 +279,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
             pad_token_id=ids["<|endoftext|>"],
             return_dict_in_generate=True,
         )
-        # the last token was chosen but never read, so the cache ends with <|traj_future_start|>
+        # the last token was sampled but never read, so the cache ends with <|traj_future_start|>
         cache = generated.past_key_values
         seen = attention_mask.new_ones(attention_mask.shape[0], cache.get_seq_length() - prompt.shape[1])
         mask = torch.cat([attention_mask, seen], dim=-1).repeat_interleave(num_traj_samples, dim=0)
@@ -302,12 +308,12 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         return field.float()
 
     def _noise(self, rows: int, seed: int, device: torch.device) -> Tensor:
-        """Gaussian noise (rows, T, 2) float32, from a CPU generator: each device gets the same."""
+        """Return Gaussian noise (rows, T, 2) float32 from a CPU generator, so that every device gets the same."""
         generator = torch.Generator(device="cpu").manual_seed(seed)
         return torch.randn(rows, self.config.future_points, 2, generator=generator).to(device)
 
     def _with_history(self, input_ids: Tensor, ego_history_xyz: Tensor) -> Tensor:
-        """Put the tokens of the history (B, 1, 16, 3) in place of its placeholders in `input_ids` (B, L)."""
+        """Return `input_ids` (B, L) with the tokens of the history (B, 1, 16, 3) in place of its placeholders."""
         tokens = self.history_tokenizer.encode(ego_history_xyz)
         placeholder = self.config.special_ids["<|traj_history|>"]
         return input_ids.masked_scatter(input_ids == placeholder, tokens)
@@ -322,14 +328,14 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
             "image_grid_thw": image_grid_thw,
             "use_cache": True,
         }
-        # transformers 5 asks which tokens are images; 4.57 derives it and has no such input
+        # transformers 5 needs to know which tokens are images; 4.57 derives it and has no such input
         if "mm_token_type_ids" in inspect.signature(self.vlm.forward).parameters:
             inputs["mm_token_type_ids"] = (input_ids == self.config.vlm_config.image_token_id).int()
         return inputs
 
 
 def register() -> None:
-    """Register the model with transformers' Auto classes. An adopted suite takes that back when it ends."""
+    """Register the model with transformers' Auto classes. An adopted suite undoes that when it ends."""
     AutoConfig.register(TinyDriveConfig.model_type, TinyDriveConfig, exist_ok=True)
     AutoModel.register(TinyDriveConfig, TinyDrive, exist_ok=True)
 

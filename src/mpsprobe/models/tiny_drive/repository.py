@@ -20,7 +20,7 @@ from mpsprobe.models.tiny_drive import vocabulary
 if TYPE_CHECKING:
     import torch
 
-#: Grows when the weights' recipe below changes; the rest of the folder's name follows from the config.
+#: The version of the weights, raised when the code below changes. The folder's name also depends on the config.
 RECIPE = 1
 SEED = 20251031
 _LAYERS = 3  # as many as the vision tower feeds into the text layers (deepstack)
@@ -125,10 +125,10 @@ It was never trained: its trajectories and the words of its reasoning trace mean
 def ensure() -> Path:
     """Return the repository's folder in the cache, creating it (about a second) if it is missing or damaged.
 
-    Safe with several processes at once: each builds in a folder of its own, and a rename puts one in place.
+    It is safe with several concurrent processes: each builds in its own folder, and a rename puts one in place.
 
     Raises:
-        TargetError: the cache cannot be written.
+        TargetError: The cache cannot be written.
     """
     folder = cache_dir() / f"tiny-drive-{_digest()}"
     if _usable(folder):
@@ -150,7 +150,7 @@ def ensure() -> Path:
 
 
 def build(folder: Path) -> None:
-    """Write the repository into the empty folder `folder`: the same bytes wherever it runs."""
+    """Write the repository into the empty folder `folder`, with the same bytes on every machine."""
     vocabulary.build_tokenizer().save(str(folder / "tokenizer.json"))
     for name, content in (
         ("config.json", CONFIG),
@@ -171,7 +171,7 @@ def _put_in_place(building: Path, folder: Path) -> None:
     except OSError:
         if _usable(folder):
             return
-        # a damaged one lies there: move it away first, which is as atomic as the rename
+        # a damaged one is there: move it away first, which is as atomic as the rename
         damaged = Path(tempfile.mkdtemp(prefix=f"{folder.name}.damaged-", dir=folder.parent))
         folder.replace(damaged / folder.name)
         shutil.rmtree(damaged, ignore_errors=True)
@@ -187,7 +187,7 @@ def _usable(folder: Path) -> bool:
 
 
 def _digest() -> str:
-    """Return a digest of the content: another config, vocabulary or recipe gives another folder."""
+    """Return a digest of the content, so that another config, vocabulary or version gives another folder."""
     recipe = [RECIPE, SEED, vocabulary.WORDS, CONFIG, _GENERATION, _PREPROCESSOR, _TOKENIZER]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
@@ -199,7 +199,7 @@ def _write_weights(folder: Path) -> None:
     from mpsprobe.models.tiny_drive.configuration import TinyDriveConfig
     from mpsprobe.models.tiny_drive.modeling import TinyDrive
 
-    with torch.device("meta"):  # only names and shapes are wanted
+    with torch.device("meta"):  # only names and shapes are needed
         model = TinyDrive(TinyDriveConfig(**copy.deepcopy(CONFIG)))  # transformers 5 changes nested values
     tensors = {name: _weight(name, tuple(t.shape)) for name, t in sorted(model.state_dict().items())}
     total = sum(tensor.nbytes for tensor in tensors.values())
@@ -218,10 +218,11 @@ def _write_weights(folder: Path) -> None:
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return one parameter in bfloat16: uniform, with variance 1 / fan-in, so activations keep their scale.
+    """Return one parameter in bfloat16: uniform, with variance 1 / fan-in, so that activations keep their scale.
 
-    Uniform from the raw 64-bit stream of PCG64, whose bits NumPy promises to keep: a normal distribution
-    goes through libm, whose last bits differ between platforms.
+    The values are uniform and come from the raw 64-bit stream of PCG64, whose bits NumPy guarantees. A normal
+    distribution uses
+    libm, whose last bits differ between platforms.
     """
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""Trajectories: the unicycle action space, their discrete tokens, and the test of their meaning."""
+"""Trajectories: the unicycle action space, their discrete tokens, and a test of plausibility."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Weight of the second differences against the residuals. What changes within about 0.6 s (a half-power
-#: point of 16 SMOOTHING sin^4(w / 2) = 1 at 10 Hz) counts as noise.
+#: The weight of the second differences relative to the residuals. Changes within about 0.6 s (a half-power
+#: point of 16 SMOOTHING sin^4(w / 2) = 1 at 10 Hz) count as noise.
 SMOOTHING = 1.0
-#: Weight of curvature itself. It keeps the matrix positive definite when the vehicle stands, where curvature
-#: cannot be observed: the condition number is then 16 SMOOTHING / RIDGE = 2e5, which float32 bears. At
-#: 1 m/s (0.1 m a step) it costs 1 % of the curvature, at 10 m/s nothing.
+#: The weight of curvature itself. It keeps the matrix positive definite when the vehicle stands, where curvature
+#: cannot be observed. The condition number is then 16 SMOOTHING / RIDGE = 2e5, which float32 tolerates. At
+#: 1 m/s (0.1 m a step) it reduces the curvature by 1 %, at 10 m/s not at all.
 RIDGE = 1e-4
 
 
 class UnicycleActionSpace:
-    """Maps normalised actions to trajectories in the frame of the last history point, and back.
+    """Map normalised actions to trajectories in the frame of the last history point, and back.
 
     Attributes:
-        time_step: seconds between points.
-        mean, std: of (acceleration in m/s^2, curvature in 1/m).
+        time_step: The seconds between points.
+        mean: The mean of (acceleration in m/s^2, curvature in 1/m).
+        std: The standard deviation of (acceleration in m/s^2, curvature in 1/m).
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class UnicycleActionSpace:
         self.std = (acceleration[1], curvature[1])
 
     def to_trajectory(self, actions: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
-        """Drive `actions` (..., T, 2) from the origin, heading along x, at `speed` (...) m/s.
+        """Return the trajectory of `actions` (..., T, 2) from the origin, heading along x, at `speed` (...) in m/s.
 
         Returns:
             Positions (..., T, 3) in metres (z is 0) and rotation matrices (..., T, 3, 3), float32.
@@ -55,8 +56,8 @@ class UnicycleActionSpace:
         """Return the normalised actions (..., T, 2) that best explain a trajectory that starts at the origin.
 
         Args:
-            xyz: (..., T, 3) metres.
-            rotation: (..., T, 3, 3).
+            xyz: Positions (..., T, 3) in metres.
+            rotation: Rotations (..., T, 3, 3).
         """
         xyz, headings = xyz.float(), heading_from_rotation(rotation.float())
         xy = torch.cat([torch.zeros_like(xyz[..., :1, :2]), xyz[..., :2]], dim=-2)
@@ -69,12 +70,12 @@ class UnicycleActionSpace:
         return (actions - actions.new_tensor(self.mean)) / actions.new_tensor(self.std)
 
     def last_speed(self, xyz: Tensor, rotation: Tensor) -> Tensor:
-        """Speed (...) in m/s at the last point of a history (..., T, 3), (..., T, 3, 3)."""
+        """Return the speed (...) in m/s at the last point of a history (..., T, 3), (..., T, 3, 3)."""
         xyz, rotation = xyz.float(), rotation.float()
         return self.speeds(xyz[..., :2], heading_from_rotation(rotation))[..., -1]
 
     def speeds(self, xy: Tensor, headings: Tensor) -> Tensor:
-        """Smooth speeds (..., N) in m/s at points `xy` (..., N, 2) with `headings` (..., N)."""
+        """Return smooth speeds (..., N) in m/s at points `xy` (..., N, 2) with `headings` (..., N)."""
         steps = xy.diff(dim=-2) / self.time_step
         count = headings.shape[-1]
         eye = torch.eye(count, dtype=headings.dtype, device=headings.device)
@@ -85,12 +86,12 @@ class UnicycleActionSpace:
 
 
 def least_squares(design: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor:
-    """Smooth x (..., N) that minimises |design x - target|^2 + SMOOTHING |x''|^2 + ridge |x|^2.
+    """Return the smooth x (..., N) that minimises |design x - target|^2 + SMOOTHING |x''|^2 + ridge |x|^2.
 
     Args:
-        design: (..., M, N).
-        target: (..., M).
-        ridge: 0 where design and second differences together fix every x.
+        design: A matrix (..., M, N).
+        target: A vector (..., M).
+        ridge: The weight of |x|^2; 0 where design and second differences together determine every x.
     """
     eye = torch.eye(design.shape[-1], dtype=design.dtype, device=design.device)
     second_difference = eye[:-2] - 2 * eye[1:-1] + eye[2:]
@@ -101,14 +102,14 @@ def least_squares(design: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor:
 
 
 def rotation_from_heading(headings: Tensor) -> Tensor:
-    """Rotations about z (..., 3, 3) by `headings` (...) in radians."""
+    """Return rotations about z (..., 3, 3) by `headings` (...) in radians."""
     cos, sin, zero = headings.cos(), headings.sin(), torch.zeros_like(headings)
     rows = [cos, -sin, zero, sin, cos, zero, zero, zero, torch.ones_like(headings)]
     return torch.stack(rows, dim=-1).reshape(*headings.shape, 3, 3)
 
 
 def heading_from_rotation(rotation: Tensor) -> Tensor:
-    """Heading (...) in radians, in (-pi, pi], of rotations (..., 3, 3)."""
+    """Return the heading (...) in radians, in (-pi, pi], of rotations (..., 3, 3)."""
     return torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
 
 
@@ -121,7 +122,7 @@ def unwrap(angles: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UniformBins:
-    """Numbers in [-limit, limit] as indices of `count` equal bins; what lies outside goes to the end bins."""
+    """Map numbers in [-limit, limit] to indices of `count` equal bins; others go to the first or last bin."""
 
     limit: float
     count: int
@@ -138,11 +139,11 @@ class UniformBins:
 
 @dataclass(frozen=True)
 class DeltaTokenizer:
-    """The ego history as the steps between its points: T points give 3 T tokens, the first step is zero.
+    """Encode the ego history as the steps between its points: T points give 3 T tokens, the first step is zero.
 
     Attributes:
-        bins: of the steps, metres.
-        offset: id of the first bin's token.
+        bins: The bins of the steps in metres.
+        offset: The id of the first bin's token.
     """
 
     bins: UniformBins
@@ -154,7 +155,7 @@ class DeltaTokenizer:
         return (self.bins.encode(steps) + self.offset).flatten(-2)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the history (..., T, 3) of token ids (..., 3 T), placed so that it ends at the origin."""
+        """Return the history (..., T, 3) in metres of token ids (..., 3 T), shifted so that it ends at the origin."""
         steps = self.bins.decode(tokens - self.offset).reshape(*tokens.shape[:-1], -1, 3)
         xyz = steps.cumsum(-2)
         return xyz - xyz[..., -1:, :]
@@ -162,7 +163,7 @@ class DeltaTokenizer:
 
 @dataclass(frozen=True)
 class ActionTokenizer:
-    """Future actions, normalised, as tokens: T waypoints give 2 T tokens (acceleration, curvature, ...)."""
+    """Encode normalised future actions as tokens: T waypoints give 2 T tokens (acceleration, curvature, ...)."""
 
     bins: UniformBins
     offset: int
@@ -177,20 +178,20 @@ class ActionTokenizer:
 
 
 MEANING = "The rotations rotate, the steps follow the headings, and a vehicle could drive them."
-#: m/s. No road vehicle of a sample is faster; random actions over 6.4 s stay far below.
+#: The largest speed in m/s. No road vehicle of a sample is faster; random actions over 6.4 s stay far below it.
 _HIGHEST_SPEED = 70.0
-#: Metres. At 10 m/s and 0.1 1/m, a strong bend, the chord of one step is off the mean heading by under 0.01.
+#: A tolerance in metres. In a strong bend (10 m/s, 0.1 1/m) one step deviates from the mean heading by less than 0.01.
 _LARGEST_SLIP = 0.1
 _STEP_S = 0.1
 
 
 def judge(xyz: Tensor, rotation: Tensor, *, reverses: bool) -> list[str]:
-    """Return the faults of a trajectory, one sentence each.
+    """Return sentences about the faults of a trajectory.
 
     Args:
-        xyz: (..., points, 3) metres, in the frame of the present, x ahead.
-        rotation: (..., points, 3, 3).
-        reverses: the target may drive backwards.
+        xyz: Positions (..., points, 3) in metres, in the frame of the present, x ahead.
+        rotation: Rotations (..., points, 3, 3).
+        reverses: Whether the target may drive backwards.
     """
     xyz, rotation = xyz.double(), rotation.double()
     problems = []
@@ -202,7 +203,7 @@ def judge(xyz: Tensor, rotation: Tensor, *, reverses: bool) -> list[str]:
     steps = torch.cat([xyz[..., :1, :], xyz.diff(dim=-2)], dim=-2)
     if (speed := _largest(steps.norm(dim=-1)) / _STEP_S) > _HIGHEST_SPEED:
         problems.append(f"pred_xyz moves at {speed:.0f} m/s, more than {_HIGHEST_SPEED:.0f}.")
-    # a unicycle moves where it heads: along the mean of the headings at the two ends of a step
+    # a unicycle moves along its heading: the mean of the headings at the two ends of a step
     headings = torch.cat([identity[:, 0].expand_as(xyz[..., :1, :]), rotation[..., 0]], dim=-2)
     along = torch.nn.functional.normalize(headings[..., 1:, :] + headings[..., :-1, :], dim=-1)
     ahead = (steps * along).sum(-1, keepdim=True)

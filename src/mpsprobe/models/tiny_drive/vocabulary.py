@@ -1,8 +1,10 @@
 """The target's vocabulary: bytes, a few driving words, Qwen's special tokens and the trajectory tokens.
 
-A byte-level BPE like Qwen's, with merges written down instead of learnt: each word (with the space before
-it) is built from the left, one character a merge, so it always becomes one token and any other text falls
-back to bytes. Read without torch.
+It is a byte-level BPE like Qwen's, with merges that are written down instead of learnt: each word (with the
+space before it)
+is built from the left, one character for each merge, so it always becomes one token, and any other text falls
+back to bytes.
+Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore]
 
-#: Bins of the future tokenizer (acceleration and curvature); their tokens come first.
+#: The number of bins of the future tokenizer (acceleration and curvature), whose tokens come first.
 FUTURE_BINS = 512
-#: Bins of the history tokenizer (steps in metres).
+#: The number of bins of the history tokenizer (steps in metres).
 HISTORY_BINS = 256
 
 _WORDS = """
@@ -76,13 +78,13 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 _TEXT, _MERGES = _text_tokens()
-#: Ids of the whole words: what the trace is made of.
+#: The ids of the whole words, of which a trace consists.
 WORD_IDS = range(len(_TEXT) - len(WORDS), len(_TEXT))
-#: Id of each special token.
+#: The id of each special token.
 SPECIAL_IDS = {token: len(_TEXT) + i for i, token in enumerate(SPECIAL_TOKENS)}
-#: Id of `<i0>`, the first trajectory token.
+#: The id of `<i0>`, the first trajectory token.
 TRAJECTORY_START = len(_TEXT) + len(SPECIAL_TOKENS)
-#: All tokens, rounded up to a multiple of 64 as models do for the sake of matrix kernels.
+#: The size of the vocabulary, rounded up to a multiple of 64 as models do for the benefit of matrix kernels.
 VOCAB_SIZE = -(-(TRAJECTORY_START + FUTURE_BINS + HISTORY_BINS) // 64) * 64
 
 

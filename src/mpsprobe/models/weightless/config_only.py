@@ -1,4 +1,4 @@
-"""Targets without their weights: the files fetched from a repository, and the adapter that builds the model."""
+"""Targets without their weights: fetch their small files, and make the adapter that builds the model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mpsprobe.scan.findings import all_rules
 from mpsprobe.scan.scanner import scan
 from mpsprobe.scan.sources import of_package
 
-#: What a repository may have beside config.json and its weights: generation, tokenizer, processor.
+#: Small files of a repository besides config.json: generation, tokenizer, processor.
 SMALL_FILES = (
     "generation_config.json",
     "tokenizer.json",
@@ -52,24 +52,24 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
-    # those of sentence encoders
+    # files of sentence encoders
     "modules.json",
     "sentence_bert_config.json",
     "1_Pooling/config.json",
 )
 
-#: Names of repositories whose weights may be quantised; asking every repository for three more files takes time.
+#: Names of repositories whose weights may be quantised, because requesting three more files of every one takes time.
 _PACKED = re.compile(r"gptq|awq|fp8|fp4|int[48]|[248]-?bit|modelopt|quant|w[48]a|bnb|exl[23]", re.IGNORECASE)
 
 
 def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:
-    """Return the folder in the hub's cache that holds a repository's config and other small files.
+    """Return the folder in the Hub's cache that holds a repository's config and other small files.
 
-    Offline, what the cache lacks beside the config is done without.
+    Offline, missing files other than the config are ignored.
 
     Raises:
-        UsageError: the repository has no config.json.
-        TargetError: as `hub.preflight` does.
+        UsageError: The repository has no config.json.
+        TargetError: The Hub cannot be asked, or refuses; see `hub.client.preflight`.
     """
     config = client.fetch_file(repo, "config.json", revision, offline=offline)
     if config is not None:
@@ -95,7 +95,7 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
 
 
 def _of_parts(folder: Path) -> list[str]:
-    """Return the names of small files of a pipeline's parts: `unet/config.json` ..."""
+    """Return the names of small files of a pipeline's parts, such as `unet/config.json`."""
     names = []
     for part, value in snapshot.without_weights(folder).config.items():
         if not (isinstance(value, list) and any(value) and part.isidentifier()):
@@ -112,10 +112,10 @@ def _of_parts(folder: Path) -> list[str]:
 
 
 def obtain(ref: TargetRef) -> Snapshot:
-    """Return a target's config and other small files, made, found or fetched; never weights.
+    """Make, find or fetch a target's config and other small files, never its weights.
 
     Raises:
-        MpsprobeError: they cannot be had.
+        MpsprobeError: They cannot be made, found or fetched.
     """
     if ref.file is not None:
         return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
@@ -146,16 +146,16 @@ def make(
 ) -> tuple[Adapter, list[str]]:
     """Make the adapter that loads a target without stored weights, and list what `--shrink` changed.
 
-    A profile with an adapter of its own keeps it; every other model gets `RandomInitAdapter`.
+    A profile with its own adapter keeps it; every other model gets `RandomInitAdapter`.
 
     Args:
-        ref: the target.
-        folder: with its config, see `obtain`.
-        weights: `RANDOM`, or `NONE` for a device without memory.
-        say: receives the names of foreign code files before they run.
+        ref: The target.
+        folder: The folder with its config; see `obtain`.
+        weights: `RANDOM`, or `NONE` for a memoryless device.
+        say: A function that is called with the names of foreign code files before they run.
 
     Raises:
-        MpsprobeError: the config names no available class, or cannot be shrunk.
+        MpsprobeError: The config names no available class, or cannot be shrunk.
     """
     adapter, changes = _make(ref, folder, weights, say)
     return trained(adapter, ref.settings), changes
@@ -175,10 +175,10 @@ def _make(
 
 
 def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Blueprint:
-    """Return the class and config of a target, whatever adapter its profile names; arguments as of `make`.
+    """Return the class and config of a target, whatever adapter its profile names; see `make` for the arguments.
 
     Raises:
-        MpsprobeError: the config names no class that can be imported.
+        MpsprobeError: The config names no class that can be imported.
     """
     if ref.gguf is not None:
         return gguf.blueprint(ref.gguf)
@@ -195,7 +195,7 @@ def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lamb
 
 
 def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
-    """Return the PEFT adapter that a folder or repository is; None for any other target."""
+    """Return the PEFT adapter in a folder or repository; None for any other target."""
     if ref.folder is not None:
         return peft.read(ref.folder)
     if (
@@ -208,10 +208,10 @@ def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
 
 
 def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
-    """Return the folder with the config of an adapter's base model, found here or fetched.
+    """Return the folder with the config of an adapter's base model, found on this machine or fetched.
 
     Raises:
-        TargetError: it is neither here nor on the Hub.
+        TargetError: It is neither on this machine nor on the Hub.
     """
     found = adapter.base_folder
     if found is not None:
@@ -237,7 +237,7 @@ def random_init(
 
 @dataclass(frozen=True)
 class TargetSize:
-    """The size of a model: its parameters, and the bytes of parameters and buffers."""
+    """The size of a model: the number of its parameters, and the bytes of parameters and buffers."""
 
     parameters: int
     nbytes: int
@@ -250,7 +250,7 @@ def size(adapter: Adapter, dtype: str) -> TargetSize | None:
     try:
         with nowhere:
             model = adapter.load(nowhere, dtype)
-    except (Exception, SystemExit):  # constructors that look at values cannot be built without them
+    except (Exception, SystemExit):  # constructors that read values fail without them
         return None
     finally:
         adapter.weights = before
@@ -281,25 +281,25 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
 
 
 def import_from_here() -> None:
-    """Let a class be found in the folder that the command is called in, after all that is installed.
+    """Allow a class to be imported from the working directory, after all that is installed.
 
-    First, as `python -m` has it, a `json.py` in that folder would be imported by everything.
+    If it came first, as with `python -m`, everything would import a `json.py` in that folder.
     """
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
 
 
-#: Places that one rule's sentence names.
+#: The number of places in the sentence about one rule.
 _PLACES = 12
 
 
 def source_findings(package: str, torch: str | None = None) -> list[str]:
-    """Return one sentence for each rule that finds errors or warnings in a package's source, its scripts included.
+    """Return one sentence for each rule that finds errors or warnings in a package's source or scripts.
 
     Args:
-        package: dotted name; one that is not installed has no findings.
-        torch: release of the target Mac; None for the installed one.
+        package: The dotted name; a package that is not installed has no findings.
+        torch: The torch release of the target Mac; None for the installed one.
     """
     try:
         found = scan(of_package(package), Options(torch=torch or metadata.version("torch")))

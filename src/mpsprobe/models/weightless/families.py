@@ -1,14 +1,14 @@
-"""The purpose of a transformers class, and so its input: read from the tables of the Auto classes."""
+"""Determine the purpose of a transformers class, and so its input, from the tables of the Auto classes."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
 
-#: Methods by which a model goes on by itself.
+#: Methods that generate.
 GENERATE = "generate"
 FORWARD = "forward"
-#: Models whose images are frames.
+#: Models whose images are frames of a video.
 VIDEO = "video classifier"
 
 
@@ -17,13 +17,14 @@ class Family:
     """Models that take the same inputs and run the same way.
 
     Attributes:
-        name: for people.
-        tables: parts of the names of transformers' Auto tables that hold its classes
+        name: The name for readers.
+        tables: Parts of the names of transformers' Auto tables that list its classes
             (`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` is `FOR_CAUSAL_LM`).
-        feeds: arguments of `forward` that its models get where they have them, beside those that they
-            require.
+        feeds: The arguments of `forward` that its models get in addition to required ones, if they have them.
         runs: `"generate"` or `"forward"`.
-        rows: of the batch: two texts, the second padded, where people embed or classify several at once.
+        rows: The number of rows of the batch: two texts, the second padded, where several are usually
+            embedded or classified
+            at once.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Family:
 
 
 _TEXT = ("input_ids", "attention_mask", "bbox")
-#: What the image side of models that read text and images may ask for beside the pixels.
+#: Arguments that the image side of models for text and images may need in addition to the pixels.
 _IMAGE = (
     "pixel_values",
     "image_grid_thw",
@@ -48,7 +49,7 @@ _IMAGE = (
     "mm_token_type_ids",
 )
 
-#: In this order: a class in several tables belongs to the first.
+#: The families in order; a class in several tables belongs to the first.
 FAMILIES = (
     Family(
         "image and text to text", ("FOR_IMAGE_TEXT_TO_TEXT", "FOR_VISION_2_SEQ"), _TEXT + _IMAGE, GENERATE
@@ -102,7 +103,7 @@ FAMILIES = (
     Family("text encoder", ("FOR_TEXT_ENCODING",), _TEXT, rows=2),
     Family("image encoder", ("FOR_IMAGE",), ("pixel_values",)),
 )
-#: A class of no table: it gets what it takes of the usual inputs.
+#: The family of a class that no table lists, which gets those of the usual inputs that it takes.
 OTHER = Family("model", (), (*_TEXT, *_IMAGE, "input_features", "input_values"))
 
 
@@ -118,7 +119,7 @@ def family_of(class_name: str) -> Family:
 def _classes(table: str) -> frozenset[str]:
     from transformers.models.auto import modeling_auto
 
-    # Tables come and go with transformers' releases: VISION_2_SEQ is gone in 5.0.
+    # Tables change with transformers' releases: 5.0 has no VISION_2_SEQ.
     names = getattr(modeling_auto, f"MODEL_{table}_MAPPING_NAMES", {})
     return frozenset(
         name for value in names.values() for name in ([value] if isinstance(value, str) else value)

@@ -1,4 +1,4 @@
-"""The input of a model as the file of its config states it: the key `mpsprobe` of the JSON."""
+"""The input of a model as its config file states it, under the key `mpsprobe`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The description of a made-up tensor.
 
     Attributes:
-        shape: its sizes.
-        dtype: `"float"` for the weights' dtype, or one of torch's: `"int64"`.
-        below: integers run from 0 up to this one, exclusive, and begin again.
+        shape: The shape.
+        dtype: `"float"` for the weights' dtype, or a dtype of torch such as `"int64"`.
+        below: The exclusive upper bound of integers, which count up from 0 and start again.
     """
 
     shape: list[int]
@@ -46,15 +46,15 @@ class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The call that is a model's inference.
 
     Attributes:
-        inputs: arguments by name: a tensor's description, or a plain value as it is.
-        method: of the model; the forward pass by default.
+        inputs: The arguments by name: the description of a tensor, or a plain value.
+        method: The method of the model; by default the forward pass.
     """
 
     inputs: dict[str, TensorSpec | bool | int | float | str | None]
     method: str = "forward"
 
     def make(self, weights: torch.dtype) -> dict[str, Any]:
-        """Make the arguments on the CPU; floating-point ones in the dtype of the weights."""
+        """Make the arguments on the CPU; floating-point tensors in the dtype of the weights."""
         return {
             name: value.make(weights) if isinstance(value, TensorSpec) else value
             for name, value in self.inputs.items()
@@ -62,10 +62,10 @@ class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def take(values: dict[str, Any], where: str) -> StatedInput | None:
-    """Take the key `mpsprobe` out of a config; None where it has none.
+    """Remove the key `mpsprobe` from a config and return its value; None where there is none.
 
     Raises:
-        UsageError: it is not of the form of `StatedInput`.
+        UsageError: The value does not fit the schema of `StatedInput`.
     """
     stated = values.pop(KEY, None)
     if stated is None:

@@ -1,4 +1,4 @@
-"""Models built from their config only: the class that it names, without weights or with random ones."""
+"""Build models from their config only: the class that it names, without weights or with random ones."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.weightless import feed, plain_module, unfed
 from mpsprobe.models.weightless.feed import StatedInput
 
-#: Seed of random weights.
+#: The seed of random weights.
 SEED = 20251031
-#: Parameters of up to so many elements are given values even where weights are left out: they are the ones
-#: that code may look at (scales, gates), and memory that nobody wrote would differ from run to run.
+#: Parameters with up to this many elements get values even where weights are left out, because code may read
+#: them (scales, gates), and uninitialised memory would differ from run to run.
 _SMALL = 1 << 16
 _CPU = torch.device("cpu")
-#: Elements from which on an empty tensor is not made on the CPU: 1 GiB in float32.
+#: The number of elements from which on an empty tensor is not made on the CPU: 1 GiB in float32.
 _HUGE = 1 << 28
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The class and the config that a model is built from.
+    """The class and the config from which a model is built.
 
     Attributes:
-        name: as the user gave it.
-        model_class: a `PreTrainedModel`, or any other `nn.Module`.
-        config: its config object; for another `nn.Module` a dict of constructor arguments.
-        folder: where a tokenizer or processor may lie; None when there is no folder.
-        notes: what was decided for the user, one sentence each.
-        feed: what the model is fed, where its config file says so; see `models.feed`.
-        quantised: how its checkpoint is quantised, where the config says so; the model is built with plain weights.
+        name: The target as the user named it.
+        model_class: A `PreTrainedModel`, or any other `nn.Module`.
+        config: Its config object; for another `nn.Module` a dict of constructor arguments.
+        folder: The folder that may hold a tokenizer or processor; None when there is no folder.
+        notes: Sentences about decisions that were made for the user.
+        feed: The input of the model, where its config file states it; see `models.weightless.feed`.
+        quantised: How its checkpoint is quantised, where the config states it; the model is built with plain
+            weights.
     """
 
     name: str
@@ -60,12 +61,12 @@ class Blueprint:
 
     @property
     def library(self) -> str:
-        """The library whose `from_pretrained` loads its weights."""
+        """Return the library whose `from_pretrained` loads its weights."""
         return "diffusers" if self.model_class.__module__.partition(".")[0] == "diffusers" else "transformers"
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether the class is one of transformers' kind, which knows its config and its input."""
+        """Return whether the class follows transformers, so that its config object determines its input."""
         return not isinstance(self.config, dict)
 
 
@@ -75,13 +76,13 @@ def of_folder(
     """Return the class and config of a folder that holds at least `config.json`.
 
     Args:
-        folder: of a model; weights need not be there.
-        name: as the user gave it.
-        trust_remote_code: run the repository's own code where its class is not one of transformers'.
-        offline: look for code of another repository in the cache only.
+        folder: The folder of a model, which need not hold weights.
+        name: The target as the user named it.
+        trust_remote_code: Whether to run the repository's own code if its class is not one of transformers'.
+        offline: Whether to search for code of another repository in the cache only.
 
     Raises:
-        TargetError: the config names no available class; the hint says what would help.
+        TargetError: The config names no available class; the hint says what would help.
     """
     raw = read_config(folder)
     named = architecture(raw)
@@ -111,7 +112,7 @@ def of_folder(
 
 
 def of_config(raw: dict[str, Any], name: str) -> Blueprint:
-    """Return the class and config of a `config.json` that is in no folder.
+    """Return the class and config for the content of a `config.json` that is not in a folder.
 
     Raises:
         TargetError: transformers cannot read it, or has no such class.
@@ -128,11 +129,11 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
     """Return a class by its path, with a JSON file of its config (or of its constructor's arguments).
 
     Args:
-        spec: `package.module:Class`.
-        config_file: JSON; None where the class can do without.
+        spec: The path as `package.module:Class`.
+        config_file: The JSON file; None where the class needs none.
 
     Raises:
-        UsageError: the spec, the class or the file is not usable.
+        UsageError: The spec, the class or the file cannot be used.
     """
     cls = _imported(spec)
     values = toml.json_object(config_file, UsageError) if config_file is not None else {}
@@ -158,21 +159,23 @@ def build(
     """Build a model of that class and config, in eval mode, on `device`.
 
     Args:
-        cls: see `Blueprint.model_class`.
-        config: see `Blueprint.config`.
-        device: where to. With `initialise` the model is made on the CPU and moved.
-        dtype: of the weights; `"auto"`: what the config says.
-        attention: attn_implementation; `""` leaves the class its own default.
-        initialise: give it random weights, from a fixed seed. They are drawn in the dtype that the config states,
-            as if a checkpoint held them, so that every dtype gets the same ones. Otherwise large parameters are
-            left without values, for a device that has no memory.
+        cls: The class; see `Blueprint.model_class`.
+        config: The config; see `Blueprint.config`.
+        device: The device. With `initialise` the model is made on the CPU and then moved.
+        dtype: The dtype of the weights; `"auto"` for that of the config.
+        attention: The attn_implementation; `""` for the default of the class.
+        initialise: Whether to draw random weights from a fixed seed. They are drawn in the dtype that the
+            config states, as
+            if a checkpoint held them, so that they are the same in every dtype. Otherwise large parameters
+            have no values,
+            for a memoryless device.
 
     Raises:
-        TargetError: the class cannot be built from this config.
+        TargetError: The class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
     if not initialise and isinstance(config, dict) and plain_module.computes(cls, config):
-        # as its users do: a constructor that computes (a stride found by a forward pass) needs values
+        # as users do, because a constructor that computes (a stride found by a forward pass) needs values
         return _constructed(cls, config, _CPU, weights_dtype, attention, draw=True).to(device)
     if not initialise:
         return _constructed(cls, config, device, weights_dtype, attention, draw=False).to(device)
@@ -182,7 +185,7 @@ def build(
     except TargetError as problem:
         if not isinstance(problem.__cause__, NotImplementedError) or drawn_in is torch.float32:
             raise
-        # orthogonal matrices (RWKV's) are drawn in no narrower dtype
+        # orthogonal matrices (RWKV) cannot be drawn in a narrower dtype
         wide = _constructed(cls, config, _CPU, torch.float32, attention, draw=True)
         model = _in_another(wide, cls, config, drawn_in, attention)
     if weights_dtype is not drawn_in:
@@ -210,7 +213,7 @@ def _constructed(
             with weightless:
                 model = cls._from_config(config, dtype=dtype, **options)  # type: ignore[attr-defined]
             if not draw:
-                model.tie_weights()  # transformers 5 ties where it initialises
+                model.tie_weights()  # transformers 5 ties weights only when it initialises
             _keep_in_float32(model, dtype)
     if not draw:
         _settle(model)
@@ -227,7 +230,7 @@ def _in_another(
 
 
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
-    """Return the dtype of the weights: the requested one, else the config's, else float32 as `from_pretrained`."""
+    """Return the dtype of the weights: the requested one, else the config's, else float32 as in `from_pretrained`."""
     if dtype != "auto":
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype):
@@ -243,7 +246,7 @@ def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
 
 
 def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """Return a copy of a config that states a dtype throughout, as `from_pretrained` does for each part."""
+    """Return a copy of a config that states a dtype in every part, as `from_pretrained` does."""
     config = copy.deepcopy(config)
     for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
         if part is not None:
@@ -255,7 +258,7 @@ def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn
     """Return the class of that name in the installed transformers.
 
     Raises:
-        TargetError: it has none, or one that needs a package that is not there.
+        TargetError: There is none, or it needs a package that is not installed.
     """
     import transformers
 
@@ -302,14 +305,14 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 
 
 def prepared(config: Any) -> tuple[Any, list[str]]:
-    """Return a config as it is built, and a list of the changes."""
+    """Return a config ready to be built, and a list of the changes."""
     notes = []
     quantised = quantisation.find(config.to_dict())
     for part in (config, getattr(config, "text_config", None)):
         for key in ("quantization_config", "quantization"):
             if part is not None and getattr(part, key, None) is not None:
                 delattr(part, key)
-    if getattr(config, "use_mamba_kernels", False):  # Jamba, Zamba: they raise where the kernels are missing
+    if getattr(config, "use_mamba_kernels", False):  # Jamba and Zamba raise without the kernels
         config.use_mamba_kernels = False
         notes.append("use_mamba_kernels is set to False, as it must be on a Mac: those kernels are CUDA's.")
     stated = getattr(config, "dtype", None) or getattr(getattr(config, "text_config", None), "dtype", None)
@@ -324,10 +327,11 @@ def prepared(config: Any) -> tuple[Any, list[str]]:
 
 @contextlib.contextmanager
 def _no_weights(device: torch.device) -> Iterator[None]:
-    """Put parameters on a device without memory as they are made, and skip their initialisation.
+    """Put new parameters on a memoryless device and skip their initialisation, while the context lasts.
 
-    All else that a constructor computes (frequencies, position tables) is computed on the CPU and follows later:
-    `from_pretrained` has it so (accelerate's init_empty_weights), and float64 that lives only there is no fault.
+    Everything else that a constructor computes (frequencies, position tables) is computed on the CPU and
+    moved later, as in
+    `from_pretrained` (accelerate's init_empty_weights); float64 that exists only there is not a fault.
     """
     try:  # transformers 5
         no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
@@ -349,10 +353,11 @@ def _no_weights(device: torch.device) -> Iterator[None]:
 
 
 class _HugeElsewhere(TorchFunctionMode):
-    """Make tensors that are too large for a host's memory on a device without memory.
+    """Make tensors that are too large for the host's memory on a memoryless device.
 
-    transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the CPU,
-    before it can be moved. Nothing reads an empty tensor, so it may begin its life elsewhere.
+    transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the
+    CPU, before it
+    can be moved. No code reads an empty tensor, so it may be created elsewhere.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -367,7 +372,7 @@ class _HugeElsewhere(TorchFunctionMode):
 
 
 def _elements(args: Any, kwargs: dict[str, Any]) -> int:
-    """Return the number of elements that a call of `torch.empty` asks for; 0 where its sizes are no plain numbers."""
+    """Return the number of elements that a call of `torch.empty` requests; 0 where its sizes are not plain numbers."""
     sizes = kwargs.get("size", args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
     return math.prod(sizes) if all(isinstance(one, int) for one in sizes) else 0
 
@@ -383,7 +388,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Cast what `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
+    """Cast the modules that `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
     names: list[str] = []
     if dtype is torch.float16:
         names += getattr(model, "_keep_in_fp32_modules", None) or []
@@ -398,7 +403,7 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def _settle(model: nn.Module) -> None:
-    """Give small parameters values: scales of 1, offsets of 0, else small numbers that differ."""
+    """Give small parameters values: 1 for scales, 0 for offsets, else small numbers that differ."""
     for name, parameter in model.named_parameters():
         if parameter.numel() > _SMALL or not parameter.is_floating_point():
             continue
@@ -422,7 +427,7 @@ def _imported(spec: str) -> type[nn.Module]:
             f"{spec}: {module_name} cannot be imported: {said or first_line(problem)}",
             command or _install(problem),
         ) from problem
-    except (Exception, SystemExit) as problem:  # whatever a user's module raises
+    except (Exception, SystemExit) as problem:  # a user's module may raise anything
         said, command = conflicts.explain(problem)
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {said or f'{type(problem).__name__}: {first_line(problem)}'}",
@@ -452,7 +457,7 @@ def _install(problem: ImportError) -> str:
 
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
-    """Turn any exception of the class or its config into one line."""
+    """Turn any exception of the class or its config into an error of one line."""
     try:
         yield
     except (TargetError, UsageError):

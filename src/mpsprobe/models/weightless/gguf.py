@@ -1,7 +1,8 @@
 """GGUF files as targets: their header, and the transformers config that it describes.
 
-The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, then a description of each
-tensor, then the tensors, which are never read here.
+The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, then a description
+of each tensor,
+then the tensors, which are never read here.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from mpsprobe.models.weightless.from_config import Blueprint, of_config, worded
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
-#: Formats of plain values by GGUF's number of their type.
+#: The struct format of each plain value, by GGUF's type number.
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-#: Weights in a block and bytes of a block, by ggml's number of the type (ggml/src/ggml-common.h).
+#: The weights and bytes of a block, by ggml's type number (ggml/src/ggml-common.h).
 _TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
@@ -33,7 +34,7 @@ _TYPES = {
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }  # fmt: skip
-#: More keys or longer strings than any file has: a damaged file must not fill the memory.
+#: More keys, or longer strings, than any real file has, so that a damaged file cannot fill the memory.
 _MOST = 1 << 24
 
 
@@ -42,12 +43,12 @@ class Header:
     """The header of a GGUF file.
 
     Attributes:
-        path: the file.
-        metadata: its keys; an array longer than 64 is given by its length.
-        parameters: elements of all tensors.
-        nbytes: of all tensors.
-        types: elements by ggml's type, most first.
-        tensors: their names.
+        path: The path of the file.
+        metadata: The metadata by key; an array longer than 64 is replaced by its length.
+        parameters: The number of elements of all tensors.
+        nbytes: The size of all tensors in bytes.
+        types: The number of elements by ggml's type, most common first.
+        tensors: The names of the tensors.
     """
 
     path: Path
@@ -59,12 +60,12 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        """Ggml's name of the architecture; empty when the file states none."""
+        """Return ggml's name of the architecture; empty when the file states none."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property
     def quantised(self) -> Quantised:
-        """How its weights are stored."""
+        """Return how its weights are stored."""
         method = next(one for one in quantisation.methods() if one.id == "gguf")
         bits = self.nbytes * 8 / self.parameters if self.parameters else 0.0
         most = next(iter(self.types), "")
@@ -75,7 +76,7 @@ def read(path: Path) -> Header:
     """Return the header of a GGUF file.
 
     Raises:
-        TargetError: it is not such a file, or it is cut off.
+        TargetError: The file is not a GGUF file, or is truncated.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +94,7 @@ def blueprint(path: Path) -> Blueprint:
     """Return the transformers class and config of a GGUF file, by transformers' own table.
 
     Raises:
-        TargetError: the file is damaged, or transformers knows no such architecture.
+        TargetError: The file is damaged, or transformers does not know its architecture.
     """
     header = read(path)
     config = _config(header)
@@ -173,7 +174,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _config(header: Header) -> dict[str, Any]:
-    """Return the `config.json` of a GGUF file, by transformers' table of GGUF's keys."""
+    """Return the `config.json` for a GGUF file, by transformers' table of GGUF's keys."""
     from transformers.integrations import ggml
     from transformers.models.auto import modeling_auto
 

@@ -1,6 +1,6 @@
-"""Made-up inputs for any `nn.Module`: guessed from its forward pass and its first layer, then tried.
+"""Make inputs for any `nn.Module`: guess them from its forward pass and its first layer, then try them.
 
-A guess counts only once the forward pass has taken it, on tensors without values or on the CPU.
+A guess counts only once the forward pass has accepted it, on tensors without values or on the CPU.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from mpsprobe.models.weightless.feed import TensorSpec
 
-#: Tokens or frames of a sequence, sides of an image, samples of sound.
+#: The guessed numbers of tokens or frames, image sides in pixels, and sound samples.
 _LENGTH, _SIDES, _SAMPLES = 32, (224, 256, 64, 32), 16_000
-#: Values of a constructor that say what a sample is like, in the order in which they are looked for.
+#: Constructor arguments that determine the sizes of a sample, in the order of the search.
 _CHANNELS = (
     "in_chans",
     "in_channels",
@@ -44,26 +44,26 @@ _WIDTH = (
     "width",
 )
 _VOCABULARY = ("vocab_size", "num_tokens", "n_vocab", "padded_vocab_size", "num_embeddings")
-#: Names of arguments by what they hold.
+#: Names of arguments by their meaning.
 _IMAGE = re.compile(r"^(img|image|images|pixel_values|pixels|imgs|x_img|rgb|frames?)$", re.IGNORECASE)
 _TOKENS = re.compile(r"(^|_)(ids?|idx|tokens?|src|tgt|text|input_ids|targets?)$", re.IGNORECASE)
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _TIME = re.compile(r"^(t|ts|time|times|timestep|timesteps|step|sigma|noise_level)$", re.IGNORECASE)
 _SOUND = re.compile(r"(wav|waveform|audio|sound|speech)", re.IGNORECASE)
 _MEL = re.compile(r"(mel|spec|spectrogram|features?)", re.IGNORECASE)
-#: Guesses that are tried before giving up; each is one forward pass.
+#: The greatest number of guesses, of which each takes one forward pass.
 _TRIES = 32
-#: Parameters up to which a guess is tried on the CPU with values, where tensors without values cannot say.
+#: The greatest number of parameters with which a guess is tried on the CPU when tensors without values fail.
 _SMALL = 200_000_000
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Inputs that a forward pass took.
+    """Inputs that a forward pass accepted.
 
     Attributes:
-        inputs: arguments of `forward` by name.
-        tried: how many guesses it took.
+        inputs: The arguments of `forward` by name.
+        tried: The number of guesses that were tried.
     """
 
     inputs: dict[str, Any]
@@ -75,8 +75,8 @@ class Need:
     """An argument that a forward pass requires.
 
     Attributes:
-        name: of the argument.
-        annotation: as the source spells it; empty when it has none.
+        name: The name of the argument.
+        annotation: The annotation as in the source; empty without one.
     """
 
     name: str
@@ -94,15 +94,15 @@ def required(forward: Any) -> list[Need]:
 
 
 def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess | None:
-    """Return inputs that the forward pass of a model takes; None when none of the guesses fits.
+    """Return inputs that the forward pass of a model accepts; None when no guess fits.
 
     Args:
-        model: on the meta device, or a small one on the CPU.
-        values: its constructor's arguments.
-        dtype: of floating-point inputs.
+        model: A model on the meta device, or a small one on the CPU.
+        values: The arguments of its constructor.
+        dtype: The dtype of floating-point inputs.
     """
     needs = required(model.forward)
-    if not needs:  # *args, or nothing at all: most such models take one tensor
+    if not needs:  # *args, or no arguments; most such models take one tensor
         variadic = [
             p for p in inspect.signature(model.forward).parameters.values() if p.kind is p.VAR_POSITIONAL
         ]
@@ -160,35 +160,35 @@ class _Sizes:
         return None
 
     def stated(self, name: str) -> int | None:
-        """Return the whole number that a constructor's argument or an attribute of that name holds."""
+        """Return the integer in a constructor's argument or an attribute of that name; None where there is none."""
         return self._of((name,))
 
     @property
     def channels(self) -> int:
-        """The channels of an image."""
+        """Return the number of channels of an image."""
         conv = next((one for one in self.first if isinstance(one, nn.Conv2d)), None)
         return conv.in_channels * 1 if conv is not None else self._of(_CHANNELS) or 3
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """The sides of an image in pixels, the stated one first."""
+        """Return candidates for the side of an image in pixels, the stated one first."""
         stated = self._of(_SIDE, list(self._model.children())[:4])
         return tuple(dict.fromkeys((stated, *_SIDES))) if stated is not None else _SIDES
 
     @property
     def frames(self) -> int | None:
-        """The frames of a video; None where nothing states them."""
+        """Return the number of frames of a video; None where nothing states it."""
         return self._of(("num_frames", "n_frames", "frames", "clip_len", "all_frames"))
 
     @property
     def width(self) -> int | None:
-        """The width of a vector; None where nothing states it."""
+        """Return the width of a vector; None where nothing states it."""
         linear = next((one for one in self.first if isinstance(one, nn.Linear)), None)
         return self._of(_WIDTH) or (linear.in_features if linear is not None else None)
 
     @property
     def vocabulary(self) -> int:
-        """The number of tokens of the vocabulary."""
+        """Return the number of tokens in the vocabulary."""
         table = next((one for one in self._model.modules() if isinstance(one, nn.Embedding)), None)
         return self._of(_VOCABULARY) or (table.num_embeddings if table is not None else 100)
 
@@ -232,7 +232,7 @@ def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
 
 
 def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
-    """Yield shapes that a model's first layer takes."""
+    """Yield shapes that a model's first layer accepts."""
     if isinstance(layer, nn.Embedding):
         yield TensorSpec([1, _LENGTH], "int64", layer.num_embeddings)
     elif isinstance(layer, nn.Conv2d):
@@ -259,7 +259,7 @@ def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
             yield from (TensorSpec([1, _LENGTH, width]), TensorSpec([_LENGTH, 1, width]))
 
 
-#: Letters and words of shapes as docstrings and jaxtyping spell them.
+#: The meaning of letters and words in shapes of docstrings and jaxtyping.
 _AXES = {
     "b": 1, "n": 1, "batch": 1, "batch_size": 1, "bs": 1, "bsz": 1, "1": 1, "t": _LENGTH, "l": _LENGTH, "s": _LENGTH,
     "seq": _LENGTH, "seq_len": _LENGTH, "length": _LENGTH, "time": _LENGTH, "frames": _LENGTH, "num_frames": _LENGTH,
@@ -289,7 +289,7 @@ def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
             shape.append(1 if at == 0 else _AXES[axis])
         elif (
             stated := sizes.stated(axis)
-        ) is not None:  # `(B, T, input_dim)`: an argument of the constructor
+        ) is not None:  # an argument of the constructor, as in `(B, T, input_dim)`
             shape.append(stated)
         else:
             return None
@@ -304,11 +304,11 @@ def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
     """Return the names of an argument's axes and its dtype as the docstring of `forward` states them.
 
     Args:
-        cls: a model class.
-        name: of an argument of its forward pass.
+        cls: A model class.
+        name: The name of an argument of its forward pass.
 
     Returns:
-        For example `(("batch_size", "1", "time_steps"), "FloatTensor")`; empty ones where nothing is stated.
+        A pair such as `(("batch_size", "1", "time_steps"), "FloatTensor")`; empty where nothing is stated.
     """
     text = inspect.getdoc(getattr(cls, "forward", None)) or ""
     found = re.search(_SHAPE.format(name=rf"(?<!\w){re.escape(name)}"), text)
@@ -319,7 +319,7 @@ def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
 
 
 def _conditions(forward: Any, values: dict[str, Any], needs: Sequence[Need]) -> list[Need]:
-    """Return optional arguments that a constructor's value makes necessary: `global_cond` beside `global_cond_dim`."""
+    """Return optional arguments that a constructor's value makes necessary: `global_cond` with `global_cond_dim`."""
     taken = {need.name for need in needs}
     found = []
     for name, parameter in inspect.signature(forward).parameters.items():
@@ -336,7 +336,7 @@ def _described(cls: type, name: str, *, first: bool = False) -> str:
     """Return the sentence about an argument in the docstring of a class or of its forward pass."""
     texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
     if first and name != "x" and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
-        name = "x"  # what docstrings often call the first argument, whatever its name is
+        name = "x"  # docstrings often call the first argument so, whatever its name
     for text in texts:
         found = re.search(
             rf"^\s*(?:@param\s+)?[`*]*{re.escape(name)}[`*]*\s*[:(].*(?:\n\s{{4,}}.*)?", text, re.MULTILINE
@@ -373,6 +373,6 @@ def _takes(model: nn.Module, inputs: dict[str, Tensor]) -> bool:
     try:
         with torch.no_grad():
             model(**inputs)
-    except (Exception, SystemExit):  # whatever a forward pass raises for a wrong guess
+    except (Exception, SystemExit):  # a forward pass may raise anything for a wrong guess
         return False
     return True

@@ -1,4 +1,4 @@
-"""Classes outside transformers: their construction from a JSON object, and their inputs."""
+"""Classes outside transformers: construct them from a JSON object, and make their inputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mpsprobe.models.weightless import guessed
 
 
 class ScriptOptions(argparse.Namespace):
-    """Values as scripts hand them to their models: read as attributes, by `in`, by key or by `get`."""
+    """Options as scripts pass them to their models: read as attributes, by `in`, by key or by `get`."""
 
     def __getitem__(self, name: str) -> Any:
-        """Return a value as of a dict or an EasyDict."""
+        """Return a value by key, as a dict or an EasyDict does."""
         return vars(self)[name]
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -33,8 +33,9 @@ def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     """Return an object of a class, or of a factory, made from a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`),
-    they become that: the dataclass of its annotation, or the one dataclass of its module that has these fields,
-    or the options of a script.
+    they become that
+    object: the dataclass of its annotation, the only dataclass of its module with these fields, or a script's
+    options.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
@@ -54,13 +55,13 @@ def inputs(
     """Return the arguments of `forward`: those that a class states itself (`dummy_inputs`), else guessed ones.
 
     Args:
-        cls: a class, or a factory.
-        values: its arguments.
-        dtype: of floating-point inputs.
-        notes: receives a sentence about the made-up input.
+        cls: A class, or a factory.
+        values: Its arguments.
+        dtype: The dtype of floating-point inputs.
+        notes: A list to which a sentence about the made-up input is appended.
 
     Raises:
-        TargetError: nothing says what it is fed, and no guess fits.
+        TargetError: No input is stated, and no guess fits.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.make(cls, values, dtype)
@@ -103,7 +104,7 @@ def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
     try:
         with torch.device("meta"):
             construct(cls, copy.deepcopy(values))
-    except (Exception, SystemExit):  # it may be a wrong argument too: building it for real says so
+    except (Exception, SystemExit):  # it may be a wrong argument, which the real construction will report
         return True
     return False
 
@@ -141,9 +142,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
     if first is None or needed != [first] or first.name in values:
         return None
     accepted = {one.name for one in parameters}
-    if (
-        accepted >= values.keys() and values
-    ):  # optional arguments beside a missing one: let the class complain
+    if accepted >= values.keys() and values:  # one is missing, which the class reports
         return None
     scope = vars(sys.modules[cls.__module__])
     annotation: Any = first.annotation
@@ -156,7 +155,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
-    """Return whether a dataclass takes all these values."""
+    """Return whether a dataclass has all these fields."""
     return (
         dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
     )

@@ -1,4 +1,4 @@
-"""Inputs from a folder's own tokenizer, image processor or feature extractor."""
+"""Make inputs with a folder's own tokenizer, image processor or feature extractor."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Processors:
     """The processors in a folder that make inputs of its model.
 
     Args:
-        folder: of the model.
-        model_class: what is fed.
-        family: what it is for.
-        notes: gets a sentence for what was used, and for what is there but cannot be.
+        folder: The folder of the model.
+        model_class: The class of the model.
+        family: The family of the model.
+        notes: A list to which a sentence is appended for each processor that was used, or that exists but fails.
     """
 
     def __init__(self, folder: Path, model_class: type, family: Family, notes: list[str]) -> None:
@@ -38,7 +38,7 @@ class Processors:
         self._accepted = set(inspect.signature(forward).parameters)
 
     def batch(self) -> dict[str, Any] | None:
-        """Return arguments for the model, or None when the folder lacks a processor for one of them."""
+        """Return arguments for the model; None when the folder lacks a processor for one of them."""
         wants_text = "input_ids" in self._family.feeds and "input_ids" in self._accepted
         wants_image = "pixel_values" in self._family.feeds and "pixel_values" in self._accepted
         wants_sound = bool({"input_features", "input_values"} & set(self._family.feeds))
@@ -56,7 +56,7 @@ class Processors:
                     if made is None:
                         return None
                     batch |= made
-        # processors are many, old and new, and raise whatever they like; made-up input replaces them
+        # a processor, old or new, may raise anything; made-up input then replaces it
         except Exception as problem:
             reason = first_line(problem)
             self._notes.append(f"The folder's processor is not used: {type(problem).__name__}: {reason}")
@@ -129,12 +129,12 @@ def _slow() -> dict[str, Any]:
     from packaging.version import Version
     from transformers import __version__
 
-    # from 5 on image processors are chosen by `backend`, not by `use_fast`
+    # from transformers 5 on, image processors are chosen by `backend`, not by `use_fast`
     return {"backend": "pil"} if Version(__version__) >= Version("5.0.0.dev0") else {"use_fast": False}
 
 
 def _image() -> Any:
-    """Return `(224, 224, 3)` uint8, a ramp across and down."""
+    """Return a ramp across and down as an array `(224, 224, 3)` of uint8."""
     ramp = torch.linspace(0, 255, _SIDE)
     down, across = torch.meshgrid(ramp, ramp, indexing="ij")
     return torch.stack([down, across, (down - across).abs()], dim=-1).to(torch.uint8).numpy()

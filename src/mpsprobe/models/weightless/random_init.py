@@ -1,4 +1,4 @@
-"""Any transformers model without its weights: built from its config, fed from its processor or made-up input."""
+"""Any transformers model without its weights: built from its config, run on its processor's or made-up input."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from mpsprobe.models.weightless.sizes import sized
 
 
 class RandomInitAdapter(Adapter):
-    """An adapter that builds the class that a config names, and feeds it by its family.
+    """An adapter that builds the class that a config names, and makes its input by its family.
 
-    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and are
-    made up from the config where it has none; `notes` says which.
+    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and
+    otherwise are made up
+    from the config; `notes` states which.
 
     Attributes:
-        blueprint: the class and its config.
-        family: what it is for.
-        made_up: its input was made up, and no processor or config file states it.
+        blueprint: The class and its config.
+        family: The family of the class.
+        made_up: Whether its input was made up, because no processor or config file states it.
     """
 
     made_up = False
@@ -55,7 +56,7 @@ class RandomInitAdapter(Adapter):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Return `torch.no_grad` for a class of a user or a repository: it may enable gradients for a part."""
+        """Return `torch.no_grad` for a class of a user or a repository, which may enable gradients for a part."""
         package = self.blueprint.model_class.__module__.partition(".")[0]
         return torch.inference_mode() if package in ("transformers", "diffusers") else torch.no_grad()
 
@@ -72,7 +73,7 @@ class RandomInitAdapter(Adapter):
         return model
 
     def sample(self) -> dict[str, Any]:
-        """Return an empty sample: `prepare` makes the input."""
+        """Return an empty sample, because `prepare` makes the input."""
         return {}
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
@@ -90,7 +91,7 @@ class RandomInitAdapter(Adapter):
         """Return the tensors of a plain forward pass by name, without lists of tensors."""
         parameters = inspect.signature(model.forward).parameters
         feed = self.blueprint.feed
-        if feed is not None and feed.method != "forward":  # another method takes more
+        if feed is not None and feed.method != "forward":  # another method takes other arguments
             batch = {name: value for name, value in batch.items() if name in parameters}
         config = getattr(model, "config", None)
         decodes = "decoder_input_ids" in parameters
@@ -171,7 +172,7 @@ class RandomInitAdapter(Adapter):
 
     @property
     def _interpolates(self) -> bool:
-        """Whether the model fits its positions to a picture of another size when asked."""
+        """Return whether the model can interpolate its positions for a picture of another size."""
         forward: Any = getattr(self.blueprint.model_class, "forward")  # noqa: B009 (mypy: type[Any] has no forward)
         return "interpolate_pos_encoding" in inspect.signature(forward).parameters
 

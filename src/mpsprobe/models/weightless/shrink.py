@@ -1,4 +1,4 @@
-"""The same model with fewer layers: same widths, head sizes, dtypes and code paths, a fraction of the memory."""
+"""Shrink a model to fewer layers with the same widths, head sizes, dtypes and code paths."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from mpsprobe.errors import UsageError
 from mpsprobe.models.weightless.from_config import Blueprint
 
-#: Layers kept at least, experts, and blocks of a stage (Swin shifts its windows in every second).
+#: The number of layers, experts, and blocks of a stage that are kept (Swin shifts its windows in every second block).
 _LAYERS, _EXPERTS, _BLOCKS = 2, 4, 2
-#: What configs of transformers call their number of layers (`depth` is that of Qwen-VL's vision tower).
+#: Names of the number of layers in configs of transformers (`depth` is that of Qwen-VL's vision tower).
 _COUNTS = (
     "num_hidden_layers",
     "num_layers",
@@ -26,7 +26,7 @@ _COUNTS = (
 )
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k", "num_experts_per_token")
-#: Lists of one entry a layer.
+#: Lists with one entry for each layer.
 _PER_LAYER = (
     "layer_types",
     "layers_block_type",
@@ -35,7 +35,7 @@ _PER_LAYER = (
     "block_types",
     "attention_window",
 )
-#: Layers of another kind than the rest, by index: one of them must stay, and one of the rest.
+#: Indices of layers of a different kind; one of them and one of the others must stay.
 _KINDS = (
     "global_attn_indexes",
     "mlp_only_layers",
@@ -44,15 +44,15 @@ _KINDS = (
     "cross_attention_layers",
     "attn_layer_indices",
 )
-#: Layers whose output is read by something that wants as many as before.
+#: Indices of layers whose outputs are used elsewhere, so that their number must not change.
 _TAPS = ("deepstack_visual_indexes", "backbone_out_indices", "intermediate_layers_indices")
 
 
 def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
-    """Return a blueprint with fewer layers and experts, and the list of changes, one sentence each.
+    """Return a blueprint with fewer layers and experts, and a list of sentences about the changes.
 
     Raises:
-        UsageError: the config is not one of transformers.
+        UsageError: The config is not one of transformers.
     """
     if not blueprint.is_pretrained:
         raise UsageError(
@@ -69,7 +69,7 @@ def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
 
 
 def _parts(config: Any, path: str) -> list[tuple[str, Any]]:
-    """Return a config and the configs in it, with their paths."""
+    """Return a config and its nested configs, with their paths."""
     from transformers import PretrainedConfig
 
     found = [(path, config)]
@@ -85,7 +85,7 @@ def _shrink_part(path: str, config: Any, changes: list[str]) -> None:
     if isinstance(stages, (list, tuple)) and any(isinstance(one, int) and one > _BLOCKS for one in stages):
         config.depths = type(stages)(min(one, _BLOCKS) for one in stages)
         changes.append(f"{path}depths {list(stages)} -> {list(config.depths)}")
-    # `num_layers` is the number of stages beside `depths`; the stages of a backbone are read by their names
+    # with `depths`, `num_layers` is the number of stages; the stages of a backbone are read by their names
     if stages is None and not (path.endswith("backbone_config.") and hasattr(config, "stage_names")):
         _shrink_layers(path, config, changes)
     _shrink_experts(path, config, changes)
@@ -122,7 +122,7 @@ def _stored(config: Any, name: str) -> str:
 
 
 def _layers_to_keep(config: Any) -> int:
-    """Return how many of the first layers keep every kind of layer."""
+    """Return how many of the first layers include every kind of layer."""
     keep = _LAYERS
     for name in _PER_LAYER:
         kinds = getattr(config, name, None)
@@ -130,7 +130,7 @@ def _layers_to_keep(config: Any) -> int:
             keep = max(keep, *(kinds.index(kind) + 1 for kind in set(kinds)))
     for name in _TAPS:
         keep = max(keep, len(getattr(config, name, None) or ()))
-    # every n-th layer is another kind, counted from the first or from an offset
+    # every n-th layer is of another kind, counted from the first or from an offset
     for period, offset in (
         ("interleave_moe_layer_step", None),
         ("decoder_sparse_step", None),
@@ -142,7 +142,7 @@ def _layers_to_keep(config: Any) -> int:
         step = getattr(config, period, None)
         if isinstance(step, int) and step > 1:
             keep = max(keep, getattr(config, offset, step - 1) + 1 if offset else step)
-    dense = getattr(config, "first_k_dense_replace", None)  # DeepSeek: the first k have no experts
+    dense = getattr(config, "first_k_dense_replace", None)  # DeepSeek: the first k layers have no experts
     return max(keep, dense + 1) if isinstance(dense, int) else keep
 
 

@@ -1,4 +1,4 @@
-"""A made-up input at the size that the user asks for: longer prompts, more rows, larger pictures, more sound."""
+"""Resize a made-up input as the user requests: longer prompts, more rows, larger pictures, more sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mpsprobe.errors import UsageError
 from mpsprobe.run.workload import Fed, Workload
 
-#: Arguments that have a column for each token of the text.
+#: Arguments with a column for each token of the text.
 _TEXT = (
     "input_ids",
     "attention_mask",
@@ -23,15 +23,15 @@ _TEXT = (
 )
 _PIXELS = ("pixel_values", "pixel_mask")
 _SAMPLING_RATE, _FRAME_RATE = 16_000, 100
-#: Frames of the spectrogram of Whisper's window, and its seconds.
+#: The frames of the spectrogram of Whisper's window, and the length of the window in seconds.
 _WINDOW, _WINDOW_SECONDS = 3000, 30
 
 
 def sized(batch: Mapping[str, Any], wanted: Workload) -> tuple[dict[str, Any], list[str]]:
-    """Return the input at the size asked for, and what was done, one sentence each.
+    """Return the input at the requested size, and a list of sentences about what was done.
 
     Raises:
-        UsageError: the target takes no such input, or cannot take it at that size.
+        UsageError: The target has no such input, or cannot take it at that size.
     """
     made, notes = dict(batch), list[str]()
     if wanted.batch is not None or wanted.prompt_tokens is not None:
@@ -52,7 +52,7 @@ def sized(batch: Mapping[str, Any], wanted: Workload) -> tuple[dict[str, Any], l
 
 
 def fed(batch: Mapping[str, Any]) -> Fed:
-    """Return the sizes of an input, whoever made it."""
+    """Return the sizes of an input, whatever made it."""
     tokens, seconds, rows = 0, 0.0, 0
     image: tuple[int, ...] = ()
     for name, value in batch.items():
@@ -81,7 +81,7 @@ def _rows(value: Any) -> bool:
 
 
 def _first_text(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the batch without the second, padded text that a made-up input has."""
+    """Return the batch without the second, padded text of a made-up input."""
     ids = next((batch[name] for name in ("input_ids", "inputs") if _rows(batch.get(name))), None)
     if ids is None or ids.shape[0] == 1:
         return batch

@@ -1,8 +1,10 @@
-"""A small random copy of a target, saved as a checkpoint that other libraries can load.
+"""Make a small random copy of a target, saved as a checkpoint that other libraries can load.
 
-Same class, same kinds of layers, same head size, ratios and activation; few layers, few heads, a small vocabulary.
-Its weights are drawn so that every part matters: transformers' own initialisation leaves logits near zero and all norms
-at one, and a comparison would not see what is wrong in them.
+It has the same class, kinds of layers, head size, ratios and activation, with few layers, few heads and a
+small vocabulary.
+Its weights are drawn so that every part matters: transformers' own initialisation leaves logits near zero and
+all norms at
+one, so that a comparison would not notice faults in them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from mpsprobe.models.weightless.families import family_of
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.shrink import shrink
 
-#: Heads kept of keys and values, and tokens of the vocabulary.
+#: The number of key-value heads, and of tokens in the vocabulary.
 _KV_HEADS, _VOCABULARY = 2, 2048
-#: Queries kept per head of keys and values, at most.
+#: The greatest number of query heads for each key-value head.
 _GROUP = 4
 
 
@@ -33,10 +35,10 @@ class SmallCopy:
     """A saved checkpoint and the inputs for it.
 
     Attributes:
-        folder: with config.json and model.safetensors, float32.
-        model_class: that loads it.
-        feeds: by name (`"text"`, `"image and text"`), arguments of a forward pass.
-        notes: what was made smaller, one sentence each.
+        folder: The folder with config.json and model.safetensors in float32.
+        model_class: The class that loads it.
+        feeds: The arguments of a forward pass by name of the input (`"text"`, `"image and text"`).
+        notes: Sentences about what was made smaller.
     """
 
     folder: Path
@@ -49,7 +51,7 @@ def write(blueprint: Blueprint, folder: Path) -> SmallCopy:
     """Build a small copy, and save it into `folder`.
 
     Raises:
-        MpsprobeError: it is not a transformers model, or cannot be built or fed.
+        MpsprobeError: The target is not a transformers model, or cannot be built or given an input.
     """
     blueprint, notes = shrink(blueprint)
     try:
@@ -94,7 +96,7 @@ def _narrow_text(config: Any) -> None:
 
 
 def _narrow_vision(config: Any, width: int) -> None:
-    """Narrow the towers of the Qwen family, which name their heads `num_heads`; others keep their widths."""
+    """Narrow the vision towers of the Qwen family, which call their heads `num_heads`; others keep their widths."""
     heads = getattr(config, "num_heads", None)
     if not isinstance(heads, int):
         return
@@ -108,7 +110,7 @@ def _narrow_vision(config: Any, width: int) -> None:
 
 
 def _renumber(config: Any) -> None:
-    """Move special tokens past the small vocabulary to its end, each to its own place."""
+    """Move special tokens beyond the small vocabulary to its end, each to its own place."""
     parts = [part for part in (config, getattr(config, "text_config", None)) if part is not None]
     size = min(part.vocab_size for part in parts if isinstance(getattr(part, "vocab_size", None), int))
     moved: dict[int, int] = {}
@@ -128,10 +130,10 @@ def _moved(value: Any, size: int, moved: dict[int, int]) -> Any:
 
 @torch.no_grad()
 def _drawn(blueprint: Blueprint) -> Any:
-    """Build the model in float32, with weights of which each one counts."""
+    """Build the model in float32, with weights that all affect the result."""
     cls, config = blueprint.model_class, copy.deepcopy(blueprint.config)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
-        part.dtype = torch.float32  # a part is built in the dtype that its own config states
+        part.dtype = torch.float32  # each part is built in the dtype that its own config states
     model = from_config.build(cls, config, torch.device("cpu"), "float32", initialise=True)
     generator = torch.Generator().manual_seed(from_config.SEED)
     for name, parameter in model.named_parameters():
@@ -144,12 +146,12 @@ def _drawn(blueprint: Blueprint) -> Any:
 
 
 def _feeds(blueprint: Blueprint) -> dict[str, dict[str, Tensor]]:
-    """Make inputs up; one with text only where there are images too."""
+    """Make inputs, including one with text only where there are images too."""
     family = family_of(blueprint.model_class.__name__)
     whole = synthetic.Inputs(blueprint.model_class, blueprint.config, family, torch.float32).make()
     tensors = {name: value for name, value in whole.items() if isinstance(value, Tensor)}
     if "input_ids" in tensors:
-        # without a mask, transformers 4.57.1 computes Qwen3-VL's positions wrong
+        # without a mask, transformers 4.57.1 computes Qwen3-VL's positions wrongly
         tensors.setdefault("attention_mask", torch.ones_like(tensors["input_ids"]))
     if "pixel_values" not in tensors or "input_ids" not in tensors:
         return {"text" if "input_ids" in tensors else "input": tensors}

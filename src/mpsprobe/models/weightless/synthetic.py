@@ -1,4 +1,4 @@
-"""Made-up inputs for a transformers model, from its config and the signature of its forward pass."""
+"""Make inputs for a transformers model from its config and the signature of its forward pass."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
 from mpsprobe.models.weightless.synthetic_series import SeriesInputs
 from mpsprobe.models.weightless.synthetic_sound import SAMPLING_RATE, SoundInputs, ramp
 
-#: Tokens of a made-up prompt, and of the second, padded one.
+#: The number of tokens of a made-up prompt, and of the second, padded one.
 PROMPT, SHORTER = 32, 20
 
 
 class Inputs(SoundInputs, SeriesInputs):
-    """Makes each argument of a forward pass by its name.
+    """Make each argument of a forward pass by its name.
 
     Attributes:
-        model_class: a class of transformers.
-        config: its config.
-        family: its family, which decides what it is fed.
-        dtype: of floating-point arguments.
-        target: the target as the user named it, for the next step of an error.
-        notes: assumptions made for the user, one sentence each.
+        model_class: A class of transformers.
+        config: Its config.
+        family: Its family, which determines its inputs.
+        dtype: The dtype of floating-point arguments.
+        target: The target as the user named it, for the advice in an error.
+        notes: Sentences about assumptions that were made for the user.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class Inputs(SoundInputs, SeriesInputs):
         """Make the arguments of `forward` or `generate` on the CPU, floating-point ones in the model's dtype.
 
         Raises:
-            TargetError: the model requires an argument that cannot be made up, or its config holds what no input can be
-                made of (`"vocab_size": {}`).
+            TargetError: The model requires an argument that cannot be made up, or its config holds a value
+                from which no input
+                can be made (`"vocab_size": {}`).
         """
         batch = {name: self._one(name) for name in self.names()}
         return {
@@ -66,7 +67,7 @@ class Inputs(SoundInputs, SeriesInputs):
         taken = {name for name in self.family.feeds if name in self._parameters}
         if isinstance(main, str) and main in self._parameters:
             taken.add(main)
-        # an encoder-decoder begins to decode by itself when it generates
+        # an encoder-decoder starts decoding by itself when it generates
         decodes = self.family.runs != GENERATE and self._config("is_encoder_decoder", False)
         if decodes and "input_ids" in taken and "decoder_input_ids" in self._parameters:
             taken.add("decoder_input_ids")
@@ -80,23 +81,23 @@ class Inputs(SoundInputs, SeriesInputs):
         if main == "inputs" and taken & {
             "input_values",
             "input_features",
-        }:  # SpeechEncoderDecoder: one of them
+        }:  # SpeechEncoderDecoder takes one of them
             taken.discard("inputs")
             main = "input_values" if "input_values" in taken else "input_features"
         if "inputs" in (*required, main):  # Perceiver takes either name
             taken.discard("input_ids")
-        if main in ("input_values", "input_features"):  # a class may accept both, and wants one
+        if main in ("input_values", "input_features"):  # a class may accept both, but needs one
             taken -= {"input_values", "input_features"} - {main}
         if "high_res_pixel_values" in self._parameters and "pixel_values" in taken:
             taken.add("high_res_pixel_values")
-        if "visual_feats" in self._parameters:  # LXMERT refuses to go without
+        if "visual_feats" in self._parameters:  # LXMERT requires it
             taken |= {"visual_feats", "visual_pos"}
         if "pixel_values" in taken and main == "pixel_values_videos":
             taken.discard("pixel_values")
         for (
             leader,
             followers,
-        ) in _FOLLOWERS.items():  # all are optional, and the code needs them beside the first
+        ) in _FOLLOWERS.items():  # all are optional, but the code needs them with the first
             if leader in (*taken, *required):
                 taken |= followers & self._parameters.keys()
         return [name for name in self._parameters if name in taken or name in required]
@@ -106,7 +107,7 @@ class Inputs(SoundInputs, SeriesInputs):
             return self._make_one(name)
         except MpsprobeError:
             raise
-        except Exception as problem:  # a config may hold anything at all
+        except Exception as problem:  # a config may hold anything
             raise TargetError(
                 f"{self.model_class.__name__}: no `{name}` can be made from its config: "
                 f"{type(problem).__name__}: {first_line(problem)}.",
@@ -193,7 +194,7 @@ class Inputs(SoundInputs, SeriesInputs):
 
     @functools.cached_property
     def _image_features(self) -> int | None:
-        """How many features the model makes of the image."""
+        """Return the number of features that the model makes of the image; None when it cannot be determined."""
         text = {
             "input_ids",
             "attention_mask",
@@ -208,8 +209,8 @@ class Inputs(SoundInputs, SeriesInputs):
         )
 
     def attention_mask(self) -> Tensor | None:
-        """Return ones, and zeros where the second text is padded."""
-        if "states" in self.names():  # a mask left out is made on the CPU by Decision Transformer's own code
+        """Return ones, with zeros where the second text is padded."""
+        if "states" in self.names():  # Decision Transformer makes a missing mask on the CPU
             return torch.ones(self.states().shape[:2], dtype=torch.int64)
         if "input_ids" not in self.names():
             return None
@@ -218,7 +219,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return mask
 
     def mm_token_type_ids(self) -> Tensor | None:
-        """Return 1 where a token stands for the image, 0 for text: transformers 5 asks for it beside images."""
+        """Return 1 for placeholder tokens of the image and 0 for text, as transformers 5 requires with images."""
         token = synthetic_images.image_token(self.config)
         return None if token is None else (self.input_ids() == token).to(torch.int64)
 
@@ -230,18 +231,18 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.full((self.family.rows * books, 1), start)
 
     def bbox(self) -> Tensor:
-        """Return `(rows, tokens, 4)`: a box of 0 ... 1000 for each token, as LayoutLM's."""
+        """Return a box of 0 to 1000 for each token, as in LayoutLM: `(rows, tokens, 4)`."""
         ids = self.input_ids()
         return torch.tensor([100, 200, 300, 400]).expand(*ids.shape, 4).contiguous()
 
     def _length(self, wanted: int) -> int:
-        """Return the wanted number of tokens, or as many as fit: RoBERTa's positions begin at the third."""
+        """Return the requested number of tokens, or as many as fit (RoBERTa's positions begin at the third)."""
         positions = self._config("max_position_embeddings")
         return min(wanted, positions - 2) if isinstance(positions, int) and positions > 2 else wanted
 
     def _ordinary(self, length: int) -> list[int]:
         """Return consecutive tokens from a quarter of the vocabulary on, without special ones."""
-        # CANINE has no vocabulary: it reads code points, hashed to buckets
+        # CANINE has no vocabulary; it hashes code points to buckets
         names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
         vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)
         if vocabulary < 2:
@@ -272,7 +273,7 @@ class Inputs(SoundInputs, SeriesInputs):
             return torch.stack([pixels, pixels.flip(-1)], dim=1)
         if self.model_class.__name__ == "XCLIPVisionModel":  # the frames of a video are its rows
             return self.pixel_values_videos()[0]
-        frames = re.search(r"XCLIP|BlipVideo", self.model_class.__name__)  # TVLT reads frames beside sound
+        frames = re.search(r"XCLIP|BlipVideo", self.model_class.__name__)  # TVLT takes frames and sound
         if self.family.name == VIDEO or frames or "audio_values" in self._parameters:
             return self.pixel_values_videos().expand(self.family.rows, -1, -1, -1, -1)
         if "image_attention_mask" in self._parameters:  # Idefics: `(1, images, channels, height, width)`
@@ -284,7 +285,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.video(self.config, self.notes)
 
     def image_attention_mask(self) -> Tensor:
-        """Return that every token sees the one image: `(1, tokens, 1)`."""
+        """Return a mask with which every token sees the one image: `(1, tokens, 1)`."""
         return torch.ones(1, self.input_ids().shape[1], 1, dtype=torch.int64)
 
     def pixel_mask(self) -> Tensor:
@@ -299,7 +300,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.grid(self.config)
 
     def merge_sizes(self) -> Tensor:
-        """Return how many patches VideoLLaMA 3 merges across, of one image: `(1,)`."""
+        """Return the number of patches that VideoLLaMA 3 merges along a side, for one image: `(1,)`."""
         return torch.ones(1, dtype=torch.int64)
 
     def hidden_states(self) -> Tensor | None:
@@ -311,7 +312,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return made if made is not None or width is None else ramp(1, self._length(PROMPT), width)
 
     def encoder_hidden_states(self) -> Tensor:
-        """Return what an image encoder hands to a Q-Former: `(rows, 257, width)`."""
+        """Return the output of an image encoder for a Q-Former: `(rows, 257, width)`."""
         width = self._config("encoder_hidden_size") or self._config("cross_attention_hidden_size")
         return ramp(self.family.rows, 257, width or self._config("hidden_size", 768))
 
@@ -325,7 +326,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.stack([place % max(1, side), place // max(1, side)], dim=-1)[None]
 
     def image_sizes(self) -> Tensor | None:
-        """Return height and width of each image, of models that cut images to tiles or keep their size (Pixtral)."""
+        """Return height and width of each image for models that cut images into tiles or keep their size (Pixtral)."""
         whole = synthetic_images.tiled_size(self.config)
         if whole is not None:
             return torch.tensor([whole])
@@ -345,7 +346,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.spatial_shapes(self.family.rows)
 
     def aspect_ratio_ids(self) -> Tensor:
-        """Return the ids of one image of one tile."""
+        """Return the id of one image with one tile: `(1, 1)`."""
         return torch.ones(1, 1, dtype=torch.int64)
 
     def aspect_ratio_mask(self) -> Tensor:
@@ -354,14 +355,14 @@ class Inputs(SoundInputs, SeriesInputs):
         return mask
 
     def cross_attention_mask(self) -> Tensor | None:
-        """Return a mask by which every token sees the image: `(1, tokens, 1, tiles)`."""
+        """Return a mask with which every token sees the image: `(1, tokens, 1, tiles)`."""
         if "aspect_ratio_ids" not in self._parameters:
             return None
         tokens = self.input_ids().shape[1]
         return self.aspect_ratio_mask()[:, None].expand(1, tokens, 1, -1).contiguous()
 
     def flattened_patches(self) -> Tensor:
-        """Return Pix2Struct's patches, 8 x 8, each after its row and column: `(1, 64, 2 + pixels)`."""
+        """Return Pix2Struct's 8 x 8 patches, each preceded by its row and column: `(1, 64, 2 + pixels)`."""
         side = 8
         pixels = synthetic_images.vision_part(self.config).patch_embed_hidden_size
         place = torch.arange(side * side)
@@ -382,7 +383,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return ramp(1, 3, side, side)
 
     def visual_feats(self) -> Tensor:
-        """Return 36 regions of an image, as LXMERT's detector finds: `(1, 36, features)`."""
+        """Return 36 regions of an image, as LXMERT's detector finds them: `(1, 36, features)`."""
         return ramp(self.family.rows, 36, self._config("visual_feat_dim", 2048))
 
     def visual_pos(self) -> Tensor:
@@ -397,19 +398,19 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
 
 
-#: Optional arguments that are fed beside another one, where a forward pass has them.
+#: Optional arguments that are passed together with another one, where a forward pass has them.
 _FOLLOWERS = {
     "states": {"actions", "returns_to_go", "timesteps"},
     "input_features": {"is_longer", "input_features_mask"},
     "audio_values": {"audio_mask", "pixel_mask"},
     "pixel_values": {"image_attention_mask", "image_merge_sizes", "image_position_ids", "pixel_position_ids"},
 }
-#: Frames of a video whose config names no number.
+#: The number of frames of a video whose config states none.
 _FRAMES = 8
 
 
 def describe(batch: dict[str, Any]) -> list[str]:
-    """Describe each tensor of an input, those of a dict within it too: `"input_ids int64[1, 32]"`."""
+    """Describe each tensor of an input, including those in a nested dict: `"input_ids int64[1, 32]"`."""
     texts = []
     for name, value in batch.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Made-up images for a transformers model, and the places for them in a prompt, from its config or its own code."""
+"""Make images for a transformers model, and their placeholders in a prompt, from its config or its own code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.shrink import shrink
 
-#: Sides in pixels where the config says nothing: of a classifier, and of a detector (DETR resizes the
+#: Default sides in pixels: of a classifier, and of a detector (DETR resizes the
 #: shorter side to 800).
 _SIDE, _DETECTOR_SIDE = 224, 800
-#: Patches down and across of an image that keeps its own size: 256 x 384 pixels at patches of 16.
+#: Rows and columns of patches of an image that keeps its own size: 256 x 384 pixels with patches of 16.
 _ROWS, _COLUMNS = 16, 24
-#: The same of SigLIP 2, whose square of positions is of this side.
+#: The side in patches of an image of SigLIP 2, which has a square of positions.
 _SQUARE = 16
 
 
@@ -43,7 +43,7 @@ def vision_part(config: Any) -> Any:
 
 
 def special_ids(config: Any) -> frozenset[int]:
-    """Return the ids to which the config and its parts give a meaning: `*_token_id`, `image_token_index` ..."""
+    """Return the ids with a special meaning in the config and its parts, such as `*_token_id`, `image_token_index`."""
     found: set[int] = set()
     for part in {id(part): part for part in (config, text_part(config))}.values():
         for name, value in vars(part).items():
@@ -53,9 +53,9 @@ def special_ids(config: Any) -> frozenset[int]:
 
 
 def image_size(config: Any) -> tuple[int, int]:
-    """Return height and width in pixels."""
+    """Return the height and width of an image in pixels."""
     vision = vision_part(config)
-    prompted = getattr(config, "prompt_encoder_config", None)  # SAM: the side of what it segments
+    prompted = getattr(config, "prompt_encoder_config", None)  # SAM: the side of the image that it segments
     for part in (vision, config, prompted):
         size = getattr(part, "image_size", None)
         if isinstance(size, int):
@@ -83,12 +83,15 @@ def channels(config: Any) -> int:
 def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]) -> Tensor:
     """Return pixel values in the layout that the forward pass takes.
 
-    `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and its kin),
-    `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2),
-    `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3),
-    `(1, 1, tiles, channels, height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels,
-    height, width)` where its config lists sizes that an image is cut to (LLaVA-NeXT), else `(rows, channels,
-    height, width)`.
+    The layout is `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL
+    and similar),
+    `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2), `(1, images,
+    channels, height, width)`
+    where it takes `pixel_attention_mask` (Idefics 2 and 3), `(1, 1, tiles, channels, height, width)` where it
+    takes
+    `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels, height, width)` where its config lists sizes of
+    tiled images
+    (LLaVA-NeXT), and otherwise `(rows, channels, height, width)`.
     """
     if {"image_grid_thw", "grid_thw"} & set(parameters):
         vision = vision_part(config)
@@ -99,7 +102,7 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
         return _image(_ROWS * _COLUMNS, channels(config) * patch)
     if {"spatial_shapes", "pixel_position_ids", "image_position_ids"} & set(
         parameters
-    ):  # SigLIP 2 takes patches, whatever an image's shape
+    ):  # SigLIP 2 takes patches, whatever the shape of the image
         patch = getattr(vision_part(config), "patch_size", None) or _ROWS
         notes.append(f"Image: {_SQUARE * patch} x {_SQUARE * patch} pixels.")
         return _image(rows, _SQUARE * _SQUARE, channels(config) * patch * patch)
@@ -118,18 +121,18 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
 
 
 def tiles(config: Any) -> int:
-    """Return the largest number of tiles that an image is cut to (Llama 3.2)."""
+    """Return the largest number of tiles into which an image is cut (Llama 3.2)."""
     return int(getattr(vision_part(config), "max_num_tiles", None) or 1)
 
 
 def tiled_size(config: Any) -> tuple[int, int] | None:
-    """Return height and width of an image that is cut to tiles, the first listed; None for other models."""
+    """Return height and width of a tiled image, the first that is listed; None for other models."""
     sizes = getattr(config, "image_grid_pinpoints", None)
     return (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
 
 
 def video(config: Any, notes: list[str]) -> Tensor:
-    """Return `(1, frames, channels, height, width)`."""
+    """Return the pixel values of a video: `(1, frames, channels, height, width)`."""
     height, width = image_size(config)
     vision = vision_part(config)
     frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None) or 8
@@ -138,37 +141,37 @@ def video(config: Any, notes: list[str]) -> Tensor:
 
 
 def spatial_shapes(rows: int) -> Tensor:
-    """Return patches down and across of each image: `(rows, 2)` int64."""
+    """Return the rows and columns of patches of each image: `(rows, 2)` int64."""
     return torch.tensor([[_SQUARE, _SQUARE]] * rows)
 
 
 def grid(config: Any) -> Tensor:
-    """Return frames, rows and columns of patches: `(1, 3)` int64."""
+    """Return the frames, rows and columns of patches: `(1, 3)` int64."""
     del config
     return torch.tensor([[1, _ROWS, _COLUMNS]])
 
 
 def image_token(config: Any) -> int | None:
-    """Return the token that stands for a part of an image; None when the config names none."""
+    """Return the placeholder token of an image; None when the config names none."""
     token: int | None = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
     return token
 
 
 def with_placeholders(config: Any, ids: list[int], found: int | None, notes: list[str]) -> list[int]:
-    """Return a prompt with the tokens that stand for one image after its first three tokens.
+    """Return a prompt with the placeholder tokens of one image after its first three tokens.
 
     Args:
-        config: of the model.
-        ids: of the prompt.
-        found: how many features the model makes of the image, where it could be asked.
-        notes: gets a sentence.
+        config: The config of the model.
+        ids: The tokens of the prompt.
+        found: The number of features that the model makes of the image; None where the class could not be asked.
+        notes: A list to which a sentence is appended.
 
     Raises:
-        TargetError: neither the model nor the config says how many.
+        TargetError: Neither the model nor the config gives the number of placeholders.
     """
     token = image_token(config)
     if token is None:
-        return ids  # the image goes in by cross-attention or as a prefix
+        return ids  # the image enters by cross-attention or as a prefix
     before, after = (
         _first(config, "vision_start_token_id", "boi_token_index", "boi_token_id"),
         _first(config, "vision_end_token_id", "eoi_token_index", "eoi_token_id"),
@@ -185,16 +188,16 @@ def with_placeholders(config: Any, ids: list[int], found: int | None, notes: lis
 
 
 def image_tokens(config: Any) -> int:
-    """Return the number of tokens that stand for one image.
+    """Return the number of placeholder tokens of one image.
 
     Raises:
-        TargetError: the config does not say.
+        TargetError: The config does not state it.
     """
     vision = vision_part(config)
-    if hasattr(vision, "max_num_tiles"):  # Llama 3.2: one token; the image comes in by cross-attention
+    if hasattr(vision, "max_num_tiles"):  # Llama 3.2: one token, because the image enters by cross-attention
         return 1
     merge = getattr(vision, "spatial_merge_size", None)
-    if merge is not None and hasattr(vision, "temporal_patch_size"):  # Qwen-VL and its kin
+    if merge is not None and hasattr(vision, "temporal_patch_size"):  # Qwen-VL and similar models
         return _ROWS * _COLUMNS // int(merge) ** 2
     stated = _first(config, "mm_tokens_per_image", "image_seq_length", "image_seq_len", "num_image_tokens")
     stated = stated if stated is not None else _first(vision, "num_image_tokens")
@@ -232,28 +235,29 @@ def _first(part: Any, *names: str) -> Any:
 
 
 def _image(*shape: int) -> Tensor:
-    """Return a ramp from -1 to 1."""
+    """Return a ramp from -1 to 1 of the given shape."""
     return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
 
 
-#: Where it is asked: without memory, or where its code wants values, with few layers and weights that nobody wrote.
+#: Where the class runs: without memory, or, where its code needs values, on the CPU with few layers and uninitialised
+# weights.
 _PLACES = (torch.device("meta"), torch.device("cpu"))
 
 
 def count_features(model_class: Any, config: Any, image: dict[str, Any]) -> int | None:
-    """Return the number of places that an image takes in a prompt; None where the class cannot be asked.
+    """Return the number of placeholders of an image in a prompt; None where the class cannot be asked.
 
-    The class is built with few layers: their number does not change how many features there are.
+    The class is built with few layers, whose number does not change the number of features.
 
     Args:
-        model_class: of transformers, which has `get_image_features` where it puts them into a prompt.
-        config: its config.
-        image: arguments of the forward pass that describe the image.
+        model_class: A class of transformers, which has `get_image_features` if it puts features into a prompt.
+        config: Its config.
+        image: The arguments of the forward pass that describe the image.
     """
     for place in _PLACES:
         try:
             return _asked(model_class, config, image, place) or None
-        # what it raises where it looks at values, or lacks an argument, is as various as the models
+        # code that reads values or lacks an argument may raise anything
         except (MpsprobeError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError):
             continue
     return None
@@ -262,7 +266,7 @@ def count_features(model_class: Any, config: Any, image: dict[str, Any]) -> int 
 def _asked(model_class: Any, config: Any, image: dict[str, Any], place: torch.device) -> int:
     small, _ = shrink(Blueprint("", model_class, config))
     model: Any = from_config.build(model_class, small.config, place, initialise=False)
-    # the class with a head often hands on to the one without
+    # the class with a head often delegates to the one without
     inner = getattr(model, "model", None)
     ask = getattr(inner, "get_image_features", None) or model.get_image_features
     accepted = inspect.signature(ask).parameters
@@ -273,16 +277,16 @@ def _asked(model_class: Any, config: Any, image: dict[str, Any], place: torch.de
 
 
 def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
-    """Move pixels to the device; sizes stay and keep their values, since code reads them."""
+    """Move pixels to the device; sizes stay and keep their values, because code reads them."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(place, dtype)
     return value
 
 
 def _features(found: Any) -> int:
-    """Count the rows of the last dimension over all tensors of a result, one an image.
+    """Count the features of one image in all tensors of a result: rows along the last dimension.
 
-    Qwen3-VL gives a pair: the features, and others for deeper layers, which take no place in the prompt.
+    Qwen3-VL returns a pair: the features, and others for deeper layers, which take no place in the prompt.
     """
     if isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, (tuple, list)) for one in found):
         return _features(found[0])

@@ -1,4 +1,4 @@
-"""Made-up time series and steps of decision processes, of the sizes that a config states."""
+"""Make time series and steps of decision processes of the sizes that a config states."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class SeriesInputs:
         raise NotImplementedError
 
     def state(self) -> Tensor:
-        """Return the state of a robot, as the policy pi0 reads it: `(1, size)`."""
+        """Return the state of a robot for the policy pi0: `(1, size)`."""
         return ramp(1, self._config("max_state_dim", 32))
 
     @property
     def _past(self) -> int:
-        """Number of past steps of a time series: the context, and as many more as the longest lag."""
+        """Return the number of past steps of a time series: the context, plus the longest lag."""
         lags = self._config("lags_sequence", [])
         return int(self._config("context_length", 32) or 32) + max(lags, default=0)
 
     def past_values(self) -> Tensor:
-        """Return a time series: `(1, steps)`, or `(1, steps, channels)` of several."""
+        """Return a time series: `(1, steps)`, or `(1, steps, channels)` with several channels."""
         channels = self._config("num_input_channels") or self._config("input_size", 1)
         if self._config("num_input_channels") is None and channels == 1:
             return ramp(1, self._past)
         return ramp(1, self._past, channels)
 
     def past_values_padding(self) -> Tensor:
-        """Return that no step of a time series is padding, as TimesFM wants it."""
+        """Return zeros, which mark no step of a time series as padding (TimesFM): the shape of `past_values`."""
         return torch.zeros(self.past_values().shape, dtype=torch.int64)
 
     def freq(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Made-up sound for a transformers model: waveforms and spectrograms of the sizes that its config states."""
+"""Make sound for a transformers model: waveforms and spectrograms of the sizes that its config states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mpsprobe.models.weightless import guessed
 from mpsprobe.models.weightless.families import Family
 
-#: One second of sound, as every speech model of transformers samples it.
+#: The samples of one second of sound in every speech model of transformers.
 SAMPLING_RATE = 16_000
 #: Parts of a config that describe sound.
 _PARTS = (
@@ -22,7 +22,7 @@ _PARTS = (
     "encoder",
     "audio_encoder_config",
 )
-#: Frames of a spectrogram whose length the config does not state.
+#: The number of frames of a spectrogram whose length the config does not state.
 _FRAMES = 200
 
 
@@ -30,10 +30,10 @@ class SoundInputs:
     """The arguments of a forward pass that hold sound; `synthetic.Inputs` has the others.
 
     Attributes:
-        model_class: of transformers.
-        config: its config.
-        family: its family.
-        notes: decisions made for the user, one sentence each.
+        model_class: A class of transformers.
+        config: Its config.
+        family: Its family.
+        notes: Sentences about decisions that were made for the user.
     """
 
     model_class: Any
@@ -45,13 +45,13 @@ class SoundInputs:
         raise NotImplementedError
 
     def _sound(self, *names: str) -> Any:
-        """Return the first of several values in the config, or in the part of it that describes sound."""
+        """Return the first of several values in the config, or in its part about sound."""
         parts = [self.config, *(getattr(self.config, name, None) for name in _PARTS)]
         found = (getattr(part, name, None) for part in parts if part is not None for name in names)
         return next((value for value in found if value is not None), None)
 
     def input_features(self) -> Tensor:
-        """Return a spectrogram: `(1, mel bins, frames)` as Whisper's, else `(1, frames, features)`."""
+        """Return a spectrogram: `(1, mel bins, frames)` as in Whisper, else `(1, frames, features)`."""
         bins = self._config("num_mel_bins")
         positions = self._config("max_source_positions")
         if bins is not None and positions is not None and self._config("input_feat_per_channel") is None:
@@ -70,13 +70,13 @@ class SoundInputs:
         return ramp(1, _FRAMES, width)
 
     def input_features_mask(self) -> Tensor:
-        """Return ones, one for each frame of sound: `(rows, frames)`."""
+        """Return a one for each frame of sound: `(rows, frames)`."""
         features = self.input_features()
         frames = features.shape[-1] if features.shape[1] == self._sound("num_mel_bins") else features.shape[1]
         return torch.ones(features.shape[0], frames, dtype=torch.int64)
 
     def is_longer(self) -> Tensor:
-        """Return that no sound is longer than CLAP's window: `(rows, 1)` bool."""
+        """Return False for each sound, as none is longer than CLAP's window: `(rows, 1)` bool."""
         return torch.zeros(self.family.rows, 1, dtype=torch.bool)
 
     def audio_mel(self) -> Tensor:
@@ -84,7 +84,7 @@ class SoundInputs:
         return ramp(1, _FRAMES, self._sound("input_feat_size") or 128)
 
     def audio_mel_mask(self) -> Tensor:
-        """Return that no frame of the spectrogram is padding: `(1, frames)` bool."""
+        """Return False for each frame, as none of the spectrogram is padding: `(1, frames)` bool."""
         return torch.zeros(1, _FRAMES, dtype=torch.bool)
 
     def input_values(self) -> Tensor:
@@ -114,12 +114,12 @@ class SoundInputs:
         return ramp(1, self._config("num_audio_channels", 1), length, bins)
 
     def audio_mask(self) -> Tensor:
-        """Return that no patch of TVLT's spectrogram is padding: `(1, patches)`."""
+        """Return a one for each patch of TVLT's spectrogram, as none is padding: `(1, patches)`."""
         down, across = self._config("audio_patch_size", [16, 16])
         length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
         return torch.ones(1, (length // down) * (bins // across), dtype=torch.int64)
 
 
 def ramp(*shape: int) -> Tensor:
-    """Return values from -1 to 1, which are reproducible and differ."""
+    """Return distinct, reproducible values from -1 to 1 in a tensor of the given shape."""
     return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)

@@ -1,4 +1,4 @@
-"""The input that a target lacks to run from its config only, and the next step of its owner."""
+"""Find the input that a target lacks to run from its config only, and give its owner advice."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 from mpsprobe.errors import TargetError, text_of
 
-#: Attribute of an exception that says what to do about it; `phases.target_code` and `predict` read it.
+#: The attribute of an exception that holds advice, which `phases.target_code` and `predict` read.
 NEXT_STEP = "mpsprobe_next_step"
 
 
 def explain(problem: BaseException, model_class: str, name: str) -> None:
-    """Attach the next step to an error that a model raised on a made-up input.
+    """Attach advice to an error that a model raised on a made-up input.
 
-    An error that MPS raises gets no next step: it says nothing about the input.
+    An error of MPS gets none, because it says nothing about the input.
 
     Args:
-        problem: the error; it gets the attribute `NEXT_STEP`.
-        model_class: name of the class.
-        name: the target as its user gave it.
+        problem: The error, which gets the attribute `NEXT_STEP`.
+        model_class: The name of the class.
+        name: The target as the user named it.
 
     Raises:
-        TargetError: an argument of a forward pass was None where its code needs a value, or was left out.
+        TargetError: An argument of a forward pass was None where its code needs a value, or was left out.
     """
     if "mps" in text_of(problem).lower():
         return
@@ -65,12 +65,12 @@ def missing_argument(problem: BaseException) -> str:
 
 
 def next_step(problem: BaseException) -> str:
-    """Return the next step after an error, where `explain` attached one."""
+    """Return the advice that `explain` attached to an error; empty without one."""
     return str(getattr(problem, NEXT_STEP, ""))
 
 
 def kind_of(raw: dict[str, Any]) -> str:
-    """Return the library of a config that names no class of transformers; empty where it is unknown."""
+    """Return the library of a config that names no class of transformers; empty where unknown."""
     if isinstance(raw.get("type"), str) and ("input_features" in raw or "n_action_steps" in raw):
         return f"a lerobot policy ({raw['type']!r})"
     if isinstance(raw.get("architecture"), str) and ("pretrained_cfg" in raw or "num_classes" in raw):
@@ -84,7 +84,7 @@ def kind_of(raw: dict[str, Any]) -> str:
 
 
 def refusal(folder: Path, raw: dict[str, Any], model: str) -> TargetError:
-    """Return the error for a config without `model_type`, with the next step."""
+    """Return the error, with advice, for a config without `model_type`."""
     kind = kind_of(raw)
     return TargetError(
         f"{folder / 'config.json'}: has no model_type" + (f": it is {kind}." if kind else "."),
