@@ -1,8 +1,10 @@
-"""Memory of a run on a Mac: what takes it, whether it fits, and what would make it fit.
+"""Forecast the memory of a run on a Mac: what takes it, whether it fits, and what would make it fit.
 
-Nothing is estimated from a model's name or size: weights, input, cache and activations are the storages that were alive
-on the predicting device, at the moment when most were. Only longer generation is carried on, by the growth from one
-turn of `decode` to the next.
+Nothing is estimated from a model's name or size: weights, input, cache and activations are the storages that
+were alive on
+the memoryless device at the run's peak. Only longer generation is extrapolated, by the growth from one step
+of `decode` to
+the next.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from mpsprobe.run import Evidence, Fit, Memory, MemoryPart, MemoryRemedy, Remedy
 from mpsprobe.run.workload import KV_BITS
 
 GIB = 1 << 30
-#: Fits easily: this share of Metal's recommended working set at most.
+#: A target that needs at most this share of Metal's recommended working set fits easily.
 _COMFORT = 0.9
-#: What macOS cannot give up and the host's side of PyTorch take beside the GPU's share: about 1 GiB for Python, torch
+#: The memory of macOS and of PyTorch on the host in addition to the GPU's share: about 1 GiB for Python, torch
 #: and a file that is read (measured on Linux), and 2 GiB of wired memory of an idle macOS (an estimate).
 _BESIDES = 3 * 2**30
-#: Bits of a weight that MLX quantises by default: groups of 64 share a 16-bit scale and a 16-bit bias
+#: The bits of a weight with MLX's default quantisation: groups of 64 share a 16-bit scale and a 16-bit bias
 #: (mlx.core.quantize, group_size=64).
 _MLX_BITS = {8: 8.5, 4: 4.5}
 _16_BIT = {"float16", "bfloat16"}
@@ -33,13 +35,14 @@ _P = Evidence.PREDICTED
 
 @dataclass(frozen=True)
 class Holding:
-    """What is alive at a run's highest moment, bytes.
+    """The memory in use at a run's peak, in bytes.
 
     Attributes:
-        weights, inputs: of the whole run.
-        cache: key-value cache by then.
-        kept: results held from one turn to the next: logits, scores, token ids.
-        activations: the rest.
+        weights: The weights, in use during the whole run.
+        inputs: The input, in use during the whole run.
+        cache: The key-value cache at that time.
+        kept: Results kept from one step to the next: logits, scores, token ids.
+        activations: Everything else.
     """
 
     weights: int
@@ -50,13 +53,13 @@ class Holding:
 
     @property
     def total(self) -> int:
-        """Return all of it."""
+        """Return the sum of all parts in bytes."""
         return self.weights + self.inputs + self.cache + self.kept + self.activations
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What one more generated token adds, bytes: to the cache, to what is kept, and at the peak."""
+    """The bytes that one more generated token adds: to the cache, to the kept results, and to the peak."""
 
     cache: int
     kept: int
@@ -64,7 +67,7 @@ class Growth:
 
 
 def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
-    """Return what a generated token adds; None where the run does not tell (fewer than two turns of `decode`)."""
+    """Return the bytes that a generated token adds; None with fewer than two steps of `decode`."""
     decode = next((stage for stage in found if stage.name == "decode"), None)
     if decode is None or len(decode.passes) < 2:
         return None
@@ -76,7 +79,7 @@ def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
 
 
 def highest(trace: Trace, found: Sequence[Stage], tokens: int | None = None) -> Holding:
-    """Return what is alive at the highest moment, with `decode` carried on to `tokens` new tokens where given."""
+    """Return the memory in use at the peak, with `decode` extrapolated to `tokens` new tokens where given."""
     moments = [_during(trace, one) for one in trace.passes if one.depth == 1]
     last = [one for one in trace.passes if one.depth == 1][-1:]
     grown = growth(trace, found)
@@ -88,7 +91,7 @@ def highest(trace: Trace, found: Sequence[Stage], tokens: int | None = None) -> 
         after = [] if decode is found[-1] else [_grown(one, grown, more) for one in moments[1:]]
         moments = [*moments[:1], *after, _grown(end, grown, more)]
     for one in last:
-        # between passes and after the last: what is made there is neither cache nor kept
+        # memory allocated between passes and after the last one is neither cache nor kept
         above = trace.peak_after - one.after
         if above > 0 and tokens is None:
             kept = _kept(trace, one)
@@ -109,16 +112,17 @@ def memory(
     tokens: int | None = None,
     kv_dtype: str | None = None,
 ) -> Memory:
-    """Memory on a Mac.
+    """Forecast the memory on a Mac.
 
     Args:
-        trace: the run.
-        found: its stages.
-        memory_bytes: physical memory of the Mac.
-        macos: its system; None takes the cautious share of the older ones.
-        dtypes: parameters by dtype.
-        tokens: new tokens of a sample, where that differs from the run's.
-        kv_dtype: of the key-value cache, where that differs from the run's: a key of `run.workload.KV_BITS`.
+        trace: The run.
+        found: The stages of the run.
+        memory_bytes: The physical memory of the Mac in bytes.
+        macos: The version of macOS; None for the smaller working set of older ones.
+        dtypes: The number of parameters by dtype.
+        tokens: The number of new tokens of a sample, where it differs from the run's.
+        kv_dtype: The dtype of the key-value cache where it differs from the run's: a key of
+            `run.workload.KV_BITS`.
     """
     held = highest(trace, found, tokens)
     grown = growth(trace, found)
@@ -194,7 +198,7 @@ def memory(
 
 
 def _one_buffer(largest: int, limit: int) -> str:
-    """Return why one tensor alone stops the run, in the words with which MPSAllocator.mm refuses it."""
+    """Return the reason why a single tensor stops the run, with the message of MPSAllocator.mm."""
     return (
         f"One tensor of {decimal_size(largest)} is not below the {decimal_size(limit)} that Metal allows a buffer "
         '(maxBufferLength): PyTorch raises "Invalid buffer size".'
@@ -209,7 +213,7 @@ def _of_training(
     memory_bytes: int,
     macos: str | None,
 ) -> list[MemoryRemedy]:
-    """Return what would make an optimisation step fit, each with its number and the verdict it leads to."""
+    """Return changes that would make an optimisation step fit, each with its size and the resulting fit."""
     working_set, _ = chips.working_set(memory_bytes, macos)
     gradients = min(trace.gradients, held.activations)
     activations = held.activations - gradients
@@ -251,7 +255,7 @@ def _of_training(
 
 
 def _cache_bits(dtypes: Mapping[str, int]) -> float:
-    """Return the bits of a cached value of the run: those of most parameters."""
+    """Return the bits of a cached value in the run: those of the most common parameter dtype."""
     most = max(dtypes, key=lambda name: dtypes[name], default="float16")
     return KV_BITS.get(most, 16.0)
 
@@ -259,8 +263,10 @@ def _cache_bits(dtypes: Mapping[str, int]) -> float:
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     """Return whether a need fits, and why.
 
-    Comfortable: within 90 % of Metal's recommended working set. Tight: within physical memory beside
-    macOS and Python, and below the high watermark, where PyTorch's allocator raises. No: past either.
+    It fits easily within 90 % of Metal's recommended working set. It is tight if it fits in physical memory
+    together with
+    macOS and Python, and stays below the high watermark at which PyTorch's allocator raises. Otherwise it
+    does not fit.
     """
     limit = int(chips.HIGH_WATERMARK * working_set)
     need, recommended, whole = decimal_size(needed), decimal_size(working_set), decimal_size(memory_bytes)
@@ -298,10 +304,9 @@ def remedies(
     macos: str | None,
     largest: int = 0,
 ) -> list[MemoryRemedy]:
-    """Return what saves memory, each with its number and whether the target then fits.
+    """Return changes that would make it fit, each with its size and the resulting fit.
 
-    Bits of MLX with which it still does not fit are left out.
-    `largest` is the largest single tensor: one past Metal's limit is smaller in fewer bits, or takes a larger Mac.
+    `largest` is the largest single tensor in bytes. One beyond Metal's limit needs fewer bits or a larger Mac.
     """
     working_set, _ = chips.working_set(memory_bytes, macos)
     rest = held.total - held.weights
@@ -365,7 +370,7 @@ def _during(trace: Trace, one: Pass) -> Holding:
 
 
 def _kept(trace: Trace, one: Pass) -> int:
-    """Results that were there before the pass: its own are activations still."""
+    """Return the bytes of results from before the pass; its own results still count as activations."""
     return max(one.before - trace.weights - trace.inputs - one.cache_before, 0)
 
 
