@@ -40,11 +40,9 @@ def predict(model: str | None = None, **options: Any) -> Run:
     """Predict what a Mac would do with a model, without weights, a device, or a download of weights.
 
     Args:
-        model: A repo id, a local folder with config.json, `package.module:Class` or `./target.py`; None for
-            the default
-            target.
-        **options: Any option of `mpsprobe predict`, by its name with underscores: `mac="m1-max-64"`,
-            `torch="2.8"`,
+        model: A repo id, a local folder with config.json, `package.module:Class` or `./target.py`; None for the
+            default target.
+        **options: Any option of `mpsprobe predict`, by its name with underscores: `mac="m1-max-64"`, `torch="2.8"`,
             `macos="15.5"`, `fallback=True`, `dtype="float16"`, `shrink=True`, `offline=True` and so on.
 
     Returns:

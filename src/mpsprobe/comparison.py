@@ -1,8 +1,7 @@
 """Compare two runs: which checks, numbers and op verdicts changed, and which of the changes are regressions.
 
 Numbers are compared only if both were obtained in the same way on the same kind of device. Otherwise both are
-listed with
-the reason.
+listed with the reason.
 """
 
 from __future__ import annotations
@@ -316,9 +315,8 @@ def _number_change(
 def _significance(mine: Mapping[str, Measurement], theirs: Mapping[str, Measurement]) -> Significance:
     """Return whether two medians of rounds differ significantly, by their notches.
 
-    The notch is median +- 1.57 IQR / sqrt(rounds); medians whose notches do not overlap differ at about the 5
-    % level
-    (McGill, Tukey and Larsen, Variations of Box Plots, 1978).
+    The notch is median +- 1.57 IQR / sqrt(rounds); medians whose notches do not overlap differ at about the 5 %
+    level (McGill, Tukey and Larsen, Variations of Box Plots, 1978).
     """
     notch_a, notch_b = _notch(mine), _notch(theirs)
     if notch_a is None or notch_b is None:

@@ -1,8 +1,7 @@
 """List what of a target would run or be unpickled, from its files, before anything of it is imported.
 
-These are the ways in which transformers 4.57 and 5.24 and diffusers 0.42 let code of a repository in, and
-what mpsprobe
-does about each:
+These are the ways in which transformers 4.57 and 5.24 and diffusers 0.42 let code of a repository in, and what
+mpsprobe does about each:
 
 - `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs
 with consent.
@@ -113,9 +112,8 @@ _closed_caches: set[str] = set()
 def _shut(folder: Path, *, shut: bool) -> None:
     """Forbid or allow code of a folder and of the Hub's caches to run in this process.
 
-    `doors` lists what would run from files. If a library has a way in that `doors` does not know, the
-    interpreter still
-    refuses: its audit event `exec` is raised before the code of any module runs.
+    `doors` lists what would run from files. If a library has a way in that `doors` does not know, the interpreter
+    still refuses: its audit event `exec` is raised before the code of any module runs.
     """
     global _closed  # an audit hook belongs to the process and cannot be removed
     places = {f"{place}{os.sep}" for place in (folder.absolute(), folder.resolve())}

@@ -1,11 +1,9 @@
 """Every option of a run, written once: the fields of `Settings`.
 
 The command line (`cli.options`), the pytest options and ini keys (`suite.plugin`), `[tool.mpsprobe]` of a
-pyproject.toml
-and the arguments of a child process are all made from `OPTIONS`, so a new option is one new field. The
-field's name is
-used everywhere: `new_tokens` is `--new-tokens`, `--mpsprobe-new-tokens`, `mpsprobe_new_tokens` in an ini file and
-`new-tokens` in pyproject.toml.
+pyproject.toml and the arguments of a child process are all made from `OPTIONS`, so a new option is one new field.
+The field's name is used everywhere: `new_tokens` is `--new-tokens`, `--mpsprobe-new-tokens`, `mpsprobe_new_tokens`
+in an ini file and `new-tokens` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -335,9 +333,8 @@ def of_project(start: Path, *, code: bool) -> OptionSource:
 
     Args:
         start: The folder from which to search upwards.
-        code: Whether values may name code of the project (a file, a class, a profile's file). A command that
-            a person runs
-            in somebody's checkout passes False, because a file of the checkout gives no consent.
+        code: Whether values may name code of the project (a file, a class, a profile's file). A command that a
+            person runs in somebody's checkout passes False, because a file of the checkout gives no consent.
 
     Raises:
         UsageError: The file is not TOML, or the table holds an unknown or ill-typed key.

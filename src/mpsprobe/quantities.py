@@ -106,8 +106,7 @@ def printable(text: str) -> str:
     r"""Return a text with each control character as its escape: `\x1b` for ESC, `\u202e` for a bidirectional one.
 
     Everything that people read passes through this function, because the texts of a target, a repository or a
-    document may
-    hold anything.
+    document may hold anything.
     """
     return _CONTROLS.sub(_escaped, text)
 

@@ -1,7 +1,6 @@
 """Read files of users and repositories into typed structures, within bounds, with the file named in every error.
 
-A file may be a pipe, a device or endless; its JSON may be nested without end, and its numbers may have ten
-thousand
+A file may be a pipe, a device or endless; its JSON may be nested without end, and its numbers may have ten thousand
 digits. Each such case ends in an error of one line.
 """
 

@@ -1,8 +1,7 @@
 """The command line: a group whose commands are imported only when they are called.
 
-`mpsprobe --help` must not import torch (it starts in a tenth of a second), so each command is a module of
-this package
-and is listed, with its help line, in `COMMANDS`.
+`mpsprobe --help` must not import torch (it starts in a tenth of a second), so each command is a module of this
+package and is listed, with its help line, in `COMMANDS`.
 """
 
 from __future__ import annotations

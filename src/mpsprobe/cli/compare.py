@@ -41,9 +41,8 @@ _SHOWN = (Change.WORSE, Change.BETTER, Change.OTHER)
 def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
     """Compare run B with run A: machines, torch releases, before and after a change.
 
-    A and B are run.json files, their folders, or journals of runs that were killed. Numbers with different
-    evidence or
-    devices are shown without a ratio, together with the reason.
+    A and B are run.json files, their folders, or journals of runs that were killed. Numbers with different evidence
+    or devices are shown without a ratio, together with the reason.
 
     Exit codes: 0 no regressions in B, 1 some (a status, an op's verdict, a number), 2 usage.
     """

@@ -57,15 +57,12 @@ def diverge(
 ) -> None:
     """Compare MODEL on a device with a reference, module by module.
 
-    MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the
-    CPU, or a file
-    that `mpsprobe baseline` wrote. The first module that diverges beyond the noise floor is named first, with
-    the ops it
-    calls; then follow all modules, worst first.
+    MODEL is a repo id, a local folder, or nothing for the default target. The reference is float32 on the CPU, or a
+    file that `mpsprobe baseline` wrote. The first module that diverges beyond the noise floor is named first, with
+    the ops it calls; then follow all modules, worst first.
 
-    Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's
-    code raised,
-    5 crashed or hung.
+    Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's code
+    raised, 5 crashed or hung.
     """
     job = make_job(settings, stages, against=None if against == "cpu" else _file(against), local=local)
     answer = do(sink, job)
@@ -289,13 +286,10 @@ def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], 
 def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) -> None:
     """Compare MODEL in MLX with MODEL in torch, without its weights.
 
-    MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights
-    is saved,
-    loaded strictly by mlx-lm or mlx-vlm in a process of its own, and its logits are compared with torch's in
-    float32 and
-    float64. Copies that are wrong on purpose must be detected. The command needs the extra `mlx`; on Linux it
-    runs on the
-    CPU, which says nothing about Metal's kernels.
+    MODEL is a repo id or a local folder with config.json. A copy with few layers and heads and random weights is
+    saved, loaded strictly by mlx-lm or mlx-vlm in a process of its own, and its logits are compared with torch's in
+    float32 and float64. Copies that are wrong on purpose must be detected. The command needs the extra `mlx`; on
+    Linux it runs on the CPU, which says nothing about Metal's kernels.
 
     Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
     """

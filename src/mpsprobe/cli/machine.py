@@ -37,9 +37,8 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         working_set_bytes: Metal's recommendedMaxWorkingSetSize in bytes; None without an Apple GPU.
         working_set_evidence: How that is known.
         variables: The problems with environment variables of MPS.
-        predicts: Whether `mpsprobe predict` passed its self-test here, in a child process. None where it was
-            not run:
-            without torch, and on other systems than macOS, where the project's tests run it.
+        predicts: Whether `mpsprobe predict` passed its self-test here, in a child process. None where it was not
+            run: without torch, and on other systems than macOS, where the project's tests run it.
         prediction: The outcome of the self-test in one sentence; empty where it was not run.
         prediction_remedy: What to do if it failed.
     """
@@ -196,9 +195,8 @@ _SHOWN = ("matmul", "stream", "view", "module")
 def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     """Measure a device: matmul by dtype, memory, dispatch, waits and copies, in less than a minute.
 
-    The result is a JSON file, from which mpsprobe predict forecasts the time on that device. Nothing else
-    should run in the
-    meantime.
+    The result is a JSON file, from which mpsprobe predict forecasts the time on that device. Nothing else should
+    run in the meantime.
     """
     import msgspec
     import torch

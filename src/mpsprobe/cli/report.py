@@ -38,9 +38,8 @@ def rebuild(
 ) -> None:
     """Rebuild reports from RUN.json, from its folder, or from the journal.jsonl of a killed run.
 
-    Without RUN.json it takes reports/latest/run.json. Without --format it writes run.json, report.md,
-    report.html and
-    junit.xml, and prints the verdict.
+    Without RUN.json it takes reports/latest/run.json. Without --format it writes run.json, report.md, report.html
+    and junit.xml, and prints the verdict.
     """
     if schema:
         sink.result(_pretty(json_schema()), json_schema(), verbatim=True)

@@ -160,9 +160,8 @@ def command(
 ) -> None:
     """Run the suite on MODEL, in a supervised child process, and write its report.
 
-    MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of
-    your own
-    (which runs), or nothing for the default target.
+    MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your
+    own (which runs), or nothing for the default target.
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed, timed out or interrupted.
     """

@@ -1,10 +1,8 @@
 """The only module that prints: for readers, for programs (`--json`) or not at all (`--quiet`).
 
-Texts of targets and documents may hold anything, so every control character is shown as its escape, and
-colours are
-given apart from the text. A reader that has gone (`| head -1`, a closed stdout) does not stop the command: it
-goes on,
-and its report is written.
+Texts of targets and documents may hold anything, so every control character is shown as its escape, and colours are
+given apart from the text. A reader that has gone (`| head -1`, a closed stdout) does not stop the command: it goes
+on, and its report is written.
 """
 
 from __future__ import annotations

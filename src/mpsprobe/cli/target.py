@@ -32,9 +32,8 @@ def command() -> None:
 def new(sink: Sink, model: str, config: Path | None, output: Path, force: bool) -> None:
     """Write a target.py for MODEL: a repo id, a folder, or a class package.module:Class.
 
-    Loading and a sample are filled in as far as the config, the signature of the forward pass and its
-    documentation allow;
-    the rest is marked TODO. The code of a repository is read but not run; a class that you name is imported.
+    Loading and a sample are filled in as far as the config, the signature of the forward pass and its documentation
+    allow; the rest is marked TODO. The code of a repository is read but not run; a class that you name is imported.
     """
     if output.exists() and not force:
         raise UsageError(f"{output}: is there already.", "Give --force to replace it, or another --output.")

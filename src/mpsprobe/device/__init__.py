@@ -1,1 +1,1 @@
-"""Where tensors live in a run: the real devices (mps, cuda, cpu) and the virtual one (emulated)."""
+"""The devices of a run: the real ones (mps, cuda, cpu) and the virtual one (emulated)."""

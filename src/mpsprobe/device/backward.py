@@ -1,8 +1,8 @@
-"""Places of a forward pass, found again while autograd runs its backward.
+"""Find the place in the forward pass for an op in autograd's backward pass.
 
-Autograd runs the backward of `mps` on a thread of its own, where no line of the target is on the stack. Each node of
-its graph has a sequence number, taken just before the node's kernel runs, so the kernel can note where it was called
-from and the backward of that node can look it up (torch/csrc/autograd/function.h, `sequence_nr`).
+Autograd runs the backward pass of `mps` in its own thread, where no line of the target is on the stack. Each node
+of its graph has a sequence number, taken just before the node's kernel runs, so the kernel can record where it was
+called from, and the backward of that node can look it up (torch/csrc/autograd/function.h, `sequence_nr`).
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ Place = TypeVar("Place")
 _current_node = torch._C._current_autograd_node
 _next_number = torch._C._autograd._get_sequence_nr
 
-#: Places kept at most: a training step of a large model has some 10,000.
+#: The greatest number of places; a training step of a large model has some 10,000.
 _LIMIT = 1_000_000
 
 
 class ForwardPlaces(Generic[Place]):
-    """Where each node of the autograd graph was made.
+    """The place at which each node of the autograd graph was made.
 
-    Sequence numbers count for each thread by itself; of two forward passes in two threads the first to use a number
-    keeps it.
+    Sequence numbers count separately in each thread; of two forward passes in two threads, the first to use a
+    number keeps it.
 
     Attributes:
-        places: By sequence number; empty as long as nothing was noted. Read on every op, so it is no method.
+        places: The places by sequence number; empty until one is recorded. Every op reads it, so it is not a
+            method.
     """
 
     def __init__(self) -> None:
         self.places: dict[int, Place] = {}
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all places."""
         self.places.clear()
 
     def note(self, place: Place) -> None:
-        """Remember the place of the op whose kernel runs now, for the node that autograd has just made for it."""
+        """Record the place of the op whose kernel is running, for the node that autograd has just made for it."""
         if len(self.places) >= _LIMIT:
             self.places.clear()
-        # An op that needs no gradient makes no node and meets the number of an earlier one, which keeps its place.
+        # An op that needs no gradient makes no node and gets the number of an earlier one, which keeps its place.
         self.places.setdefault(_next_number() - 1, place)
 
     def of_backward(self) -> Place | None:
-        """Return the place of the forward op whose backward runs now.
+        """Return the place of the forward op whose backward is running.
 
         Returns:
-            None outside a backward, for a node without a number (the accumulation of a gradient), and in an
-            `autograd.Function` of the target: its `backward` is a line of the target itself.
+            The place; None outside a backward pass, for a node without a number (the accumulation of a gradient),
+            and in an `autograd.Function` of the target, whose `backward` is itself a line of the target.
         """
         if not self.places:
             return None

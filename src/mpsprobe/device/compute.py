@@ -1,7 +1,7 @@
 """Test whether a device computes: a small matrix product, synchronised and compared with float64 on the CPU.
 
-Also a program, `python -m mpsprobe.device.compute mps`, so that a device that aborts or hangs takes a child
-process with it and not the run.
+It is also a program, `python -m mpsprobe.device.compute mps`, so that a device that aborts or hangs ends only a
+child process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-#: Rows, inner size and columns of the product: none a multiple of a GPU tile's 32, all small.
+#: Rows, inner size and columns of the product: small, and none a multiple of a GPU tile's 32.
 SHAPE = (100, 130, 70)
 
 
@@ -22,10 +22,10 @@ class Product:
     """The result of one product.
 
     Attributes:
-        error: largest absolute difference from the reference, relative to the reference's largest value; NaN
+        error: The largest absolute difference from the reference, relative to the reference's largest value; NaN
             when the result holds NaN.
-        tolerance: accepted `error`: the dtype's machine epsilon times the square root of the inner size, the
-            growth of independent rounding errors in a sum of that length.
+        tolerance: The accepted `error`: the dtype's machine epsilon times the square root of the inner size, which
+            is the growth of independent rounding errors in a sum of that length.
     """
 
     error: float
@@ -33,15 +33,15 @@ class Product:
 
     @property
     def right(self) -> bool:
-        """Whether the error is within tolerance; NaN is not."""
+        """Return whether the error is within tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 
 def multiply(device: torch.device, dtype: torch.dtype) -> Product:
-    """Allocate on `device`, multiply two matrices in `dtype`, synchronise, and compare.
+    """Multiply two matrices in `dtype` on `device`, synchronise, and compare the product.
 
     Raises:
-        RuntimeError: whatever the device raises: out of memory, an unsupported dtype.
+        RuntimeError: The device raised: out of memory, or an unsupported dtype.
     """
     rows, inner, columns = SHAPE
     generator = torch.Generator().manual_seed(0)
@@ -49,14 +49,14 @@ def multiply(device: torch.device, dtype: torch.dtype) -> Product:
     right = torch.randn(inner, columns, generator=generator).to(dtype)
     reference = left.double() @ right.double()
 
-    # Copying back waits for the product: no call that only some devices have is needed.
+    # Copying back waits for the product, so no call is needed that only some devices have.
     result = (left.to(device) @ right.to(device)).cpu().double()
     error = ((result - reference).abs().max() / reference.abs().max()).item()
     return Product(error, torch.finfo(dtype).eps * math.sqrt(inner))
 
 
 def main(arguments: list[str]) -> None:
-    """Print one JSON object: the float32 product on the device named by the first argument."""
+    """Print the float32 product on the device named by the first argument, as one JSON object."""
     sys.stdout.write(json.dumps(asdict(multiply(torch.device(arguments[0]), torch.float32))) + "\n")
 
 

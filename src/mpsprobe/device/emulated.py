@@ -18,11 +18,7 @@ from mpsprobe.run import Evidence, Mac
 
 
 class Switch:
-    """An observer that passes everything on to whoever listens now: the virtual device takes one for good.
-
-    Attributes:
-        to: who listens.
-    """
+    """An observer that forwards everything to the current listener; the virtual device keeps one observer."""
 
     def __init__(self) -> None:
         self.to: Observer = Quiet()
@@ -48,14 +44,15 @@ class Switch:
 
 
 class Emulated:
-    """The virtual device of a Mac; usable inside `opened`.
+    """The virtual device of a Mac, for use inside `opened`.
 
     Args:
-        mac: whose rules apply; its torch `""` means the installed release.
-        keep_going: note what the Mac refuses and go on as if it were fixed, instead of raising as it does.
+        mac: The Mac whose rules apply; its torch `""` means the installed release.
+        keep_going: Whether to record what the Mac refuses and continue as if it were fixed, instead of raising as a
+            Mac does.
 
     Raises:
-        UnsupportedInstallError: this machine or its torch cannot carry it, with the reason.
+        UnsupportedInstallError: This machine or its torch cannot carry it; the message gives the reason.
     """
 
     name = "emulated"
@@ -85,7 +82,7 @@ class Emulated:
 
     @property
     def session(self) -> Session:
-        """What is on."""
+        """Return the active session."""
         assert self._session is not None, "not opened"
         return self._session
 
@@ -100,14 +97,15 @@ class Emulated:
             found += [one for one in findings[before:] if one.kind not in ("fallback", "compile")]
 
     def compiled(self) -> list[Finding]:
-        """Return what was given to torch.compile so far, and ran eagerly."""
+        """Return what was passed to torch.compile so far, and ran eagerly."""
         return [one for one in self.session.findings if one.kind == "compile"]
 
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
-        """Tell `observer` of all that happens while the context lasts.
+        """Report everything that happens to `observer` while the context lasts.
 
-        What a Mac refuses does not end it: the run goes on as if it were fixed, so that one pass finds everything.
+        A refusal by the Mac does not end the run, which continues as if it were fixed, so that one pass finds all
+        refusals.
         """
         before, self._switch.to = self._switch.to, observer
         try:
@@ -117,7 +115,7 @@ class Emulated:
             self._switch.to = before
 
     def synchronize(self) -> None:
-        """Nothing is queued."""
+        """Do nothing, because nothing is queued."""
 
     def memory(self) -> MemoryReading:
         modelled = self.session.memory

@@ -1,4 +1,4 @@
-"""Facts that the installed torch states of itself; importable where torch is not installed or is broken."""
+"""Facts that the installed torch states about itself. The module can be imported without a working torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mpsprobe.mac.unavailable import TorchFacts
 
 
 def torch_facts() -> TorchFacts:
-    """Ask torch: importing it is the only way to know what it was built with."""
+    """Return facts of the installed torch, by importing it, because nothing else shows what it was built with."""
     try:
         import torch
     except ModuleNotFoundError as problem:

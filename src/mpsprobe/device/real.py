@@ -1,4 +1,4 @@
-"""The devices that a machine really has: cpu, cuda and mps, with how each is waited for and measured."""
+"""The real devices of a machine, cpu, cuda and mps, with how to wait for each and measure its memory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import torch
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Evidence
 
-#: Seconds between two readings of a device that keeps no peak of its own.
+#: The seconds between two readings of a device whose allocator does not record its peak.
 SAMPLE_INTERVAL = 0.005
 
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Memory of a device at one moment, in bytes; None where the device or the torch release cannot say.
+    """Memory of a device at one moment in bytes; None where the device or the torch release does not report it.
 
     Attributes:
-        allocated: held by tensors; on the CPU the resident set of this process.
-        driver: held from the system, caches included: `torch.mps.driver_allocated_memory`,
+        allocated: The bytes of tensors; on the CPU the resident set size of this process.
+        driver: The bytes taken from the system, caches included: `torch.mps.driver_allocated_memory`,
             `torch.cuda.memory_reserved`.
-        limit: what may be used: Metal's recommended maximum, the GPU's memory, physical memory.
+        limit: The bytes that may be used: Metal's recommended maximum, the GPU's memory, or physical memory.
     """
 
     allocated: int | None = None
@@ -38,13 +38,14 @@ class MemoryReading:
 
 @dataclass
 class MemoryWatch:
-    """Memory over the body of `watch_memory`; `after` and `peak` are filled at its end.
+    """Memory during the body of `watch_memory`, which sets `after` and `peak` at its end.
 
     Attributes:
-        before, after: readings at either end.
-        peak: the largest of each figure.
-        method: how the peak was had.
-        evidence: that of the device.
+        before: The reading at the beginning.
+        evidence: The evidence of the device.
+        method: How the peak was measured.
+        after: The reading at the end.
+        peak: The largest value of each figure.
     """
 
     before: MemoryReading
@@ -55,13 +56,13 @@ class MemoryWatch:
 
 
 class Device(Protocol):
-    """Where tensors live in a run.
+    """A device that tensors are on in a run.
 
     Attributes:
-        name: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, as in a run's measurements.
-        torch_device: to give to torch.
-        evidence: what a result on it counts for.
-        gpu: name of the GPU; None for the CPU, or when torch cannot say.
+        name: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`, as in a run's measurements.
+        torch_device: The device to pass to torch.
+        evidence: The evidence of a result on it.
+        gpu: The name of the GPU; None for the CPU, or when torch does not report it.
     """
 
     @property
@@ -77,20 +78,20 @@ class Device(Protocol):
     def gpu(self) -> str | None: ...
 
     def synchronize(self) -> None:
-        """Wait until everything that was queued is done."""
+        """Wait until all queued work is done."""
 
     def memory(self) -> MemoryReading:
-        """Read now."""
+        """Return the current memory use."""
 
     def reset_peak(self) -> None:
-        """Forget the peak so far; does nothing where the device keeps none."""
+        """Reset the peak; do nothing where the device does not record one."""
 
     def peak(self) -> MemoryReading | None:
-        """Return the peak since `reset_peak` from the allocator itself; None where the allocator keeps no peak."""
+        """Return the peak since `reset_peak` from the allocator itself; None where it does not record one."""
 
 
 class Cpu:
-    """The CPU, as itself: nothing measured on it is evidence for a Mac's GPU."""
+    """The CPU. Nothing measured on it is evidence for a Mac's GPU."""
 
     name = "cpu"
     torch_device = torch.device("cpu")
@@ -103,7 +104,7 @@ class Cpu:
         self._high_water = _max_rss()
 
     def synchronize(self) -> None:
-        """Nothing to wait for: CPU kernels return when they are done."""
+        """Do nothing, because CPU kernels return when they are done."""
 
     def memory(self) -> MemoryReading:
         return MemoryReading(allocated=int(self._process.memory_info().rss), limit=self._limit)
@@ -112,7 +113,7 @@ class Cpu:
         self._high_water = _max_rss()
 
     def peak(self) -> MemoryReading | None:
-        """Return the kernel's own peak, which only grows; None when it did not grow since `reset_peak`."""
+        """Return the kernel's own peak, which only grows; None when it has not grown since `reset_peak`."""
         now = _max_rss()
         return MemoryReading(allocated=now, limit=self._limit) if now > self._high_water else None
 
@@ -157,7 +158,7 @@ class Mps:
     evidence = Evidence.MEASURED
 
     def __init__(self) -> None:
-        # Since 2.9; before that only macOS itself names the GPU (`mac.facts`).
+        # Since 2.9; earlier only macOS itself reports the GPU's name (`mac.facts`).
         get_name = getattr(torch.backends.mps, "get_name", None)
         self.gpu: str | None = get_name() if get_name is not None else None
         # Since 2.5.
@@ -175,13 +176,13 @@ class Mps:
         )
 
     def reset_peak(self) -> None:
-        """torch.mps keeps no peak."""
+        """Do nothing, because torch.mps does not record a peak."""
 
     def peak(self) -> MemoryReading | None:
         return None
 
 
-#: Real devices by the name that users give.
+#: Real devices by the names that users write.
 REAL: dict[str, type[Cpu] | type[Cuda] | type[Mps]] = {"cpu": Cpu, "cuda": Cuda, "mps": Mps}
 
 
@@ -189,7 +190,7 @@ def real_device(name: str) -> Device:
     """Return the device called `name`, without checking that it exists (`device.select` does).
 
     Raises:
-        UsageError: there is no such kind of device.
+        UsageError: There is no such kind of device.
     """
     if name not in REAL:
         raise UsageError(f"No real device is called {name!r}.", f"Real devices: {', '.join(REAL)}.")
@@ -198,17 +199,17 @@ def real_device(name: str) -> Device:
 
 @contextlib.contextmanager
 def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[MemoryWatch]:
-    """Measure memory before, after and at its highest over the body.
+    """Measure memory before, after and at the peak of the body.
 
-    Where the allocator keeps a peak, that one is used. Elsewhere (mps always) a thread reads every
-    `interval` seconds, so a spike shorter than that can be missed: the sampled peak is a lower bound.
+    Where the allocator records a peak, that one is used. Elsewhere (always on mps) a thread reads the memory every
+    `interval` seconds, so a shorter spike can be missed: the sampled peak is a lower bound.
 
     Args:
-        device: whose memory.
-        interval: seconds between two readings.
+        device: The device whose memory is measured.
+        interval: The seconds between two readings.
 
     Yields:
-        A watch; its `after`, `peak` and `method` are there once the body has ended, also by an error.
+        A watch, whose `after`, `peak` and `method` are set when the body ends, even by an error.
     """
     device.synchronize()
     device.reset_peak()
@@ -228,7 +229,7 @@ def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[
     finally:
         done.set()
         sampler.join()
-        # An error of the body must not be hidden by one of a device that it broke.
+        # An error of the body must not be hidden by an error of a device that it broke.
         with contextlib.suppress(RuntimeError):
             device.synchronize()
         watch.after = device.memory()
@@ -255,6 +256,6 @@ def _max(one: int | None, other: int | None) -> int | None:
 
 
 def _max_rss() -> int:
-    """Largest resident set of this process so far, bytes: ru_maxrss is in bytes on macOS, KiB elsewhere."""
+    """Return the largest resident set size of this process in bytes. ru_maxrss is in bytes on macOS, else in KiB."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024

@@ -1,4 +1,4 @@
-"""Choose the device of a run, with the reason, and say what its results cannot tell."""
+"""Choose the device of a run, with the reason, and state what its results cannot show."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mpsprobe.errors import MpsprobeError, UnsupportedInstallError, UsageError
 from mpsprobe.mac.unavailable import Unavailability, why_no_mps
 from mpsprobe.run import DEVICES, DeviceChoice, Host, Mac, Status
 
-#: Seconds until a device that does not answer counts as hung. Importing torch on a cold Mac and compiling
-#: the first Metal kernels take a few; macos-14 runners hang for good (sleap-nn PR 695).
+#: The seconds without an answer after which a device counts as hung. Importing torch on a cold Mac and compiling
+#: the first Metal kernels take a few; macos-14 runners hang for ever (sleap-nn PR 695).
 PROBE_LIMIT = 90.0
 
 
 class DeviceUnavailableError(MpsprobeError):
-    """A device was asked for by name and is not available here."""
+    """A device was requested by name and is not available here."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Probe:
     """The outcome of trying a device in a child process.
 
     Attributes:
-        status: pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (ours).
-        reason: one line.
-        remedy: what to do; empty for a pass.
-        output: last lines of the child's stderr.
+        status: Pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (of mpsprobe).
+        reason: The reason in one line.
+        remedy: What to do about it; empty for a pass.
+        output: The last lines of the child's stderr.
     """
 
     status: Status
@@ -63,14 +63,15 @@ def choose(
     `auto` is mps where it really computes, else the virtual device, else the CPU.
 
     Args:
-        requested: one of `DEVICES`.
-        host: facts of this machine, for the reasons given.
-        probe: tries a device; by default `probe_device`, once a process.
-        emulated: makes the virtual device of the target Mac.
+        requested: One of `DEVICES`.
+        host: The facts of this machine, for the reasons.
+        probe: A function that tries a device; None for `probe_device`, at most once a process.
+        emulated: A function that makes the virtual device of the target Mac.
 
     Raises:
-        UsageError: unknown device.
-        DeviceUnavailableError: mps, cuda or emulated was asked for and is not there, with the reason.
+        UsageError: The device is unknown.
+        DeviceUnavailableError: mps, cuda or emulated was requested and is unavailable, for the reason in the
+            message.
     """
     probe = probe or _probe_once
     if requested not in DEVICES:
@@ -111,7 +112,7 @@ def _automatic(
 
 
 def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None) -> Unavailability | None:
-    """Return what keeps MPS from computing here: no device, or one that fails; None when it computes."""
+    """Return the reason why MPS does not compute here: no device, or one that fails; None when it computes."""
     unavailable = why_no_mps(host, torch_facts())
     if unavailable:
         return unavailable
@@ -123,17 +124,17 @@ def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None)
 
 @functools.cache
 def _probe_once(name: str) -> Probe:
-    """Probe a device once a process: one that is broken stays so, and asking again costs seconds."""
+    """Probe a device once a process, because a broken one stays broken, and another probe takes seconds."""
     return probe_device(name)
 
 
 def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | None = None) -> Probe:
-    """Multiply two small matrices on device `name` in a child process and look at how it ends.
+    """Multiply two small matrices on device `name` in a child process, and return the outcome.
 
     Args:
-        name: a torch device: `"mps"`, `"cpu"`.
-        limit: seconds.
-        command: what to run in place of `python -m mpsprobe.device.compute NAME`.
+        name: A torch device: `"mps"`, `"cpu"`.
+        limit: The time limit in seconds.
+        command: The command to run instead of `python -m mpsprobe.device.compute NAME`.
     """
     command = command or launch.python("mpsprobe.device.compute", name)
     try:
@@ -156,7 +157,7 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     if child.returncode > 0:
         what, remedy = explain_failure(name, child.stderr)
         return Probe(Status.FAIL, what, remedy, _tail(child.stderr))
-    # A fault of the GPU can pass as success, with this line alone to show for it (pytorch PR 193571).
+    # A fault of the GPU can count as success; only this line shows it (pytorch PR 193571).
     if "command buffer exited with error status" in child.stderr:
         return Probe(
             Status.FAIL,
@@ -184,16 +185,16 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     return Probe(Status.PASS, f"{name} computes: error {product.error:.1e}.")
 
 
-#: Seconds until the self-test of prediction counts as hung: it imports torch and runs for a second.
+#: The seconds after which the self-test of prediction counts as hung; it imports torch and runs for a second.
 SELF_TEST_LIMIT = 300.0
 
 
 def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None = None) -> Probe:
-    """Run the self-test of prediction in a child process: on a Mac a fault in it ends the process.
+    """Run the self-test of prediction in a child process, because on a Mac a fault in it ends the process.
 
     Args:
-        limit: seconds.
-        command: what to run in place of `python -m mpsprobe.device.self_test`.
+        limit: The time limit in seconds.
+        command: The command to run instead of `python -m mpsprobe.device.self_test`.
     """
     remedy = f"Predict in Docker on this machine: {DOCKER} predict MODEL"
     try:
@@ -217,13 +218,13 @@ def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None =
 
 
 def explain_failure(name: str, text: str) -> tuple[str, str]:
-    """Explain an error of the first computation, with what to do.
+    """Explain an error of the first computation; return the explanation and the advice.
 
     Args:
-        name: the device.
-        text: the error's message, or the child's stderr.
+        name: The name of the device.
+        text: The error's message, or the child's stderr.
     """
-    # CI runners: the first allocation fails although nothing is held. Seen as "MPS allocated: 0 bytes, ...
+    # CI runners: the first allocation fails although nothing is allocated. Observed as "MPS allocated: 0 bytes, ...
     # Tried to allocate 256 bytes on private pool" (runner-images 9918) and, in 2023, "... allocate 0 bytes".
     if re.search(r"MPS backend out of memory \(MPS allocated: 0 bytes", text):
         return (
@@ -240,7 +241,7 @@ def explain_failure(name: str, text: str) -> tuple[str, str]:
 
 
 def limits(choice: DeviceChoice, host: Host) -> list[str]:
-    """List what a run on this device cannot say, one sentence each; empty for a real Mac's GPU."""
+    """Return sentences that state what a run on this device cannot show; empty for a real Mac's GPU."""
     if choice.used == "mps":
         if not host.virtual_gpu:
             return []
@@ -275,7 +276,7 @@ def _in_child(command: list[str], limit: float) -> subprocess.CompletedProcess[s
 
 
 def _child_environment() -> dict[str, str]:
-    """Return the parent's variables with its import path: the child must find the same mpsprobe."""
+    """Return the parent's variables with its import path, so that the child finds the same mpsprobe."""
     here = str(Path.cwd())
     places = [place for place in sys.path if place and place != here]
     return launch.environment({**os.environ, "PYTHONPATH": os.pathsep.join(places)})

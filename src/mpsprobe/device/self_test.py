@@ -1,7 +1,7 @@
-"""Test whether prediction works with this PyTorch: a model is built and trained a step on tensors without memory.
+"""Test whether prediction works with this PyTorch: build a model and train a step on memoryless tensors.
 
-Also a program, `python -m mpsprobe.device.self_test`: on a build with MPS a mistake would hand Metal an address that is
-not one of its buffers, which ends the process.
+It is also a program, `python -m mpsprobe.device.self_test`, because on a build with MPS a mistake would pass Metal
+an address that is not one of its buffers, which ends the process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class SelfTest:
     """The result of the self-test.
 
     Attributes:
-        has_mps: whether this PyTorch was built with MPS, as a Mac's is.
-        peak: most bytes in use at once on the modelled Mac.
-        touched: bytes that the Mac's own allocator handed out during the test; 0 where it has none.
-        wrong: the first expectation that failed, in one sentence; empty when none did.
+        has_mps: Whether this PyTorch was built with MPS, as on a Mac.
+        peak: The peak of the bytes in use on the modelled Mac.
+        touched: The bytes that the Mac's own allocator allocated during the test; 0 where there is none.
+        wrong: The first expectation that failed, in one sentence; empty when none did.
     """
 
     has_mps: bool
@@ -39,7 +39,7 @@ class SelfTest:
 
 
 class _Model(nn.Module):
-    """Convolution, attention, normalisation and a layer of 4.4 TB."""
+    """A model with a convolution, attention, normalisation and a layer of 4.4 TB."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ def _allocated() -> int:
 
 
 def main() -> None:
-    """Print one JSON object and end the process.
+    """Print the result as one JSON object, and end the process.
 
-    Python's finalisation is left out: autograd's thread of the device may ask for the GIL in the middle of it, and C++
-    then ends the process with "terminate called without an active exception", which would read as a failed test.
+    Python's finalisation is skipped: autograd's thread of the device may request the GIL during it, and C++ would
+    then end the process with "terminate called without an active exception", which would count as a failed test.
     """
     sys.stdout.write(json.dumps(asdict(outcome())) + "\n")
     sys.stdout.flush()

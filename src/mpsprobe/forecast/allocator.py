@@ -1,8 +1,7 @@
 """Simulate PyTorch's allocator on MPS: it takes memory from Metal in heaps, whose unused parts count too.
 
-The rules are those of aten/src/ATen/mps/MPSAllocator.h: buffers up to 1 MiB share heaps of 8 MiB, up to 10
-MiB heaps of
-32 MiB, up to 512 MiB heaps of 1 GiB; a larger one has its own heap, rounded up to 2 MiB.
+The rules are those of aten/src/ATen/mps/MPSAllocator.h: buffers up to 1 MiB share heaps of 8 MiB, up to 10 MiB
+heaps of 32 MiB, up to 512 MiB heaps of 1 GiB; a larger one has its own heap, rounded up to 2 MiB.
 """
 
 from __future__ import annotations

@@ -51,9 +51,8 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         points: The timed pieces of work.
         weights_bandwidth: The bytes per second of a matrix-vector product that reads each weight once from
             memory.
-        host_seconds: The time of a call on the host in seconds, by kind: the keys of
-            `knowledge.speed.HostCost.us`, and
-            `graph` on MPS.
+        host_seconds: The time of a call on the host in seconds, by kind: the keys of `knowledge.speed.HostCost.us`,
+            and `graph` on MPS.
         kernel_seconds: The shortest time of a kernel on the device in seconds.
         wait_seconds: The time on the host for reading one number from the device in seconds.
         copy_bandwidth: The bytes per second of copies between host and device; for a CPU those within memory.

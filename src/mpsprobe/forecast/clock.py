@@ -1,8 +1,7 @@
 """Time work on a device: computation, cost on the host, the shortest kernel, waits and copies.
 
 Everything runs synchronised and warmed up several times, and the fastest run counts, because other load on a
-machine only
-makes it slower.
+machine only makes it slower.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A field report: the measurements of a Mac, small and anonymous, which its owner may attach to an issue.
 
-It holds the chip, the releases, rates, timings and verdicts, but no path, name, token or text of a model.
-mpsprobe never
-sends it. `tools/field.py` checks such files, adds them to the measured points and refits.
+It holds the chip, the releases, rates, timings and verdicts, but no path, name, token or text of a model. mpsprobe
+never sends it. `tools/field.py` checks such files, adds them to the measured points and refits.
 """
 
 from __future__ import annotations

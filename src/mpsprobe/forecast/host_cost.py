@@ -1,10 +1,8 @@
 """Measure the cost of calls on the host within a model's code, from timings of several small models.
 
-An op costs more within a model than in a tight loop, because of the Python code around it and of code and
-data that are not
-in the caches. Whole models are therefore timed, too small for the device to matter, and their times are
-distributed over
-the kinds of their calls, close to the shares in `knowledge/data/speed.toml`.
+An op costs more within a model than in a tight loop, because of the Python code around it and of code and data that
+are not in the caches. Whole models are therefore timed, too small for the device to matter, and their times are
+distributed over the kinds of their calls, close to the shares in `knowledge/data/speed.toml`.
 """
 
 from __future__ import annotations
@@ -264,9 +262,8 @@ def _prior(device: str) -> Iterator[tuple[str, float]]:
 def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict[str, float]:
     """Return costs that explain the times of models, as close as possible to a scaled prior.
 
-    The fit is a least-squares one of relative errors. Each cost is pulled towards its prior, which is first
-    scaled by the
-    median of measured over expected time. No cost is negative.
+    The fit is a least-squares one of relative errors. Each cost is pulled towards its prior, which is first scaled
+    by the median of measured over expected time. No cost is negative.
 
     Args:
         rows: The calls of each model by kind, and its time in seconds.
@@ -298,9 +295,8 @@ def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict
 def _calls(small: Small, device: Device) -> Calls:
     """Return the number of calls of a model by kind as a Mac makes them, which is how forecasts count.
 
-    On a Mac they are recorded on the device itself, elsewhere on memoryless tensors; where neither works, on
-    the device at
-    hand.
+    On a Mac they are recorded on the device itself, elsewhere on memoryless tensors; where neither works, on the
+    device at hand.
     """
     if device.name == "mps":
         return _recorded(small, device)

@@ -1,8 +1,7 @@
 """Estimate the time until a model is loaded: its weights over the network, and from the disk to the GPU.
 
-Neither depends on the model; the rates are those of `knowledge.cloud_prices`. The download rate is an
-assumption; the load
-rate is based on published timings of `from_pretrained` and `safetensors` on Macs, which vary widely.
+Neither depends on the model; the rates are those of `knowledge.cloud_prices`. The download rate is an assumption;
+the load rate is based on published timings of `from_pretrained` and `safetensors` on Macs, which vary widely.
 """
 
 from __future__ import annotations

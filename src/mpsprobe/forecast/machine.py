@@ -1,8 +1,7 @@
 """Model how long a device takes for one call of an op: peak rates, the share that PyTorch reaches, host cost.
 
-A machine comes from a specification (`of_mac`, `of_gpu`: published peaks, published or fitted shares of them)
-or from a
-calibration of the device itself (`calibration.machine`).
+A machine comes from a specification (`of_mac`, `of_gpu`: published peaks, published or fitted shares of them) or
+from a calibration of the device itself (`calibration.machine`).
 """
 
 from __future__ import annotations
@@ -128,9 +127,8 @@ class Machine:
         bandwidth: The peak bandwidth of its memory.
         compute: The reached rate by kind of work (`"matmul"`, `"bmm"`, `"attention"`, `"conv"`) and dtype.
         stream: The reached bandwidth of other work, by bytes of a call.
-        weights: The reached bandwidth of a matmul of few rows by dtype (`""` for all others), which reads
-            each weight once
-            from memory; infinite where `compute` includes it.
+        weights: The reached bandwidth of a matmul of few rows by dtype (`""` for all others), which reads each
+            weight once from memory; infinite where `compute` includes it.
         attention: The reached bandwidth of attention with few queries, which reads the cache.
         host: The cost of calls on the host.
         kernel: The shortest time of a kernel on the device.

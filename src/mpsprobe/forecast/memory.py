@@ -1,10 +1,8 @@
 """Forecast the memory of a run on a Mac: what takes it, whether it fits, and what would make it fit.
 
-Nothing is estimated from a model's name or size: weights, input, cache and activations are the storages that
-were alive on
-the memoryless device at the run's peak. Only longer generation is extrapolated, by the growth from one step
-of `decode` to
-the next.
+Nothing is estimated from a model's name or size: weights, input, cache and activations are the storages that were
+alive on the memoryless device at the run's peak. Only longer generation is extrapolated, by the growth from one
+step of `decode` to the next.
 """
 
 from __future__ import annotations
@@ -264,9 +262,8 @@ def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     """Return whether a need fits, and why.
 
     It fits easily within 90 % of Metal's recommended working set. It is tight if it fits in physical memory
-    together with
-    macOS and Python, and stays below the high watermark at which PyTorch's allocator raises. Otherwise it
-    does not fit.
+    together with macOS and Python, and stays below the high watermark at which PyTorch's allocator raises.
+    Otherwise it does not fit.
     """
     limit = int(chips.HIGH_WATERMARK * working_set)
     need, recommended, whole = decimal_size(needed), decimal_size(working_set), decimal_size(memory_bytes)

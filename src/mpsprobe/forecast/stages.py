@@ -1,10 +1,8 @@
 """Find the stages of a run: prefill and decode, an encoder, the steps of a flow or a denoising loop.
 
-They are derived from the outermost module calls. A sequence of calls that repeats is a loop, and each
-repetition is an
-iteration; ops between two iterations (sampling a token, mixing noise) belong to the earlier one. A first
-iteration that
-does much more work than the second is a stage of its own: the prompt of a generating model.
+They are derived from the outermost module calls. A sequence of calls that repeats is a loop, and each repetition is
+an iteration; ops between two iterations (sampling a token, mixing noise) belong to the earlier one. A first
+iteration that does much more work than the second is a stage of its own: the prompt of a generating model.
 """
 
 from __future__ import annotations

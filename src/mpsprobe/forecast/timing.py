@@ -1,12 +1,9 @@
 """Forecast the time of a run on a machine: a floor that nothing can beat, and an expected time with its range.
 
-The floor is the roofline: each call takes its FLOPs at the peak rate or its bytes at the peak bandwidth,
-whichever is
-longer. The expected time follows two clocks through the calls in order, as with a GPU behind a queue: the
-host's clock,
-which dispatches, and the device's, which runs kernels one after the other and waits for work. The clocks meet
-where the
-host waits for a result, and at the end of a sample.
+The floor is the roofline: each call takes its FLOPs at the peak rate or its bytes at the peak bandwidth, whichever
+is longer. The expected time follows two clocks through the calls in order, as with a GPU behind a queue: the host's
+clock, which dispatches, and the device's, which runs kernels one after the other and waits for work. The clocks
+meet where the host waits for a result, and at the end of a sample.
 """
 
 from __future__ import annotations
@@ -184,8 +181,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         work: The calls of the run.
         machine: The machine.
         turns: The number of iterations by name of a stage where it differs from the run's. The stage is
-            extrapolated
-            linearly from the iterations that were run.
+            extrapolated linearly from the iterations that were run.
     """
     floors = _floors(work, machine)
     known = machine.complete and _is_known(work, machine)
@@ -229,9 +225,8 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
 def carried(turns: Sequence[float], repeats: int) -> float:
     """Return the sum over `repeats` iterations, of which only some were run.
 
-    The extrapolation is a least-squares line through all iterations but the last, or the mean of two or
-    fewer. Ops after the
-    loop belong to its last iteration, so what that one takes beyond the line counts once.
+    The extrapolation is a least-squares line through all iterations but the last, or the mean of two or fewer. Ops
+    after the loop belong to its last iteration, so what that one takes beyond the line counts once.
     """
     if repeats == len(turns):
         return sum(turns)

@@ -56,9 +56,8 @@ class Trace:
 
     Attributes:
         uses: The distinct op uses, with verdicts once they are judged.
-        order: The positions in `uses`, one for each call; `WAIT` where the host waited, `MODULE` where a
-            module was called.
-            Other negative numbers are calls that were not itemised.
+        order: The positions in `uses`, one for each call; `WAIT` where the host waited, `MODULE` where a module was
+            called. Other negative numbers are calls that were not itemised.
         passes: The module calls down to some depth, in the order in which they began.
         weights: The bytes in use before there was any input.
         storages: The size of each storage among them in bytes.

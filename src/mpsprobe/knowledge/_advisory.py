@@ -93,12 +93,10 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         macos: The affected versions of macOS as a version specifier; empty for all.
         macos_maybe: The versions of macOS that the sources do not cover, as a version specifier.
         chips: The affected chips (`"M1"` covers every M1, `"M1 Max"` only that one); empty for all.
-        ops: Overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`, which covers every
-            overload). Empty for
-            what no single op shows, such as errors at start-up.
-        when: Alternative sets of conditions, of which one must hold; empty for every use of the ops. Without
-            `ops`, a set
-            holds only conditions in words, and a match is never more than `possible`.
+        ops: Overloads (`"aten::add.Tensor"`) or names without one (`"aten::add"`, which covers every overload).
+            Empty for what no single op shows, such as errors at start-up.
+        when: Alternative sets of conditions, of which one must hold; empty for every use of the ops. Without `ops`,
+            a set holds only conditions in words, and a match is never more than `possible`.
         symptom: What the user sees.
         severity: How much harm it does.
         fix: What to do about it.

@@ -1,10 +1,9 @@
 """The condition language of advisories: small, declarative, typed and three-valued.
 
-The value of a condition for an op use is `True`, `False` or `None`; `None` means that the recording does not
-show it. A
-lower bound on a size that grows with the workload also yields the size from which on it holds; see
-`Threshold`. No text is
-ever evaluated as code. `docs/advisories.md` describes the language for authors of advisories.
+The value of a condition for an op use is `True`, `False` or `None`; `None` means that the recording does not show
+it. A lower bound on a size that grows with the workload also yields the size from which on it holds; see
+`Threshold`. No text is ever evaluated as code. `docs/advisories.md` describes the language for authors of
+advisories.
 """
 
 from __future__ import annotations
@@ -328,9 +327,8 @@ class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sizes: The factors.
         min: The smallest product that meets it; None for no bound.
         max: The largest product that meets it; None for no bound.
-        grows: The unit, and the positions in `sizes` of the factors that a larger workload increases; allowed
-            only with
-            `min`.
+        grows: The unit, and the positions in `sizes` of the factors that a larger workload increases; allowed only
+            with `min`.
     """
 
     sizes: list[Size]
@@ -377,9 +375,8 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         inputs: The bounds of the number of tensor arguments (an optional one, such as a mask or a bias, adds
             to it).
         mode: The mode that the op use must run under.
-        unrecorded: A circumstance in words that no recording shows, such as values, storage offsets or
-            earlier calls. With
-            it a match is never certain.
+        unrecorded: A circumstance in words that no recording shows, such as values, storage offsets or earlier
+            calls. With it a match is never certain.
     """
 
     tensors: list[TensorCondition] = []

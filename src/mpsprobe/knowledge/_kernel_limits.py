@@ -90,9 +90,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     Attributes:
         id: A unique id.
         ops: Base names or overload names without `aten::`; `"*"` covers every op.
-        message: PyTorch's message, up to values that are filled in; `{dtype}` is replaced by c10's name of
-            the refused
-            dtype.
+        message: PyTorch's message, up to values that are filled in; `{dtype}` is replaced by c10's name of the
+            refused dtype.
         fragment: The part of the message that is in the binary, where values are filled in; empty for all of it.
         source: Where the rule was read; empty when it is among the texts that the op's kernel can reach in
             these releases.
@@ -101,9 +100,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         macos_below: The macOS version below which it applies; empty for every version.
         dtypes: The dtypes, or groups of them, that it refuses; empty for any.
         limit: The limit beyond which the call is refused; None for no limit.
-        indivisible: Whether it applies only when height or width of the first input and of the first output
-            do not divide
-            each other.
+        indivisible: Whether it applies only when height or width of the first input and of the first output do not
+            divide each other.
         effect: What happens to the call.
         error: Python's exception, where it raises.
         certain: False when the refusal also depends on an argument or a code path that is not described here.

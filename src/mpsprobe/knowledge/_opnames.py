@@ -70,9 +70,8 @@ def python_name(op: str) -> str | None:
 def module_functions(op: str) -> tuple[str, ...]:
     """Return the ATen base names that a module of `torch.nn` may call, such as `conv2d` for `torch.nn.Conv2d`.
 
-    The name of a module without data is converted to snake case, with and without suffixes of classes
-    (`_loss`, a number of
-    dimensions). Empty when `op` is not written as a module.
+    The name of a module without data is converted to snake case, with and without suffixes of classes (`_loss`, a
+    number of dimensions). Empty when `op` is not written as a module.
     """
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     class_name = name.removeprefix("nn.")

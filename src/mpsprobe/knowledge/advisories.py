@@ -1,8 +1,7 @@
 """Known faults of combinations of torch, macOS, chip and op: what goes wrong, the fix, and the sources.
 
-Each advisory is a TOML table in `data/advisories/`; `docs/advisories.md` explains how to write one. The
-conditions are
-those of `mpsprobe.knowledge._conditions`. Nothing imports torch, and no file is read on import.
+Each advisory is a TOML table in `data/advisories/`; `docs/advisories.md` explains how to write one. The conditions
+are those of `mpsprobe.knowledge._conditions`. Nothing imports torch, and no file is read on import.
 """
 
 from __future__ import annotations
@@ -138,9 +137,8 @@ def match(
 ) -> list[Match]:
     """Return the advisories that `use` meets, or may meet, on this Mac.
 
-    An advisory may name the op as users call it or as a device receives it. `data/op_forms.toml` lists the
-    names of one
-    call, and the numbering of their arguments.
+    An advisory may name the op as users call it or as a device receives it. `data/op_forms.toml` lists the names of
+    one call, and the numbering of their arguments.
 
     Args:
         use: An op use, of which dtypes, shapes, strides and scalars are compared.

@@ -147,11 +147,9 @@ def find(name: str) -> Chip | None:
 def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, WorkingSet]:
     """Predict Metal's recommendedMaxWorkingSetSize.
 
-    The share is that of the observed Mac with the most memory not above this one's, on the newest observed
-    macOS not above
-    `macos`. A memory size below every observation of that macOS uses the previous one, whose shares are
-    smaller. Without
-    `macos` the oldest shares are used, because they are the smallest.
+    The share is that of the observed Mac with the most memory not above this one's, on the newest observed macOS
+    not above `macos`. A memory size below every observation of that macOS uses the previous one, whose shares are
+    smaller. Without `macos` the oldest shares are used, because they are the smallest.
 
     Args:
         memory_bytes: The physical memory in bytes.
@@ -186,11 +184,9 @@ def buffer_observations() -> list[BufferLimit]:
 def max_buffer(memory_bytes: int, macos: str | None = None) -> int:
     """Predict Metal's maxBufferLength in bytes: PyTorch refuses a buffer of this size or more ("Invalid buffer size").
 
-    Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to
-    a page of
-    16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. The limit is therefore as
-    certain as
-    `working_set`.
+    Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to a page
+    of 16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. The limit is therefore as certain
+    as `working_set`.
 
     Args:
         memory_bytes: The physical memory in bytes.

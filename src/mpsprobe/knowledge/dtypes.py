@@ -1,8 +1,7 @@
 """What MPS kernels refuse although the op is registered: dtypes, ranks and sizes, by release and macOS.
 
-There are three sources, and each result names its own: the dtypes that the backend accepts at all (read in
-the wheel), the
-restrictions in `data/ops/limits.toml`, and PyTorch's own expected test failures.
+There are three sources, and each result names its own: the dtypes that the backend accepts at all (read in the
+wheel), the restrictions in `data/ops/limits.toml`, and PyTorch's own expected test failures.
 """
 
 from __future__ import annotations
@@ -191,8 +190,7 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
     """Return the dtypes that PyTorch's own tests expect to fail, by the ops that an operator test (OpInfo) covers.
 
     An OpInfo covers an op when its samples compute only that op. An op that several OpInfos cover, such as
-    convolution, is
-    refused only the dtypes that all of them are.
+    convolution, is refused only the dtypes that all of them are.
     """
     refused: dict[str, frozenset[str]] = {}
     listed = ops.release(minor).unimplemented
@@ -273,11 +271,9 @@ def refused_copy(
 ) -> Restriction | None:
     """Return the restriction that keeps MPS from copying memory that is on it; None where it copies.
 
-    A copy that keeps dtype and layout moves bytes and accepts any dtype. A copy that casts, or that gathers a
-    view, runs a
-    kernel, which must support the dtypes of both sides. (A copy from the CPU casts there first, so its source
-    does not
-    count.)
+    A copy that keeps dtype and layout moves bytes and accepts any dtype. A copy that casts, or that gathers a view,
+    runs a kernel, which must support the dtypes of both sides. (A copy from the CPU casts there first, so its
+    source does not count.)
 
     Args:
         source: The dtype that is read.

@@ -1,8 +1,7 @@
 """Other engines that run models on a Mac's GPU, and published measurements of their speed.
 
-The data in `data/engines.toml` is fitted on `data/engine_points.jsonl`; `benchmarks/engines.py` states the
-errors. Nothing
-imports torch.
+The data in `data/engines.toml` is fitted on `data/engine_points.jsonl`; `benchmarks/engines.py` states the errors.
+Nothing imports torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The environment of a model on a Mac, by torch release: macOS, Python, autocast, APIs and hosted runners.
 
-The data is in `data/environment.toml` and `data/runners.toml`, each fact with its source. Environment
-variables are in
-`mpsprobe.knowledge.variables`.
+The data is in `data/environment.toml` and `data/runners.toml`, each fact with its source. Environment variables are
+in `mpsprobe.knowledge.variables`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The error and warning messages of MPS: their meaning, their fix, and the releases that have them.
 
-The data is in `data/messages.toml`. `find` searches a text of any length for them;
-`mpsprobe.knowledge.explain` adds facts
-from the op table, the environment rules and the advisories.
+The data is in `data/messages.toml`. `find` searches a text of any length for them; `mpsprobe.knowledge.explain`
+adds facts from the op table, the environment rules and the advisories.
 """
 
 from __future__ import annotations

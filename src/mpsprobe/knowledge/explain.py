@@ -1,8 +1,7 @@
 """Explain a pasted error or log: the op, the cause, the release that fixes it, the workaround, and the line.
 
-`explain` joins the messages found in the text with the op table, the environment rules and the advisories.
-Fields that
-cannot be determined stay empty, and an unknown text gives no findings.
+`explain` joins the messages found in the text with the op table, the environment rules and the advisories. Fields
+that cannot be determined stay empty, and an unknown text gives no findings.
 """
 
 from __future__ import annotations

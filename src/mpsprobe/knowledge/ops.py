@@ -1,8 +1,7 @@
 """The support of ATen ops on MPS by torch release, read from PyTorch's own macOS wheels.
 
-`tools/op_support` writes the files in `data/ops/`; `docs/op-support.md` explains how, and what they cannot
-show. Nothing
-here imports torch. Loading a release takes a few milliseconds; a look-up is a dictionary access.
+`tools/op_support` writes the files in `data/ops/`; `docs/op-support.md` explains how, and what they cannot show.
+Nothing here imports torch. Loading a release takes a few milliseconds; a look-up is a dictionary access.
 """
 
 from __future__ import annotations
@@ -134,14 +133,12 @@ class Release:
             `environment.minimum_macos`.
         dtypes: The dtypes that the backend accepts, each with the oldest macOS for it; `""` when any version
             will do.
-        autocast: Ops by autocast policy: `fp16` runs in float16 or bfloat16, `fp32` in float32; other
-            policies have
+        autocast: Ops by autocast policy: `fp16` runs in float16 or bfloat16, `fp32` in float32; other policies have
             PyTorch's own names.
         autograd: The ops with their own kernel under AutogradMPS.
         sparse: Ops by sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`).
-        unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo names with variant, each
-            with the
-            dtypes that are expected to fail; None for all.
+        unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo names with variant, each with
+            the dtypes that are expected to fail; None for all.
         mps_ops: Every op with a kernel registered under the MPS key: native, from Python, or CPU fallback.
     """
 
@@ -276,13 +273,10 @@ def known_ops() -> frozenset[str]:
 def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...]:
     """Return the overload names that a spelling covers.
 
-    `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add`
-    and `add` cover all
-    overloads of a base, the functional ones first; so does `aten::add`, because no overload has that name. A
-    module of
-    `torch.nn` covers the ops of its function. A Python function without an ATen op of its name, such as
-    `F.interpolate`,
-    covers the ops that PyTorch's own tests of it run.
+    `aten::add.Tensor`, `aten.add.Tensor` and `aten.abs.default` name one overload. `torch.add`, `aten.add` and
+    `add` cover all overloads of a base, the functional ones first; so does `aten::add`, because no overload has
+    that name. A module of `torch.nn` covers the ops of its function. A Python function without an ATen op of its
+    name, such as `F.interpolate`, covers the ops that PyTorch's own tests of it run.
 
     Args:
         name: The name in any of these spellings.
@@ -316,8 +310,7 @@ def related(name: str) -> tuple[str, ...]:
     """Return the base names of the ops that a spelling covers, and of those that they call.
 
     `F.conv2d` covers `aten::conv2d`, which calls `aten::convolution`; facts about either concern it. In-place
-    variants and
-    gradients are included too.
+    variants and gradients are included too.
 
     Raises:
         UnknownOpError: No name fits; the hint suggests similar ones.
@@ -356,9 +349,8 @@ def _is_specific(op: str) -> bool:
 def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
     """Return what happens to a call of `op` on a Mac with this release, and the op that is really missing.
 
-    Registrations decide it, not dtypes, sizes or known faults. An op that no release has, such as a third
-    party's, is
-    `unknown`.
+    Registrations decide it, not dtypes, sizes or known faults. An op that no release has, such as a third party's,
+    is `unknown`.
 
     Raises:
         UnknownReleaseError: The version cannot be resolved; see `resolve_release`.

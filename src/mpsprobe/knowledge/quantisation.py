@@ -147,9 +147,8 @@ class LoadingAnswer:
 def find(config: Mapping[str, Any]) -> Quantised | None:
     """Return how a checkpoint is quantised according to its `config.json`; None where the config states nothing.
 
-    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it,
-    and MLX's own
-    `quantization`.
+    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it, and
+    MLX's own `quantization`.
     """
     for place, part in parts(config):
         named = "quantization_config" in part and not place
@@ -268,9 +267,8 @@ def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tu
     Args:
         quantised: How the checkpoint is quantised.
         plain_bytes: The size of all parameters and buffers in bytes without quantisation.
-        linear: The number of elements and bytes, without quantisation, of the weights of linear layers by
-            module name;
-            for a method that quantises only experts, of all expert weights.
+        linear: The number of elements and bytes, without quantisation, of the weights of linear layers by module
+            name; for a method that quantises only experts, of all expert weights.
     """
     for name, (elements, nbytes) in linear.items():
         if not any(

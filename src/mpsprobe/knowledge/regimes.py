@@ -1,9 +1,8 @@
 """How each op of each torch release runs on MPS: in a Metal kernel of PyTorch, or through MPSGraph.
 
 An op that goes through MPSGraph costs the host some 20 µs, a native Metal kernel 1.3 µs
-(https://github.com/pytorch/pytorch/issues/148219), and each release moves ops from the first to the second.
-The data file
-is read from the macOS wheels by `tools/op_support/regimes.py`. Nothing imports torch.
+(https://github.com/pytorch/pytorch/issues/148219), and each release moves ops from the first to the second. The
+data file is read from the macOS wheels by `tools/op_support/regimes.py`. Nothing imports torch.
 """
 
 from __future__ import annotations

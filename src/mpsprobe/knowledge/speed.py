@@ -1,8 +1,7 @@
 """The cost of a call on the host, the speed of hosts, and the rates that kernels reach, by release.
 
-The data in `data/speed.toml` is fitted or published, each row with its source. `benchmarks/forecast.py` fits
-the rows that
-say so, and checks them on points that were held out. Nothing imports torch.
+The data in `data/speed.toml` is fitted or published, each row with its source. `benchmarks/forecast.py` fits the
+rows that say so, and checks them on points that were held out. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         kind: The kind of device: `"mps"` or `"cuda"`.
         host: The processor that the figures are for.
-        us: The cost by kind of call (`forecast.kinds.host_kind`), with `module` for
-            `torch.nn.Module.__call__`, `turn` for
-            a step of `generate` in addition to its calls, and `wait` for a wait for the device.
+        us: The cost by kind of call (`forecast.kinds.host_kind`), with `module` for `torch.nn.Module.__call__`,
+            `turn` for a step of `generate` in addition to its calls, and `wait` for a wait for the device.
         kernel: The least time of a kernel on the device.
         inner: The cost of an op that C++ calls rather than Python.
         sources: Where it was measured, or what it was fitted on.
@@ -73,16 +71,14 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         what: On MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
             `"matmul"`, `"bmm"`, `"conv"`, `"attention-compute"` (a share of the ALUs' float32 peak) and
-            `"thin-linear"`
-            (a share of what `"gemv"` reaches, for several rows of one token each); elsewhere `"cuda-matmul"` and
-            `"cuda-conv"`.
+            `"thin-linear"` (a share of what `"gemv"` reaches, for several rows of one token each); elsewhere
+            `"cuda-matmul"` and `"cuda-conv"`.
         families: The Apple GPU families that the row covers; empty for all.
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
         until: The minor release before which the row ends; empty for no bound.
-        share: The share of the bandwidth for the first three, and of the rate of large matmuls
-            (`hardware.toml`) for the
-            others.
+        share: The share of the bandwidth for the first three, and of the rate of large matmuls (`hardware.toml`)
+            for the others.
         sources: The links to the sources, or `"fitted"`.
     """
 

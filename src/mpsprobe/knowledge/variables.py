@@ -1,8 +1,7 @@
 """The environment variables that torch reads for MPS, and the effect of a given value.
 
-Each is judged as torch itself parses it (`strtod`, `std::stoi`, mere presence and so on), because that
-decides the effect of
-a malformed value: `0,7` silently means "no limit", `true` ends the import, PREFER_METAL=0 means on.
+Each is judged as torch itself parses it (`strtod`, `std::stoi`, mere presence and so on), because that decides the
+effect of a malformed value: `0,7` silently means "no limit", `true` ends the import, PREFER_METAL=0 means on.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Layer by layer: where a target's numbers leave those of a reference, and which module makes the error."""
+"""Compare layer by layer: where a target's values diverge from a reference, and which module makes the error."""

@@ -19,12 +19,12 @@ from mpsprobe.phases.check import LinkFailed
 from mpsprobe.run.own_file import OwnFile
 from mpsprobe.trace.flight import FlightRecorder
 
-#: Exit code for a target whose own code raised, as of the suite's blocked checks.
+#: The exit code for a target whose own code raised, as for the suite's blocked checks.
 BLOCKED = 3
 
 
 def main(job_path: str, messages_path: str, flight_path: str) -> None:
-    """Do the job."""
+    """Run the job, and write the answer."""
     from mpsprobe.layers import diverge, write
     from mpsprobe.layers.module_calls import Marker
 

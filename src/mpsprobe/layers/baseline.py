@@ -1,8 +1,8 @@
-"""A reference that travels: what a run elsewhere computed, in one safetensors file with JSON beside the tensors.
+"""A portable reference: the results of a run on another machine in one safetensors file, with JSON metadata.
 
-It holds the processed input, the named results, a sketch of every module call, the outputs that steer the next
-step of a generation or flow, the noise of each, and what it takes to know that another machine runs the same
-thing. Nothing in it is executed when it is read.
+It holds the processed input, the named results, a sketch of every module call, the outputs that determine the next
+step of a generation or flow, the noise of each, and what is needed to verify that another machine runs the same
+thing. Reading it never executes anything.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mpsprobe.layers.result import Side
 from mpsprobe.layers.sketch import PARTS, Sketch
 from mpsprobe.layers.subject import Extent
 
-#: Version of the file's form; it grows when a reader of the old form would misread the new one.
+#: The version of the file's schema, raised when a reader of the old schema would misread the new one.
 FORM = 1
 _KEY = "mpsprobe-baseline"
 
 
 class StageTables(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the numbers in a stage's index stand for, and its results that are no tensors."""
+    """The tables that the numbers in a stage's index refer to, and the stage's results that are not tensors."""
 
     paths: list[str]
     places: list[str]
@@ -43,22 +43,23 @@ class StageTables(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Info(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The JSON part.
+    """The JSON part of the file.
 
     Attributes:
-        form: of the file.
-        mpsprobe: version of the tool that wrote it.
-        created: UTC, ISO 8601.
-        target: name of the model, as it was given there.
-        profile: name of its profile.
-        weights, config: digests (see `identity`).
-        asked: dtype asked for when loading, such as `"auto"`.
-        autocast: dtype of the autocast region, `""` for none.
-        inference: parameters of the target's inference, its seed among them.
-        seed: given to torch before every pass.
-        side: the run that wrote it.
-        noise: what the noise was measured with; `""` when it was not.
-        stages: tables by stage.
+        form: The version of the schema.
+        mpsprobe: The version of mpsprobe that wrote it.
+        created: The time in UTC (ISO 8601).
+        target: The name of the model as the user named it there.
+        profile: The name of its profile.
+        weights: The digest of the weights; see `identity`.
+        config: The digest of the config; see `identity`.
+        asked: The requested dtype, such as `"auto"`.
+        autocast: The dtype of the autocast region; `""` for none.
+        inference: The parameters of the target's inference, including its seed.
+        seed: The seed that torch gets before every pass.
+        side: The run that wrote it.
+        noise: What the noise was measured with; `""` when it was not.
+        stages: The tables by stage.
     """
 
     form: int = FORM
@@ -82,10 +83,10 @@ class Baseline:
     """A baseline in memory.
 
     Attributes:
-        info: the JSON part; `stages` is made when it is written.
-        batch: tensors of the processed input, by place (see `leaves`).
-        captures: the passes.
-        noises: the noise of each; stages without are missing.
+        info: The JSON part; its `stages` is filled when it is written.
+        batch: The tensors of the processed input, by place (see `leaves`).
+        captures: The passes.
+        noises: The noise of each pass, without stages that have none.
     """
 
     info: Info
@@ -98,7 +99,7 @@ def save(baseline: Baseline, path: Path) -> None:
     """Write the file.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: It cannot be written there.
     """
     tensors = {f"batch/{place}": _owned(tensor) for place, tensor in baseline.batch.items()}
     for stage, taken in baseline.captures.items():
@@ -119,7 +120,7 @@ def load(path: Path) -> Baseline:
     """Read the file.
 
     Raises:
-        DataError: it is not there, is no baseline, or is of a later form.
+        DataError: It is missing, is not a baseline, or has a later schema version.
     """
     info, tensors = _read(path)
     batch = {name.removeprefix("batch/"): t for name, t in tensors.items() if name.startswith("batch/")}
@@ -139,7 +140,7 @@ def read_info(path: Path) -> Info:
     """Read only the JSON part.
 
     Raises:
-        DataError: as `load`.
+        DataError: It is missing, is not a baseline, or has a later schema version.
     """
     return _open(path, tensors=False)[0]
 
@@ -174,7 +175,7 @@ class _Formed(msgspec.Struct):
 
 
 class _Numbers:
-    """Gives each distinct value a number, and keeps the values in a table."""
+    """Give each distinct value a number, and store the values in a table."""
 
     def __init__(self, table: list[Any]) -> None:
         self._table = table
@@ -225,7 +226,7 @@ def _unpack(tensors: dict[str, torch.Tensor], tables: StageTables, stage: str) -
         if f"{stage}/step/{row}" in tensors:
             taken.steps[key] = tensors[f"{stage}/step/{row}"]
     prefix = f"{stage}/output/"
-    # By place and not nested as they were: `leaves` of either gives the same places but for the first dot.
+    # By place and not nested: `leaves` yields the same places for both, except for the first dot.
     taken.outputs = {
         name.removeprefix(prefix).removeprefix("."): tensor
         for name, tensor in tensors.items()
@@ -258,5 +259,5 @@ def _unpack_noise(tensors: dict[str, torch.Tensor], tables: StageTables, stage: 
 
 
 def _owned(tensor: torch.Tensor) -> torch.Tensor:
-    """With memory of its own, as safetensors wants it."""
+    """Return a copy with its own contiguous memory, which safetensors needs."""
     return tensor.detach().cpu().contiguous().clone()

@@ -1,4 +1,4 @@
-"""What is kept of a reference's pass: a sketch of every output, and the outputs that steer the next step."""
+"""The record of a reference's pass: a sketch of every output, and the outputs that determine the next step."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from mpsprobe.layers.sketch import Sketch, sketch
 from mpsprobe.layers.subject import Extent, Subject
 from mpsprobe.models.adapter import Outputs
 
-#: Bytes of whole outputs kept of one pass, at most: beyond, later steps run freely and the report says so.
+#: The greatest size in bytes of the whole outputs of one pass; beyond it, later steps run freely, as the report says.
 STEP_BYTES = 512 << 20
 
-#: Path of the module, number of its call, place of the tensor in the output.
+#: The path of the module, the number of its call, and the place of the tensor in the output.
 Key = tuple[str, int, str]
 
 
 @dataclass
 class Expected:
-    """What the reference's call was given or returned at one place.
+    """The tensor that the reference's call received or returned at one place.
 
     Attributes:
-        whole: the tensor, on the CPU, where it was kept.
+        known: Its sketch, where it was made.
+        whole: The tensor itself, on the CPU, where it was kept.
     """
 
     known: Sketch | None = None
@@ -35,14 +36,14 @@ class Expected:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The tensor's."""
+        """Return the shape of the tensor."""
         if self.whole is not None:
             return tuple(self.whole.shape)
         return self.sketch.shape
 
     @cached_property
     def sketch(self) -> Sketch:
-        """Its sketch, made from the tensor when there is none yet."""
+        """Return the sketch, making it from the tensor if needed."""
         if self.known is not None:
             return self.known
         assert self.whole is not None
@@ -50,10 +51,10 @@ class Expected:
 
 
 class Teacher(Protocol):
-    """Tells what a call was given, or returned, in the reference."""
+    """A source of the tensors that a call received or returned in the reference."""
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """By place in the arguments or in the output; None when the reference made no such call."""
+        """Return the tensors by place in the arguments or the output; None when the reference has no such call."""
 
 
 @dataclass
@@ -61,10 +62,10 @@ class Capture:
     """A pass of the reference.
 
     Attributes:
-        sketches: of every output, in the order in which the calls ended.
-        steps: whole outputs of outermost calls, kept in inference: the next step follows from them.
-        outputs: named results of the pass.
-        steps_left_out: outermost calls whose outputs were too large together to be kept.
+        sketches: The sketches of all outputs, in the order in which the calls ended.
+        steps: The whole outputs of outermost calls in inference, which determine the next step.
+        outputs: The named results of the pass.
+        steps_left_out: The number of outermost calls whose outputs were too large in total to be kept.
     """
 
     sketches: dict[Key, Sketch] = field(default_factory=dict)
@@ -81,16 +82,16 @@ class Capture:
 
     @property
     def calls(self) -> int:
-        """Module calls with tensors in their output."""
+        """Return the number of module calls with tensors in their output."""
         return len(self._places)
 
     @property
     def iterative(self) -> bool:
-        """Whether some outermost call was made again: generation, flow steps. Such a run feeds on itself."""
+        """Return whether an outermost call was repeated (generation, flow steps), so that the run feeds on itself."""
         return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """See `Teacher`."""
+        """Return the tensors of a call; see `Teacher`."""
         places = self._places.get((call.path, call.nth))
         if places is None:
             return None
@@ -102,7 +103,7 @@ def capture(subject: Subject, stage: Extent, marker: Marker | None = None) -> Ca
     """Run one pass freely and keep what a comparison needs.
 
     Raises:
-        Exception: whatever the target raises.
+        Exception: The target raised.
     """
     kept = Capture()
     room = STEP_BYTES

@@ -1,4 +1,4 @@
-"""When a difference is more than rounding: limits from a noise run, and the verdict of each module."""
+"""Decide when a difference is more than rounding: limits from a noise run, and the verdict on each module."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from mpsprobe.layers.sketch import Distance
 from mpsprobe.layers.student import Compared
 from mpsprobe.phases.parity import DEFAULT_PARITY
 
-#: A difference may be this many times the noise. Two sound runs that round independently differ by sqrt(2)
-#: times the noise of either; a sketch is good to 9 %, and pooling over calls leaves out little.
+#: A difference may be this many times the noise. Two correct runs that round independently differ by sqrt(2)
+#: times the noise of either; a sketch is accurate to 9 %, and pooling over calls omits little.
 FACTOR = 3.0
-#: With few elements the size of a random difference is itself random: the factor grows by this many elements'
-#: worth (so 3 at many elements, 27 for a single one, whose noise may be next to nothing by chance).
+#: With few elements the size of a random difference is itself random, so the factor grows by this many elements'
+#: worth (3 for many elements, 27 for a single one, whose noise may be almost nothing by chance).
 _FEW = 8
-#: Floor of a limit, in float32's machine epsilon: sums of some thousand terms in another order differ by
+#: The floor of a limit, in float32's machine epsilons: sums of some thousand terms in another order differ by
 #: about sqrt(terms) / 2 of it. Half precisions sum in float32 too, then round once more: half their epsilon.
 _FLOOR_EPSILONS = 32
 #: The worst of 64 parts of evenly spread noise is about this many times the whole.
 _WORST_PART = 3.0
 
-#: (maker of a tensor, where it stands): the tensors whose noise is pooled.
+#: The key of tensors whose noise is pooled: the module that makes a tensor, and its place.
 Pool = tuple[str, str]
 
 
 @dataclass
 class Noise:
-    """The noise run of a stage, its worst call of each tensor.
+    """The noise run of a stage, with the worst call of each tensor.
 
     Attributes:
-        errors: error and worst part.
-        problems: what no number can say, such as NaN by the dtype's range.
+        errors: The error and the worst part.
+        problems: What a number cannot express, such as NaN because of the dtype's range.
     """
 
     errors: dict[Pool, tuple[float, float]] = field(default_factory=dict)
@@ -42,14 +42,14 @@ class Noise:
 
     @classmethod
     def of(cls, compared: Iterable[Compared]) -> Noise:
-        """Pool a compared pass."""
+        """Pool the tensors of a compared pass."""
         noise = cls()
         for one in compared:
             noise.add(pool(one), one.distance)
         return noise
 
     def add(self, key: Pool, distance: Distance) -> None:
-        """Take one distance in."""
+        """Include one distance."""
         if distance.problem:
             self.problems[key] = distance.problem
             return
@@ -58,19 +58,20 @@ class Noise:
 
 
 def pool(one: Compared) -> Pool:
-    """Return a key that is equal for the same tensor of every call of a module."""
+    """Return a key that is equal for the same tensor in every call of a module."""
     return (one.call.path, f"{'>' if one.call.entering else ''}{one.place}")
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Limits for a target.
+    """The limits for a target.
 
     Attributes:
-        dtype: the coarsest floating dtype it computes in.
-        has_noise: whether there was a noise run; else the limits are those of the parity check.
-        same_code: the reference was made by the same release of the model's code. Another one may lay a tensor
-            out differently inside (transformers 5 transposes Qwen3-VL's position indices), which is no error.
+        dtype: The coarsest floating-point dtype in which it computes.
+        has_noise: Whether there was a noise run; otherwise the limits are those of the parity check.
+        same_code: Whether the reference was made by the same release of the model's code. Another one may arrange
+            an internal tensor differently (transformers 5 transposes Qwen3-VL's position indices), which is not an
+            error.
     """
 
     dtype: torch.dtype
@@ -79,12 +80,12 @@ class Criterion:
 
     @property
     def floor(self) -> float:
-        """No limit is below this."""
+        """Return the smallest limit."""
         accumulating = _FLOOR_EPSILONS * torch.finfo(torch.float32).eps
         return accumulating + (0.5 * torch.finfo(self.dtype).eps if self.dtype is not torch.float32 else 0.0)
 
     def limit(self, noise: float, size: int, floor: float) -> float:
-        """Return the largest accepted error of a tensor of `size` elements whose noise is `noise`."""
+        """Return the largest accepted error of a tensor with `size` elements whose noise is `noise`."""
         return max(floor, FACTOR * (1 + _FEW / max(size, 1)) * noise)
 
     def judge(
@@ -109,10 +110,10 @@ class Criterion:
         return Judged(call=call, place=place, error=distance.error, noise=error, limit=limit, ratio=ratio)
 
     def sentences(self, noise: str) -> list[str]:
-        """Describe the criterion for people, a sentence an entry.
+        """Describe the criterion in sentences for readers.
 
         Args:
-            noise: what the noise run is.
+            noise: A description of the noise run.
         """
         dtype = str(self.dtype).removeprefix("torch.")
         measure = (
@@ -140,18 +141,19 @@ def layers_of(
     accumulated: tuple[Iterable[Compared], Noise],
     local: tuple[Iterable[Compared], Noise] | None,
 ) -> tuple[list[Layer], list[tuple[Compared, Judged]], list[tuple[Compared, Judged]]]:
-    """Return every module's worst tensors, and all tensors beyond their limits, in the order of the pass.
+    """Return every module's worst tensors, and all tensors that exceed their limits, in the order of the pass.
 
     Args:
-        stage: of the passes.
-        kinds: class names by module path.
-        criterion: limits.
-        accumulated: the compared pass and its noise.
-        local: the pass in which inputs and outputs were replaced by the reference's, and its noise; None when there
-            was none.
+        stage: The stage of the passes.
+        kinds: The class names by module path.
+        criterion: The limits.
+        accumulated: The compared pass and its noise.
+        local: The pass in which inputs and outputs were replaced by the reference's, and its noise; None without
+            one.
 
     Returns:
-        Modules in order of first appearance; those beyond the limit locally; those beyond it by accumulation.
+        The modules in order of first appearance, the tensors that exceed the limit locally, and those that exceed
+        it by accumulation.
     """
     layers: dict[str, Layer] = {}
 
@@ -191,7 +193,7 @@ def _verdict(row: Layer) -> Verdict:
 
 
 def _place(one: Compared) -> str:
-    """Where a tensor stands, for people: `output`, `output.logits`, `argument hidden_states of model.norm`."""
+    """Describe the place of a tensor: `output`, `output.logits`, `argument hidden_states of model.norm`."""
     if not one.call.entering:
         return f"output{one.place}"
     place = one.place.removeprefix(".kwargs.").removeprefix(".args")

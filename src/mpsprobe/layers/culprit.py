@@ -1,4 +1,4 @@
-"""What the first diverging module calls: its ATen ops on the device, their lines, and known faults."""
+"""Find the ATen ops that the first diverging module calls on the device, with their lines and known faults."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from mpsprobe.knowledge import advisories
 from mpsprobe.layers.result import OUTSIDE, Culprit
 from mpsprobe.run import Mac, OpUse
 
-#: Devices whose op uses are those a Mac dispatches.
+#: Devices whose op uses are those that a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
-#: Op uses kept: a module's own code has a dozen; a whole model's would drown the answer.
+#: The greatest number of op uses: a module's own code has a dozen; those of a whole model would hide the answer.
 _KEPT = 40
 
 
 def add_op_uses(culprit: Culprit, uses: Sequence[OpUse], mac: Mac, device: str) -> None:
-    """Give the culprit the op uses of its own code, and the advisories that they meet.
+    """Give the first diverging module the op uses of its own code, and the advisories that they meet.
 
-    Own means: the module is the innermost one. Where its code calls no op itself, those of the modules inside
-    it count.
+    An op use belongs to the module's own code if the module is the innermost one. If its code calls no op itself,
+    those of the modules inside it count.
     """
     path = "" if culprit.module == OUTSIDE else culprit.module
     own = [use for use in uses if use.module == path]

@@ -1,4 +1,4 @@
-"""The comparison: every module of the target on its device against a reference, and the first that diverges."""
+"""Compare every module of the target on its device with a reference, and find the first that diverges."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _CHAOTIC = (
 
 @dataclass
 class _Beyond:
-    """Tensors beyond their limits, in the order of the passes."""
+    """The tensors that exceed their limits, in the order of the passes."""
 
     made: list[tuple[str, Compared, Judged]] = field(default_factory=list)
     carried: list[tuple[str, Compared, Judged]] = field(default_factory=list)
 
 
 def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Divergence:
-    """Make the comparison that the job asks for.
+    """Make the comparison of a job.
 
     Raises:
-        MpsprobeError: the baseline does not fit, or the reference does not fit in memory.
-        LinkFailed: the target or its device cannot be had, or its code raised.
+        MpsprobeError: The baseline does not fit the target, or the reference does not fit in memory.
+        LinkFailed: The target or its device is unavailable, or its code raised.
     """
     baseline = baselines.load(Path(job.against)) if job.against else None
     with open_target(job, announce, adjusted_profile(job, baseline, announce)) as opened, exact_float32():
@@ -82,7 +82,7 @@ class _Comparison:
         self._marker = marker
         self._notes = notes
         if baseline is None:
-            needed_reference(opened)  # before the noise run's model takes the memory
+            needed_reference(opened)  # made before the noise run's model takes the memory
         self._has_noise = bool(baseline.noises) if baseline else opened.noisy is not None
         here, there = opened.side.transformers, baseline.info.side.transformers if baseline else ""
         same_code = baseline is None or here == there
@@ -100,7 +100,7 @@ class _Comparison:
         self._local = job.local and self._can_look_locally()
 
     def document(self) -> Divergence:
-        """Run the passes and judge them."""
+        """Run the passes, judge them, and return the document."""
         for stage in Extent:
             if stage.value in self._job.stages:
                 self._stage(stage)

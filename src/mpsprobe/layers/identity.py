@@ -1,4 +1,4 @@
-"""Whether two machines have the same weights: a digest of the tensors, however they are cut into files or made."""
+"""Compare weights across machines: a digest of the tensors, whatever files they are in or how they were made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from mpsprobe.models.hub.snapshot import Snapshot
 
-#: Keys of config.json that differ between copies of one model without changing what it computes.
+#: Keys of config.json that differ between copies of one model without changing its results.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_commit_hash")
 
 
@@ -19,20 +19,20 @@ def weights_digest(snapshot: Snapshot, progress: Callable[[str], None] = lambda 
     """Return the SHA-256 of name, dtype, shape and bytes of every stored tensor, in the order of their names.
 
     Args:
-        snapshot: the model's files.
-        progress: told how far it is; some seconds a gigabyte on slow machines.
+        snapshot: The model's files.
+        progress: A function that is called with the progress; slow machines take some seconds for each gigabyte.
     """
     digests: dict[str, str] = {}
     for number, name in enumerate(snapshot.files, start=1):
         progress(f"reading weights to identify them: file {number} of {len(snapshot.files)}")
         with safe_open(snapshot.path / name, framework="pt") as file:
-            # not a mapping
+            # a list, not a mapping
             digests |= _digests((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
     return _of_all(digests)
 
 
 def state_digest(model: torch.nn.Module) -> str:
-    """Return the digest of a model's state, for a model whose weights are in no file."""
+    """Return the digest of a model's state, for a model whose weights are not in files."""
     return _of_all(_digests((name, tensor.cpu()) for name, tensor in model.state_dict().items()))
 
 

@@ -1,4 +1,4 @@
-"""What the child process of a comparison is asked to do, and how it answers."""
+"""The job of the child process of a comparison, and its answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One comparison, or one baseline.
 
     Attributes:
-        settings: what is run, where.
-        against: path of a baseline; None: float32 on the CPU.
-        local: look at each module's own error too.
-        stages: `"forward"`, `"inference"`.
-        output: write a baseline there instead of comparing.
+        settings: The options of the run.
+        against: The path of a baseline; None for float32 on the CPU.
+        local: Whether to measure each module's own error too.
+        stages: The stages to run: `"forward"`, `"inference"`.
+        output: The path of a baseline to write instead of comparing; None to compare.
     """
 
     settings: Settings = Settings()
@@ -27,20 +27,25 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """The child begins something that may take `limit_s` seconds."""
+    """The child begins a step that may take `limit_s` seconds."""
 
     text: str
     limit_s: float
 
 
 class Written(msgspec.Struct, frozen=True, tag="written"):
-    """The child's answer: the baseline is there.
+    """The child's answer after writing a baseline.
 
     Attributes:
-        path: where.
-        size: bytes.
-        calls: module calls, by stage.
-        notes: what it lacks.
+        path: The path of the baseline.
+        target: The name of the model.
+        device: The device that it ran on.
+        dtype: The dtype of the weights.
+        weights: The digest of the weights.
+        size: The size of the file in bytes.
+        calls: The number of module calls by stage.
+        noise: What the noise was measured with; `""` when it was not.
+        notes: Sentences about what it lacks.
     """
 
     path: str
@@ -55,17 +60,19 @@ class Written(msgspec.Struct, frozen=True, tag="written"):
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
-    """The child's answer: the comparison."""
+    """The child's answer after a comparison."""
 
     divergence: Divergence
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The child could not do it.
+    """The child's answer when it could not do the job.
 
     Attributes:
-        what, hint, exit_code: as in `MpsprobeError`.
-        output: last lines of a traceback in the target's code.
+        what: What is wrong, as in `MpsprobeError`.
+        hint: What to do about it, as in `MpsprobeError`.
+        exit_code: The exit code, as in `MpsprobeError`.
+        output: The last lines of a traceback in the target's code.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""The tensors inside whatever a module returns, and the same value with some of them replaced."""
+"""Find the tensors inside any output of a module, and replace some of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor in an output with its place: `""` for the output itself, `".logits"`, `"[0]"`.
 
-    Mappings (transformers' ModelOutput is one), dataclasses, lists and tuples are entered. Other objects, such
-    as a cache of keys and values, are not: what they hold came from modules that are looked at themselves.
+    Mappings (such as transformers' ModelOutput), dataclasses, lists and tuples are traversed. Other objects, such
+    as a key-value cache, are not, because their tensors come from modules that are examined themselves.
     """
     if isinstance(value, torch.Tensor):
         yield name, value
@@ -47,12 +47,12 @@ def replaced(value: Any, tensors: Mapping[str, torch.Tensor], name: str = "") ->
         if isinstance(result, Mapping):
             result[place[1:]] = after  # type: ignore[index]
         else:
-            object.__setattr__(result, place[1:], after)  # also where the dataclass is frozen
+            object.__setattr__(result, place[1:], after)  # works for frozen dataclasses too
     return result
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
-    """List what a container holds, each item with its place; empty for a value that is no container."""
+    """Return the items of a container with their places; empty for a value that is not a container."""
     if isinstance(value, Mapping):
         return [(f".{key}", item) for key, item in value.items() if isinstance(key, str)]
     if isinstance(value, (list, tuple)):

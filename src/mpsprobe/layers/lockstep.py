@@ -1,4 +1,4 @@
-"""A reference that runs beside the pass it teaches, a few calls ahead, so that no activations pile up."""
+"""Run a reference in parallel with the compared pass, a few calls ahead, so that activations do not pile up."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mpsprobe.layers.leaves import arguments, leaves
 from mpsprobe.layers.module_calls import ModuleCall, Watch
 from mpsprobe.layers.subject import Extent, Subject
 
-#: Calls whose tensors wait at most: those the reference is ahead by, and those the student has passed over.
+#: The greatest number of calls whose tensors wait: those ahead of the subject, and those that the subject skipped.
 _AHEAD = 4
 _WAITING = 64
 _POLL_S = 0.1
 
 
 class _Stopped(BaseException):
-    """Ends the reference's thread; no handler of the target's takes it for an error of its own."""
+    """Ends the reference's thread; a BaseException, so that no handler of the target's takes it for an error."""
 
 
 class Lockstep:
     """A teacher that runs the reference in a thread while the context lasts.
 
-    Both sides run the same code on the same outputs, so their calls come in the same order; where the
-    student skips or adds some, the rest is found again as long as no more than 64 calls differ.
+    Both sides run the same code on the same outputs, so their calls come in the same order. Where the subject skips
+    or adds calls, the rest is matched again as long as no more than 64 calls differ.
 
     Args:
-        reference: whose outputs are the truth.
-        stage: what it runs.
+        reference: The subject whose outputs are the reference.
+        stage: The stage that it runs.
     """
 
     def __init__(self, reference: Subject, stage: Extent) -> None:
@@ -54,10 +54,10 @@ class Lockstep:
         self._thread.join()
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """See `capture.Teacher`.
+        """Return the tensors of a call; see `capture.Teacher`.
 
         Raises:
-            Exception: what the reference's own run raised.
+            Exception: The reference's own run raised.
         """
         wanted = (call.path, call.nth, call.entering)
         if wanted in self._waiting:
@@ -86,7 +86,7 @@ class Lockstep:
         self._put(None)
 
     def _tell(self, call: ModuleCall, output: Any) -> None:
-        # Copies: the code around the module may change a tensor in place while the student looks at it.
+        # Copies, because the code around the module may change a tensor in place while the subject compares it.
         kept = {place: Expected(whole=tensor.detach().clone()) for place, tensor in leaves(output)}
         if kept and not self._put((call, kept)):
             raise _Stopped
@@ -95,7 +95,7 @@ class Lockstep:
         self._tell(call, arguments(args, kwargs))
 
     def _put(self, item: tuple[ModuleCall, dict[str, Expected]] | None) -> bool:
-        """Wait for room and put; False when nobody wants it any more."""
+        """Wait for room in the queue, and put an item; return False when it is no longer needed."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL_S)

@@ -1,4 +1,4 @@
-"""Whether a baseline and the target at hand are the same thing, so that only the machines differ."""
+"""Check that a baseline and the target at hand are the same thing, so that only the machines differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.phases.download import Obtained
 from mpsprobe.run import Phase
 
-#: Largest difference of a processed input, relative to its scale, that still counts as the same sample:
+#: The largest difference of a processed input, relative to its scale, that still counts as the same sample:
 #: image filters and trigonometry of other builds round differently. The baseline's own input is used anyway.
 _SAME_SAMPLE = 1e-2
 _ADVICE = "It was made from {target}; name the same model and revision, and make random weights the same way."
@@ -27,10 +27,10 @@ _ADVICE = "It was made from {target}; name the same model and revision, and make
 def adjusted_profile(
     job: Job, baseline: Baseline | None, announce: Announce
 ) -> Callable[[Obtained], Profile] | None:
-    """For `open_target`: refuse other weights before they are loaded, and take over how the baseline was run.
+    """Return the `adjust` function of `open_target`, which refuses other weights and adopts the baseline's settings.
 
     Raises:
-        UsageError: when called with a dtype that is not the baseline's.
+        UsageError: The function is called with a dtype that is not the baseline's.
     """
     if baseline is None:
         return None
@@ -56,7 +56,7 @@ def adjusted_profile(
                 f"--new-tokens {given.new_tokens}: the baseline is of a run with {info.inference}.",
                 "Leave --new-tokens out, or write a baseline with it.",
             )
-        if obtained.adapter.weights is not Weights.RANDOM:  # those are there once the model is
+        if obtained.adapter.weights is not Weights.RANDOM:  # random ones exist only once the model does
             limit = obtained.profile.limit(Phase.TRANSFER)
             _same_weights(
                 job, baseline, weights_digest(obtained.snapshot, lambda text: announce(text, limit))
@@ -69,10 +69,10 @@ def adjusted_profile(
 
 
 def check_random_weights(job: Job, baseline: Baseline, opened: Opened) -> None:
-    """Refuse random weights that are not the baseline's: another release of PyTorch may draw others.
+    """Refuse random weights that are not the baseline's, because another release of PyTorch may draw others.
 
     Raises:
-        UsageError: they are not the same.
+        UsageError: They are not the same.
     """
     loaded = opened.prepared.loaded
     if loaded.adapter.weights is Weights.RANDOM:
@@ -88,13 +88,13 @@ def _same_weights(job: Job, baseline: Baseline, digest: str) -> None:
 
 
 def use_batch_of(baseline: Baseline, opened: Opened) -> list[str]:
-    """Feed the target the baseline's own processed input, after a look whether it is the same sample.
+    """Give the target the baseline's own processed input, after checking that it is the same sample.
 
     Returns:
-        What there is to say of it.
+        Sentences for the user about the input.
 
     Raises:
-        UsageError: it is another sample.
+        UsageError: It is another sample.
     """
     own = dict(leaves(opened.prepared.cpu))
     stored = baseline.batch

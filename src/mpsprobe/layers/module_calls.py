@@ -1,4 +1,4 @@
-"""Hooks on every module of a model: what each call is given and returns, and the chance to replace either."""
+"""Hook every module of a model, to see and to replace what each call receives and returns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ModuleCall:
     """One call of a module, at its beginning or at its end.
 
     Attributes:
-        path: of the module, `""` for the model itself; the first of its paths for a shared module.
-        nth: 0 for the first call of this module in the pass.
-        parent: path of the module whose code makes the call; None when no module is running around it: then
+        path: The path of the module; `""` for the model itself, the first path for a shared module.
+        nth: The number of the call of this module in the pass, from 0.
+        parent: The path of the module whose code makes the call; None when no module is running around it, so that
             the call is one step of the target's own loop.
-        entering: the call begins.
+        entering: Whether the call begins.
     """
 
     path: str
@@ -33,9 +33,9 @@ class ModuleCall:
     entering: bool = False
 
 
-#: Sees the output of a call; what it returns, unless None, takes the output's place.
+#: A function of the output of a call; its result, unless None, replaces the output.
 Seen = Callable[[ModuleCall, Any], Any]
-#: Sees the arguments of a call; the same for them.
+#: A function of the arguments of a call; its result, unless None, replaces them.
 Entering = Callable[
     [ModuleCall, tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"
 ]
@@ -51,10 +51,10 @@ class _Frame:
 
 
 class Marker:
-    """Writes the module in flight where it outlives the process (see `trace.flight`).
+    """Write the module in flight to a file that survives the process (see `trace.flight`).
 
     Attributes:
-        doing: what the pass is, such as `"forward on mps"`.
+        doing: The name of the pass, such as `"forward on mps"`.
     """
 
     def __init__(self, flight: FlightRecorder) -> None:
@@ -63,25 +63,25 @@ class Marker:
         self.doing = ""
 
     def begin(self, path: str) -> tuple[int, int]:
-        """Note that a module is about to run; pass the result to `end`."""
+        """Record that a module is about to run, and return the token to pass to `end`."""
         use = self._uses.setdefault((self.doing, path), len(self._uses))
         if use == len(self._uses) - 1:
             self._flight.name(use, self.doing, "", path, "")
         return self._flight.begin(use), use
 
     def end(self, token: tuple[int, int]) -> None:
-        """Note that the module returned or raised."""
+        """Record that the module returned or raised."""
         self._flight.end(*token)
 
 
 class Watch:
-    """Follows every module call of `model` while the context lasts; for one thread.
+    """Follow every module call of `model` in one thread while the context lasts.
 
     Args:
-        model: what is called.
-        seen: told when a call ends, innermost modules first.
-        entering: told when a call begins.
-        marker: where the module in flight is written.
+        model: The model whose modules are followed.
+        seen: A function that is called when a call ends, innermost modules first.
+        entering: A function that is called when a call begins.
+        marker: The file for the module in flight.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Watch:
     def __enter__(self) -> Watch:
         for path, module in self._model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                continue  # compiled: it takes no hooks of ours
+                continue  # a compiled module accepts no hooks
             self._handles.append(
                 module.register_forward_pre_hook(partial(self._begin, path), with_kwargs=True)
             )
-            # Called last, so that it sees what hooks of the model's own have made of the output.
+            # Called last, so that it sees the output after the model's own hooks.
             self._handles.append(module.register_forward_hook(partial(self._end, path), always_call=True))
         return self
 
@@ -125,13 +125,13 @@ class Watch:
 
     def _end(self, path: str, _module: nn.Module, _args: Any, output: Any) -> Any:
         nth = 0
-        while self._running:  # what raised and was caught inside has left its entries
+        while self._running:  # an error that was caught inside has left its entries
             frame = self._running.pop()
             if frame.token is not None and self._marker is not None:
                 self._marker.end(frame.token)
             if frame.path == path:
                 nth = frame.nth
                 break
-        if output is None:  # it raised, or returns nothing
+        if output is None:  # the module raised, or returns nothing
             return None
         return self._seen(ModuleCall(path, nth, self._running[-1].path if self._running else None), output)

@@ -1,4 +1,4 @@
-"""The target on its device, and the CPU models that it is set against, as sides of a comparison."""
+"""The target on its device, and the CPU models that it is compared with, as sides of a comparison."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mpsprobe.phases import data, download, host_memory, site, transfer
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
-#: Relative change of every weight in the noise run of a float32 target, in machine epsilons: makes an error of
-#: the size that sums of some thousand terms have from their order (about sqrt(terms) / 2 epsilons).
+#: The relative change of every weight in the noise run of a float32 target, in machine epsilons. It causes an error of
+#: the size that the order of sums of some thousand terms causes (about sqrt(terms) / 2 epsilons).
 _PERTURBATION = 10
 
-#: Tells of what begins: a text, and the seconds that it may take.
+#: A function that is called when a step begins, with its name and its time limit in seconds.
 Announce = Callable[[str, float], None]
 
 
@@ -38,11 +38,11 @@ class Opened:
     """A target on its device.
 
     Attributes:
-        site: the machine and its device.
-        obtained: its files.
-        prepared: the model and its input there.
-        announce: told of every long step.
-        batch: makes the processed input anew.
+        site: The machine and its device.
+        obtained: The files of the target.
+        prepared: The model and its input on the device.
+        announce: A function that is called with every long step.
+        batch: A function that makes the processed input anew.
     """
 
     site: site.Availability
@@ -53,12 +53,12 @@ class Opened:
 
     @property
     def profile(self) -> Profile:
-        """In force, with what the job changed."""
+        """Return the active profile, with the changes that the job made."""
         return self.obtained.profile
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
-        """The coarsest floating dtype that the target computes in."""
+        """Return the coarsest floating-point dtype in which the target computes."""
         found = {p.dtype for p in self.prepared.loaded.model.parameters() if p.is_floating_point()}
         if self.profile.autocast:
             found.add(getattr(torch, split_autocast(self.profile.autocast)[1]))
@@ -66,7 +66,7 @@ class Opened:
 
     @functools.cached_property
     def subject(self) -> Subject:
-        """The target itself."""
+        """Return the target itself as a side of the comparison."""
         loaded, device = self.prepared.loaded, self.site.device
         return Subject(
             device.name, loaded.model, loaded.adapter, self.profile, device.torch_device, self.batch, device.synchronize
@@ -74,17 +74,17 @@ class Opened:
 
     @functools.cached_property
     def reference(self) -> Subject | None:
-        """The target in float32 on the CPU; None when it does not fit in memory."""
+        """Return the target in float32 on the CPU; None when it does not fit in memory."""
         model = self._on_cpu("float32", 4, "the float32 reference")
         plain = msgspec.structs.replace(self.profile, autocast="")
         return None if model is None else self._cpu_subject("float32 on the CPU", model, plain)
 
     @functools.cached_property
     def noisy(self) -> Subject | None:
-        """The noise run's model: the target's dtype on the CPU; None when it does not fit in memory.
+        """Return the model of the noise run: the target's dtype on the CPU; None when it does not fit in memory.
 
-        The CPU's float32 is the reference itself, so for a float32 target it has weights that are changed in
-        their last places.
+        For a float32 target it has weights that are changed in their last places, because float32 on the CPU is the
+        reference itself.
         """
         if self.dtype is torch.float32:
             model = self._on_cpu("float32", 4, "a float32 copy for the noise")
@@ -99,7 +99,7 @@ class Opened:
 
     @property
     def noise_dtype(self) -> str:
-        """What the noise run computes in, for people."""
+        """Describe the dtype of the noise run for readers."""
         dtype = str(self.dtype).removeprefix("torch.")
         return (
             f"{dtype} with weights off by {_PERTURBATION} units in the last place"
@@ -109,7 +109,7 @@ class Opened:
 
     @property
     def side(self) -> Side:
-        """What a document says of the target's run."""
+        """Return the description of the target's run for the document."""
         host = self.site.host
         device = self.site.device
         dtype = str(self.dtype).removeprefix("torch.")
@@ -125,7 +125,7 @@ class Opened:
 
     @property
     def cpu_side(self) -> Side:
-        """Likewise of the reference on this machine's CPU."""
+        """Return the description of the reference on this machine's CPU for the document."""
         return msgspec.structs.replace(
             self.side,
             label="float32 on the CPU",
@@ -136,7 +136,7 @@ class Opened:
         )
 
     def limit(self, phase: Phase, *, cpu: bool = False) -> float:
-        """Seconds for a step of that kind; the CPU may take longer than the device that limits are set for."""
+        """Return the time limit in seconds of a step of that kind; the CPU may take longer than the device."""
         return self.profile.limit(phase) * (4 if cpu else 1)
 
     def _cpu_subject(self, label: str, model: torch.nn.Module, profile: Profile) -> Subject:
@@ -159,12 +159,13 @@ def open_target(
     """Load the target to the job's device, with a sample.
 
     Args:
-        job: what was asked for.
-        announce: told of every long step.
-        adjust: given the files, before anything is loaded: the profile to use.
+        job: The job.
+        announce: A function that is called with every long step.
+        adjust: A function that gets the files before anything is loaded, and returns the profile to use.
 
     Raises:
-        MpsprobeError, LinkFailed: the target or the device cannot be had.
+        MpsprobeError: The target or the device is unavailable.
+        LinkFailed: A phase failed, such as loading the target.
     """
     settings = job.settings.replace(ignore_pins=True)
     announce("looking at the machine", 300)
@@ -191,7 +192,7 @@ def needed_reference(opened: Opened) -> Subject:
     """Return the float32 reference, for comparisons that need one.
 
     Raises:
-        TargetError: it does not fit in memory.
+        TargetError: It does not fit in memory.
     """
     reference = opened.reference
     if reference is None:
@@ -204,7 +205,7 @@ def needed_reference(opened: Opened) -> Subject:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Turn TF32 off on CUDA, whose products have ten bits: the reference must be float32."""
+    """Turn TF32 off on CUDA, whose products have ten bits, because the reference must be float32."""
     before: tuple[Any, Any] = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
     try:
@@ -214,12 +215,12 @@ def exact_float32() -> Iterator[None]:
 
 
 def _perturb(model: torch.nn.Module) -> None:
-    """Change every floating weight by some units in the last place, up or down by a seed."""
+    """Change every floating-point weight up or down by some units in the last place, from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 signs = torch.randint(0, 2, parameter.shape, generator=generator, dtype=torch.int8) * 2 - 1
                 step = _PERTURBATION * torch.finfo(parameter.dtype).eps
-                # A new tensor: the old one may be a map of the weights' file.
+                # A new tensor, because the old one may be a map of the weights' file.
                 parameter.data = parameter.data * (1 + step * signs.to(parameter.dtype))

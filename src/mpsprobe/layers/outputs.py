@@ -1,4 +1,4 @@
-"""The named results of two passes, side by side."""
+"""Compare the named results of two passes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mpsprobe.models.adapter import Outputs
 
 
 def tensors(outputs: Outputs) -> dict[str, torch.Tensor]:
-    """Tensors by name: `logits`, `boxes[0]`."""
+    """Return the tensors by name: `logits`, `boxes[0]`."""
     return {place.removeprefix("."): tensor for place, tensor in leaves(outputs)}
 
 
 def texts(outputs: Outputs) -> dict[str, Any]:
-    """Results that hold no tensor, by name."""
+    """Return the results that hold no tensor, by name."""
     return {name: value for name, value in outputs.items() if not any(True for _ in leaves(value))}
 
 
 def key(name: str) -> Pool:
-    """Under which the noise of a result is kept; no module has such a path."""
+    """Return the key of the noise of a result, which no module path equals."""
     return ("(outputs)", name)
 
 
 def add_noise(noise: Noise, found: Outputs, expected: Outputs) -> None:
-    """Take in how far the noise run's results are from the reference's."""
+    """Add the differences between the noise run's results and the reference's to the noise."""
     known = tensors(expected)
     for name, tensor in tensors(found).items():
         if name in known:
@@ -39,10 +39,9 @@ def add_noise(noise: Noise, found: Outputs, expected: Outputs) -> None:
 def rows(
     stage: str, found: Outputs, expected: Outputs, criterion: Criterion, noise: Noise, *, judged: bool
 ) -> list[OutputRow]:
-    """One row a result of the reference.
+    """Return one row for each result of the reference.
 
-    Only floating tensors are judged: an index or a word either is the same or is not, and rounding may decide
-    that.
+    Only floating-point tensors are judged: an index or a word is either equal or not, and rounding may decide that.
     """
     result = []
     mine = tensors(found)

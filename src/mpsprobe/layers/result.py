@@ -1,4 +1,4 @@
-"""What a comparison layer by layer found: the document of `mpsprobe diverge --json`."""
+"""The result of a comparison layer by layer: the document of `mpsprobe diverge --json`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import msgspec
 
 from mpsprobe.run import Evidence, OpUse
 
-#: Stands for code that runs outside every module: sampling, a flow's integration, the adapter.
+#: The name of code that runs outside every module: sampling, a flow's integration, the adapter.
 OUTSIDE = "(outside every module)"
 
 
 class Verdict(str, enum.Enum):
-    """Of one module."""
+    """The verdict on one module."""
 
-    MAKES = "makes"  #: beyond the limit although it was given the reference's own inputs
+    MAKES = "makes"  #: beyond the limit although it received the reference's own inputs
     CARRIES = (
-        "carries"  #: beyond the limit, by inputs that are off; its own part is within, or was not looked at
+        "carries"  #: beyond the limit because of its inputs; its own error is within it, or was not measured
     )
     SOUND = "sound"  #: within the limit
-    UNKNOWN = "unknown"  #: nothing of it could be compared
+    UNKNOWN = "unknown"  #: none of its tensors could be compared
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One tensor against its limits: of all that were compared, the one that is worst by `ratio`.
+    """One tensor compared with its limits: among all compared tensors, the worst by `ratio`.
 
     Attributes:
-        call: number of the module's call in the pass, from 0.
-        place: of the tensor in the module's output; for an argument of another module, which one.
-        error: root mean square of the difference, relative to that of the reference; None with a `problem`.
-        noise: the same for the noise run, its worst call of the module; None when there was no noise run.
-        limit: of `error`.
-        ratio: the larger of error / limit and the same for the worst part; None with a `problem`.
-        problem: what no number can say: another shape, NaN that the reference does not have.
-        excused: the problem is not the device's: the noise run has it too, so it is the dtype's; or `reshaped`.
-        reshaped: another shape, by the code of another transformers release than the reference's.
+        call: The number of the module's call in the pass, from 0.
+        place: The place of the tensor in the module's output; for an argument of another module, which one.
+        error: The root mean square of the difference, relative to that of the reference; None with a `problem`.
+        noise: The same for the noise run, in its worst call of the module; None when there was no noise run.
+        limit: The limit of `error`.
+        ratio: The larger of error / limit and the same for the worst part; None with a `problem`.
+        problem: What a number cannot express: another shape, or NaN that the reference does not have.
+        excused: Whether the problem is not the device's fault: the noise run has it too, so the dtype causes it, or
+            `reshaped`.
+        reshaped: Whether the shape differs because the code of another transformers release made it.
     """
 
     call: int
@@ -50,12 +51,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def diverges(self) -> bool:
-        """Beyond its limit."""
+        """Return whether it exceeds its limit."""
         return not self.excused and (bool(self.problem) or (self.ratio is not None and self.ratio > 1))
 
     @property
     def rank(self) -> float:
-        """Larger is worse."""
+        """Return a sort key; a larger one is worse."""
         if self.problem:
             return -1.0 if self.excused else float("inf")
         return self.ratio or 0.0
@@ -66,11 +67,12 @@ class Layer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         stage: `"forward"` or `"inference"`.
-        module: its path; `""` for the model itself, `OUTSIDE` for code around it.
-        kind: its class.
-        calls: how often it was called.
-        accumulated: its output, with the errors of all that came before in the pass (in the step, in inference).
-        local: the error that its own code makes, given the reference's inputs; None when not looked at.
+        module: The path of the module; `""` for the model itself, `OUTSIDE` for code around it.
+        kind: The class of the module.
+        calls: The number of its calls.
+        accumulated: Its output, with the errors of everything earlier in the pass (in inference: in the step).
+        local: The error that its own code makes on the reference's inputs; None when not measured.
+        verdict: The verdict on the module.
     """
 
     stage: str
@@ -83,20 +85,22 @@ class Layer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Larger is worse: what makes errors stands before what carries them."""
+        """Return a sort key; a larger one is worse, and modules that make errors rank above those that carry them."""
         ranks = [judged.rank for judged in (self.local, self.accumulated) if judged is not None]
         return self.verdict is Verdict.MAKES, max(ranks, default=0.0)
 
 
 class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named result of a stage, run freely.
+    """One named result of a stage that ran freely.
 
     Attributes:
-        stage, name: which.
-        error, limit: as in `Judged`; None for text, or when it was not judged.
-        same: equal, element by element.
+        stage: The stage.
+        name: The name of the result.
+        error: The error as in `Judged`; None for text, or when it was not judged.
+        limit: The limit as in `Judged`; None for text, or when it was not judged.
+        same: Whether it is equal, element by element.
         judged: False where a free run feeds on itself, so that rounding alone may change everything.
-        problem: as in `Judged`.
+        problem: The problem as in `Judged`.
     """
 
     stage: str
@@ -109,7 +113,7 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def diverges(self) -> bool:
-        """Beyond its limit."""
+        """Return whether it exceeds its limit."""
         if not self.judged:
             return False
         return bool(self.problem) or (
@@ -121,12 +125,12 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How a stage was compared.
 
     Attributes:
-        stage: which.
-        calls: module calls of the reference.
-        compared: those of the device that could be set against them.
-        forcing: `"free"`, or `"steps"` when each step starts from the reference's outcome of the one before.
-        unmatched: calls that only the device made.
-        unforced: tensors that were not held to the reference although the step should have been.
+        stage: The stage.
+        calls: The number of module calls of the reference.
+        compared: The number of calls of the device that could be compared with them.
+        forcing: `"free"`, or `"steps"` when each step starts from the reference's result of the previous one.
+        unmatched: The number of calls that only the device made.
+        unforced: The number of tensors that were not replaced by the reference's although the step required it.
     """
 
     stage: str
@@ -141,11 +145,13 @@ class Culprit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The first module that diverges, in the order of the pass.
 
     Attributes:
-        stage, module, kind: which.
+        stage: The stage.
+        module: The path of the module.
+        kind: The class of the module.
         verdict: `makes` when its own error is the cause, `carries` when only the sum of errors is known.
-        judged: its first tensor beyond the limit.
-        op_uses: the ATen calls of its own code, as recorded on the device, most calls first.
-        advisories: ids of known faults that those calls meet.
+        judged: Its first tensor beyond the limit.
+        op_uses: The ATen calls of its own code, as recorded on the device, most calls first.
+        advisories: The ids of known faults that those calls meet.
     """
 
     stage: str
@@ -161,12 +167,13 @@ class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One of the two runs that were compared.
 
     Attributes:
-        label: for people.
-        device: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`.
-        dtype: of the weights.
-        evidence: how its numbers are known.
-        chip: of the machine.
-        torch, transformers: releases.
+        label: The name for readers.
+        device: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`.
+        dtype: The dtype of the weights.
+        evidence: The evidence of its values.
+        chip: The chip of the machine.
+        torch: The torch release.
+        transformers: The transformers release.
     """
 
     label: str
@@ -179,20 +186,20 @@ class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Divergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything one comparison learnt.
+    """Everything that one comparison learnt.
 
     Attributes:
-        schema: form of this document.
-        mpsprobe: version of the tool.
-        target: name of the model.
-        subject: what was looked at.
-        reference: what it was compared with.
-        criterion: when a layer counts as diverging, in sentences.
-        stages: how each was compared.
-        outputs: named results.
-        layers: every module, worst first.
-        first: the first that diverges; None when none does.
-        notes: what the comparison does not say, or did differently.
+        schema: The version of this document's schema.
+        mpsprobe: The version of mpsprobe.
+        target: The name of the model.
+        subject: The run that was judged.
+        reference: The run that it was compared with.
+        criterion: Sentences that state when a layer counts as diverging.
+        stages: How each stage was compared.
+        outputs: The named results.
+        layers: Every module, worst first.
+        first: The first module that diverges; None when none does.
+        notes: Sentences about what the comparison does not show, or did differently.
     """
 
     schema: int = 1
@@ -209,5 +216,5 @@ class Divergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def diverges(self) -> bool:
-        """Whether any layer or output is beyond its limit."""
+        """Return whether any layer or output exceeds its limit."""
         return self.first is not None or any(row.diverges for row in self.outputs)

@@ -1,10 +1,10 @@
-"""A tensor in 64 numbers, such that two of them tell how far the tensors they stand for are apart.
+"""Reduce a tensor to 64 numbers, from which the distance of two tensors can be estimated.
 
-The tensor is cut into 64 parts, and each part is summed with random signs, the same for every tensor. Such a
-sum is linear, so the difference of two sketches is the sketch of the difference, and the square of a sum has
-the sum of squares of its part as its expected value (Alon, Gibbons, Matias and Szegedy, 1999). So sketches
-see every element, unlike a sample; 64 of them give the size of a difference to about 9 % (one standard
-deviation: sqrt(2 / 64) of its square); and the parts tell a fault in one place from rounding everywhere.
+The tensor is cut into 64 parts, and each part is summed with random signs, the same for every tensor. Such a sum is
+linear, so the difference of two sketches is the sketch of the difference, and the expected square of a sum is the
+sum of squares of its part (Alon, Gibbons, Matias and Szegedy, 1999). Sketches thus depend on every element, unlike
+a sample; 64 of them give the size of a difference to about 9 % (one standard deviation: sqrt(2 / 64) of its
+square); and the parts distinguish a fault in one place from rounding everywhere.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-#: Parts of a sketch. Tensors with no more elements are kept as they are, but for the signs.
+#: The number of parts of a sketch. Smaller tensors are kept unchanged, except for the signs.
 PARTS = 64
-#: Elements summed at once, as float64: bounds the memory of a sketch at some tens of MB.
+#: The number of elements summed at once in float64, which limits the memory of a sketch to some tens of MB.
 _BLOCK = 1 << 20
 _SEED = 20260101
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is kept of a tensor.
+    """The sketch of a tensor.
 
     Attributes:
-        sums: float64, the signed sum of each part; values that are not finite count as 0.
-        shape: of the tensor.
-        dtype: without `torch.`.
-        rms: root mean square of its finite values.
-        nan, inf: elements that are not finite.
+        sums: The signed sum of each part in float64; values that are not finite count as 0.
+        shape: The shape of the tensor.
+        dtype: The dtype without `torch.`.
+        rms: The root mean square of its finite values.
+        nan: The number of NaN elements.
+        inf: The number of infinite elements.
     """
 
     sums: np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -43,20 +44,20 @@ class Sketch:
 
     @property
     def size(self) -> int:
-        """Elements of the tensor."""
+        """Return the number of elements of the tensor."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a tensor is from a reference.
+    """The distance of a tensor from a reference.
 
     Attributes:
-        error: root mean square of the difference over that of the reference.
-        worst_part: the same for the worst of 64 parts, over the reference's of an average part.
-        problem: what keeps the two from being compared, or a NaN or infinity that the reference does not have;
-            `""` for none. Then the numbers mean nothing.
-        reshaped: the problem is another shape.
+        error: The root mean square of the difference over that of the reference.
+        worst_part: The same for the worst of 64 parts, over the reference's of an average part.
+        problem: The reason why the two cannot be compared, or a NaN or infinity that the reference does not have;
+            `""` for none. With a problem the numbers mean nothing.
+        reshaped: Whether the problem is another shape.
     """
 
     error: float
@@ -66,7 +67,7 @@ class Distance:
 
 
 def sketch(tensor: torch.Tensor) -> Sketch:
-    """Make the sketch of a tensor, on the CPU: the device under test must not compute what judges it."""
+    """Make the sketch of a tensor on the CPU, because the device under test must not judge itself."""
     tensor = tensor.detach()
     dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     flat = tensor.cpu().resolve_neg().resolve_conj()
@@ -99,7 +100,7 @@ def sketch(tensor: torch.Tensor) -> Sketch:
 
 
 def distance(found: Sketch, expected: Sketch) -> Distance:
-    """How far `found` is from `expected`. An expected tensor of zeros gives the scale 1."""
+    """Return the distance of `found` from `expected`. An expected tensor of zeros has the scale 1."""
     if found.shape != expected.shape:
         problem = f"shape {list(found.shape)} instead of {list(expected.shape)}"
         return Distance(math.nan, math.nan, problem, reshaped=True)
@@ -125,7 +126,7 @@ _known_signs = torch.empty(0, dtype=torch.int8)
 
 
 def _signs(start: int, count: int) -> torch.Tensor:
-    """+1 and -1 for the elements from `start`: bits of PCG64, whose stream numpy promises never to change."""
+    """Return +1 and -1 for the elements from `start`: bits of PCG64, whose stream NumPy guarantees."""
     global _known_signs
     if start + count > _known_signs.numel():
         words = 1 << max(start + count, 1 << 16).bit_length() >> 6

@@ -1,4 +1,4 @@
-"""A pass that is compared with a reference's, call by call, and held to it where that is asked for."""
+"""Run a pass that is compared with a reference's, call by call, and replaced by it where that is required."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mpsprobe.models.adapter import Outputs
 
 
 class Forcing(str, enum.Enum):
-    """Whose outputs the calls after a compared one work on."""
+    """The outputs on which the calls after a compared one work."""
 
-    FREE = "free"  #: the pass's own: errors add up from layer to layer
-    STEPS = "steps"  #: the reference's after each outermost call: errors add up within a step alone
-    #: the reference's at the beginning and at the end of every call: what is left is each module's own error
+    FREE = "free"  #: the pass's own outputs: errors accumulate from layer to layer
+    STEPS = "steps"  #: the reference's outputs after each outermost call: errors accumulate within a step
+    #: the reference's tensors at the beginning and end of every call: only each module's own error remains
     LAYERS = "layers"
 
 
@@ -30,11 +30,11 @@ class Compared:
     """One tensor of one call.
 
     Attributes:
-        call: which, at its beginning (an argument) or at its end (an output).
-        place: of the tensor in the arguments or in the output.
-        order: running number in the pass.
-        distance: from the reference.
-        size: elements.
+        call: The call, at its beginning (an argument) or at its end (an output).
+        place: The place of the tensor in the arguments or in the output.
+        order: The running number in the pass.
+        distance: The distance from the reference.
+        size: The number of elements.
     """
 
     call: ModuleCall
@@ -45,9 +45,9 @@ class Compared:
 
     @property
     def maker(self) -> str | None:
-        """Path of the module whose own code made this tensor from what it was given.
+        """Return the path of the module whose own code made this tensor from its inputs.
 
-        Of an argument, the caller's; None when that is not in any module.
+        For an argument that is the caller; None when the caller is not in any module.
         """
         return self.call.parent if self.call.entering else self.call.path
 
@@ -57,15 +57,14 @@ class Followed:
     """A compared pass.
 
     Attributes:
-        compared: in the order in which the pass came by.
-        calls: calls of modules that returned tensors.
-        unmatched: of those, calls that the reference did not make.
-        unforced: outputs that should have been replaced by the reference's and were not, because that one was
-            not kept or has another shape.
-        other_shapes: arguments that have another shape in the reference. They are left as they are and not
-            compared: in which form a mask is handed on is a matter of the code's path, and what a wrong one
-            does shows in the outputs.
-        outputs: named results.
+        compared: The compared tensors, in the order of the pass.
+        calls: The number of module calls that returned tensors.
+        unmatched: The number of those calls that the reference did not make.
+        unforced: The number of outputs that should have been replaced by the reference's and were not, because the
+            reference's was not kept or has another shape.
+        other_shapes: The number of arguments that have another shape in the reference. They are kept and not
+            compared: the format of a mask depends on the code path, and a wrong one shows in the outputs.
+        outputs: The named results.
     """
 
     compared: list[Compared] = field(default_factory=list)
@@ -82,12 +81,12 @@ def follow(
     """Run one pass, and compare every call with the teacher's.
 
     Raises:
-        Exception: whatever the target raises.
+        Exception: The target raised.
     """
     result = Followed()
 
     def compare(call: ModuleCall, value: Any, *, force: bool) -> Any:
-        """Compare a call's tensors; the value with the reference's in their place where that is wanted."""
+        """Compare a call's tensors, and return the value, with the reference's tensors in their place if requested."""
         found = dict(leaves(value))
         if not found:
             return value
@@ -129,7 +128,8 @@ def follow(
 def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> dict[str, torch.Tensor]:
     """Return copies of the reference's tensors that fit, with the dtype and device of those found.
 
-    Copies, because the code that is given them may change them in place, and the reference serves other passes.
+    They are copies, because the code that receives them may change them in place, and the reference serves other
+    passes.
     """
     return {
         place: _cast(whole, tensor.dtype).to(tensor.device, copy=True)
@@ -139,7 +139,7 @@ def _instead(found: dict[str, torch.Tensor], expected: dict[str, Expected]) -> d
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Cast without making infinities: a mask's lowest float32 would be -inf in a half precision, and NaN follows."""
+    """Cast without creating infinities: a mask's lowest float32 would become -inf in half precision, and then NaN."""
     if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor.to(dtype)
     limits = torch.finfo(dtype)

@@ -1,4 +1,4 @@
-"""A model with its input, ready to be run the same way as another one that it is compared with."""
+"""A model with its input, ready to run in the same way as another one that it is compared with."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.phases.data import move
 from mpsprobe.phases.inference import autocast
 
-#: Given to torch before every pass, for models that draw from its own generators.
+#: The seed that torch gets before every pass, for models that use its own generators.
 SEED = 0
 
 
 class Extent(str, enum.Enum):
-    """What of a target is run."""
+    """The stages of a target that can be run."""
 
     FORWARD = "forward"
     INFERENCE = "inference"
@@ -29,13 +29,13 @@ class Subject:
     """One side of a comparison.
 
     Attributes:
-        label: for messages: `"mps"`, `"float32 on the CPU"`.
-        model: in eval mode, on `device`.
-        adapter: runs it.
-        profile: its autocast region is this side's.
-        device: where.
-        batch: makes the processed input anew, on the CPU: inference may consume it.
-        synchronize: waits for the device.
+        label: The name for messages: `"mps"`, `"float32 on the CPU"`.
+        model: The model in eval mode, on `device`.
+        adapter: The adapter that runs it.
+        profile: The profile, with this side's autocast region.
+        device: The device of the model.
+        batch: A function that makes the processed input anew on the CPU, because inference may consume it.
+        synchronize: A function that waits for the device.
     """
 
     label: str
@@ -47,10 +47,10 @@ class Subject:
     synchronize: Callable[[], None]
 
     def run(self, stage: Extent) -> Outputs:
-        """One pass; its named results on the CPU.
+        """Run one pass, and return its named results on the CPU.
 
         Raises:
-            Exception: whatever the target raises.
+            Exception: The target raised.
         """
         torch.manual_seed(SEED)
         with self.adapter.grad_mode, autocast(self.profile, self.device):

@@ -1,4 +1,4 @@
-"""Runs a job in a child process: a Metal abort or a hang ends the child, and its last module is named."""
+"""Run a job in a child process: a Metal abort or a hang ends only the child, and its last module is named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpsprobe.layers.job import Failed, Found, Job, Message, Step, Written
 from mpsprobe.supervision.child import Child, Ending
 from mpsprobe.trace.flight import read_flight
 
-#: Seconds until the child has begun: importing torch on a cold machine takes a while.
+#: The time limit in seconds for the child to begin; importing torch on a cold machine takes long.
 _START_S = 300.0
 _OUTPUT_LINES = 25
 
@@ -23,7 +23,7 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 class JobFailedError(MpsprobeError):
-    """The child said that it could not do the job; the exit code is its error's."""
+    """The child could not do the job; the exit code is that of its error."""
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.what, failed.hint)
@@ -31,28 +31,28 @@ class JobFailedError(MpsprobeError):
 
 
 class JobDiedError(MpsprobeError):
-    """The child crashed or hung: a finding about the target on that device, like a crashed check."""
+    """The child crashed or hung, which is a finding about the target on that device, like a crashed check."""
 
     exit_code = 5
 
 
 class JobInterruptedError(MpsprobeError):
-    """The user ended it."""
+    """The user ended the job."""
 
     exit_code = 130
 
 
 def run(job: Job, on_step: Callable[[str], None]) -> Found | Written:
-    """Do the job in a child process.
+    """Run the job in a child process.
 
     Args:
-        job: what to do.
-        on_step: told of each step as it begins.
+        job: The job.
+        on_step: A function that is called with each step as it begins.
 
     Raises:
-        JobFailedError: the target, its device or the baseline cannot be used.
-        JobDiedError: the child crashed or hung, with the step and the module in flight.
-        HarnessError: it ended without a word.
+        JobFailedError: The target, its device or the baseline cannot be used.
+        JobDiedError: The child crashed or hung; the message names the step and the module in flight.
+        HarnessError: The child ended without an answer.
     """
     with tempfile.TemporaryDirectory(prefix="mpsprobe-layers-") as name:
         folder = Path(name)
@@ -91,7 +91,7 @@ class _Follower:
         return self._step.limit_s - (time.monotonic() - self._since)
 
     def _read(self) -> None:
-        """Take in whole lines that the child has written since."""
+        """Read the whole lines that the child has written since the last call."""
         if not self._messages.exists():
             return
         with self._messages.open("rb") as file:
@@ -115,7 +115,7 @@ class _Follower:
         if ending.cause == "timeout":
             how = f"was stopped at its limit of {self._step.limit_s:g} s"
         elif ending.returncode > 0:
-            # Python ended in order, with a traceback: that is ours.
+            # Python ended in order with a traceback, so the fault is mpsprobe's.
             last = words.rpartition("\n")[2] or ending.signal
             return HarnessError(
                 f"mpsprobe failed while {self._step.text}: {last}", f"Please report it:\n{words}"
@@ -128,7 +128,7 @@ class _Follower:
         )
 
     def _in_flight(self) -> str:
-        """Where it was, as far as the flight recorder knows."""
+        """Return the module in flight, as far as the flight recorder shows it."""
         try:
             last = read_flight(self._flight, last=64)
         except DataError:

@@ -1,4 +1,4 @@
-"""Writing a baseline: the target's passes on this machine, with the noise that belongs to them."""
+"""Write a baseline: the target's passes on this machine, with their noise."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mpsprobe.run.journal import utc_now
 
 
 def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written:
-    """Run the target's stages and write what they computed to `job.output`.
+    """Run the target's stages and write the results to `job.output`.
 
     Raises:
-        MpsprobeError: the file cannot be written.
-        LinkFailed: the target or its device cannot be had, or its code raised.
+        MpsprobeError: The file cannot be written.
+        LinkFailed: The target or its device is unavailable, or its code raised.
     """
     assert job.output is not None
     with open_target(job, announce) as opened, exact_float32():
@@ -87,7 +87,7 @@ def write(job: Job, announce: Announce, marker: Marker | None = None) -> Written
 
 
 def _noise_model(opened: Opened) -> tuple[Subject | None, str]:
-    """Return the run whose distance from this one is the noise (float32 for a half precision), and its name."""
+    """Return the run whose distance from this one is the noise (float32 for half precision), and its name."""
     if opened.dtype is torch.float32:
         other = opened.noisy
         words = f"{opened.noise_dtype} on the CPU"

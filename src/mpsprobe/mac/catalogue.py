@@ -96,15 +96,13 @@ def named(name: str, macos: str | None = None) -> NamedMac:
     """Return the Mac called `name`.
 
     Args:
-        name: Chip, GPU cores and memory in GB, such as `"m1-max-24c-64"`. Without the cores (`"m4-16"`) it is
-            the Mac with
-            the most cores that is sold with that memory.
+        name: Chip, GPU cores and memory in GB, such as `"m1-max-24c-64"`. Without the cores (`"m4-16"`) it is the
+            Mac with the most cores that is sold with that memory.
         macos: The macOS version; None for the smaller working set of older releases.
 
     Raises:
-        UsageError: The name is malformed, there is no such chip, it is not sold in that configuration (the
-            hint lists
-            those that are), or `macos` is not a version.
+        UsageError: The name is malformed, there is no such chip, it is not sold in that configuration (the hint
+            lists those that are), or `macos` is not a version.
     """
     match = _NAME.fullmatch(name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("apple-"))
     chip = chips.find(match["chip"]) if match else None

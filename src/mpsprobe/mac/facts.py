@@ -52,8 +52,7 @@ def host(system: System | None = None) -> Host:
         system: The source of the facts; None for this machine.
 
     Returns:
-        The facts; those that could not be read are None. `working_set_bytes` is filled only where the owner
-        has set
+        The facts; those that could not be read are None. `working_set_bytes` is filled only where the owner has set
         `iogpu.wired_limit_mb`, because Metal's own figure needs torch (`device.real`).
     """
     system = system or LocalSystem()

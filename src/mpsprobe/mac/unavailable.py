@@ -1,8 +1,7 @@
 """Find the reason why MPS is unavailable on a machine, behind PyTorch's one message for all causes.
 
-PyTorch says "The MPS backend is supported on macOS 14.0+" whenever it finds no device, even where macOS is
-new enough
-(pytorch issues 177819, 167679; a sandbox: openai/codex 10199; a Linux container: pytorch 96066).
+PyTorch says "The MPS backend is supported on macOS 14.0+" whenever it finds no device, even where macOS is new
+enough (pytorch issues 177819, 167679; a sandbox: openai/codex 10199; a Linux container: pytorch 96066).
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ class Unavailability:
 
     Attributes:
         cause: A short name: `"no-torch"`, `"no-mac"`, `"intel"`, `"rosetta"`, `"not-built"`, `"macos"`,
-            `"sandbox"`,
-            `"virtual-gpu"`, `"no-device"` or `"does-not-compute"`.
+            `"sandbox"`, `"virtual-gpu"`, `"no-device"` or `"does-not-compute"`.
         what: The reason in one sentence.
         remedy: How to fix or avoid it.
     """
@@ -50,9 +48,8 @@ class TorchFacts:
 def why_no_mps(host: Host, torch: TorchFacts) -> Unavailability | None:
     """Return the first cause that explains a missing MPS device; None when torch finds one on a Mac.
 
-    The order matters, because each cause hides those after it. The answer of torch counts only on a Mac;
-    elsewhere a
-    device that it finds is the virtual one.
+    The order matters, because each cause hides those after it. The answer of torch counts only on a Mac; elsewhere
+    a device that it finds is the virtual one.
     """
     if host.system != "Darwin":
         return _elsewhere(host)

@@ -55,9 +55,8 @@ def token_limit(model: torch.nn.Module) -> int | None:
 class Adapter(ABC):
     """A target's own ways of loading, sampling, preparing, inferring and extracting.
 
-    The phases call these methods in order. An adapter holds no device and no model, so the same adapter
-    serves both the model
-    under test and its float32 CPU reference.
+    The phases call these methods in order. An adapter holds no device and no model, so the same adapter serves both
+    the model under test and its float32 CPU reference.
 
     Attributes:
         snapshot: The local folder with the target's config, weights and processor.
@@ -96,9 +95,8 @@ class Adapter(ABC):
     def grad_mode(self) -> AbstractContextManager[Any]:
         """Return the autograd mode of the target's code, for one `with`.
 
-        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. A user's
-        code may try to, with
-        `torch.enable_grad`, which has no effect on tensors made in inference mode.
+        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. A user's code may
+        try to, with `torch.enable_grad`, which has no effect on tensors made in inference mode.
         """
         return torch.inference_mode()
 

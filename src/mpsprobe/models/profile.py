@@ -77,25 +77,20 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: The file name without `.toml`.
         title: The title for readers.
-        adapter: `package.module:Class` of the adapter (see `models.adapter`), or a file beside the profile
-            with the
+        adapter: `package.module:Class` of the adapter (see `models.adapter`), or a file beside the profile with the
             functions of a target (docs/targets.md).
         models: The repo ids that this profile is for.
         architectures: The classes in a config.json that this profile is for.
         markers: Files whose presence in a model folder selects this profile.
-        builder: `package.module:function` that makes the target's folder on this machine and returns its
-            path; `""` for
-            targets that are downloaded or exist already.
-        stand_in: `package.module:function` that makes a folder with the config of `models` and returns its
-            path, for uses
-            without weights where the repository cannot be fetched; `""` for none.
+        builder: `package.module:function` that makes the target's folder on this machine and returns its path; `""`
+            for targets that are downloaded or exist already.
+        stand_in: `package.module:function` that makes a folder with the config of `models` and returns its path,
+            for uses without weights where the repository cannot be fetched; `""` for none.
         dtype: The dtype in which weights are loaded: `"bfloat16"`, `"auto"` and so on.
         attention: The attn_implementation; `""` for the default of the class.
-        autocast: The dtype of an autocast region around inference; `""` for none. The region is that of the
-            device;
-            `"cpu:bfloat16"` is one of the CPU, which does not affect ops on the device. With
-            `"parts:bfloat16"` the adapter
-            opens its own regions around parts that need one.
+        autocast: The dtype of an autocast region around inference; `""` for none. The region is that of the device;
+            `"cpu:bfloat16"` is one of the CPU, which does not affect ops on the device. With `"parts:bfloat16"` the
+            adapter opens its own regions around parts that need one.
         parts: The parts in such regions, for readers: `"generation and the flow, each by itself"`.
         requires: The requirement strings (PEP 508) that the model states.
         python: The version specifier of the model's Python.
@@ -104,16 +99,14 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sample: The parameters of the adapter's sample.
         inference: The parameters of the adapter's inference, such as max_new_tokens.
         outputs: The outputs that inference must yield.
-        parity: The largest accepted difference from the float32 CPU reference, relative to the reference's
-            own scale, by
-            output name (`"*"` for the rest).
+        parity: The largest accepted difference from the float32 CPU reference, relative to the reference's own
+            scale, by output name (`"*"` for the rest).
         limits: The time limits in seconds by phase name.
         samples: The number of inferences in the owner's plan, where the user states none.
         perturbations: The number of further inferences on altered samples in that plan.
         asks: The questions of the checklist that other targets do not have.
-        cpu_threads: The number of threads of ops on the CPU; 0 for torch's own choice. It is for models whose
-            ops are too
-            small to share, where a second thread costs as much CPU time as the first without saving any.
+        cpu_threads: The number of threads of ops on the CPU; 0 for torch's own choice. It is for models whose ops
+            are too small to share, where a second thread costs as much CPU time as the first without saving any.
     """
 
     name: str
@@ -191,9 +184,8 @@ def load(name_or_path: str | Path) -> Profile:
     """Load a profile by name, of mpsprobe or another package, or a user's own by path.
 
     Raises:
-        ProfileError: There is no such profile, or its TOML is malformed or has an unknown or ill-typed key
-            (the message
-            names file and key).
+        ProfileError: There is no such profile, or its TOML is malformed or has an unknown or ill-typed key (the
+            message names file and key).
     """
     given, name = Path(name_or_path), str(name_or_path)
     if given.suffix == ".toml" and given.is_file():
@@ -228,9 +220,8 @@ def _own() -> set[str]:
 def _plugged() -> dict[str, Profile | ProfileError]:
     """Return the profiles of other packages by name, or the error of an unreadable one, warning once.
 
-    An entry point of the group names the profile and the package that holds NAME.toml; the package is located
-    but not
-    imported.
+    An entry point of the group names the profile and the package that holds NAME.toml; the package is located but
+    not imported.
     """
     found: dict[str, Profile | ProfileError] = {}
     for point in metadata.entry_points(group=GROUP):

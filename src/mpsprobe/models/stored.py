@@ -41,9 +41,8 @@ class FamilyAdapter(RandomInitAdapter):
 def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
     """Make the adapter that loads a target's stored weights.
 
-    A profile with its own adapter keeps it. `TransformersAdapter` knows the meaning of the results of common
-    tasks; classes of
-    other tasks, and classes of a repository's own code, are run by their family.
+    A profile with its own adapter keeps it. `TransformersAdapter` knows the meaning of the results of common tasks;
+    classes of other tasks, and classes of a repository's own code, are run by their family.
 
     Args:
         ref: The target.

@@ -41,9 +41,8 @@ _GRADIENTS = frozenset(
 class TargetFileAdapter(Adapter):
     """An adapter made of the functions of a file.
 
-    `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare`
-    the sample is the
-    batch; without `forward` parity compares the result of `infer`.
+    `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare` the
+    sample is the batch; without `forward` parity compares the result of `infer`.
 
     Attributes:
         module: The imported file.

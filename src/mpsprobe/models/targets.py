@@ -108,16 +108,13 @@ class TargetRef:
 def resolve(settings: Settings) -> TargetRef:
     """Find the target that the settings name, and choose its profile unless one is given.
 
-    Nothing of the target runs here, so that bad input can be reported before anything starts. A repository
-    that no profile
-    names is judged by its config.json, which is fetched when it is not in the cache. When it cannot be
-    fetched, the generic
-    profile is used, and the download reports the problem.
+    Nothing of the target runs here, so that bad input can be reported before anything starts. A repository that no
+    profile names is judged by its config.json, which is fetched when it is not in the cache. When it cannot be
+    fetched, the generic profile is used, and the download reports the problem.
 
     Raises:
-        UsageError: A path is not a folder, a config is not JSON, a profile is malformed or lacks its model,
-            or the options
-            contradict each other.
+        UsageError: A path is not a folder, a config is not JSON, a profile is malformed or lacks its model, or the
+            options contradict each other.
     """
     if settings.config is not None:
         toml.json_object(Path(settings.config).expanduser(), UsageError)

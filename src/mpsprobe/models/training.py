@@ -1,8 +1,7 @@
 """One optimisation step of a target in place of its inference: forward, backward, clipping, optimiser step.
 
-`TrainingAdapter` wraps any other adapter, so that every device (memoryless, emulated or real) and every later
-stage (op uses,
-memory, recipe) sees a training step where it would otherwise see an inference.
+`TrainingAdapter` wraps any other adapter, so that every device (memoryless, emulated or real) and every later stage
+(op uses, memory, recipe) sees a training step where it would otherwise see an inference.
 """
 
 from __future__ import annotations
@@ -125,11 +124,9 @@ class TrainingPlan:
 class TrainingAdapter(Adapter):
     """Wrap another adapter so that its inference is one optimisation step.
 
-    The loss is the model's own if its class takes labels, with its input as labels or with made-up ones;
-    otherwise it is the
-    mean square of its floating-point outputs. Such a loss runs the ops of a training step, but says nothing
-    about how well the
-    model learns.
+    The loss is the model's own if its class takes labels, with its input as labels or with made-up ones; otherwise
+    it is the mean square of its floating-point outputs. Such a loss runs the ops of a training step, but says
+    nothing about how well the model learns.
 
     Attributes:
         inner: The adapter that loads, samples and prepares.
@@ -199,8 +196,8 @@ class TrainingAdapter(Adapter):
         """Take one optimisation step.
 
         Returns:
-            The loss before the step and the norm of the gradients before clipping, each a scalar tensor. A target's own
-            `train_step` decides about clipping, so its step has no norm.
+            The loss before the step and the norm of the gradients before clipping, each a scalar tensor. A target's
+            own `train_step` decides about clipping, so its step has no norm.
         """
         optimizer = self.optimizer(model)
         own = getattr(self.inner, "train_step", None)
@@ -428,9 +425,8 @@ def _with_lora(model: nn.Module) -> nn.Module:
     """Return the model with LoRA matrices on its linear layers, and everything else frozen.
 
     An output layer over a vocabulary is left out, as in peft's "all-linear". So are the output projections of
-    `nn.MultiheadAttention` and of Mamba's mixers: those modules may read the weight without calling the
-    layer, so that a matrix
-    added to it would learn nothing; peft refuses Mamba's for that reason.
+    `nn.MultiheadAttention` and of Mamba's mixers: those modules may read the weight without calling the layer, so
+    that a matrix added to it would learn nothing; peft refuses Mamba's for that reason.
 
     Raises:
         UsageError: peft is not installed, or the model has no layer for a matrix.

@@ -1,8 +1,7 @@
 """Any transformers model with a local snapshot, run on text or an image by the purpose of its class.
 
-The class is the one that config.json names; nothing of the repository's own code runs. The input of a model,
-and what counts
-as its inference, follow from the table of transformers' Auto classes that lists the class.
+The class is the one that config.json names; nothing of the repository's own code runs. The input of a model, and
+what counts as its inference, follow from the table of transformers' Auto classes that lists the class.
 """
 
 from __future__ import annotations
@@ -36,11 +35,9 @@ def load_pretrained(
 ) -> torch.nn.Module:
     """Load `cls.from_pretrained(snapshot)` in eval mode on `device`.
 
-    Weights are read on the CPU, then moved one parameter at a time. safetensors maps the file instead of
-    copying it (unless
-    `dtype` is not the stored one), so on unified memory the peak is one copy of the model. `device_map` would
-    need accelerate,
-    which transformers does not require.
+    Weights are read on the CPU, then moved one parameter at a time. safetensors maps the file instead of copying it
+    (unless `dtype` is not the stored one), so on unified memory the peak is one copy of the model. `device_map`
+    would need accelerate, which transformers does not require.
 
     Args:
         cls: A model class or Auto class of transformers.

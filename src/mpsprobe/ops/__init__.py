@@ -1,1 +1,1 @@
-"""Op uses of a target, one by one: what becomes of each on a Mac."""
+"""The op uses of a target: the verdict on each, and their replay one by one."""

@@ -1,4 +1,4 @@
-"""Arguments for a replay: tensors of the recorded form with values that the op is defined for."""
+"""Make arguments for a replay: tensors with the recorded metadata, and values for which the op is defined."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mpsprobe.ops.storage import CannotRebuildError, Kept, dtype_of, span
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.signature import rebuild
 
-#: Kinds of argument that a JSON document cannot hold and that have no stand-in here.
+#: Kinds of arguments that a JSON document cannot hold and that have no substitute here.
 _OPAQUE = ("Stream", "Future", "ScriptObject", "__torch__", "Function", "Module")
 _REAL = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"}
 
 
 @dataclass
 class ReplayInputs:
-    """The arguments of one op use, ready to be made anew for each run.
+    """The arguments of one op use, which can be made anew for each run.
 
     Attributes:
-        use: which.
-        func: its overload.
-        tensors: its tensor arguments, in the order of `use.inputs`.
-        names: the schema's name of the argument that each belongs to.
-        storage_bytes: size of a `Storage` argument; None when there is none.
+        use: The op use.
+        func: Its overload.
+        tensors: Its tensor arguments, in the order of `use.inputs`.
+        names: The schema's name of the argument that each tensor belongs to.
+        storage_bytes: The size of a `Storage` argument in bytes; None when there is none.
     """
 
     use: OpUse
@@ -39,14 +39,14 @@ class ReplayInputs:
     def make(
         self, device: torch.device, dtype: torch.dtype | None = None
     ) -> tuple[list[Any], dict[str, Any], list[torch.Tensor]]:
-        """Return fresh arguments on `device`.
+        """Return new arguments on `device`.
 
         Args:
-            device: where tensors go that were recorded on the device.
-            dtype: another dtype for floating-point values; arguments that name a dtype follow.
+            device: The device for tensors that were recorded on the device.
+            dtype: Another dtype for floating-point values; arguments that name a dtype change accordingly.
 
         Returns:
-            Positional arguments, keyword arguments, and the tensors that the op writes to.
+            The positional arguments, the keyword arguments, and the tensors that the op writes to.
         """
         fresh = [kept.fresh(device, dtype) for kept in self.tensors]
         use = _elsewhere(self.use, device, dtype)
@@ -64,7 +64,7 @@ class ReplayInputs:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all tensor arguments as stored."""
+        """Return the size of all tensor arguments in bytes, as stored."""
         return sum(kept.flat.numel() * kept.flat.element_size() for kept in self.tensors)
 
 
@@ -72,17 +72,17 @@ def prepare(use: OpUse, seed: int) -> ReplayInputs:
     """Draw values for an op use.
 
     Args:
-        use: with a schema.
-        seed: the same seed gives the same values on every machine.
+        use: An op use that has a schema.
+        seed: A seed, which gives the same values on every machine.
 
     Raises:
-        CannotRebuildError: an argument cannot be made from what was recorded; or this torch has no such op.
+        CannotRebuildError: An argument cannot be made from what was recorded, or this torch has no such op.
     """
     if use.op.startswith("higher_order::"):
         raise CannotRebuildError("a higher-order op takes functions, which a document cannot hold")
     names, written, func = _arguments(use)
     generator = torch.Generator().manual_seed(seed)
-    # A use recorded on the CPU moves as a whole; numbers beside device tensors do not.
+    # A use recorded on the CPU moves as a whole; CPU scalars in a call with device tensors stay.
     mixed = any(not name.startswith("cpu") for name in _devices(use))
     tensors = [
         Kept(
@@ -103,7 +103,7 @@ def _devices(use: OpUse) -> list[str]:
 
 
 def _arguments(use: OpUse) -> tuple[list[str], list[int], Any]:
-    """Name of the argument that each tensor belongs to, which of them the op writes to, and the overload."""
+    """Return the name of each tensor's argument, the positions of those that the op writes to, and the overload."""
     count = iter(range(len(use.inputs)))
     try:
         func, args, kwargs = rebuild(use, lambda _meta: _Place(next(count)))
@@ -126,13 +126,13 @@ def _arguments(use: OpUse) -> tuple[list[str], list[int], Any]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Stands for a tensor while its argument is looked for."""
+    """A placeholder for a tensor while its argument is determined."""
 
     index: int
 
 
 def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
-    """Return the elements of the storage: a view into it may reach beyond the tensor that it is made from."""
+    """Return the number of elements in the storage, because a view of the result may reach beyond the tensor."""
     length = span(meta)
     base = domains.base_name(use.op)
     if index == 0 and base in ("as_strided", "as_strided_", "_reshape_alias", "as_strided_copy"):
@@ -143,7 +143,7 @@ def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
 
 
 def _storage_bytes(use: OpUse) -> int | None:
-    """Return the bytes of a storage argument (`set_.source_Storage_storage_offset`): what the new view needs."""
+    """Return the bytes of a storage argument (`set_.source_Storage_storage_offset`): those that the new view needs."""
     if use.scalars.get("source") != "UntypedStorage":
         return None
     size, stride = use.scalars.get("size", []), use.scalars.get("stride", [])

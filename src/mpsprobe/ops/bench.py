@@ -1,4 +1,4 @@
-"""Replays as checks: one op use a check, or all of a target's in one check within a budget of time."""
+"""Make checks of replays: one check for each op use, or one for all of a target's within a time budget."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from mpsprobe.run import (
     worst,
 )
 
-#: The same inputs on every machine, so that two runs can be compared.
+#: The seed, which gives the same inputs on every machine, so that two runs can be compared.
 SEED = 20251031
-#: Seconds of replaying in a run that was not asked for all. The default target's take two on the virtual device.
+#: The time budget of replays in seconds. Those of the default target take two on the virtual device.
 BUDGET_S = 20.0
-#: Seconds that one op use may take there: a hang must leave the check time to end within its own limit.
+#: The time limit of one op use in seconds, so that after a hang the check can still end within its own limit.
 _HASTY_S = 30.0
 _ROWS = 60
-#: What stands for an outcome where an expectation file says to skip the replay.
+#: The outcome of a replay that an expectation file skips.
 SKIPPED = "skipped"
 _STATUS = {
     ReplayOutcome.NATIVE: Status.PASS,
@@ -67,15 +67,15 @@ _REMEDY = {
 
 @dataclass
 class Bench:
-    """Where op uses are replayed, and how what they do is worded.
+    """The worker that replays op uses, and what is needed to word the results.
 
     Attributes:
-        isolation: the worker.
-        device: name of the device, as in a run.
-        evidence: how what is seen there is known.
-        mac: the target Mac.
-        expected: failures that are known and written down.
-        budget_s: seconds for all replays of a run that was not asked for all.
+        isolation: The worker.
+        device: The name of the device, as in a run.
+        evidence: The evidence of results on the device.
+        mac: The target Mac.
+        expected: The failures that expectation files list.
+        budget_s: The time budget in seconds for all replays of a run that does not request every one.
     """
 
     isolation: Isolation
@@ -90,7 +90,7 @@ class Bench:
         return self._checked(name, use)[0]
 
     def _checked(self, name: str, use: OpUse) -> tuple[Result, ReplayOutcome | None]:
-        """Replay one op use; no outcome where an expectation file says to skip it."""
+        """Replay one op use; the outcome is None where an expectation file skips it."""
         id_ = f"{Phase.OPS.value}.{name}"
         skip = self.expected.skip(id_)
         if skip is not None:
@@ -146,10 +146,10 @@ class Bench:
         return [Measurement.of(*one, self.evidence, self.device) for one in found]
 
     def all(self, uses: Sequence[OpUse]) -> Result:
-        """Replay op uses until the budget is spent, the most suspect first: one result for all.
+        """Replay op uses until the budget is spent, the most suspect first, with one result for all.
 
         Args:
-            uses: distinct ones, judged.
+            uses: Distinct op uses with verdicts.
         """
         names = unique_names(uses)
         order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
@@ -161,13 +161,13 @@ class Bench:
                 break
             try:
                 result, outcome = self._checked(names[index], uses[index])
-            except HarnessError as problem:  # what was learnt before is kept
+            except HarnessError as problem:  # earlier results are kept
                 if not results:
                     raise
                 lost = str(problem)
                 break
             results[index] = (result, outcome)
-            # The first also starts the worker, which takes as long as importing torch does.
+            # The first one also starts the worker, which takes as long as importing torch.
             until = until or time.monotonic() + self.budget_s
         return self._together(names, uses, results, lost)
 
@@ -246,15 +246,15 @@ def make(
     op_limit_s: float = OP_LIMIT_S,
     expected: Expectations | None = None,
 ) -> Bench:
-    """Return a bench for that device; its worker starts with the first replay.
+    """Return a bench for a device, whose worker starts with the first replay.
 
     Args:
-        device: as in a run.
-        evidence: of that device.
-        mac: the target Mac.
-        threads: CPU threads of an op; 0 leaves torch's own choice.
-        op_limit_s: seconds that one op use may take.
-        expected: known failures.
+        device: The name of the device, as in a run.
+        evidence: The evidence of results on the device.
+        mac: The target Mac.
+        threads: The number of CPU threads of an op; 0 for torch's own choice.
+        op_limit_s: The time limit of one op use in seconds.
+        expected: The failures that expectation files list.
     """
     setup = Setup(device, mac.torch, mac.macos, mac.memory_gb, mac.fallback, threads, allowance())
     isolation = Isolation(setup, op_limit_s=min(op_limit_s, OP_LIMIT_S))
@@ -262,7 +262,7 @@ def make(
 
 
 def specs(uses: Sequence[OpUse]) -> list[CheckSpec[Bench]]:
-    """Return a check for each op use, on a bench."""
+    """Return a check for each op use, to run on a bench."""
     return [_spec(name, use) for name, use in zip(unique_names(uses), uses, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What one call costs on the device, beside the CPU on the same shapes."""
+"""Time one call on the device and on the CPU with the same shapes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mpsprobe.ops.arguments import ReplayInputs
 from mpsprobe.ops.place import Place
 from mpsprobe.ops.protocol import CallTiming
 
-#: Seconds spent on one call's timing on each side, and bounds of its repetitions.
+#: The time in seconds for timing one call on each side, and the bounds of its repetitions.
 _BUDGET_S = 0.02
 _LEAST, _MOST = 3, 200
 
 
 def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) -> CallTiming:
-    """Return the median seconds of a warm call, each synchronised: the cost for a model that waits for the result.
+    """Return the median time of a warm call in seconds, synchronised: the cost for a model that waits for the result.
 
     Args:
-        inputs: the op use.
-        place: the device.
-        cpu: what computes the op on the CPU in its own dtype; None when nothing does.
+        inputs: The arguments of the op use.
+        place: The device.
+        cpu: The function that computes the op on the CPU in its own dtype; None when there is none.
     """
     args, kwargs, _ = inputs.make(place.torch_device)
     device_s = _median(lambda: inputs.func(*args, **kwargs), place.synchronize)
@@ -36,7 +36,7 @@ def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) 
 
 
 def _launch_s(place: Place) -> float:
-    """Return the cost of the smallest op: launch and wait."""
+    """Return the time of the smallest op in seconds: launch and wait."""
     one = torch.zeros(1, device=place.torch_device)
     return _median(lambda: one.add_(1), place.synchronize)
 

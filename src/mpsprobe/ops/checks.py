@@ -1,4 +1,4 @@
-"""The checks on a target's op uses: which run natively on the target Mac, and which do not."""
+"""Check a target's op uses: which run natively on the target Mac, and which do not."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mpsprobe.run import (
 )
 from mpsprobe.trace.virtual_calls import HostEvent
 
-#: Devices whose op uses are those a Mac dispatches.
+#: Devices whose op uses are those that a Mac dispatches.
 _AS_MPS = ("mps", "emulated")
-#: Symptoms of faults that change values without a word.
+#: Symptoms of faults that silently change values.
 _SILENT = ("wrong", "nan")
-#: Rows of a check's own table; all op uses are in the run's document.
+#: The number of rows in a check's own table; all op uses are in the run's document.
 _ROWS = 30
 
 
@@ -39,13 +39,13 @@ class Recorded:
     """The link of the per-op checks.
 
     Attributes:
-        judged: distinct op uses with their verdicts.
-        mac: the Mac they were judged for.
-        device: where they were recorded.
-        evidence: how the uses themselves are known.
-        bench: where they are replayed.
-        host_events: waits of the host and crossings, where the device tells them.
-        hazards: known faults that they meet, may meet, or would meet in a larger workload; the worst first.
+        judged: The distinct op uses with their verdicts.
+        mac: The Mac that the verdicts are for.
+        device: The device on which they were recorded.
+        evidence: The evidence of the uses themselves.
+        bench: The bench that replays them.
+        host_events: The waits of the host and copies; None where the device does not report them.
+        hazards: Known faults that they meet, may meet, or would meet in a larger workload; the worst first.
     """
 
     judged: list[JudgedUse]
@@ -63,7 +63,7 @@ class Recorded:
 
     @property
     def dispatches_as_mps(self) -> bool:
-        """Return whether the ops seen are those a Mac dispatches; a CPU or CUDA run has kernels of its own."""
+        """Return whether the recorded ops are those that a Mac dispatches; the CPU and CUDA dispatch other ones."""
         return self.device in _AS_MPS
 
     def of(self, *verdicts: OpVerdict) -> list[JudgedUse]:
@@ -72,7 +72,7 @@ class Recorded:
 
 
 def recorded(recording: Recording, bench: Bench) -> Recorded:
-    """Judge the op uses of a target for a Mac, where they are those that a Mac would dispatch."""
+    """Judge the op uses of a target for a Mac, if they are those that a Mac would dispatch."""
     asks_a_mac = bench.device in _AS_MPS
     if not asks_a_mac:
         judged = [JudgedUse(use) for use in recording.uses]
@@ -212,14 +212,14 @@ def _probes(link: Recorded) -> Result:
 
 
 def _found(link: Recorded, found: list[JudgedUse], status: Status, remedy: str) -> Result:
-    """Pass when nothing was found, else `status` with a table of it."""
+    """Return a pass when nothing was found, else `status` with a table of the findings."""
     if not link.dispatches_as_mps:
         return Result(
             Status.UNKNOWN,
             f"Recorded on {link.device}, whose kernels are not those of MPS.",
             "Run with --device emulated.",
         )
-    # The uses were seen, what becomes of them is read from tables: the weaker of the two counts.
+    # The uses were recorded, the verdicts come from tables; the weaker evidence of the two counts.
     on = f"torch {link.mac.torch}" + (f", macOS {link.mac.macos}" if link.mac.macos else "")
     if not found:
         return Result(Status.PASS, f"On {on}.", evidence=Evidence.PREDICTED, device="mps")

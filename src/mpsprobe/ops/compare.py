@@ -1,4 +1,4 @@
-"""Results of an op against a reference: tolerances in the manner of `torch.testing`, the noise floor beside."""
+"""Compare results of an op with a reference: tolerances as in `torch.testing`, together with the noise floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from mpsprobe.ops.protocol import ElementComparison
 
-#: (rtol, atol) of `torch.testing.assert_close` for ops that work element by element.
+#: (rtol, atol) of `torch.testing.assert_close`, for elementwise ops.
 _CLOSE: dict[torch.dtype, tuple[float, float]] = {
     torch.float16: (1e-3, 1e-5),
     torch.bfloat16: (1.6e-2, 1e-5),
@@ -18,7 +18,7 @@ _CLOSE: dict[torch.dtype, tuple[float, float]] = {
     torch.complex64: (1.3e-6, 1e-5),
     torch.complex128: (1e-7, 1e-7),
 }
-#: Share of the result's own scale that sums may be off by, since terms cancel. PyTorch's tests of MPS allow as
+#: The accepted error of sums relative to the result's scale, because terms cancel. PyTorch's tests of MPS allow as
 #: much for products, norms and convolutions (test/test_mps.py, _compute_tolerances: 5e-2 for bfloat16, 1e-2 for
 #: float16, 3e-5 for float32).
 _SUMS: dict[torch.dtype, float] = {
@@ -34,13 +34,13 @@ _COARSE = (2.5e-1, 1e-3)
 
 
 def tolerances(dtype: torch.dtype, scale: float, pointwise: bool) -> tuple[float, float]:
-    """Return (rtol, atol) for results of that dtype.
+    """Return (rtol, atol) for results of a dtype.
 
     Args:
-        dtype: of the op's result.
-        scale: largest |reference|.
-        pointwise: each element follows from one element of each input; else terms are added up, and an error is
-            judged against the scale of the whole result.
+        dtype: The dtype of the op's result.
+        scale: The largest absolute value of the reference.
+        pointwise: Whether each element depends on one element of each input. Otherwise terms are added up, and an
+            error is judged relative to the scale of the whole result.
     """
     if not dtype.is_floating_point and not dtype.is_complex:
         return 0.0, 0.0
@@ -54,13 +54,13 @@ def compare(
     """Compare one result with the reference.
 
     Args:
-        output: its number among the results.
-        found: from the device, moved to the CPU.
-        reference: from the CPU, in a wider dtype where there is one.
-        noisy: from the CPU in the op's own dtype; None when the CPU has no kernel for it.
-        pointwise: see `tolerances`.
+        output: The index of the result among the op's results.
+        found: The result of the device, moved to the CPU.
+        reference: The result of the CPU, in a wider dtype where there is one.
+        noisy: The result of the CPU in the op's own dtype; None when the CPU has no kernel for it.
+        pointwise: Whether the op is elementwise; see `tolerances`.
     """
-    # What the reference is in the op's own dtype: a value beyond its range is rightly infinite.
+    # The reference in the op's own dtype, in which a value beyond its range is correctly infinite.
     rounded = _wide(reference.to(found.dtype))
     wide, wanted = _wide(found), _wide(reference)
     number, found_number = torch.isfinite(rounded) & torch.isfinite(wanted), torch.isfinite(wide)
@@ -94,7 +94,7 @@ def compare(
 
 
 def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, off: torch.Tensor) -> str:
-    """Return where the largest difference is, and both values there."""
+    """Return the place of the largest difference, and both values there."""
     if not bool(off.any()):
         return ""
     amount = torch.where(torch.isfinite(found), difference, math.inf)
@@ -110,7 +110,7 @@ def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor,
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_complex():
         return tensor.to(torch.complex128)
-    # Integers up to 2 ** 53 stay what they are; float8 has no arithmetic of its own.
+    # Integers up to 2 ** 53 stay exact; float8 has no arithmetic.
     return tensor.to(torch.float64)
 
 
@@ -124,7 +124,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two tensors are equal element for element, NaN equal to NaN."""
+    """Return whether two tensors are equal element by element, with NaN equal to NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.is_floating_point() or one.is_complex():

@@ -1,4 +1,4 @@
-"""Which op uses stand for all: one for each kind of call, first and last where a dimension grows."""
+"""Choose op uses that represent all: one for each kind of call, first and last where a dimension grows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpsprobe.ops.naming import is_packed
 from mpsprobe.run import OpUse
 from mpsprobe.trace.summary import by_signature
 
-#: Views and allocations: they read no element, so neither rank nor strides matter.
+#: Views and allocations, which read no element, so that neither rank nor strides matter.
 _UNREAD = frozenset(
     {
         "as_strided", "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "expand", "select",
@@ -21,28 +21,28 @@ _UNREAD = frozenset(
         "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "set_", "resize_", "lift_fresh",
     }
 )  # fmt: skip
-#: Ops whose work does not depend on the shape beyond the number of elements: first and largest stand for all.
-#: Fills and copies; pointwise ops are told by their tag, which needs torch: `is_simple`.
+#: Ops whose work depends only on the number of elements, so that the first and the largest represent all.
+#: These are fills and copies; `is_simple` recognises pointwise ops by their tag, which needs torch.
 _SIMPLE = frozenset(
     {
         "zeros", "zeros_like", "ones", "full", "full_like", "fill_", "zero_", "copy_", "_to_copy", "clone",
         "arange", "_local_scalar_dense",
     }
 )  # fmt: skip
-#: Fewer members than this are kept one by one.
+#: Kinds with fewer op uses than this keep them all.
 _FAMILY = 3
 
 
 def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return few op uses that represent all, in order of first use, each with the calls that it represents.
+    """Return few op uses that represent all, in order of first use, each with the number of calls that it represents.
 
     Calls of one kind have the same op, dtypes, ranks, packing and pattern of other arguments. Of a kind whose
     shapes differ in one growing size (a key-value cache), the smallest and the largest are kept; of simple ops
-    (views, allocations, pointwise ones) the first and the largest; of all others every shape, since a kernel
-    may be chosen by it.
+    (views, allocations, pointwise ones) the first and the largest; of all others every shape, because a kernel may
+    be chosen by it.
 
     Args:
-        uses: as recorded, one entry for each module and line.
+        uses: The op uses as recorded, one for each module and line.
     """
     kinds: dict[bytes, list[OpUse]] = defaultdict(list)
     ordered = by_signature(uses)
@@ -55,7 +55,7 @@ def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
 
 
 def _kind(use: OpUse) -> bytes:
-    """Return a key that calls doing the same have in common."""
+    """Return a key that is equal for calls of one kind."""
     if _base(use.op) in _UNREAD:
         offset = bool(use.scalars.get("storage_offset"))
         return msgspec.json.encode((use.op, [t.dtype for t in use.inputs], use.scalars.get("dtype"), offset))
@@ -64,7 +64,7 @@ def _kind(use: OpUse) -> bytes:
 
 
 def _pattern(name: str, value: Any) -> Any:
-    """Return an argument without what follows from sizes: dimensions, flags and words stay, numbers do not."""
+    """Return an argument without the parts that depend on sizes: dimensions, flags and strings stay, numbers go."""
     if value is None or isinstance(value, (bool, str)) or "dim" in name or name in ("padding", "groups"):
         return value
     if isinstance(value, list):
@@ -73,7 +73,7 @@ def _pattern(name: str, value: Any) -> Any:
 
 
 def _of_kind(uses: list[OpUse]) -> list[tuple[OpUse, int]]:
-    """Return the uses of one kind that are kept, with the calls that each represents."""
+    """Return the op uses of one kind to keep, with the number of calls that each represents."""
     if len(uses) < _FAMILY:
         return [(use, use.count) for use in uses]
     if is_simple(uses[0].op):
@@ -112,9 +112,9 @@ def _elements(use: OpUse) -> int:
 
 
 def is_simple(op: str) -> bool:
-    """Return whether the op is a view, an allocation, a copy, or works element by element.
+    """Return whether the op is a view, an allocation, a copy, or elementwise.
 
-    An op that the installed torch does not have is not called simple.
+    An op that the installed torch does not have does not count as simple.
     """
     if _base(op) in _SIMPLE or _base(op) in _UNREAD:
         return True
@@ -129,5 +129,5 @@ def is_simple(op: str) -> bool:
 
 
 def _base(op: str) -> str:
-    """Return the base name of an overload: `"cat"` of `"aten::cat.out"`."""
+    """Return the base name of an overload: `"cat"` for `"aten::cat.out"`."""
     return op.partition("::")[2].partition(".")[0]

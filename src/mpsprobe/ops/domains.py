@@ -1,7 +1,7 @@
-"""Values that an op is defined for: indices in range, positive-definite matrices, probabilities, masks.
+"""Draw values for which an op is defined: indices in range, positive-definite matrices, probabilities, masks.
 
-A replay with values outside an op's domain says nothing: a Cholesky factor of noise is NaN on every device.
-Rules are by op and argument; everything else gets normal floats, small positive integers and fair coins.
+A replay with values outside an op's domain shows nothing: a Cholesky factor of noise is NaN on every device. The
+rules are by op and argument; all other arguments get normal floats, small positive integers and random booleans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["base_name", "fill", "stem"]
 
 
 def fill(use: OpUse, tensors: list[Kept], names: list[str], generator: torch.Generator) -> None:
-    """Give every tensor of a use its values, in place."""
+    """Give every tensor of an op use its values, in place."""
     others: dict[str, Kept] = {}
     for name, kept in zip(names, tensors, strict=True):
         others.setdefault(name, kept)
@@ -40,7 +40,7 @@ def _fill(argument: Argument) -> None:
     if values is None:
         return
     if values.shape == flat.shape and values.shape != argument.shape:
-        flat.copy_(values)  # of the storage: the same for every element that shares it
+        flat.copy_(values)  # fills the storage, so that elements that share memory are equal
     elif not overlaps(argument.kept.meta):
         argument.kept.view.copy_(values)
     else:
@@ -48,7 +48,7 @@ def _fill(argument: Argument) -> None:
 
 
 def _through_overlap(argument: Argument, values: torch.Tensor) -> None:
-    """Write to an expanded tensor: one of the elements that share memory gives its value to all."""
+    """Write values to an expanded tensor: one of the elements that share memory determines the value of all."""
     meta = argument.kept.meta
     shape = [1 if stride == 0 else size for size, stride in zip(meta.shape, meta.strides, strict=True)]
     view = argument.kept.flat.as_strided(shape, meta.strides, argument.kept.offset)
@@ -61,7 +61,7 @@ _POSITIVE = draws.uniform(0.1, 2.0)
 _PROBABILITY = draws.uniform(0.05, 0.95)
 _INSIDE = draws.uniform(-0.95, 0.95)
 
-#: (op, argument) -> how its values are drawn. An op stands without the underscores that mark a variant.
+#: How values are drawn, by (op, argument). Ops are written without the underscores that mark a variant.
 _RULES: dict[tuple[str, str], Draw] = {
     **{(op, "self"): _POSITIVE for op in ("log", "log2", "log10", "sqrt", "rsqrt", "lgamma", "digamma", "xlogy")},
     **{(op, "self"): _INSIDE for op in ("acos", "asin", "atanh", "erfinv", "log1p", "tan", "special_erfinv")},

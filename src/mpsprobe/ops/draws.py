@@ -1,4 +1,4 @@
-"""How values are drawn for one argument: plain ones, ranges, matrices."""
+"""Draw values for one argument: plain ones, ranges, matrices."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from mpsprobe.run import OpUse
 
 
 def base_name(op: str) -> str:
-    """Return the base name of an overload: `"cat"` of `"aten::cat.out"`."""
+    """Return the base name of an overload: `"cat"` for `"aten::cat.out"`."""
     return op.partition("::")[2].partition(".")[0]
 
 
 def stem(op: str) -> str:
-    """Return the base name without the marks of a variant: `"_softmax"` -> `"softmax"`, `"sqrt_"` -> `"sqrt"`."""
+    """Return the base name without underscores: `"softmax"` for `"_softmax"`, `"sqrt"` for `"sqrt_"`."""
     return base_name(op).strip("_")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One tensor argument that waits for its values.
+    """One tensor argument that needs values.
 
     Attributes:
-        use: the op use.
-        name: the schema's name of it.
-        index: its place among the tensors.
-        position: its place among those of the same name, for a list of tensors.
-        kept: the tensor.
-        others: all tensors of the use, by name (the first where a name is a list's).
-        generator: where randomness comes from.
+        use: The op use.
+        name: The name of the argument in the schema.
+        index: The position among the tensors.
+        position: The position among those of the same name, for a list of tensors.
+        kept: The tensor.
+        others: All tensors of the use by name (the first one where the name belongs to a list).
+        generator: The source of randomness.
     """
 
     use: OpUse
@@ -47,12 +47,12 @@ class Argument:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Return the recorded shape."""
         return self.kept.meta.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Its dtype."""
+        """Return the dtype of the tensor."""
         return self.kept.flat.dtype
 
     def scalar(self, name: str, default: Any) -> Any:
@@ -65,7 +65,7 @@ Draw = Callable[[Argument], "torch.Tensor | None"]
 
 
 def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw normal floats, integers from 1 to 8 (nothing divides by zero), fair coins."""
+    """Draw normal floats, integers from 1 to 8 (so that no division is by zero), or random booleans."""
     dtype, generator = argument.dtype, argument.generator
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
@@ -77,7 +77,7 @@ def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Return a sampler of floats in a range."""
+    """Return a function that draws floats in a range."""
 
     def draw(argument: Argument) -> torch.Tensor | None:
         if not argument.dtype.is_floating_point:
@@ -98,11 +98,11 @@ def away_from_zero(argument: Argument) -> torch.Tensor | None:
 
 
 def distinct(argument: Argument) -> torch.Tensor | None:
-    """Draw values without ties, as far as the dtype has enough values: the order of equal elements is not defined."""
+    """Draw values without ties, as far as the dtype allows, because the order of equal elements is undefined."""
     count, dtype = argument.kept.flat.numel(), argument.dtype
     order = torch.randperm(count, generator=argument.generator)
     if dtype in (torch.float16, torch.bfloat16):
-        # Neighbouring bit patterns are neighbouring numbers: 16 bits hold some 14,000 of moderate size.
+        # Adjacent bit patterns are adjacent numbers: 16 bits hold some 14,000 of moderate size.
         first = torch.tensor(2.0**-8 if dtype is torch.float16 else 2.0**-40, dtype=dtype).view(torch.int16)
         limit = 14_000
         return ((order % limit).to(torch.int16) + first).view(dtype)
@@ -114,7 +114,7 @@ def distinct(argument: Argument) -> torch.Tensor | None:
 
 
 def scaled(argument: Argument) -> torch.Tensor | None:
-    """Draw a factor of a product so that results are about 1: a lost bias is then as large as the result."""
+    """Draw a factor of a product so that results are about 1, and a lost bias is as large as the result."""
     if not argument.dtype.is_floating_point or len(argument.shape) < 2:
         return None
     summed: int = SUMMED[stem(argument.use.op), argument.name](argument.shape)
@@ -129,7 +129,7 @@ def _all_but_first(shape: _Shape) -> int:
     return math.prod(shape[1:])
 
 
-#: (op, argument) -> how many products a result adds up, from that argument's shape.
+#: The number of products that a result adds up, by (op, argument), from that argument's shape.
 SUMMED: dict[tuple[str, str], Callable[[_Shape], int]] = {
     ("linear", "weight"): lambda shape: shape[-1],
     ("mm", "mat2"): lambda shape: shape[-2],
@@ -171,7 +171,7 @@ def positive_definite(argument: Argument) -> torch.Tensor | None:
 
 
 def cholesky_factor(argument: Argument) -> torch.Tensor | None:
-    """Draw the factor of such a matrix, lower or upper as the op's argument says."""
+    """Draw the factor of a positive definite matrix, lower or upper as the op's argument requires."""
     matrix = positive_definite(argument)
     if matrix is None:
         return None
@@ -180,7 +180,7 @@ def cholesky_factor(argument: Argument) -> torch.Tensor | None:
 
 
 def well_conditioned(argument: Argument) -> torch.Tensor | None:
-    """Draw 2 plus noise: far from singular, so that rounding stays small."""
+    """Draw a matrix of 2 on the diagonal plus noise: far from singular, so that rounding stays small."""
     noise = _square(argument)
     if noise is None or noise.shape[-1] != noise.shape[-2]:
         return None
@@ -189,7 +189,7 @@ def well_conditioned(argument: Argument) -> torch.Tensor | None:
 
 
 def triangular(argument: Argument) -> torch.Tensor | None:
-    """Draw the lower or upper part of such a matrix, as the op's argument says."""
+    """Draw the lower or upper part of a well-conditioned matrix, as the op's argument requires."""
     matrix = well_conditioned(argument)
     if matrix is None:
         return None
@@ -197,6 +197,6 @@ def triangular(argument: Argument) -> torch.Tensor | None:
 
 
 def symmetric(argument: Argument) -> torch.Tensor | None:
-    """Draw mirrored noise."""
+    """Draw symmetric noise."""
     noise = _square(argument)
     return None if noise is None else (noise + noise.mT) / 2

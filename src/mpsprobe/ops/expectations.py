@@ -1,7 +1,8 @@
-"""Failures that are known: which checks fail, and which are not even tried, on which torch, macOS and chip.
+"""Known failures: which checks fail, and which must not be tried, by torch, macOS and chip.
 
-Two files, after the array-API tests: `xfails` are checks that fail (wrong results, errors), `skips` are those
-that would crash. An entry that matches nothing is said so, so that a file does not outlive its reasons.
+There are two files, as in the array-API tests: `xfails` lists checks that fail (wrong results, errors), `skips`
+lists those that would crash. An entry that matches nothing is reported, so that a file does not outlive its
+reasons.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Checks that are expected to fail on some Macs.
 
     Attributes:
-        torch: version specifier, e.g. `"==2.8.*"`; empty: any.
-        macos: version specifier of the system; empty: any.
-        chip: words of the chip's name, e.g. `"M1"` or `"M1 Max"`; empty: any.
-        ids: of checks, as in run.json; a `*` at the end stands for any text (within, it belongs to the id).
-        reason: why, best with a link.
+        torch: A version specifier of torch, such as `"==2.8.*"`; empty for any.
+        macos: A version specifier of macOS; empty for any.
+        chip: Words of the chip's name, such as `"M1"` or `"M1 Max"`; empty for any.
+        ids: Ids of checks, as in run.json; a `*` at the end matches any text (elsewhere it belongs to the id).
+        reason: The reason, preferably with a link.
     """
 
     torch: str = ""
@@ -56,23 +57,23 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Expectations:
-    """What is expected on one Mac.
+    """The expectations for one Mac.
 
     Attributes:
-        xfails: pattern of ids -> reason.
-        skips: pattern of ids -> reason not to run the check.
+        xfails: The reason for each pattern of ids.
+        skips: The reason for not running a check, by pattern of ids.
     """
 
     xfails: dict[str, str] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
 
     def skip(self, id_: str) -> str | None:
-        """Return why a check is skipped; None when it is not."""
+        """Return the reason for skipping a check; None when it is not skipped."""
         reason = _find(self.skips, id_)
         return None if reason is None else f"A crash is expected{f': {reason}' if reason else ''}."
 
     def judged(self, id_: str, result: Result) -> Result:
-        """Adjust a result by what is expected: a known failure is a warning, and so is its absence."""
+        """Adjust a result to the expectations: a known failure becomes a warning, and so does its absence."""
         reason = _find(self.xfails, id_)
         if reason is None:
             return result
@@ -96,21 +97,21 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Files:
-    """Both files as read, for any Mac."""
+    """The entries of both files, for any Mac."""
 
     xfails: list[Entry] = field(default_factory=list)
     skips: list[Entry] = field(default_factory=list)
 
     def on(self, mac: Mac) -> Expectations:
-        """Return what the files expect on one Mac."""
+        """Return the expectations for one Mac."""
         return Expectations(_about(self.xfails, mac), _about(self.skips, mac))
 
 
 def read(xfails: Path | None = None, skips: Path | None = None) -> Files:
-    """Read the files that are given.
+    """Read the given files.
 
     Raises:
-        UsageError: a file is not there or does not have its form.
+        UsageError: A file is missing, or does not fit the schema.
     """
     return Files(_entries(xfails), _entries(skips))
 

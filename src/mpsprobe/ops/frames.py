@@ -1,4 +1,4 @@
-"""Messages between this process and a worker: a length, then MessagePack (JSON has no NaN and no infinity)."""
+"""Exchange messages with a worker: a length, then MessagePack (JSON has no NaN and no infinity)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class ClosedError(Exception):
-    """The other side is gone."""
+    """The other side has closed the pipe."""
 
 
 def send(fd: int, message: Any) -> None:
     """Write one message.
 
     Raises:
-        ClosedError: nobody reads it.
+        ClosedError: The other side has closed the pipe.
     """
     body = _encoder.encode(message)
     data = memoryview(_LENGTH.pack(len(body)) + body)
@@ -35,10 +35,10 @@ def send(fd: int, message: Any) -> None:
 
 
 def receive(fd: int, kind: type[_Message] | Any) -> Any:
-    """Read one message, however long that takes.
+    """Read one message, waiting as long as necessary.
 
     Raises:
-        ClosedError: the other side is gone.
+        ClosedError: The other side has closed the pipe.
     """
     (length,) = _LENGTH.unpack(_exactly(fd, _LENGTH.size))
     return msgspec.msgpack.decode(_exactly(fd, length), type=kind)
@@ -60,10 +60,10 @@ def _exactly(fd: int, count: int) -> bytes:
 
 
 def deadline(seconds: float) -> float:
-    """Return the moment that many seconds from now, for `left`."""
+    """Return the time that many seconds from now, for use with `left`."""
     return time.monotonic() + seconds
 
 
 def left(until: float) -> float:
-    """Return the seconds until then, never negative."""
+    """Return the seconds until a deadline, never negative."""
     return max(0.0, until - time.monotonic())

@@ -1,4 +1,4 @@
-"""How indices and masks are drawn: in range, and with as many true elements as were recorded."""
+"""Draw indices and masks: in range, and with as many true elements as were recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpsprobe.ops.draws import Argument, Draw, base_name
 
 
 def below(limit: int, argument: Argument) -> torch.Tensor | None:
-    """Draw any indices into `limit` places."""
+    """Draw indices from 0 up to `limit`, exclusive."""
     if argument.dtype.is_floating_point or argument.dtype is torch.bool:
         return None
     size = (argument.kept.flat.numel(),)
@@ -19,7 +19,7 @@ def below(limit: int, argument: Argument) -> torch.Tensor | None:
 
 
 def into(holder: str, dim: str | int) -> Draw:
-    """Return a sampler of indices into one dimension of the argument `holder`; `dim` is it, or an argument."""
+    """Return a function that draws indices into a dimension of the argument `holder`; `dim` may name an argument."""
 
     def draw(argument: Argument) -> torch.Tensor | None:
         shape = argument.others[holder].meta.shape if holder in argument.others else ()
@@ -30,7 +30,7 @@ def into(holder: str, dim: str | int) -> Draw:
 
 
 def places(argument: Argument) -> torch.Tensor | None:
-    """Draw indices for scatter and the like: no place is written twice, since the winner is not defined."""
+    """Draw indices for scatter and similar ops without writing a place twice, because the result is undefined then."""
     holder = argument.others.get("self")
     if holder is None or not argument.shape or not holder.meta.shape:
         return below(1, argument)
@@ -45,7 +45,7 @@ def places(argument: Argument) -> torch.Tensor | None:
 
 
 def unique_places(argument: Argument) -> torch.Tensor | None:
-    """Draw the same for index_copy and index_fill, whose index has one dimension."""
+    """Draw such indices for index_copy and index_fill, whose index has one dimension."""
     holder = argument.others.get("self")
     limit = holder.meta.shape[argument.scalar("dim", 0)] if holder is not None and holder.meta.shape else 1
     count = math.prod(argument.shape)
@@ -55,13 +55,13 @@ def unique_places(argument: Argument) -> torch.Tensor | None:
 
 
 def vocabulary(argument: Argument) -> torch.Tensor | None:
-    """Draw indices of an embedding."""
+    """Draw indices into an embedding."""
     weight = argument.others.get("weight")
     return below(weight.meta.shape[0] if weight else argument.scalar("num_weights", 1), argument)
 
 
 def classes(argument: Argument) -> torch.Tensor | None:
-    """Draw targets of a loss: the classes are the second dimension of the input, or its only one."""
+    """Draw targets of a loss; the classes are the second dimension of the input, or its only one."""
     shape = argument.others["self"].meta.shape
     if argument.dtype.is_floating_point:
         return None
@@ -71,7 +71,7 @@ def classes(argument: Argument) -> torch.Tensor | None:
 def advanced(argument: Argument) -> torch.Tensor | None:
     """Draw an entry of the `indices` of `index` and `index_put`: an integer tensor, or a mask.
 
-    A mask has as many true elements as were recorded: the result (or the values put) tells how many.
+    A mask has as many true elements as were recorded, a number that follows from the result (or the values to put).
     """
     own = argument.others["self"].meta.shape
     listed = argument.use.scalars.get("indices")
@@ -99,14 +99,14 @@ def _recorded_trues(argument: Argument, dim: int) -> int | None:
     shape = values.meta.shape if values is not None else next((t.shape for t in argument.use.outputs), ())
     own = argument.others["self"].meta.shape
     if values is not None:
-        # values may be broadcast: then any number of true elements will do
+        # values may be broadcast, in which case any number of true elements is valid
         rank = len(own) - len(argument.shape) + 1
         return shape[dim] if len(shape) == rank and shape[dim] != 1 else None
     return shape[dim] if dim < len(shape) else None
 
 
 def _mask(argument: Argument, trues: int | None) -> torch.Tensor | None:
-    """Draw a mask with that many true elements at random places; fair coins when the number is not known."""
+    """Draw a mask with that many true elements in random places; random booleans when the number is unknown."""
     count = math.prod(argument.shape)
     if trues is None or not 0 <= trues <= count:
         return None
@@ -116,7 +116,7 @@ def _mask(argument: Argument, trues: int | None) -> torch.Tensor | None:
 
 
 def mask_of_source(argument: Argument) -> torch.Tensor | None:
-    """Draw a mask for masked_scatter: no more true elements than the source has."""
+    """Draw a mask for masked_scatter with no more true elements than the source has."""
     source = argument.others.get("source")
     available = math.prod(source.meta.shape) if source is not None else 0
     own = argument.kept.flat.numel()
@@ -127,7 +127,7 @@ def mask_of_source(argument: Argument) -> torch.Tensor | None:
 
 
 def mask_of_result(argument: Argument) -> torch.Tensor | None:
-    """Draw a mask for nonzero and masked_select, with as many true elements as came out."""
+    """Draw a mask for nonzero and masked_select with as many true elements as the recorded result."""
     came = (
         argument.use.outputs[0].shape[0] if argument.use.outputs and argument.use.outputs[0].shape else None
     )
@@ -138,7 +138,7 @@ def mask_of_result(argument: Argument) -> torch.Tensor | None:
 
 
 def repeats(argument: Argument) -> torch.Tensor | None:
-    """Draw repeats for repeat_interleave that add up to what came out."""
+    """Draw repeats for repeat_interleave that add up to the size of the recorded result."""
     came = (
         argument.use.outputs[0].shape[0] if argument.use.outputs and argument.use.outputs[0].shape else None
     )

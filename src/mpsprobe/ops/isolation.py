@@ -1,8 +1,8 @@
-"""Op uses in a process of their own: an abort, a segmentation fault or a hang costs one answer and one worker.
+"""Run op uses in a separate process: an abort, a segmentation fault or a hang costs one answer and one worker.
 
-One warm worker serves one request at a time, because there is one device. `pebble` was considered and not taken:
-it shares the parent's stderr among its workers, where the words before an abort must be told apart, and it has
-no limit of memory.
+One warm worker serves one request at a time, because there is one device. `pebble` was not chosen: it shares the
+parent's stderr among its workers, although the output before an abort must be told apart, and it has no memory
+limit.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from mpsprobe.ops.protocol import (
     Setup,
 )
 
-#: Seconds that one op use may take. The first of a kind compiles a Metal kernel, which takes a second or two.
+#: The time limit of one op use in seconds. The first of a kind compiles a Metal kernel, which takes a second or two.
 OP_LIMIT_S = 60.0
-#: Seconds until the worker has imported torch and opened its device.
+#: The time limit in seconds for the worker to import torch and open its device.
 _START_LIMIT_S = 180.0
 _POLL_S = 0.1
 _LAST_WORDS_S = 0.5
 _OUTPUT_LINES = 30
-#: Lines of a dumped Python stack that are ours and not the op's.
+#: Frames of a dumped Python stack that belong to mpsprobe rather than the op.
 _OUR_FRAME = re.compile(r'^Extension modules:|File "<frozen runpy>|File ".*[/\\]mpsprobe[/\\]ops[/\\]')
-#: A fault of the GPU passes as success, with this line on stderr alone to show for it (pytorch PR 193571).
+#: A fault of the GPU counts as success; only this line on stderr shows it (pytorch PR 193571).
 _GPU_FAULT = "command buffer exited with error status"
 
 
@@ -53,7 +53,7 @@ def allowance() -> int:
 
 
 class _Died(Exception):  # noqa: N818 - an outcome, not an error of the program
-    """The worker is gone, or was ended."""
+    """The worker has died, or was ended."""
 
     def __init__(self, outcome: ReplayOutcome, message: str, name: str = "") -> None:
         self.outcome, self.message, self.signal = outcome, message, name
@@ -61,15 +61,15 @@ class _Died(Exception):  # noqa: N818 - an outcome, not an error of the program
 
 
 class Isolation:
-    """Answers requests through a worker, which is started when first needed and replaced when it is lost.
+    """Answer requests through a worker, which is started on first use and replaced when it dies.
 
     Attributes:
-        started: workers started so far.
+        started: The number of workers started so far.
 
     Args:
-        setup: the device.
-        op_limit_s: seconds that one request may take.
-        command: what to start in place of the worker, followed by the numbers of two pipes.
+        setup: The device.
+        op_limit_s: The time limit of one request in seconds.
+        command: The command to start instead of the worker, followed by the numbers of two pipes.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Isolation:
         self._worker: _Worker | None = None
 
     def replay(self, request: Request) -> Replay:
-        """Replay one op use; whatever becomes of the worker, there is an answer.
+        """Replay one op use, and return an answer even if the worker dies.
 
         Raises:
-            HarnessError: no worker can be started.
+            HarnessError: No worker can be started.
         """
         answer, output = self._ask(request)
         if isinstance(answer, _Died):
@@ -107,10 +107,10 @@ class Isolation:
         return answer
 
     def probe(self, name: str) -> ProbeAnswer:
-        """Run one probe; what kills the worker is an answer too.
+        """Run one probe; the death of the worker is an answer too.
 
         Raises:
-            HarnessError: no worker can be started.
+            HarnessError: No worker can be started.
         """
         answer, output = self._ask(ProbeRequest(name))
         if isinstance(answer, _Died):
@@ -152,7 +152,7 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self, command: list[str], setup: Setup) -> None:
-        # Held by descriptor: nothing is left behind, however this process ends.
+        # Held by descriptor, so that no file remains, however this process ends.
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         to_read, self._out = os.pipe()
         self._in, from_worker = os.pipe()
@@ -183,10 +183,10 @@ class _Worker:
         self._memory_limit = self._resident() + setup.memory_bytes
 
     def ask(self, request: Request | ProbeRequest, limit_s: float) -> Replay | ProbeAnswer:
-        """Return one answer.
+        """Return the answer to one request.
 
         Raises:
-            _Died: the worker died, or was ended for its time or its memory.
+            _Died: The worker died, or was ended because of its time or its memory.
         """
         try:
             frames.send(self._out, request)
@@ -215,7 +215,7 @@ class _Worker:
             self._died()
 
     def _died(self) -> Any:
-        """Return how the process ended, once its pipe is closed."""
+        """Return how the process ended, after its pipe was closed."""
         code = self._process.wait()
         name = _signal_name(-code) if code < 0 else ""
         raise _Died(
@@ -241,11 +241,11 @@ class _Worker:
         self._process.wait()
 
     def written(self) -> int:
-        """Return how many bytes the process has written so far."""
+        """Return the number of bytes that the process has written so far."""
         return os.fstat(self._log.fileno()).st_size
 
     def output(self, since: int) -> str:
-        """Return the last lines that it wrote after that many bytes."""
+        """Return the last lines of output after that many bytes."""
         size = self.written() - since
         text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
         lines = text.decode(errors="replace").strip().splitlines()
@@ -265,7 +265,7 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Return the parent's environment with its import path: the worker must find this mpsprobe and the target."""
+    """Return the parent's environment with its import path, so that the worker finds this mpsprobe and the target."""
     return {
         **launch.environment(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

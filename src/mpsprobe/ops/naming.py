@@ -1,4 +1,4 @@
-"""The name of an op use: `aten.cholesky_solve-f32-1x17x1`, stable and readable, for tests and for files."""
+"""The name of an op use, such as `aten.cholesky_solve-f32-1x17x1`: stable and readable, for tests and for files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _SHORT = {
     "int64": "i64",
     "uint8": "u8",
 }
-#: Arguments that say where and not what.
+#: Arguments that state where to compute rather than what.
 _PLACE = ("device", "layout", "pin_memory", "memory_format", "generator")
-#: A longer list of arguments is named by its digest.
+#: The greatest length of a list of arguments; a longer one is named by its digest.
 _LONGEST = 48
 
 
 def use_name(use: OpUse) -> str:
     """Return `OP-DTYPES-SHAPES`, then other arguments and strides where there are any.
 
-    Runs of equal items are written once: `24x64*16` are sixteen tensors of that shape. A tensor that is not
-    packed has its strides behind its shape: `5x499x768~0.768.1`. A tensor without dimensions is `0d`.
+    Runs of equal items are written once: `24x64*16` means sixteen tensors of that shape. A tensor that is not
+    packed has its strides after its shape: `5x499x768~0.768.1`. A tensor without dimensions is `0d`.
 
     >>> use_name(OpUse(op="aten::cat", inputs=[TensorMeta("float32", (2, 3), (3, 1))] * 2, scalars={"dim": -1}))
     'aten.cat-f32-2x3*2-dim=-1'
@@ -77,7 +77,7 @@ def _arguments(use: OpUse) -> str:
         if name not in _PLACE and value is not None and not _holds_tensors(value)
     }
     text = ",".join(f"{name}={_value(value)}" for name, value in told.items())
-    # pytest's ids and shells are spared what they would have to escape
+    # characters that pytest's ids or shells would have to escape are replaced
     text = re.sub(r"[^\w.,=+~*-]", "", text)
     if len(text) <= _LONGEST:
         return text
@@ -95,7 +95,7 @@ def _value(value: Any) -> str:
 
 
 def unique_names(uses: Sequence[OpUse]) -> list[str]:
-    """Return a name for each; those that would be equal (they differ in what a name leaves out) get a digest."""
+    """Return a name for each op use; equal names (of uses that differ in what a name leaves out) get a digest."""
     names = [use_name(use) for use in uses]
     twice = {name for name in names if names.count(name) > 1}
     return [

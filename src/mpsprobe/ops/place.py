@@ -1,4 +1,4 @@
-"""The device as a replay needs it: where tensors go, how fallbacks are seen, what its own ops are on the CPU."""
+"""The device of a replay: where tensors go, how fallbacks are observed, and how the CPU computes its own ops."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from mpsprobe.device.virtual.rules.computed import COMPUTED_BY
 from mpsprobe.ops.protocol import Setup
 from mpsprobe.trace.overloads import op_name
 
-#: PyTorch's words when the CPU takes over (aten/src/ATen/mps/MPSFallback.mm).
+#: PyTorch's warning when the CPU takes over (aten/src/ATen/mps/MPSFallback.mm).
 _FALLS_BACK = "fall back to run on the CPU"
 
 
 @dataclass
 class Seen:
-    """What one call did beside its result.
+    """Side effects of one call.
 
     Attributes:
-        fallbacks: ops that the CPU computed.
-        copied_bytes: what crossed between device and host because of them; None when nobody counted.
+        fallbacks: The ops that the CPU computed.
+        copied_bytes: The bytes that were copied between device and host because of them; None when they were not
+            counted.
     """
 
     fallbacks: list[str] = field(default_factory=list)
@@ -42,13 +43,13 @@ class Place(Protocol):
 
     @property
     def measured(self) -> bool:
-        """Return whether time on the device is meaningful, and not the CPU's own."""
+        """Return whether time on the device is meaningful, rather than the CPU's own."""
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 
     def watching(self) -> AbstractContextManager[Seen]:
-        """Observe one call, and note whether the CPU took over."""
+        """Observe one call, and record whether the CPU took over."""
 
 
 class _Real:
@@ -62,7 +63,7 @@ class _Real:
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:
-        """Make PyTorch warn of every fallback, not only of the first in a process."""
+        """Make PyTorch warn about every fallback, not only about the first in a process."""
         seen = Seen()
         always = torch.is_warn_always_enabled()
         torch.set_warn_always(True)
@@ -80,7 +81,7 @@ class _Real:
 
 
 class _Watcher(Quiet):
-    """Told by the virtual device's kernel of what each op did."""
+    """An observer to which the virtual device's kernel reports each op."""
 
     def __init__(self) -> None:
         self.seen = Seen()
@@ -111,16 +112,16 @@ class _Emulated:
     def watching(self) -> Iterator[Seen]:
         self._watcher.seen = Seen()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the observer tells more than the warning
+            warnings.simplefilter("ignore")  # the observer reports more than the warning
             yield self._watcher.seen
 
 
 @contextmanager
 def opened(setup: Setup) -> Iterator[Place]:
-    """Open the device of a replay, for as long as the context lasts.
+    """Open the device of a replay while the context lasts.
 
     Raises:
-        MpsprobeError: there is none here.
+        MpsprobeError: The device is unavailable here.
     """
     if setup.threads:
         torch.set_num_threads(setup.threads)
@@ -142,7 +143,7 @@ def opened(setup: Setup) -> Iterator[Place]:
 
 
 def on_cpu(func: OpOverload) -> Callable[..., Any]:
-    """Return what computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
+    """Return the function that computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
     schema = func._schema
     name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
     return COMPUTED_BY.get(name, func)

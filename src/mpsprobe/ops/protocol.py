@@ -1,4 +1,4 @@
-"""What is asked of the worker that replays op uses, and what it answers. Torch-free: both sides import it."""
+"""The messages to and from the worker that replays op uses. Nothing imports torch, because both sides import this."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mpsprobe.run import OpUse
 
 
 class ReplayOutcome(str, enum.Enum):
-    """What became of one op use on the device, worst last where several hold."""
+    """The outcome of one op use on the device; where several apply, the last in this order."""
 
     NATIVE = "native"  #: ran, and its values agree with the reference
-    SLOWER = "slower"  #: the same, but the CPU of this machine is faster
+    SLOWER = "slower"  #: ran and agrees, but the CPU of this machine is faster
     FALLBACK = "fallback"  #: the CPU computed it
     VARIES = "varies"  #: two runs with the same inputs and the same seed differ
-    UNKNOWN = "unknown"  #: not replayed, or there is nothing to compare with
+    UNKNOWN = "unknown"  #: not replayed, or there is no reference
     WRONG = "wrong"  #: ran, and its values do not agree
     NAN = "nan"  #: NaN or infinity where the reference has a number
     RAISES = "raises"  #: a Python exception that the CPU does not raise for the same inputs
@@ -26,13 +26,16 @@ class ReplayOutcome(str, enum.Enum):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first message to a worker: which device, with what rules.
+    """The first message to a worker: the device, and its rules.
 
     Attributes:
         device: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`.
-        torch, macos, memory_gb, fallback: the Mac that is emulated; see `run.Mac`.
-        threads: CPU threads of an op; 0 leaves torch's own choice.
-        memory_bytes: what one op use may allocate in the worker at most.
+        torch: The torch release of the emulated Mac; see `run.Mac`.
+        macos: The macOS version of the emulated Mac; None when unknown.
+        memory_gb: The memory of the emulated Mac in GiB; None when unknown.
+        fallback: Whether the fallback variable is set on the emulated Mac.
+        threads: The number of CPU threads of an op; 0 for torch's own choice.
+        memory_bytes: The bytes that one op use may allocate in the worker.
     """
 
     device: str
@@ -45,14 +48,14 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, tag="replay"):
-    """Replay one op use."""
+    """A request to replay one op use."""
 
     use: OpUse
     seed: int
 
 
 class ProbeRequest(msgspec.Struct, frozen=True, tag="probe"):
-    """Run one advisory's probe."""
+    """A request to run one advisory's probe."""
 
     name: str
 
@@ -62,20 +65,23 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class ElementComparison(msgspec.Struct, frozen=True):
-    """One result of an op against the reference.
+    """The comparison of one result of an op with the reference.
 
     Attributes:
-        output: which result, from 0.
-        dtype: of the result.
-        reference: dtype that the reference was computed in.
-        difference: largest |device - reference| over the elements where both are finite.
-        noise: the same for the CPU in the op's own dtype: what rounding alone costs; None when the CPU cannot.
-        scale: largest |reference|.
-        rtol, atol: an element agrees when |device - reference| <= atol + rtol * |reference|.
-        off: elements that do not agree.
-        not_finite: elements that are NaN or infinite where the reference, in the op's dtype, is a number.
-        elements: how many there are.
-        worst: where the largest difference is and what stands there: `"[0, 3]: 1.5 instead of 0.7"`.
+        output: The index of the result, from 0.
+        dtype: The dtype of the result.
+        reference: The dtype in which the reference was computed.
+        difference: The largest |device - reference| over the elements where both are finite.
+        noise: The same for the CPU in the op's own dtype, which is the effect of rounding; None when the CPU cannot
+            compute it.
+        scale: The largest |reference|.
+        rtol: The relative tolerance: an element agrees when |device - reference| <= atol + rtol * |reference|.
+        atol: The absolute tolerance.
+        off: The number of elements that do not agree.
+        not_finite: The number of elements that are NaN or infinite where the reference, in the op's dtype, is a
+            number.
+        elements: The number of elements.
+        worst: The place of the largest difference with both values: `"[0, 3]: 1.5 instead of 0.7"`.
     """
 
     output: int
@@ -93,7 +99,7 @@ class ElementComparison(msgspec.Struct, frozen=True):
 
     @property
     def excused(self) -> bool:
-        """Return whether the CPU's own rounding is off by about as much: then the dtype is to blame, not the device."""
+        """Return whether the CPU's own rounding error is about as large, so that the dtype is to blame."""
         return self.noise is not None and self.difference <= _NOISE_FACTOR * self.noise
 
     @property
@@ -102,17 +108,17 @@ class ElementComparison(msgspec.Struct, frozen=True):
         return not self.not_finite and (not self.off or self.excused)
 
 
-#: Another order of additions may cost several times what one order costs.
+#: Another order of additions may have several times the rounding error.
 _NOISE_FACTOR = 4.0
 
 
 class CallTiming(msgspec.Struct, frozen=True):
-    """Cost of one call, seconds, synchronised.
+    """The time of one synchronised call in seconds.
 
     Attributes:
-        device_s: on the device.
-        cpu_s: on this machine's CPU, same shapes and dtype; None when the CPU cannot.
-        launch_s: what the smallest op costs on the device: below a few times this the device waits for the host.
+        device_s: The time on the device.
+        cpu_s: The time on this machine's CPU with the same shapes and dtype; None when the CPU cannot compute it.
+        launch_s: The time of the smallest op on the device. Up to a few times this the device waits for the host.
     """
 
     device_s: float
@@ -121,7 +127,7 @@ class CallTiming(msgspec.Struct, frozen=True):
 
     @property
     def slower(self) -> bool:
-        """Return whether the CPU is clearly faster, and not only because a launch costs more than the work."""
+        """Return whether the CPU is clearly faster, and not only because a launch takes longer than the work."""
         return (
             self.cpu_s is not None
             and self.device_s > _SLOWER * self.cpu_s
@@ -133,22 +139,22 @@ _SLOWER, _LAUNCHES = 1.2, 3.0
 
 
 class Replay(msgspec.Struct, tag="answer", kw_only=True):
-    """What a worker learnt of one op use.
+    """The results of replaying one op use.
 
     Attributes:
-        outcome: the worst that was seen.
-        message: one line that explains it; empty for a plain pass.
-        error: text of the exception, whole.
-        comparisons: one a tensor result.
-        compared: why there are none; empty when there are.
-        repeatable: whether two runs gave the same bits; None when that was not tried.
-        fallbacks: ops that the CPU computed.
-        copied_bytes: memory that one call copies between device and host because of that, at least.
-        timing: where time was measured.
-        output: last lines that the op's process wrote.
-        signal: what ended its process.
-        spent_s: wall time of the whole replay.
-        spoilt: the worker should be replaced (out of memory).
+        outcome: The worst outcome.
+        message: One line that explains it; empty for a plain pass.
+        error: The whole text of the exception.
+        comparisons: One comparison for each tensor result.
+        compared: The reason why there are none; empty when there are.
+        repeatable: Whether two runs gave the same bits; None when that was not tested.
+        fallbacks: The ops that the CPU computed.
+        copied_bytes: The least number of bytes that one call copies between device and host because of that.
+        timing: The time of a call, where it was measured.
+        output: The last lines of output of the op's process.
+        signal: The signal that ended its process.
+        spent_s: The wall time of the whole replay in seconds.
+        spoilt: Whether the worker should be replaced (out of memory).
     """
 
     outcome: ReplayOutcome = ReplayOutcome.NATIVE
@@ -167,12 +173,12 @@ class Replay(msgspec.Struct, tag="answer", kw_only=True):
 
 
 class ProbeAnswer(msgspec.Struct, frozen=True, tag="probed"):
-    """What a probe saw.
+    """The answer of a probe.
 
     Attributes:
         answer: `"ok"`, `"bad"` or `"unknown"`.
-        message: what was seen, one line.
-        output: last lines that its process wrote.
+        message: What was observed, in one line.
+        output: The last lines of output of its process.
     """
 
     answer: str

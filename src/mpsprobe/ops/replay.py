@@ -1,4 +1,4 @@
-"""One op use again: on the device twice, on the CPU in its own dtype, and on the CPU in float64 as the reference."""
+"""Replay one op use: on the device twice, on the CPU in its own dtype, and on the CPU in float64 as the reference."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from mpsprobe.ops.storage import CannotRebuildError
 from mpsprobe.run import OpUse
 
 _CPU = torch.device("cpu")
-#: Ops whose result has no defined values.
+#: Ops whose result has undefined values.
 _UNDEFINED = ("empty", "new_empty", "resize", "empty_permuted", "set")
-#: Results that are right in more than one way (sign and order of vectors): by number, never compared.
+#: Indices of results that have several correct values (sign and order of vectors) and are never compared.
 _AMBIGUOUS: dict[str, tuple[int, ...]] = {
     "linalg_eigh": (1,),
     "linalg_eig": (0, 1),
     "linalg_svd": (0, 2),
     "linalg_qr": (0, 1),
     "geqrf": (0, 1),
-    "scaled_dot_product_attention_math_for_mps": (1,),  # the weights: MPS leaves them out, nobody reads them
+    "scaled_dot_product_attention_math_for_mps": (1,),  # the unused weights, which MPS omits
 }
-#: Results by name that hold no values of the op's own: states of a generator, and what was not asked for.
+#: Names of results without values of the op: states of a generator, and results that were not requested.
 _BOOKKEEPING = ("philox_seed", "philox_offset", "rng_state", "unused", "debug_attn_mask")
-#: A result that is left uninitialised unless the argument asks for it.
+#: Results that stay uninitialised unless an argument requests them.
 _ON_REQUEST = {"logsumexp": "compute_log_sumexp", "log_sumexp": "compute_log_sumexp"}
-#: Ops that read bits, not numbers: the same value in a wider dtype means something else to them.
+#: Ops that read bits rather than numbers, so that the same value in a wider dtype has another meaning.
 _BITS = ("view.dtype", "nextafter", "frexp", "ldexp", "bitwise")
-#: Longest part of an exception's text that goes into a message; the whole stands in `error`.
+#: The greatest length of an exception's text in a message; `error` has all of it.
 _LINE = 240
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 
@@ -47,8 +47,8 @@ class _Ran:
     """One run of an op.
 
     Attributes:
-        results: its tensor results and what it wrote to, in order; numbers as tensors.
-        error: what it raised instead.
+        results: The tensor results and written arguments, in order, with numbers as tensors.
+        error: The exception that it raised instead; None when it did not.
     """
 
     results: list[torch.Tensor]
@@ -59,9 +59,9 @@ def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
     """Rebuild the inputs of an op use, run it, and return the outcome.
 
     Args:
-        request: the op use and the seed.
-        place: the device.
-        memory_bytes: what this may allocate; a reference that needs more is left out.
+        request: The op use and the seed.
+        place: The device.
+        memory_bytes: The bytes that may be allocated; a reference that needs more is left out.
     """
     began = time.perf_counter()
     try:
@@ -80,7 +80,7 @@ def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
         first = _run(lambda: inputs.func, inputs, place.torch_device, seed, place.synchronize)
     answer.fallbacks = list(dict.fromkeys(seen.fallbacks))
     if answer.fallbacks:
-        # there and back, once for each tensor: what the device counted, else what the arguments hold
+        # there and back, once for each tensor: as the device counted, else by the size of the arguments
         answer.copied_bytes = seen.copied_bytes if seen.copied_bytes is not None else _copied(inputs, first)
     if first.error is not None:
         return _raised(answer, first.error, own.error)
@@ -105,22 +105,22 @@ def _run(
     synchronize: Callable[[], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> _Ran:
-    """Run an op on fresh arguments; results come back to the CPU."""
+    """Run an op on new arguments, and copy the results to the CPU."""
     try:
         args, kwargs, written = inputs.make(device, dtype)
-        if seed is not None:  # costs as much as a small op, so only where something is drawn
+        if seed is not None:  # takes as long as a small op, so only for random ops
             torch.manual_seed(seed)
         with torch.no_grad():
             result = _own_values(inputs, choose()(*args, **kwargs))
             if synchronize is not None:
                 synchronize()
             return _Ran([tensor.to(_CPU, copy=True) for tensor in _tensors([result, written])])
-    except BaseException as problem:  # an op of another package may raise anything, SystemExit too
+    except BaseException as problem:  # an op of another package may raise anything, even SystemExit
         return _Ran([], problem)
 
 
 def _own_values(inputs: ReplayInputs, result: Any) -> Any:
-    """Return the result without what only its backward pass reads: two correct runs differ there."""
+    """Return the result without the parts that only its backward pass reads, in which correct runs may differ."""
     if not isinstance(result, (list, tuple)):
         return result
     scalars = inputs.use.scalars
@@ -136,7 +136,7 @@ def _own_values(inputs: ReplayInputs, result: Any) -> Any:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    """Return the tensors of a nested result, each once, numbers as tensors."""
+    """Return the tensors of a nested result, each once, with numbers as tensors."""
     found: dict[int, torch.Tensor] = {}
 
     def collect(value: Any) -> None:
@@ -159,7 +159,7 @@ def _same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 def _is_random(inputs: ReplayInputs) -> bool:
     if torch.Tag.nondeterministic_seeded not in inputs.func.tags:
         return False
-    # attention is tagged for its dropout: without any it draws nothing
+    # attention is tagged because of its dropout; without dropout it draws nothing
     drops = any(argument.name == "dropout_p" for argument in inputs.func._schema.arguments)
     return not drops or bool(inputs.use.scalars.get("dropout_p", 0.0))
 
@@ -177,7 +177,7 @@ def _judge_values(
     *,
     random: bool,
 ) -> None:
-    """Compare the results with the reference, or say why they are not."""
+    """Compare the results with the reference, or state why they are not compared."""
     base = domains.base_name(request.use.op)
     if base.strip("_").startswith(_UNDEFINED):
         answer.compared = "its values are not defined"
@@ -190,7 +190,7 @@ def _judge_values(
         answer.compared = why
         return
     if own.error is None and [t.shape for t in reference] != [t.shape for t in own.results]:
-        reference = own.results  # a wider dtype changes what the op does: its own dtype is the reference then
+        reference = own.results  # a wider dtype changes what the op does, so its own dtype is the reference
     if [t.shape for t in reference] != [t.shape for t in found.results]:
         answer.outcome = ReplayOutcome.WRONG
         shapes = [" ".join(str(tuple(t.shape)) for t in each) for each in (found.results, reference)]
@@ -210,10 +210,10 @@ def _judge_values(
 def _reference(
     inputs: ReplayInputs, own: _Ran, request: Request, memory_bytes: int
 ) -> tuple[list[torch.Tensor] | None, str]:
-    """Return the results to compare with, or why there are none.
+    """Return the results to compare with, or the reason why there are none.
 
-    float64 where an op computes with floats; its own dtype where that is meaningless: integers, flags, and
-    indices that follow from comparisons of floats.
+    They are in float64 where an op computes with floats, and in its own dtype where float64 is meaningless: for
+    integers, flags, and indices that follow from comparisons of floats.
     """
     use = request.use
     wide = any(kept.flat.is_floating_point() or kept.flat.is_complex() for kept in inputs.tensors)
@@ -234,7 +234,7 @@ def _reference(
 
 
 def need(use: OpUse) -> int:
-    """Return the bytes of a run in float64: arguments and results, and as much again for an op's workspace."""
+    """Return the bytes of a run in float64: arguments and results, and twice as much again for an op's workspace."""
     elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
     return elements * 8 * 3
 
@@ -296,7 +296,7 @@ def _line(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """Return type and text without lone surrogates, which no message between processes can hold."""
+    """Return type and text without lone surrogates, which messages between processes cannot hold."""
     return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 

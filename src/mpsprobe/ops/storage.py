@@ -1,4 +1,4 @@
-"""Tensors from metadata: the recorded strides over a storage of their own, overlap included."""
+"""Make tensors from metadata: the recorded strides over a new storage, including overlap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from mpsprobe.run import TensorMeta
 
-#: Quantised, packed and unnamed bits: random elements of these mean nothing.
+#: Quantised, packed and untyped dtypes, for which random elements mean nothing.
 _UNFILLED = re.compile(r"q.*|bits.*|float4.*|u?int[1-7]")
 
 
@@ -20,13 +20,13 @@ class CannotRebuildError(Exception):
 
 @dataclass
 class Kept:
-    """One tensor argument, kept as its storage so that every run gets a fresh one with the same values.
+    """One tensor argument, stored so that every run gets a new tensor with the same values.
 
     Attributes:
-        meta: what was recorded.
-        flat: the storage's elements, on the CPU.
-        stays: it is a CPU tensor beside tensors of the device, and belongs on the CPU in every run.
-        offset: where the tensor begins in it, in elements.
+        meta: The recorded metadata.
+        flat: The elements of the storage, on the CPU.
+        stays: Whether it is a CPU tensor in a call with tensors of the device, and stays on the CPU in every run.
+        offset: The offset of the tensor in the storage, in elements.
     """
 
     meta: TensorMeta
@@ -36,15 +36,15 @@ class Kept:
 
     @property
     def view(self) -> torch.Tensor:
-        """Return the tensor over the kept storage itself."""
+        """Return the tensor as a view of the stored elements."""
         return self.flat.as_strided(self.meta.shape, self.meta.strides, self.offset)
 
     def fresh(self, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return a new tensor with the recorded shape and strides.
 
         Args:
-            device: where it goes, unless it stays on the CPU.
-            dtype: another one for floating-point and complex values.
+            device: The device of the tensor, unless it stays on the CPU.
+            dtype: Another dtype for floating-point and complex values; None to keep the dtype.
         """
         flat = self.flat
         if dtype is not None and flat.is_complex():
@@ -52,16 +52,16 @@ class Kept:
         elif dtype is not None and flat.is_floating_point():
             flat = flat.to(dtype)
         moved = flat.clone() if self.stays else flat.clone().to(device)
-        # not as_strided: the result would count as a view, which `detach_` refuses
+        # not as_strided, whose result would count as a view, which `detach_` refuses
         fresh = torch.empty(0, dtype=moved.dtype, device=moved.device)
         return fresh.set_(moved.untyped_storage(), self.offset, self.meta.shape, self.meta.strides)
 
 
 def dtype_of(meta: TensorMeta) -> torch.dtype:
-    """Return the torch dtype.
+    """Return the torch dtype of a recorded tensor.
 
     Raises:
-        CannotRebuildError: the installed torch has none of that name, or it cannot be filled with values.
+        CannotRebuildError: The installed torch has no dtype of that name, or it cannot be filled with values.
     """
     dtype = getattr(torch, meta.dtype, None)
     if not isinstance(dtype, torch.dtype) or _UNFILLED.fullmatch(meta.dtype):
@@ -70,10 +70,10 @@ def dtype_of(meta: TensorMeta) -> torch.dtype:
 
 
 def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
-    """Return the number of elements of the smallest storage that holds the tensor.
+    """Return the number of elements in the smallest storage that holds the tensor.
 
     Raises:
-        CannotRebuildError: it has no strides (sparse or nested), or negative ones.
+        CannotRebuildError: It has no strides (sparse or nested), or negative ones.
     """
     shape = meta.shape if shape is None else shape
     if len(meta.strides) != len(shape):
@@ -91,5 +91,5 @@ def overlaps(meta: TensorMeta) -> bool:
 
 
 def nbytes(meta: TensorMeta) -> int:
-    """Return the bytes of the packed tensor."""
+    """Return the size of the packed tensor in bytes."""
     return math.prod(meta.shape) * dtype_of(meta).itemsize

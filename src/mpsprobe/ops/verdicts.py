@@ -1,7 +1,7 @@
-"""The join of op uses with knowledge: the verdict of each on a given Mac, and the known faults that it meets.
+"""Join op uses with knowledge: the verdict of each on a given Mac, and the known faults that it meets.
 
-`judge` gives every op use its verdict. `hazards` sums up, for a whole target, the advisories that its op uses meet, may
-meet, or would meet in a larger workload.
+`judge` gives every op use its verdict. `hazards` summarises, for a whole target, the advisories that its op uses
+meet, may meet, or would meet in a larger workload.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mpsprobe.run import Hazard, Mac, OpUse, OpVerdict
 
 _ON_GPU = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 _SEVERITIES = list(Severity)
-#: A workload this many times as large as the one recorded is still an ordinary one.
+#: The factor by which an ordinary workload may be larger than the recorded one.
 _LARGER = 64
 
-#: What an advisory that is met makes of an op use. A leak or a loss of speed leaves the verdict as it is.
+#: The verdict on an op use that meets an advisory, by symptom. A leak or a loss of speed does not change the verdict.
 _VERDICTS = {
     Symptom.WRONG: OpVerdict.WRONG,
     Symptom.NAN: OpVerdict.WRONG,
@@ -32,15 +32,15 @@ _VERDICTS = {
 
 @dataclass(frozen=True)
 class JudgedUse:
-    """One op use with what the tables say.
+    """One op use with what the tables show.
 
     Attributes:
-        use: with `verdict`, `via` and `advisories` filled in.
-        reason: why it is not plainly native: one line, `""` when there is nothing to say.
-        certain: False where the tables can only say that it may be so.
-        known: ids of the advisories whose every condition is met; the other ones of `use.advisories` may be
-            met: something that they ask about (macOS, chip, a mode) is not known.
-        matches: every advisory that it meets, may meet, or would meet in a larger workload.
+        use: The op use, with `verdict`, `via` and `advisories` filled in.
+        reason: The reason why it is not plainly native, in one line; `""` for none.
+        certain: False where the tables only show that it may be so.
+        known: The ids of the advisories of which every condition is met. The others in `use.advisories` depend on
+            something unknown (macOS, chip, a mode).
+        matches: Every advisory that it meets, may meet, or would meet in a larger workload.
     """
 
     use: OpUse
@@ -55,14 +55,15 @@ def judge(
 ) -> list[JudgedUse]:
     """Return each op use with its verdict on that Mac.
 
-    Registrations come first, then the rules for dtypes, ranks and sizes, then the advisories: each can only
-    make a verdict worse.
+    Registrations come first, then the rules for dtypes, ranks and sizes, then the advisories; each can only make a
+    verdict worse.
 
     Args:
-        uses: distinct op uses of one target.
-        mac: the target Mac.
-        longest: number of tokens that the model takes at most; None when it has no such limit, or it is not known.
-        autocast: whether they ran under autocast; None when not known.
+        uses: The distinct op uses of one target.
+        mac: The target Mac.
+        longest: The greatest number of tokens that the model takes; None when there is no such limit, or when
+            unknown.
+        autocast: Whether they ran under autocast; None when unknown.
     """
     every = list(uses)
     modes = _modes(every, autocast)
@@ -73,8 +74,8 @@ def hazards(judged: Sequence[JudgedUse], longest: int | None = None) -> list[Haz
     """Return the known faults that the op uses meet, may meet, or would meet in a larger workload; the worst first.
 
     Args:
-        judged: from `judge`.
-        longest: as given to `judge`.
+        judged: The results of `judge`.
+        longest: The same number of tokens that `judge` got.
     """
     best: dict[str, tuple[tuple[int, int], Match, OpUse]] = {}
     calls: dict[tuple[str, int], int] = {}
@@ -96,7 +97,7 @@ def acts(advisory: Advisory) -> bool:
 
 
 def _modes(uses: Sequence[OpUse], autocast: bool | None) -> frozenset[Mode]:
-    """Return the context that the op uses show: a backward op is never called in inference."""
+    """Return the modes that the op uses show; a backward op never occurs in inference."""
     training = any("backward" in use.op for use in uses)
     modes = {Mode.TRAINING if training else Mode.INFERENCE}
     return frozenset(modes | ({Mode.AUTOCAST} if autocast else set()))
@@ -107,7 +108,7 @@ def _judge(use: OpUse, mac: Mac, longest: int | None, modes: frozenset[Mode]) ->
     reason, certain = _of_support(use.op, verdict, via, mac)
     if verdict in _ON_GPU:
         restriction = dtypes.check_tensors(use.op, use.inputs, use.outputs, mac.torch, mac.macos)
-        # Some rules do not refuse: the op falls back, or computes in another dtype.
+        # Some rules do not refuse the call: the op falls back, or computes in another dtype.
         if restriction is not None and restriction.certain and restriction.effect.verdict is not None:
             verdict, reason = restriction.effect.verdict, restriction.message
     matches = advisories.match(use, mac.torch, mac.macos, mac.chip, modes)
@@ -136,7 +137,7 @@ def _reason(match: Match, longest: int | None) -> str:
 
 
 def _rank(match: Match, longest: int | None) -> tuple[int, int]:
-    """Return how near a match is to being met, the nearest first, then the smallest size that meets it."""
+    """Return a sort key: the certainty of a match first, then the smallest size that meets it."""
     if match.certainty is Certainty.CERTAIN:
         return 0, 0
     needed = max((threshold.needed for threshold in match.later), default=0)
@@ -167,11 +168,11 @@ def _hazard(match: Match, use: OpUse, calls: int, longest: int | None) -> Hazard
 
 
 def _is_listed(match: Match) -> bool:
-    """Return whether a match is worth a line of a short list: it may well happen, and does harm."""
+    """Return whether a match belongs in a short list: it is likely enough, and does harm."""
     severity = match.advisory.severity
     if match.certainty is Certainty.CERTAIN:
         return True
-    if match.circumstances:  # values, earlier calls ...: most workloads do not have them
+    if match.circumstances:  # values, earlier calls and so on, which most workloads do not have
         return severity is Severity.CRITICAL and not match.unknown
     return severity is not Severity.LOW
 
@@ -179,8 +180,8 @@ def _is_listed(match: Match) -> bool:
 def _is_near(match: Match, longest: int | None) -> bool:
     """Return whether an ordinary workload may reach the sizes from which on an advisory is met.
 
-    A size in tokens by the model's own maximum; where that is not known, and for other units, by a workload that is
-    64 times as large.
+    A size in tokens is compared with the model's own maximum. Where that is unknown, and for other units, it is
+    compared with a workload that is 64 times as large.
     """
     return all(
         threshold.needed
@@ -190,7 +191,7 @@ def _is_near(match: Match, longest: int | None) -> bool:
 
 
 def _of_support(op: str, verdict: OpVerdict, via: str, mac: Mac) -> tuple[str, bool]:
-    """Return why an op is not native, and whether that is certain."""
+    """Return the reason why an op is not native, and whether that is certain."""
     if verdict is OpVerdict.UNKNOWN:
         return "not an ATen op of any known release: a third party's, or a newer torch's", False
     support = ops.release(mac.torch).lookup(op)

@@ -1,7 +1,7 @@
-"""The process that replays op uses: `python -m mpsprobe.ops.worker IN OUT`, two inherited pipes.
+"""The process that replays op uses: `python -m mpsprobe.ops.worker IN OUT`, with two inherited pipes.
 
-It is spawned, never forked: a fork of a process that has used Metal or CUDA is not safe. What an op prints goes
-to a file of the parent's, so it cannot disturb the messages.
+It is spawned, never forked, because a fork of a process that has used Metal or CUDA is not safe. Output of an op
+goes to a file of the parent's, so it cannot disturb the messages.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mpsprobe.ops.protocol import Failure, ProbeAnswer, ProbeRequest, Ready, Rep
 if TYPE_CHECKING:
     from mpsprobe.ops.place import Place
 
-#: What an op use may allocate at least: libraries reserve some hundred MB when they are first used.
+#: The smallest memory limit of an op use in bytes, because libraries reserve some hundred MB on first use.
 _LEAST_BYTES = 2 << 30
-#: Namespaces of ops that torch itself brings.
+#: Namespaces of ops that belong to torch itself.
 _OWN = frozenset(
     {"aten", "prim", "prims", "inductor", "quantized", "_c10d_functional", "higher_order", "mps"}
 )
@@ -34,9 +34,9 @@ _OWN = frozenset(
 
 def main(given: int, taken: int) -> None:
     """Answer requests until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to judge
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     if hasattr(signal, "SIGUSR1"):
-        faulthandler.register(signal.SIGUSR1, all_threads=True)  # the parent asks where it hangs
+        faulthandler.register(signal.SIGUSR1, all_threads=True)  # lets the parent ask where it hangs
     threading.Thread(target=_follow_parent, name="mpsprobe-parent", daemon=True).start()
     setup = frames.receive(given, Setup)
     try:
@@ -76,12 +76,10 @@ def _import_namespace(name: str) -> None:
 
 
 def _limit_memory(setup: Setup, more: int) -> None:
-    """Allow `more` bytes to be allocated from here on.
+    """Allow `more` bytes to be allocated from here on, where the system can enforce that.
 
-    An op that allocates without end then raises, instead of taking the machine with it.
-
-    Only where it can be done: macOS does not enforce a limit of address space, and CUDA maps more of it than the
-    machine has memory. There the parent watches.
+    An op that allocates without end then raises, instead of exhausting the machine. macOS does not enforce a limit
+    of the address space, and CUDA maps more of it than the machine has memory; there the parent watches the memory.
     """
     if not sys.platform.startswith("linux") or setup.device == "cuda":
         return
@@ -93,7 +91,7 @@ def _limit_memory(setup: Setup, more: int) -> None:
 
 
 def _follow_parent() -> None:
-    """End when the parent is gone: it may have been killed while an op here never returns."""
+    """End this process when its parent has died, because an op here may never return."""
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(1.0)
@@ -103,4 +101,4 @@ def _follow_parent() -> None:
 if __name__ == "__main__":
     with contextlib.suppress(frames.ClosedError):
         main(int(sys.argv[1]), int(sys.argv[2]))
-    os._exit(0)  # the device may have threads that wait for work that never comes
+    os._exit(0)  # the device may have threads that wait for work for ever

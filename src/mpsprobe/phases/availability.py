@@ -1,8 +1,7 @@
 """Phase 1: check whether there is an MPS device and whether it computes, and if not, why not.
 
-Facts of the Mac are asserted where there is one. Elsewhere those checks are skipped with the reason, and a
-matrix product
-is computed on the device in use, which the check names.
+Facts of the Mac are asserted where there is one. Elsewhere those checks are skipped with the reason, and a matrix
+product is computed on the device in use, which the check names.
 """
 
 from __future__ import annotations
@@ -248,9 +247,8 @@ def _changed_late(site: Availability) -> list[Problem]:
 def _without_mps(site: Availability, result: Result, root: tuple[str, ...]) -> Result:
     """Return the result of an MPS check where there is no MPS: a failure only if MPS was requested.
 
-    Only checks about the cause give the remedy (`root`: the causes of `mac.unavailable` that the check is
-    about), so that
-    a report does not repeat it five times.
+    Only checks about the cause give the remedy (`root`: the causes of `mac.unavailable` that the check is about),
+    so that a report does not repeat it five times.
     """
     remedy = site.no_mps.remedy if site.no_mps and site.no_mps.cause in root else ""
     if site.choice.requested == "mps":

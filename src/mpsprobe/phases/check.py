@@ -43,8 +43,7 @@ class CheckSpec(Generic[Link]):
         name: A name that is unique in the phase.
         title: The assertion, as a sentence without a full stop.
         function: The function that makes the check on the link of its phase.
-        link: True for the check that represents the link itself. When the link cannot be made, this check
-            fails and
+        link: True for the check that represents the link itself. When the link cannot be made, this check fails and
             blocks the other checks of the phase.
     """
 

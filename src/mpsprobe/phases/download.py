@@ -48,9 +48,8 @@ class Obtained:
         ref: The requested target.
         snapshot: Its files, inspected.
         preflight: The Hub's answer before the download; None for a local or built target.
-        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights,
-            `"file"` for a
-            user's own file.
+        source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights, `"file"`
+            for a user's own file.
         seconds: The wall time of building or fetching in seconds.
         progress: A function that is called with the files of foreign code that are about to run.
         changes: Sentences that state what was changed to shrink the target; known once its adapter is made.
@@ -117,9 +116,8 @@ def obtain(
 ) -> Obtained:
     """Build, find or fetch the target's files, and inspect them.
 
-    For a target without its weights, only the config and other small files are fetched. Its class is looked
-    up at once,
-    because nothing else shows whether the files can be used.
+    For a target without its weights, only the config and other small files are fetched. Its class is looked up at
+    once, because nothing else shows whether the files can be used.
 
     Args:
         ref: The target.

@@ -87,9 +87,8 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
 def predict(prepared: Prepared, flight: Path | None = None) -> Inferred:
     """Run a forward pass and the target's own inference, timed.
 
-    The flight recorder watches the first of each, with a hook that costs some 30 µs an op. It does not watch
-    the repeats,
-    from which the reported times come.
+    The flight recorder watches the first of each, with a hook that costs some 30 µs an op. It does not watch the
+    repeats, from which the reported times come.
 
     Args:
         prepared: The target and its input.

@@ -22,8 +22,7 @@ def lacked(device: Device) -> Mapping[torch.dtype, str]:
     """Return the dtypes that MPS lacks in the release and on the macOS of a run, each with PyTorch's message.
 
     The release is the target Mac's where it is emulated, and otherwise the installed one (or the newest known
-    release
-    where that one is not known).
+    release where that one is not known).
     """
     if isinstance(device, Emulated):
         return device.session.contract.refused

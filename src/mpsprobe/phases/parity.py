@@ -1,8 +1,7 @@
 """Compare a forward pass on the device with one in float32 on the CPU.
 
-A difference within the dtype's usual rounding passes at once. A larger one is compared with the noise floor
-of this very
-model and input: how far the CPU is from float32 in the device's dtype, as a whole and module by module.
+A difference within the dtype's usual rounding passes at once. A larger one is compared with the noise floor of this
+very model and input: how far the CPU is from float32 in the device's dtype, as a whole and module by module.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ _SEEDS = (0, 1)
 def judged(prepared: Prepared, forward: Outputs) -> Result:
     """Judge the outputs of a forward pass on the device.
 
-    Outputs that the target draws at random are not compared, because the generators of CPU, CUDA and MPS
-    yield different
-    numbers for the same seed.
+    Outputs that the target draws at random are not compared, because the generators of CPU, CUDA and MPS yield
+    different numbers for the same seed.
 
     Args:
         prepared: The target and its input.

@@ -64,9 +64,8 @@ def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
     """Return the requirements of a target: its profile's, its config's, its code's, and known faults of its torch.
 
     Args:
-        ref: The target. Its config.json is fetched if it is small and not in the cache. A config that cannot
-            be fetched
-            adds nothing here; phase 3 reports the reason.
+        ref: The target. Its config.json is fetched if it is small and not in the cache. A config that cannot be
+            fetched adds nothing here; phase 3 reports the reason.
         mac: The target Mac, whose torch is judged by the ops that the target called in earlier runs.
     """
     folder = _folder(ref)

@@ -21,9 +21,8 @@ class Recording:
 
     Attributes:
         uses: The distinct op uses.
-        host_events: The waits of the host for the device and the copies between them; None where the device
-            does not
-            report them.
+        host_events: The waits of the host for the device and the copies between them; None where the device does
+            not report them.
         token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
         autocast: Whether the inference ran under autocast.
     """

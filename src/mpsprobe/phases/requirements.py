@@ -1,11 +1,9 @@
 """What a target requires of its environment, compared with what is installed.
 
-Requirements come from the target's profile; from the metadata of installed distributions (the model's own
-package, and
-each package that the profile pins and whose installed version will stay: transformers 4.55.4 forbids the
-tokenizers that
-4.57.1 needs, which does not matter once it is replaced); from its config.json; and from the imports of its
-own code.
+Requirements come from the target's profile; from the metadata of installed distributions (the model's own package,
+and each package that the profile pins and whose installed version will stay: transformers 4.55.4 forbids the
+tokenizers that 4.57.1 needs, which does not matter once it is replaced); from its config.json; and from the imports
+of its own code.
 """
 
 from __future__ import annotations
@@ -101,9 +99,8 @@ class Pins:
     def fix(self) -> str:
         """Return one command that satisfies all requirements; empty when all are met, or when no package would help.
 
-        The command includes every requirement on a package that changes, also those that are met, because a
-        new version must
-        not break them. Packages that already fit are not touched.
+        The command includes every requirement on a package that changes, also those that are met, because a new
+        version must not break them. Packages that already fit are not touched.
         """
         return self.solved or " ".join(shlex.quote(word) for word in self.command())
 

@@ -1,10 +1,9 @@
 """Measure how much rounding alone changes a model's results: the noise floor for a device's difference.
 
-A fixed threshold for each dtype does not work: in a deep model with random weights, bfloat16 on the CPU may
-differ from
-float32 by 1.3 times the scale, and nothing is wrong. So the CPU runs the model in the device's dtype too, and
-modules are
-compared one by one: each gets the input that it had in the CPU's own run, so that no error carries over.
+A fixed threshold for each dtype does not work: in a deep model with random weights, bfloat16 on the CPU may differ
+from float32 by 1.3 times the scale, and nothing is wrong. So the CPU runs the model in the device's dtype too, and
+modules are compared one by one: each gets the input that it had in the CPU's own run, so that no error carries
+over.
 """
 
 from __future__ import annotations

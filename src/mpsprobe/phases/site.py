@@ -33,8 +33,7 @@ class Availability:
         found: The device; None when the requested one is unavailable.
         unavailable: The reason why it is unavailable; None when it is available.
         no_mps: The reason why MPS does not compute here; None where it computes, or where torch finds it and
-            another
-            device was requested.
+            another device was requested.
         torch: The facts of the installed torch.
         env: The environment variables now.
         env_at_start: The environment variables at the start of the process; None when unknown.
@@ -72,9 +71,8 @@ class Availability:
 def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
     """Choose the device, gather the facts for phase 1, and keep the device open as long as the run lasts.
 
-    An unavailable device does not raise here, so that phase 1 can report all it knows. `Availability.device`
-    raises for
-    the links that need a device.
+    An unavailable device does not raise here, so that phase 1 can report all it knows. `Availability.device` raises
+    for the links that need a device.
     """
     requested = settings.device
     facts = torch_facts()

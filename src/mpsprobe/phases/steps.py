@@ -15,9 +15,8 @@ from torch import nn
 class Steps:
     """Wall times in seconds of outermost calls by the path of the module, in order of appearance.
 
-    A call is outermost when no other module makes it: the language model in each step of `generate`, or the
-    network of a
-    flow in each of its steps. The device is synchronised before and after each call.
+    A call is outermost when no other module makes it: the language model in each step of `generate`, or the network
+    of a flow in each of its steps. The device is synchronised before and after each call.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)

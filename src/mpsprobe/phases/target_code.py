@@ -31,9 +31,8 @@ _TIMERS = ("pytest_timeout.py",)
 class target_code:  # noqa: N801 - used as a context manager, like contextlib's
     """Turn whatever the block raises into the failure of a phase's link.
 
-    Every exception counts as the target's, including those that would end Python or pytest. Only the time
-    limit of the check
-    and an interrupt by the user pass through. A copy of the process that the target forked ends here.
+    Every exception counts as the target's, including those that would end Python or pytest. Only the time limit of
+    the check and an interrupt by the user pass through. A copy of the process that the target forked ends here.
 
     Args:
         phase: The phase whose link is being made.

@@ -308,8 +308,7 @@ def no_collection() -> Iterator[None]:
     """Turn the cyclic garbage collector off while the context lasts.
 
     A prediction makes some 100,000 lasting objects, in addition to the million that importing torch and
-    transformers made.
-    Collecting them again and again would take a third of the whole time.
+    transformers made. Collecting them again and again would take a third of the whole time.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -1,8 +1,7 @@
 """Keep transformers from importing SciPy (a tenth of all modules) and scikit-learn for a prediction.
 
-`transformers.generation` imports `roc_curve` of scikit-learn for assisted generation, and the losses of
-detection models,
-which every model imports, use `linear_sum_assignment` of SciPy. Each is imported at its first call instead.
+`transformers.generation` imports `roc_curve` of scikit-learn for assisted generation, and the losses of detection
+models, which every model imports, use `linear_sum_assignment` of SciPy. Each is imported at its first call instead.
 """
 
 from __future__ import annotations

@@ -153,10 +153,9 @@ class Observed:
 class _Gate(Quiet):
     """An observer that keeps findings, and forwards ops and waits only while it is open.
 
-    It is closed while the model is built, which is not part of its use. When it opens, the recorder's own
-    methods replace its
-    methods, so that no frame of this file lies between: that frame would be taken for the line of code that
-    called the op.
+    It is closed while the model is built, which is not part of its use. When it opens, the recorder's own methods
+    replace its methods, so that no frame of this file lies between: that frame would be taken for the line of code
+    that called the op.
     """
 
     def __init__(self) -> None:

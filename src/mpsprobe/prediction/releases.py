@@ -24,9 +24,8 @@ def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], N
     `step` is called with the name of each long step when it begins.
 
     Returns:
-        A run whose `predicted.releases` has a row for each release. It holds no op uses, which would take 200
-        MB for each
-        release of a large model.
+        A run whose `predicted.releases` has a row for each release. It holds no op uses, which would take 200 MB
+        for each release of a large model.
 
     Raises:
         MpsprobeError: The target cannot be predicted (see `predict`), or no release supports MPS on that macOS.
@@ -74,11 +73,9 @@ def predict_each(
 ) -> Iterator[tuple[str, Run]]:
     """Predict the target for each of these releases; the model runs once for all that rule alike what it does.
 
-    A run of the model asks the rules of its release one question after another, and depends on the release
-    only through the
-    answers. While it runs, the other releases are asked too. A release that gives the same answers would have
-    had the same
-    run, call by call, and is judged by its own tables; the remaining ones take another run.
+    A run of the model asks the rules of its release one question after another, and depends on the release only
+    through the answers. While it runs, the other releases are asked too. A release that gives the same answers
+    would have had the same run, call by call, and is judged by its own tables; the remaining ones take another run.
 
     Args:
         target: The target to build and run.

@@ -69,9 +69,8 @@ class Refused:
         """Return a copy for an inference that an error ended.
 
         Raises:
-            LinkFailed: The error itself, where nothing more can be learnt: the device raises at the first
-                refusal, or no
-                setting helps against the error and nothing was refused before it.
+            LinkFailed: The error itself, where nothing more can be learnt: the device raises at the first refusal,
+                or no setting helps against the error and nothing was refused before it.
         """
         link = replace(self, findings=tuple(failure.refused), ended=ending(failure))
         found = link.helped() if keeps_going(self.device) and link.ended is not None else []

@@ -1,8 +1,7 @@
 """Find the smallest change of settings with which a target runs on the target Mac: derive it, then try it.
 
-What helps against a refusal is derived as in `mpsprobe explain`, from the op table, the strings of PyTorch's
-wheels and
-the rules for dtypes. A trial run shows whether it does help.
+What helps against a refusal is derived as in `mpsprobe explain`, from the op table, the strings of PyTorch's wheels
+and the rules for dtypes. A trial run shows whether it does help.
 """
 
 from __future__ import annotations

@@ -130,9 +130,8 @@ def junit(run: Run) -> str:
     """Return the run as JUnit XML: one test suite per stage, one test case per check.
 
     The document is valid against the schema that Jenkins' xunit plugin checks (its junit-10.xsd). That schema
-    allows
-    properties of a suite but not of a case, so a case's evidence and measurements become properties of its suite,
-    under names that begin with the case's name.
+    allows properties of a suite but not of a case, so a case's evidence and measurements become properties of its
+    suite, under names that begin with the case's name.
     """
     checks = all_checks(run)
     totals = _totals(checks)

@@ -162,9 +162,8 @@ class Headline:
         outcome: What happened, on which device, and how that is known.
         caveat: What the outcome does not show; empty for a run that was measured on a real Mac.
         status: The worst status of the run.
-        word: The word for that status; `interrupted` for a run that its user ended, `unfinished` for one that
-            has no
-            recorded end.
+        word: The word for that status; `interrupted` for a run that its user ended, `unfinished` for one that has
+            no recorded end.
         evidence: The weakest evidence behind the outcome; None when nothing was learnt.
         standing: The evidence with its device: `measured on cpu`, `emulated`, `no evidence`.
         counts: The number of checks by status, in the order of `Status`, without statuses that do not occur.

@@ -1,7 +1,6 @@
 """Compute charts of coloured cells: torch releases by verdict, and Macs of the catalogue by fit.
 
-Each row holds its own SVG with positions in per cent, so that a template needs no arithmetic. Each cell
-states its
+Each row holds its own SVG with positions in per cent, so that a template needs no arithmetic. Each cell states its
 verdict as text, and its colour only repeats it.
 """
 

@@ -68,8 +68,7 @@ def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Pa
         environment: The environment in which to look the variable up; None for this process's own.
 
     Returns:
-        The file, or None when the variable is not set, the file has no room left or cannot be written. A
-        summary is
+        The file, or None when the variable is not set, the file has no room left or cannot be written. A summary is
         optional and never changes how a run ends.
     """
     name = (os.environ if environment is None else environment).get("GITHUB_STEP_SUMMARY")

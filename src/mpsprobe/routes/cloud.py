@@ -29,15 +29,13 @@ class Quote:
         fit: Whether the target fits into the GPU's memory.
         per_sample: The time of an inference there in seconds; None when nothing was forecast for it.
         least: Whether `per_sample` is a floor, so that hours, cost and break-even are lower bounds.
-        start: The time before the first inference in seconds: boot, installing packages, transferring and
-            loading the
-            weights; None when unknown.
+        start: The time before the first inference in seconds: boot, installing packages, transferring and loading
+            the weights; None when unknown.
         hours: The time of the whole plan in hours, transfers included; None when `per_sample` is.
         cost: The cost of the plan in US dollars; None when `hours` is. A subscription counts by started months.
         one_sample: The cost of one inference in US dollars, once the target is loaded; None for a subscription.
-        break_even: The number of inferences from which on the GPU finishes sooner than the Mac; None when it
-            never does,
-            or when that is unknown.
+        break_even: The number of inferences from which on the GPU finishes sooner than the Mac; None when it never
+            does, or when that is unknown.
     """
 
     offer: Offer

@@ -38,8 +38,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         checks: The checks, in the order in which they ended.
         op_uses: The distinct op uses that were seen or predicted.
         predicted: The part that only a prediction has; None for a run that took place.
-        outlook: The forecast, the routes and the recommendation; None when they were not requested or when
-            nothing
+        outlook: The forecast, the routes and the recommendation; None when they were not requested or when nothing
             is known to base them on.
         interruption: How the run was cut off; None when it was not.
     """
@@ -156,9 +155,8 @@ def exit_code(run: Run) -> int:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `run.json`, generated from the types above.
 
-    Descriptions are indented as `inspect.cleandoc` leaves them, so that the schema is the same text under
-    every Python
-    (3.13 strips the indentation of docstrings) and every msgspec (which does so from 0.23 on).
+    Descriptions are indented as `inspect.cleandoc` leaves them, so that the schema is the same text under every
+    Python (3.13 strips the indentation of docstrings) and every msgspec (which does so from 0.23 on).
     """
     schema = msgspec.json.schema(Run)
     for definition in schema["$defs"].values():

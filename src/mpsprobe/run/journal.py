@@ -1,8 +1,7 @@
 """The append-only journal of a run: one JSON line an event, written as it happens, so that a crash loses none.
 
-A journal outlives the process that writes it. `replay` folds it into a `Run`, however the process ended:
-every planned
-check gets an answer, and a run that lacks some of its answers says so.
+A journal outlives the process that writes it. `replay` folds it into a `Run`, however the process ended: every
+planned check gets an answer, and a run that lacks some of its answers says so.
 """
 
 from __future__ import annotations
@@ -141,11 +140,9 @@ def new_run_id(now: str) -> str:
 class Journal:
     """Append events to a file.
 
-    Each event is one `write` to a descriptor opened for appending. An event that `write` has accepted is in
-    the kernel's
-    hands: it survives the death of this process, but not that of the machine. The target runs in the same
-    process and may
-    close descriptors or fork; `OwnFile` handles both.
+    Each event is one `write` to a descriptor opened for appending. An event that `write` has accepted is in the
+    kernel's hands: it survives the death of this process, but not that of the machine. The target runs in the same
+    process and may close descriptors or fork; `OwnFile` handles both.
 
     Attributes:
         path: The path of the file.
@@ -297,11 +294,10 @@ def id_of(path: Path) -> str:
 def replay(path: Path, interruption: Interruption | None = None) -> Run:
     """Return the run that a journal holds, with an answer for every planned check.
 
-    A run that lacks answers was cut off. Its check in flight becomes `crashed` (or `timeout`, or `unknown`
-    when the user
-    interrupted the run). After a crash or a timeout the checks of later phases become `blocked`; all other
-    missing
-    checks become `unknown`. Lines that are no event are skipped, and the run's limits state how many there were.
+    A run that lacks answers was cut off. Its check in flight becomes `crashed` (or `timeout`, or `unknown` when the
+    user interrupted the run). After a crash or a timeout the checks of later phases become `blocked`; all other
+    missing checks become `unknown`. Lines that are no event are skipped, and the run's limits state how many there
+    were.
 
     Args:
         path: The path of the journal.

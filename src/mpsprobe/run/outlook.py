@@ -39,9 +39,8 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         floor: The roofline bound, which no run can beat.
         expected: The likeliest value; None when nothing is known to base one on.
-        low: The lower bound. Four in five of the measurements held out from the fit lie between `low` and
-            `high`. None
-            when `expected` is None or when no measurement was held out.
+        low: The lower bound. Four in five of the measurements held out from the fit lie between `low` and `high`.
+            None when `expected` is None or when no measurement was held out.
         high: The upper bound; None when `low` is.
     """
 
@@ -131,8 +130,7 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` and so on.
         repeats: The number of times that the stage occurs in a sample, such as tokens or steps.
         seconds: The time of all repeats in seconds.
-        bound: The resource that limits the stage: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`,
-            `"network"` or
+        bound: The resource that limits the stage: `"compute"`, `"bandwidth"`, `"launch"`, `"copy"`, `"network"` or
             `"disk"`; empty when several do.
         flops: The floating-point operations of all repeats; None when unknown.
         bytes: The bytes that all repeats move; None when unknown.
@@ -179,8 +177,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         native_time_share: The share of the expected op time that native kernels take, from 0 to 1; None when
             unknown.
         native_call_share: The share of the calls that run in native kernels, from 0 to 1; None when unknown.
-        share_by_kind: The share of the expected op time by family of ops, from 0 to 1, as if each op ran by
-            itself;
+        share_by_kind: The share of the expected op time by family of ops, from 0 to 1, as if each op ran by itself;
             empty when unknown.
     """
 
@@ -263,8 +260,7 @@ class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         evidence: The weakest evidence that the verdict rests on.
         components: The parts of the target on the MLX route; empty for other routes.
         tables: The tables behind the verdict, by title.
-        commands: Shell lines that take this route with this target and workload, in order; comments begin
-            with `#`.
+        commands: Shell lines that take this route with this target and workload, in order; comments begin with `#`.
             Empty where no command is known to work.
     """
 
@@ -319,12 +315,10 @@ class MacFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         working_set_bytes: The predicted recommendedMaxWorkingSetSize of Metal in bytes.
         seconds: The time in seconds of one sample once the target is loaded; None where it does not fit.
         rates: The speed of a sample, the most telling rate first; empty where the target does not fit.
-        quantised: The largest number of bits at which MLX's weights fit easily, such as `"8-bit"`; empty
-            where no number
-            does, or where MLX is not known to support the target.
-        epoch: The time of one epoch of a training with a known number of samples; None for others, and where
-            the target
-            does not fit.
+        quantised: The largest number of bits at which MLX's weights fit easily, such as `"8-bit"`; empty where no
+            number does, or where MLX is not known to support the target.
+        epoch: The time of one epoch of a training with a known number of samples; None for others, and where the
+            target does not fit.
     """
 
     mac: str
@@ -347,9 +341,8 @@ class Outlook(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         forecast: Memory and time on the target Mac; None when nothing was forecast.
         routes: Each route with its reasons.
         recommendation: The advice to the target's owner; None when no route was judged.
-        macs: Every Mac of the catalogue compared with what the target needs, in the catalogue's order; empty
-            when that
-            was not requested.
+        macs: Every Mac of the catalogue compared with what the target needs, in the catalogue's order; empty when
+            that was not requested.
     """
 
     forecast: Forecast | None = None

@@ -1,9 +1,8 @@
 """A file to append to in a process whose other code may close any descriptor, or fork.
 
 The code of a target runs in the process that writes the journal and the flight recorder. Daemons often call
-`os.closerange(3, 256)`; the next file that such a target opens then gets the number of our descriptor, and
-our writes
-would go into the target's file.
+`os.closerange(3, 256)`; the next file that such a target opens then gets the number of our descriptor, and our
+writes would go into the target's file.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ def disturbed() -> list[str]:
 class OwnFile:
     """Append to a file through a private descriptor, and to that file only.
 
-    Before each write, the descriptor is compared with the file. If it refers to another file, the file is
-    opened again; if
-    the file is no longer at its path, nothing is written. A forked copy of the process writes nothing.
+    Before each write, the descriptor is compared with the file. If it refers to another file, the file is opened
+    again; if the file is no longer at its path, nothing is written. A forked copy of the process writes nothing.
 
     Attributes:
         path: The path of the file.

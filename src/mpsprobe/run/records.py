@@ -20,8 +20,7 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         device: Where it was measured: `"mps"`, `"emulated"`, `"cuda"`, `"cpu"`, or `"host"` for facts of the
             machine.
         key: The `MeasurementKey`, followed by `:` and a name where a check measures several things; `""` in
-            documents
-            of mpsprobe before 0.1.
+            documents of mpsprobe before 0.1.
     """
 
     name: str
@@ -295,9 +294,8 @@ class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         torch: The torch release on that Mac.
-        macos: The version of macOS; None when unknown, which counts as new enough for everything that the
-            torch release
-            supports.
+        macos: The version of macOS; None when unknown, which counts as new enough for everything that the torch
+            release supports.
         chip: The chip, such as `"Apple M1 Max"`; None when unknown.
         memory_gb: The unified memory in GiB (Apple writes GB); None when unknown.
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set before Python starts.
@@ -337,9 +335,8 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         parameters: The number of parameters.
         weight_bytes: The size of the weights in bytes, in their stored dtypes.
         dtype: The requested dtype.
-        samples: The number of inferences that the owner plans. In training it is the number of samples in the
-            data, each
-            taken once an epoch.
+        samples: The number of inferences that the owner plans. In training it is the number of samples in the data,
+            each taken once an epoch.
         perturbations: The number of further inferences on altered samples.
         asks: The questions of the checklist that only this profile asks, by their names in `routes.checklist`.
         training: The optimisation step that takes the place of an inference; None where the target is not

@@ -69,9 +69,8 @@ def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> 
 def of_package(name: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
     """Return the files of an installed package or module by its dotted name, without importing it.
 
-    `importlib.util.find_spec("a.b")` imports `a`, so only the first part is looked up with it; the rest is
-    searched for as
-    folders and files below.
+    `importlib.util.find_spec("a.b")` imports `a`, so only the first part is looked up with it; the rest is searched
+    for as folders and files below.
 
     Raises:
         TargetError: The package is not installed, or has no Python source.

@@ -1,8 +1,7 @@
 """Decide the branch of a condition that a model on MPS takes: true, false, or unknown.
 
-Code behind `if torch.cuda.is_available():` never runs on a Mac, so nothing in it is a hazard there.
-Conditions are decided
-for tensors on MPS: `x.device.type == "mps"` is true, `device == "cpu"` is false.
+Code behind `if torch.cuda.is_available():` never runs on a Mac, so nothing in it is a hazard there. Conditions are
+decided for tensors on MPS: `x.device.type == "mps"` is true, `device == "cpu"` is false.
 """
 
 from __future__ import annotations

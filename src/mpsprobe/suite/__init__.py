@@ -1,8 +1,7 @@
 """The suite that ships: `from mpsprobe.suite import *` in one test file adopts it in any repository.
 
-Each test makes one check of a phase on that phase's link; the assertions are in `mpsprobe.phases`. The tests
-are imported
-on first use, because every pytest of an environment loads `mpsprobe.suite.plugin`.
+Each test makes one check of a phase on that phase's link; the assertions are in `mpsprobe.phases`. The tests are
+imported on first use, because every pytest of an environment loads `mpsprobe.suite.plugin`.
 """
 
 from __future__ import annotations

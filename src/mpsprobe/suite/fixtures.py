@@ -1,8 +1,7 @@
 """The chain of links as fixtures: site -> pins -> snapshot -> model -> batch -> prediction.
 
-Requesting a later link makes the earlier ones. When a link cannot be made, its fixture raises `LinkFailed`,
-which pytest
-stores and raises again for every later test; the plugin reports those as `blocked`.
+Requesting a later link makes the earlier ones. When a link cannot be made, its fixture raises `LinkFailed`, which
+pytest stores and raises again for every later test; the plugin reports those as `blocked`.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ if TYPE_CHECKING:
 def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
     """Return the scope of a fixture: the whole run, or the module that adopts the suite.
 
-    Next to other tests, the links must end with the suite's module, because `mps` is a device of the whole
-    process while
-    the virtual device is active. A supervised run consists only of the suite, in several modules.
+    Next to other tests, the links must end with the suite's module, because `mps` is a device of the whole process
+    while the virtual device is active. A supervised run consists only of the suite, in several modules.
     """
     return "session" if config.getoption("--mpsprobe-journal") else "module"
 

@@ -39,9 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _single_ops(config: pytest.Config) -> str:
     """Return which op uses get a test of their own: `"target"`, `"core"`, a run's document, or `""`.
 
-    There are many of them, and a target's must be recorded first, so they are made only on request. A
-    supervised run has
-    one check for all of them, within a time budget.
+    There are many of them, and a target's must be recorded first, so they are made only on request. A supervised
+    run has one check for all of them, within a time budget.
     """
     asked: str | None = config.getoption("--mpsprobe-ops")
     if config.getoption("--mpsprobe-journal"):

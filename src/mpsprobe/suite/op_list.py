@@ -1,14 +1,10 @@
 """The op uses that get a test of their own, known when pytest collects.
 
-A test id that can be selected, deselected, listed and written into an expectation file must exist at
-collection, but the
-ops that a target calls are known only after it has run. The list is therefore cached on disk for each target,
-device and
-torch. Where there is none yet, the suite's own recording check is run once, supervised, in a child process,
-so that a
-target that crashes or hangs cannot end the collection. A test of an op use then needs the list and the
-device, but not
-the model.
+A test id that can be selected, deselected, listed and written into an expectation file must exist at collection,
+but the ops that a target calls are known only after it has run. The list is therefore cached on disk for each
+target, device and torch. Where there is none yet, the suite's own recording check is run once, supervised, in a
+child process, so that a target that crashes or hangs cannot end the collection. A test of an op use then needs the
+list and the device, but not the model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The pytest plugin: options, phase markers, the journal, and how a check becomes a test's outcome.
 
-Every pytest of an environment in which mpsprobe is installed loads it. So it imports little, prefixes its
-options, and
-does nothing until tests of the suite are collected.
+Every pytest of an environment in which mpsprobe is installed loads it. So it imports little, prefixes its options,
+and does nothing until tests of the suite are collected.
 """
 
 from __future__ import annotations
@@ -87,9 +86,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 class _Lasting(io.TextIOWrapper):
     """The stream that pytest prints to.
 
-    A target that closes stdout must not end the run, and must not find pytest's lines in a file of its own: a
-    file that is
-    opened after `os.close(1)` gets the number 1.
+    A target that closes stdout must not end the run, and must not find pytest's lines in a file of its own: a file
+    that is opened after `os.close(1)` gets the number 1.
     """
 
     def __init__(self, file: TextIO) -> None:

@@ -48,9 +48,8 @@ class Ending:
 
     Attributes:
         returncode: The return code as in `subprocess`: negative for a signal.
-        cause: The reason why the supervisor ended it: `"timeout"` or `"interrupted"` (by the user); `""` when
-            it ended by
-            itself.
+        cause: The reason why the supervisor ended it: `"timeout"` or `"interrupted"` (by the user); `""` when it
+            ended by itself.
         signal: The user's signal (`"SIGINT"`), the signal that killed it (`"SIGABRT"`), or `"exit status 7"`.
     """
 
@@ -62,14 +61,12 @@ class Ending:
 class Interrupts:
     """Hold back signals that ask this process to stop while the context lasts.
 
-    A run thus ends in order and its report is written, however often a user presses Ctrl-C. Contexts may be
-    nested; the
-    outermost one installs the handlers. Only the main thread can install handlers; in other threads nothing
-    is held back.
+    A run thus ends in order and its report is written, however often a user presses Ctrl-C. Contexts may be nested;
+    the outermost one installs the handlers. Only the main thread can install handlers; in other threads nothing is
+    held back.
 
     Args:
-        to_the_end: Whether the process ends with the context. Signals are then ignored from its end on,
-            because all
+        to_the_end: Whether the process ends with the context. Signals are then ignored from its end on, because all
             output is written and a signal during Python's shutdown would only change the exit status.
     """
 
@@ -157,9 +154,8 @@ class Child:
         """Run the child to its end.
 
         Args:
-            poll: A function that is called repeatedly while the child runs, and returns the seconds that it
-                still has. At a
-                negative value the child is told to write where it hangs (SIGUSR1), and is then ended.
+            poll: A function that is called repeatedly while the child runs, and returns the seconds that it still
+                has. At a negative value the child is told to write where it hangs (SIGUSR1), and is then ended.
         """
         with (
             (self.folder / "child.out").open("wb") as out,
@@ -191,9 +187,8 @@ class Child:
     def last_words(self, lines: int, stream: str = "err") -> str:
         """Return the last lines of its stderr (or of its stdout, `"out"`), without the harness's own frames.
 
-        The output before Python's report of a fatal signal comes first, because it holds Metal's assertion,
-        which the stack of
-        a deep model would push out.
+        The output before Python's report of a fatal signal comes first, because it holds Metal's assertion, which
+        the stack of a deep model would push out.
         """
         try:
             text = (self.folder / f"child.{stream}").read_bytes().decode(errors="replace")

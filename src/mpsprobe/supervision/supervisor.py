@@ -1,8 +1,7 @@
 """Run the suite in a child process, and return its report whatever happens to the child.
 
-The child writes every check to the journal as it ends. The supervisor follows the journal, enforces the
-limits, compares
-the answers with the plan, and describes the end: a signal, a hang, an exit, or an interrupt by the user.
+The child writes every check to the journal as it ends. The supervisor follows the journal, enforces the limits,
+compares the answers with the plan, and describes the end: a signal, a hang, an exit, or an interrupt by the user.
 """
 
 from __future__ import annotations

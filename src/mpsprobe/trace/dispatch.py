@@ -100,15 +100,11 @@ class DispatchHook(TorchDispatchMode):
     def _take_apart(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a composite op so that this hook sees its parts.
 
-        Under no_grad such an op is decomposed above the hook. Under inference_mode it arrives whole, because
-        the autograd keys, at
-        which it is decomposed, are off. ADInplaceOrView is also off here, although inference mode itself
-        leaves it on. Without it
-        `weight.t()` would not require a gradient, and `matmul`, which checks that, would call bmm where it
-        calls mm without a hook.
-        So it is switched on for those two, but not for any op that may return a view: that view would be made
-        a view twice,
-        which PyTorch refuses (`Tensor.diff`).
+        Under no_grad such an op is decomposed above the hook. Under inference_mode it arrives whole, because the
+        autograd keys, at which it is decomposed, are off. ADInplaceOrView is also off here, although inference mode
+        itself leaves it on. Without it `weight.t()` would not require a gradient, and `matmul`, which checks that,
+        would call bmm where it calls mm without a hook. So it is switched on for those two, but not for any op that
+        may return a view: that view would be made a view twice, which PyTorch refuses (`Tensor.diff`).
         """
         apart = torch._C.DispatchKey.CompositeImplicitAutograd
         if func not in _LOOK_AT_GRADIENTS:

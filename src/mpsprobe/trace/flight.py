@@ -1,14 +1,11 @@
 """The flight recorder: it names the op in flight after the process is gone.
 
-The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at
-once, so it
-survives SIGKILL, an abort inside Metal and the out-of-memory killer (but not a power cut).
+The op about to run is written to a memory-mapped ring. A store to a shared mapping is in the page cache at once, so
+it survives SIGKILL, an abort inside Metal and the out-of-memory killer (but not a power cut).
 
-The file has a header with the number of the last op, then the ring (a 32-bit word for each op: its use, and
-whether it
-ended), then one line of text for each distinct op use, appended when it first occurs. A word holds no running
-number and
-no time; a reader that watches a hang sees that the number in the header does not change.
+The file has a header with the number of the last op, then the ring (a 32-bit word for each op: its use, and whether
+it ended), then one line of text for each distinct op use, appended when it first occurs. A word holds no running
+number and no time; a reader that watches a hang sees that the number in the header does not change.
 """
 
 from __future__ import annotations
@@ -50,9 +47,8 @@ class FlightOp:
         inputs: Its tensors, such as `"float32[2, 3] float32[3, 4]"`.
         module: The path of the innermost module.
         source: The innermost line of user code as `file:line`.
-        ended: Whether it returned or raised. On a device with a queue, such as MPS, an op returns before its
-            kernel runs, so
-            any of the last few ops may be to blame.
+        ended: Whether it returned or raised. On a device with a queue, such as MPS, an op returns before its kernel
+            runs, so any of the last few ops may be to blame.
     """
 
     number: int

@@ -20,9 +20,8 @@ def last_ops(path: Path, *, raised: bool = False) -> str:
 
     Args:
         path: The path of the file.
-        raised: Whether the process lives and an exception (such as a time limit's) passed through the op,
-            which then counts
-            as ended.
+        raised: Whether the process lives and an exception (such as a time limit's) passed through the op, which
+            then counts as ended.
     """
     if not path.exists():
         return ""

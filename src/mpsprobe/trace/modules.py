@@ -1,8 +1,8 @@
 """Find the module that is running: a path such as `model.layers.0.self_attn` for every op.
 
-`torch.nn.Module.__call__` is wrapped while a recorder is active. Forward hooks would cost several times as
-much (one hook
-anywhere sends every module down the slow path of `_call_impl`), and an exception leaves their stack inconsistent.
+`torch.nn.Module.__call__` is wrapped while a recorder is active. Forward hooks would cost several times as much
+(one hook anywhere sends every module down the slow path of `_call_impl`), and an exception leaves their stack
+inconsistent.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ class CallNode(msgspec.Struct, eq=False):
 
     Attributes:
         parent: The caller; None outside any module.
-        module: The called module: a module of the model, or the class of another one, because modules that
-            are created in
-            every call would accumulate here.
+        module: The called module: a module of the model, or the class of another one, because modules that are
+            created in every call would accumulate here.
         children: The nodes of the modules called from here.
         uses: The op uses that were recorded while this module was the innermost one.
     """
@@ -130,14 +129,11 @@ class ModulePaths:
         """Follow module calls while the context lasts.
 
         Args:
-            outermost: A function that returns a context manager for each outermost module call of a thread,
-                or None. A dispatch
-                mode applies only to the thread that entered it, so the recorder uses this to enter one in
-                other threads (a
-                streamer runs `generate` in its own thread).
-            around: A function that returns a context manager for each module call down to `depth`, from its
-                node, its depth (1:
-                outermost) and its keyword arguments.
+            outermost: A function that returns a context manager for each outermost module call of a thread, or
+                None. A dispatch mode applies only to the thread that entered it, so the recorder uses this to enter
+                one in other threads (a streamer runs `generate` in its own thread).
+            around: A function that returns a context manager for each module call down to `depth`, from its node,
+                its depth (1: outermost) and its keyword arguments.
             depth: The greatest depth for `around`.
             each: A function that is called at the beginning of every module call, at any depth.
         """

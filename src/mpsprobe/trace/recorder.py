@@ -1,10 +1,8 @@
 """The recorder: one stream of op uses for every device.
 
 On a real device a dispatch mode calls it (`mpsprobe.trace.dispatch.record`), on the virtual device the kernel
-itself does. It
-keeps distinct uses with a count rather than a log of calls, so that its size depends on the model and not on
-the length of
-the run.
+itself does. It keeps distinct uses with a count rather than a log of calls, so that its size depends on the model
+and not on the length of the run.
 """
 
 from __future__ import annotations
@@ -49,9 +47,8 @@ class Use(msgspec.Struct, eq=False):
     Attributes:
         index: The running number of the use.
         node: The innermost module.
-        key: The plan, the source line, the arguments (flat, see `unflatten`) and the keyword arguments; also
-            the result
-            where it belongs to the signature.
+        key: The plan, the source line, the arguments (flat, see `unflatten`) and the keyword arguments; also the
+            result where it belongs to the signature.
         outputs: The frozen result.
         count: The number of calls.
         slot: The slot of the last call in the flight recorder.

@@ -1,10 +1,8 @@
 """Identify distinct uses of an op, and convert them to the document's notation and back.
 
-There are two steps, because the first runs for every op and the second once for each distinct use: `freeze`
-turns arguments
-into a hashable value without tensors, `describe` turns that value into the tensors and named scalars of an
-`OpUse`.
-`rebuild` is the inverse of both, for a replay.
+There are two steps, because the first runs for every op and the second once for each distinct use: `freeze` turns
+arguments into a hashable value without tensors, `describe` turns that value into the tensors and named scalars of
+an `OpUse`. `rebuild` is the inverse of both, for a replay.
 
 The notation of arguments in an `OpUse`:
 
@@ -40,9 +38,8 @@ _PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layou
 def freeze(value: Any) -> Any:
     """Return an argument or result as a hashable value without tensors.
 
-    Equal values mean equal arguments. Floats and bools carry their type, because `1 == 1.0 == True` although
-    `x + 1` and
-    `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
+    Equal values mean equal arguments. Floats and bools carry their type, because `1 == 1.0 == True` although `x +
+    1` and `x + 1.0` differ in their result type; nan, which equals nothing, becomes its name.
     """
     kind = type(value)
     if kind is _Tensor or kind is _Parameter:
@@ -83,8 +80,7 @@ def unflatten(flat: Sequence[Any]) -> list[Any]:
     """Return frozen arguments, one item each, from a sequence in which a tensor takes four items.
 
     A shape is always a `torch.Size` there and a list of numbers a plain tuple, so a dtype argument
-    (`.to(torch.float16)`) cannot
-    be mistaken for the beginning of a tensor.
+    (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
     """
     items: list[Any] = []
     index = 0

@@ -1,10 +1,8 @@
 """The one rule for "the user's line": from a running op, or an exception, to the line of code to fix.
 
-It is the innermost frame that belongs neither to PyTorch, nor to the standard library, nor to a helper that
-only passes
-tensors on, nor to mpsprobe. A modeling file inside transformers or diffusers counts; so does a cache or a
-mask helper of
-theirs when it calls the op itself.
+It is the innermost frame that belongs neither to PyTorch, nor to the standard library, nor to a helper that only
+passes tensors on, nor to mpsprobe. A modeling file inside transformers or diffusers counts; so does a cache or a
+mask helper of theirs when it calls the op itself.
 """
 
 from __future__ import annotations
@@ -124,9 +122,8 @@ def _standard(entry: Path) -> bool:
 def short_path(filename: str) -> str:
     """Shorten a path for readers.
 
-    The result is relative to its site-packages, else to the working directory, else to the import path on
-    which it was found
-    (the Hub's remote code), else absolute.
+    The result is relative to its site-packages, else to the working directory, else to the import path on which it
+    was found (the Hub's remote code), else absolute.
     """
     path = Path(filename)
     packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]

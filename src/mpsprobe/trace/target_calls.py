@@ -20,9 +20,8 @@ from mpsprobe.trace.recorder import Recorder
 def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[None]:
     """Write every op that is about to run to `flight` while the context lasts.
 
-    The file stays when the process dies or is interrupted from outside (a limit, Ctrl-C). It is removed when
-    the block ends by
-    itself, so that a later crash is not blamed on an op that has returned.
+    The file stays when the process dies or is interrupted from outside (a limit, Ctrl-C). It is removed when the
+    block ends by itself, so that a later crash is not blamed on an op that has returned.
 
     Args:
         flight: The path of the file; None to record nothing.
@@ -49,9 +48,8 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
 class _Hook(DispatchHook):
     """Record each op as it arrives, without changing how it runs.
 
-    Unlike a recording it keeps composite ops and tensor subclasses whole, because it watches the target's own
-    run, and
-    `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
+    Unlike a recording it keeps composite ops and tensor subclasses whole, because it watches the target's own run,
+    and `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
     """
 
     @classmethod

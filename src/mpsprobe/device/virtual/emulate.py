@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-import torch as pytorch  # `torch` is the release asked about
+import torch as pytorch  # `torch` names the release in this module
 
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.kernels import Kernels
@@ -33,26 +33,27 @@ def emulate(
 ) -> Iterator[Session]:
     """Make `mps` a device of this process, with real values and the rules of a Mac.
 
-    Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward and optimiser steps work, and
-    what a Mac refuses is refused in PyTorch's own words. Afterwards everything is as before.
+    Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward passes and optimiser steps work, and
+    what a Mac refuses raises PyTorch's own error. Afterwards everything is as before.
 
     Args:
-        torch: the release whose op table and rules apply, e.g. `"2.8"`; None: the installed one.
-        macos: the system, e.g. `"15.5"`.
-        memory_gb: unified memory of the Mac, GB as Apple counts them (GiB).
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
-        storage: where values live and what computes: `"cpu"`, or `"cuda"` for the first GPU (from torch 2.9 on).
-        observer: is told of every op, host sync, device crossing and finding.
-        on_fail: `"raise"` as a Mac does, or `"collect"`: note what fails in `findings` and go on as if
-            it were fixed.
+        torch: The release whose op table and rules apply, such as `"2.8"`; None for the installed one.
+        macos: The macOS version, such as `"15.5"`.
+        memory_gb: The unified memory of the Mac in GB as Apple counts them (GiB).
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None for its value when mpsprobe was imported.
+        storage: The device whose memory holds the values and whose kernels compute: `"cpu"`, or `"cuda"` for the
+            first GPU (from torch 2.9 on).
+        observer: An observer that is called with every op, wait of the host, copy and finding.
+        on_fail: `"raise"` as a Mac does, or `"collect"` to record failures in `findings` and continue as if they
+            were fixed.
 
     Yields:
-        The session: `findings`, `memory`, `contract`.
+        The session, with `findings`, `memory` and `contract`.
 
     Raises:
-        UnsupportedInstallError: this machine or PyTorch cannot carry it; the text says why.
-        AlreadyActiveError: another virtual device is on.
-        UnknownReleaseError: there is no data on that release.
+        UnsupportedInstallError: This machine or PyTorch cannot carry it; the message gives the reason.
+        AlreadyActiveError: Another virtual device is active.
+        UnknownReleaseError: There is no data on that release.
     """
     kernels, generator = _on(storage)
     settings = EmulationSettings(
@@ -64,10 +65,10 @@ def emulate(
 
 
 def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
-    """Return the kernels and the generator class for a storage.
+    """Return the class of kernels and of generators for a storage.
 
     Raises:
-        VirtualDeviceError: there is no such storage, or not here.
+        VirtualDeviceError: There is no such storage, or it is unavailable here.
     """
     if storage == "cpu":
         return Kernels, Generator
@@ -79,7 +80,7 @@ def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
         raise VirtualDeviceError("Values in CUDA memory need torch 2.9 or newer.", 'Use storage="cpu".')
     if not pytorch.cuda.is_available():
         raise VirtualDeviceError("There is no CUDA device for the values.", 'Use storage="cpu".')
-    # The virtual device denies CUDA, also to its own first use. `cuda.init()` is not enough: C++ notes for itself
-    # that it has asked Python, and only a tensor makes it ask.
+    # The virtual device denies CUDA even to its own first use. `cuda.init()` is not enough: C++ records for itself
+    # that it has called Python, and only a tensor makes it do so.
     pytorch.empty(0, device="cuda")
     return functools.partial(Kernels, host_device=pytorch.device("cuda", 0)), CudaGenerator

@@ -1,8 +1,9 @@
-"""What the host's kernels refuse and a Mac's may not: computed another way, or out of reach.
+"""Handle calls that the host's kernels refuse and a Mac's may not: compute them differently, or report a limit.
 
-The virtual device computes with the CPU's kernels, which lack dtypes of their own (`"histogram_cpu" not implemented for
-'Int'`), and in the host's memory, which may be smaller than the Mac's. Neither says anything of a Mac. The rules of the
-release are asked before; here the same op is computed in a wider dtype, and what still fails is out of reach.
+The virtual device computes with the CPU's kernels, which lack some dtypes (`"histogram_cpu" not implemented for
+'Int'`), and in the host's memory, which may be smaller than the Mac's. Neither says anything about a Mac. The rules
+of the release are applied first; then the same op is computed in a wider dtype, and what still fails is out of
+reach.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from mpsprobe.device.virtual.schema import OpCall
 from mpsprobe.errors import OutOfReachError
 from mpsprobe.quantities import decimal_size
 
-#: AT_DISPATCH's text, with the name that a kernel of the host gives itself. Checks in PyTorch's common code say other
-#: things, and say them on a Mac too.
+#: AT_DISPATCH's message, with the name of a kernel of the host. Checks in PyTorch's common code have other messages,
+#: which they also give on a Mac.
 _NO_DTYPE = re.compile(r"\"(?P<kernel>[^\"]+)\" not implemented for '(?P<dtype>\w+)'")
 _NO_KERNEL = re.compile(
     r"Could not run '[^']+' with arguments from the '[^']*(?:CPU|MPS)' backend|_share_fd_|MKL FFT error"
 )
 _NO_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes|std::bad_alloc")
 
-#: Dtypes to try instead, the first that the kernel takes wins.
+#: Dtypes to try instead; the first that the kernel accepts is used.
 _WIDER: dict[torch.dtype, tuple[torch.dtype, ...]] = {
     torch.bool: (torch.uint8, torch.int64, torch.float32),
     torch.float16: (torch.float32, torch.float64),
@@ -43,7 +44,7 @@ _WIDER: dict[torch.dtype, tuple[torch.dtype, ...]] = {
 
 
 def allocation(problem: BaseException) -> int | None:
-    """Return how many bytes the host failed to allocate, 0 where it does not say; None for another error."""
+    """Return the bytes that the host failed to allocate, 0 where unknown; None for another error."""
     found = _NO_MEMORY.search(str(problem))
     if found is None:
         return None
@@ -61,7 +62,7 @@ def is_missing_kernel(problem: BaseException) -> bool:
 
 
 def out_of_reach(op: str, problem: BaseException) -> OutOfReachError:
-    """Return the error that says what the emulation cannot, with the host's reason."""
+    """Return the error that states what the emulation cannot do, with the host's reason."""
     reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
     failed = allocation(problem)
     if failed is not None:
@@ -77,10 +78,10 @@ def out_of_reach(op: str, problem: BaseException) -> OutOfReachError:
 
 
 def widened(call: OpCall, kernel: Callable[..., Any]) -> Any:
-    """Compute a call in wider dtypes and return its results in the dtypes that were asked for.
+    """Compute a call in wider dtypes and return its results in the requested dtypes.
 
     Raises:
-        RuntimeError: no wider dtype is accepted either, with the host's last text.
+        RuntimeError: No wider dtype is accepted either; the message is the host's last one.
     """
     given = {one.dtype for one in _tensors(call)}
     last: Exception = RuntimeError(f"no wider dtype is known for {given}")

@@ -1,8 +1,8 @@
-"""The kernel behind every op of the virtual device: relabel, run the CPU's op, relabel back.
+"""The kernel behind every op of the virtual device: relabel the tensors, run the CPU's op, relabel the results.
 
-One Python function is registered at the MPS dispatch key for every op that the chosen release registers
-there, and one as that key's fallback. Both matter: with the fallback alone, ops that are composite elsewhere
-(`linear`) would decompose as on the CPU, and the op stream would not be the Mac's.
+One Python function is registered at the MPS dispatch key for every op that the chosen release registers there, and
+one as that key's fallback. Both matter: with only the fallback, ops that are composite elsewhere (`linear`) would
+decompose as on the CPU, and the stream of ops would not be the Mac's.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ _CPU = torch.device("cpu")
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _META_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
 
-#: The ops that need more than relabelling.
+#: Ops that need more than relabelling.
 COPY = schema.facts(torch.ops.aten.copy_.default)
 ITEM = schema.facts(torch.ops.aten._local_scalar_dense.default)
 
 #: Dispatch keys of sparse tensors on MPS.
 _SPARSE_KEYS = ("SparseMPS", "SparseCsrMPS")
-#: Ops whose result tells the host about values on the device: a Mac waits for the GPU there.
+#: Ops that return values of the device to the host, for which a Mac waits for the GPU.
 _DATA_DEPENDENT = frozenset(
     {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"}
     | {"equal", "bincount", "repeat_interleave.Tensor", "is_nonzero"}
 )
-#: Index ops take CPU indices beside device tensors (aten/native/TensorAdvancedIndexing: index tensors are
+#: Index ops accept CPU indices with device tensors (aten/native/TensorAdvancedIndexing: index tensors are
 #: moved).
 _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put", "_index_put_impl_"})
 
 
-#: The host's memory is computed on, yet a user's `autocast("cpu")` is none of MPS's business.
+#: The host computes, but a user's `autocast("cpu")` must not affect MPS.
 _NoAutocast = torch._C._DisableAutocast
 
 
 class Kernels:
-    """Runs what reaches the MPS key, over host memory.
+    """Run what reaches the MPS key, over host memory.
 
     Attributes:
-        contract: the rules of the chosen release; they decide what raises and what falls back.
-        memory: the modelled unified memory that results are counted in.
-        observer: who is told; None costs nothing.
-        host_device: the device whose memory it is, and whose kernels compute: the CPU, or CUDA.
+        contract: The rules of the chosen release, which decide what raises and what falls back.
+        memory: The modelled unified memory, in which results are counted.
+        observer: The observer, or None, which costs nothing.
+        host_device: The device whose memory holds the values and whose kernels compute: the CPU, or CUDA.
     """
 
     def __init__(
@@ -89,13 +89,14 @@ class Kernels:
     # ------------------------------------------------------------------------------------------ registration
 
     def register(self, port: Port, names: Iterable[str], autograd: dict[str, Kernel]) -> None:
-        """Take over the MPS key: a kernel for each op of `names`, those of `autograd` above autograd, and the fallback.
+        """Take over the MPS key with a kernel for each op of `names`, those of `autograd`, and the fallback.
 
         Args:
-            port: the way to the installed build's dispatcher.
-            names: ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
+            port: The port to the installed build's dispatcher.
+            names: The ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
                 left out.
-            autograd: composite ops that take another way on a Mac (`redirect.py`).
+            autograd: Kernels, above autograd, of composite ops that are implemented differently on a Mac
+                (`redirect.py`).
         """
         kernels: dict[str, Kernel] = {}
         for name in dict.fromkeys([*names, *self.special]):
@@ -115,7 +116,7 @@ class Kernels:
                 port.libraries("_").fallback(self._sparse(key), key)
 
     def _asked(self, overload: OpOverload, key: str) -> Kernel:
-        """Return what decomposes an op as without it, and asks the other releases first, which may have a kernel."""
+        """Return a kernel that decomposes an op as usual, after asking the other releases, which may have a kernel."""
         op = schema.facts(overload)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
@@ -125,13 +126,13 @@ class Kernels:
         return kernel
 
     def _sparse(self, key: str) -> Kernel:
-        """Return what runs for an op on sparse tensors of the device, which the emulation does not have."""
+        """Return the kernel of an op on sparse tensors of the device, which the emulation does not support."""
 
         def kernel(overload: OpOverload, *_args: Any, **_kwargs: Any) -> Any:
             op = schema.facts(overload)
             refused = self.contract.check_sparse(op, key)
             if refused is not None:
-                raise refused  # also where failures are collected: there is no tensor to go on with
+                raise refused  # even where failures are collected, as there is no result
             raise OutOfReachError(
                 f"The emulation cannot compute {op.qualified}: it has no {key} tensors.",
                 f"torch {self.contract.release.torch} has a kernel for it; whether the rest runs is unknown here.",
@@ -140,14 +141,14 @@ class Kernels:
         return kernel
 
     def unregister(self) -> None:
-        """Take every kernel out of the dispatcher again."""
+        """Remove every kernel from the dispatcher."""
         if self._port is not None:
             self._port.give_back()
 
     def bound_later(self, overload: OpOverload) -> Kernel:
         """Return the kernel of one registered op, bound at its first call.
 
-        Reading the schemas of 900 ops takes longer than all else at the start, and a model uses some fifty.
+        Reading the schemas of 900 ops takes longer than the rest of the start, and a model uses some fifty.
         """
         bound: Kernel | None = None
 
@@ -176,7 +177,7 @@ class Kernels:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
         # for any device, and the storage stays shared.
         redispatch = op.overload.redispatch
-        # the CPU's as_strided of torch < 2.9 looks at the tensor's own key for the quantised case; meta's does not
+        # the CPU's as_strided of torch < 2.9 checks the tensor's own key for the quantised case; meta's does not
         meta = relabel.LEGACY and op.base == "as_strided"
         keys = _META_KEYS if meta else _CPU_KEYS
 
@@ -207,7 +208,7 @@ class Kernels:
     def run(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
-        """Run one op: check, compute on the host's memory, account, tell the observer."""
+        """Run one op: check it, compute on the host's memory, count memory, and call the observer."""
         note_forward()
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
@@ -241,10 +242,10 @@ class Kernels:
         return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _on_host(self, call: OpCall, kernel: Kernel) -> Any:
-        """Call the host's kernel; what only the host refuses is computed another way.
+        """Call the host's kernel; compute a call differently if only the host refuses it.
 
         Raises:
-            OutOfReachError: the host cannot, and whether the Mac can is not known.
+            OutOfReachError: The host cannot compute it, and whether the Mac can is unknown.
         """
         try:
             return kernel(*call.host_args, **call.host_kwargs)
@@ -265,7 +266,7 @@ class Kernels:
 
     def _callable(self, op: Op, host_args: list[Any]) -> Kernel:
         # `x * 2` reaches mul.Tensor with 2 as a wrapped number, which arrives in Python as a plain number.
-        # Only the overload packet takes numbers there and keeps their weaker part in type promotion.
+        # Only the overload packet accepts numbers there and keeps their weaker role in type promotion.
         for k in op.tensors:
             if k < len(host_args) and isinstance(host_args[k], (int, float, complex)):
                 packet: Kernel = op.overload.overloadpacket
@@ -282,7 +283,7 @@ class Kernels:
         except RuntimeError as problem:
             if "not resizable" not in str(problem):
                 raise
-            # memory made through DLPack cannot grow: let the op fill a new tensor
+            # memory made through DLPack cannot grow, so the op fills a new tensor
             fresh = fresh_outputs(call, only_empty=False)
             result = self._on_host(call, kernel)
         written = []
@@ -345,12 +346,12 @@ class Kernels:
         return host, host_kwargs
 
     def _refuse(self, op: Op, tensor: Tensor) -> None:
-        """Refuse an operand; where failures are collected, note that the host shall compute in another dtype."""
+        """Refuse an operand; where failures are collected, record that the host has to compute in another dtype."""
         if self.contract.check_operand(op, tensor):
             self._refused_operands = True
 
     def _replace_refused(self, call: OpCall) -> None:
-        """Give the host the nearest dtypes that MPS has for operands that were refused, as a user would."""
+        """Replace refused operands by ones with the nearest dtypes that MPS has, as a user would."""
         self._refused_operands = False
         refused = self.contract.refused
         written = {position for position, _ in call.op.writes}
@@ -383,7 +384,7 @@ class Kernels:
         return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
-        """Results as device tensors, counted in the modelled memory and held to the release's dtypes."""
+        """Return results as device tensors, counted in the modelled memory and checked for the release's dtypes."""
         if isinstance(result, Tensor):
             if result.is_mps:
                 return result
@@ -404,7 +405,7 @@ class Kernels:
     # -------------------------------------------------------------------------------------------- special ops
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-        """`copy_`, the one op that crosses between host and device."""
+        """Run `copy_`, the one op that copies between host and device."""
         note_forward()
         self.contract.check_copy(COPY, dst, src)
         COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
@@ -414,7 +415,7 @@ class Kernels:
     def _told_copy(self, dst: Tensor, src: Tensor, non_blocking: bool) -> None:
         if self.observer is None:
             return
-        # as it comes from the dispatcher, which leaves out what equals the default
+        # as the dispatcher passes it, without arguments that equal the default
         self.observer.op(COPY.overload, (dst, src, True) if non_blocking else (dst, src), {}, dst, 0)
         if not src.is_mps:
             self.observer.crossing(src.numel() * src.element_size(), "to-device")
@@ -426,7 +427,7 @@ class Kernels:
     def resize_(
         self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
     ) -> Tensor:
-        """`resize_`: in place while the storage is large enough, over new memory otherwise."""
+        """Run `resize_`: in place while the storage is large enough, over new memory otherwise."""
         if tuple(size) == tensor.shape and memory_format in (None, torch.preserve_format):
             return tensor  # its strides stay too (resize_impl_ of aten/native/Resize.h)
         wanted = torch.empty(size, dtype=tensor.dtype, device="meta")
@@ -439,7 +440,7 @@ class Kernels:
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
-        """`.item()`: the host waits for the device."""
+        """Run `.item()`, for which the host waits for the device."""
         if tensor.dtype in self.contract.questioned:
             self.contract.check_operand(ITEM, tensor)
         if self.observer is not None:
@@ -452,7 +453,7 @@ def _check_in_storage(tensor: Tensor) -> None:
     """Refuse a view beyond its storage, as checkInBoundsForStorage (aten/native/Resize.h); meta kernels do not.
 
     Raises:
-        RuntimeError: in PyTorch's words.
+        RuntimeError: The view exceeds the storage; the message is PyTorch's.
     """
     if not tensor.numel():
         return
@@ -471,7 +472,7 @@ def _device_bytes(values: Iterable[Any]) -> int:
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
-    """Return all tensors among arguments, lists flattened."""
+    """Return all tensors among arguments, with lists flattened."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

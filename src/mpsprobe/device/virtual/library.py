@@ -1,8 +1,8 @@
-"""What PyTorch and the libraries above it answer about MPS while the virtual device is on.
+"""Answers of PyTorch and the libraries above it about MPS while the virtual device is active.
 
-The C++ hooks (`hooks.py`) answer most questions by themselves, `torch.accelerator` among them. What is left
-are questions with an answer that varies (memory, macOS), objects that Linux cannot make (generators, events)
-and caches of answers given earlier.
+The C++ hooks (`cpp/`) answer most questions by themselves, including those of `torch.accelerator`. The rest are
+questions whose answer varies (memory, macOS), objects that Linux cannot make (generators, events), and caches of
+earlier answers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MPS = torch.device("mps", 0)
 
 
 class Patches:
-    """Replaced attributes, put back in reverse order."""
+    """Replaced attributes, restored in reverse order."""
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, Any]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute, whether or not it was there."""
+        """Replace an attribute, whether or not it exists."""
         self._undo.append((owner, name, vars(owner).get(name, _MISSING)))
         setattr(owner, name, value)
 
@@ -43,7 +43,7 @@ class Patches:
             self.set(owner, name, value)
 
     def undo(self) -> None:
-        """Put everything back."""
+        """Restore all attributes."""
         while self._undo:
             owner, name, old = self._undo.pop()
             if old is _MISSING:
@@ -53,14 +53,14 @@ class Patches:
 
 
 class Answers:
-    """Installs the answers and takes them back.
+    """Install the answers and remove them.
 
     Args:
-        contract: the release and macOS.
-        memory: what memory questions are answered from.
-        generator: the device's default random generator.
-        observer: is told of `torch.mps.synchronize()`.
-        port: has answers of its own, which depend on the build.
+        contract: The rules of the release and macOS.
+        memory: The modelled memory, from which questions about memory are answered.
+        generator: The device's default random generator.
+        observer: The observer that is called with `torch.mps.synchronize()`.
+        port: The port, which has further answers that depend on the build.
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class Answers:
         patches.set(torch.cuda, "is_available", lambda: False)
         patches.set(torch.cuda, "_lazy_init", _no_cuda)
         self._port.patch(patches)
-        if "torch._dynamo.eval_frame" in sys.modules:  # there may be something compiled before
+        if "torch._dynamo.eval_frame" in sys.modules:  # something may have been compiled before
             self._run_eagerly()
         self._autocast()
         forget_answers()
 
     def remove(self) -> None:
-        """Give everything back."""
+        """Restore everything."""
         self._patches.undo()
         self._eager = False
         forget_answers()
@@ -154,13 +154,13 @@ class Answers:
         self._events[event] = time.perf_counter()
 
     def _elapsed(self, start: int, end: int) -> float:
-        """Return the host's time between two events, ms: what it took here, not on a Mac."""
+        """Return the host's time between two events in ms, which is the time here and not on a Mac."""
         return 1e3 * (self._events[end] - self._events[start])
 
     def _share(
         self, original: Callable[..., Any], when: Callable[[Contract], bool] = lambda _: True
     ) -> Callable[..., Any]:
-        """Refuse to share device memory between processes, in the words of a Mac, whose only way is by file name."""
+        """Refuse to share device memory between processes, with the message of a Mac (which shares by file name)."""
 
         @functools.wraps(original)
         def share(storage: Any, *args: Any, **kwargs: Any) -> Any:
@@ -176,7 +176,7 @@ class Answers:
         return share
 
     def _compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Let what is compiled run eagerly: Inductor's Metal code is out of reach, and is reported as such."""
+        """Run compiled functions eagerly and report that, because Inductor's Metal code is out of reach."""
 
         @functools.wraps(original)
         def compile(*args: Any, **kwargs: Any) -> Any:
@@ -193,11 +193,11 @@ class Answers:
         self._eager = True
         from torch._dynamo import eval_frame  # takes seconds, so only when something is compiled
 
-        # torch.compiler.set_stance would do, but whoever sets another one meanwhile takes it back
+        # torch.compiler.set_stance would work, but other code may set another stance in the meantime
         self._patches.replace(eval_frame, "_callback_from_stance", _nothing)
 
     def _autocast(self) -> None:
-        """Autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
+        """Install autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
         contract = self._contract
         if all(_autocasts_bfloat16(one) for one in (contract, *contract.alike)):
             return
@@ -226,7 +226,7 @@ class Answers:
 
 
 def _shares_by_name(contract: Contract) -> bool:
-    """Return whether `share_memory_` fails on device memory; torch/storage.py of later wheels leaves it alone."""
+    """Return whether `share_memory_` fails on device memory, which torch/storage.py of later wheels leaves alone."""
     return contract.version < (2, 13)
 
 
@@ -235,7 +235,7 @@ def _autocasts_bfloat16(contract: Contract) -> bool:
 
 
 def _autocast_answer(contract: Contract, dtype: torch.dtype | None, enabled: bool) -> str | None:
-    """Return the warning with which autocast to a dtype is switched off, `""` for none; None: there is no autocast."""
+    """Return the warning that disables autocast to a dtype, `""` for none; None where there is no autocast."""
     if contract.version < (2, 5):
         return None
     if not enabled or dtype is not torch.bfloat16 or _autocasts_bfloat16(contract):
@@ -252,7 +252,7 @@ def _nothing(*_ignored: Any) -> None:
 
 
 def _like(original: Callable[..., Any], value: Any) -> Callable[..., Any]:
-    """Return a function that returns `value`. Dynamo (2.15) looks for `__wrapped__`, others for `cache_clear`."""
+    """Return a function that returns `value`. Dynamo (2.15) reads `__wrapped__`, others call `cache_clear`."""
 
     @functools.wraps(original)
     def answer(*_args: Any, **_kwargs: Any) -> Any:
@@ -263,7 +263,7 @@ def _like(original: Callable[..., Any], value: Any) -> Callable[..., Any]:
 
 
 def _storage_to_mps(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    """`UntypedStorage.mps()`: torch.load and safetensors move storages, not tensors."""
+    """Implement `UntypedStorage.mps()`, because torch.load and safetensors move storages, not tensors."""
     if storage.device.type == "mps":
         return storage
     source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
@@ -274,7 +274,7 @@ def _no_cuda() -> None:
     raise AssertionError("Torch not compiled with CUDA enabled")
 
 
-#: Cached answers of libraries: module -> functions made with lru_cache.
+#: Functions of libraries with cached answers (lru_cache), by module.
 _CACHES = {
     "transformers.utils.import_utils": (
         "is_torch_mps_available",
@@ -287,7 +287,7 @@ _CACHES = {
 
 
 def forget_answers() -> None:
-    """Clear what libraries remember about the machine, if they are loaded."""
+    """Clear the cached answers of libraries about the machine, if they are loaded."""
     for module, names in _CACHES.items():
         for name in names:
             clear = getattr(getattr(sys.modules.get(module), name, None), "cache_clear", None)

@@ -1,4 +1,4 @@
-"""What the virtual device tells whoever watches it: op uses, host syncs, device crossings, findings."""
+"""The reports of the virtual device to an observer: op uses, waits of the host, copies and findings."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from torch._ops import OpOverload
 
 
 class OpFlag(enum.IntFlag):
-    """How one op use went. 0: a native kernel ran (or would have)."""
+    """How one op use ended; 0 if a native kernel ran (or would have)."""
 
     NATIVE = 0
-    FALLBACK = 1  #: computed by the CPU: copied there and back on a Mac
-    RAISED = 2  #: it raises on the Mac; in `collect` mode the run went on as if it were fixed
+    FALLBACK = 1  #: computed by the CPU, with copies there and back on a Mac
+    RAISED = 2  #: it raises on the Mac; in `collect` mode the run continued as if it were fixed
     ASSUMED = 4  #: it worked on a value that had to be assumed (predict only)
-    REDIRECTED = 8  #: the Mac's own route, rebuilt here: likely, not certain
+    REDIRECTED = 8  #: the Mac's own implementation, rebuilt here, so likely but not certain
     FOREIGN = 16  #: the chosen release has no such op; the installed PyTorch called it
 
 
 class FindingGrade(str, enum.Enum):
-    """How sure a finding is."""
+    """How certain a finding is."""
 
     CERTAIN = "certain"  #: from the release's own tables or an unconditional check in PyTorch's source
-    LIKELY = "likely"  #: behind a redirection, or dependent on strides or on a condition read from source
+    LIKELY = "likely"  #: after a redirection, or dependent on strides or on a condition read in the source
     ASSUMED = "assumed"  #: downstream of a value that had to be assumed
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that goes wrong, or differently, on the target Mac.
+    """One thing that fails, or behaves differently, on the target Mac.
 
     Attributes:
-        kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"autocast"`, `"limit"`, `"memory"`
-            (the watermark), `"buffer"` (one tensor too long), `"compile"` (ran eagerly: no failure).
-        op: overload name as in PyTorch's messages, e.g. `"aten::_linalg_eigh.eigenvalues"`; empty for memory.
-        message: what PyTorch says on the Mac.
-        grade: how sure it is.
-        source: `file:line` of the innermost line of code outside PyTorch and mpsprobe.
+        kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"autocast"`, `"limit"`,
+            `"memory"` (the watermark), `"buffer"` (one tensor too large), `"compile"` (ran eagerly, not a failure).
+        op: The overload name as in PyTorch's messages, such as `"aten::_linalg_eigh.eigenvalues"`; empty for
+            memory.
+        message: The message that PyTorch gives on the Mac.
+        grade: How certain it is.
+        source: The innermost line of code outside PyTorch and mpsprobe, as `file:line`.
     """
 
     kind: str
@@ -51,10 +52,10 @@ class Finding:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Receives the one stream of a virtual device. All calls come from inside the kernel: keep them short.
+    """Receive the one stream of a virtual device. All calls come from inside the kernel, so they must be short.
 
     The arguments of `op` are the device's own tensors (`mps:0`), as they reached the MPS dispatch key: below
-    composite ops and autograd, the same under `no_grad` and `inference_mode`. They must not be kept alive.
+    composite ops and autograd, and the same under `no_grad` and `inference_mode`. They must not be kept alive.
     """
 
     def op(
@@ -68,11 +69,12 @@ class Observer(Protocol):
         """Receive an op that ran without flags, as it did before with arguments of the same shapes and dtypes.
 
         Args:
-            kind: stands for the op and the shapes and dtypes of its arguments: the same object at every such call.
-            func: the overload, as in `op`.
-            args: positional arguments, as in `op`.
-            kwargs: keyword arguments, as in `op`.
-            result: what the op returned, as in `op`.
+            kind: An object that identifies the op and the shapes and dtypes of its arguments, the same at every
+                such call.
+            func: The overload; see `op`.
+            args: The positional arguments; see `op`.
+            kwargs: The keyword arguments; see `op`.
+            result: The result of the op; see `op`.
         """
 
     def sync(self, kind: str) -> None:
@@ -86,7 +88,7 @@ class Observer(Protocol):
 
 
 class Quiet:
-    """An observer that ignores everything; a base for those that want only some of the calls."""
+    """An observer that ignores everything; a base class for those that need only some of the calls."""
 
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int

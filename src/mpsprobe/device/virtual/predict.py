@@ -1,4 +1,4 @@
-"""`predict`: a model at full size without weights or memory."""
+"""`predict`: a model of full size without weights or memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MemorylessSession(Session):
 
     @property
     def assumptions(self) -> list[Assumption]:
-        """Every value that was assumed, where, and what came to depend on it."""
+        """Return every value that was assumed, where, and what depends on it."""
         kernels = self.kernels
         assert isinstance(kernels, GhostKernels)
         return kernels.assumptions.list
@@ -38,26 +38,26 @@ def predict(
 ) -> Iterator[MemorylessSession]:
     """Make `mps` a device whose large tensors have no memory, so that any model runs at full size.
 
-    Build the model under `torch.device("mps")`, from its config or class. Ints, bools and small tensors keep
-    real values; what had to be assumed is listed in `assumptions`.
+    Build the model under `torch.device("mps")`, from its config or class. Ints, bools and small tensors keep real
+    values; `assumptions` lists the values that had to be assumed.
 
     Args:
-        torch: the release whose op table and rules apply; None: the installed one.
-        macos: the system, e.g. `"15.5"`.
-        memory_gb: unified memory of the Mac, GB as Apple counts them (GiB).
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None: as it was when mpsprobe was imported.
-        observer: is told of every op, host sync, device crossing and finding.
-        others: releases with MPS on that macOS; `contract.alike` says at the end which of them would have had the
-            same session, call by call.
-        on_fail: `"collect"` lists all that fails in `findings`; `"raise"` stops at the first as a Mac does.
+        torch: The release whose op table and rules apply; None for the installed one.
+        macos: The macOS version, such as `"15.5"`.
+        memory_gb: The unified memory of the Mac in GB as Apple counts them (GiB).
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set; None for its value when mpsprobe was imported.
+        observer: An observer that is called with every op, wait of the host, copy and finding.
+        on_fail: `"collect"` lists all failures in `findings`; `"raise"` stops at the first one, as a Mac does.
+        others: Other releases with MPS on that macOS; `contract.alike` says at the end which of them would have had
+            the same session, call by call.
 
     Yields:
-        The session: `findings`, `assumptions`, `memory`, `contract`.
+        The session, with `findings`, `assumptions`, `memory` and `contract`.
 
     Raises:
-        UnsupportedInstallError: this machine or PyTorch cannot carry it; the text says why.
-        AlreadyActiveError: another virtual device is on.
-        UnknownReleaseError: there is no data on that release.
+        UnsupportedInstallError: This machine or PyTorch cannot carry it; the message gives the reason.
+        AlreadyActiveError: Another virtual device is active.
+        UnknownReleaseError: There is no data on that release.
     """
     settings = EmulationSettings(
         torch=torch,

@@ -1,8 +1,8 @@
-"""Random generators of the virtual device: the random stream of its memory's device, on one that says `mps:0`.
+"""Random generators of the virtual device: the host's random stream, from a generator that says `mps:0`.
 
 The C++ object behind a generator is the CPU's (or CUDA's) with another device written into it, so C++ itself
-refuses it where a Mac does: a CPU op given an `mps` generator. While a kernel of the virtual device computes
-with it, it says `cpu` again.
+refuses it where a Mac does, such as in a CPU op. While a kernel of the virtual device computes with it, it says
+`cpu` again.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mpsprobe.device.virtual.cpp import native
 from mpsprobe.errors import UnsupportedInstallError
 
 #: `c10::Device` is two signed bytes, type and index. Its place in `c10::GeneratorImpl` follows the vtable, two counts
-#: and a mutex (c10/core/GeneratorImpl.h); it is looked for, since the header gives no offsets.
+#: and a mutex (c10/core/GeneratorImpl.h); it is searched for, because the header gives no offsets.
 _CPU, _CUDA, _MPS = (native.DEVICE_TYPE_CPU, -1), (native.DEVICE_TYPE_CUDA, 0), (native.DEVICE_TYPE_MPS, 0)
 _LOOKED_AT = 96
 
 
-#: Address of a device's generator -> ops that drew from it since its seed was set: MPS's Philox offset. By address,
-#: since the dispatcher may hand over another Python object for the same generator.
+#: The number of ops that drew from a generator since its seed was set (MPS's Philox offset), by its address,
+#: because the dispatcher may pass another Python object for the same generator.
 _used: dict[int, int] = {}
 
 
 class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
-    """Makes generators made by C++ instances of the class that stands in for `torch.Generator`."""
+    """The metaclass that makes generators from C++ count as instances of the replacement of `torch.Generator`."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, torch._C.Generator)
@@ -40,10 +40,10 @@ class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
 
 
 class Generator(torch._C.Generator, metaclass=_AnyGenerator):
-    """`torch.Generator`, which can also be on `mps`.
+    """A `torch.Generator` that can also be on `mps`.
 
     Attributes:
-        memory: the device whose memory the virtual one has, and whose random numbers.
+        memory: The device whose memory and random numbers the virtual one uses.
     """
 
     memory = "cpu"
@@ -66,11 +66,11 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         return self
 
     def get_offset(self) -> int:
-        """Return the offset: MPSGeneratorImpl counts the ops that drew from it (update_philox_counters)."""
+        """Return the offset: the number of ops that drew from it, as in MPSGeneratorImpl (update_philox_counters)."""
         return _used.get(_address(self), 0) if is_device(self) else super().get_offset()
 
     def set_offset(self, offset: int) -> Generator:
-        """Set the count that `get_offset` returns; the host's stream of numbers stays where it is."""
+        """Set the count that `get_offset` returns; the host's stream of numbers does not move."""
         if is_device(self):
             _used[_address(self)] = offset
         else:
@@ -79,19 +79,19 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
 
 
 class CudaGenerator(Generator):
-    """The same over CUDA memory."""
+    """A `Generator` over CUDA memory."""
 
     memory = "cuda"
 
 
 def is_device(generator: torch._C.Generator) -> bool:
-    """Whether a generator is one of the virtual device."""
+    """Return whether a generator is on the virtual device."""
     return generator.device.type == "mps"
 
 
 @contextlib.contextmanager
 def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
-    """Let the kernels of `memory` ("cpu", "cuda") take a generator of the virtual device while the context lasts."""
+    """Let the kernels of `memory` ("cpu", "cuda") use a generator of the virtual device while the context lasts."""
     if not is_device(generator):
         yield
         return
@@ -110,7 +110,7 @@ def _set_device(generator: torch._C.Generator, kind: int, index: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _offset() -> int:
-    """Where a generator's device stands in its C++ object: what changes what the generator says."""
+    """Return the offset of a generator's device in its C++ object."""
     probe = torch._C.Generator(torch.device("cpu"))
     for offset in range(2 * ctypes.sizeof(ctypes.c_void_p), _LOOKED_AT):
         field = (ctypes.c_int8 * 2).from_address(_address(probe) + offset)

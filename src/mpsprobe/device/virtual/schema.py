@@ -1,4 +1,4 @@
-"""Facts of an op overload that the kernel needs on every call, taken from its schema once."""
+"""Facts of an op overload that the kernel needs on every call, read from its schema once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ class Op:
     """An ATen overload.
 
     Attributes:
-        name: as in PyTorch's messages without the namespace: `"add.Tensor"`, `"mm"`.
-        base: the name without the overload: `"add"`.
-        overload: the overload itself.
-        tensors: positions of its tensor arguments among the positional ones.
-        lists: positions of arguments that are lists of tensors.
-        tensor_names, list_names: the same for arguments passed by name.
-        writes: (position, name) of each argument it writes to.
-        returns_writes: it returns exactly the arguments it writes to.
-        is_view: its result shares memory with an argument.
-        is_inplace: it changes its first argument and never its shape.
-        generator: (position, name) of its random generator.
-        device: (position, name) of its device argument.
-        returns: number of results.
+        name: The name as in PyTorch's messages without the namespace: `"add.Tensor"`, `"mm"`.
+        base: The name without the overload: `"add"`.
+        overload: The overload itself.
+        tensors: The positions of its tensor arguments among the positional ones.
+        lists: The positions of arguments that are lists of tensors.
+        tensor_names: The names of tensor arguments that are passed by name.
+        list_names: The names of lists of tensors that are passed by name.
+        writes: The (position, name) of each argument that it writes to.
+        returns_writes: Whether it returns exactly the arguments that it writes to.
+        is_view: Whether its result shares memory with an argument.
+        is_inplace: Whether it changes its first argument and never its shape.
+        generator: The (position, name) of its random generator.
+        device: The (position, name) of its device argument.
+        returns: The number of results.
     """
 
     __slots__ = (
@@ -57,7 +58,7 @@ class Op:
             self.name = f"{namespace}::{self.name}"
         self.overload = overload
         self.call = overload._op
-        arguments = schema.arguments  # each access makes the list anew
+        arguments = schema.arguments  # each access makes a new list
         kinds = [str(argument.type) for argument in arguments]
         self.tensors = tuple(k for k, kind in enumerate(kinds) if kind in _TENSOR)
         self.lists = tuple(k for k, kind in enumerate(kinds) if kind in _TENSORS)
@@ -83,7 +84,7 @@ class Op:
 
     @property
     def qualified(self) -> str:
-        """`"aten::add.Tensor"`."""
+        """Return the name with its namespace: `"aten::add.Tensor"`."""
         return self.name if "::" in self.name else f"aten::{self.name}"
 
 
@@ -96,12 +97,14 @@ def _find(arguments: Any, kinds: list[str], wanted: str) -> tuple[int, str] | No
 
 @dataclass(slots=True)
 class OpCall:
-    """One call of an op: its arguments as they came, and on the host.
+    """One call of an op: its arguments as passed, and on the host.
 
     Attributes:
-        op: the op.
-        args, kwargs: with the device's tensors.
-        host_args, host_kwargs: with the host's.
+        op: The op.
+        args: The positional arguments with the device's tensors.
+        kwargs: The keyword arguments with the device's tensors.
+        host_args: The positional arguments with the host's tensors.
+        host_kwargs: The keyword arguments with the host's tensors.
     """
 
     op: Op
@@ -119,19 +122,19 @@ class OpCall:
         return self.op.argument(position, name, self.host_args, self.host_kwargs)
 
 
-#: The composite kernels in the order in which the dispatcher prefers them
+#: The keys of composite kernels in the order in which the dispatcher prefers them
 #: (c10/core/dispatch/OperatorEntry.cpp, computeDispatchTableEntryWithDebug).
 _COMPOSITE = (
     "CompositeExplicitAutogradNonFunctional",
     "CompositeExplicitAutograd",
     "CompositeImplicitAutograd",
 )
-#: The one of them that stands above autograd.
+#: The one of them that is above autograd.
 ABOVE_AUTOGRAD = "CompositeImplicitAutograd"
 
 
 def composite_key(name: str) -> str | None:
-    """Return the key of the composite kernel that an op (`"aten::add.Tensor"`) has here, or None."""
+    """Return the key of an op's composite kernel in the installed PyTorch (`"aten::add.Tensor"`); None without one."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     try:
         return next((key for key in _COMPOSITE if has(name, key)), None)
@@ -140,7 +143,7 @@ def composite_key(name: str) -> str | None:
 
 
 def decomposed(overload: OpOverload, key: str, *args: Any, **kwargs: Any) -> Any:
-    """Run an op's composite kernel, as a build without a kernel of its own does."""
+    """Run an op's composite kernel, as a build without its own kernel does."""
     return overload._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
 
 
@@ -148,7 +151,7 @@ _known: dict[OpOverload, Op] = {}
 
 
 def facts(overload: OpOverload) -> Op:
-    """Return the facts of an overload, made once per process."""
+    """Return the facts of an overload, which are read once in a process."""
     op = _known.get(overload)
     if op is None:
         op = _known[overload] = Op(overload)
@@ -156,7 +159,7 @@ def facts(overload: OpOverload) -> Op:
 
 
 def overload_named(name: str) -> OpOverload | None:
-    """Return the overload called `name` (`"add.Tensor"`) of the installed PyTorch, or None."""
+    """Return the overload called `name` (`"add.Tensor"`) of the installed PyTorch; None when there is none."""
     base, _, suffix = name.partition(".")
     packet = getattr(torch.ops.aten, base, None)
     overload = None if packet is None else getattr(packet, suffix or "default", None)

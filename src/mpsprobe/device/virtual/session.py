@@ -1,4 +1,4 @@
-"""The on state of the virtual device: everything that is installed, and its removal in reverse order."""
+"""The active state of the virtual device: everything that is installed, and its removal in reverse order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mpsprobe.knowledge import chips, variables
 
 @dataclass(frozen=True)
 class EmulationSettings:
-    """What Mac to be; see `emulate` for each field."""
+    """The Mac to emulate; `emulate` describes each field."""
 
     torch: str | None
     macos: str
@@ -47,7 +47,7 @@ def _binary_units(contract: Contract) -> bool:
 def _high_watermark() -> float:
     """Return the ratio of PYTORCH_MPS_HIGH_WATERMARK_RATIO, which the allocator reads when it starts.
 
-    An illegal one counts as unset here: phase 1 fails on it, with what PyTorch would raise.
+    An illegal one counts as unset here, because phase 1 fails on it with PyTorch's error.
     """
     try:
         ratio = float(os.environ.get(variables.HIGH, ""))
@@ -57,13 +57,13 @@ def _high_watermark() -> float:
 
 
 class Session:
-    """One virtual device, while it is on.
+    """One virtual device while it is active.
 
     Attributes:
-        contract: the rules in force.
-        memory: the modelled unified memory.
-        kernels: what runs the ops.
-        memoryless: whether its tensors have no values, which is all that a Mac's own PyTorch allows.
+        contract: The active rules.
+        memory: The modelled unified memory.
+        kernels: The kernels that run the ops.
+        memoryless: Whether its tensors have no values, which is the only mode in a Mac's own PyTorch.
     """
 
     memoryless = False
@@ -103,12 +103,12 @@ class Session:
         self._undo = contextlib.ExitStack()
 
     def _full(self, kind: str, error: RuntimeError) -> None:
-        self.contract.ask(_binary_units)  # they stand in the text
+        self.contract.ask(_binary_units)  # the message contains them
         self.contract.fail(kind, "", error, FindingGrade.LIKELY)
 
     @property
     def findings(self) -> list[Finding]:
-        """What failed or fell back so far, in order."""
+        """Return what failed or fell back so far, in order."""
         return self.contract.findings
 
     def __enter__(self) -> Session:

@@ -1,4 +1,4 @@
-"""Whether this machine and PyTorch can carry the virtual device; the fallback variable as it was at start."""
+"""Check whether this machine and PyTorch can carry the virtual device; keep the fallback variable's initial value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mpsprobe.device.virtual.cpp import has_mps, native
 from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.errors import UnsupportedInstallError, docs
 
-#: Releases that the tricks were checked on.
+#: The releases on which the virtual device was tested.
 OLDEST, NEWEST = (2, 6), (2, 15)
 
 
-#: What a Mac's PyTorch must be for the memoryless engine: its hooks name the device of a pointer since 2.8.
+#: The oldest PyTorch of a Mac for the memoryless engine: its hooks return the device of a pointer from 2.8 on.
 OLDEST_ON_MAC = (2, 8)
 
-#: Without quotes it works in every shell; the image is built from the repository's Dockerfile.
+#: It works in every shell because it has no quotes; the image is built from the repository's Dockerfile.
 DOCKER = (
     "docker build -t mpsprobe https://github.com/mpsprobe/mpsprobe.git && "
     'docker run --rm -v "$PWD:/work" mpsprobe'
@@ -27,13 +27,14 @@ DOCKER = (
 
 
 def require(*, memoryless: bool = False) -> None:
-    """Raise unless this installation can run the virtual device.
+    """Check that this installation can run the virtual device.
 
     Args:
-        memoryless: for `predict`, whose tensors have no values: it also runs on a build with MPS, a Mac's.
+        memoryless: Whether to check for `predict`, whose tensors have no values, so that it also runs on a Mac's
+            build with MPS.
 
     Raises:
-        UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 ... 2.15.
+        UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 to 2.15.
     """
     release, oldest = installed_release(), OLDEST
     if has_mps():
@@ -63,7 +64,7 @@ def require(*, memoryless: bool = False) -> None:
 
 
 def unconfirmed() -> str:
-    """Say what has not been seen of the way that prediction takes here; empty where tests run it."""
+    """State what was never tested about prediction on this kind of installation; empty where tests run it."""
     if not has_mps():
         return ""
     return (
@@ -77,6 +78,6 @@ def _fallback_variable() -> bool:
     return text.strip().lstrip("+-").isdigit() and int(text) != 0
 
 
-#: PyTorch reads the variable when its library loads; set later, it has no effect (issue 96814). So it is read
+#: PyTorch reads the variable when its library loads; set later, it has no effect (issue 96814). It is therefore read
 #: here once, at import.
 FALLBACK_AT_START = _fallback_variable()

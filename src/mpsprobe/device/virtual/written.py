@@ -1,4 +1,4 @@
-"""Results that go into given tensors: `out=` arguments and `resize_`, over memory that others may share."""
+"""Write results into given tensors: `out=` arguments and `resize_`, over memory that other tensors may share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESIZE = schema.facts(torch.ops.aten.resize_.default)
 
 
 def fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
-    """Replace outputs on the host by empty tensors with memory of their own; return which were."""
+    """Replace outputs on the host by empty tensors with their own memory; return which were replaced."""
     fresh = set()
     for position, name in call.op.writes:
         value = call.host_argument(position, name)
@@ -33,12 +33,12 @@ def fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
 
 
 class Outputs:
-    """Puts results of the host into tensors of the device.
+    """Put results of the host into tensors of the device.
 
     Args:
-        host: gives the host's view of a device tensor.
-        wrap: makes a device tensor of a result of an op, counted in the modelled memory.
-        host_device: where results lie.
+        host: A function that returns the host's view of a device tensor.
+        wrap: A function that makes a device tensor of a result of an op, counted in the modelled memory.
+        host_device: The device of results.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Outputs:
             self._host(old).copy_(new)
 
     def grow(self, tensor: Tensor, elements: int, written: Tensor | None = None) -> None:
-        """Give a tensor a storage of at least `elements` elements that begins with what it holds now.
+        """Give a tensor a storage of at least `elements` elements that begins with its present contents.
 
-        On a Mac the storage itself grows, for all that share it. Here the others keep the old one; what is `written`
-        next goes into that too, as far as it reaches.
+        On a Mac the storage itself grows, for all tensors that share it. Here the others keep the old one, into
+        which what is `written` next is also copied, as far as it fits.
         """
         held = tensor.untyped_storage().nbytes() // tensor.element_size()
         new = torch.empty(elements, dtype=tensor.dtype, device=self._host_device)
@@ -90,13 +90,13 @@ def replace(tensor: Tensor, new: Tensor) -> None:
 
 def set_memory(tensor: Tensor, memory: Tensor, offset: int | torch.SymInt, form: Tensor) -> None:
     """Give a tensor the storage of `memory` at an offset, with the shape and strides of `form`."""
-    # not set_.source_Tensor: that one comes back through the dispatcher, and the observer would hear of it
+    # not set_.source_Tensor, which goes through the dispatcher again, so that the observer would receive it
     storage = memory.untyped_storage()
     _set_storage.redispatch(_CPU_KEYS, tensor, storage, offset, list(form.shape), list(form.stride()))
 
 
 def _extent(tensor: Tensor) -> int:
-    """Return how many elements of memory a tensor spans."""
+    """Return the number of elements of memory that a tensor spans."""
     if not tensor.numel():
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

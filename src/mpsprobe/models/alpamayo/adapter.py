@@ -144,9 +144,8 @@ class AlpamayoAdapter(Adapter):
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Run the parts of one sample and return their outputs.
 
-        They are `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its start,
-        and the history's
-        `ego_speed` (1,) in m/s.
+        They are `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its start, and the
+        history's `ego_speed` (1,) in m/s.
         """
         driver: Any = model
         tokens = dict(batch["tokenized_data"])

@@ -1,8 +1,8 @@
 """The folder of the vision-language model that `vlm_name_or_path` names: config, tokenizer and processor.
 
-The target's code reads it by that name from the Hub when it makes a config, and again when it makes a model.
-Here it is
-searched for beside the target, then on the Hub; where neither has it, a substitute with the same files is made.
+The target's code reads it by that name from the Hub when it makes a config, and again when it makes a model. Here
+it is searched for beside the target, then on the Hub; where neither has it, a substitute with the same files is
+made.
 """
 
 from __future__ import annotations

@@ -125,9 +125,8 @@ def _processor_class() -> type[ProcessorMixin]:
 class Once:
     """A replacement of `AutoProcessor` for the package's code, which makes the processor of a folder once.
 
-    That code makes the same processor for each config and each model (0.25 s, mostly for the tokenizer's
-    151,669 words), and
-    adds its tokens to it, which has no effect the second time.
+    That code makes the same processor for each config and each model (0.25 s, mostly for the tokenizer's 151,669
+    words), and adds its tokens to it, which has no effect the second time.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,8 @@
 """NVIDIA's published model `nvidia/Alpamayo-R1-10B`: the package of its code, and its config without its weights.
 
-The package `alpamayo_r1` is the target's own code, which mpsprobe does not ship. The config comes from the
-public code
-(github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own
-config.json takes
-precedence wherever it can be fetched. Nothing imports torch.
+The package `alpamayo_r1` is the target's own code, which mpsprobe does not ship. The config comes from the public
+code (github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own
+config.json takes precedence wherever it can be fetched. Nothing imports torch.
 """
 
 from __future__ import annotations

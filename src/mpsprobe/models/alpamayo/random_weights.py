@@ -1,10 +1,8 @@
 """Fill the model with random weights quickly, and plant a trace in them.
 
 An untrained model would never finish its reasoning, so there would be nothing to extract. A few rows of the
-embedding and
-of the output head are therefore set so that each token of a fixed sentence is followed by the next one. All
-other weights
-are random; every op and every shape is the same as with trained weights.
+embedding and of the output head are therefore set so that each token of a fixed sentence is followed by the next
+one. All other weights are random; every op and every shape is the same as with trained weights.
 """
 
 from __future__ import annotations

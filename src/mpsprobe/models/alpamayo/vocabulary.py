@@ -1,11 +1,9 @@
 """A tokenizer with the size and the special tokens of Qwen3-VL's, for machines that cannot fetch that one.
 
-It is a byte-level BPE over 151,643 text tokens, followed by Qwen's 26 added ones under their own ids. Its
-words are those of
-the driving prompt and of a driving trace, each of them one token; any other text falls back to bytes. The
-remaining ids are
-fillers to which no text is encoded. So lengths and special ids are right, but text ids are not. Nothing
-imports torch.
+It is a byte-level BPE over 151,643 text tokens, followed by Qwen's 26 added ones under their own ids. Its words are
+those of the driving prompt and of a driving trace, each of them one token; any other text falls back to bytes. The
+remaining ids are fillers to which no text is encoded. So lengths and special ids are right, but text ids are not.
+Nothing imports torch.
 """
 
 from __future__ import annotations

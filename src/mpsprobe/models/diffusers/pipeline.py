@@ -33,9 +33,8 @@ _SIDE, _FRAMES = 128, 9
 class DiffusersAdapter(Adapter):
     """An adapter that builds the pipeline of a folder's model_index.json and makes one image with it.
 
-    The prompt goes through the folder's tokenizers, or through substitutes that make up token ids, so that
-    the text encoders
-    run in any case. Noise comes from a CPU generator with a fixed seed.
+    The prompt goes through the folder's tokenizers, or through substitutes that make up token ids, so that the text
+    encoders run in any case. Noise comes from a CPU generator with a fixed seed.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
@@ -186,9 +185,8 @@ class DiffusersAdapter(Adapter):
 def _same_noise_in_every_dtype() -> Iterator[None]:
     """Make half-precision draws from a given generator equal float32's numbers, rounded, while the context lasts.
 
-    A CPU generator yields other numbers in float16 and bfloat16 than in float32 (torch 2.11, 2.13), and the
-    images from
-    different noise cannot be compared.
+    A CPU generator yields other numbers in float16 and bfloat16 than in float32 (torch 2.11, 2.13), and the images
+    from different noise cannot be compared.
     """
     drawn: Callable[..., Tensor] = torch.randn
 

@@ -1,8 +1,7 @@
 """The folders of files: mpsprobe's own cache, and the layout of the Hugging Face Hub's.
 
-The Hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links
-to them) and
-`refs/REVISION` (the commit of a branch or tag), and next to these folders `.locks/`
+The Hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links to
+them) and `refs/REVISION` (the commit of a branch or tag), and next to these folders `.locks/`
 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 """
 

@@ -1,8 +1,7 @@
 """Errors of the Hugging Face Hub and its cache: one class and one line for each kind.
 
-Each line names the repository, the file and the HTTP status where there is one, and what to do. The exit code
-is 3, because
-nothing was learnt about the model.
+Each line names the repository, the file and the HTTP status where there is one, and what to do. The exit code is 3,
+because nothing was learnt about the model.
 """
 
 from __future__ import annotations

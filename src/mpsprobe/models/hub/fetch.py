@@ -1,8 +1,7 @@
 """Download files of one commit into the Hub's cache: resumable, and compared with their checksums.
 
-Bytes go to `blobs/CHECKSUM.incomplete`, where a later run (or process) continues. A file is put into place
-only when its
-size and checksum match the Hub's, so that nothing damaged is ever read as a model.
+Bytes go to `blobs/CHECKSUM.incomplete`, where a later run (or process) continues. A file is put into place only
+when its size and checksum match the Hub's, so that nothing damaged is ever read as a model.
 """
 
 from __future__ import annotations

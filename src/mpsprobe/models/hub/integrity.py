@@ -1,8 +1,7 @@
 r"""Compare checksums of files with those that the Hub states, reading in pieces and remembering results.
 
-The Hub states the sha256 of large files and the git blob id (sha1 of `blob SIZE\0` and the content) of small
-ones, and uses
-them as names of the blobs in its cache.
+The Hub states the sha256 of large files and the git blob id (sha1 of `blob SIZE\0` and the content) of small ones,
+and uses them as names of the blobs in its cache.
 """
 
 from __future__ import annotations

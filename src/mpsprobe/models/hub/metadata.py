@@ -78,9 +78,8 @@ class RepoFile:
     Attributes:
         name: The path in the repository.
         size: The size in bytes; None where the Hub does not state it.
-        checksum: The sha256 of a large file's content (64 hexadecimal digits), or the git blob id (40) of a
-            small one;
-            `""` where the Hub states none.
+        checksum: The sha256 of a large file's content (64 hexadecimal digits), or the git blob id (40) of a small
+            one; `""` where the Hub states none.
     """
 
     name: str
@@ -311,9 +310,8 @@ def read_json(info: RepoInfo, name: str) -> dict[str, Any]:
 def select(info: RepoInfo, index: dict[str, Any] | None = None, folders: Iterable[str] = ()) -> Selection:
     """Choose the files of a repository that loading reads, as transformers does.
 
-    Among weights in several formats one is chosen: `model.safetensors`, else the files of the index, else
-    other safetensors, else
-    pickles. Documents, other frameworks' files and training artefacts are not fetched.
+    Among weights in several formats one is chosen: `model.safetensors`, else the files of the index, else other
+    safetensors, else pickles. Documents, other frameworks' files and training artefacts are not fetched.
 
     Args:
         info: The repository.

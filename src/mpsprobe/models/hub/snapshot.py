@@ -1,10 +1,9 @@
 """Inspect a model's local folder without loading it: its config, and the headers of its safetensors files.
 
-A safetensors file begins with 8 bytes (the little-endian length of the header), the header (JSON with dtype,
-shape and byte
-range of each tensor) and the tensors' bytes, without gaps
-(https://github.com/huggingface/safetensors#format). So a missing
-shard, a truncated download or a Git LFS pointer is found in milliseconds, before gigabytes are read.
+A safetensors file begins with 8 bytes (the little-endian length of the header), the header (JSON with dtype, shape
+and byte range of each tensor) and the tensors' bytes, without gaps
+(https://github.com/huggingface/safetensors#format). So a missing shard, a truncated download or a Git LFS pointer
+is found in milliseconds, before gigabytes are read.
 """
 
 from __future__ import annotations
@@ -106,9 +105,8 @@ class Snapshot:
         config: The content of `config.json`.
         files: The names of the weight files, in the order in which they are read.
         weight_bytes: The size of all tensors in bytes, in their stored dtypes.
-        parameters: The number of elements of all tensors, including stored buffers. For packed (quantised)
-            weights this is
-            not the number of parameters of the model.
+        parameters: The number of elements of all tensors, including stored buffers. For packed (quantised) weights
+            this is not the number of parameters of the model.
         dtypes: The number of elements by dtype (PyTorch's names), most common first.
         architecture: The class that `config.json` names; None when it names none.
     """

@@ -1,10 +1,8 @@
 """Stream requests to the Hub through the HTTP library that the installed huggingface_hub uses.
 
-huggingface_hub below 1.0 uses requests, later ones httpx (or a package of another name with the same
-interface). Its session
-provides proxies, certificates, tokens and the offline switch. The client's own `hf_hub_download` is not used
-for files,
-because releases from 1.x on restart each file after an interruption, and none compares checksums.
+huggingface_hub below 1.0 uses requests, later ones httpx (or a package of another name with the same interface).
+Its session provides proxies, certificates, tokens and the offline switch. The client's own `hf_hub_download` is not
+used for files, because releases from 1.x on restart each file after an interruption, and none compares checksums.
 """
 
 from __future__ import annotations

@@ -39,10 +39,8 @@ def synthetic_drive(frames: int = 4, height: int = 72, width: int = 144) -> dict
 
     Returns:
         `image_frames` (4, frames, 3, height, width) uint8; `ego_history_xyz` (1, 1, 16, 3) in m and
-        `ego_history_rot`
-        (1, 1, 16, 3, 3), float32, in the frame of the last history point; and `ego_future_xyz` and
-        `ego_future_rot`, the
-        64 points that were really driven.
+        `ego_history_rot` (1, 1, 16, 3, 3), float32, in the frame of the last history point; and `ego_future_xyz`
+        and `ego_future_rot`, the 64 points that were really driven.
     """
     xyz, rotation = _path()
     headings = heading_from_rotation(rotation)

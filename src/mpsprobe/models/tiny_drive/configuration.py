@@ -13,9 +13,8 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
 
     Attributes:
         vlm_config: A `Qwen3VLConfig`.
-        expert_config: A `Qwen3VLTextConfig`, whose layers, KV heads and head size must equal the VLM's,
-            because the expert
-            attends to the VLM's keys and values layer by layer.
+        expert_config: A `Qwen3VLTextConfig`, whose layers, KV heads and head size must equal the VLM's, because the
+            expert attends to the VLM's keys and values layer by layer.
         special_ids: The id of each special token.
         word_ids: The first id, and the one after the last, of the words that a trace may hold.
         trajectory_start: The id of `<i0>`.

@@ -38,10 +38,8 @@ class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
     """A logits processor that samples `length` words by temperature and nucleus, then forces `closing`.
 
     It samples by adding Gumbel noise and taking the maximum (which samples from the softmax) rather than in
-    `generate`, which
-    uses the device's own generator, so that CPU, CUDA and MPS would produce different words from the same
-    seed. The noise
-    comes from a CPU generator and is moved.
+    `generate`, which uses the device's own generator, so that CPU, CUDA and MPS would produce different words from
+    the same seed. The noise comes from a CPU generator and is moved.
 
     Attributes:
         prompt_length: The number of tokens before the first generated one.
@@ -109,9 +107,8 @@ class ActionInProjection(nn.Module):
 def share_prefix(cache: DynamicCache, repeats: int = 1) -> DynamicCache:
     """Return a cache that begins with the tensors of `cache` and grows without changing it.
 
-    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; keys
-    and values are
-    shared, unless each row is repeated.
+    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; keys and
+    values are shared, unless each row is repeated.
     """
     view = copy.copy(cache)
     view.layers = [copy.copy(layer) for layer in cache.layers]

@@ -221,8 +221,7 @@ def _weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Return one parameter in bfloat16: uniform, with variance 1 / fan-in, so that activations keep their scale.
 
     The values are uniform and come from the raw 64-bit stream of PCG64, whose bits NumPy guarantees. A normal
-    distribution uses
-    libm, whose last bits differ between platforms.
+    distribution uses libm, whose last bits differ between platforms.
     """
     import numpy as np
     import torch

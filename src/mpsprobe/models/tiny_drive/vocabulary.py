@@ -1,10 +1,8 @@
 """The target's vocabulary: bytes, a few driving words, Qwen's special tokens and the trajectory tokens.
 
-It is a byte-level BPE like Qwen's, with merges that are written down instead of learnt: each word (with the
-space before it)
-is built from the left, one character for each merge, so it always becomes one token, and any other text falls
-back to bytes.
-Nothing imports torch.
+It is a byte-level BPE like Qwen's, with merges that are written down instead of learnt: each word (with the space
+before it) is built from the left, one character for each merge, so it always becomes one token, and any other text
+falls back to bytes. Nothing imports torch.
 """
 
 from __future__ import annotations

@@ -22,9 +22,8 @@ class Family:
             (`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` is `FOR_CAUSAL_LM`).
         feeds: The arguments of `forward` that its models get in addition to required ones, if they have them.
         runs: `"generate"` or `"forward"`.
-        rows: The number of rows of the batch: two texts, the second padded, where several are usually
-            embedded or classified
-            at once.
+        rows: The number of rows of the batch: two texts, the second padded, where several are usually embedded or
+            classified at once.
     """
 
     name: str

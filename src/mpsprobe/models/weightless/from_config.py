@@ -164,11 +164,9 @@ def build(
         device: The device. With `initialise` the model is made on the CPU and then moved.
         dtype: The dtype of the weights; `"auto"` for that of the config.
         attention: The attn_implementation; `""` for the default of the class.
-        initialise: Whether to draw random weights from a fixed seed. They are drawn in the dtype that the
-            config states, as
-            if a checkpoint held them, so that they are the same in every dtype. Otherwise large parameters
-            have no values,
-            for a memoryless device.
+        initialise: Whether to draw random weights from a fixed seed. They are drawn in the dtype that the config
+            states, as if a checkpoint held them, so that they are the same in every dtype. Otherwise large
+            parameters have no values, for a memoryless device.
 
     Raises:
         TargetError: The class cannot be built from this config.
@@ -329,9 +327,8 @@ def prepared(config: Any) -> tuple[Any, list[str]]:
 def _no_weights(device: torch.device) -> Iterator[None]:
     """Put new parameters on a memoryless device and skip their initialisation, while the context lasts.
 
-    Everything else that a constructor computes (frequencies, position tables) is computed on the CPU and
-    moved later, as in
-    `from_pretrained` (accelerate's init_empty_weights); float64 that exists only there is not a fault.
+    Everything else that a constructor computes (frequencies, position tables) is computed on the CPU and moved
+    later, as in `from_pretrained` (accelerate's init_empty_weights); float64 that exists only there is not a fault.
     """
     try:  # transformers 5
         no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
@@ -355,9 +352,8 @@ def _no_weights(device: torch.device) -> Iterator[None]:
 class _HugeElsewhere(TorchFunctionMode):
     """Make tensors that are too large for the host's memory on a memoryless device.
 
-    transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the
-    CPU, before it
-    can be moved. No code reads an empty tensor, so it may be created elsewhere.
+    transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the CPU,
+    before it can be moved. No code reads an empty tensor, so it may be created elsewhere.
     """
 
     def __init__(self, device: torch.device) -> None:

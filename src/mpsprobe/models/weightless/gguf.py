@@ -1,8 +1,7 @@
 """GGUF files as targets: their header, and the transformers config that it describes.
 
-The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, then a description
-of each tensor,
-then the tensors, which are never read here.
+The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, then a description of
+each tensor, then the tensors, which are never read here.
 """
 
 from __future__ import annotations

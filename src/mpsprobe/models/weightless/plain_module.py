@@ -32,10 +32,9 @@ class ScriptOptions(argparse.Namespace):
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     """Return an object of a class, or of a factory, made from a JSON object.
 
-    The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`),
-    they become that
-    object: the dataclass of its annotation, the only dataclass of its module with these fields, or a script's
-    options.
+    The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`), they
+    become that object: the dataclass of its annotation, the only dataclass of its module with these fields, or a
+    script's options.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)

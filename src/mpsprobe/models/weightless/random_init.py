@@ -25,9 +25,8 @@ from mpsprobe.models.weightless.sizes import sized
 class RandomInitAdapter(Adapter):
     """An adapter that builds the class that a config names, and makes its input by its family.
 
-    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and
-    otherwise are made up
-    from the config; `notes` states which.
+    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and otherwise
+    are made up from the config; `notes` states which.
 
     Attributes:
         blueprint: The class and its config.

@@ -1,10 +1,8 @@
 """Make a small random copy of a target, saved as a checkpoint that other libraries can load.
 
-It has the same class, kinds of layers, head size, ratios and activation, with few layers, few heads and a
-small vocabulary.
-Its weights are drawn so that every part matters: transformers' own initialisation leaves logits near zero and
-all norms at
-one, so that a comparison would not notice faults in them.
+It has the same class, kinds of layers, head size, ratios and activation, with few layers, few heads and a small
+vocabulary. Its weights are drawn so that every part matters: transformers' own initialisation leaves logits near
+zero and all norms at one, so that a comparison would not notice faults in them.
 """
 
 from __future__ import annotations

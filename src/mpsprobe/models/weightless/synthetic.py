@@ -50,9 +50,8 @@ class Inputs(SoundInputs, SeriesInputs):
         """Make the arguments of `forward` or `generate` on the CPU, floating-point ones in the model's dtype.
 
         Raises:
-            TargetError: The model requires an argument that cannot be made up, or its config holds a value
-                from which no input
-                can be made (`"vocab_size": {}`).
+            TargetError: The model requires an argument that cannot be made up, or its config holds a value from
+                which no input can be made (`"vocab_size": {}`).
         """
         batch = {name: self._one(name) for name in self.names()}
         return {

@@ -83,15 +83,11 @@ def channels(config: Any) -> int:
 def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]) -> Tensor:
     """Return pixel values in the layout that the forward pass takes.
 
-    The layout is `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL
-    and similar),
-    `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2), `(1, images,
-    channels, height, width)`
-    where it takes `pixel_attention_mask` (Idefics 2 and 3), `(1, 1, tiles, channels, height, width)` where it
-    takes
-    `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels, height, width)` where its config lists sizes of
-    tiled images
-    (LLaVA-NeXT), and otherwise `(rows, channels, height, width)`.
+    The layout is `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and
+    similar), `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2), `(1, images,
+    channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3), `(1, 1, tiles, channels,
+    height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels, height, width)` where its
+    config lists sizes of tiled images (LLaVA-NeXT), and otherwise `(rows, channels, height, width)`.
     """
     if {"image_grid_thw", "grid_thw"} & set(parameters):
         vision = vision_part(config)

@@ -1,7 +1,7 @@
-"""Probes of advisories: the smallest call that shows a fault, so that a Mac answers for itself.
+"""Probes of advisories: the smallest call that shows a fault, so that a Mac can be tested for it.
 
-An advisory's ranges of torch, macOS and chip are what people reported. A probe asks the machine at hand. Its name
-stands in the advisory's `probe`.
+An advisory's ranges of torch, macOS and chip are what people reported; a probe tests the machine at hand. The
+advisory's `probe` holds its name.
 """
 
 from mpsprobe.ops.probes import attention, layout, linear, others

@@ -1,4 +1,4 @@
-"""How a probe is stated, and how it answers."""
+"""The registry of probes: how a probe is declared, and how it answers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mpsprobe.ops.protocol import ProbeAnswer
 
 
 class FaultShown(Exception):  # noqa: N818 - what a probe looks for, not an error of the program
-    """The fault is there; the text says what was seen."""
+    """The fault is present; the text describes what was observed."""
 
 
 @dataclass
 class Lab:
-    """What a probe works with.
+    """The tools of a probe.
 
     Attributes:
-        device: where the fault is looked for.
-        synchronize: waits for it.
+        device: The device to test.
+        synchronize: A function that waits for the device.
     """
 
     device: torch.device
@@ -31,18 +31,18 @@ class Lab:
     _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Draw normal values on the CPU; the same in every run."""
+        """Draw normal values on the CPU, the same in every run."""
         return torch.randn(shape, generator=self._generator).to(dtype)
 
     def agree(self, call: Callable[..., Any], *tensors: torch.Tensor) -> None:
-        """Assert that the call gives on the device what it gives on the CPU in float64.
+        """Check that the call gives the same result on the device as on the CPU in float64.
 
         Args:
-            call: views and slices belong inside it, so that they are made on the device.
-            tensors: on the CPU; floats are widened for the reference.
+            call: The call, including views and slices, so that they are made on the device.
+            tensors: The inputs on the CPU; floats are widened for the reference.
 
         Raises:
-            FaultShown: it does not.
+            FaultShown: The results differ.
         """
         found = self.run(call, *tensors)
         wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
@@ -53,7 +53,7 @@ class Lab:
         """Return the call's result on the device, copied to the CPU.
 
         Raises:
-            FaultShown: it raised.
+            FaultShown: The call raised.
         """
         try:
             result = call(*(tensor.to(self.device) for tensor in tensors))
@@ -64,10 +64,10 @@ class Lab:
             raise FaultShown(f"raises {type(problem).__name__}: {text[0] if text else ''}") from problem
 
     def equal(self, found: torch.Tensor, reference: torch.Tensor) -> None:
-        """Assert that `found` agrees with the reference, within what sums in its dtype may differ by.
+        """Check that `found` agrees with the reference, within the accepted error of sums in its dtype.
 
         Raises:
-            FaultShown: it does not.
+            FaultShown: They differ.
         """
         if found.shape != reference.shape:
             raise FaultShown(f"shape {tuple(found.shape)} instead of {tuple(reference.shape)}")
@@ -82,9 +82,9 @@ class FaultProbe:
     """One probe.
 
     Attributes:
-        name: as in `advisory.probe`.
-        title: what holds where the fault is not there, as a sentence without a full stop.
-        look: raises `FaultShown` when it sees the fault.
+        name: The name, as in `advisory.probe`.
+        title: The assertion that holds without the fault, as a sentence without a full stop.
+        look: A function that raises `FaultShown` when it observes the fault.
     """
 
     name: str
@@ -108,9 +108,9 @@ def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[
 
 
 def run(name: str, place: Place) -> ProbeAnswer:
-    """Look for the fault on a device.
+    """Test a device for the fault.
 
-    Only the GPU of a Mac can answer: everywhere else, the virtual device included, the kernels are not its own.
+    Only the GPU of a Mac can answer. All other devices, including the virtual one, have other kernels.
     """
     if name not in PROBES:
         return ProbeAnswer("unknown", f"this mpsprobe has no probe called {name}")
@@ -120,12 +120,12 @@ def run(name: str, place: Place) -> ProbeAnswer:
 
 
 def look(probe: FaultProbe, lab: Lab) -> ProbeAnswer:
-    """Return the probe's answer on the lab's device."""
+    """Return the answer of a probe on the lab's device."""
     try:
         with torch.no_grad():
             probe.look(lab)
     except FaultShown as shown:
         return ProbeAnswer("bad", str(shown))
-    except Exception as problem:  # the probe itself failed: that says nothing of the fault
+    except Exception as problem:  # the probe itself failed, which says nothing about the fault
         return ProbeAnswer("unknown", f"the probe failed: {type(problem).__name__}: {problem}")
     return ProbeAnswer("ok", "")

@@ -1,8 +1,7 @@
 """Find the architectures that MLX's model libraries support, by reading their source files without importing them.
 
-Importing them has side effects that a look-up must not have: it lowers a limit of the process, registers
-streams, and
-one module ends the process. That a library has an architecture does not prove that its results agree.
+Importing them has side effects that a look-up must not have: it lowers a limit of the process, registers streams,
+and one module ends the process. That a library has an architecture does not prove that its results agree.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Parts are derived from the op uses: from the module that called an op, and the file whose code called it. Code in
 `transformers/models/qwen3_vl/` belongs to that architecture, whatever the target calls it; code outside
-transformers
-is the target's own.
+transformers is the target's own.
 """
 
 from __future__ import annotations
@@ -235,9 +234,8 @@ def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[st
         counted: Functions that were counted before, by file and first line; this call adds to it.
 
     Returns:
-        The number of lines without blank ones, comments and docstrings. For a file that cannot be found it is
-        the number
-        of distinct source lines of its op uses.
+        The number of lines without blank ones, comments and docstrings. For a file that cannot be found it is the
+        number of distinct source lines of its op uses.
     """
     wanted = set(files)
     seen: dict[str, set[int]] = {}

@@ -1,10 +1,8 @@
 """A parity run: compare a checkpoint's logits in MLX with torch in float32 and float64, with controls that must fail.
 
-The often quoted fixed gate of 1e-5 is wrong: torch's own float32 differs from its float64 by up to 2e-5 on
-small models.
-The gate is the larger of 1e-5 and four times that noise. A comparison proves something only if it also
-detects faults:
-a copy with altered weights and one with another rotary base must exceed the gate.
+The often quoted fixed gate of 1e-5 is wrong: torch's own float32 differs from its float64 by up to 2e-5 on small
+models. The gate is the larger of 1e-5 and four times that noise. A comparison proves something only if it also
+detects faults: a copy with altered weights and one with another rotary base must exceed the gate.
 """
 
 from __future__ import annotations

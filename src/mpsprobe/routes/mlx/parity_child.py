@@ -1,8 +1,7 @@
 """Run the MLX side of a parity run in its own process: `python -m mpsprobe.routes.mlx.parity_child JOB.json`.
 
 Importing mlx-lm lowers RLIMIT_NOFILE, importing mlx-vlm registers streams, and one module of mlx-lm ends the
-process;
-the caller must not be affected. One line of JSON is written for each variant as it ends.
+process; the caller must not be affected. One line of JSON is written for each variant as it ends.
 """
 
 from __future__ import annotations

@@ -150,9 +150,8 @@ def route(case: Case) -> tuple[Route, Effort]:
 def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibrary]) -> tuple[Route, Effort]:
     """Return the route of an optimisation step: mlx-lm's trainer, if it supports the architecture.
 
-    What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA
-    adapters on every
-    linear layer of every model that it loads, quantised ones included, or the whole model.
+    What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA adapters on
+    every linear layer of every model that it loads, quantised ones included, or the whole model.
     """
     library = next(one for one in packages if one.name == "mlx-lm")
     held = bool(case.architecture) and library.module(case.architecture) is not None

@@ -1,7 +1,6 @@
 """The registry of detectors, by the kind of node that they are shown.
 
-Most nodes are calls, and most detectors look for a few names. Calls are therefore looked up by the last part
-of the
+Most nodes are calls, and most detectors look for a few names. Calls are therefore looked up by the last part of the
 callee's name, which keeps the walk at one dictionary access a call.
 """
 

@@ -1,8 +1,7 @@
 """FLOPs and bytes of an op use, computed from its signature.
 
-Nothing imports torch, so a forecast of a recorded or predicted run needs no model, no device and no torch.
-The conventions
-are stated in `docs/recorder.md`.
+Nothing imports torch, so a forecast of a recorded or predicted run needs no model, no device and no torch. The
+conventions are stated in `docs/recorder.md`.
 """
 
 from __future__ import annotations

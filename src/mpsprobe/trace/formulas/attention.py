@@ -1,9 +1,8 @@
 """FLOPs of attention kernels: the two products, scores and values.
 
-The counts are those of `torch.utils.flop_counter`: a causal mask halves nothing, and softmax and scale are
-not counted. That
-counter knows only CUDA's kernels and counts attention on CPU and MPS as 0; here every ATen variant has the
-same formula.
+The counts are those of `torch.utils.flop_counter`: a causal mask halves nothing, and softmax and scale are not
+counted. That counter knows only CUDA's kernels and counts attention on CPU and MPS as 0; here every ATen variant
+has the same formula.
 """
 
 from __future__ import annotations
@@ -77,9 +76,8 @@ def _length_first_backward(use: OpUse) -> int:
 def _length_first_sizes(use: OpUse, first: int) -> tuple[int, int, int, int, int, int]:
     """Return the sizes of tensors `[batch, length, heads, width]`, or packed `[total length, heads, width]`.
 
-    The lengths of packed sequences are values, so each counts as the longest. That is an upper bound, and
-    what PyTorch's
-    counter does for tensors without values.
+    The lengths of packed sequences are values, so each counts as the longest. That is an upper bound, and what
+    PyTorch's counter does for tensors without values.
     """
     query, key, value = (tensor.shape for tensor in use.inputs[first : first + 3])
     longest_query = use.scalars.get("max_q", use.scalars.get("max_seqlen_q"))

@@ -1,10 +1,8 @@
 """FLOPs of convolutions: a multiply-add counts as two, adding a bias is not counted.
 
-The counts are those of `torch.utils.flop_counter`, except for the weight's gradient with groups, where
-PyTorch's counter
-ignores the groups and so counts too much: each of the two gradients takes as many multiply-adds as the
-forward pass,
-whatever the groups.
+The counts are those of `torch.utils.flop_counter`, except for the weight's gradient with groups, where PyTorch's
+counter ignores the groups and so counts too much: each of the two gradients takes as many multiply-adds as the
+forward pass, whatever the groups.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """FLOPs of matrix decompositions and transforms, by their textbook counts.
 
-The counts are leading terms for real matrices from Golub and Van Loan, *Matrix Computations* (4th ed.):
-Cholesky 4.2, LU 3.2,
-triangular 3.1, QR 5.2, SVD 8.6, symmetric eigenproblem 8.3, general eigenproblem 7.5. Iterative methods (SVD,
-eigenproblems)
-depend on the values, so theirs are typical counts. FFTs follow FFTW's convention, 5 N log2 N for complex and
-half of it for
-real data (fftw.org/speed). A complex operation counts as four real ones, as in a product.
+The counts are leading terms for real matrices from Golub and Van Loan, *Matrix Computations* (4th ed.): Cholesky
+4.2, LU 3.2, triangular 3.1, QR 5.2, SVD 8.6, symmetric eigenproblem 8.3, general eigenproblem 7.5. Iterative
+methods (SVD, eigenproblems) depend on the values, so theirs are typical counts. FFTs follow FFTW's convention, 5 N
+log2 N for complex and half of it for real data (fftw.org/speed). A complex operation counts as four real ones, as
+in a product.
 """
 
 from __future__ import annotations

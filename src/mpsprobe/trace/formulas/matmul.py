@@ -1,8 +1,7 @@
 """FLOPs of matrix products: a multiply-add counts as two, adding a bias is not counted.
 
-This is the convention of `torch.utils.flop_counter`, with which the tests compare. A complex multiply-add
-counts as four real
-ones; PyTorch's counter counts it as one.
+This is the convention of `torch.utils.flop_counter`, with which the tests compare. A complex multiply-add counts as
+four real ones; PyTorch's counter counts it as one.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ def _addmm(use: OpUse) -> int:
 def _matrices(a: TensorMeta, b: TensorMeta) -> int:
     """Count a (batched) matrix-matrix product.
 
-    With one batched operand, each row, column or inner index of the other belongs to one group
-    (`_grouped_mm`), so the groups
-    add nothing.
+    With one batched operand, each row, column or inner index of the other belongs to one group (`_grouped_mm`), so
+    the groups add nothing.
     """
     batch = prod(a.shape[:-2]) if len(a.shape) == len(b.shape) else 1
     return batch * product(a.shape[-2], a.shape[-1], b.shape[-1], a)

@@ -1,10 +1,8 @@
 """FLOPs of ops that compute each element of the result from a few others.
 
-No standard fixes the convention. Here arithmetic, a comparison or the evaluation of a function counts as one
-FLOP for each
-element of the result, and a formula of several steps as several. Integers and booleans, copies, fills, random
-numbers,
-indexing and sorting count as none.
+No standard fixes the convention. Here arithmetic, a comparison or the evaluation of a function counts as one FLOP
+for each element of the result, and a formula of several steps as several. Integers and booleans, copies, fills,
+random numbers, indexing and sorting count as none.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ from mpsprobe.trace.formulas.registry import OpFamily, formula, numel
 def _layers(use: OpUse) -> int:
     """Count two FLOPs for each weight and each step of every sequence.
 
-    Data and states are `[steps, batch, width]` (or batch first, or packed `[total steps, width]`); the
-    weights are the matrices
-    among the parameters. The pointwise work of the gates is small in comparison and not counted.
+    Data and states are `[steps, batch, width]` (or batch first, or packed `[total steps, width]`); the weights are
+    the matrices among the parameters. The pointwise work of the gates is small in comparison and not counted.
     """
     x = use.inputs[0]
     steps = numel(x) // x.shape[-1] if x.shape[-1] else 0

@@ -1,4 +1,4 @@
-"""The C++ seams of the virtual device: one port, implemented for builds with MPS and for those without."""
+"""The C++ hooks of the virtual device: one port, implemented for builds with MPS and for those without."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The few bytes of machine code and the C++ vtables that the virtual device needs, through ctypes.
 
 PyTorch asks two C++ objects about a device: its guard (`c10::impl::DeviceGuardImplInterface`) and its hooks
-(`at::MPSHooksInterface`). A Linux build has no guard for MPS and hooks that refuse. Both are plain objects
-with a vtable, so a copy of a vtable with some slots replaced is a new implementation. The slot order is read
-from the headers that the wheel ships, never assumed.
+(`at::MPSHooksInterface`). A Linux build has no guard for MPS, and hooks that refuse. Both are plain objects with a
+vtable, so a copy of a vtable with some slots replaced is a new implementation. The slot order is read from the
+headers that the wheel ships, never assumed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mpsprobe.errors import UnsupportedInstallError
 
 #: Values of `c10::DeviceType`, stable since torch 1.12 (c10/core/DeviceType.h).
 DEVICE_TYPE_CPU, DEVICE_TYPE_CUDA, DEVICE_TYPE_MPS = 0, 1, 13
-#: `COMPILE_TIME_MAX_DEVICE_TYPES` (c10/core/DeviceType.h): the length of c10's registries.
+#: The length of c10's registries: `COMPILE_TIME_MAX_DEVICE_TYPES` (c10/core/DeviceType.h).
 DEVICE_TYPES = 21
 
 #: Two words precede a vtable's first function: the offset to the top and the type info (Itanium C++ ABI).
 _HEADER_WORDS = 2
-#: More slots than any of the two classes has; what lies behind the vtable is copied and never called.
+#: More slots than either of the two classes has; the bytes behind the vtable are copied and never called.
 _VTABLE_WORDS = 96
 
-#: Code of functions that ignore their arguments, for each machine.
+#: Machine code of functions that ignore their arguments, by architecture.
 #: `mps0` returns {type 13, index 0} in the first and 0 in the second result register, which is a
 #: `c10::Device` and a default `c10::Stream` of it at once (System V and AAPCS64 return both in registers).
 _CODE: dict[str, dict[str, bytes]] = {
@@ -60,7 +60,7 @@ def installed_release() -> tuple[int, int]:
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
-    """Load one of the shared libraries inside the torch package, e.g. `"libc10.so"`."""
+    """Load one of the shared libraries inside the torch package, such as `"libc10.so"`."""
     path = Path(torch.__file__).parent / "lib" / name
     try:
         return ctypes.CDLL(str(path))
@@ -73,7 +73,8 @@ def function(name: str) -> int:
     """Return the address of a small function: `"mps0"`, `"one"` or `"zero"`. Its page lives as long as the process.
 
     Raises:
-        UnsupportedInstallError: no code for this machine, or the system forbids executable memory (SELinux).
+        UnsupportedInstallError: There is no code for this machine, or the system forbids executable memory
+            (SELinux).
     """
     return _executable(_code(name))
 
@@ -93,7 +94,7 @@ def _code(name: str) -> bytes:
     return code
 
 
-#: What `platform.machine()` says where there is machine code.
+#: The values of `platform.machine()` for which there is machine code.
 MACHINES = tuple(_CODE)
 
 _pages: list[mmap.mmap] = []
@@ -112,8 +113,8 @@ def _executable(code: bytes) -> int:
             f"The system refused executable memory (mprotect: {os.strerror(number)}).", _who_forbids()
         )
     if platform.machine() == "aarch64":
-        # Data and instructions have caches of their own on Arm: without this the processor may run what the
-        # page held before. x86 keeps them the same.
+        # Arm has separate caches for data and instructions. Without this the processor may run what the
+        # page held before. x86 keeps them coherent.
         flush = ctypes.CDLL("libgcc_s.so.1")["__clear_cache"]
         flush.restype = None
         flush(ctypes.c_void_p(address), ctypes.c_void_p(address + len(code)))
@@ -122,7 +123,7 @@ def _executable(code: bytes) -> int:
 
 
 def _who_forbids() -> str:
-    """Name the policy that keeps this process from making memory executable, from what Linux shows of it."""
+    """Return the policy that keeps this process from making memory executable, as far as Linux shows it."""
     status = _text("/proc/self/status")
     if _text("/sys/fs/selinux/enforce").strip() == "1":
         domain = _text("/proc/self/attr/current").strip("\0\n ") or "this process's domain"
@@ -142,7 +143,7 @@ def _who_forbids() -> str:
     return "A hardened kernel or a security policy forbids it; try a plain container or another machine."
 
 
-#: prctl.h, Linux 6.3: whether memory may become executable.
+#: The prctl option that tells whether memory may become executable (prctl.h, Linux 6.3).
 _PR_GET_MDWE = 66
 
 
@@ -162,7 +163,7 @@ class PatchedVtable:
     """A copy of an object's vtable with some functions replaced.
 
     Attributes:
-        address: what an object's first word must hold to use it.
+        address: The value that an object's first word must hold to use it.
     """
 
     def __init__(self, obj: int, slots: list[str], replaced: dict[str, int]) -> None:
@@ -178,9 +179,9 @@ class PatchedVtable:
 
 
 def virtual_functions(header: str, struct: str) -> list[tuple[str, bool]]:
-    """List the functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
+    """Return the functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
 
-    A virtual destructor stands for the two slots that the Itanium ABI gives it.
+    A virtual destructor takes the two slots that the Itanium ABI gives it.
     """
     path = Path(torch.__file__).parent / "include" / header
     try:

@@ -1,8 +1,8 @@
-"""The port: the operations that the virtual device needs of a PyTorch build, with or without an MPS backend.
+"""The port: the operations that the virtual device needs from a PyTorch build, with or without an MPS backend.
 
-A session installs the device (guard and hooks), takes over the MPS dispatch key, and gives both back. All differences
-between builds are behind this class: `without_mps.py` implements it for Linux, `with_mps.py` for a Mac. `relabel.py`
-makes tensors over an address and works on both.
+A session installs the device (guard and hooks), takes over the MPS dispatch key, and restores both. All differences
+between builds are hidden behind this class: `without_mps.py` implements it for Linux, `with_mps.py` for a Mac.
+`relabel.py` makes tensors over an address and works on both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kernel = Callable[..., Any]
 
 
 class Patcher(Protocol):
-    """Replaces attributes until the session ends (`library.Patches`)."""
+    """Replace attributes until the session ends (`library.Patches`)."""
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
         """Replace an attribute if this PyTorch has it."""
@@ -36,7 +36,7 @@ class Port(ABC):
         """Make `mps:0` a device that tensors can be on.
 
         Raises:
-            UnsupportedInstallError: this build cannot carry it.
+            UnsupportedInstallError: This build cannot carry it.
         """
 
     @abstractmethod
@@ -45,27 +45,27 @@ class Port(ABC):
 
     @abstractmethod
     def take_over_rest(self, fallback: Kernel) -> None:
-        """Let `fallback(overload, *args, **kwargs)` run every op that has no kernel of ours at the MPS key."""
+        """Let `fallback(overload, *args, **kwargs)` run every op for which the session has no MPS kernel."""
 
     @abstractmethod
     def start_autograd_thread(self) -> None:
-        """Make sure that the autograd engine has a queue for `mps:0`; the device is installed and has its kernels."""
+        """Make sure that the autograd engine has a queue for `mps:0`, after the device and its kernels are installed."""
 
     @abstractmethod
     def patch(self, patches: Patcher) -> None:
-        """Replace what PyTorch's Python side would ask of a device that is really there."""
+        """Replace functions in PyTorch's Python code that would query a real device."""
 
     def take_over(self, kernels: Mapping[str, Kernel], above: Mapping[str, Kernel], fallback: Kernel) -> None:
-        """Put our kernels in front of what is at the MPS key, until `give_back`.
+        """Register the session's kernels in front of those at the MPS key, until `give_back`.
 
         Args:
-            kernels: by ATen op (`"add.Tensor"`), for the MPS key.
-            above: composite ops that a Mac handles above autograd, for AutogradMPS and MPS.
-            fallback: runs every other op.
+            kernels: Kernels for the MPS key by ATen op (`"add.Tensor"`).
+            above: Kernels of composite ops that a Mac handles above autograd, for AutogradMPS and MPS.
+            fallback: The kernel of every other op.
         """
         aten = self.libraries("aten")
         with warnings.catch_warnings():
-            # "Overriding a previously registered kernel": that is the purpose
+            # "Overriding a previously registered kernel" is the purpose here
             warnings.simplefilter("ignore", UserWarning)
             for name, kernel in kernels.items():
                 implement(aten, name, kernel, "MPS")
@@ -75,12 +75,12 @@ class Port(ABC):
             self.take_over_rest(fallback)
 
     def give_back(self) -> None:
-        """Take every kernel of ours out of the dispatcher; those that were there are in force again."""
+        """Remove the session's kernels from the dispatcher, so that the earlier ones are active again."""
         while self._libraries:
             self._libraries.popitem()[1]._destroy()
 
     def libraries(self, namespace: str) -> Any:
-        """Return the library that kernels of a namespace are registered through."""
+        """Return the library through which kernels of a namespace are registered."""
         if namespace not in self._libraries:
             self._libraries[namespace] = torch.library.Library(namespace, "IMPL")
         return self._libraries[namespace]
@@ -89,23 +89,24 @@ class Port(ABC):
 def implement(library: Any, name: str, kernel: Kernel, key: str) -> None:
     """Call `library.impl` without adding to torch.library's list of kernels registered from Python.
 
-    Before 2.13 that list forbids a second kernel of an op and key. torch._refs.linalg, which torch._dynamo
-    imports, brings one for linalg_lu_solve.out: with ours on the list, its import would fail after us, and
-    ours would be refused after it (seen with 2.11).
+    Before 2.13 that list forbids a second kernel for an op and key. torch._refs.linalg, which torch._dynamo
+    imports, registers one for linalg_lu_solve.out. With the session's kernel on the list, that import would fail,
+    and after that import the session's kernel would be refused (seen with 2.11).
     """
     listed, entry = torch.library._impls, f"{library.ns}/{name}/{key}"
     before = entry in listed
     listed.discard(entry)
     library.impl(name, kernel, key)
-    library._op_impls.discard(entry)  # else the end of the library would take theirs off the list too
+    library._op_impls.discard(entry)  # otherwise the end of the library would remove theirs from the list too
     if not before:
         listed.discard(entry)
 
 
 @functools.lru_cache(maxsize=1)
 def has_mps() -> bool:
-    """Return whether this PyTorch was built with an MPS backend: only then does it have a fallback at the MPS key.
+    """Return whether this PyTorch was built with an MPS backend, as only then the MPS key has a fallback.
 
-    Called before the first session of a process, and cached: our own fallback would look the same.
+    It is called before the first session of a process, and cached, because the session's own fallback would look
+    the same.
     """
     return bool(torch._C._dispatch_has_backend_fallback(torch._C.DispatchKey.MPS))

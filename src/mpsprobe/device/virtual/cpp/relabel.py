@@ -1,12 +1,12 @@
-"""Tensors over given memory: a CPU or CUDA tensor that says `mps:0`, and back, and tensors over a bare address.
+"""Relabel tensors: a CPU or CUDA tensor that says `mps:0`, and back, and tensors over a bare address.
 
-DLPack is the one public way to make a tensor over given memory on a given device. The capsule that
-`to_dlpack` returns is a C struct; writing its device field is the whole trick.
+DLPack is the only public way to make a tensor over given memory on a given device. The capsule that `to_dlpack`
+returns is a C struct, and only its device field has to be changed.
 
-torch 2.6 - 2.8 refuse `kDLMetal` in `from_dlpack`. There the C ABI that AOTInductor's compiled code uses makes a
+torch 2.6 to 2.8 refuse `kDLMetal` in `from_dlpack`. There the C ABI that AOTInductor's compiled code uses makes a
 tensor from a pointer, sizes, strides, dtype and device; for `mps` it asks the MPS hooks which device the pointer is
-on. `without_mps.py` answers that; a Mac's own hooks answer `mps:0` for any pointer (2.8's and 2.13's, read from the
-machine code of their wheels; 2.6's have no such function, so `support.require` refuses 2.6 and 2.7 on a Mac).
+on. `without_mps.py` answers that; a Mac's own hooks answer `mps:0` for any pointer (2.8's and 2.13's, as read in
+the machine code of their wheels; 2.6's have no such function, so `support.require` refuses 2.6 and 2.7 on a Mac).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mpsprobe.device.virtual.cpp import native
 
-#: `DLDeviceType` of dlpack.h. With the device's index, 0, in the upper half of the word.
+#: Values of `DLDeviceType` in dlpack.h, with the device's index, 0, in the upper half of the word.
 _METAL = 8
 _KINDS = {"cpu": 1, "cuda": 2}
 
@@ -34,15 +34,15 @@ _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _word = ctypes.c_int64.from_address
 
-#: torch's `from_dlpack` knows Metal since 2.9.
+#: torch's `from_dlpack` accepts Metal from 2.9 on.
 LEGACY = native.installed_release() < (2, 9)
 
 
 def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
-    """Return the tensor of the device whose memory it is, with the same shape, strides, dtype, conj and neg bits.
+    """Return the tensor on the device whose memory it uses, with the same shape, strides, dtype, conj and neg bits.
 
     Args:
-        tensor: on `mps`.
+        tensor: A tensor on `mps`.
         memory: `"cpu"`, or `"cuda"` (from torch 2.9 on).
     """
     return _relabel(tensor, _KINDS[memory])
@@ -54,7 +54,7 @@ def device(tensor: Tensor) -> Tensor:
 
 
 def _relabel(tensor: Tensor, kind: int) -> Tensor:
-    # DLPack knows no conjugate or negative bit: strip it (a view), relabel, set it again (a view)
+    # DLPack has no conjugate or negative bit: strip it (a view), relabel, set it again (a view)
     if tensor.is_neg():
         return _relabel(tensor._neg_view(), kind)._neg_view()
     if tensor.dtype.is_complex and tensor.is_conj():
@@ -68,7 +68,7 @@ def _relabel(tensor: Tensor, kind: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------- torch 2.6 - 2.8
 
-#: A data pointer for tensors without elements: a null pointer is refused.
+#: A data pointer for tensors without elements, because a null pointer is refused.
 _NOWHERE = 64
 _LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
@@ -92,7 +92,7 @@ def _dtype_code(dtype: torch.dtype) -> int:
 def at_address(
     address: int, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, *, mps: bool
 ) -> Tensor:
-    """Make a tensor over memory that somebody else keeps alive, through AOTInductor's C ABI."""
+    """Make a tensor over memory that the caller keeps alive, through AOTInductor's C ABI."""
     made, handle = _make(address, shape, strides, dtype, mps=mps)
     if _handle_stays():
         native.library(_LIBRARY).aoti_torch_delete_tensor_object(handle)
@@ -101,7 +101,7 @@ def at_address(
 
 @functools.lru_cache(maxsize=1)
 def _handle_stays() -> bool:
-    """Whether "stealing" a handle leaves a reference behind (2.8 does), which would keep every tensor for ever."""
+    """Return whether "stealing" a handle leaves a reference behind, as in 2.8, which would keep every tensor alive."""
     owner = torch.empty(1, device="cpu")
     made, _ = _make(owner.data_ptr(), (1,), (1,), owner.dtype, mps=False)
     reference = made.untyped_storage()._weak_ref()
@@ -137,6 +137,6 @@ def _make(
 
 def _relabel_by_abi(source: Tensor, *, mps: bool) -> Tensor:
     made = at_address(source.data_ptr(), source.shape, source.stride(), source.dtype, mps=mps)
-    # a storage's Python object lives as long as the storage, and so does what it holds
+    # a storage's Python object lives as long as the storage, and keeps its attributes alive
     made.untyped_storage()._memory_of = source  # type: ignore[attr-defined]
     return made

@@ -1,10 +1,10 @@
-"""The C++ seams of a PyTorch built with MPS: a Mac's. Guard and hooks stay; the kernels at its keys are ours meanwhile.
+"""The port for a PyTorch built with MPS, as on a Mac: guard and hooks stay, the kernels at its keys are replaced.
 
-The guard and the hooks of such a build already say that `mps:0` exists, so nothing is patched. What must not happen is
-that one of Metal's kernels, or its allocator, meets a tensor without memory. The dispatcher takes no second fallback
-for a key ("Tried to register multiple backend fallbacks for the same dispatch key"), so every op that would reach
-Metal gets a kernel of its own here: those of the chosen release as on Linux, the others by the rule of a build
-without MPS (decompose where PyTorch has a composite kernel, else the fallback).
+The guard and the hooks of such a build already say that `mps:0` exists, so nothing is patched. Metal's kernels and
+its allocator must never receive a memoryless tensor. The dispatcher accepts no second fallback for a key ("Tried to
+register multiple backend fallbacks for the same dispatch key"), so every op that would reach Metal gets its own
+kernel here: those of the chosen release as on Linux, the others by the rule of a build without MPS (decompose where
+PyTorch has a composite kernel, else the fallback).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp.port import Kernel, Patcher, Port, implement
 from mpsprobe.errors import UnsupportedInstallError, VirtualDeviceError
 
-#: Keys of MPS tensors that the virtual device does not have. PyTorch registers nothing at those of quantised and
-#: nested tensors, and torch.library knows no names for them.
+#: Keys of MPS tensors that the virtual device lacks. PyTorch registers nothing at those of quantised and
+#: nested tensors, and torch.library has no names for them.
 _OTHER_KEYS = ("SparseMPS", "SparseCsrMPS")
 
 
@@ -33,7 +33,7 @@ class WithMps(Port):
         self._fallback: Kernel | None = None
 
     def install(self) -> None:
-        """Refuse a process that holds Metal tensors: our kernels would read their addresses as plain memory."""
+        """Refuse a process that holds Metal tensors, whose addresses these kernels would read as plain memory."""
         held = torch._C._mps_currentAllocatedMemory() if torch._C._mps_is_available() else 0
         if held:
             raise UnsupportedInstallError(
@@ -42,14 +42,14 @@ class WithMps(Port):
             )
 
     def remove(self) -> None:
-        """Do nothing: nothing was patched."""
+        """Do nothing, because nothing was patched."""
 
     def start_autograd_thread(self) -> None:
-        """Do nothing: the engine starts a thread for every registered guard, and this build has one."""
+        """Do nothing, because the engine starts a thread for every registered guard, and this build has one."""
 
     def patch(self, patches: Patcher) -> None:
         for name, value in {
-            # no Metal device is found in a sandbox or a virtual machine; ours is there all the same
+            # a sandbox or a virtual machine has no Metal device; the virtual one is available anyway
             "_mps_is_available": lambda: True,
             "_mps_is_in_bad_fork": lambda: False,
             "_accelerator_getAccelerator": lambda: torch.device("mps"),
@@ -57,7 +57,7 @@ class WithMps(Port):
             "_mps_startCapture": _no_metal,
         }.items():
             patches.replace(torch._C, name, value)
-        # loading a library of C++ ops, or defining one in Python, brings ops that would reach Metal
+        # loading a library of C++ ops, or defining one in Python, adds ops that would reach Metal
         patches.replace(torch.ops, "load_library", self._followed(torch.ops.load_library))
         patches.replace(torch.library.Library, "define", self._followed(torch.library.Library.define))
 
@@ -69,7 +69,7 @@ class WithMps(Port):
     def take_over_rest(self, fallback: Kernel) -> None:
         self._fallback = fallback
         aten = self.libraries("aten")
-        # they ask the device's allocator for host memory, whatever tensor they get
+        # they request host memory from the device's allocator, whatever tensor they get
         implement(aten, "_pin_memory", _plain_copy, "CPU")
         implement(aten, "is_pinned", _not_pinned, "CPU")
         self._sweep()
@@ -80,7 +80,7 @@ class WithMps(Port):
         super().take_over(kernels, above, fallback)
 
     def _followed(self, original: Kernel) -> Kernel:
-        """Wrap a function after which there may be new ops."""
+        """Wrap a function that may add new ops, and give these ops kernels after it."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
@@ -93,7 +93,7 @@ class WithMps(Port):
         return wrapped
 
     def _sweep(self) -> None:
-        """Give a kernel to every op that has none of ours and would reach Metal or its fallback."""
+        """Give a kernel to every op that has none of the session's and would reach Metal or its fallback."""
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         for name in torch._C._dispatch_get_all_op_names():
             for key in _OTHER_KEYS:
@@ -148,7 +148,7 @@ def _decomposition(name: str, composite: str) -> Kernel:
 
 
 def _refusal(name: str, key: str) -> Kernel:
-    """Return a kernel that says what a build without the key says."""
+    """Return a kernel that raises the error of a build without the key."""
 
     def kernel(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise NotImplementedError(
@@ -159,7 +159,7 @@ def _refusal(name: str, key: str) -> Kernel:
 
 
 def _plain_copy(tensor: torch.Tensor, _device: Any = None) -> torch.Tensor:
-    """`_pin_memory` without Metal's allocator: host memory that the GPU can read is all memory on a Mac."""
+    """Copy a tensor as `_pin_memory` without Metal's allocator; the GPU of a Mac can read all host memory."""
     return tensor.clone()
 
 

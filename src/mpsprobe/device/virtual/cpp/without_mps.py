@@ -1,18 +1,18 @@
-"""The C++ seams of a PyTorch built without MPS: a device guard, hooks and a thread that it does not have.
+"""The port for a PyTorch built without MPS: it adds a device guard, hooks and a thread of autograd.
 
-*Guard.* `c10::impl::device_guard_impl_registry` has one slot per device type. On a build without MPS slot 13 is null,
-and `.to("mps")` fails with "PyTorch is not linked with support for mps devices". A copy of the CPU's guard fills it,
-with the functions that name the current device replaced.
+*Guard.* `c10::impl::device_guard_impl_registry` has one slot for each device type. On a build without MPS slot 13
+is null, and `.to("mps")` fails with "PyTorch is not linked with support for mps devices". A copy of the CPU's guard
+fills it, with the functions that return the current device replaced.
 
-*Hooks.* `at::detail::getMPSHooks()` returns one object for the life of the process, which ATen asks about MPS (is it
-there, how many, pinned memory); on Linux its functions refuse. While the virtual device is on, the object uses a
-patched copy of its vtable. On a build with CUDA the hooks of CUDA deny it meanwhile: PyTorch insists on one
-accelerator ("Cannot have both MPS and cuda."), and a Mac has no CUDA.
+*Hooks.* `at::detail::getMPSHooks()` returns one object for the life of the process, which ATen asks about MPS
+(whether it is available, how many devices, pinned memory); on Linux its functions refuse. While the virtual device
+is active, the object uses a patched copy of its vtable. On a build with CUDA the hooks of CUDA deny it in the
+meantime, because PyTorch insists on one accelerator ("Cannot have both MPS and cuda."), and a Mac has no CUDA.
 
-*Autograd's thread.* `torch::autograd::Engine` starts one thread per device at the first backward of the process and
-never again. If that was before the virtual device, gradients on `mps:0` find no queue (an assertion in engine.cpp,
-"device.index() < device_ready_queues_.size()"). The thread stays when the virtual device ends: it sleeps, as a Mac's
-does.
+*Autograd's thread.* `torch::autograd::Engine` starts one thread for each device at the first backward pass of the
+process and never again. If that was before the virtual device, gradients on `mps:0` find no queue (an assertion in
+engine.cpp, "device.index() < device_ready_queues_.size()"). The thread stays when the virtual device ends: it
+sleeps, as a Mac's does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mpsprobe.errors import UnsupportedInstallError
 
 # ---------------------------------------------------------------------------------------------------------- guard
 
-#: Functions of a guard that name the current device: with the CPU's own answers, `.to("mps")` would return a CPU
-#: tensor. The stream functions answer the default stream of mps:0.
+#: Functions of a guard that return the current device. With the CPU's own answers, `.to("mps")` would return a CPU
+#: tensor. The stream functions return the default stream of mps:0.
 _GUARD_ANSWERS = {
     "mps0": "type exchangeDevice getDevice getStream getDefaultStream getNewStream getStreamFromGlobalPool "
     "exchangeStream",
@@ -40,7 +40,7 @@ _GUARD_ANSWERS = {
     "synchronizeDevice",
     "one": "deviceCount queryEvent queryStream",
 }
-#: `record` and `elapsedTime` of a guard: events keep the host's time (c10/core/impl/DeviceGuardImplInterface.h).
+#: `record` and `elapsedTime` of a guard; events hold the host's time (c10/core/impl/DeviceGuardImplInterface.h).
 _Record = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_int8, ctypes.c_int8
 )
@@ -68,7 +68,7 @@ def _registry() -> ctypes.Array[ctypes.c_void_p]:
 
 @functools.lru_cache(maxsize=1)
 def _guard() -> tuple[int, list[object]]:
-    """Return the address of the virtual guard and what must stay alive for it."""
+    """Return the address of the virtual guard, and the objects that must stay alive for it."""
     slots = [
         name
         for name, _ in native.virtual_functions(
@@ -104,9 +104,10 @@ class _Hooks:
     """One hooks object.
 
     Attributes:
-        getter: mangled name of the function that returns it.
-        header, struct: where its functions are declared.
-        answers: what its functions return while the virtual device is on, by `native.function` name.
+        getter: The mangled name of the function that returns it.
+        header: The header that declares its functions.
+        struct: The struct that declares its functions.
+        answers: The results of its functions while the virtual device is active, by `native.function` name.
     """
 
     getter: str
@@ -121,7 +122,7 @@ class _Hooks:
         return names + [name for name, overrides in own if not overrides and name not in names]
 
     def object(self) -> int:
-        """Return the object's address."""
+        """Return the address of the object."""
         getter = native.library("libtorch_cpu.so")[self.getter]
         getter.restype = ctypes.c_void_p
         address: int = getter()
@@ -156,7 +157,7 @@ def _patched_vtable(hooks: _Hooks) -> native.PatchedVtable:
     if hooks is MPS_HOOKS:
         get_allocator = native.library("libc10.so")["_ZN3c1015GetCPUAllocatorEv"]
         get_allocator.restype = ctypes.c_void_p
-        # host memory that the GPU can read is all memory on a Mac; here it is plain memory
+        # the GPU of a Mac can read all host memory, so plain memory is used here
         replaced["getPinnedMemoryAllocator"] = native.returning(get_allocator())
     return native.PatchedVtable(hooks.object(), hooks.slots(), replaced)
 
@@ -164,7 +165,7 @@ def _patched_vtable(hooks: _Hooks) -> native.PatchedVtable:
 # ----------------------------------------------------------------------------------------------------------- port
 
 _ENGINE = "_ZN5torch8autograd6Engine"
-_thread_started = False  # one engine a process
+_thread_started = False  # there is one engine in a process
 
 
 class WithoutMps(Port):
@@ -196,7 +197,7 @@ class WithoutMps(Port):
         self._guard_parts = []
 
     def patch(self, patches: Patcher) -> None:
-        """Do nothing: the patched hooks answer."""
+        """Do nothing, because the patched hooks answer."""
 
     def take_over_rest(self, fallback: Any) -> None:
         self.libraries("_").fallback(fallback, "MPS")
@@ -209,11 +210,11 @@ class WithoutMps(Port):
         get_engine = lib[f"{_ENGINE}18get_default_engineEv"]
         get_engine.restype = ctypes.c_void_p
         this = ctypes.c_void_p(get_engine())
-        # starts the threads unless that was done before; which of the two it was cannot be asked, so a gradient
+        # starts the threads unless they exist; which was the case cannot be queried, so a gradient
         # is tried
         lib[f"{_ENGINE}30initialize_device_threads_poolEv"](this)
         try:
-            # whatever the caller has switched off around us
+            # whatever the caller has switched off
             with torch.inference_mode(False), torch.enable_grad():
                 leaf = torch.zeros((), dtype=torch.float32, device="mps", requires_grad=True)
                 torch.autograd.backward(leaf.clone())

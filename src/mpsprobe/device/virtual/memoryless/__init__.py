@@ -1,1 +1,1 @@
-"""The memoryless engine: tensors at full size without memory, for predictions."""
+"""The memoryless engine: tensors of full size without memory, for predictions."""

@@ -1,4 +1,4 @@
-"""Values that had to be assumed because nothing computed them, and what came to depend on them."""
+"""Values that had to be assumed because nothing computed them, and what depends on them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Assumption:
     """One value that was assumed.
 
     Attributes:
-        value: what was assumed, in words: `"0"`, `"False"`, `"index n // 2"`.
-        op: the op whose result it is.
-        source: `file:line` where that op was called.
-        count: how often it was assumed there.
-        dependents: `"op at file:line"` of what read it on the host or took its shape from it: branches,
-            loops, sizes.
+        value: The assumption in a few words: `"0"`, `"False"`, `"index n // 2"`.
+        op: The op whose result it is.
+        source: The line that called the op, as `file:line`.
+        count: The number of times that it was assumed there.
+        dependents: `"op at file:line"` of what read it on the host or took its shape from it: branches, loops,
+            sizes.
     """
 
     value: str
@@ -33,10 +33,10 @@ class Assumption:
 
 
 class Assumptions:
-    """The list of assumptions, and which tensors hold assumed values.
+    """The list of assumptions, and the tensors that hold assumed values.
 
-    A tensor is recognised by its storage. The weak reference kept for it also keeps the address of the
-    storage object from being used again, so no other storage can be taken for it.
+    A tensor is identified by its storage. A weak reference to the storage keeps the address of its object from
+    being reused, so no other storage can be mistaken for it.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Assumptions:
         return len(self.list)
 
     def assume(self, value: str, op: str, tensor: Tensor | None = None) -> Assumption:
-        """Note an assumed value; `tensor` holds it."""
+        """Record an assumed value, which `tensor` holds."""
         key = (value, op, innermost_source())
         assumption = self._known.get(key)
         if assumption is None:
@@ -60,12 +60,12 @@ class Assumptions:
         return assumption
 
     def hold(self, tensor: Tensor, assumption: Assumption) -> None:
-        """Remember that a tensor's values rest on an assumption."""
+        """Record that a tensor's values rest on an assumption."""
         storage = tensor.untyped_storage()
         self._held.setdefault(storage._cdata, (weak_reference(storage), assumption))
 
     def behind(self, tensors: Iterable[Any]) -> Assumption | None:
-        """Return the assumption behind the first of these tensors that depends on one; None when none does."""
+        """Return the assumption behind the first of these tensors that rests on one; None when none does."""
         if not self._held:
             return None
         for tensor in tensors:
@@ -77,13 +77,13 @@ class Assumptions:
 
     @staticmethod
     def depend(assumption: Assumption, what: str) -> None:
-        """Note that something outside tensors now depends on an assumption."""
+        """Record that something outside tensors depends on an assumption."""
         text = f"{what} at {innermost_source()}"
         if text not in assumption.dependents:
             assumption.dependents.append(text)
 
     def close(self) -> None:
-        """Let go of all weak references."""
+        """Free all weak references."""
         for reference, _ in self._held.values():
             free_reference(reference)
         self._held.clear()

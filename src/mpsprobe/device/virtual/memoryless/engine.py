@@ -1,8 +1,8 @@
-"""The kernel of `predict`: real values while they are small, ghosts otherwise.
+"""The kernel of `predict`: real values in small tensors, no memory in large ones.
 
-Ints, bools and small tensors keep real values, so that masks, grids, counters and `.item()` work as in a real
-run. A result of a ghost is a ghost if it is floating point, and an assumed value if the program may look at
-it.
+Ints, bools and small tensors keep real values, so that masks, grids, counters and `.item()` work as in a real run.
+The result of an op on a memoryless tensor is memoryless if it is floating-point, and an assumed value if the
+program may read it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mpsprobe.device.virtual.written import RESIZE, replace
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
-#: Up to this many elements floating-point tensors are real, and integer tensors.
+#: The greatest number of elements of floating-point tensors with values, and of integer tensors with values.
 FLOAT_LIMIT, INTEGER_LIMIT = 1 << 16, 1 << 22
 
 _INDEXING = frozenset(
     {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"}
 )
-#: Ops whose second result (or only one) is an index into a dimension of size n, and what is assumed for it.
+#: Ops whose second (or only) result is an index into a dimension of size n, with the value that is assumed for it.
 _INDEX_RESULTS = dict.fromkeys(
     ("argmax", "argmin", "max", "min", "multinomial", "kthvalue", "median", "mode"), "index n // 2"
 ) | {"topk": "indices in turn, from n // 2 on", "sort": "the order as it is"}
@@ -43,12 +43,12 @@ _FUSED_ATTENTION = "_scaled_dot_product_attention_math_for_mps"
 
 
 class GhostKernels(Kernels):
-    """Runs what reaches the MPS key without computing on large tensors.
+    """Run what reaches the MPS key without computing on large tensors.
 
     Attributes:
-        assumptions: every value that was assumed.
-        ghosts: where tensors without memory are made.
-        float_limit: floating-point tensors up to this many elements have values.
+        assumptions: Every value that was assumed.
+        ghosts: The maker of memoryless tensors.
+        float_limit: The greatest number of elements of floating-point tensors with values.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -146,7 +146,7 @@ class GhostKernels(Kernels):
         return written
 
     def _overwrite_with_unknown(self, op: Op, target: Tensor) -> None:
-        """Replace the values of a real tensor by ones that nobody computed."""
+        """Replace the values of a real tensor by ones that were not computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
             replace(target, self.ghosts.new(tuple(target.shape), target.stride(), target.dtype))
@@ -183,13 +183,13 @@ class GhostKernels(Kernels):
         return tensor
 
     def _all(self, op: Op, result: Tensor) -> Tensor:
-        """Assume True: models ask whether all values are valid and raise if not, or whether a mask hides nothing."""
+        """Assume True: models test whether all values are valid and raise if not, or whether a mask hides nothing."""
         super().host(result).fill_(True)
         self.assumptions.assume("True", op.qualified, result)
         return result
 
     def _fill_indices(self, op: Op, result: Any, like: Tensor | None) -> None:
-        """Assumed indices: in range and away from special tokens (n // 2), apart from each other for top-k.
+        """Fill a result with assumed indices: n // 2, away from special tokens, and distinct ones for top-k.
 
         Distinct top-k indices route a mixture of experts evenly; sorting is assumed to change nothing.
         """
@@ -210,7 +210,7 @@ class GhostKernels(Kernels):
     # -------------------------------------------------------------------------------------- values and shapes
 
     def _plain_indices(self, op: Op, args: list[Any]) -> list[Any]:
-        """Masks among the indices as the index tensors they stand for; an unknown mask selects nothing."""
+        """Replace masks among the indices by the equivalent index tensors; an unknown mask selects nothing."""
         plain: list[Any] = []
         for index in args[1]:
             if not isinstance(index, Tensor) or index.dtype not in (torch.bool, torch.uint8):
@@ -219,13 +219,13 @@ class GhostKernels(Kernels):
                 self.assumptions.assume("an empty mask", op.qualified)
                 plain += [torch.zeros(0, dtype=torch.int64, device=_CPU)] * index.dim()
             else:
-                # only the form counts; the places themselves are 280 MB for the images in a prompt of Qwen3-VL
+                # only the shape counts; the indices themselves take 280 MB for the images in a prompt of Qwen3-VL
                 places = torch.empty(int(index.count_nonzero()), dtype=torch.int64, device=_META)
                 plain += [places] * index.dim()
         return [args[0], plain, *args[2:]]
 
     def _data_dependent(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Ops whose result's shape needs values that a ghost does not have."""
+        """Run an op whose result's shape depends on values that a memoryless tensor does not have."""
         value, make = _DATA[op.base]
         result = make(self, op, args, kwargs)
         held = (
@@ -340,7 +340,7 @@ _DATA: dict[str, tuple[str, Any]] = {
 
 
 def _untouched_zeros(spec: ResultShape) -> Tensor:
-    """Zeros on the host; large ones in pages of their own, which take memory only when written to."""
+    """Return zeros on the host; large ones are in separate pages, which take memory only when written to."""
     nbytes = spec.numel * spec.dtype.itemsize
     if nbytes < _OWN_PAGES:
         return torch.empty_strided(spec.shape, spec.strides, dtype=spec.dtype, device=_CPU).zero_()
@@ -356,22 +356,22 @@ def _zero(dtype: torch.dtype) -> str:
     return "False" if dtype is torch.bool else "0"
 
 
-#: Ops whose kernels want operands of one dtype; those for the shapes of ghosts do not look.
+#: Ops whose kernels require operands of one dtype, which the kernels for shapes do not check.
 _ONE_DTYPE = frozenset({"mm", "bmm", "addmm", "baddbmm", "addbmm", "linear", "mv", "dot"})
 
 
 def _refuse_mixed(op: Op, tensors: Sequence[Tensor]) -> None:
-    """Raise what PyTorch raises for operands of two dtypes, by asking it with one element each.
+    """Raise PyTorch's error for operands of two dtypes, by running the op on one element of each.
 
     Raises:
-        RuntimeError: as "mat1 and mat2 must have the same dtype, but got Float and BFloat16".
+        RuntimeError: The dtypes differ, as in "mat1 and mat2 must have the same dtype, but got Float and BFloat16".
     """
     if len({one.dtype for one in tensors}) > 1:
         op.call(*[torch.ones((1,) * one.dim(), dtype=one.dtype, device=_CPU) for one in tensors])
 
 
 def _too_large(op: Op, tensors: Sequence[Tensor]) -> bool:
-    """Whether computing with real values would take long: many elements, or few that broadcast to many."""
+    """Return whether computing real values would take long: many elements, or few that broadcast to many."""
     if not tensors:
         return False
     if any(one.numel() > INTEGER_LIMIT for one in tensors):
@@ -386,7 +386,7 @@ def _too_large(op: Op, tensors: Sequence[Tensor]) -> bool:
 
 
 def _fill_with_zeros(host: Tensor) -> None:
-    """Zeros in a CPU tensor; a large one gets fresh pages, which take no memory until written."""
+    """Fill a CPU tensor with zeros; a large one gets new pages, which take no memory until they are written."""
     whole = host.untyped_storage().nbytes() == host.numel() * host.element_size()
     if host.numel() > INTEGER_LIMIT and whole and not host.requires_grad:
         host.set_(torch.zeros(host.shape, dtype=host.dtype, device=_CPU))  # type: ignore[call-overload]

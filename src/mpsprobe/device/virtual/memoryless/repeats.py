@@ -1,8 +1,8 @@
-"""Calls on ghosts that repeat: what the first of a kind gave is made again without asking how.
+"""Repeat calls on memoryless tensors: the result of the first call of a kind serves as a template for the others.
 
-A ghost has no values, so what an op makes of it follows from shapes, strides, dtypes and numbers alone. A model at
-full size calls the same with the same again and again (Alpamayo-R1-10B: 52,384 calls of some 1,100 kinds), and all
-that the kernel looks up and checks for a call (10 microseconds of 19) it needs only for the first.
+A memoryless tensor has no values, so the result of an op on it depends only on shapes, strides, dtypes and numbers.
+A model of full size repeats the same calls again and again (Alpamayo-R1-10B: 52,384 calls of some 1,100 kinds), and
+everything that the kernel looks up and checks for a call (10 of 19 µs) is needed only for the first one.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.written import replace
 
-# Found faster than as attributes of their modules, for every op.
+# Names of this module, which are found faster than attributes of other modules.
 _Tensor, _Parameter = torch.Tensor, nn.Parameter
 _CPU = torch.device("cpu")
-#: Ops that only set memory aside.
+#: Ops that only allocate memory.
 _BLANK = frozenset({"empty", "empty_strided"})
-#: Arguments that stand for themselves. Numbers carry their type: `1 == 1.0 == True`.
+#: Types of arguments that are their own key. Numbers carry their type, because `1 == 1.0 == True`.
 _PLAIN = frozenset({int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 _TYPED = frozenset({float, bool, complex})
-#: Kinds of one op that are remembered; past them it begins anew.
+#: The greatest number of remembered kinds of one op; beyond it, remembering starts again.
 _LIMIT = 20_000
 
 
 class Known:
-    """One kind of call: an op with arguments of certain forms. Equal calls share the object, which stands for them.
+    """One kind of call: an op with arguments of certain shapes and dtypes. Equal calls share the object.
 
-    One of the attributes says what comes of it; with none, the op returns its first argument, a ghost.
+    One of the attributes says how to make the result; with none, the op returns its first argument, a memoryless
+    tensor.
 
     Attributes:
-        mould: makes the result.
-        moulds: make the results, where they are a tuple.
-        blank: shape, strides and dtype of a result with memory that nobody has written to.
-        instead: makes the ghost that the first argument becomes, which was a tensor with values.
+        mould: The template of the result.
+        moulds: The templates of the results, where they are a tuple.
+        blank: The shape, strides and dtype of a result with memory that was not written to.
+        instead: The template of the memoryless tensor that the first argument becomes, which had values.
     """
 
     __slots__ = ("blank", "instead", "mould", "moulds")
@@ -63,12 +64,12 @@ class Known:
 
 
 class Repeats:
-    """Finds the calls that repeat, on behalf of the kernels.
+    """Find the calls that repeat, for the kernels.
 
     Args:
-        kernels: on whose behalf.
-        ghosts: where tensors without memory are made.
-        assumptions: what is known of tensors whose values were assumed.
+        kernels: The kernels.
+        ghosts: The maker of memoryless tensors.
+        assumptions: The assumptions about tensors with assumed values.
     """
 
     def __init__(self, kernels: Kernels, ghosts: Ghosts, assumptions: Assumptions) -> None:
@@ -79,13 +80,13 @@ class Repeats:
     def kernel(self, overload: OpOverload, bind: Callable[[Op], tuple[Kernel, bool]]) -> Kernel:
         """Return a kernel that runs the first call of a kind in full and rebuilds the results of the others.
 
-        It is written out flat: a Python call costs a tenth of what is left to do.
+        It is written without inner calls, because a Python call costs a tenth of the remaining work.
 
         Args:
-            overload: the op.
-            bind: gives the kernel that runs calls in full, and tells the observer of them; and whether the op's calls
-                may be remembered: not those of views, nor where values decide, nor where another argument than the
-                first is written to. Asked at the first call.
+            overload: The op.
+            bind: A function that is called at the first call. It returns the kernel that runs calls in full and
+                calls the observer, and whether the op's calls may be remembered: not those of views, nor where
+                values decide, nor where an argument other than the first is written to.
         """
         known: dict[Any, Known] = {}
         kernels, forms, cast, track = (
@@ -145,7 +146,7 @@ class Repeats:
             else:
                 result = args[0]
                 if what.instead is not None:
-                    if result.untyped_storage().nbytes() != what.instead.nbytes:  # a part of a larger tensor
+                    if result.untyped_storage().nbytes() != what.instead.nbytes:  # a part of a larger one
                         return in_full(*args, **kwargs)
                     replace(result, cast(what.instead))
             observer = kernels.observer
@@ -156,13 +157,13 @@ class Repeats:
         return kernel
 
     def _forms(self, values: Sequence[Any], flat: list[Any]) -> bool | None:
-        """Put the form of each value into `flat`: a ghost as three items, all else as one.
+        """Append the key of each value to `flat`: three items for a memoryless tensor, one for anything else.
 
-        Tensors with values count by their form too, beside a ghost; unless their values are assumed ones, which is told
-        of each call, or the host's.
+        Tensors with values count by their metadata too, if there is a memoryless tensor in the call; unless their
+        values are assumed (which every call reports) or are the host's.
 
         Returns:
-            Whether a ghost is among them; None where one cannot be told by its form.
+            Whether one of them is memoryless; None where a value has no such key.
         """
         ghosts = False
         start, end = self._ghosts.start, self._ghosts.end
@@ -194,7 +195,7 @@ class Repeats:
     def _learn(
         self, known: dict[Any, Known], form: Any, op: Op, in_full: Kernel, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """Run the first call of a kind, and remember what it gave unless it is one to be told of each time."""
+        """Run the first call of a kind, and remember its result unless every such call has to be reported."""
         findings = self._kernels.contract.findings
         before, given = len(findings), {one.data_ptr() for one in args if isinstance(one, Tensor)}
         result = in_full(*args, **kwargs)
@@ -208,7 +209,7 @@ class Repeats:
         return result
 
     def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> Known | None:
-        """Return the result of a call if every equal call has it. `given`: the addresses of its tensors."""
+        """Return the result of a call if every equal call has it. `given` holds the addresses of its tensors."""
         has = self._ghosts.has
         if op.writes:
             if result is not first or not has(result):
@@ -230,7 +231,7 @@ class Repeats:
 
 
 def _named(values: dict[str, Any], flat: list[Any]) -> bool:
-    """Put the forms of arguments by name into `flat`; False where one is not plain."""
+    """Append the keys of keyword arguments to `flat`; return False where one is not plain."""
     for name, value in values.items():
         kind = type(value)
         if kind in _PLAIN:

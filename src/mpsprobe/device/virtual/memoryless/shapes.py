@@ -1,4 +1,4 @@
-"""Results of ops on ghosts: shapes, strides and dtypes from meta kernels, remembered by signature."""
+"""Compute results of ops on memoryless tensors: shapes, strides and dtypes from meta kernels, cached by signature."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mpsprobe.device.virtual.rules import computed
 from mpsprobe.device.virtual.schema import Op
 
 _META = torch.device("meta")
-#: Signatures remembered. A decode step of a model adds some hundred.
+#: The greatest number of cached signatures. A decode step of a model adds some hundred.
 _LIMIT = 100_000
 
 
 class ResultShape:
-    """Shape, strides and dtype of one result tensor."""
+    """The shape, strides and dtype of one result tensor."""
 
     __slots__ = ("dtype", "numel", "shape", "strides")
 
@@ -30,7 +30,7 @@ class ResultShape:
 
 
 class Shapes:
-    """Finds what a call would return, without values."""
+    """Compute the shapes of a call's results, without values."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
@@ -39,8 +39,7 @@ class Shapes:
         """Return the shapes of a call's results, nested as the op returns them; Python values stay as they are.
 
         Returns:
-            The results, and for each written argument that changes its shape (by index in `op.writes`) its
-            new spec.
+            The results, and the new shape of each written argument that changes it (by index in `op.writes`).
         """
         key: Any = None
         found = None

@@ -1,7 +1,7 @@
-"""Tensors without memory: they live in address space that is reserved and never backed.
+"""Tensors without memory: they are in address space that is reserved and never backed.
 
-A ghost is a plain `mps:0` tensor with shape, strides, dtype and a data pointer. Reading gives zeros, writing
-would fault; the kernel never does either. 108 billion parameters take no memory and no time.
+A memoryless tensor is a plain `mps:0` tensor with shape, strides, dtype and a data pointer. Reading would yield
+zeros, writing would fault; the kernel does neither. 108 billion parameters take no memory and no time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.errors import UnsupportedInstallError
 
-#: `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
+#: The `DLDeviceType` of Metal, and `DLDataTypeCode` and bits of each dtype (dlpack.h).
 _METAL = 8
 _CODES: dict[torch.dtype, tuple[int, int]] = {
     torch.int8: (0, 8),
@@ -44,7 +44,7 @@ for _name, _code in {"e4m3fn": 10, "e4m3fnuz": 11, "e5m2": 12, "e5m2fnuz": 13, "
 
 _NAME = b"dltensor"
 _ALIGNMENT = 64
-#: A DLManagedTensor of dlpack.h as 64-bit words: data, device, ndim and dtype, shape, strides, offset,
+#: The fields of a DLManagedTensor (dlpack.h) as 64-bit words: data, device, ndim and dtype, shape, strides, offset,
 #: context, deleter.
 _WORDS = 8
 
@@ -68,17 +68,20 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Mould:
-    """Template for memoryless tensors of one shape, strides and dtype: all but the address is written once.
+    """A template for memoryless tensors of one shape, strides and dtype, in which only the address varies.
 
-    The tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). So the
-    struct must outlive every tensor, and moulds are never given back: a model needs some thousand, of 400 bytes.
+    A tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). The struct
+    must therefore outlive every tensor, and templates are never freed: a model needs some thousand, of 400 bytes
+    each.
 
     Attributes:
-        shape, strides, dtype: of the tensor; strides in elements.
-        nbytes: of its storage.
-        span: address space that one takes.
-        words: the struct, the address first.
-        struct: address of the struct.
+        shape: The shape of the tensor.
+        strides: The strides of the tensor in elements.
+        dtype: The dtype of the tensor.
+        nbytes: The bytes of its storage.
+        span: The address space that one tensor takes, in bytes.
+        words: The words of the struct, the address first.
+        struct: The address of the struct.
     """
 
     __slots__ = ("dtype", "nbytes", "shape", "span", "strides", "struct", "words")
@@ -103,10 +106,11 @@ class Mould:
 
 
 class Ghosts:
-    """A stretch of reserved address space and the tensors in it.
+    """A range of reserved address space and the memoryless tensors in it.
 
     Attributes:
-        start, end: the addresses of ghosts.
+        start: The first address.
+        end: The address after the last.
     """
 
     def __init__(self, size: int = 1 << 44) -> None:
@@ -127,7 +131,7 @@ class Ghosts:
         self._moulds: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Mould] = {}
 
     def has(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a ghost."""
+        """Return whether a tensor is memoryless."""
         address: int = tensor.data_ptr()
         inside: bool = self.start <= address < self.end
         return inside
@@ -144,7 +148,7 @@ class Ghosts:
         """Make a memoryless tensor on `mps:0` from a template."""
         data = self._next
         if data + mould.span > self.end:
-            data = self.start  # addresses repeat; there are no values that could meet
+            data = self.start  # addresses repeat, which is harmless because there are no values
         self._next = data + mould.span
         if relabel.LEGACY:
             return relabel.at_address(data, mould.shape, mould.strides, mould.dtype, mps=True)
@@ -152,11 +156,11 @@ class Ghosts:
         return _from_capsule(_new_capsule(mould.struct, _NAME, None))
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Make a memoryless tensor on `mps:0`; strides in elements."""
+        """Make a memoryless tensor on `mps:0`; the strides are in elements."""
         return self.cast(self.mould(shape, strides, dtype))
 
 
 @functools.lru_cache(maxsize=1)
 def ghosts() -> Ghosts:
-    """Return this process's address range. It is never freed: tensors may outlive a session, and it costs nothing."""
+    """Return this process's address range, which is never freed, because tensors may outlive a session."""
     return Ghosts()

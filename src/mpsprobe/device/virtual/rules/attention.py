@@ -1,4 +1,4 @@
-"""Attention as aten/src/ATen/native/transformers/attention.cpp has it on MPS, by release."""
+"""Attention on MPS as in aten/src/ATen/native/transformers/attention.cpp, by release."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mpsprobe.device.virtual.kernels import Kernel
 
 aten = torch.ops.aten
 
-#: The fused op of MPS is registered from here on, and attention's mask may hide a whole row.
+#: From this release on the fused op of MPS is registered, and attention's mask may hide a whole row.
 _FUSED = (2, 5)
 
 
 def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
-    """`scaled_dot_product_attention` of a release on a system.
+    """Return `scaled_dot_product_attention` of a release on a macOS version.
 
-    The fused op, which came with 2.5, is used unless a gradient is needed. Releases up to 2.12 also ask for
-    dropout 0, and for contiguous inputs on macOS before 15; they repeat grouped heads themselves.
+    The fused op, which was added in 2.5, is used unless a gradient is needed. Releases up to 2.12 also require
+    dropout 0, and contiguous inputs on macOS before 15; they repeat grouped heads themselves.
     """
     if version < _FUSED:
         return _attention_before_2_5
@@ -59,12 +59,12 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
 
 
 class Way(enum.Enum):
-    """How attention is computed."""
+    """An implementation of attention."""
 
     EARLY = enum.auto()  #: as before 2.5
     PLAIN = enum.auto()  #: by its composite op
     FUSED = enum.auto()  #: by the fused op
-    FUSED_GROUPS = enum.auto()  #: by the fused op, which is told of grouped heads
+    FUSED_GROUPS = enum.auto()  #: by the fused op, which handles grouped heads
     FUSED_REPEATED = enum.auto()  #: by the fused op, after grouped heads are repeated
 
 
@@ -80,7 +80,7 @@ def way(
     enable_gqa: bool = False,
     **_scale: float | None,
 ) -> Way:
-    """Return which way a release takes for one call of `scaled_dot_product_attention`."""
+    """Return the implementation that a release uses for one call of `scaled_dot_product_attention`."""
     if version < _FUSED:
         return Way.EARLY
     needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
@@ -90,7 +90,7 @@ def way(
         return Way.PLAIN
     if not enable_gqa:
         return Way.FUSED
-    # the text about key heads sits in the fused op from 2.12 on, so it repeats them itself
+    # the message about key heads is in the fused op from 2.12 on, so it repeats them itself
     fused = aten._scaled_dot_product_attention_math_for_mps.default
     if version >= (2, 12) and _has_argument(fused, "enable_gqa"):
         return Way.FUSED_GROUPS
@@ -118,10 +118,10 @@ def _attention_before_2_5(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`_scaled_dot_product_attention_math` of 2.1 - 2.4: the installed one is made of ops that those lack."""
+    """Compute `_scaled_dot_product_attention_math` of 2.1 to 2.4 without the ops that only later releases have."""
     if enable_gqa:
-        # No argument of those releases. Code that passes it has asked the installed torch for its version; there
-        # it would have repeated the heads itself, as transformers' `repeat_kv` does.
+        # Those releases have no such argument. Code that passes it has checked the installed torch's version; on a Mac
+        # with the older release it would have repeated the heads itself, as transformers' `repeat_kv` does.
         key, value = _repeated(key, query.size(-3)), _repeated(value, query.size(-3))
     _validate_attention(query, key, value, attn_mask, is_causal)
     factor = math.sqrt(abs(scale) if scale is not None else 1 / math.sqrt(query.size(-1)))
@@ -141,17 +141,18 @@ def _attention_before_2_5(
     return weights @ value
 
 
-#: Head sizes with a kernel that keeps no scores, in the metallibs from 2.13 on (`prefill_attention_*_bd64_*`).
+#: Head sizes with a kernel that stores no scores, in the metallibs from 2.13 on (`prefill_attention_*_bd64_*`).
 _PREFILL_HEADS = frozenset({32, 64, 72, 80, 96, 128, 256})
-#: Rows of half-precision queries that later releases compute at once (kChunkSize of operations/Attention.mm).
+#: The number of half-precision query rows that later releases compute at once (kChunkSize of operations/Attention.mm).
 _CHUNK = 3068
 
 
 def scores_bytes(version: tuple[int, int], query: Tensor, key: Tensor) -> int:
-    """Return the bytes of the one buffer that the fused op takes for its scores (queries x keys of every head).
+    """Return the bytes of the buffer that the fused op allocates for its scores (queries x keys of every head).
 
-    Up to 2.12 each of its kernels allocates them (sdpa_general_mps and the vector kernels of operations/Attention.mm).
-    From 2.13 on kernels for prefill and for single queries do without, and the general one cuts halves into chunks.
+    Up to 2.12 each of its kernels allocates them (sdpa_general_mps and the vector kernels of
+    operations/Attention.mm). From 2.13 on the kernels for prefill and for single queries do not, and the general
+    one computes half precisions in chunks.
     """
     rows, keys = query.shape[-2], key.shape[-2]
     heads = query.numel() // max(rows * query.shape[-1], 1)
@@ -167,7 +168,7 @@ def _has_argument(overload: Any, name: str) -> bool:
 
 
 def _validate_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
-    """validate_sdpa_input, attention.cpp."""
+    """Raise the errors of validate_sdpa_input in attention.cpp."""
     if not q.dtype == k.dtype == v.dtype:
         raise RuntimeError(
             "Expected query, key, and value to have the same dtype, but got query.dtype: "

@@ -1,6 +1,6 @@
 """Ops that only MPS has, or computes by other rules, computed by CPU ops on the host's memory.
 
-Their results are those of a plain CPU run, so that a difference between the two is never ours.
+Their results equal those of a plain CPU run, so that the emulation itself causes no difference.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ aten = torch.ops.aten
 def conv(
     x: Tensor, w: Tensor, b: Tensor | None, padding: Any, stride: Any, dilation: Any, groups: int
 ) -> Tensor:
-    """`_mps_convolution`."""
+    """Compute `_mps_convolution`."""
     return aten.convolution.default(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[no-any-return]
 
 
 def conv_transpose(
     x: Tensor, w: Tensor, padding: Any, output_padding: Any, stride: Any, dilation: Any, groups: int
 ) -> Tensor:
-    """`_mps_convolution_transpose`."""
+    """Compute `_mps_convolution_transpose`."""
     return aten.convolution.default(x, w, None, stride, padding, dilation, True, output_padding, groups)  # type: ignore[no-any-return]
 
 
 def flat(compute: Callable[..., Tensor]) -> Kernel:
-    """Compute a 1-D convolution as the CPU does, so that results equal the CPU's bit for bit."""
+    """Return a function that computes a 1-D convolution as the CPU does, with results that are equal bit for bit."""
 
     def computed(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
         rest = tuple(one[1:] if isinstance(one, (list, tuple)) else one for one in rest)
@@ -50,7 +50,7 @@ def conv_backward(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`mps_convolution_backward`."""
+    """Compute `mps_convolution_backward`."""
     sizes = [w.size(0)] if mask[2] else None
     zeros = [0] * len(stride)
     return aten.convolution_backward.default(  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ def conv_transpose_backward(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """`mps_convolution_transpose_backward`."""
+    """Compute `mps_convolution_transpose_backward`."""
     dx, dw, _ = aten.convolution_backward.default(
         grad, x, w, None, stride, padding, dilation, True, output_padding, groups, [*mask, False]
     )
@@ -77,7 +77,7 @@ def conv_transpose_backward(
 
 
 def _bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """`bincount`: in the dtype of the weights, or in int32 (operations/SummaryOps.mm); the CPU's is in float64."""
+    """Compute `bincount` in the dtype of the weights, or in int32 (operations/SummaryOps.mm); the CPU uses float64."""
     counted = aten.bincount.default(x, weights, minlength)
     if weights is None or not x.numel():
         return counted  # type: ignore[no-any-return]
@@ -91,7 +91,10 @@ _random = getattr(aten.random_, "from")  # a keyword, so it cannot be written as
 
 
 def _random_from(x: Tensor, low: int, high: int | None = None, *, generator: Any = None) -> Tensor:
-    """`random_.from`: on MPS only floating-point tensors must hold the whole range (operations/Distributions.mm)."""
+    """Compute `random_.from` by the rules of operations/Distributions.mm.
+
+    On MPS only floating-point tensors must be able to hold the whole range.
+    """
     if (
         high is None
         or x.dtype.is_floating_point
@@ -103,7 +106,7 @@ def _random_from(x: Tensor, low: int, high: int | None = None, *, generator: Any
 
 
 def _random_to(x: Tensor, high: int, *, generator: Any = None) -> Tensor:
-    """`random_.to`."""
+    """Compute `random_.to`."""
     return _random_from(x, 0, high, generator=generator)
 
 
@@ -119,8 +122,8 @@ def _attention_math(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    # The host's own attention, so that results are those of a plain CPU run; the second result (weights) has
-    # no reader.
+    # The host's own attention, so that results are those of a plain CPU run; the second result (weights) is
+    # not used.
     groups = {"enable_gqa": True} if enable_gqa else {}
     if dropout_mask is not None:
         return aten._scaled_dot_product_attention_math.default(  # type: ignore[no-any-return]
@@ -135,7 +138,7 @@ def _attention_math(
 
 def _lstm(x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:
     nothing = torch.empty(0, device=x.device)
-    # z state, cell states and layer outputs are what the Mac's backward reads; ours computes the forward
+    # the Mac's backward reads z state, cell states and layer outputs; this one computes the forward pass
     # again
     return (*aten.lstm.input(x, list(hx), list(params), *options), nothing, nothing, nothing)
 
@@ -158,7 +161,7 @@ def _lstm_backward(
     exclude = torch._C._dispatch_tls_local_exclude_set()
     for key in (keys.AutogradCPU, keys.ADInplaceOrView, keys.AutogradFunctionality):
         exclude = exclude.remove(key)
-    # the autograd engine calls kernels with autograd excluded; here it is what computes the result
+    # the autograd engine calls kernels with autograd excluded; here autograd computes the result
     with torch._C._ForceDispatchKeyGuard(include, exclude), torch.enable_grad():
         outputs = aten.lstm.input(inputs[0], inputs[1:3], inputs[3:], *options)
         pairs = [(o, g) for o, g in zip(outputs, (grad_y, grad_hy, grad_cy), strict=True) if g is not None]
@@ -192,7 +195,7 @@ def _max_pool2d_backward(
 
 
 def _pack_int4(weight: Tensor, inner_k_tiles: int) -> Tensor:
-    """`_convert_weight_to_int4pack`: the two halves of each byte change places (kernels/Quantized.metal)."""
+    """Compute `_convert_weight_to_int4pack`, which swaps the two halves of each byte (kernels/Quantized.metal)."""
     if weight.dim() != 2:
         raise RuntimeError("_convert_weight_to_int4pack_mps : expect weight to be 2D tensor.")
     if weight.dtype is not torch.uint8:
@@ -208,7 +211,10 @@ def _pack_int4(weight: Tensor, inner_k_tiles: int) -> Tensor:
 
 
 def _int4_mm(x: Tensor, packed: Tensor, group: int, scales_and_zeros: Tensor) -> Tensor:
-    """`_weight_int4pack_mm`: (q - 8) * scale + zero for groups of a row, then a product (kernels/Quantized.metal)."""
+    """Compute `_weight_int4pack_mm` as in kernels/Quantized.metal: dequantise groups of a row, then multiply.
+
+    A weight is (q - 8) * scale + zero.
+    """
     rows, width = packed.shape[0] * 8, x.shape[1]
     for problem, text in (
         (x.dtype not in _FLOATS, " : expect A to be either 32-bit or 16-bit float tensor."),

@@ -1,4 +1,4 @@
-"""The rules of one torch release on one macOS: what is missing, falls back or is refused, in which words."""
+"""The rules of one torch release on one macOS: what is missing, falls back or is refused, with which message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mpsprobe.knowledge import dtypes, ops
 
 OnFail = Literal["raise", "collect"]
 
-#: What is said of code given to torch.compile.
+#: The message about code that was passed to torch.compile.
 COMPILED = (
     "torch.compile: the Metal code that Inductor would generate is out of reach here, so whether it compiles and "
     "what it computes on a Mac is unknown; the eager code ran instead."
@@ -37,21 +37,21 @@ COMPILED = (
 class Contract:
     """What a Mac with this torch release and macOS accepts.
 
-    The op table decides what is missing, not the installed PyTorch. What is composite still decomposes as the
-    installed one has it; see docs/virtual-device.md.
+    The op table decides what is missing, not the installed PyTorch. Composite ops still decompose as in the
+    installed one; see docs/virtual-device.md.
 
     Args:
-        release: a torch version that `knowledge.ops` has data on.
-        macos: e.g. `"15.5"`.
-        fallback: whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set on that Mac.
-        on_fail: `"raise"` as a Mac does, or `"collect"`: note it and go on as if it were fixed.
-        observer: is told of every finding.
+        release: A torch version with data in `knowledge.ops`.
+        macos: The macOS version, such as `"15.5"`.
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set on that Mac.
+        on_fail: `"raise"` as a Mac does, or `"collect"` to record failures and continue as if they were fixed.
+        observer: An observer that is called with every finding.
 
     Attributes:
-        findings: everything that failed or fell back, in order.
-        refused: dtypes that no result can have -> the error's text.
-        questioned: dtypes that this release or one of `alike` refuses.
-        alike: other releases that would have given every answer so far as this one did (`ask`).
+        findings: Everything that failed or fell back, in order.
+        refused: The dtypes that no result can have, each with the error message.
+        questioned: The dtypes that this release or one of `alike` refuses.
+        alike: Other releases that would have given the same answers so far (`ask`).
     """
 
     def __init__(
@@ -90,30 +90,30 @@ class Contract:
     # ----------------------------------------------------------------------------------------- other releases
 
     def follow(self, others: Iterable[Contract]) -> None:
-        """Watch, from here on, which of these releases go on to answer alike."""
+        """Track, from here on, which of these releases keep giving the same answers."""
         self.alike = list(others)
         self.questioned = self.questioned.union(*(one.refused for one in self.alike))
 
     def ask(self, question: Callable[[Contract], Any]) -> None:
-        """Let go of the releases of `alike` whose answer to a question differs from this one's.
+        """Drop the releases from `alike` whose answer to a question differs from this one's.
 
-        A session depends on its release by such questions alone. So a release that is left at the end would have had
-        the same session, call by call.
+        A session depends on its release only through such questions, so a release that is left at the end would
+        have had the same session, call by call.
         """
         if self.alike:
             mine = question(self)
             self.alike = [one for one in self.alike if question(one) == mine]
 
     def composite_here(self) -> list[str]:
-        """Return the ops without a kernel here that the installed PyTorch decomposes and a release of `alike` does not.
+        """Return the ops without a kernel here that the installed PyTorch decomposes, and a release of `alike` does not.
 
-        Nothing is told of such an op, so `ask` must be called for it.
+        Such an op is not reported, so `ask` must be called for it.
         """
         elsewhere = frozenset[str]().union(*(one._registered for one in self.alike)) - self._registered
         return sorted(name for name in elsewhere if schema.composite_key(f"aten::{name}"))
 
     def told(self, finding: Finding) -> Finding:
-        """Return a finding of a session that this release would have had too, in this release's words."""
+        """Return a finding of a session as this release would have worded it."""
         if finding.kind != "missing-op":
             return finding
         text = messages.missing_op(finding.op, self.release.torch, self.release.wheel.git)
@@ -123,7 +123,7 @@ class Contract:
 
     @functools.cached_property
     def registered(self) -> list[str]:
-        """Names, without `aten::`, of the ops with a kernel at the MPS key, in a stable order."""
+        """Return the names, without `aten::`, of the ops with a kernel at the MPS key, in a stable order."""
         return sorted(self._registered)
 
     @functools.cached_property
@@ -131,7 +131,7 @@ class Contract:
         return frozenset(name.removeprefix("aten::") for name in self.release.mps_ops)
 
     def kernel_of(self, op: Op) -> int | str:
-        """Return what an op meets at the MPS key: `"kernel"`, `"CPU"`, `"composite"`, or the flags of a missing op."""
+        """Return what handles an op at the MPS key: `"kernel"`, `"CPU"`, `"composite"`, or a missing op's flags."""
         if op.name in self._registered:
             return "CPU" if self.runs_on_cpu(op.name) else "kernel"
         return "composite" if schema.composite_key(op.qualified) else self._missing(op)
@@ -144,10 +144,10 @@ class Contract:
         """Judge an op that has no kernel at the MPS key.
 
         Returns:
-            Flags of the op use.
+            The flags of the op use.
 
         Raises:
-            NotImplementedError: in the release's own words.
+            NotImplementedError: The op is missing; the message is the release's own.
         """
         self.ask(lambda one: one.kernel_of(op))
         flags = self._missing(op)
@@ -162,18 +162,18 @@ class Contract:
         except ops.UnknownOpError:
             support = (
                 ops.Support.MISSING
-            )  # another library's op without an MPS kernel meets the same fallback
+            )  # another library's op without an MPS kernel reaches the same fallback
         if support is ops.Support.ABSENT:
             return OpFlag.FOREIGN
         if support not in _MISSING:
-            return OpFlag.REDIRECTED  # composite there, a kernel of its own in the installed PyTorch
+            return OpFlag.REDIRECTED  # composite there, with its own kernel in the installed PyTorch
         return OpFlag.FALLBACK if self.fallback else OpFlag.RAISED
 
     def check_sparse(self, op: Op, key: str) -> Exception | None:
-        """Return the error of an op on sparse tensors that the release registers no kernel for; None where it does.
+        """Return the error of an op on sparse tensors for which the release has no kernel; None where it has one.
 
         Args:
-            op: the op.
+            op: The op.
             key: `"SparseMPS"` or `"SparseCsrMPS"`.
         """
         self.ask(lambda one: op.qualified in one.release.sparse.get(key, frozenset()))
@@ -189,18 +189,18 @@ class Contract:
         return error
 
     def note_compiled(self) -> None:
-        """Note that something was given to torch.compile: it runs eagerly here, so what Inductor makes is unknown."""
+        """Record code that was passed to torch.compile. It runs eagerly here, so Inductor's kernels are unknown."""
         source = innermost_source()
         if source not in self._compiled:
             self._compiled.add(source)
             self._note(Finding("compile", "", COMPILED, FindingGrade.CERTAIN, source))
 
     def warn_fallback(self, op: Op, text: str = "") -> None:
-        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is on.
+        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is set.
 
         Args:
-            op: what it computes.
-            text: a kernel's own; empty: that of an op without a kernel.
+            op: The op that the CPU computes.
+            text: The kernel's own message; empty for that of an op without a kernel.
         """
         text = text or messages.fallback(op.qualified)
         if op.qualified not in self._fallback_sites:
@@ -221,7 +221,7 @@ class Contract:
         return found
 
     def may_fall_back(self, op: Op) -> bool:
-        """Return whether calls of the op with some arguments run on the CPU, here or in a release of `alike`."""
+        """Return whether some calls of the op run on the CPU, here or in a release of `alike`."""
         return any(
             one.runs_on_cpu(op.name) or any(check.falls_back for check in one.checks(op))
             for one in (self, *self.alike)
@@ -231,7 +231,7 @@ class Contract:
         """Run the kernel's checks of its arguments.
 
         Returns:
-            Flags of the op use: `OpFlag.FALLBACK` where the CPU takes over, else 0.
+            The flags of the op use: `OpFlag.FALLBACK` where the CPU takes over, else 0.
         """
         checks = self.checks(op)
         differing = [one for one in self.alike if one.checks(op) != checks]
@@ -252,7 +252,7 @@ class Contract:
         return 0
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse CPU tensors beside device tensors, in the op's own words."""
+        """Refuse CPU tensors together with device tensors, with the op's own message."""
         self.ask(lambda one: messages.mixed_devices(op, args, kwargs, one.version))
         text, grade = messages.mixed_devices(op, args, kwargs, self.version)
         self.fail("device", op.qualified, RuntimeError(text), grade)
@@ -263,9 +263,9 @@ class Contract:
         self.fail("generator", op.qualified, RuntimeError(text), FindingGrade.CERTAIN)
 
     def refuse(self, op: Op, result: Tensor) -> Tensor:
-        """Refuse a result of a dtype that MPS does not have; when collecting, give the nearest it has.
+        """Refuse a result with a dtype that MPS does not have; when collecting, return the nearest dtype that it has.
 
-        Memory is not asked what it holds: but for float64 and the dtypes of a later macOS, tensors of any dtype can be
+        Memory has no dtype: except for float64 and the dtypes of a later macOS, tensors of any dtype can be
         allocated and copied, and only computing fails (issue 176981).
         """
         dtype = result.dtype
@@ -278,7 +278,7 @@ class Contract:
         return result.to(nearest(dtype))
 
     def _refusal(self, op: Op, dtype: torch.dtype) -> tuple[type[Exception], str] | None:
-        """Return the error of an op whose result would have that dtype."""
+        """Return the error of an op whose result would have that dtype; None when it is allowed."""
         text = self.refused.get(dtype)
         if text is None:
             return None
@@ -292,11 +292,11 @@ class Contract:
     def check_operand(self, op: Op, tensor: Tensor) -> bool:
         """Refuse a tensor of a dtype that no kernel of the release can read or write.
 
-        Memory moves and views are not asked (`refuse`); a contiguous tensor is filled with zeros without its dtype
-        (fill_mps_tensor_, operations/ConstantOps.mm), and `.item()` copies one element to the host.
+        Copies of memory and views are not checked (`refuse`); a contiguous tensor is filled with zeros whatever its
+        dtype (fill_mps_tensor_, operations/ConstantOps.mm), and `.item()` copies one element to the host.
 
         Returns:
-            Whether it was refused (and the run goes on because failures are collected).
+            Whether it was refused (and the run continues because failures are collected).
         """
         self.ask(lambda one: one._refused_operand(op, tensor))
         refusal = self._refused_operand(op, tensor)
@@ -343,7 +343,7 @@ class Contract:
         return TypeError, messages.FLOAT64_IN_KERNEL if text == messages.FLOAT64 else text
 
     def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
-        """Refuse a copy on the device that casts from or to a dtype that its kernels do not know."""
+        """Refuse a copy on the device that casts from or to a dtype that its kernels do not support."""
         if src.dtype not in self.questioned and dst.dtype not in self.questioned:
             return
         self.ask(lambda one: one._refused_copy(dst, src))
@@ -360,7 +360,7 @@ class Contract:
         rearranges = src.stride() != dst.stride()
         if (
             dst.is_mps
-        ):  # one blit only where both lie flat (copy_kernel_mps); to the host equal strides are enough
+        ):  # one blit only where both are contiguous (copy_kernel_mps); to the host equal strides are enough
             rearranges = not (src.is_contiguous() and dst.is_contiguous())
         return dtypes.refused_copy(
             messages.dtype_name(src.dtype),
@@ -373,14 +373,14 @@ class Contract:
     # --------------------------------------------------------------------------------------------- failures
 
     def fail(self, kind: str, op: str, error: Exception, grade: FindingGrade) -> None:
-        """Note a failure and raise it, or go on when collecting."""
+        """Record a failure and raise it, or continue when collecting."""
         self._note(Finding(kind, op, str(error), grade, innermost_source()))
         if self._on_fail == "raise":
             raise error
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Go on after failures while the context lasts, as a Mac with the fixes applied would."""
+        """Continue after failures while the context lasts, as a Mac with the fixes applied would."""
         before, self._on_fail = self._on_fail, "collect"
         try:
             yield
@@ -396,7 +396,7 @@ class Contract:
 def _first(
     checks: Sequence[KernelCheck], call: limits.Call
 ) -> tuple[str, type[Exception], FindingGrade, bool] | None:
-    """Return what the first check says that refuses the arguments: a kernel stops there."""
+    """Return the first check that refuses the arguments, because a kernel stops there; None when none does."""
     for check in checks:
         text = check.test(call)
         if text is not None:
@@ -405,10 +405,10 @@ def _first(
 
 
 def parse_macos(version: str) -> tuple[int, int]:
-    """`"15.5"` -> (15, 5); `"15"` -> (15, 0).
+    """Parse a macOS version: (15, 5) for `"15.5"`, (15, 0) for `"15"`.
 
     Raises:
-        UsageError: it is not a version.
+        UsageError: The text is not a version.
     """
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?(?:\.\d+)*", version.strip())
     if match is None:
@@ -417,11 +417,11 @@ def parse_macos(version: str) -> tuple[int, int]:
 
 
 _MISSING = {ops.Support.MISSING, ops.Support.MISSING_NO_CPU, ops.Support.MISSING_VIEW}
-#: Ops whose kernels are Metal's own and not MPSGraph's since 2.8; issue 176981 shows `mul`.
+#: Ops with Metal kernels instead of MPSGraph since 2.8; issue 176981 shows `mul`.
 _METAL_BINARY = frozenset({"add", "sub", "mul", "div"})
-#: Ops that look at no value of their operands.
+#: Ops that read no values of their operands.
 _UNTOUCHED = frozenset({"is_set_to", "is_same_size", "record_stream", "_has_same_storage_numel", "is_pinned"})
-#: Dtypes that MPS refuses and `.item()` reads (AT_DISPATCH of operations/Scalar.mm).
+#: Dtypes that MPS refuses but `.item()` reads (AT_DISPATCH of operations/Scalar.mm).
 _SCALARS = frozenset({torch.float64, torch.complex128})
 #: The dtype that a user would choose instead of one that MPS refuses.
 _NEAREST: dict[torch.dtype, torch.dtype] = {
@@ -431,32 +431,32 @@ _NEAREST: dict[torch.dtype, torch.dtype] = {
 
 
 def nearest(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that stands in for one that MPS refuses, where failures are collected."""
+    """Return the dtype that replaces one that MPS refuses, where failures are collected."""
     return _NEAREST.get(dtype, torch.float32)
 
 
 @functools.lru_cache(maxsize=1)
 def _not_users() -> tuple[str, ...]:
-    """Beginnings of the paths of code that only passes ops on. Models may live in this package."""
+    """Return prefixes of the paths of code that only passes ops on. Models may be in this package."""
     package = Path(__file__).parents[3]
     rooms = (str(one) for one in package.iterdir() if one.name != "models")
     return str(Path(torch.__file__).parent), *rooms, "<frozen", "<string>"
 
 
-#: Lines of the forward pass of the device that is on, where its ops may be asked for gradients.
+#: Lines of the forward pass on the active device, for ops that may need gradients.
 _forward: ForwardPlaces[str] = ForwardPlaces()
 
 
 def note_forward() -> None:
-    """Remember the line of the op that runs now, for findings in its backward."""
+    """Record the line of the op that is running, for findings in its backward."""
     if torch.is_grad_enabled():
         _forward.note(innermost_source())
 
 
 def innermost_source() -> str:
-    """Return `file:line` of the innermost frame outside PyTorch and the virtual device, or `""`.
+    """Return `file:line` of the innermost frame outside PyTorch and the virtual device; `""` for none.
 
-    In a backward it is the line of the forward op.
+    In a backward pass it is the line of the forward op.
     """
     if (noted := _forward.of_backward()) is not None:
         return noted
@@ -469,7 +469,7 @@ def innermost_source() -> str:
 
 
 def _stack_level() -> int:
-    """Return the `stacklevel` with which a warning names the user's line."""
+    """Return the `stacklevel` with which a warning shows the user's line."""
     frame = sys._getframe(1).f_back
     level = 1
     while frame is not None and frame.f_code.co_filename.startswith(_not_users()):

@@ -1,10 +1,9 @@
-"""Checks that MPS kernels make of their arguments, with PyTorch's texts and the releases that have them.
+"""Checks that MPS kernels make of their arguments, with PyTorch's messages and the releases that have them.
 
-Those that ask for a dtype, a rank or a size are `mpsprobe.knowledge.dtypes`' rules (`data/ops/limits.toml`).
-Here are those that ask for other arguments. The first and last release of each text are those of the strings
-in the macOS wheels; the condition is read from PyTorch's sources (aten/src/ATen/native/mps/operations), so a
-finding from here is graded `likely` unless the condition is just a dtype. What depends on the chip or on
-Metal cannot be known here.
+Checks of dtypes, ranks and sizes are rules in `mpsprobe.knowledge.dtypes` (`data/ops/limits.toml`); here are those
+of other arguments. The first and last release of each message are those of the strings in the macOS wheels. The
+condition was read in PyTorch's sources (aten/src/ATen/native/mps/operations), so a finding from here has the grade
+`likely` unless the condition is only a dtype. Conditions on the chip or on Metal cannot be known here.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ class Call:
     """The arguments of one call.
 
     Args:
-        args: by position.
-        kwargs: by name.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
     """
 
     __slots__ = ("args", "kwargs")
@@ -42,7 +41,7 @@ class Call:
         return self.args[position]
 
     def tensors(self) -> list[Tensor]:
-        """Its tensors, lists flattened."""
+        """Return its tensors, with lists flattened."""
         found: list[Tensor] = []
         for value in (*self.args, *self.kwargs.values()):
             if isinstance(value, Tensor):
@@ -66,13 +65,14 @@ class KernelCheck:
     """One check of a kernel.
 
     Attributes:
-        ops: base names of the ops that make it.
-        test: returns PyTorch's text when the arguments are refused, else None.
-        error: PyTorch's exception type.
-        since, until: first and last release with it.
-        macos_below: only on older systems; None: on all.
-        grade: how sure its condition is.
-        falls_back: the text is a warning, and the CPU computes.
+        ops: The base names of the ops that make it.
+        test: A function that returns PyTorch's message when the arguments are refused, else None.
+        error: The type of PyTorch's exception.
+        since: The first release with it.
+        until: The last release with it.
+        macos_below: The macOS version below which it applies; None for all.
+        grade: How certain its condition is.
+        falls_back: Whether the message is a warning, and the CPU computes.
     """
 
     ops: tuple[str, ...]
@@ -104,7 +104,7 @@ def _conv_channels(call: Call) -> str | None:
     for k in range(2, x.dim()):
         reach = dilation[k - 2] * (weight.size(k) - 1) + 1
         sizes.append((x.size(k) + 2 * padding[k - 2] - reach) // stride[k - 2] + 1)
-    # the check goes over all sizes of the output, so a long 1-D signal meets it too
+    # the check covers all sizes of the output, so a long 1-D signal meets it too
     return "Output channels > 65536 not supported at the MPS device. " if max(sizes) > 1 << 16 else None
 
 
@@ -168,7 +168,7 @@ def _sparse_grad(call: Call) -> str | None:
 
 
 def _index_reduce(call: Call) -> str | None:
-    # of the first tensor: the index is int64 in any case, so no rule about dtypes alone can tell
+    # of the first tensor; the index is always int64, so a rule about dtypes only cannot decide
     refused = isinstance(call[0], Tensor) and call[0].dtype is torch.int64
     return "index_reduce for MPS does not support torch.long dtype" if refused else None
 
@@ -224,7 +224,7 @@ def _is_empty(tensor: Any) -> bool:
 
 # Empty operands whose kernel returns early in some cases only; the other kernels are rules of `data/ops/limits.toml`.
 def _addmv_empty(call: Call) -> str | None:
-    # the product of the matrix and the vector is a buffer of its own: as long as the matrix has rows
+    # the product of matrix and vector has its own buffer, as long as the matrix has rows
     matrix = call.get(1, "mat")
     return dtypes.EMPTY if isinstance(matrix, Tensor) and not matrix.size(0) else None
 
@@ -288,7 +288,7 @@ _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(("div", "div_"), _truncated_half, until=(2, 7)),
     KernelCheck(("isin",), _isin_devices, until=(2, 7)),
     KernelCheck(("isin",), _isin_dtypes, until=(2, 7), grade=FindingGrade.CERTAIN),
-    # random_mps_impl of operations/Distributions.mm; the text is in the wheels up to 2.12
+    # random_mps_impl of operations/Distributions.mm; the message is in the wheels up to 2.12
     KernelCheck(
         ("normal_",), _normal_dtype, TypeError, since=(2, 2), until=(2, 12), grade=FindingGrade.CERTAIN
     ),
@@ -307,13 +307,13 @@ _CHECKS: tuple[KernelCheck, ...] = (
 
 
 def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelCheck, ...]:
-    """Return the checks in force for an op.
+    """Return the active checks for an op.
 
     Args:
-        op: its overload name, `"aten::mm"`.
-        base: without namespace and overload, `"mm"`.
-        version: torch's, (2, 13).
-        macos: (15, 5).
+        op: The overload name, such as `"aten::mm"`.
+        base: The name without namespace and overload, such as `"mm"`.
+        version: The torch release, such as (2, 13).
+        macos: The macOS version, such as (15, 5).
     """
     found = [
         check
@@ -326,9 +326,10 @@ def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelChec
 
 
 def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
-    """Rules that the arguments alone decide. Those for every op are about dtypes and ranks of memory (`wrap`).
+    """Yield rules that the arguments alone decide. Rules for every op concern dtypes and ranks of memory (`wrap`).
 
-    A text that begins with a colon follows a name in checks of PyTorch's common code: the CPU's op says it too.
+    A message that begins with a colon follows a name in checks of PyTorch's common code, and the CPU's op gives it
+    too.
     """
     try:
         rules = dtypes.rules(op, f"{version[0]}.{version[1]}", f"{macos[0]}.{macos[1]}")
@@ -365,5 +366,5 @@ def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:
         dtypes.Quantity.BYTES: tensor.numel() * tensor.element_size(),
         dtypes.Quantity.SIZE: max(tensor.shape, default=0),
     }
-    # an empty view of a storage that has memory brings a buffer along, and is not refused for being empty
+    # an empty view of a storage with memory has a buffer, and is not refused for being empty
     return not limit.allows(amount[limit.what]) and not (limit.least and _has_memory(tensor))

@@ -1,4 +1,4 @@
-"""PyTorch's own texts, by release. Each function says where the text stands in PyTorch's sources."""
+"""PyTorch's own messages, by release. Each function names the source of its message in PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACEHOLDER = "Placeholder storage has not been allocated on MPS device!"
 
 
 def missing_op(op: str, torch_release: str, commit: str) -> str:
-    """mps_error_fallback, aten/src/ATen/mps/MPSFallback.mm."""
+    """Return the message of mps_error_fallback, aten/src/ATen/mps/MPSFallback.mm."""
     minor = int(torch_release.split(".")[1])
     wish = (
         "considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and "
@@ -45,7 +45,7 @@ def missing_op(op: str, torch_release: str, commit: str) -> str:
 
 
 def fallback(op: str) -> str:
-    """mps_fallback, aten/src/ATen/mps/MPSFallback.mm."""
+    """Return the warning of mps_fallback, aten/src/ATen/mps/MPSFallback.mm."""
     return (
         f"The operator '{op}' is not currently supported on the MPS backend and will fall back to run on the "
         "CPU. This may have performance implications."
@@ -63,7 +63,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def refused_by_kernel(dtype: torch.dtype) -> str:
-    """GetMPSDataType and getMPSScalarType, aten/src/ATen/native/mps/OperationUtils.mm."""
+    """Return the message of getMPSDataType and getMPSScalarType, aten/src/ATen/native/mps/OperationUtils.mm."""
     if dtype is torch.float64:
         return FLOAT64_IN_KERNEL
     name = scalar_type(dtype)
@@ -71,7 +71,7 @@ def refused_by_kernel(dtype: torch.dtype) -> str:
 
 
 def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
-    """Dtypes that no op of the release can produce on MPS, each with the text that says so."""
+    """Return the dtypes that no op of the release can produce on MPS, each with its error message."""
     accepted = dtypes.accepted(torch_release, macos)
     refused = {}
     for dtype in _all_dtypes():
@@ -79,7 +79,7 @@ def refused_dtypes(torch_release: str, macos: str) -> dict[torch.dtype, str]:
         if name in accepted:
             continue
         restriction = dtypes.check("aten::add.Tensor", [name], torch_release, macos)
-        # a rule of its own: float64, or a dtype that a newer macOS would have
+        # a separate rule: float64, or a dtype that a newer macOS would have
         refused[dtype] = restriction.message if restriction and restriction.rule else refused_by_kernel(dtype)
     return refused
 
@@ -94,9 +94,9 @@ def mixed_devices(
 ) -> tuple[str, FindingGrade]:
     """Return an op's error for a CPU tensor among device tensors, and how certain it is.
 
-    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its text is the same
-    on every machine. So the CPU's implementation of the op is asked, with tensors of one element: if it uses
-    TensorIterator it says so itself. Kernels without that check find no Metal buffer behind the CPU tensor.
+    TensorIterator checks devices before any kernel runs, in PyTorch's common code, and its message is the same on
+    every machine. So the CPU's implementation of the op is called with tensors of one element: if it uses
+    TensorIterator, it raises that message. Kernels without that check find no Metal buffer behind the CPU tensor.
     """
     if op.name == "linear" and version >= (2, 5):
         names = ("input", "weight", "bias")
@@ -116,7 +116,7 @@ def mixed_devices(
             *[_one_element(one) for one in args],
             **{name: _one_element(one) for name, one in kwargs.items()},
         )
-    except Exception as problem:  # what it says is looked at; all else means: no such check
+    except Exception as problem:  # only this message counts; anything else means that there is no such check
         text = str(problem)
         if text.startswith("Expected all tensors to be on the same device"):
             return text, FindingGrade.CERTAIN
@@ -127,7 +127,7 @@ _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
 def _one_element(value: Any) -> Any:
-    """Return an argument with its tensors cut down to one element, on the same device, in new memory."""
+    """Return an argument with its tensors reduced to one element, on the same device, in new memory."""
     if isinstance(value, Tensor):
         small = torch.ones([1] * value.dim(), dtype=value.dtype, device="cpu")
         return relabel.device(small) if value.is_mps else small

@@ -1,9 +1,9 @@
-"""Where a Mac's dispatch leaves the way of a Linux build.
+"""Functions whose dispatch on a Mac differs from a Linux build.
 
-PyTorch's common code asks `#ifdef USE_MPS` in a handful of functions only (found by comparing the call graphs
-of the macOS and the Linux library; 2.13: `_convolution`, `convolution_backward`, `lstm.input` and
-`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the
-MPS key are the Mac's; attention in `attention.py`. `computed.py` computes those that only MPS has.
+PyTorch's common code has `#ifdef USE_MPS` in only a few functions (found by comparing the call graphs of the macOS
+and the Linux library; in 2.13 `_convolution`, `convolution_backward`, `lstm.input` and
+`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the MPS key
+are the Mac's; attention is in `attention.py`. `computed.py` computes the ops that only MPS has.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ aten = torch.ops.aten
 def lstm(
     x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`lstm.input`, aten/src/ATen/native/RNN.cpp: one op on MPS."""
+    """Run `lstm.input` (aten/src/ATen/native/RNN.cpp), which is one op on MPS."""
     if len(hx) != 2:
         raise RuntimeError("lstm expects two hidden states")
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
 
 
 class Convolution:
-    """`convolution` and its backward, aten/src/ATen/native/Convolution.cpp with `ConvBackend::Mps`."""
+    """`convolution` and its backward, as in aten/src/ATen/native/Convolution.cpp with `ConvBackend::Mps`."""
 
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
@@ -57,7 +57,7 @@ class Convolution:
         groups: int,
         *_flags: bool,
     ) -> Tensor:
-        """`convolution` and `_convolution`; a 1-D convolution runs as a 2-D one of height 1."""
+        """Run `convolution` and `_convolution`; a 1-D convolution runs as a 2-D one of height 1."""
         x, weight, bias = self._same_type(x, weight, bias, transposed=transposed)
         flat = weight.dim() == 3
         if flat:
@@ -83,7 +83,7 @@ class Convolution:
     def _same_type(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Refuse tensors of two dtypes or devices; when collecting, take a CPU tensor along."""
+        """Refuse tensors of two dtypes or devices; when collecting, convert them to one."""
         others = [(weight, "weight")] + ([(bias, "bias")] if bias is not None else [])
         for other, what in others:
             if other.dtype is x.dtype and other.device == x.device:
@@ -92,7 +92,7 @@ class Convolution:
             if other.device == x.device:
                 raise RuntimeError(text)
             if not (x.is_mps or transposed or weight.dim() == 5):
-                # the CPU's convolution is chosen, and arrives at a kernel that only says this (mps/MPSFallback.mm)
+                # the CPU's convolution is chosen, and reaches a kernel that only raises this (mps/MPSFallback.mm)
                 text = (
                     f"slow_conv2d_forward_mps: input(device='{x.device}') and weight(device={weight.device}')  "
                     "must be on the same device"
@@ -117,7 +117,7 @@ class Convolution:
         groups: int,
         mask: Sequence[bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """`convolution_backward`."""
+        """Run `convolution_backward`."""
         flat = weight.dim() == 3
         if flat:
             grad, x, weight = grad.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2)
@@ -152,10 +152,10 @@ def _type_name(tensor: Tensor) -> str:
 
 
 def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) -> dict[str, Kernel]:
-    """Give `kernels` what it needs of this module.
+    """Register the functions of this module in `kernels`.
 
     Returns:
-        Kernels that belong above autograd, by op.
+        The kernels that belong above autograd, by op.
     """
     kernels.computed_by.update(computed.COMPUTED_BY)
     fused = "_scaled_dot_product_attention_math_for_mps"

@@ -1,7 +1,7 @@
-"""A Mac's unified memory, modelled: how much is in use, and PyTorch's out-of-memory error at its limit.
+"""Model a Mac's unified memory: the bytes in use, and PyTorch's out-of-memory error at its limit.
 
-The rules are those of aten/src/ATen/mps/MPSAllocator.mm. What a model cannot know (other processes, Metal's
-own heaps, buffers still in flight) is left out, so the real limit is reached earlier, never later.
+The rules are those of aten/src/ATen/mps/MPSAllocator.mm. What a model cannot know (other processes, Metal's own
+heaps, buffers still in flight) is left out, so the real limit is reached earlier, never later.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from mpsprobe.knowledge import chips, variables
 
-#: Metal aligns small buffers to 256 bytes and PyTorch keeps sizes up to 1 MiB in pools of their own.
+#: Metal aligns small buffers to 256 bytes, and PyTorch keeps sizes up to 1 MiB in separate pools.
 _ALIGNMENT = 256
 _MAX_SMALL = 1 << 20
-#: Buffers up to this size live in shared memory (kMaxScalarAlloc).
+#: Buffers up to this size are in shared memory (kMaxScalarAlloc).
 _MAX_SCALAR = 8
-#: Expired entries are swept when the list has grown by this many, or the sum claims a new peak.
+#: Expired entries are removed when the list has grown by this many, or when the sum indicates a new peak.
 _SWEEP = 4096
 
 
 def format_size(size: int, *, binary: bool) -> str:
-    """c10's `format_size`; `binary`: the release writes `GiB`, not `GB` (the numbers are the same)."""
+    """Format a size as c10's `format_size` does; `binary` for releases that write `GiB`, not `GB`."""
     i = "i" if binary else ""
     if size <= 1024:
         return f"{size} bytes"
@@ -34,16 +34,16 @@ def format_size(size: int, *, binary: bool) -> str:
 
 
 class UnifiedMemory:
-    """Counts the storages of device tensors, holding none of them alive.
+    """Count the storages of device tensors without keeping any of them alive.
 
-    A storage's end cannot be seen as it happens, only asked for (weak references), so the running sum is an
-    upper bound that is swept when it matters: before an error, for an answer, or when it claims a new peak.
+    The end of a storage cannot be observed, only queried (weak references), so the running sum is an upper bound.
+    It is corrected when that matters: before an error, for an answer, or when it indicates a new peak.
 
     Attributes:
-        recommended: Metal's recommendedMaxWorkingSetSize, bytes.
-        longest: Metal's maxBufferLength, bytes: a buffer must be smaller.
-        limit: what may be allocated, bytes; None without a limit.
-        peak: most bytes in use at once, at most 2 % above the truth; exact from `mark` on.
+        recommended: Metal's recommendedMaxWorkingSetSize in bytes.
+        longest: Metal's maxBufferLength in bytes; a buffer must be smaller.
+        limit: The bytes that may be allocated; None without a limit.
+        peak: The peak of the bytes in use, at most 2 % above the truth; exact from `mark` on.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class UnifiedMemory:
         """Set the limit as PYTORCH_MPS_HIGH_WATERMARK_RATIO does; 0 means none.
 
         Raises:
-            RuntimeError: in PyTorch's words, for a ratio outside 0 ... 2.
+            RuntimeError: The ratio is outside 0 to 2; the message is PyTorch's.
         """
         if not 0.0 <= ratio <= variables.UPPER_BOUND:
             raise RuntimeError(f"invalid high watermark ratio {ratio:g}")
@@ -85,12 +85,12 @@ class UnifiedMemory:
         """Count a new tensor's storage.
 
         Args:
-            tensor: what is new.
-            nbytes: of its storage, where the caller knows them.
+            tensor: The new tensor.
+            nbytes: The bytes of its storage, where the caller knows them.
 
         Raises:
-            RuntimeError: "Invalid buffer size: ...": it is too large for one buffer; or "MPS backend out of memory (MPS
-                allocated: ...": the limit is reached.
+            RuntimeError: It is too large for one buffer ("Invalid buffer size: ..."), or the limit is reached ("MPS
+                backend out of memory (MPS allocated: ...").
         """
         storage = tensor.untyped_storage()
         size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
@@ -108,10 +108,10 @@ class UnifiedMemory:
                 self._sweep()
 
     def reserve(self, nbytes: int) -> None:
-        """Count memory that an op takes while it runs and gives back at its end.
+        """Count memory that an op allocates while it runs and frees at its end.
 
         Raises:
-            RuntimeError: as `track`.
+            RuntimeError: The memory cannot be allocated; see `track`.
         """
         size = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         self._check(size)
@@ -137,27 +137,27 @@ class UnifiedMemory:
         self._on_full(kind, error)
 
     def allocated(self) -> int:
-        """Bytes in use: torch.mps.current_allocated_memory()."""
+        """Return the bytes in use, as torch.mps.current_allocated_memory() does."""
         self._references += self._lasting
         self._lasting = []
         self._sweep()
         return self._in_use
 
     def driver_allocated(self) -> int:
-        """Bytes taken from Metal: in use, and kept by the allocator for reuse (modelled as the peak)."""
+        """Return the bytes taken from Metal: in use, or cached by the allocator (modelled as the peak)."""
         self._cached = max(self._cached, self.peak)
         return max(self._cached, self.allocated())
 
     def empty_cache(self) -> None:
-        """Give back what is not in use."""
+        """Free what is not in use."""
         self.allocated()
         self.peak = self._cached = self._in_use
 
     def mark(self) -> tuple[int, int]:
-        """Bytes in use now, and the most since the last mark, or since the beginning.
+        """Return the bytes in use now, and their peak since the last mark or the beginning.
 
-        `peak` starts anew here, and from the first mark on it is exact. What is in use at the first mark
-        (weights, as a rule) is taken to stay, so that sweeps need not look at it: only `allocated` does.
+        `peak` starts again here, and is exact from the first mark on. The storages in use at the first mark
+        (usually weights) are assumed to stay, so that only `allocated` checks them.
         """
         self._sweep()
         peak, self.peak = max(self.peak, self._in_use), self._in_use
@@ -168,12 +168,12 @@ class UnifiedMemory:
         return self._in_use, peak
 
     def lasting(self) -> list[int]:
-        """Bytes of each storage that was in use at the first mark."""
+        """Return the bytes of each storage that was in use at the first mark."""
         return [size for _, size in self._lasting]
 
     def _claim_peak(self) -> None:
         if self._in_use > self.peak * self._tolerance:
-            self._sweep_young()  # most tensors die young, and what they leave may be enough to know
+            self._sweep_young()  # most tensors are short-lived, so checking the young ones may suffice
         if self._in_use > self.peak * self._tolerance:
             self._sweep()
         self.peak = max(self.peak, self._in_use)
@@ -202,7 +202,7 @@ class UnifiedMemory:
         return alive
 
     def close(self) -> None:
-        """Let go of all weak references."""
+        """Free all weak references."""
         for reference, _ in (*self._references, *self._young, *self._lasting):
             free_reference(reference)
         self._references, self._young, self._lasting = [], [], []
@@ -222,11 +222,11 @@ class UnifiedMemory:
 
 
 def weak_reference(storage: torch.UntypedStorage) -> int:
-    """Return a weak reference to a storage: it keeps the address of the C++ object, not its memory."""
+    """Return a weak reference to a storage, which keeps the address of the C++ object but not its memory."""
     reference: int = storage._weak_ref()  # type: ignore[assignment]
     return reference
 
 
 def free_reference(reference: int) -> None:
-    """Let go of a weak reference."""
+    """Free a weak reference."""
     torch.UntypedStorage._free_weak_ref(reference)
