@@ -49,7 +49,7 @@ class Port(ABC):
 
     @abstractmethod
     def start_autograd_thread(self) -> None:
-        """Make sure that the autograd engine has a queue for `mps:0`, after the device and its kernels are installed."""
+        """Make sure that the autograd engine has a queue for `mps:0`; the device and its kernels are installed."""
 
     @abstractmethod
     def patch(self, patches: Patcher) -> None:

@@ -105,7 +105,7 @@ class Contract:
             self.alike = [one for one in self.alike if question(one) == mine]
 
     def composite_here(self) -> list[str]:
-        """Return the ops without a kernel here that the installed PyTorch decomposes, and a release of `alike` does not.
+        """Return the ops without a kernel here that the installed PyTorch decomposes but a release of `alike` does not.
 
         Such an op is not reported, so `ask` must be called for it.
         """
