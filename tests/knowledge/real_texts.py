@@ -299,12 +299,12 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         "lightning-accelerator",
         {},
     ),
-    (P + "125442", COMMAND_BUFFER, "command-buffer", {}),
+    (P + "125442", COMMAND_BUFFER, "gpu-internal-error", {}),
     (
         G + "huggingface/diffusers/issues/2521",
         "Ignored (for causing prior/excessive GPU errors) (00000004:kIOAccelCommandBufferCallbackErrorSubmissionsIgnored)",
-        "command-buffer",
-        {"reason": "SubmissionsIgnored"},
+        "gpu-submissions-ignored",
+        {},
     ),
     (
         G + "kornia/kornia/issues/4207",

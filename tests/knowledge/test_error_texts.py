@@ -4,6 +4,7 @@ import pytest
 
 from mpsprobe.knowledge import environment
 from mpsprobe.knowledge.error_texts import by_id, find, messages
+from mpsprobe.knowledge.explain import explain
 from tests.knowledge.real_texts import BROADCAST, REAL
 
 
@@ -66,7 +67,7 @@ def test_both_wordings_of_two_devices_name_them(text: str) -> None:
 
 
 def test_mpsgraph_and_llvm_lines_are_one_finding() -> None:
-    assert [hit.message.id for hit in find(BROADCAST)] == ["llvm-broadcast"]
+    assert [finding.message for finding in explain(BROADCAST).findings] == ["llvm-broadcast"]
 
 
 def test_an_unknown_restriction_is_told_as_generic() -> None:

@@ -95,6 +95,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     macos: str = ""
     hides: tuple[str, ...] = ()
     generic: bool = False
+    aftermath: bool = False
     links: tuple[str, ...] = ()
 
     @cached_property
@@ -124,14 +125,19 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
+#: PyTorch, Metal and MPSGraph; then Python, macOS, package managers and other libraries.
+_FILES = ("messages.toml", "messages_libraries.toml")
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: tuple[Message, ...]
 
 
 @lru_cache(maxsize=1)
 def messages() -> tuple[Message, ...]:
-    """Return all messages, in the order of the data file."""
-    return toml.load(Path(__file__).parent / "data" / "messages.toml", _File).message
+    """Return all messages, in the order of the data files."""
+    data = Path(__file__).parent / "data"
+    return tuple(message for name in _FILES for message in toml.load(data / name, _File).message)
 
 
 def by_id(id_: str) -> Message:

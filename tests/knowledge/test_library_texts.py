@@ -1,0 +1,291 @@
+# ruff: noqa: E501 (texts stay as the libraries word them)
+"""Texts of Python, macOS, package managers and other libraries, and those of PyTorch's own Python files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mpsprobe.knowledge.explain import explain
+
+#: As pip, zsh, dyld, transformers, bitsandbytes, vLLM, MLX and others write them.
+TEXTS = [
+    (
+        "ImportError: dlopen(/x/core.so, 0x0002): tried: '/x/core.so' (mach-o file, but is an incompatible architecture (have 'x86_64', need 'arm64'))",
+        "wrong-architecture",
+    ),
+    (
+        "ImportError: dlopen(/x/_C.so, 0x0002): symbol not found in flat namespace '__ZN3c106detail14torchCheckFail'",
+        "flat-namespace-symbol",
+    ),
+    ("zsh: illegal hardware instruction  python train.py", "illegal-instruction"),
+    ("zsh: abort      python run.py", "abort-only"),
+    ("Abort trap: 6", "abort-only"),
+    ("zsh: no matches found: transformers[torch]", "zsh-brackets"),
+    ("error: externally-managed-environment", "externally-managed"),
+    ("A module that was compiled using NumPy 1.x cannot be run in NumPy 2.0.1 as it may crash.", "numpy-2"),
+    ("RuntimeError: Numpy is not available", "numpy-2"),
+    (
+        "urllib.error.URLError: <urlopen error [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate (_ssl.c:1000)>",
+        "ssl-certificates",
+    ),
+    ("clang: error: unsupported option '-fopenmp'", "openmp-headers"),
+    ("fatal error: 'omp.h' file not found", "openmp-headers"),
+    (
+        "xcrun: error: invalid active developer path (/Library/Developer/CommandLineTools), missing xcrun",
+        "old-build-tools",
+    ),
+    (
+        "RuntimeError: An attempt has been made to start a new process before the current process has finished its bootstrapping phase.",
+        "spawn-without-main",
+    ),
+    ("AttributeError: Can't pickle local object 'main.<locals>.<lambda>'", "spawn-pickle"),
+    ("AttributeError: Can't get attribute 'MyDataset' on <module '__main__' (built-in)>", "spawn-pickle"),
+    (
+        "objc[123]: Class AVFFrameReceiver is implemented in both /x/cv2/.dylibs/libavdevice.dylib and /y/libavdevice.dylib. One of the two will be used.",
+        "class-in-two-libraries",
+    ),
+    (
+        "ValueError: FP16 Mixed precision training with AMP or APEX (`--fp16`) and FP16 half precision evaluation (`--fp16_full_eval`) can only be used on CUDA devices.",
+        "torch-mixed-precision-trainer",
+    ),
+    ("AssertionError: CUDA unavailable, invalid device 0 requested", "asks-for-cuda-device"),
+    (
+        "ValueError: Invalid CUDA 'device=0' requested. Use 'device=cpu' or pass valid CUDA device(s) if available",
+        "asks-for-cuda-device",
+    ),
+    (
+        "RuntimeError: Torch is not able to use GPU; add --skip-torch-cuda-test to COMMANDLINE_ARGS variable to disable this check",
+        "asks-for-cuda-device",
+    ),
+    ("RuntimeError: FlashAttention only supports Ampere GPUs or newer.", "flash-attn-needs-gpu"),
+    (
+        "OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.",
+        "cuda-home",
+    ),
+    ("RuntimeError: GPU is required to quantize or run quantize model.", "quantiser-needs-gpu"),
+    (
+        "RuntimeError: No GPU or XPU found. A GPU or XPU is needed for FP8 quantization.",
+        "quantiser-needs-gpu",
+    ),
+    (
+        "ValueError: FP8 quantized models is only supported on GPUs with compute capability >= 8.9 (e.g 4090/H100), actual = `0.0`",
+        "quantiser-needs-gpu",
+    ),
+    ("RuntimeError: Failed to infer device type", "vllm-device"),
+    ("ModuleNotFoundError: No module named 'vllm._C'", "vllm-device"),
+    (
+        "deepspeed.ops.op_builder.builder.MissingCUDAException: CUDA_HOME does not exist, unable to compile CUDA op(s)",
+        "cuda-home",
+    ),
+    (
+        "NotImplementedError: No operator found for `memory_efficient_attention_forward` with inputs:",
+        "xformers",
+    ),
+    ("xFormers wasn't build with CUDA support", "xformers"),
+    (
+        "torch._inductor.exc.TritonMissing: Cannot find a working triton installation. Either the package is not installed or it is too old.",
+        "triton-missing",
+    ),
+    ("RuntimeError: 0 active drivers ([]). There should only be one.", "triton-missing"),
+    (
+        "RuntimeError: Couldn't find appropriate backend to handle uri audio.mp3 and format None.",
+        "audio-backend",
+    ),
+    (
+        "ImportError: TorchCodec is required for load_with_torchcodec. Please install torchcodec to use this function.",
+        "audio-backend",
+    ),
+    (
+        "RuntimeError: Could not load libtorchcodec. Likely causes: 1. FFmpeg is not properly installed in your environment.",
+        "audio-backend",
+    ),
+    (
+        "RuntimeError: Couldn't load custom C++ ops. This can happen if your PyTorch and torchvision versions are incompatible",
+        "torchvision-ops",
+    ),
+    ("RuntimeError: operator torchvision::nms does not exist", "torchvision-ops"),
+    ("MisconfigurationException: No supported gpu backend found!", "accelerator-none"),
+    (
+        "WARNING Apple MPS known Pose bug. Recommend 'device=cpu' for Pose models. See https://github.com/ultralytics/ultralytics/issues/4031.",
+        "ultralytics-pose",
+    ),
+    ("RuntimeError: Input type (float) and bias type (c10::Half) should be the same", "dtypes-differ-matmul"),
+    ("RuntimeError: mat1 and mat2 must have the same dtype, but got Half and Float", "dtypes-differ-matmul"),
+    ("UserWarning: FP16 is not supported on CPU; using FP32 instead", "fp16-on-cpu-whisper"),
+    (
+        "RuntimeError: [metal::malloc] Attempting to allocate 28991029248 bytes which is greater than the maximum allowed buffer size of 22613000192 bytes.",
+        "metal-buffer-length",
+    ),
+    ("RuntimeError: [metal::load_device] No Metal device available.", "mlx-metal"),
+    ("ValueError: Model type gemma3n not supported.", "mlx-model-type"),
+    (
+        "The current `device_map` had weights offloaded to the disk. Please provide an `offload_folder` for them.",
+        "offloaded-to-disk",
+    ),
+    (
+        "ValueError: Due to a serious vulnerability issue in `torch.load`, even with `weights_only=True`, we now require users to upgrade torch to at least v2.6 in order to use the function.",
+        "torch-load-cve",
+    ),
+    (
+        "ERROR: torch-2.0.1+cu118-cp310-cp310-linux_x86_64.whl is not a supported wheel on this platform.",
+        "wheel-of-other-platform",
+    ),
+    (
+        "ERROR: Could not build wheels for tokenizers, which is required to install pyproject.toml-based projects",
+        "build-of-wheel-failed",
+    ),
+    ("RuntimeError: Dynamo is not supported on Python 3.12+", "dynamo-python"),
+    ("OSError: [Errno 24] Too many open files", "too-many-files"),
+    (
+        "python(812,0x1f) malloc: *** error for object 0x600: pointer being freed was not allocated",
+        "malloc-error",
+    ),
+    (
+        "python(4211) MallocStackLogging: can't turn off malloc stack logging because it was not enabled.",
+        "malloc-stack-logging",
+    ),
+    ("[W NNPACK.cpp:64] Could not initialize NNPACK! Reason: Unsupported hardware.", "nnpack"),
+    (
+        "huggingface/tokenizers: The current process just got forked, after parallelism has already been used. Disabling parallelism to avoid deadlocks...",
+        "tokenizers-fork",
+    ),
+    (
+        "NotOpenSSLWarning: urllib3 v2 only supports OpenSSL 1.1.1+, currently the 'ssl' module is compiled with 'LibreSSL 2.8.3'.",
+        "libressl",
+    ),
+    ("Failed to load _MLModelProxy: No module named 'coremltools.libcoremlpython'", "coreml-tools"),
+    ("RuntimeError: Distributed package doesn't have NCCL built in", "distributed-backend"),
+    ("ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!", "distributed-backend"),
+    ("RuntimeError: makeDeviceForHostname(): unsupported gloo device", "distributed-backend"),
+    (
+        "RuntimeError: FSDP needs a non-CPU accelerator device, but no accelerator device is detected.",
+        "fsdp-on-mps",
+    ),
+    (
+        "RuntimeError: `fused=True` requires all the params to be floating point Tensors of supported devices: ['cuda', 'xpu', 'privateuseone'].",
+        "fused-optimizer",
+    ),
+    (
+        "UserWarning: 1Torch was not compiled with flash attention. (Triggered internally at ../aten/src/ATen/native/transformers/cuda/sdp_utils.cpp:455.)",
+        "flash-not-compiled",
+    ),
+    (
+        "FutureWarning: `torch.cuda.amp.autocast(args...)` is deprecated. Please use `torch.amp.autocast('cuda', args...)` instead.",
+        "cuda-amp-deprecated",
+    ),
+    ("NotImplementedError: Unsloth cannot find any torch accelerator? You need a GPU.", "unsloth"),
+    ("NotImplementedError: Unsloth: No NVIDIA GPU found? Unsloth currently only supports GPUs!", "unsloth"),
+    (
+        "TypeError: can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.",
+        "numpy-of-mps-tensor",
+    ),
+    ("RuntimeError: Input, output and indices must be on the current device", "embedding-devices"),
+    ("RuntimeError: Tensor on device cpu is not on the expected device mps:0!", "expected-device"),
+    ("safetensors_rust.SafetensorError: device mps is invalid", "safetensors-device"),
+    ("OSError: You are trying to access a gated repo.", "gated-repo"),
+    (
+        "ValueError: The checkpoint you are trying to load has model type `qwen3` but Transformers does not recognize this architecture.",
+        "unknown-model-type",
+    ),
+    ("ImportError: cannot import name 'cached_download' from 'huggingface_hub'", "import-name"),
+    (
+        "Error: command buffer exited with error status. The Metal Performance Shaders operations encoded on it may not have completed. Error: (null) Internal Error (0000000e:Internal Error)",
+        "gpu-internal-error",
+    ),
+    ("Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)", "gpu-timeout"),
+    (
+        "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)",
+        "gpu-interactivity",
+    ),
+    (
+        "Ignored (for causing prior/excessive GPU errors) (00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)",
+        "gpu-submissions-ignored",
+    ),
+    ("Caused GPU Address Fault Error (0000000b:kIOGPUCommandBufferCallbackErrorPageFault)", "gpu-page-fault"),
+    (
+        "Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)",
+        "gpu-innocent-victim",
+    ),
+    ("The Kernel crashed while executing code in the current cell or a previous cell.", "kernel-died"),
+    (
+        "RuntimeError: unable to mmap 4976698672 bytes from file <model.safetensors>: Cannot allocate memory (12)",
+        "cpu-allocator",
+    ),
+    (
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:73] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes.",
+        "cpu-allocator",
+    ),
+    (
+        "-[MTLDebugDevice newBufferWithLength:options:]:646: failed assertion `Buffer Validation newBufferWithLength:0x4 must not exceed 17179869184'",
+        "metal-buffer-length",
+    ),
+    ("Compiler failed to build request", "metal-compiler"),
+    (
+        "RuntimeError: Failed to create Metal pipeline: Compiler encountered an internal error",
+        "metal-compiler",
+    ),
+    ("AssertionError: No inf checks were recorded for this optimizer.", "no-inf-checks"),
+    (
+        "RuntimeError: mixed dtype (CPU): expect parameter to have scalar type of Float",
+        "dtypes-differ-matmul",
+    ),
+    (
+        "RuntimeError: Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got MPSFloatType instead (while checking arguments for embedding)",
+        "indices-dtype",
+    ),
+    ("ImportError: Library not loaded: @rpath/libtorch_cpu.dylib", "library-not-loaded"),
+    (
+        "ImportError: dlopen(torchaudio/lib/_torchaudio.abi3.so): Library not loaded: @rpath/libtorch.dylib",
+        "library-not-loaded",
+    ),
+    (
+        "ValueError: Some modules are dispatched on the CPU or the disk. Make sure you have enough GPU RAM to fit the quantized model.",
+        "offloaded-to-disk",
+    ),
+    (
+        "RuntimeError: Trying to backward through MPS: derivative for aten::_scaled_dot_product_attention_math_for_mps is not implemented",
+        "derivative-missing",
+    ),
+    ("RuntimeError: derivative for aten::grid_sampler_2d_backward is not implemented", "derivative-missing"),
+    (
+        "OSError: dlopen(/x/torch/lib/libtorch_global_deps.dylib, 0x000A): tried: '/x' (mach-o file, but is an incompatible architecture (have (arm64), need (x86_64h)))",
+        "wrong-architecture",
+    ),
+    ("ERROR: Failed building wheel for pysam/llama-cpp-python", "build-of-wheel-failed"),
+    ("ggml_metal_graph_compute: command buffer 0 failed with status 5", "ggml-metal"),
+    ("ggml_metal_init: error: load pipeline error", "ggml-metal"),
+    ("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution", "asks-for-cuda-device"),
+    ("FileNotFoundError: [Errno 2] No such file or directory: 'nvidia-smi'", "nvidia-smi"),
+    (
+        "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+        "asks-for-cuda-device",
+    ),
+    ("RuntimeError: PyTorch was compiled without CUDA support", "asks-for-cuda-device"),
+    ("RuntimeError: Cannot access accelerator device when none is available.", "accelerator-none"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), TEXTS)
+def test_texts_of_libraries_are_told_apart(text: str, message: str) -> None:
+    assert explain(text).findings[0].message == message
+
+
+def test_every_text_of_pytorchs_python_files_is_explained() -> None:
+    """What torch/mps, torch/_inductor/codegen/mps, torch/amp, torch/serialization ... of 2.1 to 2.15 raise or warn."""
+    texts = json.loads((Path(__file__).parent / "python_texts.json").read_text("utf-8"))
+    unanswered = [
+        f"{one['file']} ({one['first']} to {one['last']}): {one['text']}"
+        for one in texts
+        if not explain(one["text"]).findings
+    ]
+    assert unanswered == []
+
+
+def test_the_reason_goes_before_the_end_of_the_process() -> None:
+    text = (
+        "libc++abi: terminating due to uncaught exception of type NSException\nzsh: abort      python run.py"
+    )
+    assert [one.message for one in explain(text).findings] == ["cxx-exception"]
+    reason = "RuntimeError: Placeholder storage has not been allocated on MPS device!"
+    assert [one.message for one in explain(f"{reason}\n{text}").findings] == ["placeholder-storage"]
