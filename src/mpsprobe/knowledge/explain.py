@@ -172,10 +172,8 @@ def _events(found: list[TextMatch]) -> list[TextMatch]:
     """Return one finding for each event: the second half of a message, without values, belongs to the first."""
     if any(not hit.message.aftermath and hit.message.severity != "warning" for hit in found):
         found = [hit for hit in found if not hit.message.aftermath]
-    ends = [hit for hit in found if hit.message.aftermath]
-    found = [
-        hit for hit in found if hit not in ends[1:]
-    ]  # of what only tells of the end, the first says most
+    end = next((hit for hit in found if hit.message.aftermath), None)  # of several, the first says most
+    found = [hit for hit in found if not hit.message.aftermath or hit is end]
     kept: list[TextMatch] = []
     for hit in found:
         before = kept[-1] if kept else None
