@@ -263,6 +263,34 @@ TEXTS = [
     ),
     ("RuntimeError: PyTorch was compiled without CUDA support", "asks-for-cuda-device"),
     ("RuntimeError: Cannot access accelerator device when none is available.", "accelerator-none"),
+    # public threads: pytorch#166237 and #109716, ultralytics#22971, mlx-vlm#661 and #698, textgen#3328, pytorch_scatter#241,
+    # dgl#4274, kohya_ss#328 and #522, pytorch#70344, torchgeo-bench#254
+    ("Mismatched elements: 1 / 5 (20.0%)", "values-differ"),
+    (
+        "ValueError: boxes1 must be in [x0, y0, x1, y1] (corner) format, but got tensor([], device='mps:0')",
+        "boxes-not-corners",
+    ),
+    (
+        "RuntimeError: shape mismatch: value tensor of shape [8] cannot be broadcast to indexing result of shape [7]",
+        "mask-count-changed",
+    ),
+    (
+        "TypeError: Received a InternVLImageProcessor for argument image_processor, but a ImageProcessingMixin was expected.",
+        "processor-type",
+    ),
+    ("ModuleNotFoundError: No module named 'auto_gptq'", "cuda-package-missing"),
+    (
+        "error: command '/Users/me/miniconda3/envs/torch/bin/clang' failed with exit code 1",
+        "compile-of-package-failed",
+    ),
+    ("KeyError: 'mps'", "library-table-lacks-mps"),
+    ("ERROR: No matching distribution found for torch==1.12.1+cu116", "cuda-build-pinned"),
+    (
+        "UserWarning: cv2/../../lib: did not contain libcudart.so as expected! Searching further paths...",
+        "no-libcudart",
+    ),
+    ("Warning: Cannot set number of intraop threads after parallel work has started", "intraop-threads"),
+    ("UserWarning: Got pickle error when attempting to start a worker Process.", "spawn-pickle-note"),
 ]
 
 
