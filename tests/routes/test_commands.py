@@ -10,7 +10,7 @@ import pytest
 from mpsprobe.knowledge import mlx
 from mpsprobe.options import Settings
 from mpsprobe.routes import commands
-from mpsprobe.routes.case import Case
+from mpsprobe.routes.case import Case, UnrecordedRefusal
 from mpsprobe.routes.judge import outlook
 from mpsprobe.run import OpVerdict, Outlook, Target
 from tests.routes.cases import case, timing, use
@@ -135,6 +135,17 @@ def test_one_release_for_all_that_stands_in_the_way() -> None:
     assert len(_of(made, "mps")) == 2
     assert made.recommendation is not None
     assert "with torch 2.12" in made.recommendation.sentence
+
+
+def test_a_release_and_a_command_stand_beside_each_other() -> None:
+    packages = UnrecordedRefusal("its weights need a package", fix="python -m pip install 'optimum>=1.24'")
+    made = outlook(
+        case([use(), WRONG], torch="2.8.0", time=timing("M1", 1.0, 2.0, share=0.99), refusals=[packages])
+    )
+    assert _of(made, "mps")[:2] == ["pip install 'torch==2.11.*' mpsprobe", packages.fix]
+    assert made.recommendation is not None
+    assert "with torch 2.11" in made.recommendation.sentence
+    assert packages.fix in made.recommendation.sentence
 
 
 def test_a_fix_in_words_stays_a_remark() -> None:

@@ -113,6 +113,9 @@ def main() -> None:
         _working_directory()
         # Outside click's own mode the code of ctx.exit() is returned, not raised.
         sys.exit(cli.main(standalone_mode=False, obj=Sink(ends_process=True)))
+    except click.exceptions.NoArgsIsHelpError as problem:
+        say(problem.format_message())
+        sys.exit(2)
     except click.ClickException as problem:
         if isinstance(problem, click.UsageError) and problem.ctx is not None:
             say(f"{problem.ctx.get_usage()}\n", err=True)

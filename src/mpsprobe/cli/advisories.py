@@ -13,7 +13,7 @@ import msgspec
 from mpsprobe.cli.sink import Sink, pass_sink, width
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import advisories
-from mpsprobe.knowledge.advisories import Advisory, Match, Severity, Symptom
+from mpsprobe.knowledge.advisories import Advisory, Certainty, Match, Severity, Symptom
 from mpsprobe.quantities import enumerate_words, plural
 
 _ORDER = list(Severity)
@@ -56,8 +56,15 @@ def command(
         found = [(advisory, match) for advisory, match in found if advisory.id in about]
     if symptom is not None:
         found = [(advisory, match) for advisory, match in found if advisory.symptom.value == symptom]
-    found.sort(key=lambda pair: (_ORDER.index(pair[0].severity), pair[0].id))
+    found.sort(key=_rank)
     _list(sink, found)
+
+
+def _rank(pair: tuple[Advisory, Match | None]) -> tuple[int, bool, str]:
+    """Order the worst first and, among the equally bad, those that are certain before those that are possible."""
+    advisory, match = pair
+    possible = match is not None and match.certainty is not Certainty.CERTAIN
+    return _ORDER.index(advisory.severity), possible, advisory.id
 
 
 def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
@@ -68,9 +75,19 @@ def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
         )
         return
     blocks = [_in_full(*pair) if sink.verbose else _in_brief(*pair) for pair in found]
-    count = plural(len(found), "known fault")
-    ending = f"{count}, worst first." if sink.verbose else f"{count}, worst first. An ID, or -v, shows more."
-    sink.result("\n\n".join([*blocks, ending]), data, verbatim=True)
+    answer = "\n".join(_filled(f"{_counted(found)}, worst first.", "", ""))
+    ending = answer if sink.verbose else f"{answer} An ID, or -v, shows more."
+    sink.result("\n\n".join([answer, *blocks, ending]), data, verbatim=True)
+
+
+def _counted(found: list[tuple[Advisory, Match | None]]) -> str:
+    """Say how many there are and, where a release was named, how many of them are certain there."""
+    total = plural(len(found), "known fault")
+    matches = [match for _, match in found if match is not None]
+    if not matches:
+        return total
+    certain = sum(match.certainty is Certainty.CERTAIN for match in matches)
+    return f"{total}: {certain} certain for what was named, {len(matches) - certain} possible"
 
 
 def _in_brief(advisory: Advisory, match: Match | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -20,8 +21,12 @@ from mpsprobe.comparison import (
     Significance,
     compare,
 )
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.report.wording import value
 from mpsprobe.run import Evidence, Measurement
+
+#: What counts as a change in the answer.
+_COUNTED = (Change.WORSE, Change.LOST, Change.BETTER)
 
 #: Unchanged numbers are left out of the text; `--json` has them.
 _SHOWN = (Change.WORSE, Change.BETTER, Change.OTHER)
@@ -53,13 +58,29 @@ def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
 
 def render(found: Comparison) -> str:
     """Return the comparison as text."""
-    parts = [_table(["", "A", "B"], _sides(found.a, found.b)), "\n".join(found.cautions)]
-    parts.append(_section("checks", [_check(check) for check in found.checks], found.same_checks))
+    parts = [_answer(found), _table(["", "A", "B"], _sides(found.a, found.b)), "\n".join(found.cautions)]
+    shown = [check for check in found.checks if check.a is not check.b]
+    same = found.same_checks + len(found.checks) - len(shown)
+    parts.append(_section("checks", [_check(check) for check in shown], same))
     numbers = [number for number in found.measurements if number.change in _SHOWN]
     parts.append(_section("numbers", [_number(n) for n in numbers], len(found.measurements) - len(numbers)))
     parts.append(_section("ops", [_op(op) for op in found.ops], found.same_ops))
-    parts.append("Regressions in B." if found.worse else "No regressions in B.")
+    parts.append(_answer(found))
     return "\n\n".join(part for part in parts if part)
+
+
+def _answer(found: Comparison) -> str:
+    """Say whether B is worse, and how many checks, numbers and ops changed which way."""
+    changes = Counter(
+        [
+            *(check.change for check in found.checks),
+            *(number.change for number in found.measurements),
+            *(op.change for op in found.ops),
+        ]
+    )
+    counts = [f"{changes[each]:,} {each.value}" for each in Change if changes[each] and each in _COUNTED]
+    told = f": {enumerate_words(counts)}, of checks, numbers and ops" if counts else ""
+    return f"{'Regressions' if found.worse else 'No regressions'} in B{told}."
 
 
 def _sides(a: RunSide, b: RunSide) -> list[list[str]]:
@@ -88,7 +109,7 @@ def _section(title: str, lines: list[str], same: int) -> str:
 def _check(check: CheckChange) -> str:
     before, after = (status.value if status else "absent" for status in (check.a, check.b))
     message = f": {check.message}" if check.message else ""
-    return f"{check.change.value:<6}  {check.id}  {before} -> {after}{message}{_caution(check.caution)}"
+    return f"{check.change.value:<6}  {check.id}: {before} -> {after}{message}{_caution(check.caution)}"
 
 
 def _number(number: NumberChange) -> str:
@@ -96,23 +117,23 @@ def _number(number: NumberChange) -> str:
         value(Measurement(number.name, one, number.unit, Evidence.MEASURED, "")).text
         for one in (number.a, number.b)
     )
-    ratio = "" if number.ratio is None else f"  x{number.ratio:.3g}"
+    ratio = "" if number.ratio is None else f", x{number.ratio:.3g}"
     scatter = "" if number.significance is Significance.UNKNOWN else f" ({number.significance.value})"
     head = f"{number.change.value:<6}  {number.check} {number.name}"
-    return f"{head}  {before} -> {after}{ratio}{scatter}{_caution(number.caution, 'not compared: ')}"
+    return f"{head}: {before} -> {after}{ratio}{scatter}{_caution(number.caution, 'not compared: ')}"
 
 
 def _op(op: OpChange) -> str:
     before, after = (verdict.value if verdict else "not called" for verdict in (op.a, op.b))
     where = " ".join(part for part in (op.module, op.source) if part)
     dtypes = ", ".join(op.dtypes)
-    return f"{op.change.value:<6}  {op.op} ({dtypes})  {before} -> {after}  {where}".rstrip() + _caution(
+    return f"{op.change.value:<6}  {op.op} ({dtypes}): {before} -> {after} {where}".rstrip() + _caution(
         op.caution
     )
 
 
 def _caution(caution: str, lead: str = "") -> str:
-    return f"  [{lead}{caution}]" if caution else ""
+    return f" [{lead}{caution}]" if caution else ""
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:

@@ -25,6 +25,8 @@ from mpsprobe.quantities import printable, printable_json
 _WIDTH = 80
 #: A line with two or more gaps between its words is a row of a table, which is never wrapped.
 _GAP = re.compile(r"\S {2,}\S")
+#: A line for a shell, which would not be one command any more.
+_SHELL = re.compile(r" +[$#] ")
 #: The part of a line that later lines are aligned after: its indentation, and a short label before a gap.
 _LABEL = re.compile(r"( *)(- |\S[^ ]{0,11}(?: \S{1,6})?:? {2,}(?=\S)|[^ :]{1,14}: +)?")
 #: With a last column narrower than this, rows become blocks instead of being wrapped.
@@ -49,7 +51,7 @@ def width() -> int:
 
 
 def wrapped(text: str, columns: int | None = None) -> str:
-    """Wrap the prose of a text. Rows of tables, addresses and longer words stay whole.
+    """Wrap the prose of a text. Rows of tables, lines for a shell, addresses and longer words stay whole.
 
     Args:
         text: Any number of lines. Continuation lines are aligned with the first word after a line's label.
@@ -60,7 +62,7 @@ def wrapped(text: str, columns: int | None = None) -> str:
 
 
 def _wrapped_line(line: str, columns: int) -> str:
-    if len(line) <= columns or len(_GAP.findall(line.strip())) > 1:
+    if len(line) <= columns or len(_GAP.findall(line.strip())) > 1 or _SHELL.match(line):
         return line
     label = _LABEL.match(line)
     hang = len(label[0]) if label is not None else 0

@@ -108,6 +108,8 @@ def text(found: Catalogue) -> str:
     rows = []
     full = found.training is not None and found.training.method == "full"
     epochs = next((row.epoch for row in found.rows if row.epoch is not None), None)
+    heads = {(one.name, one.unit) for row in found.rows for one in row.rates[:1]}
+    name, unit = next(iter(heads)) if len(heads) == 1 else ("", "")
     for row in found.rows:
         rate = next(iter(row.rates), None)
         rows.append(
@@ -115,23 +117,30 @@ def text(found: Catalogue) -> str:
                 row.mac,
                 FITS[row.fit],
                 _margin(row),
-                of_rate(rate) if rate is not None else "",
+                of_rate(rate, named=not name) if rate is not None else "",
                 *([] if full else [row.quantised or "none"]),
                 *([epoch_time(row.epoch) if row.epoch else ""] if epochs else []),
             ]
         )
     size = f"{found.parameters / 1e9:.3g} B parameters"
     head = f"{found.target}: {size}, torch {found.torch}\nWorkload: {found.workload}."
-    columns = ["Mac", "fits", "margin", "expected (range)"]
-    columns += [] if full else ["fits easily in MLX with"]
+    expected = f"{name}{'' if unit == 's' else f' {unit}'}" if name else "expected"
+    columns = ["Mac", "fits", "margin", f"{expected} (range)"]
+    columns += [] if full else ["MLX"]
     columns += [f"an epoch of {plural(epochs.steps, 'step')}"] if epochs else []
     smallest = (
         f"Smallest that fits easily: {found.smallest}."
         if found.smallest
         else "No Mac of the catalogue fits it easily."
     )
-    note = "Margins are to Metal's recommended working set. Prices are not in the catalogue: less memory costs less."
-    parts = [head, table(columns, rows), f"{smallest}\n{found.air}\n{note}"]
+    mlx = "" if full else "MLX: the most bits of weights that fit easily there. "
+    note = (
+        f"{mlx}Margins are to Metal's recommended working set. Prices are not in the catalogue: less memory costs "
+        "less."
+    )
+    easily = sum(row.fit is Fit.COMFORTABLE for row in found.rows)
+    answer = f"{easily} of {len(found.rows)} Macs hold it easily. {smallest}\n{found.air}"
+    parts = [answer, head, table(columns, rows), note, answer]
     if found.stopped:
         parts.insert(
             1, f"The model's own code stopped: {found.stopped}. What follows lacks all that comes after."

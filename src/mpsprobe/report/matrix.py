@@ -5,12 +5,13 @@ Each CI runner or Mac of a fleet writes one run.json; the matrix is drawn from t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from mpsprobe.quantities import plural
+from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.headline import is_prediction, verdict
 from mpsprobe.report.templating import clean, fill
 from mpsprobe.report.wording import STATUS, Word, evidence_word
@@ -162,10 +163,10 @@ def _view(matrix: Matrix) -> MatrixView:
     columns = list(dict.fromkeys(column(entry) for entry in sorted(matrix.entries, key=_by_column)))
     found = {(entry.target, column(entry)): entry for entry in matrix.entries}
     targets = list(dict.fromkeys(entry.target for entry in matrix.entries))
-    passed = sum(entry.status in (Status.PASS, Status.WARN) for entry in matrix.entries)
+    states = Counter(entry.state for entry in matrix.entries)
     return MatrixView(
         title=f"mpsprobe: {plural(len(targets), 'target')} on {plural(len(columns), 'machine')}",
-        summary=f"{passed} of {plural(len(matrix.entries), 'run')} passed.",
+        summary=f"{plural(len(matrix.entries), 'run')}: {enumerate_words(_states(states))}.",
         columns=tuple(columns),
         rows=tuple(
             RowView(target, tuple(_cell(found.get((target, name))) for name in columns)) for target in targets
@@ -175,6 +176,10 @@ def _view(matrix: Matrix) -> MatrixView:
             for entry in matrix.entries
         ),
     )
+
+
+def _states(states: Counter[str]) -> list[str]:
+    return [f"{count:,} {state}" for state, count in states.most_common()]
 
 
 def _by_column(entry: MatrixEntry) -> tuple[Sequence[int], str]:

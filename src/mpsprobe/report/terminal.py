@@ -326,18 +326,16 @@ def _rates(forecast: Forecast) -> str:
     return "\n".join(lines)
 
 
-def of_rate(rate: Rate) -> str:
-    """Format a rate: `"decode 31 tokens/s (24 - 38)"`."""
+def of_rate(rate: Rate, *, named: bool = True) -> str:
+    """Format a rate: `"decode 31 tokens/s (24 - 38)"`; `"31 (24 - 38)"` below a head with its name and unit."""
+    name = f"{rate.name} " if named else ""
+    unit = f" {rate.unit}" if named and rate.unit != "s" else ""
     if rate.expected is None:
-        return f"{rate.name} unknown"
-    if rate.unit == "s":
-        shown, unit = _seconds, ""
-    else:
-        shown, unit = _three_digits, f" {rate.unit}"
-    span = (
-        f" ({shown(rate.low)} - {shown(rate.high)})" if rate.low is not None and rate.high is not None else ""
-    )
-    return f"{rate.name} {shown(rate.expected)}{unit}{span}"
+        return f"{name}unknown"
+    shown = _seconds if rate.unit == "s" else _three_digits
+    known = rate.low is not None and rate.high is not None
+    span = f" ({shown(rate.low or 0)} - {shown(rate.high or 0)})" if known else ""
+    return f"{name}{shown(rate.expected)}{unit}{span}"
 
 
 def _three_digits(value: float) -> str:
@@ -351,7 +349,8 @@ def _routes(outlook: Outlook, *, verbose: bool) -> str:
         return ""
     routes = [f"{one.name:<8}{one.viability.value}: {one.sentence}" for one in outlook.routes]
     parts = [_listed("Because", made.reasons) if verbose else "", _listed("Routes", routes)]
-    parts.append(_listed("Commands", made.commands))
+    shell = [line if line.startswith("#") else f"$ {line}" for line in made.commands]
+    parts.append(_listed("Commands", shell))
     parts.append(_listed("What would change it", made.would_change) if verbose else "")
     return "\n\n".join(part for part in parts if part)
 

@@ -67,7 +67,7 @@ class Judgement:
         grade: How much of the op time runs on the GPU.
         stops: Everything that stops the target, the worst first.
         fit: Whether the memory fits.
-        release: The first later torch release in which nothing certain stops it; empty when there is none.
+        release: The first later torch release in which every op call runs on the GPU; empty when none ends a stop.
     """
 
     viability: Viability
@@ -121,13 +121,14 @@ def route(case: Case, judgement: Judgement) -> Route:
 
 
 def _changes(judgement: Judgement) -> commands.Changes:
-    """Return what the commands have to change first: one release for all of it, else the variable, else each fix."""
+    """Return what the commands have to change first: the variable or one release where they help, else each fix."""
     stops = judgement.certain_stops
-    fallback = bool(stops) and all(stop.fallback for stop in stops)
-    if judgement.release and not fallback:
-        return commands.Changes(release=judgement.release)
-    left = () if fallback else tuple(stop.fix for stop in stops if stop.fix and not stop.fallback)
-    return commands.Changes(judgement.release, any(stop.fallback for stop in stops), left)
+    helped = [stop for stop in stops if stop.fallback or stop.release]
+    fallback = bool(helped) and all(stop.fallback for stop in helped)
+    if not judgement.release and not fallback:
+        helped = [stop for stop in stops if stop.fallback]
+    left = tuple(stop.fix for stop in stops if stop.fix and stop not in helped)
+    return commands.Changes(judgement.release, fallback or (bool(helped) and not judgement.release), left)
 
 
 def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
@@ -308,13 +309,12 @@ def _later(case: Case) -> list[str]:
 
 
 def _without(case: Case, stops: tuple[Stop, ...]) -> str:
-    """Return the first later release in which every op call runs on the GPU, where each stop has one that ends it."""
-    certain = [stop for stop in stops if stop.certain]
-    if not certain or not all(stop.release for stop in certain) or case.fit is Fit.NO:
+    """Return the first later release in which every op call runs on the GPU, where that ends any stop."""
+    helped = [stop for stop in stops if stop.certain and stop.release]
+    if not helped or case.fit is Fit.NO:
         return ""
     later = _later(case)
-    first = max(later.index(stop.release) for stop in certain)
-    for release in later[first:]:
+    for release in later[max(later.index(stop.release) for stop in helped) :]:
         judged = judge_uses(case.uses, msgspec.structs.replace(case.mac, torch=release))
         if all(one.use.verdict in NATIVE for one in judged):
             return release

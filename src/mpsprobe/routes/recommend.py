@@ -183,8 +183,9 @@ def _mps(grounds: Grounds) -> Advice | None:
     fixes = "; ".join(dict.fromkeys(changes[:3])).rstrip(".")
     after = f", after this: {fixes}" if changes else ""
     if (release := grounds.judgement.release) and len(changes) > 1:
-        there = f"with torch {release}, where all of its ops run on the GPU"
-        after = f" {there} (torch {case.mac.torch} needs this: {fixes})"
+        after = f" with torch {release}, where all of its op calls run on the GPU"
+        others = [one.fix for one in grounds.judgement.certain_stops if not one.release]
+        after += f", after this: {'; '.join(dict.fromkeys(others))}".rstrip(".") if others else ""
     if grounds.judgement.grade is Grade.UNKNOWN and not changes:
         return None
     share = case.native_time
