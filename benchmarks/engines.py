@@ -1,4 +1,4 @@
-"""Expected rates of MLX and llama.cpp beside published ones: first forecasts, the fitted half, the held-out half.
+"""Compare expected rates of MLX and llama.cpp with published ones: first forecasts, fitted half, held-out half.
 
 python benchmarks/engines.py
 """
@@ -12,7 +12,7 @@ from mpsprobe.knowledge.engines import PublishedRate
 
 
 def expected(point: PublishedRate) -> float:
-    """Return tokens a second that the engine's row gives for a point."""
+    """Return the tokens per second that the engine's row gives for a point."""
     chip = chips.find(point.chip)
     assert chip is not None
     of_cores = [one for one in chip.variants if one.gpu_cores == point.gpu_cores] or chip.variants

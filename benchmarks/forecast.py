@@ -4,10 +4,10 @@
     python benchmarks/forecast.py --fit           # fit the host's constants anew first, and print them
     OMP_NUM_THREADS=1 python benchmarks/forecast.py --live [--device cuda|cpu] [--only NAME ...]
 
-- **H200**: the models of `zoo.py`, as they ran on an NVIDIA H200 (`measured/h200.jsonl`), against a forecast from its
-  specification. Half of them were fitted, the others held out.
-- **Macs**: published measurements (`mac_points.jsonl` of the package): models that can be built from their config, and
-  single ops, each against a forecast for its chip and its torch release. Half are held out.
+- **H200**: the models of `zoo.py`, as they ran on an NVIDIA H200 (`measured/h200.jsonl`), against a forecast from
+  its specification. Half of them were fitted, the others held out.
+- **Macs**: published measurements (`mac_points.jsonl` of the package): models that can be built from their config,
+  and single ops, each against a forecast for its chip and its torch release. Half are held out.
 - **--live**: calibrates the device at hand, forecasts the same models on it, runs them.
 
 Models have random weights: nothing is downloaded. Each is recorded on tensors without memory, which needs Linux, some
@@ -53,11 +53,11 @@ from zoo import Case
 HERE = Path(__file__).parent
 POINTS = Path(speed.__file__).parent / "data" / "mac_points.jsonl"
 AIM = 1.3
-#: How often each model is measured with `--live`; the fastest counts.
+#: The number of measurements of each model with `--live`, of which the fastest counts.
 _ROUNDS = 3
-#: The release that recordings for CUDA are made with: its rules do not matter there.
+#: The release for recordings for CUDA, where its rules do not matter.
 _RELEASE = "2.13"
-#: A recurrent layer is one kernel of cuDNN's, and hundreds of ops on a Mac: no forecast of it from a Mac's ops. VITS
+#: A recurrent layer is one kernel of cuDNN, but hundreds of ops on a Mac, from which it cannot be forecast. VITS
 #: ends early without values.
 _NOT_ON_CUDA = ("gru", "encodec", "vits")
 _HALVES = ("fitted", "held out", "fitted, found later", "held out, found later")
@@ -65,7 +65,7 @@ _HALVES = ("fitted", "held out", "fitted, found later", "held out, found later")
 
 @dataclass(frozen=True)
 class Row:
-    """One model beside its measurement."""
+    """One model with its forecast and its measurement."""
 
     name: str
     group: str
@@ -75,31 +75,31 @@ class Row:
     low: float
     high: float
     bound: str
-    later: bool = False  #: found after the constants were set: nobody had seen it
+    later: bool = False  #: found after the constants were set
 
     @property
     def half(self) -> str:
-        """Which half it belongs to, in words."""
+        """Describe the half that it belongs to."""
         return ("held out" if self.held_out else "fitted") + (", found later" if self.later else "")
 
     @property
     def ratio(self) -> float:
-        """Measured over expected."""
+        """Return measured over expected time."""
         return self.measured / self.expected
 
     @property
     def factor(self) -> float:
-        """The larger of that and its inverse."""
+        """Return the larger of the ratio and its inverse."""
         return max(self.ratio, 1 / self.ratio)
 
     @property
     def inside(self) -> bool:
-        """Whether the measurement lies in the range."""
+        """Return whether the measurement is in the range."""
         return self.low <= self.measured <= self.high
 
 
 class ZooAdapter(Adapter):
-    """Builds and runs a case."""
+    """An adapter that builds and runs a case."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(Path("/nonexistent"), profile.load("transformers"))
@@ -128,7 +128,7 @@ class ZooAdapter(Adapter):
 
 
 def recorded(case: Case, release: str, cache: Path | None) -> Trace:
-    """Return the run of a case on tensors without memory, by the rules of a release."""
+    """Return the run of a case on memoryless tensors, by the rules of a release."""
     file = cache / f"{case.name}-{release}.pkl".replace(" ", "_") if cache else None
     if file is not None and file.is_file():
         kept: Trace = pickle.loads(file.read_bytes())
@@ -144,7 +144,7 @@ def recorded(case: Case, release: str, cache: Path | None) -> Trace:
 
 
 def h200(cache: Path | None, fit: bool) -> list[Row]:
-    """Return the rows of the H200; with `fit`, print the host's constants that its fitted half gives."""
+    """Return the rows of the H200; with `fit`, print the host's constants from its fitted half."""
     lines = (HERE / "measured" / "h200.jsonl").read_text().splitlines()
     measured = {row["name"]: row for row in map(json.loads, lines[1:])}
     gpu = hardware.find("h200")
@@ -246,9 +246,9 @@ def ops_of_macs() -> list[Row]:
 
 
 def first_forecasts() -> list[Row]:
-    """Return points found later beside what was forecast before any of them had been used: the confirmation.
+    """Return points that were found later, with the forecasts made before any of them was used: the confirmation.
 
-    These forecasts are kept with the points (`first`), since the constants have moved meanwhile.
+    These forecasts are stored with the points (`first`), because the constants have changed since.
     """
     cases = {case.name: case for case, _ in zoo.mac_cases()}
     rows = []
@@ -268,7 +268,7 @@ def first_forecasts() -> list[Row]:
 
 
 def op_use(model: str, workload: str, dtype: str = "float32") -> OpUse | None:
-    """Return one call of an op as mlx-benchmark describes it; None for those that it does not say enough of."""
+    """Return one call of an op as mlx-benchmark describes it; None where it does not describe enough."""
     shapes = [
         tuple(map(int, word.removeprefix("dim=").split("x")))
         for word in workload.split()
@@ -310,7 +310,7 @@ def op_use(model: str, workload: str, dtype: str = "float32") -> OpUse | None:
 
 
 def show(title: str, rows: list[Row], details: bool = True) -> None:
-    """Print each row, then the classes, fitted and held out apart."""
+    """Print each row, then the classes, fitted and held out separately."""
     print(f"## {title}\n")  # noqa: T201
     if details:
         print("| model | class | half | expected (range) | measured | measured / expected | bound by |")  # noqa: T201
@@ -342,7 +342,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def spread(rows: list[Row]) -> None:
-    """Print the ratios that four in five held-out points lie between, as `speed.toml` holds them."""
+    """Print the ratios between which four in five held-out points lie, as `speed.toml` stores them."""
     held = sorted(math.log(row.ratio) for row in rows if row.held_out)
     if len(held) < 5:
         return
@@ -362,7 +362,7 @@ def _ms(seconds: float) -> str:
 
 
 def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> list[Row]:
-    """Return the rows of the device at hand: calibrated, forecast, run."""
+    """Return the rows of the device at hand: calibrated, forecast and run."""
     import msgspec
 
     from mpsprobe.device.real import real_device
@@ -381,7 +381,7 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
         if not case.name.startswith(_NOT_ON_CUDA)
         and (not only or any(case.name.startswith(one) for one in only))
     ]
-    # other guests of the machine slow some minutes down: every model has several, far apart
+    # other guests of the machine slow some minutes down, so every model is timed several times, far apart
     fastest: dict[str, float] = {}
     for _ in range(_ROUNDS):
         for case in chosen:
@@ -399,7 +399,7 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
 
 
 def measured_here(case: Case, real: Any) -> float:
-    """Return seconds of the fastest of some runs, after two."""
+    """Return the time of the fastest of some runs in seconds, after two warm-up runs."""
     times: list[float] = []
     with torch.inference_mode():
         model = zoo.build(case, real.torch_device)

@@ -78,7 +78,7 @@ print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1
 
 
 def write_model(folder: Path, gigabytes: float) -> None:
-    """Write a Llama of about so many bytes as four weight files with an index, and its config."""
+    """Write a Llama of about so many gigabytes as four weight files with an index, and its config."""
     hidden, inner, layers = 2048, 5632, max(1, round(gigabytes * 1e9 / (2 * (4 * 2048**2 + 3 * 2048 * 5632))))
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
               "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": 16,
@@ -121,7 +121,7 @@ def write_model(folder: Path, gigabytes: float) -> None:
 
 
 def serve(folder: Path) -> tuple[str, ThreadingHTTPServer]:
-    """Serve a folder as org/model; files go out with sendfile."""
+    """Serve a folder as org/model, sending files with sendfile."""
     sums: dict[str, tuple[int, str]] = {}
     for path in folder.iterdir():
         with path.open("rb") as file:
@@ -190,7 +190,7 @@ def serve(folder: Path) -> tuple[str, ThreadingHTTPServer]:
 
 
 def timed(code: str, *arguments: str, **env: str) -> list[float]:
-    """Run code in a process of its own; the numbers that it prints."""
+    """Run code in its own process, and return the numbers that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **env},

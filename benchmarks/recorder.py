@@ -41,18 +41,18 @@ FLIGHT_US = 1.0
 
 
 class BareMode(TorchDispatchMode):
-    """The least a dispatch mode can do."""
+    """The minimal dispatch mode."""
 
     calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and run."""
+        """Count the call and run it."""
         self.calls += 1
         return func(*args, **(kwargs or {}))
 
 
 def llama(device: str, hidden: int = 384) -> tuple[Callable[[], None], torch.nn.Module]:
-    """One forward pass of the model, and the model."""
+    """Return a function that runs one forward pass of the model, and the model."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=20_000,
@@ -79,7 +79,7 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def variants(model: torch.nn.Module, folder: Path) -> dict[str, Context]:
-    """Return what a pass runs in, by its name in the table."""
+    """Return the contexts of a pass, by their names in the table."""
 
     @contextlib.contextmanager
     def with_flight() -> Iterator[None]:
@@ -104,7 +104,7 @@ Times = dict[str, list[float]]
 
 
 def measure(contexts: dict[str, Context], forward: Callable[[], None], repeats: int) -> tuple[Times, Times]:
-    """CPU milliseconds of the first and of the later pass in each context, one a repetition."""
+    """Return the CPU milliseconds of the first and of the later pass in each context, one value a repetition."""
     names = list(contexts)
     first: Times = {name: [] for name in names}
     later: Times = {name: [] for name in names}
@@ -124,7 +124,7 @@ def measure(contexts: dict[str, Context], forward: Callable[[], None], repeats: 
 
 
 def added(times: Times) -> dict[str, float]:
-    """Median of the differences to the bare pass of the same repetition."""
+    """Return the median of the differences to the bare pass of the same repetition."""
     return {
         name: statistics.median(value - bare for value, bare in zip(values, times["bare"], strict=True))
         for name, values in times.items()
@@ -132,7 +132,7 @@ def added(times: Times) -> dict[str, float]:
 
 
 def flight_store_us(folder: Path, count: int = 200_000) -> float:
-    """CPU microseconds of noting one op that is known already: begin and end."""
+    """Return the CPU microseconds of recording one known op: begin and end."""
     with FlightRecorder(folder / "store.bin") as flight:
         flight.name(0, "aten::mm", "float32[2, 3] float32[3, 4]", "model", "model.py:1")
         took = []
@@ -145,9 +145,9 @@ def flight_store_us(folder: Path, count: int = 200_000) -> float:
 
 
 def flight_in_run_us(folder: Path, ops: int, repeats: int) -> tuple[float, float]:
-    """CPU microseconds an op that the flight recorder adds to later passes of a small model.
+    """Return the CPU microseconds an op that the flight recorder adds to later passes of a small model.
 
-    The same layers at a width of 24: kernels that take next to no time leave the difference to be seen.
+    The same layers have a width of 24, so that kernels take almost no time and the difference is visible.
 
     Returns:
         The median over the repetitions, and half the distance between their quartiles.
@@ -172,7 +172,7 @@ def flight_in_run_us(folder: Path, ops: int, repeats: int) -> tuple[float, float
 
 
 def machine() -> str:
-    """Return the processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = {
@@ -183,7 +183,7 @@ def machine() -> str:
 
 
 def main() -> int:
-    """Measure, print the table, check the bounds."""
+    """Measure, print the table, and check the bounds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])

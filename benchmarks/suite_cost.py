@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-#: What a run of the default target has to import before it can begin.
+#: The imports of a run of the default target.
 IMPORTS = (
     "import torch, transformers, pytest, pytest_benchmark.plugin, pytest_timeout, huggingface_hub, jinja2;"
     "from transformers import AutoImageProcessor, AutoTokenizer, Qwen3VLForConditionalGeneration"
@@ -22,7 +22,7 @@ IMPORTS = (
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """CPU time of a command and of what it starts."""
+    """Return the CPU seconds of a command and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -30,7 +30,7 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Print one row a round and the ratio of the medians."""
+    """Print one row for each round, and the ratio of the medians."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     imports, suite = [], []
     with tempfile.TemporaryDirectory() as folder:

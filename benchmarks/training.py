@@ -1,12 +1,12 @@
-"""Memory and time of optimisation steps: predicted beside measured.
+"""Compare predicted memory and time of optimisation steps with measured ones.
 
     python benchmarks/training.py                    # the table, from committed measurements
     python benchmarks/training.py --measure FILE     # measure on the CUDA device at hand, and write FILE
 
-Models are those of `zoo.py`, with random weights at full size. Each is trained fully with AdamW in float32, some with
-LoRA in bfloat16. What is compared is the highest moment of the second step, as tensors take it: the sum over memoryless
-tensors beside `torch.cuda.max_memory_allocated`. Attention is eager on both sides: CUDA has fused kernels that keep no
-scores, MPS trains without them.
+The models are those of `zoo.py`, with random weights at full size. Each is trained fully with AdamW in float32,
+some with LoRA in bfloat16. The peak of the second step is compared, as tensors take it: the sum over memoryless
+tensors, and `torch.cuda.max_memory_allocated`. Attention is eager on both sides, because CUDA has fused kernels
+that store no scores, and MPS trains without them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TRAINED: dict[str, tuple[str, ...]] = {
 
 
 class ZooStep(Adapter):
-    """Builds a case and runs its forward pass, which `TrainingAdapter` trains."""
+    """An adapter that builds a case and runs its forward pass, which `TrainingAdapter` trains."""
 
     def __init__(self, case: Case, weights: Weights) -> None:
         super().__init__(Path("/nonexistent"), profile.load("transformers"))
@@ -113,7 +113,7 @@ def cases() -> list[tuple[Case, str]]:
 
 
 def predicted(case: Case, way: str) -> int:
-    """Return the bytes at the highest moment of a step on tensors without memory."""
+    """Return the bytes at the peak of a step on memoryless tensors."""
     from mpsprobe.prediction.observed import WeightlessTarget, observe
     from mpsprobe.run import Mac
 
@@ -139,7 +139,7 @@ def measure(case: Case, way: str) -> dict[str, Any]:
         return torch.utils._pytree.tree_map_only(torch.Tensor, lambda one: one.to(device), made)
 
     for group in adapter.optimizer(model).param_groups:
-        group["foreach"] = False  # as on MPS, for which torch.optim has no default of joined updates
+        group["foreach"] = False  # as on MPS, where torch.optim does not use foreach by default
     with torch.enable_grad():
         adapter.infer(model, batch())
         torch.cuda.synchronize()
@@ -165,7 +165,7 @@ def measure(case: Case, way: str) -> dict[str, Any]:
 
 
 def _workspace(device: torch.device) -> int:
-    """Return the bytes that cuBLAS keeps for itself, which `max_memory_allocated` counts."""
+    """Return the bytes of cuBLAS's workspace, which `max_memory_allocated` counts."""
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(64, 64, device=device, dtype=dtype, requires_grad=True)
         (x @ x).sum().backward()
@@ -199,11 +199,11 @@ def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
     }
     rows = [about]
     for case, way in chosen:
-        gc.collect()  # models lie in circles, and an error's traceback holds the one that raised it
+        gc.collect()  # models are in reference cycles, and an error's traceback keeps its model alive
         torch.cuda.empty_cache()
         try:
             rows.append(measure(case, way))
-        except Exception as problem:  # the others are measured all the same
+        except Exception as problem:  # the others are still measured
             rows.append(
                 {"name": case.name, "way": way, "failed": f"{type(problem).__name__}: {problem}"[:300]}
             )

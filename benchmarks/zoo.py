@@ -1,7 +1,8 @@
-"""Models with random weights that forecasts are checked on: how each is built and what it is given.
+"""Models with random weights on which forecasts are checked: how each is built, and its input.
 
-The cases are in `zoo.jsonl`. Nothing is downloaded: a case names a class of transformers or diffusers, the arguments of
-its config, and the input. Half of the cases of each class of model are fitted (`fit`), the others are held out.
+The cases are in `zoo.jsonl`. Nothing is downloaded: a case names a class of transformers or diffusers, the
+arguments of its config, and the input. Half of the cases of each class of model are fitted (`fit`), the others are
+held out.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ class Case:
     """One model and its workload.
 
     Attributes:
-        name: of the row.
-        group: class of model in the tables: `"decoder"`, `"encoder"`, `"vision"`, `"speech"`, `"diffusion"`, `"other"`.
-        cls: `library.Class`.
-        config: arguments of the config's class; of the class itself for diffusers.
-        inputs: kind of input and its sizes, see `inputs`; `pool` names what follows the model.
-        new_tokens: to generate; 0 for one forward pass.
-        dtype: of the weights.
-        fit: whether host constants are fitted on it; the others check the fit.
-        call: arguments of the call beside the inputs.
+        name: The name of the row.
+        group: The class of model in the tables: `"decoder"`, `"encoder"`, `"vision"`, `"speech"`, `"diffusion"`,
+            `"other"`.
+        cls: The class as `library.Class`.
+        config: The arguments of the config's class; for diffusers, of the class itself.
+        inputs: The kind of input and its sizes, see `inputs`; `pool` names what follows the model.
+        new_tokens: The number of tokens to generate; 0 for one forward pass.
+        dtype: The dtype of the weights.
+        fit: Whether host constants are fitted on it; the others check the fit.
+        call: Further arguments of the call.
     """
 
     name: str
@@ -49,7 +51,7 @@ def cases() -> list[Case]:
 def mac_cases() -> list[tuple[Case, str]]:
     """Return the models of published measurements of Macs (`replay` in mac_points.jsonl), each with a torch release.
 
-    Where a measurement does not state its release, the newest of its date stands.
+    Where a measurement does not state its release, the newest at its date is used.
     """
     return [(case, release) for case, release in _all() if release]
 
@@ -139,9 +141,9 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
 def build(
     case: Case, device: torch.device | str, weightless: bool = False, attention: str | None = None
 ) -> torch.nn.Module:
-    """Return the model with random weights, or with none for a device without memory.
+    """Return the model with random weights, or without weights for a memoryless device.
 
-    `attention` names an implementation of transformers, such as "eager"; some classes choose it when they are made.
+    `attention` names an implementation of transformers, such as "eager"; some classes choose it on construction.
     """
     library, _, name = case.cls.rpartition(".")
     dtype = getattr(torch, case.dtype)

@@ -85,7 +85,7 @@ class Machine:
     """An aarch64 Linux in a folder.
 
     Attributes:
-        folder: where it is.
+        folder: The folder of the root file system, the wheels and the torch releases.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,7 +93,7 @@ class Machine:
         self._root, self._site = self.folder / "root", self.folder / "site"
 
     def make(self) -> None:
-        """Fetch the root file system and the dependencies, unless they are there."""
+        """Fetch the root file system and the dependencies, unless they exist."""
         if not (self._root / "usr/bin/python3.11").exists():
             self._fetch_root()
         for name, text in _KERNEL_FILES.items():
@@ -119,7 +119,7 @@ class Machine:
             subprocess.run(["dpkg", "-x", str(package), str(self._root)], check=True)
 
     def add_torch(self, release: str) -> Path:
-        """Install a torch release into a folder of its own, with empty CUDA libraries where it wants some."""
+        """Install a torch release into its own folder, with empty CUDA libraries where it needs some."""
         site = self.folder / f"torch-{release}"
         if not (site / "ready").exists():
             pip(site, f"torch=={release}")
@@ -131,7 +131,7 @@ class Machine:
             for series, suffix in (("13", ">=13,<14"), ("12", "-cu12")):
                 if any(name.startswith(f"libcudart.so.{series}") for name in needed):
                     for part in ("nvidia-cuda-runtime", "nvidia-cuda-cupti"):
-                        # not all of them have a wheel for aarch64 everywhere: an empty library does as well
+                        # some of them have no wheel for aarch64, for which an empty library suffices
                         with contextlib.suppress(subprocess.CalledProcessError):
                             pip(site, part + suffix)
             installed_releases.make_missing_libraries(site, site / "stubs")
@@ -139,13 +139,13 @@ class Machine:
         return site
 
     def python(self, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the emulated Python with a torch of `add_torch`."""
+        """Run the emulated Python with a torch release that `add_torch` installed."""
         return subprocess.run(
             [str(self._command(site)), *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
         )
 
     def _command(self, site: Path) -> Path:
-        """Write the command that is that Python. It is also its `sys.executable`, so that children are emulated."""
+        """Write the command that starts that Python, also its `sys.executable`, so that children are emulated too."""
         libraries = [str(site / "stubs"), *(str(path) for path in site.glob("nvidia/**/lib"))]
         environment = {
             "PYTHONHOME": str(self._root / "usr"),
@@ -180,7 +180,7 @@ def dependencies() -> list[str]:
 
 
 def pip(site: Path, *requirements: str) -> None:
-    """Install wheels of aarch64 into a folder, nothing that they require."""
+    """Install wheels for aarch64 into a folder, without their dependencies."""
     platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version", "3.11", "--implementation", "cp", *platforms, "--target", str(site)]
@@ -188,7 +188,7 @@ def pip(site: Path, *requirements: str) -> None:
 
 
 def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
-    """Run test files; pytest's last line."""
+    """Run test files, and return pytest's last line."""
     ran = machine.python(site, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files)
     lines = ran.stdout.strip().splitlines() or ran.stderr.strip().splitlines() or ["nothing was printed"]
     sys.stderr.write("".join(f"  {line}\n" for line in lines if line.startswith(("FAILED", "ERROR"))))
@@ -196,7 +196,7 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
 
 
 def main() -> int:
-    """Make the machine, run the tests, print the table; 1 when a test failed."""
+    """Make the machine, run the tests and print the table; return 1 when a test failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

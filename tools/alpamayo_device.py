@@ -36,7 +36,7 @@ STEPS = ("build", "plain", "suite", "baseline")
 
 
 def main() -> int:
-    """Run the steps asked for; 0 when all of them came to an end."""
+    """Run the requested steps; return 0 when all of them ended normally."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.only:
@@ -112,7 +112,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain(options: argparse.Namespace) -> dict[str, Any]:
-    """Make the package's own calls, in the order of its example; only the input comes from mpsprobe."""
+    """Make the package's own calls in the order of its example; only the input comes from mpsprobe."""
     import torch
 
     from mpsprobe.models import choose
@@ -155,7 +155,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         return time.perf_counter() - began, result
 
     def probed() -> float:
-        """Make the same calls as the phases of mpsprobe do."""
+        """Make the same calls as the phases of mpsprobe, and return their time in seconds."""
         data = move(batch, device)
         _wait(device)
         began = time.perf_counter()
@@ -200,9 +200,9 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _own_cost(model: Any, plain: Callable[[], float], probed: Callable[[], float], result: Any) -> float:
-    """Seconds that mpsprobe adds to a sample: both ways around a model that answers at once.
+    """Return the seconds that mpsprobe adds to a sample, measured around a model that answers at once.
 
-    Timed beside each other, samples of seconds differ by a tenth from one to the next, and what is added is lost.
+    Samples of several seconds differ by a tenth from one to the next, which would hide the difference.
     """
 
     def at_once(**_: Any) -> Any:
@@ -220,7 +220,7 @@ def _own_cost(model: Any, plain: Callable[[], float], probed: Callable[[], float
 
 
 def _suite(options: argparse.Namespace) -> dict[str, Any]:
-    """`mpsprobe run`, its report, and what of it is compared."""
+    """Run `mpsprobe run`, and return those parts of its report that are compared."""
     _, file = _profile(options)
     output = options.folder.parent / f"{options.folder.name}.run"
     phases = [argument for phase in range(1, 7) for argument in ("--phase", str(phase))]
@@ -250,7 +250,7 @@ def _baseline(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _profile(options: argparse.Namespace) -> tuple[Any, Path]:
-    """Return the profile with the sample asked for, and the file that holds it."""
+    """Return the profile with the requested sample, and the file that holds it."""
     from mpsprobe.models import profile as profiles
 
     made = profiles.load("alpamayo-r1")
@@ -269,7 +269,7 @@ def _imported() -> bool:
 
 
 def _parts(model: Any, device: Any, sampled: Callable[[], tuple[float, Any]]) -> dict[str, Any]:
-    """Seconds of one sample by its parts, synchronised between them."""
+    """Return the seconds of one sample by its parts, synchronised between them."""
     parts: dict[str, Any] = {}
     tokens = 0
 
@@ -303,7 +303,7 @@ def _parts(model: Any, device: Any, sampled: Callable[[], tuple[float, Any]]) ->
 
 
 def _compare(found: dict[str, Any]) -> None:
-    """Return what mpsprobe adds to a sample, as a share of the median of the package alone."""
+    """Add the cost of mpsprobe to the findings, as a share of the median time of the package alone."""
     plain = found.get("plain", {})
     without = plain.get("sample_s", {}).get("median")
     ways = {

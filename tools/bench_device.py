@@ -1,8 +1,8 @@
-"""What the virtual device costs: CPU seconds, least of several, on one thread.
+"""Measure the cost of the virtual device: CPU seconds, the least of several runs, on one thread.
 
     OMP_NUM_THREADS=1 PYTHONPATH=src python tools/bench_device.py
 
-The figures of the last run stand in docs/virtual-device.md.
+docs/virtual-device.md holds the figures of the last run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[
 
 
 def per_forward() -> None:
-    """One forward pass of a small Llama, milliseconds."""
+    """Print the time of one forward pass of a small Llama in milliseconds."""
     config = LlamaConfig(
         vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4
     )
@@ -141,7 +141,7 @@ def _qwen3_vl() -> tuple[Any, dict[str, torch.Tensor]]:
 
 
 def full_size() -> None:
-    """Models at full size in `predict`: build, then prefill and 8 tokens."""
+    """Print the time of models at full size in `predict`: build, then prefill and 8 tokens."""
     for name, make in (("Llama 8B", _llama_8b), ("Qwen3-VL 8.8B", _qwen3_vl), ("Llama-4 108B", _llama4_108b)):
         ops = _Count()
         start = time.process_time()

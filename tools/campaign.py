@@ -36,7 +36,7 @@ from campaign_target import CampaignTarget
 
 RESULTS = Path(__file__).parent.parent / "docs" / "coverage.json"
 _LOCK = Path(tempfile.gettempdir()) / "mpsprobe-campaign.lock"
-#: Seconds of wall time that one command may take.
+#: The time limit of one command in seconds of wall time.
 LIMIT = 900
 STAGES = ("predict", "releases", "run")
 #: The torch that predictions are for.
@@ -53,10 +53,10 @@ def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path)
 
 
 def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, Any]:
-    """Run `mpsprobe`; its exit code, CPU seconds and peak memory, those of its own children included.
+    """Run `mpsprobe`, and return its exit code, CPU seconds and peak memory, including its own children's.
 
-    A prediction runs in a fork of this process, which has imported torch, transformers and mpsprobe already: its
-    seconds are those beyond imports. A run starts processes of its own, and imports in each.
+    A prediction runs in a fork of this process, which has already imported torch, transformers and mpsprobe, so its
+    seconds exclude imports. A run starts its own processes, which import everything again.
     """
     output.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -75,7 +75,7 @@ def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, An
 
 
 def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
-    """In a child: be `mpsprobe`, with its output in files."""
+    """Run `mpsprobe` in a child process, with its output in files."""
     code = 4
     try:
         os.setsid()
@@ -95,7 +95,7 @@ def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # the parent reads what it was
+    except BaseException:  # the parent reads the error
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -105,7 +105,7 @@ def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
-    """End a process and its children when it takes too long; the list then holds its id."""
+    """Kill a process and its children when the time limit passes; the yielded list then holds the process's id."""
     killed: list[int] = []
 
     def kill() -> None:
@@ -122,7 +122,7 @@ def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
 
 
 def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
-    """Return what a command said, in short; `error` where it said nothing that can be used."""
+    """Return a short record of a command's result; `error` where there is no usable result."""
     costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")} | {"host": _host()}
     if result["timed_out"]:
         return {**costs, "error": f"stopped after {LIMIT} s"}
@@ -139,7 +139,7 @@ def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
 
 
 def _host() -> str:
-    """Where this is, as the table says it."""
+    """Describe this machine as the table does."""
     torch = metadata.version("torch").partition("+")[0]
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
@@ -189,7 +189,7 @@ def _of_run(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-#: What a check may end in beside passing, the worst first; a warning is none of them.
+#: The statuses of checks that the table counts, worst first; passes and warnings are not among them.
 _BAD = ("error", "crashed", "timeout", "fail", "blocked")
 
 
@@ -230,7 +230,7 @@ def _one(target: CampaignTarget, stage: str, output: Path, code: str) -> dict[st
 
 
 def _add(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
-    """Add a result to the file, which another campaign may be writing as well."""
+    """Add a result to the file, which another campaign may be writing too."""
     with _LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _write(version, name, stage, result)
@@ -250,7 +250,7 @@ def _write(version: str, name: str, stage: str, result: dict[str, Any]) -> None:
 
 
 def _compact(results: dict[str, dict[str, Any]]) -> str:
-    """Return the results as JSON with one line a target."""
+    """Return the results as JSON with one line for each target."""
     releases = [
         f"{json.dumps(version)}: {{\n"
         + ",\n".join(

@@ -1,4 +1,4 @@
-"""The page docs/coverage.md, from the results of tools/campaign.py."""
+"""Draw the page docs/coverage.md from the results of tools/campaign.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Nothing here was measured on a Mac, and the weights of a run are random. A failu
 is what the time did not suffice for.
 """
 
-#: Where rows come from that do not say it themselves, by version of transformers.
+#: The machine of rows that do not state it, by version of transformers.
 _HOSTS = {"5.17.0": "16 cores, Python 3.12.3, torch 2.11.0"}
 _HOST = "2 cores, Python 3.11.7, torch 2.13.0"
 
@@ -86,7 +86,7 @@ def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> s
 
 
 def _machines(rows: dict[str, Row], default: str) -> str:
-    """On what each stage ran, with the number of rows; a run is emulated as a Mac with that torch."""
+    """Return the machines of each stage with the number of rows; a run is emulated as a Mac with that torch."""
     told = []
     for stage in ("predict", "releases", "run"):
         counts = collections.Counter(row[stage].get("host", default) for row in rows.values() if stage in row)
@@ -97,7 +97,7 @@ def _machines(rows: dict[str, Row], default: str) -> str:
 
 
 def _summary(targets: list[CampaignTarget], rows: dict[str, Row]) -> str:
-    """How many of which kind came through."""
+    """Return the table that counts the targets of each kind that were predicted and run."""
     lines = ["| kind | predicted | run, emulated |", "|---|---|---|"]
     kinds: dict[str, list[CampaignTarget]] = collections.defaultdict(list)
     for target in targets:
@@ -133,7 +133,7 @@ def _models(targets: Iterable[CampaignTarget], rows: dict[str, Row]) -> str:
 
 
 def _predicted(one: Row | None) -> str:
-    """Parameters, CPU, RSS, op uses, calls and verdict."""
+    """Return the cells of a prediction: parameters, CPU time, memory, op uses, calls and verdict."""
     if one is None:
         return " | " * 4 + " | not run"
     if "error" in one:
@@ -148,7 +148,7 @@ def _predicted(one: Row | None) -> str:
 
 
 def _ran(one: Row | None, known: str) -> str:
-    """CPU, RSS and verdict, of a known failure with what it is."""
+    """Return the cells of a run: CPU time, memory and verdict, with the explanation of a known failure."""
     if one is None:
         return "| | not run"
     verdict = _cell(one.get("error") or ": ".join([one["worst"], *one["problems"][:1]]))
@@ -164,13 +164,13 @@ def _costs(one: Row) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays in one cell."""
+    """Return a text that fits in one cell."""
     line = " ".join(text.split()).replace("|", "\\|")
     return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _by_release(targets: list[CampaignTarget], rows: dict[str, Row]) -> str:
-    """By task: how many targets are fully native on each release."""
+    """Return the table that counts, by task, the targets that are fully native on each release."""
     counted = [target for target in targets if _releases(rows[target.name])]
     releases = list(dict.fromkeys(name for one in counted for name in _releases(rows[one.name])))
     tasks = list(dict.fromkeys(target.task for target in counted))
@@ -186,7 +186,7 @@ def _by_release(targets: list[CampaignTarget], rows: dict[str, Row]) -> str:
 
 
 def _missing(rows: dict[str, Row]) -> str:
-    """By release: the ops that most targets miss."""
+    """Return, for each release, the ops that most targets lack."""
     by_release: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for row in rows.values():
         for release, one in _releases(row).items():

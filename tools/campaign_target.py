@@ -1,4 +1,4 @@
-"""The targets of tools/campaign.py: read from its TOML, and written as folders that `mpsprobe` takes."""
+"""Read the targets of tools/campaign.py from its TOML, and write them as folders for `mpsprobe`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     """One target.
 
     Attributes:
-        name: in the tables; unique.
-        task: what it is for.
-        source: where its sizes are from.
-        cls: of transformers; or a class path, in the checkout of `repository`.
-        pipeline: class of diffusers, in place of `cls`.
-        config: what differs from the class's defaults.
-        null: keys of the config that are null, which TOML cannot say.
-        dtype: of the weights as published; `""`: bfloat16 or float32, by the task.
-        options: plain values of the pipeline's constructor.
-        parts: library, class and config of each part of a pipeline; `[]` for one that is left out.
-        repository: of other people's code, as on GitHub.
-        path: folder in its checkout that goes on PYTHONPATH.
-        small: what replaces values of `config` where the model is to be small.
-        known: of a failure: what it is known to be.
+        name: A unique name, for the tables.
+        task: The task of the model.
+        source: Where its sizes come from.
+        cls: A class of transformers, or a class path in the checkout of `repository`.
+        pipeline: A class of diffusers, instead of `cls`.
+        config: The values that differ from the class's defaults.
+        null: The keys of the config that are null, which TOML cannot express.
+        dtype: The dtype of the published weights; `""` for bfloat16 or float32, depending on the task.
+        options: The plain values of the pipeline's constructor.
+        parts: Library, class and config of each part of a pipeline; `[]` for an omitted one.
+        repository: The GitHub repository of third-party code.
+        path: The folder in its checkout to put on PYTHONPATH.
+        small: The values of `config` for a small model.
+        known: The explanation of a known failure.
     """
 
     name: str
@@ -52,7 +52,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
 
     @property
     def weights_dtype(self) -> str:
-        """The dtype of the weights as published."""
+        """Return the dtype of the published weights."""
         return self.dtype or ("bfloat16" if self.task in _HALF else "float32")
 
     def model(self, folder: Path, *, small: bool) -> list[str]:
@@ -66,7 +66,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
         """Write the config into a folder, or those of a pipeline's parts.
 
         Raises:
-            AttributeError: the installed transformers has no such class.
+            AttributeError: The installed transformers has no such class.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.repository:

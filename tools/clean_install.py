@@ -28,7 +28,7 @@ from installed_releases import install, make_missing_libraries
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-#: The oldest torch that the metadata promise, and the newest that PyPI has for the interpreter.
+#: The oldest torch that the metadata allow, and the newest that PyPI has for the interpreter.
 _RELEASES = ("2.6.0", "newest")
 #: What torch requires for CUDA, and cannot use here.
 _CUDA_REQUIREMENT = re.compile(r"^Requires-Dist: (nvidia-|triton|cuda-)", re.I)
@@ -51,7 +51,7 @@ _ENDS = {"predict": (0, 1)}
 
 @dataclass
 class _Tried:
-    """How one environment fared: the failed commands with the end of what they printed."""
+    """The result of one environment: the failed commands with the end of their output."""
 
     python: str
     torch: str
@@ -123,7 +123,7 @@ def _checked(command: list[str]) -> None:
 
 
 def _forget_cuda(site: Path) -> None:
-    """Take CUDA's packages out of what torch says it requires: pip would install gigabytes of them."""
+    """Remove CUDA's packages from torch's requirements, because pip would install gigabytes of them."""
     for metadata in site.glob("torch-*.dist-info/METADATA"):
         lines = metadata.read_text(encoding="utf-8").splitlines(keepends=True)
         metadata.write_text(
@@ -151,7 +151,7 @@ def _variables(environment: Path, site: Path, home: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Try every environment and print the table; 1 when anything failed."""
+    """Try every environment and print the table; return 1 when anything failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -182,7 +182,7 @@ def main() -> int:
 
 
 def _interpreter(python: str) -> str | None:
-    """Return the path of an interpreter that starts: on PATH, where a shim of pyenv may start nothing, or in pyenv."""
+    """Return the path of an interpreter that works: on PATH, where a shim of pyenv may start nothing, or in pyenv."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     own = sorted(root.glob(f"versions/{python}.*/bin/python{python}"))
     for program in (shutil.which(f"python{python}"), *map(str, reversed(own))):

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "reports" / "examples"
 MAC = ("--mac", "m1-max-64", "--torch", "2.8", "--macos", "15.5")
-#: Folder of each example, and its command.
+#: The command of each example, by its folder.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "tiny-drive": ("run", "--device", "emulated"),
     "tiny-drive-torch-2.8": ("run", *MAC),
@@ -30,7 +30,7 @@ _KEPT = ("report.html", "report.md")
 
 
 def draw(name: str) -> bool:
-    """Make one example, and return whether it left a report. Its command may well end with 1: that is a finding."""
+    """Make one example, and return whether it wrote a report. Its command may end with 1, which is a finding."""
     target = FOLDER / name
     target.mkdir(parents=True, exist_ok=True)
     for path in target.iterdir():
@@ -43,7 +43,7 @@ def draw(name: str) -> bool:
     for path in made:
         if path.name not in _KEPT:
             path.unlink()
-        else:  # a traceback names where this checkout is, which is of no use to a reader
+        else:  # a traceback holds the path of this checkout, which is useless to a reader
             path.write_text(path.read_text(encoding="utf-8").replace(f"{ROOT}/", ""), encoding="utf-8")
     return {path.name for path in made}.issuperset(_KEPT)
 

@@ -5,8 +5,8 @@
     python tools/field.py refit
 
 `check` prints what each report holds, or why it is refused. `add` appends its figures to
-`src/mpsprobe/knowledge/data/mac_points.jsonl`, once a report. `refit` runs `benchmarks/forecast.py --fit`, whose output
-says what to write into `speed.toml`.
+`src/mpsprobe/knowledge/data/mac_points.jsonl`, once a report. `refit` runs `benchmarks/forecast.py --fit`, whose
+output says what to write into `speed.toml`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def points_of(report: FieldReport, url: str) -> list[dict[str, Any]]:
 
 
 def problems(report: FieldReport) -> list[str]:
-    """Return what speaks against taking a report in, one sentence each."""
+    """Return sentences with the reasons to reject a report; empty when there are none."""
     found = []
     if chips.find(report.chip) is None:
         found.append(f"The chip {report.chip!r} is not in the catalogue.")
@@ -68,7 +68,7 @@ def problems(report: FieldReport) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the three; 1 when a report is refused."""
+    """Run one of the three commands; return 1 when a report is refused."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

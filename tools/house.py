@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "mpsprobe"
 TABLE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
-#: The package's own face and its door for `python -m`.
+#: The modules of the package's public names and of `python -m`.
 OUTSIDE = ("__init__", "__main__")
 #: The most lines that a module may have.
 LONGEST = 500
@@ -50,8 +50,8 @@ def imports(path: Path, *, types_too: bool = True) -> Iterator[tuple[str, int]]:
     """Yield the modules of the package that a module imports, also inside functions, with the line.
 
     Args:
-        path: the module.
-        types_too: include imports under `if TYPE_CHECKING`, which never run.
+        path: The module.
+        types_too: Whether to include imports under `if TYPE_CHECKING`, which never run.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped: set[ast.AST] = set()
@@ -92,7 +92,7 @@ def classes() -> dict[str, list[str]]:
 
 
 def basenames() -> dict[str, list[str]]:
-    """Return the names that several modules outside `FAMILIES` have, a leading underscore left out."""
+    """Return the names that several modules outside `FAMILIES` have, ignoring a leading underscore."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in modules():
         name, folder = path.stem, path.parent.relative_to(ROOT).as_posix()
@@ -106,7 +106,7 @@ def _several(found: Mapping[str, set[str]]) -> dict[str, list[str]]:
 
 
 def circles() -> list[list[str]]:
-    """Return groups of modules that import each other, imports for types and inside functions included."""
+    """Return groups of modules that import each other, including imports for types and inside functions."""
     edges = {
         _name(path): {name for name, _ in imports(path) if name != _name(path)}
         for path in modules()

@@ -32,18 +32,18 @@ _LINKED = (
 _CUDA_LIBRARIES = ("libcu", "libnccl", "libnv")
 _CUDA_SYMBOLS = ("cu", "nccl", "pnccl", "nv", "__nv", "__cuda")
 _NO_DEVICE = 100
-#: Prefix of gcc, nm and readelf: `tools/aarch64.py` makes libraries for another machine.
+#: The prefix of gcc, nm and readelf, because `tools/aarch64.py` makes libraries for another machine.
 TOOLS = ""
 
 
 def install(release: str, site: Path, wheels: Path | None, python: str = sys.executable) -> None:
-    """Install a torch release into a folder, without what it requires, and what it cannot be imported without.
+    """Install a torch release into a folder without its requirements, except those that its import needs.
 
     Args:
-        release: such as `2.8.0`; empty for the newest that PyPI has for the interpreter.
-        site: the folder.
-        wheels: a folder with wheels that were downloaded before.
-        python: the interpreter that it is for.
+        release: The release, such as `2.8.0`; empty for the newest that PyPI has for the interpreter.
+        site: The folder to install into.
+        wheels: A folder with wheels that were downloaded before.
+        python: The interpreter to install for.
     """
     _pip(
         python,
@@ -59,7 +59,7 @@ def install(release: str, site: Path, wheels: Path | None, python: str = sys.exe
 
 
 def make_missing_libraries(site: Path, folder: Path) -> list[str]:
-    """Make a shared library for each of CUDA's that torch is linked with and that is not there; their names."""
+    """Make a shared library for each missing one of CUDA's that torch is linked with, and return their names."""
     folder.mkdir(exist_ok=True)
     real = list(site.glob("nvidia/**/*.so*"))
     there = {path.name for path in (*real, *(site / "torch" / "lib").glob("*.so*"))}
@@ -111,7 +111,7 @@ def _compile(library: Path, functions: set[str], script: str) -> None:
 
 
 def run_tests(site: Path, libraries: Path, *, zoo: bool) -> collections.Counter[str]:
-    """Run each file of the virtual device's tests in a process of its own; how many of each outcome."""
+    """Run each file of the virtual device's tests in its own process, and count the outcomes."""
     folders = [str(path) for path in site.glob("nvidia/**/lib")]
     environment = {
         **os.environ,
@@ -148,7 +148,7 @@ def _outcomes(report: Path) -> Iterator[tuple[str, str]]:
 
 
 def version_of(site: Path, libraries: Path) -> str:
-    """`torch.__version__`, which also says whether it can be imported."""
+    """Return `torch.__version__`, which also shows that it can be imported."""
     folders = os.pathsep.join([str(libraries), *(str(path) for path in site.glob("nvidia/**/lib"))])
     environment = {**os.environ, "PYTHONPATH": str(site), "LD_LIBRARY_PATH": folders}
     command = [sys.executable, "-c", "import torch; print(torch.__version__)"]
@@ -184,7 +184,7 @@ def needed_by(library: Path) -> list[str]:
 
 
 def _needed_versions(library: Path) -> Iterator[tuple[str, str]]:
-    """(library, symbol version) of each versioned library that a library needs."""
+    """Yield (library, symbol version) for each versioned library that a library needs."""
     current = ""
     for line in _output(f"{TOOLS}readelf", "-V", str(library)):
         if "File:" in line:
@@ -202,7 +202,7 @@ def _output(*command: str) -> list[str]:
 
 
 def main() -> int:
-    """Run the tests with each release and print the table; 1 when a test failed."""
+    """Run the tests with each release and print the table; return 1 when a test failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

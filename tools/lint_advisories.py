@@ -1,4 +1,4 @@
-"""Check the advisories: `python tools/lint_advisories.py`. Exit code 1 when a rule is broken."""
+"""Check the advisories: `python tools/lint_advisories.py`. The exit code is 1 when a rule is broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpsprobe.knowledge.advisory_lint import RELEASES, lint, op_exists
 
 
 def main() -> int:
-    """Write each breach to stdout."""
+    """Write each breach to stdout, and return the exit code."""
     problems = list(lint(advisories.load_all(), RELEASES, op_exists))
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     sys.stdout.write(f"{len(advisories.load_all())} advisories, {len(problems)} problems\n")

@@ -32,12 +32,13 @@ _SYSTEMS = ("12", "13", "14", "15")
 
 @dataclass
 class Row:
-    """What one Python on one macOS gets.
+    """The packages that one Python on one macOS gets.
 
     Attributes:
-        python, macos: versions.
-        found: version by distribution.
-        missing: requirements without a wheel, with pip's last line.
+        python: The version of Python.
+        macos: The version of macOS.
+        found: The version of each distribution.
+        missing: The requirements without a wheel, with pip's last line.
     """
 
     python: str
@@ -47,7 +48,7 @@ class Row:
 
 
 def follow(first: Iterable[str], python: str, macos: str, pinned: dict[str, Requirement]) -> Row:
-    """Ask for requirements and for all that they require on that Mac."""
+    """Query the wheels of requirements, and recursively of all that they require, on that Mac."""
     row, environment = Row(python, macos), mac_environment(python)
     wanted: dict[str, list[Requirement]] = {}
     pending = [
@@ -98,7 +99,7 @@ def mac_environment(python: str) -> dict[str, str]:
 
 
 def applies(requirement: Requirement, environment: dict[str, str], extra: str) -> bool:
-    """Whether a requirement holds in an environment."""
+    """Return whether a requirement applies in an environment."""
     return requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra})
 
 
@@ -106,7 +107,7 @@ _asked: dict[tuple[str, str, str], tuple[str | None, list[str]]] = {}
 
 
 def ask(requirement: str, python: str, macos: str) -> tuple[str | None, list[str]]:
-    """Ask pip for one wheel; (version, what it requires), or (None, [why not])."""
+    """Query pip for one wheel; return (version, its requirements), or (None, [the reason])."""
     key = requirement, python, macos
     if key not in _asked:
         _asked[key] = _ask(*key)
@@ -159,7 +160,7 @@ def pins() -> dict[str, Requirement]:
 
 
 def main() -> int:
-    """Print the table; 1 when something has no wheel."""
+    """Print the table; return 1 when something has no wheel."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,6 @@
 """Write knowledge/data/mlx_models.json: the architectures of MLX's libraries, read from their installed source.
 
-pip install --no-deps mlx-lm mlx-vlm mlx-whisper mlx-embeddings
-python tools/mlx_models.py
+pip install --no-deps mlx-lm mlx-vlm mlx-whisper mlx-embeddings python tools/mlx_models.py
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ FIELDS = (
     "verdict",
     "reason",
 )
-#: Seconds of wall time that a type may take.
+#: The time limit of a type in seconds of wall time.
 LIMIT = int(os.environ.get("MODEL_TYPES_LIMIT", "240"))
 TORCH = "2.13"
 
@@ -72,7 +72,7 @@ def class_of(model_type: str) -> tuple[str, str]:
 
 
 def _has_config(name: str, model_type: str) -> bool:
-    """Return whether a class is built from the config of that type; a table may name the class of a pair."""
+    """Return whether a class is built from the config of that type, because a table may name the class of a pair."""
     import transformers
 
     cls = getattr(transformers, name, None)
@@ -106,7 +106,7 @@ def _part(model_type: str) -> str:
 
 
 def config_of(model_type: str) -> Any:
-    """Return the default config of a type; of a pair of models, one that is made of two small ones."""
+    """Return the default config of a type; for a pair of models, one that is made of two small ones."""
     import transformers
     from transformers import AutoConfig
 
@@ -154,7 +154,7 @@ def config_of(model_type: str) -> Any:
     return AutoConfig.for_model(model_type)
 
 
-#: Values that a type's config has no defaults for, and that every checkpoint of it states.
+#: Values for which a type's config has no default, although every checkpoint states them.
 _CHOICES: dict[str, dict[str, Any]] = {
     "autoformer": {"prediction_length": 24},
     "informer": {"prediction_length": 24},
@@ -237,7 +237,7 @@ def predicted(model_type: str) -> dict[str, Any]:
 
 
 def _kind(reason: str) -> str:
-    """Return why a type was not predicted, in two words."""
+    """Return the reason why a type was not predicted, in two words."""
     if re.search(r"requires the [\w.-]+ library|No module named|needs a package", reason):
         return "needs a package"
     if "can't allocate memory" in reason:
@@ -259,7 +259,7 @@ def measured(model_type: str) -> dict[str, Any]:
         before = time.process_time()
         try:
             row = predicted(model_type)
-        except BaseException as problem:  # one type must not end the others
+        except BaseException as problem:  # an error of one type must not end the others
             row = {"type": model_type, "verdict": "failed", "reason": _short(problem)}
         used = resource.getrusage(resource.RUSAGE_SELF)
         row |= {"cpu_s": round(time.process_time() - before, 1), "rss_mb": used.ru_maxrss // 1024}
@@ -299,14 +299,14 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def run(names: list[str]) -> None:
-    """Predict types, those that are missing unless some are named, and store each as it ends."""
+    """Predict types (the missing ones unless some are named), and store each as it ends."""
     import torch
     import transformers
 
     import mpsprobe.prediction.assemble  # noqa: F401 - imported once, before the forks
 
     torch.set_num_threads(1)
-    predicted("distilbert")  # what every type imports and compiles is there before the forks
+    predicted("distilbert")  # imports and compiles before the forks what every type needs
     version = transformers.__version__
     have = {row["type"] for row in stored() if row["transformers"] == version}
     for name in names or [one for one in types() if one not in have]:
@@ -319,7 +319,7 @@ def run(names: list[str]) -> None:
 
 
 def table() -> str:
-    """Return the part of the page that the results make."""
+    """Return the part of the page that the results determine."""
     rows = stored()
     parts = []
     for version in sorted({row["transformers"] for row in rows}):
@@ -358,7 +358,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

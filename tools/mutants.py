@@ -4,9 +4,9 @@
     python tools/mutants.py run/document.py    # all mutants of one module
     python tools/mutants.py --most 20 --seed 2
 
-A script and not a part of CI: a mutant costs a run of the tests that concern its module. It works on a copy of the
-package, which the tests import instead of the checkout's. A survivor that a user would notice wants a test; one that
-only changes a word of a message, or a limit by one, does not.
+It is a script and not a part of CI, because a mutant costs a run of the tests that concern its module. It works on
+a copy of the package, which the tests import instead of the checkout's. A survivor that a user would notice needs a
+test; one that only changes a word of a message, or a limit by one, does not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "device/virtual/rules/contract.py": ("tests/device/virtual",),
     "device/virtual/rules/limits.py": ("tests/device/virtual",),
 }
-#: pytest's exit codes where a test failed, or a module could not be imported.
+#: pytest's exit codes after a failed test, or a module that could not be imported.
 _FAILED = (1, 2)
 _OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -67,10 +67,10 @@ class Mutant:
     """A module with one bug.
 
     Attributes:
-        module: its path in the package.
-        line: where.
-        what: what was changed.
-        text: the whole module.
+        module: The path of the module in the package.
+        line: The line of the bug.
+        what: A description of the change.
+        text: The text of the whole module.
     """
 
     module: str
@@ -83,7 +83,7 @@ class Mutant:
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    """Yield a module's mutants: a comparison turned, a condition negated, a branch or a statement left out."""
+    """Yield a module's mutants: a reversed comparison, a negated condition, an omitted branch or statement."""
     source = (PACKAGE / module).read_text(encoding="utf-8")
     count = sum(1 for _ in ast.walk(ast.parse(source)))
     for index in range(count):
@@ -95,7 +95,7 @@ def mutants(module: str) -> Iterator[Mutant]:
 
 
 def _broken(node: ast.AST) -> str:
-    """Put a bug into a node; return what it is, or `""` where the node takes none."""
+    """Put a bug into a node; return its description, or `""` where the node allows none."""
     if isinstance(node, ast.Compare) and type(node.ops[0]) in _OPPOSITE:
         before = ast.unparse(node)
         node.ops[0] = _OPPOSITE[type(node.ops[0])]()
@@ -118,16 +118,16 @@ def _broken(node: ast.AST) -> str:
 
 
 def is_noticed(module: str, text: str, limit_s: float) -> bool:
-    """Return whether a test fails with that text of a module; one that hangs is noticed too.
+    """Return whether a test fails with that text of a module; a test that hangs counts as a failure.
 
     Raises:
-        SystemExit: pytest could not run the tests at all, which would pass for a bug that was noticed.
+        SystemExit: pytest could not run the tests at all, which would count as a noticed bug.
     """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "src" / "mpsprobe"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         (copy / module).write_text(text, encoding="utf-8")
-        # the checkout's tests, and ahead of its package the copy
+        # the checkout's tests, with the copy of the package ahead of the original
         environment = {**os.environ, "PYTHONPATH": str(copy.parent), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PLAN[module]]
         try:

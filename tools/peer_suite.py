@@ -72,7 +72,7 @@ def pytest_unconfigure():
 """
 
 
-#: Some tests start a Python of their own: it gets the emulated device as soon as it has imported torch.
+#: Some tests start another Python, which gets the emulated device as soon as it has imported torch.
 _CHILD = """
 import os
 import sys
@@ -109,13 +109,13 @@ def operators(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
     """Run the operator database.
 
     Returns:
-        `"expected / outcome"` -> `"operator dtype: message"`.
+        Entries `"operator dtype: message"` by `"expected / outcome"`.
     """
     platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
     found: dict[str, list[str]] = collections.defaultdict(list)
     with emulate(macos="15.5", fallback=False) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # both look at the machine when they are imported, so they must see the emulated one
+        # both inspect the machine on import, so they must see the emulated one
         from torch.testing._internal.common_methods_invocations import op_db
         from torch.testing._internal.common_mps import mps_ops_modifier
 
@@ -135,7 +135,7 @@ def outputs(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
     """Run every operator with `out=` arguments that are views, on the CPU and emulated.
 
     Returns:
-        Outcome -> `"operator dtype, kind of output: message"`.
+        Entries `"operator dtype, kind of output: message"` by outcome.
     """
     platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
     found: dict[str, list[str]] = collections.defaultdict(list)
@@ -207,14 +207,14 @@ def _with_output(info: Any, dtype: torch.dtype, kind: str) -> str:
 
 
 def gradients(dtypes: list[torch.dtype], every: int = 1) -> dict[str, list[str]]:
-    """Take the gradients of every operator that has them, as `test_output_grad_match` of PyTorch's MPS tests does.
+    """Take the gradients of every operator that has them, as in `test_output_grad_match` of PyTorch's MPS tests.
 
     Args:
-        dtypes: to take them in.
+        dtypes: The dtypes to take them in.
         every: 1 for all operators, n for each n-th of the database.
 
     Returns:
-        `"expected / outcome"` -> `"operator dtype: message"`.
+        Entries `"operator dtype: message"` by `"expected / outcome"`.
     """
     platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
     found: dict[str, list[str]] = collections.defaultdict(list)
@@ -236,13 +236,13 @@ def gradients(dtypes: list[torch.dtype], every: int = 1) -> dict[str, list[str]]
 
 
 def _gradient_outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
-    """Return `passes`, or how the first sample whose gradients do not agree fails."""
+    """Return `passes`, or how the first sample with different gradients fails."""
     compared = 0
     for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
         try:
             on_cpu = _gradients_of(info, sample)
         except Exception:
-            continue  # the CPU takes no gradient either: nothing to compare with
+            continue  # the CPU takes no gradient either, so there is nothing to compare with
         try:
             moved = sample.transform(_moved_leaf)
             if "device" in moved.kwargs:
@@ -311,7 +311,7 @@ def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
             torch.manual_seed(0)
             reference = info.op(on_cpu.input, *on_cpu.args, **on_cpu.kwargs)
         except Exception:
-            continue  # not for this dtype on the CPU either: nothing to compare with
+            continue  # not available for this dtype on the CPU either, so there is nothing to compare with
         try:
             torch.manual_seed(0)
             got = info.op(sample.input, *sample.args, **sample.kwargs)
@@ -351,7 +351,7 @@ def _line(problem: BaseException) -> str:
 
 
 def suite(checkout: Path, options: list[str]) -> int:
-    """Run test/test_mps.py of a checkout under the emulated device; its exit code."""
+    """Run test/test_mps.py of a checkout under the emulated device, and return its exit code."""
     checkout = checkout.resolve()
     file = checkout / "test" / "test_mps.py"
     if not file.is_file():
@@ -363,7 +363,7 @@ def suite(checkout: Path, options: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     (folder / "peer_plugin.py").write_text(_PLUGIN)
     (folder / "sitecustomize.py").write_text(_CHILD)
-    # the tests ask macOS for the size of its memory when they are imported
+    # the tests query macOS for the size of its memory on import
     sysctl = folder / "sysctl"
     sysctl.write_text(f"#!/bin/sh\necho {_MEMORY_GIB << 30}\n")
     sysctl.chmod(0o755)
@@ -395,7 +395,7 @@ def suite(checkout: Path, options: list[str]) -> int:
 
 
 def main() -> int:
-    """Run one of the two and print what came of it."""
+    """Run one of the two and print the outcome."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

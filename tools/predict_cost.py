@@ -1,10 +1,10 @@
-"""What predictions cost: CPU seconds beyond imports and peak memory, one fresh process a model.
+"""Measure the cost of predictions: CPU seconds without imports and peak memory, in a new process for each model.
 
     python tools/predict_cost.py
     python tools/predict_cost.py --releases
 
-prints the tables of docs/predict.md: of one release, and of all of them (`--torch all`), joined and one by one.
-Alpamayo is among them where its package is installed (PYTHONPATH).
+prints the tables of docs/predict.md: for one release, and for all of them (`--torch all`), joined and one by one.
+Alpamayo is included where its package is installed (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 
 
 def measure(name: str, config: dict[str, Any]) -> None:
-    """Predict one model in this process, forecast included as the command has it, and print a row."""
+    """Predict one model in this process, including its forecast as in the command, and print a row."""
     import resource
     import time
 
@@ -119,7 +119,7 @@ def measure_releases(name: str, config: dict[str, Any]) -> None:
         name, _alpamayo() if name == ALPAMAYO else _of_transformers(name, config), "auto"
     )
     steps: list[str] = []
-    predict(target, Mac("2.13"))  # what is imported and made once
+    predict(target, Mac("2.13"))  # warms up what is imported and made once
     begun = time.process_time()
     predict_releases(target, Mac("2.13"), steps.append)
     between = time.process_time()
@@ -147,7 +147,7 @@ def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
 
 
 def _alpamayo() -> Adapter:
-    """Return the target at its published size; import what its code imports, and make its folder."""
+    """Return the target at its published size, after importing what its code imports and making its folder."""
     from mpsprobe.models import profile
     from mpsprobe.models.adapter import Weights
     from mpsprobe.models.alpamayo import published, repository
@@ -161,7 +161,7 @@ def _alpamayo() -> Adapter:
 
 
 def main() -> None:
-    """One child a model, so that each has a peak of its own."""
+    """Start one child for each model, so that each has its own peak memory."""
     every = "--releases" in sys.argv
     arguments = [one for one in sys.argv[1:] if one != "--releases"]
     if len(arguments) == 2:

@@ -1,10 +1,10 @@
-"""Record the general list of op uses that ships: what transformers and diffusion models call on a Mac.
+"""Record the general list of op uses that ships: the ops that transformers and diffusion models call on a Mac.
 
     python tools/record_core_ops.py [--output src/mpsprobe/ops/core.json]
 
-Small models of many architectures are built from their configuration, with random weights, and run on the virtual
-device, so that the ops are those that reach the MPS dispatch key. Nothing is downloaded. Sizes are small: the list
-asks whether an op runs and is right in its usual dtypes and layouts, not how fast it is.
+Small models of many architectures are built from their configuration with random weights, and run on the virtual
+device, so that the ops are those that reach the MPS dispatch key. Nothing is downloaded. Sizes are small, because
+the list tests whether an op runs and is right in its usual dtypes and layouts, not how fast it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TEXT = {
     "num_attention_heads": 4,
     "intermediate_size": 96,
 }
-#: Decoders, by the name of their config class: more options where the defaults are large.
+#: Decoders by the name of their config class, with options where the defaults are large.
 _DECODERS: dict[str, dict[str, Any]] = {
     "Llama": {"num_key_value_heads": 2},
     "Mistral": {"num_key_value_heads": 2, "head_dim": 16},
@@ -50,7 +50,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def decoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """Text generation: a prompt and a few steps with a cache, greedy and sampled."""
+    """Yield text generation: a prompt and a few steps with a cache, greedy and sampled."""
     tokens = torch.arange(3, 19)[None]
     for name, extra in _DECODERS.items():
         config = getattr(transformers, f"{name}Config")(**_TEXT, **extra)
@@ -68,7 +68,7 @@ def decoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
 
 
 def encoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """Text, image and speech encoders, and one encoder-decoder."""
+    """Yield text, image and speech encoders, and one encoder-decoder."""
     tokens = torch.arange(3, 19)[None]
     library: Any = transformers  # its constructors are untyped
     bert = library.BertModel(library.BertConfig(**_TEXT))
@@ -98,7 +98,7 @@ def encoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
 
 
 class DiffusionBlocks(nn.Module):
-    """What a UNet, a diffusion transformer and an autoencoder are made of."""
+    """The building blocks of a UNet, a diffusion transformer and an autoencoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class DiffusionBlocks(nn.Module):
         self.out = nn.Conv2d(64, 4, 3, padding=1)
 
     def forward(self, x: torch.Tensor, step: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Noise, its step and a text; the noise to take away."""
+        """Return the noise to remove, for noise, its step and a text."""
         rates = torch.exp(-torch.arange(16, device=x.device, dtype=torch.float32) / 16 * 9.2)
         angles = step[:, None].float() * rates
         time = self.time(torch.cat([angles.cos(), angles.sin()], -1).to(x.dtype))
@@ -140,7 +140,7 @@ class DiffusionBlocks(nn.Module):
 
 
 def diffusion() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """One model, run as a sampler does: guidance, noise from a generator, clamping."""
+    """Yield one model, run as in a sampler: guidance, noise from a generator, clamping."""
 
     def run(model: Any) -> Any:
         first = next(model.parameters())
@@ -156,7 +156,7 @@ def diffusion() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
 
 
 def record() -> tuple[list[OpUse], list[str]]:
-    """All op uses, and the names of what they come from."""
+    """Return all op uses, and the names of the models that they come from."""
     uses: list[OpUse] = []
     names: list[str] = []
     for group in (decoders, encoders, diffusion):
@@ -175,7 +175,7 @@ def record() -> tuple[list[OpUse], list[str]]:
 
 
 def main() -> int:
-    """Record and write."""
+    """Record the list and write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=_OUTPUT)
     options = parser.parse_args()
@@ -192,7 +192,7 @@ def main() -> int:
         f"{transformers.__version__}, float32, float16 and bfloat16: {', '.join(names)}"
     )
     head, tail = msgspec.json.encode(OpList(source, [])).split(b"[]")
-    lines = b",\n".join(msgspec.json.encode(use) for use in few)  # one a line, so that a change can be read
+    lines = b",\n".join(msgspec.json.encode(use) for use in few)  # one a line, so that a diff is readable
     options.output.write_bytes(head + b"[\n" + lines + b"\n]" + tail + b"\n")
     sys.stdout.write(f"{len(few)} op uses of {len({use.op for use in few})} ops\n")
     return 0

@@ -1,7 +1,7 @@
 """Run the project's tests: `python tools/run_tests.py [pytest arguments]`, which is `make test`.
 
-A file marked `pytestmark = pytest.mark.own_process` changes the process that it runs in (the virtual device makes `mps`
-a device of it), so it gets a process of its own. All others share workers of pytest-xdist.
+A file marked `pytestmark = pytest.mark.own_process` changes the process that it runs in (the virtual device makes
+`mps` a device of it), so it gets a process of its own. All others share workers of pytest-xdist.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "own_process"
 _NOT_BENCHMARKS = ("-q", "-m", "not benchmark")
-#: pytest's exit code where every test of a file was deselected.
+#: pytest's exit code when every test of a file was deselected.
 _NOTHING = 5
 
 
 def alone(folder: Path = ROOT / "tests") -> list[Path]:
-    """Return the test files that a marker gives a process of their own."""
+    """Return the test files that are marked to run in their own process."""
     return [path for path in sorted(folder.rglob("test_*.py")) if _is_marked(path)]
 
 
@@ -37,7 +37,7 @@ def _is_marked(path: Path) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run them all, and return 1 when any failed."""
+    """Run them all; return 1 when any failed."""
     own = [str(path.relative_to(ROOT)) for path in alone()]
     with ThreadPoolExecutor(max_workers=2) as pool:
         codes = list(pool.map(lambda path: _pytest(path, *arguments), own))

@@ -31,7 +31,7 @@ from mpsprobe.run import OpVerdict
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One failure, as read in a public thread; None where the thread does not say."""
+    """One failure, as read in a public thread; a field is None where the thread does not state it."""
 
     id: str
     url: str
@@ -62,13 +62,13 @@ class Positive(msgspec.Struct, frozen=True):
 
 
 class Foresight(msgspec.Struct, frozen=True):
-    """What would have been said before the run.
+    """One thing that mpsprobe would have said before the run.
 
     Attributes:
         channel: `op verdict`, `dtype rule`, `advisory` or `environment`.
-        what: op, dtype, advisory or rule.
-        certain: False when a fact that decides was not stated.
-        same_thread: an advisory that was read in the very thread of the report.
+        what: The op, dtype, advisory or rule.
+        certain: False when a decisive fact was not stated.
+        same_thread: Whether it is an advisory that was read in the very thread of the report.
     """
 
     channel: str
@@ -77,7 +77,7 @@ class Foresight(msgspec.Struct, frozen=True):
     same_thread: bool = False
 
 
-#: Newest release at a date, for reports that name none. From 2.10 on the month is taken from threads, not from PyPI.
+#: The newest release by date, for reports that name none. From 2.10 on the month comes from threads, not from PyPI.
 _RELEASED = {
     "2.1": "2023-10-04",
     "2.2": "2024-01-30",
@@ -98,7 +98,7 @@ _RELEASED = {
 
 _RAISING = {"unimplemented_op", "dtype_unsupported", "size_limit", "autocast", "other"}
 
-#: What an advisory's symptom looks like in the reports.
+#: The failure classes of the reports that an advisory's symptom covers.
 _CLASSES_OF_SYMPTOM = {
     Symptom.WRONG: {"wrong_result"},
     Symptom.NAN: {"nan", "wrong_result"},
@@ -109,7 +109,7 @@ _CLASSES_OF_SYMPTOM = {
     Symptom.SLOW: {"slow"},
 }
 
-#: Causes that answer a class. `other` takes any that is not generic.
+#: The causes that explain each failure class. `other` accepts any that is not generic.
 _CAUSES_OF_CLASS = {
     "unimplemented_op": {Cause.MISSING_OP, Cause.FALLBACK, Cause.THIRD_PARTY},
     "dtype_unsupported": {Cause.DTYPE},
@@ -150,7 +150,7 @@ def _macos(text: str | None) -> str | None:
 
 
 def foresee(report: Report) -> list[Foresight]:
-    """Everything that the facts before the run let mpsprobe say, of the kind of failure that came."""
+    """Return all that mpsprobe could say, from the facts before the run, about the kind of failure that occurred."""
     torch, assumed = main_torch(report)
     found = [*_by_environment(report, torch)]
     if torch is not None:
@@ -163,7 +163,7 @@ def foresee(report: Report) -> list[Foresight]:
 
 
 def _by_any_release(report: Report) -> Iterator[Foresight]:
-    """For a report without a release and a date: what holds in some releases, with the one that ends it."""
+    """Yield, for a report without a release and a date, what applies to some releases, with the one that ends it."""
     for name in _names(report):
         history = op_history(name) if report.failure_class == "unimplemented_op" else None
         if history is not None and not history.oldest:
@@ -176,7 +176,7 @@ def _by_any_release(report: Report) -> Iterator[Foresight]:
 
 
 def _names(report: Report) -> Iterator[str]:
-    """Op names without the remarks in brackets."""
+    """Yield the op names without remarks in brackets."""
     for op in report.ops:
         yield op.partition(" (")[0].strip()
 
@@ -194,7 +194,7 @@ def _by_ops(report: Report, torch: str, assumed: bool) -> Iterator[Foresight]:
 
 
 def _verdicts(name: str, torch: str) -> set[OpVerdict]:
-    """Verdicts of the overloads that a name means: one when it names one, else of all that the release has."""
+    """Return the verdicts of the overloads that a name covers."""
     try:
         overloads = ops.normalise(name)
     except UsageError:
@@ -280,7 +280,7 @@ def _by_environment(report: Report, torch: str | None) -> Iterator[Foresight]:
 
 
 def explained(report: Report) -> str:
-    """Id of the message that explains the error line; "" when none does, or only a generic one."""
+    """Return the id of the message that explains the error line; "" when only a generic one or none does."""
     if not report.error_first_line:
         return ""
     wanted = _CAUSES_OF_CLASS.get(report.failure_class)
@@ -291,7 +291,7 @@ def explained(report: Report) -> str:
 
 
 def judge(positive: Positive) -> tuple[str, str]:
-    """`agrees`, `contradicted` or `not checkable`, and why."""
+    """Return `agrees`, `contradicted` or `not checkable`, and the reason."""
     torch = positive.since_torch or positive.tested_torch
     if positive.kind in {"op", "dtype"} and torch and _is_release(torch):
         return _judge_op(positive, ops.resolve_release(torch))
@@ -357,14 +357,14 @@ def _judge_feature(positive: Positive, torch: str) -> tuple[str, str]:
 
 
 def _subjects(text: str) -> list[str]:
-    """`angle, atan2` -> both; `special.entr` -> `special_entr`; remarks in brackets and after ` on ` dropped."""
+    """Return the ops of a subject, without remarks: `angle` and `atan2` for `angle, atan2`."""
     plain = re.sub(r"\([^)]*\)", "", text).partition(" on ")[0].partition(" with ")[0]
     parts = [part.strip() for part in plain.split(",")]
     return [part if "::" in part else _op_name(part.replace("F.", "")) for part in parts]
 
 
 def _op_name(subject: str) -> str:
-    """Return the op of a name as release notes write it; some lack the namespace or the leading underscore."""
+    """Return the op for a name in release notes, some of which lack the namespace or the leading underscore."""
     joined = subject.replace(".", "_")
     for name in (joined, subject.rpartition(".")[2], f"_{joined}"):
         if op_history(name) is not None:
@@ -385,7 +385,7 @@ def main(reports: Path, positives: Path | None, listed: bool) -> None:
         _score_positives([msgspec.json.decode(line, type=Positive) for line in lines if line], listed)
 
 
-#: Rows about releases that mpsprobe has no data on; they are not in the total.
+#: Rows about releases without data in mpsprobe, which are not in the total.
 _OLDER = "torch older than 2.1"
 
 

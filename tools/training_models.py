@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- models: begin -->\n", "<!-- models: end -->\n"
 MAC, RELEASE = "m4-max-40c-64", "2.13"
 WAYS = ("full", "lora")
-#: Sizes of a small model; a config takes those that it has.
+#: The sizes of a small model; a config gets those that it has.
 _SMALL = {
     "hidden_size": 64,
     "d_model": 64,
@@ -72,13 +72,13 @@ class Row:
     """One model.
 
     Attributes:
-        name: of campaign_targets.toml; or of the table, for a model that is not there.
-        workload: fields of `Settings` at full size.
-        model: what `mpsprobe` takes, for a model that is not in campaign_targets.toml.
-        config: of such a class, at full size; `small` has what differs at a small one.
-        small: what differs from the full size at a small one, beside `_SMALL`.
-        small_workload: fields of `Settings` at a small size.
-        dtype: of the weights for LoRA; full training keeps them in float32.
+        name: The name in campaign_targets.toml, or that in the table for a model that is not there.
+        workload: The fields of `Settings` at full size.
+        model: The argument MODEL of `mpsprobe`, for a model that is not in campaign_targets.toml.
+        config: The config of such a class at full size; `small` has the differences at a small size.
+        small: The values that differ at a small size, in addition to `_SMALL`.
+        small_workload: The fields of `Settings` at a small size.
+        dtype: The dtype of the weights for LoRA; full training keeps them in float32.
     """
 
     name: str
@@ -219,7 +219,7 @@ def full_size(row: Row, way: str, folder: Path) -> dict[str, Any]:
 
 
 def releases(row: Row, way: str, folder: Path) -> dict[str, Any]:
-    """Return what is not native on each torch release."""
+    """Return the ops that are not native on each torch release."""
     from mpsprobe.prediction import command
 
     settings = settings_of(row, way, folder, small=True).replace(torch=RELEASE)
@@ -269,7 +269,7 @@ _PARTS = {"predicted": full_size, "releases": releases, "emulated": emulated}
 
 
 def run(only: list[str], again: bool) -> None:
-    """Add what is missing."""
+    """Add the missing results."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     warnings.simplefilter("ignore")
     import diffusers  # noqa: F401  (shared by all forks)
@@ -298,13 +298,13 @@ def run(only: list[str], again: bool) -> None:
 
 
 def _forked(make: Any, row: Row, way: str, folder: Path) -> dict[str, Any]:
-    """Return what a function says in a process of its own, or the error that ended it."""
+    """Return the result of a function in its own process, or the error that ended it."""
     file = folder / "answer.json"
     pid = os.fork()
     if pid == 0:
         try:
             answer = make(row, way, folder / "model")
-        except BaseException as problem:  # the others are tried all the same
+        except BaseException as problem:  # the others are still tried
             traceback.print_exc()
             answer = {"error": f"{type(problem).__name__}: {problem}"[:300]}
         file.write_text(json.dumps(answer))
@@ -365,7 +365,7 @@ def _seconds(found: list[float | None] | None) -> str:
 
 
 def _native(found: dict[str, Any]) -> str:
-    """Return the releases on which all is native, and what stands in the way on the newest that is not."""
+    """Return the releases that are fully native, and the obstacles on the newest one that is not."""
     if "error" in found or not found:
         return str(found.get("error", "not run"))
     rows = found["releases"]
@@ -383,7 +383,7 @@ def _native(found: dict[str, Any]) -> str:
 
 
 def _spans(good: list[str], every: list[str]) -> str:
-    """Return releases as spans: `2.4 - 2.7, 2.9`."""
+    """Format releases as spans: `2.4 - 2.7, 2.9`."""
     spans: list[list[str]] = []
     for name in every:
         if name not in good:
@@ -406,7 +406,7 @@ def _stage(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

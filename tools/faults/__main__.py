@@ -1,4 +1,4 @@
-"""`PYTHONPATH=tools python -m faults`: see the package."""
+"""Run the fault campaign: `PYTHONPATH=tools python -m faults`."""
 
 import sys
 

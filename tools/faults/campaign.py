@@ -40,7 +40,7 @@ GROUPS = {
 }
 _CHECKOUT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- faults: begin -->", "<!-- faults: end -->"
-#: Marks every process of a case, so that those left behind are found.
+#: A variable that marks every process of a case, so that remaining ones are found.
 _MARK = "FAULTS_CASE"
 #: Variables that would let one campaign differ from another.
 _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONSTARTUP", "PYTHONSAFEPATH", "HF_TOKEN", "DEBUG")
@@ -48,13 +48,13 @@ _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONSTARTUP", "PYTHONSAFEPATH
 
 @dataclass(frozen=True)
 class Judged:
-    """A case with its end.
+    """A case with its outcome.
 
     Attributes:
-        group: the group's module.
-        case: what was tried.
-        wrong: what was wrong; `""` when it ended right.
-        outcome: how it ended.
+        group: The module of the group.
+        case: The case.
+        wrong: What was wrong; `""` when it ended right.
+        outcome: How it ended.
     """
 
     group: str
@@ -64,10 +64,11 @@ class Judged:
 
 
 def hear_signals() -> None:
-    """Let the processes of the cases begin with the dispositions of a terminal's, whoever started the campaign.
+    """Reset the dispositions of signals to those of a terminal, however the campaign was started.
 
-    A shell's background job and `nohup` ignore SIGINT, SIGQUIT or SIGHUP, and every child would inherit that: the cases
-    of signals would judge nothing. A handler does not outlive `exec`, so this process goes on ignoring them.
+    A shell's background job and `nohup` ignore SIGINT, SIGQUIT or SIGHUP, which every child would inherit, so that
+    the cases of signals would test nothing. A handler does not outlive `exec`, so this process still ignores the
+    signals.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -76,12 +77,12 @@ def hear_signals() -> None:
 
 
 def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
-    """Run one case in `folder`, to its end or to its limit."""
+    """Run one case in `folder` until it ends or its time limit passes."""
     case.prepare(folder)
     name = f"{case.name}-{os.getpid()}-{time.monotonic_ns()}"
     env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
     env |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(_CHECKOUT / "src")}
-    # nothing outside of the campaign is asked: a proxy that answers nobody
+    # no request leaves the campaign, because the proxy never answers
     env |= {"HF_HOME": str(folder / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "NO_COLOR": "1"}
     env |= {"FAULTS_FOLDER": str(folder), _MARK: name, **surroundings}
     for key, value in case.env.items():
@@ -122,7 +123,7 @@ def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
 
 
 def _survivors(name: str) -> tuple[str, ...]:
-    """Kill and return the processes that still have the mark of a case a moment after its end."""
+    """Kill and return the processes that still have the mark of a case shortly after its end."""
     found: list[str] = []
     deadline = time.monotonic() + 5.0
     while True:
@@ -142,7 +143,7 @@ def _survivors(name: str) -> tuple[str, ...]:
 
 
 def cases_of(group: str, *, short: bool) -> list[Case]:
-    """Return the cases of a group; with `short` those that CI runs."""
+    """Return the cases of a group, or with `short` only those that CI runs."""
     module = importlib.import_module(f"faults.{group}")
     found = [case for case in module.cases() if case.short or not short]
     names = [case.name for case in found]
@@ -161,7 +162,7 @@ def run_group(group: str, cases: Sequence[Case], jobs: int) -> Iterator[Judged]:
         try:
             outcome = play(case, env, folder)
             wrong = problem(case, outcome)
-        except Exception as error:  # the case itself is at fault: it must not end the campaign
+        except Exception as error:  # the case itself is at fault, which must not end the campaign
             outcome = Outcome(-1, "", "", folder, 0.0)
             wrong = f"the case could not be played: {type(error).__name__}: {error}"
         if not wrong:
@@ -181,14 +182,14 @@ def _remove(folder: Path) -> None:
 
 
 def _note(path: Path, one: Judged) -> None:
-    """Append a case with its end to a file, one JSON line each: what was played so far outlives a campaign cut short."""
+    """Append a case with its outcome to a file as one JSON line, so that an interrupted campaign keeps its results."""
     row = {"group": one.group, "case": one.case.name, "code": one.outcome.code, "wrong": one.wrong}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def _noted(paths: Sequence[Path]) -> list[Judged]:
-    """Return the cases of such files; of a case that was played again only the last."""
+    """Return the cases of such files; of a repeated case only the last one."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -221,7 +222,7 @@ def table(judged: Sequence[Judged]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the campaign; exit 1 when a case ended wrong."""
+    """Run the campaign; return 1 when a case ended wrong."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this one; repeatable")
     parser.add_argument("--case", help="only cases whose name has this in it (a regular expression)")

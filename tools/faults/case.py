@@ -1,4 +1,4 @@
-"""One case of the campaign: how it is set up, what is called, and what a right end is."""
+"""One case of the campaign: its set-up, its call, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-#: A file that planted code writes: the proof that it ran. Planted code is `MARK`.
+#: The file that planted code writes, which proves that it ran. Planted code is `MARK`.
 MARKER = "THIS-RAN"
 #: A line of Python that leaves the marker in the case's folder.
 MARK = "import os, pathlib; pathlib.Path(os.environ['FAULTS_FOLDER'], 'THIS-RAN').touch()\n"
@@ -21,15 +21,15 @@ PASSED, FAILED, USAGE, BLOCKED, HARNESS, CRASHED, INTERRUPTED = 0, 1, 2, 3, 4, 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended.
+    """The outcome of a call.
 
     Attributes:
-        code: exit status; negative for a signal.
-        out: what was printed to stdout.
-        err: what was printed to stderr.
-        folder: the case's folder, which was also the working directory.
-        seconds: wall time.
-        survivors: command lines of processes that the call left behind.
+        code: The exit status; negative for a signal.
+        out: The output on stdout.
+        err: The output on stderr.
+        folder: The case's folder, which was also the working directory.
+        seconds: The wall time in seconds.
+        survivors: The command lines of processes that the call left running.
     """
 
     code: int
@@ -41,51 +41,52 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Everything that was printed."""
+        """Return all output."""
         return self.out + self.err
 
     @cached_property
     def run(self) -> dict[str, Any] | None:
-        """The run's document in `out/` of the case's folder; None when there is none."""
+        """Return the run's document in `out/` of the case's folder; None when there is none."""
         path = self.folder / "out" / "run.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     def status(self, check: str) -> str:
-        """Return the status of one check of the run; `""` when it is not there."""
+        """Return the status of one check of the run; `""` when there is no such check."""
         checks = self.run["checks"] if self.run else []
         return next((one["status"] for one in checks if one["id"] == check), "")
 
     def message(self, check: str) -> str:
-        """Return the message of one check of the run; `""` when it is not there."""
+        """Return the message of one check of the run; `""` when there is no such check."""
         checks = self.run["checks"] if self.run else []
         return next((one["message"] for one in checks if one["id"] == check), "")
 
 
 def _nothing(_folder: Path) -> None:
-    """Set nothing up."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of mpsprobe with something wrong.
+    """One call of mpsprobe with a fault.
 
     Strings of `argv` and `env` may hold `{folder}`, which becomes the case's folder. A `run` gets `--output out`
-    unless it has an `--output` of its own.
+    unless it has its own `--output`.
 
     Attributes:
-        name: unique in its group.
-        argv: arguments of `mpsprobe`.
-        exits: exit codes that are right.
-        says: a regular expression that must be found in what is printed; `""` for nothing in particular.
-        silent: a regular expression that must not be found there.
-        prepare: makes the files of the case in its folder, which is the working directory of the call.
-        env: environment variables on top of the campaign's; None takes one away.
-        during: called with the process and the folder as soon as it runs: sends signals, closes pipes.
-        check: what else must hold; returns what is wrong, or `""`.
-        limit_s: seconds after which the call is killed, and wrong.
-        runs_code: planted code is allowed to run (the user consented), so the marker may be there.
-        lists_checks: False where a run is not expected to leave a document in `out/`.
-        short: among those that CI runs.
+        name: A name that is unique in its group.
+        argv: The arguments of `mpsprobe`.
+        exits: The expected exit codes.
+        says: A regular expression that the output must match; `""` for none.
+        silent: A regular expression that the output must not match.
+        prepare: A function that makes the files of the case in its folder, the working directory of the call.
+        env: Environment variables in addition to the campaign's; None removes one.
+        during: A function that is called with the process and the folder as soon as it runs, to send signals or
+            close pipes.
+        check: A function that checks anything else, and returns what is wrong, or `""`.
+        limit_s: The seconds after which the call is killed, and counts as wrong.
+        runs_code: Whether planted code may run (the user consented), so that the marker may exist.
+        lists_checks: False where a run is not expected to write a document in `out/`.
+        short: Whether CI runs it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Words on the command line that mean nothing, or not what was meant."""
+"""Words on the command line that mean nothing, or something else than intended."""
 
 from __future__ import annotations
 

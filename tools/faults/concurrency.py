@@ -1,4 +1,4 @@
-"""Two commands at once, and readers while one writes."""
+"""Two commands at once, and readers during a write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _start(folder: Path, *argv: str) -> subprocess.Popen[bytes]:
 
 
 def _second(output: str) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return what starts a second run once the first has its folder, and writes its end to `second.json`."""
+    """Return a function that starts a second run once the first has its folder, and writes `second.json`."""
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         until = time.monotonic() + 60
@@ -79,7 +79,7 @@ def _no_former(outcome: Outcome) -> str:
 
 
 def _readable(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Read the former report all the time until the run is over."""
+    """Read the earlier report repeatedly until the run has ended."""
     while process.poll() is None:
         json.loads((folder / "out" / "run.json").read_text())
         assert (folder / "out" / "report.html").stat().st_size

@@ -20,12 +20,12 @@ _SHADOWS = (
     "mpsprobe/__init__.py", "faulthandler.py", "accelerate.py", "jinja2.py", "peft.py", "typing.py", "enum.py",
 )  # fmt: skip
 _RUN = ("run", ".", "--device", "cpu", "--phase", "3")
-#: Any end is right but one that runs the code: what the case is about is the marker.
+#: Any outcome is right unless the code runs; only the marker counts.
 _ANY = {PASSED, FAILED, BLOCKED, CRASHED, USAGE}
 
 
 def _package(name: str, **changes: object) -> Callable[[Path], None]:
-    """Plant a Python package that others import when it is there."""
+    """Plant a Python package that others import when it exists."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m", **changes)

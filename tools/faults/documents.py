@@ -33,7 +33,7 @@ _HOSTILE = {
 
 
 def _places(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Documents with a text in each place where a report prints one."""
+    """Yield documents with a text in each place where a report prints one."""
     yield "name", document(target={"name": text, "profile": text, "path": text, "architecture": text})
     yield (
         "message",
@@ -46,7 +46,7 @@ def _places(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _harmless(outcome: Outcome) -> str:
-    """Refuse a page that holds the text of a script as a script."""
+    """Return what is wrong with a page that holds the text of a script as a script; `""` for none."""
     path = outcome.folder / "out" / "report.html"
     if path.is_file() and "<script>alert(1)</script>" in path.read_text(encoding="utf-8"):
         return "report.html holds a script of the document"
@@ -167,7 +167,7 @@ def _journals() -> Iterator[Case]:
 
 
 def _drawn() -> Iterator[Case]:
-    """Documents that hypothesis draws from the schema, and breaks."""
+    """Yield documents that hypothesis draws from the schema and breaks."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""What is installed or set on the machine: packages that do not go together, proxies, folders that cannot be used."""
+"""What is installed or set on the machine: incompatible packages, proxies, unusable folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ARGV = ("run", "target.py", "--device", "cpu", "--phase", "3")
 
 
 def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], None]:
-    """Return what puts a package before the installed one of that name."""
+    """Return a function that puts a package in front of the installed one of that name."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
@@ -28,7 +28,7 @@ def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], 
 
 
 def _metadata(name: str, version: str) -> Callable[[Path], None]:
-    """Return what lets a distribution seem to have another version."""
+    """Return a function that makes a distribution seem to have another version."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")

@@ -1,4 +1,4 @@
-"""Files of a model on this machine: damaged, hostile, without end, or no files at all."""
+"""Files of a model on this machine: damaged, hostile, endless, or not regular files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _special(name: str, kind: str) -> Callable[[Path], None]:
         if kind == "pipe":
             os.mkfifo(path)
         elif kind == "socket":
-            # a path of a socket has room for some 100 bytes
+            # a path of a socket may have some 100 bytes
             here = os.open(folder / "m", os.O_RDONLY)
             try:
                 with socket.socket(socket.AF_UNIX) as made:
@@ -159,7 +159,7 @@ def cases() -> Iterator[Case]:
 
 
 def _drawn() -> Iterator[Case]:
-    """Configs and indices that hypothesis draws."""
+    """Yield configs and indices that hypothesis draws."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
 

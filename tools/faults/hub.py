@@ -1,7 +1,7 @@
-"""Faults of the hub, the network, the disk and other processes, each through a real server and the real client.
+"""Faults of the hub, the network, the disk and other processes, each with a real server and the real client.
 
-`cases()` plays them through the command line, as the other groups do. `python -m faults.hub PYTHON...` plays them in
-each interpreter named, which may have another release of huggingface_hub, and draws the table of docs/hub.md.
+`cases()` plays them through the command line, as the other groups do. `python -m faults.hub PYTHON...` plays them
+in each named interpreter, which may have another release of huggingface_hub, and draws the table of docs/hub.md.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def table(results: dict[str, dict[str, str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play every situation in every interpreter; exit 1 when one ended wrong."""
+    """Play every situation in every interpreter; return 1 when one ended wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", nargs="+", help="interpreters, each with a release of huggingface_hub")
     parser.add_argument("--jobs", type=int, default=2)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-#: Situations that a command line plays in CI.
+#: The situations that CI plays through the command line.
 _SHORT = {"no-fault", "flip-for-ever", "401-gated", "429-long", "html"}
 
 
@@ -112,7 +112,7 @@ def _repositories(situations: Iterable[Situation]) -> dict[str, Repository]:
 
 
 def cases() -> Iterator[Case]:
-    """Play the situations that a plain download shows, through `mpsprobe run`, and the exit code of `predict`."""
+    """Yield the situations of a plain download, through `mpsprobe run`, and the exit code of `predict`."""
     for situation in SITUATIONS:
         if situation.act is None and situation.cli:
             whole = situation.ends == "whole"

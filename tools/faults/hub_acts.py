@@ -1,6 +1,6 @@
 """Faults of the hub, the disk and other processes that take more than one download to play.
 
-Each returns what was wrong, or `""`.
+Each function returns what was wrong, or `""`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OTHER = "b" * 40
 
 
 def _begun(play: Play) -> tuple[subprocess.Popen[str], int]:
-    """Start a download, and return it with the number of bytes that are there when it is in its middle."""
+    """Start a download, and return it with the number of bytes that have arrived when it is half done."""
     first = play.start()
     until = time.monotonic() + 60
     while (not play.partial.exists() or play.partial.stat().st_size < 1_000_000) and time.monotonic() < until:
@@ -32,7 +32,7 @@ def _begun(play: Play) -> tuple[subprocess.Popen[str], int]:
 
 
 def _resumed(play: Play, process: subprocess.Popen[str] | None = None) -> str:
-    """Return what is wrong with a download that goes on with what is there."""
+    """Return what is wrong with a download that resumes a partial one; `""` for nothing."""
     there = play.partial.stat().st_size if play.partial.exists() else 0
     if not there:
         return "nothing was kept"
@@ -58,7 +58,7 @@ def interrupted_and_resumed(play: Play) -> str:
 
 
 def first_of_two_killed(play: Play) -> str:
-    """Kill the process that downloads while another waits for it."""
+    """Kill the process that downloads while another one waits for it."""
     first, _ = _begun(play)
     second = play.start()
     time.sleep(1.5)
@@ -68,7 +68,7 @@ def first_of_two_killed(play: Play) -> str:
 
 
 def two_at_once(play: Play) -> str:
-    """Start two downloads at once: the bytes must come once."""
+    """Start two downloads at once; the bytes must be transferred only once."""
     both = [play.start(), play.start()]
     wrong = [play.finish(one, "whole") for one in both]
     asked = [
@@ -103,14 +103,14 @@ def locked(play: Play) -> str:
 
 
 def disk_full(play: Play) -> str:
-    """Fill a small tmpfs; the room that a download must leave is lowered, else it would be refused at preflight."""
+    """Fill a small tmpfs, with a lower limit of free space, or the preflight would refuse the download."""
     small = play.folder / "hf"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=False).returncode:
         return "not tried: no tmpfs can be mounted here"
     try:
         wrong = play.finish(play.start(), r"\d.* to download .* has .* free\. Free .* or set HF_HOME")
-        # a disk that another process fills meanwhile: the preflight saw room
+        # another process fills the disk after the preflight has seen room
         roomy = "import shutil; shutil.disk_usage = lambda _: type('U', (), {'free': 1 << 40})\n"
         return wrong or play.finish(
             play.start(before=roomy),
@@ -143,14 +143,14 @@ def cache_is_a_file(play: Play) -> str:
 
 
 def offline_partial(play: Play) -> str:
-    """Use what is there without the hub, with a file missing."""
+    """Use a partial cache without the hub."""
     wrong = play.finish(play.start(), "whole")
     play.blob.unlink()
     return wrong or play.finish(play.start(offline=True), rf"1 files of commit {COMMIT[:12]}.*{WEIGHTS}")
 
 
 def bit_rot(play: Play) -> str:
-    """Flip a bit on the disk after the download; the time of modification tells."""
+    """Flip a bit on the disk after the download; the modification time shows it."""
     wrong = play.finish(play.start(), "whole")
     data = bytearray(play.blob.read_bytes())
     data[1_000_000] ^= 1
@@ -166,14 +166,14 @@ def bit_rot(play: Play) -> str:
 
 
 def wrong_beginning(play: Play) -> str:
-    """Leave an incomplete file of other bytes."""
+    """Leave a partial file with other bytes."""
     play.blob.parent.mkdir(parents=True)
     play.blob.with_name(f"{play.blob.name}.incomplete").write_bytes(b"x" * 2_000_000)
     return play.finish(play.start(), "whole")
 
 
 def moved(play: Play) -> str:
-    """Let the branch move in mid-download."""
+    """Move the branch during the download."""
     wrong = play.finish(play.start(), "whole")
     return wrong or (
         "" if play.hub.repositories[play.repo].refs["main"] == OTHER else "the branch did not move"
@@ -181,7 +181,7 @@ def moved(play: Play) -> str:
 
 
 def _damaged(play: Play, spoil: Callable[[], object], *, again: set[str] | None = None) -> str:
-    """Download, spoil something of the cache, and download again: `again` are the files that must be fetched."""
+    """Download, damage the cache, and download again; `again` names the files that must be fetched again."""
     wrong = play.finish(play.start(), "whole")
     if wrong:
         return wrong
@@ -202,17 +202,17 @@ def blob_empty(play: Play) -> str:
 
 
 def blob_short(play: Play) -> str:
-    """Cut the file of the weights."""
+    """Truncate the file of the weights."""
     return _damaged(play, lambda: os.truncate(play.blob, 1_000_000), again={WEIGHTS})
 
 
 def blob_gone(play: Play) -> str:
-    """Remove the file of the weights, so that its link leads nowhere."""
+    """Remove the file of the weights, so that its link is broken."""
     return _damaged(play, play.blob.unlink, again={WEIGHTS})
 
 
 def link_elsewhere(play: Play) -> str:
-    """Let the name of the weights lead to another file."""
+    """Point the name of the weights to another file."""
 
     def spoil() -> None:
         link = play.cache / "snapshots" / COMMIT / WEIGHTS
@@ -223,12 +223,12 @@ def link_elsewhere(play: Play) -> str:
 
 
 def snapshot_gone(play: Play) -> str:
-    """Remove the commit's folder, and leave the bytes."""
+    """Remove the commit's folder, but not the blobs."""
     return _damaged(play, lambda: shutil.rmtree(play.cache / "snapshots"), again=set())
 
 
 def lock_left(play: Play) -> str:
-    """Leave a lock file behind that nobody holds, as a killed process does."""
+    """Leave a lock file that no process holds, as a killed process does."""
     lock = play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock"
     lock.parent.mkdir(parents=True)
     lock.touch(mode=0o600)
@@ -236,7 +236,7 @@ def lock_left(play: Play) -> str:
 
 
 def lock_is_a_folder(play: Play) -> str:
-    """Put a folder where the lock should be."""
+    """Put a folder in place of the lock file."""
     (play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock").mkdir(parents=True)
     return play.finish(play.start(), r"\.lock.*Is a directory.*HF_HOME")
 
@@ -250,7 +250,7 @@ os.symlink = _refuse
 
 
 def no_links(play: Play) -> str:
-    """Download to a disk that knows no symbolic links, twice: the second time nothing is to be fetched."""
+    """Download twice to a disk without symbolic links; the second time nothing may be fetched."""
     wrong = play.finish(play.start(before=_NO_LINKS), "whole")
     before = len(play.hub.requests)
     wrong = wrong or play.finish(play.start(before=_NO_LINKS), "whole")
@@ -264,7 +264,7 @@ def no_links(play: Play) -> str:
 
 
 def read_only_and_whole(play: Play) -> str:
-    """Use a cache that is whole and cannot be written."""
+    """Use a complete cache that cannot be written."""
     wrong = play.finish(play.start(), "whole")
     there, other = play.folder / "hf", play.folder / "writable"
     other.mkdir()
@@ -281,7 +281,7 @@ def read_only_and_whole(play: Play) -> str:
 
 
 def offline_whole(play: Play) -> str:
-    """Use what is there without the hub, by --offline and by HF_HUB_OFFLINE."""
+    """Use a complete cache without the hub, by --offline and by HF_HUB_OFFLINE."""
     wrong = play.finish(play.start(), "whole")
     before = len(play.hub.requests)
     wrong = wrong or play.finish(play.start(offline=True), "whole")
@@ -290,7 +290,7 @@ def offline_whole(play: Play) -> str:
 
 
 def offline_damaged(play: Play) -> str:
-    """Name a damaged file without the hub."""
+    """Use a damaged file without the hub; the message must name it."""
     wrong = play.finish(play.start(), "whole")
     if not wrong:
         data = bytearray(play.blob.read_bytes())
@@ -300,20 +300,20 @@ def offline_damaged(play: Play) -> str:
 
 
 def _no_blob_check(play: Play, process: subprocess.Popen[str], ends: str) -> str:
-    """Return what is wrong with an end that leaves a damaged file where it was found."""
+    """Return what is wrong with an outcome that leaves a damaged file in its place; `""` for nothing."""
     wrong = play.finish(process, ends)
     return "" if wrong == "a damaged file was put into place" else wrong
 
 
 def hub_offline(play: Play) -> str:
-    """Ask for a repository that is not there while HF_HUB_OFFLINE forbids to ask the hub."""
+    """Request a repository that is not cached while HF_HUB_OFFLINE forbids requests."""
     wrong = play.finish(play.start(HF_HUB_OFFLINE="1"), "not in the cache, and the hub is not asked")
     asked = [path for _, path, _ in play.hub.requests if play.repo in path]
     return wrong or ("" if not asked else "the hub was asked")
 
 
 def tag_gone(play: Play) -> str:
-    """Remove a tag after its download: the hub no longer knows it, the cache does."""
+    """Remove a tag after its download; the hub no longer has it, the cache does."""
     wrong = play.finish(play.start(revision="v1"), "whole")
     play.hub.repositories[play.repo].refs.pop("v1")
     wrong = wrong or play.finish(play.start(revision="v1"), "404: there is no revision v1")
@@ -326,19 +326,19 @@ def with_token(play: Play) -> str:
 
 
 def nobody_listens(play: Play) -> str:
-    """Ask an address where nobody listens."""
+    """Request an address on which no server listens."""
     return play.finish(play.start(HF_ENDPOINT="http://127.0.0.1:9"), "127.0.0.1:9 cannot be made")
 
 
 def plain_behind_https(play: Play) -> str:
-    """Ask a server that speaks no TLS for it."""
+    """Request a server without TLS by https."""
     return play.finish(
         play.start(HF_ENDPOINT=play.hub.url.replace("http:", "https:")), "speaks no TLS.*http://"
     )
 
 
 def proxy_refuses(play: Play) -> str:
-    """Go through a proxy that asks for a password."""
+    """Use a proxy that requires a password."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
         address = f"http://127.0.0.1:{proxy.server_address[1]}"
@@ -357,7 +357,7 @@ def proxy_refuses(play: Play) -> str:
 
 
 class _Proxy(socketserver.StreamRequestHandler):
-    """Answer every request with 407."""
+    """A server that answers every request with 407."""
 
     def handle(self) -> None:
         """Read one request and refuse it."""
@@ -370,7 +370,7 @@ class _Proxy(socketserver.StreamRequestHandler):
 
 
 def unknown_certificate(play: Play) -> str:
-    """Ask a server whose certificate nobody has signed."""
+    """Request a server whose certificate is self-signed."""
     pem = play.folder / "self.pem"
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(pem), "-out", str(pem), "-days", "2",
@@ -386,7 +386,7 @@ def unknown_certificate(play: Play) -> str:
 
 
 def incomplete_too_long(play: Play) -> str:
-    """Leave an incomplete file that is longer than the whole."""
+    """Leave a partial file that is longer than the complete one."""
     play.blob.parent.mkdir(parents=True)
     play.partial.write_bytes(b"x" * (len(play.source.files[WEIGHTS]) + 9))
     return play.finish(play.start(), "whole")

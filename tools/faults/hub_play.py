@@ -1,4 +1,4 @@
-"""What a fault of the hub is, and how the real client meets it in a process of its own."""
+"""A fault of the hub, and how the real client meets it in its own process."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def files(size: int = SIZE, seed: int = 0) -> dict[str, bytes]:
 
 
 def repository(*faults: Fault, **options: object) -> Repository:
-    """Return a repository of a small model, with what goes wrong in it."""
+    """Return a repository of a small model with these faults."""
     return Repository(files(), faults=list(faults), **options)  # type: ignore[arg-type]
 
 
 def cdn(kind: str, times: int = 1, skip: int = 1, **more: object) -> Callable[[], Repository]:
-    """Make a repository with a fault of the host that sends large files."""
+    """Return a function that makes a repository with a fault of the host of large files."""
     return lambda: repository(Fault(kind, "cdn", WEIGHTS, times=times, skip=skip, **more))  # type: ignore[arg-type]
 
 
 def resolve(kind: str, times: int = -1, **more: object) -> Callable[[], Repository]:
-    """Make a repository with a fault of the hub's addresses of files."""
+    """Return a function that makes a repository with a fault of the hub's file addresses."""
     return lambda: repository(Fault(kind, "resolve", WEIGHTS, times=times, **more))  # type: ignore[arg-type]
 
 
 def api(times: int, status: int, **headers: str) -> Callable[[], Repository]:
-    """Make a repository whose API answers a status."""
+    """Return a function that makes a repository whose API answers with a status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda: repository(Fault("status", "api", times=times, status=status, headers=named))
 
@@ -68,16 +68,17 @@ class Situation:
     """One fault.
 
     Attributes:
-        name: unique.
-        what: the fault, in words, for the table.
-        make: makes the repository that has it.
-        ends: `"whole"` when a complete snapshot must come out; else a regular expression of the one line.
-        env: environment variables of the client.
-        also: further repositories, by what their names end in.
-        left_out: files of the repository that a right snapshot does not hold.
-        exits: exit code that the error stands for.
-        cli: whether the command line plays it, too.
-        act: played in place of a plain download; returns what was wrong, or `""`.
+        name: A unique name.
+        what: The fault in words, for the table.
+        make: A function that makes the repository with the fault.
+        ends: `"whole"` when the result must be a complete snapshot; else a regular expression for the line of the
+            error.
+        env: The environment variables of the client.
+        also: Further repositories, by the suffixes of their names.
+        left_out: The files of the repository that a correct snapshot leaves out.
+        exits: The exit code of the error.
+        cli: Whether the command line plays it too.
+        act: A function to play instead of a plain download, which returns what was wrong, or `""`.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Situation:
 
     @property
     def repositories(self) -> dict[str, Callable[[], Repository]]:
-        """Return what the server must hold for it, by id."""
+        """Return the repositories that the server must hold for it, by id."""
         return {f"org/{self.name}{end}": make for end, make in {"": self.make, **self.also}.items()}
 
 
@@ -102,12 +103,12 @@ class Play:
     """A situation in play.
 
     Attributes:
-        python: the interpreter whose client downloads.
-        hub: the server.
-        repo: id of the repository.
-        folder: of this play; the cache is in it.
-        situation: which one.
-        commits: files of the commits of the repository, as they were before anything happened.
+        python: The interpreter whose client downloads.
+        hub: The server.
+        repo: The id of the repository.
+        folder: The folder of this play, which holds the cache.
+        situation: The situation.
+        commits: The files of the commits of the repository before anything happened.
     """
 
     python: str
@@ -119,7 +120,7 @@ class Play:
 
     @property
     def blob(self) -> Path:
-        """Return where the weights are kept."""
+        """Return the path of the blob of the weights."""
         data = self.hub.repositories[self.repo].files.get(WEIGHTS, b"")
         return self.cache / "blobs" / hashlib.sha256(data).hexdigest()
 
@@ -130,19 +131,19 @@ class Play:
 
     @property
     def partial(self) -> Path:
-        """Return where the bytes of the weights arrive."""
+        """Return the path of the partial file of the weights."""
         return self.blob.with_name(f"{self.blob.name}.incomplete")
 
     def start(
         self, *, offline: bool = False, revision: str = "", before: str = "", **env: str
     ) -> subprocess.Popen[str]:
-        """Start a download in a process of its own.
+        """Start a download in its own process.
 
         Args:
-            offline: ask only the cache.
-            revision: commit, tag or branch.
-            before: Python that runs first.
-            env: environment variables.
+            offline: Whether to use only the cache.
+            revision: A commit, tag or branch.
+            before: Python code that runs first.
+            env: Further environment variables.
         """
         variables = {
             key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MPSPROBE_"))
@@ -157,7 +158,7 @@ class Play:
     def finish(
         self, process: subprocess.Popen[str], ends: str, *, exits: int | None = None, limit_s: float = 120.0
     ) -> str:
-        """Return what is wrong with the end of a download; `""` when nothing is."""
+        """Return what is wrong with the outcome of a download; `""` for nothing."""
         try:
             out, err = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -181,7 +182,7 @@ class Play:
 
     @property
     def source(self) -> Repository:
-        """Return the repository whose files must come out."""
+        """Return the repository whose files must be the result."""
         there = self.hub.repositories[self.repo]
         return self.hub.repositories[there.renamed_to] if there.renamed_to else there
 
@@ -222,7 +223,7 @@ except KeyboardInterrupt:
 
 
 def play(situation: Situation, python: str, hub: Hub) -> str:
-    """Play a situation with the client of an interpreter; returns what was wrong, or `""`."""
+    """Play a situation with the client of an interpreter; return what was wrong, or `""`."""
     repo = f"org/{situation.name}"
     there = hub.repositories[repo]
     commits = dict((hub.repositories[there.renamed_to] if there.renamed_to else there).commits)

@@ -12,7 +12,7 @@ PROMISE = (
     "What a target raises is its own failure, with its line; a crash or a hang is a result; no check is lost."
 )
 
-#: Exceptions and what of them must be said.
+#: Exceptions, with the text that the output must contain.
 _RAISED = {
     "runtime-error": ("raise RuntimeError('planted')", "planted"),
     "keyboard-interrupt": ("raise KeyboardInterrupt('planted')", "KeyboardInterrupt"),
@@ -39,7 +39,7 @@ _RAISED = {
     "import-error": ("import nothing_of_that_name", "nothing_of_that_name"),
     "assert": ("assert False, 'planted'", "planted"),
 }
-#: Ends of the process.
+#: Ways to end the process.
 _ENDS = {
     "os-exit-0": "os._exit(0)",
     "os-exit-7": "os._exit(7)",
@@ -51,7 +51,7 @@ _ENDS = {
     "exec": "os.execv('/bin/true', ['true'])",
     "kill-the-group": "os.killpg(os.getpgid(0), 9)",
 }
-#: What a target may do and the run must live through.
+#: What a target may do without ending the run.
 _LIVES = {
     "close-stdout": "os.close(1)",
     "close-stderr": "os.close(2)",
@@ -72,13 +72,13 @@ _LIVES = {
 }
 
 
-#: Closes what it did not open, and opens files of its own that take the numbers.
+#: Code that closes descriptors that it did not open, and opens its own files, which get their numbers.
 _TAKES = "os.closerange({first}, 256)\nmine = [open(f'mine-{{k}}', 'w') for k in range(60)]"
 _WRITES = "[(file.write('mine'), file.close()) for file in mine]"
 
 
 def _untouched(outcome: Outcome) -> str:
-    """Nothing of ours may be in the files of the target, and a report must say what it did."""
+    """Check that the target's files hold nothing of mpsprobe's, and that the report states what the target did."""
     wrong = [
         path.name for path in outcome.folder.glob("mine-*") if path.read_text(errors="replace") != "mine"
     ]
@@ -93,7 +93,7 @@ def _untouched(outcome: Outcome) -> str:
 
 
 def _line(outcome: Outcome) -> str:
-    """Require that the failure names the target's own line and is the model's."""
+    """Check that the failure names the target's own line and counts as the model's."""
     failed = [one for one in (outcome.run or {"checks": []})["checks"] if one["status"] == "fail"]
     if not failed:
         return "no check failed"
@@ -127,7 +127,7 @@ def cases() -> Iterator[Case]:
                 "skip",
                 "runtime-error",
             ):
-                continue  # the same guard as the place before; three kinds show that
+                continue  # the same guard as the place before, which three kinds show
             yield Case(
                 f"{place}-{name}", _run(phase), {FAILED}, says, prepare=target(**{place: code}), check=_line,
                 short=place == "load" and name in ("keyboard-interrupt", "skip", "str-raises"),

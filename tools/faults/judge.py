@@ -1,4 +1,4 @@
-"""What is right for every case: the promises of docs/security.md that hold whatever is wrong."""
+"""Judge every case by the promises of docs/security.md that hold whatever is wrong."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from faults.case import BLOCKED, CRASHED, FAILED, HARNESS, INTERRUPTED, MARKER, 
 #: Characters that steer a terminal or hide text: C0 but tab and line ends, C1, and the bidirectional controls.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _DOCUMENTED = {PASSED, FAILED, USAGE, BLOCKED, HARNESS, CRASHED, INTERRUPTED}
-#: Statuses by the exit code that the worst of them gives.
+#: Statuses by the exit code that they give.
 _CODES = [({"crashed", "timeout"}, CRASHED), ({"error"}, HARNESS), ({"fail"}, FAILED), ({"blocked"}, BLOCKED)]
 
 
 def problem(case: Case, outcome: Outcome) -> str:
-    """Return what is wrong with the end of a case; `""` when nothing is."""
+    """Return what is wrong with the outcome of a case; `""` for nothing."""
     for found in (
         _ended(case, outcome),
         _printed(case, outcome),
@@ -67,7 +67,7 @@ def _left(case: Case, outcome: Outcome) -> str:
 
 
 def _whole(case: Case, outcome: Outcome) -> str:
-    """Whether the run's document answers every check that was planned, and its exit code says what it holds."""
+    """Check that the run's document answers every planned check, and that its exit code fits its contents."""
     if not case.lists_checks or outcome.run is None:
         return ""
     checks = outcome.run["checks"]

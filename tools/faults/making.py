@@ -1,4 +1,4 @@
-"""Folders and files that cases are made of: a small model, a target file, a finished run's document."""
+"""Make the folders and files of cases: a small model, a target file, a finished run's document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from faults.case import MARK
 
-#: A model of transformers that is built in a moment.
+#: A model of transformers that is quick to build.
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "max_position_embeddings": 32,
 }
 
-#: The functions of a target file; each may be replaced by a body of a case's own.
+#: The functions of a target file; a case may replace the body of each.
 BODIES = {
     "top": "",
     "load": "return torch.nn.Linear(4, 2).to(device)",
@@ -48,7 +48,7 @@ def weights(path: Path, dtype: str = "F32", shape: tuple[int, ...] = (2, 2), siz
 
 
 def config(text: str | bytes) -> Callable[[Path], None]:
-    """Return what writes a model folder whose config.json holds exactly this."""
+    """Return a function that writes a model folder whose config.json holds exactly this text."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
@@ -59,7 +59,7 @@ def config(text: str | bytes) -> Callable[[Path], None]:
 
 
 def file(name: str, data: str | bytes, **changes: Any) -> Callable[[Path], None]:
-    """Return what writes a model folder `m` with one more file."""
+    """Return a function that writes a model folder `m` with one more file."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m", **changes)
@@ -71,7 +71,7 @@ def file(name: str, data: str | bytes, **changes: Any) -> Callable[[Path], None]
 
 
 def target(**bodies: str) -> Callable[[Path], None]:
-    """Return what writes `target.py`, with some of its functions replaced."""
+    """Return a function that writes `target.py`, with some of its functions replaced."""
     b = {**BODIES, **bodies}
     heads = {
         "load": "load(device, dtype, weights='stored')",
@@ -91,7 +91,7 @@ def target(**bodies: str) -> Callable[[Path], None]:
 
 
 def beside(name: str, text: str = MARK) -> Callable[[Path], None]:
-    """Return what writes a model into the working directory itself, with planted code beside it."""
+    """Return a function that writes a model into the working directory itself, with planted code beside it."""
 
     def prepare(folder: Path) -> None:
         model(folder)
@@ -103,7 +103,7 @@ def beside(name: str, text: str = MARK) -> Callable[[Path], None]:
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """Return a whole run's document, with some fields replaced."""
+    """Return a complete run's document, with some fields replaced."""
     check = {
         "id": "download.files",
         "phase": "download",
@@ -138,7 +138,7 @@ def check(**changes: Any) -> dict[str, Any]:
 
 
 def run_json(data: Any) -> Callable[[Path], None]:
-    """Return what writes `run.json`: an object as JSON, or exactly these bytes."""
+    """Return a function that writes `run.json`: an object as JSON, or exactly these bytes."""
 
     def prepare(folder: Path) -> None:
         raw = data if isinstance(data, bytes) else json.dumps(data).encode()
@@ -148,7 +148,7 @@ def run_json(data: Any) -> Callable[[Path], None]:
 
 
 def journal(*lines: Any) -> Callable[[Path], None]:
-    """Return what writes `journal.jsonl`: each line an object as JSON, or exactly these bytes."""
+    """Return a function that writes `journal.jsonl`: each line an object as JSON, or exactly these bytes."""
 
     def prepare(folder: Path) -> None:
         raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]

@@ -1,4 +1,4 @@
-"""Odd but lawful surroundings of a process, and targets that change the process they run in."""
+"""Unusual but valid surroundings of a process, and targets that change the process they run in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faults.making import target
 PROMISE = "Odd surroundings change no answer, and a target that alters its own process alters no report."
 
 _ARGV = ("run", "target.py", "--device", "cpu", "--phase", "4")
-#: Variables of Python, of the terminal and of the system: with each the answer is the same.
+#: Variables of Python, of the terminal and of the system, none of which may change the result.
 _VARIABLES: dict[str, dict[str, str | None]] = {
     "TERM-unset": {"TERM": None},
     "LANG-C": {"LANG": "C", "LC_ALL": None},
@@ -38,7 +38,7 @@ _VARIABLES: dict[str, dict[str, str | None]] = {
     "digits": {"PYTHONINTMAXSTRDIGITS": "640"},
 }
 _WHOLE = "return torch.nn.Linear(4, 2).to(device)"
-#: What a target does to the process that it runs in, before it returns its model.
+#: Code with which a target changes its process before it returns its model.
 _ALTERS = {
     "patches-json": "import json\njson.dumps = json.loads = json.dump = None",
     "patches-open": "import builtins\nbuiltins.open = None",
@@ -64,7 +64,7 @@ _ALTERS = {
 
 
 def _prefixed(*words: str, load: str = _WHOLE) -> Callable[[Path], None]:
-    """Return what runs the command once more behind other words (`nohup`, `timeout`), and keeps its exit status."""
+    """Return a function that repeats the command behind other words (`nohup`, `timeout`) and stores its exit status."""
 
     def prepare(folder: Path) -> None:
         target(load=load)(folder)
@@ -123,7 +123,7 @@ def cases() -> Iterator[Case]:
         env = {"LC_ALL": "POSIX"} if name.startswith("ü") else {}
         yield Case(f"name-{name[:12].replace('/', '_')}", argv, {PASSED}, prepare=_named(name), env=env)
     version = ("--version",)
-    slow = f"import time\ntime.sleep(60)\n{_WHOLE}"  # no machine is done before the time-out
+    slow = f"import time\ntime.sleep(60)\n{_WHOLE}"  # no machine finishes before the timeout
     for name, words, codes in (
         ("nohup", ("nohup",), (PASSED,)),
         ("setsid", ("setsid", "--wait"), (PASSED,)),

@@ -1,4 +1,4 @@
-"""Signals to the command, its death, and readers that go away."""
+"""Signals to the command, its death, and readers that close its output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMISE = (
 
 _ARGV = ("run", "target.py", "--device", "cpu", "--phase", "4")
 _SLOW = target(load="import time\nopen('loading', 'w').close()\ntime.sleep(600)")
-#: A loop in C that looks at no signal and keeps the interpreter's lock.
+#: A loop in C that checks no signals and holds the GIL.
 _STUCK = target(
     load="import collections, itertools\nopen('loading', 'w').close()\ncollections.deque(itertools.repeat(0), maxlen=0)"
 )
@@ -36,7 +36,7 @@ def _wait_for(process: subprocess.Popen[bytes], path: Path, limit_s: float = 120
 
 
 def _send(*signals: signal.Signals, pause_s: float = 0.2) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return what sends signals once the target loads."""
+    """Return a function that sends signals once the target loads."""
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         if _wait_for(process, folder / "loading"):
@@ -58,7 +58,7 @@ def _early(number: signal.Signals, after_s: float) -> Callable[[subprocess.Popen
 
 
 def _while_drawing(number: signal.Signals) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return what sends a signal again and again from the end of the last check to the end of the command."""
+    """Return a function that sends a signal repeatedly from the end of the last check to the end of the command."""
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         journal = folder / "out" / "journal.jsonl"
@@ -76,7 +76,7 @@ def _reported(outcome: Outcome) -> str:
 
 
 def _from_journal(outcome: Outcome) -> str:
-    """After SIGKILL of the command: `mpsprobe report` makes the report of its journal."""
+    """Check that `mpsprobe report` makes the report of the journal after SIGKILL of the command."""
     command = [sys.executable, "-m", "mpsprobe", "report", "out"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run(
@@ -124,7 +124,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"{number.name}-while-drawing", _ARGV, {PASSED}, "report: ", prepare=target(), check=_reported,
                    during=_while_drawing(number), short=number is signal.SIGTERM)  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):
-        for after_s in (1.0, 2.0, 4.0):  # before that Python itself is not up
+        for after_s in (1.0, 2.0, 4.0):  # earlier Python itself has not started
             ends = {CRASHED, INTERRUPTED, -number}
             yield Case(
                 f"early-{number.name}-{after_s:g}",
@@ -140,7 +140,7 @@ def cases() -> Iterator[Case]:
 
 
 def _both(number: signal.Signals, after_s: float) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Send a signal after a while, and once more when the target loads, so that the case ends."""
+    """Return a function that sends a signal after a delay, and again when the target loads, so that the case ends."""
     early, late = _early(number, after_s), _send(number)
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:

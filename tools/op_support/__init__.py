@@ -1,4 +1,4 @@
-"""Reads out of PyTorch's macOS wheels what each release has for MPS, on any system; see README.md.
+"""Read in PyTorch's macOS wheels, on any system, what each release supports on MPS; see README.md.
 
 One command writes one release file: `python -m op_support 2.15`.
 """

@@ -19,7 +19,7 @@ _log = logging.getLogger("op_support")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files of the named releases; 1 when a wheel is not the one that was read before."""
+    """Write the files of the named releases; return 1 when a wheel is not the one that was read before."""
     parser = argparse.ArgumentParser(prog="op_support", description=__doc__)
     parser.add_argument("release", nargs="+", help="minor release, e.g. 2.15")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 class _Source(msgspec.Struct):
-    """The part of a release file that says where it is from, in whatever form the rest is."""
+    """The part of a release file that states its source, whatever the schema of the rest."""
 
     wheel: Wheel
 

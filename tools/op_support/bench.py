@@ -1,4 +1,4 @@
-"""How long the reader of the release files takes: `python -m op_support.bench` (loading cold, looking up warm)."""
+"""Time the reader of the release files: `python -m op_support.bench` (loading cold, looking up warm)."""
 
 from __future__ import annotations
 

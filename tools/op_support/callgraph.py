@@ -1,9 +1,9 @@
-"""What a kernel does, read from the machine code without running it: ops it calls, texts it can raise.
+"""Read in the machine code, without running it, which ops a kernel calls and which messages it can raise.
 
-Two questions with different answers: which ops a kernel calls on *every* path that returns (`always`), and
-which it, or a function below it, calls on *some* path (`reach`). The first is exact about control flow inside
-the functions that are followed, and says nothing about calls through registers, so what it finds is certain
-and what it misses is not. The second also counts paths that only other devices or layouts take.
+There are two questions with different answers: which ops a kernel calls on *every* path that returns (`always`),
+and which it, or a function below it, calls on *some* path (`reach`). The first is exact about control flow inside
+the functions that are followed, and ignores calls through registers, so its results are certain but incomplete. The
+second also counts paths that only other devices or layouts take.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from op_support.code import Code, Function
 if TYPE_CHECKING:
     from op_support.macho import Image
 
-#: Functions below which there is nothing about the op itself.
+#: Functions that call nothing specific to the op.
 _LEAVES = (
     "__ZN2at8internal",
     "__ZN2at6detail",
@@ -44,7 +44,7 @@ _NO_RETURN = (
     "__throw_",
     "throwNullDataPtrError",
 )
-#: How deep and how wide a search below one kernel goes. Depth 9 is enough for kernels behind a stub and two
+#: The depth and the width of a search below one kernel. Depth 9 is enough for kernels behind a stub and two
 #: helpers; the width keeps a kernel that reaches a JIT or a parser from pulling the whole library in.
 _DEPTH = 9
 _WIDTH = 4000
@@ -52,7 +52,7 @@ _WIDTH = 4000
 
 @dataclass
 class Reach:
-    """What one kernel can reach: structure names of ops (`add_Tensor`) and texts of its strings."""
+    """What one kernel can reach: structure names of ops (`add_Tensor`) and messages."""
 
     ops: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
@@ -68,7 +68,7 @@ class _Local:
 
 
 class CallGraph:
-    """The parts of the library that kernels of ATen ops are made of."""
+    """The parts of the library that make up the kernels of ATen ops."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -87,7 +87,7 @@ class CallGraph:
         self._running: set[int] = set()
 
     def reach(self, kernel: int) -> Reach:
-        """Everything on some path below a kernel."""
+        """Return everything on some path below a kernel."""
         start = self._code.start_of(kernel)
         depths = {start: 0}
         queue = deque([start])
@@ -106,15 +106,15 @@ class CallGraph:
         return found
 
     def always(self, kernel: int) -> frozenset[str]:
-        """Ops called on every path on which a kernel returns."""
+        """Return the ops that are called on every path on which a kernel returns."""
         return self._always_of(self._code.start_of(kernel)) or frozenset()
 
     def _always_of(self, start: int) -> frozenset[str] | None:
-        """As `always`; None for a function that never returns."""
+        """Return the result of `always` for a function; None for one that never returns."""
         if start in self._always:
             return self._always[start]
         if start in self._running:
-            return frozenset()  # recursion: nothing is claimed for the inner call
+            return frozenset()  # recursion, for which the inner call claims nothing
         self._running.add(start)
         result = self._flow(self._code.function(start))
         self._running.discard(start)
@@ -122,7 +122,7 @@ class CallGraph:
         return result
 
     def _flow(self, function: Function) -> frozenset[str] | None:
-        """Forward data flow: what was certainly called, intersected where paths meet and at all exits."""
+        """Return the ops certainly called, by forward data flow: intersected where paths meet and at all exits."""
         at_start: dict[int, frozenset[str]] = {function.start: frozenset()}
         pending = deque([function.start])
         exits: dict[int, list[frozenset[str]]] = {}
@@ -210,7 +210,7 @@ class CallGraph:
         return None
 
     def _closures(self, address: int) -> list[int]:
-        """Functions behind an Objective-C block or the virtual table of a `std::function` at `address`."""
+        """Return the functions behind an Objective-C block or the virtual table of a `std::function` at `address`."""
         if not any(address in section for section in self._constants):
             return []
         name = self._image.name_at.get(address, "")
@@ -231,7 +231,7 @@ class CallGraph:
 
 
 def _op(name: str) -> str | None:
-    """`add_Tensor` when a mangled name is `at::_ops::add_Tensor::call` or `::redispatch`."""
+    """Return `add_Tensor` for the mangled name of `at::_ops::add_Tensor::call` or `::redispatch`; None for others."""
     match = _OP_CALL.match(name)
     if not match:
         return None

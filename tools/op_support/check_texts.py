@@ -37,7 +37,7 @@ _FAILS = re.compile(
 _FILE = re.compile(r"(?:/mps/|MPS)[^ ]*\.(?:mm|cpp|h)$")
 _PATH = re.compile(r"^.*/pytorch/(?=aten/|torch/|c10/|build/)")
 _OF_MPS = re.compile(r"mps|MPS|[Mm]etal")
-#: What is no message: names, formats, notes of the assertion macros, logs of the allocator and the profiler.
+#: Strings that are not messages: names, formats, notes of the assertion macros, logs of allocator and profiler.
 _NO_MESSAGE = re.compile(
     r"INTERNAL ASSERT|^[\w:./]*$|\{[:}]|#|\n|^Releas|^Reus|^Allocated |^Garbage|^Initializing|Profiling"
     r"|pool \(|symbolic shape|please report a bug|current allocated"
@@ -47,7 +47,7 @@ _WORDS = re.compile(r"[A-Za-z][\w']+")
 
 @dataclass
 class _Found:
-    """One text: the files and functions that refer to it, and whether others do."""
+    """One message: the files and functions that refer to it, and whether others do."""
 
     files: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
@@ -93,7 +93,7 @@ def read(image: Image) -> dict[str, _Found]:
 
 
 def is_message(text: str) -> bool:
-    """Whether a string is long enough, and worded, so that it can be told from any other text."""
+    """Return whether a string is long and specific enough to be distinguished from other texts."""
     return len(text) >= 18 and len(_WORDS.findall(text)) >= 3 and not _NO_MESSAGE.search(text)
 
 
@@ -150,7 +150,7 @@ def _calls(image: Image) -> np.ndarray:
 
 
 def op_of(function: str) -> str:
-    """Return the op that a C++ function computes, `aten::softmax`; empty where its name is no op's."""
+    """Return the op that a C++ function computes, such as `aten::softmax`; empty where its name is not an op's."""
     for part in reversed(re.findall(r"\w+", function.partition("(")[0])):
         name = re.sub(r"^structured_|_kernel$|_impl$|_template$", "", part)
         for _ in range(3):
@@ -173,7 +173,7 @@ def _op_names() -> frozenset[str]:
 
 
 def merge(by_release: dict[str, dict[str, _Found]]) -> Iterator[CheckText]:
-    """Join what the releases have, ordered by file and text."""
+    """Join the messages of all releases, ordered by file and text."""
     order = list(by_release)
     texts = sorted({text for found in by_release.values() for text in found})
     mangled = sorted({f for found in by_release.values() for one in found.values() for f in one.functions})

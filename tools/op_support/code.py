@@ -1,7 +1,7 @@
-"""Functions of the library as control-flow graphs: what they call, refer to, and where control goes.
+"""Functions of the library as control-flow graphs: their calls, their references, and the flow of control.
 
 Only the arm64 instructions that this needs are decoded: branches, calls, returns, and the address arithmetic
-(`adrp` + `add` or `ldr`) that the compiler emits for strings, variables and imports.
+(`adrp` with `add` or `ldr`) that the compiler emits for strings, variables and imports.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Block:
     """A straight run of instructions.
 
     Attributes:
-        calls: addresses called, in order; None where a register holds the address.
-        next: start addresses of the blocks that may follow inside the function.
-        exits: whether control may leave the function at the end, by `ret` or through an unknown register.
-        tail: addresses of functions that it ends in by a jump (they return for it).
+        calls: The called addresses, in order; None where a register holds the address.
+        next: The start addresses of the blocks that may follow inside the function.
+        exits: Whether control may leave the function at the end, by `ret` or through an unknown register.
+        tail: The addresses of functions in which it ends by a jump (they return for it).
     """
 
     calls: list[int | None] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Function:
-    """One function: its blocks by start address, and every address outside its code that it refers to."""
+    """One function: its blocks by start address, and every address outside its code to which it refers."""
 
     start: int
     blocks: dict[int, Block]
@@ -43,7 +43,7 @@ class Function:
 
     @property
     def callees(self) -> list[int]:
-        """Addresses that it calls or jumps to, in order of first appearance."""
+        """Return the addresses that it calls or jumps to, in order of first appearance."""
         seen: dict[int, None] = {}
         for block in self.blocks.values():
             for target in (*block.calls, *block.tail):
@@ -53,7 +53,7 @@ class Function:
 
 
 class Code:
-    """The library's functions, decoded when asked for."""
+    """The library's functions, decoded on request."""
 
     def __init__(self, image: Image) -> None:
         text = image.text
@@ -67,15 +67,15 @@ class Code:
         self._decoded: dict[int, Function] = {}
 
     def holds(self, address: int) -> bool:
-        """Whether an address is code."""
+        """Return whether an address is code."""
         return self._start <= address < self._end
 
     def start_of(self, address: int) -> int:
-        """Start of the function that an address lies in."""
+        """Return the start of the function that contains an address."""
         return self._starts[bisect.bisect_right(self._starts, address) - 1]
 
     def function(self, address: int) -> Function:
-        """Return the function that an address lies in."""
+        """Return the function that contains an address."""
         start = self.start_of(address)
         if start not in self._decoded:
             self._decoded[start] = self._decode(start)
@@ -125,7 +125,7 @@ class Code:
         return block
 
     def _references(self, words: list[int], start: int) -> list[int]:
-        """Addresses made by `adrp` and an `add` (the address itself) or an `ldr` (the pointer there)."""
+        """Return addresses made by `adrp` and an `add` (the address itself) or an `ldr` (the pointer there)."""
         pages: dict[int, int] = {}
         found: dict[int, None] = {}
         for i, word in enumerate(words):
@@ -184,7 +184,7 @@ def _signed(value: int, bits: int) -> int:
 
 
 def _writes_destination(word: int) -> bool:
-    """Whether the lowest five bits name a register that is overwritten: not in branches and stores."""
+    """Return whether the lowest five bits name a register that is overwritten: not in branches and stores."""
     group = word >> 25 & 15
     if group in {0b1010, 0b1011}:
         return False

@@ -1,8 +1,8 @@
 """An arm64 machine (Unicorn) with the library in its memory, which runs one function at a time.
 
-Every call that the function makes is answered by the caller's handler instead of being run, so registration
-code can be watched without a macOS, a loader or a C++ runtime around it. Functions that the compiler split
-off (`_OUTLINED_FUNCTION_*`) are part of their callers and do run.
+The caller's handler answers every call that the function makes instead of running it, so that registration code can
+be observed without macOS, a loader or a C++ runtime. Functions that the compiler split off (`_OUTLINED_FUNCTION_*`)
+belong to their callers and do run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unicorn import arm64_const as arm
 
 from op_support.macho import Image
 
-#: Where the library is loaded; its own addresses are small, so a pointer never looks like a number.
+#: The address of the library; its own addresses are small, so a pointer never looks like a number.
 BASE = 0x1_0000_0000
 HEAP = 0x6000_0000_0000
 _HEAP_SIZE = 0x400_0000
@@ -29,7 +29,7 @@ _PAGE = 0x4000
 _COPY_LIMIT = 0x1_0000
 _OUTLINED = "_OUTLINED_FUNCTION"
 
-#: Given a mangled name and registers x0 to x7, the value to return in x0; None leaves x0 as it is.
+#: A function of a mangled name and registers x0 to x7 that returns the value of x0; None leaves x0 unchanged.
 Handler = Callable[[str, Sequence[int]], int | None]
 
 
@@ -38,7 +38,7 @@ class Stop(Exception):  # noqa: N818 - not an error: a handler raises it to end 
 
 
 class Machine:
-    """The library mapped at `BASE`, its pointers fixed up, and no other code."""
+    """The library mapped at `BASE`, with its pointers relocated, and no other code."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
@@ -91,10 +91,10 @@ class Machine:
         handler: Handler | None = None,
         limit: int = 20_000_000,
     ) -> int | None:
-        """Run the function at `address` of the image; None when it did not return.
+        """Run the function at `address` of the image; return None when it did not return.
 
-        It may not return because a handler raised `Stop`, it ran past `limit` instructions, or it touched
-        memory that only the real C++ runtime would have set up.
+        It may not return because a handler raised `Stop`, because it ran past `limit` instructions, or because it
+        accessed memory that only the real C++ runtime would have set up.
         """
         self._handler = handler
         self._entry = BASE + address
@@ -123,11 +123,11 @@ class Machine:
         return int(self._uc.reg_read(arm.UC_ARM64_REG_X0 + number))
 
     def read(self, address: int, size: int) -> bytes:
-        """Memory at an address of the machine."""
+        """Return memory at an address of the machine."""
         return bytes(self._uc.mem_read(address, size))
 
     def write(self, address: int, data: bytes) -> None:
-        """Set memory at an address of the machine."""
+        """Write memory at an address of the machine."""
         self._uc.mem_write(address, data)
 
     def c_string(self, address: int) -> str | None:
@@ -140,7 +140,7 @@ class Machine:
         return text.decode("ascii", "replace") if zero else None
 
     def in_text(self, address: int) -> bool:
-        """Whether an address of the machine points at code of the library."""
+        """Return whether an address of the machine points at code of the library."""
         return address - BASE in self.image.text
 
     def _on_block(self, _uc: unicorn.Uc, address: int, _size: int, _data: object) -> None:
@@ -184,7 +184,7 @@ class Machine:
 
     def _allocate(self, size: int) -> int:
         if self._free + size > HEAP + _HEAP_SIZE - _COPY_LIMIT:
-            self._free = HEAP + _SCRATCH_SIZE  # what a finished registration function used is garbage
+            self._free = HEAP + _SCRATCH_SIZE  # a finished registration function no longer needs its memory
         block = self._free
         self._free += (size + 31) & ~15
         self.write(block, bytes((min(size, _COPY_LIMIT) + 15) & ~15))

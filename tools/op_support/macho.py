@@ -90,7 +90,7 @@ class Image:
         self._strings = self.data[strings_at : strings_at + strings_size]
         kind = self._nlist["type"]
         defined = self._nlist[((kind & _N_STAB) == 0) & ((kind & _N_TYPE) == _N_SECT)]
-        #: (address, mangled name) of every defined symbol, by address, then in the table's order.
+        #: The (address, mangled name) of every defined symbol, by address, then in the table's order.
         order = np.argsort(defined["value"], kind="stable")
         self.addresses: list[int] = defined["value"][order].tolist()
         self.names: list[str] = [self._string(at) for at in defined["name"][order].tolist()]
@@ -109,7 +109,7 @@ class Image:
 
     @cached_property
     def text(self) -> Section:
-        """The machine code."""
+        """Return the section of machine code."""
         section = self.section("__text")
         if section is None:
             raise ValueError(f"{self.path}: has no __text section.")
@@ -117,7 +117,7 @@ class Image:
 
     @cached_property
     def stubs(self) -> dict[int, str]:
-        """Address of each import stub -> name of the symbol that it jumps to."""
+        """Return the name of the symbol that each import stub jumps to, by the stub's address."""
         section = self.section("__stubs")
         if section is None:
             return {}
@@ -133,7 +133,7 @@ class Image:
 
     @cached_property
     def fixups(self) -> tuple[dict[int, str], dict[int, int]]:
-        """What the loader writes: (address -> imported symbol, address -> address inside the image)."""
+        """Return what the loader writes: imported symbols by address, and addresses inside the image by address."""
         config = lief.MachO.ParserConfig()
         config.parse_dyld_exports = False
         config.parse_dyld_bindings = True
@@ -155,13 +155,13 @@ class Image:
 
     @cached_property
     def pointers(self) -> dict[int, int]:
-        """Address of each pointer -> where it points inside the image, imports of own symbols included."""
+        """Return the target of each pointer inside the image by its address, including imports of its own symbols."""
         binds, rebases = self.fixups
         own = {at: self.address_of[name] for at, name in binds.items() if name in self.address_of}
         return rebases | own
 
     def offset(self, address: int) -> int | None:
-        """Offset in the file of an address; None when the file holds no byte for it."""
+        """Return the offset of an address in the file; None when the file holds no byte for it."""
         for segment in self.segments:
             if segment.address <= address < segment.address + segment.file_size:
                 return segment.offset + address - segment.address
@@ -181,7 +181,7 @@ class Image:
             return None
 
     def symbol_before(self, address: int) -> tuple[str, int] | None:
-        """(name, address) of the symbol that `address` lies in."""
+        """Return (name, address) of the symbol that contains `address`; None for none."""
         index = bisect.bisect_right(self.addresses, address) - 1
         return (self.names[index], self.addresses[index]) if index >= 0 else None
 

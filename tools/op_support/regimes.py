@@ -1,16 +1,16 @@
-"""How each MPS kernel of each torch release computes: MPSGraph, a Metal kernel of PyTorch's own, or neither.
+"""Read how each MPS kernel of each torch release computes: with MPSGraph, with a Metal kernel of PyTorch, or neither.
 
     python -m op_support.regimes --wheels DIR 2.1 2.2 ... 2.15
 
-Read from the machine code of the macOS wheels, as the op table is: from the function that the library registers for an
-op, calls are followed, and it is noted which of three ways to the GPU they reach:
+This is read in the machine code of the macOS wheels, as the op table is: calls are followed from the function that
+the library registers for an op, to see which of three ways to the GPU they reach:
 
 - `at::native::mps::runMPSGraph`: a graph, which the host has to look up, feed and encode;
 - `MetalShaderLibrary` (or `dispatchThreads` itself, or a `DispatchStub`: PyTorch registers those for MPS only with
-  Metal kernels of its own);
+  its own Metal kernels);
 - an `encodeToCommandBuffer` of a matrix kernel of Metal Performance Shaders.
 
-Ways that only prepare an input (gathering a strided view, copying a scalar) are not followed. Writes
+Calls that only prepare an input (gathering a strided view, copying a scalar) are not followed. The command writes
 `src/mpsprobe/knowledge/data/regimes.json`.
 """
 
@@ -34,7 +34,7 @@ from op_support.registrations import read as read_registrations
 from op_support.resolve import dispatch
 
 _DATA = Path(__file__).resolve().parents[2] / "src" / "mpsprobe" / "knowledge" / "data"
-#: Parts of names of functions that prepare an input or hand over a command buffer: nothing of the op itself.
+#: Parts of names of functions that prepare an input or submit a command buffer, and do nothing specific to the op.
 _PREPARES = (
     "11Placeholder",
     "gatherViewTensor",
@@ -84,7 +84,7 @@ def letter(found: set[str]) -> str:
 
 
 def of_wheel(path: Path, root: Path) -> dict[str, str]:
-    """Return the regime of every op with an MPS kernel of its own."""
+    """Return the regime of every op with its own MPS kernel."""
     unpacked = wheel.unpack(path, root)
     image = Image(root / wheel.LIBRARY)
     registrations = read_registrations(Machine(image))
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
 
 
 def write(output: Path, releases: list[str], files: list[str], table: dict[str, dict[str, str]]) -> None:
-    """Write the data file: one line an op."""
+    """Write the data file, with one line for each op."""
     ops = {op: "".join(row.get(release, "-") for release in releases) for op, row in sorted(table.items())}
     head = {"source": "tools/op_support/regimes.py", "wheels": files, "releases": releases}
     lines = [f"  {json.dumps(op)}: {json.dumps(row)}" for op, row in ops.items()]

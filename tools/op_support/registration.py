@@ -22,10 +22,10 @@ class Registration:
     """One kernel.
 
     Attributes:
-        key: dispatch key.
-        op: qualified overload name, or `<fallback>` for the key's own fallback.
-        kernel: mangled name that says which function it is; empty when the binary has none.
-        address: where its code starts in the image; None when that is unknown.
+        key: The dispatch key.
+        op: The qualified overload name, or `<fallback>` for the key's own fallback.
+        kernel: The mangled name of the function; empty when the binary has none.
+        address: The start of its code in the image; None when unknown.
     """
 
     key: str
@@ -35,5 +35,5 @@ class Registration:
 
 
 def wanted(key: str) -> bool:
-    """Whether a dispatch key decides what an op does on an MPS tensor, or if the CPU can take over."""
+    """Return whether a dispatch key decides what an op does on an MPS tensor, or whether the CPU can take over."""
     return key in _DECISIVE or "MPS" in key

@@ -20,10 +20,10 @@ _CPP_FUNCTION = 0x20  # bytes: functor, boxed, unboxed and symbolic unboxed entr
 
 
 def read(machine: Machine) -> list[Registration]:
-    """Run every registration function of the keys that matter.
+    """Run every registration function of the keys that matter, and return the registrations.
 
     Raises:
-        RuntimeError: one did not run to its end, so the result would be incomplete.
+        RuntimeError: One did not run to its end, so the result would be incomplete.
     """
     found: list[Registration] = []
     image = machine.image
@@ -39,14 +39,14 @@ def read(machine: Machine) -> list[Registration]:
 
 
 class _Watcher:
-    """Answers the calls of one registration function and notes what it registers."""
+    """Answer the calls of one registration function, and record what it registers."""
 
     def __init__(self, machine: Machine, namespace: str, key: str) -> None:
         self.found: list[Registration] = []
         self._machine = machine
         self._namespace = namespace
         self._key = key
-        #: CppFunction under construction -> (name of its constructor, pointer that it was given)
+        #: the constructor's name and its pointer argument, by the address of the CppFunction under construction
         self._made: dict[int, tuple[str, int]] = {}
 
     def answer(self, name: str, x: Sequence[int]) -> int | None:
@@ -76,7 +76,7 @@ class _Watcher:
         machine = self._machine
         name = machine.c_string(op) or ""
         constructor = ""
-        if made is not None:  # its constructor was answered, not run: the memory still holds an older object
+        if made is not None:  # its constructor was answered, not run: the memory holds an older object
             constructor, pointer = made
             entry_points = [pointer - BASE] if machine.in_text(pointer) else []
         symbols = [symbol[0] for at in entry_points if (symbol := machine.image.symbol_before(at))]

@@ -1,4 +1,4 @@
-"""One wheel in, one release file out."""
+"""Build a release file from a wheel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from op_support.wheel import LIBRARY, Unpacked
 
 _log = logging.getLogger("op_support")
 
-#: Namespaces whose ops users meet: ATen, and the ops of quantised models.
+#: Namespaces of ops that users see: ATen, and the ops of quantised models.
 _NAMESPACES = ("aten", "mps", "quantized", "_quantized")
 #: `at::autocast::CastPolicy` in the order of its values; a release may know fewer.
 _CAST_POLICIES = ("fp16", "fp32", "fp32_set_opt_dtype", "fp32_append_dtype", "promote")
@@ -27,8 +27,8 @@ _CAST_POLICY = re.compile(r"10CastPolicyE(\d)E")
 _NOT_FOR_MPS = re.compile(
     r"aten::("
     r".*(mkldnn|cudnn|miopen).*"  # other backends
-    r"|_scaled_dot_product_\w+_attention.*"  # MPS has one of its own; these are CUDA's and the CPU's
-    r"|_?slow_conv.*"  # at::native::_convolution picks them for devices without a kernel of their own
+    r"|_scaled_dot_product_\w+_attention.*"  # MPS has its own; these are CUDA's and the CPU's
+    r"|_?slow_conv.*"  # at::native::_convolution chooses them for devices without their own kernel
     r"|native_dropout"  # dropout() asks for CUDA or XPU first (is_fused_kernel_acceptable)
     r"|_validate_compressed_sparse_indices"  # sparse compressed layouts
     r")(\..*)?$"
@@ -36,10 +36,10 @@ _NOT_FOR_MPS = re.compile(
 
 
 def build(wheel: Unpacked) -> ReleaseFile:
-    """Everything that a release file holds, read from one unpacked wheel.
+    """Return the contents of a release file, read from one unpacked wheel.
 
     Raises:
-        RuntimeError: the wheel does not have the form that this tool knows; nothing is guessed.
+        RuntimeError: The wheel is not as this tool expects; nothing is guessed.
     """
     image = Image(wheel.root / LIBRARY)
     machine = Machine(image)
@@ -73,7 +73,7 @@ def build(wheel: Unpacked) -> ReleaseFile:
 
 
 def _compare_with_yaml(registrations: Iterable[Registration], parsed: schemas.Schemas) -> None:
-    """Require, as a gate, that the library registers every kernel that the yaml file declares for MPS."""
+    """Check that the library registers every kernel that the yaml file declares for MPS."""
     registered = {r.op.removeprefix("aten::") for r in registrations if r.key == "MPS" and r.op != FALLBACK}
     if not parsed.declared <= registered:
         raise RuntimeError(f"The library does not register {sorted(parsed.declared - registered)}.")
@@ -83,7 +83,7 @@ def _compare_with_yaml(registrations: Iterable[Registration], parsed: schemas.Sc
 def _blockers(
     kernels: Mapping[str, Dispatch], registrations: Iterable[Registration], graph: CallGraph
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """(missing ops that a composite always runs into, missing ops that it may run into)."""
+    """Return the missing ops into which each composite always runs, and those into which it may run."""
     by_structure = {_structure(op): op for op in kernels}
     always: dict[str, list[str]] = {}
     sometimes: dict[str, list[str]] = {}
@@ -94,7 +94,7 @@ def _blockers(
     sparse = {r.op for r in registrations if r.key in SPARSE_KEYS}
     certain = Blockers(kernels, always, harmless=sparse)
     via = {op: sorted(found) for op in always if (found := certain.of(op))}
-    # Missing ops that only tensors of another layout or device get to say nothing about a strided MPS tensor.
+    # Missing ops that only tensors of another layout or device reach say nothing about a strided MPS tensor.
     elsewhere = sparse | {r.op for r in registrations if r.key == "QuantizedCPU"}
     possible = {
         op: frozenset(
@@ -114,7 +114,7 @@ def _blockers(
 def _closed(
     possible: Mapping[str, frozenset[str]], always: Mapping[str, Iterable[str]]
 ) -> dict[str, list[str]]:
-    """`possible`, with what the ops that each op always calls may fail on; without those that cannot fail."""
+    """Return `possible`, extended by the failures of the ops that each op always calls, without those that cannot."""
     found = dict(possible)
     changed = True
     while changed:
@@ -132,7 +132,7 @@ def _ops(structures: Iterable[str], by_structure: Mapping[str, str]) -> list[str
 
 
 def _structure(op: str) -> str:
-    """`at::_ops` has one C++ structure for each overload: `add_Tensor` for `aten::add.Tensor`."""
+    """Return the name of the op's C++ structure in `at::_ops`: `add_Tensor` for `aten::add.Tensor`."""
     return op.removeprefix("aten::").replace(".", "_")
 
 

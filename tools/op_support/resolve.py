@@ -1,7 +1,7 @@
-"""From registrations and kernels to what PyTorch's dispatcher does with each op on an MPS tensor.
+"""Derive from registrations and kernels what PyTorch's dispatcher does with each op on an MPS tensor.
 
-The order of precedence is the dispatcher's (`OperatorEntry::computeDispatchTableEntry`): a kernel registered
-for MPS itself, then the aliases CompositeExplicitAutogradNonFunctional, CompositeExplicitAutograd and
+The order of precedence is the dispatcher's (`OperatorEntry::computeDispatchTableEntry`): a kernel registered for
+MPS itself, then the aliases CompositeExplicitAutogradNonFunctional, CompositeExplicitAutograd and
 CompositeImplicitAutograd, then MPS's fallback, which raises or runs the op on the CPU.
 """
 
@@ -26,7 +26,7 @@ MISSING = frozenset({Kernel.NONE, Kernel.NONE_NO_CPU, Kernel.NONE_VIEW})
 
 @dataclass(frozen=True)
 class Dispatch:
-    """The dispatcher's answer for one op: the kind of kernel, and its code where that is known."""
+    """The dispatcher's result for one op: the kind of kernel, and its code where that is known."""
 
     kernel: Kernel
     address: int | None = None
@@ -38,10 +38,10 @@ def dispatch(
     """Find each op's kernel.
 
     Args:
-        ops: qualified names.
-        views: those whose result shares memory with an argument.
-        python: those that PyTorch's Python code registers under MPS.
-        registrations: of the library.
+        ops: The qualified names of the ops.
+        views: The names of ops whose result shares memory with an argument.
+        python: The names of ops that PyTorch's Python code registers under MPS.
+        registrations: The registrations of the library.
     """
     by_key: dict[str, dict[str, Registration]] = {}
     for registration in registrations:
@@ -73,12 +73,13 @@ def _dispatch(
 
 
 class Blockers:
-    """Which missing ops stop a composite.
+    """Find the missing ops that stop a composite.
 
     Args:
-        kernels: of every op.
-        calls: for each composite with known code, the ops that it calls.
-        harmless: ops that are missing for strided tensors but stop nothing: they are called on other tensors.
+        kernels: The kernel of every op.
+        calls: The ops that each composite with known code calls.
+        harmless: Ops that are missing for strided tensors but stop nothing, because they are called on other
+            tensors.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Which dtypes the backend accepts: its own conversion function, run once for each dtype.
+"""Find the dtypes that the backend accepts, by running its own conversion function for each dtype.
 
-`at::native::mps::getMPSDataType(ScalarType)` is what an MPS kernel asks before it touches a tensor. It throws
-for a dtype that Metal lacks, and in the releases of 2023 to 2025 for some dtypes on an older macOS.
+An MPS kernel calls `at::native::mps::getMPSDataType(ScalarType)` before it uses a tensor. It throws for a dtype
+that Metal lacks, and in the releases of 2023 to 2025 for some dtypes on an older macOS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FUNCTION = "__ZN2at6native3mps14getMPSDataTypeEN3c1010ScalarTypeE"
 _FAILURES = ("CheckFail", "torchInternalAssert", "_str_wrapper", "6detail4_str", "cxa_throw")
 _SYSTEM_CHECKS = ("is_macos_13_or_newer", "isMacOS13Plus", "checkSupportsBFloat16", "checkSupportsComplex")
 _HEADERS = ("torch/include/torch/headeronly/core/ScalarType.h", "torch/include/c10/core/ScalarType.h")
-#: Where the enumerators of `c10::ScalarType` and Python's names differ by more than case.
+#: Names that differ by more than case between `c10::ScalarType` and Python.
 _PYTHON_NAMES = {
     "Byte": "uint8",
     "Char": "int8",
@@ -33,10 +33,10 @@ _PYTHON_NAMES = {
 
 
 def accepted(machine: Machine, root: Path) -> dict[str, bool]:
-    """Python name of each accepted dtype -> whether every macOS that the release runs on accepts it.
+    """Return each accepted dtype by Python name, with whether every macOS that the release supports accepts it.
 
     Raises:
-        RuntimeError: the library has no such function.
+        RuntimeError: The library has no such function.
     """
     address = machine.image.address_of.get(_FUNCTION)
     if address is None:
@@ -51,7 +51,7 @@ def accepted(machine: Machine, root: Path) -> dict[str, bool]:
 
 
 def enumerators(root: Path) -> list[str]:
-    """Names of `c10::ScalarType` in the order of their numbers, from the wheel's header."""
+    """Return the names of `c10::ScalarType` in the order of their numbers, from the wheel's header."""
     for header in _HEADERS:
         path = root / header
         macro = "AT_FORALL_SCALAR_TYPES_WITH_COMPLEX_AND_QINTS(_)"

@@ -1,6 +1,6 @@
-"""The ops of a release, as the wheel's own code generator expands `native_functions.yaml`.
+"""Read the ops of a release, as the wheel's own code generator expands `native_functions.yaml`.
 
-The generator is imported in a process of its own: each release has another one under the same name.
+The generator is imported in its own process, because each release has another one under the same name.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ print(json.dumps({"keys": keys, "views": views, "delegates": delegates}))
 
 @dataclass(frozen=True)
 class Schemas:
-    """Names without `aten::`.
+    """The names of ops, without `aten::`.
 
     Attributes:
-        names: every op, generated forms included.
-        views: ops whose result shares memory with an argument.
-        declared: ops to which the yaml file gives an MPS kernel, structured delegates included.
+        names: Every op, including generated variants.
+        views: The ops whose result shares memory with an argument.
+        declared: The ops to which the yaml file gives an MPS kernel, including structured delegates.
     """
 
     names: frozenset[str]

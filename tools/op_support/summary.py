@@ -1,6 +1,6 @@
-"""The tables of `docs/op-support.md`, made from the data: `python -m op_support.summary` writes them there.
+"""Write the tables of `docs/op-support.md` from the data: `python -m op_support.summary`.
 
-Each table stands between `<!-- NAME -->` and `<!-- end -->`; the text around them is written by hand.
+Each table is between `<!-- NAME -->` and `<!-- end -->`; the text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "op-support.md"
 
 
 def releases_table() -> str:
-    """Ops by kind of support, and what else came and went, for each release."""
+    """Return the number of ops by kind of support, and other changes, for each release."""
     columns = ["torch", "wheel", "macOS", "native", "composite", "of which blocked", "fallback", "missing"]
     columns += ["no CPU kernel", "view", "dtypes", "autocast"]
     rows = []
@@ -48,7 +48,7 @@ def releases_table() -> str:
 
 
 def unimplemented_table() -> str:
-    """Agreement with PyTorch's own list for each release that ships it."""
+    """Return the agreement with PyTorch's own list for each release that ships it."""
     rows = []
     for torch in ops.releases():
         if ops.release(torch).unimplemented:
@@ -64,7 +64,7 @@ def unimplemented_table() -> str:
 
 
 def explanations_list() -> str:
-    """Every explanation with the tests that it is about."""
+    """Return every explanation with the tests that it concerns."""
     sides = {unimplemented.Side.PYTORCH: "only PyTorch", unimplemented.Side.OURS: "only our data"}
     explanations = toml.load(unimplemented.EXPLANATIONS, unimplemented.Explanations).explanation
     lines = []
@@ -80,7 +80,7 @@ def explanations_list() -> str:
 
 
 def fill(text: str) -> str:
-    """Return the document with its tables made anew."""
+    """Return the document with new tables."""
     made = {
         "releases": releases_table,
         "unimplemented": unimplemented_table,

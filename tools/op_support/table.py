@@ -1,8 +1,9 @@
-"""The release files against an independent table in letters: one cell for each op and release.
+"""Compare the release files with an independent table that has one letter for each op and release.
 
-`python -m op_support.table FILE` prints, for each release, how many ops agree, and the others by kind of difference.
-The table is JSON: `versions` (full versions, in order) and `cells` (op without `aten::` -> one letter a version);
-`LETTERS` says what a letter means here. Ops of other namespaces are left out: such a table has none.
+`python -m op_support.table FILE` prints, for each release, how many ops agree, and the others by kind of
+difference. The table is JSON: `versions` (full versions, in order) and `cells` (for each op without `aten::`, one
+letter a version); `LETTERS` gives the meaning of the letters. Ops of other namespaces are left out, because such a
+table has none.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def cell(support: ops.OpSupport) -> str:
-    """Return what the table would say of an op: a structured op that works is a composite like any other."""
+    """Return what the table would say about an op, where a structured op that works is a composite like any other."""
     if support.kernel is None:
         return Support.ABSENT.value
     if support.support is Support.COMPOSITE and support.via and support.certain:
@@ -51,7 +52,7 @@ def cell(support: ops.OpSupport) -> str:
 
 
 def compare(table: Table, torch: str) -> tuple[int, dict[tuple[str, str], list[str]]]:
-    """(ops that agree, (table's word, ours) -> ops) for one release."""
+    """Return the number of ops that agree in one release, and the others by (the table's word, this data's word)."""
     column = [ops.resolve_release(version) for version in table.versions].index(torch)
     release = ops.release(torch)
     names = {f"aten::{op}" for op in table.cells} | {op for op in release.names if op.startswith("aten::")}

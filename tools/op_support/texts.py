@@ -1,4 +1,4 @@
-"""Restriction messages among the strings that a kernel can reach, and facts that only strings hold."""
+"""Recognise restriction messages among the strings that a kernel can reach, and facts that only strings hold."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ _RESTRICTS = re.compile(
     r"|must be divisible|doesn't know how|not available",
     re.IGNORECASE,
 )
-#: Assertions, layout checks of every kernel, and names of source files and symbols.
+#: Texts that are not restrictions: assertions, layout checks of every kernel, names of source files and symbols.
 _UNRELATED = re.compile(
     r"INTERNAL ASSERT|Could this error|View operators|layout is not implemented|memory format|distributed"
     r"|Current OS|\.mm$|\.h$|^_Z|@"
 )
 _LENGTH = range(13, 400)
-#: A text that more ops can reach than this sits in code that kernels share and is about none of them.
+#: A text that more ops than this can reach is in shared code and concerns none of them.
 MOST_OPS = 40
 _MINIMUM_MACOS = re.compile(rb"MPS backend is supported on [mM]acOS (\d+\.\d+)\+")
 _DTYPE_MACOS = re.compile(rb"MPS (?:BFloat16 is|complex types are) only supported on MacOS (\d+)")
 
 
 def restriction(text: str) -> str | None:
-    """Return the message without surrounding blanks, None for a text that does not restrict a kernel."""
+    """Return the message without surrounding blanks; None for a text that does not restrict a kernel."""
     if len(text) in _LENGTH and _RESTRICTS.search(text) and not _UNRELATED.search(text):
         return text.strip()
     return None
 
 
 def minimum_macos(library: bytes) -> str:
-    """Oldest macOS with MPS, from the error that `torch.device("mps")` gives on an older one."""
+    """Return the oldest macOS with MPS, from the error that `torch.device("mps")` raises on an older one."""
     return _only(_MINIMUM_MACOS.findall(library), "the minimum macOS")
 
 
 def macos_of_newer_dtypes(library: bytes) -> str:
-    """Oldest macOS for bfloat16 and complex tensors in releases that run on older ones."""
+    """Return the oldest macOS for bfloat16 and complex tensors in releases that run on older ones."""
     return f"{_only(_DTYPE_MACOS.findall(library), 'the macOS of bfloat16 and complex types')}.0"
 
 

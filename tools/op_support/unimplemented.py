@@ -1,11 +1,11 @@
-"""Our op support against PyTorch's own list: `UNIMPLEMENTED_XFAILLIST` of each wheel that ships it (2.8 on).
+"""Compare the op support data with PyTorch's own list, the `UNIMPLEMENTED_XFAILLIST` of wheels from 2.8 on.
 
-`python -m op_support.unimplemented` compares, release by release, the operator tests (OpInfo) that PyTorch
-expects to fail on MPS in every dtype with what our data says of the ops that those tests run. Each
-disagreement must be explained in `unimplemented.toml`; one that is not ends the command with 1.
+`python -m op_support.unimplemented` compares, release by release, the operator tests (OpInfo) that PyTorch expects
+to fail on MPS in every dtype with this data on the ops that those tests run. Each disagreement must be explained in
+`unimplemented.toml`; an unexplained one makes the command end with 1.
 
-What our data says of an OpInfo: when the ATen op of its name has a kernel on MPS, or certainly runs into a
-missing op, that decides; otherwise the ops that its samples run on a CPU (`data/ops/opinfo.json`) do.
+For an OpInfo this data says: when the ATen op of its name has a kernel on MPS, or certainly runs into a missing op,
+that decides; otherwise the ops that its samples run on a CPU (`data/ops/opinfo.json`) do.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from mpsprobe.knowledge import _opnames, ops
 from mpsprobe.run import OpVerdict
 
 EXPLANATIONS = Path(__file__).parent / "unimplemented.toml"
-#: What the CPU runs and MPS does not: kernels of that device, by name.
+#: Names of kernels of the CPU, which MPS does not run.
 _CPU_ONLY = re.compile(r"mkldnn|_for_cpu|_thnn_fused|slow_conv|native_dropout|_nnpack")
 
 
 class Side(str, enum.Enum):
-    """Who says that it fails."""
+    """The side that says that a test fails."""
 
-    PYTORCH = "pytorch"  #: its tests expect a failure, our data says that the op runs
-    OURS = "ours"  #: our data says that it raises, its tests expect success
+    PYTORCH = "pytorch"  #: its tests expect a failure, this data says that the op runs
+    OURS = "ours"  #: this data says that it raises, PyTorch's tests expect success
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why some disagreements are none.
+    """The explanation of some disagreements.
 
     Attributes:
-        why: in one or two sentences.
-        side: who says that it fails.
-        names: OpInfo names with variant.
-        since, until: releases; empty: any.
+        why: The explanation in one or two sentences.
+        side: The side that says that the test fails.
+        names: The OpInfo names with variant.
+        since: The first release; empty for any.
+        until: The last release; empty for any.
     """
 
     why: str
@@ -65,14 +66,14 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Explanations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The form of `unimplemented.toml`."""
+    """The schema of `unimplemented.toml`."""
 
     explanation: list[Explanation]
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One OpInfo in one release; `ours` names the missing ops that our data gives, if any."""
+    """One OpInfo in one release; `ours` holds the missing ops in this data, if any."""
 
     torch: str
     name: str
@@ -82,7 +83,7 @@ class Disagreement:
 
 @functools.cache
 def compare(torch: str) -> tuple[int, list[Disagreement]]:
-    """Return, for one release, the number of OpInfos on which both agree, and the others."""
+    """Return for one release the number of OpInfos on which both agree, and the disagreements."""
     listed = ops.release(torch).unimplemented
     agree = 0
     differ = []
@@ -108,7 +109,7 @@ def _overloads(torch: str) -> Mapping[str, list[str]]:
 
 
 def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
-    """Return the missing ops that an OpInfo runs into, as our data has it: (for certain, on some path)."""
+    """Return the missing ops that an OpInfo runs into by this data: those for certain, and those on some path."""
     release = ops.release(torch)
     own = _opnames.python_name(f"torch.{name}")
     functional = [op for op in _overloads(torch).get(own or "", ()) if not op.endswith("out")]
@@ -126,13 +127,13 @@ _HAS_KERNEL = frozenset({ops.Kernel.MPS, ops.Kernel.PYTHON, ops.Kernel.CPU_FALLB
 
 
 def unexplained(found: list[Disagreement]) -> Iterator[Disagreement]:
-    """Return the disagreements that no explanation covers."""
+    """Yield the disagreements that no explanation covers."""
     explanations = toml.load(EXPLANATIONS, Explanations).explanation
     return (item for item in found if not any(explanation.covers(item) for explanation in explanations))
 
 
 def main(arguments: list[str]) -> int:
-    """Print agreement per release and every unexplained disagreement; 1 when there is one."""
+    """Print the agreement of each release and every unexplained disagreement; return 1 when there is one."""
     parser = argparse.ArgumentParser(prog="op_support.unimplemented", description=__doc__)
     parser.add_argument("release", nargs="*", help="default: all that ship the list")
     shipping = [torch for torch in ops.releases() if ops.release(torch).unimplemented]

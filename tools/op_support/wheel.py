@@ -1,4 +1,4 @@
-"""The macOS arm64 wheel of a release: fetched from PyPI on any system, checked, and partly unpacked."""
+"""Fetch the macOS arm64 wheel of a release from PyPI on any system, check it, and unpack parts of it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _NEEDED = re.compile(
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What was read from one wheel.
+    """The facts read from one wheel.
 
     Attributes:
-        root: folder with the wheel's files that are needed.
-        file: the wheel's name.
-        sha256: its digest.
-        version: full version of torch.
-        git: PyTorch's commit.
-        python_kernels: ops that PyTorch's Python code registers under MPS.
+        root: The folder with the wheel's files that are needed.
+        file: The name of the wheel.
+        sha256: The digest of the wheel.
+        version: The full version of torch.
+        git: The commit of PyTorch.
+        python_kernels: The ops that PyTorch's Python code registers under MPS.
     """
 
     root: Path
@@ -61,7 +61,7 @@ def fetch(requirement: str, folder: Path) -> Path:
 
 
 def unpack(wheel: Path, root: Path) -> Unpacked:
-    """Read and unpack what is needed of `wheel` below `root`."""
+    """Read `wheel`, and unpack the needed files below `root`."""
     digest = hashlib.sha256()
     with wheel.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -93,7 +93,7 @@ def _assigned(source: str, name: str) -> str:
 
 
 def python_kernels(source: bytes) -> set[str]:
-    """Ops that a Python file registers under the MPS key through `torch.library.Library`.
+    """Return the ops that a Python file registers under the MPS key through `torch.library.Library`.
 
     Both spellings count: `lib.impl(op, f, "MPS")`, and `impl(op, f)` of a `Library("aten", "IMPL", "MPS")`.
     """

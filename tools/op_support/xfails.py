@@ -1,4 +1,4 @@
-"""PyTorch's own list of what its tests expect to fail on MPS, read from `common_mps.py`, not run."""
+"""Read PyTorch's own list of tests that are expected to fail on MPS in `common_mps.py`, without running it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _LIST = "UNIMPLEMENTED_XFAILLIST"
 
 
 def unimplemented(root: Path) -> dict[str, list[str] | None]:
-    """OpInfo name with its variant -> dtypes that fail (None: all); empty for wheels without the file.
+    """Return the dtypes that fail (None for all) by OpInfo name with variant; empty for wheels without the file.
 
-    Entries that only hold on older systems are left out.
+    Entries that apply only to older systems are left out.
 
     Raises:
-        ValueError: the list has another form than a dictionary of names to None or lists of dtypes.
+        ValueError: The list is not a dictionary of names to None or lists of dtypes.
     """
     path = root / _FILE
     if not path.is_file():
@@ -44,7 +44,7 @@ def _name(key: ast.expr | None) -> str:
 
 def _dtypes(value: ast.expr) -> list[str] | None:
     if isinstance(value, ast.IfExp) and ast.unparse(value.test).startswith("MACOS_VERSION < "):
-        value = value.orelse  # what fails on the newest system too
+        value = value.orelse  # the failures that also occur on the newest system
     if isinstance(value, ast.Constant) and value.value is None:
         return None
     if isinstance(value, ast.List):

@@ -52,9 +52,8 @@ def plant(model: Any) -> int:
         model: An `AlpamayoR1` with random weights.
 
     Returns:
-        The number of tokens that the model then generates: the trace, two special tokens, and one more, for
-            which its
-        stopping rule waits.
+        The number of tokens that the model then generates: the trace, two special tokens, and one more, for which
+        its stopping rule waits.
     """
     tokenizer = model.tokenizer
     start, end, trajectory = tokenizer.convert_tokens_to_ids(
