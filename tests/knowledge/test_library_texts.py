@@ -1,10 +1,13 @@
 # ruff: noqa: E501 (texts stay as the libraries word them)
 """Texts of Python, macOS, package managers and other libraries, and those of PyTorch's own Python files."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mpsprobe.knowledge.explain import explain
 
@@ -255,7 +258,7 @@ TEXTS = [
     ("ERROR: Failed building wheel for pysam/llama-cpp-python", "build-of-wheel-failed"),
     ("ggml_metal_graph_compute: command buffer 0 failed with status 5", "ggml-metal"),
     ("ggml_metal_init: error: load pipeline error", "ggml-metal"),
-    ("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution", "asks-for-cuda-device"),
+    ("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution", "engine-of-cudnn"),
     ("FileNotFoundError: [Errno 2] No such file or directory: 'nvidia-smi'", "nvidia-smi"),
     (
         "RuntimeError: CUDA error: no kernel image is available for execution on the device",
@@ -290,6 +293,22 @@ TEXTS = [
         "no-libcudart",
     ),
     ("Warning: Cannot set number of intraop threads after parallel work has started", "intraop-threads"),
+    # marker#875, torchtune#1233, executorch#6984, pytorch#107294, llm.c#35, audio-separation-nodes#16
+    (
+        "[WARNING] surya: `TableRecEncoderDecoderModel` is not compatible with mps backend. Defaulting to cpu instead",
+        "library-falls-to-cpu",
+    ),
+    ("NOTE: Redirects are currently not supported in Windows or MacOs.", "torchrun-redirects"),
+    (
+        "reason: '+[MLModel compileModelAtURL:completionHandler:]: unrecognized selector sent to class 0x1daa8e928'",
+        "macos-older-than-torch",
+    ),
+    ("RuntimeError: Function 'LogSoftmaxBackward0' returned nan values in its 0th output.", "anomaly-nan"),
+    ("[1]    15017 bus error  python3 train_gpt2.py", "crash"),
+    (
+        "RuntimeError: mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype.",
+        "float-op-on-integers",
+    ),
     ("UserWarning: Got pickle error when attempting to start a worker Process.", "spawn-pickle-note"),
 ]
 
@@ -317,3 +336,41 @@ def test_the_reason_goes_before_the_end_of_the_process() -> None:
     assert [one.message for one in explain(text).findings] == ["cxx-exception"]
     reason = "RuntimeError: Placeholder storage has not been allocated on MPS device!"
     assert [one.message for one in explain(f"{reason}\n{text}").findings] == ["placeholder-storage"]
+
+
+def _saved(what: object) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(what, file)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: torch.ones(77) + torch.ones(154), "sizes-do-not-match"),
+        (lambda: torch.cat([torch.ones(2, 2), torch.ones(3, 3)]), "sizes-do-not-match"),
+        (lambda: torch.stack([torch.ones(2), torch.ones(3)]), "sizes-do-not-match"),
+        (lambda: torch.ones(2, 3) @ torch.ones(2, 3), "matmul-shapes"),
+        (lambda: torch.ones(128).view(1, 1, 64), "invalid-view"),
+        (lambda: torch.nn.Conv2d(3, 4, 1)(torch.ones(1, 4, 8, 8)), "channels-do-not-match"),
+        (lambda: torch.nn.Embedding(4, 2)(torch.tensor([9])), "index-out-of-range-in-self"),
+        (lambda: torch.nn.functional.cross_entropy(torch.ones(1, 2), torch.tensor([7])), "index-out-of-range-in-self"),
+        (lambda: torch.ones(2).sum(3), "index-out-of-range-in-self"),
+        (lambda: torch.ones(2).sum().backward(), "autograd-misuse"),
+        (lambda: torch.ones(2, requires_grad=True).add_(1), "autograd-misuse"),
+        (lambda: torch.ones(2, requires_grad=True).numpy(), "autograd-misuse"),
+        (lambda: torch.nn.Linear(2, 2).load_state_dict({"weight": torch.ones(3, 3)}), "state-dict-mismatch"),
+        (lambda: torch.ones(3, dtype=torch.int16).mean(), "float-op-on-integers"),
+        (lambda: torch.nn.BatchNorm1d(2)(torch.ones(1, 2)), "layer-input-shape"),
+        (lambda: torch.ones(2, 2) @ torch.ones(2, 2, dtype=torch.float64), "cpu-dtypes-differ"),
+        (lambda: torch.load(io.BytesIO(b"<html>"), weights_only=False), "broken-download"),
+        (lambda: torch.load(_saved(Path("x"))), "weights-only"),
+    ],
+)  # fmt: skip
+def test_what_pytorch_raises_on_every_device_is_told(wrong: Callable[[], object], message: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011 (the type is PyTorch's; the text is what counts)
+        wrong()
+    found = explain(f"{type(raised.value).__name__}: {raised.value}").findings
+    assert found
+    assert found[0].message == message
