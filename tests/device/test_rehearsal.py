@@ -156,14 +156,15 @@ def extract(result):
 """
 
 
-@pytest.mark.parametrize("fallback", ["0", "1"])
-def test_a_missing_op_falls_back_or_is_refused(tmp_path: Path, fallback: str) -> None:
+@pytest.mark.parametrize(("fallback", "log"), [("0", "4"), ("1", "4"), ("1", "0x48")])
+def test_a_missing_op_falls_back_or_is_refused(tmp_path: Path, fallback: str, log: str) -> None:
     (tmp_path / "target.py").write_text(_FALLING_BACK)
     ran = mpsprobe(
         "run", str(tmp_path / "target.py"), "--device", "mps", "--output", str(tmp_path / "out"),
-        PYTORCH_ENABLE_MPS_FALLBACK=fallback, PYTORCH_MPS_LOG_PROFILE_INFO="31",
+        PYTORCH_ENABLE_MPS_FALLBACK=fallback, PYTORCH_MPS_LOG_PROFILE_INFO=log,
     )  # fmt: skip
-    by_id = checks(document(tmp_path / "out"))
+    run = document(tmp_path / "out")
+    by_id = checks(run)
     text = json.dumps(by_id)
     assert "_linalg_eigh" in text
     if fallback == "0":
@@ -171,6 +172,11 @@ def test_a_missing_op_falls_back_or_is_refused(tmp_path: Path, fallback: str) ->
         assert "is not currently implemented for the MPS device" in text
     else:
         assert by_id["inference.runs"]["status"] == "pass"
+        (seen,) = run["logged_fallbacks"]
+        assert seen["op"] == "aten::_linalg_eigh"
+        assert seen["runs"] > 1
+        assert (seen.get("seconds") is not None) == (log != "4")  # the table states times
+        assert "Ops that the CPU ran" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_diverge_against_a_baseline(tmp_path: Path) -> None:

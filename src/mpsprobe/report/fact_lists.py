@@ -36,6 +36,11 @@ def fact_lists(run: Run) -> tuple[FactList, ...]:
         FactList("Machine", "measured: read from the host", tuple(_machine(run))),
         FactList("Target Mac", "from the command line, or the machine at hand", tuple(_mac(run))),
         FactList("Versions", "measured: installed on the host", tuple(_versions(run))),
+        FactList(
+            "Ops that the CPU ran",
+            "measured: logged by PyTorch (PYTORCH_MPS_LOG_PROFILE_INFO)",
+            tuple(_logged_fallbacks(run)),
+        ),
     )
     return tuple(known for known in lists if known.facts)
 
@@ -125,6 +130,21 @@ def _machine(run: Run) -> list[Fact]:
         ("Rosetta", "yes: this Python runs translated" if host.rosetta else None, False),
         ("Container", host.container, False),
     )
+
+
+def _logged_fallbacks(run: Run) -> list[Fact]:
+    verdicts: dict[str, set[str]] = {}
+    for use in run.op_uses:
+        verdicts.setdefault(use.op.partition(".")[0], set()).add(use.verdict.value)
+    facts = []
+    for one in run.logged_fallbacks:
+        took = [] if one.seconds is None else [f"{quantities.seconds(one.seconds)} of CPU"]
+        told = sorted(verdicts.get(one.op, ()))
+        expected = [f"verdict here: {' or '.join(told)}"] if told else []
+        copied = f"{quantities.decimal_size(one.copied_bytes)} copied"
+        parts = [quantities.plural(one.runs, "run"), copied, *took, *expected]
+        facts.append(Fact(one.op, ", ".join(parts)))
+    return facts
 
 
 def _mac(run: Run) -> list[Fact]:

@@ -13,7 +13,7 @@ from mpsprobe import toml
 from mpsprobe.errors import DataError
 from mpsprobe.run.outlook import Outlook
 from mpsprobe.run.predicted import Predicted
-from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, Mac, OpUse, Target
+from mpsprobe.run.records import Check, DeviceChoice, Host, Interruption, LoggedFallback, Mac, OpUse, Target
 from mpsprobe.run.words import OpVerdict, Phase, Status
 
 #: Version of the document's schema. It is raised when a reader of the old schema would misread the new one.
@@ -41,6 +41,8 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         outlook: The forecast, the routes and the recommendation; None when they were not requested or when nothing
             is known to base them on.
         interruption: How the run was cut off; None when it was not.
+        logged_fallbacks: The ops that PyTorch logged as run by the CPU; empty unless
+            PYTORCH_MPS_LOG_PROFILE_INFO asks for that log.
     """
 
     schema: int = SCHEMA_VERSION
@@ -59,6 +61,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     predicted: Predicted | None = None
     outlook: Outlook | None = None
     interruption: Interruption | None = None
+    logged_fallbacks: list[LoggedFallback] = msgspec.field(default_factory=list)
 
     @property
     def fully_native(self) -> bool:

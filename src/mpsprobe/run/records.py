@@ -371,6 +371,22 @@ class DeviceChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class LoggedFallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An op that PyTorch itself logged as run by the CPU, with PYTORCH_MPS_LOG_PROFILE_INFO.
+
+    Attributes:
+        op: The name of the op without its overload, such as `"aten::_linalg_eigh"`.
+        runs: The number of its runs.
+        copied_bytes: The bytes of its tensors, which cross between the device and the host.
+        seconds: The CPU time of all runs, in seconds; None when the log does not state it.
+    """
+
+    op: str
+    runs: int
+    copied_bytes: int
+    seconds: float | None = None
+
+
 class Interruption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a run ended before its time.
 

@@ -18,7 +18,7 @@ from mpsprobe.errors import HarnessError, MpsprobeError, UsageError
 from mpsprobe.run import Interruption, Run, journal
 from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import Child, Ending
-from mpsprobe.trace import last_ops
+from mpsprobe.trace import last_ops, profile_log
 
 #: Seconds beyond a check's own limit before the child is killed; pytest-timeout inside the child acts first.
 _GRACE_S = 15.0
@@ -129,7 +129,10 @@ class Supervisor:
         self._last_event = time.monotonic()
         ending = child.run(self._left)
         self._read()
-        return self._account(child, ending)
+        run = self._account(child, ending)
+        if profile_log.VARIABLE in environment:
+            run.logged_fallbacks = profile_log.read(self.folder / "child.err")
+        return run
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         plugins = [word for name in _PLUGINS for word in ("-p", name)]

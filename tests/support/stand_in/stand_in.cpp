@@ -30,6 +30,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -37,6 +38,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -68,8 +70,9 @@ std::mutex mutex;
 std::map<std::string, int64_t> calls_of;
 
 struct ProfileLine {
-  int64_t runs = 0;
+  int64_t id = 0, runs = 0;
   double ms = 0;
+  uint64_t bytes = 0;
 };
 std::map<std::string, ProfileLine> fallbacks_of;
 
@@ -592,6 +595,64 @@ bool falls_back() {
   return on;
 }
 
+// ---- PYTORCH_MPS_LOG_PROFILE_INFO, in the form of MPSProfiler.mm (its format strings are alike in the wheels of 2.1 to 2.15)
+
+int64_t log_options() {
+  return std::strtol(variable("PYTORCH_MPS_LOG_PROFILE_INFO", "0").c_str(), nullptr, 0);
+}
+
+std::string size_text(uint64_t bytes) {
+  char text[64];
+  if (bytes <= 1024) {
+    std::snprintf(text, sizeof text, "%llu bytes", (unsigned long long)bytes);
+  } else if (bytes <= 1048576) {
+    std::snprintf(text, sizeof text, "%.2f KB", bytes / 1024.0);
+  } else {
+    std::snprintf(text, sizeof text, "%.2f MB", bytes / 1048576.0);
+  }
+  return text;
+}
+
+// One run of an op on the CPU: a line when it begins (4), or with its time when it ends (4 with 128 or 256).
+class Profiled {
+ public:
+  Profiled(const OperatorHandle& op, const torch::jit::Stack& stack) : name_(op.schema().name()) {
+    std::ostringstream text;
+    text << name_;
+    // as MPSFallback.mm: the arguments, and as many from the top of the stack as there are results
+    for (auto count : {op.schema().arguments().size(), op.schema().returns().size()}) {
+      for (size_t at = stack.size() - std::min(count, stack.size()); at < stack.size(); at++) {
+        if (!stack[at].isTensor() || !stack[at].toTensor().defined()) continue;
+        const auto& tensor = stack[at].toTensor();
+        bytes_ += tensor.nbytes();
+        text << ":" << c10::DeviceTypeName(tensor.device().type()) << ":" << tensor.scalar_type() << tensor.sizes();
+      }
+    }
+    std::lock_guard<std::mutex> lock(mutex);
+    auto& line = fallbacks_of[name_];
+    if (!line.id) line.id = fallbacks_of.size();
+    line.runs++;
+    line.bytes += bytes_;
+    text << " (id=" << line.id << ", run=" << line.runs << ", CopyOverhead=" << size_text(bytes_);
+    text_ = text.str();
+    if ((log_options() & 4) && !(log_options() & 384)) std::fprintf(stderr, "%s)\n", ("CPU Fallback::" + text_).c_str());
+  }
+  ~Profiled() {
+    const double ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun_).count();
+    if ((log_options() & 4) && (log_options() & 384)) {
+      std::fprintf(stderr, "%s, cpu=%.3f ms)\n", ("CPU Fallback::" + text_).c_str(), ms);
+    }
+    std::lock_guard<std::mutex> lock(mutex);
+    fallbacks_of[name_].ms += ms;
+  }
+
+ private:
+  std::string name_, text_;
+  uint64_t bytes_ = 0;
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
+};
+
 void fallback(const OperatorHandle& op, torch::jit::Stack* stack) {
   fallbacks_called++;
   const std::string name = toString(op.operator_name());
@@ -608,10 +669,7 @@ void fallback(const OperatorHandle& op, torch::jit::Stack* stack) {
       "The operator '", name,
       "' is not currently supported on the MPS backend and will fall back to run on the CPU. This may have "
       "performance implications.");
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    fallbacks_of[name].runs++;
-  }
+  Profiled profiled(op, *stack);
   on_plain_memory(op, stack);
 }
 
@@ -656,15 +714,43 @@ TORCH_LIBRARY_IMPL(aten, MPS, m) {
   m.impl("scaled_dot_product_attention", TORCH_FN(attention));
 }
 
-// MPSProfiler.mm, logCPUFallbackProfilingStats: bit 4 of the variable (16)
+// MPSProfiler.mm, logCPUFallbackProfilingStats: 64, or 8 for all statistics
+std::string centred(const std::string& text, size_t width, char fill = ' ') {
+  if (text.size() >= width) return text;
+  const size_t left = (width - text.size()) / 2;
+  return std::string(left, fill) + text + std::string(width - text.size() - left, fill);
+}
+
+std::string number(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
 struct AtEnd {
   ~AtEnd() {
-    if (!(std::atoi(variable("PYTORCH_MPS_LOG_PROFILE_INFO", "0").c_str()) & 16) || fallbacks_of.empty()) return;
-    std::fprintf(stderr, "\n------------------------------------------------------------\n");
-    std::fprintf(stderr, "-> CPU Fallback Profiling Info (%zu ops):\n", fallbacks_of.size());
-    for (const auto& [name, line] : fallbacks_of) {
-      std::fprintf(stderr, "%s: runs: %lld\n", name.c_str(), (long long)line.runs);
+    if (!(log_options() & 72)) return;
+    if (fallbacks_of.empty()) {
+      std::fprintf(stderr, "There are no CPU Fallbacks logged for profiling\n");
+      return;
     }
+    int64_t runs = 0;
+    double ms = 0;
+    uint64_t bytes = 0;
+    for (const auto& [name, line] : fallbacks_of) {
+      runs += line.runs, ms += line.ms, bytes += line.bytes;
+    }
+    const std::string title = " CPU Fallback Profiling: Total " + std::to_string(runs) + " Runs, " + number(ms, 2) +
+        " ms, " + size_text(bytes) + " Copies ";
+    std::string out = "\n" + centred(title, 150, '-') + "\n" + centred("ID", 5) + "|" + centred("#Runs", 7) + "|" +
+        centred("Mean CPU(ms)", 14) + "|" + centred("Total CPU(ms)", 15) + "|" + centred("Copy Overhead", 15) +
+        "| Operation Name\n" + std::string(150, '-') + "\n";
+    for (const auto& [name, line] : fallbacks_of) {
+      out += centred(std::to_string(line.id), 6) + centred(std::to_string(line.runs), 8) +
+          centred(number(line.ms / line.runs, 3), 15) + centred(number(line.ms, 3), 16) +
+          centred(size_text(line.bytes), 16) + " " + name + "\n";
+    }
+    std::fputs(out.c_str(), stderr);
   }
 } at_end;
 
