@@ -70,12 +70,16 @@ def _relabel(tensor: Tensor, kind: int) -> Tensor:
 
 #: A data pointer for tensors without elements, because a null pointer is refused.
 _NOWHERE = 64
-_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+
+
+def _library() -> str:
+    """Return the file name of PyTorch's library."""
+    return "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
 
 @functools.lru_cache(maxsize=1)
 def _abi() -> tuple[Any, Any]:
-    make = native.library(_LIBRARY).aoti_torch_create_tensor_from_blob
+    make = native.library(_library()).aoti_torch_create_tensor_from_blob
     new_capsule = ctypes.pythonapi.PyCapsule_New
     new_capsule.restype = ctypes.py_object
     new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -85,7 +89,7 @@ def _abi() -> tuple[Any, Any]:
 @functools.cache
 def _dtype_code(dtype: torch.dtype) -> int:
     name = str(dtype).removeprefix("torch.")
-    code: int = getattr(native.library(_LIBRARY), f"aoti_torch_dtype_{name}")()
+    code: int = getattr(native.library(_library()), f"aoti_torch_dtype_{name}")()
     return code
 
 
@@ -95,7 +99,7 @@ def at_address(
     """Make a tensor over memory that the caller keeps alive, through AOTInductor's C ABI."""
     made, handle = _make(address, shape, strides, dtype, mps=mps)
     if _handle_stays():
-        native.library(_LIBRARY).aoti_torch_delete_tensor_object(handle)
+        native.library(_library()).aoti_torch_delete_tensor_object(handle)
     return made
 
 

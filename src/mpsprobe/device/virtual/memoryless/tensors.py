@@ -63,8 +63,12 @@ _from_capsule = torch._C._from_dlpack
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-_MAP_NORESERVE = 0x40 if sys.platform == "darwin" else 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _no_reserve() -> int:
+    """Return `MAP_NORESERVE`, which Python's mmap does not know (sys/mman.h of macOS, asm-generic/mman.h of Linux)."""
+    return 0x40 if sys.platform == "darwin" else 0x4000
 
 
 class Mould:
@@ -114,7 +118,7 @@ class Ghosts:
     """
 
     def __init__(self, size: int = 1 << 44) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _no_reserve()
         start = None
         while size >= 1 << 36:
             start = _libc.mmap(None, size, mmap.PROT_READ, flags, -1, 0)
