@@ -35,7 +35,9 @@ _NOT_OURS = ("scan/",)
 _TESTS = (
     "tests/mac", "tests/device/test_select.py", "tests/device/test_real.py", "tests/device/test_rehearsal.py",
     "tests/device/test_stand_in.py", "tests/device/test_darwin.py", "tests/cli/test_doctor.py",
-    "tests/cli/test_expect.py", "tests/phases", "tests/routes", "tests/report", "tests/test_comparison.py", "tests/models/hub",
+    "tests/cli/test_expect.py", "tests/phases/test_availability.py", "tests/phases/test_pins.py",
+    "tests/phases/test_markers.py", "tests/routes/test_checklist.py", "tests/report/test_headline.py",
+    "tests/report/test_markdown.py", "tests/test_comparison.py",
 )  # fmt: skip
 _VARIABLE = "MPSPROBE_DARWIN_LINES"
 _NOTE = "_note_line_of_a_mac"
@@ -48,7 +50,8 @@ _Meaning = tuple[str, str]
 def meaning(test: ast.expr, predicates: set[str]) -> _Meaning:
     """Return which machines are left where a condition holds, and where it does not."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return meaning(test.operand, predicates)[::-1]  # type: ignore[return-value]
+        where_true, where_false = meaning(test.operand, predicates)
+        return where_false, where_true
     if isinstance(test, ast.BoolOp):
         each = [meaning(one, predicates) for one in test.values]
         at = 0 if isinstance(test.op, ast.And) else 1
@@ -111,11 +114,14 @@ def _suite(lines: Lines, body: list[ast.stmt], predicates: set[str]) -> None:
     for at, one in enumerate(body):
         if isinstance(one, ast.If):
             holds, fails = meaning(one.test, predicates)
+            ends = isinstance(one.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
             if holds == _MAC:
                 _all(lines, one.body)
+                if ends and fails == _OTHER:
+                    return  # no Mac is left in the rest
             if fails == _MAC:
                 _all(lines, one.orelse)
-                if isinstance(one.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+                if ends:
                     _all(lines, body[at + 1 :])
         for node in _own_expressions(one):
             _expression(lines, node, predicates)
@@ -245,8 +251,8 @@ def copy_noting(root: Path, into: Path) -> None:
         f"        with open(os.environ[{_VARIABLE!r}], 'a') as file:\n            file.write(where + '\\n')\n"
     )
     for lines in every_module(root):
-        changed = ast.fix_missing_locations(_Noting(lines).visit(lines.tree))  # type: ignore[type-var]
-        body = ast.unparse(changed).split("\n")
+        _Noting(lines).visit(lines.tree)
+        body = ast.unparse(ast.fix_missing_locations(lines.tree)).split("\n")
         at = max((k + 1 for k, line in enumerate(body) if line.startswith("from __future__")), default=0)
         (into / _PACKAGE / lines.module).write_text("\n".join([*body[:at], helper, *body[at:]]) + "\n")
 

@@ -108,6 +108,19 @@ def test_a_mac_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "at most 10.67 GiB (predicted)" in result.output
 
 
+def test_facts_that_a_mac_does_not_tell_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_mac(monkeypatch, TorchFacts("2.13.0", built=True))
+    nothing = {"gpu": None, "gpu_cores": None, "memory_bytes": None}
+    fields = {name: getattr(MAC, name) for name in MAC.__struct_fields__}
+    result = ask(monkeypatch, Host(**{**fields, **nothing}), "--json")
+    assert json.loads(result.output)["working_set_bytes"] is None
+    assert "GPU" in (text := ask(monkeypatch, Host(**{**fields, **nothing})).output)
+    assert "unknown" in text
+    wired = ask(monkeypatch, Host(**{**fields, "working_set_bytes": 12 * 2**30}), "--json")
+    answer = json.loads(wired.output)
+    assert (answer["working_set_bytes"], answer["working_set_evidence"]) == (12 * 2**30, "measured")
+
+
 def test_a_virtual_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     a_mac(monkeypatch, TorchFacts("2.14.0", built=True, available=True))
     changes = {"gpu": "Apple Paravirtual device", "gpu_cores": None, "virtual_gpu": True}

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from mpsprobe.device import real
+from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.cpp import native, relabel
 from mpsprobe.device.virtual.memoryless import tensors
 from mpsprobe.errors import UnsupportedInstallError
 from mpsprobe.mac import system
+from mpsprobe.models import targets
 from mpsprobe.models.hub import locks
+from mpsprobe.options import Settings
+from mpsprobe.phases import pins, solver
 
 
 @pytest.fixture
@@ -78,7 +82,12 @@ def test_the_sandbox_is_asked_of_libsystem(
     monkeypatch: pytest.MonkeyPatch, answer: int, sandboxed: bool
 ) -> None:
     asked: list[tuple[Any, ...]] = []
-    library = SimpleNamespace(sandbox_check=lambda *words: asked.append(words) or answer)
+
+    def check(*words: Any) -> int:
+        asked.append(words)
+        return answer
+
+    library = SimpleNamespace(sandbox_check=check)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(system.LocalSystem, "system", "Darwin")
     assert system.LocalSystem().sandboxed() is sandboxed
@@ -90,6 +99,23 @@ def test_a_system_without_sandbox_check_is_not_known(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(system.LocalSystem, "system", "Darwin")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     assert system.LocalSystem().sandboxed() is None
+
+
+@pytest.mark.usefixtures("darwin")
+def test_a_macs_torch_without_mps_is_told_what_to_install() -> None:
+    with pytest.raises(UnsupportedInstallError, match="was built without MPS") as told:
+        support.require(memoryless=True)
+    assert "pip install --force-reinstall torch" in told.value.hint
+    assert "docker" in told.value.hint
+
+
+def test_an_intel_mac_is_told_its_last_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(solver, "solve", lambda *_: None)
+    found = pins.of_target(targets.resolve(Settings()))
+    (note,) = [note for note in found.notes if "Intel Macs" in note]
+    assert "torch 2.2.2 is the last release" in note
 
 
 @pytest.mark.usefixtures("darwin")

@@ -162,6 +162,12 @@ def test_iokit_stands_in_for_system_profiler(broken: str) -> None:
     assert (host.gpu, host.gpu_cores) == ("Apple M3 Pro", 14)
 
 
+def test_iokit_tells_a_virtual_gpu_without_a_name() -> None:
+    tree = "+-o AppleParavirtGPU  <class AppleParavirtGPU, id 0x100000211, registered, matched, active>"
+    host = mac.host(Recorded({SYSCTL: apple("Apple M1 (Virtual)", 7 * 2**30), PROFILER: "", IOREG: tree}))
+    assert (host.gpu, host.gpu_cores, host.virtual_gpu) == ("Apple Paravirtual device", None, True)
+
+
 def test_a_runner_of_github_has_a_virtual_gpu() -> None:
     host = mac.host(Recorded({SYSCTL: RUNNER_SYSCTL, PROFILER: RUNNER_DISPLAYS, SW_VERS: "15.5\n"}))
     assert host.virtual_gpu

@@ -207,6 +207,11 @@ def test_a_working_set_nobody_measured_is_predicted() -> None:
     assert results(wired)["working-set"].evidence is Evidence.MEASURED
 
 
+def test_a_working_set_that_nothing_tells_is_unknown() -> None:
+    at = mac_site(choice=DeviceChoice("cpu", "cpu", ""), found=Cpu(), host=host(memory_bytes=None))
+    assert results(at)["working-set"].status is Status.UNKNOWN
+
+
 def test_the_empty_gpu_of_a_ci_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Product:
         raise RuntimeError(
