@@ -136,8 +136,12 @@ def _caches() -> Iterator[Path]:
     home = Path(
         os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     )
-    yield Path(os.environ.get("HF_MODULES_CACHE") or home / "modules").expanduser().absolute()
-    yield Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser().absolute()
+    for place in (
+        os.environ.get("HF_MODULES_CACHE") or home / "modules",
+        os.environ.get("HF_HUB_CACHE") or home / "hub",
+    ):
+        # as the libraries do: without a home folder the path stays, and begins with a folder called `~`
+        yield Path(os.path.expanduser(place)).absolute()  # noqa: PTH111
 
 
 def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:

@@ -102,7 +102,8 @@ def test_a_system_without_sandbox_check_is_not_known(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("darwin")
-def test_a_macs_torch_without_mps_is_told_what_to_install() -> None:
+def test_a_macs_torch_without_mps_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
     with pytest.raises(UnsupportedInstallError, match="was built without MPS") as told:
         support.require(memoryless=True)
     assert "pip install --force-reinstall torch" in told.value.hint

@@ -134,6 +134,8 @@ def main() -> None:
         if isinstance(problem, OSError) and problem.errno == errno.ENAMETOOLONG:
             name = str(problem.filename)
             _end(UsageError(f"{name[:40]}...: no name of a file has {len(name):,} characters."))
+        if isinstance(problem, RuntimeError) and "home directory" in str(problem):  # of pathlib
+            _end(UsageError("A path begins with ~, for which there is no home folder.", "Write it out."))
         from mpsprobe.models import conflicts
         from mpsprobe.supervision import surroundings
 

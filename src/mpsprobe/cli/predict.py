@@ -13,7 +13,7 @@ import click
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.progress import Waiting
 from mpsprobe.cli.sink import Sink, pass_sink
-from mpsprobe.errors import SurroundingsError, TargetError
+from mpsprobe.errors import SurroundingsError, TargetError, UnsupportedInstallError
 from mpsprobe.options import Group, Settings
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _predict(sink: Sink, settings: Settings, asked: Asked, *, cache: bool) -> Ru
 
 @contextlib.contextmanager
 def _could_be_asked() -> Iterator[None]:
-    """Give a target that cannot be predicted its own exit code, because 1 is an answer about a Mac."""
+    """Give what cannot be predicted, by its code or the installed torch, another exit code than 1."""
     try:
         yield
-    except TargetError as problem:
+    except (TargetError, UnsupportedInstallError) as problem:
         problem.exit_code = NOT_ASKED
         raise
 
@@ -132,12 +132,14 @@ def macs(sink: Sink, settings: Settings) -> None:
     """
     import torch as installed
 
+    from mpsprobe.device.virtual.support import require
     from mpsprobe.knowledge.ops import resolve_release
     from mpsprobe.prediction.macs import catalogue, text
     from mpsprobe.run import Fit
 
-    release = resolve_release(settings.torch or str(installed.__version__))
     with Waiting(sink) as waiting, _could_be_asked():
+        require(memoryless=True)  # before the installed torch stands for that of the target Mac
+        release = resolve_release(settings.torch or str(installed.__version__))
         waiting.show("hold the model against every Mac")
         found = catalogue(settings, release, waiting.say)
     sink.result(text(found), found)

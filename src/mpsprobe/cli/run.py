@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -117,6 +118,7 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
             "--fix asks before it installs, and there is no terminal.",
             f"Give --yes too, or run it yourself: {command}",
         )
+    _refuse_foreign_environment(command)
     question = f"Install this into {sys.prefix}?"
     if not yes and not click.confirm(question, default=False, err=True):
         sink.remark("--fix: nothing was installed.")
@@ -126,6 +128,23 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
         raise UsageError(
             f"--fix: the installation ended with status {done.returncode}.", "Its own words are above."
         )
+
+
+def _refuse_foreign_environment(command: str) -> None:
+    """Stop before an installation that pip would refuse or that this user cannot write.
+
+    Raises:
+        UsageError: Python belongs to Homebrew, Debian or another manager (PEP 668), or its folder is not writable.
+    """
+    fix = f"Make an environment of your own: {sys.executable} -m venv .venv, then there: {command}"
+    managed = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
+    if sys.prefix == sys.base_prefix and managed.exists():
+        raise UsageError(
+            f"--fix: {sys.prefix} is managed by the system or Homebrew, and pip refuses it.", fix
+        )
+    packages = sysconfig.get_path("purelib")
+    if not os.access(packages, os.W_OK):
+        raise UsageError(f"--fix: this user cannot write {packages}.", fix)
 
 
 def _installer(requirements: list[str]) -> list[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from mpsprobe.errors import DataError
+from mpsprobe.errors import DataError, SurroundingsError
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
 from mpsprobe.knowledge import hardware, ops, speed
+from mpsprobe.places import caches
 
 #: The version of the file's schema. A new schema gets a new number, and older files are refused with one line.
 VERSION = 2
@@ -76,11 +76,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 def default_file(device: str) -> Path:
     """Return the path of the calibration of a device of this machine, in the user's cache folder."""
-    if sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "mpsprobe" / f"calibration-{device}.json"
+    return caches() / "mpsprobe" / f"calibration-{device}.json"
 
 
 def read(file: Path) -> Calibration:
@@ -104,8 +100,18 @@ def machines(file: Path | None) -> list[Machine]:
     Raises:
         DataError: A file is not a calibration.
     """
-    files = [file] if file is not None else [default_file(device) for device in ("mps", "cuda", "cpu")]
-    return [machine(read(one)) for one in files if file is not None or one.is_file()]
+    if file is not None:
+        return [machine(read(file))]
+    # a folder of another user, whose HOME this process was given, holds none of ours
+    return [machine(read(one)) for one in usual_files() if os.access(one, os.R_OK)]
+
+
+def usual_files() -> list[Path]:
+    """Return where calibrations of this machine lie; no place where the user has no home folder."""
+    try:
+        return [default_file(device) for device in ("mps", "cuda", "cpu")]
+    except SurroundingsError:
+        return []
 
 
 def machine(calibration: Calibration) -> Machine:

@@ -9,7 +9,7 @@ import torch as installed_torch
 
 from mpsprobe import mac as machines
 from mpsprobe.device.virtual.rules.contract import parse_macos
-from mpsprobe.device.virtual.support import FALLBACK_AT_START
+from mpsprobe.device.virtual.support import FALLBACK_AT_START, require
 from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.catalogue import named, target_mac
@@ -47,6 +47,7 @@ def predict(
         MpsprobeError: The target cannot be built or given an input, or this machine cannot run the virtual
             device.
     """
+    require(memoryless=True)  # before the installed torch stands for that of the target Mac
     macos, mac = settings.macos, settings.mac
     if macos is not None:
         parse_macos(macos)

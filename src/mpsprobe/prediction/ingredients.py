@@ -17,7 +17,7 @@ import msgspec
 import mpsprobe
 from mpsprobe import mac
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.forecast.calibration import default_file
+from mpsprobe.forecast.calibration import usual_files
 from mpsprobe.knowledge.cloud_prices import VARIABLE as PRICES
 from mpsprobe.models import targets
 from mpsprobe.models.hub import metadata
@@ -85,7 +85,7 @@ def ingredients(
     asked = [msgspec.to_builtins(_fields(settings)), every_release, tokens, routes, str(Path.cwd())]
     named = [
         calibration,
-        *(default_file(device) for device in ("mps", "cuda", "cpu")),
+        *usual_files(),
         environment.get(PRICES),
     ]
     return {

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from mpsprobe.errors import SurroundingsError
 from mpsprobe.models.hub.cache import cache_dir, write_atomically
 from mpsprobe.prediction import ingredients as depends
 from mpsprobe.run import Run
@@ -70,7 +71,7 @@ def find(ingredients: dict[str, str]) -> Run | None:
     """Return the answer that was kept for these ingredients, marked as such; None where there is none that holds."""
     if not ingredients["files"]:
         return None
-    with contextlib.suppress(OSError, RuntimeError):  # no home folder
+    with contextlib.suppress(OSError, SurroundingsError):  # no home folder
         path = _path(ingredients)
         entry = _read(path)
         if entry is None or entry.ingredients != ingredients:
@@ -106,7 +107,7 @@ def keep(before: dict[str, str], after: dict[str, str] | None, run: Run) -> bool
     if len(packed) > _ANSWER_BYTES:
         return False
     packed = zlib.compress(packed, 1)
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, SurroundingsError):
         _make_folder()
         write_atomically(_path(after), hashlib.sha256(packed).digest() + packed)
         _make_room()
@@ -189,7 +190,7 @@ def _marked(run: Run) -> Run:
 def _files() -> list[tuple[float, int, Path]]:
     """Return time of last use, size and path of each entry, the oldest first."""
     found = []
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, SurroundingsError):
         for path in folder().glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):
                 facts = path.stat()

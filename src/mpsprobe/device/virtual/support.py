@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from typing import NoReturn
 
 import torch
 
 from mpsprobe.device.virtual.cpp import has_mps, native
 from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.errors import UnsupportedInstallError, docs
+from mpsprobe.mac import host
+from mpsprobe.mac.unavailable import TorchFacts, why_no_mps
 
 #: The releases on which the virtual device was tested.
 OLDEST, NEWEST = (2, 6), (2, 15)
@@ -37,6 +40,8 @@ def require(*, memoryless: bool = False) -> None:
         UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 to 2.15.
     """
     release, oldest = installed_release(), OLDEST
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        _refuse_x86()
     if has_mps():
         oldest = OLDEST_ON_MAC
         if not memoryless:
@@ -57,10 +62,24 @@ def require(*, memoryless: bool = False) -> None:
             f"It needs Linux on {' or '.join(native.MACHINES)}, or a Mac: it was not checked elsewhere.",
         )
     if not oldest <= release <= NEWEST:
+        age = "older than what" if release < oldest else "newer than all that"
         raise UnsupportedInstallError(
-            f"The virtual device was not checked with torch {torch.__version__} here.",
-            f"Install torch {oldest[0]}.{oldest[1]} to {NEWEST[0]}.{NEWEST[1]}.",
+            f"The installed torch {torch.__version__} is {age} the virtual device was checked with here.",
+            f"Install torch {oldest[0]}.{oldest[1]} to {NEWEST[0]}.{NEWEST[1]} where mpsprobe runs; the release of "
+            "the target Mac is another matter (--torch).",
         )
+
+
+def _refuse_x86() -> NoReturn:
+    """Refuse an Intel Mac and a Python under Rosetta: no torch since 2.3 has wheels for them.
+
+    Raises:
+        UnsupportedInstallError: Always, with what this Mac can do.
+    """
+    found = why_no_mps(host(), TorchFacts(str(torch.__version__)))
+    assert found is not None
+    docker = f" A prediction needs no Mac: {DOCKER} predict MODEL" if found.cause == "intel" else ""
+    raise UnsupportedInstallError(found.what, f"{found.remedy}{docker}")
 
 
 def unconfirmed() -> str:

@@ -12,24 +12,28 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpsprobe.errors import SurroundingsError
+from mpsprobe.places import caches
+
 #: A commit hash, as the Hub writes it.
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def cache_dir() -> Path:
-    """Return `$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches, without creating it."""
+    """Return `$MPSPROBE_CACHE`, else `mpsprobe` in the platform's folder for caches, without creating it.
+
+    Raises:
+        SurroundingsError: Neither the variable nor a home folder names a place.
+    """
     if named := os.environ.get("MPSPROBE_CACHE"):
         return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mpsprobe"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpsprobe"
+    return caches() / "mpsprobe"
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -165,7 +169,7 @@ class Notes:
 
     def read(self, name: str) -> dict[str, Any]:
         """Return the facts stored under a name; `{}` when there are none, or when they cannot be read."""
-        with contextlib.suppress(OSError, ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError, RecursionError, SurroundingsError):
             found = json.loads(self._path(name).read_text(encoding="utf-8"))
             if isinstance(found, dict):
                 return found
@@ -173,5 +177,5 @@ class Notes:
 
     def write(self, name: str, facts: dict[str, Any]) -> None:
         """Store facts under a name. A cache that cannot be written only costs time later, so that is not an error."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SurroundingsError):
             write_atomically(self._path(name), json.dumps(facts, sort_keys=True).encode())

@@ -1,0 +1,27 @@
+"""The folder of this user's caches, by platform."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from mpsprobe.errors import SurroundingsError
+
+
+def caches() -> Path:
+    """Return the platform's folder for caches: `~/Library/Caches`, or XDG_CACHE_HOME or `~/.cache` elsewhere.
+
+    Raises:
+        SurroundingsError: The user has no home folder: HOME is not set, and the system knows no such user.
+    """
+    if sys.platform != "darwin" and (named := os.environ.get("XDG_CACHE_HOME")):
+        return Path(named)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise SurroundingsError(
+            "This user has no home folder, so there is no place for caches.",
+            "Set HOME to a folder that can be written.",
+        ) from None
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
