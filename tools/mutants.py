@@ -121,7 +121,7 @@ def is_noticed(module: str, text: str, limit_s: float) -> bool:
     """Return whether a test fails with that text of a module; a test that hangs counts as a failure.
 
     Raises:
-        SystemExit: pytest could not run the tests at all, which would count as a noticed bug.
+        SystemExit: The tests could not run at all, which would count as a noticed bug.
     """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "src" / "mpsprobe"

@@ -364,7 +364,7 @@ def _subjects(text: str) -> list[str]:
 
 
 def _op_name(subject: str) -> str:
-    """Return the op for a name in release notes, some of which lack the namespace or the leading underscore."""
+    """Return the op for a name in release notes, which may lack the namespace or the leading underscore."""
     joined = subject.replace(".", "_")
     for name in (joined, subject.rpartition(".")[2], f"_{joined}"):
         if op_history(name) is not None:

@@ -60,7 +60,7 @@ class CheckChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Significance(str, enum.Enum):
-    """Whether a difference is larger than the scatter of the rounds."""
+    """The relation of a difference to the scatter of the rounds."""
 
     SIGNIFICANT = "significant"
     WITHIN = "within the scatter"
@@ -76,7 +76,7 @@ class NumberChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         unit: The unit of both values.
         a: The value in A.
         b: The value in B.
-        ratio: b / a; None when they must not be compared (for the reason in `caution`) or when a is 0.
+        ratio: The quotient b / a; None when they must not be compared (for the reason in `caution`) or when a is 0.
         significance: Whether the difference is larger than the scatter.
         change: Whether the change is for the better or the worse, where the unit has a better side.
         caution: The reason why the values were not compared; empty when they were.

@@ -14,7 +14,7 @@ _ARGV = ("run", "target.py", "--device", "cpu", "--phase", "3")
 
 
 def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], None]:
-    """Return a function that puts a package in front of the installed one of that name."""
+    """Return a function that puts a package in front of the installed one with the same name."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")

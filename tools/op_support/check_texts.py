@@ -1,4 +1,4 @@
-"""Texts of the checks in PyTorch's MPS sources, read from its macOS wheels: of which op each is, in which releases.
+"""List the texts of the checks in PyTorch's MPS sources, with their ops and releases, from its macOS wheels.
 
     PYTHONPATH=src:tools python -m op_support.check_texts --wheels FOLDER
 
@@ -140,7 +140,7 @@ def _string(image: Image, address: int) -> str | None:
 
 
 def _calls(image: Image) -> np.ndarray:
-    """Return the numbers of the instructions that call what raises or warns, in order."""
+    """Return the indices of the instructions that call a function that raises or warns, in order."""
     code = _code(image)
     branch = np.nonzero((code & 0xFC000000) == 0x94000000)[0]
     offset = code[branch].astype(np.int64) & 0x3FFFFFF

@@ -19,7 +19,7 @@ _N_STAB, _N_TYPE, _N_SECT = 0xE0, 0x0E, 0x0E
 
 @dataclass(frozen=True)
 class Segment:
-    """A mapped range: `size` bytes at `address`, of which `file_size` come from `offset` of the file."""
+    """A mapped range of `size` bytes at `address`; the first `file_size` bytes are at `offset` in the file."""
 
     name: str
     address: int

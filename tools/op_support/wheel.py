@@ -47,7 +47,7 @@ def fetch(requirement: str, folder: Path) -> Path:
     """Download the macOS arm64 wheel that fits `requirement` (`torch==2.15.*`) into `folder`.
 
     Raises:
-        RuntimeError: pip found none, or failed.
+        RuntimeError: No wheel was found, or pip failed.
     """
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary=:all:"]

@@ -193,7 +193,7 @@ def _working_directory() -> None:
     """Check that the working directory exists.
 
     Raises:
-        UsageError: It does not exist.
+        UsageError: The directory does not exist.
     """
     try:
         Path.cwd()

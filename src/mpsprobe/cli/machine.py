@@ -38,7 +38,7 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         working_set_evidence: How that is known.
         variables: The problems with environment variables of MPS.
         predicts: Whether `mpsprobe predict` passed its self-test here, in a child process. None where it was not
-            run: without torch, and on other systems than macOS, where the project's tests run it.
+            run, which is the case without torch, and on systems other than macOS, where the project's tests run it.
         prediction: The outcome of the self-test in one sentence; empty where it was not run.
         prediction_remedy: What to do if it failed.
     """

@@ -35,7 +35,7 @@ def _folder(output: Path | None, run_id: str) -> Path:
     """Return the folder that the run writes to: the requested one, or reports/runs/ID.
 
     Raises:
-        UsageError: It cannot be created.
+        UsageError: The folder cannot be created.
     """
     folder = output if output is not None else REPORTS / "runs" / run_id
     latest = REPORTS / "latest"

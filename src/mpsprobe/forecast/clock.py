@@ -33,7 +33,7 @@ class Clock:
         self.now = clock_of(device)
 
     def seconds(self, work: Callable[[], Any], *, calls: int = 1) -> float:
-        """Return the device's time in seconds of one of `calls` calls in `work`; dispatch is hidden if possible."""
+        """Return the seconds of one of the `calls` calls in `work` on the device; dispatch is hidden if possible."""
         self._run(work, 1, calls)
         first = self._run(work, 1, calls)
         repeats = max(3, min(_REPEATS, int(_BUDGET / max(first, 1e-9))))
@@ -92,7 +92,7 @@ def kernel(device: Device, clock: Clock) -> float:
 
 
 def wait(device: Device, clock: Clock) -> float:
-    """Return the time for reading a number that the device has just computed in seconds; 0 on a CPU."""
+    """Return the time in seconds for reading a number that the device has just computed; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)

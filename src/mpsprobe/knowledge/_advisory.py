@@ -126,7 +126,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     examples: list[Example] = []
 
     def concerns(self, torch: str, macos: str | None, chip: str | None) -> bool | None:
-        """Return whether it is about this torch, macOS and chip; None when that is unknown."""
+        """Return whether the advisory is about this torch, macOS and chip; None when that is unknown."""
         return every(self.facts(torch, macos, chip).values())
 
     def facts(self, torch: str, macos: str | None, chip: str | None) -> dict[str, bool | None]:

@@ -228,7 +228,7 @@ def _doubts(match: Match) -> tuple[int, int]:
 
 
 def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> Iterator[tuple[Match, Form]]:
-    """Yield the advisories about that Mac and that op, each with the form of the call that it names."""
+    """Yield the advisories about a Mac and an op, each with the form of the call that it names."""
     index = _by_op(torch, macos, chip)
     if not any(name in index for name in names(base_name(use.op))):
         return

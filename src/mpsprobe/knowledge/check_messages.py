@@ -30,14 +30,14 @@ _SIZE = re.compile(r"dim|rank|size|elements|2\*\*|2\^|INT_MAX|\bk\b|axis|shape|t
 
 
 def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
-    """Add what the checks tell of `text` to what the catalogue found there.
+    """Add the messages of PyTorch's checks in `text` to those that the catalogue found there.
 
     Args:
-        text: plain text, as `find` took it.
-        found: the catalogue's findings, in their order. A generic one gives way to a check of the same line.
+        text: The plain text that `find` searched.
+        found: The findings of the catalogue, in order. A generic one gives way to a check of the same line.
 
     Returns:
-        Both, in the order of their places.
+        The findings of both, in the order of the text.
     """
     told = [hit for hit in found if not hit.message.generic]
     added: list[TextMatch] = []
@@ -62,7 +62,7 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
 
 
 def _one_message(one: TextMatch, other: TextMatch, text: str) -> bool:
-    """Whether no other exception begins between two findings near each other: a pasted message may be wrapped."""
+    """Return whether two findings belong to one message, which may be wrapped: no other exception begins between."""
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and not _BEGINS.search(text, first.end, second.start)
 

@@ -26,11 +26,13 @@ class CheckText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """One text of a check, or the longest fixed piece of one that quotes values.
 
     Attributes:
-        text: the string as the wheels hold it.
-        file: the source that has it in the newest of those releases, from PyTorch's root.
+        text: The string as the wheels hold it.
+        file: The source file that holds it in the newest of those releases, relative to PyTorch's root.
         first, last: minor releases, the oldest and the newest whose wheel holds it.
-        ops: ops whose kernels raise it; empty where the function is not named after one, or many share it.
-        every_device: whether code outside the MPS sources refers to the same string: the CPU checks it, too.
+        ops: The ops whose kernels raise it; empty where the function is not named after an op, or many ops share
+            it.
+        every_device: Whether code outside the MPS sources refers to the same string, so that the CPU checks it,
+            too.
     """
 
     text: str

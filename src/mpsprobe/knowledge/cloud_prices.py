@@ -61,7 +61,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        """Return its name for readers: `"H100 (Lambda Labs)"`."""
+        """Return the offer's name for readers: `"H100 (Lambda Labs)"`."""
         return f"{self.gpu} ({self.provider})"
 
 

@@ -222,7 +222,7 @@ def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
 
 
 def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:
-    """Whether two findings are in one line, near each other."""
+    """Return whether two findings are near each other in one line."""
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and "\n" not in text[first.end : second.start]
 

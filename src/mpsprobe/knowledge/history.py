@@ -105,7 +105,7 @@ def _history(op: str) -> OpHistory:
 
 
 def _support(entry: OpSupport) -> Support:
-    """Return the support of an op; for a composite that certainly ends in a missing op, that op's support."""
+    """Return the support of an op; for a composite that certainly calls a missing op, the support of the missing op."""
     if entry.support is Support.COMPOSITE and entry.via and entry.certain:
         return _support(ops.release(entry.torch).lookup(entry.via))
     return entry.support

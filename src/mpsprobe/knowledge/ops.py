@@ -337,7 +337,7 @@ def related(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def _is_specific(op: str) -> bool:
-    """Return whether only few functions run an op; `aten::add` says nothing about the function in question."""
+    """Return whether only a few functions run an op; `aten::add`, for one, does not identify the function."""
     functions = {
         name.partition(":")[0]
         for name, called in _opnames.opinfo_ops().items()

@@ -327,7 +327,7 @@ def _lacks_float8(torch: str) -> bool:
 
 
 def _is_read(place: str, version: str, library: str) -> bool:
-    """Return whether `from_pretrained` reads a statement at that place.
+    """Return whether `from_pretrained` reads a statement at this place of the config.
 
     According to quantizers/auto.py, only at the top of the config; from transformers 5.13 on, also in its
     decoder's part.

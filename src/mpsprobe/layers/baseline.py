@@ -99,7 +99,7 @@ def save(baseline: Baseline, path: Path) -> None:
     """Write the file.
 
     Raises:
-        UsageError: It cannot be written there.
+        UsageError: The file cannot be written there.
     """
     tensors = {f"batch/{place}": _owned(tensor) for place, tensor in baseline.batch.items()}
     for stage, taken in baseline.captures.items():
@@ -120,7 +120,7 @@ def load(path: Path) -> Baseline:
     """Read the file.
 
     Raises:
-        DataError: It is missing, is not a baseline, or has a later schema version.
+        DataError: The file is missing, is not a baseline, or has a later schema version.
     """
     info, tensors = _read(path)
     batch = {name.removeprefix("batch/"): t for name, t in tensors.items() if name.startswith("batch/")}
@@ -140,7 +140,7 @@ def read_info(path: Path) -> Info:
     """Read only the JSON part.
 
     Raises:
-        DataError: It is missing, is not a baseline, or has a later schema version.
+        DataError: The file is missing, is not a baseline, or has a later schema version.
     """
     return _open(path, tensors=False)[0]
 

@@ -72,7 +72,7 @@ def check_random_weights(job: Job, baseline: Baseline, opened: Opened) -> None:
     """Refuse random weights that are not the baseline's, because another release of PyTorch may draw others.
 
     Raises:
-        UsageError: They are not the same.
+        UsageError: The weights are not the same.
     """
     loaded = opened.prepared.loaded
     if loaded.adapter.weights is Weights.RANDOM:
@@ -94,7 +94,7 @@ def use_batch_of(baseline: Baseline, opened: Opened) -> list[str]:
         Sentences for the user about the input.
 
     Raises:
-        UsageError: It is another sample.
+        UsageError: The baseline holds another sample.
     """
     own = dict(leaves(opened.prepared.cpu))
     stored = baseline.batch

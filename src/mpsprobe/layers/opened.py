@@ -136,7 +136,7 @@ class Opened:
         )
 
     def limit(self, phase: Phase, *, cpu: bool = False) -> float:
-        """Return the time limit in seconds of a step of that kind; the CPU may take longer than the device."""
+        """Return the time limit of a step in seconds; a step on the CPU may take longer than one on the device."""
         return self.profile.limit(phase) * (4 if cpu else 1)
 
     def _cpu_subject(self, label: str, model: torch.nn.Module, profile: Profile) -> Subject:
@@ -192,7 +192,7 @@ def needed_reference(opened: Opened) -> Subject:
     """Return the float32 reference, for comparisons that need one.
 
     Raises:
-        TargetError: It does not fit in memory.
+        TargetError: The reference does not fit in memory.
     """
     reference = opened.reference
     if reference is None:

@@ -51,7 +51,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def diverges(self) -> bool:
-        """Return whether it exceeds its limit."""
+        """Return whether the error exceeds its limit."""
         return not self.excused and (bool(self.problem) or (self.ratio is not None and self.ratio > 1))
 
     @property
@@ -113,7 +113,7 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def diverges(self) -> bool:
-        """Return whether it exceeds its limit."""
+        """Return whether the error exceeds its limit."""
         if not self.judged:
             return False
         return bool(self.problem) or (

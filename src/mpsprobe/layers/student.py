@@ -63,7 +63,7 @@ class Followed:
         unforced: The number of outputs that should have been replaced by the reference's and were not, because the
             reference's was not kept or has another shape.
         other_shapes: The number of arguments that have another shape in the reference. They are kept and not
-            compared: the format of a mask depends on the code path, and a wrong one shows in the outputs.
+            compared, because the format of a mask depends on the code path, and a wrong one shows in the outputs.
         outputs: The named results.
     """
 

@@ -59,7 +59,7 @@ def target_mac(
     macos: str | None = None,
     fallback: bool = False,
 ) -> Mac:
-    """Return the target Mac: a named one, the one at hand, or one of which only the releases are known.
+    """Return the target Mac: a named one, the present machine, or one with known releases and an unknown chip.
 
     Args:
         host: The facts of this machine.

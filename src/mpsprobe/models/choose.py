@@ -81,7 +81,7 @@ def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
 
     Raises:
         ProfileError: `profile.adapter` names no class, or one that is not an adapter.
-        TargetError: It is a file that cannot be imported, or lacks a function.
+        TargetError: The profile is a file that cannot be imported, or that lacks a function.
     """
     from mpsprobe.models.adapter import Adapter  # imports torch, so only when an adapter is needed
 

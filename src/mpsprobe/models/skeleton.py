@@ -224,7 +224,7 @@ def _tensor(value: Any) -> str:
 
 
 def _value(name: str, annotation: str) -> tuple[str, str]:
-    """Return a guessed value for an argument of that name, and a remark."""
+    """Return a guessed value for the argument with this name, and a remark about the guess."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
     outer = re.match(r"(?:typing\.)?(list|dict)\b", annotation, re.IGNORECASE)
     if outer is not None:

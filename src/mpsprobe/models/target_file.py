@@ -180,7 +180,7 @@ def imported(path: Path) -> ModuleType:
     """Import the file as a module. Its folder is searched for its imports, as when Python runs it.
 
     Raises:
-        TargetError: It cannot be imported, or lacks a function.
+        TargetError: The file cannot be imported, or lacks a function.
     """
     spec = importlib.util.spec_from_file_location(f"mpsprobe_target_{path.stem}", path)
     if spec is None or spec.loader is None:

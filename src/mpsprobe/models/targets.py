@@ -74,12 +74,12 @@ class TargetRef:
 
     @property
     def weightless(self) -> bool:
-        """Return whether it is built from its config only, so that weights are neither fetched nor read."""
+        """Return whether the target is built from its config only, so that weights are neither fetched nor read."""
         return self.settings.random_init
 
     @property
     def shrink(self) -> bool:
-        """Return whether it is built with fewer layers and experts."""
+        """Return whether the target is built with fewer layers and experts."""
         return self.settings.shrink
 
     @property
@@ -89,7 +89,7 @@ class TargetRef:
 
     @property
     def title(self) -> str:
-        """Return its name, with what distinguishes it from the model of that name."""
+        """Return the target's name, with what distinguishes it from the original model."""
         if not self.weightless:
             return self.name
         return f"{self.name} (random weights{', shrunk' if self.shrink else ''})"

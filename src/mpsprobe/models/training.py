@@ -429,7 +429,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
     that a matrix added to it would learn nothing; peft refuses Mamba's for that reason.
 
     Raises:
-        UsageError: peft is not installed, or the model has no layer for a matrix.
+        UsageError: The package peft is not installed, or the model has no layer for a matrix.
     """
     try:
         import peft

@@ -152,7 +152,7 @@ def _storage_bytes(use: OpUse) -> int | None:
 
 
 def _elsewhere(use: OpUse, device: torch.device, dtype: torch.dtype | None) -> OpUse:
-    """Return the use with arguments that name this device, and the wider dtype where they name a dtype."""
+    """Return the op use with arguments that name this device, and the wider dtype where they name a dtype."""
     scalars = dict(use.scalars)
     if "device" in scalars and not str(scalars["device"]).startswith("cpu"):
         scalars["device"] = str(device)

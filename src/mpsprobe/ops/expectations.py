@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: str = ""
 
     def applies(self, mac: Mac) -> bool:
-        """Return whether it applies to that Mac. An unknown fact matches only an entry without that condition."""
+        """Return whether the entry applies to a Mac. An unknown fact matches only an entry without that condition."""
         words = re.findall(r"\w+", (mac.chip or "").lower())
         return (
             _within(mac.torch, self.torch)

@@ -73,7 +73,7 @@ def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
     """Return the number of elements in the smallest storage that holds the tensor.
 
     Raises:
-        CannotRebuildError: It has no strides (sparse or nested), or negative ones.
+        CannotRebuildError: The tensor has no strides (sparse or nested), or negative ones.
     """
     shape = meta.shape if shape is None else shape
     if len(meta.strides) != len(shape):

@@ -1,4 +1,4 @@
-"""How a phase states its checks: the assertion of each, and its outcome."""
+"""State the checks of a phase, each with its assertion, and record their outcomes."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def of_target(mac: Mac | None = None, python: str | None = None) -> dict[str, st
     """Return the values of all markers on the target Mac.
 
     Args:
-        mac: the target Mac; only its macOS counts here.
-        python: version of its Python; this one's when None.
+        mac: The target Mac, of which only the macOS matters here.
+        python: The version of its Python; None for the version of this process.
     """
     python = python or platform.python_version()
     host = default_environment()
@@ -63,9 +63,9 @@ def applies(requirement: Requirement, environment: Mapping[str, str], extras: It
     """Return whether a requirement counts in an environment.
 
     Args:
-        requirement: with or without a marker.
-        environment: the values of all markers.
-        extras: those that were asked for: `"torch"` of `transformers[torch]`.
+        requirement: The requirement, with or without a marker.
+        environment: The values of all markers.
+        extras: The requested extras, such as `"torch"` for `transformers[torch]`.
     """
     marker = requirement.marker
     if marker is None:

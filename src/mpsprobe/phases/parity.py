@@ -88,7 +88,8 @@ class _Difference:
 
     Attributes:
         name: The name of the output.
-        relative: max |difference| / max |reference|; None when the output is missing or has another shape.
+        relative: The quotient max |difference| / max |reference|; None when the output is missing or has another
+            shape.
         limit: The largest accepted value.
     """
 
@@ -98,7 +99,7 @@ class _Difference:
 
     @property
     def within(self) -> bool:
-        """Return whether it is accepted; NaN is not."""
+        """Return whether the difference is accepted; NaN is not."""
         return self.relative is not None and self.relative <= self.limit
 
     def __str__(self) -> str:

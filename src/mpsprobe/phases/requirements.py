@@ -283,9 +283,9 @@ class _Distributions:
     """What installed distributions state in their metadata, judged for the target Mac.
 
     Attributes:
-        installed: looks up an installed version.
-        requirements_of: looks up the requirements in a distribution's metadata.
-        there: the values of markers on the target Mac.
+        installed: The function that looks up an installed version.
+        requirements_of: The function that looks up the requirements in a distribution's metadata.
+        there: The values of the markers on the target Mac.
     """
 
     installed: Installed

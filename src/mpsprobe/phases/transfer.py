@@ -109,7 +109,7 @@ def _quantised(adapter: Adapter, snapshot: Snapshot) -> Iterator[None]:
     """Add the fix where transformers refuses to load a quantised checkpoint, and keep its own message.
 
     Raises:
-        TargetError: The checkpoint is quantised, and loading raised as the method does on a Mac.
+        TargetError: The checkpoint is quantised by a method that cannot load on a Mac, and loading raised.
     """
     try:
         yield

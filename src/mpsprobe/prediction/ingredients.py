@@ -50,19 +50,19 @@ def ingredients(
     routes: bool,
     environment: Mapping[str, str],
 ) -> dict[str, str] | None:
-    """Return digests of all that an answer of `command.predict` depends on, but for the modules that it imports.
+    """Return digests of everything that the answer of `command.predict` depends on, except the imported modules.
 
     Only answers about a folder with a config.json or a model_index.json, or a repository that has one, are kept.
     Everything else runs code of its own or reads files of other places: a class, a target.py, a profile of the
     user's, an adapter, code of a repository.
 
     Args:
-        settings: these and the next four as for `command.predict`.
-        every_release: as there.
-        tokens: as there.
-        calibration: as there.
-        routes: as there.
-        environment: the variables that this process began with; libraries set some of their own.
+        settings: The settings, as for `command.predict`.
+        every_release: Whether every release is predicted.
+        tokens: The requested numbers of tokens, as for `command.predict`.
+        calibration: The file of the calibration, as for `command.predict`.
+        routes: The settings of the routes, as for `command.predict`.
+        environment: The environment variables with which this process began; libraries set some of their own later.
 
     Returns:
         None where the answer must be made anew. `"files"` is empty for a repository that was not fetched yet.

@@ -32,13 +32,13 @@ _CHECKSUM = 32
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """What a file holds, packed, behind the checksum of the packed bytes.
+    """The content of a file, which is packed and follows the checksum of the packed bytes.
 
     Attributes:
-        ingredients: those of the prediction.
-        modules: files of the imported modules.
-        modules_digest: of their sizes and times.
-        run: the answer.
+        ingredients: The digests of everything that the prediction depends on.
+        modules: The files of the imported modules.
+        modules_digest: The digest of their sizes and modification times.
+        run: The prediction.
     """
 
     ingredients: dict[str, str]
@@ -52,9 +52,9 @@ class CacheContent:
     """The state of the cache.
 
     Attributes:
-        folder: where it lies.
-        entries: number of answers.
-        nbytes: what they take on the disk.
+        folder: The folder of the cache.
+        entries: The number of kept predictions.
+        nbytes: The bytes that they take on the disk.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ def folder() -> Path:
 
 
 def find(ingredients: dict[str, str]) -> Run | None:
-    """Return the answer that was kept for these ingredients, marked as such; None where there is none that holds."""
+    """Return the prediction that was kept for these ingredients, marked as kept; None where none is valid."""
     if not ingredients["files"]:
         return None
     with contextlib.suppress(OSError, SurroundingsError):  # no home folder
@@ -85,12 +85,12 @@ def find(ingredients: dict[str, str]) -> Run | None:
 
 
 def keep(before: dict[str, str], after: dict[str, str] | None, run: Run) -> bool:
-    """Keep an answer, unless it is cut off, or something changed while it was made.
+    """Keep a prediction, unless it was cut off or an ingredient changed while it was made.
 
     Args:
-        before: the ingredients when the prediction began.
-        after: the same when it had ended; None where they could not be told any more.
-        run: the answer.
+        before: The ingredients at the beginning of the prediction.
+        after: The ingredients at its end; None where they could no longer be determined.
+        run: The prediction.
 
     Returns:
         Whether it was kept.

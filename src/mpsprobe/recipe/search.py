@@ -334,7 +334,7 @@ def _told_ways(told: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -
 
 
 def _accepts(release: str, macos: str | None, dtype: str) -> bool:
-    """Return whether MPS accepts tensors of that dtype on that release and macOS."""
+    """Return whether MPS accepts tensors of a dtype in this release and on this macOS."""
     return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
 
 

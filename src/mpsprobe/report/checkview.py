@@ -133,7 +133,7 @@ def number(measurement: Measurement, check: Check) -> Number:
 
 
 def _where(device: str, evidence: Evidence | None) -> str:
-    """Return a device for display beside its evidence; empty where they are one word, as `emulated` is."""
+    """Return the device to show beside the evidence; empty where both are the same word, such as `emulated`."""
     return "" if evidence is not None and device == evidence.value else clean(device)
 
 

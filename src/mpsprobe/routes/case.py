@@ -192,7 +192,7 @@ class Case:
         return None
 
     def stage(self, name: str) -> TimePart | None:
-        """Return a stage of the forecast time on the Mac by its name; None when there is none of that name."""
+        """Return the stage with this name of the time forecast for the Mac; None when there is none."""
         time = self.forecast.time if self.forecast else None
         return next((part for part in time.parts if part.name == name), None) if time else None
 

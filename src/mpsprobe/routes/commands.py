@@ -51,12 +51,12 @@ _COMMAND = re.compile(r"(python -m )?pip install ")
 
 @dataclass(frozen=True)
 class Changes:
-    """What has to change before the target runs.
+    """The changes that are required before the target runs.
 
     Attributes:
-        release: a torch release in which nothing stands in the way; empty when there is none.
-        fallback: whether the fallback variable has to be set.
-        left: fixes in words, which no line of these does.
+        release: A torch release in which nothing stops the target; empty when there is none.
+        fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK has to be set.
+        left: The fixes, in words, that none of these lines makes.
     """
 
     release: str = ""

@@ -322,7 +322,7 @@ def _without(case: Case, stops: tuple[Stop, ...]) -> str:
 
 
 def _wrong(case: Case) -> list[Stop]:
-    """Return a stop for each advisory about wrong values of which every condition is met."""
+    """Return a stop for each advisory about wrong values whose conditions are all met."""
     calls: dict[str, int] = {}
     bare = 0
     for use in case.uses:

@@ -187,7 +187,7 @@ class Reading:
     twice: list[str] = field(default_factory=list)
 
     def take(self, event: Event) -> bool:
-        """Fold one event in, and return whether it belongs to this run."""
+        """Add one event, and return whether it belongs to this run."""
         if isinstance(event, RunStarted):
             if self.run is not None:
                 self.strays += 1
@@ -216,7 +216,7 @@ class Reading:
         return True
 
     def take_line(self, line: bytes) -> Event | None:
-        """Fold one line in, and return its event; None for a line that is no event of this run."""
+        """Add the event of one line and return it; None for a line that is no event of this run."""
         if not line.strip():
             return None
         try:

@@ -22,7 +22,7 @@ def disturbed() -> list[str]:
 
 
 class OwnFile:
-    """Append to a file through a private descriptor, and to that file only.
+    """Append to one file, and to no other, through a private descriptor.
 
     Before each write, the descriptor is compared with the file. If it refers to another file, the file is opened
     again; if the file is no longer at its path, nothing is written. A forked copy of the process writes nothing.

@@ -290,7 +290,7 @@ class Host(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Mac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The target Mac: the one at hand, a named one, or one of which only the releases are known.
+    """The target Mac: the present machine, a named one, or one with known releases and an unknown chip.
 
     Attributes:
         torch: The torch release on that Mac.

@@ -28,7 +28,7 @@ class Phase(str, enum.Enum):
 
     @property
     def is_numbered(self) -> bool:
-        """Check whether this is one of the six phases of every run, each of which needs those before it."""
+        """Check whether this is one of the six phases of every run, each of which needs the previous ones."""
         return self.order <= list(Phase).index(Phase.INFERENCE) + 1
 
     @property

@@ -16,10 +16,10 @@ class TorchCuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names below `torch.cuda`, grouped by the effect of a call in a build without CUDA.
 
     Attributes:
-        raises: calls that raise.
-        streams: calls on streams and events, which raise.
-        nothing: calls that do nothing and return zero or None.
-        seeds: calls that seed CUDA only, and so do nothing.
+        raises: The calls that raise.
+        streams: The calls on streams and events, which raise.
+        nothing: The calls that do nothing and return zero or None.
+        seeds: The calls that seed only CUDA and therefore do nothing.
     """
 
     raises: frozenset[str]

@@ -41,7 +41,7 @@ class Source:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Return its lines as Python counts them."""
+        """Return the lines of the source as Python counts them."""
         return io.StringIO(self.text, newline=None).read().split("\n")
 
     @cached_property

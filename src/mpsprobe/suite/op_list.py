@@ -58,7 +58,7 @@ def of_run(path: Path) -> OpList:
 
     Raises:
         DataError: The file cannot be read or is not a run's document.
-        UsageError: It holds no op uses.
+        UsageError: The run holds no op uses.
     """
     from mpsprobe.ops.distinct import representatives
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL's processor without videos, whose own processor needs torchvision; it is made here without the Hub."""
+"""Make Qwen3-VL's processor without the Hub, and without its video processor, which needs torchvision."""
 
 from __future__ import annotations
 

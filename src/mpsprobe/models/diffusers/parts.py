@@ -80,7 +80,7 @@ def read(folder: Path) -> Index:
     """Read the pipeline that a folder's model_index.json names.
 
     Raises:
-        TargetError: diffusers is not installed, has no such class, or a required part has no config.
+        TargetError: The package diffusers is not installed or has no such class, or a required part has no config.
     """
     diffusers = package()
     raw = toml.json_object(folder / PIPELINE_INDEX, UsageError)
@@ -121,7 +121,7 @@ def package() -> Any:
     """Import the package diffusers.
 
     Raises:
-        TargetError: It is not installed, or lacks a package that it needs.
+        TargetError: The package is not installed, or lacks a package that it needs.
     """
     try:
         return importlib.import_module("diffusers")

@@ -99,7 +99,7 @@ class DiffusersAdapter(Adapter):
         return given
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """Return the arguments of the pipeline's `__call__`, none of which is a tensor."""
+        """Return the arguments of the pipeline's `__call__`; no tensor is among them."""
         steps = int(self.profile.inference.get("num_inference_steps", 2))
         wishes = {"num_inference_steps": steps, "output_type": "np"}
         if self._shrunk is not None:

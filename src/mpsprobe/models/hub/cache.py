@@ -103,7 +103,7 @@ class RepoCache:
         return self.folder / "blobs" / checksum
 
     def lock(self, checksum: str) -> Path:
-        """Return the lock file that the Hub's client and mpsprobe take before they write that blob."""
+        """Return the lock file that the Hub's client and mpsprobe take before they write a blob."""
         return hub_cache() / ".locks" / self.folder.name / f"{checksum}.lock"
 
     def snapshot(self, commit: str) -> Path:

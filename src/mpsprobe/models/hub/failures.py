@@ -29,7 +29,7 @@ class HubError(TargetError):
 
 
 class NoSuchModelError(HubError):
-    """There is no repository, revision or file of that name that this user can see."""
+    """The repository, revision or file does not exist, or this user may not see it."""
 
 
 class GatedError(HubError):

@@ -115,7 +115,7 @@ class Verified:
         self._changed = False
 
     def knows(self, path: Path, checksum: str) -> bool:
-        """Return whether that file was verified before and has not changed since."""
+        """Return whether the file was verified before and has not changed since."""
         stamp = self._stamp(path)
         with self._lock:
             return stamp is not None and self._known.get(checksum) == stamp

@@ -204,10 +204,10 @@ def _listing(about: About) -> dict[str, Any]:
 
 
 def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
-    """Yield the files of a listing by name, each with its size and checksum as far as they are stated.
+    """Yield the names of the files in a listing, each with its size and checksum where the listing states them.
 
     Raises:
-        NotTheHubError: It is not a listing of the Hub.
+        NotTheHubError: The answer is not a listing of the Hub.
         NoSuchModelError: A name points outside the repository's folder.
     """
     if not isinstance(listed, list):

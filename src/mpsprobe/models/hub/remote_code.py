@@ -266,7 +266,7 @@ def _parsed(path: Path) -> str:
     """Return the text of a Python file.
 
     Raises:
-        TargetError: It is not Python; the message gives the line.
+        TargetError: The text is not Python; the message gives the line.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -124,7 +124,7 @@ def inspect(folder: Path) -> Snapshot:
     """Read and validate a model folder without reading its tensors.
 
     Raises:
-        SnapshotError: It is not a folder, or a file in it is wrong; the subclass and the message say how.
+        SnapshotError: The path is not a folder, or a file in it is wrong; the subclass and the message say how.
     """
     if not folder.is_dir():
         raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
@@ -154,7 +154,7 @@ def inspect(folder: Path) -> Snapshot:
 
 
 def without_weights(folder: Path) -> Snapshot:
-    """Return a model folder of which only the config matters; for a diffusers pipeline, its index.
+    """Return a model folder that needs only its config, or its index if it is a diffusers pipeline.
 
     Raises:
         ConfigError: `config.json` is missing or malformed.
@@ -170,7 +170,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the folder's `config.json`.
 
     Raises:
-        ConfigError: It is missing, not JSON (with line and column), or not an object.
+        ConfigError: The file is missing, not JSON (with line and column), or not an object.
     """
     path = folder / "config.json"
     if not path.is_file() and not toml.kind_of(path):
@@ -213,7 +213,7 @@ def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, 
         data_bytes: The number of bytes after the header; None where unknown.
 
     Raises:
-        WeightsError: It is not JSON, is malformed, or describes more or fewer bytes.
+        WeightsError: The header is not JSON, is malformed, or describes more or fewer bytes.
     """
     try:
         found = json.loads(header)

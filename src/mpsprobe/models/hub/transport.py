@@ -136,7 +136,7 @@ def _reply(response: Any, chunks: Iterator[bytes]) -> Reply:
 
 
 def _of_requests(response: Any) -> Iterator[bytes]:
-    """Yield a body of requests as it arrives, because its own iterator waits for a whole chunk."""
+    """Yield the body of a `requests` response as it arrives; the response's own iterator waits for whole chunks."""
     raw = response.raw
     if not hasattr(raw, "read1"):
         yield from response.iter_content(1 << 16)

@@ -115,7 +115,7 @@ def obtain(ref: TargetRef) -> Snapshot:
     """Make, find or fetch a target's config and other small files, never its weights.
 
     Raises:
-        MpsprobeError: They cannot be made, found or fetched.
+        MpsprobeError: The files cannot be made, found or fetched.
     """
     if ref.file is not None:
         return Snapshot(ref.file.parent, {}, (), 0, 0, {}, None)
@@ -211,7 +211,7 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
     """Return the folder with the config of an adapter's base model, found on this machine or fetched.
 
     Raises:
-        TargetError: It is neither on this machine nor on the Hub.
+        TargetError: The base model is neither on this machine nor on the Hub.
     """
     found = adapter.base_folder
     if found is not None:

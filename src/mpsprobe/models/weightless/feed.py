@@ -31,7 +31,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Make the tensor: a ramp, which is reproducible and not constant.
 
         Raises:
-            UsageError: torch has no such dtype.
+            UsageError: There is no such dtype in torch.
         """
         dtype = weights if self.dtype == "float" else getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype):

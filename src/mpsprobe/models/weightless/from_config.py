@@ -115,7 +115,7 @@ def of_config(raw: dict[str, Any], name: str) -> Blueprint:
     """Return the class and config for the content of a `config.json` that is not in a folder.
 
     Raises:
-        TargetError: transformers cannot read it, or has no such class.
+        TargetError: The installed transformers cannot read the config, or has no such class.
     """
     from transformers import AutoConfig
 
@@ -253,7 +253,7 @@ def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
-    """Return the class of that name in the installed transformers.
+    """Return the class with this name in the installed transformers.
 
     Raises:
         TargetError: There is none, or it needs a package that is not installed.

@@ -160,7 +160,7 @@ class _Sizes:
         return None
 
     def stated(self, name: str) -> int | None:
-        """Return the integer in a constructor's argument or an attribute of that name; None where there is none."""
+        """Return the integer in the argument or attribute with this name; None where there is none."""
         return self._of((name,))
 
     @property

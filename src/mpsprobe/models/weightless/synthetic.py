@@ -240,7 +240,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return min(wanted, positions - 2) if isinstance(positions, int) and positions > 2 else wanted
 
     def _ordinary(self, length: int) -> list[int]:
-        """Return consecutive tokens from a quarter of the vocabulary on, without special ones."""
+        """Return consecutive token ids that start at a quarter of the vocabulary, without special tokens."""
         # CANINE has no vocabulary; it hashes code points to buckets
         names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
         vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)

@@ -67,7 +67,7 @@ class Lab:
         """Check that `found` agrees with the reference, within the accepted error of sums in its dtype.
 
         Raises:
-            FaultShown: They differ.
+            FaultShown: The results differ.
         """
         if found.shape != reference.shape:
             raise FaultShown(f"shape {tuple(found.shape)} instead of {tuple(reference.shape)}")

@@ -111,7 +111,7 @@ def _is_cpu(node: ast.expr, position: Position) -> bool:
 
 
 def _moves_to_cpu(node: ast.AST, name: str) -> bool:
-    """Return whether a node is `x.to("cpu")` or `x.cpu()` of that name, which moves a module in place."""
+    """Return whether a node is `x.to("cpu")` or `x.cpu()` for the name x, which moves a module in place."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return False
     if node.func.attr not in ("to", "cpu") or ast.unparse(node.func.value) != name:

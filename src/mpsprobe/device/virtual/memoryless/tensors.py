@@ -141,7 +141,7 @@ class Ghosts:
         return inside
 
     def mould(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Mould:
-        """Return the template of memoryless tensors of that shape, those strides (in elements) and that dtype."""
+        """Return the template of memoryless tensors with this shape, these strides (in elements) and this dtype."""
         key = (tuple(shape), tuple(strides), dtype)
         mould = self._moulds.get(key)
         if mould is None:

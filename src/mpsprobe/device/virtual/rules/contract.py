@@ -90,7 +90,7 @@ class Contract:
     # ----------------------------------------------------------------------------------------- other releases
 
     def follow(self, others: Iterable[Contract]) -> None:
-        """Track, from here on, which of these releases keep giving the same answers."""
+        """Track which of these releases give the same answers from here on."""
         self.alike = list(others)
         self.questioned = self.questioned.union(*(one.refused for one in self.alike))
 
@@ -278,7 +278,7 @@ class Contract:
         return result.to(nearest(dtype))
 
     def _refusal(self, op: Op, dtype: torch.dtype) -> tuple[type[Exception], str] | None:
-        """Return the error of an op whose result would have that dtype; None when it is allowed."""
+        """Return the error of an op whose result would have `dtype`; None when MPS allows that."""
         text = self.refused.get(dtype)
         if text is None:
             return None

@@ -89,8 +89,8 @@ class UnifiedMemory:
             nbytes: The bytes of its storage, where the caller knows them.
 
         Raises:
-            RuntimeError: It is too large for one buffer ("Invalid buffer size: ..."), or the limit is reached ("MPS
-                backend out of memory (MPS allocated: ...").
+            RuntimeError: The storage is too large for one buffer ("Invalid buffer size: ..."), or the limit is
+                reached ("MPS backend out of memory (MPS allocated: ...").
         """
         storage = tensor.untyped_storage()
         size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
