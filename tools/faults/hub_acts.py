@@ -5,6 +5,7 @@ Each function returns what was wrong, or `""`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tests.support.hub_server import COMMIT, TOKEN, serve
 
@@ -251,16 +253,57 @@ os.symlink = _refuse
 
 def no_links(play: Play) -> str:
     """Download twice to a disk without symbolic links; the second time nothing may be fetched."""
-    wrong = play.finish(play.start(before=_NO_LINKS), "whole")
+    return _twice(play, _NO_LINKS)
+
+
+def _twice(play: Play, patch: str = "") -> str:
+    wrong = play.finish(play.start(before=patch), "whole")
     before = len(play.hub.requests)
-    wrong = wrong or play.finish(play.start(before=_NO_LINKS), "whole")
-    wrong = wrong or play.finish(play.start(offline=True, before=_NO_LINKS), "whole")
+    wrong = wrong or play.finish(play.start(before=patch), "whole")
+    wrong = wrong or play.finish(play.start(offline=True, before=patch), "whole")
     fetched = [
         r
         for method, path, r in play.hub.requests[before:]
         if method == "GET" and "/resolve/" in path and play.repo in path and r is None
     ]
     return wrong or ("" if not fetched else "fetched again")
+
+
+@contextlib.contextmanager
+def _exfat(play: Play) -> Iterator[bool]:
+    """Mount an exFAT volume, which knows neither case nor links, where the cache will be; False where none can be."""
+    image, there, device = play.folder / "volume", play.folder / "hf", ""
+    there.mkdir()
+    with image.open("wb") as file:
+        file.truncate(2 << 30)  # sparse; a download leaves 1 GB to spare
+    try:
+        quiet: dict[str, Any] = {"capture_output": True, "text": True, "check": True}
+        subprocess.run(["mkfs.exfat", str(image)], **quiet)
+        device = subprocess.run(["losetup", "--find", "--show", str(image)], **quiet).stdout.strip()
+        subprocess.run(["mount.exfat-fuse", device, str(there)], **quiet)
+    except (OSError, subprocess.CalledProcessError):
+        yield False
+    else:
+        yield True
+        subprocess.run(["umount", str(there)], check=False)
+    finally:
+        if device:
+            subprocess.run(["losetup", "--detach", device], check=False)
+
+
+_NO_EXFAT = "not tried: no exFAT volume can be mounted here (packages exfat-fuse and exfatprogs, as root)"
+
+
+def case_on_exfat(play: Play) -> str:
+    """Download names that differ only in case to a volume that takes them for one file."""
+    with _exfat(play) as mounted:
+        return play.finish(play.start(), play.situation.ends) if mounted else _NO_EXFAT
+
+
+def plain_on_exfat(play: Play) -> str:
+    """Download to an exFAT volume, twice, and use it offline: the second time nothing is to be fetched."""
+    with _exfat(play) as mounted:
+        return _twice(play) if mounted else _NO_EXFAT
 
 
 def read_only_and_whole(play: Play) -> str:

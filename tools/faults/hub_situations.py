@@ -364,6 +364,13 @@ SITUATIONS = (
         "case", "names that differ only in case", lambda: Repository({**files(), "Config.json": b"{}"})
     ),
     Situation(
+        "case-exfat",
+        "names that differ only in case, on an exFAT volume",
+        lambda: Repository({**files(), "Config.json": b"{}"}),
+        "are one file on the disk of .* Set HF_HOME to a volume that is case-sensitive",
+        act=acts.case_on_exfat,
+    ),
+    Situation(
         "index-absent",
         "an index that names a shard which is not there",
         _indexed(["a", "b"], ["a"]),
@@ -491,6 +498,7 @@ SITUATIONS = (
         act=acts.lock_is_a_folder,
     ),
     Situation("no-links", "a disk that knows no symbolic links", act=acts.no_links),
+    Situation("exfat", "an exFAT volume, used twice and offline", act=acts.plain_on_exfat),
     Situation("read-only-whole", "a cache that is whole and cannot be written", act=acts.read_only_and_whole),
     Situation("sigint", "SIGINT in mid-download, then again", _slow, act=acts.interrupted_and_resumed),
     Situation(

@@ -27,7 +27,9 @@ def main(job_path: str, messages_path: str, flight_path: str) -> None:
     """Run the job, and write the answer."""
     from mpsprobe.layers import diverge, write
     from mpsprobe.layers.module_calls import Marker
+    from mpsprobe.models import late_imports
 
+    late_imports.postpone()
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
     job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)

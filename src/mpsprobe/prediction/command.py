@@ -13,9 +13,9 @@ from mpsprobe.device.virtual.support import FALLBACK_AT_START, require
 from mpsprobe.forecast import Wish
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.mac.catalogue import named, target_mac
+from mpsprobe.models import late_imports
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
-from mpsprobe.prediction.imports import import_lightly
 from mpsprobe.prediction.observed import resolve
 from mpsprobe.prediction.releases import predict_releases
 from mpsprobe.run import Run
@@ -59,7 +59,7 @@ def predict(
         macos=macos,
         fallback=FALLBACK_AT_START if settings.fallback is None else settings.fallback,
     )
-    import_lightly()
+    late_imports.postpone()
     step("find the model and its config")
     target = resolve(settings, say)
     releases = predict_releases(target, meant, step) if every_release else None

@@ -78,9 +78,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Make a supervised run independent of its stdout."""
+    """Make a supervised run independent of its stdout, and its imports few."""
     if session.config.getoption("--mpsprobe-journal"):
+        from mpsprobe.models import late_imports
+
         _keep_writing(session.config)
+        late_imports.postpone()
 
 
 class _Lasting(io.TextIOWrapper):

@@ -19,7 +19,8 @@ from typing import Any
 from mpsprobe.errors import UsageError
 
 #: The greatest number of bytes that a read returns, which an interrupted transfer may lose.
-CHUNK = 1 << 20
+# More would be allocated anew for every read (glibc maps and unmaps it), which costs as much as the copy itself.
+CHUNK = 1 << 18
 #: The rate in bytes per second below which a connection is given up after `MPSPROBE_STALL_TIMEOUT` seconds.
 LEAST_RATE = 1000
 #: The default of `MPSPROBE_STALL_TIMEOUT` in seconds.

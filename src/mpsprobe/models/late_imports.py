@@ -1,0 +1,129 @@
+"""Keep transformers from importing SciPy and scikit-learn until something calls them.
+
+`transformers.generation` imports `roc_curve` of scikit-learn for assisted generation, and the losses of detection
+models, which every model imports, use `linear_sum_assignment` of SciPy. Together they take a third of the time of the
+imports that loading a model needs. Each is imported at its first call instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class _Later:
+    """One function of a package that transformers imports where the package is installed.
+
+    Attributes:
+        package: The name of the package.
+        home: The module of the package that has the function.
+        function: The name of the function.
+        check: The function of transformers.utils that tells whether the package is installed.
+        first: The module of transformers whose import brings all users of the function.
+        users: The prefix of the names of these users.
+    """
+
+    package: str
+    home: str
+    function: str
+    check: str
+    first: str
+    users: str
+
+
+_LATER = (
+    _Later(
+        "scipy",
+        "scipy.optimize",
+        "linear_sum_assignment",
+        "is_scipy_available",
+        "transformers.loss.loss_utils",
+        "transformers.loss.",
+    ),
+    _Later(
+        "sklearn",
+        "sklearn.metrics",
+        "roc_curve",
+        "is_sklearn_available",
+        "transformers.generation.candidate_generator",
+        "transformers.generation.candidate_generator",
+    ),
+)
+
+
+def postpone() -> None:
+    """Let the users of these functions be imported, whenever that is, without the packages that define them."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules that bring these functions where they are, and loads them without the packages."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        for one in _LATER:
+            if fullname == one.first and importlib.util.find_spec(one.package) is not None:
+                spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+                if spec is not None and spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, one)
+                return spec
+        return None
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, one: _Later) -> None:
+        self._loader, self._one = loader, one
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        one = self._one
+        with _said_to_be_missing(one.check) as installed:
+            self._loader.exec_module(module)
+        for name, user in list(sys.modules.items()):
+            if installed and name.startswith(one.users) and hasattr(user, one.check):
+                setattr(user, one.check, installed)
+                setattr(user, one.function, _called_later(one))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the module's own loader has, such as its source for a traceback."""
+        return getattr(self._loader, name)
+
+
+@contextlib.contextmanager
+def _said_to_be_missing(check: str) -> Iterator[Callable[[], bool] | None]:
+    """Let transformers take a package for missing while the block runs, and yield its own check."""
+    import transformers.utils
+    from transformers.utils import import_utils
+
+    owners: list[Any] = [owner for owner in (import_utils, transformers.utils) if hasattr(owner, check)]
+    if not owners:
+        yield None
+        return
+    installed: Callable[[], bool] = getattr(owners[0], check)
+    for owner in owners:
+        setattr(owner, check, lambda: False)
+    try:
+        yield installed
+    finally:
+        for owner in owners:
+            setattr(owner, check, installed)
+
+
+def _called_later(one: _Later) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(one.home), one.function)(*args, **kwargs)
+
+    return function
