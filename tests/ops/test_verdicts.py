@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mpsprobe.knowledge._recorded import tensor
+from mpsprobe.ops import checks
 from mpsprobe.ops.verdicts import hazards, judge
-from mpsprobe.run import Mac, OpUse, OpVerdict
+from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Status
 
 SDPA = "aten::scaled_dot_product_attention"
 DECODE = "sdpa-decode-half-long-keys"
@@ -59,3 +60,13 @@ def test_circumstances_keep_an_advisory_out_of_the_short_list() -> None:
     draw = OpUse(op="aten::multinomial", inputs=[tensor("float32[1,32000]")], scalars={"num_samples": 1})
     listed = [one for one in hazards(judge([draw], Mac("2.13"))) if one.listed]
     assert [one.advisory for one in listed] == ["multinomial-zero-probability-drawn"]
+
+
+@pytest.mark.parametrize(("torch", "good"), [("2.8", "2.7"), ("2.10", "2.11")])
+def test_a_wrong_op_names_the_nearest_release_that_is_right(torch: str, good: str) -> None:
+    """pytorch issue 174861: torch 2.8 to 2.10 are wrong, 2.7.1 and 2.11 are not."""
+    mac = Mac(torch, "15.5", "Apple M1")
+    link = checks.Recorded(judge([_decode(1500)], mac), mac, "mps", Evidence.PREDICTED, bench=None)  # type: ignore[arg-type]
+    result = next(one for one in checks.CHECKS if one.name == "wrong").function(link)
+    assert result.status is Status.FAIL
+    assert f"torch {good}" in result.remedy

@@ -9,6 +9,7 @@ from mpsprobe.knowledge import advisories
 from mpsprobe.ops.bench import Bench
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
+from mpsprobe.phases import known_bad
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.recording import Recording
 from mpsprobe.quantities import plural
@@ -132,6 +133,8 @@ def _fallback(link: Recorded) -> Result:
 def _wrong(link: Recorded) -> Result:
     wrong = link.of(OpVerdict.WRONG)
     fixes = [one.fix for one in link.hazards if one.is_met and one.symptom in _SILENT]
+    if wrong and (good := known_bad.nearest_good(link.uses, link.mac)):
+        fixes.append(f"torch {good} is the nearest release that is not known to compute them wrongly.")
     result = _found(link, wrong, Status.FAIL, " ".join(dict.fromkeys(fixes)))
     if result.status is Status.FAIL:
         reasons = "; ".join(dict.fromkeys(one.reason for one in wrong))

@@ -35,11 +35,25 @@ class SeenUses(msgspec.Struct, frozen=True):
 
 def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) -> None:
     """Store what a run or a prediction of a target saw, for the pins of later runs with the same workload."""
-    # layers repeat the same calls, and whether a call is computed correctly depends only on the call
-    distinct = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
-    if distinct:
-        seen = SeenUses(list(distinct.values()), longest)
+    if distinct := _distinct(uses):
+        seen = SeenUses(distinct, longest)
         Notes(_key(ref)).write(_name(ref), msgspec.to_builtins(seen))
+
+
+def _distinct(uses: Iterable[OpUse]) -> list[OpUse]:
+    """Return one of each kind: layers repeat the same calls, and whether one is correct depends only on the call."""
+    found = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
+    return list(found.values())
+
+
+def nearest_good(uses: Iterable[OpUse], mac: Mac) -> str | None:
+    """Return the torch release nearest to the target Mac's that is not known to compute any of these ops wrongly.
+
+    Args:
+        uses: The op uses of a target.
+        mac: The target Mac, whose macOS rules releases out.
+    """
+    return _nearest_good(SeenUses(_distinct(uses)), mac, SpecifierSet())
 
 
 def recall(ref: TargetRef) -> SeenUses:
