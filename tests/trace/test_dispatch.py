@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -213,3 +215,37 @@ def test_composite_ops_on_ordinary_tensors_under_inference_mode(call: Callable[[
         expected = call(x)
         with record():
             assert torch.equal(call(x), expected)
+
+
+_COMPILER = """
+import sys
+import torch
+from mpsprobe.trace.dispatch import eager, record
+
+def backend(graph, inputs):
+    compiled.append(graph)
+    return graph.forward
+
+def double(x):
+    return x * 2
+
+compiled = []
+with record() as recorder:
+    with eager():
+        assert "torch._dynamo" not in sys.modules, "nobody asked for the compiler"
+        torch.ones(2) + 1
+        torch.compile(double, backend=backend)(torch.ones(2))
+    torch.compile(double, backend=backend)(torch.ones(3))
+print([use.op for use in recorder.op_uses()], len(compiled))
+torch.compile(double, backend=backend)(torch.ones(4))
+print(len(compiled))
+"""
+
+
+def test_the_compiler_is_not_imported_and_waits_once_it_is() -> None:
+    done = subprocess.run([sys.executable, "-c", _COMPILER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ops, compiled = done.stdout.splitlines()
+    assert "aten::mul" in ops
+    assert ops.endswith(" 0"), "what is compiled would not reach the recorder"
+    assert compiled == "1", "afterwards it compiles again"

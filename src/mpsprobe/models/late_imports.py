@@ -8,15 +8,15 @@ imports that loading a model needs. Each is imported at its first call instead.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
+
+from mpsprobe.trace.on_import import OnImport
 
 
 @dataclass(frozen=True)
@@ -62,44 +62,25 @@ _LATER = (
 
 def postpone() -> None:
     """Let the users of these functions be imported, whenever that is, without the packages that define them."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    global _postponed
+    for one in () if _postponed else _LATER:
+        if importlib.util.find_spec(one.package) is not None:
+            sys.meta_path.insert(0, OnImport(one.first, functools.partial(_without_package, one)))
+    _postponed = True
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules that bring these functions where they are, and loads them without the packages."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        for one in _LATER:
-            if fullname == one.first and importlib.util.find_spec(one.package) is not None:
-                spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-                if spec is not None and spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, one)
-                return spec
-        return None
+_postponed = False
 
 
-class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader, one: _Later) -> None:
-        self._loader, self._one = loader, one
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        one = self._one
-        with _said_to_be_missing(one.check) as installed:
-            self._loader.exec_module(module)
-        for name, user in list(sys.modules.items()):
-            if installed and name.startswith(one.users) and hasattr(user, one.check):
-                setattr(user, one.check, installed)
-                setattr(user, one.function, _called_later(one))
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what else the module's own loader has, such as its source for a traceback."""
-        return getattr(self._loader, name)
+@contextlib.contextmanager
+def _without_package(one: _Later) -> Iterator[None]:
+    """Import the users of a function while the block runs, and give them one that imports the package when called."""
+    with _said_to_be_missing(one.check) as installed:
+        yield
+    for name, user in list(sys.modules.items()):
+        if installed and name.startswith(one.users) and hasattr(user, one.check):
+            setattr(user, one.check, installed)
+            setattr(user, one.function, _called_later(one))
 
 
 @contextlib.contextmanager

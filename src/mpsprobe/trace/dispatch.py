@@ -5,8 +5,9 @@ It records the ops for which the device's kernels are called, below autograd and
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsprobe.trace.flight import FlightRecorder
+from mpsprobe.trace.on_import import OnImport
 from mpsprobe.trace.overloads import PLANS, make_plan, op_name
 from mpsprobe.trace.recorder import LIMIT, Recorder
 
@@ -47,12 +49,50 @@ def record(
         yield recorder
 
 
-def eager() -> AbstractContextManager[Any]:
-    """Run compiled functions eagerly while the context lasts, because the compiler would trace the hook too."""
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled functions eagerly while the context lasts, because the compiler would trace the hook too.
+
+    Nothing is compiled before the compiler is imported, and that takes as long as importing torch does. Most targets
+    never do it, so the compiler is told once somebody imports it.
+    """
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+    elif "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        waiting = _EagerOnceImported()
+        sys.meta_path.insert(0, waiting)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(waiting)
+            waiting.end()
+
+
+class _EagerOnceImported(OnImport):
+    """Lets the compiler run everything eagerly as soon as it is imported."""
+
+    def __init__(self) -> None:
+        super().__init__("torch._dynamo", self._told)
+        self._imported = False
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        yield
+        torch.compiler.set_stance("force_eager")
+        self._imported = True
+
+    def end(self) -> None:
+        """Let the compiler compile again, unless a context around this one waited for it too."""
+        if not self._imported:
+            return
+        around = [finder for finder in sys.meta_path if isinstance(finder, _EagerOnceImported)]
+        if around:
+            around[0]._imported = True
+        else:
+            torch.compiler.set_stance("default")
 
 
 _PLAIN = {torch.Tensor, nn.Parameter, nn.Buffer} if hasattr(nn, "Buffer") else {torch.Tensor, nn.Parameter}
