@@ -30,7 +30,7 @@ def scaled_flops(number: float, unit: str = "FLOP") -> str:
 
 
 def seconds(duration: float) -> str:
-    """Format a duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `1 h 12 min`."""
+    """Format a duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `10 min`, `1 h 12 min`."""
     span = abs(duration)
     if not math.isfinite(span):
         return f"{duration} s"
@@ -45,9 +45,9 @@ def seconds(duration: float) -> str:
         return f"{sign}{_digits(span)} s"
     whole = round(span)
     if whole < 3600:
-        return f"{sign}{whole // 60} min {whole % 60} s"
+        return f"{sign}{whole // 60} min{f' {whole % 60} s' if whole % 60 else ''}"
     minutes = round(span / 60)
-    return f"{sign}{minutes // 60:,} h {minutes % 60} min"
+    return f"{sign}{minutes // 60:,} h{f' {minutes % 60} min' if minutes % 60 else ''}"
 
 
 def plain(number: float) -> str:

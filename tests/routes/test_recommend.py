@@ -153,8 +153,8 @@ def test_the_timeline_takes_what_was_forecast() -> None:
     time.parts.append(TimePart(name="download", seconds=Range(10.0, 60.0, 30.0, 90.0)))
     grid = advice(case([use()], weight_bytes=14_800_000_000, time=time)).timeline
     assert grid is not None
-    assert grid.rows[0] == ["Model download", "1 min 0 s", "forecast, 30.0 s to 1 min 30 s"]
-    assert [row[1] for row in grid.rows[1:]] == ["1 min 40 s", "20.0 s", "3 min 0 s"]
+    assert grid.rows[0] == ["Model download", "1 min", "forecast, 30.0 s to 1 min 30 s"]
+    assert [row[1] for row in grid.rows[1:]] == ["1 min 40 s", "20.0 s", "3 min"]
 
 
 def test_releases_name_the_first_that_is_fully_native() -> None:
