@@ -310,6 +310,59 @@ TEXTS = [
         "float-op-on-integers",
     ),
     ("UserWarning: Got pickle error when attempting to start a worker Process.", "spawn-pickle-note"),
+    ("ValueError: Expected a cuda device, but got: mps", "cuda-call-with-mps"),
+    (
+        "RuntimeError: Expected a proper Tensor but got None (or an undefined Tensor in C++) for argument #0 'grad_output'",
+        "lstm-grad-missing",
+    ),
+    ("RuntimeError: Invalid device string: 'mps:0'", "device-string"),
+    (
+        "ImportError: Using `low_cpu_mem_usage=True` or a `device_map` requires Accelerate: `pip install 'accelerate>=0.26.0'`",
+        "requires-package",
+    ),
+    ("AttributeError: module 'numpy' has no attribute 'float'", "numpy-api"),
+    ("TypeError: Descriptors cannot be created directly.", "protobuf"),
+    ("ModuleNotFoundError: No module named 'torchvision.transforms.functional_tensor'", "functional-tensor"),
+    ("OSError: [Errno 28] No space left on device", "disk-full"),
+    ("OSError: [Errno 48] Address already in use", "port-in-use"),
+    ("PermissionError: [Errno 1] Operation not permitted: '/Users/me/Documents'", "not-permitted"),
+    (
+        "Intel MKL FATAL ERROR: This system does not meet the minimum requirements for use of the Intel(R) Math Kernel Library.",
+        "mkl-on-rosetta",
+    ),
+    ("zsh: bad CPU type in executable: python", "bad-cpu-type"),
+    ("clang: error: the clang compiler does not support '-march=native'", "clang-flags"),
+    ("MemoryError", "python-memory"),
+    (
+        "Pipelines loaded with `dtype=torch.float16` cannot run with `cpu` device. It is not recommended to move them to `cpu`",
+        "half-pipeline-on-cpu",
+    ),
+    (
+        "ValueError: You can't train a model that has been loaded in 8-bit precision on a different device than the one you're training on.",
+        "quantised-training-device",
+    ),
+    ("torch.cuda.is_available() False", "program-sees-no-gpu"),
+    (
+        "code signature in <X> '/x.so' not valid for use in process: mapping process and mapped file (non-platform) have different Team IDs",
+        "gatekeeper",
+    ),
+    ("OMP: Error #179: Function Can't open SHM2 failed", "openmp-shared-memory"),
+    ("RuntimeError: could not create a primitive descriptor for a matmul primitive", "onednn-primitive"),
+    ("Context leak detected, msgtracer returned -1", "coreml-leak-note"),
+    (
+        "2024-04-10 10:17:33.073537 [E:onnxruntime:, sequential_executor.cc:514 ExecuteKernel] Non-zero status code returned while running CoreML_11777492068329204276_6 node. Name:'CoreMLExecutionProvider_CoreML_11777492068329204276_6_6' Status Message: Exception: model.mm:71 GetStaticOutputShape inferred_shape.size() == coreml_static_shape.size() was false. CoreML static output shape ({1,1,1,800,1}) and inferred shape ({3200,1}) have different ranks.",
+        "onnx-coreml",
+    ),
+    ("Exception Type:    EXC_BAD_ACCESS (SIGSEGV)", "mac-crash-report"),
+    ("Could not load this library: libtorchcodec_core7.dylib", "torchcodec-library"),
+    (
+        "UserWarning: Failed to initialize NumPy: No module named 'numpy' (Triggered internally at tensor_numpy.cpp:84.)",
+        "numpy-missing",
+    ),
+    (
+        "ERROR: Could not find a version that satisfies the requirement lmdeploy (from versions: none)",
+        "no-wheel-of-any",
+    ),
 ]
 
 
