@@ -5,10 +5,10 @@
     OMP_NUM_THREADS=1 python benchmarks/forecast.py --live [--device cuda|cpu] [--only NAME ...]
 
 - **H200**: the models of `zoo.py`, as they ran on an NVIDIA H200 (`measured/h200.jsonl`), against a forecast from
-  its specification. Half of them were fitted, the others held out.
+  its specification. Half of them were fitted, the others held out. Then the same calibrated (`h200_calibrated.jsonl`).
 - **Macs**: published measurements (`mac_points.jsonl` of the package): models that can be built from their config,
   and single ops, each against a forecast for its chip and its torch release. Half are held out.
-- **--live**: calibrates the device at hand, forecasts the same models on it, runs them.
+- **--live**: calibrates the device at hand, forecasts the same models on it, runs them; calibrates once more.
 
 Models have random weights: nothing is downloaded. Each is recorded on tensors without memory, which needs Linux, some
 seconds a model; `--cache DIR` keeps the recordings.
@@ -17,6 +17,7 @@ seconds a model; `--cache DIR` keeps the recordings.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import pickle
@@ -169,6 +170,21 @@ def h200(cache: Path | None, fit: bool) -> list[Row]:
     return rows
 
 
+def h200_calibrated() -> list[tuple[str, list[Row]]]:
+    """Return the rows of `--live` on two days: each calibration, before the models ran and after, in words."""
+    lines = (HERE / "measured" / "h200_calibrated.jsonl").read_text().splitlines()
+    sets: list[tuple[str, list[Row]]] = []
+    for told in map(json.loads, lines[1:]):
+        if "calibration" in told:
+            steady = told["calibration"]["unsteady"]
+            title = f"H200, session {told['session']}, calibrated {told['when']} the models, steady within {steady:.2f}"
+            sets.append((title, []))
+        else:
+            rest = {key: value for key, value in told.items() if key not in ("session", "when")}
+            sets[-1][1].append(Row(**rest))
+    return sets
+
+
 def calls_of(trace: Trace) -> Counter[str]:
     """Return the calls of a run by kind, as the fit counts them."""
     kinds = [host_kind(use.op) for use in trace.uses]
@@ -220,7 +236,12 @@ def macs(cache: Path | None) -> list[Row]:
         group = "decode" if replay["stage"] == "decode" else case.group
         seconds, stage = replay["seconds"], replay["stage"]
         later = "added" in point
-        rows.append(_row(name, group, replay["held_out"], trace, machine, seconds, stage, later))
+        row = _row(name, group, replay["held_out"], trace, machine, seconds, stage, later)
+        if replay.get("back_to_back"):  # nobody waited for each run
+            wait = machine.host.wait
+            spans = {key: getattr(row, key) - wait for key in ("expected", "low", "high")}
+            row = dataclasses.replace(row, **spans)
+        rows.append(row)
     return rows
 
 
@@ -245,8 +266,8 @@ def ops_of_macs() -> list[Row]:
     return rows
 
 
-def first_forecasts() -> list[Row]:
-    """Return points that were found later, with the forecasts made before any of them was used: the confirmation.
+def first_forecasts(added: str) -> list[Row]:
+    """Return points of one search, with the forecasts made before any of them was used: the confirmation.
 
     These forecasts are stored with the points (`first`), because the constants have changed since.
     """
@@ -254,7 +275,7 @@ def first_forecasts() -> list[Row]:
     rows = []
     for point in points():
         told = point.get("replay") or point.get("op")
-        if told is None or "first" not in told:
+        if told is None or "first" not in told or point["added"] != added:
             continue
         group = f"op: {point['model']}"
         if "replay" in point:
@@ -371,10 +392,7 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
 
     real = real_device(device)
     calibrated = calibrate(real)
-    machine = calibrations.machine(calibrated)
-    shown = ", ".join(f"{kind} {cost * 1e6:.3g}" for kind, cost in calibrated.host_seconds.items())
-    took = f"{calibrated.took_seconds:.0f} s"
-    print(f"{calibrated.name}, torch {calibrated.torch}, calibrated in {took}; host, us: {shown}\n")  # noqa: T201
+    _tell(calibrated)
     chosen = [
         case
         for case in zoo.cases()
@@ -386,16 +404,32 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
     for _ in range(_ROUNDS):
         for case in chosen:
             fastest[case.name] = min(fastest.get(case.name, math.inf), measured_here(case, real))
-    rows = [
-        _row(
-            case.name, case.group, not case.fit, recorded(case, _RELEASE, cache), machine, fastest[case.name]
+    again = calibrate(real)
+    _tell(again)
+    traces = {case.name: recorded(case, _RELEASE, cache) for case in chosen}
+    sets = []
+    for one in (calibrated, again):
+        machine = calibrations.machine(one)
+        sets.append(
+            [
+                _row(case.name, case.group, not case.fit, traces[case.name], machine, fastest[case.name])
+                for case in chosen
+            ]
         )
-        for case in chosen
-    ]
+    show(f"{device}, calibrated once more after the models", sets[1], details=False)
     if out is not None:
-        made = {"calibration": msgspec.to_builtins(calibrated), "rows": [vars(row) for row in rows]}
-        out.write_text(json.dumps(made, indent=1), encoding="utf-8")
-    return rows
+        made = [
+            {"calibration": msgspec.to_builtins(one), "rows": [vars(row) for row in rows]}
+            for one, rows in zip((calibrated, again), sets, strict=True)
+        ]
+        out.write_text(json.dumps(made), encoding="utf-8")
+    return sets[0]
+
+
+def _tell(calibrated: Any) -> None:
+    shown = ", ".join(f"{kind} {cost * 1e6:.3g}" for kind, cost in calibrated.host_seconds.items())
+    took = f"calibrated in {calibrated.took_seconds:.0f} s, steady within {calibrated.unsteady:.2f}"
+    print(f"{calibrated.name}, torch {calibrated.torch}, {took}; host, us: {shown}\n")  # noqa: T201
 
 
 def measured_here(case: Case, real: Any) -> float:
@@ -441,10 +475,13 @@ def main() -> None:
         rows = h200(chosen.cache, chosen.fit)
         show("H200, by its specification", rows)
         spread(rows)
+        for title, rows in h200_calibrated():
+            show(title, rows, details=False)
     rows = macs(chosen.cache)
     show("Macs: published measurements of models, torch 2.1 and later", rows)
     spread(rows)
-    show("Macs: first forecasts of points found later", first_forecasts(), details=False)
+    for added in dict.fromkeys(point["added"] for point in points() if "added" in point):
+        show(f"Macs: first forecasts of points added {added}", first_forecasts(added), details=False)
     rows = ops_of_macs()
     show("Macs: published measurements of single ops, torch 2.4 and later", rows, details=False)
     spread(rows)

@@ -23,8 +23,8 @@ class Case:
         name: The name of the row.
         group: The class of model in the tables: `"decoder"`, `"encoder"`, `"vision"`, `"speech"`, `"diffusion"`,
             `"other"`.
-        cls: The class as `library.Class`.
-        config: The arguments of the config's class; for diffusers, of the class itself.
+        cls: The class as `library.Class`; `zoo` is this module.
+        config: The arguments of the config's class; for all but transformers, of the class itself.
         inputs: The kind of input and its sizes, see `inputs`; `pool` names what follows the model.
         new_tokens: The number of tokens to generate; 0 for one forward pass.
         dtype: The dtype of the weights.
@@ -41,6 +41,62 @@ class Case:
     dtype: str = "bfloat16"
     fit: bool = True
     call: dict[str, Any] = field(default_factory=dict)
+
+
+class ResidualTower(torch.nn.Module):
+    """A board game's policy and value net: a stem, residual blocks of two 3 x 3 convolutions, two heads."""
+
+    def __init__(self, channels: int, blocks: int, side: int) -> None:
+        super().__init__()
+        nn = torch.nn
+
+        def conv(before: int, after: int, kernel: int) -> torch.nn.Module:
+            return nn.Sequential(
+                nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(after)
+            )
+
+        self.stem = conv(4, channels, 3)
+        self.first = nn.ModuleList([conv(channels, channels, 3) for _ in range(blocks)])
+        self.second = nn.ModuleList([conv(channels, channels, 3) for _ in range(blocks)])
+        self.policy, self.value = conv(channels, 2, 1), conv(channels, 1, 1)
+        self.moves = nn.Linear(2 * side * side, side * side)
+        self.inner, self.outcome = nn.Linear(side * side, 64), nn.Linear(64, 1)
+
+    def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the moves' logits and the outcome of boards `[n, 4, side, side]`."""
+        x = torch.relu(self.stem(input))
+        for first, second in zip(self.first, self.second, strict=True):
+            x = torch.relu(x + second(torch.relu(first(x))))
+        moves = self.moves(torch.relu(self.policy(x)).flatten(1))
+        value = torch.relu(self.inner(torch.relu(self.value(x)).flatten(1)))
+        return moves, torch.tanh(self.outcome(value))
+
+
+class LinearStack(torch.nn.Module):
+    """The linear layers of a decoder one after the other, and nothing else."""
+
+    def __init__(self, blocks: int, width: int, key_width: int, inner: int) -> None:
+        super().__init__()
+        nn = torch.nn
+
+        def layers(before: int, after: int) -> torch.nn.ModuleList:
+            return nn.ModuleList([nn.Linear(before, after, bias=False) for _ in range(blocks)])
+
+        self.q, self.o = layers(width, width), layers(width, width)
+        self.k, self.v = layers(width, key_width), layers(width, key_width)
+        self.gate, self.up, self.down = layers(width, inner), layers(width, inner), layers(inner, width)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Run all: `input` [length, batch, width]."""
+        x = input
+        for q, k, v, o, gate, up, down in zip(
+            self.q, self.k, self.v, self.o, self.gate, self.up, self.down, strict=True
+        ):
+            k(x), v(x)
+            x = o(q(x))
+            gate(x)
+            x = down(up(x))
+        return x
 
 
 def cases() -> list[Case]:
@@ -107,7 +163,7 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
         found = {"input_values": ramp(b, 1, get("samples"))}
     elif kind == "unet":
         found = {
-            "sample": ramp(b, 4, get("size"), get("size")),
+            "sample": ramp(b, 4, get("size"), get("width") or get("size")),
             "timestep": torch.tensor(500),
             "encoder_hidden_states": ramp(b, 77, get("context")),
         }
@@ -118,6 +174,12 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
             }
     elif kind == "vae":
         found = {"z": ramp(b, 4, get("size"), get("size"))}
+    elif kind == "tiny decoder":
+        found = {"x": ramp(b, 4, get("size"), get("size"))}
+    elif kind == "tiny encoder":
+        found = {"x": ramp(b, 3, get("size"), get("size"))}
+    elif kind == "board":
+        found = {"input": ramp(b, 4, get("size"), get("size"))}
     elif kind == "dit":
         found = {
             "hidden_states": ramp(b, 4, get("size"), get("size")),
@@ -148,9 +210,10 @@ def build(
     library, _, name = case.cls.rpartition(".")
     dtype = getattr(torch, case.dtype)
     torch.manual_seed(0)
-    if library == "torch":
+    if library in ("torch", "zoo"):
+        owner = {"ResidualTower": ResidualTower, "LinearStack": LinearStack}.get(name)
         with torch.device(device):
-            return getattr(torch.nn, name)(**case.config).to(dtype).eval()
+            return (owner or getattr(torch.nn, name))(**case.config).to(dtype).eval()
     if library == "diffusers":
         import diffusers
 
@@ -180,8 +243,10 @@ def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
         return model.generate(
             **batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0, **case.call
         )
-    if case.inputs["kind"] == "vae":
+    if case.inputs["kind"] in ("vae", "tiny decoder"):
         return model.decode(**batch)
+    if case.inputs["kind"] == "tiny encoder":
+        return model.encode(**batch)
     raw = model(**batch, **case.call)
     if (
         case.inputs.get("pool") == "splade"

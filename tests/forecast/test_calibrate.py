@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import torch
 
 from mpsprobe.device.real import real_device
-from mpsprobe.errors import DataError
+from mpsprobe.errors import DataError, TargetError
 from mpsprobe.forecast import calibrate
 from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
 from mpsprobe.forecast.host_cost import _calls, shared_out, smalls
+from mpsprobe.forecast.steady import MOST_ROUNDS, TimedRounds, factors, remark
 
 pytestmark = pytest.mark.own_process
 
@@ -104,3 +107,57 @@ def test_a_size_that_would_take_too_long_is_left_out() -> None:
     assert calibrate._affordable([], 10**12)
     assert calibrate._affordable(slow, 10**8)
     assert not calibrate._affordable(slow, 10**8 + 1)
+
+
+def test_a_host_that_drifts_is_noticed_and_the_range_is_wider() -> None:
+    """Five rounds of three models, from the third on 1.6 times slower, as another guest would make them."""
+    now = [1.0]
+
+    def work(cost: float) -> Callable[[], float]:
+        return lambda: cost * now[0]
+
+    rounds = TimedRounds({"a": work(1.0), "b": work(5.0), "c": work(0.1)})
+    for now[0] in (1.0, 1.0, 1.6, 1.6, 1.6):
+        rounds.once()
+    assert factors(rounds.taken) == pytest.approx([1.0, 1.0, 1.6, 1.6, 1.6])
+    assert rounds.unsteady() == pytest.approx(1.6)
+    assert rounds.typical() == pytest.approx({"a": 1.0, "b": 5.0, "c": 0.1})
+    assert "1.6 times" in remark(rounds.unsteady())
+    still, drifting = (calibrations.machine(_calibration(unsteady=u)) for u in (1.05, 1.65))
+    assert (still.slack, still.notes) == (1.0, [])
+    assert drifting.slack == pytest.approx(1.5)
+    assert drifting.notes == [remark(1.65)]
+
+
+def test_one_disturbed_round_of_five_is_no_drift() -> None:
+    rounds = TimedRounds({"a": lambda: 1.0}, [[1.0], [1.02], [3.0], [1.01], [1.0]])
+    assert rounds.unsteady() == pytest.approx(1.02)
+    assert not remark(rounds.unsteady())
+
+
+def test_rounds_are_repeated_until_three_agree() -> None:
+    times = iter([1.0, 2.0, 1.5, 1.05, 1.02, 9.0])
+    rounds = TimedRounds({"a": lambda: next(times)})
+    rounds.once()
+    rounds.until_still()
+    assert [round(one[0], 2) for one in rounds.taken] == [1.0, 2.0, 1.5, 1.05, 1.02]
+    jumps = iter(range(1, 100))
+    never = TimedRounds({"a": lambda: float(next(jumps))})
+    never.until_still()
+    assert len(never.taken) == MOST_ROUNDS
+
+
+def test_a_gpu_that_is_never_still_is_not_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device at hand is a CPU that calls itself a GPU; no size is measured, only the rounds."""
+    host = SimpleNamespace(rounds=TimedRounds({"a": lambda: 1.0}, [[1.0], [2.5], [2.5], [1.0], [1.0]]))
+    monkeypatch.setattr(calibrate, "HostRounds", lambda *_: host)
+    monkeypatch.setattr(calibrate, "_dtypes", lambda *_: [])
+    for name in ("_passes", "_group_norms"):
+        monkeypatch.setattr(calibrate, name, lambda *_: [])
+    for name in ("kernel", "wait", "bare"):
+        monkeypatch.setattr(calibrate, name, lambda *_: 1e-5)
+    device = real_device("cpu")
+    monkeypatch.setattr(type(device), "name", "cuda")
+    monkeypatch.setattr(calibrate, "_pulse", lambda *_: TimedRounds({}))
+    with pytest.raises(TargetError, match=r"2\.5 times"):
+        calibrate.calibrate(device)

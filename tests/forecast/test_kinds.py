@@ -36,6 +36,7 @@ def test_every_formula_has_a_family() -> None:
         ("aten::linalg_qr", "matmul", "decompositions"),
         ("aten::native_layer_norm", "reduction", "norms, softmax and reductions"),
         ("aten::_softmax", "reduction", "norms, softmax and reductions"),
+        ("aten::native_group_norm", "group_norm", "norms, softmax and reductions"),
         ("aten::add_.Tensor", "stream", "elementwise"),
         ("aten::gelu", "math", "elementwise"),
         ("aten::view", "view", "copies and others"),

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from mpsprobe.forecast.kinds import tiles_of
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu, of_mac
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, carried, timing
@@ -303,3 +304,51 @@ def test_cudnn_convolves_float32_at_the_rate_of_tf32() -> None:
     assert of_gpu(h100).peak_of("conv", "float32") == pytest.approx(494.7e12)  # NVIDIA's figure for TF32
     assert of_gpu(h100).peak_of("matmul", "float32") == pytest.approx(66.9e12)
     assert of_gpu(v100).peak_of("conv", "float32") == pytest.approx(15.7e12)  # no TF32 before Ampere
+
+
+def _reduced(op: str, mac: Machine) -> float:
+    """Return the seconds of 32 texts of 32 tokens by 30522 words that are reduced over their tokens."""
+    use = OpUse(
+        op=op,
+        inputs=[_tensor(32, 32, 30522)],
+        outputs=[_tensor(32, 30522)],
+        count=1,
+        verdict=OpVerdict.NATIVE,
+    )
+    add_costs(use)
+    span = timing(_run([use], [0]), mac).per_sample
+    assert span is not None
+    assert span.expected is not None
+    return span.expected
+
+
+@pytest.mark.parametrize(("release", "own_kernel"), [("2.9", False), ("2.13", True)])
+def test_a_maximum_by_a_metal_kernel_pays_for_each_result(release: str, own_kernel: bool) -> None:
+    """SPLADE's maximum over tokens: ReduceOps.metal gives each word of each text a threadgroup, from 2.13 on."""
+    mac = of_mac(named("m4-max-40c-64"), release)
+    passing = 4 * 32 * 33 * 30522 / mac.stream.at(1)
+    assert (_reduced("aten::amax", mac) > 10 * passing) is own_kernel
+    assert _reduced("aten::sum.dim_IntList", mac) < 3 * passing
+
+
+def test_few_blocks_leave_cores_idle() -> None:
+    """40 cores and 64 x 64 results each: 41 blocks take two waves, 80 as well; a long sum is split."""
+    mac = of_mac(named("m4-max-40c-64"), "2.13")
+    assert mac.filled(40) == 1.0
+    assert mac.filled(41) == pytest.approx(41 / 80)
+    assert mac.filled(80) == 1.0
+    assert mac.filled(0) == 1.0
+    use = _linear(256, 768, 1)
+    assert tiles_of(use, use.flops or 0) == 4 * 12
+    long = OpUse(
+        op="aten::mm",
+        inputs=[_tensor(64, 1_000_000), _tensor(1_000_000, 32)],
+        outputs=[_tensor(64, 32)],
+        count=1,
+        verdict=OpVerdict.NATIVE,
+    )
+    add_costs(long)
+    assert tiles_of(long, long.flops or 0) == 1_000_000 // 4096
+    gpu = hardware.find("h200")
+    assert gpu is not None
+    assert of_gpu(gpu).filled(1) == 1.0

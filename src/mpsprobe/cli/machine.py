@@ -193,10 +193,10 @@ _SHOWN = ("matmul", "stream", "view", "module")
 )
 @pass_sink
 def calibrate(sink: Sink, device: str, output: Path | None) -> None:
-    """Measure a device: matmul by dtype, memory, dispatch, waits and copies, in less than a minute.
+    """Measure a device: matmul by dtype, memory, dispatch, waits and copies, in about a minute.
 
     The result is a JSON file, from which mpsprobe predict forecasts the time on that device. Nothing else should
-    run in the meantime.
+    run in the meantime: the host is timed in rounds; where they differ, the ranges are wider and a line says so.
     """
     import msgspec
     import torch
@@ -204,6 +204,7 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     from mpsprobe.device.real import real_device
     from mpsprobe.forecast.calibrate import calibrate as measure
     from mpsprobe.forecast.calibration import default_file
+    from mpsprobe.forecast.steady import remark
 
     there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
     if device == _AUTO:
@@ -231,6 +232,7 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
         + ", ".join(f"{kind} {calibration.host_seconds[kind] * 1e6:.3g} us" for kind in _SHOWN),
         f"  least kernel  {calibration.kernel_seconds * 1e6:.3g} us, a wait {calibration.wait_seconds * 1e6:.3g} us",
         f"  copy  {calibration.copy_bandwidth / 1e9:.3g} GB/s",
+        *([line] if (line := remark(calibration.unsteady)) else []),
         f"written to {file}",
         *sent,
     ]

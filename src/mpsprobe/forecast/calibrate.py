@@ -1,6 +1,7 @@
 """Measure a device: matmul by dtype and size, memory, attention, convolution, dispatch, waits and copies.
 
-A calibration takes less than a minute.
+The host is timed in rounds in between, from the first second to the last, and the rounds must agree. A calibration
+takes about a minute.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from mpsprobe.device.real import Device
 from mpsprobe.errors import TargetError
 from mpsprobe.forecast.calibration import Calibration, Point
 from mpsprobe.forecast.clock import Clock, bare, copy, kernel, wait
-from mpsprobe.forecast.host_cost import dispatch
-from mpsprobe.forecast.kinds import MATH, REDUCTION, STREAM
+from mpsprobe.forecast.host_cost import HostRounds
+from mpsprobe.forecast.kinds import GROUP_NORM, MATH, REDUCTION, STREAM
+from mpsprobe.forecast.steady import REFUSED, TimedRounds
 
 #: Rows and square sizes of timed matmuls: `[rows, size] @ [size, size]`.
 _ROWS, _SIZES = (1, 4, 16, 64, 256, 1024), (256, 1024, 2048)
@@ -43,6 +45,8 @@ _LARGE_CONVS = (
     (1, 256, 256, 3),
     (1, 512, 64, 3),
 )
+#: Channels and the height of a picture that is normalised in 32 groups.
+_NORMS = ((320, 16), (320, 64), (512, 64), (512, 128), (256, 256), (128, 512))
 _HEAD = 64
 #: Bytes of distinct weights that matrix-vector products use in turn: more than any cache holds.
 _COLD = {"cpu": 384 << 20, "cuda": 2 << 30, "mps": 1 << 30}
@@ -61,7 +65,7 @@ def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Ca
         say: A function that is called with what is being measured.
 
     Raises:
-        TargetError: The device cannot compute.
+        TargetError: The device cannot compute, or its host never keeps its speed.
     """
     started = time.perf_counter()
     clock = Clock(device)
@@ -76,18 +80,33 @@ def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Ca
 
 def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], None]) -> Calibration:
     say("dispatch")
-    calls = dispatch(device, clock)
+    host = HostRounds(device, clock)
+    rounds = (host.rounds, _pulse(device, clock))
+    _once(rounds)
     least = kernel(device, clock)
+    waits = [wait(device, clock)]
     smallest = bare(device, clock)
     points: list[Point] = []
     for dtype in _dtypes(device):
-        say(f"matmul {_name(dtype)}")
-        points += _matmuls(device, clock, dtype)
-        points += _attentions(device, clock, dtype)
-        points += _convs(device, clock, dtype)
+        for kind, measure in (("matmul", _matmuls), ("attention", _attentions), ("convolution", _convs)):
+            say(f"{kind} {_name(dtype)}")
+            points += measure(device, clock, dtype)
+            if kind != "attention":
+                _once(rounds)
     say("memory")
     points += _passes(device, clock)
+    points += _group_norms(device, clock)
     points = [_without_dispatch(point, smallest, least) for point in points]
+    _once(rounds)
+    for one in rounds:
+        one.until_still()
+    waits.append(wait(device, clock))
+    unsteady = max(one.unsteady() for one in rounds)
+    if unsteady > REFUSED and device.name != "cpu":
+        raise TargetError(
+            f"{device.name} is not still: the same work took {unsteady:.1f} times as long in one round as in another.",
+            "Close other programs, or take a machine of your own, and calibrate again.",
+        )
     return Calibration(
         device=device.name,
         name=device.gpu or mac.host().chip or platform.processor() or "CPU",
@@ -98,12 +117,24 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
         weights_bandwidth=max(
             point.bytes / point.seconds for point in points if point.label.startswith("linear 1 x")
         ),
-        host_seconds=calls,
+        host_seconds=host.costs(),
         kernel_seconds=least,
-        wait_seconds=wait(device, clock),
+        wait_seconds=min(waits),
         copy_bandwidth=copy(device, clock),
         took_seconds=time.perf_counter() - started,
+        unsteady=unsteady,
     )
+
+
+def _pulse(device: Device, clock: Clock) -> TimedRounds:
+    """Return one matmul to be timed in rounds: whether the device, too, is still."""
+    x = torch.randn(1024, 1024, device=device.torch_device)
+    return TimedRounds({"matmul": lambda: clock.seconds(lambda: functional.linear(x, x))})
+
+
+def _once(rounds: Iterable[TimedRounds]) -> None:
+    for one in rounds:
+        one.once()
 
 
 def _without_dispatch(point: Point, smallest: float, least: float) -> Point:
@@ -203,6 +234,18 @@ def _convs(device: Device, clock: Clock, dtype: torch.dtype) -> list[Point]:
         moved = (2 * x.numel() + w.numel()) * x.element_size()
         label = f"conv2d {side} x {side}, {images} of {channels} x {size} x {size}"
         points.append(Point("conv", _name(dtype), flops, moved, seconds, label))
+    return points
+
+
+def _group_norms(device: Device, clock: Clock) -> list[Point]:
+    """Time group norms of one picture as diffusion models have them: a GPU has few groups to work on at once."""
+    points = []
+    dtype = torch.float32 if device.name == "cpu" else torch.float16
+    for channels, size in _NORMS if device.name != "cpu" else _NORMS[:2]:
+        x = torch.randn(1, channels, size, size, device=device.torch_device).to(dtype)
+        seconds = clock.seconds(lambda x=x: functional.group_norm(x, 32))  # type: ignore[misc]
+        moved, label = 2 * x.element_size() * x.numel(), f"group norm of 1 x {channels} x {size} x {size}"
+        points.append(Point(GROUP_NORM, _name(dtype), 0, moved, seconds, label))
     return points
 
 

@@ -11,11 +11,12 @@ import msgspec
 
 from mpsprobe.errors import DataError, SurroundingsError
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
+from mpsprobe.forecast.steady import STILL, remark
 from mpsprobe.knowledge import hardware, ops, speed
 from mpsprobe.places import caches
 
 #: The version of the file's schema. A new schema gets a new number, and older files are refused with one line.
-VERSION = 2
+VERSION = 3
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +58,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         wait_seconds: The time on the host for reading one number from the device in seconds.
         copy_bandwidth: The bytes per second of copies between host and device; for a CPU those within memory.
         took_seconds: The time of the whole calibration in seconds.
+        unsteady: The time of the same work in the slowest round over that in the fastest.
     """
 
     version: int = VERSION
@@ -72,6 +74,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     wait_seconds: float
     copy_bandwidth: float
     took_seconds: float
+    unsteady: float = 1.0
 
 
 def default_file(device: str) -> Path:
@@ -163,6 +166,8 @@ def machine(calibration: Calibration) -> Machine:
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
         holds_scores=calibration.device == "mps",
+        slack=max(1.0, calibration.unsteady / STILL),
+        notes=[line] if (line := remark(calibration.unsteady)) else [],
     )
 
 

@@ -7,6 +7,7 @@ distributed over the kinds of their calls, close to the shares in `knowledge/dat
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from mpsprobe.device.virtual.predict import predict
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.forecast.clock import Clock
 from mpsprobe.forecast.kinds import VIEW, host_kind
+from mpsprobe.forecast.steady import TimedRounds
 from mpsprobe.knowledge import ops, regimes, speed
 from mpsprobe.knowledge.regimes import Regime
 from mpsprobe.trace.dispatch import record
@@ -31,6 +33,8 @@ from mpsprobe.trace.recorder import Recorder
 
 #: The number of calls by kind (`kinds.host_kind`), with `module`, and `graph` for ops that run through MPSGraph.
 Calls = Counter[str]
+#: The runs of a small model in one round, of which the fastest counts.
+_RUNS = 4
 #: The weight with which a fitted cost is pulled towards its share in the data file; 0 for no pull.
 _PRIOR = 0.3
 
@@ -159,12 +163,38 @@ def _generate(model: Any, device: torch.device) -> Any:
     )
 
 
+def _diffusion() -> Small | None:
+    """Return a narrow UNet of diffusers, whose code does more around each op than plain torch; None without it."""
+    try:
+        import diffusers as library
+    except ImportError:
+        return None
+    diffusers: Any = library
+
+    def build() -> nn.Module:
+        kinds = {
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        }
+        widths = {"block_out_channels": (32, 32), "cross_attention_dim": 32, "attention_head_dim": 2}
+        model: nn.Module = diffusers.UNet2DConditionModel(sample_size=8, **kinds, **widths)
+        return model
+
+    def run(model: Any, device: torch.device) -> Any:
+        text = torch.ones(1, 4, 32, device=device)
+        return model(torch.ones(1, 4, 8, 8, device=device), torch.tensor(5), text)
+
+    return Small("diffusion network", build, run)
+
+
 def smalls() -> list[Small]:
-    """Return the small models: those in plain torch and, where transformers is installed, some of its own."""
+    """Return the small models: those in plain torch and, where installed, some of diffusers and transformers."""
     found = [
         Small("blocks", _Blocks, _forward("x", (1, 1, 32))),
         Small("convolutions", _Convolutions, _forward("x", (1, 4, 8, 8))),
     ]
+    if (network := _diffusion()) is not None:
+        found.append(network)
     try:
         import transformers as library
     except ImportError:
@@ -231,23 +261,50 @@ def smalls() -> list[Small]:
     ]
 
 
-def dispatch(device: Device, clock: Clock) -> dict[str, float]:
-    """Return the cost on the host in seconds by kind of call, with `module`, `wait`, and on MPS `graph`.
+class HostRounds:
+    """The small models on a device, timed in rounds: what calls cost the host, and whether it was still.
 
-    The keys are those of `knowledge.speed.HostCost.us`.
+    Attributes:
+        calls: of each model that runs here, by kind.
+        rounds: their times.
     """
-    prior = dict(_prior(device.name))
-    rows: list[tuple[Calls, float]] = []
-    for small in smalls():
-        try:
-            calls = _calls(small, device)
-            torch.manual_seed(0)
-            with device.torch_device:
-                model = small.build().eval()
-            rows.append((calls, clock.host(lambda s=small, m=model: s.run(m, device.torch_device), 12)))  # type: ignore[misc]
-        except (MpsprobeError, RuntimeError, AttributeError, TypeError):  # a release without that class
-            continue
-    return shared_out(rows, prior)
+
+    def __init__(self, device: Device, clock: Clock) -> None:
+        self._prior = dict(_prior(device.name))
+        self.calls: list[Calls] = []
+        self.rounds = TimedRounds({})
+        for small in smalls():
+            try:
+                calls = _calls(small, device)
+                torch.manual_seed(0)
+                with device.torch_device:
+                    model = small.build().eval()
+                run = functools.partial(small.run, model, device.torch_device)
+                _timed(clock, run, 2)
+            except (MpsprobeError, RuntimeError, AttributeError, TypeError):  # a release without that class
+                continue
+            self.calls.append(calls)
+            self.rounds.work[small.name] = functools.partial(_timed, clock, run, _RUNS)
+
+    def costs(self) -> dict[str, float]:
+        """Return seconds of the host by kind of call, with `module`, `wait`, and on MPS `graph`.
+
+        The keys are those of `knowledge.speed.HostCost.us`. Each model counts with the median of the rounds that agree
+        with the fastest.
+        """
+        return shared_out(list(zip(self.calls, self.rounds.typical().values(), strict=True)), self._prior)
+
+
+def _timed(clock: Clock, run: Callable[[], Any], runs: int) -> float:
+    """Return the seconds of the host's own thread: a CPU's helpers have no part in what a call costs."""
+    if clock.device.name != "cpu":
+        return clock.host(run, runs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return Clock(clock.device).host(run, runs)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prior(device: str) -> Iterator[tuple[str, float]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 
 from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
 #: `VIEW` runs no kernel. The others are limited by memory traffic: `STREAM` in one pass, `MATH` with a function of each
-#: element that takes a CPU time, `REDUCTION` over rows.
-VIEW, STREAM, MATH, REDUCTION = "view", "stream", "math", "reduction"
+#: element that takes a CPU time, `REDUCTION` over rows, `GROUP_NORM` over a few large groups.
+VIEW, STREAM, MATH, REDUCTION, GROUP_NORM = "view", "stream", "math", "reduction", "group_norm"
 #: The kind of an op by the family of its FLOP formula, for families with a rate of arithmetic.
 KIND_OF_FAMILY = {
     OpFamily.MATMUL: "matmul",
@@ -22,7 +23,7 @@ KIND_OF_FAMILY = {
     OpFamily.REDUCTION: REDUCTION,
 }
 #: Kinds without a rate of arithmetic.
-MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION})
+MOVING = frozenset({VIEW, STREAM, MATH, REDUCTION, GROUP_NORM})
 _MATH_OPS = frozenset(
     {
         "gelu",
@@ -43,6 +44,7 @@ _MATH_OPS = frozenset(
 )
 
 
+_GROUP_NORMS = frozenset({"native_group_norm", "group_norm"})
 #: Ops that only allocate memory, without a kernel and with little cost on the host.
 _ALLOCATES = ("empty", "new_empty", "_local_scalar_dense")
 _COPIES = frozenset({"copy_", "_copy_from", "clone", "_to_copy", "contiguous"})
@@ -57,6 +59,8 @@ def host_kind(op: str) -> str:
     name = base_name(op)
     if name.startswith(_ALLOCATES):
         return "alloc"
+    if name in _GROUP_NORMS:
+        return REDUCTION
     return "copy" if name in _COPIES else kind_of(op)
 
 
@@ -68,6 +72,8 @@ def kind_of(op: str) -> str:
         return VIEW
     if name in _MATH_OPS:
         return MATH
+    if name in _GROUP_NORMS:
+        return GROUP_NORM
     family = family_of(name)
     return KIND_OF_FAMILY[family] if family is not None else STREAM
 
@@ -90,3 +96,40 @@ def scores_of(use: OpUse) -> int:
         return 0
     scores = use.outputs[1]
     return stored_elements(scores) * (item_bytes(scores) or 0)
+
+
+#: Reductions whose Metal kernel gives each result a threadgroup of its own (aten/src/ATen/native/mps/kernels/
+#: ReduceOps.metal); sums and means over other than the last dimension have a kernel for adjacent columns instead.
+_GROUP_EACH = frozenset({"amax", "amin", "aminmax", "max", "min", "any", "all", "prod", "argmax", "argmin"})
+#: Rows and columns of the results that a threadgroup of a matmul computes.
+_TILE = 64
+#: Sums longer than this are split among threadgroups.
+_SUM = 4096
+
+
+def threadgroups_of(use: OpUse) -> int:
+    """Return the threadgroups of a reduction that has one a result; 0 for other ops."""
+    name = base_name(use.op)
+    if name not in _GROUP_EACH or not use.inputs or not use.outputs:
+        return 0
+    results = stored_elements(use.outputs[0])
+    return results if results < stored_elements(use.inputs[0]) else 0
+
+
+def tiles_of(use: OpUse, flops: int) -> int:
+    """Return the pieces of a matmul that the cores of a GPU share; 0 for other ops.
+
+    Blocks of results; where few results are long sums, kernels split the sums, too.
+
+    Args:
+        use: the op.
+        flops: of one call, which tells how long the sums are.
+    """
+    if kind_of(use.op) != "matmul" or not use.outputs or len(use.outputs[0].shape) < 2 or not flops:
+        return 0
+    *batch, rows, columns = use.outputs[0].shape
+    if base_name(use.op) not in ("bmm", "baddbmm", "matmul"):
+        batch, rows = [], math.prod([*batch, rows])
+    tiles = math.prod(batch) * math.ceil(rows / _TILE) * math.ceil(columns / _TILE)
+    length = flops // max(1, 2 * stored_elements(use.outputs[0]))
+    return tiles * max(1, length // _SUM)

@@ -135,6 +135,9 @@ class Machine:
         copy: The bandwidth between host and device.
         queued: Whether kernels run asynchronously; False for a CPU.
         graph_kernel: The shortest time of an MPSGraph on the device.
+        gap: The time between the end of a kernel and the begin of the next one.
+        cores: The cores of an Apple GPU; 0 for other devices.
+        threadgroup: The time of one threadgroup on one core in a reduction that has one for each result.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
         streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
         thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
@@ -160,6 +163,9 @@ class Machine:
     copy: float
     queued: bool
     graph_kernel: float = 0.0
+    gap: float = 0.0
+    cores: int = 0
+    threadgroup: float = 0.0
     release: str = ""
     holds_scores: bool = True
     complete: bool = True
@@ -173,6 +179,16 @@ class Machine:
         """Return the expected rate of one call in FLOP/s; that of matmul for an unmeasured kind, None if unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
+
+    def filled(self, tiles: int) -> float:
+        """Return the share of the cores that work on so many tiles in the mean: the last wave leaves some idle."""
+        if not tiles or not self.cores:
+            return 1.0
+        return tiles / (self.cores * math.ceil(tiles / self.cores))
+
+    def spread(self, threadgroups: int) -> float:
+        """Return the seconds of so many threadgroups on all cores."""
+        return threadgroups * self.threadgroup / max(1, self.cores)
 
     def peak_of(self, kind: str, dtype: str) -> float | None:
         """Return the highest rate of a kind of work in FLOP/s; None when unknown."""
@@ -280,6 +296,9 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         host=HostTimes.of(row, scale, release),
         kernel=row.kernel * _US,
         graph_kernel=row.graph_kernel * _US,
+        gap=row.gap * _US,
+        cores=mac.gpu_cores,
+        threadgroup=row.threadgroup * _US,
         # memory is shared, so a copy reads and writes it at least once
         copy=stream / 2,
         queued=True,

@@ -14,7 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mpsprobe.forecast.kinds import MOVING, VIEW, dtype_of, host_kind, kind_of, scores_of
+from mpsprobe.forecast.kinds import (
+    MOVING,
+    VIEW,
+    dtype_of,
+    host_kind,
+    kind_of,
+    scores_of,
+    threadgroups_of,
+    tiles_of,
+)
 from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import MODULE, WAIT, Trace
@@ -61,6 +70,8 @@ class CallCost(NamedTuple):
         falls_back: Whether the CPU runs it.
         native: Whether a GPU kernel runs it.
         thin: Whether it is a linear layer on several rows of one token each, as when decoding a batch.
+        groups: The results of an op whose Metal kernel has a threadgroup for each (`kinds.threadgroups_of`); else 0.
+        tiles: The blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
         inner: Whether a kernel written in C++ calls it, rather than Python.
     """
 
@@ -74,6 +85,8 @@ class CallCost(NamedTuple):
     falls_back: bool
     native: bool
     thin: bool = False
+    groups: int = 0
+    tiles: int = 0
     inner: bool = False
 
 
@@ -115,6 +128,8 @@ class Work:
                 falls_back,
                 trace.native(use),
                 _is_thin(use),
+                threadgroups_of(use),
+                tiles_of(use, flops),
             )
             of_use.append(positions.setdefault(call, len(positions)))
         calls = list(positions)
@@ -283,21 +298,21 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     if call.kind == VIEW:
         return _Cost(host, 0.0)
     kernel = machine.kernel + graphs * max(0.0, machine.graph_kernel - machine.kernel)
-    computing = 0.0
+    computing = machine.spread(call.groups) if call.groups and not graphs else 0.0
     if call.kind in MOVING:
         streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
     else:
         work = "bmm" if base_name(call.op) in _BATCHED else call.kind
         rate = machine.rate(work, call.dtype, call.flops, moved)
         if rate is not None:
-            computing = call.flops / rate
+            computing = call.flops / (rate * machine.filled(call.tiles))
         if call.kind == "attention":
             streaming = moved / machine.attention
         else:
             streaming = moved / machine.weights.get(call.dtype, machine.weights[""])
             if call.thin:
                 streaming /= machine.thin.get(call.dtype, 1.0)
-    device = max(kernel, computing, streaming)
+    device = max(kernel, machine.gap + max(computing, streaming))
     if call.falls_back and machine.queued:
         # the copy to the CPU, its work there (at best at the speed of a copy), and the copy back
         return _Cost(host, device, 2 * machine.host.wait + 2 * moved / machine.copy, "copy")

@@ -31,6 +31,8 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graph_before_2_7: The additional cost of such an op before torch 2.7.
         inner_graph: The additional cost of a graph where C++ calls the op.
         graph_kernel: The least time of a graph on the device.
+        gap: The time between the end of a kernel and the begin of the next one on the device.
+        threadgroup: The time of a threadgroup on one core in a reduction that has one for each result.
     """
 
     kind: str
@@ -43,6 +45,8 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph_before_2_7: float = 0.0
     inner_graph: float = 0.0
     graph_kernel: float = 0.0
+    gap: float = 0.0
+    threadgroup: float = 0.0
 
     def graph_in(self, release: str) -> float:
         """Return the additional cost of a graph in a release, in microseconds."""

@@ -311,6 +311,19 @@ def test_observer_hears_the_ops_of_a_mac() -> None:
     assert log.syncs == ["copy", "item", "synchronize"]
 
 
+@pytest.mark.parametrize(
+    ("release", "macos", "fused"),
+    [("2.6", "14.7", False), ("2.6", "15.5", True), ("2.7", "15.5", True)],
+)
+def test_attention_on_transposed_heads_is_fused(release: str, macos: str, fused: bool) -> None:
+    """By aten/src/ATen/native/transformers/attention.cpp of 2.6.0: contiguous inputs, or macOS 15."""
+    log = _Log()
+    with emulate(release, macos=macos, observer=log), torch.no_grad():
+        q = torch.ones(1, 4, 2, 8, device="mps").transpose(1, 2)
+        F.scaled_dot_product_attention(q, q, q)
+    assert ("aten._scaled_dot_product_attention_math_for_mps.default" in log.ops) is fused
+
+
 def test_a_fallback_crosses_twice() -> None:
     log = _Log()
     with emulate("2.13", fallback=True, observer=log):

@@ -21,7 +21,8 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     """Return `scaled_dot_product_attention` of a release on a macOS version.
 
     The fused op, which was added in 2.5, is used unless a gradient is needed. Releases up to 2.12 also require
-    dropout 0, and contiguous inputs on macOS before 15; they repeat grouped heads themselves.
+    dropout 0, and contiguous inputs in 2.5 and on macOS before 15; they repeat grouped heads themselves
+    (aten/src/ATen/native/transformers/attention.cpp).
     """
     if version < _FUSED:
         return _attention_before_2_5
@@ -85,7 +86,7 @@ def way(
         return Way.EARLY
     needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     contiguous = all(one.is_contiguous() for one in (query, key, value))
-    plain_inputs = contiguous or (macos >= (15, 0) and version >= (2, 7))
+    plain_inputs = contiguous or (macos >= (15, 0) and version >= (2, 6))
     if needs_grad or not (version >= (2, 13) or (dropout_p == 0.0 and plain_inputs)):
         return Way.PLAIN
     if not enable_gqa:
