@@ -1,12 +1,13 @@
 """The virtual device on Linux aarch64, on an x86-64 machine: qemu-user, Debian's arm64 Python and PyPI's wheels.
 
-    python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE] [--rows N]
+    python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE] [--rows N] [--example]
 
 makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, each torch release in a folder of its
 own), runs the tests of the C++ seams with each release, and prints the table that stands in docs/platforms.md. A wheel
 that carries CUDA is given empty CUDA libraries, as `tools/installed_releases.py` does. `--predict` predicts a model
 with the last release, `--full` runs all tests of `emulate` and `predict` with one, `--rows` compares the op uses of
-the first N models of the zoo with those of this machine's own Python, if that has the last release installed.
+the first N models of the zoo, and `--example` the document of README's first example, with those of this machine's own
+Python, if that has the last release installed.
 
 It needs a Debian or Ubuntu with qemu-user-static and gcc-aarch64-linux-gnu, and takes some CPU minutes a release:
 importing torch takes half a minute under qemu. What qemu cannot show: caches (instruction and data are never apart
@@ -195,6 +196,29 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
     return lines[-1]
 
 
+def same_example(machine: Machine, site: Path) -> bool:
+    """Run README's first example there and here, and say whether both documents are equal."""
+    command = ["-m", "tests.support.readme_example", str(machine.folder / "example")]
+    here = subprocess.run(
+        [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
+    )  # fmt: skip
+    there = machine.python(site, *command)
+    try:
+        expected, found = json.loads(here.stdout), json.loads(there.stdout)
+    except ValueError:
+        sys.stderr.write(there.stderr[-2000:])
+        return False
+    differ = [name for name in expected if found.get(name) != expected[name]]
+    uses = expected["op_uses"]
+    sys.stdout.write(
+        f"\n$ mpsprobe {expected['command']}\nexit {found['exit']}, {len(uses)} op uses, "
+        f"{sum(use['count'] for use in uses)} calls; "
+        f"{'the same document as here' if not differ else 'differs from here in ' + ', '.join(differ)}\n"
+    )
+    return not differ
+
+
 def main() -> int:
     """Make the machine, run the tests and print the table; return 1 when a test failed."""
     parser = argparse.ArgumentParser(
@@ -205,6 +229,7 @@ def main() -> int:
     parser.add_argument("--predict", action="append", default=[], metavar="MODEL")
     parser.add_argument("--full", metavar="RELEASE", help="run all tests of both engines with this one")
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="compare N models with this machine")
+    parser.add_argument("--example", action="store_true", help="compare README's first example")
     chosen = parser.parse_args()
     installed_releases.TOOLS = "aarch64-linux-gnu-"
     machine = Machine(chosen.folder)
@@ -220,6 +245,8 @@ def main() -> int:
             names = ", ".join(Path(file).stem for file in files)
             sys.stdout.write(f"| {version or 'cannot be imported'} | {names} | {outcome} |\n")
             sys.stdout.flush()
+    if chosen.example:
+        failed |= not same_example(machine, site)
     if chosen.rows:
         command = ["-m", "tests.support.platform_rows", str(chosen.rows)]
         here = subprocess.run(

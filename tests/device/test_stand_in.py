@@ -99,6 +99,18 @@ def test_thirty_models_are_predicted_as_on_linux(mac: stand_in.Zygote, linux: st
     assert [name for name in expected if rows[name] != expected[name]] == []
 
 
+def test_readmes_first_example_is_as_on_linux(
+    tmp_path: Path, mac: stand_in.Zygote, linux: stand_in.Zygote
+) -> None:
+    code = program("tests.support.readme_example", str(tmp_path))
+    there, here = mac.run(code), linux.run(code)
+    assert there.returncode == here.returncode == 0, there.stderr[-2000:] + here.stderr[-2000:]
+    predicted, expected = json.loads(there.stdout), json.loads(here.stdout)
+    assert expected["command"].startswith("predict ./my-model")
+    assert (expected["exit"], len(expected["op_uses"]) > 100) == (0, True)
+    assert [name for name in expected if predicted[name] != expected[name]] == []
+
+
 def test_the_build_is_left_as_it_was(mac: stand_in.Zygote) -> None:
     lines = printed(
         mac,
