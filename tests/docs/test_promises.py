@@ -30,7 +30,9 @@ def test_the_systems_that_are_named_have_a_row_that_says_yes() -> None:
     assert named is not None
     words = {"arm64": "aarch64"}
     for machine in named.groups():
-        found = [row for row in rows() if row[0].startswith("Linux") and row[1] == words.get(machine, machine)]
+        found = [
+            row for row in rows() if row[0].startswith("Linux") and row[1] == words.get(machine, machine)
+        ]
         assert any(row[3].startswith("yes") for row in found), machine
 
 

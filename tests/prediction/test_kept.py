@@ -185,6 +185,10 @@ def _installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(model.parent / "site")])
 
 
+def _archive(model: Path, _: pytest.MonkeyPatch) -> None:
+    (model.parent / "modules.zip").write_text("another")
+
+
 def _python(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version", sys.version.replace("(", "(another ", 1))
 
@@ -216,7 +220,8 @@ def _prices(model: Path, _: pytest.MonkeyPatch) -> None:
     ("change", "name"),
     [
         (_config, "files"), (_further_file, "files"), (_file_below, "files"), (_source, "mpsprobe"),
-        (_version, "mpsprobe"), (_installed, "packages"), (_python, "python"), (_watermark, "environment"),
+        (_version, "mpsprobe"), (_installed, "packages"), (_archive, "packages"), (_python, "python"),
+        (_watermark, "environment"),
         (_any_variable, "environment"), (_machine, "machine"), (_calibrated, "named files"), (_prices, "named files"),
     ],
     ids=lambda one: getattr(one, "__name__", one).strip("_"),
@@ -228,6 +233,8 @@ def test_each_ingredient_counts(
     name: str,
 ) -> None:
     monkeypatch.setenv("MPSPROBE_CLOUD", str(model.parent / "prices.toml"))
+    (model.parent / "modules.zip").write_text("one")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(model.parent / "modules.zip")])
     before = asked(model)
     assert asked(model) == before
     change(model, monkeypatch)

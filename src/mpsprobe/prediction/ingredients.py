@@ -166,7 +166,8 @@ def _packages() -> list[str]:
         found.append(place)
         try:
             names = sorted(os.listdir(place))  # noqa: PTH208 - names, thousands of them
-        except OSError:
+        except OSError:  # no folder: an archive of modules, or nothing
+            found.append(_stat(place))
             continue
         found += [name for name in names if name != "__pycache__"]
         found += [
