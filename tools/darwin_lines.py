@@ -32,12 +32,21 @@ _PREDICATES = {"has_mps"}
 _MODULES = ("device/virtual/cpp/with_mps.py",)
 #: Source that is read as text or concerns code of others, not this machine.
 _NOT_OURS = ("scan/",)
+#: The tests that execute such lines; of those with the stand-in for a Mac's PyTorch a few are enough.
+_REHEARSAL, _STAND_IN = "tests/device/test_rehearsal.py::test", "tests/device/test_stand_in.py::test"
 _TESTS = (
-    "tests/mac", "tests/device/test_select.py", "tests/device/test_real.py", "tests/device/test_rehearsal.py",
-    "tests/device/test_stand_in.py", "tests/device/test_darwin.py", "tests/cli/test_doctor.py",
-    "tests/cli/test_expect.py", "tests/phases/test_availability.py", "tests/phases/test_pins.py",
-    "tests/phases/test_markers.py", "tests/routes/test_checklist.py", "tests/report/test_headline.py",
-    "tests/report/test_markdown.py", "tests/test_comparison.py",
+    "tests/mac", "tests/device/test_select.py", "tests/device/test_real.py", "tests/device/test_darwin.py",
+    "tests/cli/test_doctor.py", "tests/cli/test_owners.py", "tests/cli/test_expect.py",
+    "tests/phases/test_availability.py", "tests/phases/test_pins.py", "tests/phases/test_markers.py",
+    "tests/routes/test_checklist.py", "tests/report/test_headline.py", "tests/report/test_markdown.py",
+    "tests/test_comparison.py", "tests/device/virtual/test_emulate.py::test_a_torch_without_mps_on_a_mac_is_named",
+    f"{_REHEARSAL}_doctor_on_an_m2", f"{_REHEARSAL}_a_missing_op_falls_back_or_is_refused",
+    f"{_REHEARSAL}_files_are_kept_where_a_mac_keeps_them",
+    f"{_STAND_IN}_readmes_first_example_is_as_on_linux", f"{_STAND_IN}_the_build_is_left_as_it_was",
+    f"{_STAND_IN}_memory_generators_and_events_are_ours",
+    f"{_STAND_IN}_missing_and_later_ops_do_not_reach_the_macs_fallback",
+    f"{_STAND_IN}_a_process_with_metals_own_tensors_is_refused", f"{_STAND_IN}_metal_code_is_refused",
+    f"{_STAND_IN}_emulate_is_refused_with_the_reason_and_two_ways",
 )  # fmt: skip
 _VARIABLE = "MPSPROBE_DARWIN_LINES"
 _NOTE = "_note_line_of_a_mac"
