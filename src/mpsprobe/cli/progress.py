@@ -149,7 +149,8 @@ class Narrator:
             text = check.message
             if text in told and check.blocked_by is not None:
                 text = f"blocked by {check.blocked_by.label}, as above"
-            self._sink.remark("  ", Styled(sign, colour), wrapped(f" {text}"))
+            aligned = wrapped(f"    {printable(text)}").removeprefix("   ")
+            self._sink.remark("  ", Styled(sign, colour), aligned)
             return
         title, message = printable(check.title), printable(check.message)
         if message and len(title) + len(message) + 6 <= width():

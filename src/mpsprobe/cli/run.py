@@ -31,6 +31,14 @@ _PHASES = {
 }
 
 
+def _near(path: Path) -> Path:
+    """Return a path as seen from the working directory, where it lies below and that one still exists."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (OSError, ValueError):
+        return path
+
+
 def _folder(output: Path | None, run_id: str) -> Path:
     """Return the folder that the run writes to: the requested one, or reports/runs/ID.
 
@@ -237,6 +245,9 @@ def command(
         if os.environ.get("GITHUB_ACTIONS") == "true":
             sink.remark(report.workflow_commands(run))
         headline = report.verdict(run)
+        advice = run.outlook.recommendation if run.outlook is not None else None
         helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
-        sink.result(f"\n{headline.sentence}\n{helps}report: {page}", run)
+        if advice is not None and not helps:
+            helps = f"What to do: {advice.sentence}\n"
+        sink.result(f"\n{headline.sentence}\n{helps}report: {_near(page)}", run)
     click.get_current_context().exit(exit_code(run))

@@ -212,7 +212,7 @@ class Bench:
         return Result(
             status,
             message,
-            "pytest -m ops has a test for each." if rows or left else "",
+            "Run `pytest -m ops`: each of them is a test of its own." if rows or left else "",
             evidence=self.evidence if results else None,
             device=self.device,
             measurements=[
