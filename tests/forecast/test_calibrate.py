@@ -94,6 +94,8 @@ def test_a_file_round_trips_and_other_schemas_are_refused(tmp_path: Path) -> Non
     file = tmp_path / "calibration.json"
     file.write_bytes(msgspec.json.encode(_calibration()))
     assert calibrations.read(file) == _calibration()
+    file.write_bytes(msgspec.json.encode(_calibration(version=2)))
+    assert calibrations.read(file).unsteady == 1.0  # a file of the release before says nothing of it
     file.write_bytes(msgspec.json.encode(_calibration(version=0)))
     with pytest.raises(DataError, match="version 0"):
         calibrations.read(file)

@@ -386,3 +386,18 @@ def test_a_chip_does_not_answer_for_its_bigger_sister() -> None:
     with pytest.raises(UsageError) as caught:
         mac.named("m1-64")
     assert "m1-max" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("spoken", "name"),
+    [
+        ("M2 Air 16 GB", "m2-10c-16"),
+        ("MacBook Pro M4 Max 40-core 64GB", "m4-max-40c-64"),
+        ("MacBook Pro M3 8 GB", "m3-10c-8"),
+        ("Mac Studio (M2 Ultra, 60 cores, 192 GB)", "m2-ultra-60c-192"),
+        ("mac mini m4 pro 24gb", "m4-pro-20c-24"),
+        ("Apple M1 Max 32 GiB", "m1-max-32c-32"),
+    ],
+)
+def test_a_mac_is_found_as_people_call_it(spoken: str, name: str) -> None:
+    assert mac.named(spoken).name == name

@@ -17,6 +17,8 @@ from mpsprobe.places import caches
 
 #: The version of the file's schema. A new schema gets a new number, and older files are refused with one line.
 VERSION = 3
+#: Files of version 2 lack group norms and say nothing of a host that drifts.
+_READABLE = (2, VERSION)
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +94,7 @@ def read(file: Path) -> Calibration:
         calibration = msgspec.json.decode(file.read_bytes(), type=Calibration)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as problem:
         raise DataError(f"{file}: {problem}.", "Make it anew: mpsprobe calibrate -o FILE.") from problem
-    if calibration.version != VERSION:
+    if calibration.version not in _READABLE:
         raise DataError(f"{file} is of version {calibration.version}.", "Make it anew: mpsprobe calibrate.")
     return calibration
 

@@ -16,6 +16,13 @@ from mpsprobe.knowledge.chips import Chip, Variant
 from mpsprobe.run import Host, Mac
 
 _NAME = re.compile(r"(?P<chip>[am]\d+(?:-(?:pro|max|ultra))?)(?:-(?P<cores>\d+)c)?-(?P<memory>\d+)(?:gb)?")
+_SEPARATORS = re.compile(r"[\s_,;/()]+")
+_MEMORY = re.compile(r"-(\d+)-?gi?b(?=-)")
+_CORES = re.compile(r"-(\d+)-?(?:c|cores?)(?:-gpu)?-")
+#: Words for the machine, which say nothing that chip and memory do not say; a MacBook's "Pro" is no chip's.
+_MODELS = re.compile(
+    r"-(?:macbook-(?:air|pro|neo)|mac-(?:mini|studio|pro)|macbook|imac|air|mini|studio|apple)(?=-)"
+)
 
 
 class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +111,7 @@ def named(name: str, macos: str | None = None) -> NamedMac:
         UsageError: The name is malformed, there is no such chip, it is not sold in that configuration (the hint
             lists those that are), or `macos` is not a version.
     """
-    match = _NAME.fullmatch(name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("apple-"))
+    match = _NAME.fullmatch(_plain(name))
     chip = chips.find(match["chip"]) if match else None
     if match is None or chip is None:
         raise UsageError(f"No Mac is called {name!r}.", _suggest(name))
@@ -118,6 +125,14 @@ def named(name: str, macos: str | None = None) -> NamedMac:
         sold = [_full(chip, variant, gib) for variant in chip.variants for gib in variant.memory_gib]
         raise UsageError(f"{chip.name} is not sold as {name!r}.", f"Known: {', '.join(sold)}.")
     return _build(chip, max(fitting, key=lambda variant: variant.gpu_cores), memory, macos)
+
+
+def _plain(name: str) -> str:
+    """Return a name as in the catalogue: people write `"M2 Air 16 GB"` or `"MacBook Pro M4 Max 40-core 64GB"`."""
+    words = _SEPARATORS.sub("-", name.strip().lower())
+    words = _CORES.sub(r"-\1c-", _MEMORY.sub(r"-\1", f"-{words}-"))
+    words = _MODELS.sub("-", words)
+    return re.sub("-+", "-", words).strip("-")
 
 
 def _build(chip: Chip, variant: Variant, memory_gib: int, macos: str | None) -> NamedMac:
