@@ -37,7 +37,7 @@ _REHEARSAL, _STAND_IN = "tests/device/test_rehearsal.py::test", "tests/device/te
 _TESTS = (
     "tests/mac", "tests/device/test_select.py", "tests/device/test_real.py", "tests/device/test_darwin.py",
     "tests/cli/test_doctor.py", "tests/cli/test_owners.py", "tests/cli/test_expect.py",
-    "tests/phases/test_availability.py", "tests/phases/test_pins.py", "tests/phases/test_markers.py",
+    "tests/phases/test_availability.py", "tests/phases/test_pins.py", "tests/phases/test_requirements.py",
     "tests/routes/test_checklist.py", "tests/report/test_headline.py", "tests/report/test_markdown.py",
     "tests/test_comparison.py", "tests/device/virtual/test_emulate.py::test_a_torch_without_mps_on_a_mac_is_named",
     f"{_REHEARSAL}_doctor_on_an_m2", f"{_REHEARSAL}_a_missing_op_falls_back_or_is_refused",

@@ -3,15 +3,14 @@
 These are the ways in which transformers 4.57 and 5.24 and diffusers 0.42 let code of a repository in, and what
 mpsprobe does about each:
 
-- `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs
-with consent.
+- `auto_map` of config.json, for the classes of config and model: listed by `models.hub.remote_code`, runs with
+  consent.
 - `auto_map` of tokenizers and processors: never runs, because mpsprobe does not request it.
 - `custom_generate/generate.py`, which `from_pretrained` imports, before 5.x without any consent: listed here.
-- `attn_implementation`, `experts_implementation` and similar settings that name a repository, whose compiled
-code is
-  fetched where the package `kernels` is installed: listed here.
+- `attn_implementation`, `experts_implementation` and similar settings that name a repository, whose compiled code
+  is fetched where the package `kernels` is installed: listed here.
 - Kernels that transformers fetches for some models by itself: switched off without consent
-(`launch.environment`).
+  (`launch.environment`).
 - `model_index.json` with a pipeline or a part that is a file of the repository: refused, never runs.
 - `model_index.json` with a part of another library: refused; nothing that an index names is imported.
 - Pickled weights (`.bin`, `.pt`, `.ckpt`): refused; only safetensors are read.

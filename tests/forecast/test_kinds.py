@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpsprobe.forecast.kinds import KIND_OF_FAMILY, MOVING, kind_of
-from mpsprobe.trace.formulas.families import FAMILY_NAMES, family
-from mpsprobe.trace.formulas.registry import FORMULAS, OpFamily, family_of
+from mpsprobe.trace.formulas.registry import FAMILY_NAMES, FORMULAS, OpFamily, family, family_of
 
 #: Kinds of work that `Machine.compute` has rates for.
 _RATES = {"matmul", "attention", "conv"}

@@ -15,8 +15,8 @@ from mpsprobe.errors import DataError, UsageError
 from mpsprobe.layers import baseline as module
 from mpsprobe.layers.criterion import Criterion, Noise
 from mpsprobe.layers.diverge import diverge
-from mpsprobe.layers.identity import weights_digest
 from mpsprobe.layers.job import Job
+from mpsprobe.layers.matching import weights_digest
 from mpsprobe.layers.result import Verdict
 from mpsprobe.layers.sketch import distance, sketch
 from mpsprobe.layers.write import write

@@ -12,26 +12,25 @@ import pytest
 
 from mpsprobe.run import Status, journal
 from mpsprobe.supervision.supervisor import Supervisor
-from mpsprobe.trace import last_ops
-from mpsprobe.trace.flight import FlightRecorder
+from mpsprobe.trace.flight import FILE, FlightRecorder, last_ops
 from tests.supervision.test_supervisor import statuses, supervise  # noqa: F401 - a fixture
 
 
 def test_no_file_and_a_foreign_file_say_nothing(tmp_path: Path) -> None:
-    assert last_ops.last_ops(tmp_path / "nothing") == ""
+    assert last_ops(tmp_path / "nothing") == ""
     (tmp_path / "other").write_bytes(b"something else")
-    assert last_ops.last_ops(tmp_path / "other") == ""
+    assert last_ops(tmp_path / "other") == ""
 
 
 def test_the_op_that_did_not_return_comes_first(tmp_path: Path) -> None:
     with FlightRecorder(tmp_path / "flight.bin") as flight:
-        assert last_ops.last_ops(flight.path) == ""
+        assert last_ops(flight.path) == ""
         flight.name(0, "aten::mm", "float32[2, 3]", "model.layers.0", "model.py:7")
         flight.name(1, "aten::relu", "float32[2]", "", "")
         flight.end(flight.begin(0), 0)
-        assert last_ops.last_ops(flight.path).startswith("The last op, which had returned: aten::mm")
+        assert last_ops(flight.path).startswith("The last op, which had returned: aten::mm")
         flight.begin(1)
-        told = last_ops.last_ops(flight.path).splitlines()
+        told = last_ops(flight.path).splitlines()
     assert told[0] == "Op in flight: aten::relu(float32[2])"
     assert "aten::mm(float32[2, 3]) in model.layers.0 model.py:7" in told[-2]
 
@@ -64,7 +63,7 @@ def test_an_interrupt_names_the_op(supervise) -> None:  # type: ignore[no-untype
 def test_an_error_of_the_target_leaves_no_flight_behind(supervise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
     run = supervise("raise", "infer")
     assert statuses(run)["inference.runs"] is Status.FAIL
-    assert not (tmp_path / last_ops.FILE).exists()
+    assert not (tmp_path / FILE).exists()
 
 
 @pytest.mark.slow

@@ -28,8 +28,7 @@ from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.stages import Stage
 from mpsprobe.forecast.trace import MODULE, WAIT, Trace
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
-from mpsprobe.trace.formulas.families import family
-from mpsprobe.trace.formulas.registry import base_name
+from mpsprobe.trace.formulas.registry import base_name, family
 
 #: A stage is bound by a resource that takes this share of its time, and otherwise by none in particular.
 _BOUND_SHARE = 0.6

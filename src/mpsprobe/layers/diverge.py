@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpsprobe import __version__
+from mpsprobe.knowledge import advisories
 from mpsprobe.layers import baseline as baselines
 from mpsprobe.layers import outputs as results
 from mpsprobe.layers.capture import Capture, capture
 from mpsprobe.layers.criterion import Criterion, Noise, layers_of
-from mpsprobe.layers.culprit import add_op_uses
 from mpsprobe.layers.job import Job
 from mpsprobe.layers.lockstep import Lockstep
 from mpsprobe.layers.matching import adjusted_profile, check_random_weights, use_batch_of
@@ -32,7 +33,7 @@ from mpsprobe.layers.subject import Extent, Subject
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.phases.recording import record_inference
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.run import Evidence, Phase
+from mpsprobe.run import Evidence, Mac, OpUse, Phase
 
 _CHAOTIC = (
     "Free runs of inference feed on themselves (generation, flow steps), so rounding alone may change their "
@@ -250,3 +251,26 @@ class _Comparison:
         else:
             add_op_uses(culprit, uses, self._opened.site.mac, self._opened.site.device.name)
         return culprit
+
+
+#: Devices whose op uses are those that a Mac dispatches.
+_AS_MPS = ("mps", "emulated")
+#: The greatest number of op uses: a module's own code has a dozen; those of a whole model would hide the answer.
+_KEPT = 40
+
+
+def add_op_uses(culprit: Culprit, uses: Sequence[OpUse], mac: Mac, device: str) -> None:
+    """Give the first diverging module the op uses of its own code, and the advisories that they meet.
+
+    An op use belongs to the module's own code if the module is the innermost one. If its code calls no op itself,
+    those of the modules inside it count.
+    """
+    path = "" if culprit.module == OUTSIDE else culprit.module
+    own = [use for use in uses if use.module == path]
+    if not own and path:
+        own = [use for use in uses if use.module.startswith(f"{path}.")]
+    own.sort(key=lambda use: -use.count)
+    culprit.op_uses = own[:_KEPT]
+    if device in _AS_MPS:
+        found = [match for use in own for match in advisories.match(use, mac.torch, mac.macos, mac.chip)]
+        culprit.advisories = sorted({match.advisory.id for match in found})

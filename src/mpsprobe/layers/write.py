@@ -11,9 +11,9 @@ from mpsprobe.layers import outputs as results
 from mpsprobe.layers.baseline import Baseline, Info, save
 from mpsprobe.layers.capture import Capture, capture
 from mpsprobe.layers.criterion import Noise
-from mpsprobe.layers.identity import config_digest, state_digest, weights_digest
 from mpsprobe.layers.job import Job, Written
 from mpsprobe.layers.leaves import leaves
+from mpsprobe.layers.matching import config_digest, state_digest, weights_digest
 from mpsprobe.layers.module_calls import Marker
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, open_target
 from mpsprobe.layers.student import Forcing, follow

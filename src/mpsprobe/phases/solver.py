@@ -15,8 +15,7 @@ from importlib import metadata
 
 from packaging.utils import canonicalize_name
 
-from mpsprobe.phases.markers import OLDEST_MACOS
-from mpsprobe.phases.requirements import Pins, with_extras
+from mpsprobe.phases.requirements import OLDEST_MACOS, Pins, with_extras
 from mpsprobe.run import Mac
 
 #: The time limit of uv in seconds; without a connection it answers at once.

@@ -14,7 +14,7 @@ from mpsprobe.quantities import enumerate_words
 from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import VERDICT
 from mpsprobe.run import Fit, Memory, OpUse, OpVerdict, Timing
-from mpsprobe.trace.formulas.families import family
+from mpsprobe.trace.formulas.registry import family
 
 #: Stages before the first sample. They take minutes where a sample takes seconds, so they have no bar.
 _BEFORE = ("download", "load")

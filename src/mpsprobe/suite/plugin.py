@@ -275,7 +275,7 @@ def _what_happened(
     """Return the result that an exception represents."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
-    from mpsprobe.trace import last_ops
+    from mpsprobe.trace import flight
 
     assert call.excinfo is not None
     problem = call.excinfo.value
@@ -287,7 +287,7 @@ def _what_happened(
         return Result(Status.BLOCKED, f"blocked by {problem.phase.label}: {first}.", blocked_by=problem.phase)
     if target_code.is_limit(problem):
         told = (
-            last_ops.last_ops(session.flight, raised=True)
+            flight.last_ops(session.flight, raised=True)
             if session is not None and session.flight is not None
             else ""
         )

@@ -35,7 +35,7 @@ from mpsprobe.run.journal import (
     utc_now,
 )
 from mpsprobe.supervision.child import UserInterrupt
-from mpsprobe.trace import last_ops
+from mpsprobe.trace import flight
 
 _DISTURBED = (
     "Code of the target closed descriptors that were not its own ({}). They were opened again; nothing of mpsprobe's "
@@ -70,7 +70,7 @@ class RunInProgress:
         self._files = expectations or Files()
         self.target = targets.resolve(settings)
         self.written: list[Path] = []
-        self.flight = journal.with_name(last_ops.FILE) if journal else None
+        self.flight = journal.with_name(flight.FILE) if journal else None
         run_id = new_run_id(utc_now())
         self._journal = Journal(journal, run_id) if journal else None
         self._report = report

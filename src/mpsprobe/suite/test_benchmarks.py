@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpsprobe.phases.benchmark import CHECKS, SUBJECTS, Timed, rounds
+from mpsprobe.phases.benchmark import CHECKS, SUBJECTS, Steps, Timed, rounds
 from mpsprobe.phases.check import CheckSpec
 from mpsprobe.phases.inference import Inferred
-from mpsprobe.phases.steps import Steps
 from mpsprobe.suite.checks_of import Judge, checks_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from mpsprobe.errors import HarnessError, MpsprobeError, UsageError
 from mpsprobe.run import Interruption, Run, journal
 from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import Child, Ending
-from mpsprobe.trace import last_ops, profile_log
+from mpsprobe.trace import flight, profile_log
 
 #: Seconds beyond a check's own limit before the child is killed; pytest-timeout inside the child acts first.
 _GRACE_S = 15.0
@@ -107,7 +107,7 @@ class Supervisor:
         self.folder = folder
         self.on_event = on_event
         self.journal = folder / "journal.jsonl"
-        self._flight = folder / last_ops.FILE
+        self._flight = folder / flight.FILE
         self._reading = journal.Reading()
         self._last_event = time.monotonic()
         self._offset = 0
@@ -172,7 +172,7 @@ class Supervisor:
             raise self._not_started(child, ending)
         if self._reading.whole:
             return journal.replay(self.journal)
-        parts = (last_ops.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
+        parts = (flight.last_ops(self._flight), child.last_words(_OUTPUT_LINES))
         output = "\n".join(text for text in parts if text)
         # pytest's exit codes mean nothing to a reader, and a run that ended in order has no signal
         named = "" if self._reading.run.ended and ending.returncode >= 0 else ending.signal

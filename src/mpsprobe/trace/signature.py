@@ -8,12 +8,10 @@ The notation of arguments in an `OpUse`:
 
 - `inputs` are the tensor arguments in schema order, with lists flattened.
 - `scalars` are the other arguments by name, without those that equal the schema's default.
-- An optional tensor that is absent is null in `scalars`, a list that holds tensors is a list of `"tensor"`
-and null, so that
-  `inputs` can be assigned to arguments again.
-- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are
-strings, because
-  JSON has no such numbers; a complex number is `"1+2j"`.
+- An optional tensor that is absent is null in `scalars`, a list that holds tensors is a list of `"tensor"` and
+  null, so that `inputs` can be assigned to arguments again.
+- dtypes, devices, layouts and memory formats are strings without `torch.`; `inf`, `-inf` and `nan` are strings,
+  because JSON has no such numbers; a complex number is `"1+2j"`.
 """
 
 from __future__ import annotations

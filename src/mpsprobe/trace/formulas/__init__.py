@@ -9,18 +9,16 @@ from __future__ import annotations
 from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas import (
     attention,
-    convolution,
+    contractions,
     linalg,
-    matmul,
     pointwise,
-    recurrent,
     reductions,
     traffic,
 )
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
 #: The modules that register formulas; each registration names the family of its ops.
-MODULES = (attention, convolution, linalg, matmul, pointwise, recurrent, reductions)
+MODULES = (attention, contractions, linalg, pointwise, reductions)
 
 
 def flops(use: OpUse) -> int | None:

@@ -1,4 +1,4 @@
-"""The registry of FLOP formulas: one function for each op, found by the op's base name."""
+"""The registry of FLOP formulas: one function and one family for each op, found by the op's base name."""
 
 from __future__ import annotations
 
@@ -98,3 +98,22 @@ def is_floating(tensor: TensorMeta) -> bool:
 def is_complex(tensor: TensorMeta) -> bool:
     """Return whether the tensor is complex."""
     return tensor.dtype.startswith("complex")
+
+
+#: The name of each family of FLOP formulas in a report.
+FAMILY_NAMES = {
+    OpFamily.ATTENTION: "attention",
+    OpFamily.CONVOLUTION: "convolutions",
+    OpFamily.LINALG: "decompositions",
+    OpFamily.MATMUL: "matrix products",
+    OpFamily.POINTWISE: "elementwise",
+    OpFamily.RECURRENT: "recurrent layers",
+    OpFamily.REDUCTION: "norms, softmax and reductions",
+}
+_OTHERS = "copies and others"
+
+
+def family(op: str) -> str:
+    """Return the family of an op: `aten::addmm` is a matrix product."""
+    found = family_of(base_name(op))
+    return FAMILY_NAMES[found] if found is not None else _OTHERS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.phases.steps import outermost_calls
+from mpsprobe.phases.benchmark import outermost_calls
 
 
 class Slow(nn.Module):

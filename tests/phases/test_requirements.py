@@ -6,7 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mpsprobe.models.profile import Profile
-from mpsprobe.phases import markers, pins
+from mpsprobe.phases import pins, requirements
 from mpsprobe.phases.requirements import Pins, resolve
 from mpsprobe.run import Mac, Status
 
@@ -96,18 +96,18 @@ def test_a_profiles_markers_are_those_of_the_mac(marker: str, holds: bool) -> No
     ("macos", "darwin"), [("12.6", "21.6.0"), ("14.0", "23.0.0"), ("15.5", "24.5.0"), ("26.0", "25.0.0")]
 )
 def test_darwins_release_follows_from_macos(macos: str, darwin: str) -> None:
-    assert markers.of_target(Mac("2.13.0", macos=macos))["platform_release"] == darwin
+    assert requirements.of_target(Mac("2.13.0", macos=macos))["platform_release"] == darwin
 
 
 def test_an_intel_python_on_a_mac_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert markers.of_target()["platform_machine"] == "x86_64"
+    assert requirements.of_target()["platform_machine"] == "x86_64"
 
 
 def test_a_marker_that_nobody_can_compare_counts() -> None:
     asked = Requirement('einops; os_name ~= "posix"')
-    assert markers.applies(asked, markers.of_target())
+    assert requirements.applies(asked, requirements.of_target())
 
 
 def test_extras_that_are_asked_for_count_and_stay() -> None:

@@ -1,0 +1,182 @@
+"""FLOPs of matrix products, convolutions and recurrent layers: a multiply-add counts as two, a bias is not counted.
+
+This is the convention of `torch.utils.flop_counter`, with which the tests compare. There are two differences: a
+complex multiply-add counts as four real ones (PyTorch's counter counts it as one), and the weight's gradient of a
+convolution with groups takes as many multiply-adds as the forward pass (PyTorch's counter ignores the groups there).
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from mpsprobe.run import OpUse, TensorMeta
+from mpsprobe.trace.formulas.registry import OpFamily, formula, is_complex, numel
+
+
+def product(rows: int, inner: int, columns: int, operand: TensorMeta) -> int:
+    """Return the FLOPs of a `rows x inner` by `inner x columns` product of numbers of `operand`'s dtype."""
+    return 2 * rows * inner * columns * (4 if is_complex(operand) else 1)
+
+
+@formula(OpFamily.MATMUL, "mm", "bmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm")
+def _mm(use: OpUse) -> int:
+    return _matrices(use.inputs[0], use.inputs[1])
+
+
+@formula(OpFamily.MATMUL, "addmm", "baddbmm", "addbmm", "_addmm_activation", "sparse_addmm")
+def _addmm(use: OpUse) -> int:
+    return _matrices(use.inputs[1], use.inputs[2])
+
+
+def _matrices(a: TensorMeta, b: TensorMeta) -> int:
+    """Count a (batched) matrix-matrix product.
+
+    With one batched operand, each row, column or inner index of the other belongs to one group (`_grouped_mm`), so
+    the groups add nothing.
+    """
+    batch = prod(a.shape[:-2]) if len(a.shape) == len(b.shape) else 1
+    return batch * product(a.shape[-2], a.shape[-1], b.shape[-1], a)
+
+
+@formula(OpFamily.MATMUL, "matmul")
+def _matmul(use: OpUse) -> int:
+    """Count a product with broadcast batches: every element of the result takes one inner product."""
+    inner = use.inputs[0].shape[-1]
+    return product(sum(map(numel, use.outputs)), inner, 1, use.inputs[0])
+
+
+@formula(OpFamily.MATMUL, "mv", "dot", "vdot")
+def _mv(use: OpUse) -> int:
+    return product(numel(use.inputs[0]), 1, 1, use.inputs[0])
+
+
+@formula(OpFamily.MATMUL, "addmv", "addr")
+def _addmv(use: OpUse) -> int:
+    if use.op.startswith("aten::addr"):
+        return product(numel(use.inputs[1]), 1, numel(use.inputs[2]), use.inputs[1])
+    return product(numel(use.inputs[1]), 1, 1, use.inputs[1])
+
+
+@formula(OpFamily.MATMUL, "linear", "mkldnn_linear", "_mkldnn_linear", "mkl_linear")
+def _linear(use: OpUse) -> int:
+    x, weight = use.inputs[:2]
+    return product(numel(x), 1, numel(weight) // weight.shape[-1] if weight.shape[-1] else 0, x)
+
+
+@formula(
+    OpFamily.MATMUL,
+    "_weight_int4pack_mm",
+    "_weight_int4pack_mm_for_cpu",
+    "_weight_int8pack_mm",
+    "_weight_int4pack_mm_with_scales_and_zeros",
+)
+def _packed(use: OpUse) -> int:
+    """Count a product with a packed weight, whose columns are read from the result."""
+    return sum(product(numel(out), use.inputs[0].shape[-1], 1, use.inputs[0]) for out in use.outputs)
+
+
+@formula(OpFamily.MATMUL, "_dyn_quant_matmul_4bit")
+def _dynamic_quantised(use: OpUse) -> int:
+    x = use.inputs[0]
+    return product(numel(x), 1, int(use.scalars["out_features"]), x)
+
+
+@formula(OpFamily.MATMUL, "linear_backward")
+def _linear_backward(use: OpUse) -> int:
+    """Count one product for the input's gradient and one for the weight's, as the mask requests."""
+    x, grad, weight = use.inputs[:3]
+    wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
+    return wanted * product(numel(grad), weight.shape[-1], 1, x)
+
+
+def multiply_adds(x: TensorMeta, weight: TensorMeta, result: TensorMeta, transposed: bool) -> int:
+    """Return the FLOPs of a forward convolution.
+
+    Each point of the result (transposed: of the input) uses every element of the filters once. `weight` is
+    `[out, in / groups, *kernel]` (transposed: `[in, out / groups, *kernel]`), so groups need no term.
+    """
+    points = prod((x if transposed else result).shape[2:])
+    return 2 * x.shape[0] * points * numel(weight) * (4 if is_complex(x) else 1)
+
+
+@formula(
+    OpFamily.CONVOLUTION,
+    "convolution",
+    "_convolution",
+    "convolution_overrideable",
+    "cudnn_convolution",
+    "cudnn_convolution_relu",
+    "cudnn_convolution_add_relu",
+    "cudnn_convolution_transpose",
+    "mkldnn_convolution",
+    "_mps_convolution",
+    "_mps_convolution_transpose",
+    "_slow_conv2d_forward",
+    "slow_conv3d_forward",
+    "slow_conv_dilated2d",
+    "slow_conv_dilated3d",
+    "slow_conv_transpose2d",
+    "slow_conv_transpose3d",
+    "_conv_depthwise2d",
+    "conv_depthwise3d",
+    "_nnpack_spatial_convolution",
+)
+def _forward(use: OpUse) -> int | None:
+    x, weight = use.inputs[:2]
+    transposed = bool(use.scalars.get("transposed")) or "transpose" in use.op
+    if not use.outputs:
+        return None
+    return multiply_adds(x, weight, use.outputs[0], transposed)
+
+
+@formula(
+    OpFamily.CONVOLUTION,
+    "convolution_backward",
+    "convolution_backward_overrideable",
+    "mps_convolution_backward",
+)
+def _backward(use: OpUse) -> int:
+    """Count the gradients of input and weight that the mask requests; the bias's sum is not counted."""
+    grad, x, weight = use.inputs[:3] if "mps" not in use.op else (use.inputs[1], use.inputs[0], use.inputs[2])
+    wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
+    return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))
+
+
+@formula(OpFamily.CONVOLUTION, "conv_tbc")
+def _time_first(use: OpUse) -> int:
+    """Count a convolution with weight `[kernel, in, out]` on data `[time, batch, channel]`."""
+    weight = use.inputs[1]
+    return sum(2 * numel(out) * weight.shape[0] * weight.shape[1] for out in use.outputs)
+
+
+@formula(OpFamily.RECURRENT, "lstm", "gru", "rnn_tanh", "rnn_relu", "_lstm_mps", "_cudnn_rnn")
+def _layers(use: OpUse) -> int:
+    """Count two FLOPs for each weight and each step of every sequence.
+
+    Data and states are `[steps, batch, width]` (or batch first, or packed `[total steps, width]`); the weights are
+    the matrices among the parameters. The pointwise work of the gates is small in comparison and not counted.
+    """
+    x = use.inputs[0]
+    steps = numel(x) // x.shape[-1] if x.shape[-1] else 0
+    packed = len(x.shape) == 2
+    states = 1 if packed else 0  # packed data comes with a tensor of batch sizes
+    matrices = [tensor for tensor in use.inputs[1 + states :] if len(tensor.shape) == 2]
+    return 2 * steps * sum(map(numel, matrices))
+
+
+@formula(OpFamily.RECURRENT, "mkldnn_rnn_layer")
+def _one_layer(use: OpUse) -> int:
+    x = use.inputs[0]
+    return 2 * (numel(x) // x.shape[-1]) * sum(map(numel, use.inputs[1:3]))
+
+
+@formula(OpFamily.RECURRENT, "_thnn_fused_lstm_cell")
+def _lstm_cell(use: OpUse) -> int:
+    """Count for each element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
+    return 13 * numel(use.inputs[2])
+
+
+@formula(OpFamily.RECURRENT, "_thnn_fused_gru_cell")
+def _gru_cell(use: OpUse) -> int:
+    """Count for each element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
+    return 10 * numel(use.inputs[2])
