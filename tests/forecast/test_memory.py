@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from mpsprobe.forecast.allocator import MIB, heap_bytes
-from mpsprobe.forecast.memory import GIB, growth, highest, judge, memory
+from mpsprobe.forecast.memory import GIB, MIB, growth, heap_bytes, highest, judge, memory
 from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.trace import Pass, Trace
 from mpsprobe.knowledge import chips

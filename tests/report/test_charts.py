@@ -8,8 +8,7 @@ import pytest
 
 from mpsprobe import report
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, Side, Verdict
-from mpsprobe.report.charts import kinds_chart
-from mpsprobe.report.distributions import rounds_chart
+from mpsprobe.report.charts import kinds_chart, rounds_chart
 from mpsprobe.report.divergence import divergence_page, html
 from mpsprobe.report.mosaics import macs_chart, releases_chart
 from mpsprobe.run import (

@@ -11,7 +11,7 @@ import pytest
 from mpsprobe import report
 from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
-from mpsprobe.routes.judge import outlook
+from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import Evidence, Fit, MacFit, MemoryRemedy, OpVerdict, Outlook, RemedyKind, Run, Status
 from mpsprobe.run.predicted import Hazard, Predicted, Quantisation
 from tests.routes.cases import GIB, case, memory, timing, use

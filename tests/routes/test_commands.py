@@ -11,7 +11,7 @@ from mpsprobe.knowledge import mlx
 from mpsprobe.options import Settings
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case, UnrecordedRefusal
-from mpsprobe.routes.judge import outlook
+from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import OpVerdict, Outlook, Target
 from tests.routes.cases import case, timing, use
 

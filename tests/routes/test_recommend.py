@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpsprobe.routes.case import Case, OnRelease
-from mpsprobe.routes.judge import outlook
+from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import (
     Evidence,
     Fit,

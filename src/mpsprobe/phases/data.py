@@ -13,10 +13,9 @@ from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.adapter import Batch
 from mpsprobe.phases.check import Checks, LinkFailed, Result, Stopwatch
-from mpsprobe.phases.lacked import NEVER_MOVED, lacked, lacking_text
 from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
-from mpsprobe.phases.transfer import Loaded, same_bits
+from mpsprobe.phases.transfer import NEVER_MOVED, Loaded, lacked, lacking_text, same_bits
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.target_calls import watched
 

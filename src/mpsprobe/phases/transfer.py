@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -14,10 +15,12 @@ import msgspec
 import torch
 from safetensors import safe_open
 
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Device, MemoryWatch, watch_memory
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.errors import TargetError, text_of
-from mpsprobe.knowledge import quantisation
+from mpsprobe.device.virtual.rules.messages import dtype_name, refused_dtypes
+from mpsprobe.errors import TargetError, UsageError, text_of
+from mpsprobe.knowledge import ops, quantisation
 from mpsprobe.knowledge.quantisation import LoadingAnswer, Outcome
 from mpsprobe.models.adapter import Adapter, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
@@ -25,11 +28,46 @@ from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import QuantisedPart, of_folder
 from mpsprobe.models.training import untrained
 from mpsprobe.phases.check import Checks, Result, Stopwatch
-from mpsprobe.phases.lacked import lacked, lacking_text
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 from mpsprobe.trace.target_calls import watched
+
+#: The only dtype that cannot be moved to MPS in any release. Tensors of the others can be moved, but no kernel reads
+# them.
+NEVER_MOVED = torch.float64
+
+
+def lacked(device: Device) -> Mapping[torch.dtype, str]:
+    """Return the dtypes that MPS lacks in the release and on the macOS of a run, each with PyTorch's message.
+
+    The release is the target Mac's where it is emulated, and otherwise the installed one (or the newest known
+    release where that one is not known).
+    """
+    if isinstance(device, Emulated):
+        return device.session.contract.refused
+    macos = platform.mac_ver()[0] or "26.0"
+    try:
+        release = ops.resolve_release(torch.__version__)
+    except UsageError:
+        release = ops.releases()[-1]
+    return refused_dtypes(release, macos)
+
+
+def lacking_text(dtypes: Iterable[torch.dtype]) -> str:
+    """Return the end of a sentence that names those dtypes and what MPS does with them."""
+    kinds = sorted({dtype_name(one) for one in dtypes})
+    names = " and ".join(kinds)
+    if kinds == [dtype_name(NEVER_MOVED)]:
+        return f"{names}, which MPS cannot hold"
+    if dtype_name(NEVER_MOVED) in kinds:
+        return (
+            f"{names}: MPS cannot hold the first kind, and no kernel of this release computes with the rest"
+        )
+    return (
+        f"{names}, which no kernel of this release on MPS can read: memory moves, and a cast or an op raises"
+    )
+
 
 #: The number of tensors compared bit for bit with the files: enough to find a systematic fault, few enough to be quick.
 _COMPARED = 24

@@ -11,9 +11,17 @@ from dataclasses import dataclass, replace
 
 from mpsprobe.quantities import plural
 from mpsprobe.report.answer import ShortAnswer, answer
-from mpsprobe.report.charts import BarChart, StackedBar, kinds_chart, memory_bar, time_chart, verdict_chart
+from mpsprobe.report.charts import (
+    BarChart,
+    SpreadChart,
+    StackedBar,
+    kinds_chart,
+    memory_bar,
+    rounds_chart,
+    time_chart,
+    verdict_chart,
+)
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
-from mpsprobe.report.distributions import SpreadChart, rounds_chart
 from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
 from mpsprobe.report.hazardview import HazardList, hazard_list, warning
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict

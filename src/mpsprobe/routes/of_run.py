@@ -13,7 +13,7 @@ from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size
 from mpsprobe.routes.case import Case, weakest
-from mpsprobe.routes.judge import outlook
+from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import Evidence, Fit, Forecast, Mac, MeasurementKey, Memory, MemoryPart, Outlook, Run
 
 _ORDER = (

@@ -1,4 +1,7 @@
-"""The recommendation: which route, why, and what would change it. It is never better than its evidence."""
+"""Judge all routes of a case, and recommend one: which, why, and what would change it.
+
+A recommendation is never better than its evidence.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, seconds
-from mpsprobe.routes import checklist, mps, tables
+from mpsprobe.routes import checklist, cloud, hybrid, mps, tables
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
+from mpsprobe.routes.mlx import route as mlx
 from mpsprobe.routes.mlx.route import Effort
 from mpsprobe.routes.mps import Grade
-from mpsprobe.run import Evidence, Fit, Recommendation, RemedyKind, Route, Viability
+from mpsprobe.run import Evidence, Fit, Outlook, Recommendation, RemedyKind, Route, Viability
 
 #: The longest time of a plan on the Mac in seconds before a rented GPU is suggested: a night.
 _A_NIGHT_S = 12 * 3600.0
@@ -265,3 +269,19 @@ def _would_change(grounds: Grounds) -> list[str]:
         low, high = grounds.work.days
         texts.append(f"A port to MLX, which takes {low:g} to {high:g} days.")
     return texts
+
+
+def outlook(case: Case) -> Outlook:
+    """Return the outlook of a case: its forecast, the verdict on each route, and the recommendation."""
+    judgement = mps.judge(case)
+    quotes = cloud.quotes(case)
+    quote = cloud.best(quotes)
+    mlx_route, work = mlx.route(case)
+    routes = [
+        mps.route(case, judgement),
+        hybrid.route(case, judgement, quote),
+        mlx_route,
+        cloud.route(case, quotes),
+    ]
+    grounds = Grounds(case, judgement, {one.name: one for one in routes}, work, quote)
+    return Outlook(forecast=case.forecast, routes=routes, recommendation=recommend(grounds))

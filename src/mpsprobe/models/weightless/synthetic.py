@@ -15,8 +15,7 @@ from torch import Tensor
 from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.models.weightless import guessed, synthetic_images
 from mpsprobe.models.weightless.families import GENERATE, VIDEO, Family
-from mpsprobe.models.weightless.synthetic_series import SeriesInputs
-from mpsprobe.models.weightless.synthetic_sound import SAMPLING_RATE, SoundInputs, ramp
+from mpsprobe.models.weightless.synthetic_signals import SAMPLING_RATE, SeriesInputs, SoundInputs, ramp
 
 #: The number of tokens of a made-up prompt, and of the second, padded one.
 PROMPT, SHORTER = 32, 20
