@@ -59,6 +59,8 @@ _MEMORY_GIB = 64
 _PLUGIN = """
 import os
 import platform
+
+import pytest
 from mpsprobe.device.virtual.emulate import emulate
 
 # the tests ask which macOS they are on when they are imported
@@ -66,6 +68,13 @@ platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
 _context = emulate(macos="15.5", fallback=False)
 _context.__enter__()
 os.environ["MPSPROBE_PEER_CHILD"] = "1"
+
+@pytest.hookimpl(trylast=True)  # after -k
+def pytest_collection_modifyitems(config, items):
+    part, _, parts = os.environ.get("MPSPROBE_PEER_SHARD", "1/1").partition("/")
+    mine = items[int(part) - 1 :: int(parts)]
+    config.hook.pytest_deselected(items=[one for k, one in enumerate(items) if k % int(parts) != int(part) - 1])
+    items[:] = mine
 
 def pytest_unconfigure():
     _context.__exit__(None, None, None)
@@ -105,8 +114,12 @@ if os.environ.get("MPSPROBE_PEER_CHILD"):
 """
 
 
-def operators(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
+def operators(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[str]]:
     """Run the operator database.
+
+    Args:
+        dtypes: The dtypes to run it in.
+        shard: Which part of the operators, such as `"3/8"`: each eighth, from the third on.
 
     Returns:
         Entries `"operator dtype: message"` by `"expected / outcome"`.
@@ -119,7 +132,7 @@ def operators(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
         from torch.testing._internal.common_methods_invocations import op_db
         from torch.testing._internal.common_mps import mps_ops_modifier
 
-        for info in mps_ops_modifier(op_db):
+        for info in mps_ops_modifier(_part(op_db, shard)):
             for dtype in dtypes:
                 if dtype not in info.supported_dtypes("cpu"):
                     continue
@@ -206,12 +219,17 @@ def _with_output(info: Any, dtype: torch.dtype, kind: str) -> str:
     return f"differs: {difference}" if (difference := _differs(list(got), list(expected))) else _PASS
 
 
-def gradients(dtypes: list[torch.dtype], every: int = 1) -> dict[str, list[str]]:
+def _part(values: list[Any], shard: str) -> list[Any]:
+    part, _, parts = shard.partition("/")
+    return values[int(part) - 1 :: int(parts)]
+
+
+def gradients(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[str]]:
     """Take the gradients of every operator that has them, as in `test_output_grad_match` of PyTorch's MPS tests.
 
     Args:
         dtypes: The dtypes to take them in.
-        every: 1 for all operators, n for each n-th of the database.
+        shard: Which part of the operators, such as `"3/8"`: each eighth, from the third on.
 
     Returns:
         Entries `"operator dtype: message"` by `"expected / outcome"`.
@@ -223,7 +241,7 @@ def gradients(dtypes: list[torch.dtype], every: int = 1) -> dict[str, list[str]]
         from torch.testing._internal.common_methods_invocations import op_db
         from torch.testing._internal.common_mps import mps_ops_grad_modifier, mps_ops_modifier
 
-        for info in mps_ops_grad_modifier(mps_ops_modifier(op_db[::every])):
+        for info in mps_ops_grad_modifier(mps_ops_modifier(_part(op_db, shard))):
             for dtype in dtypes:
                 if not info.supports_autograd or dtype not in info.supported_backward_dtypes("cpu"):
                     continue
@@ -350,8 +368,17 @@ def _line(problem: BaseException) -> str:
     return (str(problem).strip().split("\n") or [""])[0][:160]
 
 
-def suite(checkout: Path, options: list[str]) -> int:
-    """Run test/test_mps.py of a checkout under the emulated device, and return its exit code."""
+def suite(checkout: Path, options: list[str], shard: str = "1/1") -> int:
+    """Run test/test_mps.py of a checkout under the emulated device.
+
+    Args:
+        checkout: A PyTorch checkout of the installed release.
+        options: The options of pytest.
+        shard: Which part of the selected tests, such as `"3/8"`: each eighth, from the third on.
+
+    Returns:
+        The exit code of pytest, or 2 if the checkout has no such file.
+    """
     checkout = checkout.resolve()
     file = checkout / "test" / "test_mps.py"
     if not file.is_file():
@@ -390,6 +417,7 @@ def suite(checkout: Path, options: list[str]) -> int:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "PATH": os.pathsep.join([str(folder), os.environ.get("PATH", "")]),
+        "MPSPROBE_PEER_SHARD": shard,
     }
     return subprocess.run(command, cwd=checkout / "test", env=environment, check=False).returncode
 
@@ -409,12 +437,12 @@ def main() -> int:
         action="store_true",
         help="compare gradients instead, in the floating dtypes of --dtypes",
     )
-    parser.add_argument("--every", type=int, default=1, help="with --gradients: each n-th operator only")
+    parser.add_argument("--shard", default="1/1", help="this part of the operators or tests: 3/8")
     parser.add_argument("--json", type=Path, help="where to write every operator's outcome")
     parser.add_argument("options", nargs="*", help="options for pytest, with --checkout")
     chosen = parser.parse_args()
     if chosen.checkout is not None:
-        return suite(chosen.checkout, chosen.options)
+        return suite(chosen.checkout, chosen.options, chosen.shard)
     torch.set_num_threads(1)
     dtypes = [getattr(torch, name) for name in chosen.dtypes.split(",")]
     if chosen.outputs:
@@ -426,9 +454,9 @@ def main() -> int:
             chosen.json.write_text(json.dumps(found, indent=1) + "\n")
         return 0
     if chosen.gradients:
-        found = gradients([one for one in dtypes if one in _GRADIENTS], chosen.every)
+        found = gradients([one for one in dtypes if one in _GRADIENTS], chosen.shard)
     else:
-        found = operators(dtypes)
+        found = operators(dtypes, chosen.shard)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(f"torch {torch.__version__}, expected by PyTorch / emulated:\n")

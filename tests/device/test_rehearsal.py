@@ -119,7 +119,8 @@ def test_a_virtual_gpu_is_no_evidence_for_real_macs(tmp_path: Path) -> None:
 def test_the_watermark_stops_a_model_that_is_too_large(tmp_path: Path) -> None:
     ran = mpsprobe(
         "run", "--device", "mps", "--phase", "4", "--output", str(tmp_path),
-        STAND_IN_WORKING_SET=str(8 << 20), PYTORCH_MPS_HIGH_WATERMARK_RATIO="0.3",
+        STAND_IN_WORKING_SET=str(8 << 20),
+        PYTORCH_MPS_HIGH_WATERMARK_RATIO="0.3", PYTORCH_MPS_LOW_WATERMARK_RATIO="0.2",
     )  # fmt: skip
     assert ran.returncode == 1
     failed = [one for one in checks(document(tmp_path)).values() if one["status"] == "fail"]

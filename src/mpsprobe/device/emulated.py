@@ -122,7 +122,7 @@ class Emulated:
         return MemoryReading(modelled.allocated(), modelled.driver_allocated(), modelled.recommended)
 
     def reset_peak(self) -> None:
-        self.session.memory.peak = self.session.memory.allocated()
+        self.session.memory.restart_peak()
 
     def peak(self) -> MemoryReading | None:
         modelled = self.session.memory

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from packaging.version import Version
@@ -108,8 +108,41 @@ def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Pr
     return problems
 
 
+class Watermarks(NamedTuple):
+    """The two ratios of the allocator, as it reads them when it starts.
+
+    Attributes:
+        high: PYTORCH_MPS_HIGH_WATERMARK_RATIO; 0 means no limit.
+        low: PYTORCH_MPS_LOW_WATERMARK_RATIO.
+        refusal: what each use of MPS memory raises as a RuntimeError for them; empty where they are legal.
+    """
+
+    high: float
+    low: float
+    refusal: str
+
+
+def watermarks(env: Mapping[str, str]) -> Watermarks:
+    """Return the ratios of `env` as MPSHeapAllocatorImpl::init_allocator reads them: high first, then low against it.
+
+    A text without a number, the empty one too, is 0. An allocator that does not start is started again by its next use,
+    so the error comes each time.
+    """
+    defaults = {variable.name: variable.default for variable in variables()}
+    high, low = (strtod(env.get(name, defaults[name])) for name in (HIGH, LOW))
+    refusal = ""
+    if not 0.0 <= high <= UPPER_BOUND:
+        refusal = f"invalid high watermark ratio {high:g}"
+    elif not 0.0 <= low <= (high or UPPER_BOUND):
+        refusal = f"invalid low watermark ratio {low:g}"
+    return Watermarks(high, low, refusal)
+
+
 def strtod(text: str) -> float:
     """Return the number that C's `strtod` reads: the longest leading number, 0.0 when there is none (`70%` is 70)."""
+    found = re.match(r"\s*([+-]?0x(?:[\da-f]+\.?[\da-f]*|\.[\da-f]+)(?:p[+-]?\d+)?)", text, re.IGNORECASE)
+    if found:
+        return float.fromhex(found[1])
     found = re.match(r"\s*[+-]?(?:inf(?:inity)?|nan|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text, re.IGNORECASE)
     return float(found[0]) if found else 0.0
 
@@ -153,31 +186,27 @@ def _watermarks(env: Mapping[str, str]) -> list[Problem]:
     """Check the two ratios together, as `setHighWatermarkRatio` and `setLowWatermarkRatio` do in turn."""
     texts = {name: env[name] for name in (HIGH, LOW) if name in env}
     problems = [_not_a_ratio(name, text) for name, text in texts.items() if not _is_number(text)]
-    defaults = {variable.name: variable.default for variable in variables()}
-    high = strtod(texts.get(HIGH, defaults[HIGH]))
-    low = strtod(texts.get(LOW, defaults[LOW]))
-
+    high, low, refusal = watermarks(env)
     if not 0.0 <= high <= UPPER_BOUND:
         what = (
             f"{HIGH}={texts[HIGH]} is outside 0 to {UPPER_BOUND:g}: the first MPS allocation raises "
-            f'"RuntimeError: invalid high watermark ratio {high:g}".'
+            f'"RuntimeError: {refusal}".'
         )
         return [
             *problems,
             Problem(HIGH, texts[HIGH], what, f"Use 0 (no limit) to {UPPER_BOUND:g}; default 1.7.", "error"),
         ]
     bound = UPPER_BOUND if high == 0.0 else high
-    if not 0.0 <= low <= bound:
+    if refusal:
         named = LOW if LOW in texts else HIGH
         what = (
             f"The low watermark ratio ({low:g}{'' if LOW in texts else ', the default'}) is above the high "
-            f'one ({bound:g}): the first MPS allocation raises "RuntimeError: invalid low watermark ratio '
-            f'{low:g}".'
+            f'one ({bound:g}): the first MPS allocation raises "RuntimeError: {refusal}".'
         )
         if LOW in texts and not 0.0 <= low <= UPPER_BOUND:
             what = (
                 f"{LOW}={texts[LOW]} is outside 0 to {bound:g}: the first MPS allocation raises "
-                f'"RuntimeError: invalid low watermark ratio {low:g}".'
+                f'"RuntimeError: {refusal}".'
             )
         fix = f"Set {LOW} to {bound:g} or less as well, or unset {named}."
         return [*problems, Problem(named, texts.get(named, ""), what, fix, "error")]

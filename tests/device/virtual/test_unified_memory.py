@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -79,8 +81,8 @@ def test_scores_of_attention_are_one_buffer(release: str, text: str) -> None:
 def test_emulated_attention_counts_its_scores() -> None:
     with emulate("2.7") as session:
         q = torch.zeros(1, 4, 256, 8, device="mps")
-        before = session.memory.allocated()
-        session.memory.peak = before
+        session.memory.restart_peak()
+        before = session.memory.peak
         with torch.no_grad():
             torch.nn.functional.scaled_dot_product_attention(q, q, q)
         assert session.memory.peak - before >= 4 * 256 * 256 * 4
@@ -103,16 +105,61 @@ def test_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "share"), [("0.0", None), ("0.5", 0.5), ("2", 2.0), ("3", 1.7), ("much", 1.7)]
+    ("ratio", "share"),
+    [("0.0", None), ("1.5", 1.5), ("2", 2.0), ("much", None), ("", None), ("0,7", None), ("1,9", 1.0)],
 )
 def test_the_variable_sets_the_limit(
     ratio: str, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MPSAllocator::init_allocator reads it; what is illegal raises on a Mac, and fails phase 1 here."""
+    """MPSHeapAllocatorImpl::init_allocator reads it with strtod: a text without a number is 0, no limit."""
     monkeypatch.setenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", ratio)
+    monkeypatch.setenv("PYTORCH_MPS_LOW_WATERMARK_RATIO", "1.0")
     with emulate("2.8", memory_gb=16) as session:
+        torch.zeros(4, device="mps")
         limit, recommended = session.memory.limit, session.memory.recommended
     assert limit == (None if share is None else int(share * recommended))
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "text"),
+    [
+        ("3", None, "invalid high watermark ratio 3"),
+        ("-0.5", None, "invalid high watermark ratio -0.5"),
+        ("nan", None, "invalid high watermark ratio nan"),
+        ("70%", None, "invalid high watermark ratio 70"),
+        ("0.8", None, "invalid low watermark ratio 1.4"),  # public reports; the default of LOW is above HIGH
+        ("0", "2.5", "invalid low watermark ratio 2.5"),
+        (None, "-1", "invalid low watermark ratio -1"),
+    ],
+)
+def test_illegal_ratios_refuse_every_use(
+    high: str | None, low: str | None, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """setHighWatermarkRatio and setLowWatermarkRatio of MPSAllocator.mm, called when the allocator starts."""
+    for name, value in {"HIGH": high, "LOW": low}.items():
+        if value is not None:
+            monkeypatch.setenv(f"PYTORCH_MPS_{name}_WATERMARK_RATIO", value)
+    with emulate("2.8") as session:
+        for use in (
+            lambda: torch.zeros(4, device="mps"),
+            lambda: torch.ones(4).to("mps"),
+            torch.mps.current_allocated_memory,
+            torch.mps.empty_cache,
+        ):
+            with pytest.raises(RuntimeError, match=f"^{re.escape(text)}$"):
+                use()
+    assert {(one.kind, one.grade.value) for one in session.findings} == {("memory", "certain")}
+    with emulate("2.8", on_fail="collect") as session:
+        assert torch.ones(4, device="mps").sum().item() == 4
+    assert [one.message for one in session.findings] == [text]
+
+
+def test_temporaries_do_not_raise_the_peak() -> None:
+    with emulate() as session:
+        keep = torch.zeros(100 << 18, device="mps")  # 100 MiB
+        for _ in range(300):
+            kept = torch.empty(1 << 18, device="mps")  # 1 MiB, while the one before is still held
+        assert kept.nbytes + keep.nbytes <= session.memory.peak <= 1.03 * (keep.nbytes + 2 * kept.nbytes)
 
 
 def test_peak_is_near_the_truth() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from mpsprobe.device.virtual import host_limits, random, schema
+from mpsprobe.device.virtual import direct, host_limits, random, schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.observer import Observer, OpFlag
@@ -168,10 +168,20 @@ class Kernels:
         always_cpu = self.contract.runs_on_cpu(op.name)
         compute = self.computed_by.get(op.name)
 
-        def kernel(*args: Any, **kwargs: Any) -> Any:
-            return self.run(op, args, kwargs, compute, OpFlag.FALLBACK if always_cpu else OpFlag.NATIVE)
+        flags = int(OpFlag.FALLBACK if always_cpu else OpFlag.NATIVE)
 
-        return kernel
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            return self.run(op, args, kwargs, compute, flags)
+
+        if compute or flags or self.contract.alike or op.name in _DATA_DEPENDENT or not direct.applies(op):
+            return kernel
+        return self._direct(op, kernel)
+
+    def _direct(self, op: Op, full: Kernel) -> Kernel:
+        """Return the kernel of an op that may take the direct way: the CPU's memory only, and real values."""
+        if self.host_device.type != "cpu":
+            return full
+        return direct.kernel(op, self.contract, self.observer, self.wrap, full)
 
     def _view(self, op: Op) -> Kernel:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so

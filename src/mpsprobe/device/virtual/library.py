@@ -87,11 +87,11 @@ class Answers:
         for name, answer in {
             "_mps_is_on_macos_or_newer": self._is_on_macos,
             "_mps_deviceSynchronize": self._synchronize,
-            "_mps_emptyCache": memory.empty_cache,
-            "_mps_setMemoryFraction": memory.set_high_watermark,
-            "_mps_currentAllocatedMemory": memory.allocated,
-            "_mps_driverAllocatedMemory": memory.driver_allocated,
-            "_mps_recommendedMaxMemory": lambda: memory.recommended,
+            "_mps_emptyCache": self._allocators(memory.empty_cache),
+            "_mps_setMemoryFraction": self._allocators(memory.set_high_watermark),
+            "_mps_currentAllocatedMemory": self._allocators(memory.allocated),
+            "_mps_driverAllocatedMemory": self._allocators(memory.driver_allocated),
+            "_mps_recommendedMaxMemory": self._allocators(lambda: memory.recommended),
             "_mps_maxBufferLength": lambda: memory.longest,
             "_mps_get_default_generator": lambda: self._generator,
             "_mps_get_name": lambda: "Apple (emulated)",
@@ -106,7 +106,7 @@ class Answers:
             "_mps_profilerStartTrace": _nothing,
             "_mps_profilerStopTrace": _nothing,
             "_accelerator_synchronizeDevice": self._synchronize,
-            "_accelerator_emptyCache": memory.empty_cache,
+            "_accelerator_emptyCache": self._allocators(memory.empty_cache),
         }.items():
             patches.replace(torch._C, name, answer)
         backend = torch.backends.mps
@@ -138,6 +138,15 @@ class Answers:
         self._patches.undo()
         self._eager = False
         forget_answers()
+
+    def _allocators(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what the allocator answers: any question starts it."""
+
+        def ask(*args: Any) -> Any:
+            self._memory.start()
+            return answer(*args)
+
+        return ask
 
     def _is_on_macos(self, major: int = 13, minor: int = 0) -> bool:
         return (major, minor) <= parse_macos(self._contract.macos)

@@ -20,7 +20,7 @@ from mpsprobe.device.virtual.rules import redirect
 from mpsprobe.device.virtual.rules.contract import Contract, OnFail, parse_macos
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.errors import AlreadyActiveError
-from mpsprobe.knowledge import chips, variables
+from mpsprobe.knowledge import variables
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,6 @@ _active = threading.Lock()
 def _binary_units(contract: Contract) -> bool:
     """Return whether the release writes GiB in its errors."""
     return contract.version >= (2, 7)
-
-
-def _high_watermark() -> float:
-    """Return the ratio of PYTORCH_MPS_HIGH_WATERMARK_RATIO, which the allocator reads when it starts.
-
-    An illegal one counts as unset here, because phase 1 fails on it with PyTorch's error.
-    """
-    try:
-        ratio = float(os.environ.get(variables.HIGH, ""))
-    except ValueError:
-        return chips.HIGH_WATERMARK
-    return ratio if 0.0 <= ratio <= variables.UPPER_BOUND else chips.HIGH_WATERMARK
 
 
 class Session:
@@ -90,7 +78,6 @@ class Session:
             macos=settings.macos,
             binary_units=_binary_units(self.contract),
             on_full=self._full,
-            high=chips.HIGH_WATERMARK if self.memoryless else _high_watermark(),
         )
         self.contract.follow(
             Contract(one, settings.macos, fallback=fallback, on_fail="collect") for one in settings.others
@@ -103,8 +90,9 @@ class Session:
         self._undo = contextlib.ExitStack()
 
     def _full(self, kind: str, error: RuntimeError) -> None:
-        self.contract.ask(_binary_units)  # the message contains them
-        self.contract.fail(kind, "", error, FindingGrade.LIKELY)
+        self.contract.ask(_binary_units)  # they stand in the text
+        sure = str(error) == self.memory.refusal
+        self.contract.fail(kind, "", error, FindingGrade.CERTAIN if sure else FindingGrade.LIKELY)
 
     @property
     def findings(self) -> list[Finding]:
@@ -133,6 +121,11 @@ class Session:
         self._answers.install()
         self._generator.manual_seed(torch.initial_seed())
         self._port.start_autograd_thread()
+        if not self.memoryless:  # a prediction is about another machine than this one
+            ratios = variables.watermarks(os.environ)
+            self.memory.refusal = ratios.refusal
+            if not ratios.refusal:
+                self.memory.set_high_watermark(ratios.high)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

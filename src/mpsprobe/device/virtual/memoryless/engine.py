@@ -73,6 +73,9 @@ class GhostKernels(Kernels):
         elsewhere = op.is_view or op.base == "set_" or bool(op.writes and not op.is_inplace)
         return self.bind(op), not (by_values or elsewhere or self.contract.may_fall_back(op))
 
+    def _direct(self, op: Op, full: Kernel) -> Kernel:
+        return full
+
     # ---------------------------------------------------------------------------------------- host and device
 
     def host(self, tensor: Tensor) -> Tensor:

@@ -220,6 +220,15 @@ class Contract:
             self._checks[op.name] = found
         return found
 
+    def checks_dtypes_only(self, op: Op) -> bool:
+        """Return whether the dtypes of a call's tensors decide what the checks of an op say."""
+        return all(check.by_dtype for check in self.checks(op))
+
+    def checks_refuse(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Return whether a check of an op's kernel refuses the arguments, or leaves them to the CPU; note nothing."""
+        checks = self.checks(op)
+        return bool(checks) and _first(checks, limits.Call(args, kwargs)) is not None
+
     def may_fall_back(self, op: Op) -> bool:
         """Return whether some calls of the op run on the CPU, here or in a release of `alike`."""
         return any(

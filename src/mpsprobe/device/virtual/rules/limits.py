@@ -73,6 +73,7 @@ class KernelCheck:
         macos_below: The macOS version below which it applies; None for all.
         grade: How certain its condition is.
         falls_back: Whether the message is a warning, and the CPU computes.
+        by_dtype: Whether the test reads only the dtypes of the tensors.
     """
 
     ops: tuple[str, ...]
@@ -83,6 +84,7 @@ class KernelCheck:
     macos_below: Minor | None = None
     grade: FindingGrade = FindingGrade.LIKELY
     falls_back: bool = False
+    by_dtype: bool = False
 
 
 _FLOAT = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -255,16 +257,19 @@ _CHECKS: tuple[KernelCheck, ...] = (
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float inputs"),
         grade=FindingGrade.CERTAIN,
+        by_dtype=True,
     ),
     KernelCheck(
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float weights", 1),
         since=(2, 4),
+        by_dtype=True,
     ),
     KernelCheck(
         ("linear",),
         _not_in(_LINEAR, "MPS device does not support linear for non-float bias", 2),
         since=(2, 4),
+        by_dtype=True,
     ),
     KernelCheck(
         ("_mps_convolution",), _conv_channels, NotImplementedError, since=(2, 6), macos_below=(15, 1)
@@ -356,7 +361,14 @@ def _from_rule(rule: dtypes.Rule) -> KernelCheck:
 
     error = NotImplementedError if rule.error == "NotImplementedError" else RuntimeError
     grade = FindingGrade.LIKELY if rule.needs_shapes else FindingGrade.CERTAIN
-    return KernelCheck(rule.ops, test, error, grade=grade, falls_back=rule.effect is dtypes.Effect.FALLBACK)
+    return KernelCheck(
+        rule.ops,
+        test,
+        error,
+        grade=grade,
+        falls_back=rule.effect is dtypes.Effect.FALLBACK,
+        by_dtype=rule.limit is None,
+    )
 
 
 def _beyond(limit: dtypes.Limit, tensor: Tensor) -> bool:

@@ -44,6 +44,7 @@ class UnifiedMemory:
         longest: Metal's maxBufferLength in bytes; a buffer must be smaller.
         limit: The bytes that may be allocated; None without a limit.
         peak: The peak of the bytes in use, at most 2 % above the truth; exact from `mark` on.
+        refusal: The message that each use of the allocator raises, because of its variables; empty where they are legal.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class UnifiedMemory:
         self.recommended = chips.working_set(self.total, macos)[0]
         self.longest = chips.max_buffer(self.total, macos)
         self.peak = 0
+        self.refusal = ""
         self.binary_units = binary_units
         self._on_full = on_full
         self._references: list[tuple[int, int]] = []
@@ -69,6 +71,7 @@ class UnifiedMemory:
         self._lasting: list[tuple[int, int]] = []
         self._refused: set[int] = set()
         self._tolerance = 1.02
+        self._bound = 0  # what the running sum may claim without a sweep: a little above the highest true sum
         self.set_high_watermark(high)
 
     def set_high_watermark(self, ratio: float) -> None:
@@ -81,6 +84,20 @@ class UnifiedMemory:
             raise RuntimeError(f"invalid high watermark ratio {ratio:g}")
         self.limit = None if ratio == 0.0 else int(ratio * self.recommended)
 
+    def start(self) -> None:
+        """Use the allocator, which starts it.
+
+        Raises:
+            RuntimeError: "invalid high watermark ratio 3": it does not start with the ratios of the environment.
+        """
+        if self.refusal:
+            self._full("memory", RuntimeError(self.refusal))
+            self.refusal = ""  # a run that goes on has reported it
+
+    def restart_peak(self) -> None:
+        """Let the peak begin anew with what is in use."""
+        self.peak = self._bound = self.allocated()
+
     def track(self, tensor: Tensor, nbytes: int | None = None) -> None:
         """Count a new tensor's storage.
 
@@ -92,6 +109,8 @@ class UnifiedMemory:
             RuntimeError: The storage is too large for one buffer ("Invalid buffer size: ..."), or the limit is
                 reached ("MPS backend out of memory (MPS allocated: ...").
         """
+        if self.refusal:
+            self.start()
         storage = tensor.untyped_storage()
         size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
         if not size:
@@ -100,8 +119,10 @@ class UnifiedMemory:
             self._check(size)
         self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
         self._in_use += size
-        if self._in_use > self.peak:
+        if self._in_use > self._bound:
             self._claim_peak()
+        elif self._in_use > self.peak:
+            self.peak = self._in_use
         elif len(self._young) > _SWEEP:
             self._sweep_young()
             if len(self._references) > self._swept_at + _SWEEP:
@@ -150,8 +171,8 @@ class UnifiedMemory:
 
     def empty_cache(self) -> None:
         """Free what is not in use."""
-        self.allocated()
-        self.peak = self._cached = self._in_use
+        self.restart_peak()
+        self._cached = self._in_use
 
     def mark(self) -> tuple[int, int]:
         """Return the bytes in use now, and their peak since the last mark or the beginning.
@@ -165,6 +186,7 @@ class UnifiedMemory:
         if self._tolerance > 1:
             self._tolerance = 1.0
             self._lasting, self._references = self._references, []
+        self._bound = self._in_use
         return self._in_use, peak
 
     def lasting(self) -> list[int]:
@@ -172,10 +194,10 @@ class UnifiedMemory:
         return [size for _, size in self._lasting]
 
     def _claim_peak(self) -> None:
-        if self._in_use > self.peak * self._tolerance:
-            self._sweep_young()  # most tensors are short-lived, so checking the young ones may suffice
-        if self._in_use > self.peak * self._tolerance:
-            self._sweep()
+        self._sweep_young()  # most tensors die young, and what they leave may be enough to know
+        if self._in_use > self._bound:
+            self._sweep()  # the sum is exact now
+            self._bound = max(self._bound, int(self._in_use * self._tolerance))
         self.peak = max(self.peak, self._in_use)
 
     def _sweep(self) -> None:
