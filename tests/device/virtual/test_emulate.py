@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,47 @@ def test_the_observer_keeps_nothing_alive() -> None:
         del x
         gc.collect()
         assert session.memory.allocated() == before
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x[1:].add_(x[:-1]),
+        lambda x: torch.mul(x[:-1], 2, out=x[1:]),
+        lambda x: torch.cat((x[:2], x[2:4]), out=x[1:5]),
+        lambda x: torch.gather(x, 0, torch.zeros(2, dtype=torch.int64, device=x.device), out=x[:2]),
+        lambda x: torch.masked_select(x, x > 2, out=x),
+    ],
+    ids=["add_", "mul", "cat", "gather", "masked_select"],
+)
+def test_writing_over_what_is_read_is_refused(write: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(RuntimeError, match="refer to a single memory location") as on_cpu:
+        write(torch.arange(6.0))
+    with emulate():
+        x = torch.arange(6.0, device="mps")
+        with pytest.raises(RuntimeError) as on_mps:
+            write(x)
+        assert str(on_mps.value) == str(on_cpu.value)
+        assert x.tolist() == [0, 1, 2, 3, 4, 5]
+        assert torch.add(x, x, out=x).tolist() == [0, 2, 4, 6, 8, 10]
+        assert x[:3].mul_(x[3:]).tolist() == [0, 16, 40]
+
+
+@pytest.mark.parametrize("under", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_direct_way_looks_at_each_call(under: Callable[[], Any]) -> None:
+    """What is remembered of a call's dtypes must not hide what another call meets."""
+    with emulate("2.6", fallback=False), under():
+        x, w = torch.ones(2, 3, device="mps"), torch.ones(4, 3, device="mps")
+        for _ in range(2):
+            assert torch.nn.functional.linear(x, w).sum().item() == 24
+            with pytest.raises(RuntimeError, match="does not support linear for non-float inputs"):
+                torch.nn.functional.linear(x.int(), w.int())
+            with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+                x + torch.ones(2, 3)
+            with pytest.raises(TypeError, match="float64"):
+                x * torch.ones((), dtype=torch.float64).to("cpu").view(1).to("mps")
+            with pytest.raises(RuntimeError, match="must match the size"):
+                x + torch.ones(2, 4, device="mps")
+            assert (x * 2 + 1).dtype is torch.float32
+            assert (x.half() + 1.5).dtype is torch.float16  # a wrapped number
+            assert torch.cat((x, x.half())).dtype is torch.float32

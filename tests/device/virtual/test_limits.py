@@ -162,6 +162,34 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         None,
     ),
     (
+        "2.6",
+        "MPS device does not support mm for non-float inputs",
+        lambda: torch.mv(_ones(2, 2, dtype=torch.int64), _ones(2, dtype=torch.int64)),
+        "2.7",
+    ),
+    (
+        "2.11",
+        "cumulative ops are not yet supported for complex",
+        lambda: torch.cumulative_trapezoid(_ones(3, dtype=torch.complex64)),
+        "2.12",
+    ),
+    (
+        "2.7",
+        "Unsupported data type for accumulate case: Float16",
+        lambda: _ones(3, dtype=torch.float16).index_put_(
+            (torch.zeros(2, dtype=torch.int64, device="mps"),), _ones(2, dtype=torch.float16), accumulate=True
+        ),
+        "2.8",
+    ),
+    (
+        "2.12",
+        "not supported for torch.int64",
+        lambda: _ones(3, dtype=torch.int64).scatter_reduce(
+            0, torch.zeros(2, dtype=torch.int64, device="mps"), _ones(2, dtype=torch.int64), "amax"
+        ),
+        "2.13",
+    ),
+    (
         "2.14",
         "linalg.lu_factor(): MPS doesn't support complex types.",
         lambda: torch.linalg.lu_factor(torch.eye(2, dtype=torch.complex64, device="mps")),

@@ -22,7 +22,7 @@ from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op, OpCall
-from mpsprobe.device.virtual.written import Outputs, fresh_outputs, replace, set_memory
+from mpsprobe.device.virtual.written import Outputs, fresh_outputs, replace, set_memory, share_storages
 from mpsprobe.errors import OutOfReachError
 
 Kernel = Callable[..., Any]
@@ -55,11 +55,14 @@ class Kernels:
     """Run what reaches the MPS key, over host memory.
 
     Attributes:
+        overlaps_count: Whether the host computes on the memory of the device's tensors, and so sees what overlaps.
         contract: The rules of the chosen release, which decide what raises and what falls back.
         memory: The modelled unified memory, in which results are counted.
         observer: The observer, or None, which costs nothing.
         host_device: The device whose memory holds the values and whose kernels compute: the CPU, or CUDA.
     """
+
+    overlaps_count = True
 
     def __init__(
         self,
@@ -226,6 +229,8 @@ class Kernels:
         call = OpCall(op, args, kwargs, *self.unwrap(op, args, kwargs))
         if self._refused_operands:
             self._replace_refused(call)
+        if op.writes and self.overlaps_count:
+            share_storages(call, self.host)
         if op.generator is None:
             result = self.compute(call, compute)
         else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpsprobe.device.virtual import schema
+from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.schema import Op, OpCall
 
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
@@ -30,6 +31,63 @@ def fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
         else:
             call.host_kwargs[name] = empty
     return fresh
+
+
+#: Ops whose kernel on a Mac does not look whether what it writes overlaps what it reads (operations/Indexing.mm).
+_UNCHECKED = frozenset({"index_select", "masked_fill_", "masked_scatter_"})
+
+
+def share_storages(call: OpCall, host: Callable[[Tensor], Tensor]) -> None:
+    """Let host tensors share a storage where the device's tensors do, if the op writes into one of those.
+
+    The host's tensors are made one by one, each with a storage of its own, and PyTorch's checks for overlap ("some
+    elements of the input tensor and the written-to tensor refer to a single memory location") compare storages.
+
+    Args:
+        call: its host arguments are replaced.
+        host: gives the host's view of a device tensor.
+    """
+    if call.op.base in _UNCHECKED:
+        return
+    places: list[tuple[Any, Any, Tensor]] = []
+    arguments: list[tuple[Any, Iterable[tuple[Any, Any]]]] = [
+        (call.host_args, enumerate(call.args)),
+        (call.host_kwargs, call.kwargs.items()),
+    ]
+    for on_host, given in arguments:
+        for key, value in given:
+            if isinstance(value, Tensor):
+                places.append((on_host, key, value))
+            elif isinstance(value, (list, tuple)) and any(isinstance(one, Tensor) for one in value):
+                places += [(on_host[key], k, one) for k, one in enumerate(value) if isinstance(one, Tensor)]
+    written = [call.argument(*where) for where in call.op.writes]
+    storages = {_storage_of(one) for one in written if isinstance(one, Tensor) and one.is_mps and one.numel()}
+    for storage in storages:
+        sharing = [one for one in places if one[2].is_mps and _storage_of(one[2]) == storage]
+        if len(sharing) < 2 or any(tensor.is_neg() or tensor.is_conj() for _, _, tensor in sharing):
+            continue
+        whole = _whole_storage(sharing[0][2], host)
+        views: dict[int, Tensor] = {}  # a tensor that is read and written is one on the host, too
+        for on_host, key, tensor in sharing:
+            if on_host[key].dtype is not tensor.dtype:
+                continue  # refused, and replaced by its nearest
+            if id(tensor) not in views:
+                views[id(tensor)] = torch.empty(0, dtype=tensor.dtype, device=whole.device)
+                set_memory(views[id(tensor)], whole, tensor.storage_offset(), tensor)
+            on_host[key] = views[id(tensor)]
+
+
+def _storage_of(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
+
+
+def _whole_storage(tensor: Tensor, host: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the bytes of a device tensor's storage, on the host."""
+    storage = tensor.untyped_storage()
+    whole = relabel.device(torch.empty(0, dtype=torch.uint8, device="cpu"))
+    _set_storage.redispatch(_CPU_KEYS, whole, storage, 0, [storage.nbytes()], [1])
+    return host(whole)
 
 
 class Outputs:

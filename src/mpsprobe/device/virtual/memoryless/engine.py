@@ -51,6 +51,8 @@ class GhostKernels(Kernels):
         float_limit: The greatest number of elements of floating-point tensors with values.
     """
 
+    overlaps_count = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()

@@ -175,6 +175,45 @@ def _index_reduce(call: Call) -> str | None:
     return "index_reduce for MPS does not support torch.long dtype" if refused else None
 
 
+def _accumulated(call: Call) -> str | None:
+    # getIndexFunctionName of operations/Indexing.mm: atomic additions are those of float and int
+    target, values = call.get(0, "self"), call.get(2, "values")
+    if (
+        not call.get(3, "accumulate", False)
+        or not isinstance(target, Tensor)
+        or not isinstance(values, Tensor)
+    ):
+        return None
+    name = _METAL_NAMES.get(target.dtype)
+    if name is None or not target.numel() or not values.numel():
+        return None
+    return f"Unsupported data type for accumulate case: {name}"
+
+
+#: getMPSTypeString of OperationUtils.mm, for the dtypes that it refuses here.
+_METAL_NAMES = {
+    torch.float16: "Float16",
+    torch.bfloat16: "BFloat16",
+    torch.int64: "Int64",
+    torch.int16: "Int16",
+    torch.int8: "Int8",
+    torch.uint8: "UInt8",
+    torch.bool: "Bool",
+    torch.complex32: "ComplexFloat16",
+    torch.complex64: "ComplexFloat32",
+}
+
+
+def _scattered_extreme(dtype: torch.dtype, text: str) -> Test:
+    # scatter_reduce_two_mps_kernel of operations/ScatterGather.mm
+    def test(call: Call) -> str | None:
+        target, reduce = call.get(0, "self"), call.get(4, "reduce")
+        refused = isinstance(target, Tensor) and target.dtype is dtype and reduce in ("amax", "amin")
+        return text if refused else None
+
+    return test
+
+
 def _half_to_float(call: Call) -> str | None:
     convert = call.get(2, "half_to_float")
     return "softmax with half to float conversion is not supported on MPS" if convert else None
@@ -289,6 +328,20 @@ _CHECKS: tuple[KernelCheck, ...] = (
     KernelCheck(("linalg_lu_factor", "linalg_lu_factor_ex"), _lu_pivot, since=(2, 5)),
     KernelCheck(("gather",), _sparse_grad, until=(2, 12)),
     KernelCheck(("index_reduce", "index_reduce_"), _index_reduce, since=(2, 12), grade=FindingGrade.CERTAIN),
+    KernelCheck(("_index_put_impl_",), _accumulated, until=(2, 7)),
+    KernelCheck(
+        ("scatter_reduce", "scatter_reduce_"),
+        _scattered_extreme(torch.int64, "not supported for torch.int64"),
+        since=(2, 6),
+        until=(2, 12),
+    ),
+    KernelCheck(
+        ("scatter_reduce", "scatter_reduce_"),
+        _scattered_extreme(torch.int32, "torch.int32 is only supported on MacOS15+"),
+        since=(2, 6),
+        until=(2, 12),
+        macos_below=(15, 0),
+    ),
     KernelCheck(("_softmax", "_log_softmax"), _half_to_float, until=(2, 14)),
     KernelCheck(("div", "div_"), _truncated_half, until=(2, 7)),
     KernelCheck(("isin",), _isin_devices, until=(2, 7)),
