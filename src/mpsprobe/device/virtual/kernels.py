@@ -55,7 +55,7 @@ class Kernels:
     """Run what reaches the MPS key, over host memory.
 
     Attributes:
-        overlaps_count: Whether the host computes on the memory of the device's tensors, and so sees what overlaps.
+        overlaps_count: Whether the host computes on the tensors' own memory, where what overlaps can be seen.
         contract: The rules of the chosen release, which decide what raises and what falls back.
         memory: The modelled unified memory, in which results are counted.
         observer: The observer, or None, which costs nothing.

@@ -44,7 +44,7 @@ class UnifiedMemory:
         longest: Metal's maxBufferLength in bytes; a buffer must be smaller.
         limit: The bytes that may be allocated; None without a limit.
         peak: The peak of the bytes in use, at most 2 % above the truth; exact from `mark` on.
-        refusal: The message that each use of the allocator raises, because of its variables; empty where they are legal.
+        refusal: The message that each use of the allocator raises because of its variables; empty for legal ones.
     """
 
     def __init__(
