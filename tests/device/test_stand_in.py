@@ -16,12 +16,18 @@ from tests.support import stand_in
 
 pytestmark = pytest.mark.slow
 
-#: Tests of `predict` itself, as they run on Linux.
+#: Tests of `predict` itself, as they run on Linux. Those of keeping answers concern files only, and the slow ones
+#: predict the same models again for every release.
 _SUITE = (
     "tests/device/virtual/test_predict.py",
     "tests/device/virtual/test_repeats.py",
     "tests/device/virtual/test_planted.py",
-    "tests/prediction",
+    "tests/prediction/test_fitting.py",
+    "tests/prediction/test_predict.py",
+    "tests/prediction/test_releases.py",
+    "tests/prediction/test_training.py",
+    "-m",
+    "not slow",
 )
 
 #: What a child prints: how many of the stand-in's kernels ran, and what its allocator gave, since `start()`.
