@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from faults.case import BLOCKED, CRASHED, FAILED, MARK, PASSED, USAGE, Case
-from faults.making import beside, file, model, target
+from faults.making import CONFIG, beside, file, model, target
 
 PROMISE = (
     "No code of a repository, a folder or the environment runs before its user said yes to a list of it."
@@ -107,6 +108,7 @@ def cases() -> Iterator[Case]:
         yield Case(
             f"auto-map-random-{name}", (*run, "--random-init"), _ANY, prepare=_auto_map(name, table, home)
         )
+    yield from _doors_of_inputs()
     outside = {"AutoConfig": "../../evil.C", "AutoModelForCausalLM": "../../evil.M"}
     yield Case(
         "auto-map-outside", run, {FAILED}, "auto_map", prepare=_auto_map("evil", outside, "config.json")
@@ -117,6 +119,14 @@ def cases() -> Iterator[Case]:
     )
     index = json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["my_pipeline", "U"]})
     yield Case("diffusers-part", ("predict", "m"), {BLOCKED, FAILED, USAGE}, prepare=_pipeline(index))
+    own_pipelines: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("custom", {"_class_name": "DDPMPipeline", "custom_pipeline": "my_pipeline"}),
+        ("part-class", {"_class_name": "DDPMPipeline", "scheduler": ["my_pipeline", "P"]}),
+        ("blocks", {"_class_name": "ModularPipeline", "_blocks_class_name": "P"}),
+    )
+    for name, stated in own_pipelines:
+        index = json.dumps({**stated, "auto_map": {"ModularPipelineBlocks": "my_pipeline.P"}})
+        yield Case(f"diffusers-{name}", ("predict", "m"), _ANY - {PASSED}, prepare=_pipeline(index))
     index = json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["os", "system"]})
     yield Case("diffusers-library", ("predict", "m"), {BLOCKED, FAILED, USAGE}, prepare=_pipeline(index))
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "weights.pth"):
@@ -144,6 +154,83 @@ def cases() -> Iterator[Case]:
     )
 
 
+#: A template that leaves the sandbox where there is none (jinja2's own `cycler` leads to the module `os`).
+_TEMPLATE = (
+    "{{ cycler.__init__.__globals__.os.mknod(cycler.__init__.__globals__.os.environ['FAULTS_FOLDER'] + '/THIS-RAN') }}"
+    "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+)
+_LLAVA = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": "llava",
+    "text_config": CONFIG,
+    "vision_config": {
+        "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "projection_dim": 16,
+    },
+    "image_token_index": 15,
+}  # fmt: skip
+_WAV2VEC2 = {
+    "architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", "hidden_size": 16, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 16, "conv_dim": [8, 8], "conv_stride": [5, 2],
+    "conv_kernel": [10, 3], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+
+
+def _doors_of_inputs() -> Iterator[Case]:
+    """Yield runs to the end with planted tokenizers, processors and templates, which only preparing inputs asks for."""
+    own = {
+        "AutoTokenizer": ["evil.T", "evil.T"], "AutoProcessor": "evil.T", "AutoImageProcessor": "evil.T",
+        "AutoFeatureExtractor": "evil.T", "AutoVideoProcessor": "evil.T",
+    }  # fmt: skip
+    kinds: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+        ("tokenizer", {}, {"tokenizer_config.json": {"tokenizer_class": "T", "auto_map": own}}),
+        ("tokenizer-of-config", {"auto_map": {"AutoTokenizer": own["AutoTokenizer"]}}, {}),
+        ("template", {}, {"tokenizer_config.json": {"chat_template": _TEMPLATE}}),
+        ("template-file", {}, {"chat_template.jinja": _TEMPLATE, "additional_chat_templates/tool.jinja": _TEMPLATE}),
+        ("generation", {}, {"generation_config.json": {"custom_generate": "evil", "trust_remote_code": True}}),
+        ("processor", _LLAVA, {
+            "processor_config.json": {"processor_class": "T", "auto_map": own, "image_processor": {"auto_map": own}},
+            "preprocessor_config.json": {"image_processor_type": "T", "auto_map": own},
+            "video_preprocessor_config.json": {"video_processor_type": "T", "auto_map": own},
+        }),
+        ("template-of-processor", _LLAVA, {
+            "processor_config.json": {"processor_class": "LlavaProcessor", "patch_size": 14},
+            "preprocessor_config.json": {"image_processor_type": "CLIPImageProcessor"},
+            "chat_template.json": {"chat_template": _TEMPLATE},
+        }),
+        ("feature-extractor", _WAV2VEC2, {
+            "preprocessor_config.json": {"feature_extractor_type": "T", "auto_map": own},
+        }),
+    )  # fmt: skip
+    argv = ("run", "m", "--device", "cpu", "--random-init", "--phase", "6")
+    for name, changes, files in kinds:
+        yield Case(f"inputs-{name}", argv, _ANY, prepare=_inputs(changes, files))
+
+
+def _inputs(changes: dict[str, Any], files: dict[str, Any]) -> Callable[[Path], None]:
+    words = {**{f"t{i}": i for i in range(13)}, "<unk>": 13, "</s>": 14}
+    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+                 "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}}  # fmt: skip
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "eos_token": "</s>",
+                "pad_token": "</s>"}  # fmt: skip
+
+    def prepare(folder: Path) -> None:
+        there = folder / "m"
+        model(there, **changes)
+        (there / "evil.py").write_text(MARK + "class T: pass\n")
+        (there / "tokenizer.json").write_text(json.dumps(tokenizer))
+        (there / "tokenizer_config.json").write_text(json.dumps(settings))
+        for name, content in files.items():
+            path = there / name
+            path.parent.mkdir(exist_ok=True)
+            if isinstance(content, dict) and path.exists():
+                content = {**json.loads(path.read_text()), **content}
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    return prepare
+
+
 def _planted(folder: Path) -> None:
     target()(folder)
     (folder / "planted.py").write_text(MARK + "def go(): pass\n")
@@ -153,6 +240,8 @@ def _pipeline(index: str) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
         (folder / "m").mkdir()
         (folder / "m" / "model_index.json").write_text(index)
+        (folder / "m" / "modular_model_index.json").write_text(index)
+        (folder / "m" / "modular_config.json").write_text(index)
         (folder / "m" / "my_pipeline.py").write_text(MARK)
         (folder / "my_pipeline.py").write_text(MARK)
 
