@@ -87,10 +87,10 @@ class Lines:
     """The lines of a module that only a Mac reaches.
 
     Attributes:
-        module: its path below the package.
-        tree: its syntax tree.
-        statements: by identity of the node.
-        parts: parts of expressions, likewise.
+        module: The path of the module below the package.
+        tree: The syntax tree of the module.
+        statements: The statements by the identity of their node.
+        parts: The parts of expressions by the identity of their node.
     """
 
     module: str

@@ -32,7 +32,7 @@ _PHASES = {
 
 
 def _near(path: Path) -> Path:
-    """Return a path as seen from the working directory, where it lies below and that one still exists."""
+    """Return a path relative to the working directory if it lies below it and the directory still exists."""
     try:
         return path.relative_to(Path.cwd())
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
 """Measure a device: matmul by dtype and size, memory, attention, convolution, dispatch, waits and copies.
 
-The host is timed in rounds in between, from the first second to the last, and the rounds must agree. A calibration
+Between these, the host is timed in rounds, from the first second to the last, and the rounds must agree. A calibration
 takes about a minute.
 """
 
@@ -127,7 +127,7 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
 
 
 def _pulse(device: Device, clock: Clock) -> TimedRounds:
-    """Return one matmul to be timed in rounds: whether the device, too, is still."""
+    """Return one matmul to be timed in rounds, which shows whether the device keeps its speed, too."""
     x = torch.randn(1024, 1024, device=device.torch_device)
     return TimedRounds({"matmul": lambda: clock.seconds(lambda: functional.linear(x, x))})
 

@@ -60,7 +60,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         wait_seconds: The time on the host for reading one number from the device in seconds.
         copy_bandwidth: The bytes per second of copies between host and device; for a CPU those within memory.
         took_seconds: The time of the whole calibration in seconds.
-        unsteady: The time of the same work in the slowest round over that in the fastest.
+        unsteady: The ratio of the times of the same work in the slowest and in the fastest round.
     """
 
     version: int = VERSION

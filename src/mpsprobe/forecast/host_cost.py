@@ -262,11 +262,11 @@ def smalls() -> list[Small]:
 
 
 class HostRounds:
-    """The small models on a device, timed in rounds: what calls cost the host, and whether it was still.
+    """The small models on a device, timed in rounds: the costs of calls on the host, and whether they were stable.
 
     Attributes:
-        calls: of each model that runs here, by kind.
-        rounds: their times.
+        calls: The numbers of calls of each model that runs here, by kind.
+        rounds: The times of the models in each round.
     """
 
     def __init__(self, device: Device, clock: Clock) -> None:
@@ -287,7 +287,7 @@ class HostRounds:
             self.rounds.work[small.name] = functools.partial(_timed, clock, run, _RUNS)
 
     def costs(self) -> dict[str, float]:
-        """Return seconds of the host by kind of call, with `module`, `wait`, and on MPS `graph`.
+        """Return the time on the host in seconds by kind of call, with `module`, `wait`, and on MPS `graph`.
 
         The keys are those of `knowledge.speed.HostCost.us`. Each model counts with the median of the rounds that agree
         with the fastest.
@@ -296,7 +296,7 @@ class HostRounds:
 
 
 def _timed(clock: Clock, run: Callable[[], Any], runs: int) -> float:
-    """Return the seconds of the host's own thread: a CPU's helpers have no part in what a call costs."""
+    """Return the time in seconds of the host's own thread, without the helper threads of a CPU's kernels."""
     if clock.device.name != "cpu":
         return clock.host(run, runs)
     threads = torch.get_num_threads()

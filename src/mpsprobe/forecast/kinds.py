@@ -108,7 +108,7 @@ _SUM = 4096
 
 
 def threadgroups_of(use: OpUse) -> int:
-    """Return the threadgroups of a reduction that has one a result; 0 for other ops."""
+    """Return the number of threadgroups of a reduction that has one for each result; 0 for other ops."""
     name = base_name(use.op)
     if name not in _GROUP_EACH or not use.inputs or not use.outputs:
         return 0
@@ -117,13 +117,13 @@ def threadgroups_of(use: OpUse) -> int:
 
 
 def tiles_of(use: OpUse, flops: int) -> int:
-    """Return the pieces of a matmul that the cores of a GPU share; 0 for other ops.
+    """Return the number of pieces of a matmul that the cores of a GPU share; 0 for other ops.
 
-    Blocks of results; where few results are long sums, kernels split the sums, too.
+    A piece is a block of results; where there are few results that are long sums, kernels split the sums, too.
 
     Args:
-        use: the op.
-        flops: of one call, which tells how long the sums are.
+        use: The op use.
+        flops: The FLOPs of one call, which determine the length of the sums.
     """
     if kind_of(use.op) != "matmul" or not use.outputs or len(use.outputs[0].shape) < 2 or not flops:
         return 0

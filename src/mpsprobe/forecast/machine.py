@@ -135,7 +135,7 @@ class Machine:
         copy: The bandwidth between host and device.
         queued: Whether kernels run asynchronously; False for a CPU.
         graph_kernel: The shortest time of an MPSGraph on the device.
-        gap: The time between the end of a kernel and the begin of the next one.
+        gap: The time between the end of a kernel and the start of the next one.
         cores: The cores of an Apple GPU; 0 for other devices.
         threadgroup: The time of one threadgroup on one core in a reduction that has one for each result.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
@@ -181,13 +181,13 @@ class Machine:
         return surface.at(flops, moved) if surface is not None else None
 
     def filled(self, tiles: int) -> float:
-        """Return the share of the cores that work on so many tiles in the mean: the last wave leaves some idle."""
+        """Return the mean share of the cores that work on this many tiles; the last wave leaves some idle."""
         if not tiles or not self.cores:
             return 1.0
         return tiles / (self.cores * math.ceil(tiles / self.cores))
 
     def spread(self, threadgroups: int) -> float:
-        """Return the seconds of so many threadgroups on all cores."""
+        """Return the time in seconds of this many threadgroups on all cores."""
         return threadgroups * self.threadgroup / max(1, self.cores)
 
     def peak_of(self, kind: str, dtype: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Whether a host was still while it was calibrated: the same work timed in rounds, far apart, and compared.
+"""Check whether a host kept its speed during a calibration, by timing the same work in rounds that are far apart.
 
 Other programs, other guests of a rented machine, heat and power saving make a host slower for seconds to hours. Work
 that is timed once cannot tell; work that is timed again and again, with other measurements in between, can: a round
@@ -22,18 +22,18 @@ REFUSED = 2.0
 
 @dataclass
 class TimedRounds:
-    """Pieces of work, each timed once a round.
+    """Pieces of work, each of which is timed once in every round.
 
     Attributes:
-        work: by name; a call returns seconds.
-        taken: seconds of each round, in the order of `work`.
+        work: The pieces of work by name; a call returns its time in seconds.
+        taken: The times in seconds of each round, in the order of `work`.
     """
 
     work: dict[str, Callable[[], float]]
     taken: list[list[float]] = field(default_factory=list)
 
     def once(self) -> None:
-        """Time everything once more."""
+        """Time each piece of work once more."""
         self.taken.append([time() for time in self.work.values()])
 
     def until_still(self) -> None:
@@ -42,7 +42,7 @@ class TimedRounds:
             self.once()
 
     def typical(self) -> dict[str, float]:
-        """Return seconds of each piece of work: the median of the rounds that agree with the fastest."""
+        """Return the time in seconds of each piece of work: the median of the rounds that agree with the fastest."""
         agreeing = [
             times for times, slower in zip(self.taken, factors(self.taken), strict=True) if slower <= STILL
         ]
@@ -57,7 +57,7 @@ def factors(rounds: Sequence[Sequence[float]]) -> list[float]:
     """Return how many times as long each round took as the fastest: the median over its pieces of work.
 
     Args:
-        rounds: seconds of each piece of work of each round, all in one order.
+        rounds: The times in seconds of the pieces of work of each round, all in one order.
     """
     if not rounds or not rounds[0]:
         return [1.0] * len(rounds)
@@ -69,13 +69,13 @@ def factors(rounds: Sequence[Sequence[float]]) -> list[float]:
 
 
 def unsteadiness(found: Sequence[float]) -> float:
-    """Return the largest factor, less one in five: a moment's disturbance is no drift."""
+    """Return the largest factor without one outlier in five, because a momentary disturbance is no drift."""
     kept = sorted(found)[: len(found) - len(found) // 5]
     return kept[-1] if kept else 1.0
 
 
 def remark(unsteady: float) -> str:
-    """Return one line on a host that was not still; empty for one that was."""
+    """Return one line about a host that did not keep its speed; empty for one that did."""
     if unsteady <= STILL:
         return ""
     return (

@@ -69,8 +69,9 @@ class CallCost(NamedTuple):
         falls_back: Whether the CPU runs it.
         native: Whether a GPU kernel runs it.
         thin: Whether it is a linear layer on several rows of one token each, as when decoding a batch.
-        groups: The results of an op whose Metal kernel has a threadgroup for each (`kinds.threadgroups_of`); else 0.
-        tiles: The blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
+        groups: The number of results of an op whose Metal kernel has a threadgroup for each
+            (`kinds.threadgroups_of`); else 0.
+        tiles: The number of blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
         inner: Whether a kernel written in C++ calls it, rather than Python.
     """
 

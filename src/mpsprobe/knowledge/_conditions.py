@@ -95,7 +95,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Threshold(self.min, size, self.grows) if size < self.min else None
 
     def holds(self, shape: tuple[int, ...]) -> bool:
-        """Return whether a tensor of this shape meets it."""
+        """Return whether a tensor of this shape meets the condition."""
         if not -len(shape) <= self.index < len(shape):
             return False
         size = shape[self.index]

@@ -207,7 +207,7 @@ def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match |
 
 
 def _met_later(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
-    """Return the match that a larger workload would give; None when growth does not help to meet the advisory."""
+    """Return the match that a larger workload would give; None when no larger workload meets the advisory."""
     advisory, use = candidate.advisory, form.use
     reached = []
     for case in advisory.when:

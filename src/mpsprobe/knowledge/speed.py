@@ -31,7 +31,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graph_before_2_7: The additional cost of such an op before torch 2.7.
         inner_graph: The additional cost of a graph where C++ calls the op.
         graph_kernel: The least time of a graph on the device.
-        gap: The time between the end of a kernel and the begin of the next one on the device.
+        gap: The time between the end of a kernel and the start of the next one on the device.
         threadgroup: The time of a threadgroup on one core in a reduction that has one for each result.
     """
 

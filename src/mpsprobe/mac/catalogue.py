@@ -128,7 +128,7 @@ def named(name: str, macos: str | None = None) -> NamedMac:
 
 
 def _plain(name: str) -> str:
-    """Return a name as in the catalogue: people write `"M2 Air 16 GB"` or `"MacBook Pro M4 Max 40-core 64GB"`."""
+    """Return a name as the catalogue has it; people write `"M2 Air 16 GB"` or `"MacBook Pro M4 Max 40-core 64GB"`."""
     words = _SEPARATORS.sub("-", name.strip().lower())
     words = _CORES.sub(r"-\1c-", _MEMORY.sub(r"-\1", f"-{words}-"))
     words = _MODELS.sub("-", words)

@@ -61,7 +61,7 @@ _LATER = (
 
 
 def postpone() -> None:
-    """Let the users of these functions be imported, whenever that is, without the packages that define them."""
+    """Import the users of these functions, now or later, without the packages that define them."""
     global _postponed
     for one in () if _postponed else _LATER:
         if importlib.util.find_spec(one.package) is not None:

@@ -41,7 +41,7 @@ def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) 
 
 
 def _distinct(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return one of each kind: layers repeat the same calls, and whether one is correct depends only on the call."""
+    """Return one op use of each kind, because layers repeat the same calls and correctness depends only on the call."""
     found = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
     return list(found.values())
 

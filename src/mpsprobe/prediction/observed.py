@@ -121,7 +121,7 @@ class Observed:
         loading: What loading the quantised checkpoint does; None for one that is not quantised.
         fed: The sizes of the input.
         checkpoint_bytes: The size of the weights in bytes as a quantised checkpoint stores them.
-        alike: The same for each other requested release that would have gone the same way, by release. They
+        alike: The same observation for each other requested release that behaves in the same way, by release. They
             share op uses.
         token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
         autocast: Whether the inference ran under autocast.

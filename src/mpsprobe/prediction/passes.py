@@ -24,7 +24,7 @@ _CACHES = ("past_key_values", "past_key_value", "cache_params")
 
 
 class OrderedObserver(RecorderObserver):
-    """Record in the order of calls where the host waits."""
+    """Record the places in the order of calls at which the host waits."""
 
     def sync(self, kind: str) -> None:
         """Record that the host waited for the device."""

@@ -72,7 +72,7 @@ def eager() -> Iterator[None]:
 
 
 class _EagerOnceImported(OnImport):
-    """Lets the compiler run everything eagerly as soon as it is imported."""
+    """A finder that makes the compiler run everything eagerly as soon as it is imported."""
 
     def __init__(self) -> None:
         super().__init__("torch._dynamo", self._told)

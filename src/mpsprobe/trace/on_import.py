@@ -1,4 +1,4 @@
-"""Do something around the import of a module, whenever that is and whoever imports it."""
+"""Run code before and after the import of a module, whichever code imports it and whenever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class OnImport(importlib.abc.MetaPathFinder):
-    """Runs a module's code inside a context, when the module is imported. It acts while it is in `sys.meta_path`.
+    """A finder that runs a module inside a context when it is imported. It acts while it is in `sys.meta_path`.
 
     Args:
         name: The full name of the module.
@@ -46,5 +46,5 @@ class _Loader(importlib.abc.Loader):
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the module's own loader has, such as its source for a traceback."""
+        """Return any other attribute of the module's own loader, such as the source for a traceback."""
         return getattr(self._loader, name)
