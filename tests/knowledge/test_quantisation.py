@@ -208,7 +208,16 @@ def test_statements_that_a_release_does_not_read(
             "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
         },
         {"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8WeightOnlyConfig"}}},
-        {"quant_method": "quanto", "weights": "float8"},
+        {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {
+                "group_0": {
+                    "weights": {"num_bits": 4, "type": "float"},
+                    "input_activations": {"type": "float"},
+                }
+            },
+        },
         {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}},
     ],
 )
@@ -221,7 +230,10 @@ def test_float8_weights_need_a_torch_with_float8(stated: dict[str, Any]) -> None
     assert old.raises
     assert "Float8" in old.error
     assert not quantisation.answer(found, "4.57.1", names.get, torch="2.15.0").fails
-    int8 = quantisation.of_statement({"quant_method": "quanto", "weights": "int8"})
+    group = {"weights": {"num_bits": 8, "type": "int"}, "input_activations": {"type": "int"}}
+    int8 = quantisation.of_statement(
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
+    )
     assert not quantisation.answer(int8, "4.57.1", names.get, torch="2.13.0").fails
 
 
@@ -302,7 +314,7 @@ def test_missing_package_is_named_with_its_command() -> None:
     assert answer.raises
     assert "optimum" in answer.fix
     assert "gptqmodel" in answer.fix
-    there = {"optimum": "2.3.0", "gptqmodel": "7.7.0"}
+    there = {"optimum": "2.3.0", "gptqmodel": "5.6.12"}
     assert quantisation.answer(found, "4.57.1", there.get).outcome is Outcome.PACKED
 
 

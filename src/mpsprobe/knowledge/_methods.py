@@ -37,6 +37,10 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     needs: tuple[str, ...] = ()
     missing: str = ""
+    alone: str = ""
+    unread: str = ""
+    packed_with: tuple[str, ...] = ()
+    keeps_modules: bool = False
     missing_from: str = ""
     error: str = ""
     dtype: str = ""
@@ -44,6 +48,23 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fix: str = ""
     then: str = ""
     note: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A statement with which a method's kernels raise on MPS, once the checkpoint is loaded.
+
+    Attributes:
+        key, values: The key of the quantisation config, and its values for which the kernels raise.
+        error: The beginning of the exception.
+        why: The reason, as a clause.
+        source: The release and file where this was read.
+    """
+
+    key: str
+    values: tuple[int, ...]
+    error: str
+    why: str
+    source: str
 
 
 class MlxReads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +100,8 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     native: str = ""
     mlx: MlxReads | None = None
     experts_only: bool = False
+    own_loader: str = ""
+    refused: tuple[Refused, ...] = ()
     unstated: str = ""
 
 

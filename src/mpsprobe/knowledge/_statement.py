@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mpsprobe.knowledge._methods import Method, methods
+from mpsprobe.knowledge._methods import Method, Refused, methods
 
 #: The bits of a weight that is not quantised.
 PLAIN_BITS = 16.0
 #: The name of a method that is not stated.
 NO_METHOD = "(none)"
+#: Keys of a config that state its quantisation, the one that counts first.
+_KEYS = ("quantization_config", "compression_config", "quantization")
 #: Keys of a config that state its quantisation, and the depth to which parts of a config are searched for them.
-_STATEMENTS = frozenset({"quantization_config", "compression_config", "quantization"})
+_STATEMENTS = frozenset(_KEYS)
 _DEEPEST = 3
 #: Keys with the number format of stored weights, by method.
 _KINDS_OF_NUMBERS = (
@@ -24,6 +27,135 @@ _KINDS_OF_NUMBERS = (
     "data_type",
     "weights_dtype",
 )
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """How a checkpoint is quantised, according to its config.
+
+    Attributes:
+        method: The method; None for one that the data does not have.
+        name: The name of the method as the config spells it.
+        bits: The bits of a quantised weight, without scales.
+        stored_bits: The bits of a quantised weight, including its share of the scales.
+        kept: Parts of the names of modules that are not quantised.
+        stated_in: The place that states it, where that is not the top of config.json: a part of the config
+            (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
+        float8: Whether weights or activations are float8 tensors.
+        key: The key of the config that states it.
+        refused: Why the method's kernels raise on MPS with this statement; None where they do not.
+        mlx: Whether mlx-lm loads the checkpoint as it is, as far as the config shows.
+    """
+
+    method: Method | None
+    name: str
+    bits: float
+    stored_bits: float
+    kept: tuple[str, ...] = ()
+    stated_in: str = ""
+    float8: bool = False
+    mlx: bool = False
+    key: str = "quantization_config"
+    refused: Refused | None = None
+
+    @property
+    def title(self) -> str:
+        """Return the method and its bits: `"GPTQ, 4 bits"`."""
+        if self.name == NO_METHOD:
+            return "quantised by a method that it does not name"
+        title = self.method.title if self.method else self.name
+        return title if "bits" in title else f"{title}, {self.bits:g} bits"
+
+
+def find(config: Mapping[str, Any]) -> Quantised | None:
+    """Return how a checkpoint is quantised according to its `config.json`; None where the config states nothing.
+
+    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it, and
+    MLX's own `quantization`.
+    """
+    for place, part in parts(config):
+        named = "quantization_config" in part and not place
+        stated = next((part[key] for key in _KEYS if part.get(key)), None)
+        if isinstance(stated, Mapping) and stated:
+            key = next(one for one in _KEYS if part.get(one))
+            return replace(of_statement(stated, place), key=key)
+        if stated or named:  # transformers reads `quant_method` from it even if it is empty
+            return Quantised(None, NO_METHOD, PLAIN_BITS, PLAIN_BITS, stated_in=place)
+    return None
+
+
+def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -> Quantised:
+    """Return how a checkpoint is quantised according to one JSON object that describes it.
+
+    Args:
+        stated: The object under `quantization_config`, or the content of a file beside config.json.
+        place: The place of the object; see `Quantised.stated_in`.
+        method: The method's id, where the object does not name one.
+    """
+    known, name = method_of({"quant_method": method, **stated} if method else stated)
+    bits = bits_of(stated, known)
+    group = group_of(stated, known)
+    scale = scale_bits_of(stated, known) / group if known is not None and group else 0.0
+    kept = (
+        stated.get("modules_to_not_convert")
+        or stated.get("ignored_layers")
+        or stated.get("ignore")
+        or stated.get("llm_int8_skip_modules")
+        or stated.get("exclude_modules")
+        or stated.get("linear_weights_not_to_quantize")
+        or ()
+    )
+    kept = tuple(one for one in kept if isinstance(one, str)) if isinstance(kept, (list, tuple)) else ()
+    reads = known is not None and _mlx_reads(known, stated, bits, group)
+    refused = None
+    if known is not None:
+        refused = next((one for one in known.refused if stated.get(one.key) in one.values), None)
+    return Quantised(
+        known,
+        name,
+        bits,
+        bits + scale,
+        kept or ("lm_head",),
+        place,
+        has_float8(stated),
+        reads,
+        refused=refused,
+    )
+
+
+def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
+    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as unmet."""
+    reads = method.mlx
+    if method.native == "mlx":
+        return True
+    if reads is None or reads.unless:
+        return False
+    inner = stated.get("quantization")
+    form = stated.get("format") or (inner if isinstance(inner, Mapping) else stated).get("quant_algo")
+    return (
+        (not reads.bits or bits in reads.bits)
+        and (not reads.groups or group in reads.groups)
+        and (not reads.formats or form in reads.formats)
+    )
+
+
+def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tuple[int, int]]) -> int:
+    """Return the size of the weights in bytes as the checkpoint stores them.
+
+    Args:
+        quantised: How the checkpoint is quantised.
+        plain_bytes: The size of all parameters and buffers in bytes without quantisation.
+        linear: The number of elements and bytes, without quantisation, of the weights of linear layers by module
+            name; for a method that quantises only experts, of all expert weights.
+    """
+    kept = [re.escape(part.removeprefix("re:").removesuffix(".weight")) for part in quantised.kept]
+    for name, (elements, nbytes) in linear.items():
+        if not any(re.search(rf"(^|\.){part}($|\.)", name) for part in kept):
+            plain_bytes += round(elements * quantised.stored_bits / 8) - nbytes
+    return plain_bytes
+
+
+# ------------------------------------------------------------------------------------------- parts of a statement
 
 
 def parts(
@@ -86,23 +218,53 @@ def bits_of(stated: Mapping[str, Any], method: Method | None) -> float:
 
 
 def has_float8(stated: Mapping[str, Any]) -> bool:
-    """Return whether a statement means float8: by its name, or as a group of 8-bit floating-point numbers."""
-    groups = stated.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping) and (weights.get("type"), weights.get("num_bits")) == ("float", 8):
+    """Return whether weights, scales or activations are float8.
+
+    A statement names float8, or has a group of compressed-tensors with weights of 8-bit floating-point numbers, with
+    NVFP4 weights (their scales are float8) or with floating-point activations, whose zero points are.
+    """
+    if re.match(r"nvfp4", str(stated.get("format") or stated.get("quant_algo") or ""), re.IGNORECASE):
+        return True
+    for weights, activations in _groups(stated):
+        if weights.get("type") == "float" and (
+            weights.get("num_bits") == 8 or weights.get("strategy") == "tensor_group"
+        ):
+            return True
+        if activations.get("type") == "float":
             return True
     named = {key: stated.get(key) for key in _KINDS_OF_NUMBERS}
     return re.search(r"float8|fp8|e4m3|e5m2", str(named), re.IGNORECASE) is not None
+
+
+def _groups(stated: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield weights and input activations of each group of compressed-tensors; empty where a group has none."""
+    groups = stated.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        if isinstance(group, Mapping):
+            pair = [group.get("weights"), group.get("input_activations")]
+            weights, activations = (one if isinstance(one, Mapping) else {} for one in pair)
+            yield weights, activations
+
+
+def scale_bits_of(stated: Mapping[str, Any], method: Method) -> float:
+    """Return the bits that a group of weights stores beside them: its scale, and its zero point where it has one."""
+    if stated.get("bnb_4bit_use_double_quant"):  # scales of 8 bits, 256 of which share one of 32
+        return 8 + 32 / 256
+    for weights, _ in _groups(stated):
+        if weights.get("type") == "float":
+            return 8.0 if weights.get("num_bits") == 4 else 16.0
+        if weights.get("symmetric"):
+            return 16.0
+    return method.scale_bits
 
 
 def group_of(stated: Mapping[str, Any], method: Method | None) -> int:
     block = stated.get("weight_block_size")
     if isinstance(block, list) and len(block) == 2 and all(isinstance(one, int) for one in block):
         return int(block[0]) * int(block[1])
-    groups = stated.get("config_groups")  # of compressed-tensors
-    among = groups.values() if isinstance(groups, Mapping) else ()
-    weights = [group.get("weights") for group in among if isinstance(group, Mapping)]
+    weights = [weights for weights, _ in _groups(stated)]
+    if any(one.get("strategy") in ("tensor", "channel") for one in weights):
+        return 0
     hqq = stated.get("quant_config")
     inner = hqq.get("weight_quant_params", hqq) if isinstance(hqq, Mapping) else None
     for place in (stated, *weights, inner):

@@ -6,26 +6,24 @@ The data in `data/quantisation.toml` was read in their wheels, release by releas
 from __future__ import annotations
 
 import enum
-import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any
 
+import msgspec
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from mpsprobe.knowledge import dtypes
 from mpsprobe.knowledge._methods import Loading, Method, methods, package
 from mpsprobe.knowledge._statement import (
     NO_METHOD,
-    PLAIN_BITS,
-    bits_of,
-    group_of,
-    has_float8,
-    method_of,
-    parts,
+    Quantised,
+    find,
+    of_statement,
+    weight_bytes,
 )
 
 __all__ = [
@@ -38,16 +36,17 @@ __all__ = [
     "methods",
     "of_statement",
     "package",
+    "weight_bytes",
 ]
 
 #: A function that returns the version of an installed distribution by its name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
-#: The release of torch from which on MPS supports float8 tensors, and the error of earlier ones.
+#: The release of torch from which on MPS computes with float8 tensors.
 _FLOAT8 = "2.15"
-_NO_FLOAT8 = (
-    "TypeError: Trying to convert Float8_e4m3fn to the MPS backend "
-    "but it does not have support for that dtype."
-)
+
+
+#: Stages at which an error comes, as its sentence begins.
+LOADING, COMPUTING = "Loading", "Computing with"
 
 
 class Outcome(str, enum.Enum):
@@ -65,40 +64,6 @@ _WORST = (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN, Outcome.DEQUANTISES,
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """How a checkpoint is quantised, according to its config.
-
-    Attributes:
-        method: The method; None for one that the data does not have.
-        name: The name of the method as the config spells it.
-        bits: The bits of a quantised weight, without scales.
-        stored_bits: The bits of a quantised weight, including its share of the scales.
-        kept: Parts of the names of modules that are not quantised.
-        stated_in: The place that states it, where that is not the top of config.json: a part of the config
-            (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
-        float8: Whether weights or activations are float8 tensors.
-        mlx: Whether mlx-lm loads the checkpoint as it is, as far as the config shows.
-    """
-
-    method: Method | None
-    name: str
-    bits: float
-    stored_bits: float
-    kept: tuple[str, ...] = ()
-    stated_in: str = ""
-    float8: bool = False
-    mlx: bool = False
-
-    @property
-    def title(self) -> str:
-        """Return the method and its bits: `"GPTQ, 4 bits"`."""
-        if self.name == NO_METHOD:
-            return "quantised by a method that it does not name"
-        title = self.method.title if self.method else self.name
-        return title if "bits" in title else f"{title}, {self.bits:g} bits"
-
-
-@dataclass(frozen=True)
 class LoadingAnswer:
     """What `from_pretrained` does with a quantised checkpoint on a Mac.
 
@@ -112,6 +77,7 @@ class LoadingAnswer:
             dequantised.
         sentences: What a user should know, in whole sentences.
         part: The part of a pipeline that the checkpoint belongs to; empty for a target that is one model.
+        stage: The stage that raises, as a sentence on it begins.
     """
 
     quantised: Quantised
@@ -122,6 +88,7 @@ class LoadingAnswer:
     dtype: str = ""
     sentences: tuple[str, ...] = ()
     part: str = ""
+    stage: str = LOADING
 
     @property
     def title(self) -> str:
@@ -142,63 +109,6 @@ class LoadingAnswer:
     def fails(self) -> bool:
         """Return whether loading yields no usable model: it raises, or the weights are not those of the checkpoint."""
         return self.outcome in (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN)
-
-
-def find(config: Mapping[str, Any]) -> Quantised | None:
-    """Return how a checkpoint is quantised according to its `config.json`; None where the config states nothing.
-
-    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it, and
-    MLX's own `quantization`.
-    """
-    for place, part in parts(config):
-        named = "quantization_config" in part and not place
-        stated = part.get("quantization_config") or part.get("compression_config") or part.get("quantization")
-        if isinstance(stated, Mapping) and stated:
-            return of_statement(stated, place)
-        if stated or named:  # transformers reads `quant_method` from it even if it is empty
-            return Quantised(None, NO_METHOD, PLAIN_BITS, PLAIN_BITS, stated_in=place)
-    return None
-
-
-def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -> Quantised:
-    """Return how a checkpoint is quantised according to one JSON object that describes it.
-
-    Args:
-        stated: The object under `quantization_config`, or the content of a file beside config.json.
-        place: The place of the object; see `Quantised.stated_in`.
-        method: The method's id, where the object does not name one.
-    """
-    known, name = method_of({"quant_method": method, **stated} if method else stated)
-    bits = bits_of(stated, known)
-    group = group_of(stated, known)
-    scale = known.scale_bits / group if known is not None and group else 0.0
-    kept = (
-        stated.get("modules_to_not_convert")
-        or stated.get("ignored_layers")
-        or stated.get("ignore")
-        or stated.get("llm_int8_skip_modules")
-        or stated.get("exclude_modules")
-        or ()
-    )
-    kept = tuple(one for one in kept if isinstance(one, str)) if isinstance(kept, (list, tuple)) else ()
-    reads = known is not None and _mlx_reads(known, stated, bits, group)
-    return Quantised(known, name, bits, bits + scale, kept or ("lm_head",), place, has_float8(stated), reads)
-
-
-def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
-    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as unmet."""
-    reads = method.mlx
-    if method.native == "mlx":
-        return True
-    if reads is None or reads.unless:
-        return False
-    inner = stated.get("quantization")
-    form = stated.get("format") or (inner if isinstance(inner, Mapping) else stated).get("quant_algo")
-    return (
-        (not reads.bits or bits in reads.bits)
-        and (not reads.groups or group in reads.groups)
-        and (not reads.formats or form in reads.formats)
-    )
 
 
 def answer(
@@ -226,18 +136,31 @@ def answer(
     loading = _loading(method, version, library) if method is not None else None
     if loading is None:
         return _unknown_to(quantised, version, library)
-    if loading.outcome == Outcome.RAISES.value:
-        return _raising(quantised, f"{library} {version}", loading.error, loading)
-    if loading.outcome == Outcome.PACKED.value and quantised.float8 and torch and _lacks_float8(torch):
-        also = f", with {', '.join(loading.needs)}" if loading.needs else ""
-        return _raising(
-            quantised, f"torch {torch}", _NO_FLOAT8, fix=f"use torch {_FLOAT8} or later on that Mac{also}"
-        )
     look = installed or _installed
     missing = [one for one in map(Requirement, loading.needs) if not _has(one, look)]
     early = loading.missing_from and Version(version) < Version(loading.missing_from)
-    if missing and loading.missing and not early:
+    lacks = bool(missing and loading.missing and not early)
+    if loading.outcome == Outcome.RAISES.value or (loading.outcome == Outcome.IGNORED.value and lacks):
+        error = _missing_error(loading, missing) if lacks else loading.error
+        if loading.unread and quantised.key == "quantization":
+            error = loading.unread
+        return _raising(quantised, f"{library} {version}", error, loading)
+    if loading.keeps_modules and any(name.endswith(".weight") for name in quantised.kept) and not lacks:
+        return _unkept(quantised, f"{library} {version}")
+    if loading.outcome == Outcome.IGNORED.value:
+        return _left_out(quantised, loading, f"{library} {version}")
+    stops = _stops(quantised, loading, torch)
+    if stops is not None:
+        return stops
+    if lacks:
         return _lacking(quantised, loading, missing)
+    unpacked = [one for one in map(Requirement, loading.packed_with) if not _has(one, look)]
+    if unpacked:
+        names = " ".join(shlex.quote(str(one)) for one in unpacked)
+        note = f"With {names} (python -m pip install {names}) its weights stay packed. {loading.note}"
+        loading = msgspec.structs.replace(
+            loading, outcome=Outcome.DEQUANTISES.value, dtype="asked", note=note
+        )
     return LoadingAnswer(
         quantised,
         Outcome(loading.outcome),
@@ -259,23 +182,6 @@ def joined(answers: Sequence[tuple[str, LoadingAnswer]]) -> LoadingAnswer | None
     sentences = [f"{name}: {text}" if name else text for name, one in answers for text in one.sentences]
     dense = all(one.dense for _, one in answers)
     return replace(worst, part=part, dense=dense, sentences=tuple(sentences))
-
-
-def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tuple[int, int]]) -> int:
-    """Return the size of the weights in bytes as the checkpoint stores them.
-
-    Args:
-        quantised: How the checkpoint is quantised.
-        plain_bytes: The size of all parameters and buffers in bytes without quantisation.
-        linear: The number of elements and bytes, without quantisation, of the weights of linear layers by module
-            name; for a method that quantises only experts, of all expert weights.
-    """
-    for name, (elements, nbytes) in linear.items():
-        if not any(
-            re.search(rf"(^|\.){re.escape(part.removeprefix('re:'))}($|\.)", name) for part in quantised.kept
-        ):
-            plain_bytes += round(elements * quantised.stored_bits / 8) - nbytes
-    return plain_bytes
 
 
 def other_routes(quantised: Quantised) -> list[str]:
@@ -319,6 +225,54 @@ def _loading(method: Method, version: str, library: str) -> Loading | None:
     )
 
 
+def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> LoadingAnswer | None:
+    """Return the answer for a checkpoint that loads, and whose first forward pass raises on MPS; else None."""
+    also = f", with {', '.join(loading.needs)}" if loading.needs else ""
+    if quantised.float8 and torch and _lacks_float8(torch) and loading.outcome == Outcome.PACKED.value:
+        refused = dtypes.refused_copy("float8_e4m3fn", "bfloat16", torch)
+        error = f"{refused.error}: {refused.message}" if refused is not None else ""
+        why = f"it holds float8, with which no kernel of torch {torch} on MPS computes"
+        fix = f"use torch {_FLOAT8} or later on that Mac{also}"
+    elif quantised.refused is not None:
+        error, why, fix = quantised.refused.error, quantised.refused.why, ""
+    else:
+        return None
+    sentences = (
+        f"{quantised.title} loads, and its first forward pass on MPS raises {error}",
+        f"{why[:1].upper()}{why[1:]}.",
+    )
+    return LoadingAnswer(quantised, Outcome.RAISES, error, fix, sentences=sentences, stage=COMPUTING)
+
+
+def _missing_error(loading: Loading, missing: list[Requirement]) -> str:
+    """Return the error without some packages that a method needs; `alone` is that without all but the first."""
+    first = Requirement(loading.needs[0]).name
+    return (
+        loading.missing if not loading.alone or any(one.name == first for one in missing) else loading.alone
+    )
+
+
+def _left_out(quantised: Quantised, loading: Loading, release: str) -> LoadingAnswer:
+    """Return the answer for a release that loads a checkpoint without an error and without its weights."""
+    said = (
+        f"{release} loads {quantised.title} without an error and leaves its stored weights out: every quantised layer "
+        "gets random ones, which its load report calls newly initialised."
+    )
+    notes = (loading.note,) if loading.note else ()
+    return LoadingAnswer(quantised, Outcome.IGNORED, fix=loading.fix, dense=True, sentences=(said, *notes))
+
+
+def _unkept(quantised: Quantised, release: str) -> LoadingAnswer:
+    """Return the answer for a release that reads names of modules where the checkpoint states names of weights."""
+    first = next(name for name in quantised.kept if name.endswith(".weight"))
+    said = (
+        f"{release} replaces layers that this checkpoint keeps plain: it states {first}, and that release reads names "
+        "of modules. Their stored weights are left out without an error, and random ones take their place."
+    )
+    fix = f"write {first.removesuffix('.weight')} for {first} in the config, and so on, or use transformers 4.57"
+    return LoadingAnswer(quantised, Outcome.IGNORED, fix=fix, sentences=(said,))
+
+
 def _lacks_float8(torch: str) -> bool:
     try:
         return Version(Version(torch).base_version) < Version(_FLOAT8)
@@ -343,6 +297,21 @@ def _is_read(place: str, version: str, library: str) -> bool:
 
 def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
     """Return the answer for a statement at a place that the library does not read."""
+    method = quantised.method
+    if method is not None and method.own_loader:
+        fix = f"load it with the package that saved it: {method.own_loader}"
+        return LoadingAnswer(
+            quantised,
+            Outcome.IGNORED,
+            fix=fix,
+            dense=True,
+            sentences=(
+                f"That the weights are {quantised.title} is stated in {quantised.stated_in}, which {library} {version} "
+                "does not read.",
+                "It leaves the packed tensors out, and every quantised layer gets random weights without an error.",
+                f"{fix[:1].upper()}{fix[1:]}.",
+            ),
+        )
     move = (
         "move it to the top of config.json"
         if "." not in quantised.stated_in and quantised.stated_in.endswith(("config", "decoder"))
@@ -378,7 +347,7 @@ def _unknown_to(quantised: Quantised, version: str, library: str) -> LoadingAnsw
         fix=fix,
         sentences=(
             f"{library} {version} does not know {title}: it warns, skips it, and reads packed tensors as plain.",
-            "They do not fit plain weights, and what does not fit is left out.",
+            "Tensors of another size than plain ones raise a size mismatch; others lose their scales without an error.",
         ),
     )
 
@@ -408,9 +377,10 @@ def _raising(
 
 def _lacking(quantised: Quantised, loading: Loading, missing: list[Requirement]) -> LoadingAnswer:
     known = [(one, package(one.name)) for one in missing]
+    error = _missing_error(loading, missing)
     stuck = [found for _, found in known if found is not None and found.macos == "none"]
     names = ", ".join(one.name for one in missing)
-    sentences = [f"Loading {quantised.title} needs {names}: without, it raises {loading.missing}"]
+    sentences = [f"Loading {quantised.title} needs {names}: without, it raises {error}"]
     sentences += [f"{found.name}: {found.seen}." for _, found in known if found is not None]
     fix = ""
     if not stuck:
@@ -426,7 +396,7 @@ def _lacking(quantised: Quantised, loading: Loading, missing: list[Requirement])
         if loading.note:
             sentences.append(loading.note)
     dense = loading.outcome == Outcome.DEQUANTISES.value
-    return LoadingAnswer(quantised, Outcome.RAISES, loading.missing, fix, dense, sentences=tuple(sentences))
+    return LoadingAnswer(quantised, Outcome.RAISES, error, fix, dense, sentences=tuple(sentences))
 
 
 def _loaded(quantised: Quantised, loading: Loading) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from mpsprobe.models.hub.snapshot import SnapshotError, StoredTensor
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 #: Keys of which such a file holds one; a file of the same name may come from another tool.
 _STATED = ("bits", "w_bit", "quant_algo")
+#: The file of optimum-quanto's own `save_pretrained`: what each module's weights are stored as.
+_QUANTO_MAP = "quanto_qmap.json"
 _FROM_NAMES = "the names of its tensors"
 
 
@@ -48,6 +51,8 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
 
 
 def _beside(folder: Path) -> Quantised | None:
+    if (folder / _QUANTO_MAP).is_file() and (weights := _quanto_weights(folder / _QUANTO_MAP)):
+        return quantisation.of_statement({"weights": weights}, _QUANTO_MAP, "quanto")
     for name, method in SIDE_FILES.items():
         if not (folder / name).is_file():
             continue
@@ -59,6 +64,18 @@ def _beside(folder: Path) -> Quantised | None:
         if isinstance(inner, Mapping) and any(inner.get(key) is not None for key in _STATED):
             return quantisation.of_statement(inner, name, method)
     return None
+
+
+def _quanto_weights(path: Path) -> str:
+    """Return the kind of most modules' weights in Quanto's words, `"int4"`; empty where the file states none."""
+    try:
+        stated = toml.json_object(path)
+    except DataError:
+        return ""
+    kinds = Counter(one.get("weights") for one in stated.values() if isinstance(one, Mapping))
+    kinds.pop("none", None)
+    most = kinds.most_common(1)
+    return str(most[0][0]).removeprefix("q") if most else ""
 
 
 def _of_tensors(folder: Path) -> Quantised | None:
@@ -88,6 +105,10 @@ def _packed_as(
         return ("gptq" if f"{stem}.g_idx" in tensors else "awq"), 4
     if last.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in tensors:
         return "mxfp4", 4
+    if last == "_data" and f"{stem}._scale" in tensors:
+        return "quanto", 4 if tensor.dtype == "uint8" else 8
+    if last == "W_q" and f"{stem}.scale" in tensors:
+        return "hqq", 4
     if last != "weight":
         return None
     if f"{name}.absmax" in tensors:
