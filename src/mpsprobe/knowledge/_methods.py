@@ -50,7 +50,7 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str = ""
 
 
-class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RefusedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A statement with which a method's kernels raise on MPS, once the checkpoint is loaded.
 
     Attributes:
@@ -101,7 +101,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mlx: MlxReads | None = None
     experts_only: bool = False
     own_loader: str = ""
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedStatement, ...] = ()
     unstated: str = ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpsprobe.knowledge._methods import Method, Refused, methods
+from mpsprobe.knowledge._methods import Method, RefusedStatement, methods
 
 #: The bits of a weight that is not quantised.
 PLAIN_BITS = 16.0
@@ -56,7 +56,7 @@ class Quantised:
     float8: bool = False
     mlx: bool = False
     key: str = "quantization_config"
-    refused: Refused | None = None
+    refused: RefusedStatement | None = None
 
     @property
     def title(self) -> str:
