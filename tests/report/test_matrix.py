@@ -48,6 +48,13 @@ def test_hostile_names_stay_text() -> None:
     assert "<script" not in page
 
 
+def test_controls_of_names_are_shown_and_not_obeyed() -> None:
+    merged = matrix.merge([on("2.8", name="good\u202egnp.exe\x1b[31m")])
+    for text in (matrix.html(merged), matrix.markdown(merged)):
+        assert "\\u202e" in text
+        assert not {"\u202e", "\x1b"} & set(text)
+
+
 def test_merge_writes_page_markdown_and_document(tmp_path: Path) -> None:
     paths = []
     for at, run in enumerate((on("2.8", failed=True), on("2.13"))):

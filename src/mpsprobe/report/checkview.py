@@ -102,7 +102,7 @@ def _view(check: Check, anchor: str, run: Run) -> CheckView:
         status=STATUS[check.status],
         evidence=evidence_word(check.evidence),
         device=clean(check.device),
-        where=_where(check.device, check.evidence),
+        where=where(check.device, check.evidence),
         message=clean(check.message),
         remedy=clean(check.remedy),
         numbers=tuple(number(each, check) for each in check.measurements),
@@ -128,11 +128,11 @@ def number(measurement: Measurement, check: Check) -> Number:
         evidence=EVIDENCE[measurement.evidence],
         device=clean(measurement.device),
         check=clean(check.id),
-        where=_where(measurement.device, measurement.evidence),
+        where=where(measurement.device, measurement.evidence),
     )
 
 
-def _where(device: str, evidence: Evidence | None) -> str:
+def where(device: str, evidence: Evidence | None) -> str:
     """Return the device to show beside the evidence; empty where both are the same word, such as `emulated`."""
     return "" if evidence is not None and device == evidence.value else clean(device)
 

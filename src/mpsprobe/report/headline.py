@@ -391,6 +391,8 @@ def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
         return f"{_ending(run, died)}{_before(checks, at)}"
     if broken := [phase for phase in at if at[phase] is Status.ERROR]:
         return f"mpsprobe itself failed in {_labels(broken)}: that says nothing about {name}"
+    if not checks and not run.ended:
+        return f"The run on {name} has no end and no check yet"
     place = footing.place if run.ended else f"{footing.place}, but the run has no end yet"
     if failed := [phase for phase in _NUMBERED if at.get(phase) is Status.FAIL]:
         return f"{name} failed {_failures(checks, failed)}{place}{_blocked(at)}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mpsprobe.quantities import enumerate_words, plural
+from mpsprobe.report.checkview import where
 from mpsprobe.report.headline import is_prediction, verdict
 from mpsprobe.report.templating import clean, fill
 from mpsprobe.report.wording import STATUS, Word, evidence_word
@@ -88,6 +89,7 @@ class RunView:
     state: str
     evidence: Word
     entry: MatrixEntry
+    where: str
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,13 @@ def _view(matrix: Matrix) -> MatrixView:
             RowView(target, tuple(_cell(found.get((target, name))) for name in columns)) for target in targets
         ),
         runs=tuple(
-            RunView(STATUS[entry.status], entry.state, evidence_word(entry.evidence), entry)
+            RunView(
+                STATUS[entry.status],
+                entry.state,
+                evidence_word(entry.evidence),
+                entry,
+                where(entry.device, entry.evidence),
+            )
             for entry in matrix.entries
         ),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from mpsprobe.quantities import plural
+from mpsprobe.quantities import plural, printable
 
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
@@ -110,7 +110,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def fill(template: str, **values: Any) -> str:
     """Render a template with `values`; its file name tells the format (`.html.j2`, `.svg.j2`, `.md.j2`)."""
     environment = _markdown() if template.endswith(".md.j2") else _markup()
-    return environment.get_template(template).render(**values)
+    # texts of a target may hold anything; what steers a terminal or hides text is never written raw
+    return printable(environment.get_template(template).render(**values))
 
 
 @cache
