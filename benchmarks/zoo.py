@@ -87,7 +87,7 @@ class LinearStack(torch.nn.Module):
         self.gate, self.up, self.down = layers(width, inner), layers(width, inner), layers(inner, width)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Run all: `input` [length, batch, width]."""
+        """Apply all layers to `input` of shape `[length, batch, width]`."""
         x = input
         for q, k, v, o, gate, up, down in zip(
             self.q, self.k, self.v, self.o, self.gate, self.up, self.down, strict=True

@@ -116,7 +116,7 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
 
 
 def _checked(command: list[str]) -> None:
-    """Run a step of the set-up; an error shows what it printed."""
+    """Run a step of the set-up; if it fails, raise an error with its output."""
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{' '.join(command)}\n{ran.stdout}{ran.stderr}")

@@ -92,7 +92,7 @@ def _by_recorded() -> dict[str, list[_Form]]:
 
 
 def _as_new_tensor(use: OpUse) -> OpUse:
-    """Return a copy into a tensor as the `_to_copy` that it may be a part of: MPS allocates a tensor, then copies."""
+    """Return a `copy_` as a `_to_copy`, which MPS implements as an allocation and a copy."""
     target, source = use.inputs
     scalars: dict[str, Any] = {"non_blocking": use.scalars.get("non_blocking", False)}
     if target.dtype != source.dtype:

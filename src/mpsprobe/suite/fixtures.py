@@ -137,7 +137,7 @@ def mps_batch(mps_session: RunInProgress, mps_model: Loaded) -> Prepared:
 
 @pytest.fixture(scope=_lifetime)
 def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Inferred:
-    """Make the link of phase 6: the outputs of the target for that sample."""
+    """Make the link of phase 6: the outputs of the target for the sample."""
     from mpsprobe.phases import inference
 
     with mps_session.making(Phase.INFERENCE):

@@ -181,7 +181,7 @@ class Kernels:
         return self._direct(op, kernel)
 
     def _direct(self, op: Op, full: Kernel) -> Kernel:
-        """Return the kernel of an op that may take the direct way: the CPU's memory only, and real values."""
+        """Return the kernel of an op that may run directly, which requires memory of the CPU and real values."""
         if self.host_device.type != "cpu":
             return full
         return direct.kernel(op, self.contract, self.observer, self.wrap, full)

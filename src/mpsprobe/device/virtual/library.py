@@ -235,7 +235,7 @@ class Answers:
 
 
 def _shares_by_name(contract: Contract) -> bool:
-    """Return whether `share_memory_` fails on device memory, which torch/storage.py of later wheels leaves alone."""
+    """Return whether `share_memory_` fails on device memory; torch/storage.py of later wheels does nothing there."""
     return contract.version < (2, 13)
 
 

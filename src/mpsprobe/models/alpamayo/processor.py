@@ -116,7 +116,7 @@ def _processor_class() -> type[ProcessorMixin]:
             self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
 
         def __repr__(self) -> str:
-            """Return only its name, because transformers formats it at each load for a log line."""
+            """Return only the class name, because transformers formats the object for a log line at each load."""
             return f"{_CLASS}()"
 
     return MpsprobeQwen3VLImagesProcessor
