@@ -6,8 +6,9 @@ makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, 
 own), runs the tests of the C++ seams with each release, and prints the table that stands in docs/platforms.md. A wheel
 that carries CUDA is given empty CUDA libraries, as `tools/installed_releases.py` does. `--predict` predicts a model
 with the last release, `--full` runs all tests of `emulate` and `predict` with one, `--rows` compares the op uses of
-the first N models of the zoo, and `--example` the document of README's first example, with those of this machine's own
-Python, if that has the last release installed.
+the first N models of the zoo with those of this machine's own Python, if that has the last release installed.
+`--example` runs README's first example with each release instead of the tests, and compares its document with that of
+this machine's own torch.
 
 It needs a Debian or Ubuntu with qemu-user-static and gcc-aarch64-linux-gnu, and takes some CPU minutes a release:
 importing torch takes half a minute under qemu. What qemu cannot show: caches (instruction and data are never apart
@@ -139,6 +140,14 @@ class Machine:
             (site / "ready").touch()
         return site
 
+    def version(self, site: Path) -> str:
+        """Read the version of a torch of `add_torch`, without importing it; empty where it is not there."""
+        file = site / "torch" / "version.py"
+        found = (
+            re.search(r"__version__ = '([^']+)'", file.read_text(encoding="utf-8")) if file.exists() else None
+        )
+        return found[1] if found else ""
+
     def python(self, site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the emulated Python with a torch release that `add_torch` installed."""
         return subprocess.run(
@@ -210,12 +219,13 @@ def same_example(machine: Machine, site: Path) -> bool:
         sys.stderr.write(there.stderr[-2000:])
         return False
     differ = [name for name in expected if found.get(name) != expected[name]]
-    uses = expected["op_uses"]
+    uses, version = found["op_uses"], machine.version(site)
+    same = "the same document as on x86-64" if not differ else f"differs from x86-64 in {', '.join(differ)}"
     sys.stdout.write(
-        f"\n$ mpsprobe {expected['command']}\nexit {found['exit']}, {len(uses)} op uses, "
-        f"{sum(use['count'] for use in uses)} calls; "
-        f"{'the same document as here' if not differ else 'differs from here in ' + ', '.join(differ)}\n"
+        f"| {version} | `mpsprobe {found['command']}` | exit code {found['exit']}, {len(uses)} op uses, "
+        f"{sum(use['count'] for use in uses)} calls; {same} |\n"
     )
+    sys.stdout.flush()
     return not differ
 
 
@@ -229,7 +239,7 @@ def main() -> int:
     parser.add_argument("--predict", action="append", default=[], metavar="MODEL")
     parser.add_argument("--full", metavar="RELEASE", help="run all tests of both engines with this one")
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="compare N models with this machine")
-    parser.add_argument("--example", action="store_true", help="compare README's first example")
+    parser.add_argument("--example", action="store_true", help="README's first example instead of the tests")
     chosen = parser.parse_args()
     installed_releases.TOOLS = "aarch64-linux-gnu-"
     machine = Machine(chosen.folder)
@@ -238,15 +248,16 @@ def main() -> int:
     sys.stdout.write("| torch, aarch64 | tests | outcome |\n|---|---|---|\n")
     for release in chosen.releases:
         site = machine.add_torch(release)
-        version = machine.python(site, "-c", "import torch; print(torch.__version__)").stdout.strip()
+        if chosen.example:
+            failed |= not same_example(machine, site)
+            continue
+        version = machine.version(site)
         for files in (_SEAMS, *([_ENGINES] if release == chosen.full else [])):
             outcome = tested(machine, site, files)
             failed |= "failed" in outcome or "error" in outcome or "passed" not in outcome
             names = ", ".join(Path(file).stem for file in files)
-            sys.stdout.write(f"| {version or 'cannot be imported'} | {names} | {outcome} |\n")
+            sys.stdout.write(f"| {version} | {names} | {outcome} |\n")
             sys.stdout.flush()
-    if chosen.example:
-        failed |= not same_example(machine, site)
     if chosen.rows:
         command = ["-m", "tests.support.platform_rows", str(chosen.rows)]
         here = subprocess.run(

@@ -4,7 +4,7 @@
 
 makes FOLDER/my-model with the config of a small Llama, calls the first `mpsprobe` line of README's blocks there (with
 `--json --no-cache` before its own words), and prints the document without what differs from run to run and from machine
-to machine: time, id, command, host and the sentences on this platform.
+to machine: time, id, command, host, the installed torch's version and the sentence on this platform.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mpsprobe.cli import main as mpsprobe
 
@@ -51,7 +53,7 @@ def answer(folder: Path) -> dict[str, Any]:
             mpsprobe()
         except SystemExit as end:
             code = int(end.code or 0)
-    document: dict[str, Any] = json.loads(out.getvalue())
+    document: dict[str, Any] = json.loads(out.getvalue().replace(str(torch.__version__), "(installed)"))
     for name in ("id", "started", "ended", "command", "host"):
         document.pop(name)
     made = document["predicted"]
