@@ -45,6 +45,9 @@ def answer(folder: Path) -> dict[str, Any]:
     """Run it in this process, with a folder as its working directory, and return its document and exit code."""
     (folder / "my-model").mkdir(parents=True, exist_ok=True)
     (folder / "my-model" / "config.json").write_text(json.dumps(_CONFIG))
+    os.environ["XDG_CACHE_HOME"] = os.environ["MPSPROBE_CACHE"] = str(
+        folder / "cache"
+    )  # no calibrations of this user
     os.chdir(folder)
     sys.argv = ["mpsprobe", "--json", *words(), "--no-cache"]
     out, code = io.StringIO(), 0
