@@ -254,6 +254,39 @@ def test_damaged_gguf_files_are_one_line(tiny_gguf: Path, tmp_path: Path) -> Non
         gguf.read(other)
 
 
+def _small_gguf(path: Path, architecture: str, kind: str = "model", parts: int = 0) -> Path:
+    """Write a file with one tensor by ggml's own package."""
+    numpy, gguf_package = pytest.importorskip("numpy"), pytest.importorskip("gguf")
+    writer = gguf_package.GGUFWriter(path, architecture)
+    writer.add_type(kind)
+    sizes = {"block_count": 1, "context_length": 64, "embedding_length": 64, "feed_forward_length": 64}
+    for name, value in {**sizes, "head_count": 4}.items():
+        getattr(writer, f"add_{name}")(value)
+    writer.add_token_list([f"t{i}" for i in range(64)])
+    if parts:
+        writer.add_uint16("split.count", parts)
+    writer.add_tensor("token_embd.weight", numpy.zeros((64, 64), numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_projector_file_is_no_model(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["predict", str(_small_gguf(tmp_path / "mmproj.gguf", "clip", "mmproj"))]
+    )
+    assert isinstance(result.exception, TargetError)
+    assert "--mmproj" in result.exception.hint
+
+
+def test_one_part_of_a_gguf_model_says_so(tmp_path: Path) -> None:
+    file = _small_gguf(tmp_path / "model-00001-of-00003.gguf", "llama", parts=3)
+    notes = gguf.blueprint(file).notes
+    assert any("one of 3 files" in note and "llama-gguf-split" in note for note in notes)
+
+
 def test_run_of_a_gguf_file_names_what_runs_it(tiny_gguf: Path) -> None:
     result = CliRunner().invoke(cli, ["run", str(tiny_gguf)])
     assert isinstance(result.exception, UsageError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,33 @@ def test_hub_that_is_too_new_is_named_with_its_command(site: Path) -> None:
     said, command = conflicts.explain(problem)
     assert "transformers 4.57.1 requires huggingface-hub <1.0,>=0.34.0, and 2.4.0 is installed" in said
     assert command.startswith("python -m pip install 'huggingface-hub<1.0,>=0.34.0")
+
+
+def test_newcomer_gives_way_to_what_needs_the_old_hub(site: Path) -> None:
+    """Kernels 0.17.2 requires huggingface-hub 1.10 or later, transformers 4.57.1 one below 1.0."""
+    _installed(site, "huggingface-hub", "0.36.2")
+    _installed(site, "transformers", "4.57.1", "huggingface-hub<1.0,>=0.34.0")
+    _installed(site, "kernels", "0.17.2", "huggingface-hub>=1.10.0")
+    found = conflicts.mismatches(["transformers", "kernels"])
+    assert [one.by for one in found] == ["kernels 0.17.2"]
+    assert conflicts.fix(found) == "python -m pip install 'huggingface-hub<1.0,>=0.34.0' kernels"
+
+
+def test_package_that_raises_at_its_import_is_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As diffusers 0.35.2 beside torchao 0.18, whose module raises NameError after an ImportError."""
+    _installed(site, "timm", "1.0.0")
+    _installed(site, "oldpart", "0.18.0")
+    packages = site / "site-packages"
+    for name, code in {"timm": "import oldpart", "oldpart": "logger.warning('gone')"}.items():
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(packages)
+    with pytest.raises(NameError) as raised:
+        importlib.import_module("timm")
+    said, command = conflicts.explain(raised.value)
+    assert "The installed timm cannot be imported: NameError: name 'logger' is not defined" in said
+    assert "oldpart 0.18.0, timm 1.0.0" in said
+    assert command == "python -m pip install --upgrade timm"
 
 
 def test_torchvision_of_another_torch_gives_way(site: Path) -> None:

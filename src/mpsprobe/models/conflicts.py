@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from mpsprobe.errors import text_of
+from mpsprobe.errors import first_line, text_of
 
 #: Packages whose requirements on each other decide whether a model can be imported.
 STACK = (
@@ -23,6 +25,7 @@ STACK = (
     "accelerate",
     "timm",
     "lerobot",
+    "kernels",
     "tokenizers",
     "torchvision",
     "torchaudio",
@@ -85,8 +88,33 @@ def fix(found: Iterable[Mismatch]) -> str:
         torch = _version("torch") or ""
         for other in others:
             wanted[other] = [_for_torch(other, torch)]
+    for one in found:
+        if one.name in wanted and (
+            held := _held(one)
+        ):  # who requires it gives way, and pip finds its release
+            wanted[one.name] = held
+            wanted.setdefault(one.by.split()[0], [])
     requirements = [f"{name}{','.join(dict.fromkeys(filter(None, specs)))}" for name, specs in wanted.items()]
     return "python -m pip install " + " ".join(map(shlex.quote, requirements)) if requirements else ""
+
+
+def _held(one: Mismatch) -> list[str]:
+    """Return the specifiers of other packages of the stack for the same package that no release fits together."""
+    wanted = [spec.version for spec in SpecifierSet(one.required)]
+    held = []
+    for by in STACK:
+        for text in (metadata.requires(by) or []) if _version(by) and by != one.by.split()[0] else []:
+            need = Requirement(text)
+            mine = _canonical(need.name) == one.name and (
+                need.marker is None or need.marker.evaluate({"extra": ""})
+            )
+            if (
+                mine
+                and _fits(one.found, need.specifier)
+                and not any(_fits(v, need.specifier) for v in wanted)
+            ):
+                held.append(str(need.specifier))
+    return held
 
 
 def explain(problem: BaseException) -> tuple[str, str]:
@@ -103,21 +131,56 @@ def explain(problem: BaseException) -> tuple[str, str]:
             f"torchvision {vision} does not fit the installed torch {torch}: its ops were not built for it.",
             f"python -m pip install --force-reinstall --no-deps {wanted}",
         )
+    importing = _importing(problem)
     at_import = (
         isinstance(problem, ImportError) or "Failed to import" in text or "is required for a normal" in text
     )
-    if not at_import:
+    if not at_import and not importing:
         return "", ""
     found = mismatches()
     named = [
         one
         for one in found
-        if one.name.replace("-", "_") in text.replace("-", "_") or one.by.split()[0] in text
+        if one.name.replace("-", "_") in text.replace("-", "_")
+        or one.by.split()[0] in text
+        or {one.name.replace("-", "_"), one.by.split()[0].replace("-", "_")} <= set(importing)
     ]
     chosen = named or (found if re.search(r"cannot import name|is required", text) else [])
     if not chosen:
-        return "", ""
+        return _unimportable(problem, importing)
     return f"Packages do not fit each other: {'; '.join(map(str, chosen))}.", fix(chosen)
+
+
+def _importing(problem: BaseException) -> list[str]:
+    """Return the packages through which an import went that raised, outermost first; none where no import did."""
+    frames: list[str] = []
+    seen: BaseException | None = problem
+    while seen is not None:
+        for frame, _ in traceback.walk_tb(seen.__traceback__):
+            frames.append(frame.f_code.co_filename)
+        seen = seen.__cause__ or seen.__context__
+    if not any(name.startswith("<frozen importlib") for name in frames):
+        return []
+    found = [Path(name.split("site-packages")[-1][1:]).parts[0] for name in frames if "site-packages" in name]
+    return list(dict.fromkeys(found))
+
+
+def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, str]:
+    """Return what to say of an installed package of the stack that raises while it is imported; else empty texts."""
+    first = next((name for name in importing if _canonical(name) in STACK), None)
+    if first is None or isinstance(problem, ModuleNotFoundError):
+        return "", ""
+    root = problem
+    while (before := root.__cause__ or root.__context__) is not None:
+        root = before
+    others = sorted(
+        {f"{_canonical(name)} {found}" for name in importing if (found := _version(_canonical(name)))}
+    )
+    return (
+        f"The installed {_canonical(first)} cannot be imported: {type(root).__name__}: {first_line(root)}. "
+        f"The import goes through {', '.join(others)}.",
+        f"python -m pip install --upgrade {_canonical(first)}",
+    )
 
 
 def beside_torch(name: str) -> str:

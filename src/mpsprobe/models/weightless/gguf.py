@@ -96,13 +96,25 @@ def blueprint(path: Path) -> Blueprint:
         TargetError: The file is damaged, or transformers does not know its architecture.
     """
     header = read(path)
+    if header.metadata.get("general.type") == "mmproj" or header.architecture == "clip":
+        raise TargetError(f"{path}: the image or sound encoder of a model, not a model.", _of_projector(path))
     config = _config(header)
     made = of_config(config, str(path))
     made.notes.append(
         f"{path.name}: {header.architecture}, {header.parameters / 1e9:.2f} B weights in {header.nbytes / 1e9:.2f} GB, "
         f"{', '.join(f'{name} {count / header.parameters:.0%}' for name, count in header.types.items())}."
     )
+    parts = header.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        made.notes.append(
+            f"It is one of {parts} files: weights and bytes above are those of this one. transformers does not load a "
+            "model in parts; llama.cpp does, by the name of the first (llama-gguf-split --merge makes one file)."
+        )
     return Blueprint(made.name, made.model_class, made.config, None, made.notes, quantised=header.quantised)
+
+
+def _of_projector(path: Path) -> str:
+    return f"llama.cpp takes it beside the language model: llama-mtmd-cli -m MODEL.gguf --mmproj {path}."
 
 
 def next_step(path: Path) -> str:
