@@ -151,9 +151,9 @@ def macs(sink: Sink, settings: Settings) -> None:
 @click.option("--clear", is_flag=True, help="Delete all of them.")
 @pass_sink
 def cache(sink: Sink, clear: bool) -> None:
-    """Say where the answers of `mpsprobe predict` are kept and what they take, or delete them.
+    """Show where predictions are cached and how much disk space they take, or delete them.
 
-    An answer is used again while nothing that it depends on has changed; predict --no-cache makes it anew.
+    A cached prediction is used while nothing that it depends on has changed; `predict --no-cache` computes it again.
     """
     from mpsprobe.prediction import kept
     from mpsprobe.quantities import decimal_size, plural

@@ -214,7 +214,7 @@ def pass_sink(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _common() -> list[click.Option]:
-    """Return the options of the program as options of a command."""
+    """Return copies of the global options, such as `--json`, that a command takes too."""
 
     def take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         sink = ctx.find_object(Sink)

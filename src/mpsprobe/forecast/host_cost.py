@@ -52,7 +52,14 @@ class Block(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
-        """Run the layer: `x` (1, 1, width); `cos`, `sin` (1, 1, head); `past` two of (1, heads, n, head)."""
+        """Run the layer on one token.
+
+        Args:
+            x: The hidden state, (1, 1, width).
+            cos: The cosines of the position, (1, 1, head).
+            sin: The sines of the position, (1, 1, head).
+            past: The keys and the values of earlier tokens, (1, heads, n, head) each.
+        """
         shape = (*x.shape[:-1], self.heads, -1)
         h = self.before(x)
         q = self.q(h).view(shape).transpose(1, 2)

@@ -12,7 +12,10 @@ _STEP = " step"
 
 
 def rates(timing: Timing, fed: Fed) -> list[Rate]:
-    """Return the rates of a sample that its stages and its input allow."""
+    """Return tokens/s, time to first token, s/it and real-time factor, as far as the stages of a sample have them.
+
+    A target without such stages gets items/s.
+    """
     found: list[Rate] = []
     before: list[Range] = []
     for part in timing.parts:

@@ -54,7 +54,9 @@ class TimedRounds:
 
 
 def factors(rounds: Sequence[Sequence[float]]) -> list[float]:
-    """Return how many times as long each round took as the fastest: the median over its pieces of work.
+    """Return the slowdown of each round relative to the fastest round, 1 for that one.
+
+    A round's slowdown is the median over its pieces of work of the time relative to the best time of that piece.
 
     Args:
         rounds: The times in seconds of the pieces of work of each round, all in one order.

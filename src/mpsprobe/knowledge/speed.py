@@ -147,7 +147,13 @@ def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelS
 
 
 def coverage(kind: str, basis: str, bound: str) -> Coverage | None:
-    """Return the distance of measurements from forecasts of a class, or of all classes where it has no row."""
+    """Return the interval of measured over forecast times of a class, or of all classes where it has no row.
+
+    Args:
+        kind: The kind of device.
+        basis: `"specification"` or `"calibrated"`.
+        bound: The resource that limits the stage.
+    """
     rows = [row for row in _file().coverage if row.kind == kind and row.basis == basis]
     return next((row for name in (bound, "") for row in rows if row.bound == name), None)
 

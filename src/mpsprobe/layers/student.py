@@ -47,7 +47,8 @@ class Compared:
     def maker(self) -> str | None:
         """Return the path of the module whose own code made this tensor from its inputs.
 
-        For an argument that is the caller; None when the caller is not in any module.
+        The module that made an argument is the caller of the module that takes it; that of an output is the called
+        module. None when the caller is not in any module.
         """
         return self.call.parent if self.call.entering else self.call.path
 

@@ -21,15 +21,15 @@ from mpsprobe.trace.on_import import OnImport
 
 @dataclass(frozen=True)
 class _Later:
-    """One function of a package that transformers imports where the package is installed.
+    """A function of another package whose import by transformers is deferred until it is called.
 
     Attributes:
         package: The name of the package.
         home: The module of the package that has the function.
         function: The name of the function.
         check: The function of transformers.utils that tells whether the package is installed.
-        first: The module of transformers whose import brings all users of the function.
-        users: The prefix of the names of these users.
+        first: The module of transformers that is imported before any module that uses the function.
+        users: The prefix of the names of the modules of transformers that use the function.
     """
 
     package: str

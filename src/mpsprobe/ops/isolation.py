@@ -241,7 +241,7 @@ class _Worker:
         self._process.wait()
 
     def written(self) -> int:
-        """Return the number of bytes that the process has written so far."""
+        """Return the size in bytes of what the process has written to its log."""
         return os.fstat(self._log.fileno()).st_size
 
     def output(self, since: int) -> str:

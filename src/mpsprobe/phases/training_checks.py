@@ -292,7 +292,7 @@ def _as_expected(first: FollowedStep, name: str, expected: Tensor) -> bool:
 
 
 def _rounded_away(training: Training) -> str:
-    """State that most updates are smaller than the rounding of the weights, if they are on the CPU too; else `""`."""
+    """Return a warning where rounding leaves most weights unchanged in the step on the CPU; else `""`."""
     first = training.first
     moving = [name for name in first.expected if bool((first.gradients[name] != 0).any())]  # type: ignore[union-attr]
     kept = [

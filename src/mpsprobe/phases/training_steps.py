@@ -1,6 +1,6 @@
 """The training stage: optimisation steps on the device, compared with the CPU's.
 
-It runs with `--train` after phase 6, whose inference is one such step. It continues with the model of phase 4 as
+It runs with `--train` after phase 6, which takes the first such step. It continues with the model of phase 4 as
 phase 6 left it, so that the device holds no second copy; the CPU's copy for comparison is made from there.
 """
 

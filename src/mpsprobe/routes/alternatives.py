@@ -46,7 +46,7 @@ class Speed:
 
     @property
     def words(self) -> str:
-        """Format the rate for readers."""
+        """Return the rate with its range, such as `15.7 tokens/s (12.2 - 18.8)`, or `unknown`."""
         if self.expected is None or self.low is None or self.high is None:
             return "unknown"
         return f"{self.expected:.3g} {self.unit} ({self.low:.3g} - {self.high:.3g})"

@@ -85,7 +85,7 @@ def releases(case: Case) -> Table | None:
 
 
 def first_native(found: Sequence[OnRelease]) -> str | None:
-    """Return the release from which on every release is fully native; None when there is none."""
+    """Return the oldest release that is fully native with all newer ones; None when there is none."""
     first = None
     for one in reversed(found):
         if not one.fully_native:

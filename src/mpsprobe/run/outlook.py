@@ -84,7 +84,7 @@ class MemoryRemedy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         kind: Where the target runs after the change.
-        sentence: The change with its number, and whether the target then fits.
+        sentence: The change, the memory that is needed after it, and whether the target then fits.
         fit: Whether the target fits after the change.
     """
 

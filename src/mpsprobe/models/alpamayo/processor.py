@@ -70,7 +70,7 @@ def write(folder: Path) -> None:
 
 
 def write_settings(folder: Path) -> None:
-    """Write settings that name the processor without videos, beside any tokenizer."""
+    """Write the configs of the processor, which takes images only; files of a tokenizer are left as they are."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         content = _IMAGES if name.startswith("pre") else {"processor_class": _CLASS}
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -178,5 +178,5 @@ def _lstm_cell(use: OpUse) -> int:
 
 @formula(OpFamily.RECURRENT, "_thnn_fused_gru_cell")
 def _gru_cell(use: OpUse) -> int:
-    """Count for each element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
+    """Count 10 FLOPs for each element of the state: 3 gates added, 3 activations, 2 products, 2 sums."""
     return 10 * numel(use.inputs[2])

@@ -127,7 +127,7 @@ def _householder_product(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "ormqr")
 def _multiply_by_q(use: OpUse) -> int:
-    """Count a matrix times Q, reflector by reflector: 2 k (2 m - k) for each column."""
+    """Count a matrix of m rows times Q, which k reflectors make: 2 k (2 m - k) FLOPs for each column."""
     _, tau, other = use.inputs[:3]
     rows, columns = other.shape[-2:]
     if not use.scalars.get("left", True):

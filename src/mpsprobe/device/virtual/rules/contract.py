@@ -301,7 +301,7 @@ class Contract:
     def check_operand(self, op: Op, tensor: Tensor) -> bool:
         """Refuse a tensor of a dtype that no kernel of the release can read or write.
 
-        Copies of memory and views are not checked (`refuse`); a contiguous tensor is filled with zeros whatever its
+        Copies and views are checked by `refuse`, not here. A contiguous tensor is filled with zeros whatever its
         dtype (fill_mps_tensor_, operations/ConstantOps.mm), and `.item()` copies one element to the host.
 
         Returns:
