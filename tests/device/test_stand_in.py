@@ -190,6 +190,24 @@ def test_a_process_with_metals_own_tensors_is_refused(mac: stand_in.Zygote) -> N
     assert lines[1] == "2.0"
 
 
+def test_sparse_kernels_of_a_mac_are_refused(mac: stand_in.Zygote) -> None:
+    lines = printed(
+        mac,
+        "assert torch._stand_in.stand_in_register(b'neg', b'SparseMPS') == 0\n"
+        "count = called()\n"
+        "with predict():\n"
+        "    x = torch.ones(2, 2, device='mps')\n"
+        "    keys = torch._C.DispatchKeySet(torch._C._dispatch_key_parse('SparseMPS'))\n"
+        "    try:\n"
+        "        torch.ops.aten.neg.default.redispatch(keys, x)\n"
+        "    except NotImplementedError as problem:\n"
+        "        print(problem)\n"
+        "print(called() - count)\n",
+    )
+    assert lines[0].startswith("Could not run 'aten::neg' with arguments from the 'SparseMPS' backend")
+    assert lines[1] == "0"
+
+
 def test_metal_code_is_refused(mac: stand_in.Zygote) -> None:
     (line,) = printed(
         mac,
