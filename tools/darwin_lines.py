@@ -47,6 +47,7 @@ _TESTS = (
     f"{_STAND_IN}_missing_and_later_ops_do_not_reach_the_macs_fallback",
     f"{_STAND_IN}_a_process_with_metals_own_tensors_is_refused", f"{_STAND_IN}_metal_code_is_refused",
     f"{_STAND_IN}_sparse_kernels_of_a_mac_are_refused",
+    f"{_STAND_IN}_a_kernel_that_the_release_lacks_decomposes",
     f"{_STAND_IN}_emulate_is_refused_with_the_reason_and_two_ways",
 )  # fmt: skip
 _VARIABLE = "MPSPROBE_DARWIN_LINES"

@@ -190,6 +190,19 @@ def test_a_process_with_metals_own_tensors_is_refused(mac: stand_in.Zygote) -> N
     assert lines[1] == "2.0"
 
 
+def test_a_kernel_that_the_release_lacks_decomposes(mac: stand_in.Zygote) -> None:
+    lines = printed(
+        mac,
+        "assert torch._stand_in.stand_in_register(b'isclose', b'MPS') == 0\n"
+        "count = called()\n"
+        "with predict('2.8'):\n"
+        "    x = torch.ones(3, device='mps')\n"
+        "    print(torch.isclose(x, x).tolist())\n"
+        "print(called() - count)\n",
+    )
+    assert lines == ["[True, True, True]", "0"]
+
+
 def test_sparse_kernels_of_a_mac_are_refused(mac: stand_in.Zygote) -> None:
     lines = printed(
         mac,
