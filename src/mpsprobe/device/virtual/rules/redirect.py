@@ -2,7 +2,8 @@
 
 PyTorch's common code has `#ifdef USE_MPS` in only a few functions (found by comparing the call graphs of the macOS
 and the Linux library; in 2.13 `_convolution`, `convolution_backward`, `lstm.input` and
-`scaled_dot_product_attention`). Each is rebuilt here from PyTorch's source, so that the ops that reach the MPS key
+`scaled_dot_product_attention`; and `rms_norm`).
+Each is rebuilt here from PyTorch's source, so that the ops that reach the MPS key
 are the Mac's; attention is in `attention.py`. `computed.py` computes the ops that only MPS has.
 """
 
@@ -31,6 +32,28 @@ def lstm(
     if len(hx) != 2:
         raise RuntimeError("lstm expects two hidden states")
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
+
+
+def rms_norm(
+    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """`rms_norm`, aten/src/ATen/native/layer_norm.cpp: the fused kernel of MPS has no backward.
+
+    A Mac takes it only without gradients; a Linux build takes the fused op of 2.8 and later always.
+    """
+    trained = x.requires_grad or (weight is not None and weight.requires_grad)
+    fits = tuple(x.shape[x.dim() - len(normalized_shape) :]) == tuple(normalized_shape)
+    if not (trained and torch.is_grad_enabled() and fits):
+        overload = aten.rms_norm.default
+        return schema.decomposed(  # type: ignore[no-any-return]
+            overload, schema.ABOVE_AUTOGRAD, x, normalized_shape, weight, eps
+        )
+    upcast = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if eps is None:
+        eps = torch.finfo(upcast.dtype).eps
+    dims = list(range(x.dim() - len(normalized_shape), x.dim()))
+    result = upcast * upcast.pow(2).mean(dims, keepdim=True).add_(eps).rsqrt()
+    return (result if weight is None else result * weight).type_as(x)
 
 
 class Convolution:
@@ -176,4 +199,7 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
         kernels.contract.ask(lambda one: way(one.version, macos, *args, **kwargs))
         return ours(*args, **kwargs)  # type: ignore[no-any-return]
 
-    return {"scaled_dot_product_attention": attention_of_release, "lstm.input": lstm}
+    above: dict[str, Kernel] = {"scaled_dot_product_attention": attention_of_release, "lstm.input": lstm}
+    if schema.composite_key("aten::_fused_rms_norm"):
+        above["rms_norm"] = rms_norm
+    return above
