@@ -381,3 +381,16 @@ def test_made_up_inputs_are_taken(class_name: str, config: Any, fed: dict[str, l
     assert {name: list(batch[name].shape) for name in fed} == fed
     outputs = adapter.forward(adapter.load(_CPU, "float32"), batch)
     assert outputs
+
+
+def test_extension_that_is_not_built_is_no_missing_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As monotonic_align of VITS: its folder holds Cython's sources, and no package of that name helps."""
+    (tmp_path / "aligner").mkdir()
+    for name, text in {"__init__.py": "from aligner.core import run", "core.pyx": "", "setup.py": ""}.items():
+        (tmp_path / "aligner" / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        from_config.of_class("aligner:Model", {})
+    assert "holds the sources of aligner.core" in raised.value.hint

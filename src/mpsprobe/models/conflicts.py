@@ -174,7 +174,11 @@ def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, st
     while (before := root.__cause__ or root.__context__) is not None:
         root = before
     others = sorted(
-        {f"{_canonical(name)} {found}" for name in importing if (found := _version(_canonical(name)))}
+        {
+            f"{_canonical(name)} {found}"
+            for name in importing[importing.index(first) :]
+            if (found := _version(_canonical(name)))
+        }
     )
     return (
         f"The installed {_canonical(first)} cannot be imported: {type(root).__name__}: {first_line(root)}. "

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -446,6 +447,12 @@ def _install(problem: ImportError) -> str:
     top = (problem.name or "").partition(".")[0]
     if top in ("torchvision", "torchaudio"):
         return f"Install the release that fits the installed torch: {conflicts.beside_torch(top)}."
+    folders = [Path(entry, top) for entry in sys.path] if "." in (problem.name or "") else []
+    sources = next((one for one in folders if (one / "setup.py").is_file() or any(one.glob("*.pyx"))), None)
+    if sources is not None:
+        return f"Build it first, as its project says: {sources} holds the sources of {problem.name}."
+    if top == "cv2":
+        return "python -m pip install opencv-python"
     if problem.name:
         return f"Install the package of {problem.name.partition('.')[0]!r}, or put its folder on PYTHONPATH."
     return "Install it, or put its folder on PYTHONPATH."

@@ -79,11 +79,12 @@ def inputs(
     if found is None and on_meta and guessed.may_run(model):
         found = guessed.guess(_on_cpu(cls, values).eval(), values, dtype)
     if found is None:
-        needs = ", ".join(f"`{one.name}`" for one in guessed.required(model.forward)) or "inputs"
+        names = [one.name for one in guessed.required(model.forward)]
+        needs = ", ".join(f"`{name}`" for name in names) or "inputs"
         raise TargetError(
             f"{cls.__name__} needs {needs}, and does not say what it is fed: no made-up input fits.",
             f"Write a target.py with a real input: mpsprobe target new {_path(cls)} makes it; or say it in the file of "
-            '--config: "mpsprobe": {"inputs": {"x": {"shape": [1, 3, 224, 224]}}}.',
+            f'--config: "mpsprobe": {{"inputs": {{"{names[0] if names else "x"}": {{"shape": [1, 3, 224, 224]}}}}}}.',
         )
     if notes is not None:
         shown = ", ".join(
