@@ -392,5 +392,5 @@ def test_extension_that_is_not_built_is_no_missing_package(
         (tmp_path / "aligner" / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError) as raised:
-        from_config.of_class("aligner:Model", {})
+        from_config.of_class("aligner:Model", None)
     assert "holds the sources of aligner.core" in raised.value.hint
