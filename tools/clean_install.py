@@ -110,7 +110,10 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
                 tried.failed[name] = f"still running after {_LIMIT_S:.0f} s"
                 continue
             if ran.returncode not in _ENDS.get(name, (0,)):
-                tried.failed[name] = f"exit {ran.returncode}: {(ran.stdout + ran.stderr)[-1500:]}"
+                said = ran.stdout + ran.stderr
+                dead = said.find("Fatal Python error")  # a crash says where at its beginning
+                said = said[dead : dead + 1500] if dead >= 0 else said[-1500:]
+                tried.failed[name] = f"exit {ran.returncode}: {said}"
     tried.seconds = time.monotonic() - began
     return tried
 
