@@ -409,7 +409,7 @@ def _saved(what: object) -> io.BytesIO:
         (lambda: torch.nn.Conv2d(3, 4, 1)(torch.ones(1, 4, 8, 8)), "channels-do-not-match"),
         (lambda: torch.nn.Embedding(4, 2)(torch.tensor([9])), "index-out-of-range-in-self"),
         (lambda: torch.nn.functional.cross_entropy(torch.ones(1, 2), torch.tensor([7])), "index-out-of-range-in-self"),
-        (lambda: torch.ones(2).sum(3), "index-out-of-range-in-self"),
+        (lambda: torch.ones(2).sum(3), "dimension-out-of-range"),
         (lambda: torch.ones(2).sum().backward(), "autograd-misuse"),
         (lambda: torch.ones(2, requires_grad=True).add_(1), "autograd-misuse"),
         (lambda: torch.ones(2, requires_grad=True).numpy(), "autograd-misuse"),
