@@ -68,7 +68,7 @@ def test_a_run_leaves_four_documents_and_latest_points_to_them(tmp_path: Path, f
     assert {"run.json", "report.md", "report.html", "junit.xml", "journal.jsonl"} <= {
         p.name for p in latest.iterdir()
     }
-    assert str(latest.resolve() / "report.html") in done.stdout
+    assert f"report: {latest.resolve().relative_to(tmp_path.resolve()) / 'report.html'}" in done.stdout
     first = latest.resolve()
     mpsprobe("run", "--profile", str(faulty), "--device", "cpu", "--phase", "pins", cwd=tmp_path)
     assert latest.resolve() != first
