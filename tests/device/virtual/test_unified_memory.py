@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+import threading
 
 import pytest
 import torch
 
 from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.rules import unified_memory
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory, format_size
 
 pytestmark = pytest.mark.own_process
@@ -188,3 +191,32 @@ def test_collecting_reports_it_once() -> None:
         keep = [torch.empty(3 * GIB, dtype=torch.uint8, device="mps") for _ in range(6)]
         assert [one.kind for one in session.findings] == ["memory"]
         assert session.memory.allocated() == 3 * GIB * len(keep)
+
+
+def test_each_weak_reference_is_freed_once_under_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second release of one corrupts the heap: the thread that samples memory, and the model's, sweep at once."""
+    freed: list[int] = []
+    # what is kept keeps its address, so that no two references are alike
+    monkeypatch.setattr(unified_memory, "free_reference", freed.append)
+    memory = UnifiedMemory(64)
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            memory.allocated()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    samplers = [threading.Thread(target=sample) for _ in range(2)]
+    try:
+        for one in samplers:
+            one.start()
+        for _ in range(3000):
+            memory.track(torch.empty(64, device="cpu"))
+    finally:
+        done.set()
+        for one in samplers:
+            one.join()
+        sys.setswitchinterval(interval)
+    assert memory.allocated() == 0
+    assert len(freed) == len(set(freed)) == 3000

@@ -6,6 +6,7 @@ heaps, buffers still in flight) is left out, so the real limit is reached earlie
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -39,6 +40,9 @@ class UnifiedMemory:
     The end of a storage cannot be observed, only queried (weak references), so the running sum is an upper bound.
     It is corrected when that matters: before an error, for an answer, or when it indicates a new peak.
 
+    Threads take turns: the one that samples memory sweeps while that of the model allocates, and a weak reference
+    that both released would corrupt the heap.
+
     Attributes:
         recommended: Metal's recommendedMaxWorkingSetSize in bytes.
         longest: Metal's maxBufferLength in bytes; a buffer must be smaller.
@@ -63,6 +67,7 @@ class UnifiedMemory:
         self.refusal = ""
         self.binary_units = binary_units
         self._on_full = on_full
+        self._lock = threading.RLock()
         self._references: list[tuple[int, int]] = []
         self._young: list[tuple[int, int]] = []  # those since the last sweep
         self._in_use = 0
@@ -96,7 +101,8 @@ class UnifiedMemory:
 
     def restart_peak(self) -> None:
         """Let the peak begin anew with what is in use."""
-        self.peak = self._bound = self.allocated()
+        with self._lock:
+            self.peak = self._bound = self.allocated()
 
     def track(self, tensor: Tensor, nbytes: int | None = None) -> None:
         """Count a new tensor's storage.
@@ -115,18 +121,19 @@ class UnifiedMemory:
         size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
         if not size:
             return
-        if size >= self.longest or (self.limit is not None and self._in_use + size > self.limit):
-            self._check(size)
-        self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
-        self._in_use += size
-        if self._in_use > self._bound:
-            self._claim_peak()
-        elif self._in_use > self.peak:
-            self.peak = self._in_use
-        elif len(self._young) > _SWEEP:
-            self._sweep_young()
-            if len(self._references) > self._swept_at + _SWEEP:
-                self._sweep()
+        with self._lock:
+            if size >= self.longest or (self.limit is not None and self._in_use + size > self.limit):
+                self._check(size)
+            self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
+            self._in_use += size
+            if self._in_use > self._bound:
+                self._claim_peak()
+            elif self._in_use > self.peak:
+                self.peak = self._in_use
+            elif len(self._young) > _SWEEP:
+                self._sweep_young()
+                if len(self._references) > self._swept_at + _SWEEP:
+                    self._sweep()
 
     def reserve(self, nbytes: int) -> None:
         """Count memory that an op allocates while it runs and frees at its end.
@@ -134,10 +141,11 @@ class UnifiedMemory:
         Raises:
             RuntimeError: The memory cannot be allocated; see `track`.
         """
-        size = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        self._check(size)
-        if self._in_use + size > self.peak:
-            self.peak = max(self.peak, self.allocated() + size)
+        with self._lock:
+            size = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+            self._check(size)
+            if self._in_use + size > self.peak:
+                self.peak = max(self.peak, self.allocated() + size)
 
     def _check(self, size: int) -> None:
         """Refuse a buffer as alloc_buffer_block does (MPSAllocator.mm): its length first, then the watermark."""
@@ -159,20 +167,23 @@ class UnifiedMemory:
 
     def allocated(self) -> int:
         """Return the bytes in use, as torch.mps.current_allocated_memory() does."""
-        self._references += self._lasting
-        self._lasting = []
-        self._sweep()
-        return self._in_use
+        with self._lock:
+            self._references += self._lasting
+            self._lasting = []
+            self._sweep()
+            return self._in_use
 
     def driver_allocated(self) -> int:
         """Return the bytes taken from Metal: in use, or cached by the allocator (modelled as the peak)."""
-        self._cached = max(self._cached, self.peak)
-        return max(self._cached, self.allocated())
+        with self._lock:
+            self._cached = max(self._cached, self.peak)
+            return max(self._cached, self.allocated())
 
     def empty_cache(self) -> None:
         """Free what is not in use."""
-        self.restart_peak()
-        self._cached = self._in_use
+        with self._lock:
+            self.restart_peak()
+            self._cached = self._in_use
 
     def mark(self) -> tuple[int, int]:
         """Return the bytes in use now, and their peak since the last mark or the beginning.
@@ -180,14 +191,15 @@ class UnifiedMemory:
         `peak` starts again here, and is exact from the first mark on. The storages in use at the first mark
         (usually weights) are assumed to stay, so that only `allocated` checks them.
         """
-        self._sweep()
-        peak, self.peak = max(self.peak, self._in_use), self._in_use
-        self._cached = max(self._cached, peak)
-        if self._tolerance > 1:
-            self._tolerance = 1.0
-            self._lasting, self._references = self._references, []
-        self._bound = self._in_use
-        return self._in_use, peak
+        with self._lock:
+            self._sweep()
+            peak, self.peak = max(self.peak, self._in_use), self._in_use
+            self._cached = max(self._cached, peak)
+            if self._tolerance > 1:
+                self._tolerance = 1.0
+                self._lasting, self._references = self._references, []
+            self._bound = self._in_use
+            return self._in_use, peak
 
     def lasting(self) -> list[int]:
         """Return the bytes of each storage that was in use at the first mark."""
@@ -201,13 +213,16 @@ class UnifiedMemory:
         self.peak = max(self.peak, self._in_use)
 
     def _sweep(self) -> None:
-        self._references = self._alive(self._references + self._young)
-        self._young = []
+        # taken first: the garbage collector may run in between, and track what it makes
+        known, self._references, self._young = self._references + self._young, [], []
+        alive = self._alive(known)
+        self._references += alive
         self._swept_at = len(self._references)
 
     def _sweep_young(self) -> None:
-        self._references += self._alive(self._young)
-        self._young = []
+        young, self._young = self._young, []
+        alive = self._alive(young)
+        self._references += alive
 
     def _alive(self, references: list[tuple[int, int]]) -> list[tuple[int, int]]:
         expired, free = torch.UntypedStorage._expired, free_reference
@@ -225,9 +240,10 @@ class UnifiedMemory:
 
     def close(self) -> None:
         """Free all weak references."""
-        for reference, _ in (*self._references, *self._young, *self._lasting):
-            free_reference(reference)
-        self._references, self._young, self._lasting = [], [], []
+        with self._lock:
+            for reference, _ in (*self._references, *self._young, *self._lasting):
+                free_reference(reference)
+            self._references, self._young, self._lasting = [], [], []
 
     def _out_of_memory(self, size: int) -> str:
         def text(value: int) -> str:
