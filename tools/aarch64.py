@@ -28,6 +28,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import installed_releases
 
@@ -205,19 +206,27 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
     return lines[-1]
 
 
-def same_example(machine: Machine, site: Path) -> bool:
-    """Run README's first example there and here, and say whether both documents are equal."""
-    command = ["-m", "tests.support.readme_example", str(machine.folder / "example")]
+def here_and_there(machine: Machine, site: Path, module: str, *arguments: str) -> tuple[Any, Any] | None:
+    """Return the JSON that a module prints with this Python and on the arm64 machine; None where one is none."""
+    command = ["-m", module, *arguments]
     here = subprocess.run(
         [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
     )  # fmt: skip
     there = machine.python(site, *command)
     try:
-        expected, found = json.loads(here.stdout), json.loads(there.stdout)
+        return json.loads(here.stdout), json.loads(there.stdout)
     except ValueError:
         sys.stderr.write(there.stderr[-2000:])
+        return None
+
+
+def same_example(machine: Machine, site: Path) -> bool:
+    """Run README's first example there and here, and say whether both documents are equal."""
+    both = here_and_there(machine, site, "tests.support.readme_example", str(machine.folder / "example"))
+    if both is None:
         return False
+    expected, found = both
     differ = [name for name in expected if found.get(name) != expected[name]]
     uses, version = found["op_uses"], machine.version(site)
     same = "the same document as on x86-64" if not differ else f"differs from x86-64 in {', '.join(differ)}"
@@ -259,17 +268,10 @@ def main() -> int:
             sys.stdout.write(f"| {version} | {names} | {outcome} |\n")
             sys.stdout.flush()
     if chosen.rows:
-        command = ["-m", "tests.support.platform_rows", str(chosen.rows)]
-        here = subprocess.run(
-            [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
-        )  # fmt: skip
-        there = machine.python(site, *command)
-        try:
-            rows, expected = json.loads(there.stdout), json.loads(here.stdout)
-        except ValueError:
-            sys.stderr.write(there.stderr[-2000:])
+        both = here_and_there(machine, site, "tests.support.platform_rows", str(chosen.rows))
+        if both is None:
             return 1
+        expected, rows = both
         same = [name for name in expected if rows.get(name) == expected[name]]
         failed |= len(same) != len(expected)
         sys.stdout.write(
