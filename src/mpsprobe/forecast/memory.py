@@ -262,9 +262,7 @@ def _of_training(
     activations = held.activations - gradients
 
     def add(kind: RemedyKind, change: str, needed: float) -> None:
-        fit = judge(round(needed), working_set, memory_bytes)[0]
-        sentence = f"{change}: {decimal_size(round(needed))} in all, {fit.label}."
-        found.append(MemoryRemedy(kind, sentence, fit))
+        found.append(_remedy(kind, change, round(needed), working_set, memory_bytes))
 
     found: list[MemoryRemedy] = []
     whole = held.total + heaps
@@ -289,12 +287,7 @@ def _of_training(
         "activations shrink; at most all of them)"
     )
     add(RemedyKind.PYTORCH, change, whole - activations)
-    fitting = [
-        size
-        for size in _sizes()
-        if judge(whole, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
-    ]
-    return [*found, *_larger(fitting)]
+    return [*found, *_larger_mac(whole, macos)]
 
 
 def _cache_bits(dtypes: Mapping[str, int]) -> float:
@@ -354,9 +347,7 @@ def remedies(
     rest = held.total - held.weights
 
     def add(kind: RemedyKind, change: str, needed: float) -> None:
-        fit = judge(round(needed), working_set, memory_bytes)[0]
-        sentence = f"{change}: {decimal_size(round(needed))} in all, {fit.label}."
-        found.append(MemoryRemedy(kind, sentence, fit))
+        found.append(_remedy(kind, change, round(needed), working_set, memory_bytes))
 
     found: list[MemoryRemedy] = []
     parameters = sum(dtypes.values())
@@ -380,24 +371,26 @@ def remedies(
         if quantised < held.weights:
             change = f"MLX with {bits}-bit weights ({decimal_size(round(quantised))})"
             add(RemedyKind.MLX, change, quantised + rest)
-    fitting = [
-        size
-        for size in _sizes()
-        if largest < chips.max_buffer(size, macos)
-        and judge(held.total + heaps, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
-    ]
     left = [one for one in found if one.kind is not RemedyKind.MLX or one.fit is not Fit.NO]
-    return [*left, *_larger(fitting)]
+    return [*left, *_larger_mac(held.total + heaps, macos, largest)]
 
 
-def _larger(sizes: Sequence[int]) -> list[MemoryRemedy]:
-    """Return the least memory that suffices, of those in bytes, as a remedy; empty for none."""
-    return [
-        MemoryRemedy(
-            RemedyKind.LARGER_MAC, f"A Mac with {size // GIB} GB of memory: fits easily.", Fit.COMFORTABLE
-        )
-        for size in sizes[:1]
-    ]
+def _remedy(kind: RemedyKind, change: str, needed: int, working_set: int, memory_bytes: int) -> MemoryRemedy:
+    """Return a change after which `needed` bytes are used, with the resulting fit."""
+    fit = judge(needed, working_set, memory_bytes)[0]
+    return MemoryRemedy(kind, f"{change}: {decimal_size(needed)} in all, {fit.label}.", fit)
+
+
+def _larger_mac(needed: int, macos: str | None, largest: int = 0) -> list[MemoryRemedy]:
+    """Return the least memory that `needed` bytes fit easily, with a buffer of `largest` bytes; empty for none."""
+    for size in _sizes():
+        if (
+            largest < chips.max_buffer(size, macos)
+            and judge(needed, chips.working_set(size, macos)[0], size)[0] is Fit.COMFORTABLE
+        ):
+            sentence = f"A Mac with {size // GIB} GB of memory: fits easily."
+            return [MemoryRemedy(RemedyKind.LARGER_MAC, sentence, Fit.COMFORTABLE)]
+    return []
 
 
 def _sizes() -> list[int]:

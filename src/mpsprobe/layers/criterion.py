@@ -179,23 +179,33 @@ def layers_of(
     calls: dict[str, set[int]] = {}
     beyond: dict[str, list[tuple[Compared, Judged]]] = {"accumulated": [], "local": []}
 
-    def judge(one: Compared, noise: Noise, slack: float = 1.0) -> Judged:
-        return criterion.judge(
-            one.distance, one.size, pool(one), noise, call=one.call.nth, place=_place(one), slack=slack
-        )
+    def judged_pass(
+        run: tuple[Iterable[Compared], Noise], slack: float = 1.0
+    ) -> list[tuple[Compared, Judged]]:
+        compared, noise = run
+        return [
+            (
+                one,
+                criterion.judge(
+                    one.distance,
+                    one.size,
+                    pool(one),
+                    noise,
+                    call=one.call.nth,
+                    place=_place(one),
+                    slack=slack,
+                ),
+            )
+            for one in compared
+        ]
 
-    if local is not None:
-        local = (list(local[0]), local[1])
-    sound = local is not None and not any(judge(one, local[1]).diverges for one in local[0])
-    for name, run, slack in (
-        ("accumulated", accumulated, _SOUND_SUM if sound else 1.0),
-        ("local", local, 1.0),
-    ):
-        for one in run[0] if run is not None else ():
-            assert run is not None
+    own = judged_pass(local) if local is not None else None
+    sound = own is not None and not any(judged.diverges for _, judged in own)
+    summed = judged_pass(accumulated, _SOUND_SUM if sound else 1.0)
+    for name, run in (("accumulated", summed), ("local", own or [])):
+        for one, judged in run:
             row = layer(one.maker)
             calls.setdefault(row.module, set()).add(one.call.nth)
-            judged = judge(one, run[1], slack)
             known: Judged | None = getattr(row, name)
             if known is None or judged.rank > known.rank:
                 setattr(row, name, judged)

@@ -107,11 +107,13 @@ def _too_large(grounds: Grounds) -> Advice | None:
     memory = case.forecast.memory if case.forecast else None
     remedies = [one for one in (memory.remedies if memory else []) if one.fit is not Fit.NO]
     because = f"In its own dtype it does not fit this Mac's GPU. {memory.reason if memory else ''}".rstrip()
-    on_mps = next((one.sentence for one in remedies if one.kind is RemedyKind.PYTORCH), "")
-    easily = next((one.sentence for one in remedies if one.fit is Fit.COMFORTABLE), "")
+    on_mps = next((one for one in remedies if one.kind is RemedyKind.PYTORCH), None)
+    if grounds.judgement.viability is Viability.NO:  # memory is not all that stops it
+        on_mps = None
+    easily = next((one for one in remedies if one.fit is Fit.COMFORTABLE), None)
     quantised = [one for one in remedies if one.kind is RemedyKind.MLX]
-    if on_mps and on_mps == easily and grounds.judgement.viability is not Viability.NO:
-        return Advice("mps", f"Make it smaller first: {on_mps}", because)
+    if on_mps is not None and on_mps is easily:
+        return Advice("mps", f"Make it smaller first: {on_mps.sentence}", because)
     if grounds.work.reused and quantised:
         best = next((one for one in quantised if one.fit is Fit.COMFORTABLE), quantised[0])
         return Advice("mlx", f"Use {best.sentence}", because)
@@ -122,8 +124,8 @@ def _too_large(grounds: Grounds) -> Advice | None:
         return Advice(
             "cloud", f"Rent a GPU ({grounds.quote.offer.name}): the target does not fit this Mac.", because
         )
-    if on_mps and grounds.judgement.viability is not Viability.NO:
-        return Advice("mps", f"Make it smaller first: {on_mps}", because)
+    if on_mps is not None:
+        return Advice("mps", f"Make it smaller first: {on_mps.sentence}", because)
     larger = next((one.sentence for one in remedies if one.kind is RemedyKind.LARGER_MAC), "")
     needed = larger or "A larger GPU or several are needed."
     return Advice("", f"No route of those looked at holds the target. {needed}", because)
