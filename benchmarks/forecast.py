@@ -39,9 +39,8 @@ import zoo
 from mpsprobe.forecast.host_cost import shared_out
 from mpsprobe.forecast.kinds import host_kind
 from mpsprobe.forecast.machine import Machine, of_gpu, of_mac
-from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
-from mpsprobe.forecast.trace import MODULE, WAIT, Trace
+from mpsprobe.forecast.trace import MODULE, WAIT, Trace, stages
 from mpsprobe.knowledge import hardware, speed
 from mpsprobe.mac import named
 from mpsprobe.models import profile

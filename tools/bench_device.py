@@ -29,10 +29,9 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 
 
 class _Bare(TorchDispatchMode):

@@ -27,8 +27,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.session import Session, emulate
 from mpsprobe.errors import VirtualDeviceError
 
 _DTYPES = (
@@ -61,7 +60,7 @@ import os
 import platform
 
 import pytest
-from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import emulate
 
 # the tests ask which macOS they are on when they are imported
 platform.mac_ver = lambda *_args, **_kwargs: ("15.5", ("", "", ""), "arm64")
@@ -101,7 +100,7 @@ if os.environ.get("MPSPROBE_PEER_CHILD"):
 
             def exec_module(module):
                 run(module)
-                from mpsprobe.device.virtual.emulate import emulate
+                from mpsprobe.device.virtual.session import emulate
 
                 context = emulate(macos="15.5")
                 context.__enter__()

@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch import nn
 
-from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import emulate
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.suite.op_list import OpList

@@ -16,8 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpsprobe.device.virtual.emulate import emulate as emulate
-    from mpsprobe.device.virtual.predict import predict as memoryless
+    from mpsprobe.device.virtual.session import emulate
+    from mpsprobe.device.virtual.session import predict as memoryless
     from mpsprobe.knowledge.explain import explain as explain
     from mpsprobe.models.adapter import Adapter as Adapter
     from mpsprobe.run import Run
@@ -29,9 +29,9 @@ __all__ = ["Adapter", "__version__", "emulate", "explain", "memoryless", "predic
 #: The module that defines each public name, and its name there.
 _FACE = {
     "Adapter": ("mpsprobe.models.adapter", "Adapter"),
-    "emulate": ("mpsprobe.device.virtual.emulate", "emulate"),
+    "emulate": ("mpsprobe.device.virtual.session", "emulate"),
     "explain": ("mpsprobe.knowledge.explain", "explain"),
-    "memoryless": ("mpsprobe.device.virtual.predict", "predict"),
+    "memoryless": ("mpsprobe.device.virtual.session", "predict"),
     "record": ("mpsprobe.trace.dispatch", "record"),
 }
 

@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from mpsprobe.cli import cli
-from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import emulate
 from mpsprobe.errors import MpsprobeError, OutOfReachError
 
 pytestmark = [pytest.mark.own_process, pytest.mark.filterwarnings("ignore")]

@@ -12,7 +12,7 @@ from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import DataError, MpsprobeError, UsageError
 from mpsprobe.layers import supervised
 from mpsprobe.layers.diverge import diverge
-from mpsprobe.layers.job import Found, Job
+from mpsprobe.layers.supervised import Found, Job
 from tests.layers.conftest import MakeJob, no_announcement, planted
 
 __all__ = ["planted"]

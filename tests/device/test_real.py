@@ -11,8 +11,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mpsprobe.device import real
-from mpsprobe.device.compute import Product, multiply
 from mpsprobe.device.real import Cpu, MemoryReading, Mps, real_device, watch_memory
+from mpsprobe.device.self_test import Product, multiply
 from mpsprobe.errors import UsageError
 from mpsprobe.run import Evidence
 

@@ -33,7 +33,7 @@ _SUITE = (
 #: What a child prints: how many of the stand-in's kernels ran, and what its allocator gave, since `start()`.
 _COUNTING = """
 import torch
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import predict
 from tests.support.stand_in.plugin import called
 """
 

@@ -17,8 +17,8 @@ from mpsprobe.errors import DataError, TargetError
 from mpsprobe.forecast import calibrate
 from mpsprobe.forecast import calibration as calibrations
 from mpsprobe.forecast.calibration import Calibration, Point
+from mpsprobe.forecast.clock import MOST_ROUNDS, TimedRounds, factors, remark
 from mpsprobe.forecast.host_cost import _calls, shared_out, smalls
-from mpsprobe.forecast.steady import MOST_ROUNDS, TimedRounds, factors, remark
 
 pytestmark = pytest.mark.own_process
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpsprobe.forecast.load_time import transfers
+from mpsprobe.forecast.build import transfers
 from mpsprobe.knowledge import cloud_prices
 from mpsprobe.knowledge.cloud_prices import Network
 

@@ -8,8 +8,7 @@ import pytest
 import transformers
 
 from mpsprobe.forecast.memory import GIB, MIB, growth, heap_bytes, highest, judge, memory
-from mpsprobe.forecast.stages import stages
-from mpsprobe.forecast.trace import Pass, Trace
+from mpsprobe.forecast.trace import Pass, Trace, stages
 from mpsprobe.knowledge import chips
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.forecast.rates import rates
+from mpsprobe.forecast.build import rates
 from mpsprobe.run import Range, TimePart, Timing
 from mpsprobe.run.workload import Fed
 

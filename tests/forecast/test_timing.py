@@ -9,9 +9,8 @@ import pytest
 
 from mpsprobe.forecast.kinds import tiles_of
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu, of_mac
-from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, carried, timing
-from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace
+from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace, stages
 from mpsprobe.knowledge import hardware
 from mpsprobe.mac.catalogue import named
 from mpsprobe.run import OpUse, OpVerdict, TensorMeta

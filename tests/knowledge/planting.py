@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.predict import predict as memoryless
+from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.knowledge.advisories import Example, Mode
 from mpsprobe.run import Evidence, OpUse, TensorMeta
 from mpsprobe.trace.overloads import overload

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpsprobe.layers.job import Job
+from mpsprobe.layers.supervised import Job
 from mpsprobe.options import OPTIONS, Settings
 
 PROFILE = """

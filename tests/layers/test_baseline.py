@@ -13,13 +13,12 @@ from safetensors.torch import save_file
 
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.layers import baseline as module
+from mpsprobe.layers.capture import distance, sketch
 from mpsprobe.layers.criterion import Criterion, Noise
-from mpsprobe.layers.diverge import diverge
-from mpsprobe.layers.job import Job
+from mpsprobe.layers.diverge import diverge, write_baseline
 from mpsprobe.layers.matching import weights_digest
 from mpsprobe.layers.result import Verdict
-from mpsprobe.layers.sketch import distance, sketch
-from mpsprobe.layers.write import write
+from mpsprobe.layers.supervised import Job
 from mpsprobe.models.hub.snapshot import inspect
 from mpsprobe.options import Settings
 from tests.layers import planted as model
@@ -30,7 +29,7 @@ from tests.layers.conftest import MakeJob, no_announcement
 def written(planted: MakeJob, tmp_path: Path):  # type: ignore[no-untyped-def]
     def make(dtype: str = "float32") -> str:
         path = tmp_path / f"{dtype}.safetensors"
-        write(planted("", dtype, output=str(path)), no_announcement)
+        write_baseline(planted("", dtype, output=str(path)), no_announcement)
         return str(path)
 
     return make
@@ -106,7 +105,7 @@ def test_random_weights_are_known_by_their_values(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     path = str(tmp_path / "base.safetensors")
     job = Job(settings=Settings(model=str(tmp_path), device="cpu", random_init=True), stages=["forward"])
-    write(msgspec.structs.replace(job, output=path), no_announcement)
+    write_baseline(msgspec.structs.replace(job, output=path), no_announcement)
     assert not diverge(msgspec.structs.replace(job, against=path), no_announcement).diverges
     with pytest.raises(UsageError, match="this baseline is of other weights"):
         diverge(
@@ -168,7 +167,7 @@ def test_outputs_too_large_to_keep_are_told(
 ) -> None:
     monkeypatch.setattr("mpsprobe.layers.capture.STEP_BYTES", 3000)
     path = tmp_path / "b.safetensors"
-    answer = write(planted(output=str(path)), no_announcement)
+    answer = write_baseline(planted(output=str(path)), no_announcement)
     assert any("too large to keep" in note for note in answer.notes)
     found = diverge(planted(against=str(path), local=False), no_announcement)
     assert not found.diverges

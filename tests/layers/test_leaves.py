@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from mpsprobe.layers.leaves import leaves, replaced
+from mpsprobe.layers.module_calls import leaves, replaced
 
 
 @dataclass(frozen=True)

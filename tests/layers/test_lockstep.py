@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.layers.lockstep import Lockstep
-from mpsprobe.layers.student import Forcing, follow
-from mpsprobe.layers.subject import Extent, Subject
+from mpsprobe.layers.compared import Forcing, Lockstep, follow
+from mpsprobe.layers.module_calls import Extent, Subject
 from mpsprobe.models.adapter import Adapter, Batch, Outputs
 from mpsprobe.models.profile import Profile
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mpsprobe.layers import sketch as module
-from mpsprobe.layers.sketch import PARTS, distance, sketch
+from mpsprobe.layers import capture as module
+from mpsprobe.layers.capture import PARTS, distance, sketch
 
 
 def true_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -11,8 +11,8 @@ import torch
 import mpsprobe.models.tiny_drive.adapter as tiny_drive
 import mpsprobe.models.transformers_auto as transformers_auto
 from mpsprobe.layers.diverge import diverge
-from mpsprobe.layers.job import Job
 from mpsprobe.layers.result import Verdict
+from mpsprobe.layers.supervised import Job
 from mpsprobe.models.transformers_auto import load_pretrained
 from mpsprobe.options import Settings
 from tests.layers.conftest import no_announcement

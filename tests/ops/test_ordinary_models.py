@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.device.virtual.predict import predict as memoryless
+from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.ops.verdicts import hazards, judge
 from mpsprobe.run import Evidence, Hazard, Mac, OpUse, OpVerdict
 from mpsprobe.trace.recorder import Recorder

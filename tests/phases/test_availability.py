@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from packaging.requirements import Requirement
 
-from mpsprobe.device.compute import Product
 from mpsprobe.device.real import Cpu, MemoryReading
 from mpsprobe.device.select import DeviceUnavailableError
+from mpsprobe.device.self_test import Product
 from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.options import Settings
 from mpsprobe.phases import availability, site

@@ -19,7 +19,7 @@ import torch
 
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import predict
 from mpsprobe.knowledge import ops
 from tests.device.virtual.zoo import ZOO, Entry
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import mpsprobe
 from mpsprobe.cli import cli
 from mpsprobe.device.virtual.observer import Finding
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import predict
 from mpsprobe.run import OpUse
 from mpsprobe.trace.dispatch import record
 from mpsprobe.trace.recorder import Recorder

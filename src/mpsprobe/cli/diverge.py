@@ -13,8 +13,8 @@ import msgspec
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, Styled, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.layers.job import Found, Job, Written
 from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
+from mpsprobe.layers.supervised import Found, Job, Written
 from mpsprobe.options import Group, Settings
 from mpsprobe.quantities import decimal_size, printable, printable_json
 

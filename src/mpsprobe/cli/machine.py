@@ -204,7 +204,7 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     from mpsprobe.device.real import real_device
     from mpsprobe.forecast.calibrate import calibrate as measure
     from mpsprobe.forecast.calibration import default_file
-    from mpsprobe.forecast.steady import remark
+    from mpsprobe.forecast.clock import remark
 
     there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
     if device == _AUTO:

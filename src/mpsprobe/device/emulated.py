@@ -11,9 +11,8 @@ from torch._ops import OpOverload
 
 from mpsprobe.device.real import MemoryReading
 from mpsprobe.device.virtual import support
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Finding, Observer, Quiet
-from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.session import Session, emulate
 from mpsprobe.run import Evidence, Mac
 
 

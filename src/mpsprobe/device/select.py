@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 
 from mpsprobe import launch
-from mpsprobe.device.compute import Product
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
 from mpsprobe.device.real import Cpu, Cuda, Device, Mps
-from mpsprobe.device.self_test import SelfTest
+from mpsprobe.device.self_test import Product, SelfTest
 from mpsprobe.device.virtual.support import DOCKER
 from mpsprobe.errors import MpsprobeError, UnsupportedInstallError, UsageError
 from mpsprobe.mac.unavailable import Unavailability, why_no_mps
@@ -134,9 +133,9 @@ def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | Non
     Args:
         name: A torch device: `"mps"`, `"cpu"`.
         limit: The time limit in seconds.
-        command: The command to run instead of `python -m mpsprobe.device.compute NAME`.
+        command: The command to run instead of `python -m mpsprobe.device.self_test NAME`.
     """
-    command = command or launch.python("mpsprobe.device.compute", name)
+    command = command or launch.python("mpsprobe.device.self_test", name)
     try:
         child = _in_child(command, limit)
     except subprocess.TimeoutExpired as late:

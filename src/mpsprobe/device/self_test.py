@@ -1,12 +1,15 @@
-"""Test whether prediction works with this PyTorch: build a model and train a step on memoryless tensors.
+"""Test in a child process whether a device computes, and whether prediction works with this PyTorch.
 
-It is also a program, `python -m mpsprobe.device.self_test`, because on a build with MPS a mistake would pass Metal
-an address that is not one of its buffers, which ends the process.
+`python -m mpsprobe.device.self_test NAME` multiplies two small matrices on the device and compares the product with
+float64 on the CPU: a device that aborts or hangs ends only the child. Without a name it builds a model and trains a
+step on memoryless tensors, because on a build with MPS a mistake would pass Metal an address that is not one of its
+buffers, which ends the process.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -15,7 +18,49 @@ import torch
 from torch import Tensor, nn
 
 from mpsprobe.device.virtual.cpp import has_mps
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import predict
+
+#: Rows, inner size and columns of the product: small, and none a multiple of a GPU tile's 32.
+SHAPE = (100, 130, 70)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The result of one product.
+
+    Attributes:
+        error: The largest absolute difference from the reference, relative to the reference's largest value; NaN
+            when the result holds NaN.
+        tolerance: The accepted `error`: the dtype's machine epsilon times the square root of the inner size, which
+            is the growth of independent rounding errors in a sum of that length.
+    """
+
+    error: float
+    tolerance: float
+
+    @property
+    def right(self) -> bool:
+        """Return whether the error is within tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+
+def multiply(device: torch.device, dtype: torch.dtype) -> Product:
+    """Multiply two matrices in `dtype` on `device`, synchronise, and compare the product.
+
+    Raises:
+        RuntimeError: The device raised: out of memory, or an unsupported dtype.
+    """
+    rows, inner, columns = SHAPE
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, inner, generator=generator).to(dtype)
+    right = torch.randn(inner, columns, generator=generator).to(dtype)
+    reference = left.double() @ right.double()
+
+    # Copying back waits for the product, so no call is needed that only some devices have.
+    result = (left.to(device) @ right.to(device)).cpu().double()
+    error = ((result - reference).abs().max() / reference.abs().max()).item()
+    return Product(error, torch.finfo(dtype).eps * math.sqrt(inner))
+
 
 #: Rows and columns of a layer that no Mac could hold: 4.4 TB in float32.
 _WIDTH = 1 << 20
@@ -91,16 +136,20 @@ def _allocated() -> int:
     return int(torch._C._mps_currentAllocatedMemory()) if torch._C._mps_is_available() else 0
 
 
-def main() -> None:
-    """Print the result as one JSON object, and end the process.
+def main(arguments: list[str]) -> None:
+    """Print the product of the named device, or else the result of the self-test, as one JSON object; end the process.
 
     Python's finalisation is skipped: autograd's thread of the device may request the GIL during it, and C++ would
     then end the process with "terminate called without an active exception", which would count as a failed test.
+
+    Args:
+        arguments: The name of a device, such as `"mps"`, or nothing.
     """
-    sys.stdout.write(json.dumps(asdict(outcome())) + "\n")
+    found = multiply(torch.device(arguments[0]), torch.float32) if arguments else outcome()
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")
     sys.stdout.flush()
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

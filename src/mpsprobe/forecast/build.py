@@ -1,23 +1,26 @@
-"""Build a forecast: memory and time of a recorded run on the target Mac, and its time on other hardware."""
+"""Build a forecast: memory and time of a recorded run on the target Mac, and its time on other hardware.
+
+The time until the weights are loaded does not depend on the model: their size over the rates of
+`knowledge.cloud_prices`. The download rate is an assumption; the load rate is based on published timings of
+`from_pretrained` and `safetensors` on Macs, which vary widely.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
 from mpsprobe.forecast.kinds import kind_of
-from mpsprobe.forecast.load_time import transfers
 from mpsprobe.forecast.machine import Machine
-from mpsprobe.forecast.rates import rates
-from mpsprobe.forecast.stages import Stage, stages
 from mpsprobe.forecast.timing import Work, timing
-from mpsprobe.forecast.trace import Trace
+from mpsprobe.forecast.trace import Stage, Trace, stages
 from mpsprobe.knowledge import cloud_prices, hardware
 from mpsprobe.knowledge.cloud_prices import Network
 from mpsprobe.mac.catalogue import NamedMac
-from mpsprobe.run import Evidence, Forecast, Mac, OpVerdict
+from mpsprobe.run import Epoch, Evidence, Forecast, Mac, OpVerdict, Range, Rate, TimePart, Timing
 from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
 
 #: GPUs with which every forecast is compared: those for rent, and those on which the figures were checked.
@@ -185,3 +188,123 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
     if wish.tokens is not None and not any(_decodes(stage) for stage in found):
         texts.append("The run has no decode steps to carry on: the number of tokens changes nothing.")
     return texts
+
+
+#: Assumed download rates in bytes/s: a home connection of 50 Mbit/s, and one of 1 Gbit/s.
+_SLOW_LINE, _FAST_LINE = 6.25e6, 125e6
+#: The rate of a Mac's fastest network port in bytes/s: 10 Gbit/s.
+_PORT = 1.25e9
+#: Load rates in bytes/s: the slowest published one (0.52 GB/s, Mistral 7B on an M5 with little free memory), lowered,
+#: and that of a file in macOS's cache (7 GB/s, M5 Pro: https://github.com/huggingface/safetensors/pull/756).
+_SLOW_LOAD, _FAST_LOAD = 0.35e9, 7e9
+
+
+def transfers(weights: int, bandwidth: float, network: Network) -> list[TimePart]:
+    """Return the stages of downloading and loading the weights.
+
+    Args:
+        weights: The size of the weights in bytes.
+        bandwidth: The bandwidth of the Mac's memory in bytes/s; loading writes each weight once.
+        network: The expected rates.
+    """
+    return [
+        _part("download", "network", weights, _PORT, _FAST_LINE, network.home_down, _SLOW_LINE),
+        _part("load", "disk", weights, bandwidth, _FAST_LOAD, network.mac_load, _SLOW_LOAD),
+    ]
+
+
+def _part(
+    name: str, bound: str, weights: int, limit: float, fast: float, expected: float, slow: float
+) -> TimePart:
+    """Return one of the stages; a rate that a user states may lie outside the assumed range."""
+    low, high = max(fast, expected), min(slow, expected)
+    return TimePart(
+        name=name,
+        seconds=Range(weights / max(limit, low), weights / expected, low=weights / low, high=weights / high),
+        bound=bound,
+        bytes=weights,
+    )
+
+
+#: The end of the name of a stage that is an iteration of a denoising or flow loop.
+_STEP = " step"
+
+
+def rates(timing: Timing, fed: Fed) -> list[Rate]:
+    """Return tokens/s, time to first token, s/it and real-time factor, as far as the stages of a sample have them.
+
+    A target without such stages gets items/s.
+    """
+    found: list[Rate] = []
+    before: list[Range] = []
+    for part in timing.parts:
+        if part.launches is None:  # a transfer
+            continue
+        name = part.name
+        if name.startswith("prefill"):
+            if fed.tokens:
+                found.append(_per_second("prefill", "tokens/s", fed.rows * fed.tokens, part.seconds))
+            found.append(Rate("time to first token", "s", *_whole([*before, part.seconds])))
+        elif name.startswith("decode") and part.repeats:
+            found.append(_per_second("decode", "tokens/s", fed.rows * part.repeats, part.seconds))
+        elif name.endswith(_STEP) and part.repeats > 1:
+            each = [value / part.repeats if value is not None else None for value in _of(part.seconds)]
+            found.append(Rate(name.removesuffix(_STEP), "s/it", *each))
+        before.append(part.seconds)
+    whole = timing.per_sample
+    if whole is None:
+        return found
+    if fed.audio_seconds:
+        sound = fed.rows * fed.audio_seconds
+        factors = [value / sound if value is not None else None for value in _of(whole)]
+        found.append(Rate("real-time factor", "s/s", *factors))
+    if not found:
+        found.append(_per_second("throughput", "items/s", fed.rows, whole))
+    return found
+
+
+def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
+    """Return the rates of an optimisation step: its time, and samples and tokens per second."""
+    whole = timing.per_sample
+    if whole is None:
+        return []
+    rows = fed.rows * fed.batches
+    found = [Rate("a step", "s", *_of(whole)), _per_second("throughput", "items/s", rows, whole)]
+    if fed.tokens:
+        found.append(_per_second("training", "tokens/s", rows * fed.tokens, whole))
+    return found
+
+
+def epoch(timing: Timing, samples: int, rows: int) -> Epoch | None:
+    """Forecast one pass over the training data; return None where the time of a step is unknown.
+
+    Args:
+        timing: The time of one optimisation step.
+        samples: The number of samples in the data.
+        rows: The number of samples in a step.
+    """
+    whole = timing.per_sample
+    if whole is None:
+        return None
+    steps = math.ceil(samples / rows)
+    expected, low, high = (value * steps if value is not None else None for value in _of(whole))
+    return Epoch(samples=samples, steps=steps, seconds=Range(whole.floor * steps, expected, low, high))
+
+
+def _of(seconds: Range) -> tuple[float | None, float | None, float | None]:
+    return seconds.expected, seconds.low, seconds.high
+
+
+def _whole(parts: list[Range]) -> tuple[float | None, float | None, float | None]:
+    columns = zip(*(_of(part) for part in parts), strict=True)
+    expected, low, high = (
+        sum(value for value in column if value is not None) if None not in column else None
+        for column in columns
+    )
+    return expected, low, high
+
+
+def _per_second(name: str, unit: str, count: float, seconds: Range) -> Rate:
+    """Return a rate, whose low end corresponds to the longest time."""
+    expected, low, high = (count / value if value else None for value in _of(seconds))
+    return Rate(name, unit, expected, high, low)

@@ -20,10 +20,9 @@ from mpsprobe import mac
 from mpsprobe.device.real import Device
 from mpsprobe.errors import TargetError
 from mpsprobe.forecast.calibration import Calibration, Point
-from mpsprobe.forecast.clock import Clock, bare, copy, kernel, wait
+from mpsprobe.forecast.clock import REFUSED, Clock, TimedRounds, bare, copy, kernel, wait
 from mpsprobe.forecast.host_cost import HostRounds
 from mpsprobe.forecast.kinds import GROUP_NORM, MATH, REDUCTION, STREAM
-from mpsprobe.forecast.steady import REFUSED, TimedRounds
 
 #: Rows and square sizes of timed matmuls: `[rows, size] @ [size, size]`.
 _ROWS, _SIZES = (1, 4, 16, 64, 256, 1024), (256, 1024, 2048)

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, SurroundingsError
+from mpsprobe.forecast.clock import STILL, remark
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
-from mpsprobe.forecast.steady import STILL, remark
 from mpsprobe.knowledge import hardware, ops, speed
 from mpsprobe.places import caches
 

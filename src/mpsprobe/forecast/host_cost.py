@@ -21,11 +21,10 @@ from torch.nn import functional
 
 from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import predict
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.forecast.clock import Clock
+from mpsprobe.forecast.clock import Clock, TimedRounds
 from mpsprobe.forecast.kinds import VIEW, host_kind
-from mpsprobe.forecast.steady import TimedRounds
 from mpsprobe.knowledge import ops, regimes, speed
 from mpsprobe.knowledge.regimes import Regime
 from mpsprobe.trace.dispatch import record

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mpsprobe.forecast.stages import Stage
-from mpsprobe.forecast.trace import Pass, Trace
+from mpsprobe.forecast.trace import Pass, Stage, Trace
 from mpsprobe.knowledge import chips
 from mpsprobe.quantities import decimal_size
 from mpsprobe.run import Evidence, Fit, Memory, MemoryPart, MemoryRemedy, RemedyKind

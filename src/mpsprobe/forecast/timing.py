@@ -25,8 +25,7 @@ from mpsprobe.forecast.kinds import (
     tiles_of,
 )
 from mpsprobe.forecast.machine import Machine, summed
-from mpsprobe.forecast.stages import Stage
-from mpsprobe.forecast.trace import MODULE, WAIT, Trace
+from mpsprobe.forecast.trace import MODULE, WAIT, Stage, Trace
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
 from mpsprobe.trace.formulas.registry import base_name, family
 

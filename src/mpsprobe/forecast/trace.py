@@ -1,6 +1,9 @@
-"""The input of a forecast: a run's op uses in the order of their calls, its module calls, and its memory.
+"""The input of a forecast: a run's op uses, module calls and memory in the order of the calls, and its stages.
 
-Nothing imports torch. `prediction.observed` fills it from a run on the memoryless device.
+Stages are prefill and decode, an encoder, the steps of a flow or a denoising loop. They are derived from the
+outermost module calls. A sequence of calls that repeats is a loop, and each repetition is
+an iteration; ops between two iterations (sampling a token, mixing noise) belong to the earlier one. A first
+iteration that does much more work than the second is a stage of its own: the prompt of a generating model.
 """
 
 from __future__ import annotations
@@ -121,3 +124,132 @@ class Trace:
     def native(self, use: OpUse) -> bool:
         """Return whether a GPU kernel runs the op use."""
         return use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+
+
+#: The first iteration of a loop is a stage of its own if it has this many times the FLOPs of the second.
+_FIRST_DIFFERS = 1.5
+#: Repeated module calls inside a single outermost call are its loop if they hold this share of its ops.
+_LOOP_SHARE = 0.5
+#: The greatest number of calls in the body of a loop.
+_LONGEST_BODY = 8
+_MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: `"prefill"`, `"decode"`, `"expert step"`, `"forward"` and so on.
+        turns: The iterations, each as the start and end of its part of `Trace.order`.
+        passes: The outermost calls within the stage.
+    """
+
+    name: str
+    turns: list[tuple[int, int]]
+    passes: list[Pass] = field(default_factory=list)
+
+    @property
+    def generates(self) -> bool:
+        """Return whether each iteration yields a token."""
+        return self.name in ("prefill", "decode")
+
+    @property
+    def repeats(self) -> int:
+        """Return the number of iterations."""
+        return len(self.turns)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    turns: list[list[Pass]]
+
+
+def stages(trace: Trace) -> list[Stage]:
+    """Return the stages of a run, in order; together they cover all its calls."""
+    calls = len(trace.order)
+    outermost = [one for one in trace.passes if one.depth == 1]
+    if not outermost:
+        return [Stage("whole run", [(0, calls)])] if calls else []
+    chosen = outermost
+    if len(outermost) == 1:
+        chosen = _inner_loop(trace, outermost[0]) or outermost
+    flops, _ = trace.costs()
+    work = [0]
+    for position in trace.order:
+        work.append(work[-1] + (flops[position] if position >= 0 else 0))
+    found: list[tuple[str, list[list[Pass]]]] = []
+    for loop in _loops(chosen):
+        found += _split(loop, work)
+    return _closed(found, calls, outermost)
+
+
+def _inner_loop(trace: Trace, whole: Pass) -> list[Pass]:
+    """Return the calls inside a single outermost one that make up its loop; empty if it has none."""
+    for depth in sorted({one.depth for one in trace.passes if one.depth > 1}):
+        inner = [one for one in trace.passes if one.depth == depth]
+        loops = _loops(inner)
+        main = max(loops, key=_extent, default=None)
+        if (
+            main is not None
+            and len(main.turns) > 1
+            and _extent(main) > _LOOP_SHARE * (whole.end - whole.start)
+        ):
+            return inner
+    return []
+
+
+def _extent(loop: _Loop) -> int:
+    return sum(one.end - one.start for turn in loop.turns for one in turn)
+
+
+def _loops(calls: Sequence[Pass]) -> list[_Loop]:
+    """Return a sequence of calls as loops; a call that does not repeat is a loop with one iteration."""
+    labels = [(one.path, one.kind) for one in calls]
+    loops, at = [], 0
+    while at < len(calls):
+        length, times = 1, 1
+        for body in range(1, min(_LONGEST_BODY, (len(calls) - at) // 2) + 1):
+            turns = 1
+            while labels[at + turns * body : at + (turns + 1) * body] == labels[at : at + body]:
+                turns += 1
+            if turns > 1 and turns * body > length * times:
+                length, times = body, turns
+        loops.append(_Loop([list(calls[at + k * length : at + (k + 1) * length]) for k in range(times)]))
+        at += length * times
+    return loops
+
+
+def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]]]:
+    """Return a loop's name and iterations, with a different first iteration as a part of its own."""
+    turns = loop.turns
+    main = max(turns[-1], key=lambda one: work[one.end] - work[one.start])
+    name = main.path.rpartition(".")[2]
+    caches = [max(one.cache for one in turn) for turn in turns]
+    if len(turns) == 1:
+        return [(name or ("prefill" if caches[0] else "forward"), turns)]
+    generates = caches[-1] > caches[0] > 0
+    done = [work[turn[-1].end] - work[turn[0].start] for turn in turns[:2]]
+    if done[0] <= _FIRST_DIFFERS * done[1]:
+        return [("decode" if generates else f"{name or _MODEL} step", turns)]
+    if generates or not name:
+        return [("prefill", turns[:1]), ("decode", turns[1:])]
+    return [(f"first {name}", turns[:1]), (f"{name} step", turns[1:])]
+
+
+def _closed(found: list[tuple[str, list[list[Pass]]]], calls: int, outermost: Sequence[Pass]) -> list[Stage]:
+    """Return stages without gaps between them: an iteration lasts until the next one begins."""
+    starts = [turn[0].start for _, turns in found for turn in turns]
+    starts[0] = 0
+    ends = [*starts[1:], calls]
+    result: list[Stage] = []
+    index = 0
+    names: dict[str, int] = {}
+    for name, turns in found:
+        spans = list(zip(starts[index : index + len(turns)], ends[index : index + len(turns)], strict=True))
+        index += len(turns)
+        inside = [one for one in outermost if spans[0][0] <= one.start < spans[-1][1]]
+        stage = Stage(name, spans, inside)
+        names[name] = names.get(name, 0) + 1
+        result.append(stage if names[name] == 1 else replace(stage, name=f"{name} {names[name]}"))
+    return result

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.layers.job import Failed, Found, Job, Message, Step
+from mpsprobe.layers.supervised import Failed, Found, Job, Message, Step
 from mpsprobe.phases.check import LinkFailed
 from mpsprobe.run.own_file import OwnFile
 from mpsprobe.trace.flight import FlightRecorder
@@ -25,7 +25,7 @@ BLOCKED = 3
 
 def main(job_path: str, messages_path: str, flight_path: str) -> None:
     """Run the job, and write the answer."""
-    from mpsprobe.layers import diverge, write
+    from mpsprobe.layers import diverge
     from mpsprobe.layers.module_calls import Marker
     from mpsprobe.models import late_imports
 
@@ -45,7 +45,7 @@ def main(job_path: str, messages_path: str, flight_path: str) -> None:
         marker = Marker(flight)
         try:
             if job.output is not None:
-                tell(write.write(job, announce, marker))
+                tell(diverge.write_baseline(job, announce, marker))
             else:
                 tell(Found(diverge.diverge(job, announce, marker)))
         except MpsprobeError as problem:

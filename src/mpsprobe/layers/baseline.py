@@ -17,12 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.layers.capture import Capture
+from mpsprobe.layers.capture import PARTS, Capture, Sketch
 from mpsprobe.layers.criterion import Noise
-from mpsprobe.layers.leaves import leaves
+from mpsprobe.layers.module_calls import Extent, leaves
 from mpsprobe.layers.result import Side
-from mpsprobe.layers.sketch import PARTS, Sketch
-from mpsprobe.layers.subject import Extent
 
 #: The version of the file's schema, raised when a reader of the old schema would misread the new one.
 FORM = 1

@@ -1,15 +1,18 @@
-"""Decide when a difference is more than rounding: limits from a noise run, and the verdict on each module."""
+"""Decide when a difference is more than rounding: limits from a noise run, and the verdict on modules and results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from mpsprobe.layers.result import OUTSIDE, Judged, Layer, Verdict
-from mpsprobe.layers.sketch import Distance
-from mpsprobe.layers.student import Compared
+from mpsprobe.layers.capture import Distance, distance, sketch
+from mpsprobe.layers.compared import Compared
+from mpsprobe.layers.module_calls import leaves
+from mpsprobe.layers.result import OUTSIDE, Judged, Layer, OutputRow, Verdict
+from mpsprobe.models.adapter import Outputs
 from mpsprobe.phases.parity import DEFAULT_PARITY
 
 #: A difference may be this many times the noise. Two correct runs that round independently differ by sqrt(2)
@@ -232,3 +235,67 @@ def _place(one: Compared) -> str:
         return f"output{one.place}"
     place = one.place.removeprefix(".kwargs.").removeprefix(".args")
     return f"argument {place} of {one.call.path or 'the model'}"
+
+
+def output_tensors(outputs: Outputs) -> dict[str, torch.Tensor]:
+    """Return the tensors by name: `logits`, `boxes[0]`."""
+    return {place.removeprefix("."): tensor for place, tensor in leaves(outputs)}
+
+
+def output_texts(outputs: Outputs) -> dict[str, Any]:
+    """Return the results that hold no tensor, by name."""
+    return {name: value for name, value in outputs.items() if not any(True for _ in leaves(value))}
+
+
+def output_pool(name: str) -> Pool:
+    """Return the key of the noise of a result, which no module path equals."""
+    return ("(outputs)", name)
+
+
+def add_output_noise(noise: Noise, found: Outputs, expected: Outputs) -> None:
+    """Add the differences between the noise run's results and the reference's to the noise."""
+    known = output_tensors(expected)
+    for name, tensor in output_tensors(found).items():
+        if name in known:
+            noise.add(output_pool(name), distance(sketch(tensor), sketch(known[name])))
+
+
+def output_rows(
+    stage: str, found: Outputs, expected: Outputs, criterion: Criterion, noise: Noise, *, judged: bool
+) -> list[OutputRow]:
+    """Return one row for each result of the reference.
+
+    Only floating-point tensors are judged: an index or a word is either equal or not, and rounding may decide that.
+    """
+    result = []
+    mine = output_tensors(found)
+    for name, tensor in output_tensors(expected).items():
+        other = mine.get(name)
+        if other is None:
+            result.append(_row(stage, name, problem="not there", judged=judged))
+            continue
+        apart = distance(sketch(other), sketch(tensor))
+        verdict = criterion.judge(apart, tensor.numel(), output_pool(name), noise, call=0, place=name)
+        result.append(
+            OutputRow(
+                stage=stage,
+                name=name,
+                error=verdict.error,
+                limit=verdict.limit,
+                same=other.shape == tensor.shape and bool(torch.equal(other, tensor)),
+                judged=judged and tensor.is_floating_point() and not verdict.excused,
+                problem=verdict.problem,
+            )
+        )
+    said = output_texts(found)
+    result += [
+        _row(stage, name, same=said.get(name) == text, judged=False)
+        for name, text in output_texts(expected).items()
+    ]
+    return result
+
+
+def _row(stage: str, name: str, *, problem: str = "", same: bool = False, judged: bool) -> OutputRow:
+    return OutputRow(
+        stage=stage, name=name, error=None, limit=None, same=same, judged=judged, problem=problem
+    )

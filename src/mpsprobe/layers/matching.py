@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from mpsprobe.errors import UsageError
 from mpsprobe.layers.baseline import Baseline
-from mpsprobe.layers.job import Job
-from mpsprobe.layers.leaves import leaves, replaced
+from mpsprobe.layers.module_calls import leaves, replaced
 from mpsprobe.layers.opened import Announce, Opened
+from mpsprobe.layers.supervised import Job
 from mpsprobe.models.adapter import Batch, Weights
 from mpsprobe.models.hub.snapshot import Snapshot
 from mpsprobe.models.profile import Profile

@@ -1,9 +1,12 @@
-"""Hook every module of a model, to see and to replace what each call receives and returns."""
+"""A model with its input, the hooks on its modules, and the tensors inside what each call receives and returns."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -12,7 +15,113 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpsprobe.models.adapter import Adapter, Batch, Outputs
+from mpsprobe.models.profile import Profile
+from mpsprobe.phases.data import move
+from mpsprobe.phases.inference import autocast
 from mpsprobe.trace.flight import FlightRecorder
+
+#: The seed that torch gets before every pass, for models that use its own generators.
+SEED = 0
+
+
+class Extent(str, enum.Enum):
+    """The stages of a target that can be run."""
+
+    FORWARD = "forward"
+    INFERENCE = "inference"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One side of a comparison.
+
+    Attributes:
+        label: The name for messages: `"mps"`, `"float32 on the CPU"`.
+        model: The model in eval mode, on `device`.
+        adapter: The adapter that runs it.
+        profile: The profile, with this side's autocast region.
+        device: The device of the model.
+        batch: A function that makes the processed input anew on the CPU, because inference may consume it.
+        synchronize: A function that waits for the device.
+    """
+
+    label: str
+    model: torch.nn.Module
+    adapter: Adapter
+    profile: Profile
+    device: torch.device
+    batch: Callable[[], Batch]
+    synchronize: Callable[[], None]
+
+    def run(self, stage: Extent) -> Outputs:
+        """Run one pass, and return its named results on the CPU.
+
+        Raises:
+            Exception: The target raised.
+        """
+        torch.manual_seed(SEED)
+        with self.adapter.grad_mode, autocast(self.profile, self.device):
+            batch = move(self.batch(), self.device)
+            if stage is Extent.FORWARD:
+                outputs = self.adapter.forward(self.model, batch)
+            else:
+                outputs = self.adapter.extract(self.adapter.infer(self.model, batch))
+            self.synchronize()
+            on_cpu: Outputs = move(outputs, torch.device("cpu"))
+        return on_cpu
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor in an output with its place: `""` for the output itself, `".logits"`, `"[0]"`.
+
+    Mappings (such as transformers' ModelOutput), dataclasses, lists and tuples are traversed. Other objects, such
+    as a key-value cache, are not, because their tensors come from modules that are examined themselves.
+    """
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    else:
+        for place, item in _items(value):
+            yield from leaves(item, f"{name}{place}")
+
+
+def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call as one value, for `leaves` and `replaced`."""
+    return {"args": args, "kwargs": kwargs}
+
+
+def replaced(value: Any, tensors: Mapping[str, torch.Tensor], name: str = "") -> Any:
+    """Return the output with the tensors at the given places replaced; containers that change are copied."""
+    if isinstance(value, torch.Tensor):
+        return tensors.get(name, value)
+    items = [(place, item, replaced(item, tensors, f"{name}{place}")) for place, item in _items(value)]
+    if all(before is after for _, before, after in items):
+        return value
+    if isinstance(value, tuple):
+        new = [after for _, _, after in items]
+        return type(value)(*new) if hasattr(value, "_fields") else type(value)(new)
+    if isinstance(value, list):
+        return [after for _, _, after in items]
+    result = copy.copy(value)
+    for place, before, after in items:
+        if before is after:
+            continue
+        if isinstance(result, Mapping):
+            result[place[1:]] = after  # type: ignore[index]
+        else:
+            object.__setattr__(result, place[1:], after)  # works for frozen dataclasses too
+    return result
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    """Return the items of a container with their places; empty for a value that is not a container."""
+    if isinstance(value, Mapping):
+        return [(f".{key}", item) for key, item in value.items() if isinstance(key, str)]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return []
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 
 from mpsprobe import mac
 from mpsprobe.errors import TargetError
-from mpsprobe.layers.job import Job
+from mpsprobe.layers.module_calls import Subject
 from mpsprobe.layers.result import Side
-from mpsprobe.layers.subject import Subject
+from mpsprobe.layers.supervised import Job
 from mpsprobe.models import targets
 from mpsprobe.models.adapter import Batch
 from mpsprobe.models.profile import Profile

@@ -12,9 +12,9 @@ import torch
 from torch._ops import OpOverload
 
 from mpsprobe.device.real import real_device
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.rules.computed import COMPUTED_BY
+from mpsprobe.device.virtual.session import emulate
 from mpsprobe.ops.protocol import Setup
 from mpsprobe.trace.overloads import op_name
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from packaging.version import Version
 
-from mpsprobe.device.compute import multiply
 from mpsprobe.device.select import explain_failure
+from mpsprobe.device.self_test import multiply
 from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables, macos_allows, release, releases
 from mpsprobe.knowledge.variables import Problem, variables
@@ -200,7 +200,7 @@ def _environment(site: Availability) -> Result:
 
 
 def _compute(site: Availability, dtype: torch.dtype) -> Result:
-    """Allocate, multiply, synchronise and compare on the device in use (tolerance: `device.compute`)."""
+    """Allocate, multiply, synchronise and compare on the device in use (tolerance: `device.self_test`)."""
     device = site.found
     if device is None:
         return Result(Status.BLOCKED, site.missing().message, blocked_by=Phase.AVAILABILITY)

@@ -19,7 +19,7 @@ from mpsprobe import mac as facts
 from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.device.virtual.support import unconfirmed
 from mpsprobe.forecast import Wish, build
-from mpsprobe.forecast.rates import epoch, training_rates
+from mpsprobe.forecast.build import epoch, training_rates
 from mpsprobe.knowledge import cloud_prices, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpsprobe.forecast import Wish
-from mpsprobe.forecast.build import carried_turns
+from mpsprobe.forecast.build import carried_turns, epoch, rates, training_rates
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.memory import judge, memory
-from mpsprobe.forecast.rates import epoch, rates, training_rates
-from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
+from mpsprobe.forecast.trace import stages
 from mpsprobe.knowledge import chips, engines
 from mpsprobe.mac import NamedMac, named, names
 from mpsprobe.models.adapter import Adapter

@@ -8,7 +8,7 @@ import msgspec
 
 from mpsprobe.forecast import Wish
 from mpsprobe.forecast.build import carried_turns, sentence
-from mpsprobe.forecast.stages import stages
+from mpsprobe.forecast.trace import stages
 from mpsprobe.knowledge import engines
 from mpsprobe.models.training import TrainingAdapter
 from mpsprobe.options import Settings

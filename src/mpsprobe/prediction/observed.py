@@ -17,7 +17,7 @@ import torch
 
 from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
-from mpsprobe.device.virtual.predict import predict as on_ghosts
+from mpsprobe.device.virtual.session import predict as on_ghosts
 from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation

@@ -5,9 +5,8 @@ from __future__ import annotations
 from mpsprobe.errors import UsageError
 from mpsprobe.forecast.build import Wish, build
 from mpsprobe.forecast.machine import of_mac
-from mpsprobe.forecast.stages import stages
 from mpsprobe.forecast.timing import Work, timing
-from mpsprobe.forecast.trace import Trace
+from mpsprobe.forecast.trace import Trace, stages
 from mpsprobe.knowledge import chips, hardware
 from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named

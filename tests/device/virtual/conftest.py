@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.session import Session, emulate
 from mpsprobe.device.virtual.support import require
 from mpsprobe.errors import UnsupportedInstallError
 

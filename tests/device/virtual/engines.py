@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 
 #: Tensors larger than this have no values in `predict` here: the models are small, and ghosts are what is tested.
 _FLOAT_LIMIT = 256

@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual import support
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import FindingGrade
-from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.session import Session, emulate
 from mpsprobe.errors import UsageError, VirtualDeviceError
 
 pytestmark = pytest.mark.own_process

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mpsprobe.device.virtual.cpp import relabel
-from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import emulate
 from mpsprobe.errors import VirtualDeviceError
 from tests.device.virtual.llama import tiny_llama
 

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 from mpsprobe.errors import OutOfReachError
 from mpsprobe.knowledge import dtypes
 from mpsprobe.run import TensorMeta

@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual.cpp.native import installed_release
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.session import Session
+from mpsprobe.device.virtual.session import Session, emulate
 from mpsprobe.errors import AlreadyActiveError, VirtualDeviceError
 from mpsprobe.knowledge.ops import UnknownReleaseError
 from tests.device.virtual.llama import tiny_llama

@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 
 pytestmark = pytest.mark.own_process
 
@@ -73,7 +72,7 @@ def test_enter_and_leave(place: str, engine: Callable[[], AbstractContextManager
 def test_a_first_backward_is_asked_for_where_gradients_are_off(place: str) -> None:
     # in a process of its own the engine's thread for mps does not exist yet
     code = (
-        "import torch; from mpsprobe.device.virtual.emulate import emulate\n"
+        "import torch; from mpsprobe.device.virtual.session import emulate\n"
         f"with torch.{place}():\n  with emulate(): torch.ones(1, device='mps')\n"
         "with emulate():\n  x = torch.ones(3, device='mps', requires_grad=True); (x * 2).sum().backward()\n"
         "  print(x.grad.tolist())"

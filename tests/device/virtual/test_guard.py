@@ -78,7 +78,7 @@ def test_gradients_work_whether_or_not_the_engine_had_started(earlier: str) -> N
     # the engine starts its threads at the first backward of a process, so each case needs its own
     out = _in_a_new_process(
         f"import torch\n{earlier}\n"
-        "from mpsprobe.device.virtual.emulate import emulate\n"
+        "from mpsprobe.device.virtual.session import emulate\n"
         "for _ in range(2):\n"
         "    with emulate():\n"
         "        x = torch.ones(3, device='mps', requires_grad=True)\n"

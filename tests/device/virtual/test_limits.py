@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
+from mpsprobe.device.virtual.session import emulate
 
 pytestmark = pytest.mark.own_process
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 from mpsprobe.errors import OutOfReachError
 
 pytestmark = pytest.mark.own_process

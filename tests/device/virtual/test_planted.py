@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpsprobe.device.virtual.emulate import emulate
+from mpsprobe.device.virtual.session import emulate
 
 pytestmark = pytest.mark.own_process
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 from tests.device.virtual.llama import tiny_llama
 
 pytestmark = pytest.mark.own_process

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
-from mpsprobe.device.virtual.predict import MemorylessSession, predict
+from mpsprobe.device.virtual.session import MemorylessSession, predict
 from mpsprobe.run import Evidence
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.virtual_calls import RecorderObserver

@@ -9,10 +9,9 @@ import threading
 import pytest
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.predict import predict
 from mpsprobe.device.virtual.rules import unified_memory
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory, format_size
+from mpsprobe.device.virtual.session import emulate, predict
 
 pytestmark = pytest.mark.own_process
 

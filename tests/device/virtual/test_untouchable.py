@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mpsprobe.device.virtual.emulate import emulate
-from mpsprobe.device.virtual.predict import predict
+from mpsprobe.device.virtual.session import emulate, predict
 from mpsprobe.knowledge import dtypes
 from mpsprobe.run import TensorMeta
 

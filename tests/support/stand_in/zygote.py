@@ -13,7 +13,7 @@ import traceback
 
 import torch  # noqa: F401
 
-import mpsprobe.device.virtual.predict  # noqa: F401
+import mpsprobe.device.virtual.session  # noqa: F401
 
 
 def _run(code: str, out: str, err: str) -> int:
