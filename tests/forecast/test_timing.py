@@ -94,6 +94,17 @@ def test_a_sample_ends_when_the_host_hears_of_it() -> None:
     assert heard.expected == unheard.expected == pytest.approx(1e-5 + 2e-6 + 1e-4)
 
 
+def test_waits_of_a_sample_are_carried_on() -> None:
+    token = _linear(1, 256, 4)
+    passes = [Pass("", "Llama", 1, 2 * k, 2 * k + 1, cache_before=k, cache=k + 1) for k in range(4)]
+    trace = Trace([token], [0, WAIT] * 4, passes)
+    work = Work.of(trace, stages(trace))
+    machine = _machine(wait=1e-4)
+    assert timing(work, machine).wait_seconds == pytest.approx(4e-4)
+    assert timing(work, machine, {"decode": 100}).wait_seconds == pytest.approx(100e-4)
+    assert timing(work, _machine(queued=False)).wait_seconds is None
+
+
 def test_a_fallback_costs_two_waits_and_its_copies() -> None:
     native, fallback = _linear(64, 64, 1), _linear(64, 64, 1, OpVerdict.FALLBACK)
     told = timing(_run([fallback], [0]), _machine(wait=1e-4))

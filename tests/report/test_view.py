@@ -1,8 +1,24 @@
 """What the page decides: stages, folds, barriers, anchors."""
 
+from functools import partial
+
+from mpsprobe.report import render
 from mpsprobe.report.checkview import FOLD_ROWS
 from mpsprobe.report.view import page
-from mpsprobe.run import Check, Evidence, Phase, Status, Table
+from mpsprobe.run import (
+    Check,
+    Evidence,
+    Forecast,
+    HostWait,
+    Mac,
+    Outlook,
+    Phase,
+    Predicted,
+    Range,
+    Status,
+    Table,
+    Timing,
+)
 from tests.report import example_runs as examples
 
 
@@ -106,3 +122,24 @@ def test_key_numbers_are_times_and_memory_of_inference_first() -> None:
 
 def test_the_pip_command_names_versions_an_index_has() -> None:
     assert "torch==2.13.0 transformers==4.57.1" in page(examples.passed("cpu", Evidence.MEASURED)).install
+
+
+def test_waits_of_the_host_stand_on_every_report() -> None:
+    run = examples.passed("mps", Evidence.PREDICTED)
+    wait = partial(HostWait, module="", bytes=0, source="sampler.py:7")
+    waits = [
+        wait(kind="item", count=500),
+        wait(kind="item", module="model", count=72),
+        wait(kind="copy", source="sampler.py:9", count=3),
+        wait(kind="to-host", source="sampler.py:9", count=3, bytes=12),
+    ]
+    run.predicted = Predicted(doing="a call", inputs=[], notes=[], dtypes={}, host_waits=waits)
+    for text in (render(run, "md"), render(run, "html")):
+        assert "575 waits" in text
+        assert "sampler.py:7" in text
+        assert "Their cost is not known" in text
+    time = Timing(hardware="m4-64", basis="", parts=[], per_sample=Range(1.0, 2.0), wait_seconds=0.0915)
+    run.outlook = Outlook(forecast=Forecast(mac=Mac("2.13"), evidence=Evidence.PREDICTED, time=time))
+    assert "91.5 ms of 2.00 s a sample on m4-64" in render(run, "md")
+    run.predicted.host_waits = [waits[-1]]
+    assert "host waits" not in render(run, "md")

@@ -201,7 +201,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
     known = machine.complete and _is_known(work, machine)
     costs = _costs(work, machine)
     clocks = _turns(work, costs, machine) if known else []
-    parts = []
+    parts, waits = [], 0.0
     for k, stage in enumerate(work.stages):
         repeats = (turns or {}).get(stage.name, stage.repeats)
         floor = carried(
@@ -213,6 +213,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         flops, moved, launches = (
             round(carried(counts, repeats)) for counts in zip(*work.turns[k], strict=True)
         )
+        waits += carried([order.count(WAIT) for order in work.orders[k]], repeats)
         parts.append(
             TimePart(
                 name=stage.name,
@@ -233,6 +234,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         native_time_share=time_share if known else None,
         native_call_share=call_share,
         share_by_kind=_by_kind(work, costs) if known else {},
+        wait_seconds=waits * machine.host.wait if known and machine.queued else None,
     )
 
 

@@ -1,13 +1,26 @@
-"""Prepare the known faults that a prediction's op uses meet, may meet, or would meet in a larger workload."""
+"""Prepare what stands out in a prediction: the known faults that its op uses meet, and where the host waits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.quantities import plural
+from mpsprobe.quantities import plural, seconds
+from mpsprobe.report.checkview import grid
+from mpsprobe.report.outlookview import FoldView, TitledGrid
 from mpsprobe.report.templating import clean
-from mpsprobe.run import Hazard, Run
+from mpsprobe.run import Hazard, Predicted, Run, Table, Timing
+
+#: What makes the host wait, by the kind of wait.
+_WAITS = {
+    "item": "reads a number: .item(), if tensor, int(tensor)",
+    "copy": "copies between CPU and GPU without non_blocking",
+    "data-dependent": "makes a tensor whose size depends on values",
+    "fallback": "runs an op on the CPU",
+    "synchronize": "torch.mps.synchronize()",
+}
+#: The number of lines of code that are listed.
+_WAIT_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -76,4 +89,57 @@ def _view(one: Hazard) -> HazardView:
         why=clean(one.why),
         place=clean(place),
         fix=clean(one.fix),
+    )
+
+
+def waits_folds(run: Run) -> Iterator[FoldView]:
+    """Yield the lines at which the host waits for the GPU, and the time that it takes; nothing where it never waits."""
+    made = run.predicted
+    rows = waiting_lines(made) if made is not None else []
+    if made is None or not rows:
+        return
+    forecast = run.outlook.forecast if run.outlook is not None else None
+    time = forecast.time if forecast is not None else None
+    shown: list[list[str | int | float | bool | None]] = [
+        [count, clean(source), clean(what)] for source, what, count in rows[:_WAIT_LINES]
+    ]
+    columns = ["waits", "at", "because it"]
+    left = plural(len(rows) - _WAIT_LINES, "more line") if len(rows) > _WAIT_LINES else ""
+    yield FoldView(
+        "host-waits",
+        "Where the host waits for the GPU",
+        note=plural(sum(count for _, _, count in rows), "wait"),
+        text=clean(waits_text(made, time)),
+        tables=(TitledGrid("Lines that wait", grid(Table(columns, shown))),),
+        closing=f"{left} in run.json." if left else "",
+    )
+
+
+def waiting_lines(made: Predicted) -> list[tuple[str, str, int]]:
+    """Return each line of code that waits with the reason and the number of waits, most waits first."""
+    counts: dict[tuple[str, str], int] = {}
+    for one in made.host_waits:
+        if one.waits:
+            key = (one.source or "?", _WAITS.get(one.kind, one.kind))
+            counts[key] = counts.get(key, 0) + one.count
+    return [(*key, count) for key, count in sorted(counts.items(), key=lambda item: -item[1])]
+
+
+def waits_cost(time: Timing | None) -> str:
+    """State the time that the waits of a sample take, `"62.2 ms of 227 ms a sample"`; empty where it is not known."""
+    if time is None or time.wait_seconds is None:
+        return ""
+    expected = time.per_sample.expected if time.per_sample is not None else None
+    return f"{seconds(time.wait_seconds)}{f' of {seconds(expected)}' if expected else ''} a sample"
+
+
+def waits_text(made: Predicted, time: Timing | None) -> str:
+    """State in sentences what a wait does, what was run while they were counted, and their cost."""
+    cost = waits_cost(time)
+    costs = (
+        f"They take {cost} on {time.hardware} (predicted)." if time and cost else "Their cost is not known."
+    )
+    return (
+        f"Counted in: {made.doing}. Each wait empties the queue of kernels: the host dispatches nothing until the GPU "
+        f"is done. {costs}"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, plural
-from mpsprobe.report.hazardview import warning
+from mpsprobe.report.hazardview import waiting_lines, waits_cost, waits_text, warning
 from mpsprobe.report.headline import of_calls
 from mpsprobe.report.wording import FIT, epoch_time
 from mpsprobe.run import (
@@ -84,7 +84,7 @@ def _of_one(run: Run, made: Predicted, *, verbose: bool) -> list[str]:
         _refusals(run.op_uses, made),
         _hazards(made.hazards, verbose=verbose),
         _assumptions(made, verbose=verbose),
-        _host_waits(made) if verbose else "",
+        _host_waits(made, outlook, verbose=verbose),
         _outlook(outlook, verbose=verbose),
         _listed("Not known", unknown) if verbose else _counted("limit", "of this prediction", unknown),
     ]
@@ -255,23 +255,22 @@ def _hazard(one: Hazard) -> str:
     return f"{one.title} ({one.advisory}, {one.calls:,} calls){why}"
 
 
-def _host_waits(made: Predicted) -> str:
-    """State where the host waits for the GPU: each wait empties the queue of kernels."""
-    total = sum(one.count for one in made.host_waits)
-    if not total:
+def _host_waits(made: Predicted, outlook: Outlook, *, verbose: bool) -> str:
+    """State where the host waits for the GPU, and what that costs."""
+    ranked = waiting_lines(made)
+    if not ranked:
         return ""
-    by_line: dict[tuple[str, str], int] = {}
-    for one in made.host_waits:
-        key = (one.source or "?", one.kind)
-        by_line[key] = by_line.get(key, 0) + one.count
-    ranked = sorted(by_line.items(), key=lambda item: -item[1])
-    lines = [f"{count:,} at {source} ({kind})" for (source, kind), count in ranked[:_SHOWN_WAITS]]
+    time = outlook.forecast.time if outlook.forecast is not None else None
+    waits = sum(count for _, _, count in ranked)
+    if not verbose:
+        cost = f", {cost}" if (cost := waits_cost(time)) else ""
+        return f"{plural(waits, 'wait')} of the host for the GPU{cost}: -v."
+    lines = [f"{count:,} at {source} ({what})" for source, what, count in ranked[:_SHOWN_WAITS]]
     rest = ranked[_SHOWN_WAITS:]
     if rest:
-        lines.append(
-            f"{sum(count for _, count in rest):,} at {plural(len(rest), 'other line')}; --json lists them."
-        )
-    return _listed(f"The host waits for the GPU {total:,} times", lines)
+        left = sum(count for _, _, count in rest)
+        lines.append(f"{left:,} at {plural(len(rest), 'other line')}; --json lists them.")
+    return _listed(f"The host waits for the GPU {waits:,} times", [*lines, waits_text(made, time)])
 
 
 def _assumptions(made: Predicted, *, verbose: bool) -> str:

@@ -23,12 +23,13 @@ from mpsprobe.report.charts import (
 )
 from mpsprobe.report.checkview import OUTPUT_LINES, CheckView, Number, check_views, number, spent
 from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, install, moment
-from mpsprobe.report.hazardview import HazardList, hazard_list, warning
+from mpsprobe.report.hazardview import HazardList, hazard_list, waits_folds, warning
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.mosaics import Mosaic, releases_chart
 from mpsprobe.report.opview import OpTable, OpUses, op_table, op_uses
 from mpsprobe.report.outlookview import (
     AdviceView,
+    FoldView,
     MemoryView,
     OutlookView,
     RateView,
@@ -168,6 +169,7 @@ class Page:
     blocker: str
     hazard: str
     hazards: HazardList | None
+    waits: tuple[FoldView, ...]
     stops: TitledGrid | None
     breaks: OpTable | None
     more_breaks: str
@@ -257,6 +259,7 @@ def page(run: Run) -> Page:
         blocker=_blocker(problems),
         hazard=clean(warning(run)),
         hazards=hazards,
+        waits=tuple(waits_folds(run)),
         stops=stops,
         breaks=op_table(_BREAKING, trouble[:_BREAKS]) if trouble else None,
         more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",

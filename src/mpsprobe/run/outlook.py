@@ -179,6 +179,8 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         native_call_share: The share of the calls that run in native kernels, from 0 to 1; None when unknown.
         share_by_kind: The share of the expected op time by family of ops, from 0 to 1, as if each op ran by itself;
             empty when unknown.
+        wait_seconds: The seconds of a sample that the host spends on waiting for the device, beyond the kernels
+            that it waits for; None when unknown.
     """
 
     hardware: str
@@ -189,6 +191,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     native_time_share: float | None = None
     native_call_share: float | None = None
     share_by_kind: dict[str, float] = {}
+    wait_seconds: float | None = None
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,7 +29,8 @@ class HostWait(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A line where the host waits for the device, or where data is copied between the two.
 
     Attributes:
-        kind: The kind of wait or copy.
+        kind: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"` for a wait; `"to-device"` or
+            `"to-host"` for the data of a copy, whose wait is counted apart.
         module: The path of the innermost module.
         source: The place of the call as `file:line`.
         count: The number of times that it happens.
@@ -41,6 +42,11 @@ class HostWait(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     source: str
     count: int
     bytes: int
+
+    @property
+    def waits(self) -> bool:
+        """Return whether the host waits here; else it is the data of a copy."""
+        return self.kind not in ("to-device", "to-host")
 
 
 class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -297,6 +297,7 @@ def test_observer_hears_the_ops_of_a_mac() -> None:
         x = torch.ones(1, 2, 4).to("mps")
         log.ops.clear()
         log.crossings.clear()
+        log.syncs.clear()
         y = model(x)
         q = torch.ones(1, 1, 4, 8, device="mps")
         F.scaled_dot_product_attention(q, q, q)
@@ -334,6 +335,17 @@ def test_a_fallback_crosses_twice() -> None:
     assert "fallback" in log.syncs
     # cpu_fallback copies every tensor argument: the matrix (64 bytes), the result to be filled (16), and that one back
     assert log.crossings == [(80, "to-host"), (16, "to-device")]
+
+
+def test_copies_wait_unless_they_need_not() -> None:
+    """copy_and_sync of aten/src/ATen/mps/MPSStream.mm, in both directions; an empty tensor is not copied."""
+    log = _Log()
+    with emulate(observer=log):
+        torch.ones(4).to("mps")
+        torch.ones(4).to("mps", non_blocking=True)
+        torch.ones(0).to("mps")
+    assert log.syncs == ["copy"]
+    assert log.crossings == [(16, "to-device"), (16, "to-device")]
 
 
 def test_the_observer_keeps_nothing_alive() -> None:

@@ -432,12 +432,11 @@ class Kernels:
             return
         # as the dispatcher passes it, without arguments that equal the default
         self.observer.op(COPY.overload, (dst, src, True) if non_blocking else (dst, src), {}, dst, 0)
-        if not src.is_mps:
-            self.observer.crossing(src.numel() * src.element_size(), "to-device")
-        elif not dst.is_mps:
-            self.observer.crossing(dst.numel() * dst.element_size(), "to-host")
-            if not non_blocking:
-                self.observer.sync("copy")
+        if (src.is_mps and dst.is_mps) or not src.numel():
+            return
+        self.observer.crossing(dst.numel() * dst.element_size(), "to-host" if src.is_mps else "to-device")
+        if not non_blocking:  # copy_and_sync of MPSStream.mm, in both directions
+            self.observer.sync("copy")
 
     def resize_(
         self, tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
