@@ -33,6 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import msgspec
 import torch
 
 import zoo
@@ -45,6 +46,7 @@ from mpsprobe.knowledge import hardware, speed
 from mpsprobe.mac import named
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
+from mpsprobe.models.training import TrainingAdapter, TrainingPlan
 from mpsprobe.prediction.observed import WeightlessTarget, observe
 from mpsprobe.run import Mac, OpUse, OpVerdict, TensorMeta
 from mpsprobe.trace.formulas import add_costs
@@ -102,7 +104,8 @@ class ZooAdapter(Adapter):
     """An adapter that builds and runs a case."""
 
     def __init__(self, case: Case) -> None:
-        super().__init__(Path("/nonexistent"), profile.load("transformers"))
+        chosen = msgspec.structs.replace(profile.load("transformers"), autocast=case.autocast)
+        super().__init__(Path("/nonexistent"), chosen)
         self.case = case
         self.weights = Weights.NONE
 
@@ -118,7 +121,7 @@ class ZooAdapter(Adapter):
         return zoo.inputs(self.case)
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        raise NotImplementedError
+        return {"raw": self.infer(model, batch)}
 
     def infer(self, model: Any, batch: Batch) -> Any:
         return zoo.run(self.case, model, batch)
@@ -133,7 +136,13 @@ def recorded(case: Case, release: str, cache: Path | None) -> Trace:
     if file is not None and file.is_file():
         kept: Trace = pickle.loads(file.read_bytes())
         return kept
-    trace = observe(WeightlessTarget(case.name, ZooAdapter(case), case.dtype), Mac(release)).trace
+    adapter: Adapter = ZooAdapter(case)
+    if case.train:
+        adapter = TrainingAdapter(adapter, TrainingPlan(case.train, "adamw", accumulate=case.accumulate))
+    seen = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac(release))
+    if seen.stopped:
+        raise RuntimeError(f"{case.name}: {seen.stopped}")
+    trace = seen.trace
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(pickle.dumps(trace))
@@ -232,7 +241,7 @@ def macs(cache: Path | None) -> list[Row]:
         trace = recorded(case, release, cache)
         machine = of_mac(named(replay["mac"], "15.5"), release)
         name = f"{case.name}, {point['chip']}, {release}"
-        group = "decode" if replay["stage"] == "decode" else case.group
+        group = _group(case, replay["stage"])
         seconds, stage = replay["seconds"], replay["stage"]
         later = "added" in point
         row = _row(name, group, replay["held_out"], trace, machine, seconds, stage, later)
@@ -242,6 +251,11 @@ def macs(cache: Path | None) -> list[Row]:
             row = dataclasses.replace(row, **spans)
         rows.append(row)
     return rows
+
+
+def _group(case: Case, stage: str) -> str:
+    """Return the class of a replayed measurement."""
+    return "training" if case.train else "decode" if stage == "decode" else case.group
 
 
 def ops_of_macs() -> list[Row]:
@@ -278,7 +292,7 @@ def first_forecasts(added: str) -> list[Row]:
             continue
         group = f"op: {point['model']}"
         if "replay" in point:
-            group = "decode" if told["stage"] == "decode" else cases[told["case"]].group
+            group = _group(cases[told["case"]], told["stage"])
         first = told["first"]
         name = f"{point['model']}, {point['chip']}"
         rows.append(
@@ -383,8 +397,6 @@ def _ms(seconds: float) -> str:
 
 def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> list[Row]:
     """Return the rows of the device at hand: calibrated, forecast and run."""
-    import msgspec
-
     from mpsprobe.device.real import real_device
     from mpsprobe.forecast import calibration as calibrations
     from mpsprobe.forecast.calibrate import calibrate

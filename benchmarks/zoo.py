@@ -30,6 +30,9 @@ class Case:
         dtype: The dtype of the weights.
         fit: Whether host constants are fitted on it; the others check the fit.
         call: Further arguments of the call.
+        train: `"full"` for an optimisation step with AdamW in place of the call.
+        accumulate: The number of batches whose gradients accumulate before the optimiser steps.
+        autocast: The dtype of an autocast region around the step; `""` for none.
     """
 
     name: str
@@ -41,6 +44,9 @@ class Case:
     dtype: str = "bfloat16"
     fit: bool = True
     call: dict[str, Any] = field(default_factory=dict)
+    train: str = ""
+    accumulate: int = 1
+    autocast: str = ""
 
 
 class ResidualTower(torch.nn.Module):
@@ -97,6 +103,83 @@ class LinearStack(torch.nn.Module):
             gate(x)
             x = down(up(x))
         return x
+
+
+class _Conv(torch.nn.Sequential):
+    """A convolution, a batch norm and a SiLU, as Ultralytics' nets have them."""
+
+    def __init__(self, before: int, after: int, kernel: int = 1, stride: int = 1) -> None:
+        conv = torch.nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
+        super().__init__(conv, torch.nn.BatchNorm2d(after), torch.nn.SiLU())
+
+
+class _C2f(torch.nn.Module):
+    """The block of YOLOv8: two halves, of which one passes through bottlenecks; all parts are joined."""
+
+    def __init__(self, before: int, after: int, depth: int, residual: bool) -> None:
+        super().__init__()
+        inner = after // 2
+        self.inner, self.residual = inner, residual
+        self.first, self.last = _Conv(before, after), _Conv((2 + depth) * inner, after)
+        self.blocks = torch.nn.ModuleList(
+            [torch.nn.Sequential(_Conv(inner, inner, 3), _Conv(inner, inner, 3)) for _ in range(depth)]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the block to `x` of shape `[n, channels, height, width]`."""
+        parts = list(self.first(x).split((self.inner, self.inner), 1))
+        for block in self.blocks:
+            parts.append(parts[-1] + block(parts[-1]) if self.residual else block(parts[-1]))
+        return self.last(torch.cat(parts, 1))
+
+
+class Yolo8n(torch.nn.Module):
+    """YOLOv8n up to boxes and classes, without suppression: https://docs.ultralytics.com/models/yolov8 (3.2 M)."""
+
+    def __init__(self, classes: int = 80, bins: int = 16) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.bins, self.classes = bins, classes
+        self.stem = nn.Sequential(_Conv(3, 16, 3, 2), _Conv(16, 32, 3, 2), _C2f(32, 32, 1, True))
+        self.third = nn.Sequential(_Conv(32, 64, 3, 2), _C2f(64, 64, 2, True))
+        self.fourth = nn.Sequential(_Conv(64, 128, 3, 2), _C2f(128, 128, 2, True))
+        self.fifth = nn.Sequential(_Conv(128, 256, 3, 2), _C2f(256, 256, 1, True))
+        self.before, self.after = _Conv(256, 128), _Conv(512, 256)
+        self.pool, self.up = nn.MaxPool2d(5, 1, 2), nn.Upsample(scale_factor=2)
+        self.up4, self.up3 = _C2f(384, 128, 1, False), _C2f(192, 64, 1, False)
+        self.down3, self.down4 = _Conv(64, 64, 3, 2), _Conv(128, 128, 3, 2)
+        self.out4, self.out5 = _C2f(192, 128, 1, False), _C2f(384, 256, 1, False)
+        widths = (64, 128, 256)
+        self.boxes = nn.ModuleList(
+            [nn.Sequential(_Conv(w, 64, 3), _Conv(64, 64, 3), nn.Conv2d(64, 4 * bins, 1)) for w in widths]
+        )
+        self.names = nn.ModuleList(
+            [nn.Sequential(_Conv(w, 80, 3), _Conv(80, 80, 3), nn.Conv2d(80, classes, 1)) for w in widths]
+        )
+        self.mean = nn.Conv2d(bins, 1, 1, bias=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return boxes and class probabilities `[n, 4 + classes, places]` of pictures `[n, 3, height, width]`."""
+        p3 = self.third(self.stem(pixel_values))
+        p4 = self.fourth(p3)
+        x = self.before(self.fifth(p4))
+        pooled = [x]
+        for _ in range(3):
+            pooled.append(self.pool(pooled[-1]))
+        p5 = self.after(torch.cat(pooled, 1))
+        n4 = self.up4(torch.cat((self.up(p5), p4), 1))
+        n3 = self.up3(torch.cat((self.up(n4), p3), 1))
+        n4 = self.out4(torch.cat((self.down3(n3), n4), 1))
+        n5 = self.out5(torch.cat((self.down4(n4), p5), 1))
+        found = [
+            torch.cat((box(f), name(f)), 1)
+            for f, box, name in zip((n3, n4, n5), self.boxes, self.names, strict=True)
+        ]
+        flat = torch.cat([one.flatten(2) for one in found], 2)
+        box, name = flat.split((4 * self.bins, self.classes), 1)
+        spread = box.view(box.shape[0], 4, self.bins, -1).transpose(2, 1).softmax(1)
+        near, far = self.mean(spread).view(box.shape[0], 4, -1).chunk(2, 1)
+        return torch.cat(((far - near) / 2, near + far, name.sigmoid()), 1)
 
 
 def cases() -> list[Case]:
@@ -187,6 +270,33 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
             "timestep": torch.tensor([500] * b),
             "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
         }
+    elif kind == "video":
+        found = {"pixel_values_videos": ramp(b, get("frames"), 3, get("size"), get("size"))}
+    elif kind == "clap":
+        found = {"input_features": ramp(b, 1, get("frames"), get("bins"))}
+    elif kind == "sd3":
+        found = {
+            "hidden_states": ramp(b, 16, get("size"), get("size")),
+            "encoder_hidden_states": ramp(b, get("length"), 4096),
+            "pooled_projections": ramp(b, 2048),
+            "timestep": torch.tensor([500] * b),
+        }
+    elif kind == "class":
+        found = {
+            "hidden_states": ramp(b, 4, get("size"), get("size")),
+            "timestep": torch.tensor([500] * b),
+            "class_labels": torch.tensor([281] * b),
+        }
+    elif kind == "flux":
+        found = {
+            "hidden_states": ramp(b, get("tokens"), 64),
+            "encoder_hidden_states": ramp(b, get("length"), 4096),
+            "pooled_projections": ramp(b, 768),
+            "timestep": torch.tensor([0.5] * b).to(dtype),
+            "guidance": torch.tensor([3.5] * b).to(dtype),
+            "img_ids": torch.zeros(get("tokens"), 3).to(dtype),
+            "txt_ids": torch.zeros(get("length"), 3).to(dtype),
+        }
     elif kind == "steps":
         found = {"input": ramp(get("length"), b, get("width"))}
     else:
@@ -211,7 +321,7 @@ def build(
     dtype = getattr(torch, case.dtype)
     torch.manual_seed(0)
     if library in ("torch", "zoo"):
-        owner = {"ResidualTower": ResidualTower, "LinearStack": LinearStack}.get(name)
+        owner = {"ResidualTower": ResidualTower, "LinearStack": LinearStack, "Yolo8n": Yolo8n}.get(name)
         with torch.device(device):
             return (owner or getattr(torch.nn, name))(**case.config).to(dtype).eval()
     if library == "diffusers":
