@@ -137,7 +137,7 @@ def test_a_crash_is_told_before_the_phases() -> None:
 
 def test_failures_stand_before_the_phases_with_their_remedy() -> None:
     words = Page(render(examples.pins_failed(), "html")).words
-    assert words.index("Failed checks") < words.index("What to do") < words.index("Phase 1 (availability)")
+    assert words.index("What to do") < words.index("Failed checks") < words.index("Phase 1 (availability)")
     assert (
         words.count("does not satisfy <1.0") <= 2
     )  # the banner and its card, not each of eight blocked checks

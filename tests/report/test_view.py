@@ -143,3 +143,21 @@ def test_waits_of_the_host_stand_on_every_report() -> None:
     assert "91.5 ms of 2.00 s a sample on m4-64" in render(run, "md")
     run.predicted.host_waits = [waits[-1]]
     assert "host waits" not in render(run, "md")
+
+
+def test_a_passed_emulation_says_what_to_do_next() -> None:
+    run = examples.passed("emulated", Evidence.EMULATED)
+    run.command = ["mpsprobe", "run", "my model", "--device", "emulated", "--steps", "4"]
+    advice = page(run).advice
+    assert advice is not None
+    assert "mpsprobe run 'my model' --steps 4 --device mps" in advice.commands.splitlines()
+    run.command = ["pytest", "-m", "phase6"]
+    assert page(run).advice is None
+
+
+def test_a_failure_without_routes_puts_its_remedy_first() -> None:
+    run = examples.pins_failed()
+    advice = page(run).advice
+    assert advice is not None
+    assert advice.sentence == page(run).problems[0].remedy != ""
+    assert page(examples.crashed()).advice is None

@@ -145,10 +145,58 @@ def test_a_release_and_a_command_stand_beside_each_other() -> None:
     assert _of(made, "mps")[:2] == ["pip install 'torch==2.11.*' mpsprobe", packages.fix]
     assert made.recommendation is not None
     assert "with torch 2.11" in made.recommendation.sentence
-    assert packages.fix in made.recommendation.sentence
+    assert made.recommendation.sentence.partition(" (")[0].endswith(", after this: install optimum>=1.24.")
 
 
 def test_a_fix_in_words_stays_a_remark() -> None:
     own = use("aten::mm", OpVerdict.RAISES)  # a kernel's own check, which no release is known to lift
     lines = _of(outlook(case([use(), own], time=timing("M1", 1.0, 2.0, share=0.99))), "mps")
     assert [line for line in lines if line.startswith("# change first: compute")]
+
+
+def test_the_default_target_is_named_by_no_word() -> None:
+    assert commands.words_of(Settings()) == ()
+    lines = _of(outlook(case([use()], time=timing("M1", 1.0, 2.0, share=1.0), words=())), "mps")
+    assert lines[-1] == "mpsprobe run --device mps"
+
+
+def test_no_index_has_the_build_of_this_machine() -> None:
+    lines = _of(outlook(case([use()], torch="2.13.0+cpu", time=timing("M1", 1.0, 2.0, share=1.0))), "mps")
+    assert lines[0] == "pip install torch==2.13.0 mpsprobe"
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("mpsprobe run", ""),
+        ("mpsprobe run --device emulated --output out --torch=2.8", ""),
+        ("mpsprobe -q run ./m --phase 4 --batch 2 --keep-going --dtype=float16", "./m --batch 2 --dtype=float16"),
+        ("/usr/bin/mpsprobe run --fallback --random-init --shrink a/b", "a/b"),
+        ("mpsprobe run p.m:Net --config c.json --random-init --json", "p.m:Net --config c.json --random-init"),
+        ("mpsprobe run --train full --optimizer sgd m --trust-remote-code", None),
+    ],
+)  # fmt: skip
+def test_a_recorded_line_yields_its_target_and_workload(line: str, kept: str | None) -> None:
+    wanted = tuple((kept if kept is not None else line.partition("run ")[2]).split())
+    assert commands.words_of_line(line.split()) == wanted
+
+
+def test_only_a_run_yields_words() -> None:
+    assert commands.words_of_line(["pytest", "-m", "phase1"]) is None
+    assert commands.words_of_line(["mpsprobe", "predict", "m"]) is None
+    assert commands.words_of_line([]) is None
+
+
+@pytest.mark.parametrize(
+    ("fix", "words"),
+    [
+        (
+            "python -m pip install 'optimum>=1.24' && python -m pip install 'gptqmodel<5.8' --no-build-isolation",
+            "install optimum>=1.24 and gptqmodel<5.8",
+        ),
+        ("pip install --index-url https://example.org/simple torch", None),
+        ("use torch 2.12", None),
+    ],
+)
+def test_a_sentence_names_what_is_installed(fix: str, words: str | None) -> None:
+    assert commands.in_words(fix) == (words or fix)

@@ -266,7 +266,7 @@ def _without_weights(ref: TargetRef, progress: Callable[[str], None]) -> Obtaine
     if obtained.size is not None and obtained.size.nbytes > available:
         raise TargetError(
             f"{ref.name}: {obtained.size.parameters / 1e9:.1f} B random weights take "
-            f"{obtained.size.nbytes / 1e9:.1f} GB, {available / 1e9:.1f} GB are available.",
+            f"{decimal_size(obtained.size.nbytes)}, {decimal_size(available)} are available.",
             "Give --shrink, or ask mpsprobe predict, which needs no memory.",
         )
     return obtained

@@ -5,6 +5,8 @@ from __future__ import annotations
 import psutil
 from torch import nn
 
+from mpsprobe.quantities import decimal_size
+
 #: The share of the free memory that a copy may take.
 _SHARE = 0.8
 
@@ -22,4 +24,4 @@ def float32_bytes(model: nn.Module) -> int:
 def no_room_for_reference(model: nn.Module) -> str:
     """State what the float32 reference of a model needs, and what is available."""
     needed, available = float32_bytes(model), psutil.virtual_memory().available
-    return f"A float32 reference needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available."
+    return f"A float32 reference needs {decimal_size(needed)}, {decimal_size(available)} are available."

@@ -25,7 +25,7 @@ from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.rounding import relative_difference
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
-from mpsprobe.quantities import enumerate_words
+from mpsprobe.quantities import decimal_size, enumerate_words
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
 from mpsprobe.trace.source import short_source
 from mpsprobe.trace.target_calls import watched
@@ -331,11 +331,11 @@ def _memory(prediction: Inferred) -> Result:
     elif limit is not None and peak > limit:
         result = loaded.result(
             Status.WARN,
-            f"{peak / 1e9:.2f} GB at the peak, {limit / 1e9:.2f} GB are available.",
+            f"{decimal_size(peak)} at the peak, {decimal_size(limit)} are available.",
             "Expect swapping: a shorter context, a smaller dtype or fewer samples at once.",
         )
     else:
-        result = loaded.result(Status.PASS, f"{peak / 1e9:.2f} GB at the peak; {memory.method}.")
+        result = loaded.result(Status.PASS, f"{decimal_size(peak)} at the peak; {memory.method}.")
     result.measurements = [
         loaded.measured(MeasurementKey.PEAK_MEMORY, peak, "bytes"),
         loaded.measured(MeasurementKey.MEMORY_BEFORE_INFERENCE, memory.before.allocated, "bytes"),

@@ -345,7 +345,7 @@ def _resume(training: Training) -> Result:
     held = sum(one.numel() * one.element_size() for one in trained_parameters(model)) * 4
     if not host_memory.fits(held):
         return Result(
-            Status.UNKNOWN, f"A saved state of {held / 1e9:.1f} GB does not fit in the host's memory."
+            Status.UNKNOWN, f"A saved state of {decimal_size(held)} does not fit in the host's memory."
         )
     names = {id(one): name for name, one in model.named_parameters()}
     trained = {names[id(one)]: one for one in trained_parameters(model)}

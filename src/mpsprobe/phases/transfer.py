@@ -30,6 +30,7 @@ from mpsprobe.models.training import untrained
 from mpsprobe.phases.check import Checks, Result, Stopwatch
 from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
+from mpsprobe.quantities import decimal_size
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
 from mpsprobe.trace.target_calls import watched
 
@@ -353,7 +354,7 @@ def _memory(loaded: Loaded) -> Result:
         doubled = weights > (1 << 30) and extra > 1.8 * weights
         result = loaded.result(
             Status.WARN if doubled else Status.PASS,
-            f"{extra / 1e9:.2f} GB more at the peak, for {weights / 1e9:.2f} GB of weights; {memory.method}.",
+            f"{decimal_size(extra)} more at the peak, for {decimal_size(weights)} of weights; {memory.method}.",
             "Load with device_map and safetensors so that each shard goes straight to the device."
             if doubled
             else "",

@@ -226,7 +226,7 @@ def _routes(
             ),
             cloud=offers or cloud_prices.current(),
             architecture=architecture(target.adapter),
-            words=words_of(target.ref.settings) if target.ref is not None else (),
+            words=words_of(target.ref.settings) if target.ref is not None else None,
         )
     )
 

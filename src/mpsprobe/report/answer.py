@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpsprobe.report.checkview import CheckView
 from mpsprobe.report.headline import Headline, is_prediction, of_calls, verdict
+from mpsprobe.report.outlookview import AdviceView
 from mpsprobe.report.templating import clean
-from mpsprobe.run import Mac, Run, Viability
+from mpsprobe.report.wording import evidence_word
+from mpsprobe.routes.commands import words_of_line
+from mpsprobe.run import Mac, Run, Status, Viability
 
 #: Of a prediction, by where the MPS route leads: before and behind the name of the target and the Mac.
 _ANSWERS = {
@@ -15,6 +21,12 @@ _ANSWERS = {
     Viability.NO: ("{name} is predicted not to run well on {mac}", ""),
     Viability.UNKNOWN: ("It is not known in full whether {name} runs on {mac}", ""),
 }
+
+
+_ON_THE_MAC = (
+    "Run it on the Mac: only that shows its speed, the values of its kernels and faults inside Metal."
+)
+_OTHER_DEVICE = "Run it under the rules of MPS: this device shows nothing of them."
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,18 @@ def answer(run: Run) -> ShortAnswer:
     found = verdict(run)
     asked = clean(of_mac(run.mac)) if run.mac is not None else ""
     if not is_prediction(run):
-        return ShortAnswer(clean(found.outcome), "", asked)
+        passed = found.status in (Status.PASS, Status.WARN) and run.device.used == "emulated"
+        calls = (
+            f"By the tables of torch {_release(run.mac)}, {_lower(of_calls(run, brief=True))}."
+            if run.mac
+            else ""
+        )
+        return ShortAnswer(clean(found.outcome), clean(calls) if passed and run.op_uses else "", asked)
     return ShortAnswer(clean(_foretold(run, found)), f"{clean(of_calls(run, brief=True))}.", asked)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _foretold(run: Run, found: Headline) -> str:
@@ -52,10 +74,44 @@ def _foretold(run: Run, found: Headline) -> str:
     return before.format(name=run.target.name, mac=where) + behind
 
 
+def _release(mac: Mac) -> str:
+    """Return the torch release of a Mac, without the build of this machine: `2.13.0` of `2.13.0+cpu`."""
+    return mac.torch.partition("+")[0]
+
+
 def of_mac(mac: Mac) -> str:
     """Return the target Mac in a line: chip, memory, macOS, torch and the fallback variable."""
     machine = mac.chip or "any chip"
     memory = f", {mac.memory_gb:g} GB" if mac.memory_gb is not None else ""
     macos = f"macOS {mac.macos}" if mac.macos else "a macOS that is new enough"
     variable = "PYTORCH_ENABLE_MPS_FALLBACK=1" if mac.fallback else "PYTORCH_ENABLE_MPS_FALLBACK not set"
-    return f"{machine}{memory} · {macos} · torch {mac.torch} · {variable}"
+    return f"{machine}{memory} · {macos} · torch {_release(mac)} · {variable}"
+
+
+def next_step(run: Run, found: Headline, problems: Sequence[CheckView]) -> AdviceView | None:
+    """Return what to do after a run for which no route was judged; None where nothing can be said.
+
+    Args:
+        run: The run.
+        found: Its headline.
+        problems: Its failed checks, worst first.
+    """
+    known = evidence_word(found.evidence)
+    if is_prediction(run) or run.interruption is not None or not run.ended:
+        return None
+    if problems:
+        remedy = next((one.remedy for one in problems if one.remedy), "")
+        return AdviceView("", remedy, known, (), (), "") if remedy else None
+    words = words_of_line(run.command)
+    if words is None or run.device.used == "mps" or found.status not in (Status.PASS, Status.WARN):
+        return None
+    if run.device.used != "emulated":
+        line = shlex.join(["mpsprobe", "run", *words, "--device", "emulated"])
+        return AdviceView("", _OTHER_DEVICE, known, (), (), clean(line))
+    lines = [
+        "# on the Mac",
+        shlex.join(["mpsprobe", "run", *words, "--device", "mps"]),
+        "# speed, memory and routes on a Mac of your choice; mpsprobe macs compares all of them",
+        shlex.join(["mpsprobe", "predict", *words, "--mac", "m1-max-64"]),
+    ]
+    return AdviceView("", _ON_THE_MAC, known, (), (), clean("\n".join(lines)))

@@ -231,7 +231,7 @@ def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
         return None
     rows, total = sorted(moved.items(), key=lambda item: -item[1]), sum(moved.values())
     return _families(
-        "Least memory traffic by kind of op",
+        "Bytes read and written by kind of op, at least",
         [(name, n, f"{quantities.decimal_size(n)} ({n / total:.1%})") for name, n in rows],
     )
 

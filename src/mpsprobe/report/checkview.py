@@ -36,11 +36,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `status` is set when the cell names one."""
+    """A cell of a table; `status` is set when the cell names one, `column` is the name of its column."""
 
     text: str
     number: bool
     status: Word | None
+    column: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,12 @@ def grid(table: Table, *, folds: bool = False) -> Grid:
 
 def _cell(value: str | float | None, column: str) -> Cell:
     if value is None:
-        return Cell("", number=False, status=None)
+        return Cell("", number=False, status=None, column=column)
     if isinstance(value, bool):
-        return Cell("yes" if value else "no", number=False, status=None)
+        return Cell("yes" if value else "no", number=False, status=None, column=column)
     if isinstance(value, str):
-        return Cell(clean(value), number=False, status=_word(value, column.lower()))
-    return Cell(quantities.plain(value), number=True, status=None)
+        return Cell(clean(value), number=False, status=_word(value, column.lower()), column=column)
+    return Cell(quantities.plain(value), number=True, status=None, column=column)
 
 
 def _word(value: str, column: str) -> Word | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mpsprobe.quantities import plural
-from mpsprobe.report.answer import ShortAnswer, answer
+from mpsprobe.report.answer import ShortAnswer, answer, next_step
 from mpsprobe.report.charts import (
     BarChart,
     SpreadChart,
@@ -253,7 +253,7 @@ def page(run: Run) -> Page:
         if len(problems) > _SUMMARY_PROBLEMS
         else "",
         warnings=tuple(warnings),
-        advice=advice,
+        advice=advice or next_step(run, headline, problems),
         outlook=outlook,
         ops=ops,
         blocker=_blocker(problems),

@@ -83,7 +83,8 @@ class Case:
         cloud: The offers, the plan and the transfer rates.
         proofs: The parity runs of MLX that count, this user's own first.
         architecture: The `model_type` of the target's config; empty when unknown.
-        words: The command-line words that name the target and its workload; empty when only its name is known.
+        words: The command-line words that name the target and its workload, none for the default target; None when
+            only the target's name is known.
     """
 
     run: Run
@@ -96,7 +97,7 @@ class Case:
     cloud: Cloud = field(default_factory=cloud_prices.current)
     proofs: Sequence[Proof] = ()
     architecture: str = ""
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] | None = None
 
     @property
     def mac(self) -> Mac:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from mpsprobe.knowledge.mlx import MlxLibrary
-from mpsprobe.options import Settings
+from mpsprobe.options import OPTIONS, Settings
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.routes.case import Case
 from mpsprobe.run import OpVerdict
 
@@ -30,6 +33,8 @@ _CARRIED = (
     "autocast",
     "train",
 )
+#: Those that only a training step has.
+_OF_STEPS = ("optimizer", "gradient_checkpointing", "accumulate")
 #: The command that runs a model with each library, after `pip install`; from the library's own README.
 _MLX = {
     "mlx-lm": 'mlx_lm.generate --model {repo} --max-tokens {tokens} --prompt "Hello"',
@@ -47,6 +52,8 @@ _CONVERTED = {
 _NEW_TOKENS = 128
 #: A fix that is a command already.
 _COMMAND = re.compile(r"(python -m )?pip install ")
+#: The words of such commands that name no package.
+_PIP_WORDS = ("python", "-m", "pip", "install", "-U", "--upgrade", "--no-build-isolation", "&&")
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,36 @@ def words_of(settings: Settings) -> tuple[str, ...]:
     if settings.trust_remote_code:
         words.append("--trust-remote-code")
     return tuple(words)
+
+
+def words_of_line(line: Sequence[str]) -> tuple[str, ...] | None:
+    """Return those words of a recorded `mpsprobe run` that define the target and its workload; None for other lines."""
+    if not line or Path(line[0]).name != "mpsprobe" or "run" not in line:
+        return None
+    switches = {f"--{one.dashed}" for one in OPTIONS if one.type is bool}
+    switches |= {f"--no-{one.dashed}" for one in OPTIONS if one.type is bool}
+    switches |= {"--fix", "--yes", "--json", "--quiet", "--verbose", "--debug"}
+    carried = {f"--{name.replace('_', '-')}" for name in (*_CARRIED, *_OF_STEPS)} | {"--trust-remote-code"}
+    words = iter(line[list(line).index("run") + 1 :])
+    kept: list[str] = []
+    for word in words:
+        name, equals, _ = word.partition("=")
+        value = [next(words, "")] if word.startswith("--") and not equals and word not in switches else []
+        if not word.startswith("-") or name in carried:
+            kept += [word, *value]
+    classes = [word for word in kept if ":" in word and not word.startswith("-")]
+    return (*kept, "--random-init") if classes and "--random-init" in line else tuple(kept)
+
+
+def in_words(fix: str) -> str:
+    """Return a fix for a sentence: of pip commands, which stand below it, only what they install."""
+    if not _COMMAND.match(fix):
+        return fix
+    try:
+        found = [str(Requirement(word)) for word in shlex.split(fix.rstrip(".")) if word not in _PIP_WORDS]
+    except (InvalidRequirement, ValueError):
+        return fix
+    return f"install {enumerate_words(found)}"
 
 
 def of_mps(case: Case, changes: Changes | None = None) -> list[str]:
@@ -125,18 +162,20 @@ def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
         order.reverse()
     homes = {one.name for one in packages if case.architecture and one.module(case.architecture)}
     library = next((name for name in order if name in homes), "")
-    if library not in _MLX or "--train" in case.words or not _REPO.fullmatch(name) or Path(name).exists():
+    words = case.words or ()
+    if library not in _MLX or "--train" in words or not _REPO.fullmatch(name) or Path(name).exists():
         return []
-    tokens = case.words[case.words.index("--new-tokens") + 1] if "--new-tokens" in case.words else None
+    tokens = words[words.index("--new-tokens") + 1] if "--new-tokens" in words else None
     values = {"repo": name, "name": name.rpartition("/")[2], "tokens": tokens or _NEW_TOKENS}
     note = [_CONVERTED[library].format(**values)] if library in _CONVERTED else []
     return [f"pip install {library}", *note, _MLX[library].format(**values)]
 
 
 def _pip(case: Case) -> str:
-    return f"pip install torch=={case.mac.torch} mpsprobe"
+    release = case.mac.torch.partition("+")[0]  # no index has a build such as 2.13.0+cpu under that name
+    return f"pip install torch=={release} mpsprobe"
 
 
 def _line(command: str, case: Case, *more: str) -> str:
-    words = case.words or (case.run.target.name,)
+    words = (case.run.target.name,) if case.words is None else case.words
     return shlex.join(["mpsprobe", command, *words, *more])

@@ -20,7 +20,7 @@ _ORDER = (
 )
 
 
-def of_run(run: Run, offers: Cloud | None = None) -> Outlook | None:
+def of_run(run: Run, offers: Cloud | None = None, words: tuple[str, ...] | None = None) -> Outlook | None:
     """Return routes and recommendation of a run; None for a run without op uses or without a target Mac.
 
     Do not call this for a shrunk target, whose op uses are not those of the target.
@@ -28,11 +28,12 @@ def of_run(run: Run, offers: Cloud | None = None) -> Outlook | None:
     Args:
         run: The run with its checks and op uses.
         offers: The GPUs for rent; None for the price file in use.
+        words: The command-line words that name the target; None when only its name is known.
     """
     if run.mac is None or not run.op_uses:
         return None
     prices = offers or current()
-    return outlook(Case(run=run, forecast=_forecast(run, run.mac, prices), cloud=prices))
+    return outlook(Case(run=run, forecast=_forecast(run, run.mac, prices), cloud=prices, words=words))
 
 
 def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:

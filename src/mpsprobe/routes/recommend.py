@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, seconds
-from mpsprobe.routes import checklist, cloud, hybrid, mps, tables
+from mpsprobe.routes import checklist, cloud, commands, hybrid, mps, tables
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx import route as mlx
@@ -185,12 +185,12 @@ def _unknown(grounds: Grounds) -> Advice | None:
 
 def _mps(grounds: Grounds) -> Advice | None:
     case = grounds.case
-    changes = [one.fix for one in grounds.judgement.certain_stops]
+    changes = [commands.in_words(one.fix) for one in grounds.judgement.certain_stops]
     fixes = "; ".join(dict.fromkeys(changes[:3])).rstrip(".")
     after = f", after this: {fixes}" if changes else ""
     if (release := grounds.judgement.release) and len(changes) > 1:
         after = f" with torch {release}, where all of its op calls run on the GPU"
-        others = [one.fix for one in grounds.judgement.certain_stops if not one.release]
+        others = [commands.in_words(one.fix) for one in grounds.judgement.certain_stops if not one.release]
         after += f", after this: {'; '.join(dict.fromkeys(others))}".rstrip(".") if others else ""
     if grounds.judgement.grade is Grade.UNKNOWN and not changes:
         return None

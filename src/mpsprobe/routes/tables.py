@@ -216,16 +216,21 @@ def _risk(judgement: mps.Judgement) -> str:
     return ", ".join(parts) or "none known"
 
 
+#: What may go wrong with MLX, by the state of a part of the target, the worst state first.
+_MLX_RISKS = {
+    "blocked": "its numbers differ",
+    "port-needed": "a part is still to be written",
+    "name-only": "no parity run is known",
+    "not-run-on-Metal": "agrees on a CPU; its Metal kernels were not run",
+    "reuse-proven": "none known",
+}
+
+
 def _mlx_risk(work: Effort) -> str:
     states = [one.state for one in work.components]
     if not states:
         return _UNKNOWN
-    worst = next(
-        state
-        for state in ("blocked", "port-needed", "name-only", "not-run-on-Metal", "reuse-proven")
-        if state in states
-    )
-    return worst if worst != "reuse-proven" else "none known"
+    return next(risk for state, risk in _MLX_RISKS.items() if state in states)
 
 
 def _cloud_risk(quote: Quote | None) -> str:

@@ -173,9 +173,10 @@ class RunInProgress:
             return
         if mac is None or mac.chip is None or mac.memory_gb is None:
             return  # there is no target Mac: phase 1 was not run, or none was named
+        from mpsprobe.routes.commands import words_of
         from mpsprobe.routes.of_run import of_run
 
-        if (outlook := of_run(self.run)) is not None:
+        if (outlook := of_run(self.run, words=words_of(self.settings))) is not None:
             self.learnt(outlook=outlook)
 
     def finish(self) -> None:
