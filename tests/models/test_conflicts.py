@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mpsprobe.errors import UsageError
 from mpsprobe.models import conflicts
+from mpsprobe.models.weightless import from_config
 
 
 @pytest.fixture
@@ -95,3 +97,43 @@ def test_a_missing_torchvision_is_named_with_its_release(site: Path) -> None:
     _installed(site, "torch", "2.13.0")
     assert conflicts.beside_torch("torchvision") == "python -m pip install 'torchvision==0.28.*'"
     assert conflicts.beside_torch("torchaudio") == "python -m pip install 'torchaudio==2.13.*'"
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("import bidi_of_nobody", "Install the package of 'bidi_of_nobody'"),
+        ("from ocr.version import v", "project generates comes with python -m pip install -e"),
+        ("import torch\ntorch.zeros(1).cuda()", "asks for CUDA while it is imported"),
+        ("import os\nos.environ['OCR_DATA']", "It raised at"),
+        ("from numpy import cached_download", "The installed numpy"),
+    ],
+)
+def test_failed_imports_have_a_next_step(
+    source: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OCR_DATA", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "ocr").mkdir()
+    (tmp_path / "ocr" / "__init__.py").write_text(source)
+    with pytest.raises(UsageError) as raised:
+        from_config.of_class("ocr:Model", None)
+    assert hint in raised.value.hint
+    if "raised" in hint or "CUDA" in hint:
+        assert str(tmp_path / "ocr" / "__init__.py:2") in raised.value.hint
+
+
+def test_module_names_that_pypi_spells_otherwise() -> None:
+    """pypi.org: the distributions that install cv2, google.protobuf and bidi."""
+    for module, name in {"cv2": "opencv-python", "google": "protobuf", "bidi": "python-bidi"}.items():
+        problem = ModuleNotFoundError(f"No module named {module!r}", name=module)
+        assert conflicts.absent(problem) == f"python -m pip install {name}"
+
+
+def test_installed_torchvision_is_not_installed_again(site: Path) -> None:
+    """As RT-DETR, which imports torchvision.datapoints of 0.15: the release that fits torch lacks it."""
+    (site / "torchvision").mkdir()
+    (site / "torchvision" / "__init__.py").write_text("")
+    problem = ImportError("cannot import name 'datapoints' from 'torchvision'", name="torchvision")
+    assert "python -m pip install" not in conflicts.absent(problem)

@@ -14,7 +14,7 @@ from torch import nn
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.targets import resolve
-from mpsprobe.models.weightless import config_only, feed, plain_module
+from mpsprobe.models.weightless import config_only, feed, from_config, plain_module
 from mpsprobe.options import Settings
 
 
@@ -56,6 +56,28 @@ def test_one_object_that_holds_all_values(cls: type[nn.Module]) -> None:
     assert (made.depth if cls is ByAnnotation else made.config.depth) == 2
     if cls is ByModule:
         assert made.config == SizesOfNet(3, 2)
+
+
+def test_an_object_of_json_becomes_its_dataclass() -> None:
+    """As openai-whisper's `Whisper(dims: ModelDimensions)` with a checkpoint's `{"dims": {...}}`."""
+    made: Any = plain_module.construct(ByAnnotation, {"sizes": {"width": 3, "depth": 2}})
+    assert made.depth == 2
+
+
+def build_on_cuda(width: int = 4, pretrained: bool = True, device: str = "cuda") -> nn.Module:
+    assert not pretrained, "no network"
+    return nn.Linear(width, width).to(device)
+
+
+def test_factories_are_built_without_cuda_and_weights(tmp_path: Path) -> None:
+    """As sam2's `build_sam2(..., device="cuda")`, which raises on a Mac unless it is told otherwise."""
+    values, notes = plain_module.at_hand(build_on_cuda, {"width": 3})  # type: ignore[arg-type]
+    assert values == {"width": 3, "pretrained": False, "device": "cpu"}
+    assert "pretrained=False, device='cpu'" in notes[0]
+    assert plain_module.at_hand(build_on_cuda, {"device": "mps", "pretrained": 0})[1] == []  # type: ignore[arg-type]
+    blueprint = from_config.of_class(f"{__name__}:build_on_cuda", None)
+    assert blueprint.notes == notes
+    assert plain_module.construct(blueprint.model_class, blueprint.config)
 
 
 def test_values_that_no_dataclass_has_become_attributes() -> None:

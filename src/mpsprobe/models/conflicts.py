@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,6 +35,16 @@ STACK = (
 _AMONG = (*STACK, "huggingface-hub", "safetensors", "torch", "numpy")
 #: torchvision 0.(N + 15) is the release that is built for torch 2.N (https://pypi.org/project/torchvision/).
 _TORCHVISION_AHEAD = 15
+
+
+#: Distributions whose name on PyPI differs from that of their module.
+_DISTRIBUTIONS = {
+    "bidi": "python-bidi", "bs4": "beautifulsoup4", "cv2": "opencv-python", "dac": "descript-audio-codec",
+    "audiotools": "descript-audiotools", "dotenv": "python-dotenv", "fitz": "pymupdf", "git": "GitPython",
+    "google": "protobuf", "Levenshtein": "python-Levenshtein", "mpl_toolkits": "matplotlib", "PIL": "pillow",
+    "pkg_resources": "setuptools", "pytorch_lightning": "pytorch-lightning", "skimage": "scikit-image",
+    "sklearn": "scikit-learn", "yaml": "pyyaml",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -185,6 +197,90 @@ def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, st
         f"The import goes through {', '.join(others)}.",
         f"python -m pip install --upgrade {_canonical(first)}",
     )
+
+
+def absent(problem: ImportError) -> str:
+    """Return the advice for an import that fails because something is not there: a package, a part, or a name."""
+    name = problem.name or ""
+    top = name.partition(".")[0]
+    if not top:
+        return "Install it, or put its folder on PYTHONPATH."
+    if "." in name and isinstance(problem, ModuleNotFoundError):
+        return _part(name)
+    folder = _folder(top) if not isinstance(problem, ModuleNotFoundError) else None
+    if folder is not None:
+        return _another_release(name, folder)
+    if top in ("torchvision", "torchaudio"):
+        return f"Install the release that fits the installed torch: {beside_torch(top)}."
+    if top in _DISTRIBUTIONS:
+        return f"python -m pip install {_DISTRIBUTIONS[top]}"
+    return f"Install the package of {top!r}, or put its folder on PYTHONPATH."
+
+
+def _part(name: str) -> str:
+    """Return the advice for a part of a package that is there without it."""
+    top = name.partition(".")[0]
+    folders = [Path(entry, top) for entry in sys.path]
+    sources = next((one for one in folders if (one / "setup.py").is_file() or any(one.glob("*.pyx"))), None)
+    if sources is not None:
+        return f"Build it first, as its project says: {sources} holds the sources of {name}."
+    folder = _folder(top)
+    if folder is None:
+        return f"Install the package of {top!r}, or put its folder on PYTHONPATH."
+    return _another_release(name, folder)
+
+
+def _another_release(name: str, folder: Path) -> str:
+    """Return the advice for something that the package in a folder lacks: `name` is the module, or its part."""
+    top = name.partition(".")[0]
+    version = _version(_DISTRIBUTIONS.get(top, top))
+    if "site-packages" in folder.parts:
+        return (
+            f"The installed {top}{f' {version}' if version else ''} does not have it: this code was written for "
+            "another release of it. Its requirements name one; or change that import."
+        )
+    project = next(
+        (
+            one
+            for one in folder.parents[:2]
+            if any((one / f).is_file() for f in ("pyproject.toml", "setup.py"))
+        ),
+        None,
+    )
+    if project is not None:
+        return f"{folder} does not have it: what its project generates comes with python -m pip install -e {project}."
+    return (
+        f"{folder} does not have it: is that the {top} which this code means, and complete (git submodules)?"
+    )
+
+
+def _folder(name: str) -> Path | None:
+    """Return the folder or file of a top-level package that can be imported; None without one."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    places = [spec.origin, *(spec.submodule_search_locations or [])] if spec is not None else []
+    return Path(places[-1]) if places and places[-1] else None
+
+
+def raised_in(problem: BaseException) -> str:
+    """Return the next step for a module that raises something else than ImportError while it is imported."""
+    library = (str(Path(sys.base_prefix, "lib")), str(Path(sys.prefix, "lib")), "<")
+    own = str(Path(__file__).parents[1])
+    places = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(problem.__traceback__)
+        if not frame.filename.startswith((*library, own)) and "site-packages" not in frame.filename
+    ]
+    if not places:
+        return ""
+    if re.search(r"cuda|nvidia", text_of(problem), re.IGNORECASE):
+        return (
+            f"{places[-1]} asks for CUDA while it is imported, and raises the same on a Mac. Guard that line with "
+            "torch.cuda.is_available(), then try again."
+        )
+    return f"It raised at {places[-1]}: correct that, or import it from the folder that its own scripts start in."
 
 
 def beside_torch(name: str) -> str:

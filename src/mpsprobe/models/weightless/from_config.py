@@ -6,7 +6,6 @@ import contextlib
 import copy
 import importlib
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +141,9 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
     config_class = getattr(cls, "config_class", None)
     folder = config_file.parent if config_file is not None else None
     if config_class is None:
-        return Blueprint(spec, cls, values, folder, feed=stated, quantised=quantisation.find(values))
+        quantised = quantisation.find(values)
+        values, notes = plain_module.at_hand(cls, values)
+        return Blueprint(spec, cls, values, folder, notes, stated, quantised)
     with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
         config, notes = prepared(config_class.from_dict(values))
     return Blueprint(spec, cls, config, folder, notes, stated, quantisation.find(values))
@@ -422,13 +423,13 @@ def _imported(spec: str) -> type[nn.Module]:
         said, command = conflicts.explain(problem)
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {said or first_line(problem)}",
-            command or _install(problem),
+            command or conflicts.absent(problem),
         ) from problem
     except (Exception, SystemExit) as problem:  # a user's module may raise anything
         said, command = conflicts.explain(problem)
         raise UsageError(
             f"{spec}: {module_name} cannot be imported: {said or f'{type(problem).__name__}: {first_line(problem)}'}",
-            command,
+            command or conflicts.raised_in(problem),
         ) from problem
     if found is None:
         raise UsageError(f"{spec}: {module_name} has no {attribute}.")
@@ -440,22 +441,6 @@ def _imported(spec: str) -> type[nn.Module]:
         )
     model: type[nn.Module] = found
     return model
-
-
-def _install(problem: ImportError) -> str:
-    """Return the advice for a module that is not installed."""
-    top = (problem.name or "").partition(".")[0]
-    if top in ("torchvision", "torchaudio"):
-        return f"Install the release that fits the installed torch: {conflicts.beside_torch(top)}."
-    folders = [Path(entry, top) for entry in sys.path] if "." in (problem.name or "") else []
-    sources = next((one for one in folders if (one / "setup.py").is_file() or any(one.glob("*.pyx"))), None)
-    if sources is not None:
-        return f"Build it first, as its project says: {sources} holds the sources of {problem.name}."
-    if top == "cv2":
-        return "python -m pip install opencv-python"
-    if problem.name:
-        return f"Install the package of {problem.name.partition('.')[0]!r}, or put its folder on PYTHONPATH."
-    return "Install it, or put its folder on PYTHONPATH."
 
 
 @contextlib.contextmanager

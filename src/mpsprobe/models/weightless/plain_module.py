@@ -29,6 +29,40 @@ class ScriptOptions(argparse.Namespace):
         return vars(self).get(name, default)
 
 
+#: Arguments that make a constructor fetch weights, with the value that leaves them out.
+_FETCHES: dict[str, Any] = {
+    "pretrained": False,
+    "pretrained_backbone": False,
+    "weights": None,
+    "weights_backbone": None,
+}
+
+
+def at_hand(cls: type[nn.Module], values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return arguments with which a constructor needs neither CUDA nor a download, and notes on those that are added.
+
+    Args:
+        cls: A class, or a factory.
+        values: Its arguments, which stay as they are.
+    """
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # written in C, or hides its signature
+        return values, []
+    added: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        default = parameter.default
+        if name in values or default is parameter.empty or not default:
+            continue
+        if name == "device" and str(default).startswith("cuda"):
+            added[name] = "cpu"
+        elif name in _FETCHES:
+            added[name] = _FETCHES[name]
+    shown = ", ".join(f"{name}={value!r}" for name, value in added.items())
+    why = f"{cls.__name__} would ask for CUDA or fetch weights otherwise: it is built with {shown}."
+    return {**values, **added}, [why] if added else []
+
+
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     """Return an object of a class, or of a factory, made from a JSON object.
 
@@ -39,6 +73,7 @@ def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
     factory: Any = cls
+    values = _in_dataclasses(cls, values)
     if not isinstance(factory, type):
         made = factory(**values)
         if not isinstance(made, nn.Module):
@@ -152,6 +187,18 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
         return annotation
     fitting = [one for one in scope.values() if isinstance(one, type) and _fits(one, values)]
     return fitting[0] if len(fitting) == 1 else ScriptOptions
+
+
+def _in_dataclasses(cls: type[nn.Module], values: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments in which objects of JSON have become the dataclasses that the constructor's annotations name."""
+    found = dict(values)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        value, annotation = values.get(name), parameter.annotation
+        if isinstance(annotation, str):
+            annotation = vars(sys.modules[cls.__module__]).get(annotation)
+        if isinstance(value, dict) and isinstance(annotation, type) and _fits(annotation, value):
+            found[name] = annotation(**value)
+    return found
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
