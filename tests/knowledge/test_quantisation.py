@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Outcome
@@ -244,6 +245,22 @@ def test_bits_of_modelopt_algorithms(algorithm: str, bits: float) -> None:
     assert quantisation.of_statement({"quant_algo": algorithm}, method="modelopt").bits == bits
 
 
+def test_every_method_of_the_installed_transformers_is_known() -> None:
+    """quantizers/auto.py: no method without an answer for this release, and no answer for one that it lacks."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+
+    assert AUTO_QUANTIZATION_CONFIG_MAPPING.keys() == AUTO_QUANTIZER_MAPPING.keys()
+    version = transformers.__version__
+    answered = {
+        one.id
+        for one in quantisation.methods()
+        if any(SpecifierSet(row.releases).contains(version, prereleases=True) for row in one.loading)
+    }
+    outside = {"gguf", "mlx"}  # loaded by `gguf_file`, or refused as a config without a method
+    assert answered - outside == AUTO_QUANTIZATION_CONFIG_MAPPING.keys() - outside
+    assert answered - outside <= set(CONFIGS)
+
+
 def test_every_method_has_a_config_here() -> None:
     elsewhere = {"mlx", "gguf", "modelopt", "nunchaku_lite", "exl2"}  # tests of their own
     assert {one.id for one in quantisation.methods()} == set(CONFIGS) | elsewhere
@@ -260,13 +277,6 @@ def test_every_method_is_known_to_the_newest_release(name: str) -> None:
     assert answer.sentences
 
 
-def test_every_method_of_the_installed_transformers_is_known() -> None:
-    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
-
-    known = {one.id for one in quantisation.methods()}
-    assert set(AUTO_QUANTIZER_MAPPING) <= known
-
-
 def test_every_needed_package_is_described() -> None:
     needed = {
         Requirement(text).name
@@ -279,11 +289,10 @@ def test_every_needed_package_is_described() -> None:
 
 @pytest.mark.parametrize("name", [method.id for method in quantisation.methods()])
 def test_releases_of_a_method_do_not_overlap(name: str) -> None:
-    from packaging.specifiers import SpecifierSet
-
     method = next(one for one in quantisation.methods() if one.id == name)
     for version in ("4.46.3", "4.49.0", "4.52.4", "4.53.3", "4.57.1", "5.0.0", "5.5.4", "5.20.2", "5.24.0"):
-        fitting = [one for one in method.loading if SpecifierSet(one.releases).contains(version)]
+        plain = [one for one in method.loading if not one.where]
+        fitting = [one for one in plain if SpecifierSet(one.releases).contains(version)]
         assert len(fitting) <= 1
     for version in ("0.31.0", "0.35.2", "0.38.0", "0.39.0", "0.42.1"):
         fitting = [one for one in method.diffusers if SpecifierSet(one.releases).contains(version)]
@@ -376,6 +385,63 @@ def test_bytes_of_packed_weights() -> None:
     assert (
         quantisation.weight_bytes(found, 300_000, linear) == 300_000 - 256_000 + 128_000 * (4 + 20 / 128) / 8
     )
+
+
+_ATTENTION, _MLP = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    ("stated", "attention", "mlp"),
+    [
+        # mlx_lm/utils.py: sizes of one module beside those of all; a scale and a bias of 16 bits each for a group
+        ({"group_size": 64, "bits": 4, _ATTENTION: {"group_size": 32, "bits": 8}}, 9, 4.5),
+        ({"group_size": 64, "bits": 4, _MLP: False}, 4.5, 16),
+        ({"group_size": 32, "bits": 4, "mode": "mxfp4"}, 4.25, 4.25),
+        # GPTQModel's README, dynamic: "-:" leaves a module out, "+:" and no prefix change its sizes
+        ({**CONFIGS["gptq"], "dynamic": {r"-:.*mlp\..*": {}}}, 4 + 20 / 128, 16),
+        (
+            {**CONFIGS["gptq"], "dynamic": {r"+:.*attn.*": {"bits": 8, "group_size": 32}}},
+            8 + 20 / 32,
+            4 + 20 / 128,
+        ),
+        ({**CONFIGS["auto-round"], "extra_config": {_MLP: {"bits": 16}}}, 4 + 20 / 128, 16),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "mixed-precision",
+                "config_groups": {
+                    "group_0": {
+                        "targets": ["re:.*mlp.*"],
+                        "weights": {"num_bits": 4, "type": "float", "group_size": 16},
+                    },
+                    "group_1": {
+                        "targets": ["re:.*attn.*"],
+                        "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
+                    },
+                },
+            },
+            8,
+            4.5,
+        ),
+    ],
+)
+def test_bytes_of_layers_with_bits_of_their_own(stated: dict[str, Any], attention: float, mlp: float) -> None:
+    found = quantisation.of_statement(stated)
+    for name, bits in {_ATTENTION: attention, _MLP: mlp}.items():
+        assert quantisation.weight_bytes(found, 256_000, {name: (128_000, 256_000)}) == 16_000 * bits
+    mixed = attention != mlp
+    assert ("and others" in found.title) is mixed
+
+
+def test_bitnet_of_two_kinds_is_dequantised() -> None:
+    """integrations/bitnet.py, AutoBitLinear: packed weights are unpacked once; "online" ones were never packed."""
+    auto = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+    for version, outcome in {"4.51.3": Outcome.PACKED, "4.57.1": Outcome.DEQUANTISES, "5.0.0": Outcome.RAISES,
+                             "5.24.0": Outcome.DEQUANTISES}.items():  # fmt: skip
+        assert quantisation.answer(quantisation.of_statement(auto), version, _NOTHING.get).outcome is outcome
+    online = quantisation.of_statement({**auto, "quantization_mode": "online"})
+    assert online.stored_bits == 16
+    assert quantisation.answer(online, "5.0.0", _NOTHING.get).outcome is Outcome.DEQUANTISES
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,37 @@ def test_one_part_of_a_gguf_model_says_so(tmp_path: Path) -> None:
     assert any("one of 3 files" in note and "llama-gguf-split" in note for note in notes)
 
 
+def test_adapter_in_a_gguf_file_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="a LoRA adapter") as raised:
+        gguf.blueprint(_small_gguf(tmp_path / "lora.gguf", "llama", "adapter"))
+    assert "--lora" in (raised.value.hint or "")
+
+
+def test_types_of_gguf_have_ggmls_sizes() -> None:
+    """The package of llama.cpp's own repository lists weights and bytes of a block."""
+    package = pytest.importorskip("gguf")
+    for kind, (weights, nbytes) in package.GGML_QUANT_SIZES.items():
+        if kind.name != "Q8_1":  # 36 bytes in ggml-common.h: two halves, where the package counts two floats
+            assert gguf.TYPES[kind.value] == (kind.name, weights, nbytes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({"torch_dtype": "torch.bfloat16"}, "states the dtype 'torch.bfloat16'"),
+        ({"torch_dtype": "auto"}, "states the dtype 'auto'"),
+        ({"torch_dtype": "float8_e4m3fn"}, "--dtype bfloat16"),
+        ({"rope_scaling": "none", "transformers_version": "4.30.0"}, "written by transformers 4.30.0"),
+    ],
+)
+def test_configs_that_cannot_be_read_have_a_next_step(
+    changed: dict[str, Any], hint: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(cli, ["predict", str(_folder(tmp_path, **changed))])
+    assert isinstance(result.exception, TargetError)
+    assert hint in str(result.exception.hint)
+
+
 def test_run_of_a_gguf_file_names_what_runs_it(tiny_gguf: Path) -> None:
     result = CliRunner().invoke(cli, ["run", str(tiny_gguf)])
     assert isinstance(result.exception, UsageError)

@@ -138,6 +138,14 @@ def test_every_method_is_made_or_config_only() -> None:
     }  # fmt: skip
 
 
+def test_bitnet_unpacks_what_auto_layers_hold(plain: Path, tmp_path: Path) -> None:
+    """As microsoft/bitnet-b1.58-2B-4T states it: four ternary weights in a byte become a plain weight each."""
+    stated = {**CONFIGS["bitnet"], "linear_class": "autobitlinear", "quantization_mode": "offline"}
+    folder = made.bitnet(plain, tmp_path / "made", stated)
+    assert _ours(folder).outcome.value == "dequantises"
+    assert _loaded(folder) == ("dequantises", "")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_quanto_saves_what_transformers_leaves_out(plain: Path, tmp_path: Path) -> None:
     """optimum-quanto's own folder: nothing raises, and every quantised layer gets random weights."""

@@ -48,6 +48,7 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fix: str = ""
     then: str = ""
     note: str = ""
+    where: dict[str, str] = {}
 
 
 class RefusedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,6 +45,8 @@ class Quantised:
         key: The key of the config that states it.
         refused: Why the method's kernels raise on MPS with this statement; None where they do not.
         mlx: Whether mlx-lm loads the checkpoint as it is, as far as the config shows.
+        layers: Patterns of names of modules whose stored bits differ from the rest, each with those bits.
+        words: The texts of the statement by key, for releases that tell methods apart by them.
     """
 
     method: Method | None
@@ -57,6 +59,13 @@ class Quantised:
     mlx: bool = False
     key: str = "quantization_config"
     refused: RefusedStatement | None = None
+    layers: tuple[tuple[str, float], ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def embeddings(self) -> bool:
+        """Return whether embeddings are quantised too, as MLX does."""
+        return self.method is not None and self.method.native == "mlx"
 
     @property
     def title(self) -> str:
@@ -64,7 +73,10 @@ class Quantised:
         if self.name == NO_METHOD:
             return "quantised by a method that it does not name"
         title = self.method.title if self.method else self.name
-        return title if "bits" in title else f"{title}, {self.bits:g} bits"
+        if "bits" in title:
+            return title
+        others = " and others" if any(round(bits - self.stored_bits, 3) for _, bits in self.layers) else ""
+        return f"{title}, {self.bits:g} bits{others}"
 
 
 def find(config: Mapping[str, Any]) -> Quantised | None:
@@ -95,6 +107,7 @@ def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -
     known, name = method_of({"quant_method": method, **stated} if method else stated)
     bits = bits_of(stated, known)
     group = group_of(stated, known)
+    online = stated.get("quantization_mode") == "online" and stated.get("linear_class") == "autobitlinear"
     scale = scale_bits_of(stated, known) / group if known is not None and group else 0.0
     kept = (
         stated.get("modules_to_not_convert")
@@ -114,13 +127,68 @@ def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -
         known,
         name,
         bits,
-        bits + scale,
-        kept or ("lm_head",),
+        PLAIN_BITS if online else bits + scale,  # BitNet: plain weights, quantised in every forward pass
+        kept
+        or (() if stated.get("lm_head") is True or (known is not None and known.native) else ("lm_head",)),
         place,
         has_float8(stated),
         reads,
         refused=refused,
+        layers=tuple(_by_layer(stated, known)) if known is not None else (),
+        words=tuple((key, value) for key, value in stated.items() if isinstance(value, str)),
     )
+
+
+def _by_layer(stated: Mapping[str, Any], method: Method) -> Iterator[tuple[str, float]]:
+    """Yield patterns of names of modules with their stored bits, the first that fits first, where bits are mixed.
+
+    MLX names modules beside its sizes, AutoRound in `extra_config`, ModelOpt in `quantized_layers`; GPTQModel's
+    `dynamic` and the groups of compressed-tensors have regular expressions.
+    """
+    for source in (
+        stated if method.native == "mlx" else {},
+        stated.get("extra_config"),
+        stated.get("quantized_layers"),
+    ):
+        for name, value in source.items() if isinstance(source, Mapping) else ():
+            if isinstance(value, Mapping) and value.keys() & {"bits", "quant_algo"}:
+                yield rf"(^|\.){re.escape(name)}($|\.)", _stored({**_sizes(stated), **value}, method)
+            elif value is False and "." in name:
+                yield rf"(^|\.){re.escape(name)}($|\.)", PLAIN_BITS
+    dynamic = stated.get("dynamic")
+    for pattern, value in dynamic.items() if isinstance(dynamic, Mapping) else ():
+        if isinstance(value, Mapping) and _compiles(pattern[2:] if pattern[:2] in ("-:", "+:") else pattern):
+            plain = pattern.startswith("-:")
+            bits = PLAIN_BITS if plain else _stored({**_sizes(stated), **value}, method)
+            yield pattern[2:] if pattern[:2] in ("-:", "+:") else pattern, bits
+    groups = stated.get("config_groups")
+    named = list(groups.values()) if isinstance(groups, Mapping) and len(groups) > 1 else []
+    for group in named:
+        targets = group.get("targets") if isinstance(group, Mapping) else None
+        for target in targets if isinstance(targets, list) else ():
+            expression = target.removeprefix("re:") if isinstance(target, str) else ""
+            if expression and expression != "Linear" and _compiles(expression):
+                alone = {**stated, "config_groups": {"group": group}, "format": group.get("format")}
+                exact = rf"(^|\.){re.escape(expression)}($|\.)"
+                yield expression if target.startswith("re:") else exact, _stored(alone, method)
+
+
+def _sizes(stated: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: stated[key] for key in ("bits", "group_size", "mode") if key in stated}
+
+
+def _stored(stated: Mapping[str, Any], method: Method) -> float:
+    """Return the bits of a weight with its share of the scales, for one statement of sizes."""
+    bits, group = bits_of(stated, method), group_of(stated, method)
+    return bits + (scale_bits_of(stated, method) / group if group and bits < PLAIN_BITS else 0.0)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
@@ -150,8 +218,13 @@ def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tu
     """
     kept = [re.escape(part.removeprefix("re:").removesuffix(".weight")) for part in quantised.kept]
     for name, (elements, nbytes) in linear.items():
-        if not any(re.search(rf"(^|\.){part}($|\.)", name) for part in kept):
-            plain_bytes += round(elements * quantised.stored_bits / 8) - nbytes
+        if any(re.search(rf"(^|\.){part}($|\.)", name) for part in kept):
+            continue
+        bits = next(
+            (bits for pattern, bits in quantised.layers if re.search(pattern, name)), quantised.stored_bits
+        )
+        if bits < PLAIN_BITS:
+            plain_bytes += round(elements * bits / 8) - nbytes
     return plain_bytes
 
 
@@ -250,6 +323,8 @@ def scale_bits_of(stated: Mapping[str, Any], method: Method) -> float:
     """Return the bits that a group of weights stores beside them: its scale, and its zero point where it has one."""
     if stated.get("bnb_4bit_use_double_quant"):  # scales of 8 bits, 256 of which share one of 32
         return 8 + 32 / 256
+    if re.match(r"mxfp|nvfp", str(stated.get("mode"))):  # MLX: a scale of 8 bits, and no bias
+        return 8.0
     for weights, _ in _groups(stated):
         if weights.get("type") == "float":
             return 8.0 if weights.get("num_bits") == 4 else 16.0

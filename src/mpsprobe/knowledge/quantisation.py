@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
@@ -133,7 +133,7 @@ def answer(
     if quantised.name == NO_METHOD:
         text = "the quantization config names no quant_method"
         return _raising(quantised, f"{library} {version}", f"ValueError or AttributeError: {text}")
-    loading = _loading(method, version, library) if method is not None else None
+    loading = _loading(method, version, library, dict(quantised.words)) if method is not None else None
     if loading is None:
         return _unknown_to(quantised, version, library)
     look = installed or _installed
@@ -213,14 +213,19 @@ def other_routes(quantised: Quantised) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def _loading(method: Method, version: str, library: str) -> Loading | None:
+def _loading(method: Method, version: str, library: str, words: Mapping[str, str]) -> Loading | None:
     try:
         wanted = Version(version)
     except InvalidVersion:
         return None
     by_release = method.diffusers if library == "diffusers" else method.loading
     return next(
-        (one for one in by_release if SpecifierSet(one.releases).contains(wanted, prereleases=True)),
+        (
+            one
+            for one in by_release
+            if SpecifierSet(one.releases).contains(wanted, prereleases=True)
+            and one.where.items() <= words.items()
+        ),
         None,
     )
 
@@ -231,7 +236,7 @@ def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> Loading
     if quantised.float8 and torch and _lacks_float8(torch) and loading.outcome == Outcome.PACKED.value:
         refused = dtypes.refused_copy("float8_e4m3fn", "bfloat16", torch)
         error = f"{refused.error}: {refused.message}" if refused is not None else ""
-        why = f"it holds float8, with which no kernel of torch {torch} on MPS computes"
+        why = f"it holds float8, with which no kernel of torch {(torch or '').partition('+')[0]} on MPS computes"
         fix = f"use torch {_FLOAT8} or later on that Mac{also}"
     elif quantised.refused is not None:
         error, why, fix = quantised.refused.error, quantised.refused.why, ""

@@ -372,14 +372,19 @@ def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[s
     """Return the number of elements and bytes of the weights that a method quantises, by module name, for one part."""
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only
+    packed: tuple[type[torch.nn.Module], ...] = (torch.nn.Linear,)
+    if loading.quantised.embeddings:
+        packed = (torch.nn.Linear, torch.nn.Embedding)
+    seen: set[int] = set()  # tied weights are stored once
     found: dict[str, tuple[int, int]] = {}
     for name, module in model.named_modules():
         if part and not name.startswith(f"{part}."):
             continue
         for key, weight in module.named_parameters(recurse=False):
             experts = weight.dim() == 3 and "experts" in f"{name}.{key}"
-            linear = isinstance(module, torch.nn.Linear) and key == "weight"
-            if experts or (linear and not experts_only):
+            linear = isinstance(module, packed) and key == "weight"
+            if id(weight) not in seen and (experts or (linear and not experts_only)):
+                seen.add(id(weight))
                 at = name if linear else f"{name}.{key}"
                 found[at] = (weight.numel(), weight.numel() * weight.element_size())
     return found

@@ -183,6 +183,52 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
         inspect(tmp_path)
 
 
+def test_remarks_say_what_would_not_load(single: Path) -> None:
+    """transformers 4.52 and later ask for torch 2.6 before torch.load: utils/import_utils.py."""
+    assert snapshot.remarks(single) == []
+    (single / "model-Q8_0.gguf").touch()
+    (single / "mmproj-f16.gguf").touch()
+    assert [("model-Q8_0.gguf" in one, "mmproj" in one) for one in snapshot.remarks(single)] == [
+        (True, False)
+    ]
+    (single / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
+    assert "Git LFS pointer" in snapshot.remarks(single)[0]
+    (single / "model.safetensors").unlink()
+    (single / "pytorch_model-00001-of-00002.bin").touch()
+    names = {name: f"pytorch_model-0000{at}-of-00002.bin" for at, name in enumerate("ab", 1)}
+    (single / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    pickled, missing, _ = snapshot.remarks(single)
+    assert "with torch 2.6 or later" in pickled
+    assert "1 of 2 shards missing: pytorch_model-00002-of-00002.bin" in missing
+
+
+def test_remarks_on_shards(sharded: Path) -> None:
+    first, second = sorted(sharded.glob("*.safetensors"))
+    second.unlink()
+    assert "1 of 2 shards missing" in snapshot.remarks(sharded)[0]
+    first.unlink()
+    assert snapshot.remarks(sharded) == []  # an index alone was fetched to count the bytes
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["b-Q8_0.gguf", "a-Q4_0.gguf"], "predict {}/a-Q4_0.gguf (the folder holds 2 models"),
+        (["a-00002-of-00002.gguf", "a-00001-of-00002.gguf"], "predict {}/a-00001-of-00002.gguf. "),
+        (["mmproj-f16.gguf", "z-Q4_0.gguf"], "predict {}/z-Q4_0.gguf. "),
+        (["mmproj-f16.gguf"], "predict {}/mmproj-f16.gguf. "),
+    ],
+)
+def test_folder_of_gguf_files_names_its_models(tmp_path: Path, names: list[str], named: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError) as caught:
+        inspect(tmp_path)
+    assert named.format(tmp_path) in caught.value.hint
+
+
 def test_file_without_tensors(tmp_path: Path) -> None:
     write_config(tmp_path)
     save_file({}, tmp_path / "model.safetensors")

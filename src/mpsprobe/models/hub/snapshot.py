@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -355,12 +357,68 @@ def _hint_without_config(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         found = peft.read(folder)
         return f"It is a {found.title}. {found.merge}" if found is not None else ""
-    if files := sorted(folder.glob("*.gguf")):
-        return f"Name the file: mpsprobe predict {files[0]}. llama.cpp runs it: llama-cli -m {files[0]}."
+    if files := _gguf_files(folder):
+        more = f" (the folder holds {len(files)} models: {_some(files)})" if len(files) > 1 else ""
+        return (
+            f"Name the file: mpsprobe predict {files[0]}{more}. llama.cpp runs it: llama-cli -m {files[0]}."
+        )
     if (folder / "model_index.json").is_file():
         return "This is a diffusers pipeline: name one of its models, such as its unet or transformer folder."
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
     return f"Did you mean {folder / inside[0]}?" if inside else "Name a folder with config.json and weights."
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """Return the GGUF models of a folder: of a model in parts its first, and no encoder of images or sound."""
+    files = [one for one in sorted(folder.glob("*.gguf")) if not re.search(r"-of-\d+\.gguf$", one.name)]
+    parts = [one for one in sorted(folder.glob("*.gguf")) if re.search(r"-0*1-of-\d+\.gguf$", one.name)]
+    found = sorted([*files, *parts])
+    return [one for one in found if not one.name.lower().startswith("mmproj")] or found
+
+
+def _some(files: Sequence[Path]) -> str:
+    names = ", ".join(one.name for one in files[:3])
+    return f"{names} ..." if len(files) > 3 else names
+
+
+def remarks(folder: Path) -> list[str]:
+    """Return sentences on the weight files of a folder whose config is judged; none where they load as they are."""
+    found = []
+    try:
+        for name in _weight_files(folder):
+            read_header(folder / name)
+    except PickledWeightsError:
+        files = [one for one in sorted(folder.iterdir()) if one.name.endswith(_PICKLED)]
+        found.append(
+            f"Its weights are pickles ({_some(files)}): transformers 4.52 and later read them with torch 2.6 or later, "
+            'and raise "ValueError: Due to a serious vulnerability issue in `torch.load`" with an older one. '
+            "save_pretrained() writes safetensors, which every release reads."
+        )
+        index = folder / "pytorch_model.bin.index.json"
+        if index.is_file():
+            found += _unless_whole(index)
+    except NoWeightsError:  # only a config, which is what is judged
+        pass
+    except ShardError as problem:
+        index = folder / INDEX
+        if not index.is_file() or any(folder.glob("*.safetensors")):  # else nothing was downloaded
+            found.append(f"Its weights do not load as they are: {problem.what} {problem.hint or ''}".rstrip())
+    except SnapshotError as problem:
+        found.append(f"Its weights do not load as they are: {problem.what} {problem.hint or ''}".rstrip())
+    if models := _gguf_files(folder):
+        found.append(
+            f"The folder holds GGUF files too ({_some(models)}), of which this answer does not speak: llama.cpp runs "
+            f"one on the GPU, llama-cli -m {models[0]}; mpsprobe predict {models[0]} judges it by itself."
+        )
+    return found
+
+
+def _unless_whole(index: Path) -> list[str]:
+    try:
+        _indexed_files(index)
+    except ShardError as problem:
+        return [f"Its weights do not load as they are: {problem.what} {problem.hint or ''}".rstrip()]
+    return []
 
 
 def _read_json(path: Path, error: type[SnapshotError]) -> dict[str, Any]:

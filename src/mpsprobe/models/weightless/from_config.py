@@ -21,7 +21,7 @@ from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Quantised
 from mpsprobe.models import conflicts
 from mpsprobe.models import quantised as quantised_folders
-from mpsprobe.models.hub import remote_code
+from mpsprobe.models.hub import remote_code, snapshot
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.weightless import feed, plain_module, unfed
 from mpsprobe.models.weightless.feed import StatedInput
@@ -96,11 +96,12 @@ def of_folder(
             cls,
             config,
             folder,
-            notes,
+            [*notes, *snapshot.remarks(folder)],
             quantised=quantised_folders.of_folder(folder, raw),
         )
     config = _auto_config(folder, raw)
     config, notes = prepared(config)
+    notes += snapshot.remarks(folder)
     if named is None:
         cls = _base_class(folder, config)
         notes = [f"config.json names no class: {cls.__name__}, the plain model of its type.", *notes]
@@ -201,6 +202,10 @@ def _constructed(
     step = ""
     if isinstance(config, dict):
         step = f"Write a target.py that builds it as its users do: mpsprobe target new {cls.__module__}:{cls.__name__}"
+    elif dtype.itemsize == 1:  # no default dtype, in which from_pretrained builds
+        step = f"from_pretrained raises the same for {dtype}. Give another dtype: --dtype bfloat16"
+    else:
+        step = _correction(config.to_dict())
     with worded(f"{cls.__name__} cannot be built from its config", TargetError, step):
         if draw:
             torch.manual_seed(SEED)
@@ -286,8 +291,21 @@ def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
 
     if not isinstance(raw.get("model_type"), str):
         raise unfed.refusal(folder, raw, str(folder))
-    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError):
+    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError, _correction(raw)):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _correction(raw: dict[str, Any]) -> str:
+    """Return the next step for a config that transformers cannot read."""
+    import transformers
+
+    stated = raw.get("dtype", raw.get("torch_dtype"))
+    if isinstance(stated, str) and not isinstance(getattr(torch, stated, None), torch.dtype):
+        return f'It states the dtype {stated!r}. Write the plain name of one of torch: "dtype": "bfloat16".'
+    wrote = raw.get("transformers_version")
+    by = f"It was written by transformers {wrote}, and " if isinstance(wrote, str) else ""
+    here = f"{transformers.__version__} is installed"
+    return f"{by}{here}: install the release that the model's card names, or correct that value."
 
 
 def _base_class(folder: Path, config: Any) -> type[nn.Module]:

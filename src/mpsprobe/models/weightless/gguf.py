@@ -24,7 +24,7 @@ _MAGIC = b"GGUF"
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 #: The weights and bytes of a block, by ggml's type number (ggml/src/ggml-common.h).
-_TYPES = {
+TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
     12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
@@ -32,6 +32,7 @@ _TYPES = {
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
 #: More keys, or longer strings, than any real file has, so that a damaged file cannot fill the memory.
 _MOST = 1 << 24
@@ -98,12 +99,20 @@ def blueprint(path: Path) -> Blueprint:
     header = read(path)
     if header.metadata.get("general.type") == "mmproj" or header.architecture == "clip":
         raise TargetError(f"{path}: the image or sound encoder of a model, not a model.", _of_projector(path))
+    if header.metadata.get("general.type") == "adapter":
+        step = f"llama.cpp takes it beside the model that it was made for: llama-cli -m MODEL.gguf --lora {path}."
+        raise TargetError(f"{path}: a LoRA adapter, not a model.", step)
     config = _config(header)
     made = of_config(config, str(path))
     made.notes.append(
         f"{path.name}: {header.architecture}, {header.parameters / 1e9:.2f} B weights in {header.nbytes / 1e9:.2f} GB, "
         f"{', '.join(f'{name} {count / header.parameters:.0%}' for name, count in header.types.items())}."
     )
+    unknown = [name for name in header.types if name.startswith("type ")]
+    if unknown:
+        made.notes.append(
+            f"ggml's {', '.join(unknown)} is not known here: the bytes of those weights are not counted."
+        )
     parts = header.metadata.get("split.count")
     if isinstance(parts, int) and parts > 1:
         made.notes.append(
@@ -146,7 +155,7 @@ def _read(path: Path, file: BinaryIO) -> Header:
         names.add(_text(file))
         shape = [_unpack(file, "Q") for _ in range(_unpack(file, "I"))]
         kind, _ = _unpack(file, "I"), _unpack(file, "Q")
-        name, block, size = _TYPES.get(kind, (f"type {kind}", 1, 0))
+        name, block, size = TYPES.get(kind, (f"type {kind}", 1, 0))
         count = math.prod(shape)
         elements[name] += count
         nbytes += count // block * size
