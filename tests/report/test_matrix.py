@@ -43,6 +43,21 @@ def test_the_newest_run_of_a_machine_counts() -> None:
         assert [entry.started for entry in matrix.merge(order).entries] == [new.started]
 
 
+def test_two_sizes_of_memory_are_two_machines() -> None:
+    small, large = on("2.8"), on("2.8")
+    small.mac = Mac("2.8", "15.5", "Apple M1 Max", 32)
+    text = matrix.markdown(matrix.merge([small, large]))
+    assert "torch 2.8, Apple M1 Max 32 GB, macOS 15.5, emulated" in text
+    assert "Apple M1 Max 64 GB" in text
+
+
+def test_a_predicted_cell_says_so_once() -> None:
+    run = examples.passed("emulated", Evidence.EMULATED)
+    run.checks, run.op_uses = [], examples.emulated().op_uses
+    cells = next(line for line in matrix.markdown(matrix.merge([run])).splitlines() if "tiny-drive |" in line)
+    assert cells.count("predicted") == 1
+
+
 def test_hostile_names_stay_text() -> None:
     page = matrix.html(matrix.merge([on("2.8", name="<script>alert(1)</script>|`x`")]))
     assert "<script" not in page

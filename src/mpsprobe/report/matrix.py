@@ -27,6 +27,7 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
         torch: The torch release whose rules or kernels the run used.
         macos: The macOS version of the target Mac; empty when unknown.
         chip: Its chip; empty when unknown.
+        memory_gb: Its memory in GB as sold; None when unknown.
         device: The device of the run, or `"predicted"`.
         status: The worst status of the run.
         state: That status in the words of a report, such as `"interrupted"`.
@@ -49,6 +50,7 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
     sentence: str
     run: str
     started: str
+    memory_gb: float | None = None
 
 
 class Matrix(msgspec.Struct, frozen=True):
@@ -67,10 +69,10 @@ class Matrix(msgspec.Struct, frozen=True):
 class CellView:
     """One cell as a template prints it; `word` is None where the target was not run."""
 
+    column: str
     word: Word | None
     state: str
     evidence: Word | None
-    note: str
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,15 @@ def merge(runs: Iterable[Run]) -> Matrix:
 
 
 def column(entry: MatrixEntry) -> str:
-    """Return the name of an entry's column: torch release, macOS, chip and device."""
-    where = " ".join(part for part in (entry.chip, f"macOS {entry.macos}" if entry.macos else "") if part)
-    device = f"{entry.device} (virtual GPU)" if entry.virtual_gpu else entry.device
-    return ", ".join(part for part in (f"torch {entry.torch}" if entry.torch else "", where, device) if part)
+    """Return the name of an entry's column: torch release, chip with memory, macOS and device."""
+    memory = f" {entry.memory_gb:g} GB" if entry.chip and entry.memory_gb is not None else ""
+    parts = (
+        f"torch {entry.torch}" if entry.torch else "",
+        f"{entry.chip}{memory}",
+        f"macOS {entry.macos}" if entry.macos else "",
+        f"{entry.device} (virtual GPU)" if entry.virtual_gpu else entry.device,
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def markdown(matrix: Matrix) -> str:
@@ -146,6 +153,7 @@ def _entry(run: Run) -> MatrixEntry:
         torch=clean(mac.torch if mac is not None else run.host.packages.get("torch", "")),
         macos=clean(mac.macos or "" if mac is not None else ""),
         chip=clean(mac.chip or "" if mac is not None else ""),
+        memory_gb=mac.memory_gb if mac is not None else None,
         device="predicted" if is_prediction(run) else clean(run.device.used),
         status=headline.status,
         state=headline.word,
@@ -161,6 +169,15 @@ def _release(version: str) -> list[int]:
     return [int(part) if part.isdigit() else 0 for part in version.partition("+")[0].split(".")]
 
 
+#: The states of a prediction, beside its evidence.
+_STATES = {
+    "predicted to run": "runs",
+    "predicted to run with changes": "runs with changes",
+    "predicted not to run": "does not run",
+    "predicted in part": "known in part",
+}
+
+
 def _view(matrix: Matrix) -> MatrixView:
     columns = list(dict.fromkeys(column(entry) for entry in sorted(matrix.entries, key=_by_column)))
     found = {(entry.target, column(entry)): entry for entry in matrix.entries}
@@ -171,12 +188,13 @@ def _view(matrix: Matrix) -> MatrixView:
         summary=f"{plural(len(matrix.entries), 'run')}: {enumerate_words(_states(states))}.",
         columns=tuple(columns),
         rows=tuple(
-            RowView(target, tuple(_cell(found.get((target, name))) for name in columns)) for target in targets
+            RowView(target, tuple(_cell(name, found.get((target, name))) for name in columns))
+            for target in targets
         ),
         runs=tuple(
             RunView(
                 STATUS[entry.status],
-                entry.state,
+                _state(entry),
                 evidence_word(entry.evidence),
                 entry,
                 where(entry.device, entry.evidence),
@@ -194,7 +212,12 @@ def _by_column(entry: MatrixEntry) -> tuple[Sequence[int], str]:
     return _release(entry.torch), column(entry)
 
 
-def _cell(entry: MatrixEntry | None) -> CellView:
+def _cell(name: str, entry: MatrixEntry | None) -> CellView:
     if entry is None:
-        return CellView(None, "not run", None, "")
-    return CellView(STATUS[entry.status], entry.state, evidence_word(entry.evidence), entry.sentence)
+        return CellView(name, None, "not run", None)
+    return CellView(name, STATUS[entry.status], _state(entry), evidence_word(entry.evidence))
+
+
+def _state(entry: MatrixEntry) -> str:
+    """Return the state without "predicted", which the evidence beside it says: `runs with changes`."""
+    return _STATES.get(entry.state, entry.state)
