@@ -67,6 +67,11 @@ def parameters(count: int) -> str:
     return f"{count:,}"
 
 
+def billions(count: int) -> str:
+    """Format a number of parameters as model cards do: `8.03 B`, `1.6 M`."""
+    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
 def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> str:
     """Divide by `base` until at most four digits stand before the point, and append the unit.
 

@@ -98,3 +98,9 @@ def test_every_action_of_a_workflow_is_pinned_by_commit() -> None:
             if "uses:" in line and "./" not in line:
                 reference = line.split("uses:")[1].split("#")[0].strip()
                 assert len(reference.partition("@")[2]) == 40, f"{path.name}: {reference}"
+
+
+def test_every_input_and_output_of_the_action_is_documented() -> None:
+    page = (CHECKOUT / "docs" / "ci.md").read_text(encoding="utf-8")
+    assert [name for name in ACTION["inputs"] if f"| `{name}` |" not in page] == []
+    assert [name for name in ACTION["outputs"] if f"`{name}`, " not in page] == []

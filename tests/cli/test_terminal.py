@@ -77,3 +77,24 @@ def test_every_command_takes_the_options_of_the_program(name: str) -> None:
     for one in inner.values():
         given = {word for option in one.params for word in option.opts}
         assert {"--json", "-q", "-v", "--color"} <= given
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("run --device em", {"plain,emulated"}),
+        ("predict --mac m1-max-6", {"plain,m1-max-64"}),
+        ("predict --torch 2.1", {"plain,2.1", "plain,2.10", "plain,2.15"}),
+        ("run ./exam", {"file,./exam"}),
+        ("predi", {"plain,predict"}),
+    ],
+)
+def test_a_shell_completes_commands_and_values(words: str, found: set[str]) -> None:
+    line = f"mpsprobe {words}"
+    shell = {
+        "_MPSPROBE_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    said = CliRunner(env=shell).invoke(cli, prog_name="mpsprobe").output
+    assert found <= set(said.split())

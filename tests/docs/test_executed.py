@@ -181,6 +181,17 @@ def test_a_documented_command_that_takes_longer_answers(page: str, line: str, mo
     assert done.returncode in ANSWERS or nothing_selected, (page, done.stdout[-1500:], done.stderr[-800:])
 
 
+@pytest.mark.slow
+def test_the_printed_answer_is_todays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    line = "mpsprobe predict --mac m1-max-64 --torch 2.8 --macos 15.5"
+    answer = CliRunner().invoke(cli, shlex.split(line)[1:]).stdout.partition("\n\n")[0]
+    for page in ("README.md", "docs/tutorial.md"):
+        text = (CHECKOUT / page).read_text(encoding="utf-8")
+        assert line in text, page
+        assert f"\n{answer}\n```" in text, page
+
+
 def test_no_reason_outlives_its_command() -> None:
     commands = [_command(line) for _, line in _lines()]
     left = [begin for begin in ELSEWHERE if not any(command.startswith(begin) for command in commands)]

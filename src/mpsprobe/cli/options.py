@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from mpsprobe import options
 from mpsprobe.cli.sink import Sink
@@ -63,13 +65,38 @@ def takes(
 
 def _add(call: Function, one: Option, *, model_required: bool, every_release: bool) -> Function:
     if one.name == "model":
-        return click.argument(one.name, required=model_required)(call)
+        return click.argument(one.name, required=model_required, shell_complete=_files)(call)
     if one.type is bool:
         cls = _Switch if one.is_switch else click.Option
         return click.option(f"--{one.dashed}/--no-{one.dashed}", default=None, help=one.help, cls=cls)(call)
     metavar = f"{one.metavar}|{EVERY_RELEASE}" if one.name == "torch" and every_release else one.metavar
     kind = click.IntRange(one.least) if one.type is int else one.type
-    return click.option(f"--{one.dashed}", metavar=metavar, type=kind, help=one.help)(call)
+    complete = _files if one.is_file else functools.partial(_values, one)
+    return click.option(
+        f"--{one.dashed}", metavar=metavar, type=kind, help=one.help, shell_complete=complete
+    )(call)
+
+
+def _files(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Leave the completion of a path to the shell."""
+    return [CompletionItem(begun, type="file")]
+
+
+def _values(one: Option, _ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return those values of an option that a shell completes what was typed to."""
+    values: Iterable[str] = one.choices
+    if one.name == "mac":
+        from mpsprobe.mac import catalogue
+
+        full = catalogue.names()
+        values = dict.fromkeys(
+            [*(re.sub(r"-\d+c-", "-", name) for name in full), *full]
+        )  # cores are optional
+    elif one.name == "torch":
+        from mpsprobe.knowledge import ops
+
+        values = ops.releases()
+    return [CompletionItem(value) for value in values if value.startswith(begun)]
 
 
 def _of_project(taken: set[str], given: Mapping[str, options.Value]) -> OptionSource:

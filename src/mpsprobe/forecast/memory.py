@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from mpsprobe.forecast.trace import Pass, Stage, Trace
 from mpsprobe.knowledge import chips
-from mpsprobe.quantities import decimal_size
+from mpsprobe.quantities import billions, decimal_size
 from mpsprobe.run import Evidence, Fit, Memory, MemoryPart, MemoryRemedy, RemedyKind
 from mpsprobe.run.workload import KV_BITS
 
@@ -177,7 +177,7 @@ def memory(
     heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
     needed = held.total + heaps
     gradients = min(trace.gradients, held.activations)
-    by_dtype = ", ".join(f"{name} {count / 1e9:.2f} B" for name, count in dtypes.items())
+    by_dtype = ", ".join(f"{name} {billions(count)}" for name, count in dtypes.items())
     cache = "held by the run's cache" + (
         f", {decimal_size(grown.cache)} a token" if grown and grown.cache else ""
     )

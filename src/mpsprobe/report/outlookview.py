@@ -155,7 +155,9 @@ def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
 
 def _rate_view(rate: Rate, evidence: Evidence, hardware: str) -> RateView:
     assert rate.expected is not None
-    shown, unit = (quantities.seconds, "") if rate.unit == "s" else (_rate, f" {rate.unit}")
+    shown, unit = _rate, f" {rate.unit}"
+    if rate.unit in ("s", "s/it"):
+        shown, unit = quantities.seconds, rate.unit.removeprefix("s")
     span = ""
     if rate.low is not None and rate.high is not None:
         span = f"{shown(rate.low)} to {shown(rate.high)}{unit}"

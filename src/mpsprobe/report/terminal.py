@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.quantities import decimal_size, plural
+from mpsprobe.quantities import billions, decimal_size, plural
 from mpsprobe.report.hazardview import waiting_lines, waits_cost, waits_text, warning
 from mpsprobe.report.headline import of_calls
 from mpsprobe.report.wording import FIT, epoch_time
@@ -127,9 +127,9 @@ def _of_releases(run: Run, made: Predicted) -> list[str]:
 
 def _head(run: Run, made: Predicted) -> str:
     target = run.target
-    dtypes = ", ".join(f"{dtype} {_billions(count)}" for dtype, count in made.dtypes.items())
+    dtypes = ", ".join(f"{dtype} {billions(count)}" for dtype, count in made.dtypes.items())
     lines = [
-        f"{target.architecture} ({target.name}): {_billions(target.parameters or 0)} parameters, "
+        f"{target.architecture} ({target.name}): {billions(target.parameters or 0)} parameters, "
         f"{_scaled(target.weight_bytes or 0)}B ({dtypes})",
         f"  ran    {made.doing}",
     ]
@@ -326,12 +326,20 @@ def _rates(forecast: Forecast) -> str:
 
 
 def of_rate(rate: Rate, *, named: bool = True) -> str:
-    """Format a rate: `"decode 31 tokens/s (24 - 38)"`; `"31 (24 - 38)"` below a head with its name and unit."""
+    """Format a rate: `"decode 31 tokens/s (24 - 38)"`, `"unet 131 ms/it (92 ms - 276 ms)"`.
+
+    Args:
+        rate: The rate.
+        named: Whether to state its name and unit; below a head that has both, it is `"31 (24 - 38)"`.
+    """
     name = f"{rate.name} " if named else ""
-    unit = f" {rate.unit}" if named and rate.unit != "s" else ""
     if rate.expected is None:
         return f"{name}unknown"
-    shown = _seconds if rate.unit == "s" else _three_digits
+    if named and rate.unit == "s/it":
+        shown, unit = _seconds, "/it"
+    else:
+        shown = _seconds if rate.unit == "s" else _three_digits
+        unit = f" {rate.unit}" if named and rate.unit != "s" else ""
     known = rate.low is not None and rate.high is not None
     span = f" ({shown(rate.low or 0)} - {shown(rate.high or 0)})" if known else ""
     return f"{name}{shown(rate.expected)}{unit}{span}"
@@ -490,7 +498,3 @@ def _scaled(value: float) -> str:
         if value >= power:
             return f"{value / power:.3g} {prefix}"
     return f"{value:.0f} "
-
-
-def _billions(count: int) -> str:
-    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
