@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mpsprobe.cli import cli
 from mpsprobe.cli.compare import command
 from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
@@ -49,6 +50,15 @@ def test_the_other_way_round_nothing_is_worse(runs: tuple[Path, Path]) -> None:
     assert result.exit_code == 0
     assert "better  inference" in result.output
     assert result.output.startswith("No regressions in B")
+
+
+def test_a_long_machine_keeps_to_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = examples.passed("emulated", Evidence.EMULATED)
+    run.host.chip = "Intel(R) Xeon(R) Platinum 8488C Processor @ 2.90GHz"
+    run.save(tmp_path / "run.json")
+    result = CliRunner().invoke(cli, ["compare", str(tmp_path), str(tmp_path)])
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_json_has_it_all(runs: tuple[Path, Path]) -> None:

@@ -42,6 +42,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "words", [("--torch", "2.8", "--mac", "m1-max-64", "-v"), ("--torch", "all", "--shrink")]
+)
+def test_people_read_it_in_80_columns(
+    folder: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call(folder, "--new-tokens", "2", *words).stdout.splitlines()
+    shell = [line for line in lines if line.startswith("  $ ") or str(folder) in line]
+    assert [line for line in lines if len(line) > 80 and line not in shell] == []
+
+
 def test_people_read_verdicts_and_what_is_not_known(folder: Path) -> None:
     result = call(folder, "--torch", "2.13", "--new-tokens", "3", "-v")
     assert result.exit_code == 0, result.output

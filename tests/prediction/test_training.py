@@ -15,6 +15,7 @@ from mpsprobe.options import Settings
 from mpsprobe.prediction import command, macs
 from mpsprobe.prediction.observed import observe, resolve
 from mpsprobe.report import terminal
+from mpsprobe.report.answer import answer
 from mpsprobe.run import Mac
 from tests.models.test_training import LLAMA, SPEECH
 
@@ -58,6 +59,7 @@ def test_an_epoch_has_the_steps_of_a_dataloader(tmp_path: Path) -> None:
     assert run.outlook.forecast is not None
     time, epoch = run.outlook.forecast.time, run.outlook.forecast.epoch
     assert time is not None
+    assert answer(run).title.endswith(" is predicted to train (LoRA) on the GPU of an Apple M2")
     assert epoch is not None
     steps = len(DataLoader(range(100), batch_size=3 * 2))  # type: ignore[arg-type]
     assert epoch.steps == steps
@@ -68,6 +70,16 @@ def test_an_epoch_has_the_steps_of_a_dataloader(tmp_path: Path) -> None:
     assert f"An epoch of 100 samples: {steps} steps" in shown
     assert f"for {steps} steps" in shown  # a rented GPU takes the same
     assert "mlx_lm.lora --model MODEL --train --data FOLDER --fine-tune-type lora" in shown
+
+
+def test_a_step_is_not_called_a_forward_pass(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    run = command.predict(Settings(model=str(tmp_path), train="full", prompt_tokens=16, mac="m2-24"))
+    assert run.outlook is not None
+    assert run.outlook.forecast is not None
+    assert run.outlook.forecast.time is not None
+    assert [part.name for part in run.outlook.forecast.time.parts] == ["download", "load", "step"]
+    assert "a step takes about" in " ".join(run.outlook.routes[0].reasons)
 
 
 def test_what_would_make_training_fit_is_of_training(tmp_path: Path) -> None:

@@ -75,9 +75,10 @@ def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
         )
         return
     blocks = [_in_full(*pair) if sink.verbose else _in_brief(*pair) for pair in found]
-    answer = "\n".join(_filled(f"{_counted(found)}, worst first.", "", ""))
-    ending = answer if sink.verbose else f"{answer} An ID, or -v, shows more."
-    sink.result("\n\n".join([answer, *blocks, ending]), data, verbatim=True)
+    answer = f"{_counted(found)}, worst first."
+    more = "" if sink.verbose else " An ID, or -v, shows more."
+    first, last = ("\n".join(_filled(text, "", "")) for text in (answer, answer + more))
+    sink.result("\n\n".join([first, *blocks, last]), data, verbatim=True)
 
 
 def _counted(found: list[tuple[Advisory, Match | None]]) -> str:

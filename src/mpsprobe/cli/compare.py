@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mpsprobe.cli.report import read_run
-from mpsprobe.cli.sink import Sink, pass_sink
+from mpsprobe.cli.sink import Sink, aligned, pass_sink, width
 from mpsprobe.comparison import (
     WORSE_BY,
     Change,
@@ -58,7 +58,11 @@ def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
 
 def render(found: Comparison) -> str:
     """Return the comparison as text."""
-    parts = [_answer(found), _table(["", "A", "B"], _sides(found.a, found.b)), "\n".join(found.cautions)]
+    parts = [
+        _answer(found),
+        aligned(["", "A", "B"], _sides(found.a, found.b), width()),
+        "\n".join(found.cautions),
+    ]
     shown = [check for check in found.checks if check.a is not check.b]
     same = found.same_checks + len(found.checks) - len(shown)
     parts.append(_section("checks", [_check(check) for check in shown], same))
@@ -88,7 +92,8 @@ def _sides(a: RunSide, b: RunSide) -> list[list[str]]:
     return [
         ["run", a.id, b.id],
         ["target", f"{a.target} {a.dtype}".strip(), f"{b.target} {b.dtype}".strip()],
-        ["device", *(f"{side.device} ({_evidence(side.evidence)})" for side in (a, b))],
+        ["device", a.device, b.device],
+        ["evidence", _evidence(a.evidence), _evidence(b.evidence)],
         ["machine", a.machine, b.machine],
         ["system", a.os, b.os],
         *([name, a.packages.get(name, "-"), b.packages.get(name, "-")] for name in packages),
@@ -134,11 +139,3 @@ def _op(op: OpChange) -> str:
 
 def _caution(caution: str, lead: str = "") -> str:
     return f" [{lead}{caution}]" if caution else ""
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)
-    ]
-    return "\n".join(lines)

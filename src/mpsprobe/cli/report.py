@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from mpsprobe import report
-from mpsprobe.cli.sink import Sink, pass_sink
+from mpsprobe.cli.sink import Sink, pass_sink, wrapped
 from mpsprobe.errors import DataError, UsageError
 from mpsprobe.report import matrix
 from mpsprobe.run import Run, json_schema
@@ -160,4 +160,5 @@ def merge(sink: Sink, runs: tuple[Path, ...], output: Path | None) -> None:
                 f"{problem.filename or output}: cannot be written: {problem.strerror}."
             ) from problem
         text = f"{text}\nmatrix: {output / 'matrix.html'}"
-    sink.result(text, merged, verbatim=True)
+    lines = (wrapped(line) if line.startswith("- ") else line for line in text.split("\n"))
+    sink.result("\n".join(lines), merged, verbatim=True)

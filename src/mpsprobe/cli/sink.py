@@ -169,10 +169,10 @@ class Sink:
         A table that is too wide has its last column wrapped, or becomes blocks with one line for each column.
         """
         cells = [[printable(str(cell)) for cell in row] for row in rows]
-        self.result(_aligned(columns, cells, width()), data, verbatim=True)
+        self.result(aligned(columns, cells, width()), data, verbatim=True)
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
     """Return a table that is at most `most` columns of text wide."""
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     lead = sum(widths[:-1]) + 2 * (len(columns) - 1)

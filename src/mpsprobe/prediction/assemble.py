@@ -238,6 +238,10 @@ def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) ->
     if step is not None:
         for timing in [*filter(None, [forecast.time]), *forecast.elsewhere]:
             timing.rates = training_rates(timing, seen.fed)
+            timing.parts = [
+                msgspec.structs.replace(part, name="step") if part.name == "forward" else part
+                for part in timing.parts
+            ]
         samples = int(target.plan.get("samples", 1))
         if forecast.time is not None and samples > 1:
             forecast.epoch = epoch(forecast.time, samples, step.rows)

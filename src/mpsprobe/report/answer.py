@@ -16,10 +16,10 @@ from mpsprobe.run import Mac, Run, Status, Viability
 
 #: Of a prediction, by where the MPS route leads: before and behind the name of the target and the Mac.
 _ANSWERS = {
-    Viability.YES: ("{name} is predicted to run on {mac}", ""),
-    Viability.CHANGES: ("{name} is predicted to run on {mac}", ", after changes"),
-    Viability.NO: ("{name} is predicted not to run well on {mac}", ""),
-    Viability.UNKNOWN: ("It is not known in full whether {name} runs on {mac}", ""),
+    Viability.YES: ("{name} is predicted to {do} on {mac}", ""),
+    Viability.CHANGES: ("{name} is predicted to {do} on {mac}", ", after changes"),
+    Viability.NO: ("{name} is predicted not to {do} well on {mac}", ""),
+    Viability.UNKNOWN: ("It is not known in full whether {name} {does} on {mac}", ""),
 }
 
 
@@ -71,7 +71,11 @@ def _foretold(run: Run, found: Headline) -> str:
     before, behind = _ANSWERS[viability]
     chip = run.mac.chip if run.mac is not None else None
     where = f"the GPU of an {chip}" if chip else "a Mac's GPU"
-    return before.format(name=run.target.name, mac=where) + behind
+    do, does = "run", "runs"
+    if (step := run.target.training) is not None:
+        method = "LoRA" if step.method == "lora" else step.method
+        do, does = f"train ({method})", f"trains ({method})"
+    return before.format(name=run.target.name, mac=where, do=do, does=does) + behind
 
 
 def _release(mac: Mac) -> str:

@@ -185,8 +185,8 @@ def _anchor(at: float) -> str:
     return "start" if at < 12 else "end" if at > 80 else "middle"
 
 
-def time_chart(time: Timing) -> BarChart | None:
-    """Draw the stages of one sample; None when no stage has an expected time.
+def time_chart(time: Timing, one: str = "sample") -> BarChart | None:
+    """Draw the stages of one sample, or of one step; None when no stage has an expected time.
 
     Download and load are left out: they happen once, and would dwarf the stages of a sample.
     """
@@ -209,7 +209,7 @@ def time_chart(time: Timing) -> BarChart | None:
         rows.append(BarRow(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
     told = enumerate_words([f"{row.name} {row.text}" for row in rows])
     return BarChart(
-        "Time of one sample by stage", f"Expected time of one sample by stage: {told}.", tuple(rows)
+        f"Time of one {one} by stage", f"Expected time of one {one} by stage: {told}.", tuple(rows)
     )
 
 

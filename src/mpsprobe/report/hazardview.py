@@ -25,11 +25,12 @@ _WAIT_LINES = 12
 
 @dataclass(frozen=True)
 class HazardView:
-    """One known fault: the symptom, the severity and certainty, the place where it is met, and the fix."""
+    """One known fault: the symptom, its grade with the word for its colour, the place where it is met, and the fix."""
 
     title: str
     advisory: str
     grade: str
+    key: str
     why: str
     place: str
     fix: str
@@ -86,6 +87,7 @@ def _view(one: Hazard) -> HazardView:
         title=clean(one.title),
         advisory=clean(one.advisory),
         grade=f"{one.severity}, {one.certainty}",
+        key="fail" if one.severity in ("critical", "high") else "warn",
         why=clean(one.why),
         place=clean(place),
         fix=clean(one.fix),

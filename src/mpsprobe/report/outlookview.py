@@ -342,7 +342,7 @@ def _margin(memory: Memory) -> int | None:
 def _time(forecast: Forecast, time: Timing) -> TimeView:
     rows: list[list[str | int | float | bool | None]] = [_stage(part) for part in time.parts]
     if time.per_sample is not None:
-        rows.append(["a sample, once loaded", None, *_range(time.per_sample), "", "", "", None])
+        rows.append(["in all, once loaded", None, *_range(time.per_sample), "", "", "", None])
     if forecast.epoch is not None:
         told = f"an epoch of {forecast.epoch.samples:,} samples"
         rows.append([told, forecast.epoch.steps, *_range(forecast.epoch.seconds), "", "", "", None])

@@ -33,6 +33,8 @@ _FINE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 _ROWS = 20
 _UNKNOWN = "unknown"
 
+_ONCE_LOADED = "in all, once loaded"
+
 #: The width in characters of the column with the basis of a part of the memory.
 _BASIS_COLUMNS = 42
 #: The number of lines of code that the section on waits of the host lists.
@@ -107,9 +109,12 @@ def _of_releases(run: Run, made: Predicted) -> list[str]:
     shown = [v.value for v in _ORDER if any(v.value in row.op_uses for row in made.releases)]
     rows, lines = [], []
     for row in made.releases:
-        cells = [f"{row.op_uses.get(v, 0):,} / {row.calls.get(v, 0):,}" for v in shown]
-        refused = ", ".join(f"{kind} {count}" for kind, count in row.findings.items())
-        rows.append([row.torch, *cells, refused or "-", "yes" if row.fully_native else "no"])
+        cells = [f"{row.calls.get(v, 0):,}" for v in shown]
+        rows.append([row.torch, *cells, "yes" if row.fully_native else "no"])
+        if row.findings:
+            lines.append(
+                f"{row.torch}: refused: {', '.join(f'{kind} {count}' for kind, count in row.findings.items())}"
+            )
         for verdict, names in row.not_native.items():
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             lines.append(f"{row.torch}: {verdict} {', '.join(names[:6])}{more}")
@@ -119,7 +124,7 @@ def _of_releases(run: Run, made: Predicted) -> list[str]:
         _head(run, made),
         _mac("", run.mac),
         _quantisation(made),
-        f"op uses / calls by verdict\n{table(['torch', *shown, 'refused', 'fully native'], rows)}",
+        f"op calls by verdict\n{table(['torch', *shown, 'fully native'], rows)}",
         _listed("Not native", lines),
         _listed("Not known", made.unknowns),
     ]
@@ -389,47 +394,28 @@ def _memory(memory: Memory) -> str:
 
 
 def _time(time: Timing) -> str:
-    rows = []
+    rows, work = [], []
     for part in time.parts:
-        each = part.seconds.expected if part.seconds.expected is not None else None
-        rows.append(
+        each = part.seconds.expected
+        rows.append([part.name, _seconds(part.seconds.floor), _expected(part.seconds), part.bound])
+        work.append(
             [
                 part.name,
                 part.repeats,
-                _seconds(part.seconds.floor),
-                _expected(part.seconds),
                 _seconds(each / part.repeats) if each is not None and part.repeats > 1 else "",
-                part.bound,
                 f"{_scaled(part.flops)}FLOP" if part.flops is not None else "",
                 f"{_scaled(part.bytes)}B" if part.bytes is not None else "",
                 f"{part.launches:,}" if part.launches is not None else "",
             ]
         )
     if time.per_sample is not None and len(rows) > 1:
-        rows.append(
-            [
-                "a sample, once loaded",
-                "",
-                _seconds(time.per_sample.floor),
-                _expected(time.per_sample),
-                *[""] * 5,
-            ]
-        )
-    columns = [
-        "stage",
-        "times",
-        "at least",
-        "expected (range)",
-        "each",
-        "bound by",
-        "work",
-        "moved",
-        "kernels",
-    ]
+        whole = time.per_sample
+        rows.append([_ONCE_LOADED, _seconds(whole.floor), _expected(whole), ""])
     head = f"Time on {time.hardware}, by {time.basis}"
     if time.native_time_share is not None and time.native_call_share is not None:
         head += f"; native {time.native_time_share:.1%} of op time, {time.native_call_share:.1%} of calls"
-    return f"{head}\n{table(columns, rows)}"
+    times = table(["stage", "at least", "expected (range)", "bound by"], rows)
+    return f"{head}\n{times}\n\n{table(['stage', 'times', 'each', 'work', 'moved', 'kernels'], work)}"
 
 
 def _elsewhere(forecast: Forecast) -> str:

@@ -198,8 +198,9 @@ def page(run: Run) -> Page:
     forecast = run.outlook.forecast if run.outlook is not None else None
     bar = memory_bar(forecast.memory) if forecast and forecast.memory else None
     stops = stops_view(run.outlook)
+    one = "sample" if run.target.training is None else "step"
     drawn = (
-        time_chart(forecast.time) if forecast and forecast.time else None,
+        time_chart(forecast.time, one) if forecast and forecast.time else None,
         kinds_chart(forecast.time if forecast else None, run.op_uses),
         verdict_chart(run.op_uses),
     )

@@ -106,6 +106,11 @@ class Case:
         return self.run.mac
 
     @property
+    def one(self) -> str:
+        """Return what is timed: `"sample"`, or `"step"` where the target is trained."""
+        return "sample" if self.run.target.training is None else "step"
+
+    @property
     def plan(self) -> ExperimentPlan:
         """Return the owner's plan: `--samples`, else the plan of the user's own price file, else the profile's."""
         target = self.run.target

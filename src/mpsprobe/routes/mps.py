@@ -186,13 +186,13 @@ def _time(case: Case) -> str:
     text = f"{share_of_time(share)} of the op time is spent there"
     per_sample = time.per_sample if time else None
     if (measured := case.measured_seconds) is not None:
-        return f"{text}; a sample took {seconds(measured)}, measured."
+        return f"{text}; a {case.one} took {seconds(measured)}, measured."
     if per_sample is None or per_sample.expected is None:
         return f"{text}."
     spread = ""
     if per_sample.low is not None and per_sample.high is not None:
         spread = f" ({seconds(per_sample.low)} to {seconds(per_sample.high)})"
-    return f"{text}; a sample takes about {seconds(per_sample.expected)}{spread}."
+    return f"{text}; a {case.one} takes about {seconds(per_sample.expected)}{spread}."
 
 
 def _memory(case: Case) -> str:

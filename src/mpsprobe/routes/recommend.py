@@ -205,7 +205,7 @@ def _mps(grounds: Grounds) -> Advice | None:
         assert per_sample is not None
         whole = seconds(per_sample * case.plan.inferences)
         renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
-        because = f"{known}, and a sample takes {seconds(per_sample)}."
+        because = f"{known}, and a {case.one} takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
     tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
     return Advice("mps", f"Use MPS{after}.{tight}", f"{known}.")

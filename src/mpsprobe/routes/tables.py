@@ -29,10 +29,10 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
             ["code changes", _changes(changes), _changes(changes), _mlx_changes(work), "none"],
             [
                 "iteration speed",
-                _span(per_sample, "a sample"),
-                _span(per_sample, "a sample"),
+                _span(per_sample, f"a {case.one}"),
+                _span(per_sample, f"a {case.one}"),
                 _mlx_speed(case, work),
-                _cloud_iteration(quote),
+                _cloud_iteration(case, quote),
             ],
             ["cost", "no rent", _hybrid_cost(quote), "no rent", _dollars(quote)],
             ["the plan takes", _plan(case), _cloud_plan(quote), _UNKNOWN, _cloud_plan(quote)],
@@ -175,10 +175,10 @@ def _at_least(quote: Quote) -> str:
     return "at least " if quote.least else ""
 
 
-def _cloud_iteration(quote: Quote | None) -> str:
+def _cloud_iteration(case: Case, quote: Quote | None) -> str:
     if quote is None or quote.per_sample is None:
         return _UNKNOWN
-    return f"{_at_least(quote)}{seconds(quote.per_sample)} a sample, and its way there"
+    return f"{_at_least(quote)}{seconds(quote.per_sample)} a {case.one}, and its way there"
 
 
 def _hybrid_cost(quote: Quote | None) -> str:
