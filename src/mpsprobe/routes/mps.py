@@ -106,7 +106,12 @@ def route(case: Case, judgement: Judgement) -> Route:
     tables = {}
     if judgement.stops:
         rows: list[list[str | int | float | bool | None]] = [
-            [one.what, one.calls or None, one.fix or "nothing is known"] for one in judgement.stops
+            [
+                one.what if one.certain else f"May apply: {one.what}",
+                one.calls or None,
+                one.fix or "nothing is known",
+            ]
+            for one in judgement.stops
         ]
         tables["What stands in the way"] = Table(["what", "calls", "what to do"], rows[:_SHOWN])
     return Route(

@@ -30,7 +30,7 @@ for (const table of document.querySelectorAll("table.ops")) {
   const line = document.createElement("p");
   line.className = "filter";
   line.append(box, told);
-  table.parentElement.before(line);
+  if (rows.length > 7) table.parentElement.before(line);  // a short table needs no filter
   box.addEventListener("input", () => {
     const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
