@@ -155,9 +155,9 @@ def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
 
 def _rate_view(rate: Rate, evidence: Evidence, hardware: str) -> RateView:
     assert rate.expected is not None
-    shown, unit = _rate, f" {rate.unit}"
-    if rate.unit in ("s", "s/it"):
-        shown, unit = quantities.seconds, rate.unit.removeprefix("s")
+    timed = rate.unit in ("s", "s/it")
+    shown = quantities.seconds if timed else _rate
+    unit = rate.unit.removeprefix("s") if timed else f" {rate.unit}"
     span = ""
     if rate.low is not None and rate.high is not None:
         span = f"{shown(rate.low)} to {shown(rate.high)}{unit}"

@@ -340,11 +340,9 @@ def of_rate(rate: Rate, *, named: bool = True) -> str:
     name = f"{rate.name} " if named else ""
     if rate.expected is None:
         return f"{name}unknown"
-    if named and rate.unit == "s/it":
-        shown, unit = _seconds, "/it"
-    else:
-        shown = _seconds if rate.unit == "s" else _three_digits
-        unit = f" {rate.unit}" if named and rate.unit != "s" else ""
+    timed = rate.unit == "s" or (named and rate.unit == "s/it")
+    shown = _seconds if timed else _three_digits
+    unit = "" if not named else rate.unit.removeprefix("s") if timed else f" {rate.unit}"
     known = rate.low is not None and rate.high is not None
     span = f" ({shown(rate.low or 0)} - {shown(rate.high or 0)})" if known else ""
     return f"{name}{shown(rate.expected)}{unit}{span}"
