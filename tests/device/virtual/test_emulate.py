@@ -400,23 +400,3 @@ def test_the_direct_way_looks_at_each_call(under: Callable[[], Any]) -> None:
             assert (x * 2 + 1).dtype is torch.float32
             assert (x.half() + 1.5).dtype is torch.float16  # a wrapped number
             assert torch.cat((x, x.half())).dtype is torch.float32
-
-
-@pytest.mark.parametrize("release", ["2.6", "2.8", "2.13"])
-def test_rms_norm_is_trained(release: str) -> None:
-    """MPS has `_fused_rms_norm` without a backward, and takes it without gradients only."""
-    torch.manual_seed(0)
-    plain, x = nn.RMSNorm(8), torch.randn(2, 8)
-    expected = plain(x)
-    expected.square().sum().backward()
-    with emulate(release, fallback=False) as session:
-        module = copy.deepcopy(plain).to("mps")
-        module.zero_grad()
-        result = module(x.to("mps"))
-        result.square().sum().backward()
-        torch.testing.assert_close(result.cpu(), expected)
-        assert module.weight.grad is not None
-        torch.testing.assert_close(module.weight.grad.cpu(), plain.weight.grad)
-        with torch.no_grad():
-            torch.testing.assert_close(module(x.to("mps")).cpu(), expected)
-        assert not session.findings

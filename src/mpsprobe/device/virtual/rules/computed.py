@@ -240,6 +240,11 @@ def _int4_mm(x: Tensor, packed: Tensor, group: int, scales_and_zeros: Tensor) ->
 _FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 
+def _fused_rms_norm(x: Tensor, normalized_dims: int, weight: Tensor, eps: float) -> Tensor:
+    """Compute `_fused_rms_norm` of 2.8, which only MPS has and which takes a number of dimensions."""
+    return aten.rms_norm.default(x, x.shape[x.dim() - normalized_dims :], weight, eps)  # type: ignore[no-any-return]
+
+
 COMPUTED_BY: dict[str, Kernel] = {
     "_convert_weight_to_int4pack": _pack_int4,
     "_weight_int4pack_mm": _int4_mm,
@@ -256,3 +261,5 @@ COMPUTED_BY: dict[str, Kernel] = {
     "random_.from": _random_from,
     "random_.to": _random_to,
 }
+if hasattr(aten, "_fused_rms_norm") and len(aten._fused_rms_norm.default._schema.returns) == 1:
+    COMPUTED_BY["_fused_rms_norm"] = _fused_rms_norm

@@ -9,11 +9,13 @@ are the Mac's; attention is in `attention.py`. `computed.py` computes the ops th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
@@ -34,26 +36,63 @@ def lstm(
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
 
 
-def rms_norm(
-    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
-) -> Tensor:
-    """`rms_norm`, aten/src/ATen/native/layer_norm.cpp: the fused kernel of MPS has no backward.
+class RootMeanSquareNorm:
+    """`rms_norm` of a release, as in aten/src/ATen/native/layer_norm.cpp.
 
-    A Mac takes it only without gradients; a Linux build takes the fused op of 2.8 and later always.
+    MPS has a fused kernel without a backward from 2.8 on (2.7 calls its code, but it is no op there). A Mac takes it
+    with a weight and without gradients only, and the composite otherwise; a Linux build of 2.9 or later takes the
+    fused op for all that reach the end of the function, and an earlier one never.
+
+    Args:
+        kernels: The kernels that run the fused op, with the rules of the chosen release.
     """
-    trained = x.requires_grad or (weight is not None and weight.requires_grad)
-    fits = tuple(x.shape[x.dim() - len(normalized_shape) :]) == tuple(normalized_shape)
-    if not (trained and torch.is_grad_enabled() and fits):
-        overload = aten.rms_norm.default
-        return schema.decomposed(  # type: ignore[no-any-return]
-            overload, schema.ABOVE_AUTOGRAD, x, normalized_shape, weight, eps
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._contract = kernels.contract
+        self._fused: Any = getattr(aten, "_fused_rms_norm", None)
+        #: whether the installed PyTorch is of 2.9 or later: other arguments, and the composite is the op's own
+        self._is_composite = schema.composite_key("aten::_fused_rms_norm") == schema.ABOVE_AUTOGRAD
+
+    def __call__(
+        self,
+        x: Tensor,
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        eps: float | None = None,
+    ) -> Tensor:
+        """Run `rms_norm`."""
+        as_installed = functools.partial(
+            schema.decomposed, aten.rms_norm.default, schema.ABOVE_AUTOGRAD, x, normalized_shape, weight, eps
         )
-    upcast = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if eps is None:
-        eps = torch.finfo(upcast.dtype).eps
-    dims = list(range(x.dim() - len(normalized_shape), x.dim()))
-    result = upcast * upcast.pow(2).mean(dims, keepdim=True).add_(eps).rsqrt()
-    return (result if weight is None else result * weight).type_as(x)
+        sizes = tuple(normalized_shape)
+        fits = sizes and tuple(x.shape[-len(sizes) :]) == sizes and (weight is None or weight.shape == sizes)
+        if not fits or self._fused is None:
+            return as_installed()  # type: ignore[no-any-return]
+        self._contract.ask(lambda one: _takes_fused_norm(one.version, x, weight))
+        version = self._contract.version
+        if not _takes_fused_norm(version, x, weight):
+            if self._is_composite and (weight is None or weight.dtype is x.dtype or version < (2, 9)):
+                both = schema.decomposed(self._fused.default, schema.ABOVE_AUTOGRAD, x, sizes, weight, eps)
+                return both[0]  # type: ignore[no-any-return]
+            # the composite, from 2.9 on with a warning about two dtypes
+            return as_installed()  # type: ignore[no-any-return]
+        assert weight is not None
+        if eps is None and (version < (2, 9) or not self._is_composite):
+            eps = torch.finfo(torch.float64 if version < (2, 9) else torch.float32).eps
+        if self._is_composite:
+            return self._fused.default(x.contiguous(), sizes, weight, eps)[0]  # type: ignore[no-any-return]
+        return self._fused.default(x.contiguous(), len(sizes), weight.contiguous(), eps)  # type: ignore[no-any-return]
+
+
+def _takes_fused_norm(version: tuple[int, int], x: Tensor, weight: Tensor | None) -> bool:
+    if version < (2, 8) or weight is None:
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return False
+    if version < (2, 9):
+        return x.is_floating_point() and weight.is_floating_point()
+    in_order = suggest_memory_format(x) is torch.contiguous_format
+    return in_order and not x.is_complex() and weight.dtype is x.dtype
 
 
 class Convolution:
@@ -200,6 +239,6 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
         return ours(*args, **kwargs)  # type: ignore[no-any-return]
 
     above: dict[str, Kernel] = {"scaled_dot_product_attention": attention_of_release, "lstm.input": lstm}
-    if schema.composite_key("aten::_fused_rms_norm"):
-        above["rms_norm"] = rms_norm
+    if schema.overload_named("_fused_rms_norm"):
+        above["rms_norm"] = RootMeanSquareNorm(kernels)
     return above
