@@ -81,7 +81,7 @@ def pytest_unconfigure():
 
 
 #: Some tests start another Python, which gets the emulated device as soon as it has imported torch.
-_CHILD = """
+CHILD = """
 import os
 import sys
 
@@ -91,14 +91,20 @@ if os.environ.get("MPSPROBE_PEER_CHILD"):
     import importlib.util
 
     class Emulating(importlib.abc.MetaPathFinder):
+        asked = False
+
         def find_spec(self, name, path, target=None):
-            if name != "torch":
+            if name != "torch" or self.asked:
                 return None
-            sys.meta_path.remove(self)
+            self.asked = True
             spec = importlib.util.find_spec(name)
+            self.asked = False  # who asks whether torch is there does not import it yet
+            if spec is None:
+                return None
             run = spec.loader.exec_module
 
             def exec_module(module):
+                sys.meta_path.remove(self)
                 run(module)
                 from mpsprobe.device.virtual.session import emulate
 
@@ -388,7 +394,7 @@ def suite(checkout: Path, options: list[str], shard: str = "1/1") -> int:
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / "mpsprobe-peer"
     folder.mkdir(exist_ok=True)
     (folder / "peer_plugin.py").write_text(_PLUGIN)
-    (folder / "sitecustomize.py").write_text(_CHILD)
+    (folder / "sitecustomize.py").write_text(CHILD)
     # the tests query macOS for the size of its memory on import
     sysctl = folder / "sysctl"
     sysctl.write_text(f"#!/bin/sh\necho {_MEMORY_GIB << 30}\n")

@@ -156,6 +156,10 @@ def test_without_the_suite_the_plugin_stays_out_of_the_way(tmp_path: Path) -> No
     (tmp_path / "test_own.py").write_text(
         "import sys\ndef test_own():\n"
         "    assert 'torch' not in sys.modules and 'mpsprobe.suite.run_in_progress' not in sys.modules\n"
+        # like transformers' stand-ins for classes whose library is not installed: no attribute can be asked for
+        "class Meta(type):\n"
+        "    def __getattribute__(cls, name): raise ImportError(name)\n"
+        "class Tokenizer(metaclass=Meta): pass\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

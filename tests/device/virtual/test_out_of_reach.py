@@ -94,6 +94,13 @@ def test_compiled_code_runs_eagerly_and_is_reported(engine: Callable[..., Any]) 
     assert "eager code ran instead" in session.findings[0].message
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_without_breaks_runs_eagerly_too() -> None:
+    # with fullgraph=True, 2.13 counts what was compiled, and raises where it was nothing
+    with emulate("2.13"):
+        assert torch.compile(torch.neg, fullgraph=True)(torch.ones(1, device="mps")).item() == -1
+
+
 @pytest.mark.filterwarnings(
     "ignore:An output with one or more elements", "ignore:The number of elements in the out"
 )

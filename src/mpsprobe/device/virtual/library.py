@@ -204,6 +204,8 @@ class Answers:
 
         # torch.compiler.set_stance would work, but other code may set another stance in the meantime
         self._patches.replace(eval_frame, "_callback_from_stance", _nothing)
+        # with fullgraph=True, 2.13 counts what was compiled and raises when it was nothing
+        self._patches.replace(eval_frame, "set_fullgraph_compiled_frame_count", lambda _count: 0)
 
     def _autocast(self) -> None:
         """Install autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
