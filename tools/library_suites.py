@@ -144,6 +144,8 @@ class Results:
         self._forget({test for test, seen in outcomes.items() if len(seen) > 1})
 
     def _forget(self, again: set[str]) -> None:
+        if not again:  # another process may be adding to the file
+            return
         units = {line["unit"] for line in self.lines if line.get("test") in again}
         self.lines = [
             line for line in self.lines if line.get("test") not in again and line.get("finished") not in units
