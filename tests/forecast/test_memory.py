@@ -158,6 +158,17 @@ def test_a_tensor_past_metals_limit_of_a_buffer_does_not_fit() -> None:
         assert ("maxBufferLength" in told.reason) != fits
 
 
+@pytest.mark.parametrize(("tensors", "fits"), [(1, False), (2, True)])
+def test_half_the_bits_help_where_a_tensor_then_fits(tensors: int, fits: bool) -> None:
+    """One float32 tensor of more than twice Metal's limit of a buffer stays too large in 16 bits."""
+    size = 2 * chips.max_buffer(16 * GIB, "15.5") + GIB // 4
+    trace = Trace([], [], weights=size, storages=(size // tensors,) * tensors, peak=size)
+    told = memory(trace, [], memory_bytes=16 * GIB, macos="15.5", dtypes={"float32": size // 4})
+    (half,) = (one for one in told.remedies if "float16" in one.sentence)
+    assert (half.fit is not Fit.NO) == fits
+    assert ("one tensor" in half.sentence) != fits
+
+
 def test_the_largest_tensor_is_a_weight_or_what_an_op_wrote() -> None:
     def written(shape: tuple[int, ...], strides: tuple[int, ...], device: str = "mps") -> OpUse:
         made = TensorMeta("float32", shape, strides, device)

@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from mpsprobe.forecast.kinds import tiles_of
+from mpsprobe.forecast.kinds import gathered_of, tiles_of
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu, of_mac
 from mpsprobe.forecast.timing import Work, carried, timing
-from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace, stages
+from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Pass, Trace, stages
 from mpsprobe.knowledge import hardware
 from mpsprobe.mac.catalogue import named
 from mpsprobe.run import OpUse, OpVerdict, TensorMeta
@@ -275,6 +275,61 @@ def test_ops_called_from_cpp_cost_less() -> None:
     told = timing(_run([line], [MODULE, 0, MODULE, 0]), machine).per_sample
     assert told is not None
     assert told.expected == pytest.approx(2 * 3e-6 + 2 * 1e-5, rel=0.01)
+    # torch.optim is Python: each op of each parameter costs its full price
+    told = timing(_run([line], [OPTIMIZER, *[0] * 100, OPTIMIZER]), machine).per_sample
+    assert told is not None
+    assert told.expected == pytest.approx(100 * 1e-5, rel=0.01)
+
+
+def test_an_optimizer_before_2_7_costs_what_was_published() -> None:
+    """100 tensors of 1024 elements on an M1 Max: 83 to 100 ms without the fused kernel (pull request 127242, 2.4)."""
+    x = _tensor(1024)
+    names = (
+        "mul_.Tensor",
+        "lerp_.Scalar",
+        "mul_.Tensor",
+        "addcmul_",
+        "sqrt",
+        "div.Tensor",
+        "add_.Tensor",
+        "addcdiv_",
+    )
+    uses = [
+        OpUse(
+            op=f"aten::{name}",
+            inputs=[x, x],
+            outputs=[x],
+            count=100,
+            source="train.py:1",
+            verdict=OpVerdict.NATIVE,
+        )
+        for name in names
+    ]
+    for use in uses:
+        add_costs(use)
+    order = [OPTIMIZER, *list(range(len(uses))) * 100, OPTIMIZER]
+    span = timing(_run(uses, order), of_mac(named("m1-max-32c-64"), "2.4")).per_sample
+    assert span is not None
+    assert span.low is not None
+    assert span.high is not None
+    assert span.low < 0.083 < 0.1 < span.high
+
+
+def test_a_gather_pays_for_each_element() -> None:
+    """DeBERTa's attention gathers positions: a step's 48 of them were a third of its time on an M5 Max."""
+    source, index = _tensor(128, 280, 512), _tensor(128, 280, 280, dtype="int64")
+    result = _tensor(128, 280, 280)
+    use = OpUse(
+        op="aten::gather", inputs=[source, index], outputs=[result], count=1, verdict=OpVerdict.NATIVE
+    )
+    add_costs(use)
+    assert gathered_of(use) == 128 * 280 * 280
+    mac = of_mac(named("m5-max-40c-128"), "2.14")
+    span = timing(_run([use], [0]), mac).per_sample
+    assert span is not None
+    assert span.expected is not None
+    assert span.expected > 5 * (use.bytes or 0) / mac.stream.at(1)
+    assert gathered_of(_linear(8, 8, 1)) == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mpsprobe.forecast.trace import OPTIMIZER
 from mpsprobe.options import Settings
 from mpsprobe.prediction import command, macs
 from mpsprobe.prediction.observed import observe, resolve
@@ -47,6 +48,9 @@ def test_memory_of_adamw_is_four_times_the_weights(tmp_path: Path) -> None:
     assert found.trace.states == 2 * weights
     assert found.trace.peak >= 4 * weights
     assert any("_backward" in use.op for use, _ in found.uses)
+    begin, end = (at for at, one in enumerate(found.trace.order) if one == OPTIMIZER)
+    stepped = {found.trace.uses[one].op for one in found.trace.order[begin:end] if one >= 0}
+    assert {"aten::lerp_.Scalar", "aten::addcdiv_"} <= stepped
 
 
 def test_an_epoch_has_the_steps_of_a_dataloader(tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def threadgroups_of(use: OpUse) -> int:
     return results if results < stored_elements(use.inputs[0]) else 0
 
 
+def gathered_of(use: OpUse) -> int:
+    """Return the number of elements that an op fetches from a place of their own each; 0 for other ops.
+
+    Passes read neighbours together. A gather reads one element at a time, and an index that is expanded is written
+    out first (aten/src/ATen/native/mps/operations/ScatterGather.mm).
+    """
+    if base_name(use.op) != "gather" or not use.outputs:
+        return 0
+    return stored_elements(use.outputs[0])
+
+
 def tiles_of(use: OpUse, flops: int) -> int:
     """Return the number of pieces of a matmul that the cores of a GPU share; 0 for other ops.
 

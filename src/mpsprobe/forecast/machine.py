@@ -138,6 +138,7 @@ class Machine:
         gap: The time between the end of a kernel and the start of the next one.
         cores: The cores of an Apple GPU; 0 for other devices.
         threadgroup: The time of one threadgroup on one core in a reduction that has one for each result.
+        gather: The time of one element on one core where each is fetched from a place of its own.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
         streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
         thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
@@ -166,6 +167,7 @@ class Machine:
     gap: float = 0.0
     cores: int = 0
     threadgroup: float = 0.0
+    gather: float = 0.0
     release: str = ""
     holds_scores: bool = True
     complete: bool = True
@@ -299,6 +301,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         gap=row.gap * _US,
         cores=mac.gpu_cores,
         threadgroup=row.threadgroup * _US,
+        gather=row.gather * _US,
         # memory is shared, so a copy reads and writes it at least once
         copy=stream / 2,
         queued=True,

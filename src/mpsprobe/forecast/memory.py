@@ -343,10 +343,15 @@ def remedies(
     `largest` is the largest single tensor in bytes. One beyond Metal's limit needs fewer bits or a larger Mac.
     """
     working_set, _ = chips.working_set(memory_bytes, macos)
+    limit = chips.max_buffer(memory_bytes, macos)
     rest = held.total - held.weights
 
-    def add(kind: RemedyKind, change: str, needed: float) -> None:
-        found.append(_remedy(kind, change, round(needed), working_set, memory_bytes))
+    def add(kind: RemedyKind, change: str, needed: float, tensor: int = 0) -> None:
+        if tensor >= limit:
+            still = f"{change}: one tensor of {decimal_size(tensor)} is still not below Metal's {decimal_size(limit)}."
+            found.append(MemoryRemedy(kind, still, Fit.NO))
+        else:
+            found.append(_remedy(kind, change, round(needed), working_set, memory_bytes))
 
     found: list[MemoryRemedy] = []
     parameters = sum(dtypes.values())
@@ -354,7 +359,7 @@ def remedies(
     if wide > parameters / 2:
         saved = 2 * wide
         change = f"Weights in float16 or bfloat16 ({decimal_size(saved)} less)"
-        add(RemedyKind.PYTORCH, change, held.total - saved + heaps)
+        add(RemedyKind.PYTORCH, change, held.total - saved + heaps, largest // 2)
     if grown is not None and grown.cache > 0 and held.cache:
         room = _COMFORT * working_set - (held.total - held.cache - held.activations) - heaps
         tokens = held.cache // grown.cache

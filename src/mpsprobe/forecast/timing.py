@@ -18,6 +18,7 @@ from mpsprobe.forecast.kinds import (
     MOVING,
     VIEW,
     dtype_of,
+    gathered_of,
     host_kind,
     kind_of,
     scores_of,
@@ -25,7 +26,7 @@ from mpsprobe.forecast.kinds import (
     tiles_of,
 )
 from mpsprobe.forecast.machine import Machine, summed
-from mpsprobe.forecast.trace import MODULE, WAIT, Stage, Trace
+from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Stage, Trace
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
 from mpsprobe.trace.formulas.registry import base_name, family
 
@@ -70,6 +71,7 @@ class CallCost(NamedTuple):
         thin: Whether it is a linear layer on several rows of one token each, as when decoding a batch.
         groups: The number of results of an op whose Metal kernel has a threadgroup for each
             (`kinds.threadgroups_of`); else 0.
+        gathered: The number of elements that it fetches one by one (`kinds.gathered_of`); else 0.
         tiles: The number of blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
         inner: Whether a kernel written in C++ calls it, rather than Python.
     """
@@ -85,6 +87,7 @@ class CallCost(NamedTuple):
     native: bool
     thin: bool = False
     groups: int = 0
+    gathered: int = 0
     tiles: int = 0
     inner: bool = False
 
@@ -128,6 +131,7 @@ class Work:
                 trace.native(use),
                 _is_thin(use),
                 threadgroups_of(use),
+                gathered_of(use),
                 tiles_of(use, flops),
             )
             of_use.append(positions.setdefault(call, len(positions)))
@@ -172,13 +176,16 @@ def _is_thin(use: OpUse) -> bool:
 def _inner(trace: Trace) -> list[int]:
     """Return the positions in `Trace.order` of ops that C++ calls: those in a long run of ops of one Python line.
 
-    A recurrent layer or a composite op calls them without Python in between, which is most of an op's cost.
+    A recurrent layer or a composite op calls them without Python in between, which is most of an op's cost. An
+    optimiser's step has one line as well, but torch.optim calls each op of each parameter from Python.
     """
     found: list[int] = []
-    last, run = "", 0
+    last, run, stepping = "", 0, False
     for at, p in enumerate(trace.order):
         if p < 0:
-            last, run = "", 0
+            last, run, stepping = "", 0, stepping != (p == OPTIMIZER)
+            continue
+        if stepping:
             continue
         source = trace.uses[p].source
         run = run + 1 if source == last and source else 0
@@ -218,7 +225,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
             TimePart(
                 name=stage.name,
                 repeats=repeats,
-                seconds=_ranged(floor, expected, bound, machine),
+                seconds=_ranged(floor, expected, "training" if work.trace.gradients else bound, machine),
                 bound=bound,
                 flops=flops,
                 bytes=moved,
@@ -300,6 +307,8 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
         return _Cost(host, 0.0)
     kernel = machine.kernel + graphs * max(0.0, machine.graph_kernel - machine.kernel)
     computing = machine.spread(call.groups) if call.groups and not graphs else 0.0
+    if call.gathered:
+        computing = call.gathered * machine.gather / max(1, machine.cores)
     if call.kind in MOVING:
         streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
     else:
@@ -349,6 +358,8 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
                 elif p == WAIT:
                     if queued:
                         host = max(host, device) + wait
+                elif p == OPTIMIZER:
+                    continue
                 else:
                     host += other
             turns.append(max(host, device) - begun)

@@ -20,6 +20,8 @@ from mpsprobe.trace.formulas.traffic import stored_elements
 WAIT = -1
 #: A mark in `Trace.order`: a module was called (`torch.nn.Module.__call__`).
 MODULE = -3
+#: A mark in `Trace.order`: an optimiser began its step, or ended it.
+OPTIMIZER = -4
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Trace:
     Attributes:
         uses: The distinct op uses, with verdicts once they are judged.
         order: The positions in `uses`, one for each call; `WAIT` where the host waited, `MODULE` where a module was
-            called. Other negative numbers are calls that were not itemised.
+            called, `OPTIMIZER` around the step of an optimiser. Other negative numbers are calls that were not
+            itemised.
         passes: The module calls down to some depth, in the order in which they began.
         weights: The bytes in use before there was any input.
         storages: The size of each storage among them in bytes.

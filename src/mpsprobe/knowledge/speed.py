@@ -33,6 +33,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graph_kernel: The least time of a graph on the device.
         gap: The time between the end of a kernel and the start of the next one on the device.
         threadgroup: The time of a threadgroup on one core in a reduction that has one for each result.
+        gather: The time of an element on one core where each is fetched from a place of its own.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph_kernel: float = 0.0
     gap: float = 0.0
     threadgroup: float = 0.0
+    gather: float = 0.0
 
     def graph_in(self, release: str) -> float:
         """Return the additional cost of a graph in a release, in microseconds."""

@@ -226,7 +226,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         pid, interrupt = os.getpid(), UserInterrupt()
         try:
             following = recorder.paths.following(around=passes.around, depth=DEPTH, each=passes.each)
-            with interrupt, following, autocast(adapter.profile, device):
+            with interrupt, following, passes.stepping(), autocast(adapter.profile, device):
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
-from mpsprobe.forecast.trace import MODULE, WAIT, Pass, Trace
+from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Pass, Trace
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.modules import CallNode
 from mpsprobe.trace.recorder import Recorder
@@ -59,6 +60,23 @@ class Passes:
         """Mark a module call in the order of calls."""
         assert self._recorder.order is not None
         self._recorder.order.append(MODULE)
+
+    @contextlib.contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Mark the steps of any optimiser of torch.optim in the order of calls."""
+        order = self._recorder.order
+        assert order is not None
+
+        def mark(*_: Any) -> None:
+            order.append(OPTIMIZER)
+
+        begin = register_optimizer_step_pre_hook(mark)
+        end = register_optimizer_step_post_hook(mark)
+        try:
+            yield
+        finally:
+            begin.remove()
+            end.remove()
 
     @contextlib.contextmanager
     def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:

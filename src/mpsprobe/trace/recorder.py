@@ -96,7 +96,7 @@ class Recorder:
         self._numbers = itertools.count()
         self._failures: list[tuple[Use, str]] = []
         self._forward: ForwardPlaces[tuple[CallNode, CallSite]] = ForwardPlaces()
-        #: Running numbers of the uses in the order of their calls; -1 and -3 are free for the caller's marks.
+        #: Running numbers of the uses in the order of their calls; -1, -3 and -4 are free for the caller's marks.
         self.order: array[int] | None = array("i") if ordered else None
         #: Counts the calls of uses that are not itemised.
         self._overflow = Use(limit, CallNode(None, None), (make_plan(None), NOWHERE, (), ()), outputs=())
