@@ -358,7 +358,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         G + "xorbitsai/inference/issues/298",
         "ImportError: [address=127.0.0.1:52814, pid=1630] This modeling file requires the following packages that were "
         "not found in your environment: flash_attn. Run `pip install flash_attn`",
-        "cuda-only-package",
+        "flash-attention-refused",
         {},
     ),
     (

@@ -61,7 +61,7 @@ TEXTS = [
         "RuntimeError: Torch is not able to use GPU; add --skip-torch-cuda-test to COMMANDLINE_ARGS variable to disable this check",
         "asks-for-cuda-device",
     ),
-    ("RuntimeError: FlashAttention only supports Ampere GPUs or newer.", "flash-attn-needs-gpu"),
+    ("RuntimeError: FlashAttention only supports Ampere GPUs or newer.", "compute-capability"),
     (
         "OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.",
         "cuda-home",
@@ -73,7 +73,7 @@ TEXTS = [
     ),
     (
         "ValueError: FP8 quantized models is only supported on GPUs with compute capability >= 8.9 (e.g 4090/H100), actual = `0.0`",
-        "quantiser-needs-gpu",
+        "cuda-weights",
     ),
     ("RuntimeError: Failed to infer device type", "vllm-device"),
     ("ModuleNotFoundError: No module named 'vllm._C'", "vllm-device"),
@@ -157,7 +157,7 @@ TEXTS = [
         "NotOpenSSLWarning: urllib3 v2 only supports OpenSSL 1.1.1+, currently the 'ssl' module is compiled with 'LibreSSL 2.8.3'.",
         "libressl",
     ),
-    ("Failed to load _MLModelProxy: No module named 'coremltools.libcoremlpython'", "coreml-tools"),
+    ("Failed to load _MLModelProxy: No module named 'coremltools.libcoremlpython'", "coreml-native-part"),
     ("RuntimeError: Distributed package doesn't have NCCL built in", "distributed-backend"),
     ("ValueError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!", "distributed-backend"),
     ("RuntimeError: makeDeviceForHostname(): unsupported gloo device", "distributed-backend"),
@@ -191,7 +191,7 @@ TEXTS = [
         "ValueError: The checkpoint you are trying to load has model type `qwen3` but Transformers does not recognize this architecture.",
         "unknown-model-type",
     ),
-    ("ImportError: cannot import name 'cached_download' from 'huggingface_hub'", "import-name"),
+    ("ImportError: cannot import name 'cached_download' from 'huggingface_hub'", "transformers-moved-name"),
     (
         "Error: command buffer exited with error status. The Metal Performance Shaders operations encoded on it may not have completed. Error: (null) Internal Error (0000000e:Internal Error)",
         "gpu-internal-error",
@@ -330,7 +330,7 @@ TEXTS = [
         "Intel MKL FATAL ERROR: This system does not meet the minimum requirements for use of the Intel(R) Math Kernel Library.",
         "mkl-on-rosetta",
     ),
-    ("zsh: bad CPU type in executable: python", "bad-cpu-type"),
+    ("zsh: bad CPU type in executable: python", "bad-executable"),
     ("clang: error: the clang compiler does not support '-march=native'", "clang-flags"),
     ("MemoryError", "python-memory"),
     (

@@ -1,7 +1,7 @@
 """The error and warning messages of MPS: their meaning, their fix, and the releases that have them.
 
-The data is in `data/messages.toml`. `find` searches a text of any length for them; `mpsprobe.knowledge.explain`
-adds facts from the op table, the environment rules and the advisories.
+The data is in `data/messages.toml` and the files beside it. `find` searches a text of any length for them;
+`mpsprobe.knowledge.explain` adds facts from the op table, the environment rules and the advisories.
 """
 
 from __future__ import annotations
@@ -125,8 +125,14 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
-#: PyTorch, Metal and MPSGraph; then Python, macOS, package managers and other libraries.
-_FILES = ("messages.toml", "messages_libraries.toml")
+#: PyTorch, Metal and MPSGraph; libraries; macOS and package managers; models and their runners; code for CUDA.
+_FILES = (
+    "messages.toml",
+    "messages_libraries.toml",
+    "messages_macs.toml",
+    "messages_models.toml",
+    "messages_cuda.toml",
+)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,7 +224,17 @@ def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
             return True
         if hit.message.generic and not other.message.generic and (overlap or _same_line(hit, other, text)):
             return True
+        if overlap and hit.message.generic == other.message.generic and _says_more(other, hit):
+            return True
     return False
+
+
+def _says_more(one: TextMatch, other: TextMatch) -> bool:
+    """Return whether one of two findings about the same words explains more of them, so that it stands for both."""
+    first, second = (
+        (hit.wheels is not None, hit.end - hit.start, -hit.start, hit.message.id) for hit in (one, other)
+    )
+    return first > second and one.message.id not in other.message.hides
 
 
 def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:

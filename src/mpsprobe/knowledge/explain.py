@@ -148,10 +148,10 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         ops.resolve_release(torch)
     if macos is not None:
         macos_version(macos)
-    found = _events(with_checks(clean, find(clean)))
+    found = _events(with_checks(clean, find(clean)), clean)
     if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
         clean = clean.replace("\n", "")
-        found = _events(with_checks(clean, find(clean)))
+        found = _events(with_checks(clean, find(clean)), clean)
     if not found:
         given = ("option" if torch else "", "option" if macos else "")
         return Explanation((), torch or "", given[0], macos or "", given[1], too_old)
@@ -168,7 +168,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     return Explanation(_primary_first(findings), release, release_from, system, system_from, too_old)
 
 
-def _events(found: list[TextMatch]) -> list[TextMatch]:
+def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
     """Return one finding for each event: the second half of a message, without values, belongs to the first."""
     if any(not hit.message.aftermath and hit.message.severity != "warning" for hit in found):
         found = [hit for hit in found if not hit.message.aftermath]
@@ -180,8 +180,21 @@ def _events(found: list[TextMatch]) -> list[TextMatch]:
         same = before is not None and before.message is hit.message and hit.start - before.end < _ONE_EVENT
         if same and before is not None and before.values and not hit.values:
             continue
+        if (
+            same
+            and before is not None
+            and "\n" not in text[before.end : hit.start]
+            and not _differ(before, hit)
+        ):
+            kept[-1] = max(before, hit, key=lambda one: len(one.values))
+            continue
         kept.append(hit)
     return kept
+
+
+def _differ(one: TextMatch, other: TextMatch) -> bool:
+    """Return whether two findings of one message name different things, so that they are two."""
+    return any(other.values.get(name, value) != value for name, value in one.values.items())
 
 
 def _primary_first(findings: Iterable[Explained]) -> tuple[Explained, ...]:
@@ -347,7 +360,7 @@ def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, ma
     """Return the release that fixes the finding (empty when none is known), and a sentence about it."""
     message = hit.message
     backend = hit.values.get("backend", "MPS")
-    if backend != "MPS":
+    if backend != "MPS" and "op" in hit.values:
         return _fixed_backend(hit.values["op"], backend)
     if message.fixed:
         return message.fixed, f"torch {message.fixed} and newer do not raise it."
