@@ -77,3 +77,56 @@ def test_what_loading_quantised_weights_raises_is_told() -> None:
     }
     assert len(texts) > 20
     assert [text for text in sorted(texts) if not explain(text).findings] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NotImplementedError: The operator 'aten::foo' is not currently implemented for the XPU device.",
+        "ValueError: Unsupported device: xpu",
+        "RuntimeError: unsupported device cuda",
+        "ValueError: Model type foo not supported by this exporter",
+        "[ring] Rank 3 of 8 ready",
+        "[sort] Sorting 12 files",
+        "failed to load config",
+        "The processor does not support AVX-512, using AVX2",
+        "RuntimeError: Triton server is not ready",
+        "WARNING: device mps not supported for fp16, using fp32",
+        "error: unsupported architecture arm64",
+        "RuntimeError: Float16 is not supported on CPU",
+        "torch.compile is only available on macOS 14",
+        "Kernel 'my-kernel' not found",
+        "openai.AuthenticationError: Error code: 401",
+    ],
+)
+def test_texts_that_only_look_alike_have_no_answer(text: str) -> None:
+    assert explain(text).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ValueError: fp16 mixed precision requires a GPU (not 'cpu').", "mixed-precision-devices"),
+        ("ValueError: fp16 mixed precision requires a GPU (not 'mps').", "setup-without-half"),
+        (
+            "RuntimeError: [METAL] Command buffer execution failed: Caused GPU Timeout Error "
+            "(00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
+            "mlx-command-buffer",
+        ),
+        (
+            "ggml_metal_synchronize: error: command buffer 0 failed with status 5\n"
+            "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+            "ggml-metal",
+        ),
+        ("ModuleNotFoundError: No module named 'bitsandbytes'", "bitsandbytes-absent"),
+        (
+            "llama_model_load: error loading model: error loading model architecture: unknown model "
+            "architecture: 'mllama'",
+            "gguf-architecture",
+        ),
+        ("Symbol not found: _cusparseGetErrorString", "cuda-symbol"),
+        ("Library not loaded: @rpath/libpython3.10.dylib", "python-library-gone"),
+    ],
+)
+def test_one_message_has_one_finding(text: str, message: str) -> None:
+    assert [one.message for one in explain(text).findings] == [message]

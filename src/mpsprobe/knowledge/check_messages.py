@@ -20,6 +20,10 @@ EVERY_DEVICE, LIMIT, KERNEL = "check-of-every-device", "limit-of-mps-kernel", "c
 _RAISED = re.compile(
     r"Error|Warning|Exception|\b(?:terminating|failed|Expected|MPS)\b|^\s*[\w.]+(?:\(\))?:", re.IGNORECASE
 )
+#: Words of a line that is about another backend than MPS.
+_OTHER_BACKEND = re.compile(
+    r"\b(?:XPU|XLA|HPU|NPU|IPU|Vulkan|HIP|CUDA|cuda|xpu|xla|vulkan)(?: |:\d )?(?:device|backend|tensor)"
+)
 _BEGINS = re.compile(r"\w*(?:Error|Exception|Warning)\b: ")
 #: Findings further apart than this many characters are of two messages.
 _NEAR = 500
@@ -43,7 +47,10 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
     added: list[TextMatch] = []
     for check in check_texts.among(" ".join(text.split())):
         match = re.search(flexible(re.escape(check.flat).replace("\\ ", " ")), text)
-        if match is None or not _RAISED.search(_line(text, match.start())):
+        line = "" if match is None else _line(text, match.start())
+        if match is None or not _RAISED.search(line):
+            continue
+        if _OTHER_BACKEND.search(line) and not re.search("mps|metal", line, re.IGNORECASE):
             continue
         hit = TextMatch(_message(check), match.start(), match.end(), {}, (check.first, check.last))
         if any(_one_message(hit, other, text) for other in told):
