@@ -17,7 +17,16 @@ from mpsprobe.knowledge.explain import Explained, Explanation, explain
 NOTHING_KNOWN = 1
 
 
-@click.command("explain")
+class _TextCommand(click.Command):
+    """A command whose text may begin with `-[`, as lines of Metal do: that is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        texts = [one for one in args if one.startswith("-[")]
+        rest = [one for one in args if not one.startswith("-[")]
+        return super().parse_args(ctx, [*rest, "--", *texts] if texts else args)
+
+
+@click.command("explain", cls=_TextCommand)
 @click.argument("text", nargs=-1, required=True, metavar="TEXT|FILE|-")
 @click.option("--torch", metavar="VERSION", help="The torch release that wrote it, e.g. 2.8.0.")
 @click.option("--macos", metavar="VERSION", help="The macOS it ran on, e.g. 15.5.")
