@@ -103,8 +103,11 @@ def per_forward() -> None:
         sys.stdout.write(f"{name:26} {milliseconds:8.1f} ms\n")
 
 
-def forward_ratio(tokens: int = 16, rounds: int = 9) -> None:
-    """Print the time of an emulated forward pass of a 134 M Llama over that of the plain CPU, in alternating rounds."""
+def ratios(tokens: int = 16, rounds: int = 30) -> None:
+    """Print the time that a 134 M Llama takes emulated over that of the plain CPU: one forward pass, and decoding.
+
+    The two take turns at being first, and the median is of the ratios of the rounds.
+    """
     config = LlamaConfig(
         vocab_size=32000,
         hidden_size=768,
@@ -113,19 +116,34 @@ def forward_ratio(tokens: int = 16, rounds: int = 9) -> None:
         num_attention_heads=12,
     )
     model, ids = LlamaForCausalLM(config).eval(), torch.arange(tokens)[None]
-    ratios = []
+    wanted = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad(), emulate():
         on_device, device_ids = copy.deepcopy(model).to("mps"), ids.to("mps")
-        for _ in range(rounds + 2):
-            start = time.process_time()
-            model(input_ids=ids)
-            middle = time.process_time()
-            on_device(input_ids=device_ids)
-            ratios.append((time.process_time() - middle) / (middle - start))
-    sys.stdout.write(
-        f"emulated / plain forward pass of a 134 M Llama, {tokens} tokens: {statistics.median(ratios[2:]):.2f}, the "
-        f"median of {rounds} rounds\n"
-    )
+        for name, plain, emulated, times in (
+            ("forward pass", lambda: model(input_ids=ids), lambda: on_device(input_ids=device_ids), rounds),
+            (
+                f"generate, {tokens} tokens with a cache",
+                lambda: model.generate(ids, **wanted),
+                lambda: on_device.generate(device_ids, **wanted),
+                rounds // 3,
+            ),
+        ):
+            found = [_ratio(emulated, plain, swapped=bool(k % 2)) for k in range(times + 2)][2:]
+            low, median, high = statistics.quantiles(found, n=4)
+            sys.stdout.write(
+                f"emulated / plain, 134 M Llama, {tokens} tokens, {name}: {median:.3f} (quartiles {low:.3f} to "
+                f"{high:.3f}, {times} rounds)\n"
+            )
+
+
+def _ratio(emulated: Callable[[], object], plain: Callable[[], object], *, swapped: bool) -> float:
+    """Return the CPU time of one call over that of another."""
+    seconds = []
+    for run in (plain, emulated) if swapped else (emulated, plain):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return seconds[1] / seconds[0] if swapped else seconds[0] / seconds[1]
 
 
 def _llama_8b() -> tuple[Any, dict[str, torch.Tensor]]:
@@ -201,5 +219,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     sys.stdout.write(f"torch {torch.__version__}\n")
     per_forward()
-    forward_ratio()
+    ratios()
     full_size()

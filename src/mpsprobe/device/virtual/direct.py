@@ -21,15 +21,27 @@ from mpsprobe.device.virtual.schema import Op
 
 Kernel = Callable[..., Any]
 
-_autocasts = torch.is_autocast_enabled
+_autocasts, _with_gradients = torch.is_autocast_enabled, torch.is_grad_enabled
+_CPU, _ON_CPU = torch.device("cpu"), relabel.CPU
 
 #: Arguments by name that must be looked at.
 _NOT_PLAIN = (Tensor, torch.device, list, tuple)
 
 
+#: Ops that look at their indices while they write, so that a call that fails has written a part.
+_WRITE_BEFORE_THEY_FAIL = ("index", "scatter", "put", "masked_scatter", "_index")
+
+
 def applies(op: Op) -> bool:
-    """Return whether calls of an op can take the direct way: it makes one new result of its arguments alone."""
-    return not (op.writes or op.is_view or op.generator or op.device) and op.returns == 1
+    """Return whether calls of an op can take the direct way.
+
+    It makes one new result of its arguments alone, or changes its first one as a whole, whatever the values.
+    """
+    if op.is_view or op.generator or op.returns != 1:
+        return False
+    return not op.writes or (
+        op.is_inplace and not op.lists and not op.base.startswith(_WRITE_BEFORE_THEY_FAIL)
+    )
 
 
 def kernel(
@@ -45,19 +57,26 @@ def kernel(
         full: runs the calls that cannot take the direct way.
     """
     clean: set[tuple[Any, ...]] = set()
-    by_dtype = contract.checks_dtypes_only(op)
-    tensors, lists = op.tensors, op.lists
-    overload, call, packet = op.overload, op.call, op.overload.overloadpacket
-    questioned, host = contract.questioned, relabel.host
+    checked, by_dtype = bool(contract.checks(op)), contract.checks_dtypes_only(op)
+    tensors, lists, device = op.tensors, op.lists, op.device
+    overload, call = op.overload, op.call
+    # with numbers, see Kernels._callable; the packet tries its overloads in turn, which takes longer
+    with_numbers = getattr(torch._C._VariableFunctions, op.base, overload.overloadpacket)
+    questioned, host, is_inplace = contract.questioned, relabel.relabelled, op.is_inplace
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if _autocasts("cpu"):
             return full(*args, **kwargs)
-        if kwargs:
-            for value in kwargs.values():
-                if isinstance(value, _NOT_PLAIN):
-                    return full(*args, **kwargs)
         on_host, compute, count = list(args), call, len(args)
+        named = kwargs
+        if kwargs:
+            for name, value in kwargs.items():
+                if isinstance(value, _NOT_PLAIN):
+                    if device is None or name != device[1]:
+                        return full(*args, **kwargs)
+                    named = {**kwargs, name: _CPU}
+        if device is not None and device[0] < count:
+            on_host[device[0]] = _CPU
         dtypes: list[torch.dtype | None] = []
         for k in tensors:
             if k >= count:
@@ -67,12 +86,14 @@ def kernel(
                 dtype = value.dtype
                 if not value.is_mps or dtype in questioned:
                     return full(*args, **kwargs)
+                if is_inplace and k and _share(value, args[0]):
+                    return full(*args, **kwargs)
                 dtypes.append(dtype)
-                on_host[k] = host(value)
+                on_host[k] = host(value, _ON_CPU)
             else:
                 dtypes.append(None)
                 if value is not None:
-                    compute = packet  # a wrapped number: see Kernels._callable
+                    compute = with_numbers
         for k in lists:
             if k >= count:
                 break
@@ -81,22 +102,27 @@ def kernel(
                 if not isinstance(value, Tensor) or not value.is_mps or value.dtype in questioned:
                     return full(*args, **kwargs)
                 dtypes.append(value.dtype)
-                moved.append(host(value))
+                moved.append(host(value, _ON_CPU))
             on_host[k] = moved
-        key = (*dtypes,)
-        if key not in clean:
+        if checked and (key := (*dtypes,)) not in clean:
             if contract.checks_refuse(op, args, kwargs):
                 return full(*args, **kwargs)
             if by_dtype:
                 clean.add(key)
-        note_forward()
+        if _with_gradients():
+            note_forward()
         try:
-            result = compute(*on_host, **kwargs)
+            result = compute(*on_host, **named)
         except Exception:
             return full(*args, **kwargs)  # nothing is written, so it can be done again
-        result = wrap(op, result)
+        result = args[0] if is_inplace else wrap(op, result)
         if observer is not None:
             observer.op(overload, args, kwargs, result, 0)
         return result
 
     return run
+
+
+def _share(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors share a storage, in which what is written may overlap what is read."""
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)

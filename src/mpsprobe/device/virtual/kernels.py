@@ -49,6 +49,7 @@ _MOVES_INDICES = frozenset({"index", "_unsafe_index", "index_put_", "index_put",
 
 #: The host computes, but a user's `autocast("cpu")` must not affect MPS.
 _NoAutocast = torch._C._DisableAutocast
+_with_gradients = torch.is_grad_enabled
 
 
 class Kernels:
@@ -189,18 +190,21 @@ class Kernels:
     def _view(self, op: Op) -> Kernel:
         # The CPU's view kernels only make a new tensor over the same storage; with the CPU's keys they do so
         # for any device, and the storage stays shared.
-        redispatch = op.overload.redispatch
+        redispatch = op.overload._handle.redispatch_boxed  # what OpOverload.redispatch calls
         # the CPU's as_strided of torch < 2.9 checks the tensor's own key for the quantised case; meta's does not
         meta = relabel.LEGACY and op.base == "as_strided"
         keys = _META_KEYS if meta else _CPU_KEYS
 
+        observer = self.observer
+
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            note_forward()
+            if _with_gradients():
+                note_forward()
             result = redispatch(keys, *args, **kwargs)
             if meta:
                 _check_in_storage(result)
-            if self.observer is not None:
-                self.observer.op(op.overload, args, kwargs, result, 0)
+            if observer is not None:
+                observer.op(op.overload, args, kwargs, result, 0)
             return result
 
         return kernel
@@ -410,7 +414,7 @@ class Kernels:
                 )
             if result.dtype in self.contract.questioned:
                 result = self.contract.refuse(op, result)
-            tensor = relabel.device(result)
+            tensor = relabel.relabelled(result, relabel.METAL)
             self.memory.track(tensor)
             return tensor
         if isinstance(result, (list, tuple)):

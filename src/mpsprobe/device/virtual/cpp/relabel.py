@@ -23,8 +23,9 @@ from torch import Tensor
 from mpsprobe.device.virtual.cpp import native
 
 #: Values of `DLDeviceType` in dlpack.h, with the device's index, 0, in the upper half of the word.
-_METAL = 8
-_KINDS = {"cpu": 1, "cuda": 2}
+METAL = 8
+CPU = 1
+_KINDS = {"cpu": CPU, "cuda": 2}
 
 _NAME = b"dltensor"
 _to_capsule = torch._C._to_dlpack
@@ -56,22 +57,23 @@ def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
         tensor: A tensor on `mps`.
         memory: `"cpu"`, or `"cuda"` (from torch 2.9 on).
     """
-    return _relabel(tensor, _KINDS[memory])
+    return relabelled(tensor, _KINDS[memory])
 
 
 def device(tensor: Tensor) -> Tensor:
     """Return the `mps:0` tensor over the memory of a CPU or CUDA tensor."""
-    return _relabel(tensor, _METAL)
+    return relabelled(tensor, METAL)
 
 
-def _relabel(tensor: Tensor, kind: int) -> Tensor:
+def relabelled(tensor: Tensor, kind: int) -> Tensor:
+    """Return the tensor of a `DLDeviceType` over the memory of another; every op does so for each of its tensors."""
     # DLPack has no conjugate or negative bit: strip it (a view), relabel, set it again (a view)
     if tensor.is_neg():
-        return _relabel(tensor._neg_view(), kind)._neg_view()
+        return relabelled(tensor._neg_view(), kind)._neg_view()
     if tensor.dtype.is_complex and tensor.is_conj():
-        return _relabel(tensor.conj(), kind).conj()
+        return relabelled(tensor.conj(), kind).conj()
     if LEGACY:
-        return _relabel_by_abi(tensor, mps=kind == _METAL)
+        return _relabel_by_abi(tensor, mps=kind == METAL)
     capsule = _to_capsule(tensor)
     _word((_word(id(capsule) + _HEADER).value if _AS_KNOWN else _pointer(capsule, _NAME)) + 8).value = kind
     return _from_capsule(capsule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from typing import Any
 
@@ -164,6 +165,7 @@ def scores_bytes(version: tuple[int, int], query: Tensor, key: Tensor) -> int:
     return int(heads * rows * keys * query.element_size())
 
 
+@functools.cache
 def _has_argument(overload: Any, name: str) -> bool:
     return any(argument.name == name for argument in overload._schema.arguments)
 

@@ -129,7 +129,7 @@ def _attention_math(
         return aten._scaled_dot_product_attention_math.default(  # type: ignore[no-any-return]
             q, k, v, attn_mask, dropout_p, is_causal, dropout_mask, scale=scale, **groups
         )
-    out = aten.scaled_dot_product_attention.default(
+    out = torch.nn.functional.scaled_dot_product_attention(
         q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **groups
     )
     # the Mac's kernel fills a contiguous tensor (operations/Attention.mm), the CPU's a transposed one

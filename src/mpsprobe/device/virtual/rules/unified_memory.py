@@ -16,6 +16,7 @@ from mpsprobe.knowledge import chips, variables
 
 #: Metal aligns small buffers to 256 bytes, and PyTorch keeps sizes up to 1 MiB in separate pools.
 _ALIGNMENT = 256
+_UP = _ALIGNMENT - 1
 _MAX_SMALL = 1 << 20
 #: Buffers up to this size are in shared memory (kMaxScalarAlloc).
 _MAX_SCALAR = 8
@@ -118,22 +119,29 @@ class UnifiedMemory:
         if self.refusal:
             self.start()
         storage = tensor.untyped_storage()
-        size = -(-(storage.nbytes() if nbytes is None else nbytes) // _ALIGNMENT) * _ALIGNMENT
-        if not size:
+        if nbytes is None:
+            nbytes = storage.nbytes()
+        if not nbytes:
             return
+        size = nbytes + _UP & ~_UP
         with self._lock:
             if size >= self.longest or (self.limit is not None and self._in_use + size > self.limit):
                 self._check(size)
             self._young.append((storage._weak_ref(), size))  # type: ignore[arg-type]
             self._in_use += size
-            if self._in_use > self._bound:
-                self._claim_peak()
-            elif self._in_use > self.peak:
-                self.peak = self._in_use
+            if self._in_use > self.peak:
+                self._grow()
             elif len(self._young) > _SWEEP:
                 self._sweep_young()
                 if len(self._references) > self._swept_at + _SWEEP:
                     self._sweep()
+
+    def _grow(self) -> None:
+        """Let the peak follow the sum, as far as the sum may claim it."""
+        if self._in_use > self._bound:
+            self._claim_peak()
+        else:
+            self.peak = self._in_use
 
     def reserve(self, nbytes: int) -> None:
         """Count memory that an op allocates while it runs and frees at its end.
