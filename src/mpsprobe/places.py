@@ -1,4 +1,4 @@
-"""The folder of this user's caches, by platform."""
+"""The folder of this user's caches, by platform, and paths as a reader wants to see them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ import sys
 from pathlib import Path
 
 from mpsprobe.errors import SurroundingsError
+
+
+def near(path: Path) -> Path:
+    """Return a path relative to the working directory if it lies below it and the directory still exists."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (OSError, ValueError):
+        return path
+
+
+def as_typed(word: str) -> str:
+    """Return an argument, which a child process gets as an absolute path, as its user knows it."""
+    path = Path(word)
+    return str(near(path)) if path.is_absolute() else word
 
 
 def caches() -> Path:

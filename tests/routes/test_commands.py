@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.knowledge import mlx
+from mpsprobe.models.targets import resolve
 from mpsprobe.options import Settings
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case, UnrecordedRefusal
@@ -200,3 +201,15 @@ def test_only_a_run_yields_words() -> None:
 )
 def test_a_sentence_names_what_is_installed(fix: str, words: str | None) -> None:
     assert commands.in_words(fix) == (words or fix)
+
+
+def test_a_path_below_the_working_directory_is_as_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    child = Settings(model=str(tmp_path / "here" / "tests" / "target.py"), profile=str(tmp_path / "own.toml"))
+    assert commands.words_of(child) == ("tests/target.py", "--profile", str(tmp_path / "own.toml"))
+    (tmp_path / "here" / "model").mkdir()
+    (tmp_path / "here" / "model" / "config.json").write_text("{}")
+    assert resolve(Settings(model=str(tmp_path / "here" / "model"))).name == "model"

@@ -20,6 +20,7 @@ from mpsprobe.cli.progress import Narrator
 from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import MpsprobeError, UsageError
 from mpsprobe.options import Group, Settings
+from mpsprobe.places import near
 from mpsprobe.run import Phase, Run, exit_code, journal
 
 #: The folder of runs without --output: one folder for each run, and a link `latest`.
@@ -29,14 +30,6 @@ _PHASES = {
     **{phase.value: phase for phase in Phase},
     **{str(phase.order): phase for phase in Phase if phase.is_numbered},
 }
-
-
-def _near(path: Path) -> Path:
-    """Return a path relative to the working directory if it lies below it and the directory still exists."""
-    try:
-        return path.relative_to(Path.cwd())
-    except (OSError, ValueError):
-        return path
 
 
 def _folder(output: Path | None, run_id: str) -> Path:
@@ -249,5 +242,5 @@ def command(
         helps = f"fix: {headline.recipe}\n" if headline.recipe else ""
         if advice is not None and not helps:
             helps = f"What to do: {advice.sentence}\n"
-        sink.result(f"\n{headline.sentence}\n{helps}report: {_near(page)}", run)
+        sink.result(f"\n{headline.sentence}\n{helps}report: {near(page)}", run)
     click.get_current_context().exit(exit_code(run))

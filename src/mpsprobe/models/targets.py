@@ -16,6 +16,7 @@ from mpsprobe.models.hub import client
 from mpsprobe.models.hub.snapshot import PIPELINE_INDEX, SnapshotError
 from mpsprobe.models.profile import Profile
 from mpsprobe.options import NO_AUTOCAST, Settings, is_class_path
+from mpsprobe.places import as_typed
 
 #: The number of tokens that a weightless generating model makes: a prefill, and enough steps to see the cache grow.
 NEW_TOKENS = 8
@@ -184,7 +185,7 @@ def _ref(
     gguf: Path | None = None,
 ) -> TargetRef:
     return TargetRef(
-        name,
+        name if repo is not None else as_typed(name),
         _with_wishes(profile, settings),
         settings,
         profile.autocast,

@@ -12,6 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from mpsprobe.knowledge.mlx import MlxLibrary
 from mpsprobe.options import OPTIONS, Settings
+from mpsprobe.places import as_typed
 from mpsprobe.quantities import enumerate_words
 from mpsprobe.routes.case import Case
 from mpsprobe.run import OpVerdict
@@ -73,11 +74,11 @@ class Changes:
 
 def words_of(settings: Settings) -> tuple[str, ...]:
     """Return the command-line words with which `mpsprobe run` gets the same target and workload."""
-    words = [settings.model] if settings.model is not None else []
+    words = [as_typed(settings.model)] if settings.model is not None else []
     for name in _CARRIED:
         value = getattr(settings, name)
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", as_typed(str(value))]
     # a prediction never needs weights; a run needs `--random-init` only for a class
     if settings.random_init and ":" in (settings.model or ""):
         words.append("--random-init")
