@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, SurroundingsError
-from mpsprobe.forecast.clock import STILL, remark
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
 from mpsprobe.knowledge import hardware, ops, speed
 from mpsprobe.places import caches
@@ -149,6 +148,11 @@ def machine(calibration: Calibration) -> Machine:
     if row is not None:
         published = of_gpu(row)
         peak, peaks, bandwidth = {**peak, **published.peak}, published.peaks, published.bandwidth
+    from mpsprobe.forecast.clock import (
+        STILL,
+        remark,
+    )  # imports torch, which an answer that was kept does without
+
     return Machine(
         name=calibration.name,
         kind=calibration.device,
