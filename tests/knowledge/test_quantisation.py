@@ -433,6 +433,14 @@ def test_bytes_of_layers_with_bits_of_their_own(stated: dict[str, Any], attentio
     assert ("and others" in found.title) is mixed
 
 
+def test_method_that_is_known_nowhere_is_not_moved() -> None:
+    found = quantisation.of_statement({"quant_algo": "NVFP4"}, "hf_quant_config.json", "modelopt")
+    answer = quantisation.answer(found, "4.57.1", _NOTHING.get)
+    assert "does not know that method at any place" in answer.sentences[-1]
+    moved = quantisation.of_statement(CONFIGS["gptq"], "quantize_config.json", "gptq")
+    assert 'as "quantization_config"' in quantisation.answer(moved, "4.57.1", _NOTHING.get).sentences[-1]
+
+
 def test_bitnet_of_two_kinds_is_dequantised() -> None:
     """integrations/bitnet.py, AutoBitLinear: packed weights are unpacked once; "online" ones were never packed."""
     auto = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}

@@ -36,6 +36,21 @@ class Strided(nn.Module):
         return self.conv(x)
 
 
+class Sized(nn.Module):
+    """As docTR's CRNN: the size of its head is that of an output, and no value is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        with torch.inference_mode():
+            found = self.conv(torch.zeros(1, 3, 32, 32)).shape
+        self.head = nn.Linear(found[1] * found[2], 4)
+        self.register_buffer("heads", torch.eye(4).to_sparse(), persistent=False)  # as openai-whisper's
+
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1, 2).transpose(1, 2))
+
+
 class Odd(nn.Module):
     def __init__(self):
         super().__init__()
@@ -72,6 +87,20 @@ def test_class_that_computes_in_its_constructor(zoo: str) -> None:
     assert document["predicted"]["refusals"] == []
     assert document["predicted"]["stopped"] == ""
     assert [one["op"] for one in document["op_uses"]] != []
+
+
+def test_class_that_computes_without_reading_values(zoo: str, tmp_path: Path) -> None:
+    stated = tmp_path / "sized.json"
+    stated.write_text('{"mpsprobe": {"inputs": {"x": {"shape": [1, 3, 32, 32]}}}}')
+    document = _predicted(f"{zoo}:Sized", "--config", str(stated))
+    assert document["predicted"]["refusals"] == []
+    assert any("Its sparse heads is taken for dense" in one for one in document["predicted"]["notes"])
+
+
+def test_sparse_buffers_are_refused_where_a_mac_does(zoo: str, tmp_path: Path) -> None:
+    """torch 2.9 is the first release with the dispatch key SparseMPS."""
+    result = CliRunner().invoke(cli, ["predict", f"{zoo}:Sized", "--torch", "2.7", "--json"])
+    assert "SparseMPS" in str(result.exception)
 
 
 def test_factory_is_a_target(zoo: str) -> None:

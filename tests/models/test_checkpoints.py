@@ -287,6 +287,29 @@ def test_one_part_of_a_gguf_model_says_so(tmp_path: Path) -> None:
     assert any("one of 3 files" in note and "llama-gguf-split" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (
+            {"quant_method": "gptq", "bits": 4, "group_size": 64},
+            "Cannot merge LORA layers when the model is gptq",
+        ),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64}, "raises NotImplementedError"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "rounds the sum to the bits of the base"),
+    ],
+)
+def test_adapter_of_a_quantised_base_is_merged_elsewhere(
+    stated: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """peft's `_check_merge_allowed`, and its layers without a `merge` of their own."""
+    base = _folder(tmp_path / "base", quantization_config=stated)
+    (tmp_path / "adapter").mkdir()
+    named = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": str(base)}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(named))
+    _, document = _predicted(tmp_path / "adapter")
+    assert any(said in note and "original model" in note for note in document["predicted"]["notes"])
+
+
 def test_adapter_in_a_gguf_file_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="a LoRA adapter") as raised:
         gguf.blueprint(_small_gguf(tmp_path / "lora.gguf", "llama", "adapter"))

@@ -124,6 +124,19 @@ def test_failed_imports_have_a_next_step(
         assert str(tmp_path / "ocr" / "__init__.py:2") in raised.value.hint
 
 
+def test_code_of_a_later_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lerobot, whose functions have type parameters of Python 3.12."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "later.py").write_text("def first[T of](values):\n    pass\n")
+    with pytest.raises(UsageError) as raised:
+        from_config.of_class("later:Model", None)
+    assert f"cannot read {tmp_path / 'later.py'}:1" in raised.value.hint
+    (tmp_path / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.99"\n')
+    with pytest.raises(UsageError) as raised:
+        from_config.of_class("later:Model", None)
+    assert f"{tmp_path / 'later.py'}:1 is written for Python >=3.99" in raised.value.hint
+
+
 def test_module_names_that_pypi_spells_otherwise() -> None:
     """pypi.org: the distributions that install cv2, google.protobuf and bidi."""
     for module, name in {"cv2": "opencv-python", "google": "protobuf", "bidi": "python-bidi"}.items():

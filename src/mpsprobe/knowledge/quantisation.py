@@ -317,11 +317,15 @@ def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
                 f"{fix[:1].upper()}{fix[1:]}.",
             ),
         )
-    move = (
-        "move it to the top of config.json"
-        if "." not in quantised.stated_in and quantised.stated_in.endswith(("config", "decoder"))
-        else 'state it in config.json as "quantization_config"'
-    )
+    if method is not None and _loading(method, version, library, dict(quantised.words)) is None:
+        step = f"{library} {version} does not know that method at any place: use the original."
+    else:
+        move = (
+            "Move it to the top of config.json"
+            if "." not in quantised.stated_in and quantised.stated_in.endswith(("config", "decoder"))
+            else 'State it in config.json as "quantization_config"'
+        )
+        step = f"{move}, and ask again what that method does on a Mac; or use the original."
     return LoadingAnswer(
         quantised,
         Outcome.IGNORED,
@@ -331,7 +335,7 @@ def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
             "does not read.",
             "It takes the packed tensors for plain ones: they do not fit, or lose their scales, and what the model "
             "then computes is wrong without an error.",
-            f"{move[:1].upper()}{move[1:]}, and ask again what that method does on a Mac; or use the original.",
+            step,
         ),
     )
 

@@ -266,6 +266,9 @@ def _folder(name: str) -> Path | None:
 
 def raised_in(problem: BaseException) -> str:
     """Return the next step for a module that raises something else than ImportError while it is imported."""
+    syntax = _syntax(problem)
+    if syntax is not None:
+        return syntax
     library = (str(Path(sys.base_prefix, "lib")), str(Path(sys.prefix, "lib")), "<")
     own = str(Path(__file__).parents[1])
     places = [
@@ -281,6 +284,24 @@ def raised_in(problem: BaseException) -> str:
             "torch.cuda.is_available(), then try again."
         )
     return f"It raised at {places[-1]}: correct that, or import it from the folder that its own scripts start in."
+
+
+def _syntax(problem: BaseException) -> str | None:
+    """Return the advice for a file that this Python cannot read; None where that is not what failed."""
+    if not isinstance(problem, SyntaxError) or not problem.filename:
+        return None
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    place = f"{problem.filename}:{problem.lineno}"
+    for folder in Path(problem.filename).parents:
+        try:
+            text = (folder / "pyproject.toml").read_text()
+            wanted = re.search(r"^requires-python\s*=\s*[\"']([^\"']+)", text, re.MULTILINE)
+            if wanted is not None and Version(f"{here}.99") not in SpecifierSet(wanted[1]):
+                needs = f"{place} is written for Python {wanted[1]}, and this is {here}"
+                return f"{needs}: install mpsprobe in such a Python."
+        except (OSError, ValueError):  # no such file, or no specifier in it
+            continue
+    return f"Python {here} cannot read {place}. If its project is for another Python, install mpsprobe in that one."
 
 
 def beside_torch(name: str) -> str:

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from mpsprobe import toml
 from mpsprobe.errors import TargetError
+from mpsprobe.knowledge.quantisation import Quantised
 
 CONFIG = "adapter_config.json"
+#: What merging into a quantised base raises, by method (peft 0.21.2, tuners/lora/model.py; layers without `merge`).
+_UNMERGED = {
+    "gptq": "ValueError: Cannot merge LORA layers when the model is gptq quantized",
+    "awq": "NotImplementedError",
+    "aqlm": "NotImplementedError",
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,23 @@ class PeftAdapter:
             "model.merge_and_unload().save_pretrained(FOLDER) (pip install peft); then mpsprobe run FOLDER."
         )
 
-    @property
-    def note(self) -> str:
-        """Explain that the base model was judged instead of the adapter, and how to merge."""
+    def note(self, base: Quantised | None = None) -> str:
+        """Explain that the base model was judged instead of the adapter, and how to merge.
+
+        Args:
+            base: How the base model is quantised; None for a plain one.
+        """
         why = "the base model is judged, since merging an adapter leaves its ops as they are."
-        return f"{self.title}: {why} {self.merge}"
+        if base is None:
+            return f"{self.title}: {why} {self.merge}"
+        raises = _UNMERGED.get(base.method.id if base.method is not None else "")
+        said = (
+            f"raises {raises}" if raises else "rounds the sum to the bits of the base, where peft can do it"
+        )
+        return (
+            f"{self.title}: {why} Merging into a base of {base.title} {said}: load the original model of full "
+            "precision with PeftModel.from_pretrained on the CPU, and merge there."
+        )
 
 
 def read(folder: Path) -> PeftAdapter | None:

@@ -170,7 +170,7 @@ def _make(
         return _own(ref, folder, weights)
     blueprint = blueprint_of(ref, folder, say)
     if (found := _adapter_of(ref)) is not None:
-        blueprint.notes.append(found.note)
+        blueprint.notes.append(found.note(blueprint.quantised))
     return random_init(blueprint, ref.profile, weights, shrink=ref.shrink)
 
 

@@ -177,9 +177,12 @@ def build(
     weights_dtype = dtype_of(config, dtype)
     if not initialise and isinstance(config, dict) and plain_module.computes(cls, config):
         # as users do, because a constructor that computes (a stride found by a forward pass) needs values
-        return _constructed(cls, config, _CPU, weights_dtype, attention, draw=True).to(device)
+        return plain_module.moved(
+            _constructed(cls, config, _CPU, weights_dtype, attention, draw=True), device
+        )
     if not initialise:
-        return _constructed(cls, config, device, weights_dtype, attention, draw=False).to(device)
+        model = _constructed(cls, config, device, weights_dtype, attention, draw=False)
+        return plain_module.moved(model, device)
     drawn_in = dtype_of(config)
     try:
         model = _constructed(cls, config, _CPU, drawn_in, attention, draw=True)
@@ -191,7 +194,7 @@ def build(
         model = _in_another(wide, cls, config, drawn_in, attention)
     if weights_dtype is not drawn_in:
         model = _in_another(model, cls, config, weights_dtype, attention)
-    return model.to(device)
+    return plain_module.moved(model, device)
 
 
 def _constructed(

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import OutOfReachError, TargetError
 from mpsprobe.models.diffusers import inputs as diffusers_inputs
 from mpsprobe.models.weightless import guessed
 
@@ -29,6 +30,8 @@ class ScriptOptions(argparse.Namespace):
         return vars(self).get(name, default)
 
 
+#: The attribute of a module with the names of its buffers that were sparse.
+_DENSE = "_mpsprobe_made_dense"
 #: Arguments that make a constructor fetch weights, with the value that leaves them out.
 _FETCHES: dict[str, Any] = {
     "pretrained": False,
@@ -133,15 +136,46 @@ def inputs(
 
 
 def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
-    """Return whether a constructor computes with its weights, so that they need values."""
+    """Return whether a constructor computes with its weights, so that they need values.
+
+    It does where it calls one of its modules (strides, or a size found by a forward pass), even if shapes are enough.
+    """
     if diffusers_inputs.knows(cls):
         return False
+    called: list[str] = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(type(module).__name__))
     try:
         with torch.device("meta"):
             construct(cls, copy.deepcopy(values))
     except (Exception, SystemExit):  # it may be a wrong argument, which the real construction will report
         return True
-    return False
+    finally:
+        hook.remove()
+    return bool(called)
+
+
+def moved(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return a model on a device; buffers that are sparse there, which the emulation does not follow, become dense.
+
+    A release without sparse tensors on MPS refuses the move, as on a Mac. `made_dense` names the buffers otherwise.
+    """
+    try:
+        return model.to(device)
+    except OutOfReachError:
+        found = made_dense(model, change=True)
+        if not found:
+            raise
+    return model.to(device)
+
+
+def made_dense(model: nn.Module, *, change: bool = False) -> list[str]:
+    """Return the names of sparse buffers, or of those that were; with `change` they become dense."""
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if change and buffer is not None and buffer.layout is torch.sparse_coo:
+                module._buffers[name] = buffer.to_dense()
+                module.__dict__.setdefault(_DENSE, []).append(f"{path}.{name}".lstrip("."))
+    return [name for module in model.modules() for name in module.__dict__.get(_DENSE, [])]
 
 
 def _somehow(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:

@@ -69,6 +69,10 @@ class RandomInitAdapter(Adapter):
             initialise=self.weights is Weights.RANDOM,
         )
         self._apply_generation_config(model)
+        if dense := plain_module.made_dense(model):
+            note = f"Its sparse {', '.join(dense)} is taken for dense: what reads it is not predicted as it runs."
+            if note not in self._notes:
+                self._notes.append(note)
         return model
 
     def sample(self) -> dict[str, Any]:
