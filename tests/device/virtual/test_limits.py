@@ -20,6 +20,16 @@ def _ones(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.ones(*shape, dtype=dtype, device="mps")
 
 
+def _complex(*shape: int) -> torch.Tensor:
+    return _ones(*shape, dtype=torch.complex64)
+
+
+def _fused_step_with_a_scale() -> None:
+    options: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "lr": 0.1, "dampening": 0.0}
+    options |= {"nesterov": False, "maximize": False, "is_first_step": True}
+    torch._fused_sgd_([_ones(2)], [_ones(2)], [], **options, grad_scale=_ones(1), found_inf=_ones(1))
+
+
 CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
     # release with the text, text, call, first release without it (None: still there)
     (
@@ -194,6 +204,69 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         "linalg.lu_factor(): MPS doesn't support complex types.",
         lambda: torch.linalg.lu_factor(torch.eye(2, dtype=torch.complex64, device="mps")),
         "2.15",
+    ),
+    (
+        "2.6",
+        "scatter(): Yet not supported for complex",
+        lambda: _ones(3, dtype=torch.complex64).scatter_add(0, _ones(2, dtype=torch.int64), _complex(2)),
+        "2.12",
+    ),
+    (
+        "2.11",
+        "scatter(): Yet not supported for complex",
+        lambda: _complex(3).scatter_reduce(0, _ones(2, dtype=torch.int64), _complex(2), "sum"),
+        "2.12",
+    ),
+    ("2.7", "nansum does not support complex inputs", lambda: _complex(2).nansum(), None),
+    ("2.8", "nansum on MPS does not support complex inputs", lambda: _complex(2).nansum(), None),
+    (
+        "2.11",
+        "index_fill_(): Complex types are yet not supported",
+        lambda: _complex(3).index_fill(0, _ones(1, dtype=torch.int64), 2),
+        "2.12",
+    ),
+    ("2.14", "unique is not supported on MPS for dtype ComplexFloat", lambda: _complex(2).unique(), None),
+    ("2.14", "\"cummax\" not implemented for 'ComplexFloat'", lambda: _complex(2).cummax(0), None),
+    ("2.14", "\"cummin\" not implemented for 'ComplexFloat'", lambda: _complex(2).cummin(0), None),
+    ("2.15", "aminmax not implemented for ComplexFloat", lambda: _complex(2).aminmax(), None),
+    (
+        "2.15",
+        "linalg.solve_triangular(): MPS only supports float32 and complex64, got Half",
+        lambda: torch.linalg.solve_triangular(*[_ones(2, 2, dtype=torch.float16)] * 2, upper=True),
+        None,
+    ),
+    (
+        "2.15",
+        "logspace is not implemented for integral dtypes on MPS",
+        lambda: torch.logspace(0, 3, 4, dtype=torch.int64, device="mps"),
+        None,
+    ),
+    (
+        "2.11",
+        "MPS doesn't know how to do exponent_i64",
+        lambda: F.silu(_ones(2, dtype=torch.int64)),
+        None,
+    ),
+    (
+        "2.13",
+        "MPS doesn't know how to do square_i64",
+        lambda: F.smooth_l1_loss(_ones(2, dtype=torch.int64), _ones(2, dtype=torch.int64)),
+        None,
+    ),
+    # "3-D warps by nearest neighbours": check_grid_sampler and the switch of grid_sampler_3d_mps_impl
+    (
+        "2.12",
+        "grid_sampler_3d: Unsupported Nearest interpolation",
+        lambda: F.grid_sample(
+            _ones(1, 1, 2, 2, 2), _ones(1, 2, 2, 2, 3), mode="nearest", align_corners=False
+        ),
+        "2.13",
+    ),
+    (
+        "2.7",
+        "grad_scale and found_inf are not supported on MPS",
+        _fused_step_with_a_scale,
+        "2.8",
     ),
 ]
 

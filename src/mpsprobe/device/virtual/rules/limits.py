@@ -154,6 +154,15 @@ def _grid_bicubic(call: Call) -> str | None:
     return "MPS: Unsupported Bicubic interpolation" if call[2] == 2 else None
 
 
+def _grid_nearest(call: Call) -> str | None:
+    return "grid_sampler_3d: Unsupported Nearest interpolation" if call[2] == 1 else None
+
+
+def _fused_sgd_scaler(call: Call) -> str | None:
+    scaled = call.kwargs.get("grad_scale") is not None or call.kwargs.get("found_inf") is not None
+    return "grad_scale and found_inf are not supported on MPS" if scaled else None
+
+
 def _attention_dropout(call: Call) -> str | None:
     dropout = call.get(4, "dropout_p", 0.0)
     return "scaled_dot_product_attention for MPS does not support dropout." if dropout else None
@@ -324,6 +333,8 @@ _CHECKS: tuple[KernelCheck, ...] = (
     ),
     KernelCheck(("grid_sampler_2d",), _grid_border, until=(2, 10)),
     KernelCheck(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),
+    KernelCheck(("grid_sampler_3d",), _grid_nearest, since=(2, 9), until=(2, 12)),
+    KernelCheck(("_fused_sgd_",), _fused_sgd_scaler, since=(2, 5), until=(2, 7)),
     KernelCheck(
         ("_scaled_dot_product_attention_math_for_mps",),
         _attention_dropout,
