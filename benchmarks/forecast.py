@@ -42,7 +42,7 @@ from mpsprobe.forecast.kinds import host_kind
 from mpsprobe.forecast.machine import Machine, of_gpu, of_mac
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import MODULE, WAIT, Trace, stages
-from mpsprobe.knowledge import hardware, speed
+from mpsprobe.knowledge import speed
 from mpsprobe.mac import named
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Adapter, Batch, Outputs, Weights
@@ -156,7 +156,7 @@ def h200(cache: Path | None, fit: bool) -> list[Row]:
     """Return the rows of the H200; with `fit`, print the host's constants from its fitted half."""
     lines = (HERE / "measured" / "h200.jsonl").read_text().splitlines()
     measured = {row["name"]: row for row in map(json.loads, lines[1:])}
-    gpu = hardware.find("h200")
+    gpu = speed.find_gpu("h200")
     assert gpu is not None
     machine = of_gpu(gpu)
     rows: list[Row] = []

@@ -25,8 +25,8 @@ from mpsprobe.device.virtual.session import emulate
 from mpsprobe.ops.distinct import representatives
 from mpsprobe.run import Evidence, OpUse
 from mpsprobe.suite.op_list import OpList
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 _OUTPUT = Path(__file__).parents[1] / "src" / "mpsprobe" / "ops" / "core.json"
 _TEXT = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpsprobe.knowledge.explain import explain as explain
     from mpsprobe.models.adapter import Adapter as Adapter
     from mpsprobe.run import Run
-    from mpsprobe.trace.dispatch import record as record
+    from mpsprobe.trace.dispatch import record
 
 __version__ = "0.1.0"
 __all__ = ["Adapter", "__version__", "emulate", "explain", "memoryless", "predict", "record"]

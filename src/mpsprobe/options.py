@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from mpsprobe.errors import UsageError
 from mpsprobe.run import DEVICES
-from mpsprobe.run.workload import KV_BITS, Workload
+from mpsprobe.run.outlook import KV_BITS, Workload
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,7 +6,7 @@ import pytest
 
 from mpsprobe.forecast.build import rates
 from mpsprobe.run import Range, TimePart, Timing
-from mpsprobe.run.workload import Fed
+from mpsprobe.run.outlook import Fed
 
 
 def _part(name: str, seconds: float, repeats: int = 1) -> TimePart:

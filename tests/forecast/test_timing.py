@@ -11,7 +11,7 @@ from mpsprobe.forecast.kinds import gathered_of, tiles_of
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu, of_mac
 from mpsprobe.forecast.timing import Work, carried, timing
 from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Pass, Trace, stages
-from mpsprobe.knowledge import hardware
+from mpsprobe.knowledge import speed
 from mpsprobe.mac.catalogue import named
 from mpsprobe.run import OpUse, OpVerdict, TensorMeta
 from mpsprobe.trace.formulas import add_costs
@@ -171,7 +171,7 @@ def test_a_loop_inside_one_call_is_found() -> None:
 
 
 def test_unknown_rates_leave_only_the_floor() -> None:
-    gpu = hardware.find("tesla-v100-sxm2")
+    gpu = speed.find_gpu("tesla-v100-sxm2")
     assert gpu is not None
     x = _tensor(64, 64, dtype="bfloat16")
     half = OpUse(op="aten::mm", inputs=[x, x], outputs=[x], count=1)
@@ -337,7 +337,7 @@ def test_a_gather_pays_for_each_element() -> None:
 )
 def test_peaks_and_bandwidths_give_rooflines(name: str, seconds: float) -> None:
     """Alpamayo-R1, computed elsewhere: 59.4 TFLOP before and after decoding, 256 tokens of 16.6 GB each."""
-    gpu = hardware.find(name)
+    gpu = speed.find_gpu(name)
     machine = of_gpu(gpu) if gpu is not None else of_mac(named(name))
     roofline = 59.4e12 / machine.peak["bfloat16"] + 256 * 16.6e9 / machine.bandwidth
     assert roofline == pytest.approx(seconds, rel=0.06)
@@ -363,7 +363,7 @@ def test_a_fused_attention_kernel_writes_no_scores() -> None:
 
 
 def test_cudnn_convolves_float32_at_the_rate_of_tf32() -> None:
-    h100, v100 = hardware.find("h100"), hardware.find("tesla-v100-sxm2")
+    h100, v100 = speed.find_gpu("h100"), speed.find_gpu("tesla-v100-sxm2")
     assert h100 is not None
     assert v100 is not None
     assert of_gpu(h100).peak_of("conv", "float32") == pytest.approx(494.7e12)  # NVIDIA's figure for TF32
@@ -414,6 +414,6 @@ def test_few_blocks_leave_cores_idle() -> None:
     )
     add_costs(long)
     assert tiles_of(long, long.flops or 0) == 1_000_000 // 4096
-    gpu = hardware.find("h200")
+    gpu = speed.find_gpu("h200")
     assert gpu is not None
     assert of_gpu(gpu).filled(1) == 1.0

@@ -11,9 +11,9 @@ import torch
 from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.knowledge.advisories import Example, Mode
 from mpsprobe.run import Evidence, OpUse, TensorMeta
-from mpsprobe.trace.overloads import overload
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
+from mpsprobe.trace.signature import overload
 
 #: Ordinary values of arguments that have no default and that an example leaves out, by name.
 _ORDINARY: Mapping[str, Any] = {

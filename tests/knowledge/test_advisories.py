@@ -13,9 +13,9 @@ import torch
 
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
+from mpsprobe.knowledge import _calls, advisories
 from mpsprobe.knowledge import _conditions as conditions
-from mpsprobe.knowledge import _recorded, advisories
-from mpsprobe.knowledge._recorded import tensor
+from mpsprobe.knowledge._calls import tensor
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
 from mpsprobe.knowledge.advisory_lint import RELEASES, answer_to, lint, op_exists
 from mpsprobe.run import OpUse, TensorMeta
@@ -287,12 +287,12 @@ def test_layout_agrees_with_torch() -> None:
     ]
     for view in layouts:
         meta = TensorMeta("float32", tuple(view.shape), view.stride())
-        assert _recorded.is_contiguous(meta) is view.is_contiguous()
-        assert _recorded.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
+        assert _calls.is_contiguous(meta) is view.is_contiguous()
+        assert _calls.is_transposed(TensorMeta("float32", (3, 4), (1, 3))) is True
         if view.dim() in (4, 5):
             form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
             expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
-            assert _recorded.is_channels_last(meta) is expected
+            assert _calls.is_channels_last(meta) is expected
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
@@ -441,7 +441,7 @@ def test_smaller_workload_meets_it_from_the_threshold_on(advisory: Advisory, exa
         # one half of every size that could grow: large ones only, so that heads and channels stay
         shape = tuple(size // 2 if size >= 64 else size for size in one.shape)
         packed = tensor(f"{one.dtype}[{','.join(map(str, shape))}]").strides
-        strides = packed if _recorded.is_contiguous(one) else one.strides
+        strides = packed if _calls.is_contiguous(one) else one.strides
         return msgspec.structs.replace(one, shape=shape, strides=strides)
 
     small = msgspec.structs.replace(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mpsprobe.knowledge import check_texts, ops
+from mpsprobe.knowledge import check_messages, ops
 from mpsprobe.knowledge.check_messages import EVERY_DEVICE, LIMIT
 from mpsprobe.knowledge.error_texts import messages
 from mpsprobe.knowledge.explain import explain
@@ -15,7 +15,7 @@ def test_every_check_of_every_release_is_explained() -> None:
     """The list is what the wheels of 2.1 to 2.15 hold; whoever reads this failure sees which are unanswered."""
     vague = {message.id for message in messages() if message.generic}
     unanswered = []
-    for check in check_texts.load_all():
+    for check in check_messages.load_all():
         findings = explain(f"RuntimeError: {check.text}").findings
         if not findings or findings[0].message in vague:
             unanswered.append(f"{check.file} ({check.first} to {check.last}): {check.text}")
@@ -64,7 +64,7 @@ def test_what_mps_alone_refuses_is_a_limit(text: str, works: Callable[[], object
 def test_a_check_names_the_releases_that_have_it() -> None:
     (finding,) = explain("RuntimeError: sdpa prefill:key last-dim must be contiguous").findings
     assert finding.releases == "2.13 to 2.15"
-    for check in check_texts.load_all():
+    for check in check_messages.load_all():
         assert ops.releases().index(check.first) <= ops.releases().index(check.last)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes, ops
-from mpsprobe.knowledge._opnames import base
+from mpsprobe.knowledge._pasted import base
 from mpsprobe.run import OpVerdict, TensorMeta
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from mpsprobe.knowledge import _opnames, ops
+from mpsprobe.knowledge import _pasted, ops
 from mpsprobe.knowledge._opfile import ReleaseFile, dump
 from mpsprobe.knowledge.ops import Kernel, Support
 from mpsprobe.run import OpVerdict
@@ -129,14 +129,14 @@ def test_what_stops_a_composite_is_run_by_pytorchs_samples() -> None:
     release = ops.release(_INSTALLED)
     checked = []
     for name, called in recorded.items():
-        op = _opnames.python_name(f"torch.{name.partition(':')[0]}")
+        op = _pasted.python_name(f"torch.{name.partition(':')[0]}")
         if not called or op not in release.names:
             continue
         support = release.lookup(op)
         runs_below = op.removeprefix("aten::") not in called  # else the recording stops at the op itself
         if runs_below and support.support is Support.COMPOSITE and support.via and support.certain:
             checked.append(op)
-            assert _opnames.base(support.via) in {_opnames.base(f"aten::{other}") for other in called}, op
+            assert _pasted.base(support.via) in {_pasted.base(f"aten::{other}") for other in called}, op
     assert "aten::linalg_eigh" in checked
     assert len(checked) >= 8
 

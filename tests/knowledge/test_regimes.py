@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.knowledge import ops, regimes
-from mpsprobe.knowledge.regimes import Regime, became_metal, regime
+from mpsprobe.knowledge import ops, speed
+from mpsprobe.knowledge.speed import Regime, became_metal, regime
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_regimes_are_those_that_pull_requests_tell(op: str, release: str, found:
 
 
 def test_every_release_with_an_op_table_has_regimes() -> None:
-    assert regimes.releases() == list(ops.releases())
+    assert speed.releases_with_regimes() == list(ops.releases())
 
 
 def test_an_unknown_op_has_no_regime() -> None:
     assert regime("aten::no_such_op", "2.8") is None
     assert regime("aten::add.Tensor", "1.13") is None
-    assert regime("aten::add.Tensor", "2.99") is regime("aten::add.Tensor", regimes.releases()[-1])
+    assert regime("aten::add.Tensor", "2.99") is regime("aten::add.Tensor", speed.releases_with_regimes()[-1])
 
 
 def test_the_release_that_moved_an_op_to_metal_is_known() -> None:

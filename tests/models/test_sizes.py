@@ -7,7 +7,7 @@ import torch
 
 from mpsprobe.errors import UsageError
 from mpsprobe.models.weightless.sizes import fed, sized
-from mpsprobe.run.workload import Workload
+from mpsprobe.run.outlook import Workload
 
 TEXT = {"input_ids": torch.arange(64).reshape(2, 32), "attention_mask": torch.ones(2, 32, dtype=torch.int64)}
 

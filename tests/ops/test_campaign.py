@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpsprobe.ops.naming import use_name
+from mpsprobe.ops.distinct import use_name
 from mpsprobe.ops.protocol import ReplayOutcome
 from mpsprobe.run import DeviceChoice, Host, OpUse, Run, Status, Target, TensorMeta
 from tests.ops.test_isolation import DEADLY, FAULTS, PACKAGES

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from mpsprobe.errors import UsageError
-from mpsprobe.ops.naming import unique_names
+from mpsprobe.ops.distinct import unique_names
 from mpsprobe.options import Settings
 from mpsprobe.run import Run, Status
 from mpsprobe.suite import op_list
 from mpsprobe.supervision.supervisor import Supervisor
-from mpsprobe.trace.overloads import overload
+from mpsprobe.trace.signature import overload
 from tests.suite.test_plugin import profile
 from tests.supervision.test_supervisor import CHECKOUT
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.ops.arguments import prepare
-from mpsprobe.ops.storage import CannotRebuildError
+from mpsprobe.ops.draws import CannotRebuildError
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.dispatch import record
 

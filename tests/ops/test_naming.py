@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.ops.naming import is_packed, unique_names, use_name
+from mpsprobe.ops.distinct import is_packed, unique_names, use_name
 from mpsprobe.run import OpUse, TensorMeta
 
 

@@ -13,8 +13,8 @@ from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.ops.verdicts import hazards, judge
 from mpsprobe.run import Evidence, Hazard, Mac, OpUse, OpVerdict
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 NEWEST = "2.15"
 OLD = "2.8"

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mpsprobe.knowledge import advisories
 from mpsprobe.ops.place import opened
-from mpsprobe.ops.probes import PROBES, attention, linear, run
+from mpsprobe.ops.probes import PROBES, linear, run
 from mpsprobe.ops.probes.registry import Lab, look
 from tests.ops.test_replay import setup
 
@@ -75,7 +75,7 @@ def test_planted_faults_are_bad(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
         with monkeypatch.context() as patch:
             patch.setattr(functional, "linear", plant(functional.linear))
             assert look(PROBES[name], lab).answer == "bad", name
-    monkeypatch.setattr(attention, "attend", _leaky(functional.scaled_dot_product_attention))
+    monkeypatch.setattr(linear, "attend", _leaky(functional.scaled_dot_product_attention))
     answer = look(PROBES["sdpa-causal-half"], lab)
     assert answer.answer == "bad"
     assert "wrong" in answer.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.knowledge._recorded import tensor
+from mpsprobe.knowledge._calls import tensor
 from mpsprobe.ops import checks
 from mpsprobe.ops.verdicts import hazards, judge
 from mpsprobe.run import Evidence, Mac, OpUse, OpVerdict, Status

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from mpsprobe.knowledge import packages
+from mpsprobe.knowledge import environment
 from mpsprobe.models.profile import Profile
 from mpsprobe.phases import known_bad, pins, requirements, solver
 from mpsprobe.run import Mac, Status
@@ -53,7 +53,7 @@ def test_imports_of_code_are_judged_by_their_guard(
     )
     assert result.status is status
     assert says in " ".join(str(row[-1]) for row in (result.table.rows if result.table else []))
-    assert not any(one.name in result.remedy for one in packages.cuda_packages())
+    assert not any(one.name in result.remedy for one in environment.cuda_packages())
 
 
 def test_a_cuda_package_in_metadata_is_never_to_be_installed() -> None:

@@ -22,8 +22,8 @@ from mpsprobe.prediction import assemble
 from mpsprobe.prediction.observed import WeightlessTarget, resolve
 from mpsprobe.prediction.releases import predict_releases
 from mpsprobe.run import Mac, Predicted, Run
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 pytestmark = [
     pytest.mark.own_process,

@@ -13,7 +13,7 @@ from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
 from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import Evidence, Fit, MacFit, MemoryRemedy, OpVerdict, Outlook, RemedyKind, Run, Status
-from mpsprobe.run.predicted import Hazard, Predicted, Quantisation
+from mpsprobe.run.document import Hazard, Predicted, Quantisation
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90), use("aten::silu", count=10)]

@@ -9,7 +9,7 @@ import pytest
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import cloud_prices as prices
-from mpsprobe.knowledge import hardware
+from mpsprobe.knowledge import speed
 from mpsprobe.models import profile
 from mpsprobe.routes import cloud
 from mpsprobe.routes.case import Case
@@ -29,7 +29,7 @@ def test_shipped_offers_have_price_date_and_known_gpu() -> None:
     for one in offers:
         assert one.source
         assert one.months_old(datetime.date(2026, 12, 1)) is not None
-        assert hardware.find(one.hardware) is not None
+        assert speed.find_gpu(one.hardware) is not None
     assert prices.shipped().plan is None
 
 

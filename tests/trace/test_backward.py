@@ -17,9 +17,8 @@ from mpsprobe.cli import cli
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.device.virtual.session import predict
 from mpsprobe.run import OpUse
-from mpsprobe.trace.dispatch import record
+from mpsprobe.trace.dispatch import RecorderObserver, record
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 
 class Head(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mpsprobe.run import Evidence
+from mpsprobe.trace.dispatch import HostEvent, RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import HostEvent, RecorderObserver
 
 aten = torch.ops.aten
 

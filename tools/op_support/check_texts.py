@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from mpsprobe.knowledge import ops
-from mpsprobe.knowledge.check_texts import CheckText
+from mpsprobe.knowledge.check_messages import CheckText
 from op_support import wheel
 from op_support.macho import Image, Section
 

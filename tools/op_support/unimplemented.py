@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
-from mpsprobe.knowledge import _opnames, ops
+from mpsprobe.knowledge import _pasted, ops
 from mpsprobe.run import OpVerdict
 
 EXPLANATIONS = Path(__file__).parent / "unimplemented.toml"
@@ -87,7 +87,7 @@ def compare(torch: str) -> tuple[int, list[Disagreement]]:
     listed = ops.release(torch).unimplemented
     agree = 0
     differ = []
-    for key, called in _opnames.opinfo_ops().items():
+    for key, called in _pasted.opinfo_ops().items():
         name = key.replace(":", "")
         fails_in = listed.get(name, [])  # None: in every dtype
         certain, possible = _missing(key.partition(":")[0], called, torch)
@@ -104,14 +104,14 @@ def compare(torch: str) -> tuple[int, list[Disagreement]]:
 def _overloads(torch: str) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for op in sorted(ops.release(torch).names):
-        found.setdefault(_opnames.base(op), []).append(op)
+        found.setdefault(_pasted.base(op), []).append(op)
     return found
 
 
 def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
     """Return the missing ops that an OpInfo runs into by this data: those for certain, and those on some path."""
     release = ops.release(torch)
-    own = _opnames.python_name(f"torch.{name}")
+    own = _pasted.python_name(f"torch.{name}")
     functional = [op for op in _overloads(torch).get(own or "", ()) if not op.endswith("out")]
     found = [release.lookup(op) for op in functional]
     if any(support.kernel in _HAS_KERNEL for support in found):

@@ -11,7 +11,7 @@ import msgspec
 from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import dtypes, ops
-from mpsprobe.knowledge._versions import macos_version
+from mpsprobe.knowledge._pasted import macos_version
 from mpsprobe.run import OpVerdict
 
 

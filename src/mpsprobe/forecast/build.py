@@ -17,11 +17,11 @@ from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Stage, Trace, stages
-from mpsprobe.knowledge import cloud_prices, hardware
+from mpsprobe.knowledge import cloud_prices, speed
 from mpsprobe.knowledge.cloud_prices import Network
 from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Epoch, Evidence, Forecast, Mac, OpVerdict, Range, Rate, TimePart, Timing
-from mpsprobe.run.workload import NEW_TOKENS, RUN_TURNS, Fed, Workload
+from mpsprobe.run.outlook import NEW_TOKENS, RUN_TURNS, Fed, Workload
 
 #: GPUs with which every forecast is compared: those for rent, and those on which the figures were checked.
 ELSEWHERE = ("rtx-3090", "rtx-4090", "a100-sxm4-80gb", "h100", "h200")
@@ -88,7 +88,7 @@ def build(
         network = wish.network or cloud_prices.shipped().network
         time.rates = rates(time, fed) if fed is not None else []
         time.parts = [*transfers(trace.weights - trace.states, machine.bandwidth, network), *time.parts]
-    others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := hardware.find(name)) is not None]
+    others = [machines.of_gpu(gpu) for name in wish.elsewhere if (gpu := speed.find_gpu(name)) is not None]
     elsewhere = [timing(work, one, turns) for one in (*wish.calibrated, *others)]
     for one in elsewhere:
         one.rates = rates(one, fed) if fed is not None else []

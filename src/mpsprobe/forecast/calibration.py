@@ -11,7 +11,7 @@ import msgspec
 
 from mpsprobe.errors import DataError, SurroundingsError
 from mpsprobe.forecast.machine import Curve, HostTimes, Machine, Surface, of_gpu
-from mpsprobe.knowledge import hardware, ops, speed
+from mpsprobe.knowledge import ops, speed
 from mpsprobe.places import caches
 
 #: The version of the file's schema. A new schema gets a new number, and older files are refused with one line.
@@ -143,7 +143,7 @@ def machine(calibration: Calibration) -> Machine:
     peaks: Mapping[tuple[str, str], float] = {
         key: max(rate for *_, rate in surface.points) for key, surface in compute.items() if key[0] == "conv"
     }
-    row = hardware.find(calibration.name) if calibration.device == "cuda" else None
+    row = speed.find_gpu(calibration.name) if calibration.device == "cuda" else None
     peak, bandwidth = best, max(*stream.rates, calibration.weights_bandwidth)
     if row is not None:
         published = of_gpu(row)

@@ -25,8 +25,8 @@ from mpsprobe.device.virtual.session import predict
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.forecast.clock import Clock, TimedRounds
 from mpsprobe.forecast.kinds import VIEW, host_kind
-from mpsprobe.knowledge import ops, regimes, speed
-from mpsprobe.knowledge.regimes import Regime
+from mpsprobe.knowledge import ops, speed
+from mpsprobe.knowledge.speed import Regime
 from mpsprobe.trace.dispatch import record
 from mpsprobe.trace.recorder import Recorder
 
@@ -421,7 +421,7 @@ def _counted(recorder: Recorder, modules: int, waits: int, release: str) -> Call
         kind = host_kind(use.op)
         calls[kind] += use.count
         if release and kind not in (VIEW, "alloc"):
-            calls["graph"] += use.count * (regimes.regime(use.op, release) in (Regime.GRAPH, Regime.BOTH))
+            calls["graph"] += use.count * (speed.regime(use.op, release) in (Regime.GRAPH, Regime.BOTH))
         if "_local_scalar_dense" in use.op and not waits:
             calls["wait"] += use.count
     return calls

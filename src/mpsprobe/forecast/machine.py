@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mpsprobe.forecast.kinds import VIEW
-from mpsprobe.knowledge import chips, hardware, ops, regimes, speed
-from mpsprobe.knowledge.hardware import Gpu
-from mpsprobe.knowledge.regimes import Regime
-from mpsprobe.knowledge.speed import Coverage, HostCost
+from mpsprobe.knowledge import chips, ops, speed
+from mpsprobe.knowledge.speed import Coverage, Gpu, HostCost, Regime
 from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Range
 
@@ -200,7 +198,7 @@ class Machine:
         """Return the share of a graph's cost for an op: 1 through MPSGraph, 0 with its own Metal kernel."""
         if self.kind != "mps" or kind in (VIEW, "alloc"):
             return 0.0
-        found = regimes.regime(op, self.release)
+        found = speed.regime(op, self.release)
         if found is Regime.BOTH:
             return 1.0 if kind in ("matmul", "conv") else _SOMETIMES
         return 1.0 if found is Regime.GRAPH else 0.0
@@ -265,7 +263,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
     compute = {}
     limits = dict(peak)
     for dtype in peak:
-        reached = hardware.reached("mps", "matmul", family=family, dtype=dtype)
+        reached = speed.reached("mps", "matmul", family=family, dtype=dtype)
         if reached is None:
             continue
         best = reached.expected * peak[dtype]
@@ -321,14 +319,14 @@ def of_gpu(gpu: Gpu) -> Machine:
     compute = {}
     for work in ("matmul", "conv"):
         for dtype in peak:
-            reached = hardware.reached("cuda", work, dtype=dtype)
+            reached = speed.reached("cuda", work, dtype=dtype)
             if reached is not None:
                 rate = peaks.get((work, dtype), peak[dtype])
                 within = speed.kernel_share(f"cuda-{work}", family="", dtype=dtype, release="2.0")
                 share = within.share if within is not None else 1.0
                 compute[work, dtype] = Surface([(1.0, 1.0, share * reached.expected * rate)])
     bandwidth = gpu.bandwidth_gbs * 1e9
-    reached = hardware.reached("cuda", "bandwidth")
+    reached = speed.reached("cuda", "bandwidth")
     row = speed.host_cost("cuda")
     stream = (reached.expected if reached is not None else 1.0) * bandwidth
     complete = bool(peak) and reached is not None and row is not None

@@ -14,7 +14,7 @@ from mpsprobe.forecast.trace import Pass, Stage, Trace
 from mpsprobe.knowledge import chips
 from mpsprobe.quantities import billions, decimal_size
 from mpsprobe.run import Evidence, Fit, Memory, MemoryPart, MemoryRemedy, RemedyKind
-from mpsprobe.run.workload import KV_BITS
+from mpsprobe.run.outlook import KV_BITS
 
 MIB = 1 << 20
 _SMALL, _MEDIUM, _LARGE = 1 * MIB, 10 * MIB, 512 * MIB
@@ -164,7 +164,7 @@ def memory(
         dtypes: The number of parameters by dtype.
         tokens: The number of new tokens of a sample, where it differs from the run's.
         kv_dtype: The dtype of the key-value cache where it differs from the run's: a key of
-            `run.workload.KV_BITS`.
+            `run.outlook.KV_BITS`.
     """
     held = highest(trace, found, tokens)
     grown = growth(trace, found)

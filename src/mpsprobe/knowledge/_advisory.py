@@ -11,8 +11,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import DataError, UsageError
+from mpsprobe.knowledge._calls import tensor
 from mpsprobe.knowledge._conditions import Conditions, Mode, Scalar, every
-from mpsprobe.knowledge._recorded import tensor
 from mpsprobe.run import OpUse
 
 

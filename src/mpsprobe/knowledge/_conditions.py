@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from mpsprobe.knowledge._recorded import ITEM_SIZE, LAYOUTS
+from mpsprobe.knowledge._calls import ITEM_SIZE, LAYOUTS
 from mpsprobe.run import OpUse, TensorMeta
 
 Scalar = bool | int | float | str | None

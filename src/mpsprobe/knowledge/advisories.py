@@ -16,8 +16,8 @@ from mpsprobe import toml
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge._advisory import Advisory, Certainty, Example, Severity, Symptom
+from mpsprobe.knowledge._calls import Form, forms, names
 from mpsprobe.knowledge._conditions import Conditions, Mode, Threshold
-from mpsprobe.knowledge._op_forms import Form, forms, names
 from mpsprobe.run import OpUse
 
 __all__ = [

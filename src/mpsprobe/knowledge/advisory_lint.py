@@ -12,8 +12,8 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge import advisories, ops
+from mpsprobe.knowledge._calls import ITEM_SIZE
 from mpsprobe.knowledge._conditions import Conditions
-from mpsprobe.knowledge._recorded import ITEM_SIZE
 from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Match
 
 #: macOS versions on which a range is tried, minor by minor; a range without any of them is a mistake.

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
-from mpsprobe.knowledge._versions import macos_version
+from mpsprobe.knowledge._pasted import macos_version
 
 #: The high watermark ratio of MPSAllocator.h (kDefaultHighWatermarkRatio), relative to Metal's recommended working set:
 #: beyond it the allocator raises, unless PYTORCH_MPS_HIGH_WATERMARK_RATIO sets another ratio.

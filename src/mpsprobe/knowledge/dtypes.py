@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import _opnames, ops
+from mpsprobe.knowledge import _pasted, ops
 from mpsprobe.knowledge._kernel_limits import (
     GROUPS,
     Effect,
@@ -26,7 +26,7 @@ from mpsprobe.knowledge._kernel_limits import (
     metal_only,
     moves,
 )
-from mpsprobe.knowledge._versions import macos_version
+from mpsprobe.knowledge._pasted import macos_version
 from mpsprobe.run import TensorMeta
 
 __all__ = [
@@ -167,13 +167,13 @@ def rules(op: str, torch: str, macos: str | None = None) -> tuple[Rule, ...]:
         torch: A version that `ops.resolve_release` accepts.
         macos: The version of macOS, such as `"13.6"`; None leaves out what applies only to older ones.
     """
-    found = _rules_of(_opnames.qualified(op), ops.resolve_release(torch))
+    found = _rules_of(_pasted.qualified(op), ops.resolve_release(torch))
     return tuple(rule for rule in found if not rule.macos_below or _older(macos, rule.macos_below))
 
 
 @functools.lru_cache(maxsize=8192)
 def _rules_of(op: str, minor: str) -> tuple[Rule, ...]:
-    names = {"*", op.removeprefix("aten::"), _opnames.base(op).removeprefix("aten::")}
+    names = {"*", op.removeprefix("aten::"), _pasted.base(op).removeprefix("aten::")}
     order = ops.releases().index
     at = order(minor)
     return tuple(
@@ -194,7 +194,7 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
     """
     refused: dict[str, frozenset[str]] = {}
     listed = ops.release(minor).unimplemented
-    for name, called in _opnames.opinfo_ops().items():
+    for name, called in _pasted.opinfo_ops().items():
         if len(called) == 1:
             dtypes = frozenset(listed.get(name.replace(":", ""), None) or ())
             refused[called[0]] = refused.get(called[0], dtypes) & dtypes
@@ -226,7 +226,7 @@ def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) 
         macos: The version of macOS, such as `"13.6"`; None for one that is new enough for the release.
     """
     wanted = frozenset(dtypes)
-    name = _opnames.base(_opnames.qualified(op)).removeprefix("aten::")
+    name = _pasted.base(_pasted.qualified(op)).removeprefix("aten::")
     found = [
         rule
         for rule in rules(op, torch, macos)
@@ -337,7 +337,7 @@ def _worst(found: Sequence[Rule], dtypes: Iterable[str]) -> Restriction | None:
 
 
 def _base(op: str) -> str:
-    return _opnames.base(_opnames.qualified(op)).removeprefix("aten::")
+    return _pasted.base(_pasted.qualified(op)).removeprefix("aten::")
 
 
 def _passed(until: str, torch: str) -> bool:

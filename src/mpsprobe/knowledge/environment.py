@@ -1,20 +1,23 @@
-"""The environment of a model on a Mac, by torch release: macOS, Python, autocast, APIs and hosted runners.
+"""The environment of a model on a Mac, by torch release: macOS, Python, autocast, APIs, runners, CUDA packages.
 
-The data is in `data/environment.toml` and `data/runners.toml`, each fact with its source. Environment variables are
-in `mpsprobe.knowledge.variables`.
+The data is in `data/environment.toml`, `data/runners.toml` and `data/packages.toml`, each fact with its source.
+Environment variables are in `mpsprobe.knowledge.variables`.
 """
 
 from __future__ import annotations
 
+import enum
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mpsprobe import toml
-from mpsprobe.knowledge._versions import macos_version, torch_release
+from mpsprobe.errors import DataError
+from mpsprobe.knowledge._pasted import macos_version, torch_release
 from mpsprobe.knowledge.variables import Problem, Variable, check_variables
 
 __all__ = [
@@ -274,3 +277,47 @@ def runners() -> tuple[Runner, ...]:
 def runner(name: str) -> Runner | None:
     """Return the hosted machine of a GitHub `runs-on` label; None for an unknown one."""
     return next((entry for entry in runners() if name in entry.labels), None)
+
+
+_PACKAGES = Path(__file__).parent / "data" / "packages.toml"
+
+
+class CudaMeaning(str, enum.Enum):
+    """What an import of a CUDA-only package means on a Mac."""
+
+    OPTIONAL = "optional"  #: the code works without it
+    REPLACE = "replace"  #: there is an alternative on a Mac
+    BLOCKS = "blocks"  #: the model's code cannot be imported
+
+
+class CudaPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One package; the data file describes the fields."""
+
+    name: str
+    imports: list[str]
+    meaning: CudaMeaning
+    instead: str
+    seen: str
+    usable_from: str = ""
+
+
+class _PackageFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    package: list[CudaPackage]
+
+
+@lru_cache(maxsize=1)
+def cuda_packages() -> tuple[CudaPackage, ...]:
+    """Return every package of the data file."""
+    return tuple(toml.load(_PACKAGES, _PackageFile, DataError).package)
+
+
+def cuda_distribution(name: str) -> CudaPackage | None:
+    """Return the CUDA-only package with this distribution name; None for any other."""
+    wanted = canonicalize_name(name)
+    return next((one for one in cuda_packages() if canonicalize_name(one.name) == wanted), None)
+
+
+def cuda_import(module: str) -> CudaPackage | None:
+    """Return the CUDA-only package that a module belongs to, by its top-level name; None for any other."""
+    top = module.partition(".")[0]
+    return next((one for one in cuda_packages() if top in one.imports), None)

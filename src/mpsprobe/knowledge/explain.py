@@ -14,9 +14,8 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import _logtext, advisories, environment, ops
-from mpsprobe.knowledge._logtext import Frame
-from mpsprobe.knowledge._versions import macos_version
+from mpsprobe.knowledge import _pasted, advisories, environment, ops
+from mpsprobe.knowledge._pasted import Frame, macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.check_messages import with_checks
 from mpsprobe.knowledge.error_texts import Cause, TextMatch, find
@@ -139,7 +138,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     Raises:
         UsageError: `torch` or `macos` is not a version, or is a release newer than all known ones.
     """
-    clean = _logtext.plain(text)
+    clean = _pasted.plain(text)
     old = torch or _stated(clean)
     too_old = old if old and _is_older(old) else ""
     if too_old:
@@ -257,7 +256,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
     op = history.op if history and resolved and message.ops[:1] != (named,) else named
     fixed_in, fixed_text = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
-    frames = _logtext.frames_before(text, hit.start) or _logtext.frames_after(text, hit.end)
+    frames = _pasted.frames_before(text, hit.start) or _pasted.frames_after(text, hit.end)
     return Explained(
         message=message.id,
         cause=message.cause,
@@ -277,7 +276,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
         fixed=fixed_text,
         fallback=fallback,
         fallback_why=why,
-        frame=_logtext.user_frame(frames),
+        frame=_pasted.user_frame(frames),
         raised_in=frames[-1] if frames else None,
         advisories={advisory.id: advisory.title for advisory in _fitting(hit, op, torch, macos)},
         links=message.links,

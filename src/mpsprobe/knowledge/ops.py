@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.errors import DataError, UsageError
-from mpsprobe.knowledge import _opnames, environment
+from mpsprobe.knowledge import _pasted, environment
 from mpsprobe.knowledge._opfile import FORM, Kernel, ReleaseFile, Wheel
 from mpsprobe.run import OpVerdict
 
@@ -180,7 +180,7 @@ class Release:
         Raises:
             UnknownOpError: No release has such an op.
         """
-        name = _opnames.qualified(op)
+        name = _pasted.qualified(op)
         short = name.removeprefix("aten::")
         kernel = self._kernels.get(short)
         if kernel is None:
@@ -286,21 +286,19 @@ def normalise(name: str, known: Collection[str] | None = None) -> tuple[str, ...
         UnknownOpError: No name fits; the hint suggests similar ones.
     """
     known = known_ops() if known is None else known
-    exact = _opnames.qualified(name)
+    exact = _pasted.qualified(name)
     explicit = "::" in name or name.removesuffix(".default") != name
     if exact in known and (explicit or "." in exact):
         return (exact,)
-    python = _opnames.python_name(name)
+    python = _pasted.python_name(name)
     for candidate in (exact, python):
-        found = _opnames.overloads(candidate, known) if candidate else ()
+        found = _pasted.overloads(candidate, known) if candidate else ()
         if found:
             return found
-    run = tuple(op for op in _opnames.run_by(_opnames.below_torch(name)) if op in known)
+    run = tuple(op for op in _pasted.run_by(_pasted.below_torch(name)) if op in known)
     if run:
         return run
-    called = [
-        op for function in _opnames.module_functions(name) for op in _opnames.overloads(function, known)
-    ]
+    called = [op for function in _pasted.module_functions(name) for op in _pasted.overloads(function, known)]
     if called:
         return tuple(called)
     raise _unknown(name, known)
@@ -315,13 +313,13 @@ def related(name: str) -> tuple[str, ...]:
     Raises:
         UnknownOpError: No name fits; the hint suggests similar ones.
     """
-    named = {_opnames.base(op) for op in normalise(name)}
-    function = _opnames.python_name(name) or _opnames.qualified(name)
-    short = _opnames.base(function).removeprefix("aten::")
-    spelt = {_opnames.below_torch(name), short, f"nn.functional.{short}", short.replace("linalg_", "linalg.")}
-    run = {_opnames.base(op) for python in spelt for op in _opnames.run_by(python)}
+    named = {_pasted.base(op) for op in normalise(name)}
+    function = _pasted.python_name(name) or _pasted.qualified(name)
+    short = _pasted.base(function).removeprefix("aten::")
+    spelt = {_pasted.below_torch(name), short, f"nn.functional.{short}", short.replace("linalg_", "linalg.")}
+    run = {_pasted.base(op) for python in spelt for op in _pasted.run_by(python)}
     named |= {op for op in run if not op.endswith("_") and _is_specific(op)}
-    known = {_opnames.base(op) for op in known_ops()}
+    known = {_pasted.base(op) for op in known_ops()}
     for op in tuple(named):
         bare = op.removeprefix("aten::").strip("_")
         derived = (
@@ -340,8 +338,8 @@ def _is_specific(op: str) -> bool:
     """Return whether only a few functions run an op; `aten::add`, for one, does not identify the function."""
     functions = {
         name.partition(":")[0]
-        for name, called in _opnames.opinfo_ops().items()
-        if any(_opnames.base(f"aten::{one}") == op for one in called)
+        for name, called in _pasted.opinfo_ops().items()
+        if any(_pasted.base(f"aten::{one}") == op for one in called)
     }
     return 0 < len(functions) <= 12
 
@@ -376,7 +374,7 @@ def _unknown(op: str, known: Collection[str] | None = None) -> UnknownOpError:
         return UnknownOpError(
             f"{op}: not an op of PyTorch itself.", f"The library {namespace} knows where it runs."
         )
-    close = _opnames.suggestions(_opnames.python_name(op) or _opnames.qualified(op), known or known_ops())
+    close = _pasted.suggestions(_pasted.python_name(op) or _pasted.qualified(op), known or known_ops())
     hint = (
         f"Did you mean {' or '.join(close)}?"
         if close

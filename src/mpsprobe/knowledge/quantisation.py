@@ -17,12 +17,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.knowledge import dtypes
-from mpsprobe.knowledge._methods import Loading, Method, methods, package
 from mpsprobe.knowledge._statement import (
     NO_METHOD,
+    Loading,
+    Method,
     Quantised,
     find,
+    methods,
     of_statement,
+    package,
     weight_bytes,
 )
 

@@ -1,12 +1,20 @@
-"""The cost of a call on the host, the speed of hosts, and the rates that kernels reach, by release.
+"""Published and fitted speeds: host cost of a call, rates of kernels, other GPUs, and how each op runs on MPS.
 
 The data in `data/speed.toml` is fitted or published, each row with its source. `benchmarks/forecast.py` fits the
 rows that say so, and checks them on points that were held out. Nothing imports torch.
+
+GPUs other than Apple's are in `data/hardware.toml`, with the share of a specification that PyTorch reaches on each
+kind of device; Apple's chips are in `mpsprobe.knowledge.chips`. `data/regimes.json`, read from the macOS wheels by
+`tools/op_support/regimes.py`, states whether an op runs in a Metal kernel of PyTorch or through MPSGraph: the latter
+costs the host some 20 µs, a native Metal kernel 1.3 µs (https://github.com/pytorch/pytorch/issues/148219), and each
+release moves ops from the first to the second.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
+import re
 from pathlib import Path
 
 import msgspec
@@ -167,3 +175,171 @@ def _within(release: str, since: str, until: str) -> bool:
 
 def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release.split(".")[:2])
+
+
+_GPU_FILE = Path(__file__).parent / "data" / "hardware.toml"
+
+
+class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One GPU.
+
+    Attributes:
+        name: The name as torch reports it, shortened: `"H100 SXM5"`.
+        memory_gib: The memory in GiB as sold.
+        bandwidth_gbs: The memory bandwidth in 10^9 bytes per second.
+        peak_tflops: The dense peak by dtype in 10^12 operations per second.
+        sources: The pages that state the figures.
+    """
+
+    name: str
+    memory_gib: int
+    bandwidth_gbs: float
+    peak_tflops: dict[str, float]
+    sources: list[str]
+
+    @property
+    def key(self) -> str:
+        """Return the name as users write it: `"h100-sxm5"`."""
+        return _gpu_key(self.name)
+
+
+class Reached(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The share of a peak that PyTorch reaches.
+
+    Attributes:
+        kind: The kind of device: `"mps"` or `"cuda"`.
+        families: The Apple GPU families that the row covers; empty for all devices of that kind.
+        what: `"matmul"`, `"conv"` or `"bandwidth"`.
+        dtypes: The dtypes that the row covers, for `"matmul"` and `"conv"`.
+        low: The lower bound of the share of the peak.
+        expected: The expected share of the peak.
+        high: The upper bound of the share of the peak.
+        seen: The measured figures.
+        sources: The links to the measurements.
+    """
+
+    kind: str
+    families: list[str]
+    what: str
+    dtypes: list[str]
+    low: float
+    expected: float
+    high: float
+    seen: list[str]
+    sources: list[str]
+
+
+class _GpuFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    gpus: list[Gpu]
+    reached: list[Reached]
+
+
+@functools.cache
+def _gpu_file() -> _GpuFile:
+    return toml.load(_GPU_FILE, _GpuFile)
+
+
+def gpus() -> list[Gpu]:
+    """Return all GPUs."""
+    return list(_gpu_file().gpus)
+
+
+def find_gpu(name: str) -> Gpu | None:
+    """Return the GPU called `name`, or the only one whose name contains it (`"h200"`); None when there is none."""
+    wanted = _gpu_key(name)
+    rows = [row for row in _gpu_file().gpus if row.key == wanted]
+    rows = rows or [row for row in _gpu_file().gpus if wanted and f"-{wanted}-" in f"-{row.key}-"]
+    return rows[0] if len(rows) == 1 else None
+
+
+def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reached | None:
+    """Return the share of a peak that PyTorch reaches; None when there is no measurement."""
+    for row in _gpu_file().reached:
+        fits = row.kind == kind and row.what == what and (not row.families or family in row.families)
+        if fits and (not row.dtypes or dtype in row.dtypes):
+            return row
+    return None
+
+
+def _gpu_key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("nvidia", "")).strip("-")
+
+
+_REGIME_FILE = Path(__file__).parent / "data" / "regimes.json"
+
+
+class Regime(str, enum.Enum):
+    """What the kernel of an op reaches in the machine code of the library."""
+
+    METAL = "M"  #: a Metal kernel of PyTorch, directly or through a dispatch stub
+    GRAPH = "G"  #: MPSGraph on every path that computes
+    BOTH = "B"  #: MPSGraph on some paths, a Metal kernel or an MPS matrix kernel on others
+    MATRIX = "K"  #: a kernel of Metal Performance Shaders without a graph
+    OTHER = "o"  #: no kernel of its own: it calls other ops, or only describes memory
+
+
+class _RegimeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data file: `ops[name]` has one letter a release, `-` where the release has no MPS kernel of that name."""
+
+    source: str
+    wheels: list[str]
+    releases: list[str]
+    ops: dict[str, str]
+
+
+@functools.cache
+def _regime_file() -> _RegimeFile:
+    return msgspec.json.decode(_REGIME_FILE.read_bytes(), type=_RegimeFile)
+
+
+def releases_with_regimes() -> list[str]:
+    """Return the minor releases that were read, oldest first."""
+    return list(_regime_file().releases)
+
+
+@functools.cache
+def regime(op: str, release: str) -> Regime | None:
+    """Return how an op runs on MPS in a release.
+
+    Args:
+        op: The overload name, with or without `aten::`, such as `"aten::add.Tensor"`.
+        release: The minor release, such as `"2.8"`; one newer than all known counts as the newest known.
+
+    Returns:
+        The regime; None where that release has no MPS kernel of that name, or is older than the oldest known.
+    """
+    known = _regime_file()
+    at = _position(release)
+    if at is None:
+        return None
+    name = op.removeprefix("aten::")
+    # `copy_` and the ops that call it end in `_copy_from`
+    name = "_copy_from" if name in ("copy_", "clone", "_to_copy", "contiguous") else name
+    letter = known.ops.get(name, "-" * len(known.releases))[at]
+    return None if letter == "-" else Regime(letter)
+
+
+def became_metal(op: str) -> str | None:
+    """Return the first release from which on an op never goes through MPSGraph again; None if it still does."""
+    row = _regime_file().ops.get(op.removeprefix("aten::"))
+    if row is None:
+        return None
+    letters = [
+        (release, letter)
+        for release, letter in zip(_regime_file().releases, row, strict=True)
+        if letter != "-"
+    ]
+    graphs = [k for k, (_, letter) in enumerate(letters) if letter in "GB"]
+    if not graphs:
+        return letters[0][0] if letters else None
+    return letters[graphs[-1] + 1][0] if graphs[-1] + 1 < len(letters) else None
+
+
+def _position(release: str) -> int | None:
+    known = _regime_file().releases
+    if release in known:
+        return known.index(release)
+    wanted = tuple(int(part) for part in release.split(".")[:2])
+    ordered = [tuple(int(part) for part in one.split(".")) for one in known]
+    older = [k for k, one in enumerate(ordered) if one <= wanted]
+    return older[-1] if older else None

@@ -18,7 +18,7 @@ import msgspec
 from packaging.version import Version
 
 from mpsprobe import toml
-from mpsprobe.knowledge._versions import torch_release
+from mpsprobe.knowledge._pasted import torch_release
 
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"

@@ -12,7 +12,7 @@ import torch
 
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import QuantisedPart
-from mpsprobe.run.workload import Workload
+from mpsprobe.run.outlook import Workload
 
 #: A processed input: keyword arguments of the model, with tensors on one device and plain values.
 Batch = dict[str, Any]

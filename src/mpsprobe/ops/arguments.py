@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mpsprobe.ops import domains
-from mpsprobe.ops.storage import CannotRebuildError, Kept, dtype_of, span
+from mpsprobe.ops.draws import CannotRebuildError, Kept, dtype_of, span
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.signature import rebuild
 

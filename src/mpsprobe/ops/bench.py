@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 from mpsprobe.errors import HarnessError
 from mpsprobe.knowledge import advisories
-from mpsprobe.ops.distinct import is_simple
+from mpsprobe.ops.distinct import is_simple, unique_names
 from mpsprobe.ops.expectations import Expectations
 from mpsprobe.ops.isolation import OP_LIMIT_S, Isolation, allowance
-from mpsprobe.ops.naming import unique_names
 from mpsprobe.ops.protocol import ProbeAnswer, Replay, ReplayOutcome, Request, Setup
 from mpsprobe.phases.check import CheckSpec, Result
 from mpsprobe.run import (

@@ -25,7 +25,7 @@ from mpsprobe.run import (
     Status,
     Table,
 )
-from mpsprobe.trace.virtual_calls import HostEvent
+from mpsprobe.trace.dispatch import HostEvent
 
 #: Devices whose op uses are those that a Mac dispatches.
 _AS_MPS = ("mps", "emulated")

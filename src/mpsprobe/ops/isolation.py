@@ -21,7 +21,7 @@ import psutil
 
 from mpsprobe import launch
 from mpsprobe.errors import HarnessError
-from mpsprobe.ops import frames
+from mpsprobe.ops import protocol
 from mpsprobe.ops.protocol import (
     Failure,
     FromWorker,
@@ -168,9 +168,9 @@ class _Worker:
         os.close(from_worker)
         self._memory_limit = 0
         try:
-            frames.send(self._out, setup)
+            protocol.send(self._out, setup)
             ready = self._receive(_START_LIMIT_S)
-        except (_Died, frames.ClosedError) as death:
+        except (_Died, protocol.ClosedError) as death:
             words = self.output(0)[-500:]
             self.end()
             raise HarnessError(
@@ -189,29 +189,29 @@ class _Worker:
             _Died: The worker died, or was ended because of its time or its memory.
         """
         try:
-            frames.send(self._out, request)
-        except frames.ClosedError:
+            protocol.send(self._out, request)
+        except protocol.ClosedError:
             self._died()
         answer = self._receive(limit_s)
         assert isinstance(answer, (Replay, ProbeAnswer))
         return answer
 
     def _receive(self, limit_s: float) -> Any:
-        until = frames.deadline(limit_s)
-        while not frames.readable(self._in, min(_POLL_S, frames.left(until))):
-            if self._process.poll() is not None and not frames.readable(self._in, 0):
+        until = protocol.deadline(limit_s)
+        while not protocol.readable(self._in, min(_POLL_S, protocol.left(until))):
+            if self._process.poll() is not None and not protocol.readable(self._in, 0):
                 self._died()
             if self._memory_limit and self._resident() > self._memory_limit:
                 self._kill()
                 size = self._memory_limit / 1e9
                 raise _Died(ReplayOutcome.CRASHED, f"was ended: it holds more than {size:.1f} GB.", "SIGKILL")
-            if not frames.left(until):
+            if not protocol.left(until):
                 self._ask_where()
                 self._kill()
                 raise _Died(ReplayOutcome.HANGS, f"did not end within {limit_s:g} s.", "SIGKILL")
         try:
-            return frames.receive(self._in, FromWorker)
-        except frames.ClosedError:
+            return protocol.receive(self._in, FromWorker)
+        except protocol.ClosedError:
             self._died()
 
     def _died(self) -> Any:

@@ -16,7 +16,7 @@ from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.rules.computed import COMPUTED_BY
 from mpsprobe.device.virtual.session import emulate
 from mpsprobe.ops.protocol import Setup
-from mpsprobe.trace.overloads import op_name
+from mpsprobe.trace.signature import op_name
 
 #: PyTorch's warning when the CPU takes over (aten/src/ATen/mps/MPSFallback.mm).
 _FALLS_BACK = "fall back to run on the CPU"

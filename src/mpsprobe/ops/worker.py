@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mpsprobe.errors import MpsprobeError
-from mpsprobe.ops import frames
+from mpsprobe.ops import protocol
 from mpsprobe.ops.protocol import Failure, ProbeAnswer, ProbeRequest, Ready, Replay, Request, Setup, ToWorker
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def main(given: int, taken: int) -> None:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # lets the parent ask where it hangs
     threading.Thread(target=_follow_parent, name="mpsprobe-parent", daemon=True).start()
-    setup = frames.receive(given, Setup)
+    setup = protocol.receive(given, Setup)
     try:
         from mpsprobe.ops import place
 
         with place.opened(setup) as device:
-            frames.send(taken, Ready())
+            protocol.send(taken, Ready())
             while True:
-                frames.send(taken, _answer(frames.receive(given, ToWorker), device, setup))
+                protocol.send(taken, _answer(protocol.receive(given, ToWorker), device, setup))
     except MpsprobeError as problem:
-        frames.send(taken, Failure(str(problem)))
+        protocol.send(taken, Failure(str(problem)))
 
 
 def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Replay | ProbeAnswer:
@@ -99,6 +99,6 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(frames.ClosedError):
+    with contextlib.suppress(protocol.ClosedError):
         main(int(sys.argv[1]), int(sys.argv[2]))
     os._exit(0)  # the device may have threads that wait for work for ever

@@ -17,7 +17,7 @@ from mpsprobe.phases.refusals import collected, keeps_going, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import NEVER_MOVED, Loaded, lacked, lacking_text, same_bits
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table
-from mpsprobe.trace.target_calls import watched
+from mpsprobe.trace.dispatch import watched
 
 
 @dataclass

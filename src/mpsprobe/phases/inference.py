@@ -27,8 +27,8 @@ from mpsprobe.phases.target_code import target_code
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.quantities import decimal_size, enumerate_words
 from mpsprobe.run import Evidence, MeasurementKey, Phase, Status, Table
+from mpsprobe.trace.dispatch import watched
 from mpsprobe.trace.source import short_source
-from mpsprobe.trace.target_calls import watched
 
 #: Inference is repeated until it was timed this often, or until this many seconds have passed. Emulated, one repeat
 #: shows whether the outputs are the same; its time means nothing.

@@ -10,9 +10,8 @@ from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import OpUse, Phase
-from mpsprobe.trace.dispatch import record
+from mpsprobe.trace.dispatch import HostEvent, RecorderObserver, record
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import HostEvent, RecorderObserver
 
 
 @dataclass(frozen=True)

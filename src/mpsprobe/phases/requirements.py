@@ -30,7 +30,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mpsprobe.knowledge import packages, quantisation
+from mpsprobe.knowledge import environment, quantisation
 from mpsprobe.models.profile import Profile
 from mpsprobe.phases import requirements
 from mpsprobe.run import Mac, Status
@@ -287,10 +287,10 @@ def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
     for path in code:
         needed, optional = imports_of(path)
         for module in sorted(needed | optional):
-            package = packages.of_import(module)
+            package = environment.cuda_import(module)
             stated = f"{path.name}, import {module}"
             if package is not None and not package.usable_from:
-                meaning = package.meaning if module in needed else packages.Meaning.OPTIONAL
+                meaning = package.meaning if module in needed else environment.CudaMeaning.OPTIONAL
                 pins.append(_cuda(package, meaning, stated))
             elif module in needed and find_spec(module) is None:
                 name = _DISTRIBUTIONS.get(module, module)
@@ -333,14 +333,14 @@ def imports_of(path: Path) -> tuple[set[str], set[str]]:
     return needed - known, optional - needed - known
 
 
-def _cuda(package: packages.CudaPackage, meaning: packages.Meaning, stated: str) -> Pin:
+def _cuda(package: environment.CudaPackage, meaning: environment.CudaMeaning, stated: str) -> Pin:
     """Return the row of a CUDA package, which is never installed, and fails only where the code needs it."""
     words = {
-        packages.Meaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
-        packages.Meaning.REPLACE: f"CUDA only; replace it: {package.instead}",
-        packages.Meaning.BLOCKS: f"CUDA only; blocks: {package.instead}",
+        environment.CudaMeaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
+        environment.CudaMeaning.REPLACE: f"CUDA only; replace it: {package.instead}",
+        environment.CudaMeaning.BLOCKS: f"CUDA only; blocks: {package.instead}",
     }[meaning]
-    optional = meaning is packages.Meaning.OPTIONAL
+    optional = meaning is environment.CudaMeaning.OPTIONAL
     return Pin(package.name, "", None, stated, optional, not optional, words)
 
 
@@ -373,7 +373,7 @@ class _Distributions:
                 continue
             if not requirements.applies(requirement, self.there, asked.extras):
                 continue
-            package = packages.of_distribution(requirement.name)
+            package = environment.cuda_distribution(requirement.name)
             if package is not None and not package.usable_from:
                 # metadata does not show whether its code works without it: a warning, and never to be installed
                 words = f"CUDA only: install {name} with --no-deps. {package.instead}"

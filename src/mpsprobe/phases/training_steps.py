@@ -29,7 +29,7 @@ from mpsprobe.phases.inference import autocast
 from mpsprobe.phases.refusals import collected
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Phase
-from mpsprobe.trace.target_calls import watched
+from mpsprobe.trace.dispatch import watched
 
 #: The number of steps over which memory is observed, and the seconds after which no further step begins; two are always
 # taken.

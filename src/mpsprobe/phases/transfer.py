@@ -32,7 +32,7 @@ from mpsprobe.phases.refusals import collected, unless_refused
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.quantities import decimal_size
 from mpsprobe.run import Evidence, Measurement, MeasurementKey, Phase, Status, Table, Target
-from mpsprobe.trace.target_calls import watched
+from mpsprobe.trace.dispatch import watched
 
 #: The only dtype that cannot be moved to MPS in any release. Tensors of the others can be moved, but no kernel reads
 # them.

@@ -34,11 +34,11 @@ from mpsprobe.phases import target_code
 from mpsprobe.phases.inference import autocast
 from mpsprobe.prediction.passes import DEPTH, OrderedObserver, Passes
 from mpsprobe.run import Evidence, Mac, OpUse
-from mpsprobe.run.workload import RUN_STEPS, RUN_TURNS, Fed, Workload
+from mpsprobe.run.outlook import RUN_STEPS, RUN_TURNS, Fed, Workload
 from mpsprobe.supervision.child import UserInterrupt
+from mpsprobe.trace.dispatch import HostEvent
 from mpsprobe.trace.recorder import Recorder
 from mpsprobe.trace.source import line_of
-from mpsprobe.trace.virtual_calls import HostEvent
 
 #: The macOS whose rules apply by default.
 MACOS = "15.5"

@@ -14,9 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Pass, Trace
 from mpsprobe.run import Evidence, OpUse
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.modules import CallNode
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 #: The depth to which module calls are recorded: a model, its backbone, and the layers that it repeats.
 DEPTH = 3

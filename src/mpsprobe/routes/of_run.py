@@ -7,7 +7,7 @@ from mpsprobe.forecast.build import Wish, build
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace, stages
-from mpsprobe.knowledge import chips, hardware
+from mpsprobe.knowledge import chips, speed
 from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size
@@ -38,7 +38,7 @@ def of_run(run: Run, offers: Cloud | None = None, words: tuple[str, ...] | None 
 
 def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
     trace = Trace(run.op_uses, [at for at, use in enumerate(run.op_uses) for _ in range(use.count)])
-    gpus = (hardware.find(offer.hardware) for offer in prices.offers)
+    gpus = (speed.find_gpu(offer.hardware) for offer in prices.offers)
     wish = Wish(elsewhere=tuple(dict.fromkeys(gpu.name for gpu in gpus if gpu is not None)))
     evidence = weakest(use.evidence for use in run.op_uses)
     forecast = build(trace, asked, wish, dtypes={}, evidence=evidence)

@@ -3,7 +3,20 @@
 Every report is drawn from `Run` only. Its types are also the source of `run.schema.json`.
 """
 
-from mpsprobe.run.document import EXIT_CODES, SCHEMA_VERSION, Run, exit_code, json_schema, worst
+from mpsprobe.run.document import (
+    EXIT_CODES,
+    SCHEMA_VERSION,
+    AssumedValue,
+    Hazard,
+    HostWait,
+    Predicted,
+    Quantisation,
+    ReleaseSummary,
+    Run,
+    exit_code,
+    json_schema,
+    worst,
+)
 from mpsprobe.run.outlook import (
     Component,
     Epoch,
@@ -23,7 +36,6 @@ from mpsprobe.run.outlook import (
     Timing,
     Viability,
 )
-from mpsprobe.run.predicted import AssumedValue, Hazard, HostWait, Predicted, Quantisation, ReleaseSummary
 from mpsprobe.run.records import (
     Check,
     CheckData,

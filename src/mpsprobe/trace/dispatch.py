@@ -1,6 +1,9 @@
-"""The recorder on a real device: one dispatch hook in every thread that runs a module.
+"""The recorder's ways in: a dispatch hook on a real device, and the reports of the virtual device's kernel.
 
-It records the ops for which the device's kernels are called, below autograd and below composite ops.
+The hook is in every thread that runs a module. It records the ops for which the device's kernels are called, below
+autograd and below composite ops. `watched` runs it around the target's own code, so that after a crash or a kill
+the flight recorder's file names the op in flight. `RecorderObserver` implements
+`mpsprobe.device.virtual.observer.Observer`.
 """
 
 from __future__ import annotations
@@ -8,6 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.on_import import OnImport
-from mpsprobe.trace.overloads import PLANS, make_plan, op_name
 from mpsprobe.trace.recorder import LIMIT, Recorder
+from mpsprobe.trace.signature import PLANS, make_plan, op_name
+from mpsprobe.trace.source import find_site
 
 
 @contextmanager
@@ -186,3 +192,122 @@ def _hooked(recorder: Recorder) -> bool:
     depth = torch._C._len_torch_dispatch_stack()
     modes = map(torch._C._get_dispatch_stack_at, range(depth))
     return any(isinstance(mode, DispatchHook) and mode.recorder is recorder for mode in modes)
+
+
+@contextmanager
+def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[None]:
+    """Write every op that is about to run to `flight` while the context lasts.
+
+    The file stays when the process dies or is interrupted from outside (a limit, Ctrl-C). It is removed when the
+    block ends by itself, so that a later crash is not blamed on an op that has returned.
+
+    Args:
+        flight: The path of the file; None to record nothing.
+        model: The model that names the modules.
+    """
+    try:
+        black_box = FlightRecorder(flight) if flight is not None else None
+    except OSError:  # a full disk must not keep the target from being judged
+        black_box = None
+    if flight is None or black_box is None:
+        yield
+        return
+    with black_box:
+        recorder = Recorder(model, flight=black_box)
+        with eager(), recorder.paths.following(lambda: _Hook.unless_there(recorder)), _Hook(recorder):
+            try:
+                yield
+            except Exception:
+                flight.unlink(missing_ok=True)
+                raise
+    flight.unlink(missing_ok=True)
+
+
+class _Hook(DispatchHook):
+    """Record each op as it arrives, without changing how it runs.
+
+    Unlike a recording it keeps composite ops and tensor subclasses whole, because it watches the target's own run,
+    and `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
+    """
+
+    @classmethod
+    def unless_there(cls, recorder: Recorder) -> _Hook | None:
+        """Return a hook for a thread that has none, because dispatch modes apply to one thread."""
+        modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+        return None if any(isinstance(mode, cls) for mode in modes) else cls(recorder)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Record one op and run it."""
+        recorder = self.recorder
+        use = recorder.count(self._stack[-1], PLANS.get(id(func)) or make_plan(func), args, kwargs)
+        try:
+            result = func(*args, **kwargs) if kwargs else func(*args)
+        except BaseException as error:
+            recorder.failed(use, error)
+            raise
+        recorder.leave(use, result)
+        return result
+
+
+@dataclass
+class HostEvent:
+    """A wait of the host for the device, or a copy between them, at one line of a module.
+
+    Attributes:
+        kind: The device's name of the event: `"item"`, `"copy"`, `"data-dependent"`, `"to-device"`,
+            `"to-host"` and so on.
+        module: The path of the innermost module.
+        source: The innermost line of user code as `file:line`.
+        count: The number of times that it happened.
+        bytes: The number of copied bytes; 0 for a wait.
+    """
+
+    kind: str
+    module: str
+    source: str
+    count: int = 0
+    bytes: int = 0
+
+
+class RecorderObserver:
+    """Pass the reports of the virtual device's kernel to a recorder.
+
+    Attributes:
+        recorder: The recorder; its `paths.following()` must be active for module paths.
+        findings: The findings of the device, in order.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        # one of the two is called for every op, so they are bound directly
+        self.op, self.again = recorder.op, recorder.again
+        self.findings: list[Any] = []
+        self._events: dict[tuple[str, str, str], HostEvent] = {}
+
+    def sync(self, kind: str) -> None:
+        """Record that the host waited for the device."""
+        self._note(kind, 0)
+
+    def crossing(self, nbytes: int, direction: str) -> None:
+        """Record a copy between host and device."""
+        self._note(direction, nbytes)
+
+    def finding(self, finding: Any) -> None:
+        """Record that something fails or falls back."""
+        self.findings.append(finding)
+
+    def host_events(self) -> list[HostEvent]:
+        """Return waits and copies in the order in which they first occurred."""
+        return list(self._events.values())
+
+    def _note(self, kind: str, nbytes: int) -> None:
+        key = (
+            kind,
+            self.recorder.paths.path(self.recorder.paths.calls.stack[-1]),
+            find_site(sys._getframe(1).f_back).text,
+        )
+        event = self._events.setdefault(key, HostEvent(*key))
+        event.count += 1
+        event.bytes += nbytes

@@ -23,8 +23,17 @@ from mpsprobe.run import Evidence, OpUse
 from mpsprobe.trace.flight import FlightRecorder
 from mpsprobe.trace.formulas import add_costs
 from mpsprobe.trace.modules import CallNode, ModulePaths
-from mpsprobe.trace.overloads import PLANS, RecordingPlan, make_plan, op_name
-from mpsprobe.trace.signature import brief, describe, freeze, tensors, unflatten
+from mpsprobe.trace.signature import (
+    PLANS,
+    RecordingPlan,
+    brief,
+    describe,
+    freeze,
+    make_plan,
+    op_name,
+    tensors,
+    unflatten,
+)
 from mpsprobe.trace.source import NOWHERE, CallSite, find_site
 
 #: The greatest number of distinct uses. A decode step of a 32-layer model has some 200 new shapes; a use takes some 2

@@ -16,8 +16,8 @@ from mpsprobe.device.virtual.memoryless.engine import GhostKernels
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.session import MemorylessSession, predict
 from mpsprobe.run import Evidence
+from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
-from mpsprobe.trace.virtual_calls import RecorderObserver
 
 pytestmark = pytest.mark.own_process
 

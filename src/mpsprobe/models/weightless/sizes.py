@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mpsprobe.errors import UsageError
-from mpsprobe.run.workload import Fed, Workload
+from mpsprobe.run.outlook import Fed, Workload
 
 #: Arguments with a column for each token of the text.
 _TEXT = (

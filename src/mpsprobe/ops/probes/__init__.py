@@ -4,7 +4,7 @@ An advisory's ranges of torch, macOS and chip are what people reported; a probe 
 advisory's `probe` holds its name.
 """
 
-from mpsprobe.ops.probes import attention, layout, linear, others
+from mpsprobe.ops.probes import linear, others
 from mpsprobe.ops.probes.registry import PROBES, run
 
-__all__ = ["PROBES", "attention", "layout", "linear", "others", "run"]
+__all__ = ["PROBES", "linear", "others", "run"]

@@ -7,18 +7,11 @@ conventions are stated in `docs/recorder.md`.
 from __future__ import annotations
 
 from mpsprobe.run import OpUse
-from mpsprobe.trace.formulas import (
-    attention,
-    contractions,
-    linalg,
-    pointwise,
-    reductions,
-    traffic,
-)
+from mpsprobe.trace.formulas import contractions, linalg, pointwise, traffic
 from mpsprobe.trace.formulas.registry import FORMULAS, base_name
 
 #: The modules that register formulas; each registration names the family of its ops.
-MODULES = (attention, contractions, linalg, pointwise, reductions)
+MODULES = (contractions, linalg, pointwise)
 
 
 def flops(use: OpUse) -> int | None:

@@ -1,0 +1,308 @@
+"""Read what users paste: versions, the many spellings of an op, and logs with colours, boxes and stack frames."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import html
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+
+from mpsprobe import toml
+from mpsprobe.errors import UsageError
+
+
+def torch_release(text: str) -> Version:
+    """Return the release that a torch version belongs to: `2.13.0` for `2.13.0+cpu` and `2.13.0.dev20260424`.
+
+    Raises:
+        UsageError: The text is not a version.
+    """
+    try:
+        return Version(Version(text).base_version)
+    except InvalidVersion as problem:
+        raise UsageError(f"{text!r} is not a torch version.", "Write it like 2.8 or 2.8.0.") from problem
+
+
+def macos_version(text: str) -> Version:
+    """Parse a macOS version such as `14.4.1`.
+
+    Raises:
+        UsageError: The text is not a version.
+    """
+    try:
+        return Version(text)
+    except InvalidVersion as problem:
+        raise UsageError(f"{text!r} is not a macOS version.", "Write it like 14 or 14.4.1.") from problem
+
+
+#: Python modules that became prefixes of ATen names: `torch.linalg.svd` is `aten::linalg_svd`.
+_PREFIXED = ("fft", "linalg", "special", "sparse")
+
+#: Python modules whose function names are ATen names.
+_PLAIN = (
+    "torch.nn.functional.",
+    "nn.functional.",
+    "torch.functional.",
+    "torch.Tensor.",
+    "torch._C._nn.",
+    "torch.",
+)
+
+
+def qualified(op: str) -> str:
+    """Return an overload name with its namespace and without `.default`, as PyTorch's error messages write it.
+
+    `aten.add.Tensor`, `torch.ops.aten.add.Tensor` and `add.Tensor` give `aten::add.Tensor`.
+    """
+    name = op.strip().strip("'\"`").removesuffix("()")
+    name = name.removeprefix("torch.ops.").removeprefix("torch._ops.")
+    if "::" not in name:
+        namespace, dot, rest = name.partition(".")
+        name = (
+            f"{namespace}::{rest}"
+            if dot and namespace in {"aten", "mps", "quantized", "prims"}
+            else f"aten::{name}"
+        )
+    return name.removesuffix(".default")
+
+
+def below_torch(op: str) -> str:
+    """Return the name of a Python function relative to `torch`: `nn.functional.gelu` for `F.gelu`."""
+    name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
+    return f"nn.functional.{name[2:]}" if name.startswith("F.") else name
+
+
+def python_name(op: str) -> str | None:
+    """Return the ATen base name for a Python function's name; None when `op` is not written as one."""
+    name = op.strip().strip("'\"`").removesuffix("()")
+    if name.startswith("F."):
+        name = f"torch.{below_torch(name)}"
+    for prefix in _PLAIN:
+        if name.startswith(prefix) and not name.startswith("torch.ops."):
+            name = name.removeprefix(prefix)
+            break
+    else:
+        if name.partition(".")[0] not in _PREFIXED:
+            return None
+    module, dot, rest = name.partition(".")
+    if dot and module in _PREFIXED:
+        return f"aten::{module}_{rest}"
+    return f"aten::{name}"
+
+
+def module_functions(op: str) -> tuple[str, ...]:
+    """Return the ATen base names that a module of `torch.nn` may call, such as `conv2d` for `torch.nn.Conv2d`.
+
+    The name of a module without data is converted to snake case, with and without suffixes of classes (`_loss`, a
+    number of dimensions). Empty when `op` is not written as a module.
+    """
+    name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
+    class_name = name.removeprefix("nn.")
+    if not re.fullmatch(r"[A-Z]\w*", class_name):
+        return ()
+    known = _modules().functions.get(class_name)
+    if known is None:
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
+        known = (snake, snake.removesuffix("_loss"), re.sub(r"\d+d$", "", snake), snake.replace("_", ""))
+    return tuple(f"aten::{function}" for function in dict.fromkeys(known))
+
+
+class _ModuleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    functions: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def _modules() -> _ModuleFile:
+    return toml.load(Path(__file__).parent / "data" / "modules.toml", _ModuleFile)
+
+
+def base(op: str) -> str:
+    """Return the name without its overload: `aten::add` for `aten::add.Tensor`."""
+    namespace, _, name = op.partition("::")
+    return f"{namespace}::{name.partition('.')[0]}"
+
+
+def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
+    """Return known names that a misspelt one may mean, best first."""
+    wanted = _letters(op)
+    namespace = op.partition("::")[0]
+    same = (name for name in known if name.partition("::")[0] == namespace)
+    by_letters: dict[str, str] = {}
+    for name in sorted(same, key=lambda name: ("::_" in name, name)):  # public names before internal ones
+        by_letters.setdefault(_letters(base(name)), base(name))
+    if wanted in by_letters:
+        return [by_letters[wanted]]
+    close = difflib.get_close_matches(wanted, by_letters, n=limit, cutoff=0.7)
+    return [by_letters[letters] for letters in close]
+
+
+def _letters(op: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", op.partition("::")[2].lower())
+
+
+def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the overloads of one base name: the most common first, `.out` and named-dimension variants last."""
+    found = [name for name in known if base(name) == wanted]
+    return tuple(sorted(found, key=_rarity))
+
+
+def _rarity(name: str) -> tuple[bool, bool, bool, str]:
+    return "imname" in name, name.endswith("out"), not name.endswith(".Tensor"), name
+
+
+@functools.cache
+def opinfo_ops() -> Mapping[str, tuple[str, ...]]:
+    """Return the overloads (without `aten::`) that the CPU samples of each OpInfo run, by `name:variant`."""
+    path = Path(__file__).parent / "data" / "ops" / "opinfo.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, ...]])
+
+
+def run_by(function: str) -> tuple[str, ...]:
+    """Return the overloads that PyTorch's operator tests run for a Python function, such as `nn.functional.gelu`."""
+    found = {
+        op for name, called in opinfo_ops().items() if name.partition(":")[0] == function for op in called
+    }
+    return tuple(f"aten::{op}" for op in sorted(found))
+
+
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_BOX = re.compile(r"[\u2500-\u259f\u2800-\u28ff]")
+_QUOTE_MARK = re.compile(r"^[ \t]*(?:(?:>|\|)[ \t]?)+", re.MULTILINE)
+_PYTEST_MARK = re.compile(r"^E {2,}", re.MULTILINE)
+_PLAIN_CHARACTERS = str.maketrans(
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u00a0": " ",
+        "\u200b": None,
+        "\ufeff": None,
+    }
+)
+
+_FRAMES = (
+    # Python: File "/x/y.py", line 3, in f, and the code on the next line
+    re.compile(
+        r'^[ \t]*File "(?P<path>[^"\n]+)", line (?P<line>\d+)(?:,? in (?P<function>[^\n]+))?'
+        r"(?:\n[ \t]+(?![ \t]*File \")(?P<code>[^\s^~][^\n]*))?",
+        re.MULTILINE,
+    ),
+    # IPython: File ~/x/y.py:3, in f(...)  and  Cell In[2], line 3, in f(...)
+    re.compile(
+        r"^[ \t]*(?:File )?(?P<path>[~/.][^\s:()]*\.py):(?P<line>\d+),? in (?P<function>[\w.<>]+)",
+        re.MULTILINE,
+    ),
+    re.compile(
+        r"^[ \t]*(?P<path>(?:Cell|Input) In ?\[\d+\]),? line (?P<line>\d+)(?:, in (?P<function>[\w.<>]+))?",
+        re.MULTILINE,
+    ),
+    # a warning: /x/y.py:3: UserWarning: ..., and pytest: tests/test_y.py:3: NotImplementedError
+    re.compile(
+        r"^[ \t]*(?P<path>[^\s:\"']+\.py):(?P<line>\d+): (?:in (?P<function>\w+)|\w*(?:Warning|Error)\b)",
+        re.MULTILINE,
+    ),
+)
+_ARROW = re.compile(r"^-+> ?\d+[ \t]+(?P<code>[^\n]+)", re.MULTILINE)
+
+#: Paths of the interpreter and of installed packages. Code in the Hugging Face module cache is the model's
+#: own, so it counts as the user's.
+_LIBRARY = re.compile(
+    r"site-packages|dist-packages|/lib/python\d|/Python\.framework/|<frozen|<string>|<__array_function__|^importlib"
+)
+
+#: A stack more than this many characters away does not belong to the error.
+_REACH = 20_000
+
+
+class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One frame of a stack.
+
+    Attributes:
+        path: The file, or `Cell In[2]` of a notebook.
+        line: The line number, from 1.
+        function: The name of the function; empty where it is not shown.
+        code: The source line; empty where it is not shown.
+    """
+
+    path: str
+    line: int
+    function: str = ""
+    code: str = ""
+
+    @property
+    def is_library(self) -> bool:
+        """Return whether the frame belongs to an installed package or to Python itself."""
+        return bool(_LIBRARY.search(self.path))
+
+
+def plain(text: str) -> str:
+    """Return the text without terminal colours, box drawing, quote marks, HTML entities and progress-bar returns."""
+    text = _ANSI.sub("", text).translate(_PLAIN_CHARACTERS)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\\n" in text:  # a JSON log, or repr() of an exception
+        text = text.replace("\\n", "\n")
+    text = text.replace("\\'", "'").replace('\\"', '"')
+    if "&" in text:
+        text = html.unescape(text)
+    text = _BOX.sub(" ", text)
+    text = _QUOTE_MARK.sub("", text)
+    return _PYTEST_MARK.sub("", text)
+
+
+def frames_before(text: str, end: int) -> list[Frame]:
+    """Return the stack above position `end`, outermost first: the frames since the last `Traceback`.
+
+    Args:
+        text: The text as `plain` returns it.
+        end: The position where the message begins.
+    """
+    begin = max(0, end - _REACH)
+    traceback = text.rfind("Traceback (most recent call last)", begin, end)
+    if traceback >= 0:
+        begin = traceback
+    line_end = text.find("\n", end)
+    window = text[begin : line_end if line_end >= 0 else len(text)]
+    return [frame for _, frame in sorted(_frames(window), key=lambda pair: pair[0])]
+
+
+def frames_after(text: str, start: int) -> list[Frame]:
+    """Return the stack that faulthandler prints below a crash, outermost first.
+
+    Args:
+        text: The text as `plain` returns it.
+        start: The position where the message ends.
+    """
+    begin = text.find("(most recent call first)", start, start + _REACH)
+    if begin < 0:
+        return []
+    end = text.find("\n\n", begin)
+    window = text[begin : end if end >= 0 else len(text)]
+    return [frame for _, frame in sorted(_frames(window), key=lambda pair: -pair[0])]
+
+
+def user_frame(frames: list[Frame]) -> Frame | None:
+    """Return the innermost frame of the user's own code."""
+    return next((frame for frame in reversed(frames) if not frame.is_library), None)
+
+
+def _frames(window: str) -> Iterator[tuple[int, Frame]]:
+    seen: set[tuple[str, str]] = set()
+    for pattern in _FRAMES:
+        for match in pattern.finditer(window):
+            groups = match.groupdict()
+            key = (match["path"], match["line"])
+            if key in seen:
+                continue
+            seen.add(key)
+            code = (groups.get("code") or "").strip()
+            if not code:
+                arrow = _ARROW.search(window, match.end(), match.end() + 2000)
+                code = arrow["code"].strip() if arrow else ""
+            function = (groups.get("function") or "").strip()
+            yield match.start(), Frame(match["path"], int(match["line"]), function, code)
