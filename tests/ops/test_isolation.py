@@ -106,11 +106,11 @@ def test_a_worker_that_grows_is_ended_where_no_limit_can_be_set(tmp_path: Path) 
     script = tmp_path / "grows.py"
     script.write_text(
         "import sys\n"
-        "from mpsprobe.ops import frames\n"
+        "from mpsprobe.ops import protocol\n"
         "from mpsprobe.ops.protocol import Ready, Setup\n"
         "given, taken = int(sys.argv[1]), int(sys.argv[2])\n"
-        "frames.receive(given, Setup)\n"
-        "frames.send(taken, Ready())\n"
+        "protocol.receive(given, Setup)\n"
+        "protocol.send(taken, Ready())\n"
         "kept = []\n"
         "while True: kept.append(bytearray(1 << 22))\n"
     )
