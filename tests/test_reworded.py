@@ -10,7 +10,7 @@ from mpsprobe.cli import expect
 from mpsprobe.recipe import refused
 from mpsprobe.report import headline
 from mpsprobe.routes.case import Case
-from mpsprobe.routes.of_run import of_run
+from mpsprobe.routes.recommend import of_run
 from mpsprobe.run import (
     Check,
     Evidence,

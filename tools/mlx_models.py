@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from mpsprobe.routes.mlx.architectures import LIBRARIES, libraries
+from mpsprobe.routes.mlx.components import LIBRARIES, libraries
 
 DATA = Path(__file__).parent.parent / "src/mpsprobe/knowledge/data/mlx_models.json"
 

@@ -111,8 +111,8 @@ def measure_releases(name: str, config: dict[str, Any]) -> None:
 
     from mpsprobe.knowledge import ops
     from mpsprobe.prediction.assemble import predict
+    from mpsprobe.prediction.command import predict_releases
     from mpsprobe.prediction.observed import WeightlessTarget
-    from mpsprobe.prediction.releases import predict_releases
     from mpsprobe.run import Mac
 
     target = WeightlessTarget(

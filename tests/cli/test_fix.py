@@ -18,7 +18,7 @@ from mpsprobe.cli.sink import Sink
 from mpsprobe.errors import UsageError
 from mpsprobe.models.profile import Profile
 from mpsprobe.options import Settings
-from mpsprobe.phases import pins, requirements, solver
+from mpsprobe.phases import pins, requirements
 
 FOUND = {"huggingface-hub": "1.3.2", "transformers": "4.55.4", "tokenizers": "0.21.4"}
 NEEDS = ["transformers==4.57.1", "huggingface-hub<1.0", "tokenizers>=0.22.0,<=0.23.0"]
@@ -73,11 +73,11 @@ def test_without_a_terminal_nothing_is_asked_nor_installed(play: Play) -> None:
 def test_an_environment_without_pip_is_filled_by_uv(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Environments that uv makes have no pip."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(solver, "find_uv", lambda: "/bin/uv")
+    monkeypatch.setattr(pins, "find_uv", lambda: "/bin/uv")
     assert play(yes=True) == [
         ["/bin/uv", "--no-config", "pip", "install", "--python", sys.executable, *INSTALL]
     ]
-    monkeypatch.setattr(solver, "find_uv", lambda: None)
+    monkeypatch.setattr(pins, "find_uv", lambda: None)
     with pytest.raises(UsageError, match="has no pip"):
         play(yes=True)
 

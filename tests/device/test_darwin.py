@@ -14,11 +14,11 @@ from mpsprobe.device.virtual import support
 from mpsprobe.device.virtual.cpp import native, relabel
 from mpsprobe.device.virtual.memoryless import tensors
 from mpsprobe.errors import UnsupportedInstallError
-from mpsprobe.mac import system
+from mpsprobe.mac import facts
 from mpsprobe.models import targets
 from mpsprobe.models.hub import locks
 from mpsprobe.options import Settings
-from mpsprobe.phases import pins, solver
+from mpsprobe.phases import pins
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def test_the_sandbox_is_asked_of_libsystem(
 
     library = SimpleNamespace(sandbox_check=check)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
-    monkeypatch.setattr(system.LocalSystem, "system", "Darwin")
-    assert system.LocalSystem().sandboxed() is sandboxed
+    monkeypatch.setattr(facts.LocalSystem, "system", "Darwin")
+    assert facts.LocalSystem().sandboxed() is sandboxed
     ((process, operation, kind),) = asked
     assert (process > 1, operation, kind) == (True, None, 0)
 
 
 def test_a_system_without_sandbox_check_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system.LocalSystem, "system", "Darwin")
+    monkeypatch.setattr(facts.LocalSystem, "system", "Darwin")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
-    assert system.LocalSystem().sandboxed() is None
+    assert facts.LocalSystem().sandboxed() is None
 
 
 @pytest.mark.usefixtures("darwin")
@@ -113,7 +113,7 @@ def test_a_macs_torch_without_mps_is_told_what_to_install(monkeypatch: pytest.Mo
 def test_an_intel_mac_is_told_its_last_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(solver, "solve", lambda *_: None)
+    monkeypatch.setattr(pins, "solve", lambda *_: None)
     found = pins.of_target(targets.resolve(Settings()))
     (note,) = [note for note in found.notes if "Intel Macs" in note]
     assert "torch 2.2.2 is the last release" in note

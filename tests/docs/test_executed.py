@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from mpsprobe.cli import cli
-from mpsprobe.models.tiny_drive import vocabulary
+from mpsprobe.models.tiny_drive import repository
 from tests.docs.test_commands import CHECKOUT, command_lines
 from tests.report import example_runs
 
@@ -112,7 +112,7 @@ def modelled(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("modelled") / "reader"
     shutil.copytree(place, folder, ignore=shutil.ignore_patterns("reports"))
-    words = vocabulary.build_tokenizer()
+    words = repository.build_tokenizer()
     config = LlamaConfig(
         hidden_size=64,
         intermediate_size=128,

@@ -10,13 +10,13 @@ import torch
 from mpsprobe.errors import TargetError
 from mpsprobe.models import choose
 from mpsprobe.models.adapter import Outputs
-from mpsprobe.models.tiny_drive import vocabulary
+from mpsprobe.models.tiny_drive import repository
 from mpsprobe.models.transformers_auto import TransformersAdapter
 
 hf: Any = importlib.import_module("transformers")  # its annotations are partial
 CPU = torch.device("cpu")
 TEXT = {
-    "vocab_size": vocabulary.VOCAB_SIZE,
+    "vocab_size": repository.VOCAB_SIZE,
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -24,7 +24,7 @@ TEXT = {
 }
 IMAGE = {**{key: value for key, value in TEXT.items() if key != "vocab_size"}, "num_labels": 5}
 T5 = {
-    "vocab_size": vocabulary.VOCAB_SIZE,
+    "vocab_size": repository.VOCAB_SIZE,
     "d_model": 32,
     "d_ff": 64,
     "num_layers": 2,
@@ -32,7 +32,7 @@ T5 = {
     "d_kv": 8,
 }
 BART = {
-    "vocab_size": vocabulary.VOCAB_SIZE,
+    "vocab_size": repository.VOCAB_SIZE,
     "d_model": 32,
     **{
         f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 32))
@@ -44,7 +44,7 @@ BART = {
 
 def save_tokenizer(folder: Path) -> None:
     hf.PreTrainedTokenizerFast(
-        tokenizer_object=vocabulary.build_tokenizer(),
+        tokenizer_object=repository.build_tokenizer(),
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         mask_token="<|answer_end|>",
@@ -176,7 +176,7 @@ def test_chat_models_get_a_chat(tmp_path: Path) -> None:
         "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|cot_start|>"
     )
     ids = adapter.prepare({"text": "stop"})["input_ids"][0].tolist()
-    special = vocabulary.SPECIAL_IDS
+    special = repository.SPECIAL_IDS
     assert (ids[0], ids[-2:]) == (special["<|im_start|>"], [special["<|im_end|>"], special["<|cot_start|>"]])
 
 

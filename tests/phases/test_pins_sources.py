@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from mpsprobe.knowledge import environment
 from mpsprobe.models.profile import Profile
-from mpsprobe.phases import known_bad, pins, requirements, solver
+from mpsprobe.phases import known_bad, pins, requirements
 from mpsprobe.run import Mac, Status
 
 
@@ -171,11 +171,11 @@ def test_a_macos_too_old_for_its_torch_is_told(torch: str, macos: str, says: str
     assert bool(said) == bool(says)
 
 
-needs_uv = pytest.mark.skipif(solver.find_uv() is None, reason="uv is not installed")
+needs_uv = pytest.mark.skipif(pins.find_uv() is None, reason="uv is not installed")
 
 
 def _index_answers() -> bool:
-    uv = solver.find_uv() or shutil.which("uv")
+    uv = pins.find_uv() or shutil.which("uv")
     done = subprocess.run([str(uv), "pip", "compile", "-q", "-"], input="packaging", text=True, capture_output=True,
                           timeout=60, check=False)  # fmt: skip
     return done.returncode == 0
@@ -188,7 +188,7 @@ def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     found = requirements.resolve(profile("transformers==4.57.1", "huggingface-hub<1.0"),
                          {"transformers": "4.55.4", "huggingface-hub": "1.3.2"}.get, lambda _: [],
                          ".".join(map(str, sys.version_info[:3])))  # fmt: skip
-    solution = solver.solve(found)
+    solution = pins.solve(found)
     assert solution is not None
     wanted = {r.name: r for r in map(Requirement, solution.command.split()[4:])}
     assert wanted["transformers"].specifier.contains("4.57.1")
@@ -196,7 +196,7 @@ def test_the_solver_finds_versions_or_words_the_conflict() -> None:
     impossible = requirements.resolve(
         profile("transformers==4.57.1", "huggingface-hub>=1.0"), lambda _name: None, lambda _: [], "3.12.1"
     )
-    refused = solver.solve(impossible)
+    refused = pins.solve(impossible)
     assert refused is not None
     assert "transformers" in refused.conflict
 
@@ -221,5 +221,5 @@ def test_the_solver_runs_no_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     unmet = requirements.resolve(profile("planted==1.0"), lambda _name: None, lambda _: [], "3.12.1")
-    assert solver.solve(unmet) is None
+    assert pins.solve(unmet) is None
     assert not marker.exists()

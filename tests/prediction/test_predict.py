@@ -19,8 +19,8 @@ from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
+from mpsprobe.prediction.command import predict_releases
 from mpsprobe.prediction.observed import WeightlessTarget, resolve
-from mpsprobe.prediction.releases import predict_releases
 from mpsprobe.run import Mac, Predicted, Run
 from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder

@@ -17,8 +17,8 @@ from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.prediction import assemble
+from mpsprobe.prediction.command import predict_each, predict_releases
 from mpsprobe.prediction.observed import WeightlessTarget
-from mpsprobe.prediction.releases import predict_each, predict_releases
 from mpsprobe.run import Mac, Run
 from tests.prediction.test_predict import _FAMILIES, _target
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mpsprobe import report
 from mpsprobe.cli import cli
 from mpsprobe.report import matrix
-from mpsprobe.report.render import SUMMARY_LIMIT
+from mpsprobe.report.exports import SUMMARY_LIMIT
 from mpsprobe.run import Evidence, Mac, Run, Status
 from tests.report import example_runs as examples
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpsprobe.knowledge.mlx import MlxLibrary, Proof
-from mpsprobe.routes.mlx import architectures, components, route
+from mpsprobe.routes.mlx import components, route
 from mpsprobe.run import Component, Viability
 from tests.routes.cases import case, use
 
@@ -39,7 +39,7 @@ def library(folder: Path) -> Path:
 
 
 def test_a_library_is_read_and_not_run(tmp_path: Path) -> None:
-    found = architectures.read(library(tmp_path), "mlx-lm", "1")
+    found = components.read_library(library(tmp_path), "mlx-lm", "1")
     assert found.models == ["llama", "qwen3_vl"]
     assert found.module("mistral") == "llama"
     assert found.module("base") is None
@@ -47,22 +47,22 @@ def test_a_library_is_read_and_not_run(tmp_path: Path) -> None:
 
 
 def test_looking_for_them_imports_none() -> None:
-    architectures.libraries.cache_clear()
-    assert [one.name for one in architectures.libraries()] == list(architectures.LIBRARIES)
-    assert not {"mlx", *architectures.LIBRARIES.values()} & set(sys.modules)
+    components.libraries.cache_clear()
+    assert [one.name for one in components.libraries()] == list(components.LIBRARIES)
+    assert not {"mlx", *components.LIBRARIES.values()} & set(sys.modules)
 
 
 def test_a_library_of_one_model_is_read_from_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "load_models.py").write_text("def load_model(path): ...\n")
     (tmp_path / "whisper.py").write_text("class ModelDimensions: ...\nclass Whisper: ...\n")
     (tmp_path / "audio.py").write_text("class Audio: ...\n")
-    assert architectures.read(tmp_path, "mlx-whisper", "1").models == ["whisper"]
+    assert components.read_library(tmp_path, "mlx-whisper", "1").models == ["whisper"]
 
 
 @pytest.mark.parametrize("name", ["llama", "whisper", "modernbert", "xlm-roberta"])
 def test_a_library_holds(name: str) -> None:
-    assert architectures.held_by(name)
-    assert not architectures.held_by(f"{name}-of-nobody")
+    assert components.held_by(name)
+    assert not components.held_by(f"{name}-of-nobody")
 
 
 def line_of(source: str, text: str) -> int:

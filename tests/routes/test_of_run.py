@@ -8,7 +8,7 @@ import sys
 import msgspec
 import pytest
 
-from mpsprobe.routes.of_run import of_run
+from mpsprobe.routes.recommend import of_run
 from mpsprobe.run import (
     Check,
     Evidence,

@@ -158,9 +158,9 @@ def _installer(requirements: list[str]) -> list[str]:
         return launch.python(
             "pip", "install", *requirements
         )  # a json.py in the working directory must not replace Python's
-    from mpsprobe.phases import solver
+    from mpsprobe.phases import pins
 
-    uv = solver.find_uv()
+    uv = pins.find_uv()
     if uv is None:
         raise UsageError(f"--fix: {sys.prefix} has no pip.", f"Run {sys.executable} -m ensurepip first.")
     return [uv, "--no-config", "pip", "install", "--python", sys.executable, *requirements]

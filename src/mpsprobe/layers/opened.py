@@ -21,7 +21,7 @@ from mpsprobe.models import targets
 from mpsprobe.models.adapter import Batch
 from mpsprobe.models.profile import Profile
 from mpsprobe.options import split_autocast
-from mpsprobe.phases import data, download, host_memory, site, transfer
+from mpsprobe.phases import data, download, site, transfer
 from mpsprobe.phases.target_code import target_code
 from mpsprobe.run import Evidence, Phase
 
@@ -145,7 +145,7 @@ class Opened:
 
     def _on_cpu(self, dtype: str, element_size: int, what: str) -> torch.nn.Module | None:
         needed = element_size * sum(p.numel() for p in self.prepared.loaded.model.parameters())
-        if not host_memory.fits(needed):
+        if not site.fits(needed):
             return None
         self.announce(f"loading {what}", self.limit(Phase.TRANSFER, cpu=True))
         with target_code(Phase.TRANSFER, f"loading {what}", Evidence.MEASURED, "cpu"):
@@ -197,7 +197,7 @@ def needed_reference(opened: Opened) -> Subject:
     reference = opened.reference
     if reference is None:
         raise TargetError(
-            host_memory.no_room_for_reference(opened.prepared.loaded.model),
+            site.no_room_for_reference(opened.prepared.loaded.model),
             "Compare with a baseline written on a larger machine: mpsprobe diverge --against FILE.",
         )
     return reference

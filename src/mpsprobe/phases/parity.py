@@ -15,7 +15,7 @@ import torch
 
 from mpsprobe.models.adapter import Outputs, Weights
 from mpsprobe.options import split_autocast
-from mpsprobe.phases import host_memory, rounding
+from mpsprobe.phases import rounding, site
 from mpsprobe.phases.check import Result
 from mpsprobe.phases.data import Prepared, move, tensors
 from mpsprobe.phases.target_code import target_code
@@ -46,10 +46,10 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
         LinkFailed: The target raised on the CPU.
     """
     loaded = prepared.loaded
-    if not host_memory.fits(host_memory.float32_bytes(loaded.model)):
+    if not site.fits(site.float32_bytes(loaded.model)):
         return Result(
             Status.UNKNOWN,
-            host_memory.no_room_for_reference(loaded.model),
+            site.no_room_for_reference(loaded.model),
             "Compare with a baseline written on a larger machine.",
         )
     reference = _reference(prepared)
@@ -57,7 +57,7 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
     differences = _differences(loaded, found, reference)
     if all(one.within for one in differences) or loaded.profile.parity:
         return _stated(loaded, differences, reference, None)
-    if not host_memory.fits(2 * host_memory.float32_bytes(loaded.model)):
+    if not site.fits(2 * site.float32_bytes(loaded.model)):
         return Result(
             Status.UNKNOWN,
             f"{_listed(differences)}. Whether that is rounding cannot be told: the CPU's own run in this dtype does "

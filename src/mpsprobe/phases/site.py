@@ -1,4 +1,4 @@
-"""The first link of the chain: this machine, the device that it uses, and the target Mac."""
+"""The first link of the chain: this machine and its free memory, the device that it uses, and the target Mac."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import msgspec
+import psutil
+from torch import nn
 
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.installed import torch_facts
@@ -18,6 +20,7 @@ from mpsprobe.mac.catalogue import target_mac
 from mpsprobe.mac.unavailable import TorchFacts, Unavailability, why_no_mps
 from mpsprobe.options import Settings
 from mpsprobe.phases.check import LinkFailed, Result
+from mpsprobe.quantities import decimal_size
 from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Phase, Status
 
 
@@ -127,3 +130,23 @@ def _with_device(host: Host, device: Device | None) -> Host:
         gpu=host.gpu or device.gpu,
         working_set_bytes=limit or host.working_set_bytes,
     )
+
+
+#: The share of the free memory that a copy may take.
+_SHARE = 0.8
+
+
+def fits(nbytes: int) -> bool:
+    """Return whether a copy of that many bytes fits in the free memory of the host."""
+    return nbytes <= _SHARE * psutil.virtual_memory().available
+
+
+def float32_bytes(model: nn.Module) -> int:
+    """Return the size in bytes of the parameters of a float32 copy."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def no_room_for_reference(model: nn.Module) -> str:
+    """State what the float32 reference of a model needs, and what is available."""
+    needed, available = float32_bytes(model), psutil.virtual_memory().available
+    return f"A float32 reference needs {decimal_size(needed)}, {decimal_size(available)} are available."

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mpsprobe.errors import text_of
 from mpsprobe.models.training import trained_parameters
-from mpsprobe.phases import host_memory, rounding
+from mpsprobe.phases import rounding, site
 from mpsprobe.phases.check import Checks, Result
 from mpsprobe.phases.data import move, tensors
 from mpsprobe.phases.inference import autocast
@@ -133,7 +133,7 @@ def _gradients_agree(training: Training) -> Result:
     if training.reference is None:
         return Result(
             Status.UNKNOWN,
-            host_memory.no_room_for_reference(loaded.model),
+            site.no_room_for_reference(loaded.model),
             "Compare on a machine with more memory, or with --random-init --shrink.",
         )
     floors: dict[str, float] = {}
@@ -343,7 +343,7 @@ def _resume(training: Training) -> Result:
         )
     model, device = loaded.model, loaded.device
     held = sum(one.numel() * one.element_size() for one in trained_parameters(model)) * 4
-    if not host_memory.fits(held):
+    if not site.fits(held):
         return Result(
             Status.UNKNOWN, f"A saved state of {decimal_size(held)} does not fit in the host's memory."
         )

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.training import TrainingAdapter
-from mpsprobe.phases import host_memory
+from mpsprobe.phases import site
 from mpsprobe.phases.check import Stopwatch
 from mpsprobe.phases.data import Prepared, move
 from mpsprobe.phases.inference import autocast
@@ -125,9 +125,7 @@ def train(prepared: Prepared, flight: Path | None = None) -> Training:
         made.adapter.grad_mode,
         autocast(loaded.profile, device.torch_device),
     ):
-        made.weights = _copied(
-            loaded.model, everything=host_memory.fits(4 * host_memory.float32_bytes(loaded.model))
-        )
+        made.weights = _copied(loaded.model, everything=site.fits(4 * site.float32_bytes(loaded.model)))
         with watched(flight, loaded.model), _following(made):
             _take(made)
         while len(made.losses) < 2 or (len(made.losses) < STEPS and sum(made.seconds) < BUDGET_S):

@@ -30,7 +30,7 @@ from mpsprobe.prediction.fitting import architecture, every_mac
 from mpsprobe.prediction.observed import MACOS, Observed, WeightlessTarget, observe
 from mpsprobe.routes.case import Case, OnRelease, UnrecordedRefusal
 from mpsprobe.routes.commands import words_of
-from mpsprobe.routes.mlx.architectures import held_by
+from mpsprobe.routes.mlx.components import held_by
 from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import (
     AssumedValue,

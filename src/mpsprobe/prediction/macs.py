@@ -19,7 +19,7 @@ from mpsprobe.quantities import decimal_size, plural
 from mpsprobe.report.terminal import of_rate, table
 from mpsprobe.report.wording import epoch_time
 from mpsprobe.routes.alternatives import FITS
-from mpsprobe.routes.mlx.architectures import held_by
+from mpsprobe.routes.mlx.components import held_by
 from mpsprobe.run import Fit, Mac, MacFit, TrainingStep
 
 #: The common memory of a MacBook Air in GiB, about which many users ask.

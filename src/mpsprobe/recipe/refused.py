@@ -16,7 +16,7 @@ from mpsprobe.device.real import Device
 from mpsprobe.device.virtual.observer import Finding
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.options import NO_AUTOCAST, Settings
-from mpsprobe.phases import host_memory
+from mpsprobe.phases import site
 from mpsprobe.phases.check import Checks, LinkFailed, Result
 from mpsprobe.phases.data import Prepared
 from mpsprobe.phases.inference import Inferred
@@ -190,7 +190,7 @@ def _recipe(refused: Refused) -> Result:
         return Result(Status.SKIPPED, "Nothing was refused, so none is needed.")
     try_it = refused.retry
     needed = sum(tensor.numel() * tensor.element_size() for _, tensor in refused.loaded.tensors())
-    if not host_memory.fits(needed):
+    if not site.fits(needed):
         problem = f"a second copy of {needed / 1e9:.1f} GB does not fit in memory"
         return search.judged(*search.seek(found, lambda _: Tried([], problem), refused.help), device.name)
     return search.judged(*search.seek(found, try_it, refused.help), device.name)

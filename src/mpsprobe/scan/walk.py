@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect import (  # noqa: F401 - importing a module registers its detectors
-    autocast,
     choices,
     cuda_packages,
     devices,
@@ -17,10 +16,9 @@ from mpsprobe.scan.detect import (  # noqa: F401 - importing a module registers 
     processes,
     training_loops,
 )
-from mpsprobe.scan.detect.registry import REGISTRY
 from mpsprobe.scan.lookup import TorchRelease, cuda_only
 from mpsprobe.scan.names import Function, Names, Scope, modules_of
-from mpsprobe.scan.position import Hit, Position, caught
+from mpsprobe.scan.position import REGISTRY, Hit, Position, caught
 from mpsprobe.scan.truth import Truth
 
 #: Fields without code that runs: annotations, contexts, operators.

@@ -174,7 +174,7 @@ class RunInProgress:
         if mac is None or mac.chip is None or mac.memory_gb is None:
             return  # there is no target Mac: phase 1 was not run, or none was named
         from mpsprobe.routes.commands import words_of
-        from mpsprobe.routes.of_run import of_run
+        from mpsprobe.routes.recommend import of_run
 
         if (outlook := of_run(self.run, words=words_of(self.settings))) is not None:
             self.learnt(outlook=outlook)

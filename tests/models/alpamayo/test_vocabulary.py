@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken, Tokenizer  # type: ignore[import-untyped]
 
-from mpsprobe.models.alpamayo import vocabulary
+from mpsprobe.models.alpamayo import processor
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return vocabulary.build_tokenizer()
+    return processor.build_tokenizer()
 
 
 def test_it_has_the_size_of_qwens(tokenizer: Tokenizer) -> None:
@@ -51,7 +51,7 @@ def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 def test_added_tokens_are_told_as_the_tokenizer_has_them(tokenizer: Tokenizer) -> None:
     told = {
-        vocabulary.TEXT_TOKENS + index: AddedToken(name, **form)
-        for index, (name, form) in enumerate(vocabulary.added_tokens().items())
+        processor.TEXT_TOKENS + index: AddedToken(name, **form)
+        for index, (name, form) in enumerate(processor.added_tokens().items())
     }
     assert tokenizer.get_added_tokens_decoder() == told

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mpsprobe.models.tiny_drive import vocabulary as v
+from mpsprobe.models.tiny_drive import repository as v
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpsprobe.models.alpamayo import backbone, published, vocabulary
+from mpsprobe.models.alpamayo import backbone, processor, published
 from mpsprobe.models.hub.cache import cache_dir, made_once
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "o
 
 def ensure() -> Path:
     """Return the cached folder without weights, creating it if needed."""
-    recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, vocabulary.WORDS])
+    recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, processor.WORDS])
     folder = cache_dir() / f"alpamayo-r1-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     return made_once(folder, write)
 

@@ -22,7 +22,7 @@ import msgspec
 from mpsprobe import launch
 from mpsprobe.errors import TargetError, UsageError, docs
 from mpsprobe.knowledge.mlx import Proof
-from mpsprobe.routes.mlx.architectures import LIBRARIES, libraries
+from mpsprobe.routes.mlx.components import LIBRARIES, libraries
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,12 +12,12 @@ from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.routes import alternatives, commands
 from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
-from mpsprobe.routes.mlx.architectures import libraries
 from mpsprobe.routes.mlx.components import (
     GENERATION_DAYS,
     TEST_DAYS,
     VALIDATION_DAYS,
     components,
+    libraries,
     parts,
 )
 from mpsprobe.run import Component, Route, Table, TrainingStep, Viability

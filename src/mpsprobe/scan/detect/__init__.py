@@ -1,5 +1,5 @@
 """The detectors: one module for each group of rules. Each function is shown the nodes that it registered for.
 
-`scan.walk` imports every module of this package by name, and each registers its functions in `registry`. No
-detector imports that list.
+`scan.walk` imports every module of this package by name, and each registers its functions in `scan.position.REGISTRY`.
+No detector imports that list.
 """

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.devices import cuda_text, places
-from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on, on_call, text_of
 
 #: Functions that take a text and do not place anything by it.
 _READERS = frozenset(

@@ -6,11 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on, on_call
 from mpsprobe.scan.findings import Level
 from mpsprobe.scan.lookup import cuda_library, cuda_only
 from mpsprobe.scan.names import Function, modules_of
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on, on_call, text_of
 
 
 @on(ast.Import, ast.ImportFrom)

@@ -6,10 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on, on_call, on_torch_call
 from mpsprobe.scan.lookup import torch_cuda
 from mpsprobe.scan.names import Function
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on, on_call, on_torch_call, text_of
 from mpsprobe.scan.truth import is_cuda_text
 
 #: `device`, `map_location`, `torch_device`, `device_map` and so on, but not `device_type`, which places nothing.

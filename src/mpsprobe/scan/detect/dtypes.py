@@ -6,9 +6,8 @@ import ast
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.devices import places
-from mpsprobe.scan.detect.registry import on_call, on_torch_call
 from mpsprobe.scan.findings import Level
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on_call, on_torch_call, text_of
 
 #: NumPy functions that make float64 unless a dtype is given, with the position of that argument.
 _ALWAYS = {

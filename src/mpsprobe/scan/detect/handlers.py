@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on
-from mpsprobe.scan.position import Hit, Position, caught
+from mpsprobe.scan.position import Hit, Position, caught, on
 
 _RUNTIME = {"RuntimeError", "Exception", "BaseException"}
 _LEAVES = (ast.Raise, ast.Break, ast.Return)

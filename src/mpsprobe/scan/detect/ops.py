@@ -6,8 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from mpsprobe.scan.detect.dtypes import on_cpu
-from mpsprobe.scan.detect.registry import on_call, on_in_place_call, on_torch_call
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on_call, on_in_place_call, on_torch_call, text_of
 
 #: Missing ops that create a tensor from numbers, by default on the CPU.
 _FACTORIES = {"torch.logspace", "torch.from_file"}

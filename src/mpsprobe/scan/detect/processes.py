@@ -6,8 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mpsprobe.scan.detect.registry import on, on_call
-from mpsprobe.scan.position import Hit, Position, argument, text_of
+from mpsprobe.scan.position import Hit, Position, argument, on, on_call, text_of
 
 _CONTEXTS = ("multiprocessing_context", "mp_context", "start_method")
 _VARIABLE = re.compile(r"PYTORCH_(ENABLE_MPS_FALLBACK|MPS_\w+|DEBUG_MPS_\w+)$")

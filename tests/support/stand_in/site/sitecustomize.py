@@ -126,7 +126,7 @@ def _without_proc() -> None:
 if os.environ.get("STAND_IN_LIBRARY"):
     _AFTER["torch"] = _load
 if _MAC is not None:
-    _AFTER["mpsprobe.mac.system"] = _as_recorded
+    _AFTER["mpsprobe.mac.facts"] = _as_recorded
     _without_proc()
 if _AFTER:
     sys.meta_path.insert(0, _Finder())
