@@ -39,7 +39,7 @@ def config(folder: Path, **values: Any) -> None:
 )
 def test_kernel_of_the_hub_is_a_door(folder: Path, values: dict[str, Any], setting: str) -> None:
     config(folder, **values)
-    (door,) = consent.doors(folder)
+    (door,) = consent.code_to_run(folder)
     assert door.reason == f"{setting} of config.json"
     with pytest.raises(ConsentError, match="trust-remote-code"):
         consent.require(folder, "m", trusted=False)
@@ -63,20 +63,20 @@ def test_names_of_kernels_are_those_of_transformers(folder: Path) -> None:
         "a/",
     ):
         config(folder, _attn_implementation=value)
-        assert bool(consent.doors(folder)) == bool(is_kernel(value)), value
+        assert bool(consent.code_to_run(folder)) == bool(is_kernel(value)), value
 
 
 def test_generation_code_counts_where_weights_are_loaded(folder: Path) -> None:
     config(folder)
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate" / "generate.py").write_text("")
-    assert [door.what for door in consent.doors(folder)] == ["custom_generate/generate.py"]
-    assert not consent.doors(folder, stored=False)
+    assert [door.what for door in consent.code_to_run(folder)] == ["custom_generate/generate.py"]
+    assert not consent.code_to_run(folder, stored=False)
 
 
 def test_ordinary_model_has_no_door(folder: Path) -> None:
     config(folder, _attn_implementation="sdpa", auto_map={"AutoTokenizer": ["tok.T", None]})
-    assert not consent.doors(folder)
+    assert not consent.code_to_run(folder)
 
 
 @pytest.mark.parametrize("place", ["config.json", "tokenizer.json", "unet/config.json"])

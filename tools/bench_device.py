@@ -29,7 +29,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import MemorylessKernels
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import emulate, predict
 
@@ -94,11 +94,11 @@ def per_forward() -> None:
             on_device, device_ids = copy.deepcopy(model).to("mps"), ids.to("mps")
             rows.append((name, _least(lambda m=on_device, i=device_ids: m(input_ids=i, use_cache=False))))  # type: ignore[misc]
     with predict() as session:
-        assert isinstance(session.kernels, GhostKernels)
+        assert isinstance(session.kernels, MemorylessKernels)
         session.kernels.float_limit = 0
         with torch.device("mps"):
-            ghostly = LlamaModel(config).eval()
-        rows.append(("predict", _least(lambda: ghostly(input_ids=ids.to("mps"), use_cache=False))))
+            memoryless = LlamaModel(config).eval()
+        rows.append(("predict", _least(lambda: memoryless(input_ids=ids.to("mps"), use_cache=False))))
     for name, milliseconds in rows:
         sys.stdout.write(f"{name:26} {milliseconds:8.1f} ms\n")
 

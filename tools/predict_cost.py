@@ -88,14 +88,14 @@ def measure(name: str, config: dict[str, Any]) -> None:
     import resource
     import time
 
-    from mpsprobe.forecast import Wish
+    from mpsprobe.forecast import ForecastOptions
     from mpsprobe.prediction.assemble import predict
     from mpsprobe.prediction.observed import WeightlessTarget
     from mpsprobe.run import Mac
 
     adapter = _alpamayo() if name == ALPAMAYO else _of_transformers(name, config)
     begun = time.process_time()
-    prediction = predict(WeightlessTarget(name, adapter, "auto"), Mac("2.13"), Wish())
+    prediction = predict(WeightlessTarget(name, adapter, "auto"), Mac("2.13"), ForecastOptions())
     seconds = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     calls = sum(use.count for use in prediction.op_uses)

@@ -46,7 +46,7 @@ _NO_FILES = frozenset({"a pipe", "a socket", "a device"})
 
 
 @dataclass(frozen=True)
-class Door:
+class CodeToRun:
     """One thing of a target that would run.
 
     Attributes:
@@ -61,7 +61,7 @@ class Door:
         return f"{self.what} ({self.reason})"
 
 
-def doors(folder: Path, *, stored: bool = True) -> list[Door]:
+def code_to_run(folder: Path, *, stored: bool = True) -> list[CodeToRun]:
     """Return everything in a model's folder that would run, apart from the class that its `auto_map` names.
 
     Args:
@@ -72,11 +72,11 @@ def doors(folder: Path, *, stored: bool = True) -> list[Door]:
         TargetError: One of its configs exceeds the bounds of a config, or an entry is not a regular file.
     """
     refuse_special_files(folder)
-    found: list[Door] = []
+    found: list[CodeToRun] = []
     for name in _configs(folder):
-        found += [Door(kernel, f"{key} of {name}") for key, kernel in _kernels(_read(folder / name))]
+        found += [CodeToRun(kernel, f"{key} of {name}") for key, kernel in _kernels(_read(folder / name))]
     if stored and (folder / _GENERATE).exists():
-        found.append(Door(_GENERATE, "transformers imports it when it loads the weights"))
+        found.append(CodeToRun(_GENERATE, "transformers imports it when it loads the weights"))
     return found
 
 
@@ -93,7 +93,7 @@ def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> N
         ConsentError: Something would run, and the user did not agree.
         TargetError: The folder cannot be examined; see `doors`.
     """
-    found = doors(folder, stored=stored)
+    found = code_to_run(folder, stored=stored)
     _shut(folder, shut=not trusted)
     if found and not trusted:
         raise ConsentError(

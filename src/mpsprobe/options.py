@@ -324,8 +324,8 @@ def settings(*sources: OptionSource) -> Settings:
     try:
         return Settings(**merged)  # type: ignore[arg-type]
     except UsageError as problem:
-        told = [f"{where} sets {', '.join(those)}." for where, those in named.items()]
-        raise UsageError(problem.what, " ".join([problem.hint, *told]).strip()) from problem
+        hints = [f"{where} sets {', '.join(those)}." for where, those in named.items()]
+        raise UsageError(problem.what, " ".join([problem.hint, *hints]).strip()) from problem
 
 
 def of_project(start: Path, *, code: bool) -> OptionSource:

@@ -44,18 +44,18 @@ def test_address_space_is_reserved_with_macs_flag(monkeypatch: pytest.MonkeyPatc
         return 1 << 40 if len(asked) == 3 else tensors._MAP_FAILED
 
     monkeypatch.setattr(tensors, "_libc", SimpleNamespace(mmap=mmap))
-    ghosts = tensors.Ghosts()
+    memoryless = tensors.MemorylessTensors()
     # MAP_NORESERVE is 0x0040 in sys/mman.h of macOS, 0x4000 on Linux
     assert all(flags & 0x40 and not flags & 0x4000 for _, flags in asked)
     assert [size for size, _ in asked] == [1 << 44, 1 << 43, 1 << 42]  # a refusal asks for half
-    assert ghosts.end - ghosts.start == 1 << 42
+    assert memoryless.end - memoryless.start == 1 << 42
 
 
 @pytest.mark.usefixtures("darwin")
 def test_a_system_without_address_space_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensors, "_libc", SimpleNamespace(mmap=lambda *_: tensors._MAP_FAILED))
     with pytest.raises(UnsupportedInstallError, match="64 GB of address space"):
-        tensors.Ghosts()
+        tensors.MemorylessTensors()
 
 
 @pytest.mark.usefixtures("darwin")

@@ -76,17 +76,17 @@ def test_each_call_is_given_the_references_inputs() -> None:
     bad.load_state_dict(good.state_dict())
     with torch.no_grad():
         next(bad[0].parameters()).mul_(3)
-    with Lockstep(subject(good), Extent.FORWARD) as teacher:
-        result = follow(subject(bad), Extent.FORWARD, teacher, Forcing.LAYERS)
+    with Lockstep(subject(good), Extent.FORWARD) as reference_pass:
+        result = follow(subject(bad), Extent.FORWARD, reference_pass, Forcing.LAYERS)
     errors = {(c.call.path, c.call.entering): c.distance.error for c in result.compared}
     assert errors.pop(("0", False)) > 0.1
     assert set(errors.values()) == {0.0}, "what follows a wrong layer is not blamed for it"
 
 
 def test_tensors_changed_in_place_are_compared_as_they_were() -> None:
-    student, reference = (chain(nn.Linear(8, 8), InPlace(), nn.Linear(8, 8), InPlace()) for _ in "ab")
-    with Lockstep(subject(reference), Extent.FORWARD) as teacher:
-        result = follow(subject(student), Extent.FORWARD, teacher, Forcing.LAYERS)
+    compared, reference = (chain(nn.Linear(8, 8), InPlace(), nn.Linear(8, 8), InPlace()) for _ in "ab")
+    with Lockstep(subject(reference), Extent.FORWARD) as reference_pass:
+        result = follow(subject(compared), Extent.FORWARD, reference_pass, Forcing.LAYERS)
     assert result.calls == 5
     assert {c.distance.error for c in result.compared} == {0.0}
 
@@ -94,23 +94,23 @@ def test_tensors_changed_in_place_are_compared_as_they_were() -> None:
 def test_calls_that_one_side_lacks_do_not_stop_the_rest() -> None:
     short = chain(nn.Linear(8, 8), nn.Identity())
     long = chain(nn.Linear(8, 8), nn.Identity(), nn.Identity(), nn.Identity())
-    for student, teaching in ((long, short), (short, long)):
-        with Lockstep(subject(teaching), Extent.FORWARD) as teacher:
-            result = follow(subject(student), Extent.FORWARD, teacher, Forcing.LAYERS)
-        assert result.unmatched == (2 if student is long else 0)
+    for compared, reference in ((long, short), (short, long)):
+        with Lockstep(subject(reference), Extent.FORWARD) as reference_pass:
+            result = follow(subject(compared), Extent.FORWARD, reference_pass, Forcing.LAYERS)
+        assert result.unmatched == (2 if compared is long else 0)
         assert result.calls - result.unmatched == 3
 
 
-@pytest.mark.parametrize("where", ["student", "reference"])
+@pytest.mark.parametrize("where", ["compared", "reference"])
 def test_an_error_of_either_side_ends_both(where: str) -> None:
     sound = chain(nn.Linear(8, 8), nn.Identity())
     broken = chain(nn.Linear(8, 8), Raises())
-    student, reference = (broken, sound) if where == "student" else (sound, broken)
+    compared, reference = (broken, sound) if where == "compared" else (sound, broken)
     with (
         pytest.raises(ValueError, match="planted"),
-        Lockstep(subject(reference), Extent.FORWARD) as teacher,
+        Lockstep(subject(reference), Extent.FORWARD) as reference_pass,
     ):
-        follow(subject(student), Extent.FORWARD, teacher, Forcing.LAYERS)
+        follow(subject(compared), Extent.FORWARD, reference_pass, Forcing.LAYERS)
 
 
 def test_the_lowest_value_of_float32_does_not_become_infinite() -> None:
@@ -118,8 +118,8 @@ def test_the_lowest_value_of_float32_does_not_become_infinite() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.full_like(x, torch.finfo(x.dtype).min)
 
-    with Lockstep(subject(chain(Mask(), nn.Identity())), Extent.FORWARD) as teacher:
+    with Lockstep(subject(chain(Mask(), nn.Identity())), Extent.FORWARD) as reference_pass:
         half = subject(chain(Mask(), nn.Identity()).half())
         object.__setattr__(half, "batch", lambda: {"x": torch.zeros(1, 8, dtype=torch.float16)})
-        result = follow(half, Extent.FORWARD, teacher, Forcing.LAYERS)
+        result = follow(half, Extent.FORWARD, reference_pass, Forcing.LAYERS)
     assert torch.isfinite(result.outputs["y"]).all()

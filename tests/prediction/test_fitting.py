@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from mpsprobe.forecast import Wish
+from mpsprobe.forecast import ForecastOptions
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.mac import names
 from mpsprobe.prediction.fitting import every_mac, smallest
@@ -37,7 +37,7 @@ def _seen(parameters: int = _EIGHT_B, largest: int = _LARGEST) -> Observed:
 
 
 def _macs(seen: Observed, *, mlx: bool = True) -> dict[str, MacFit]:
-    return {one.mac: one for one in every_mac(seen, "2.8.0", "15.5", Wish(), mlx=mlx)}
+    return {one.mac: one for one in every_mac(seen, "2.8.0", "15.5", ForecastOptions(), mlx=mlx)}
 
 
 def test_an_8b_model_in_16_bits_by_memory() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from mpsprobe.recipe.search import Helped, Recipe, Setting, Tried, helped, judged, seek, smallest
+from mpsprobe.recipe.search import Recipe, RefusalFixes, Setting, Trial, helped, judged, seek, smallest
 from mpsprobe.run import Evidence, Mac, Phase, Refusal, Status
 
 _FALLBACK = Setting("fallback", "1")
@@ -36,12 +36,12 @@ def _refused(kind: str = "dtype", source: str = "model.py:3") -> Refusal:
     return Refusal(Phase.INFERENCE, kind, "aten::mul", "text", "certain", source)
 
 
-def _no_help(refusals: list[Refusal]) -> list[Helped]:
-    return [Helped(one, frozenset(), "") for one in refusals]
+def _no_help(refusals: list[Refusal]) -> list[RefusalFixes]:
+    return [RefusalFixes(one, frozenset(), "") for one in refusals]
 
 
-def _of(*ways: Setting, source: str = "model.py:3") -> Helped:
-    return Helped(_refused(source=source), frozenset(ways), "fix it")
+def _of(*ways: Setting, source: str = "model.py:3") -> RefusalFixes:
+    return RefusalFixes(_refused(source=source), frozenset(ways), "fix it")
 
 
 def test_a_missing_op_is_fixed_by_variable_or_release() -> None:
@@ -118,38 +118,40 @@ def test_autocast_is_no_way_where_no_two_of_its_dtypes_meet(text: str) -> None:
 def test_what_a_try_shows_first_is_helped_by_the_next() -> None:
     tries: list[tuple[Setting, ...]] = []
 
-    def retry(settings: Sequence[Setting]) -> Tried:
+    def retry(settings: Sequence[Setting]) -> Trial:
         tries.append(tuple(settings))
-        return Tried([] if _FALLBACK in settings else [_refused("missing-op", "model.py:9")])
+        return Trial([] if _FALLBACK in settings else [_refused("missing-op", "model.py:9")])
 
-    def learn(refusals: list[Refusal]) -> list[Helped]:
-        return [Helped(one, frozenset({_FALLBACK}), "") for one in refusals]
+    def learn(refusals: list[Refusal]) -> list[RefusalFixes]:
+        return [RefusalFixes(one, frozenset({_FALLBACK}), "") for one in refusals]
 
-    mixed = Helped(_refused("mixed-dtypes"), frozenset({_PARTS}), "")
+    mixed = RefusalFixes(_refused("mixed-dtypes"), frozenset({_PARTS}), "")
     recipe, tried = seek([mixed], retry, learn)
     assert tries == [(_PARTS,), (_FALLBACK, _PARTS)]
     assert recipe.settings == (_FALLBACK, _PARTS)
-    assert tried == Tried([])
+    assert tried == Trial([])
 
 
 def test_refusals_beat_an_error_that_hides_the_rest() -> None:
     newer = Setting("torch", "2.9")
 
-    def retry(settings: Sequence[Setting]) -> Tried:
+    def retry(settings: Sequence[Setting]) -> Trial:
         if settings == (_FALLBACK,):
-            return Tried([_refused("error")])
-        return Tried([_refused("dtype", "model.py:4"), _refused("dtype", "model.py:5")])
+            return Trial([_refused("error")])
+        return Trial([_refused("dtype", "model.py:4"), _refused("dtype", "model.py:5")])
 
-    recipe, _ = seek([_of(_FALLBACK, newer), Helped(_refused("error"), frozenset(), "")], retry, _no_help)
+    recipe, _ = seek(
+        [_of(_FALLBACK, newer), RefusalFixes(_refused("error"), frozenset(), "")], retry, _no_help
+    )
     assert recipe.settings == (_FALLBACK,)  # nothing teaches that another setting would do better
 
 
 def test_the_same_settings_are_not_tried_twice() -> None:
     tries: list[tuple[Setting, ...]] = []
 
-    def retry(settings: Sequence[Setting]) -> Tried:
+    def retry(settings: Sequence[Setting]) -> Trial:
         tries.append(tuple(settings))
-        return Tried([_refused("device", "model.py:9")])  # new, and nothing helps
+        return Trial([_refused("device", "model.py:9")])  # new, and nothing helps
 
     recipe, tried = seek([_of(_FALLBACK)], retry, _no_help)
     assert tries == [(_FALLBACK,)]
@@ -176,13 +178,13 @@ def test_what_is_left_does_not_spoil_what_can_be_helped() -> None:
 
 def test_only_a_second_run_verifies() -> None:
     recipe = Recipe((_FALLBACK,), helps=[_of(_FALLBACK)])
-    verified = judged(recipe, Tried([]), "emulated")
+    verified = judged(recipe, Trial([]), "emulated")
     assert (verified.status, verified.evidence) == (Status.PASS, Evidence.EMULATED)
-    for tried in (None, Tried([], "no memory")):
+    for tried in (None, Trial([], "no memory")):
         unsure = judged(recipe, tried, "emulated")
         assert (unsure.status, unsure.evidence) == (Status.UNKNOWN, Evidence.PREDICTED)
         assert "not verified" in unsure.message
-    left = judged(recipe, Tried([_refused()]), "emulated")
+    left = judged(recipe, Trial([_refused()]), "emulated")
     assert left.status is Status.FAIL
     assert "model.py:3" in left.remedy
 
@@ -204,24 +206,24 @@ def test_what_a_try_shows_to_be_no_help_is_not_tried_again() -> None:
     old, new = Setting("torch", "2.6"), Setting("torch", "2.9")
     tries: list[tuple[Setting, ...]] = []
 
-    def retry(settings: Sequence[Setting]) -> Tried:
+    def retry(settings: Sequence[Setting]) -> Trial:
         tries.append(tuple(settings))
-        return Tried([] if new in settings else [_refused()])
+        return Trial([] if new in settings else [_refused()])
 
     recipe, tried = seek([_of(_FALLBACK, old, new)], retry, _no_help)
     assert tries == [(_FALLBACK,), (old,), (new,)]
     assert recipe.settings == (new,)
-    assert tried == Tried([])
+    assert tried == Trial([])
 
 
 def test_when_no_try_helps_the_one_that_left_least_is_told() -> None:
-    def retry(settings: Sequence[Setting]) -> Tried:
-        return Tried([_refused()] + [_refused(source="model.py:4")] * (_FALLBACK in settings))
+    def retry(settings: Sequence[Setting]) -> Trial:
+        return Trial([_refused()] + [_refused(source="model.py:4")] * (_FALLBACK in settings))
 
     newer = Setting("torch", "2.9")
     recipe, tried = seek([_of(_FALLBACK, newer)], retry, _no_help)
     assert recipe.settings == (newer,)
-    assert tried == Tried([_refused()])
+    assert tried == Trial([_refused()])
 
 
 def test_exclusive_settings_help_as_many_as_they_can() -> None:

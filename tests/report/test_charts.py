@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mpsprobe import report
-from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, Side, Verdict
+from mpsprobe.layers.result import Divergence, FirstDivergence, Judged, Layer, Side, Verdict
 from mpsprobe.report.charts import kinds_chart, rounds_chart
 from mpsprobe.report.divergence import divergence_page, html
 from mpsprobe.report.mosaics import macs_chart, releases_chart
@@ -147,7 +147,7 @@ def diverged() -> Divergence:
             layer("layers.9", 20.0, Verdict.CARRIES),
             layer("layers.2", 0.5, Verdict.SOUND),
         ],
-        first=Culprit(
+        first=FirstDivergence(
             stage="forward", module="layers.9", kind="Linear", verdict=Verdict.CARRIES, judged=judged(20.0)
         ),
     )

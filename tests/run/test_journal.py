@@ -79,7 +79,7 @@ def test_a_death_between_checks_blames_no_check(tmp_path: Path) -> None:
 
 def test_what_was_learnt_is_kept_until_replaced(tmp_path: Path) -> None:
     chosen = DeviceChoice(requested="auto", used="emulated", reason="no GPU")
-    write(tmp_path / "j", [*events(1), journal.Learnt(device=chosen), journal.Learnt(limits=["one"])])
+    write(tmp_path / "j", [*events(1), journal.RunFacts(device=chosen), journal.RunFacts(limits=["one"])])
     run = journal.replay(tmp_path / "j")
     assert (run.device, run.limits[0]) == (chosen, "one")
 
@@ -100,7 +100,7 @@ def test_an_unsupervised_journal_says_it_was_cut_off(tmp_path: Path) -> None:
 
 def test_what_became_known_on_the_way_is_kept(tmp_path: Path) -> None:
     target = msgspec.structs.replace(a_run().target, architecture="Net")
-    write(tmp_path / "j", [*events(1), journal.Learnt(target=target), journal.Learnt(limits=["one"])])
+    write(tmp_path / "j", [*events(1), journal.RunFacts(target=target), journal.RunFacts(limits=["one"])])
     run = journal.replay(tmp_path / "j")
     assert run.target.architecture == "Net"
     assert run.limits == ["one"]

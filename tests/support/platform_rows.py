@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import MemorylessKernels
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import predict
 from mpsprobe.knowledge import ops
@@ -56,7 +56,7 @@ def row(entry: Entry) -> dict[str, Any]:
     """Predict one use of a model."""
     uses = _Uses()
     with predict(RELEASE, fallback=False, observer=uses) as session:
-        assert isinstance(session.kernels, GhostKernels)
+        assert isinstance(session.kernels, MemorylessKernels)
         session.kernels.float_limit = 256  # the models are small, and tensors without memory are meant
         torch.manual_seed(0)
         with torch.device("mps"):

@@ -83,8 +83,8 @@ def _answer(found: Comparison) -> str:
         ]
     )
     counts = [f"{changes[each]:,} {each.value}" for each in Change if changes[each] and each in _COUNTED]
-    told = f": {enumerate_words(counts)}, of checks, numbers and ops" if counts else ""
-    return f"{'Regressions' if found.worse else 'No regressions'} in B{told}."
+    summary = f": {enumerate_words(counts)}, of checks, numbers and ops" if counts else ""
+    return f"{'Regressions' if found.worse else 'No regressions'} in B{summary}."
 
 
 def _sides(a: RunSide, b: RunSide) -> list[list[str]]:

@@ -13,7 +13,7 @@ import msgspec
 from mpsprobe.cli.options import takes
 from mpsprobe.cli.sink import Sink, Styled, pass_sink
 from mpsprobe.errors import UsageError
-from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, OutputRow, Verdict
+from mpsprobe.layers.result import Divergence, FirstDivergence, Judged, Layer, OutputRow, Verdict
 from mpsprobe.layers.supervised import Found, Job, Written
 from mpsprobe.options import Group, Settings
 from mpsprobe.quantities import decimal_size, printable, printable_json
@@ -140,27 +140,25 @@ def _nothing(found: Divergence) -> str:
     return "Nothing diverges beyond the noise floor."
 
 
-def _first(culprit: Culprit) -> str:
-    name = culprit.module or "the model itself"
-    kind = f" ({culprit.kind})" if culprit.kind else ""
-    judged = culprit.judged
-    lines = [f"First to diverge: {name}{kind}, in {culprit.stage}, call {judged.call + 1}: {judged.place}."]
+def _first(first: FirstDivergence) -> str:
+    name = first.module or "the model itself"
+    kind = f" ({first.kind})" if first.kind else ""
+    judged = first.judged
+    lines = [f"First to diverge: {name}{kind}, in {first.stage}, call {judged.call + 1}: {judged.place}."]
     lines.append(f"  {_sentence(judged)}")
-    if culprit.verdict is Verdict.MAKES:
+    if first.verdict is Verdict.MAKES:
         lines.append("  It was given the reference's own inputs: its own code makes this error.")
     else:
         lines.append("  This is the error of all that ran before it too.")
-    if culprit.advisories:
-        lines.append(
-            f"  known faults its calls meet: {', '.join(culprit.advisories)} (mpsprobe advisories ID)"
-        )
-    if culprit.op_uses:
+    if first.advisories:
+        lines.append(f"  known faults its calls meet: {', '.join(first.advisories)} (mpsprobe advisories ID)")
+    if first.op_uses:
         lines.append("  its op uses:")
-        for use in culprit.op_uses[:_OPS]:
+        for use in first.op_uses[:_OPS]:
             inputs = ", ".join(f"{meta.dtype}{list(meta.shape)}" for meta in use.inputs)
             lines.append(f"    {use.op} ({inputs}) x{use.count}  {use.source}".rstrip())
-        if len(culprit.op_uses) > _OPS:
-            lines.append(f"    and {len(culprit.op_uses) - _OPS} more")
+        if len(first.op_uses) > _OPS:
+            lines.append(f"    and {len(first.op_uses) - _OPS} more")
     return "\n".join(lines)
 
 

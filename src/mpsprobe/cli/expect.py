@@ -44,8 +44,8 @@ def command(sink: Sink, run: Path, output: Path, force: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, failures in found.items():
         paths[name].write_text(_toml(document, failures), encoding="utf-8")
-    told = [f"{paths[name]}: {len(failures)} checks" for name, failures in found.items()]
-    sink.result("\n".join(told), {name: list(failures) for name, failures in found.items()})
+    lines = [f"{paths[name]}: {len(failures)} checks" for name, failures in found.items()]
+    sink.result("\n".join(lines), {name: list(failures) for name, failures in found.items()})
 
 
 def _ids(run: Run, *statuses: Status) -> dict[str, str]:

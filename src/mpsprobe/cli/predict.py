@@ -66,7 +66,7 @@ def predict(
     from mpsprobe import report
     from mpsprobe.report import terminal
 
-    asked = Asked(
+    asked = PredictionArguments(
         every_release=every_release,
         tokens=tokens,
         calibration=calibration,
@@ -80,7 +80,7 @@ def predict(
     click.get_current_context().exit(0 if run.fully_native else 1)
 
 
-class Asked(TypedDict):
+class PredictionArguments(TypedDict):
     """Arguments of `prediction.command.predict` beside the settings."""
 
     every_release: bool
@@ -89,7 +89,7 @@ class Asked(TypedDict):
     routes: bool
 
 
-def _predict(sink: Sink, settings: Settings, asked: Asked, *, cache: bool) -> Run:
+def _predict(sink: Sink, settings: Settings, asked: PredictionArguments, *, cache: bool) -> Run:
     """Return an answer that was kept for the same question, or make one and keep it."""
     from mpsprobe.prediction import kept
     from mpsprobe.prediction.ingredients import ingredients

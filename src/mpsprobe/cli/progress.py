@@ -144,10 +144,10 @@ class Narrator:
         if check.status is Status.BLOCKED:
             if (check.phase, check.message) in self._reasons:
                 return
-            told = {message for _, message in self._reasons}
+            shown = {message for _, message in self._reasons}
             self._reasons.add((check.phase, check.message))
             text = check.message
-            if text in told and check.blocked_by is not None:
+            if text in shown and check.blocked_by is not None:
                 text = f"blocked by {check.blocked_by.label}, as above"
             aligned = wrapped(f"    {printable(text)}").removeprefix("   ")
             self._sink.remark("  ", Styled(sign, colour), aligned)

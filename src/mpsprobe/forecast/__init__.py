@@ -3,6 +3,6 @@
 docs/forecast.md states the method, its constants and its limits.
 """
 
-from mpsprobe.forecast.build import Wish, build
+from mpsprobe.forecast.build import ForecastOptions, build
 
-__all__ = ["Wish", "build"]
+__all__ = ["ForecastOptions", "build"]

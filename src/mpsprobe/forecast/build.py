@@ -28,7 +28,7 @@ ELSEWHERE = ("rtx-3090", "rtx-4090", "a100-sxm4-80gb", "h100", "h200")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ForecastOptions:
     """The options of a forecast.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wish:
 def build(
     trace: Trace,
     mac: Mac,
-    wish: Wish,
+    wish: ForecastOptions,
     *,
     dtypes: Mapping[str, int],
     evidence: Evidence = Evidence.PREDICTED,
@@ -103,7 +103,7 @@ def build(
     )
 
 
-def carried_turns(found: Sequence[Stage], wish: Wish) -> dict[str, int]:
+def carried_turns(found: Sequence[Stage], wish: ForecastOptions) -> dict[str, int]:
     """Return the number of iterations of those stages whose loops are extrapolated, by name.
 
     A generation that reached the largest number of iterations that is run is extrapolated to `NEW_TOKENS` by
@@ -122,7 +122,7 @@ def carried_turns(found: Sequence[Stage], wish: Wish) -> dict[str, int]:
     return turns
 
 
-def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: Wish, fed: Fed) -> str:
+def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: ForecastOptions, fed: Fed) -> str:
     """Return the workload in one sentence: the requested sizes, and the defaults for the others."""
     parts = []
     generates = next((stage for stage in found if _decodes(stage)), None)
@@ -155,7 +155,7 @@ def _decodes(stage: Stage) -> bool:
     return stage.name == "decode" and stage.repeats > 1
 
 
-def _limits(trace: Trace, found: Sequence[Stage], wish: Wish) -> list[str]:
+def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list[str]:
     """Return sentences that state what a forecast cannot show."""
     texts = [
         "Inside an op nothing is seen: workspaces of MPSGraph and of matmul kernels, and passes over memory beyond "

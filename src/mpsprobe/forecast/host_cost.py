@@ -130,7 +130,7 @@ class _Convolutions(nn.Module):
 
 
 @dataclass(frozen=True)
-class Small:
+class SmallModel:
     """A small model and how it is run.
 
     Attributes:
@@ -169,7 +169,7 @@ def _generate(model: Any, device: torch.device) -> Any:
     )
 
 
-def _diffusion() -> Small | None:
+def _diffusion() -> SmallModel | None:
     """Return a narrow UNet of diffusers, whose code does more around each op than plain torch; None without it."""
     try:
         import diffusers as library
@@ -190,14 +190,14 @@ def _diffusion() -> Small | None:
         text = torch.ones(1, 4, 32, device=device)
         return model(torch.ones(1, 4, 8, 8, device=device), torch.tensor(5), text)
 
-    return Small("diffusion network", build, run)
+    return SmallModel("diffusion network", build, run)
 
 
-def smalls() -> list[Small]:
+def smalls() -> list[SmallModel]:
     """Return the small models: those in plain torch and, where installed, some of diffusers and transformers."""
     found = [
-        Small("blocks", _Blocks, _forward("x", (1, 1, 32))),
-        Small("convolutions", _Convolutions, _forward("x", (1, 4, 8, 8))),
+        SmallModel("blocks", _Blocks, _forward("x", (1, 1, 32))),
+        SmallModel("convolutions", _Convolutions, _forward("x", (1, 4, 8, 8))),
     ]
     if (network := _diffusion()) is not None:
         found.append(network)
@@ -208,13 +208,13 @@ def smalls() -> list[Small]:
     t: Any = library
     t.utils.logging.set_verbosity_error()  # it warns about kernels that these models do not need
 
-    def of(name: str, cls: str, run: Callable[[Any, torch.device], Any], **config: Any) -> Small:
+    def of(name: str, cls: str, run: Callable[[Any, torch.device], Any], **config: Any) -> SmallModel:
         def build() -> nn.Module:
             made = getattr(t, cls)
             model: nn.Module = made(made.config_class(**config))
             return model
 
-        return Small(name, build, run)
+        return SmallModel(name, build, run)
 
     narrow = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
     text = {**narrow, "vocab_size": 64, "max_position_embeddings": 64}
@@ -355,7 +355,7 @@ def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict
     }
 
 
-def _calls(small: Small, device: Device) -> Calls:
+def _calls(small: SmallModel, device: Device) -> Calls:
     """Return the number of calls of a model by kind as a Mac makes them, which is how forecasts count.
 
     On a Mac they are recorded on the device itself, elsewhere on memoryless tensors; where neither works, on the
@@ -390,7 +390,7 @@ def _calls(small: Small, device: Device) -> Calls:
         return _recorded(small, device)
 
 
-def _recorded(small: Small, device: Device) -> Calls:
+def _recorded(small: SmallModel, device: Device) -> Calls:
     with device.torch_device:
         model = small.build().eval()
     with record() as recorder, _modules() as modules:

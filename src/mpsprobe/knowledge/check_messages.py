@@ -118,7 +118,7 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
     Returns:
         The findings of both, in the order of the text.
     """
-    told = [hit for hit in found if not hit.message.generic]
+    specific = [hit for hit in found if not hit.message.generic]
     added: list[TextMatch] = []
     for check in among(" ".join(text.split())):
         match = re.search(flexible(re.escape(check.flat).replace("\\ ", " ")), text)
@@ -128,7 +128,7 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
         if _OTHER_BACKEND.search(line) and not re.search("mps|metal", line, re.IGNORECASE):
             continue
         hit = TextMatch(_message(check), match.start(), match.end(), {}, (check.first, check.last))
-        if any(_one_message(hit, other, text) for other in told):
+        if any(_one_message(hit, other, text) for other in specific):
             continue
         rival = next((other for other in added if _one_message(hit, other, text)), None)
         if rival is None:

@@ -178,7 +178,7 @@ class Expected:
         return sketch(self.whole)
 
 
-class Teacher(Protocol):
+class ReferencePass(Protocol):
     """A source of the tensors that a call received or returned in the reference."""
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
@@ -219,7 +219,7 @@ class Capture:
         return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """Return the tensors of a call; see `Teacher`."""
+        """Return the tensors of a call; see `ReferencePass`."""
         places = self._places.get((call.path, call.nth))
         if places is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mpsprobe.layers.capture import Distance, Expected, Teacher, distance, sketch
+from mpsprobe.layers.capture import Distance, Expected, ReferencePass, distance, sketch
 from mpsprobe.layers.module_calls import (
     Extent,
     Marker,
@@ -86,9 +86,13 @@ class Followed:
 
 
 def follow(
-    subject: Subject, stage: Extent, teacher: Teacher, forcing: Forcing, marker: Marker | None = None
+    subject: Subject,
+    stage: Extent,
+    reference_pass: ReferencePass,
+    forcing: Forcing,
+    marker: Marker | None = None,
 ) -> Followed:
-    """Run one pass, and compare every call with the teacher's.
+    """Run one pass, and compare every call with the reference's.
 
     Raises:
         Exception: The target raised.
@@ -101,7 +105,7 @@ def follow(
         if not found:
             return value
         result.calls += not call.entering
-        expected = teacher.expected(call)
+        expected = reference_pass.expected(call)
         if expected is None:
             result.unmatched += not call.entering
             return value
@@ -169,7 +173,7 @@ class _Stopped(BaseException):
 
 
 class Lockstep:
-    """A teacher that runs the reference in a thread while the context lasts.
+    """Run the reference in a thread, ahead of the compared pass, while the context lasts.
 
     Both sides run the same code on the same outputs, so their calls come in the same order. Where the subject skips
     or adds calls, the rest is matched again as long as no more than 64 calls differ.
@@ -200,7 +204,7 @@ class Lockstep:
         self._thread.join()
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """Return the tensors of a call; see `capture.Teacher`.
+        """Return the tensors of a call; see `capture.ReferencePass`.
 
         Raises:
             Exception: The reference's own run raised.
@@ -215,10 +219,10 @@ class Lockstep:
                 if self._error is not None:
                     raise self._error
                 break
-            told, outputs = item
-            if (told.path, told.nth, told.entering) == wanted:
+            answered, outputs = item
+            if (answered.path, answered.nth, answered.entering) == wanted:
                 return outputs
-            self._waiting[told.path, told.nth, told.entering] = outputs
+            self._waiting[answered.path, answered.nth, answered.entering] = outputs
         return None
 
     def _run(self) -> None:

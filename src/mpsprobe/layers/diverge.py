@@ -28,8 +28,8 @@ from mpsprobe.layers.module_calls import SEED, Extent, Marker, Subject, leaves
 from mpsprobe.layers.opened import Announce, Opened, exact_float32, needed_reference, open_target
 from mpsprobe.layers.result import (
     OUTSIDE,
-    Culprit,
     Divergence,
+    FirstDivergence,
     Judged,
     Layer,
     OutputRow,
@@ -199,8 +199,8 @@ class _Comparison:
         assert noisy is not None
         compared = []
         for subject in (self._opened.subject, noisy):
-            with Lockstep(reference, stage) as teacher:
-                followed = self._follow(subject, stage, teacher, Forcing.LAYERS)
+            with Lockstep(reference, stage) as reference_pass:
+                followed = self._follow(subject, stage, reference_pass, Forcing.LAYERS)
             compared.append(followed.compared)
             if followed.other_shapes and subject is self._opened.subject:
                 self._notes.append(
@@ -210,7 +210,7 @@ class _Comparison:
         return compared[0], Noise.of(compared[1])
 
     def _follow(
-        self, subject: Subject, stage: Extent, teacher: Capture | Lockstep, forcing: Forcing
+        self, subject: Subject, stage: Extent, reference_pass: Capture | Lockstep, forcing: Forcing
     ) -> Followed:
         how = {
             Forcing.FREE: "",
@@ -220,7 +220,7 @@ class _Comparison:
         cpu = forcing is Forcing.LAYERS or subject is not self._opened.subject
         self._announce(f"{stage.value} on {subject.label}{how}", cpu=cpu)
         with self._guard(subject, stage):
-            return follow(subject, stage, teacher, forcing, self._marker)
+            return follow(subject, stage, reference_pass, forcing, self._marker)
 
     def _guard(self, subject: Subject, stage: Extent) -> AbstractContextManager[None]:
         evidence = self._opened.site.device.evidence if subject is self._opened.subject else Evidence.MEASURED
@@ -231,7 +231,7 @@ class _Comparison:
     def _announce(self, text: str, *, cpu: bool = False) -> None:
         self._opened.announce(text, self._opened.limit(Phase.INFERENCE, cpu=cpu))
 
-    def _first(self) -> Culprit | None:
+    def _first(self) -> FirstDivergence | None:
         beyond, verdict = (
             (self._beyond.made, Verdict.MAKES)
             if self._beyond.made
@@ -245,7 +245,7 @@ class _Comparison:
             )
         stage, compared, judged = beyond[0]
         path = compared.maker
-        culprit = Culprit(
+        first = FirstDivergence(
             stage=stage,
             module=OUTSIDE if path is None else path,
             kind="" if path is None else self._kinds.get(path, ""),
@@ -258,8 +258,8 @@ class _Comparison:
         except LinkFailed as problem:
             self._notes.append(f"Its op uses could not be recorded: {problem.result.message}")
         else:
-            add_op_uses(culprit, uses, self._opened.site.mac, self._opened.site.device.name)
-        return culprit
+            add_op_uses(first, uses, self._opened.site.mac, self._opened.site.device.name)
+        return first
 
 
 #: Devices whose op uses are those that a Mac dispatches.
@@ -268,21 +268,21 @@ _AS_MPS = ("mps", "emulated")
 _KEPT = 40
 
 
-def add_op_uses(culprit: Culprit, uses: Sequence[OpUse], mac: Mac, device: str) -> None:
+def add_op_uses(first: FirstDivergence, uses: Sequence[OpUse], mac: Mac, device: str) -> None:
     """Give the first diverging module the op uses of its own code, and the advisories that they meet.
 
     An op use belongs to the module's own code if the module is the innermost one. If its code calls no op itself,
     those of the modules inside it count.
     """
-    path = "" if culprit.module == OUTSIDE else culprit.module
+    path = "" if first.module == OUTSIDE else first.module
     own = [use for use in uses if use.module == path]
     if not own and path:
         own = [use for use in uses if use.module.startswith(f"{path}.")]
     own.sort(key=lambda use: -use.count)
-    culprit.op_uses = own[:_KEPT]
+    first.op_uses = own[:_KEPT]
     if device in _AS_MPS:
         found = [match for use in own for match in advisories.match(use, mac.torch, mac.macos, mac.chip)]
-        culprit.advisories = sorted({match.advisory.id for match in found})
+        first.advisories = sorted({match.advisory.id for match in found})
 
 
 def write_baseline(job: Job, announce: Announce, marker: Marker | None = None) -> Written:

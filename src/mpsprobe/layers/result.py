@@ -141,7 +141,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     unforced: int = 0
 
 
-class Culprit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class FirstDivergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The first module that diverges, in the order of the pass.
 
     Attributes:
@@ -211,7 +211,7 @@ class Divergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stages: list[StageSummary]
     outputs: list[OutputRow]
     layers: list[Layer]
-    first: Culprit | None
+    first: FirstDivergence | None
     notes: list[str] = msgspec.field(default_factory=list)
 
     @property

@@ -264,10 +264,10 @@ class TrainingAdapter(Adapter):
 
     def judge_repeat(self, outputs: Outputs, repeated: Outputs) -> tuple[bool, str]:
         before, after = float(outputs["loss"]), float(repeated["loss"])
-        told = f"from {before:.6g} to {after:.6g} on a repeated batch"
+        summary = f"from {before:.6g} to {after:.6g} on a repeated batch"
         if after < before:
-            return True, f"A step changes the model: the loss fell {told}."
-        return False, f"The loss did not fall: it went {told}."
+            return True, f"A step changes the model: the loss fell {summary}."
+        return False, f"The loss did not fall: it went {summary}."
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
         """Make the optimiser with the states that it has from the second step on; the weights do not change.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mpsprobe.ops import domains
-from mpsprobe.ops.draws import CannotRebuildError, Kept, dtype_of, span
+from mpsprobe.ops.draws import CannotRebuildError, ReplayTensor, dtype_of, span
 from mpsprobe.run import OpUse, TensorMeta
 from mpsprobe.trace.signature import rebuild
 
@@ -31,7 +31,7 @@ class ReplayInputs:
 
     use: OpUse
     func: Any
-    tensors: list[Kept]
+    tensors: list[ReplayTensor]
     names: list[str]
     storage_bytes: int | None = None
     _written: list[int] = field(default_factory=list)
@@ -85,7 +85,7 @@ def prepare(use: OpUse, seed: int) -> ReplayInputs:
     # A use recorded on the CPU moves as a whole; CPU scalars in a call with device tensors stay.
     mixed = any(not name.startswith("cpu") for name in _devices(use))
     tensors = [
-        Kept(
+        ReplayTensor(
             meta,
             torch.zeros(_length(use, index, meta), dtype=dtype_of(meta)),
             stays=mixed and meta.device.startswith("cpu"),
@@ -98,8 +98,8 @@ def prepare(use: OpUse, seed: int) -> ReplayInputs:
 
 def _devices(use: OpUse) -> list[str]:
     """Return the devices of its tensors and of its result."""
-    told = use.scalars.get("device")
-    return [tensor.device or "cpu" for tensor in use.inputs] + ([str(told)] if told else [])
+    stated = use.scalars.get("device")
+    return [tensor.device or "cpu" for tensor in use.inputs] + ([str(stated)] if stated else [])
 
 
 def _arguments(use: OpUse) -> tuple[list[str], list[int], Any]:

@@ -180,9 +180,9 @@ class Bench:
         counts = Counter(outcome.value if outcome else SKIPPED for _, outcome in results.values())
         status = worst(result.status for result, _ in results.values())
         left = len(uses) - len(results)
-        told = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+        summary = ", ".join(f"{count} {word}" for word, count in counts.most_common())
         message = (
-            f"{len(results)} op uses replayed on {self.device}: {told}." if results else "None replayed."
+            f"{len(results)} op uses replayed on {self.device}: {summary}." if results else "None replayed."
         )
         if lost:
             status = Status.ERROR

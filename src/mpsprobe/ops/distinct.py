@@ -211,17 +211,17 @@ def _runs(items: Iterable[str]) -> list[str]:
 
 def _arguments(use: OpUse) -> str:
     """Return other arguments that distinguish one use from another, as `name=value`."""
-    told = {
+    values = {
         name: value
         for name, value in use.scalars.items()
         if name not in _PLACE and value is not None and not _holds_tensors(value)
     }
-    text = ",".join(f"{name}={_value(value)}" for name, value in told.items())
+    text = ",".join(f"{name}={_value(value)}" for name, value in values.items())
     # characters that pytest's ids or shells would have to escape are replaced
     text = re.sub(r"[^\w.,=+~*-]", "", text)
     if len(text) <= _LONGEST:
         return text
-    return hashlib.blake2b(msgspec.json.encode(told), digest_size=4).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(values), digest_size=4).hexdigest()
 
 
 def _holds_tensors(value: Any) -> bool:

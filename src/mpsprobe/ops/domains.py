@@ -11,7 +11,7 @@ import math
 import torch
 
 from mpsprobe.ops import draws
-from mpsprobe.ops.draws import Argument, Draw, Kept, base_name, overlaps, stem
+from mpsprobe.ops.draws import Argument, Draw, ReplayTensor, base_name, overlaps, stem
 from mpsprobe.run import OpUse
 
 
@@ -158,9 +158,9 @@ def repeats(argument: Argument) -> torch.Tensor | None:
 __all__ = ["base_name", "fill", "stem"]
 
 
-def fill(use: OpUse, tensors: list[Kept], names: list[str], generator: torch.Generator) -> None:
+def fill(use: OpUse, tensors: list[ReplayTensor], names: list[str], generator: torch.Generator) -> None:
     """Give every tensor of an op use its values, in place."""
-    others: dict[str, Kept] = {}
+    others: dict[str, ReplayTensor] = {}
     for name, kept in zip(names, tensors, strict=True):
         others.setdefault(name, kept)
     for index, (name, kept) in enumerate(zip(names, tensors, strict=True)):

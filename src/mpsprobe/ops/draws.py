@@ -21,7 +21,7 @@ class CannotRebuildError(Exception):
 
 
 @dataclass
-class Kept:
+class ReplayTensor:
     """One tensor argument, stored so that every run gets a new tensor with the same values.
 
     Attributes:
@@ -125,8 +125,8 @@ class Argument:
     name: str
     index: int
     position: int
-    kept: Kept
-    others: dict[str, Kept]
+    kept: ReplayTensor
+    others: dict[str, ReplayTensor]
     generator: torch.Generator
 
     @property

@@ -68,12 +68,12 @@ class _Real:
         always = torch.is_warn_always_enabled()
         torch.set_warn_always(True)
         try:
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 yield seen
         finally:
             torch.set_warn_always(always)
-        for warning in told:
+        for warning in caught:
             text = str(warning.message)
             if _FALLS_BACK in text:
                 quoted = text.split("'")

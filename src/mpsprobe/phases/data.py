@@ -118,8 +118,8 @@ CHECKS: Checks[Prepared] = Checks(Phase.DATA)
 @CHECKS.add("prepare", "A sample is processed and moved to the device", link=True)
 def _prepare(prepared: Prepared) -> Result:
     moved = dict(tensors(prepared.device_batch))
-    told = [f"{len(moved)} tensors.", *prepared.loaded.adapter.notes]
-    result = prepared.loaded.result(Status.PASS, " ".join(told))
+    lines = [f"{len(moved)} tensors.", *prepared.loaded.adapter.notes]
+    result = prepared.loaded.result(Status.PASS, " ".join(lines))
     result.table = Table(
         columns=["tensor", "dtype", "shape", "device"],
         rows=[

@@ -331,10 +331,10 @@ def _files(obtained: Obtained) -> Result:
 def _config_only(obtained: Obtained) -> Result:
     """Return the result for a target that has a config but no weight files."""
     size = obtained.size
-    told = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
+    summary = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
     result = Result(
         Status.PASS,
-        " ".join([f"Random weights, {told}, from the config alone.", *obtained.changes]),
+        " ".join([f"Random weights, {summary}, from the config alone.", *obtained.changes]),
         evidence=Evidence.MEASURED,
         measurements=[
             Measurement.of(
@@ -374,9 +374,9 @@ def _preflight(obtained: Obtained) -> Result:
     result.table = Table(columns=["file", "bytes", "loading reads it"], rows=rows)
     if clashes := metadata.collisions(plan.selection.files):
         result.status = Status.WARN
-        told = ", ".join(f"{first} and {second}" for first, second in clashes[:3])
+        summary = ", ".join(f"{first} and {second}" for first, second in clashes[:3])
         result.message += (
-            f" On a Mac's usual disk, which knows no case, one of them replaces the other: {told}."
+            f" On a Mac's usual disk, which knows no case, one of them replaces the other: {summary}."
         )
         result.remedy = "There, set HF_HOME to a case-sensitive volume."
     return result

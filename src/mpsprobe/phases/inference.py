@@ -259,8 +259,8 @@ def _repeatable(prediction: Inferred) -> Result:
     again = prediction.repeats
     expected = prediction.loaded.adapter.judge_repeat(prediction.outputs, again)
     if expected is not None:
-        right, told = expected
-        return prediction.loaded.result(Status.PASS if right else Status.FAIL, told)
+        right, summary = expected
+        return prediction.loaded.result(Status.PASS if right else Status.FAIL, summary)
     differing = [name for name, value in prediction.outputs.items() if not _same(value, again.get(name))]
     if not differing:
         return prediction.loaded.result(Status.PASS)

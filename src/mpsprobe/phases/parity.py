@@ -261,12 +261,12 @@ def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise
     worst = max((one for one in differences if not one.within), key=lambda one: one.relative or 0.0)
     noise_floor = noise.outputs[worst.name]
     off = f"{worst.relative:.2g} of its scale"
-    told = f"{worst.name} is off by {off}, and the CPU in this dtype by {noise_floor:.2g}: rounding."
+    summary = f"{worst.name} is off by {off}, and the CPU in this dtype by {noise_floor:.2g}: rounding."
     if rounding.FACTOR * noise_floor > _TELLS_LITTLE:
         if not noise.modules:
             return Result(
                 Status.UNKNOWN,
-                f"{told} So large a floor hides an error, and no module could be compared by itself.{drawn}",
+                f"{summary} So large a floor hides an error, and no module could be compared by itself.{drawn}",
                 "Compare layer by layer: mpsprobe diverge.",
             )
         cause = (
@@ -274,12 +274,12 @@ def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise
             if loaded.adapter.weights is Weights.RANDOM
             else "This model"
         )
-        told += f" {cause} lets rounding errors grow to the size of its outputs."
+        summary += f" {cause} lets rounding errors grow to the size of its outputs."
     most = max((one.device for one in noise.modules), default=0.0)
     each = (
         f" {len(noise.modules)} modules compared by themselves: {most:.2g} at most." if noise.modules else ""
     )
-    return loaded.result(Status.PASS, f"{told}{each}{drawn}")
+    return loaded.result(Status.PASS, f"{summary}{each}{drawn}")
 
 
 def _explained(relative: float | None, floor: float | None) -> bool:

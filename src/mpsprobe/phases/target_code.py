@@ -136,9 +136,9 @@ def surroundings_of(problem: BaseException) -> SurroundingsError | None:
 
 def _traceback(problem: BaseException) -> str:
     try:
-        told = traceback.TracebackException.from_exception(problem)
-        _hide_ours(told)
-        lines = "".join(told.format())
+        formatted = traceback.TracebackException.from_exception(problem)
+        _hide_ours(formatted)
+        lines = "".join(formatted.format())
     except BaseException as worse:  # an exception of the target may do anything when it is inspected
         lines = f"{type(problem).__name__} (its traceback cannot be printed: {type(worse).__name__})"
     return "\n".join(lines.rstrip().splitlines()[-_OUTPUT_LINES:])
@@ -158,17 +158,17 @@ def _fix(problem: BaseException) -> str:
     return found[0].fix if found else ""
 
 
-def _hide_ours(told: traceback.TracebackException | None) -> None:
+def _hide_ours(formatted: traceback.TracebackException | None) -> None:
     """Remove the frames of mpsprobe from an exception and its causes, unless there are no others.
 
     The default target is part of the package, but counts as a target.
     """
-    while told is not None:
+    while formatted is not None:
         kept = [
             frame
-            for frame in told.stack
+            for frame in formatted.stack
             if not frame.filename.startswith(str(_PACKAGE)) or _EXAMPLE in Path(frame.filename).parts
         ]
         if kept:
-            told.stack = traceback.StackSummary.from_list(kept)
-        told = told.__cause__ or told.__context__
+            formatted.stack = traceback.StackSummary.from_list(kept)
+        formatted = formatted.__cause__ or formatted.__context__

@@ -83,11 +83,11 @@ CHECKS: Checks[Training] = Checks(Phase.TRAINING)
 @CHECKS.add("steps", "Optimisation steps complete on the device", link=True)
 def _steps(training: Training) -> Result:
     loaded = training.prepared.loaded
-    told = f"{plural(len(training.losses), 'step')} of {training.adapter.plan.words}."
-    result = loaded.result(Status.PASS, told)
+    summary = f"{plural(len(training.losses), 'step')} of {training.adapter.plan.words}."
+    result = loaded.result(Status.PASS, summary)
     if loaded.device.evidence is Evidence.MEASURED:
         median = statistics.median(training.seconds[1:])
-        result.message = f"{told} {median:.3g} s a step on {loaded.device.name}."
+        result.message = f"{summary} {median:.3g} s a step on {loaded.device.name}."
         result.measurements = [loaded.measured(MeasurementKey.TIME_PER_STEP, round(median, 4), "s")]
     return unless_refused(Phase.TRAINING, result, loaded.device, training.refused)
 
@@ -102,17 +102,17 @@ def _loss(training: Training) -> Result:
             f"The loss of step {bad + 1} is {losses[bad]}.",
             "Train in float32 to see whether the range of the dtype is the cause, then compare layer by layer.",
         )
-    told = f"from {losses[0]:.6g} to {losses[-1]:.6g} in {plural(len(losses), 'step')}"
+    summary = f"from {losses[0]:.6g} to {losses[-1]:.6g} in {plural(len(losses), 'step')}"
     if losses[-1] < losses[0]:
-        return loaded.result(Status.PASS, f"It falls {told}.")
+        return loaded.result(Status.PASS, f"It falls {summary}.")
     if training.first.own_optimizers:
         return loaded.result(
-            Status.WARN, f"It goes {told}: losses of optimisers of its own may oppose each other."
+            Status.WARN, f"It goes {summary}: losses of optimisers of its own may oppose each other."
         )
     still = _rounded_away(training)
     return loaded.result(
         Status.WARN if still else Status.FAIL,
-        f"It does not fall: it goes {told}.{f' {still}' if still else ''}",
+        f"It does not fall: it goes {summary}.{f' {still}' if still else ''}",
         "Keep the weights in float32 and use autocast." if still else "See train.gradients and train.update.",
     )
 
@@ -149,12 +149,15 @@ def _gradients_agree(training: Training) -> Result:
         name = _nearest_to_loss(training, [one.name for one in wrong])
         begins = next(one for one in wrong if one.name == name)
         if begins.shown is None:
-            told = f"The gradient of {name} is missing on one of device and CPU"
+            summary = f"The gradient of {name} is missing on one of device and CPU"
         else:
-            told = f"The gradient of {name} is off by {begins.relative:.2g} of its norm, accepted is {begins.limit:.2g}"
+            summary = (
+                f"The gradient of {name} is off by {begins.relative:.2g} of its norm, "
+                f"accepted is {begins.limit:.2g}"
+            )
         result = loaded.result(
             Status.FAIL,
-            f"{told}{_and_more(len(wrong) - 1)}. It is the first of them on the way back from the loss: look at the "
+            f"{summary}{_and_more(len(wrong) - 1)}. It is the first of them on the way back from the loss: look at the "
             "backward of what its module, and the code after it, calls.",
             "Run the op checks, which replay each backward op beside the CPU's: mpsprobe run --phase ops.",
         )
@@ -272,12 +275,14 @@ def _update(training: Training) -> Result:
             "Run the op checks: mpsprobe run --phase ops.",
         )
     idle = [name for name, one in first.gradients.items() if one is None]
-    told = f"{len(first.expected)} parameters move as on the CPU; {len(frozen)} frozen ones stay."
+    summary = f"{len(first.expected)} parameters move as on the CPU; {len(frozen)} frozen ones stay."
     if idle:
-        told += f" {plural(len(idle), 'parameter')} got no gradient ({idle[0]}{_and_more(len(idle) - 1)})."
+        summary += f" {plural(len(idle), 'parameter')} got no gradient ({idle[0]}{_and_more(len(idle) - 1)})."
     if away := _rounded_away(training):
-        return loaded.result(Status.WARN, f"{told} {away}", "Keep the weights in float32 and use autocast.")
-    return loaded.result(Status.PASS, told)
+        return loaded.result(
+            Status.WARN, f"{summary} {away}", "Keep the weights in float32 and use autocast."
+        )
+    return loaded.result(Status.PASS, summary)
 
 
 def _as_expected(first: FollowedStep, name: str, expected: Tensor) -> bool:
@@ -367,12 +372,14 @@ def _resume(training: Training) -> Result:
                 trained[name].copy_(one)
         adapter.new_optimizer(model).load_state_dict(read["optimizer"])
         after = [training.step(), training.step()]
-    told = f"{before[0]:.6g}, {before[1]:.6g} without, {after[0]:.6g}, {after[1]:.6g} with saving and loading"
+    summary = (
+        f"{before[0]:.6g}, {before[1]:.6g} without, {after[0]:.6g}, {after[1]:.6g} with saving and loading"
+    )
     close = all(math.isclose(one, other, rel_tol=_RESUMED) for one, other in zip(before, after, strict=True))
     if not close:
-        return loaded.result(Status.FAIL, f"The losses of two steps: {told}.")
+        return loaded.result(Status.FAIL, f"The losses of two steps: {summary}.")
     return unless_refused(
-        Phase.TRAINING, loaded.result(Status.PASS, f"The losses of two steps: {told}."), device, refused
+        Phase.TRAINING, loaded.result(Status.PASS, f"The losses of two steps: {summary}."), device, refused
     )
 
 
@@ -401,12 +408,12 @@ def _scaler(training: Training) -> Result:
             f"Not possible on this release: {type(problem).__name__}: {first[0]}",
             "Train in float32, or with bfloat16 autocast, which needs no scaler.",
         )
-    told = f"Losses {', '.join(f'{loss:.6g}' for loss in losses)}; scale {float(scaler.get_scale()):.4g}."
+    summary = f"Losses {', '.join(f'{loss:.6g}' for loss in losses)}; scale {float(scaler.get_scale()):.4g}."
     if not all(map(math.isfinite, losses)):
-        return loaded.result(Status.FAIL, told, "Train in float32, or with bfloat16 autocast.")
+        return loaded.result(Status.FAIL, summary, "Train in float32, or with bfloat16 autocast.")
     if losses[-1] >= losses[0] and float(scaler.get_scale()) >= 2.0**16:
-        return loaded.result(Status.FAIL, f"The loss does not fall. {told}")
-    return loaded.result(Status.PASS, told)
+        return loaded.result(Status.FAIL, f"The loss does not fall. {summary}")
+    return loaded.result(Status.PASS, summary)
 
 
 def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:

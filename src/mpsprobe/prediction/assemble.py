@@ -18,7 +18,7 @@ from mpsprobe import __version__
 from mpsprobe import mac as facts
 from mpsprobe.device.virtual.observer import Finding, OpFlag
 from mpsprobe.device.virtual.support import unconfirmed
-from mpsprobe.forecast import Wish, build
+from mpsprobe.forecast import ForecastOptions, build
 from mpsprobe.forecast.build import epoch, training_rates
 from mpsprobe.knowledge import cloud_prices, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
@@ -67,7 +67,7 @@ _RAISED, _REDIRECTED, _ASSUMED, _FOREIGN = (
 def predict(
     target: WeightlessTarget,
     mac: Mac,
-    wish: Wish | None = None,
+    wish: ForecastOptions | None = None,
     *,
     routes: bool = False,
     releases: Run | None = None,
@@ -231,7 +231,7 @@ def _routes(
     )
 
 
-def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Wish) -> Forecast:
+def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: ForecastOptions) -> Forecast:
     """Forecast memory and time. Call `_judge` first, which gives the op uses their verdicts."""
     forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
     step = _step(target.adapter, seen)

@@ -17,7 +17,7 @@ from mpsprobe import mac as machines
 from mpsprobe.device.virtual.rules.contract import parse_macos
 from mpsprobe.device.virtual.support import FALLBACK_AT_START, require
 from mpsprobe.errors import UsageError
-from mpsprobe.forecast import Wish
+from mpsprobe.forecast import ForecastOptions
 from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.knowledge import environment, ops
 from mpsprobe.mac.catalogue import named, target_mac
@@ -199,7 +199,7 @@ def predict(
     releases = predict_releases(target, meant, step) if every_release else None
     if releases is not None and not routes:
         return releases
-    wish = Wish(
+    wish = ForecastOptions(
         mac=named(mac, macos) if mac is not None else None,
         tokens=tokens if tokens is not None else settings.new_tokens,
         workload=settings.workload,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpsprobe.forecast import Wish
+from mpsprobe.forecast import ForecastOptions
 from mpsprobe.forecast.build import carried_turns, epoch, rates, training_rates
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.memory import judge, memory
@@ -30,7 +30,7 @@ def every_mac(
     seen: Observed,
     torch: str,
     macos: str | None,
-    wish: Wish,
+    wish: ForecastOptions,
     *,
     mlx: bool,
     training: TrainingStep | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from mpsprobe.forecast import Wish
+from mpsprobe.forecast import ForecastOptions
 from mpsprobe.forecast.build import carried_turns, sentence
 from mpsprobe.forecast.trace import stages
 from mpsprobe.knowledge import engines
@@ -63,7 +63,7 @@ def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Cat
     target = resolve(settings, say)
     recording = observed(target, Mac(torch, settings.macos))
     found = stages(recording.trace)
-    wish = Wish(tokens=settings.new_tokens, workload=settings.workload)
+    wish = ForecastOptions(tokens=settings.new_tokens, workload=settings.workload)
     turns = carried_turns(found, wish)
     adapter = target.adapter
     step = adapter.plan.step_of(recording.fed.rows) if isinstance(adapter, TrainingAdapter) else None

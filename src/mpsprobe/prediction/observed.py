@@ -17,7 +17,7 @@ import torch
 
 from mpsprobe.device.virtual.memoryless.assume import Assumption
 from mpsprobe.device.virtual.observer import Finding, Quiet
-from mpsprobe.device.virtual.session import predict as on_ghosts
+from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.errors import MpsprobeError, TargetError, first_line
 from mpsprobe.forecast.trace import Trace
 from mpsprobe.knowledge import quantisation
@@ -198,7 +198,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
     stopped = step = ""
     with (
         _quietly(),
-        on_ghosts(
+        memoryless(
             torch=mac.torch,
             macos=mac.macos or MACOS,
             memory_gb=mac.memory_gb or _ANY_MEMORY,
@@ -258,7 +258,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         alike = {
             one: (
                 _Loading.of(adapter, one.release.torch, model, weight_bytes),
-                list(map(one.told, gate.findings)),
+                list(map(one.as_reported, gate.findings)),
             )
             for one in session.contract.alike
         }

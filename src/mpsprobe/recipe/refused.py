@@ -24,7 +24,7 @@ from mpsprobe.phases.refusals import distinct, ending, keeps_going
 from mpsprobe.phases.transfer import Loaded
 from mpsprobe.quantities import plural
 from mpsprobe.recipe import search
-from mpsprobe.recipe.search import Helped, Setting, Tried, Try
+from mpsprobe.recipe.search import RefusalFixes, Setting, Trial, Try
 from mpsprobe.run import Phase, Refusal, Refusals, Run, Status, Table
 from mpsprobe.supervision.supervisor import Supervisor
 
@@ -78,7 +78,7 @@ class Refused:
             raise failure
         return link
 
-    def helped(self) -> list[Helped]:
+    def helped(self) -> list[RefusalFixes]:
         """Return every refusal since the model was loaded, with what helps against it."""
         if not isinstance(self.device, Emulated):
             return []
@@ -91,7 +91,7 @@ class Refused:
             ]
         )
 
-    def help(self, refusals: list[Refusal]) -> list[Helped]:
+    def help(self, refusals: list[Refusal]) -> list[RefusalFixes]:
         """Return what helps against each of these refusals of the target on this device."""
         assert isinstance(self.device, Emulated)
         dtypes = Counter(p.dtype for p in self.loaded.model.parameters() if p.is_floating_point())
@@ -119,7 +119,7 @@ def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
         progress: A function that is called with a description of each trial.
     """
 
-    def run(changes: Sequence[Setting]) -> Tried:
+    def run(changes: Sequence[Setting]) -> Trial:
         progress(f"trying it with {' and '.join(map(str, changes))}")
         fields: dict[str, Any] = {one.name: True if one.name == "fallback" else one.value for one in changes}
         changed = settings.replace(device="emulated", keep_going=True, **fields)
@@ -130,16 +130,16 @@ def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
     return run
 
 
-def answer(run: Run) -> Tried:
+def answer(run: Run) -> Trial:
     """Return what a trial run still refuses, or why it gave no answer."""
     check = next((one for one in run.checks if one.id == _ANSWER), None)
     if check is not None and check.status is Status.PASS:
-        return Tried([])
+        return Trial([])
     if check is None or not isinstance(check.data, Refusals):
         failed = next((one for one in run.checks if one.status not in (Status.PASS, Status.WARN)), check)
         reason = failed.message if failed else "it ended early"
-        return Tried([], f"the second run gave no answer: {reason}")
-    return Tried([msgspec.structs.replace(one, fix="") for one in check.data.refusals])
+        return Trial([], f"the second run gave no answer: {reason}")
+    return Trial([msgspec.structs.replace(one, fix="") for one in check.data.refusals])
 
 
 # --------------------------------------------------------------------------------------------------------- checks
@@ -192,5 +192,5 @@ def _recipe(refused: Refused) -> Result:
     needed = sum(tensor.numel() * tensor.element_size() for _, tensor in refused.loaded.tensors())
     if not site.fits(needed):
         problem = f"a second copy of {needed / 1e9:.1f} GB does not fit in memory"
-        return search.judged(*search.seek(found, lambda _: Tried([], problem), refused.help), device.name)
+        return search.judged(*search.seek(found, lambda _: Trial([], problem), refused.help), device.name)
     return search.judged(*search.seek(found, try_it, refused.help), device.name)

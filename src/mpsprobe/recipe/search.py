@@ -59,7 +59,7 @@ _NO_REGION = Setting("autocast", NO_AUTOCAST)
 
 
 @dataclass(frozen=True)
-class Helped:
+class RefusalFixes:
     """A refusal, and what makes it go away.
 
     Attributes:
@@ -92,15 +92,15 @@ class Recipe:
 
     settings: tuple[Setting, ...]
     others: list[tuple[Setting, ...]] = field(default_factory=list)
-    helps: list[Helped] = field(default_factory=list)
-    left: list[Helped] = field(default_factory=list)
+    helps: list[RefusalFixes] = field(default_factory=list)
+    left: list[RefusalFixes] = field(default_factory=list)
 
     def __str__(self) -> str:
         return _words(self.settings)
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """The outcome of a trial run with a recipe.
 
     Attributes:
@@ -127,16 +127,16 @@ class Tried:
 
 
 #: A function that runs the target again with other settings.
-Try = Callable[[Sequence[Setting]], Tried]
+Try = Callable[[Sequence[Setting]], Trial]
 
 
 #: A function that returns what helps against refusals of this target.
-Help = Callable[[list[Refusal]], list[Helped]]
+Help = Callable[[list[Refusal]], list[RefusalFixes]]
 
 
 def helped(
     refusals: Sequence[Refusal], mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None = None
-) -> list[Helped]:
+) -> list[RefusalFixes]:
     """Return what makes each refusal go away on `mac`.
 
     Args:
@@ -149,7 +149,7 @@ def helped(
     return [_helped(one, mac, dtype, autocast, own_autocast) for one in refusals]
 
 
-def smallest(found: Sequence[Helped]) -> Recipe:
+def smallest(found: Sequence[RefusalFixes]) -> Recipe:
     """Return the fewest settings that make as many refusals go away as settings can.
 
     Among sets of equal size, the variable comes before another torch, which has to be installed, and both come
@@ -163,7 +163,7 @@ def smallest(found: Sequence[Helped]) -> Recipe:
     return Recipe(fewest[0], _plainest(fewest[1:]), helps, [one for one in found if one not in helps])
 
 
-def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recipe, Tried | None]:
+def seek(found: Sequence[RefusalFixes], retry: Try | None, help_: Help) -> tuple[Recipe, Trial | None]:
     """Find the smallest set of settings that works, and plan anew after each failed trial run.
 
     A trial shows which settings do not help, and what the error that ended an earlier run had hidden.
@@ -176,7 +176,7 @@ def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recip
     Returns:
         The recipe that leaves the fewest refusals, and the outcome of its trial; None when it was not tried.
     """
-    best: tuple[Recipe, Tried] | None = None
+    best: tuple[Recipe, Trial] | None = None
     made: set[tuple[Setting, ...]] = set()
     while len(made) < _TRIES:
         recipe = smallest(found)
@@ -195,7 +195,7 @@ def seek(found: Sequence[Helped], retry: Try | None, help_: Help) -> tuple[Recip
     return best
 
 
-def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) -> list[Helped]:
+def _taught(found: Sequence[RefusalFixes], recipe: Recipe, tried: Trial, help_: Help) -> list[RefusalFixes]:
     """Update what should help after a trial: drop what did not help, and add refusals that only the trial showed."""
     known = {one.refusal.place for one in found}
     new = help_([one for one in tried.refused if one.place not in known])
@@ -208,12 +208,12 @@ def _taught(found: Sequence[Helped], recipe: Recipe, tried: Tried, help_: Help) 
     ]
 
 
-def _useless(one: Helped, settings: Sequence[Setting]) -> set[Setting]:
+def _useless(one: RefusalFixes, settings: Sequence[Setting]) -> set[Setting]:
     """Return those of its ways that were tried without success; a torch release also rules out all older ones."""
     return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
-def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
+def judged(recipe: Recipe, tried: Trial | None, device: str) -> Result:
     """Return the result of the check for a recipe.
 
     Args:
@@ -241,8 +241,8 @@ def judged(recipe: Recipe, tried: Tried | None, device: str) -> Result:
     if tried.refused:
         left = {one.refusal.place for one in recipe.left}
         still = [f"{one.kind} at {one.source or '?'}" for one in tried.refused if one.place not in left]
-        told = [f"Still refused: {'; '.join(still[:_SHOWN])}."] if still else []
-        result.status, result.remedy = Status.FAIL, " ".join([*told, *([remedy] if remedy else [])])
+        remaining = [f"Still refused: {'; '.join(still[:_SHOWN])}."] if still else []
+        result.status, result.remedy = Status.FAIL, " ".join([*remaining, *([remedy] if remedy else [])])
         gone = max(0, len(recipe.helps) + len(recipe.left) - len(tried.refused))
         counts = f"{gone} refusals are gone, {len(tried.refused)} left"
         result.message = f"{recipe}: verified by another run: {counts}.{others}"
@@ -264,7 +264,7 @@ def _words(settings: Sequence[Setting]) -> str:
     return " and ".join(map(str, settings))
 
 
-def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
+def _choices(found: Sequence[RefusalFixes]) -> Iterator[tuple[Setting, ...]]:
     """Yield sets of settings, small ones first, with at most one value for each name."""
     known = sorted({way for one in found for way in one.ways}, key=_preference)
     for count in range(len(known) + 1):
@@ -273,7 +273,7 @@ def _choices(found: Sequence[Helped]) -> Iterator[tuple[Setting, ...]]:
                 yield chosen
 
 
-def _helps(settings: Sequence[Setting], one: Helped) -> bool:
+def _helps(settings: Sequence[Setting], one: RefusalFixes) -> bool:
     """Return whether settings make a refusal go away; a newer torch than the first that helps counts too."""
     return any(_covers(setting, way) for way in one.ways for setting in settings)
 
@@ -305,30 +305,36 @@ def _release(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def _helped(refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None) -> Helped:
+def _helped(
+    refusal: Refusal, mac: Mac, dtype: str, autocast: str, own_autocast: Setting | None
+) -> RefusalFixes:
     ways: set[Setting] = set()
     fix = ""
-    if told := explaining.explain(refusal.message, mac.torch or None, mac.macos).findings:
-        ways.update(_told_ways(told[0], refusal.phase, mac, dtype))
-        fix = _MOVE if told[0].message == "missing-op" else told[0].fix
+    if findings := explaining.explain(refusal.message, mac.torch or None, mac.macos).findings:
+        ways.update(_explained_ways(findings[0], refusal.phase, mac, dtype))
+        fix = _MOVE if findings[0].message == "missing-op" else findings[0].fix
     if refusal.kind == "autocast" and autocast and not autocast.startswith("cpu:"):
         ways.add(_NO_REGION)
     if mixes_dtypes(refusal.message):
         fix = fix or _CAST
         if own_autocast is not None:
             ways.add(own_autocast)
-    return Helped(refusal, frozenset(ways), fix)
+    return RefusalFixes(refusal, frozenset(ways), fix)
 
 
-def _told_ways(told: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
+def _explained_ways(explained: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
     """Yield the settings that help, from the explanation of a message."""
-    if told.fallback == "yes" and not mac.fallback:
+    if explained.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
-    release = ".".join(told.fixed_in.split(".")[:2])
-    if release in ops.releases() and _opens(release, mac.macos) and _accepts(release, mac.macos, told.dtype):
+    release = ".".join(explained.fixed_in.split(".")[:2])
+    if (
+        release in ops.releases()
+        and _opens(release, mac.macos)
+        and _accepts(release, mac.macos, explained.dtype)
+    ):
         yield Setting("torch", release)
-    if told.dtype == dtype or phase is Phase.TRANSFER:
-        for other in _INSTEAD_OF.get(told.dtype, ()):
+    if explained.dtype == dtype or phase is Phase.TRANSFER:
+        for other in _INSTEAD_OF.get(explained.dtype, ()):
             if _accepts(mac.torch, mac.macos, other):
                 yield Setting("dtype", other)
 

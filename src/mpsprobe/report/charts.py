@@ -170,10 +170,10 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         )
         for row, (name, count) in enumerate(sorted(limits, key=lambda limit: limit[1]))
     ]
-    told = enumerate_words([f"{name} {quantities.decimal_size(count)}" for name, count, _ in parts])
+    summary = enumerate_words([f"{name} {quantities.decimal_size(count)}" for name, count, _ in parts])
     against = enumerate_words([f"{name} {quantities.decimal_size(count)}" for name, count in limits])
     return StackedBar(
-        f"{quantities.decimal_size(process)} needed by the process: {clean(told)}. Limits: {against}.",
+        f"{quantities.decimal_size(process)} needed by the process: {clean(summary)}. Limits: {against}.",
         tuple(segments),
         tuple(markers),
         height=46 + _LINE * len(markers),
@@ -207,9 +207,9 @@ def time_chart(time: Timing, one: str = "sample") -> BarChart | None:
             low, spread = f"{span.low * scale:.3f}", f"{(span.high - span.low) * scale:.3f}"
         name = part.name if part.repeats == 1 else f"{part.name}, {part.repeats:,} times"
         rows.append(BarRow(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))
-    told = enumerate_words([f"{row.name} {row.text}" for row in rows])
+    summary = enumerate_words([f"{row.name} {row.text}" for row in rows])
     return BarChart(
-        f"Time of one {one} by stage", f"Expected time of one {one} by stage: {told}.", tuple(rows)
+        f"Time of one {one} by stage", f"Expected time of one {one} by stage: {summary}.", tuple(rows)
     )
 
 
@@ -260,8 +260,8 @@ def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:
         for verdict, word in VERDICT.items()
         if calls[verdict]
     )
-    told = enumerate_words([f"{row.name} {row.text}" for row in rows])
-    return BarChart("Op calls by verdict", f"Op calls by verdict: {told}.", rows)
+    summary = enumerate_words([f"{row.name} {row.text}" for row in rows])
+    return BarChart("Op calls by verdict", f"Op calls by verdict: {summary}.", rows)
 
 
 #: The margin left of a row's first mark and right of its last one, in per cent.
@@ -307,8 +307,10 @@ def rounds_chart(checks: Sequence[Check]) -> SpreadChart | None:
     )
     if not rows:
         return None
-    told = enumerate_words([f"{row.name}: {row.text}" for row in rows])
-    return SpreadChart("Benchmarks: each round, the middle half and the median", f"Benchmarks. {told}.", rows)
+    summary = enumerate_words([f"{row.name}: {row.text}" for row in rows])
+    return SpreadChart(
+        "Benchmarks: each round, the middle half and the median", f"Benchmarks. {summary}.", rows
+    )
 
 
 def _spread(title: str, seconds: Sequence[float]) -> Spread:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpsprobe.layers.result import Culprit, Divergence, Judged, Layer, Verdict
+from mpsprobe.layers.result import Divergence, FirstDivergence, Judged, Layer, Verdict
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.checkview import Grid, grid
 from mpsprobe.report.templating import clean, fill
@@ -90,7 +90,7 @@ def divergence_page(found: Divergence) -> DivergencePage:
     top = max([10.0, *ratios])
     scale = 100 / (math.log10(top) - math.log10(_SMALLEST))
     chart = tuple(_bar(layer, judged, scale) for layer, judged in worst[:_BARS])
-    told = enumerate_words([f"{bar.name} {bar.text}" for bar in chart[:5]])
+    summary = enumerate_words([f"{bar.name} {bar.text}" for bar in chart[:5]])
     subject, reference = found.subject, found.reference
     return DivergencePage(
         title=clean(f"mpsprobe: {found.target}: layer by layer"),
@@ -103,7 +103,7 @@ def divergence_page(found: Divergence) -> DivergencePage:
         ),
         cause=tuple(map(clean, _cause(found.first))) if found.first else (),
         chart=chart,
-        description=clean(f"Error of each module, as a multiple of its limit, worst first: {told}."),
+        description=clean(f"Error of each module, as a multiple of its limit, worst first: {summary}."),
         limit=f"{-math.log10(_SMALLEST) * scale:.3f}",
         left_out=f"{plural(len(worst) - _BARS, 'more module')} in the table, none worse."
         if len(worst) > _BARS
@@ -145,7 +145,7 @@ def _sentence(found: Divergence) -> str:
     return f"{found.target}: nothing diverges beyond the noise floor"
 
 
-def _cause(first: Culprit) -> list[str]:
+def _cause(first: FirstDivergence) -> list[str]:
     judged, said = first.judged, []
     if judged.problem:
         said.append(f"{judged.place}: {judged.problem}.")

@@ -139,8 +139,8 @@ def _logged_fallbacks(run: Run) -> list[Fact]:
     facts = []
     for one in run.logged_fallbacks:
         took = [] if one.seconds is None else [f"{quantities.seconds(one.seconds)} of CPU"]
-        told = sorted(verdicts.get(one.op, ()))
-        expected = [f"verdict here: {' or '.join(told)}"] if told else []
+        verdicts_here = sorted(verdicts.get(one.op, ()))
+        expected = [f"verdict here: {' or '.join(verdicts_here)}"] if verdicts_here else []
         copied = f"{quantities.decimal_size(one.copied_bytes)} copied"
         parts = [quantities.plural(one.runs, "run"), copied, *took, *expected]
         facts.append(Fact(one.op, ", ".join(parts)))

@@ -14,7 +14,7 @@ _COMPUTING = (Phase.TRANSFER, Phase.DATA, Phase.INFERENCE, Phase.TRAINING, Phase
 
 
 @dataclass(frozen=True)
-class Ground:
+class VerdictBasis:
     """The evidence behind a run's verdict.
 
     Attributes:
@@ -33,13 +33,13 @@ class Ground:
     limits: tuple[str, ...]
 
 
-def ground(run: Run, checks: list[Check]) -> Ground:
+def ground(run: Run, checks: list[Check]) -> VerdictBasis:
     """Determine the evidence behind `checks`, which are those of `run` and the one in flight."""
     learnt = [check for check in checks if check.evidence is not None]
     numbered = [check for check in learnt if check.phase.is_numbered] or learnt
     computed = [check for check in numbered if check.device != "host"]
     evidence = min((_evidence(check) for check in computed or numbered), key=_strength, default=None)
-    return Ground(
+    return VerdictBasis(
         evidence=evidence,
         standing=_standing(run, numbered, evidence) if evidence else "no evidence",
         place=_place(run, numbered, evidence) if evidence else "",
@@ -223,9 +223,9 @@ def verdict(run: Run) -> Headline:
 
 def _recipe(checks: list[Check]) -> str:
     """Return the message of the check that searched for a recipe; empty when there is none."""
-    told = (Status.PASS, Status.FAIL, Status.UNKNOWN)
+    conclusive = (Status.PASS, Status.FAIL, Status.UNKNOWN)
     return next(
-        (one.message for one in checks if isinstance(one.data, RecipeRecord) and one.status in told), ""
+        (one.message for one in checks if isinstance(one.data, RecipeRecord) and one.status in conclusive), ""
     )
 
 
@@ -383,7 +383,7 @@ def _phase_of(check_id: str, run: Run) -> Phase:
     return run.checks[-1].phase if run.checks else Phase.AVAILABILITY
 
 
-def _outcome(run: Run, checks: list[Check], footing: Ground) -> str:
+def _outcome(run: Run, checks: list[Check], footing: VerdictBasis) -> str:
     name = run.target.name
     at = {phase: status for phase in Phase if (status := phase_status(checks, phase)) is not None}
     died = [check for check in checks if check.status in _DIED]

@@ -105,10 +105,10 @@ def releases_chart(releases: Sequence[ReleaseSummary]) -> Mosaic | None:
         }
         if found:
             rows.append((word.text, found))
-    told = enumerate_words([f"{one.torch} {answers[column][1]}" for column, one in enumerate(releases)])
+    summary = enumerate_words([f"{one.torch} {answers[column][1]}" for column, one in enumerate(releases)])
     return _mosaic(
         "Torch releases by verdict",
-        f"Whether every op runs on the GPU, by torch release: {told}.",
+        f"Whether every op runs on the GPU, by torch release: {summary}.",
         [release.torch for release in releases],
         rows,
         "Numbers are distinct op uses. The first row says whether all of them run on the GPU and nothing is refused.",
@@ -137,10 +137,10 @@ def macs_chart(macs: Sequence[MacFit]) -> Mosaic | None:
         name = f"{one.chip.removeprefix('Apple ')}, {one.gpu_cores} cores"
         rows[name][sizes.index(one.memory_gib)] = (FIT[one.fit].key, _FIT_SHORT[one.fit], words)
         fits[one.memory_gib].add(one.fit)
-    told = "; ".join(f"{size} GB {_fits(fits[size])}" for size in sizes)
+    summary = "; ".join(f"{size} GB {_fits(fits[size])}" for size in sizes)
     return _mosaic(
         "Macs by chip, GPU cores and memory",
-        f"Whether the target fits, by memory of the Mac: {told}.",
+        f"Whether the target fits, by memory of the Mac: {summary}.",
         [f"{size} GB" for size in sizes],
         rows.items(),
         "`easily`: with room to spare. `tight`: it fits, and little else does. No cell: no such Mac.",

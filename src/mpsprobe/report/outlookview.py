@@ -344,8 +344,8 @@ def _time(forecast: Forecast, time: Timing) -> TimeView:
     if time.per_sample is not None:
         rows.append(["in all, once loaded", None, *_range(time.per_sample), "", "", "", None])
     if forecast.epoch is not None:
-        told = f"an epoch of {forecast.epoch.samples:,} samples"
-        rows.append([told, forecast.epoch.steps, *_range(forecast.epoch.seconds), "", "", "", None])
+        title = f"an epoch of {forecast.epoch.samples:,} samples"
+        rows.append([title, forecast.epoch.steps, *_range(forecast.epoch.seconds), "", "", "", None])
     columns = [
         "stage",
         "times",

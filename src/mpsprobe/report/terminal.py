@@ -224,12 +224,12 @@ def _not_native(uses: Iterable[OpUse]) -> str:
 
 def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
     """List the refusals that no op use has: those while building the model, of memory and of devices."""
-    told = {(use.op, use.source) for use in uses if use.verdict not in _FINE}
+    refused = {(use.op, use.source) for use in uses if use.verdict not in _FINE}
     lines = [
         f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
         f"{f' ({one.count} times)' if one.count > 1 else ''}: {one.message.strip().splitlines()[0]}"
         for one in made.refusals
-        if (one.op, one.source) not in told and one.kind not in ("quantisation", "compile")
+        if (one.op, one.source) not in refused and one.kind not in ("quantisation", "compile")
     ]
     unknown = [
         f"at {one.source or '?'}{f' ({one.count} times)' if one.count > 1 else ''}: {one.message}"

@@ -38,7 +38,7 @@ class Grade(str, enum.Enum):
 
 
 @dataclass(frozen=True)
-class Stop:
+class Blocker:
     """Something that keeps the target from running, or from computing right results.
 
     Attributes:
@@ -72,12 +72,12 @@ class Judgement:
 
     viability: Viability
     grade: Grade
-    stops: tuple[Stop, ...]
+    stops: tuple[Blocker, ...]
     fit: Fit
     release: str = ""
 
     @property
-    def certain_stops(self) -> tuple[Stop, ...]:
+    def certain_stops(self) -> tuple[Blocker, ...]:
         """Return the stops that are certain to happen."""
         return tuple(stop for stop in self.stops if stop.certain)
 
@@ -136,7 +136,7 @@ def _changes(judgement: Judgement) -> commands.Changes:
     return commands.Changes(judgement.release, fallback or (bool(helped) and not judgement.release), left)
 
 
-def _viability(case: Case, stops: tuple[Stop, ...], found: Grade) -> Viability:
+def _viability(case: Case, stops: tuple[Blocker, ...], found: Grade) -> Viability:
     certain = [stop for stop in stops if stop.certain]
     if any(not stop.fix for stop in certain) or found is Grade.LITTLE:
         return Viability.NO
@@ -213,7 +213,7 @@ def _memory(case: Case) -> str:
 # ------------------------------------------------------------------------------------------------------ stops
 
 
-def _stops(case: Case) -> list[Stop]:
+def _stops(case: Case) -> list[Blocker]:
     """Return everything that stops the target: certain stops first, then by calls."""
     stops = [
         *_closed(case),
@@ -237,33 +237,33 @@ def _remedies(case: Case) -> list[str]:
     ]
 
 
-def _swapping(case: Case) -> list[Stop]:
+def _swapping(case: Case) -> list[Blocker]:
     """Return a stop for a target that needs more than Metal recommends: it runs, but at the speed of the disk."""
     over = case.over_bytes
     if not over or case.fit is Fit.NO:
         return []
     what = f"it needs {decimal_size(over)} more than Metal recommends, so macOS swaps"
-    return [Stop(what, _remedies(case)[0].rstrip(".") if _remedies(case) else "close other programs")]
+    return [Blocker(what, _remedies(case)[0].rstrip(".") if _remedies(case) else "close other programs")]
 
 
-def _closed(case: Case) -> list[Stop]:
+def _closed(case: Case) -> list[Blocker]:
     if case.mac.macos is None:
         return []
     answer = environment.macos_allows(case.mac.torch, case.mac.macos)
-    return [Stop(answer.message, "Update macOS, or use an older torch.")] if answer.ok is False else []
+    return [Blocker(answer.message, "Update macOS, or use an older torch.")] if answer.ok is False else []
 
 
-def _broken(case: Case) -> list[Stop]:
+def _broken(case: Case) -> list[Blocker]:
     """Return a stop for each failed check of the target under MPS's rules or on MPS itself."""
     if case.run.device.used not in ("mps", "emulated"):
         return []
     remedies = {f"{check.id}: {check.message}": check.remedy for check in case.run.checks}
     missing = {use.via or use.op for use in case.uses if use.verdict is OpVerdict.RAISES}
-    told = [text for text in case.broken if not any(f"'{op}'" in text for op in missing)]  # see `_raising`
-    return [Stop(text, remedies.get(text, "")) for text in told]
+    broken = [text for text in case.broken if not any(f"'{op}'" in text for op in missing)]  # see `_raising`
+    return [Blocker(text, remedies.get(text, "")) for text in broken]
 
 
-def _raising(case: Case) -> list[Stop]:
+def _raising(case: Case) -> list[Blocker]:
     groups: dict[str, list[OpUse]] = {}
     for use in case.uses:
         deadly = any(one.symptom in _DEADLY for one in _known(case, use)) if use.advisories else False
@@ -272,7 +272,7 @@ def _raising(case: Case) -> list[Stop]:
     return [_missing(case, op, uses) for op, uses in groups.items()]
 
 
-def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
+def _missing(case: Case, op: str, uses: list[OpUse]) -> Blocker:
     calls = sum(use.count for use in uses)
     where = f" at {uses[0].source}" if uses[0].source else ""
     what = f"{op} raises on torch {case.mac.torch}{where}"
@@ -285,7 +285,7 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Stop:
             fixes.append(f"set {FALLBACK_VARIABLE} before Python starts")
         if (release := _native_from(case, uses)) is not None:
             fixes.append(f"use torch {release}")
-    return Stop(
+    return Blocker(
         what, " or ".join(fixes or _elsewhere(case, uses)), calls, release=release or "", fallback=fallback
     )
 
@@ -313,7 +313,7 @@ def _later(case: Case) -> list[str]:
     return [one for one in later if macos is None or environment.macos_allows(one, macos).ok is not False]
 
 
-def _without(case: Case, stops: tuple[Stop, ...]) -> str:
+def _without(case: Case, stops: tuple[Blocker, ...]) -> str:
     """Return the first later release in which every op call runs on the GPU, where that ends any stop."""
     helped = [stop for stop in stops if stop.certain and stop.release]
     if not helped or case.fit is Fit.NO:
@@ -326,7 +326,7 @@ def _without(case: Case, stops: tuple[Stop, ...]) -> str:
     return ""
 
 
-def _wrong(case: Case) -> list[Stop]:
+def _wrong(case: Case) -> list[Blocker]:
     """Return a stop for each advisory about wrong values whose conditions are all met."""
     calls: dict[str, int] = {}
     bare = 0
@@ -344,11 +344,11 @@ def _wrong(case: Case) -> list[Stop]:
                 calls[name] = calls.get(name, 0) + use.count
     stops = [_advised(case, advisories.by_id(name), count) for name, count in calls.items()]
     if bare:
-        stops.append(Stop("values are wrong, for a reason that no advisory names", "", bare))
+        stops.append(Blocker("values are wrong, for a reason that no advisory names", "", bare))
     return stops
 
 
-def _deadly(case: Case) -> list[Stop]:
+def _deadly(case: Case) -> list[Blocker]:
     """Return a stop for each advisory about an abort or a hang; only certain matches make a certain stop."""
     calls: dict[tuple[str, bool], int] = {}
     for use in case.uses:
@@ -364,13 +364,13 @@ def _deadly(case: Case) -> list[Stop]:
     ]
 
 
-def _advised(case: Case, advisory: Advisory, calls: int, certain: bool = True) -> Stop:
+def _advised(case: Case, advisory: Advisory, calls: int, certain: bool = True) -> Blocker:
     fix = advisory.fix or (f"use torch {advisory.first_good}" if advisory.first_good else "")
     if fix[1:2].islower():  # it continues a sentence
         fix = f"{fix[:1].lower()}{fix[1:]}".rstrip(".")
     good = ops.resolve_release(advisory.first_good) if advisory.first_good else ""
     release = good if good in _later(case) else ""
-    return Stop(f"{advisory.title} ({advisory.id})", fix, calls, certain, release)
+    return Blocker(f"{advisory.title} ({advisory.id})", fix, calls, certain, release)
 
 
 def _known(case: Case, use: OpUse) -> list[Advisory]:
@@ -380,9 +380,9 @@ def _known(case: Case, use: OpUse) -> list[Advisory]:
     return [one.advisory for one in matches if one.certainty is advisories.Certainty.CERTAIN]
 
 
-def _refused(case: Case) -> list[Stop]:
+def _refused(case: Case) -> list[Blocker]:
     stops = [
-        Stop(
+        Blocker(
             f"{one.what.rstrip('.')}{f' at {one.where}' if one.where else ''}",
             one.fix or ("change that line" if one.where else ""),
             certain=one.certain,
@@ -394,7 +394,7 @@ def _refused(case: Case) -> list[Stop]:
     return stops
 
 
-def _ended(case: Case) -> Stop:
+def _ended(case: Case) -> Blocker:
     """Return the stop of an error in the target's own code. A dtype mismatch can be fixed with a local cast.
 
     The stop is not certain where an assumed value or a made-up input may be the cause.
@@ -402,5 +402,5 @@ def _ended(case: Case) -> Stop:
     what = f"its code ended early: {case.stopped}".rstrip(".")
     if "dtype" in case.stopped:
         at = re.search(r"\(at (.+)\)$", case.stopped)
-        return Stop(what, f"cast to one dtype at {at[1] if at else 'that line'}")
-    return Stop(what, case.next_step, certain=not case.assumed and not case.next_step)
+        return Blocker(what, f"cast to one dtype at {at[1] if at else 'that line'}")
+    return Blocker(what, case.next_step, certain=not case.assumed and not case.next_step)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpsprobe.errors import UsageError
-from mpsprobe.forecast.build import Wish, build
+from mpsprobe.forecast.build import ForecastOptions, build
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Trace, stages
@@ -44,7 +44,7 @@ _A_NIGHT_S = 12 * 3600.0
 
 
 @dataclass(frozen=True)
-class Grounds:
+class RouteFacts:
     """The input of every rule.
 
     Attributes:
@@ -83,7 +83,7 @@ class Advice:
     because: str
 
 
-def recommend(grounds: Grounds) -> Recommendation:
+def recommend(grounds: RouteFacts) -> Recommendation:
     """Return the advice of the first rule that applies."""
     advice = next(found for rule in _RULES if (found := rule(grounds)) is not None)
     case = grounds.case
@@ -105,7 +105,7 @@ def recommend(grounds: Grounds) -> Recommendation:
 # ------------------------------------------------------------------------------------------------------ rules
 
 
-def _nothing_known(grounds: Grounds) -> Advice | None:
+def _nothing_known(grounds: RouteFacts) -> Advice | None:
     if grounds.case.uses:
         return None
     return Advice(
@@ -113,7 +113,7 @@ def _nothing_known(grounds: Grounds) -> Advice | None:
     )
 
 
-def _unfed(grounds: Grounds) -> Advice | None:
+def _unfed(grounds: RouteFacts) -> Advice | None:
     """Advise another input where the run ended on a made-up one, because it shows nothing about the rest."""
     case = grounds.case
     if not case.next_step or grounds.judgement.certain_stops:
@@ -121,7 +121,7 @@ def _unfed(grounds: Grounds) -> Advice | None:
     return Advice("", f"{case.next_step}.", f"The input that was made up did not fit: {case.stopped}.")
 
 
-def _too_large(grounds: Grounds) -> Advice | None:
+def _too_large(grounds: RouteFacts) -> Advice | None:
     """Advise against MPS when memory does not suffice; memory decides before the share of native ops does."""
     case = grounds.case
     if grounds.judgement.fit is not Fit.NO and not case.over_bytes:
@@ -159,7 +159,7 @@ def _unreadable(case: Case) -> bool:
     return found is not None and not found.mlx_loads
 
 
-def _cannot(grounds: Grounds) -> Advice | None:
+def _cannot(grounds: RouteFacts) -> Advice | None:
     if grounds.judgement.viability is not Viability.NO:
         return None
     stuck = [one for one in grounds.judgement.certain_stops if not one.fix]
@@ -177,7 +177,7 @@ def _cannot(grounds: Grounds) -> Advice | None:
     return Advice("", "No route of those looked at is known to lead anywhere.", because)
 
 
-def _partly(grounds: Grounds) -> Advice | None:
+def _partly(grounds: RouteFacts) -> Advice | None:
     if grounds.judgement.grade is not Grade.PART:
         return None
     where = f" and {grounds.quote.offer.name} for the final runs" if grounds.quote else ""
@@ -189,7 +189,7 @@ def _partly(grounds: Grounds) -> Advice | None:
     )
 
 
-def _unknown(grounds: Grounds) -> Advice | None:
+def _unknown(grounds: RouteFacts) -> Advice | None:
     if grounds.judgement.viability is not Viability.UNKNOWN:
         return None
     if grounds.judgement.fit is Fit.UNKNOWN:
@@ -205,7 +205,7 @@ def _unknown(grounds: Grounds) -> Advice | None:
     )
 
 
-def _mps(grounds: Grounds) -> Advice | None:
+def _mps(grounds: RouteFacts) -> Advice | None:
     case = grounds.case
     changes = [commands.in_words(one.fix) for one in grounds.judgement.certain_stops]
     fixes = "; ".join(dict.fromkeys(changes[:3])).rstrip(".")
@@ -233,13 +233,13 @@ def _mps(grounds: Grounds) -> Advice | None:
     return Advice("mps", f"Use MPS{after}.{tight}", f"{known}.")
 
 
-def _left(_: Grounds) -> Advice | None:
+def _left(_: RouteFacts) -> Advice | None:
     return Advice(
         "", "No advice: what is known does not decide between the routes.", "See each route's reasons."
     )
 
 
-_RULES: tuple[Callable[[Grounds], Advice | None], ...] = (
+_RULES: tuple[Callable[[RouteFacts], Advice | None], ...] = (
     _unfed,
     _nothing_known,
     _too_large,
@@ -259,7 +259,7 @@ def _known_as(case: Case) -> str:
     }[case.evidence]
 
 
-def _would_change(grounds: Grounds) -> list[str]:
+def _would_change(grounds: RouteFacts) -> list[str]:
     case, judgement = grounds.case, grounds.judgement
     texts: list[str] = []
     if case.evidence is not Evidence.MEASURED:
@@ -307,7 +307,7 @@ def outlook(case: Case) -> Outlook:
         mlx_route,
         cloud.route(case, quotes),
     ]
-    grounds = Grounds(case, judgement, {one.name: one for one in routes}, work, quote)
+    grounds = RouteFacts(case, judgement, {one.name: one for one in routes}, work, quote)
     return Outlook(forecast=case.forecast, routes=routes, recommendation=recommend(grounds))
 
 
@@ -335,7 +335,7 @@ def of_run(run: Run, offers: Cloud | None = None, words: tuple[str, ...] | None 
 def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
     trace = Trace(run.op_uses, [at for at, use in enumerate(run.op_uses) for _ in range(use.count)])
     gpus = (speed.find_gpu(offer.hardware) for offer in prices.offers)
-    wish = Wish(elsewhere=tuple(dict.fromkeys(gpu.name for gpu in gpus if gpu is not None)))
+    wish = ForecastOptions(elsewhere=tuple(dict.fromkeys(gpu.name for gpu in gpus if gpu is not None)))
     evidence = weakest(use.evidence for use in run.op_uses)
     forecast = build(trace, asked, wish, dtypes={}, evidence=evidence)
     mac = _named(asked)

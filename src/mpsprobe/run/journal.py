@@ -103,7 +103,7 @@ class Transfer(_OfRun, tag="transfer"):
     files: list[FileTransfer]
 
 
-class Learnt(_OfRun, tag="learnt"):
+class RunFacts(_OfRun, tag="learnt"):
     """Facts about the run that became known while it ran; None leaves a field as it is."""
 
     host: Host | None = None
@@ -121,7 +121,7 @@ class RunEnded(_OfRun, tag="end"):
     time: str
 
 
-Event = RunStarted | Plan | CheckStarted | CheckEnded | Progress | Transfer | Learnt | RunEnded
+Event = RunStarted | Plan | CheckStarted | CheckEnded | Progress | Transfer | RunFacts | RunEnded
 
 _decoder = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()
@@ -203,7 +203,7 @@ class Reading:
             self.in_flight = event
         elif isinstance(event, CheckEnded):
             self._answer(event.check)
-        elif isinstance(event, Learnt):
+        elif isinstance(event, RunFacts):
             self.run.host = event.host or self.run.host
             self.run.target = event.target or self.run.target
             self.run.device = event.device or self.run.device

@@ -286,12 +286,12 @@ def _what_happened(
         first = problem.result.message.rstrip(".")
         return Result(Status.BLOCKED, f"blocked by {problem.phase.label}: {first}.", blocked_by=problem.phase)
     if target_code.is_limit(problem):
-        told = (
+        traceback_text = (
             flight.last_ops(session.flight, raised=True)
             if session is not None and session.flight is not None
             else ""
         )
-        return Result(Status.TIMEOUT, f"{first_line(problem)}.", output=told)
+        return Result(Status.TIMEOUT, f"{first_line(problem)}.", output=traceback_text)
     if target_code.is_of_target(problem):
         return target_code.raised(problem, spec.title, None, "host")
     lines = traceback.format_exception(problem)

@@ -23,12 +23,12 @@ from mpsprobe.run.journal import (
     Event,
     FileTransfer,
     Journal,
-    Learnt,
     Plan,
     Planned,
     Progress,
     Reading,
     RunEnded,
+    RunFacts,
     RunStarted,
     Transfer,
     new_run_id,
@@ -150,8 +150,8 @@ class RunInProgress:
         self._made.add(phase)
 
     def learnt(self, **facts: Any) -> None:
-        """Record facts that have become known (fields of `journal.Learnt`)."""
-        self._emit(Learnt(**facts))
+        """Record facts that have become known (fields of `journal.RunFacts`)."""
+        self._emit(RunFacts(**facts))
 
     def progress(self, text: str) -> None:
         """Report the progress of a long step."""

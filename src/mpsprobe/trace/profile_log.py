@@ -81,9 +81,11 @@ def fallbacks(lines: Iterable[str]) -> list[LoggedFallback]:
                 log.rows[row["op"]].add(int(row["runs"]), row["size"], row["ms"])
     found_ops = []
     for op in {**log.lines, **log.rows}:
-        told = max(log.lines[op], log.rows[op], key=lambda one: (one.runs, one.milliseconds))
+        fallback = max(log.lines[op], log.rows[op], key=lambda one: (one.runs, one.milliseconds))
         found_ops.append(
-            LoggedFallback(op, told.runs, round(told.copied), told.milliseconds / 1e3 or None)  # unknown: 0
+            LoggedFallback(
+                op, fallback.runs, round(fallback.copied), fallback.milliseconds / 1e3 or None
+            )  # unknown: 0
         )
     return sorted(found_ops, key=lambda one: (-(one.seconds or 0), -one.runs, one.op))
 

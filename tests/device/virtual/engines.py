@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import MemorylessKernels
 from mpsprobe.device.virtual.observer import Quiet
 from mpsprobe.device.virtual.session import emulate, predict
 
-#: Tensors larger than this have no values in `predict` here: the models are small, and ghosts are what is tested.
+#: Tensors larger than this have no values in `predict` here: the models are small, and this tests those without.
 _FLOAT_LIMIT = 256
 
 
@@ -63,24 +63,24 @@ def check_both_engines(
     record("difference", difference)
     assert difference == 0
 
-    ghostly = _Ops()
-    with predict(fallback=False, observer=ghostly) as prediction:
-        assert isinstance(prediction.kernels, GhostKernels)
+    memoryless = _Ops()
+    with predict(fallback=False, observer=memoryless) as prediction:
+        assert isinstance(prediction.kernels, MemorylessKernels)
         prediction.kernels.float_limit = _FLOAT_LIMIT
         torch.manual_seed(0)
         with torch.device("cpu" if moved else "mps"):
             on_device = build().to("mps")
-        ghostly.seen.clear()
+        memoryless.seen.clear()
         started = time.process_time()
         run(on_device, "mps")
         record("predict s", time.process_time() - started)
         del on_device
     assert prediction.findings == []
     record("ops", sum(real.seen.values()))
-    record("ops differ by", sum(((real.seen - ghostly.seen) + (ghostly.seen - real.seen)).values()))
+    record("ops differ by", sum(((real.seen - memoryless.seen) + (memoryless.seen - real.seen)).values()))
     record("assumptions", len(prediction.assumptions))
     # assumed values may lead another way through data-dependent code (routing, stopping), not to other kinds of ops
-    missed = {op for op in real.seen if op not in ghostly.seen}
+    missed = {op for op in real.seen if op not in memoryless.seen}
     assert not missed or prediction.assumptions, missed
 
 

@@ -25,7 +25,7 @@ class _Ops(Quiet):
         self.seen.append((str(func), shapes))
 
 
-def test_ghosts_have_every_shape_and_no_memory() -> None:
+def test_memoryless_tensors_have_every_shape_and_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with predict(memory_gb=512) as session:
         x = torch.empty(100, 1 << 28, device="mps", dtype=torch.bfloat16)
@@ -135,7 +135,7 @@ def test_gradients_and_a_step() -> None:
 
 
 @pytest.mark.parametrize("direction", ["to host", "to device"])
-def test_copies_between_host_and_ghosts(direction: str) -> None:
+def test_copies_between_host_and_memoryless(direction: str) -> None:
     with predict() as session:
         if direction == "to host":
             host = torch.randn(500, 500, device="mps").cpu()

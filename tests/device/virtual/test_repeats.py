@@ -1,4 +1,4 @@
-"""Calls that repeat on ghosts: the same results and the same record as if each were the first, at a fraction."""
+"""Repeated calls on memoryless tensors: the same results and record as if each were the first, at a fraction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import MemorylessKernels
 from mpsprobe.device.virtual.observer import OpFlag, Quiet
 from mpsprobe.device.virtual.session import MemorylessSession, predict
 from mpsprobe.run import Evidence
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.own_process
 _WIDE = (300, 1000)
 
 
-def _is_ghost(session: MemorylessSession, tensor: Tensor) -> bool:
-    assert isinstance(session.kernels, GhostKernels)
-    return session.kernels.ghosts.has(tensor)
+def _is_memoryless(session: MemorylessSession, tensor: Tensor) -> bool:
+    assert isinstance(session.kernels, MemorylessKernels)
+    return session.kernels.memoryless.has(tensor)
 
 
 class _Told(Quiet):
@@ -78,7 +78,7 @@ def test_results_have_the_form_that_pytorch_gives(call: Callable[..., Any]) -> N
         rounds = [run("mps") for _ in range(3)]
         for results in rounds:
             assert [(one.shape, one.stride(), one.dtype) for one in results] == expected
-            assert all(_is_ghost(session, one) for one in results)
+            assert all(_is_memoryless(session, one) for one in results)
         places = [one.data_ptr() for results in rounds for one in results]
         assert len(set(places)) == len(places)
     assert told.repeated
@@ -87,7 +87,7 @@ def test_results_have_the_form_that_pytorch_gives(call: Callable[..., Any]) -> N
 def test_numbers_of_different_types_are_different_kinds() -> None:
     with predict() as session:
         x = torch.empty(5_000_000, dtype=torch.int32, device="mps")
-        assert _is_ghost(session, x)
+        assert _is_memoryless(session, x)
         for _ in range(2):
             assert [(x + number).dtype for number in (1, 1.0, True)] == [
                 torch.int32,
@@ -129,15 +129,15 @@ def test_assumed_values_are_told_at_every_call() -> None:
     assert len(told.repeated) == 1
 
 
-def test_a_whole_tensor_becomes_a_ghost_and_a_part_keeps_memory() -> None:
+def test_a_whole_tensor_loses_memory_and_a_part_keeps_it() -> None:
     with predict() as session:
         source = torch.empty(_WIDE, device="mps")
         for _ in range(3):
             whole, larger = torch.zeros(1000, device="mps"), torch.zeros(2, 1000, device="mps")
             whole.copy_(source[0])
             larger[0].copy_(source[0])
-            assert _is_ghost(session, whole)
-            assert not _is_ghost(session, larger)
+            assert _is_memoryless(session, whole)
+            assert not _is_memoryless(session, larger)
 
 
 def test_memory_is_counted_at_every_call() -> None:

@@ -52,7 +52,7 @@ def kernel(
     Args:
         op: one that `applies`.
         contract: the rules in force.
-        observer: is told of each call, if any.
+        observer: An observer that is called with each call; None for none.
         wrap: makes a device tensor of the result.
         full: runs the calls that cannot take the direct way.
     """

@@ -18,7 +18,7 @@ from mpsprobe.device.virtual import library, support
 from mpsprobe.device.virtual.cpp import native, port_of_this_build, relabel
 from mpsprobe.device.virtual.kernels import Kernels
 from mpsprobe.device.virtual.memoryless.assume import Assumption
-from mpsprobe.device.virtual.memoryless.engine import GhostKernels
+from mpsprobe.device.virtual.memoryless.engine import MemorylessKernels
 from mpsprobe.device.virtual.observer import Finding, FindingGrade, Observer
 from mpsprobe.device.virtual.random import CudaGenerator, Generator
 from mpsprobe.device.virtual.rules import redirect
@@ -216,7 +216,7 @@ class MemorylessSession(Session):
     def assumptions(self) -> list[Assumption]:
         """Return every value that was assumed, where, and what depends on it."""
         kernels = self.kernels
-        assert isinstance(kernels, GhostKernels)
+        assert isinstance(kernels, MemorylessKernels)
         return kernels.assumptions.list
 
 
@@ -263,6 +263,6 @@ def predict(
         on_fail=on_fail,
         others=tuple(others),
     )
-    session = MemorylessSession(settings, GhostKernels)
+    session = MemorylessSession(settings, MemorylessKernels)
     with session:
         yield session

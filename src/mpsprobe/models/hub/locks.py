@@ -119,7 +119,7 @@ def held(
     lock: FileLock | SoftFileLock = FileLock(path)
     patience = transport.seconds_of("MPSPROBE_LOCK_TIMEOUT", PATIENCE)
     begun = time.monotonic()
-    last_growth, told, seen = begun, 0.0, progress()
+    last_growth, last_message, seen = begun, 0.0, progress()
     while True:
         try:
             lock.acquire(timeout=0)
@@ -138,9 +138,9 @@ def held(
                 f"{about}: its lock is held by {who}, which wrote nothing for {now - last_growth:.0f} s.",
                 f"Wait for that process or end it; the lock ({path}) is free as soon as it ends.",
             )
-        if now - told >= _TELL:
+        if now - last_message >= _TELL:
             say(f"{about}: waiting for {who}, which holds its lock ({now - begun:.0f} s)")
-            told = now
+            last_message = now
         time.sleep(_PAUSE)
     try:
         yield

@@ -71,7 +71,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Need:
+class RequiredArgument:
     """An argument that a forward pass requires.
 
     Attributes:
@@ -83,13 +83,13 @@ class Need:
     annotation: str = ""
 
 
-def required(forward: Any) -> list[Need]:
+def required(forward: Any) -> list[RequiredArgument]:
     """Return the arguments that a forward pass requires, without `self`."""
     needs = []
     for name, parameter in inspect.signature(forward).parameters.items():
         kinds = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY, parameter.POSITIONAL_ONLY)
         if name != "self" and parameter.default is parameter.empty and parameter.kind in kinds:
-            needs.append(Need(name, _spelled(parameter.annotation)))
+            needs.append(RequiredArgument(name, _spelled(parameter.annotation)))
     return needs
 
 
@@ -109,7 +109,7 @@ def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess
         optional = [n for n in inspect.signature(model.forward).parameters if n not in ("args", "kwargs")]
         if variadic or not optional:
             return None
-        needs = [Need(optional[0])]
+        needs = [RequiredArgument(optional[0])]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     shown = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     sized = _Sizes(model, values)
@@ -193,7 +193,7 @@ class _Sizes:
         return self._of(_VOCABULARY) or (table.num_embeddings if table is not None else 100)
 
 
-def _candidates(need: Need, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
+def _candidates(need: RequiredArgument, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
     """Yield guesses for one argument, the likeliest first."""
     name, said = need.name, f"{need.annotation} {text}"
     if _MASK.search(name):
@@ -318,7 +318,9 @@ def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
     return tuple(axis for axis in axes if axis), found["dtype"] or ""
 
 
-def _conditions(forward: Any, values: dict[str, Any], needs: Sequence[Need]) -> list[Need]:
+def _conditions(
+    forward: Any, values: dict[str, Any], needs: Sequence[RequiredArgument]
+) -> list[RequiredArgument]:
     """Return optional arguments that a constructor's value makes necessary: `global_cond` with `global_cond_dim`."""
     taken = {need.name for need in needs}
     found = []
@@ -328,7 +330,7 @@ def _conditions(forward: Any, values: dict[str, Any], needs: Sequence[Need]) -> 
             None,
         )
         if name not in taken and parameter.default is None and isinstance(width, int) and width > 0:
-            found.append(Need(name, f"({width},)"))
+            found.append(RequiredArgument(name, f"({width},)"))
     return found
 
 

@@ -408,8 +408,8 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: int, lines: S
     first, last = node.lineno, node.end_lineno or node.lineno
     code = sum(_is_code(line) for line in lines[first - 1 : last])
     if ast.get_docstring(node) is not None:
-        told = node.body[0]
-        code -= sum(_is_code(line) for line in lines[told.lineno - 1 : told.end_lineno])
+        docstring = node.body[0]
+        code -= sum(_is_code(line) for line in lines[docstring.lineno - 1 : docstring.end_lineno])
     return _Function(first, last, code, owner, node.name == "__init__")
 
 

@@ -312,8 +312,8 @@ def _mlx_side(
     (scratch / "job.json").write_text(json.dumps(job), encoding="utf-8")
     ended = _child(scratch / "job.json", limit_s)
     lines = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []
-    told = {one["name"]: one for one in map(json.loads, lines)}
-    return {name: told.get(name, {"problem": ended or "it gave no answer"}) for name in variants}
+    by_name = {one["name"]: one for one in map(json.loads, lines)}
+    return {name: by_name.get(name, {"problem": ended or "it gave no answer"}) for name in variants}
 
 
 def _narrowed(value: Tensor) -> np.ndarray[Any, Any]:

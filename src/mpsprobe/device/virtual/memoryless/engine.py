@@ -19,7 +19,7 @@ from mpsprobe.device.virtual.kernels import COPY, ITEM, Kernel, Kernels, tensors
 from mpsprobe.device.virtual.memoryless.assume import Assumption, Assumptions
 from mpsprobe.device.virtual.memoryless.repeats import Repeats
 from mpsprobe.device.virtual.memoryless.shapes import ResultShape, Shapes
-from mpsprobe.device.virtual.memoryless.tensors import ghosts
+from mpsprobe.device.virtual.memoryless.tensors import memoryless_tensors
 from mpsprobe.device.virtual.observer import OpFlag
 from mpsprobe.device.virtual.rules.attention import scores_bytes
 from mpsprobe.device.virtual.schema import Op, OpCall
@@ -42,12 +42,12 @@ _INDEX_RESULTS = dict.fromkeys(
 _FUSED_ATTENTION = "_scaled_dot_product_attention_math_for_mps"
 
 
-class GhostKernels(Kernels):
+class MemorylessKernels(Kernels):
     """Run what reaches the MPS key without computing on large tensors.
 
     Attributes:
         assumptions: Every value that was assumed.
-        ghosts: The maker of memoryless tensors.
+        memoryless: The maker of memoryless tensors.
         float_limit: The greatest number of elements of floating-point tensors with values.
     """
 
@@ -57,9 +57,9 @@ class GhostKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
-        self.ghosts = ghosts()
+        self.memoryless = memoryless_tensors()
         self._shapes = Shapes()
-        self._seen = Repeats(self, self.ghosts, self.assumptions)
+        self._seen = Repeats(self, self.memoryless, self.assumptions)
         self.special["copy_"] = self._seen.kernel(COPY.overload, lambda _: (self.copy_, True))
 
     def unregister(self) -> None:
@@ -82,7 +82,7 @@ class GhostKernels(Kernels):
 
     def host(self, tensor: Tensor) -> Tensor:
         """Return the host's view of a real tensor; a memoryless tensor is returned as it is."""
-        return tensor if self.ghosts.has(tensor) else super().host(tensor)
+        return tensor if self.memoryless.has(tensor) else super().host(tensor)
 
     def run(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
@@ -114,7 +114,7 @@ class GhostKernels(Kernels):
         if op.base == _FUSED_ATTENTION and not self._keeps_scores(*host_args[:2]):
             specs = [specs[0], ResultShape(torch.empty(1, dtype=specs[0].dtype, device=_META))]
         if op.writes:
-            written = self._write_ghosts(call, changed)
+            written = self._write_memoryless(call, changed)
             if op.returns_writes:
                 return written[0] if len(written) == 1 else tuple(written)
             if op.returns == 0:
@@ -139,13 +139,13 @@ class GhostKernels(Kernels):
         if op.name in _TELLS_SHAPE:
             self.assumptions.depend(assumed, f"{op.qualified} (its result's size)")
 
-    def _write_ghosts(self, call: OpCall, changed: dict[int, ResultShape]) -> list[Any]:
+    def _write_memoryless(self, call: OpCall, changed: dict[int, ResultShape]) -> list[Any]:
         written = []
         for index, (position, name) in enumerate(call.op.writes):
             target = call.argument(position, name)
             if index in changed:
                 replace(target, self._result(call.op, changed[index]))
-            elif isinstance(target, Tensor) and target.is_mps and not self.ghosts.has(target):
+            elif isinstance(target, Tensor) and target.is_mps and not self.memoryless.has(target):
                 self._overwrite_with_unknown(call.op, target)
             written.append(target)
         return written
@@ -154,7 +154,7 @@ class GhostKernels(Kernels):
         """Replace the values of a real tensor by ones that were not computed."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
-            replace(target, self.ghosts.new(tuple(target.shape), target.stride(), target.dtype))
+            replace(target, self.memoryless.new(tuple(target.shape), target.stride(), target.dtype))
         else:
             super().host(target).zero_()
             self.assumptions.assume(_zero(target.dtype), op.qualified, target)
@@ -183,7 +183,7 @@ class GhostKernels(Kernels):
         dtype = spec.dtype
         if dtype in self.contract.questioned:
             dtype = self.contract.refuse(op, torch.empty(0, dtype=dtype, device=_CPU)).dtype
-        tensor = self.ghosts.new(spec.shape, spec.strides, dtype)
+        tensor = self.memoryless.new(spec.shape, spec.strides, dtype)
         self.memory.track(tensor)
         return tensor
 
@@ -200,7 +200,7 @@ class GhostKernels(Kernels):
         """
         if not isinstance(result, Tensor) or result.dtype is not torch.int64 or not result.numel():
             return
-        if self.ghosts.has(result) or like is None:
+        if self.memoryless.has(result) or like is None:
             return
         size, values = like.shape[-1] if like.dim() else 1, super().host(result)
         if op.base == "sort":
@@ -234,7 +234,9 @@ class GhostKernels(Kernels):
         value, make = _DATA[op.base]
         result = make(self, op, args, kwargs)
         held = (
-            result if isinstance(result, Tensor) and result.is_mps and not self.ghosts.has(result) else None
+            result
+            if isinstance(result, Tensor) and result.is_mps and not self.memoryless.has(result)
+            else None
         )
         assumption = self.assumptions.assume(value, op.qualified, held)
         self.assumptions.depend(assumption, f"{op.qualified} (its result's size)")
@@ -253,14 +255,14 @@ class GhostKernels(Kernels):
         if not mask.is_mps:
             shape = torch.broadcast_shapes(mask.shape, x.shape)
             selected = int(mask.expand(shape).sum())
-        return self.ghosts.new((selected,), (1,), x.dtype)
+        return self.memoryless.new((selected,), (1,), x.dtype)
 
     def _unique(self, op: Op, args: list[Any], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         x = args[0]
         inverse = torch.zeros(
             (x.shape[0],) if op.base.startswith("unique_dim") else x.shape, dtype=torch.int64, device=_CPU
         )
-        one = self.ghosts.new(
+        one = self.memoryless.new(
             (1, *x.shape[1:]) if op.base.startswith("unique_dim") else (1,), (1,) * max(x.dim(), 1), x.dtype
         )
         counts = torch.full((1,), x.numel(), device=_CPU)
@@ -284,8 +286,8 @@ class GhostKernels(Kernels):
     # -------------------------------------------------------------------------------------------- special ops
 
     def copy_(self, dst: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-        known_dst = not (dst.is_mps and self.ghosts.has(dst))
-        known_src = not (src.is_mps and self.ghosts.has(src))
+        known_dst = not (dst.is_mps and self.memoryless.has(dst))
+        known_src = not (src.is_mps and self.memoryless.has(src))
         if known_dst and known_src:
             result = super().copy_(dst, src, non_blocking)
             assumed = self.assumptions.behind((src,))
@@ -308,14 +310,14 @@ class GhostKernels(Kernels):
         for one in size:
             elements *= one
         large = elements > (INTEGER_LIMIT if tensor.dtype in _INTEGERS else self.float_limit)
-        if not large and not self.ghosts.has(tensor):
+        if not large and not self.memoryless.has(tensor):
             return super().resize_(tensor, size, memory_format=memory_format)
         spec = ResultShape(torch.empty(size, dtype=tensor.dtype, device="meta"))
         replace(tensor, self._result(RESIZE, spec))
         return tensor
 
     def local_scalar(self, tensor: Tensor) -> Any:
-        if not self.ghosts.has(tensor):
+        if not self.memoryless.has(tensor):
             assumed = self.assumptions.behind((tensor,))
             if assumed is not None:
                 self.assumptions.depend(assumed, "a value read by the host")
@@ -330,17 +332,17 @@ class GhostKernels(Kernels):
 
 _TELLS_SHAPE = frozenset({"nonzero", "masked_select", "_unique2", "repeat_interleave.Tensor", "bincount"})
 _DATA: dict[str, tuple[str, Any]] = {
-    "nonzero": ("no element", GhostKernels._nonzero),
-    "masked_select": ("as many as a known mask selects, else none", GhostKernels._masked_select),
-    "_unique2": ("one distinct value", GhostKernels._unique),
-    "unique_dim": ("one distinct value", GhostKernels._unique),
-    "unique_consecutive": ("one distinct value", GhostKernels._unique),
-    "unique_dim_consecutive": ("one distinct value", GhostKernels._unique),
-    "bincount": ("zeros", GhostKernels._histogram),
-    "histc": ("zeros", GhostKernels._histogram),
-    "repeat_interleave": ("each once", GhostKernels._repeats),
-    "equal": ("False", GhostKernels._unequal),
-    "is_nonzero": ("False", GhostKernels._unequal),
+    "nonzero": ("no element", MemorylessKernels._nonzero),
+    "masked_select": ("as many as a known mask selects, else none", MemorylessKernels._masked_select),
+    "_unique2": ("one distinct value", MemorylessKernels._unique),
+    "unique_dim": ("one distinct value", MemorylessKernels._unique),
+    "unique_consecutive": ("one distinct value", MemorylessKernels._unique),
+    "unique_dim_consecutive": ("one distinct value", MemorylessKernels._unique),
+    "bincount": ("zeros", MemorylessKernels._histogram),
+    "histc": ("zeros", MemorylessKernels._histogram),
+    "repeat_interleave": ("each once", MemorylessKernels._repeats),
+    "equal": ("False", MemorylessKernels._unequal),
+    "is_nonzero": ("False", MemorylessKernels._unequal),
 }
 
 

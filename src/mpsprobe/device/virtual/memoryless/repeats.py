@@ -18,7 +18,7 @@ from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.kernels import Kernel, Kernels
 from mpsprobe.device.virtual.memoryless.assume import Assumptions
-from mpsprobe.device.virtual.memoryless.tensors import Ghosts, Mould
+from mpsprobe.device.virtual.memoryless.tensors import MemorylessTensors, TensorTemplate
 from mpsprobe.device.virtual.rules.contract import note_forward
 from mpsprobe.device.virtual.schema import Op
 from mpsprobe.device.virtual.written import replace
@@ -35,30 +35,30 @@ _TYPED = frozenset({float, bool, complex})
 _LIMIT = 20_000
 
 
-class Known:
+class KnownCall:
     """One kind of call: an op with arguments of certain shapes and dtypes. Equal calls share the object.
 
     One of the attributes says how to make the result; with none, the op returns its first argument, a memoryless
     tensor.
 
     Attributes:
-        mould: The template of the result.
-        moulds: The templates of the results, where they are a tuple.
+        template: The template of the result.
+        templates: The templates of the results, where they are a tuple.
         blank: The shape, strides and dtype of a result with memory that was not written to.
         instead: The template of the memoryless tensor that the first argument becomes, which had values.
     """
 
-    __slots__ = ("blank", "instead", "mould", "moulds")
+    __slots__ = ("blank", "instead", "template", "templates")
 
     def __init__(
         self,
-        mould: Mould | None = None,
-        moulds: tuple[Mould, ...] | None = None,
+        template: TensorTemplate | None = None,
+        templates: tuple[TensorTemplate, ...] | None = None,
         blank: tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None = None,
-        instead: Mould | None = None,
+        instead: TensorTemplate | None = None,
     ) -> None:
-        self.mould = mould
-        self.moulds = moulds
+        self.template = template
+        self.templates = templates
         self.blank = blank
         self.instead = instead
 
@@ -68,13 +68,13 @@ class Repeats:
 
     Args:
         kernels: The kernels.
-        ghosts: The maker of memoryless tensors.
+        memoryless: The maker of memoryless tensors.
         assumptions: The assumptions about tensors with assumed values.
     """
 
-    def __init__(self, kernels: Kernels, ghosts: Ghosts, assumptions: Assumptions) -> None:
+    def __init__(self, kernels: Kernels, memoryless: MemorylessTensors, assumptions: Assumptions) -> None:
         self._kernels = kernels
-        self._ghosts = ghosts
+        self._memoryless = memoryless
         self._assumptions = assumptions
 
     def kernel(self, overload: OpOverload, bind: Callable[[Op], tuple[Kernel, bool]]) -> Kernel:
@@ -88,14 +88,14 @@ class Repeats:
                 calls the observer, and whether the op's calls may be remembered: not those of views, nor where
                 values decide, nor where an argument other than the first is written to.
         """
-        known: dict[Any, Known] = {}
+        known: dict[Any, KnownCall] = {}
         kernels, forms, cast, track = (
             self._kernels,
             self._forms,
-            self._ghosts.cast,
+            self._memoryless.cast,
             self._kernels.memory.track,
         )
-        start, end, grad_enabled = self._ghosts.start, self._ghosts.end, torch.is_grad_enabled
+        start, end, grad_enabled = self._memoryless.start, self._memoryless.end, torch.is_grad_enabled
         op: Op | None = None
         in_full: Kernel = _unbound
         recurs = anyway = False
@@ -111,34 +111,34 @@ class Repeats:
             if grad_enabled():
                 note_forward()
             flat: list[Any] = []
-            ghosts = anyway
+            memoryless = anyway
             for value in args:
                 kind = type(value)
                 if (kind is _Tensor or kind is _Parameter) and start <= value.data_ptr() < end:
                     flat += (value.dtype, value.shape, value.stride())
-                    ghosts = True
+                    memoryless = True
                 elif kind is int:
                     flat.append(value)
                 else:
                     found = forms((value,), flat)
                     if found is None:
                         return in_full(*args, **kwargs)
-                    ghosts = ghosts or found
-            if not ghosts or (kwargs and not _named(kwargs, flat)):
+                    memoryless = memoryless or found
+            if not memoryless or (kwargs and not _named(kwargs, flat)):
                 return in_full(*args, **kwargs)
             form = tuple(flat)
             what = known.get(form)
             if what is None:
                 return self._learn(known, form, op, in_full, args, kwargs)
             result: Any
-            mould = what.mould
-            if mould is not None:
-                result = cast(mould)
-                track(result, mould.nbytes)
-            elif what.moulds is not None:
-                result = tuple([cast(one) for one in what.moulds])
-                for one, mould in zip(result, what.moulds, strict=True):
-                    track(one, mould.nbytes)
+            template = what.template
+            if template is not None:
+                result = cast(template)
+                track(result, template.nbytes)
+            elif what.templates is not None:
+                result = tuple([cast(one) for one in what.templates])
+                for one, template in zip(result, what.templates, strict=True):
+                    track(one, template.nbytes)
             elif what.blank is not None:
                 shape, strides, dtype = what.blank
                 result = relabel.device(torch.empty_strided(shape, strides, dtype=dtype, device=_CPU))
@@ -165,13 +165,13 @@ class Repeats:
         Returns:
             Whether one of them is memoryless; None where a value has no such key.
         """
-        ghosts = False
-        start, end = self._ghosts.start, self._ghosts.end
+        memoryless = False
+        start, end = self._memoryless.start, self._memoryless.end
         for value in values:
             kind = type(value)
             if kind is _Tensor or kind is _Parameter:
                 if start <= value.data_ptr() < end:
-                    ghosts = True
+                    memoryless = True
                     flat += (value.dtype, value.shape, value.stride())
                 elif value.is_mps and self._assumptions.behind((value,)) is None:
                     flat.append((value.dtype, value.shape, value.stride()))
@@ -186,14 +186,20 @@ class Repeats:
                 found = self._forms(value, inner)
                 if found is None:
                     return None
-                ghosts = ghosts or found
+                memoryless = memoryless or found
                 flat.append(tuple(inner))
             else:
                 return None
-        return ghosts
+        return memoryless
 
     def _learn(
-        self, known: dict[Any, Known], form: Any, op: Op, in_full: Kernel, args: Any, kwargs: dict[str, Any]
+        self,
+        known: dict[Any, KnownCall],
+        form: Any,
+        op: Op,
+        in_full: Kernel,
+        args: Any,
+        kwargs: dict[str, Any],
     ) -> Any:
         """Run the first call of a kind, and remember its result unless every such call has to be reported."""
         findings = self._kernels.contract.findings
@@ -208,26 +214,26 @@ class Repeats:
             known[form] = what
         return result
 
-    def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> Known | None:
+    def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> KnownCall | None:
         """Return the result of a call if every equal call has it. `given` holds the addresses of its tensors."""
-        has = self._ghosts.has
+        has = self._memoryless.has
         if op.writes:
             if result is not first or not has(result):
                 return None
             after = (result.dtype, result.shape, result.stride())
             if form[:3] == after:
-                return Known()
-            return Known(instead=self._mould(result)) if form[0] == after else None
+                return KnownCall()
+            return KnownCall(instead=self._template(result)) if form[0] == after else None
         if type(result) is _Tensor and op.base in _BLANK and result.is_mps and not has(result):
-            return Known(blank=(tuple(result.shape), result.stride(), result.dtype))
+            return KnownCall(blank=(tuple(result.shape), result.stride(), result.dtype))
         results = result if type(result) is tuple else (result,)
         if not all(type(one) is _Tensor and has(one) and one.data_ptr() not in given for one in results):
             return None
-        moulds = tuple([self._mould(one) for one in results])
-        return Known(moulds=moulds) if type(result) is tuple else Known(mould=moulds[0])
+        templates = tuple([self._template(one) for one in results])
+        return KnownCall(templates=templates) if type(result) is tuple else KnownCall(template=templates[0])
 
-    def _mould(self, ghost: Tensor) -> Mould:
-        return self._ghosts.mould(ghost.shape, ghost.stride(), ghost.dtype)
+    def _template(self, tensor: Tensor) -> TensorTemplate:
+        return self._memoryless.template(tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _named(values: dict[str, Any], flat: list[Any]) -> bool:

@@ -71,7 +71,7 @@ def _no_reserve() -> int:
     return 0x40 if sys.platform == "darwin" else 0x4000
 
 
-class Mould:
+class TensorTemplate:
     """A template for memoryless tensors of one shape, strides and dtype, in which only the address varies.
 
     A tensor reads the struct when it is made, and at its end looks in it for a deleter (there is none). The struct
@@ -109,7 +109,7 @@ class Mould:
         self.words[:] = [0, _METAL, form, sizes, sizes + 8 * rank, 0, 0, 0, *shape, *strides]
 
 
-class Ghosts:
+class MemorylessTensors:
     """A range of reserved address space and the memoryless tensors in it.
 
     Attributes:
@@ -132,7 +132,7 @@ class Ghosts:
         self.start: int = start
         self.end = self.start + size
         self._next = self.start
-        self._moulds: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Mould] = {}
+        self._templates: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], TensorTemplate] = {}
 
     def has(self, tensor: Tensor) -> bool:
         """Return whether a tensor is memoryless."""
@@ -140,31 +140,31 @@ class Ghosts:
         inside: bool = self.start <= address < self.end
         return inside
 
-    def mould(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Mould:
+    def template(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> TensorTemplate:
         """Return the template of memoryless tensors with this shape, these strides (in elements) and this dtype."""
         key = (tuple(shape), tuple(strides), dtype)
-        mould = self._moulds.get(key)
-        if mould is None:
-            mould = self._moulds[key] = Mould(*key)
-        return mould
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = TensorTemplate(*key)
+        return template
 
-    def cast(self, mould: Mould) -> Tensor:
+    def cast(self, template: TensorTemplate) -> Tensor:
         """Make a memoryless tensor on `mps:0` from a template."""
         data = self._next
-        if data + mould.span > self.end:
+        if data + template.span > self.end:
             data = self.start  # addresses repeat, which is harmless because there are no values
-        self._next = data + mould.span
+        self._next = data + template.span
         if relabel.LEGACY:
-            return relabel.at_address(data, mould.shape, mould.strides, mould.dtype, mps=True)
-        mould.words[0] = data
-        return _from_capsule(_new_capsule(mould.struct, _NAME, None))
+            return relabel.at_address(data, template.shape, template.strides, template.dtype, mps=True)
+        template.words[0] = data
+        return _from_capsule(_new_capsule(template.struct, _NAME, None))
 
     def new(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Make a memoryless tensor on `mps:0`; the strides are in elements."""
-        return self.cast(self.mould(shape, strides, dtype))
+        return self.cast(self.template(shape, strides, dtype))
 
 
 @functools.lru_cache(maxsize=1)
-def ghosts() -> Ghosts:
+def memoryless_tensors() -> MemorylessTensors:
     """Return this process's address range, which is never freed, because tensors may outlive a session."""
-    return Ghosts()
+    return MemorylessTensors()

@@ -46,13 +46,13 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
             hidden = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=attn_mask.device)
             attn_mask = torch.where(attn_mask, 0.0, hidden)
         chosen = way(version, macos, query, key, value, attn_mask, dropout_p, enable_gqa=enable_gqa)
-        if chosen is Way.PLAIN:
+        if chosen is AttentionKernel.PLAIN:
             result = plain(
                 query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
             )
             return result[0]  # type: ignore[no-any-return]
-        groups = {"enable_gqa": True} if chosen is Way.FUSED_GROUPS else {}
-        if chosen is Way.FUSED_REPEATED:
+        groups = {"enable_gqa": True} if chosen is AttentionKernel.FUSED_GROUPS else {}
+        if chosen is AttentionKernel.FUSED_REPEATED:
             times = query.size(-3) // key.size(-3)
             key, value = key.repeat_interleave(times, dim=-3), value.repeat_interleave(times, dim=-3)
         return fused(query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, **groups)[0]  # type: ignore[no-any-return]
@@ -60,7 +60,7 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     return scaled_dot_product_attention
 
 
-class Way(enum.Enum):
+class AttentionKernel(enum.Enum):
     """An implementation of attention."""
 
     EARLY = enum.auto()  #: as before 2.5
@@ -81,22 +81,22 @@ def way(
     *_causal: bool,
     enable_gqa: bool = False,
     **_scale: float | None,
-) -> Way:
+) -> AttentionKernel:
     """Return the implementation that a release uses for one call of `scaled_dot_product_attention`."""
     if version < _FUSED:
-        return Way.EARLY
+        return AttentionKernel.EARLY
     needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     contiguous = all(one.is_contiguous() for one in (query, key, value))
     plain_inputs = contiguous or (macos >= (15, 0) and version >= (2, 6))
     if needs_grad or not (version >= (2, 13) or (dropout_p == 0.0 and plain_inputs)):
-        return Way.PLAIN
+        return AttentionKernel.PLAIN
     if not enable_gqa:
-        return Way.FUSED
+        return AttentionKernel.FUSED
     # the message about key heads is in the fused op from 2.12 on, so it repeats them itself
     fused = aten._scaled_dot_product_attention_math_for_mps.default
     if version >= (2, 12) and _has_argument(fused, "enable_gqa"):
-        return Way.FUSED_GROUPS
-    return Way.FUSED_REPEATED if query.size(-3) > key.size(-3) else Way.FUSED
+        return AttentionKernel.FUSED_GROUPS
+    return AttentionKernel.FUSED_REPEATED if query.size(-3) > key.size(-3) else AttentionKernel.FUSED
 
 
 def _repeated(heads: Tensor, count: int) -> Tensor:

@@ -112,7 +112,7 @@ class Contract:
         elsewhere = frozenset[str]().union(*(one._registered for one in self.alike)) - self._registered
         return sorted(name for name in elsewhere if schema.composite_key(f"aten::{name}"))
 
-    def told(self, finding: Finding) -> Finding:
+    def as_reported(self, finding: Finding) -> Finding:
         """Return a finding of a session as this release would have worded it."""
         if finding.kind != "missing-op":
             return finding
