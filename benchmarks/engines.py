@@ -22,7 +22,7 @@ def expected(point: PublishedRate) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print how far published rates are from forecasts, for each engine and each kind of point."""
     columns = ["engine", "rates", "points", "median ratio", "median factor", "within 1.3", "in the range"]
     print(f"| {' | '.join(columns)} |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def show(name: str, label: str, rows: list[tuple[PublishedRate, float]]) -> None:
-    """Print one line."""
+    """Print one row: how far published rates are from the given ones."""
     engine = engines.engine(name)
     ratios = [point.tokens_per_second / rate for point, rate in rows]
     factors = [max(ratio, 1 / ratio) for ratio in ratios]

@@ -67,7 +67,7 @@ _HALVES = ("fitted", "held out", "fitted, found later", "held out, found later")
 
 @dataclass(frozen=True)
 class Row:
-    """One model with its forecast and its measurement."""
+    """A measured time with the forecast of it."""
 
     name: str
     group: str
@@ -81,7 +81,7 @@ class Row:
 
     @property
     def half(self) -> str:
-        """Describe the half that it belongs to."""
+        """Return `fitted` or `held out`, and `, found later` for a measurement that was published after the fit."""
         return ("held out" if self.held_out else "fitted") + (", found later" if self.later else "")
 
     @property
@@ -91,12 +91,12 @@ class Row:
 
     @property
     def factor(self) -> float:
-        """Return the larger of the ratio and its inverse."""
+        """Return how far off the forecast is, as a factor of at least 1."""
         return max(self.ratio, 1 / self.ratio)
 
     @property
     def inside(self) -> bool:
-        """Return whether the measurement is in the range."""
+        """Return whether the measurement lies in the forecast's range."""
         return self.low <= self.measured <= self.high
 
 
@@ -131,7 +131,11 @@ class ZooAdapter(Adapter):
 
 
 def recorded(case: Case, release: str, cache: Path | None) -> Trace:
-    """Return the run of a case on memoryless tensors, by the rules of a release."""
+    """Return the run of a case on memoryless tensors, by the rules of a release.
+
+    Raises:
+        RuntimeError: The run stopped before its end.
+    """
     file = cache / f"{case.name}-{release}.pkl".replace(" ", "_") if cache else None
     if file is not None and file.is_file():
         kept: Trace = pickle.loads(file.read_bytes())
@@ -225,12 +229,12 @@ def _row(
 
 
 def points() -> list[dict[str, Any]]:
-    """Return the published points of the package."""
+    """Return the measurements of Macs that others published, as the package's data files hold them."""
     return [json.loads(line) for line in POINTS.read_text(encoding="utf-8").splitlines()]
 
 
 def macs(cache: Path | None) -> list[Row]:
-    """Return the models of published measurements."""
+    """Return a row for each model that others measured on a Mac and published."""
     cases = {case.name: (case, release) for case, release in zoo.mac_cases()}
     rows = []
     for point in points():
@@ -259,7 +263,7 @@ def _group(case: Case, stage: str) -> str:
 
 
 def ops_of_macs() -> list[Row]:
-    """Return the single ops of published measurements: one call and its wait."""
+    """Return a row for each single op that others measured on a Mac: one call and the wait for it."""
     rows = []
     for point in points():
         if "op" not in point:
@@ -367,7 +371,7 @@ def show(title: str, rows: list[Row], details: bool = True) -> None:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """Return the cells of a class."""
+    """Return the cells of a class: rows, median factor, rows within `AIM`, rows within the forecast's range."""
     chosen = list(rows)
     within = sum(row.factor <= AIM for row in chosen)
     inside = sum(row.inside for row in chosen)
@@ -460,7 +464,7 @@ def measured_here(case: Case, real: Any) -> float:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the forecasts beside the measurements, as tables by class."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -202,7 +202,7 @@ def timed(code: str, *arguments: str, **env: str) -> list[float]:
 
 
 def main() -> None:
-    """Print the ratios."""
+    """Print the throughput of mpsprobe's downloads beside that of `hf download`, and of loading the files."""
     gigabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
     root = Path(tempfile.mkdtemp(prefix="mpsprobe-speed-", dir=os.environ.get("TMPDIR")))
     try:

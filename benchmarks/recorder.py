@@ -41,7 +41,7 @@ FLIGHT_US = 1.0
 
 
 class BareMode(TorchDispatchMode):
-    """The minimal dispatch mode."""
+    """A dispatch mode that only counts, as the lower bound of a recorder's cost."""
 
     calls = 0
 

@@ -98,7 +98,7 @@ class ZooStep(Adapter):
 
 
 def cases() -> list[tuple[Case, str]]:
-    """Return the cases with their way of training."""
+    """Return the cases, each with the name of its way of training."""
     by_name = {case.name: case for case in zoo.cases()}
     return [
         (
@@ -113,7 +113,11 @@ def cases() -> list[tuple[Case, str]]:
 
 
 def predicted(case: Case, way: str) -> int:
-    """Return the bytes at the peak of a step on memoryless tensors."""
+    """Return the bytes at the peak of a training step on memoryless tensors.
+
+    Raises:
+        RuntimeError: The case cannot be trained.
+    """
     from mpsprobe.prediction.observed import WeightlessTarget, observe
     from mpsprobe.run import Mac
 
@@ -125,7 +129,11 @@ def predicted(case: Case, way: str) -> int:
 
 
 def measure(case: Case, way: str) -> dict[str, Any]:
-    """Return peak and time of optimisation steps on the CUDA device."""
+    """Return peak and time of optimisation steps on the CUDA device.
+
+    Raises:
+        RuntimeError: Models that ran before still hold memory of the device.
+    """
     device = torch.device("cuda", 0)
     left = torch.cuda.memory_allocated()
     if left > 256 << 20:
@@ -175,7 +183,7 @@ def _workspace(device: torch.device) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, or draw the table."""
+    """Measure the cases on this machine, or draw the table of stored measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

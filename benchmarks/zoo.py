@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True)
 class Case:
-    """One model and its workload.
+    """A model with the workload with which it was measured.
 
     Attributes:
         name: The name of the row.
@@ -205,7 +205,11 @@ def _all() -> list[tuple[Case, str]]:
 
 
 def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the arguments of one call, floating-point ones in the case's dtype."""
+    """Return the arguments of one call, floating-point ones in the case's dtype.
+
+    Raises:
+        ValueError: The case names an unknown kind of input.
+    """
     kind, get = case.inputs["kind"], case.inputs.get
     dtype = getattr(torch, case.dtype)
     b = case.inputs["batch"]
@@ -345,7 +349,7 @@ def build(
 
 
 def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
-    """Run one sample."""
+    """Run the case's workload once on a batch, and return the model's output."""
     if case.new_tokens:
         n = case.new_tokens
         if case.inputs["kind"] == "mel":

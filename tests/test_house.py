@@ -1,11 +1,14 @@
-"""The house as CONTRIBUTING.md draws it: rooms, imports, names and sizes."""
+"""The house as CONTRIBUTING.md draws it: rooms, imports, names, sizes and docstrings."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -72,3 +75,29 @@ def test_words_and_knowledge_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_docstrings_say_more_than_names() -> None:
+    assert not house.unhelpful(), "say what is returned, raised and meant, in plain English"
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ('def read_file() -> str:\n    """Read the file."""', "says no more"),
+        ('class FileReader:\n    """A reader of files."""', "says no more"),
+        ('def size() -> int:\n    """Return bytes, likewise."""', "odd English: 'likewise'"),
+        (
+            'def f(x):\n    """Weigh a tensor on the device.\n\n    Args:\n        x: the tensor.\n    """',
+            "fragment",
+        ),
+        ('def f() -> None:\n    """Return the number of bytes."""', "nothing is returned"),
+        ('def f():\n    """Weigh a tensor on the device."""\n    raise UsageError', "raises UsageError"),
+    ],
+)
+def test_a_planted_docstring_is_found(code: str, fault: str) -> None:
+    node = ast.parse(code).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    text = ast.get_docstring(node)
+    assert text is not None
+    assert any(fault in one for one in house.faults(node, text))

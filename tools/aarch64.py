@@ -85,7 +85,7 @@ _ENGINES = ("tests/device/virtual/test_emulate.py", "tests/device/virtual/test_p
 
 
 class Machine:
-    """An aarch64 Linux in a folder.
+    """An emulated aarch64 Linux whose root file system is a folder.
 
     Attributes:
         folder: The folder of the root file system, the wheels and the torch releases.
@@ -142,7 +142,7 @@ class Machine:
         return site
 
     def version(self, site: Path) -> str:
-        """Read the version of a torch of `add_torch`, without importing it; empty where it is not there."""
+        """Return the version of a torch that `add_torch` installed, without importing it; empty where it is missing."""
         file = site / "torch" / "version.py"
         found = (
             re.search(r"__version__ = '([^']+)'", file.read_text(encoding="utf-8")) if file.exists() else None
@@ -185,7 +185,7 @@ class Machine:
 
 
 def dependencies() -> list[str]:
-    """List this environment's distributions as requirements, without torch and the tools."""
+    """Return this environment's distributions as requirements, without torch and development tools."""
     found = {item.name.lower(): item.version for item in importlib.metadata.distributions()}
     return [f"{name}=={version}" for name, version in sorted(found.items()) if not _LEFT_OUT.match(name)]
 
@@ -207,7 +207,7 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
 
 
 def here_and_there(machine: Machine, site: Path, module: str, *arguments: str) -> tuple[Any, Any] | None:
-    """Return the JSON that a module prints with this Python and on the arm64 machine; None where one is none."""
+    """Return what a module prints as JSON with this Python and on the arm64 machine; None for output that is none."""
     command = ["-m", module, *arguments]
     here = subprocess.run(
         [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,

@@ -155,7 +155,7 @@ def _plain(options: argparse.Namespace) -> dict[str, Any]:
         return time.perf_counter() - began, result
 
     def probed() -> float:
-        """Make the same calls as the phases of mpsprobe, and return their time in seconds."""
+        """Make the same calls as mpsprobe's phases, and return their seconds."""
         data = move(batch, device)
         _wait(device)
         began = time.perf_counter()

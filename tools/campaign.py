@@ -139,7 +139,7 @@ def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
 
 
 def _host() -> str:
-    """Describe this machine as the table does."""
+    """Return a description of this machine for the head of the table."""
     torch = metadata.version("torch").partition("+")[0]
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
@@ -194,7 +194,7 @@ _BAD = ("error", "crashed", "timeout", "fail", "blocked")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure what is missing."""
+    """Run every command of the campaign that has no result yet."""
     # without a GPU: CUDA, once initialised here, cannot be used in a fork
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     import transformers.modeling_utils  # noqa: F401  (shared by all forks)
@@ -263,7 +263,7 @@ def _compact(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line, and run the campaign or draw its page."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     running = commands.add_parser("run")

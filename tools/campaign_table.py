@@ -70,7 +70,7 @@ OTHERS = "<!-- not of the campaign -->"
 
 
 def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> str:
-    """Return the whole page."""
+    """Return the campaign's page as Markdown: what was run, and the tables."""
     parts = [_INTRODUCTION]
     for version, rows in sorted(results.items()):
         known = [target for target in targets if target.name in rows]
@@ -148,7 +148,7 @@ def _predicted(one: Row | None) -> str:
 
 
 def _ran(one: Row | None, known: str) -> str:
-    """Return the cells of a run: CPU time, memory and verdict, with the explanation of a known failure."""
+    """Return the cells of a run: CPU time, memory and verdict, which explains a known failure."""
     if one is None:
         return "| | not run"
     verdict = _cell(one.get("error") or ": ".join([one["worst"], *one["problems"][:1]]))
@@ -164,7 +164,7 @@ def _costs(one: Row) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text that fits in one cell."""
+    """Return a text that is safe in a cell of a Markdown table."""
     line = " ".join(text.split()).replace("|", "\\|")
     return line if len(line) <= 160 else line[:157] + "..."
 

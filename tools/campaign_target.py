@@ -16,7 +16,7 @@ _HALF = ("causal LM", "MoE", "state space", "image-text-to-text")
 
 
 class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"cls": "class"}):
-    """One target.
+    """A public model of the campaign, with the config that stands for it.
 
     Attributes:
         name: A unique name, for the tables.
@@ -52,7 +52,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
 
     @property
     def weights_dtype(self) -> str:
-        """Return the dtype of the published weights."""
+        """Return the dtype in which the owner published the weights."""
         return self.dtype or ("bfloat16" if self.task in _HALF else "float32")
 
     def model(self, folder: Path, *, small: bool) -> list[str]:
@@ -103,7 +103,7 @@ class _Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(file: Path = FILE) -> list[CampaignTarget]:
-    """Return the targets, in order."""
+    """Return the targets of the campaign's file, in its order."""
     return toml.load(file, _Targets).target
 
 

@@ -51,7 +51,7 @@ _ENDS = {"predict": (0, 1)}
 
 @dataclass
 class _Tried:
-    """The result of one environment: the failed commands with the end of their output."""
+    """What failed in one environment: the commands, and the end of their output."""
 
     python: str
     torch: str
@@ -60,7 +60,7 @@ class _Tried:
 
     @property
     def row(self) -> str:
-        """Return the row of the table."""
+        """Return the environment's row of the Markdown table."""
         said = "all pass" if not self.failed else f"failed: {', '.join(self.failed)}"
         return f"| {self.python} | {self.torch} | {said} | {self.seconds:.0f} s |"
 
@@ -119,7 +119,7 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
 
 
 def _checked(command: list[str]) -> None:
-    """Run a step of the set-up; if it fails, raise an error with its output."""
+    """Run a command of the set-up."""
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{' '.join(command)}\n{ran.stdout}{ran.stderr}")

@@ -59,7 +59,7 @@ _Meaning = tuple[str, str]
 
 
 def meaning(test: ast.expr, predicates: set[str]) -> _Meaning:
-    """Return which machines are left where a condition holds, and where it does not."""
+    """Return the machines on which a condition is true, and those on which it is false."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         where_true, where_false = meaning(test.operand, predicates)
         return where_false, where_true
@@ -86,7 +86,7 @@ def meaning(test: ast.expr, predicates: set[str]) -> _Meaning:
 
 @dataclass
 class Lines:
-    """The lines of a module that only a Mac reaches.
+    """The lines of a module that are executed only on a Mac.
 
     Attributes:
         module: The path of the module below the package.
@@ -101,13 +101,13 @@ class Lines:
     parts: dict[int, ast.expr] = field(default_factory=dict)
 
     def where(self) -> list[str]:
-        """Return `module:line` of each, in order; once for several parts of a line."""
+        """Return `module:line` of each such line once, in order."""
         nodes: list[ast.stmt | ast.expr] = [*self.statements.values(), *self.parts.values()]
         return [f"{self.module}:{line}" for line in sorted({node.lineno for node in nodes})]
 
 
 def find(module: str, source: str, predicates: set[str]) -> Lines:
-    """Find the lines of one module."""
+    """Return the lines of a module that are executed only on a Mac."""
     lines = Lines(module, ast.parse(source))
     whole = module in _MODULES
     if not whole:
@@ -167,7 +167,7 @@ def _all(lines: Lines, body: list[ast.stmt]) -> None:
 
 
 def _called_from_there(lines: Lines) -> bool:
-    """Add the functions of the module that only such lines name; whether there was one more."""
+    """Add functions that are called only from such lines, and return whether any was added."""
     inside = {
         id(node) for one in (*lines.statements.values(), *lines.parts.values()) for node in ast.walk(one)
     }
@@ -210,13 +210,13 @@ def _own_expressions(node: ast.stmt) -> Iterator[ast.expr]:
 
 
 class _Noting(ast.NodeTransformer):
-    """Puts a note before each statement, and into each part of an expression, of a Mac's lines."""
+    """Put a call that notes its execution before statements, and around parts of expressions, of a Mac's lines."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
     def visit(self, node: ast.AST) -> ast.AST | list[ast.stmt]:
-        """Return the node with its note."""
+        """Return a node that notes its execution, if it is on a Mac's line."""
         is_part, is_statement = id(node) in self._lines.parts, id(node) in self._lines.statements
         visited = self.generic_visit(node)
         if is_part and isinstance(visited, ast.expr):
@@ -249,7 +249,7 @@ def every_module(root: Path) -> list[Lines]:
 
 
 def copy_noting(root: Path, into: Path) -> None:
-    """Copy a checkout, with source that notes a Mac's lines."""
+    """Copy a checkout to `into`, with modules that note the execution of a Mac's lines."""
     for name in ("src", "tests", "tools", "examples"):
         shutil.copytree(root / name, into / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in root.iterdir():

@@ -1,6 +1,6 @@
 """Count the house: `python tools/house.py` prints what CONTRIBUTING says of rooms, modules and names.
 
-`tests/test_house.py` refuses what this module finds.
+It also reads docstrings by the rules that a machine can check. `tests/test_house.py` refuses what this module finds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,27 @@ FAMILIES = (
     "models/tiny_drive",
     "models/alpamayo",
 )
+#: Folders whose docstrings are read.
+READ = (ROOT, ROOT.parents[1] / "tools", ROOT.parents[1] / "benchmarks")
+#: Words that say nothing about what a docstring describes.
+_PLAIN = frozenset(
+    re.findall(
+        r"\w+",
+        "return yield make get set a an the of on in to for with from by and or as at is are be whether one its this "
+        "that it all each every none if",
+    )
+)
+#: Phrases that nobody in this field uses, or that CONTRIBUTING's table of words replaces.
+_ODD = re.compile(
+    r"\b(likewise|see there|of all of them|to be had|the asked|asked about|what stands|stands? beside|is said|"
+    r"mend(s|ed)?|ghosts?|lineup|culprit|teacher(?! forcing)|student|take MPS|comfortabl[ey]|be told apart)\b"
+)
+#: The end of a word, which its stem lacks.
+_ENDINGS = ("ings", "ing", "ies", "ed", "es", "s", "ion", "er", "e")
 
 
 def modules() -> list[Path]:
-    """Return every module of the package."""
+    """Return the path of each Python file below `src/mpsprobe`."""
     return sorted(ROOT.rglob("*.py"))
 
 
@@ -154,6 +171,71 @@ def circles() -> list[list[str]]:
     return groups
 
 
+def unhelpful() -> list[str]:
+    """Return `FILE:LINE name: fault` of each docstring that repeats a name, hides an error or is not plain English."""
+    found = []
+    for folder in READ:
+        for path in sorted(folder.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
+                    place = f"{path.relative_to(ROOT.parents[1])}:{node.lineno} {node.name}"
+                    found += [f"{place}: {fault}" for fault in faults(node, text)]
+    return found
+
+
+def faults(node: ast.FunctionDef | ast.ClassDef, text: str) -> Iterator[str]:
+    """Yield what is wrong with the docstring of a function or class, in a few words each."""
+    first, _, rest = text.partition("\n\n")
+    known = {_stem(word) for word in _words(node.name)}
+    new = [word for word in _words(first) if word not in _PLAIN and _stem(word) not in known]
+    if len(first.split()) < 4 or not new or (len(new) == 1 and not rest):
+        yield f"says no more than the name: {first!r}"
+    if odd := _ODD.search(text):
+        yield f"odd English: {odd.group()!r}"
+    for entry in re.findall(r"^ +\w+: ([a-z]\w* .*)", rest, flags=re.MULTILINE):
+        yield f"a description is a fragment: {entry!r}"
+    if isinstance(node, ast.ClassDef):
+        return
+    if first.startswith("Return ") and node.returns is not None and ast.unparse(node.returns) == "None":
+        yield "nothing is returned"
+    if not node.name.startswith("_") and not any(
+        ".command" in ast.unparse(one) for one in node.decorator_list
+    ):
+        for name in sorted(_raised(node)):
+            if name not in text:
+                yield f"raises {name} without saying so"
+
+
+def _raised(function: ast.FunctionDef) -> set[str]:
+    """Return the names of the error classes that the function's own statements raise."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            name = ast.unparse(raised).rpartition(".")[2]
+            if re.fullmatch(r"[A-Z]\w*(Error|Failed|Interrupt)", name):
+                names.add(name)
+        waiting += ast.iter_child_nodes(node)
+    return names - {"NotImplementedError", "AttributeError"}
+
+
+def _words(text: str) -> list[str]:
+    """Return the lower-case words of a sentence or of an identifier in either style."""
+    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", text).lower())
+
+
+def _stem(word: str) -> str:
+    """Return a word without its ending, so that `stops` and `stop` are the same word."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word.removesuffix(ending)
+    return word
+
+
 def _name(path: Path) -> str:
     parts = ["mpsprobe", *path.relative_to(ROOT).with_suffix("").parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -178,3 +260,5 @@ if __name__ == "__main__":
             print(f"{title} {name}: {', '.join(places)}")  # noqa: T201
     for group in circles():
         print(f"circle: {', '.join(group)}")  # noqa: T201
+    for fault in unhelpful():
+        print(fault)  # noqa: T201

@@ -9,7 +9,7 @@ from mpsprobe.knowledge.advisory_lint import RELEASES, lint, op_exists
 
 
 def main() -> int:
-    """Write each breach to stdout, and return the exit code."""
+    """Print each breach of a rule, and return 1 when there is any."""
     problems = list(lint(advisories.load_all(), RELEASES, op_exists))
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     sys.stdout.write(f"{len(advisories.load_all())} advisories, {len(problems)} problems\n")

@@ -32,7 +32,7 @@ _SYSTEMS = ("12", "13", "14", "15")
 
 @dataclass
 class Row:
-    """The packages that one Python on one macOS gets.
+    """The packages that a Python on a macOS version gets from PyPI.
 
     Attributes:
         python: The version of Python.
@@ -99,7 +99,7 @@ def mac_environment(python: str) -> dict[str, str]:
 
 
 def applies(requirement: Requirement, environment: dict[str, str], extra: str) -> bool:
-    """Return whether a requirement applies in an environment."""
+    """Return whether the markers of a requirement hold in an environment."""
     return requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra})
 
 
@@ -147,13 +147,13 @@ def _ask(requirement: str, python: str, macos: str) -> tuple[str | None, list[st
 
 
 def dependencies() -> list[str]:
-    """Return the requirements of pyproject.toml."""
+    """Return the requirements in pyproject.toml."""
     project = msgspec.toml.decode((_ROOT / "pyproject.toml").read_bytes())["project"]
     return list(project["dependencies"])
 
 
 def pins() -> dict[str, Requirement]:
-    """Return the pinned versions, by canonical name."""
+    """Return the version that constraints.txt pins for each package, by canonical name."""
     lines = (_ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     stripped = [line.split("#")[0].strip() for line in lines]
     return {str(canonicalize_name(one.name)): one for one in map(Requirement, filter(None, stripped))}

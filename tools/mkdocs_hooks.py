@@ -16,7 +16,11 @@ _SOURCE = Path(__file__).resolve().parents[1] / "src" / "mpsprobe"
 
 
 def schema_version() -> int:
-    """Return the version of run.json that the sources write."""
+    """Return the version of run.json's schema that the sources state.
+
+    Raises:
+        LookupError: The sources state none.
+    """
     tree = ast.parse((_SOURCE / "run" / "document.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SCHEMA_VERSION":

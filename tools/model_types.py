@@ -81,7 +81,7 @@ def _has_config(name: str, model_type: str) -> bool:
 
 
 def _part(model_type: str) -> str:
-    """Return the class of a type that no table of the Auto classes lists: the one of its module with its config."""
+    """Return the class whose config is that of a type no Auto class lists, searched in the type's module."""
     import transformers
     from transformers import PreTrainedModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
@@ -170,7 +170,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
 
 
 def predicted(model_type: str) -> dict[str, Any]:
-    """Predict one type, in this process."""
+    """Predict a model of one type in this process, and return its row of the results."""
     import torch
     import transformers
 
@@ -237,7 +237,7 @@ def predicted(model_type: str) -> dict[str, Any]:
 
 
 def _kind(reason: str) -> str:
-    """Return the reason why a type was not predicted, in two words."""
+    """Return the kind of reason why a type was not predicted, in two words."""
     if re.search(r"requires the [\w.-]+ library|No module named|needs a package", reason):
         return "needs a package"
     if "can't allocate memory" in reason:
@@ -358,7 +358,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Parse the command line, and predict types or draw the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

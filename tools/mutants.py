@@ -64,7 +64,7 @@ _OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one bug.
+    """A module's text with one small bug in it.
 
     Attributes:
         module: The path of the module in the package.

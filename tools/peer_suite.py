@@ -428,7 +428,7 @@ def suite(checkout: Path, options: list[str], shard: str = "1/1") -> int:
 
 
 def main() -> int:
-    """Run one of the two and print the outcome."""
+    """Run the part that the command line names, and print its outcome."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -175,7 +175,7 @@ def record() -> tuple[list[OpUse], list[str]]:
 
 
 def main() -> int:
-    """Record the list and write it."""
+    """Run the models, and write their op uses to `core.json`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=_OUTPUT)
     options = parser.parse_args()

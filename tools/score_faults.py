@@ -28,14 +28,14 @@ _USES = Path(__file__).parent / "data" / "fault_uses.toml"
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A row of the blind sample."""
+    """A fault of the blind sample, as its row describes it."""
 
     id: str
     symptom: str
 
 
 class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The use or the text of a row."""
+    """What mpsprobe is shown of a row: an op use, or a text."""
 
     use: Example | None = None
     text: str = ""

@@ -62,7 +62,7 @@ class Positive(msgspec.Struct, frozen=True):
 
 
 class Foresight(msgspec.Struct, frozen=True):
-    """One thing that mpsprobe would have said before the run.
+    """Something that mpsprobe would have said before the run.
 
     Attributes:
         channel: `op verdict`, `dtype rule`, `advisory` or `environment`.

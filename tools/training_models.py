@@ -69,7 +69,7 @@ _IMAGE = {"batch": 16}
 
 @dataclass(frozen=True)
 class Row:
-    """One model.
+    """A public model that is trained in the campaign.
 
     Attributes:
         name: The name in campaign_targets.toml, or that in the table for a model that is not there.
@@ -269,7 +269,7 @@ _PARTS = {"predicted": full_size, "releases": releases, "emulated": emulated}
 
 
 def run(only: list[str], again: bool) -> None:
-    """Add the missing results."""
+    """Compute the results that are missing, and add them to the file."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     warnings.simplefilter("ignore")
     import diffusers  # noqa: F401  (shared by all forks)
@@ -317,7 +317,7 @@ def _forked(make: Any, row: Row, way: str, folder: Path) -> dict[str, Any]:
 
 
 def table() -> str:
-    """Return the table as Markdown."""
+    """Return the results of all rows as one Markdown table."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     lines = [
         "| model | trained | parameters | memory | smallest Mac | a step | native on torch | emulated |",
@@ -406,7 +406,7 @@ def _stage(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, and add missing results or draw the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -27,7 +27,7 @@ def rows(report: Path) -> list[tuple[str, dict[str, float]]]:
 
 
 def main() -> int:
-    """Print the table and its sums."""
+    """Print the zoo's figures as a table, with their sums."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -17,7 +17,7 @@ from mpsprobe.run import Check, Evidence, Host, Measurement, MeasurementKey, OpU
 
 
 class Change(str, enum.Enum):
-    """The change from A to B."""
+    """Whether a check, a number or an op is better, worse or otherwise different in B."""
 
     WORSE = "worse"
     LOST = "lost"  #: known in A but not in B: not checked, skipped, or an error of the harness
@@ -28,12 +28,12 @@ class Change(str, enum.Enum):
 
     @property
     def order(self) -> int:
-        """Return the sort key of a change: 0 for the most important."""
+        """Return the key by which changes are sorted: 0 for the most important."""
         return list(Change).index(self)
 
 
 class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facts of a run that matter to a comparison."""
+    """What a comparison shows of one of the two runs."""
 
     id: str
     started: str
@@ -60,7 +60,7 @@ class CheckChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Significance(str, enum.Enum):
-    """The relation of a difference to the scatter of the rounds."""
+    """Whether a difference of two benchmarks exceeds the scatter of their rounds."""
 
     SIGNIFICANT = "significant"
     WITHIN = "within the scatter"
@@ -166,7 +166,7 @@ Word = TypeVar("Word", Status, OpVerdict)
 
 
 def compare(a: Run, b: Run, worse_by: float = WORSE_BY) -> Comparison:
-    """Compare run B with run A.
+    """Compare a run B with an earlier or other run A.
 
     Args:
         a: The older run, or the one to live up to.
@@ -375,7 +375,7 @@ def _by_op(uses: Iterable[OpUse]) -> dict[tuple[str, tuple[str, ...]], list[OpUs
 
 
 def _op(a: list[OpUse], b: list[OpUse], caution: str) -> OpChange:
-    """Compare one op in both runs; an empty list means that a run does not call it."""
+    """Compare the verdicts and calls of one op; an empty list means that a run does not call it."""
     before, after = (_worst_use(uses).verdict if uses else None for uses in (a, b))
     known = _worst_use(b or a)
     change = _judge(before, after, _OP_SEVERITY)

@@ -47,7 +47,7 @@ _NO_FILES = frozenset({"a pipe", "a socket", "a device"})
 
 @dataclass(frozen=True)
 class CodeToRun:
-    """One thing of a target that would run.
+    """A file or a kernel of a target that would run.
 
     Attributes:
         what: The file, or the repository of a kernel.
@@ -109,7 +109,7 @@ _closed_caches: set[str] = set()
 
 
 def _shut(folder: Path, *, shut: bool) -> None:
-    """Forbid or allow code of a folder and of the Hub's caches to run in this process.
+    """Forbid or allow the code of a folder, and of the Hub's caches, to run in this process.
 
     `doors` lists what would run from files. If a library has a way in that `doors` does not know, the interpreter
     still refuses: its audit event `exec` is raised before the code of any module runs.

@@ -74,7 +74,7 @@ class ProfileError(UsageError):
 
 
 class DataError(MpsprobeError):
-    """A data file of mpsprobe or a document that it wrote does not fit its schema."""
+    """A data file of mpsprobe, or a document that it wrote, cannot be read or does not fit its schema."""
 
     exit_code = 2
 

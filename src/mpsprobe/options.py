@@ -226,7 +226,7 @@ class Settings:
 
     @property
     def workload(self) -> Workload:
-        """Return the requested workload."""
+        """Return the requested numbers of tokens, rows, samples and so on, as one `Workload`."""
         names = (name for name in Workload.__struct_fields__ if name != "samples")
         return Workload(**{name: getattr(self, name) for name in names}, samples=self.samples or 1)
 
@@ -275,7 +275,7 @@ def in_groups(*groups: Group) -> tuple[Option, ...]:
 
 
 def check_names(given: Mapping[str, object]) -> None:
-    """Check that all names are names of options.
+    """Check that every name is that of an option.
 
     Raises:
         UsageError: A name is unknown; the hint gives the closest known one.
@@ -295,7 +295,7 @@ def check_names(given: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True)
 class OptionSource:
-    """Options from one source.
+    """The options that one source sets: a command line, an ini file or pyproject.toml.
 
     Attributes:
         where: The source as errors name it; `""` for the command line.
@@ -394,7 +394,7 @@ def _names_code(option: Option, value: str) -> bool:
 
 
 def _absolute(value: str, folder: Path) -> str:
-    """Return the absolute path of an existing file; any other value unchanged."""
+    """Return the absolute path of an existing file or folder; return any other value unchanged."""
     path = folder / Path(value).expanduser()
     return str(path.resolve()) if path.exists() else value
 

@@ -51,7 +51,7 @@ def seconds(duration: float) -> str:
 
 
 def plain(number: float) -> str:
-    """Format a number without its unit: integers in full, others with four significant digits."""
+    """Format a number without a unit: an integer in full, any other number with four significant digits."""
     if not math.isfinite(number):
         return str(number)
     if isinstance(number, int) or (number == int(number) and abs(number) < 1e15):

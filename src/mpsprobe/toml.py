@@ -47,7 +47,7 @@ _KINDS = (
 
 
 def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> T:
-    """Read a TOML file as `type_` (a `msgspec.Struct`).
+    """Read a TOML file into an object of `type_`, a `msgspec.Struct`.
 
     Raises:
         error: The file cannot be read, is not TOML (with line and column), or does not fit the type (with the

@@ -48,7 +48,7 @@ _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONSTARTUP", "PYTHONSAFEPATH
 
 @dataclass(frozen=True)
 class Judged:
-    """A case with its outcome.
+    """A case with the outcome of its call and what is wrong with it.
 
     Attributes:
         group: The module of the group.
@@ -189,7 +189,7 @@ def _note(path: Path, one: Judged) -> None:
 
 
 def _noted(paths: Sequence[Path]) -> list[Judged]:
-    """Return the cases of such files; of a repeated case only the last one."""
+    """Return the outcomes in files that earlier campaigns wrote; of a repeated case only the last one."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -207,7 +207,7 @@ def _noted(paths: Sequence[Path]) -> list[Judged]:
 
 
 def table(judged: Sequence[Judged]) -> str:
-    """Return the table of a campaign as Markdown."""
+    """Return a campaign's outcomes as a Markdown table."""
     lines = ["| group | tried | right | wrong | the promise |", "|---|--:|--:|--:|---|"]
     for group, title in GROUPS.items():
         ours = [one for one in judged if one.group == group]
@@ -222,7 +222,7 @@ def table(judged: Sequence[Judged]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the campaign; return 1 when a case ended wrong."""
+    """Play the cases of the groups in `arguments`; return 1 when one ended wrong."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this one; repeatable")
     parser.add_argument("--case", help="only cases whose name has this in it (a regular expression)")

@@ -21,7 +21,7 @@ PASSED, FAILED, USAGE, BLOCKED, HARNESS, CRASHED, INTERRUPTED = 0, 1, 2, 3, 4, 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a call.
+    """What a call of mpsprobe printed and wrote, and how it ended.
 
     Attributes:
         code: The exit status; negative for a signal.
@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Return all output."""
+        """Return stdout and stderr, one after the other."""
         return self.out + self.err
 
     @cached_property
@@ -62,12 +62,12 @@ class Outcome:
 
 
 def _nothing(_folder: Path) -> None:
-    """Do nothing."""
+    """Leave the case's folder as it is."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of mpsprobe with a fault.
+    """One call of mpsprobe under a fault, with the accepted outcome.
 
     Strings of `argv` and `env` may hold `{folder}`, which becomes the case's folder. A `run` gets `--output out`
     unless it has its own `--output`.

@@ -21,7 +21,7 @@ def _both(folder: Path) -> None:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield calls with wrong arguments, options and configuration files."""
     wrong: dict[str, tuple[tuple[str, ...], str]] = {
         "no-such-command": (("rum",), "No such command 'rum'"),
         "no-such-option": (("run", "--evil"), "--evil"),

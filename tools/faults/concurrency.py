@@ -87,7 +87,7 @@ def _readable(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield two commands at once, and readers during a write."""
     slow = target(load="return torch.nn.Linear(4, 2)", top="import time; time.sleep(15)")
     yield Case(
         "same-folder", _ARGV, {PASSED}, prepare=slow, during=_second("out"), check=_refused, short=True

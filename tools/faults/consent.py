@@ -51,7 +51,7 @@ def _auto_map(name: str, table: Mapping[str, object], config: str) -> Callable[[
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield code that a stranger planted beside a model, in its repository or in the environment."""
     for name in _SHADOWS:
         short = name in ("json.py", "kernels.py", "pytest.py")
         yield Case(f"beside-the-model-{name}", _RUN, _ANY, prepare=beside(name), short=short)

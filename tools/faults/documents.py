@@ -54,7 +54,7 @@ def _harmless(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield broken, foreign and hostile run documents."""
     for name, text in _HOSTILE.items():
         for place, data in _places(text):
             yield Case(

@@ -56,7 +56,7 @@ def _elsewhere(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield incompatible packages, proxies and folders that cannot be used."""
     site: dict[str, str | None] = {
         "PYTHONPATH": "{folder}/site-packages:" + str(Path(__file__).parents[2] / "src")
     }

@@ -67,7 +67,7 @@ def _index(data: object) -> Callable[[Path], None]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield model folders with broken, missing or odd files."""
     for name in ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json"):
         for kind in ("pipe", "socket", "/dev/zero", "/dev/stdin"):
             label = f"{kind.strip('/').replace('/', '-')}-{name}"

@@ -168,7 +168,7 @@ def bit_rot(play: Play) -> str:
 
 
 def wrong_beginning(play: Play) -> str:
-    """Leave a partial file with other bytes."""
+    """Leave a partial file that begins with other bytes than the complete one."""
     play.blob.parent.mkdir(parents=True)
     play.blob.with_name(f"{play.blob.name}.incomplete").write_bytes(b"x" * 2_000_000)
     return play.finish(play.start(), "whole")
@@ -183,7 +183,7 @@ def moved(play: Play) -> str:
 
 
 def _damaged(play: Play, spoil: Callable[[], object], *, again: set[str] | None = None) -> str:
-    """Download, damage the cache, and download again; `again` names the files that must be fetched again."""
+    """Download, damage the cache with `spoil` and download again; return what is wrong with the outcome."""
     wrong = play.finish(play.start(), "whole")
     if wrong:
         return wrong
@@ -271,7 +271,7 @@ def _twice(play: Play, patch: str = "") -> str:
 
 @contextlib.contextmanager
 def _exfat(play: Play) -> Iterator[bool]:
-    """Mount an exFAT volume, which knows neither case nor links, where the cache will be; False where none can be."""
+    """Mount an exFAT volume in place of the cache, which has neither case nor links; return False where none can be."""
     image, there, device = play.folder / "volume", play.folder / "hf", ""
     there.mkdir()
     with image.open("wb") as file:

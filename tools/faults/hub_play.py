@@ -65,7 +65,7 @@ def api(times: int, status: int, **headers: str) -> Callable[[], Repository]:
 
 @dataclass(frozen=True)
 class Situation:
-    """One fault.
+    """A fault of the hub, of the cache or of the network, with the accepted outcome.
 
     Attributes:
         name: A unique name.
@@ -94,13 +94,13 @@ class Situation:
 
     @property
     def repositories(self) -> dict[str, Callable[[], Repository]]:
-        """Return the repositories that the server must hold for it, by id."""
+        """Return the repositories that the server holds in this situation, by id."""
         return {f"org/{self.name}{end}": make for end, make in {"": self.make, **self.also}.items()}
 
 
 @dataclass(frozen=True)
 class Play:
-    """A situation in play.
+    """The state of a situation while it is played: its folder, its server and its calls.
 
     Attributes:
         python: The interpreter whose client downloads.

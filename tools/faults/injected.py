@@ -118,7 +118,7 @@ def _run(phase: str) -> tuple[str, ...]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield targets whose own code raises, exits, crashes, forks or closes streams, in each phase."""
     places = {"top": "3", "load": "4", "sample": "5", "prepare": "5", "infer": "6", "extract": "6"}
     for name, (code, says) in _RAISED.items():
         for place, phase in places.items():

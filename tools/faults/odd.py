@@ -104,7 +104,7 @@ def _named(name: str) -> Callable[[Path], None]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield commands in unusual but valid surroundings, and targets that change the process they run in."""
     for name, env in _VARIABLES.items():
         yield Case(
             f"environment-{name}",

@@ -88,7 +88,7 @@ def _from_journal(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the cases."""
+    """Yield commands that get signals or are killed, and readers that close their output."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         for name, prepare in (("slow", _SLOW), ("stuck", _STUCK), ("family", _FAMILY)):
             yield Case(f"{number.name}-{name}", _ARGV, {CRASHED}, "interrupted", prepare=prepare, during=_send(number),

@@ -52,7 +52,7 @@ _WIDTH = 4000
 
 @dataclass
 class Reach:
-    """What one kernel can reach: structure names of ops (`add_Tensor`) and messages."""
+    """The structure names of ops (`add_Tensor`) and the messages that a kernel can reach."""
 
     ops: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class _Local:
-    """One function's own part of the graph."""
+    """What one function of the graph calls itself."""
 
     ops: frozenset[str]
     texts: frozenset[str]
@@ -122,7 +122,7 @@ class CallGraph:
         return result
 
     def _flow(self, function: Function) -> frozenset[str] | None:
-        """Return the ops certainly called, by forward data flow: intersected where paths meet and at all exits."""
+        """Return the ops that a function certainly calls: on every path to every exit, by forward data flow."""
         at_start: dict[int, frozenset[str]] = {function.start: frozenset()}
         pending = deque([function.start])
         exits: dict[int, list[frozenset[str]]] = {}

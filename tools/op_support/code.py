@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Block:
-    """A straight run of instructions.
+    """Instructions that run one after the other, up to a branch.
 
     Attributes:
         calls: The called addresses, in order; None where a register holds the address.
@@ -43,7 +43,7 @@ class Function:
 
     @property
     def callees(self) -> list[int]:
-        """Return the addresses that it calls or jumps to, in order of first appearance."""
+        """Return the addresses that the function calls or jumps to, in order of first appearance."""
         seen: dict[int, None] = {}
         for block in self.blocks.values():
             for target in (*block.calls, *block.tail):

@@ -34,7 +34,7 @@ Handler = Callable[[str, Sequence[int]], int | None]
 
 
 class Stop(Exception):  # noqa: N818 - not an error: a handler raises it to end the run
-    """A handler has seen enough."""
+    """Raised by a handler of calls to end the emulated function early."""
 
 
 class Machine:

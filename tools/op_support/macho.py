@@ -45,7 +45,7 @@ class Section:
 
 
 class Image:
-    """One arm64 dynamic library, mapped at its preferred address (0)."""
+    """An arm64 dynamic library, mapped at its preferred address 0."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -109,7 +109,11 @@ class Image:
 
     @cached_property
     def text(self) -> Section:
-        """Return the section of machine code."""
+        """Return the section `__text`, which holds the machine code.
+
+        Raises:
+            ValueError: The library has no such section.
+        """
         section = self.section("__text")
         if section is None:
             raise ValueError(f"{self.path}: has no __text section.")
@@ -133,7 +137,11 @@ class Image:
 
     @cached_property
     def fixups(self) -> tuple[dict[int, str], dict[int, int]]:
-        """Return what the loader writes: imported symbols by address, and addresses inside the image by address."""
+        """Return what the dynamic loader writes: imported symbols by address, and addresses in the image by address.
+
+        Raises:
+            ValueError: The library cannot be read by lief.
+        """
         config = lief.MachO.ParserConfig()
         config.parse_dyld_exports = False
         config.parse_dyld_bindings = True

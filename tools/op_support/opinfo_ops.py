@@ -68,7 +68,7 @@ def _called(info: Any, dtype: Any) -> set[str]:
 
 
 def _computes(schema: Any) -> bool:
-    """Neither a view (an unwritten alias of an argument) nor a factory (no tensor goes in)."""
+    """Return whether an op computes from tensors: it is neither a view nor a factory."""
     is_view = any(
         result.alias_info is not None and not result.alias_info.is_write for result in schema.returns
     )

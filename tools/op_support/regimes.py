@@ -60,7 +60,7 @@ def _way(name: str) -> str:
 
 
 def ways(graph: CallGraph, kernel: int) -> set[str]:
-    """Return the letters of the ways to the GPU below a kernel."""
+    """Return a letter for each of Apple's interfaces that is used below a kernel."""
     start = graph._code.start_of(kernel)
     depths, queue, found = {start: 0}, deque([start]), set[str]()
     while queue:
@@ -102,7 +102,7 @@ def of_wheel(path: Path, root: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the data file."""
+    """Read the wheels of all releases, and write `regimes.json`."""
     parser = argparse.ArgumentParser(prog="op_support.regimes", description=__doc__)
     parser.add_argument("release", nargs="+", help="minor releases, oldest first")
     parser.add_argument(

@@ -19,7 +19,7 @@ FALLBACK = "<fallback>"
 
 @dataclass(frozen=True, order=True)
 class Registration:
-    """One kernel.
+    """The registration of one kernel: an op, a dispatch key and the kernel's code.
 
     Attributes:
         key: The dispatch key.

@@ -35,7 +35,7 @@ class Dispatch:
 def dispatch(
     ops: Iterable[str], views: Collection[str], python: Collection[str], registrations: Iterable[Registration]
 ) -> dict[str, Dispatch]:
-    """Find each op's kernel.
+    """Return the kernel that the dispatcher finds for each op on an MPS tensor.
 
     Args:
         ops: The qualified names of the ops.

@@ -51,7 +51,11 @@ def accepted(machine: Machine, root: Path) -> dict[str, bool]:
 
 
 def enumerators(root: Path) -> list[str]:
-    """Return the names of `c10::ScalarType` in the order of their numbers, from the wheel's header."""
+    """Return the names of `c10::ScalarType` in the order of their numbers, from the wheel's header.
+
+    Raises:
+        RuntimeError: The header does not declare the enumeration as expected.
+    """
     for header in _HEADERS:
         path = root / header
         macro = "AT_FORALL_SCALAR_TYPES_WITH_COMPLEX_AND_QINTS(_)"

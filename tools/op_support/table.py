@@ -36,7 +36,7 @@ _SHOWN = 5
 
 
 class Table(msgspec.Struct, frozen=True):
-    """The part of the table that is compared."""
+    """The independent table with which the release files are compared."""
 
     versions: list[str]
     cells: dict[str, str]
@@ -70,7 +70,7 @@ def compare(table: Table, torch: str) -> tuple[int, dict[tuple[str, str], list[s
 
 
 def main(arguments: list[str]) -> None:
-    """Print the comparison."""
+    """Print how many ops agree with the table for each release, and the others by kind of difference."""
     parser = argparse.ArgumentParser(prog="op_support.table", description=__doc__)
     parser.add_argument("file", type=Path)
     table = msgspec.json.decode(parser.parse_args(arguments).file.read_bytes(), type=Table)

@@ -32,14 +32,14 @@ _CPU_ONLY = re.compile(r"mkldnn|_for_cpu|_thnn_fused|slow_conv|native_dropout|_n
 
 
 class Side(str, enum.Enum):
-    """The side that says that a test fails."""
+    """Which of two sources says that a test fails: PyTorch's list, or this data."""
 
     PYTORCH = "pytorch"  #: its tests expect a failure, this data says that the op runs
     OURS = "ours"  #: this data says that it raises, PyTorch's tests expect success
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The explanation of some disagreements.
+    """Why the two sources disagree about some tests.
 
     Attributes:
         why: The explanation in one or two sentences.

@@ -24,7 +24,7 @@ _NEEDED = re.compile(
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The facts read from one wheel.
+    """What was read from one wheel, and where its files were unpacked.
 
     Attributes:
         root: The folder with the wheel's files that are needed.

@@ -68,7 +68,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or suggest the name closest to a wrong one."""
+        """Find a command; for an unknown name, suggest the closest one.
+
+        Raises:
+            UsageError: There is no command of that name.
+        """
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean '{close[0]}'?" if close else f"One of: {', '.join(COMMANDS)}."
@@ -177,7 +181,7 @@ def _end(problem: MpsprobeError) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Open the closed ones of the three standard streams, or the next opened file would get their number."""
+    """Open `os.devnull` for each closed standard stream, whose number the next opened file would otherwise get."""
     for number in range(3):
         try:
             os.fstat(number)

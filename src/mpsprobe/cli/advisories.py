@@ -27,7 +27,9 @@ _ORDER = list(Severity)
 @click.option(
     "--op", metavar="OP", help="Only those about this op: aten::linear, torch.matmul, torch.nn.Conv2d ..."
 )
-@click.option("--symptom", type=click.Choice([s.value for s in Symptom]), help="Only those that show so.")
+@click.option(
+    "--symptom", type=click.Choice([s.value for s in Symptom]), help="Only those with this symptom."
+)
 @pass_sink
 def command(
     sink: Sink,
@@ -82,7 +84,7 @@ def _list(sink: Sink, found: list[tuple[Advisory, Match | None]]) -> None:
 
 
 def _counted(found: list[tuple[Advisory, Match | None]]) -> str:
-    """Say how many there are and, where a release was named, how many of them are certain there."""
+    """Return a sentence that counts the advisories and, where a release is named, those that are certain there."""
     total = plural(len(found), "known fault")
     matches = [match for _, match in found if match is not None]
     if not matches:

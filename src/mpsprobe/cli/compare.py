@@ -74,7 +74,7 @@ def render(found: Comparison) -> str:
 
 
 def _answer(found: Comparison) -> str:
-    """Say whether B is worse, and how many checks, numbers and ops changed which way."""
+    """Return whether B is worse, and how many checks, numbers and ops changed for better or worse."""
     changes = Counter(
         [
             *(check.change for check in found.checks),

@@ -99,7 +99,7 @@ def _file(against: str) -> str:
 
 
 def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
-    """Return the job of these options, checked as far as possible without a model."""
+    """Return the job of these options, after the checks that need no model."""
     from mpsprobe.models import targets
 
     if targets.needs_no_hub(settings):
@@ -108,7 +108,7 @@ def make_job(settings: Settings, stages: tuple[str, ...], **more: Any) -> Job:
 
 
 def do(sink: Sink, job: Job) -> Found | Written:
-    """Run a job in its child process, and print its steps."""
+    """Run a job in its child process, printing its steps, and return the child's answer."""
     from mpsprobe.layers import supervised
 
     return supervised.run(job, lambda text: sink.remark("  ", Styled(text, dim=True)))
@@ -225,7 +225,7 @@ def _stage_lines(found: Divergence) -> list[str]:
         how = "each step from the reference's outcome" if stage.forcing == "steps" else "run freely"
         line = f"{stage.stage}: {stage.compared:,} of {stage.calls:,} module calls compared, {how}."
         if stage.unmatched:
-            line += f" {stage.unmatched:,} calls were made on the device alone."
+            line += f" {stage.unmatched:,} calls were made only on the device."
         if stage.unforced:
             line += f" {stage.unforced:,} outputs could not be held to the reference."
         lines.append(line)
@@ -240,10 +240,14 @@ def _stage_lines(found: Divergence) -> list[str]:
     default="cpu",
     show_default=True,
     type=click.Choice(["cpu", "cuda", "mps"]),
-    help="Where to run.",
+    help="The device to run on.",
 )
 @click.option(
-    "--output", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file."
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write.",
 )
 @pass_sink
 def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], settings: Settings) -> None:

@@ -96,5 +96,5 @@ def _quoted(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return a text as one line without control characters, which TOML accepts as a comment."""
+    """Return a text as one line without control characters, for a comment in TOML."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:160]

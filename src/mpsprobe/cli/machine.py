@@ -189,7 +189,7 @@ _SHOWN = ("matmul", "stream", "view", "module")
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write.  [default: in the user's cache folder, where predict looks]",
+    help="The file to write.  [default: in the user's cache folder, where predict looks]",
 )
 @pass_sink
 def calibrate(sink: Sink, device: str, output: Path | None) -> None:

@@ -53,8 +53,8 @@ class SupportChange(msgspec.Struct, frozen=True):
 @click.option(
     "--torch", "torch", metavar="REL", help="Release, or `all`; default: the installed one, or the newest."
 )
-@click.option("--dtype", metavar="D", help="Ask about tensors of this dtype, e.g. bfloat16.")
-@click.option("--macos", metavar="V", help="Ask about this macOS, e.g. 13.6.")
+@click.option("--dtype", metavar="D", help="Dtype of the tensors, e.g. bfloat16.")
+@click.option("--macos", metavar="V", help="macOS version of the Mac, e.g. 13.6.")
 @click.option(
     "--diff", nargs=2, metavar="OLD NEW", help="What changed between two releases (for OP..., or for all)."
 )
@@ -105,7 +105,7 @@ def default_release() -> str:
 
 
 def row(op: str, torch: str, dtype: str | None = None, macos: str | None = None) -> SupportRow:
-    """Return everything that is known about one overload in one release.
+    """Return the support of one overload in one release.
 
     Args:
         op: The overload name.
@@ -190,6 +190,6 @@ def compare(before: str, after: str, names: Iterable[str] = ()) -> list[SupportC
 
 
 def _label(support: ops.OpSupport) -> str:
-    """Describe a verdict; `composite (blocked)` is a composite that cannot run."""
+    """Return the word for a verdict; `composite (blocked)` is a composite op that cannot run."""
     blocked = support.support is ops.Support.COMPOSITE and support.via and support.certain
     return f"{support.support.value} (blocked)" if blocked else support.support.value

@@ -28,12 +28,12 @@ NOT_ASKED = SurroundingsError.exit_code
 @click.option(
     "--tokens",
     type=click.IntRange(1),
-    help="Forecast memory and time for so many new tokens, carried on from those generated.",
+    help="Forecast memory and time for this many new tokens, extrapolated from those generated.",
 )
 @click.option(
     "--calibration",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="A file of mpsprobe calibrate: forecast its device too.  [default: the one of this machine]",
+    help="A file of mpsprobe calibrate, whose device is forecast too.  [default: the one of this machine]",
 )
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for run.json and its reports."
@@ -41,7 +41,7 @@ NOT_ASKED = SurroundingsError.exit_code
 @click.option(
     "--cache/--no-cache",
     default=True,
-    help="Use an answer that was kept, where nothing has changed, and keep this one (docs/predict.md).",
+    help="Use a cached prediction if nothing has changed, and cache this one (docs/predict.md).",
 )
 @pass_sink
 def predict(
@@ -90,7 +90,7 @@ class PredictionArguments(TypedDict):
 
 
 def _predict(sink: Sink, settings: Settings, asked: PredictionArguments, *, cache: bool) -> Run:
-    """Return an answer that was kept for the same question, or make one and keep it."""
+    """Return the cached prediction for the same options, or make one and cache it."""
     from mpsprobe.prediction import kept
     from mpsprobe.prediction.ingredients import ingredients
 
@@ -109,7 +109,7 @@ def _predict(sink: Sink, settings: Settings, asked: PredictionArguments, *, cach
 
 @contextlib.contextmanager
 def _could_be_asked() -> Iterator[None]:
-    """Give what cannot be predicted, by its code or the installed torch, another exit code than 1."""
+    """Exit with code 3, not 1, where the model's code or the installed torch keeps the block from an answer."""
     try:
         yield
     except (TargetError, UnsupportedInstallError) as problem:
@@ -148,7 +148,7 @@ def macs(sink: Sink, settings: Settings) -> None:
 
 
 @click.command("cache")
-@click.option("--clear", is_flag=True, help="Delete all of them.")
+@click.option("--clear", is_flag=True, help="Delete every cached prediction.")
 @pass_sink
 def cache(sink: Sink, clear: bool) -> None:
     """Show where predictions are cached and how much disk space they take, or delete them.

@@ -69,7 +69,7 @@ class Waiting:
         self.hide()
 
     def show(self, step: str) -> None:
-        """Draw a step as the one in progress."""
+        """Draw the line of a step, with a spinner that turns until the next call or `hide`."""
         self.hide()
         if not self._live:
             return
@@ -92,7 +92,7 @@ class Waiting:
         self._sink.remark(text)
 
     def hide(self) -> None:
-        """Remove the line, because something else writes next."""
+        """Remove the line, so that other output can follow."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -111,7 +111,7 @@ class Narrator:
         self._waiting = Waiting(sink)
 
     def __call__(self, event: journal.Event) -> None:
-        """Show one event of the journal."""
+        """Print or redraw what an event of the journal changes."""
         if isinstance(event, journal.Transfer):
             self._waiting.hide()
             self._bars.update(event)
@@ -128,7 +128,7 @@ class Narrator:
             self._waiting.show(f"{planned.phase.label}: {planned.title}" if planned else event.id)
 
     def close(self) -> None:
-        """Remove what is drawn on the terminal."""
+        """Remove the line of the check in progress from the terminal."""
         self._bars.close()
         self._waiting.hide()
 
@@ -177,7 +177,7 @@ class DownloadBars:
         self._tasks: dict[str, TaskID] = {}
 
     def update(self, event: journal.Transfer) -> None:
-        """Draw the progress of the download."""
+        """Redraw the bars with the bytes that each file has so far."""
         if not self._live or not event.total:
             return
         bars = self._bars or self._started()
@@ -191,7 +191,7 @@ class DownloadBars:
         self._draw(bars, "total", event.done, event.total, "  ".join(filter(None, (rate, left))))
 
     def close(self) -> None:
-        """Remove the bars, because something else writes next."""
+        """Remove the bars, so that other output can follow."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

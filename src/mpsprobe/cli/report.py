@@ -31,7 +31,7 @@ DEFAULT_RUN = Path("reports/latest/run.json")
     type=click.Path(path_type=Path),
     help="File for --format, else folder for all reports. Default: stdout, else where the run is.",
 )
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json and stop.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of run.json and exit.")
 @pass_sink
 def rebuild(
     sink: Sink, run_path: Path | None, wanted: report.Format | None, output: Path | None, schema: bool

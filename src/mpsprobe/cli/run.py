@@ -59,7 +59,7 @@ def _point_latest_to(folder: Path) -> None:
 
 
 def _forget_former(folder: Path) -> None:
-    """Move the report of an earlier run away, because it would pass for that of a run that could not start."""
+    """Move the report of an earlier run away, which would be taken for that of a run that cannot start."""
     from mpsprobe.report import FILES
 
     former = folder / "former"

@@ -42,9 +42,9 @@ _FORMATS = ("text", "json", "sarif", "github")
     "--exclude", multiple=True, metavar="GLOB", help="Leave out files below the target; repeatable."
 )
 @click.option("--tests", is_flag=True, help="Look at test files too.")
-@click.option("--revision", help="Of a repository in the hub's cache.")
+@click.option("--revision", help="Revision of a repository in the hub's cache.")
 @click.option("--brief", is_flag=True, help="Findings only, without what their rules mean.")
-@click.option("--rules", "list_rules", is_flag=True, help="List the rules and end.")
+@click.option("--rules", "list_rules", is_flag=True, help="List the rules and exit.")
 @pass_sink
 def command(
     sink: Sink,

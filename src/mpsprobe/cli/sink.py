@@ -173,7 +173,7 @@ class Sink:
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
-    """Return a table that is at most `most` columns of text wide."""
+    """Return a table of at most `most` columns of text, by wrapping the last column or stacking the cells."""
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     lead = sum(widths[:-1]) + 2 * (len(columns) - 1)
     if lead + widths[-1] > most and most - lead < _LEAST_COLUMN:

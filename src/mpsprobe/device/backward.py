@@ -36,7 +36,7 @@ class ForwardPlaces(Generic[Place]):
         self.places: dict[int, Place] = {}
 
     def clear(self) -> None:
-        """Forget all places."""
+        """Forget all places, so that no number of an earlier graph is taken for one of the next."""
         self.places.clear()
 
     def note(self, place: Place) -> None:

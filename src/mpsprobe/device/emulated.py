@@ -81,7 +81,7 @@ class Emulated:
 
     @property
     def session(self) -> Session:
-        """Return the active session."""
+        """Return the active session; the device must be open."""
         assert self._session is not None, "not opened"
         return self._session
 
@@ -96,12 +96,12 @@ class Emulated:
             found += [one for one in findings[before:] if one.kind not in ("fallback", "compile")]
 
     def compiled(self) -> list[Finding]:
-        """Return what was passed to torch.compile so far, and ran eagerly."""
+        """Return the findings about code that was passed to torch.compile so far, which ran eagerly."""
         return [one for one in self.session.findings if one.kind == "compile"]
 
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
-        """Report everything that happens to `observer` while the context lasts.
+        """Send every op, wait, copy and finding to `observer` while the context lasts.
 
         A refusal by the Mac does not end the run, which continues as if it were fixed, so that one pass finds all
         refusals.

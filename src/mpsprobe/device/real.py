@@ -176,7 +176,7 @@ class Mps:
         )
 
     def reset_peak(self) -> None:
-        """Do nothing, because torch.mps does not record a peak."""
+        """Do nothing, because torch.mps records no peak."""
 
     def peak(self) -> MemoryReading | None:
         return None

@@ -123,7 +123,7 @@ def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None)
 
 @functools.cache
 def _probe_once(name: str) -> Probe:
-    """Probe a device once a process, because a broken one stays broken, and another probe takes seconds."""
+    """Probe a device, at most once a process, because a broken one stays broken and a probe takes seconds."""
     return probe_device(name)
 
 

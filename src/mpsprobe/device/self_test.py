@@ -26,7 +26,7 @@ SHAPE = (100, 130, 70)
 
 @dataclass(frozen=True)
 class Product:
-    """The result of one product.
+    """The error of one matrix product, and the error that is accepted.
 
     Attributes:
         error: The largest absolute difference from the reference, relative to the reference's largest value; NaN
@@ -45,7 +45,7 @@ class Product:
 
 
 def multiply(device: torch.device, dtype: torch.dtype) -> Product:
-    """Multiply two matrices in `dtype` on `device`, synchronise, and compare the product.
+    """Multiply two matrices in `dtype` on `device`, synchronise, and compare the product with float64 on the CPU.
 
     Raises:
         RuntimeError: The device raised: out of memory, or an unsupported dtype.
@@ -68,7 +68,7 @@ _WIDTH = 1 << 20
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The result of the self-test.
+    """What the self-test of prediction observed.
 
     Attributes:
         has_mps: Whether this PyTorch was built with MPS, as on a Mac.
@@ -101,7 +101,7 @@ class _Model(nn.Module):
 
 
 def outcome() -> SelfTest:
-    """Run the self-test in this process."""
+    """Build a model and train one step on memoryless tensors in this process, and return what was observed."""
     before = _allocated()
     with predict(memory_gb=1 << 16) as session:
         with torch.device("mps"):

@@ -29,7 +29,7 @@ ELSEWHERE = ("rtx-3090", "rtx-4090", "a100-sxm4-80gb", "h100", "h200")
 
 @dataclass(frozen=True)
 class ForecastOptions:
-    """The options of a forecast.
+    """The Mac, the workload and the devices that a forecast is made for.
 
     Attributes:
         mac: The Mac by name; None where only the releases are known.
@@ -57,7 +57,7 @@ def build(
     evidence: Evidence = Evidence.PREDICTED,
     fed: Fed | None = None,
 ) -> Forecast:
-    """Forecast a run.
+    """Forecast memory and time of a recorded run on a Mac, and its time on other hardware.
 
     Args:
         trace: The run, with verdicts on its op uses.
@@ -184,7 +184,7 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list
         texts.append(f"{raising:,} calls raise on that Mac: they are counted as if they ran.")
     unknown = sum(use.count for use in trace.uses if use.bytes is None)
     if unknown:
-        texts.append(f"{unknown:,} calls have no formula for their bytes: they count as a launch alone.")
+        texts.append(f"{unknown:,} calls have no formula for their bytes: they count as a launch only.")
     if wish.tokens is not None and not any(_decodes(stage) for stage in found):
         texts.append("The run has no decode steps to carry on: the number of tokens changes nothing.")
     return texts
@@ -216,7 +216,7 @@ def transfers(weights: int, bandwidth: float, network: Network) -> list[TimePart
 def _part(
     name: str, bound: str, weights: int, limit: float, fast: float, expected: float, slow: float
 ) -> TimePart:
-    """Return one of the stages; a rate that a user states may lie outside the assumed range."""
+    """Return one of the two stages, with a range that includes a rate that a user states."""
     low, high = max(fast, expected), min(slow, expected)
     return TimePart(
         name=name,

@@ -57,7 +57,7 @@ _LONGEST = 1.0
 
 
 def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Calibration:
-    """Measure a device.
+    """Measure the rates, the memory and the host costs of a device, in about a minute.
 
     Args:
         device: A real device.
@@ -126,7 +126,7 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
 
 
 def _pulse(device: Device, clock: Clock) -> TimedRounds:
-    """Return one matmul to be timed in rounds, which shows whether the device keeps its speed, too."""
+    """Return one matmul that is timed in every round, as a check that the device keeps its speed."""
     x = torch.randn(1024, 1024, device=device.torch_device)
     return TimedRounds({"matmul": lambda: clock.seconds(lambda: functional.linear(x, x))})
 
@@ -163,7 +163,7 @@ def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) 
 
 
 def _affordable(points: Sequence[Point], flops: int) -> bool:
-    """Return whether a call with so many FLOP takes at most `_LONGEST` seconds at the best measured rate."""
+    """Return whether a call of `flops` FLOPs takes at most `_LONGEST` seconds at the best measured rate."""
     return not points or flops / max(point.flops / point.seconds for point in points) <= _LONGEST
 
 

@@ -84,7 +84,7 @@ def default_file(device: str) -> Path:
 
 
 def read(file: Path) -> Calibration:
-    """Read a calibration.
+    """Read the calibration of a device from a file.
 
     Raises:
         DataError: The file cannot be read, or is not a calibration.
@@ -111,7 +111,7 @@ def machines(file: Path | None) -> list[Machine]:
 
 
 def usual_files() -> list[Path]:
-    """Return where calibrations of this machine lie; no place where the user has no home folder."""
+    """Return the default paths of this machine's calibrations; empty where the user has no home folder."""
     try:
         return [default_file(device) for device in ("mps", "cuda", "cpu")]
     except SurroundingsError:
@@ -119,7 +119,7 @@ def usual_files() -> list[Path]:
 
 
 def machine(calibration: Calibration) -> Machine:
-    """Return a calibrated device, whose floor is its published peak or, without one, the best measurement."""
+    """Return a calibrated device as forecasts use it; its floor is a published peak, else the best measurement."""
     by_kind: dict[tuple[str, str], list[Point]] = {}
     for point in calibration.points:
         by_kind.setdefault((point.kind, point.dtype), []).append(point)

@@ -29,7 +29,7 @@ def clock_of(device: Device) -> Callable[[], float]:
 
 
 class Clock:
-    """Time work on one device."""
+    """Time pieces of work on one device with the clock that suits it."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -37,7 +37,7 @@ class Clock:
         self.now = clock_of(device)
 
     def seconds(self, work: Callable[[], Any], *, calls: int = 1) -> float:
-        """Return the seconds of one of the `calls` calls in `work` on the device; dispatch is hidden if possible."""
+        """Return the seconds that one of the `calls` calls in `work` takes while the device is kept busy."""
         self._run(work, 1, calls)
         first = self._run(work, 1, calls)
         repeats = max(3, min(_REPEATS, int(_BUDGET / max(first, 1e-9))))
@@ -143,7 +143,7 @@ class TimedRounds:
     taken: list[list[float]] = field(default_factory=list)
 
     def once(self) -> None:
-        """Time each piece of work once more."""
+        """Time each piece of work once, as one more round."""
         self.taken.append([time() for time in self.work.values()])
 
     def until_still(self) -> None:
@@ -159,7 +159,7 @@ class TimedRounds:
         return dict(zip(self.work, map(statistics.median, zip(*agreeing, strict=True)), strict=True))
 
     def unsteady(self) -> float:
-        """Return how many times as long the slowest round took as the fastest, one outlier in five rounds left out."""
+        """Return the ratio of the slowest to the fastest round, without one outlier in five."""
         return unsteadiness(factors(self.taken))
 
 
@@ -181,7 +181,7 @@ def factors(rounds: Sequence[Sequence[float]]) -> list[float]:
 
 
 def unsteadiness(found: Sequence[float]) -> float:
-    """Return the largest factor without one outlier in five, because a momentary disturbance is no drift."""
+    """Return the largest factor without one outlier in five: a momentary disturbance does not count as drift."""
     kept = sorted(found)[: len(found) - len(found) // 5]
     return kept[-1] if kept else 1.0
 

@@ -41,7 +41,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One report. A text is empty where it is unknown.
+    """One anonymous report of measurements on a Mac; a text is empty where it is unknown.
 
     Attributes:
         version: The version of the schema.
@@ -84,12 +84,12 @@ class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     checks: dict[str, str] = {}
 
     def save(self, file: Path) -> None:
-        """Write the report to a file."""
+        """Write the report to a file as indented JSON."""
         file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 def of_calibration(calibration: Calibration, host: Host, mpsprobe: str, day: str) -> FieldReport:
-    """Return the report of a calibration."""
+    """Return the anonymous report of a calibration on this machine."""
     best: dict[str, float] = {}
     for point in calibration.points:
         if point.kind in ("matmul", "attention", "conv") and point.seconds > 0:

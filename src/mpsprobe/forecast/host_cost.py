@@ -302,7 +302,7 @@ class HostRounds:
 
 
 def _timed(clock: Clock, run: Callable[[], Any], runs: int) -> float:
-    """Return the time in seconds of the host's own thread, without the helper threads of a CPU's kernels."""
+    """Return the seconds of `runs` runs on the host's own thread, without the helper threads of a CPU's kernels."""
     if clock.device.name != "cpu":
         return clock.host(run, runs)
     threads = torch.get_num_threads()

@@ -78,7 +78,7 @@ class Curve:
     rates: Sequence[float]
 
     def at(self, size: float) -> float:
-        """Return the rate at a size; beyond the ends that of the nearest point."""
+        """Return the rate at a size, which beyond the ends is that of the nearest point."""
         if size <= self.sizes[0]:
             return self.rates[0]
         if size >= self.sizes[-1]:
@@ -176,18 +176,18 @@ class Machine:
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
-        """Return the expected rate of one call in FLOP/s; that of matmul for an unmeasured kind, None if unknown."""
+        """Return the expected rate of one call in FLOP/s: for an unmeasured kind that of matmul; None if unknown."""
         surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
         return surface.at(flops, moved) if surface is not None else None
 
     def filled(self, tiles: int) -> float:
-        """Return the mean share of the cores that work on this many tiles; the last wave leaves some idle."""
+        """Return the mean share of the cores that are busy while `tiles` blocks run; the last wave leaves some idle."""
         if not tiles or not self.cores:
             return 1.0
         return tiles / (self.cores * math.ceil(tiles / self.cores))
 
     def spread(self, threadgroups: int) -> float:
-        """Return the time in seconds of this many threadgroups on all cores."""
+        """Return the seconds that `threadgroups` threadgroups take when all cores share them."""
         return threadgroups * self.threadgroup / max(1, self.cores)
 
     def peak_of(self, kind: str, dtype: str) -> float | None:
@@ -204,7 +204,7 @@ class Machine:
         return 1.0 if found is Regime.GRAPH else 0.0
 
     def covers(self, bound: str) -> Coverage | None:
-        """Return how far measurements of a class are from forecasts; None where there are none."""
+        """Return the known ratios of measured to forecast times for a stage with this limit; None without any."""
         return speed.coverage(self.kind, self.basis, bound)
 
 

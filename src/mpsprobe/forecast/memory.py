@@ -154,7 +154,7 @@ def memory(
     tokens: int | None = None,
     kv_dtype: str | None = None,
 ) -> Memory:
-    """Forecast the memory on a Mac.
+    """Forecast the memory that a run needs on a Mac, and whether it fits.
 
     Args:
         trace: The run.
@@ -296,7 +296,7 @@ def _cache_bits(dtypes: Mapping[str, int]) -> float:
 
 
 def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
-    """Return whether a need fits, and why.
+    """Return whether `needed` bytes fit a Mac, with the reason.
 
     It fits easily within 90 % of Metal's recommended working set. It is tight if it fits in physical memory
     together with macOS and Python, and stays below the high watermark at which PyTorch's allocator raises.
@@ -386,7 +386,7 @@ def _remedy(kind: RemedyKind, change: str, needed: int, working_set: int, memory
 
 
 def _larger_mac(needed: int, macos: str | None, largest: int = 0) -> list[MemoryRemedy]:
-    """Return the least memory that `needed` bytes fit easily, with a buffer of `largest` bytes; empty for none."""
+    """Advise the smallest memory of a Mac in which `needed` bytes fit easily, with one buffer of `largest` bytes."""
     for size in _sizes():
         if (
             largest < chips.max_buffer(size, macos)

@@ -114,7 +114,7 @@ class Work:
 
     @classmethod
     def of(cls, trace: Trace, found: Sequence[Stage]) -> Work:
-        """Build the work of a run."""
+        """Build the work of a run: its distinct calls, and their order in each stage."""
         positions: dict[CallCost, int] = {}
         of_use = []
         for use, flops, moved in zip(trace.uses, *trace.costs(), strict=True):
@@ -196,7 +196,7 @@ def _inner(trace: Trace) -> list[int]:
 
 
 def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None) -> Timing:
-    """Return the time of each stage, and of a sample.
+    """Return the time of each stage and of a whole sample.
 
     Args:
         work: The calls of the run.
@@ -331,7 +331,7 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
 
 
 def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[float]]:
-    """Return the seconds of each iteration of each stage, by the two clocks."""
+    """Return the seconds of each iteration of each stage, from the clocks of the host and of the device."""
     times, queued = machine.host, machine.queued
     wait, module, other = times.wait, times.module, times.op("stream")
     seconds = [(cost.host, cost.device, cost.apart) for cost in costs]
@@ -426,5 +426,5 @@ def _by_kind(work: Work, costs: Sequence[_Cost]) -> dict[str, float]:
 
 
 def _once(cost: _Cost) -> float:
-    """Return the seconds of one call by itself: the host's dispatch or the kernel, whichever is longer."""
+    """Return the seconds of one call in isolation: the host's dispatch or the kernel, whichever is longer."""
     return cost.apart + max(cost.host, cost.device)

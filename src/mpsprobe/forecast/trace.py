@@ -1,9 +1,9 @@
 """The input of a forecast: a run's op uses, module calls and memory in the order of the calls, and its stages.
 
 Stages are prefill and decode, an encoder, the steps of a flow or a denoising loop. They are derived from the
-outermost module calls. A sequence of calls that repeats is a loop, and each repetition is
-an iteration; ops between two iterations (sampling a token, mixing noise) belong to the earlier one. A first
-iteration that does much more work than the second is a stage of its own: the prompt of a generating model.
+outermost module calls. A sequence of calls that repeats is a loop, and each repetition is an iteration; ops between
+two iterations (sampling a token, mixing noise) belong to the earlier one. A first iteration that does much more work
+than the second is a stage of its own: the prompt of a generating model.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run in order.
+    """The op uses, module calls and memory of a run, in order.
 
     Attributes:
         uses: The distinct op uses, with verdicts once they are judged.
@@ -140,7 +140,7 @@ _MODEL = "model"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """One stage of a run.
 
     Attributes:
         name: `"prefill"`, `"decode"`, `"expert step"`, `"forward"` and so on.

@@ -17,7 +17,7 @@ from mpsprobe.run import OpUse
 
 
 class Symptom(str, enum.Enum):
-    """What the user of an affected program sees."""
+    """What a user sees of a fault: an error, wrong values, a crash, a hang, a leak or lost time."""
 
     WRONG = "wrong"  #: finite but wrong values, without any message
     NAN = "nan"  #: NaN or infinity where the correct result has none
@@ -29,7 +29,7 @@ class Symptom(str, enum.Enum):
 
 
 class Severity(str, enum.Enum):
-    """The harm to a user who does not know about it, worst first."""
+    """How much harm a fault does to a user who does not know about it, worst first."""
 
     CRITICAL = "critical"  #: silently wrong results for shapes that ordinary models have
     HIGH = "high"  #: silently wrong results for unusual inputs, or the process dies or never ends
@@ -72,7 +72,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     note: str = ""
 
     def use(self) -> OpUse:
-        """Return the op use that the example describes."""
+        """Return the op use that the example's texts describe."""
         return OpUse(
             op=self.op,
             inputs=[tensor(text) for text in self.inputs],
@@ -100,7 +100,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         symptom: What the user sees.
         severity: How much harm it does.
         fix: What to do about it.
-        first_good: The first torch release that is said to be correct; empty when no source names one.
+        first_good: The first correct torch release, as a source states it; empty when none does.
         links: The sources, the original report first.
         confirmed: Who confirmed what, and when, and what the sources leave open.
         probe: The name of the check that shows it on a Mac; empty when there is none.

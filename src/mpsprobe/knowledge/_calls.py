@@ -139,7 +139,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One name of a call.
+    """One name of a call, with the call in that name's terms.
 
     Attributes:
         use: The call, with the name and the argument positions of that name.

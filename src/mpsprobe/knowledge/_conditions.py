@@ -34,7 +34,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 
 
 class Mode(str, enum.Enum):
-    """The mode that an op use runs under. Only the first two exclude each other."""
+    """What an op use runs under: training, inference or autocast. Only the first two exclude each other."""
 
     INFERENCE = "inference"
     TRAINING = "training"

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
 
 
 class Effect(str, enum.Enum):
-    """The effect of a restriction on a call."""
+    """What happens to a call that meets a restriction."""
 
     RAISES = "raises"
     FALLBACK = "fallback"  #: runs on the CPU, with a warning
@@ -39,7 +39,7 @@ class Effect(str, enum.Enum):
 
 
 class Quantity(str, enum.Enum):
-    """The quantity of one tensor that a limit bounds."""
+    """The property of a tensor that a limit bounds, such as its number of bytes."""
 
     RANK = "rank"  #: the number of dimensions
     ELEMENTS = "elements"
@@ -48,7 +48,7 @@ class Quantity(str, enum.Enum):
 
 
 class Tensors(str, enum.Enum):
-    """The tensors of a call that a limit applies to; one that exceeds it is enough."""
+    """The tensors of a call that a limit concerns; the call meets it if one of them exceeds it."""
 
     INPUTS = "inputs"
     OUTPUTS = "outputs"
@@ -75,7 +75,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.least <= amount and (self.most is None or amount <= self.most)
 
     def exceeded(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Return whether one of the tensors that the limit applies to exceeds it."""
+        """Return whether any of the tensors that the limit concerns exceeds it."""
         tensors = {
             Tensors.INPUTS: (*inputs,),
             Tensors.OUTPUTS: (*outputs,),
@@ -85,7 +85,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One restriction.
+    """A restriction of the arguments that a kernel of PyTorch accepts on MPS.
 
     Attributes:
         id: A unique id.
@@ -124,16 +124,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def refused(self) -> frozenset[str]:
-        """Return the refused dtypes, with groups expanded."""
+        """Return the names of the refused dtypes, with groups such as `complex` replaced by their members."""
         return frozenset().union(*(GROUPS.get(name, frozenset({name})) for name in self.dtypes))
 
     @property
     def needs_shapes(self) -> bool:
-        """Return whether dtypes are not enough to decide if it applies."""
+        """Return whether the restriction depends on shapes, so that dtypes do not show whether a call meets it."""
         return self.limit is not None or self.indivisible
 
     def applies(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Return whether a call with these tensors meets it."""
+        """Return whether a call with these tensors meets the restriction."""
         if self.dtypes and not any(tensor.dtype in self.refused for tensor in (*inputs, *outputs)):
             return False
         if self.limit is not None and not self.limit.exceeded(inputs, outputs):
@@ -204,7 +204,7 @@ def cast_rules() -> tuple[CastRule, ...]:
 
 
 def metal_only() -> tuple[MetalOnly, ...]:
-    """Return the dtypes that have Metal kernels only."""
+    """Return the dtypes that kernels support only in Metal code, not through MPSGraph."""
     return _file().metal_only
 
 

@@ -31,7 +31,7 @@ class Kernel(str, enum.Enum):
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The wheel in which a release's facts were read.
+    """The wheel from which the facts of a release were read.
 
     Attributes:
         file: The name of the wheel on PyPI.

@@ -122,13 +122,13 @@ def _modules() -> _ModuleFile:
 
 
 def base(op: str) -> str:
-    """Return the name without its overload: `aten::add` for `aten::add.Tensor`."""
+    """Return an op's name without its overload: `aten::add` for `aten::add.Tensor`."""
     namespace, _, name = op.partition("::")
     return f"{namespace}::{name.partition('.')[0]}"
 
 
 def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
-    """Return known names that a misspelt one may mean, best first."""
+    """Return up to `limit` known names that a misspelt one may mean, best first."""
     wanted = _letters(op)
     namespace = op.partition("::")[0]
     same = (name for name in known if name.partition("::")[0] == namespace)
@@ -146,7 +146,7 @@ def _letters(op: str) -> str:
 
 
 def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the overloads of one base name: the most common first, `.out` and named-dimension variants last."""
+    """Return the overloads of one base name, the most common ones first."""
     found = [name for name in known if base(name) == wanted]
     return tuple(sorted(found, key=_rarity))
 
@@ -221,7 +221,7 @@ _REACH = 20_000
 
 
 class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One frame of a stack.
+    """One frame of a Python stack in a log.
 
     Attributes:
         path: The file, or `Cell In[2]` of a notebook.
@@ -287,7 +287,7 @@ def frames_after(text: str, start: int) -> list[Frame]:
 
 
 def user_frame(frames: list[Frame]) -> Frame | None:
-    """Return the innermost frame of the user's own code."""
+    """Return the innermost frame that belongs to the user's own code; None when all are libraries'."""
     return next((frame for frame in reversed(frames) if not frame.is_library), None)
 
 

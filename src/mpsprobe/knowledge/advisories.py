@@ -42,7 +42,7 @@ DATA = Path(__file__).parent / "data" / "advisories"
 
 
 class Match(msgspec.Struct, frozen=True):
-    """An advisory that an op use meets, or may meet.
+    """An advisory whose conditions an op use meets, or may meet.
 
     Attributes:
         advisory: The advisory.
@@ -60,7 +60,7 @@ class Match(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """Return the reason why it is not certain, as one phrase; empty when it is."""
+        """Return why the match is uncertain, as one phrase; empty for a certain match."""
         parts = [str(threshold) for threshold in self.later]
         parts += [f"not known: {words}" for words in (", ".join(self.unknown),) if words]
         parts += [f"only if: {words}" for words in (" or ".join(self.circumstances),) if words]
@@ -98,7 +98,7 @@ def by_id(id_: str) -> Advisory:
     """Return the advisory with the id `id_`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No advisory has that id.
     """
     for advisory in load_all():
         if advisory.id == id_:
@@ -269,7 +269,7 @@ def of_op(op: str) -> list[Advisory]:
 
 
 def base_name(op: str) -> str:
-    """Return the name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
+    """Return an op's name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 

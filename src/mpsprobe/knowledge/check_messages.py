@@ -50,29 +50,29 @@ class CheckText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def refuses(self) -> bool:
-        """Whether the text words a limit of MPS, rather than what the arguments must be."""
+        """Return whether the text words a limit of MPS, rather than what the arguments must be."""
         return not self.every_device and bool(_REFUSES.search(self.text))
 
     @cached_property
     def telling(self) -> bool:
-        """Whether no other text is likely to hold it: not a scrap of a sentence, such as ` while other has size `."""
+        """Return whether the text is specific, so that no other text is likely to contain it."""
         return "MPS" in self.text or "mps" in self.text or len(self.flat.split()) >= 4 or len(self.flat) >= 30
 
     @cached_property
     def flat(self) -> str:
-        """The text with single blanks."""
+        """Return the text with each run of blanks replaced by one space."""
         return " ".join(self.text.split())
 
 
 @lru_cache(maxsize=1)
 def load_all() -> tuple[CheckText, ...]:
-    """Return all texts, ordered by file."""
+    """Return the texts of every check in PyTorch's MPS sources, ordered by file."""
     data = (Path(__file__).parent / "data" / "check_texts.json").read_bytes()
     return msgspec.json.decode(data, type=tuple[CheckText, ...])
 
 
 def among(flat: str) -> list[CheckText]:
-    """Return the texts that `flat` (white space as single blanks) holds, without those that are a part of another.
+    """Return the texts that a message contains, without those that are a part of another one of them.
 
     A short one counts where the message begins with it (`RuntimeError: Invalid memory format`).
     """

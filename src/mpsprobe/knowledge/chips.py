@@ -38,7 +38,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One chip.
+    """An Apple chip of the M series, with its peak rates and the configurations in which it is sold.
 
     Attributes:
         name: The name as macOS writes it, such as `"Apple M1 Max"`.
@@ -60,7 +60,7 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """Return the name as it is used in names of Macs: `"m1-max"`."""
+        """Return the chip's name as names of Macs contain it: `"m1-max"`."""
         return self.name.removeprefix("Apple ").lower().replace(" ", "-")
 
     def peak_flops(self, gpu_cores: int, dtype: str) -> float | None:
@@ -134,7 +134,7 @@ def all_chips() -> list[Chip]:
 
 
 def working_set_observations() -> list[WorkingSet]:
-    """Return the observations on which `working_set` is based."""
+    """Return the observed values of recommendedMaxWorkingSetSize on which `working_set` is based."""
     return list(_file().working_sets)
 
 
@@ -145,7 +145,7 @@ def find(name: str) -> Chip | None:
 
 
 def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, WorkingSet]:
-    """Predict Metal's recommendedMaxWorkingSetSize.
+    """Predict recommendedMaxWorkingSetSize, the bytes that Metal advises a process to use on a Mac.
 
     The share is that of the observed Mac with the most memory not above this one's, on the newest observed macOS
     not above `macos`. A memory size below every observation of that macOS uses the previous one, whose shares are

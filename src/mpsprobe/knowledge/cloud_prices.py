@@ -20,7 +20,7 @@ _FILE = Path(__file__).parent / "data" / "cloud.toml"
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A GPU for rent.
+    """A GPU for rent from one provider.
 
     Attributes:
         provider: The name of the provider.
@@ -90,17 +90,17 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def unit(self) -> str:
-        """Return the unit of `inferences`: `"inference"` or `"step"`."""
+        """Return what `inferences` counts: `"inference"` or `"step"`."""
         return "inference" if self.step_rows is None else "step"
 
     @property
     def counted(self) -> str:
-        """Return the number with its unit: `"2,500 steps"`."""
+        """Return the number of inferences or steps with its unit: `"2,500 steps"`."""
         return f"{self.inferences:,} {self.unit}{'' if self.inferences == 1 else 's'}"
 
     @property
     def words(self) -> str:
-        """Return the plan as part of a sentence."""
+        """Return the plan in words, to be put into a sentence: `"one workload; --samples N counts more"`."""
         if self.step_rows is not None:
             if self.samples == self.step_rows:
                 return "one optimisation step; --samples N counts those of an epoch"

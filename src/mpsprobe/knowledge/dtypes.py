@@ -110,7 +110,7 @@ class UnknownDtypeError(UsageError):
 
 
 class Restriction(msgspec.Struct, frozen=True):
-    """A restriction that a call meets.
+    """A restriction that a call meets, or would meet for some arguments.
 
     Attributes:
         message: PyTorch's message.
@@ -323,7 +323,7 @@ def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
 
 
 def text(rule: Rule, dtypes: Iterable[str]) -> str:
-    """Return a rule's message for a call with tensors of these dtypes."""
+    """Return the message of a rule for a call whose tensors have these dtypes."""
     refused = next((dtype for dtype in sorted(dtypes) if dtype in rule.refused), "")
     return rule.message.replace("{dtype}", scalar_type(refused))
 

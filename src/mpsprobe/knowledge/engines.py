@@ -19,7 +19,7 @@ _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One engine.
+    """An engine other than PyTorch that runs models on a Mac's GPU.
 
     Attributes:
         name: `"MLX"` or `"llama.cpp"`.
@@ -114,10 +114,10 @@ def _points() -> list[PublishedRate]:
 
 
 def engine(name: str) -> Engine:
-    """Return the engine with a name of the data file."""
+    """Return the engine with this name in the data file."""
     return next(one for one in _file().engines if one.name == name)
 
 
 def points(engine_name: str) -> list[PublishedRate]:
-    """Return the published measurements of an engine."""
+    """Return the published measurements of decoding speed for one engine."""
     return [one for one in _points() if one.engine == engine_name]

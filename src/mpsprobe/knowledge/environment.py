@@ -47,7 +47,7 @@ DATA = Path(__file__).parent / "data"
 
 
 class ReleaseFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A fact about one release.
+    """A fact about one release of torch, with its source.
 
     Attributes:
         ok: Whether it works; None when unknown.
@@ -61,7 +61,7 @@ class ReleaseFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReleaseEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One minor release of torch.
+    """The systems and Pythons that one minor release of torch supports on a Mac.
 
     Attributes:
         torch: The minor release, such as `2.8`.
@@ -104,7 +104,7 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A hosted macOS machine.
+    """A kind of macOS machine that a CI service hosts.
 
     Attributes:
         labels: The `runs-on` labels of GitHub.
@@ -270,7 +270,7 @@ def package(name: str) -> NeedsCuda | None:
 
 @lru_cache(maxsize=1)
 def runners() -> tuple[Runner, ...]:
-    """Return all known hosted machines."""
+    """Return every hosted macOS machine of the data file."""
     return toml.load(DATA / "runners.toml", _Runners).runner
 
 
@@ -291,7 +291,7 @@ class CudaMeaning(str, enum.Enum):
 
 
 class CudaPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One package; the data file describes the fields."""
+    """A package whose kernels need CUDA; `data/packages.toml` describes the fields."""
 
     name: str
     imports: list[str]
@@ -307,7 +307,7 @@ class _PackageFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=1)
 def cuda_packages() -> tuple[CudaPackage, ...]:
-    """Return every package of the data file."""
+    """Return every CUDA-only package of `data/packages.toml`."""
     return tuple(toml.load(_PACKAGES, _PackageFile, DataError).package)
 
 

@@ -26,7 +26,7 @@ _NEAR = 400
 
 
 class Cause(str, enum.Enum):
-    """The kind of the problem."""
+    """What kind of problem causes a message."""
 
     MISSING_OP = "missing-op"
     FALLBACK = "fallback"
@@ -56,7 +56,7 @@ class Cause(str, enum.Enum):
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """One message, or one family of messages with the same meaning.
+    """One message of PyTorch or a library, or several with the same meaning.
 
     Attributes:
         id: A unique id in kebab-case.
@@ -108,7 +108,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
 
 
 class TextMatch(msgspec.Struct, frozen=True):
-    """A message at one place of a text.
+    """A message that was recognised at one place of a text.
 
     Attributes:
         message: The message.
@@ -147,10 +147,10 @@ def messages() -> tuple[Message, ...]:
 
 
 def by_id(id_: str) -> Message:
-    """Return the message with that id.
+    """Return the message with this id.
 
     Raises:
-        KeyError: There is none.
+        KeyError: No message has that id.
     """
     return next((m for m in messages() if m.id == id_), None) or _no_message(id_)
 
@@ -216,7 +216,7 @@ def _around(hit: TextMatch, found: list[TextMatch], starts: list[int]) -> list[T
 
 
 def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
-    """Return whether another finding explains the same place better."""
+    """Return whether another match hides this one, because it says more about the same place of the text."""
     for other in found:
         overlap = other.start < hit.end and hit.start < other.end
         near = overlap or 0 <= hit.start - other.end < _NEAR or 0 <= other.start - hit.end < _NEAR

@@ -60,7 +60,7 @@ _SYMPTOMS = {
 
 
 class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One finding in a text.
+    """One problem that was found in a text, with its cause and its fix.
 
     Attributes:
         message: The id of the message in `messages.toml`.
@@ -108,7 +108,7 @@ class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The explanation of a text.
+    """Everything that was found in a text.
 
     Attributes:
         findings: The finding that ended the program (the last error) first, then the others in their order.
@@ -447,7 +447,7 @@ def _wheels_of(torch: str) -> str:
 
 
 def _is_known(torch: str) -> bool:
-    """Return whether the op table has that release."""
+    """Return whether there is op data for a torch version."""
     try:
         ops.resolve_release(torch)
     except UsageError:

@@ -39,7 +39,7 @@ _WHY_NOT = {
 
 
 class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The support of one op over the releases.
+    """How the support of one op on MPS changed over the releases.
 
     Attributes:
         op: The overload name as in the op table.

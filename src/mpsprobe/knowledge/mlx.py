@@ -20,7 +20,7 @@ _DATA = Path(__file__).parent / "data"
 
 
 class Kind(str, enum.Enum):
-    """How an ATen op is expressed in MLX."""
+    """How directly MLX expresses an ATen op."""
 
     DIRECT = "direct"  #: one call
     COMPOSE = "compose"  #: a few calls
@@ -30,7 +30,7 @@ class Kind(str, enum.Enum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An ATen op in MLX.
+    """One ATen op with its expression in MLX.
 
     Attributes:
         ops: The names, without overload where every overload is meant.
@@ -83,7 +83,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     causal: bool = False
 
     def applies(self, use: OpUse) -> bool:
-        """Return whether an op use meets it."""
+        """Return whether a call of this op use would behave differently in MLX."""
         if self.ops and base(use.op) not in self.ops:
             return False
         if self.dtypes and not any(one.dtype in self.dtypes for one in use.inputs):
@@ -117,7 +117,7 @@ class MlxLibrary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A parity run of one architecture; `docs/routes.md` describes such runs.
+    """The result of a parity run of one architecture; `docs/routes.md` describes such runs.
 
     Attributes:
         model_type: The model type as in config.json.
@@ -178,12 +178,12 @@ def _rows() -> dict[str, list[Row]]:
 
 
 def rows() -> list[Row]:
-    """Return every row of the map from ATen to MLX, once."""
+    """Return every row of the map from ATen ops to MLX, each once."""
     return list({id(row): row for group in _rows().values() for row in group}.values())
 
 
 def row_for(use: OpUse) -> Row | None:
-    """Return how an op use is expressed in MLX; None when the map does not have its op.
+    """Return the row that says how MLX expresses an op use; None when the map lacks its op.
 
     An overload's own row comes first, then that of its op. An in-place or `out` variant counts as the op itself.
     """
@@ -200,7 +200,7 @@ def row_for(use: OpUse) -> Row | None:
 
 
 def base(op: str) -> str:
-    """Return the name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
+    """Return an op's name without its overload: `"aten::add"` for `"aten::add.Tensor"`."""
     return op.partition(".")[0]
 
 
@@ -229,7 +229,7 @@ def _traps() -> list[Trap]:
 
 
 def traps() -> list[Trap]:
-    """Return all traps."""
+    """Return every call of the data file that looks alike in MLX but behaves differently."""
     return list(_traps())
 
 
@@ -246,7 +246,11 @@ def traps_met(uses: Iterable[OpUse]) -> list[tuple[Trap, int]]:
 
 @functools.cache
 def packages() -> list[MlxLibrary]:
-    """Return the model libraries as `tools/mlx_models.py` read them."""
+    """Return MLX's model libraries, as `tools/mlx_models.py` read their sources.
+
+    Raises:
+        DataError: The data file is damaged.
+    """
     file = _DATA / "mlx_models.json"
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[MlxLibrary])
@@ -256,5 +260,5 @@ def packages() -> list[MlxLibrary]:
 
 @functools.cache
 def proofs() -> list[Proof]:
-    """Return the parity runs of mpsprobe's authors."""
+    """Return the parity runs that mpsprobe's authors made."""
     return toml.load(_DATA / "mlx_parity.toml", _Proofs).proofs

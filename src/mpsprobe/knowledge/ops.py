@@ -49,7 +49,7 @@ class UnknownReleaseError(UsageError):
 
 
 class Support(str, enum.Enum):
-    """How an op runs on MPS in one torch release."""
+    """How an op reaches a kernel on MPS in one torch release, or why it does not."""
 
     NATIVE = "native"  #: a kernel on the GPU
     FALLBACK = "fallback"  #: registered with the CPU-fallback kernel: always runs on the CPU
@@ -124,7 +124,7 @@ _VERDICT: Mapping[Support, OpVerdict] = {
 
 
 class Release:
-    """One torch release. `release()` returns it, and caches it.
+    """The ops of one torch release; `release()` makes and caches it.
 
     Attributes:
         torch: The minor release, such as `"2.13"`.
@@ -163,7 +163,7 @@ class Release:
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """Return every op of this release."""
+        """Return the overload names of every op of this release."""
         return frozenset(_qualify(op) for op in self._kernels)
 
     @functools.cached_property
@@ -266,7 +266,7 @@ def _load(minor: str) -> Release:
 
 @functools.cache
 def known_ops() -> frozenset[str]:
-    """Return the ops of all releases."""
+    """Return the overload names that any release with data has."""
     return frozenset().union(*(release(torch).names for torch in releases()))
 
 

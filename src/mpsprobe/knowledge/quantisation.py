@@ -53,7 +53,7 @@ LOADING, COMPUTING = "Loading", "Computing with"
 
 
 class Outcome(str, enum.Enum):
-    """The outcome of loading a quantised checkpoint."""
+    """What becomes of a quantised checkpoint when a Mac loads it."""
 
     RAISES = "raises"
     PACKED = "packed"
@@ -253,7 +253,7 @@ def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> Loading
 
 
 def _missing_error(loading: Loading, missing: list[Requirement]) -> str:
-    """Return the error without some packages that a method needs; `alone` is that without all but the first."""
+    """Return a method's error for its missing packages: `alone` where the first one is installed."""
     first = Requirement(loading.needs[0]).name
     return (
         loading.missing if not loading.alone or any(one.name == first for one in missing) else loading.alone

@@ -143,12 +143,12 @@ def host_cost(kind: str) -> HostCost | None:
 
 
 def single_thread(chip: str) -> SingleThread | None:
-    """Return the single-thread score of a chip as macOS writes it; None when no source states it."""
+    """Return the single-thread score of a chip, by its name on macOS; None when no source states it."""
     return next((row for row in _file().single_thread if row.chip == chip), None)
 
 
 def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelShare | None:
-    """Return the first row that fits; None where nothing is known."""
+    """Return the first row about these kernels and this release; None where nothing is known."""
     for row in _file().kernels:
         fits = row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes) and _within(release, row.since, row.until):
@@ -157,7 +157,9 @@ def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelS
 
 
 def coverage(kind: str, basis: str, bound: str) -> Coverage | None:
-    """Return the interval of measured over forecast times of a class, or of all classes where it has no row.
+    """Return how measured times of a class compare with forecasts: an interval of the ratio of the two.
+
+    A class without a row of its own has the interval of all classes; None where nothing is known.
 
     Args:
         kind: The kind of device.
@@ -181,7 +183,7 @@ _GPU_FILE = Path(__file__).parent / "data" / "hardware.toml"
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One GPU.
+    """A GPU other than Apple's, with its specification.
 
     Attributes:
         name: The name as torch reports it, shortened: `"H100 SXM5"`.
@@ -199,7 +201,7 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> str:
-        """Return the name as users write it: `"h100-sxm5"`."""
+        """Return the GPU's name as users write it: `"h100-sxm5"`."""
         return _gpu_key(self.name)
 
 
@@ -240,7 +242,7 @@ def _gpu_file() -> _GpuFile:
 
 
 def gpus() -> list[Gpu]:
-    """Return all GPUs."""
+    """Return every GPU of `data/hardware.toml`."""
     return list(_gpu_file().gpus)
 
 
@@ -253,7 +255,7 @@ def find_gpu(name: str) -> Gpu | None:
 
 
 def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reached | None:
-    """Return the share of a peak that PyTorch reaches; None when there is no measurement."""
+    """Return the share of a peak that PyTorch reaches; None where no measurement is known."""
     for row in _gpu_file().reached:
         fits = row.kind == kind and row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes):
@@ -269,7 +271,7 @@ _REGIME_FILE = Path(__file__).parent / "data" / "regimes.json"
 
 
 class Regime(str, enum.Enum):
-    """What the kernel of an op reaches in the machine code of the library."""
+    """Through which of Apple's interfaces the kernel of an op runs, as read in the library's machine code."""
 
     METAL = "M"  #: a Metal kernel of PyTorch, directly or through a dispatch stub
     GRAPH = "G"  #: MPSGraph on every path that computes

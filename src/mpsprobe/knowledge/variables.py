@@ -28,7 +28,7 @@ UPPER_BOUND = 2.0
 
 
 class Variable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One environment variable.
+    """An environment variable that PyTorch's MPS backend reads.
 
     Attributes:
         name: The name of the variable.
@@ -54,7 +54,7 @@ class Variable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A problem with an environment variable.
+    """A value of an environment variable that is wrong, dangerous or without effect.
 
     Attributes:
         variable: The name of the variable.
@@ -77,7 +77,7 @@ class _File(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def variables() -> tuple[Variable, ...]:
-    """Return all known variables, in the order of the data file."""
+    """Return every environment variable of the data file, in its order."""
     return toml.load(Path(__file__).parent / "data" / "environment.toml", _File).variable
 
 
@@ -114,7 +114,7 @@ class Watermarks(NamedTuple):
     Attributes:
         high: PYTORCH_MPS_HIGH_WATERMARK_RATIO; 0 means no limit.
         low: PYTORCH_MPS_LOW_WATERMARK_RATIO.
-        refusal: what each use of MPS memory raises as a RuntimeError for them; empty where they are legal.
+        refusal: The message that each use of MPS memory raises as a RuntimeError for them; empty where they are legal.
     """
 
     high: float
@@ -123,10 +123,10 @@ class Watermarks(NamedTuple):
 
 
 def watermarks(env: Mapping[str, str]) -> Watermarks:
-    """Return the ratios of `env` as MPSHeapAllocatorImpl::init_allocator reads them: high first, then low against it.
+    """Return the two ratios as the allocator reads them from `env` (MPSHeapAllocatorImpl::init_allocator).
 
-    A text without a number, the empty one too, is 0. An allocator that does not start is started again by its next use,
-    so the error comes each time.
+    A value that does not begin with a number, such as an empty one, is read as 0. An allocator that fails to start
+    is started again by its next use, so each use raises the error.
     """
     defaults = {variable.name: variable.default for variable in variables()}
     high, low = (strtod(env.get(name, defaults[name])) for name in (HIGH, LOW))
@@ -153,7 +153,7 @@ def _leading_integer(text: str) -> int | None:
 
 
 def _judge(variable: Variable, value: str) -> list[Problem]:
-    """Return the problems of one variable by itself; the watermarks are judged as a pair."""
+    """Return the problems with the value of one variable; the two watermarks are judged as a pair elsewhere."""
     name, number = variable.name, _leading_integer(value)
 
     def problem(what: str, fix: str, severity: Literal["error", "warning"] = "warning") -> list[Problem]:

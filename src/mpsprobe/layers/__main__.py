@@ -24,7 +24,7 @@ BLOCKED = 3
 
 
 def main(job_path: str, messages_path: str, flight_path: str) -> None:
-    """Run the job, and write the answer."""
+    """Do the job of the file `job_path`, and write progress and the answer to `messages_path`."""
     from mpsprobe.layers import diverge
     from mpsprobe.layers.module_calls import Marker
     from mpsprobe.models import late_imports

@@ -41,7 +41,7 @@ class StageTables(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Info(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The JSON part of the file.
+    """The JSON metadata of a baseline's file.
 
     Attributes:
         form: The version of the schema.
@@ -78,7 +78,7 @@ class Info(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass
 class Baseline:
-    """A baseline in memory.
+    """A baseline as it is used in memory.
 
     Attributes:
         info: The JSON part; its `stages` is filled when it is written.
@@ -94,10 +94,10 @@ class Baseline:
 
 
 def save(baseline: Baseline, path: Path) -> None:
-    """Write the file.
+    """Write a baseline as one safetensors file.
 
     Raises:
-        UsageError: The file cannot be written there.
+        UsageError: The file cannot be written at `path`.
     """
     tensors = {f"batch/{place}": _owned(tensor) for place, tensor in baseline.batch.items()}
     for stage, taken in baseline.captures.items():
@@ -115,7 +115,7 @@ def save(baseline: Baseline, path: Path) -> None:
 
 
 def load(path: Path) -> Baseline:
-    """Read the file.
+    """Read a baseline with its tensors.
 
     Raises:
         DataError: The file is missing, is not a baseline, or has a later schema version.
@@ -135,7 +135,7 @@ def load(path: Path) -> Baseline:
 
 
 def read_info(path: Path) -> Info:
-    """Read only the JSON part.
+    """Read the JSON metadata of a baseline, without its tensors.
 
     Raises:
         DataError: The file is missing, is not a baseline, or has a later schema version.

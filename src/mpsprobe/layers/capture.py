@@ -31,7 +31,7 @@ _SEED = 20260101
 
 @dataclass(frozen=True)
 class Sketch:
-    """The sketch of a tensor.
+    """The 64 partial sums of a tensor, and what else identifies it.
 
     Attributes:
         sums: The signed sum of each part in float64; values that are not finite count as 0.
@@ -51,7 +51,7 @@ class Sketch:
 
     @property
     def size(self) -> int:
-        """Return the number of elements of the tensor."""
+        """Return the number of elements of the tensor that was sketched."""
         return math.prod(self.shape)
 
 
@@ -164,14 +164,14 @@ class Expected:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of the tensor."""
+        """Return the shape of the reference's tensor."""
         if self.whole is not None:
             return tuple(self.whole.shape)
         return self.sketch.shape
 
     @cached_property
     def sketch(self) -> Sketch:
-        """Return the sketch, making it from the tensor if needed."""
+        """Return the sketch of the reference's tensor, which is made now if only the tensor is known."""
         if self.known is not None:
             return self.known
         assert self.whole is not None
@@ -187,7 +187,7 @@ class ReferencePass(Protocol):
 
 @dataclass
 class Capture:
-    """A pass of the reference.
+    """What was recorded of a pass of the reference.
 
     Attributes:
         sketches: The sketches of all outputs, in the order in which the calls ended.
@@ -219,7 +219,7 @@ class Capture:
         return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """Return the tensors of a call; see `ReferencePass`."""
+        """Return what the reference received or returned in this call; see `ReferencePass.expected`."""
         places = self._places.get((call.path, call.nth))
         if places is None:
             return None
@@ -228,7 +228,7 @@ class Capture:
 
 
 def capture(subject: Subject, stage: Extent, marker: Marker | None = None) -> Capture:
-    """Run one pass freely and keep what a comparison needs.
+    """Run one pass without replacing any output, and keep what a comparison needs.
 
     Raises:
         Exception: The target raised.

@@ -26,7 +26,7 @@ from mpsprobe.models.adapter import Outputs
 
 
 class Forcing(str, enum.Enum):
-    """The outputs on which the calls after a compared one work."""
+    """Which outputs the calls after a compared one receive."""
 
     FREE = "free"  #: the pass's own outputs: errors accumulate from layer to layer
     STEPS = "steps"  #: the reference's outputs after each outermost call: errors accumulate within a step
@@ -36,7 +36,7 @@ class Forcing(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Compared:
-    """One tensor of one call.
+    """One tensor of one call, compared with the reference's.
 
     Attributes:
         call: The call, at its beginning (an argument) or at its end (an output).
@@ -64,7 +64,7 @@ class Compared:
 
 @dataclass
 class Followed:
-    """A compared pass.
+    """The results of a pass that was compared call by call.
 
     Attributes:
         compared: The compared tensors, in the order of the pass.
@@ -204,7 +204,7 @@ class Lockstep:
         self._thread.join()
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """Return the tensors of a call; see `capture.ReferencePass`.
+        """Return what the reference received or returned in this call; see `ReferencePass.expected`.
 
         Raises:
             Exception: The reference's own run raised.

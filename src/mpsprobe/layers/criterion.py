@@ -49,14 +49,14 @@ class Noise:
 
     @classmethod
     def of(cls, compared: Iterable[Compared]) -> Noise:
-        """Pool the tensors of a compared pass."""
+        """Return the noise of a compared pass: the largest distances of each tensor over its calls."""
         noise = cls()
         for one in compared:
             noise.add(pool(one), one.distance)
         return noise
 
     def add(self, key: Pool, distance: Distance) -> None:
-        """Include one distance."""
+        """Include the distance of one more call in a tensor's noise."""
         if distance.problem:
             self.problems[key] = distance.problem
             return
@@ -65,13 +65,13 @@ class Noise:
 
 
 def pool(one: Compared) -> Pool:
-    """Return a key that is equal for the same tensor in every call of a module."""
+    """Return the key under which the calls of a module share the noise of one tensor: module path and place."""
     return (one.call.path, f"{'>' if one.call.entering else ''}{one.place}")
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """The limits for a target.
+    """The limits beyond which a difference is more than rounding.
 
     Attributes:
         dtype: The coarsest floating-point dtype in which it computes.
@@ -87,7 +87,7 @@ class Criterion:
 
     @property
     def floor(self) -> float:
-        """Return the smallest limit."""
+        """Return the smallest limit, which holds even without noise."""
         accumulating = _FLOOR_EPSILONS * torch.finfo(torch.float32).eps
         return accumulating + (0.5 * torch.finfo(self.dtype).eps if self.dtype is not torch.float32 else 0.0)
 
@@ -248,12 +248,12 @@ def output_texts(outputs: Outputs) -> dict[str, Any]:
 
 
 def output_pool(name: str) -> Pool:
-    """Return the key of the noise of a result, which no module path equals."""
+    """Return the key of a result's noise, whose first part, `(outputs)`, is no module's path."""
     return ("(outputs)", name)
 
 
 def add_output_noise(noise: Noise, found: Outputs, expected: Outputs) -> None:
-    """Add the differences between the noise run's results and the reference's to the noise."""
+    """Add to the noise how far the results of the noise run are from the reference's."""
     known = output_tensors(expected)
     for name, tensor in output_tensors(found).items():
         if name in known:

@@ -53,14 +53,14 @@ _CHAOTIC = (
 
 @dataclass
 class _Beyond:
-    """The tensors that exceed their limits, in the order of the passes."""
+    """The tensors beyond their limits, in the order of the passes: those a module made, and those it passed on."""
 
     made: list[tuple[str, Compared, Judged]] = field(default_factory=list)
     carried: list[tuple[str, Compared, Judged]] = field(default_factory=list)
 
 
 def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Divergence:
-    """Make the comparison of a job.
+    """Compare a target with its reference, as a job states it.
 
     Raises:
         MpsprobeError: The baseline does not fit the target, or the reference does not fit in memory.
@@ -76,7 +76,7 @@ def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Diver
 
 
 class _Comparison:
-    """One comparison in progress; see `diverge`."""
+    """The state of a comparison while `diverge` makes it."""
 
     def __init__(
         self,

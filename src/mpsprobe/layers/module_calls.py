@@ -26,7 +26,7 @@ SEED = 0
 
 
 class Extent(str, enum.Enum):
-    """The stages of a target that can be run."""
+    """How much of a target is run: a forward pass, or the target's own inference."""
 
     FORWARD = "forward"
     INFERENCE = "inference"
@@ -34,7 +34,7 @@ class Extent(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Subject:
-    """One side of a comparison.
+    """A model with its input, as one side of a comparison.
 
     Attributes:
         label: The name for messages: `"mps"`, `"float32 on the CPU"`.
@@ -126,7 +126,7 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of a module, at its beginning or at its end.
+    """One call of a module, seen when it begins or when it ends.
 
     Attributes:
         path: The path of the module; `""` for the model itself, the first path for a shared module.
@@ -152,7 +152,7 @@ Entering = Callable[
 
 @dataclass
 class _Frame:
-    """A module that is running."""
+    """A module whose call has begun and not ended."""
 
     path: str
     nth: int

@@ -35,7 +35,7 @@ Announce = Callable[[str, float], None]
 
 @dataclass
 class Opened:
-    """A target on its device.
+    """A target that is loaded on its device, with a sample.
 
     Attributes:
         site: The machine and its device.
@@ -58,7 +58,7 @@ class Opened:
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
-        """Return the coarsest floating-point dtype in which the target computes."""
+        """Return the dtype with the largest machine epsilon among those in which the target computes."""
         found = {p.dtype for p in self.prepared.loaded.model.parameters() if p.is_floating_point()}
         if self.profile.autocast:
             found.add(getattr(torch, split_autocast(self.profile.autocast)[1]))
@@ -99,7 +99,7 @@ class Opened:
 
     @property
     def noise_dtype(self) -> str:
-        """Describe the dtype of the noise run for readers."""
+        """Return the dtype of the noise run as a text for readers."""
         dtype = str(self.dtype).removeprefix("torch.")
         return (
             f"{dtype} with weights off by {_PERTURBATION} units in the last place"
@@ -109,7 +109,7 @@ class Opened:
 
     @property
     def side(self) -> Side:
-        """Return the description of the target's run for the document."""
+        """Return the target's run as the document describes it."""
         host = self.site.host
         device = self.site.device
         dtype = str(self.dtype).removeprefix("torch.")
@@ -125,7 +125,7 @@ class Opened:
 
     @property
     def cpu_side(self) -> Side:
-        """Return the description of the reference on this machine's CPU for the document."""
+        """Return the reference's run on this machine's CPU as the document describes it."""
         return msgspec.structs.replace(
             self.side,
             label="float32 on the CPU",

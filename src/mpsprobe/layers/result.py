@@ -13,7 +13,7 @@ OUTSIDE = "(outside every module)"
 
 
 class Verdict(str, enum.Enum):
-    """The verdict on one module."""
+    """Whether a module makes an error, passes one on, or agrees with the reference."""
 
     MAKES = "makes"  #: beyond the limit although it received the reference's own inputs
     CARRIES = (
@@ -56,14 +56,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def rank(self) -> float:
-        """Return a sort key; a larger one is worse."""
+        """Return a key for sorting: larger for a worse tensor, infinite for one that cannot be compared."""
         if self.problem:
             return -1.0 if self.excused else float("inf")
         return self.ratio or 0.0
 
 
 class Layer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One module in one stage.
+    """The comparison of one module in one stage.
 
     Attributes:
         stage: `"forward"` or `"inference"`.
@@ -91,7 +91,7 @@ class Layer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named result of a stage that ran freely.
+    """The comparison of one named result of a stage that ran freely.
 
     Attributes:
         stage: The stage.
@@ -186,7 +186,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Divergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything that one comparison learnt.
+    """The document of a comparison: its two sides, its layers and its outputs.
 
     Attributes:
         schema: The version of this document's schema.

@@ -18,7 +18,7 @@ from mpsprobe.trace.flight import read_flight
 
 
 class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One comparison, or one baseline.
+    """What the child is to do: compare a target with a reference, or write a baseline.
 
     Attributes:
         settings: The options of the run.
@@ -121,7 +121,7 @@ class JobInterruptedError(MpsprobeError):
 
 
 def run(job: Job, on_step: Callable[[str], None]) -> Found | Written:
-    """Run the job in a child process.
+    """Run a job in a child process, and return the child's answer.
 
     Args:
         job: The job.
@@ -138,7 +138,7 @@ def run(job: Job, on_step: Callable[[str], None]) -> Found | Written:
 
 
 class _Follower:
-    """One supervised job."""
+    """The parent's view of a child: its messages, its step and the time that it has left."""
 
     def __init__(self, folder: Path, on_step: Callable[[str], None]) -> None:
         self._messages = folder / "messages.jsonl"
@@ -169,7 +169,7 @@ class _Follower:
         return self._step.limit_s - (time.monotonic() - self._since)
 
     def _read(self) -> None:
-        """Read the whole lines that the child has written since the last call."""
+        """Handle the messages that the child has completed since the last call."""
         if not self._messages.exists():
             return
         with self._messages.open("rb") as file:
@@ -206,7 +206,7 @@ class _Follower:
         )
 
     def _in_flight(self) -> str:
-        """Return the module in flight, as far as the flight recorder shows it."""
+        """Return the path of the module that the child was running, as far as the flight recorder shows it."""
         try:
             last = read_flight(self._flight, last=64)
         except DataError:

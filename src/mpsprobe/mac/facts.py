@@ -22,7 +22,7 @@ from mpsprobe.run import Host
 
 
 class System(Protocol):
-    """The parts of an operating system from which facts about a machine are read."""
+    """An operating system as a source of facts about a machine."""
 
     @property
     def system(self) -> str:
@@ -34,7 +34,7 @@ class System(Protocol):
 
     @property
     def release(self) -> str:
-        """Return the release of the kernel."""
+        """Return the kernel's version, as `platform.release()` does: `"24.5.0"` for macOS 15.5."""
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -57,7 +57,7 @@ class System(Protocol):
 
 
 class LocalSystem:
-    """This machine."""
+    """The operating system of this process."""
 
     system = platform.system()
     machine = platform.machine()

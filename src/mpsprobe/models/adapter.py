@@ -21,7 +21,7 @@ Outputs = dict[str, Any]
 
 
 class Weights(str, enum.Enum):
-    """The source of a model's weights."""
+    """Where a model's weights come from: its files, random numbers, or nowhere."""
 
     STORED = "stored"  #: the snapshot's files
     RANDOM = "random"  #: a fixed seed
@@ -79,7 +79,7 @@ class Adapter(ABC):
 
     @property
     def doing(self) -> str:
-        """Return a description of `infer` for readers."""
+        """Return what `infer` does in a few words, for the sentence that reports it: `"generation of 16 tokens"`."""
         return f"the inference of profile {self.profile.name}"
 
     @property

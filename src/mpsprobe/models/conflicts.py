@@ -90,7 +90,7 @@ def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
 
 
 def fix(found: Iterable[Mismatch]) -> str:
-    """Return the one command that makes the packages fit."""
+    """Return the one pip command after which the packages meet each other's requirements."""
     wanted: dict[str, list[str]] = {}
     for one in found:
         wanted.setdefault(one.name, []).append(one.required)
@@ -111,7 +111,7 @@ def fix(found: Iterable[Mismatch]) -> str:
 
 
 def _held(one: Mismatch) -> list[str]:
-    """Return the specifiers of other packages of the stack for the same package that no release fits together."""
+    """Return what other packages of the stack require of a package, where no release satisfies all of them."""
     wanted = [spec.version for spec in SpecifierSet(one.required)]
     held = []
     for by in STACK:
@@ -164,7 +164,7 @@ def explain(problem: BaseException) -> tuple[str, str]:
 
 
 def _importing(problem: BaseException) -> list[str]:
-    """Return the packages through which an import went that raised, outermost first; none where no import did."""
+    """Return the packages whose imports led to an error, outermost first; empty where no import raised it."""
     frames: list[str] = []
     seen: BaseException | None = problem
     while seen is not None:
@@ -178,7 +178,7 @@ def _importing(problem: BaseException) -> list[str]:
 
 
 def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, str]:
-    """Return what to say of an installed package of the stack that raises while it is imported; else empty texts."""
+    """Return a fault and a fix for a package of the stack that is installed but raises when it is imported."""
     first = next((name for name in importing if _canonical(name) in STACK), None)
     if first is None or isinstance(problem, ModuleNotFoundError):
         return "", ""

@@ -21,7 +21,7 @@ from mpsprobe.trace.on_import import OnImport
 
 @dataclass(frozen=True)
 class _Later:
-    """A function of another package whose import by transformers is deferred until it is called.
+    """Stand in for a function of another package, which is imported when it is first called.
 
     Attributes:
         package: The name of the package.

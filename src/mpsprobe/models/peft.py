@@ -20,7 +20,7 @@ _UNMERGED = {
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A folder that holds an adapter and no model.
+    """A PEFT adapter whose folder holds no model of its own.
 
     Attributes:
         folder: The path of the folder.
@@ -50,7 +50,7 @@ class PeftAdapter:
 
     @property
     def merge(self) -> str:
-        """Return the commands that merge base and adapter into one model."""
+        """Return the advice to merge base and adapter into one model, with the lines of Python that do it."""
         return (
             f"Merge it on the CPU first: model = AutoPeftModelForCausalLM.from_pretrained({str(self.folder)!r}); "
             "model.merge_and_unload().save_pretrained(FOLDER) (pip install peft); then mpsprobe run FOLDER."

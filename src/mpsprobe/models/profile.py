@@ -158,7 +158,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bool(self.parts) or self.autocast.startswith("parts:")
 
     def autocast_words(self, choice: str) -> str:
-        """Describe a choice of autocast for readers; `""` means none."""
+        """Return words for a choice of autocast; empty for none."""
         kind, dtype = split_autocast(choice)
         if not dtype:
             return "no autocast around inference"
@@ -166,7 +166,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"autocast{' of the CPU' if kind == 'cpu' else ''} to {dtype} around {around}"
 
     def limit(self, phase: Phase) -> float:
-        """Return the time limit of a phase, in seconds."""
+        """Return the time limit in seconds of one check of a phase."""
         return self.limits.get(phase, DEFAULT_LIMITS[phase])
 
     @property

@@ -27,7 +27,7 @@ _FROM_NAMES = "the names of its tensors"
 
 @dataclass(frozen=True)
 class QuantisedPart:
-    """One model of a target whose weights are quantised.
+    """One model of a target whose weights are quantised, and how.
 
     Attributes:
         name: The name of the part of a pipeline, such as `"transformer"`; empty for a target that is one model.

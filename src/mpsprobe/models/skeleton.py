@@ -22,7 +22,7 @@ _TODO = "TODO"
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a target.py that differ between models.
+    """The pieces of text that are put into a target.py for one model.
 
     Attributes:
         imports: The import lines at its top.
@@ -173,7 +173,7 @@ def _transformers(model: str, _: Path, raw: dict[str, Any]) -> Parts | None:
 
 
 def _documented(cls: type, name: str, annotation: str) -> tuple[str, str, str]:
-    """Return the entry of an argument, with the shape that the docstring of forward states for it."""
+    """Return the entry of an argument's tensor, with the shape that the docstring of forward states."""
     value, remark = _value(name, annotation)
     axes, _ = guessed.documented(cls, name)
     return name, value, f"({', '.join(axes)}), {remark}" if axes else remark

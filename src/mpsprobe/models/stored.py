@@ -39,7 +39,7 @@ class FamilyAdapter(RandomInitAdapter):
 
 
 def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
-    """Make the adapter that loads a target's stored weights.
+    """Make the adapter that loads the stored weights of a target without a profile.
 
     A profile with its own adapter keeps it. `TransformersAdapter` knows the meaning of the results of common tasks;
     classes of other tasks, and classes of a repository's own code, are run by their family.

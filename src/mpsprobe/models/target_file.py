@@ -39,7 +39,7 @@ _GRADIENTS = frozenset(
 
 
 class TargetFileAdapter(Adapter):
-    """An adapter made of the functions of a file.
+    """Run the functions of a user's file as an adapter.
 
     `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare` the
     sample is the batch; without `forward` parity compares the result of `infer`.

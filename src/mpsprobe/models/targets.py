@@ -24,7 +24,7 @@ NEW_TOKENS = 8
 
 @dataclass(frozen=True)
 class TargetRef:
-    """A target before anything of it is fetched or built.
+    """A target that is named and found, before anything of it is fetched or built.
 
     Attributes:
         name: The target as the user named it, or the default target's name.
@@ -70,7 +70,7 @@ class TargetRef:
 
     @property
     def offline(self) -> bool:
-        """Return whether the Hub must not be asked."""
+        """Return whether requests to the Hub are forbidden."""
         return self.settings.offline or (self.repo is not None and client.offline())
 
     @property
@@ -154,7 +154,7 @@ def resolve(settings: Settings) -> TargetRef:
 
 
 def is_path(model: str) -> bool:
-    """Return whether a name can only be a path: a repo id has at most one slash, no leading . or /, and no suffix."""
+    """Return whether a name can only be a path, because no repo id looks like that."""
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith((".py", ".gguf"))
 
 
@@ -165,7 +165,7 @@ def needs_no_hub(settings: Settings) -> bool:
 
 
 def _default(settings: Settings, given: Profile | None) -> TargetRef:
-    """Return the target that a profile includes: that of the given profile, else the default target."""
+    """Return the default target, or the one that the given profile builds."""
     chosen = given or profiles.load(choose.DEFAULT)
     if chosen.builder or chosen.file is not None:
         return _ref(settings, chosen.name, chosen)
@@ -197,7 +197,7 @@ def _ref(
 
 
 def _with_wishes(profile: Profile, settings: Settings) -> Profile:
-    """Return the profile changed by the user's options."""
+    """Return the profile with the user's dtype, autocast, number of tokens and other options in place of its own."""
     if settings.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=settings.dtype)
     if settings.autocast is not None:

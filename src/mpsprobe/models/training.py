@@ -56,7 +56,7 @@ class Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step; a closure is not used."""
+        """Update the parameters once; `closure` is ignored."""
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:
@@ -94,7 +94,7 @@ _OPTIMIZERS: Mapping[str, Callable[[Parameters], torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a target is trained.
+    """The training that the options request: what is trained, with which optimiser, in which batches.
 
     Attributes:
         method: `"full"` trains every parameter; `"lora"` trains low-rank matrices added to its linear layers.
@@ -114,7 +114,7 @@ class TrainingPlan:
 
     @property
     def words(self) -> str:
-        """Describe the plan in a few words: `a full training step with adamw`."""
+        """Return the plan in a few words: `a full training step with adamw`."""
         kind = "a full training step" if self.method == "full" else f"a LoRA step of rank {LORA_RANK}"
         more = [f"{self.accumulate} accumulated batches"] if self.accumulate > 1 else []
         more += ["gradient checkpointing"] if self.checkpointing else []
@@ -193,7 +193,7 @@ class TrainingAdapter(Adapter):
             return self.inner.forward(model, batch)
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Take one optimisation step.
+        """Take one optimisation step, and return its loss and norms as outputs.
 
         Returns:
             The loss before the step and the norm of the gradients before clipping, each a scalar tensor. A target's
@@ -237,7 +237,7 @@ class TrainingAdapter(Adapter):
         return self._optimizers[model]
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Give a model an optimiser without states, as a script that resumes a training does."""
+        """Give a model an optimiser without states, as when a training script resumes."""
         self._optimizers[model] = made = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
         return made
 
@@ -270,7 +270,7 @@ class TrainingAdapter(Adapter):
         return False, f"The loss did not fall: it went {summary}."
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser with the states that it has from the second step on; the weights do not change.
+        """Make the optimiser with the states that it has after one step, without changing the weights.
 
         Gradients of ones keep the step finite in every dtype, because AdamW divides by the root of their square.
         """
@@ -317,7 +317,7 @@ class TrainingAdapter(Adapter):
         return torch.stack([tensor.float().square().mean() for tensor in floating]).sum()
 
     def _advise_of_dtype(self, model: nn.Module) -> None:
-        """Note the effect of rounding on 16-bit weights: AdamW's first updates are as large as the learning rate."""
+        """Add a note that AdamW's updates may be rounded away in 16-bit weights."""
         narrow = next(
             (one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None
         )
@@ -346,7 +346,7 @@ def _base_of(model: nn.Module) -> nn.Module:
 
 
 def _takes(model: nn.Module, batch: Batch) -> bool:
-    """Return whether the forward pass takes every name of the batch."""
+    """Return whether the forward pass has an argument for every name in the batch."""
     parameters = inspect.signature(_base_of(model).forward).parameters
     open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     return open_ended or all(name in parameters for name in batch)
@@ -401,10 +401,10 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 
 def _checkpoint(model: nn.Module) -> None:
-    """Switch gradient checkpointing on.
+    """Switch on gradient checkpointing, as transformers names it.
 
     Raises:
-        UsageError: The class does not support it.
+        UsageError: The model's class does not support it.
     """
     enable = getattr(model, "gradient_checkpointing_enable", None)
     if enable is None or not getattr(model, "supports_gradient_checkpointing", True):
@@ -462,7 +462,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
 
 
 def trained(adapter: Adapter, settings: Settings) -> Adapter:
-    """Return the adapter itself, or one that trains its model where the options request that."""
+    """Wrap an adapter so that it trains its model, if the options request training; else return it unchanged."""
     if settings.train is None:
         return adapter
     plan = TrainingPlan(

@@ -84,7 +84,7 @@ _UNUSED = ("pooler.", "bert.pooler.", "roberta.pooler.", "vit.pooler.")
 
 @dataclass(frozen=True)
 class Task:
-    """The input and the inference of models of one kind.
+    """How models of one kind get their input and run their inference.
 
     Attributes:
         name: The name for messages.
@@ -160,7 +160,7 @@ class TransformersAdapter(Adapter):
 
     @cached_property
     def task(self) -> Task:
-        """Return the task of the class.
+        """Return how models of this class get their input and run.
 
         Raises:
             TargetError: This adapter does not know the class; the target needs its own adapter.
@@ -276,7 +276,7 @@ def _classify(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs
 
 
 def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
-    """Return the mean over positions that are not padding."""
+    """Return `embedding`, the mean of the last hidden states over positions that are not padding."""
     del adapter
     hidden = model(**batch).last_hidden_state
     mask = batch.get("attention_mask")
@@ -287,7 +287,7 @@ def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
 
 
 def _classes(task: Task) -> set[str]:
-    """Return the names of transformers' classes for a task."""
+    """Return the names of the classes that transformers lists for a task."""
     from transformers.models.auto import modeling_auto
 
     table = getattr(modeling_auto, f"MODEL_{task.auto}MAPPING_NAMES")

@@ -19,7 +19,7 @@ _REAL = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e
 
 @dataclass
 class ReplayInputs:
-    """The arguments of one op use, which can be made anew for each run.
+    """The arguments of one op use, from which every run gets new copies.
 
     Attributes:
         use: The op use.
@@ -69,7 +69,7 @@ class ReplayInputs:
 
 
 def prepare(use: OpUse, seed: int) -> ReplayInputs:
-    """Draw values for an op use.
+    """Draw values for the arguments of an op use.
 
     Args:
         use: An op use that has a schema.
@@ -97,13 +97,13 @@ def prepare(use: OpUse, seed: int) -> ReplayInputs:
 
 
 def _devices(use: OpUse) -> list[str]:
-    """Return the devices of its tensors and of its result."""
+    """Return the devices of an op use's tensors and of its result."""
     stated = use.scalars.get("device")
     return [tensor.device or "cpu" for tensor in use.inputs] + ([str(stated)] if stated else [])
 
 
 def _arguments(use: OpUse) -> tuple[list[str], list[int], Any]:
-    """Return the name of each tensor's argument, the positions of those that the op writes to, and the overload."""
+    """Return the name of each tensor's argument, the positions that the op writes to, and the overload."""
     count = iter(range(len(use.inputs)))
     try:
         func, args, kwargs = rebuild(use, lambda _meta: _Place(next(count)))
@@ -143,7 +143,7 @@ def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
 
 
 def _storage_bytes(use: OpUse) -> int | None:
-    """Return the bytes of a storage argument (`set_.source_Storage_storage_offset`): those that the new view needs."""
+    """Return the bytes that a storage argument needs for the view that the op makes of it; None without one."""
     if use.scalars.get("source") != "UntypedStorage":
         return None
     size, stride = use.scalars.get("size", []), use.scalars.get("stride", [])
@@ -152,7 +152,7 @@ def _storage_bytes(use: OpUse) -> int | None:
 
 
 def _elsewhere(use: OpUse, device: torch.device, dtype: torch.dtype | None) -> OpUse:
-    """Return the op use with arguments that name this device, and the wider dtype where they name a dtype."""
+    """Return the op use with its device arguments set to this device, and its dtype arguments to the wider dtype."""
     scalars = dict(use.scalars)
     if "device" in scalars and not str(scalars["device"]).startswith("cpu"):
         scalars["device"] = str(device)

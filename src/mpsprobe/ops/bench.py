@@ -66,7 +66,7 @@ _REMEDY = {
 
 @dataclass
 class Bench:
-    """The worker that replays op uses, and what is needed to word the results.
+    """Replay op uses in a worker, and word the results as checks.
 
     Attributes:
         isolation: The worker.
@@ -102,7 +102,7 @@ class Bench:
         return self.isolation.probe(name)
 
     def result(self, use: OpUse, replay: Replay) -> Result:
-        """Return the result of a check for a replay."""
+        """Return the result of a check, worded for readers, from what a replay found."""
         known = (
             advisories.match(use, self.mac.torch, self.mac.macos, self.mac.chip) if self._bad(replay) else []
         )

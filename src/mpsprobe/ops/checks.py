@@ -37,7 +37,7 @@ _ROWS = 30
 
 @dataclass(frozen=True)
 class Recorded:
-    """The link of the per-op checks.
+    """The op uses of the target, as the link of the checks below.
 
     Attributes:
         judged: The distinct op uses with their verdicts.
@@ -59,7 +59,7 @@ class Recorded:
 
     @property
     def uses(self) -> list[OpUse]:
-        """Return the op uses, for the run's document."""
+        """Return the op uses as the run's document lists them."""
         return [one.use for one in self.judged]
 
     @property
@@ -215,7 +215,7 @@ def _probes(link: Recorded) -> Result:
 
 
 def _found(link: Recorded, found: list[JudgedUse], status: Status, remedy: str) -> Result:
-    """Return a pass when nothing was found, else `status` with a table of the findings."""
+    """Return a pass when no op use was found, else `status` with a table of those found."""
     if not link.dispatches_as_mps:
         return Result(
             Status.UNKNOWN,

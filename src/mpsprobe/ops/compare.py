@@ -94,7 +94,7 @@ def compare(
 
 
 def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, off: torch.Tensor) -> str:
-    """Return the place of the largest difference, and both values there."""
+    """Return the index of the largest difference with both values there, as text."""
     if not bool(off.any()):
         return ""
     amount = torch.where(torch.isfinite(found), difference, math.inf)

@@ -35,7 +35,7 @@ _FAMILY = 3
 
 
 def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return few op uses that represent all, in order of first use, each with the number of calls that it represents.
+    """Return op uses that represent all others, in order of first use, each with the calls that it represents.
 
     Calls of one kind have the same op, dtypes, ranks, packing and pattern of other arguments. Of a kind whose
     shapes differ in one growing size (a key-value cache), the smallest and the largest are kept; of simple ops
@@ -74,7 +74,7 @@ def by_signature(uses: Iterable[OpUse]) -> list[OpUse]:
 
 
 def _kind(use: OpUse) -> bytes:
-    """Return a key that is equal for calls of one kind."""
+    """Return a key that two calls share if they differ only in sizes."""
     if _base(use.op) in _UNREAD:
         offset = bool(use.scalars.get("storage_offset"))
         return msgspec.json.encode((use.op, [t.dtype for t in use.inputs], use.scalars.get("dtype"), offset))
@@ -83,7 +83,7 @@ def _kind(use: OpUse) -> bytes:
 
 
 def _pattern(name: str, value: Any) -> Any:
-    """Return an argument without the parts that depend on sizes: dimensions, flags and strings stay, numbers go."""
+    """Return an argument without what depends on sizes: flags and strings stay, numbers are left out."""
     if value is None or isinstance(value, (bool, str)) or "dim" in name or name in ("padding", "groups"):
         return value
     if isinstance(value, list):
@@ -108,7 +108,7 @@ def _of_kind(uses: list[OpUse]) -> list[tuple[OpUse, int]]:
 
 
 def _ends(uses: list[OpUse], ranked: list[OpUse]) -> list[tuple[OpUse, int]]:
-    """Return the smallest and the largest; calls between them count with the largest."""
+    """Return the smallest and the largest call; the count of the largest includes the calls between them."""
     first, last = ranked[0], ranked[-1]
     if first is last:
         return [(first, sum(use.count for use in uses))]

@@ -50,7 +50,7 @@ def places(argument: Argument) -> torch.Tensor | None:
 
 
 def unique_places(argument: Argument) -> torch.Tensor | None:
-    """Draw such indices for index_copy and index_fill, whose index has one dimension."""
+    """Draw one-dimensional indices without repeats, for index_copy and index_fill."""
     holder = argument.others.get("self")
     limit = holder.meta.shape[argument.scalar("dim", 0)] if holder is not None and holder.meta.shape else 1
     count = math.prod(argument.shape)
@@ -60,7 +60,7 @@ def unique_places(argument: Argument) -> torch.Tensor | None:
 
 
 def vocabulary(argument: Argument) -> torch.Tensor | None:
-    """Draw indices into an embedding."""
+    """Draw indices of rows that the embedding's weight has."""
     weight = argument.others.get("weight")
     return below(weight.meta.shape[0] if weight else argument.scalar("num_weights", 1), argument)
 

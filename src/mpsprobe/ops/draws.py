@@ -22,7 +22,7 @@ class CannotRebuildError(Exception):
 
 @dataclass
 class ReplayTensor:
-    """One tensor argument, stored so that every run gets a new tensor with the same values.
+    """One tensor argument whose values are stored, so that every run gets a new tensor with the same values.
 
     Attributes:
         meta: The recorded metadata.
@@ -109,7 +109,7 @@ def stem(op: str) -> str:
 
 @dataclass(frozen=True)
 class Argument:
-    """One tensor argument that needs values.
+    """A tensor argument that needs values, with the rest of its call.
 
     Attributes:
         use: The op use.
@@ -131,16 +131,16 @@ class Argument:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the recorded shape."""
+        """Return the shape that was recorded for the argument."""
         return self.kept.meta.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the dtype of the tensor."""
+        """Return the dtype in which values are drawn for the argument."""
         return self.kept.flat.dtype
 
     def scalar(self, name: str, default: Any) -> Any:
-        """Return another argument, or its default in the schema."""
+        """Return the value of another argument of the call, or `default` when the call leaves it out."""
         value = self.use.scalars.get(name, default)
         return default if value is None else value
 
@@ -161,7 +161,7 @@ def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Return a function that draws floats in a range."""
+    """Return a function that draws floats between `low` and `high`."""
 
     def draw(argument: Argument) -> torch.Tensor | None:
         if not argument.dtype.is_floating_point:
@@ -198,7 +198,7 @@ def distinct(argument: Argument) -> torch.Tensor | None:
 
 
 def scaled(argument: Argument) -> torch.Tensor | None:
-    """Draw a factor of a product so that results are about 1, and a lost bias is as large as the result."""
+    """Draw a factor so small that the results of the product are about 1, and a missing bias shows."""
     if not argument.dtype.is_floating_point or len(argument.shape) < 2:
         return None
     summed: int = SUMMED[stem(argument.use.op), argument.name](argument.shape)
@@ -238,7 +238,7 @@ def ascending(argument: Argument) -> torch.Tensor | None:
 
 
 def _square(argument: Argument) -> torch.Tensor | None:
-    """Draw noise of the shape of square matrices, in float64."""
+    """Draw normal values in the shape of square matrices, in float64; None for another shape."""
     shape = argument.shape
     if len(shape) < 2 or not argument.dtype.is_floating_point:
         return None
@@ -246,7 +246,7 @@ def _square(argument: Argument) -> torch.Tensor | None:
 
 
 def positive_definite(argument: Argument) -> torch.Tensor | None:
-    """Draw A A^T / n + 1: eigenvalues from 1 to about 5."""
+    """Draw matrices A A^T / n + I, whose eigenvalues are between 1 and about 5."""
     noise = _square(argument)
     if noise is None:
         return None
@@ -281,6 +281,6 @@ def triangular(argument: Argument) -> torch.Tensor | None:
 
 
 def symmetric(argument: Argument) -> torch.Tensor | None:
-    """Draw symmetric noise."""
+    """Draw symmetric matrices of normal values."""
     noise = _square(argument)
     return None if noise is None else (noise + noise.mT) / 2

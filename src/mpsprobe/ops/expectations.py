@@ -23,7 +23,7 @@ from mpsprobe.run import Mac, Status
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Checks that are expected to fail on some Macs.
+    """Checks that are expected to fail on certain Macs, with the reason.
 
     Attributes:
         torch: A version specifier of torch, such as `"==2.8.*"`; empty for any.
@@ -57,7 +57,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Expectations:
-    """The expectations for one Mac.
+    """The known failures on one Mac.
 
     Attributes:
         xfails: The reason for each pattern of ids.
@@ -103,7 +103,7 @@ class Files:
     skips: list[Entry] = field(default_factory=list)
 
     def on(self, mac: Mac) -> Expectations:
-        """Return the expectations for one Mac."""
+        """Return those entries of both files whose torch, macOS and chip match a Mac."""
         return Expectations(_about(self.xfails, mac), _about(self.skips, mac))
 
 

@@ -53,7 +53,7 @@ def allowance() -> int:
 
 
 class _Died(Exception):  # noqa: N818 - an outcome, not an error of the program
-    """The worker has died, or was ended."""
+    """The worker died or was ended before it answered."""
 
     def __init__(self, outcome: ReplayOutcome, message: str, name: str = "") -> None:
         self.outcome, self.message, self.signal = outcome, message, name
@@ -107,7 +107,7 @@ class Isolation:
         return answer
 
     def probe(self, name: str) -> ProbeAnswer:
-        """Run one probe; the death of the worker is an answer too.
+        """Run one advisory's probe, and return an answer even if the worker dies.
 
         Raises:
             HarnessError: No worker can be started.
@@ -133,7 +133,7 @@ class Isolation:
         self.close()
 
     def _ask(self, request: Request | ProbeRequest) -> tuple[Replay | ProbeAnswer | _Died, str]:
-        """Return the answer, and the worker's output since the request."""
+        """Send a request, and return the worker's answer with what it has printed meanwhile."""
         if self._worker is None:
             self.started += 1
             self._worker = _Worker(self._command, self.setup)
@@ -149,7 +149,7 @@ class Isolation:
 
 
 class _Worker:
-    """One process and its pipes."""
+    """One worker process with its pipes and its log."""
 
     def __init__(self, command: list[str], setup: Setup) -> None:
         # Held by descriptor, so that no file remains, however this process ends.
@@ -183,7 +183,7 @@ class _Worker:
         self._memory_limit = self._resident() + setup.memory_bytes
 
     def ask(self, request: Request | ProbeRequest, limit_s: float) -> Replay | ProbeAnswer:
-        """Return the answer to one request.
+        """Send a request to the process, and return its answer.
 
         Raises:
             _Died: The worker died, or was ended because of its time or its memory.
@@ -230,7 +230,7 @@ class _Worker:
         return 0
 
     def _ask_where(self) -> None:
-        """Make a hung process write its Python stack."""
+        """Have a hung process write its Python stack to its log, so that the report shows where it hangs."""
         if hasattr(signal, "SIGUSR1"):
             self._process.send_signal(signal.SIGUSR1)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -245,7 +245,7 @@ class _Worker:
         return os.fstat(self._log.fileno()).st_size
 
     def output(self, since: int) -> str:
-        """Return the last lines of output after that many bytes."""
+        """Return the last lines that the process has written after the first `since` bytes."""
         size = self.written() - since
         text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
         lines = text.decode(errors="replace").strip().splitlines()

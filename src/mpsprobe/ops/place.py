@@ -24,7 +24,7 @@ _FALLS_BACK = "fall back to run on the CPU"
 
 @dataclass
 class Seen:
-    """Side effects of one call.
+    """What one call did besides returning a result.
 
     Attributes:
         fallbacks: The ops that the CPU computed.
@@ -43,17 +43,17 @@ class Place(Protocol):
 
     @property
     def measured(self) -> bool:
-        """Return whether time on the device is meaningful, rather than the CPU's own."""
+        """Return whether times on the device say something about a Mac or a GPU, not just about the CPU."""
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 
     def watching(self) -> AbstractContextManager[Seen]:
-        """Observe one call, and record whether the CPU took over."""
+        """Record, while the context lasts, whether the CPU computed an op of the device."""
 
 
 class _Real:
-    """A device that this machine has."""
+    """A device of this machine as the place of a replay."""
 
     def __init__(self, name: str) -> None:
         device = real_device(name)
@@ -81,7 +81,7 @@ class _Real:
 
 
 class _Watcher(Quiet):
-    """An observer to which the virtual device's kernel reports each op."""
+    """Record what the virtual device's kernel reports of each op."""
 
     def __init__(self) -> None:
         self.seen = Seen()
@@ -97,7 +97,7 @@ class _Watcher(Quiet):
 
 
 class _Emulated:
-    """The virtual device."""
+    """The virtual device as the place of a replay."""
 
     torch_device = torch.device("mps", 0)
     measured = False

@@ -18,7 +18,7 @@ from mpsprobe.run import OpUse
 
 
 class ReplayOutcome(str, enum.Enum):
-    """The outcome of one op use on the device; where several apply, the last in this order."""
+    """What a replay found; where several outcomes apply, the last of them in this order."""
 
     NATIVE = "native"  #: ran, and its values agree with the reference
     SLOWER = "slower"  #: ran and agrees, but the CPU of this machine is faster
@@ -107,7 +107,7 @@ class ElementComparison(msgspec.Struct, frozen=True):
 
     @property
     def excused(self) -> bool:
-        """Return whether the CPU's own rounding error is about as large, so that the dtype is to blame."""
+        """Return whether rounding explains the difference: the CPU in this dtype is off by about as much."""
         return self.noise is not None and self.difference <= _NOISE_FACTOR * self.noise
 
     @property
@@ -181,7 +181,7 @@ class Replay(msgspec.Struct, tag="answer", kw_only=True):
 
 
 class ProbeAnswer(msgspec.Struct, frozen=True, tag="probed"):
-    """The answer of a probe.
+    """What a probe found on a device.
 
     Attributes:
         answer: `"ok"`, `"bad"` or `"unknown"`.
@@ -214,7 +214,7 @@ class ClosedError(Exception):
 
 
 def send(fd: int, message: Any) -> None:
-    """Write one message.
+    """Write one message to a pipe, preceded by its length.
 
     Raises:
         ClosedError: The other side has closed the pipe.
@@ -229,7 +229,7 @@ def send(fd: int, message: Any) -> None:
 
 
 def receive(fd: int, kind: type[_Message] | Any) -> Any:
-    """Read one message, waiting as long as necessary.
+    """Read one message from a pipe, however long that takes.
 
     Raises:
         ClosedError: The other side has closed the pipe.
@@ -254,7 +254,7 @@ def _exactly(fd: int, count: int) -> bytes:
 
 
 def deadline(seconds: float) -> float:
-    """Return the time that many seconds from now, for use with `left`."""
+    """Return the moment `seconds` from now on the monotonic clock, for use with `left`."""
     return time.monotonic() + seconds
 
 

@@ -47,7 +47,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot
 
 @dataclass
 class _Ran:
-    """One run of an op.
+    """The outcome of one run of an op.
 
     Attributes:
         results: The tensor results and written arguments, in order, with numbers as tensors.
@@ -123,7 +123,7 @@ def _run(
 
 
 def _own_values(inputs: ReplayInputs, result: Any) -> Any:
-    """Return the result without the parts that only its backward pass reads, in which correct runs may differ."""
+    """Return the result without the parts that only the backward pass reads, in which correct runs may differ."""
     if not isinstance(result, (list, tuple)):
         return result
     scalars = inputs.use.scalars
@@ -180,7 +180,7 @@ def _judge_values(
     *,
     random: bool,
 ) -> None:
-    """Compare the results with the reference, or state why they are not compared."""
+    """Compare the results with the reference, and set the verdict in `answer`, or the reason why there is none."""
     base = domains.base_name(request.use.op)
     if base.strip("_").startswith(_UNDEFINED):
         answer.compared = "its values are not defined"
@@ -237,7 +237,7 @@ def _reference(
 
 
 def need(use: OpUse) -> int:
-    """Return the bytes of a run in float64: arguments and results, and twice as much again for an op's workspace."""
+    """Return the bytes that a float64 run takes: arguments, results and an op's workspace of twice their size."""
     elements = sum(math.prod(tensor.shape) for tensor in (*use.inputs, *use.outputs))
     return elements * 8 * 3
 
@@ -342,7 +342,7 @@ _LEAST, _MOST = 3, 200
 
 
 def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) -> CallTiming:
-    """Return the median time of a warm call in seconds, synchronised: the cost for a model that waits for the result.
+    """Return the median seconds of one warm call followed by a wait, as a model that needs the result pays them.
 
     Args:
         inputs: The arguments of the op use.
@@ -359,7 +359,7 @@ def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) 
 
 
 def _launch_s(place: Place) -> float:
-    """Return the time of the smallest op in seconds: launch and wait."""
+    """Return the seconds that the smallest op takes, from its launch to the end of the wait for it."""
     one = torch.zeros(1, device=place.torch_device)
     return _median(lambda: one.add_(1), place.synchronize)
 

@@ -32,7 +32,7 @@ _VERDICTS = {
 
 @dataclass(frozen=True)
 class JudgedUse:
-    """One op use with what the tables show.
+    """An op use with the table rows and advisories that decide its verdict.
 
     Attributes:
         use: The op use, with `verdict`, `via` and `advisories` filled in.
@@ -97,7 +97,7 @@ def acts(advisory: Advisory) -> bool:
 
 
 def _modes(uses: Sequence[OpUse], autocast: bool | None) -> frozenset[Mode]:
-    """Return the modes that the op uses show; a backward op never occurs in inference."""
+    """Return the modes that op uses reveal: training if one is a backward op, else inference; and autocast."""
     training = any("backward" in use.op for use in uses)
     modes = {Mode.TRAINING if training else Mode.INFERENCE}
     return frozenset(modes | ({Mode.AUTOCAST} if autocast else set()))

@@ -33,7 +33,7 @@ _OWN = frozenset(
 
 
 def main(given: int, taken: int) -> None:
-    """Answer requests until the pipe closes."""
+    """Receive requests from the pipe `given` and answer them on the pipe `taken`, until the parent closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # lets the parent ask where it hangs
@@ -51,7 +51,7 @@ def main(given: int, taken: int) -> None:
 
 
 def _answer(request: Request | ProbeRequest, device: Place, setup: Setup) -> Replay | ProbeAnswer:
-    """Handle one request."""
+    """Replay an op use or run a probe, as the request says, and return the answer."""
     if isinstance(request, ProbeRequest):
         from mpsprobe.ops import probes
 

@@ -200,7 +200,7 @@ def _environment(site: Availability) -> Result:
 
 
 def _compute(site: Availability, dtype: torch.dtype) -> Result:
-    """Allocate, multiply, synchronise and compare on the device in use (tolerance: `device.self_test`)."""
+    """Multiply matrices on the device in use, and compare the product within the tolerance of `device.self_test`."""
     device = site.found
     if device is None:
         return Result(Status.BLOCKED, site.missing().message, blocked_by=Phase.AVAILABILITY)

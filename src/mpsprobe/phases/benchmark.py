@@ -75,7 +75,7 @@ _BUDGET_S, _FEWEST, _MOST = 2.0, 3, 20
 
 @dataclass(frozen=True)
 class Timed:
-    """A benchmark's timings on the device of the run.
+    """The timings of one benchmark on the device of the run.
 
     Attributes:
         prediction: The inference that was timed.

@@ -20,7 +20,7 @@ Link = TypeVar("Link")
 
 @dataclass
 class Result:
-    """The outcome of one check, with the fields of `run.Check`."""
+    """The outcome of one check, with the fields that `run.Check` stores."""
 
     status: Status
     message: str = ""
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class CheckSpec(Generic[Link]):
-    """One check of a phase.
+    """A check of a phase that can be made on the phase's link.
 
     Attributes:
         phase: The phase that it belongs to.
@@ -59,11 +59,11 @@ class CheckSpec(Generic[Link]):
         return f"{self.phase.value}.{self.name}"
 
     def __call__(self, link: Link) -> Result:
-        """Run the check on its link."""
+        """Make the check on its link, and return the result."""
         return self.function(link)
 
     def check(self, result: Result, duration_s: float) -> Check:
-        """Return the record of the check for the run."""
+        """Return the record of a finished check for the run's document."""
         return Check(
             id=self.id,
             phase=self.phase,
@@ -83,7 +83,7 @@ class CheckSpec(Generic[Link]):
 
 
 def _encodable(value: Any) -> Any:
-    """Return the value without lone surrogates, which a model's error may hold and JSON cannot."""
+    """Return a value whose texts JSON can hold: without the lone surrogates that a model's error may contain."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):

@@ -22,7 +22,7 @@ from mpsprobe.trace.dispatch import watched
 
 @dataclass
 class Prepared:
-    """The link of phase 5.
+    """The link of phase 5: a loaded model and a sample on its device.
 
     Attributes:
         loaded: The model that the sample is for.

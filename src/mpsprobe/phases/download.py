@@ -42,7 +42,7 @@ class Dependency:
 
 @dataclass
 class Obtained:
-    """The link of phase 3.
+    """The link of phase 3: a target's files on this machine.
 
     Attributes:
         ref: The requested target.
@@ -77,7 +77,7 @@ class Obtained:
 
     @property
     def profile(self) -> Profile:
-        """Return the active profile."""
+        """Return the profile that is used for the target, with the user's options."""
         return self.ref.profile
 
     @functools.cached_property
@@ -95,7 +95,7 @@ class Obtained:
 
     @property
     def target(self) -> Target:
-        """Return the description of the target in the run's document."""
+        """Return the target as the run's document describes it."""
         return Target(
             name=self.ref.title,
             profile=self.profile.name,
@@ -177,7 +177,7 @@ def _whole(
 
 
 def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Callable[[str], None]) -> None:
-    """Tell the user what will be fetched, what will not, and whether it can fit in the target Mac's memory."""
+    """Tell the user what will be fetched and left out, and whether it can fit the target Mac's memory."""
     if not plan.missing_bytes:
         return
     out = plan.selection.described()
@@ -383,7 +383,7 @@ def _preflight(obtained: Obtained) -> Result:
 
 
 def _planned(plan: client.Preflight) -> str:
-    """Describe what a preflight found, in sentences."""
+    """Return sentences about what a download would bring: files, parameters and bytes."""
     parts = [
         f"{decimal_size(plan.total_bytes)} in {len(plan.files)} files at commit {plan.revision[:12]}, "
         f"{decimal_size(plan.missing_bytes)} of them to fetch, {decimal_size(plan.free_bytes)} free."

@@ -42,7 +42,7 @@ _SHARE_OF_LIMIT = 0.5
 
 @dataclass
 class Inferred:
-    """The link of phase 6.
+    """The link of phase 6: the outputs of a forward pass and of the target's own inference.
 
     Attributes:
         prepared: The target and its input.
@@ -72,7 +72,7 @@ class Inferred:
 
     @property
     def loaded(self) -> Loaded:
-        """Return the loaded model."""
+        """Return the link of phase 4: the model on its device."""
         return self.prepared.loaded
 
 
@@ -196,7 +196,7 @@ def _compiled(prediction: Inferred) -> Result:
 
 
 def _inductor(release: str) -> str:
-    """State what is known about torch.compile on MPS in a release."""
+    """Return a sentence on what is known about torch.compile on MPS in a release."""
     minor = tuple(int(part) for part in release.split(".")[:2])
     if minor < _INDUCTOR_SINCE:
         return f"Inductor of torch {release} has no code generator for Metal, so its default backend raises on MPS."
@@ -292,7 +292,7 @@ def _repeatable(prediction: Inferred) -> Result:
 
 
 def _off(one: Any, other: Any) -> float | None:
-    """Return the largest difference of two floating tensors relative to the first's scale; None for anything else."""
+    """Return max |difference| / max |one| of two floating tensors of one shape; None for any other values."""
     tensors_ = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
     if not tensors_ or not one.is_floating_point() or one.shape != other.shape:
         return None
@@ -350,7 +350,7 @@ def _parity(prediction: Inferred) -> Result:
 
 
 def _mismatch(output: Output, outputs: Outputs) -> list[str]:
-    """Return sentences about the parts of a stated output that do not match."""
+    """Return sentences about how an output differs from the shape, dtype and values that the profile states."""
     if output.name not in outputs:
         return [f"{output.name} is not there"]
     value = outputs[output.name]

@@ -22,7 +22,7 @@ _NEAR = 15
 
 
 class SeenUses(msgspec.Struct, frozen=True):
-    """What a run or a prediction saw of a target.
+    """The op uses of a target that an earlier run or prediction recorded.
 
     Attributes:
         uses: One op use for each distinct call.
@@ -41,7 +41,7 @@ def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) 
 
 
 def _distinct(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return one op use of each kind, because layers repeat the same calls and correctness depends only on the call."""
+    """Return one op use of each kind of call, because only the kind decides whether the result is right."""
     found = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
     return list(found.values())
 

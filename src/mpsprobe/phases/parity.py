@@ -60,7 +60,7 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
     if not site.fits(2 * site.float32_bytes(loaded.model)):
         return Result(
             Status.UNKNOWN,
-            f"{_listed(differences)}. Whether that is rounding cannot be told: the CPU's own run in this dtype does "
+            f"{_listed(differences)}. Whether that is rounding is unknown: the CPU's own run in this dtype does "
             "not fit in memory beside the reference.",
             "Compare layer by layer: mpsprobe diverge.",
         )
@@ -69,7 +69,7 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
 
 @dataclass
 class _Reference:
-    """The float32 run on the CPU.
+    """The outputs of the float32 run on the CPU, with what is known about their noise.
 
     Attributes:
         model: The model that ran.
@@ -84,7 +84,7 @@ class _Reference:
 
 @dataclass
 class _Difference:
-    """The difference of one output of the device from the reference's.
+    """How far one output of the device is from the reference's.
 
     Attributes:
         name: The name of the output.
@@ -110,7 +110,7 @@ class _Difference:
 
 @dataclass
 class _Noise:
-    """The effect of rounding on this model and input on the CPU.
+    """How far rounding on the CPU moves the outputs of this model on this input.
 
     Attributes:
         outputs: The difference of the CPU's run in the device's dtype from float32, by output.
@@ -145,7 +145,7 @@ def _reference(prepared: Prepared) -> _Reference:
 
 
 def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
-    """Run the target on the CPU in the device's dtype; in float32, with weights changed by rounding errors."""
+    """Measure the effect of rounding: run the target on the CPU in the device's dtype, or with perturbed weights."""
     loaded = prepared.loaded
     adapter, cpu = loaded.adapter, torch.device("cpu")
     kind, cast = split_autocast(loaded.profile.autocast)
@@ -175,7 +175,7 @@ def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two references are equal; no float32 kernel of the CPU adds in varying order."""
+    """Return whether two runs of the reference are equal, which they are unless the target draws random numbers."""
     return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
@@ -235,7 +235,7 @@ def _stated(
 
 
 def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise, drawn: str) -> Result:
-    """Judge outputs with an unusual difference: whether the CPU's is as large, and whether each module only rounds."""
+    """Judge outputs that differ unusually, by the CPU's own difference and by the error of each module."""
     wrong = sorted((one for one in noise.modules if not one.within), key=lambda one: -one.device / one.limit)
     if wrong:
         first = wrong[0]
@@ -293,7 +293,7 @@ def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
 
 
 def limit(loaded: Loaded, name: str) -> float:
-    """Return the largest accepted max |difference| / max |reference| of an output."""
+    """Return the largest accepted difference of an output: max |difference| / max |reference|."""
     stated = loaded.profile.parity
     if name in stated or "*" in stated:
         return stated.get(name, stated.get("*", 0.0))

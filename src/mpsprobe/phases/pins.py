@@ -44,7 +44,7 @@ CHECKS: Checks[Pins] = Checks(Phase.PINS)
 
 
 def verdict(pins: Pins) -> Result:
-    """Return one row for each requirement, and the one command that satisfies all unmet ones."""
+    """Return the result of the phase: a row for each requirement, and one command that satisfies all unmet ones."""
     table = Table(
         columns=["package", "required", "found", "stated by", "verdict"],
         rows=[
@@ -74,7 +74,7 @@ def verdict(pins: Pins) -> Result:
 
 
 def _told(pin: Pin) -> str:
-    """Return an unmet requirement as a clause."""
+    """Return an unmet requirement as a clause: `transformers 4.55.4, required ==4.57.1`."""
     if pin.on_mac:
         return f"{pin.name} ({pin.stated_by}): {pin.on_mac}".rstrip(".")
     found = pin.found or "is not installed"
@@ -168,7 +168,7 @@ _NEEDS_A_BUILD = re.compile(r"no usable wheels|has no wheels|building from sourc
 
 @dataclass(frozen=True)
 class Solution:
-    """The answer of uv.
+    """The versions that uv found, or the reason why it found none.
 
     Attributes:
         command: One command that satisfies everything; `""` where there is none.
@@ -232,7 +232,7 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
 
 
 def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
-    """Return whether an installed package need not change: it was held, or nothing in the solution needs another."""
+    """Return whether an installed package can keep its version, because nothing in the solution needs another."""
     installed = _installed()[name].partition("+")[0]
     if installed == version or any(one.startswith(f"{name}==") for one in held):
         return True
@@ -263,7 +263,7 @@ def _installed() -> dict[str, str]:
 def _compiled(
     uv: str, asked: Sequence[str], held: Sequence[str], mac: Mac | None
 ) -> tuple[dict[str, str] | None, str]:
-    """Return the versions that uv chooses by name, and its message where there are none; None without an index."""
+    """Return the versions that uv chooses by package name, or its message; None where it has no index."""
     arguments = [
         # no settings of the working directory, which may be the model's folder, and no package's setup.py
         uv, "--no-config", "pip", "compile", "--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate",

@@ -16,7 +16,7 @@ from mpsprobe.trace.recorder import Recorder
 
 @dataclass(frozen=True)
 class Recording:
-    """One inference of the target, as its device saw it.
+    """What the device recorded of one inference.
 
     Attributes:
         uses: The distinct op uses.

@@ -70,7 +70,7 @@ def of_target(mac: Mac | None = None, python: str | None = None) -> dict[str, st
 
 
 def _darwin(macos: str) -> str:
-    """Return the release of the Darwin kernel of a macOS, which `platform.release()` gives there."""
+    """Return the Darwin release of a macOS version, which `platform.release()` returns there."""
     try:
         found = Version(macos)
     except InvalidVersion:
@@ -80,7 +80,7 @@ def _darwin(macos: str) -> str:
 
 
 def applies(requirement: Requirement, environment: Mapping[str, str], extras: Iterable[str] = ()) -> bool:
-    """Return whether a requirement counts in an environment.
+    """Return whether the markers of a requirement hold in an environment.
 
     Args:
         requirement: The requirement, with or without a marker.
@@ -108,7 +108,7 @@ Metadata = Callable[[str], "Iterable[str]"]
 
 @dataclass(frozen=True)
 class Pin:
-    """One requirement, compared with what is installed.
+    """A requirement, compared with the installed version.
 
     Attributes:
         name: The name of the distribution; `python` for the interpreter.
@@ -157,7 +157,7 @@ class Pins:
 
     @property
     def status(self) -> Status:
-        """Return fail when a binding requirement is unmet, a warning when another one is."""
+        """Return the status of the phase: fail when a binding requirement is unmet, a warning for any other one."""
         if any(pin.binding for pin in self.unmet):
             return Status.FAIL
         return Status.WARN if self.unmet or self.notes else Status.PASS
@@ -171,7 +171,7 @@ class Pins:
         return self.solved or " ".join(shlex.quote(word) for word in self.command())
 
     def command(self) -> list[str]:
-        """Return the words of that command without a solver's versions; empty when nothing has to be installed."""
+        """Return the install command without a solver's versions, as words; empty when nothing has to be installed."""
         if not (requirements := self.requirements()):
             return []
         return ["python", "-m", "pip", "install", *requirements]
@@ -187,7 +187,7 @@ class Pins:
 
 
 def _joined(name: str, stated: Iterable[Pin]) -> str:
-    """Return all that is asked of one package as one requirement."""
+    """Return one requirement that combines all requirements of a package."""
     stated = list(stated)
     asked = name + with_extras(one for pin in stated for one in pin.extras)
     for pin in stated:
@@ -282,7 +282,7 @@ def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
 
 
 def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
-    """Return what the imports of the target's own code require."""
+    """Return the requirements that follow from the imports of the target's own code."""
     pins = []
     for path in code:
         needed, optional = imports_of(path)
@@ -346,7 +346,7 @@ def _cuda(package: environment.CudaPackage, meaning: environment.CudaMeaning, st
 
 @dataclass(frozen=True)
 class _Distributions:
-    """What installed distributions state in their metadata, judged for the target Mac.
+    """The metadata of the installed distributions, with markers judged for the target Mac.
 
     Attributes:
         installed: The function that looks up an installed version.
@@ -359,7 +359,7 @@ class _Distributions:
     there: Mapping[str, str]
 
     def stated_by(self, asked: Requirement, *, binding: bool) -> list[Pin]:
-        """Return what a distribution, and its extras that are asked for, require; nothing where it is not installed."""
+        """Return the requirements of a distribution and of its requested extras; empty where it is not installed."""
         version = self.installed(asked.name)
         if version is None:
             return []
@@ -385,7 +385,7 @@ class _Distributions:
 
 
 def _asked(requirement: Requirement, installed: Installed, stated_by: str, binding: bool = True) -> Pin:
-    """Return a requirement as it was written, with its extras and address, against what is installed."""
+    """Return a requirement as it was written, compared with the installed version."""
     name = canonicalize_name(requirement.name)
     pin = _pin(name, requirement.specifier, installed(requirement.name), stated_by, binding)
     return replace(pin, extras=tuple(sorted(requirement.extras)), url=requirement.url or "")
@@ -397,5 +397,5 @@ def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, 
 
 
 def _without_repeats(pins: list[Pin]) -> list[Pin]:
-    """Keep the first of equal requirements: `numpy>=1.17` by three packages is one row."""
+    """Return the requirements without repeats: `numpy>=1.17` of three packages is one row."""
     return list({(pin.name, pin.required, pin.extras): pin for pin in reversed(pins)}.values())[::-1]

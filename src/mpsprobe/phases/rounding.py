@@ -29,7 +29,7 @@ _MODULES, _ELEMENTS = 400, 1 << 24
 
 @dataclass(frozen=True)
 class ModuleDifference:
-    """The difference of one module's result from float32, given the same input.
+    """How far a module's result is from float32's on the same input.
 
     Attributes:
         path: The path of the module.

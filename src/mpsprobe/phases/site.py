@@ -55,7 +55,7 @@ class Availability:
 
     @property
     def device(self) -> Device:
-        """Return the device of the run, for later links.
+        """Return the device of the run, on which later links are made.
 
         Raises:
             LinkFailed: The requested device is unavailable.
@@ -65,7 +65,7 @@ class Availability:
         return self.found
 
     def missing(self) -> Result:
-        """Return the failed result that says why the requested device is unavailable."""
+        """Return a failed result with the reason why the requested device is unavailable."""
         assert self.unavailable is not None
         return Result(Status.FAIL, self.unavailable.what, self.unavailable.hint, evidence=Evidence.MEASURED)
 
@@ -147,6 +147,6 @@ def float32_bytes(model: nn.Module) -> int:
 
 
 def no_room_for_reference(model: nn.Module) -> str:
-    """State what the float32 reference of a model needs, and what is available."""
+    """Return a sentence on the memory that a model's float32 reference needs and this host lacks; empty if it fits."""
     needed, available = float32_bytes(model), psutil.virtual_memory().available
     return f"A float32 reference needs {decimal_size(needed)}, {decimal_size(available)} are available."

@@ -153,7 +153,7 @@ def _gist(problem: BaseException) -> str:
 
 
 def _fix(problem: BaseException) -> str:
-    """Return the advice of `mpsprobe explain` about an error; `""` for an unknown one."""
+    """Return the fix that `mpsprobe explain` knows for an error; empty for an unknown one."""
     found = explain(f"{type(problem).__name__}: {text_of(problem)}").findings
     return found[0].fix if found else ""
 

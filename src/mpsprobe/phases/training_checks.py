@@ -48,7 +48,7 @@ _WORKER_S = 120
 
 @dataclass
 class GradientDifference:
-    """The difference of the gradient of one parameter from that of a float32 CPU model.
+    """How far a parameter's gradient is from that of a float32 model on the CPU.
 
     Attributes:
         name: The name of the parameter.
@@ -73,7 +73,7 @@ class GradientDifference:
 
     @property
     def shown(self) -> float | None:
-        """Return the difference rounded to three digits; None for NaN."""
+        """Return the difference as a table shows it: rounded to three digits; None for NaN."""
         return None if math.isnan(self.relative) else float(f"{self.relative:.3g}")
 
 
@@ -184,7 +184,7 @@ def _gradients_agree(training: Training) -> Result:
 
 
 def _differences(training: Training, floors: dict[str, float]) -> list[GradientDifference]:
-    """Compare each gradient with the reference's, given the noise floors where they are known."""
+    """Return how far each gradient is from the reference's; `floors` holds the noise floors where they are known."""
     assert training.reference is not None
     found, reference = training.first.gradients, training.reference
     limit = max(
@@ -212,7 +212,7 @@ def _differences(training: Training, floors: dict[str, float]) -> list[GradientD
 
 
 def _noise(training: Training) -> dict[str, float]:
-    """Return how much rounding alone changes each gradient on the CPU: in the device's dtype, or perturbed."""
+    """Return how much rounding changes each gradient on the CPU: in the device's dtype, or with perturbed weights."""
     loaded, adapter = training.prepared.loaded, training.adapter
     guard = target_code(Phase.TRAINING, "the run in the device's dtype", loaded.device.evidence, "cpu")
     cpu = torch.device("cpu")
@@ -433,7 +433,7 @@ def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:
 
 
 class _Batches(Dataset[Any]):
-    """The target's input, twice, as plain data that can be sent to a worker process."""
+    """A data set of the target's input, twice, that can be sent to a worker process."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch

@@ -61,7 +61,7 @@ class FollowedStep:
 
 @dataclass
 class Training:
-    """The steps that were taken, which every check of the stage examines.
+    """The link of the training checks: the steps that were taken on the device.
 
     Attributes:
         prepared: The target and its input.
@@ -95,7 +95,7 @@ class Training:
         return adapter
 
     def batch(self) -> Any:
-        """Prepare the input again, and return it on the device."""
+        """Prepare the input anew and return it on the device, because a step may consume it."""
         return move(self.adapter.prepare(self.prepared.sample), self.prepared.device.torch_device)
 
     def step(self, model: nn.Module | None = None) -> float:
@@ -150,7 +150,7 @@ def _take(made: Training) -> None:
 
 
 def _copied(model: nn.Module, *, everything: bool) -> dict[str, Tensor] | None:
-    """Return a copy of all parameters and buffers on the CPU; None where they do not fit."""
+    """Return copies of a model's parameters and buffers on the CPU; None where they do not fit."""
     return (
         {name: one.detach().cpu().clone() for name, one in model.state_dict().items()} if everything else None
     )

@@ -56,7 +56,7 @@ def lacked(device: Device) -> Mapping[torch.dtype, str]:
 
 
 def lacking_text(dtypes: Iterable[torch.dtype]) -> str:
-    """Return the end of a sentence that names those dtypes and what MPS does with them."""
+    """Return the end of a sentence that names dtypes MPS lacks and says what happens to them."""
     kinds = sorted({dtype_name(one) for one in dtypes})
     names = " and ".join(kinds)
     if kinds == [dtype_name(NEVER_MOVED)]:
@@ -76,7 +76,7 @@ _COMPARED = 24
 
 @dataclass
 class Loaded:
-    """The link of phase 4: a model on the device.
+    """The link of phase 4: the model on its device.
 
     Attributes:
         model: The model in eval mode.
@@ -101,11 +101,11 @@ class Loaded:
     def measured(
         self, quantity: MeasurementKey, value: float | int | str | None, unit: str = ""
     ) -> Measurement:
-        """Return a measurement of a quantity on this device."""
+        """Return a measurement of this model on this device, with the device's evidence."""
         return Measurement.of(quantity, value, unit, self.device.evidence, self.device.name)
 
     def result(self, status: Status, message: str = "", remedy: str = "") -> Result:
-        """Return a result learnt on this device."""
+        """Return a result with the evidence and the name of this device."""
         return Result(status, message, remedy, evidence=self.device.evidence, device=self.device.name)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -145,7 +145,7 @@ def load(
 
 @contextmanager
 def _quantised(adapter: Adapter, snapshot: Snapshot) -> Iterator[None]:
-    """Add the fix where transformers refuses to load a quantised checkpoint, and keep its own message.
+    """Add the fix to an error with which transformers refuses to load a quantised checkpoint.
 
     Raises:
         TargetError: The checkpoint is quantised by a method that cannot load on a Mac, and loading raised.
@@ -166,7 +166,7 @@ def _same(said: str, known: str) -> bool:
 
 
 def described(loaded: Loaded, target: Target) -> Target:
-    """Return the target of the run with the facts that loading showed."""
+    """Return a run's target, completed by the facts that loading showed: class, dtype and parameters."""
     return msgspec.structs.replace(
         target,
         architecture=loaded.adapter.class_name(loaded.model),
@@ -296,7 +296,7 @@ def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 @CHECKS.add("values", "The weights on the device equal those in the files, bit for bit")
 def _values(loaded: Loaded) -> Result:
-    """Compare tensors with the files: mmapped buffers read stale data on some virtual Macs (macos-14 runners)."""
+    """Compare loaded tensors with the files, because mmapped buffers read stale data on some virtual Macs."""
     if loaded.adapter.weights is Weights.RANDOM:
         return Result(Status.SKIPPED, "Weights are random: there are no files to compare them with.")
     if not loaded.snapshot.files:

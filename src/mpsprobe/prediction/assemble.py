@@ -263,7 +263,7 @@ def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Forecast
 
 
 def installed() -> dict[str, str]:
-    """Return the versions of the packages that ran the model's code."""
+    """Return the versions of the installed packages that ran the model's code, by name."""
     return {"torch": str(torch.__version__), "transformers": metadata.version("transformers")}
 
 
@@ -309,7 +309,7 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Turn the cyclic garbage collector off while the context lasts.
+    """Switch off the cyclic garbage collector while the context lasts.
 
     A prediction makes some 100,000 lasting objects, in addition to the million that importing torch and
     transformers made. Collecting them again and again would take a third of the whole time.
@@ -389,7 +389,7 @@ def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
 
 
 def _quantised(seen: Observed) -> list[Refusal]:
-    """Return the refusal to load a quantised checkpoint, if there is one."""
+    """Return the refusal to load a quantised checkpoint, as a list of at most one."""
     loading = seen.loading
     if loading is None or not loading.fails:
         return []

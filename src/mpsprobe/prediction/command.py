@@ -42,7 +42,8 @@ def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], N
         for each release of a large model.
 
     Raises:
-        MpsprobeError: The target cannot be predicted (see `predict`), or no release supports MPS on that macOS.
+        MpsprobeError: The target cannot be predicted (see `predict`).
+        UsageError: No release with data supports MPS on that macOS.
     """
     every = ops.releases()
     closed = {release: row for release in every if (row := _closed(release, mac.macos)) is not None}
@@ -85,7 +86,7 @@ def predict_each(
     releases: Sequence[str],
     step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, Run]]:
-    """Predict the target for each of these releases; the model runs once for all that rule alike what it does.
+    """Predict the target for each release; the model runs once for all releases that answer a run's questions alike.
 
     A run of the model asks the rules of its release one question after another, and depends on the release only
     through the answers. While it runs, the other releases are asked too. A release that gives the same answers
@@ -121,7 +122,7 @@ def predict_each(
 
 
 def _closed(release: str, macos: str | None) -> ReleaseSummary | None:
-    """Return the row of a release that does not support MPS on that macOS; None when it does."""
+    """Return the row of a release without MPS on that macOS; None when it supports MPS there."""
     answer = environment.macos_allows(release, macos) if macos is not None else None
     if answer is None or answer.ok is not False:
         return None
@@ -165,7 +166,7 @@ def predict(
     say: Callable[[str], None] = lambda _: None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """Predict a target.
+    """Predict what a Mac does with the target that the settings name.
 
     Args:
         settings: The target and the target Mac.

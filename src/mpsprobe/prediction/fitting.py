@@ -101,7 +101,7 @@ def architecture(adapter: Adapter) -> str:
 
 
 def smallest(macs: Sequence[MacFit]) -> str:
-    """Return the Mac with the least memory that fits easily, of the lowest class and the newest; empty for none."""
+    """Return the name of the cheapest kind of Mac that fits easily: least memory, lowest class, newest chip."""
     order = {chip.name: k for k, chip in enumerate(chips.all_chips())}
 
     def cost(mac: MacFit) -> tuple[int, int, int]:

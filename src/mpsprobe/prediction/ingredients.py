@@ -1,6 +1,6 @@
 """All that a prediction depends on, as digests by name: two predictions with equal digests have equal answers.
 
-Read without torch, so that an answer that was kept (`kept.py`) costs no import of it.
+Nothing imports torch, so that a cached prediction (`kept.py`) costs no import of it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def imported() -> list[str]:
 
 
 def stated(files: Iterable[str]) -> str:
-    """Return a digest of sizes and times of files; of missing ones that they are missing."""
+    """Return a digest of the sizes and modification times of files; a missing file counts as missing."""
     return _digest(_stat(file) for file in files)
 
 
@@ -148,7 +148,7 @@ def _fields(settings: Settings) -> dict[str, object]:
 
 
 def _snapshot(ref: TargetRef) -> Path | None:
-    """Return where a repository's small files lie, or would lie once they are fetched; None where that is not known."""
+    """Return the folder in which a repository's small files are, or will be once fetched; None where unknown."""
     assert ref.repo is not None
     cache = RepoCache(ref.repo)
     try:

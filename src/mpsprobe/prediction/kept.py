@@ -32,7 +32,7 @@ _CHECKSUM = 32
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """The content of a file, which is packed and follows the checksum of the packed bytes.
+    """One kept prediction as its file holds it.
 
     Attributes:
         ingredients: The digests of everything that the prediction depends on.
@@ -49,7 +49,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class CacheContent:
-    """The state of the cache.
+    """The number and the size of the kept predictions.
 
     Attributes:
         folder: The folder of the cache.
@@ -63,7 +63,7 @@ class CacheContent:
 
 
 def folder() -> Path:
-    """Return where answers are kept; it need not exist."""
+    """Return the folder of kept predictions, which need not exist."""
     return cache_dir() / "predictions"
 
 
@@ -125,13 +125,13 @@ def is_cut_off(run: Run) -> bool:
 
 
 def content() -> CacheContent:
-    """Return what is kept."""
+    """Return how many predictions are kept, and where."""
     files = _files()
     return CacheContent(folder(), len(files), sum(size for _, size, _ in files))
 
 
 def clear() -> CacheContent:
-    """Delete every answer; returns what was kept until now."""
+    """Delete every kept prediction, and return what was there."""
     was = content()
     for _, _, path in _files():
         path.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def _read(path: Path) -> _Entry | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether nobody else could have written a file: an answer that somebody else made up is no answer."""
+    """Return whether nobody but this user could have written a file, because a stranger's answer must not be used."""
     for one in (path, path.parent):
         found = one.lstat()
         if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

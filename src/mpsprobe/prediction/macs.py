@@ -27,7 +27,7 @@ _AIR_GIB = 16
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """A target, compared with all Macs.
+    """The answer of `mpsprobe macs`: a target, compared with every Mac.
 
     Attributes:
         target: The target as the user named it.

@@ -48,7 +48,7 @@ _ANY_MEMORY = 1e6
 
 @dataclass(frozen=True)
 class WeightlessTarget:
-    """A target without weights.
+    """A target whose class and config are known, ready to be built without weights.
 
     Attributes:
         name: The target as the user named it, or the default target's name.
@@ -162,12 +162,12 @@ class _Gate(Quiet):
         self.findings: list[Finding] = []
 
     def open(self, behind: OrderedObserver) -> None:
-        """Start forwarding calls."""
+        """Start to forward ops and waits to the recorder behind this observer."""
         self.op, self.again = behind.op, behind.again  # type: ignore[method-assign]
         self.sync, self.crossing = behind.sync, behind.crossing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Stop forwarding calls."""
+        """Stop forwarding ops and waits; findings are still kept."""
         del self.op, self.again, self.sync, self.crossing
 
     def finding(self, finding: Finding) -> None:

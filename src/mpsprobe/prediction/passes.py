@@ -25,10 +25,10 @@ _CACHES = ("past_key_values", "past_key_value", "cache_params")
 
 
 class OrderedObserver(RecorderObserver):
-    """Record the places in the order of calls at which the host waits."""
+    """Pass events to the recorder, and note at which places among the calls the host waits."""
 
     def sync(self, kind: str) -> None:
-        """Record that the host waited for the device."""
+        """Record a wait of the host at this place among the calls."""
         assert self.recorder.order is not None
         if kind != "fallback":  # the op itself shows a fallback
             self.recorder.order.append(WAIT)
@@ -36,7 +36,7 @@ class OrderedObserver(RecorderObserver):
 
 
 class Passes:
-    """Record module calls. Pass `around` to `ModulePaths.following`.
+    """Record module calls in the order in which they begin.
 
     Args:
         recorder: A recorder made with `ordered`.
@@ -52,12 +52,12 @@ class Passes:
         self.inputs = 0
 
     def fed(self) -> None:
-        """Record that the input is on the device."""
+        """Note the memory in use now that the input is on the device."""
         in_use, _ = self._memory.mark()
         self.inputs = in_use - self.weights
 
     def each(self) -> None:
-        """Mark a module call in the order of calls."""
+        """Record at this place among the ops that a module was called."""
         assert self._recorder.order is not None
         self._recorder.order.append(MODULE)
 
@@ -80,7 +80,7 @@ class Passes:
 
     @contextlib.contextmanager
     def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """Record one module call."""
+        """Record a module call with the memory before, during and after it."""
         order = self._recorder.order
         assert order is not None
         begun = Pass(self._path(node), self._kind(node), depth, len(order), len(order))

@@ -35,7 +35,7 @@ _TRIAL = ("transfer.load", "data.prepare", "inference.runs", _ANSWER)
 
 @dataclass(frozen=True)
 class Refused:
-    """The input of the checks below.
+    """What the refusal checks examine: the refusals, and how the target can be tried again.
 
     Attributes:
         prepared: The target with its prepared input.
@@ -53,7 +53,7 @@ class Refused:
 
     @property
     def loaded(self) -> Loaded:
-        """Return the loaded model."""
+        """Return the link of phase 4: the model on its device."""
         return self.prepared.loaded
 
     @property
@@ -92,7 +92,7 @@ class Refused:
         )
 
     def help(self, refusals: list[Refusal]) -> list[RefusalFixes]:
-        """Return what helps against each of these refusals of the target on this device."""
+        """Return the settings and fixes that help against each refusal of this target on this device."""
         assert isinstance(self.device, Emulated)
         dtypes = Counter(p.dtype for p in self.loaded.model.parameters() if p.is_floating_point())
         most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
@@ -131,7 +131,7 @@ def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
 
 
 def answer(run: Run) -> Trial:
-    """Return what a trial run still refuses, or why it gave no answer."""
+    """Return what a trial run still refused, or why it gave no answer."""
     check = next((one for one in run.checks if one.id == _ANSWER), None)
     if check is not None and check.status is Status.PASS:
         return Trial([])

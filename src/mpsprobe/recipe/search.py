@@ -29,7 +29,7 @@ _CAST = "Cast one operand to the dtype of the other there; an autocast region ar
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """One setting that can be changed without touching code.
+    """An option of a run or an environment variable, with a value to try.
 
     Attributes:
         name: The field of `Settings` to change: `fallback`, `torch`, `dtype` or `autocast`.
@@ -42,7 +42,7 @@ class Setting:
     words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """Describe the setting as a user would write it."""
+        """Return the setting in words for readers: `weights in float16`, `torch 2.13 or newer`."""
         if self.words:
             return self.words
         if self.name == "fallback":
@@ -60,7 +60,7 @@ _NO_REGION = Setting("autocast", NO_AUTOCAST)
 
 @dataclass(frozen=True)
 class RefusalFixes:
-    """A refusal, and what makes it go away.
+    """A refusal, with the settings and the change of code that help against it.
 
     Attributes:
         refusal: What the Mac refuses.
@@ -74,7 +74,7 @@ class RefusalFixes:
 
     @property
     def words(self) -> str:
-        """Describe what helps, settings first."""
+        """Return what helps as text, settings first."""
         settings = "; or ".join(map(str, sorted(self.ways, key=_preference)))
         return " ".join([*([f"{settings}."] if settings else []), *([self.fix] if self.fix else [])])
 
@@ -196,7 +196,7 @@ def seek(found: Sequence[RefusalFixes], retry: Try | None, help_: Help) -> tuple
 
 
 def _taught(found: Sequence[RefusalFixes], recipe: Recipe, tried: Trial, help_: Help) -> list[RefusalFixes]:
-    """Update what should help after a trial: drop what did not help, and add refusals that only the trial showed."""
+    """Return the refusals after a trial: without the ways that did not help, and with those that only it showed."""
     known = {one.refusal.place for one in found}
     new = help_([one for one in tried.refused if one.place not in known])
     left = {one.refusal.place for one in recipe.helps} & tried.places
@@ -209,7 +209,7 @@ def _taught(found: Sequence[RefusalFixes], recipe: Recipe, tried: Trial, help_: 
 
 
 def _useless(one: RefusalFixes, settings: Sequence[Setting]) -> set[Setting]:
-    """Return those of its ways that were tried without success; a torch release also rules out all older ones."""
+    """Return the settings that were tried for a refusal without success; a torch release rules out all older ones."""
     return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
@@ -252,7 +252,7 @@ def judged(recipe: Recipe, tried: Trial | None, device: str) -> Result:
 
 
 def _result(status: Status, message: str, remedy: str, data: RecipeRecord) -> Result:
-    """Return the result for a recipe that was derived but not tried."""
+    """Return the result for a recipe that was derived, but that no trial run confirmed."""
     return Result(status, message, remedy, evidence=Evidence.PREDICTED, device="mps", data=data)
 
 
@@ -265,7 +265,7 @@ def _words(settings: Sequence[Setting]) -> str:
 
 
 def _choices(found: Sequence[RefusalFixes]) -> Iterator[tuple[Setting, ...]]:
-    """Yield sets of settings, small ones first, with at most one value for each name."""
+    """Yield sets of settings with at most one value for each name, smaller sets first."""
     known = sorted({way for one in found for way in one.ways}, key=_preference)
     for count in range(len(known) + 1):
         for chosen in itertools.combinations(known, count):
@@ -323,7 +323,7 @@ def _helped(
 
 
 def _explained_ways(explained: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
-    """Yield the settings that help, from the explanation of a message."""
+    """Yield the settings that help against a refusal, as the explanation of its message says."""
     if explained.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
     release = ".".join(explained.fixed_in.split(".")[:2])

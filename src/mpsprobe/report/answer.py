@@ -1,4 +1,4 @@
-"""Prepare the top of a page: whether the target runs on that Mac, in one line, and what stands behind it."""
+"""Prepare the top of a page: whether the target runs on that Mac, in one line, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OTHER_DEVICE = "Run it under the rules of MPS: this device shows nothing of the
 
 @dataclass(frozen=True)
 class ShortAnswer:
-    """The first lines of a page.
+    """The lines at the top of a page that answer whether the target runs.
 
     Attributes:
         title: The answer.
@@ -45,7 +45,7 @@ class ShortAnswer:
 
 
 def answer(run: Run) -> ShortAnswer:
-    """Return the answer of a run: of a prediction whether it will run, of others what happened."""
+    """Return the first lines of a page: for a prediction whether the target will run, else what happened."""
     found = verdict(run)
     asked = clean(of_mac(run.mac)) if run.mac is not None else ""
     if not is_prediction(run):
@@ -93,7 +93,7 @@ def of_mac(mac: Mac) -> str:
 
 
 def next_step(run: Run, found: Headline, problems: Sequence[CheckView]) -> AdviceView | None:
-    """Return what to do after a run for which no route was judged; None where nothing can be said.
+    """Return what a user can do after a run without routes; None where no step is known.
 
     Args:
         run: The run.

@@ -270,7 +270,7 @@ _MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Spread:
-    """The rounds of one benchmark, on a scale of its own from the fastest to the slowest.
+    """The times of one benchmark's rounds, on its own scale from the fastest to the slowest.
 
     Attributes:
         name: The name of what was timed.

@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """The name of a column; `number` when every filled cell of it is a number."""
+    """A column's name, and whether every filled cell in it is a number."""
 
     text: str
     number: bool
@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. `fold` is the line that it is folded behind; empty when it is shown at once."""
+    """A table as a template prints it; `fold` is the line behind which it is folded, empty when it is shown at once."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]

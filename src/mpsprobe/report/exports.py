@@ -100,7 +100,7 @@ def _message(headline: Headline) -> str:
 
 
 def badge(run: Run) -> str:
-    """Return the badge as SVG."""
+    """Return the run's verdict as an SVG image for a README."""
     headline = verdict(run)
     label, message = _LABEL, _message(headline)
     label_length, message_length = round(len(label) * _CHARACTER), round(len(message) * _CHARACTER)

@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactList:
-    """Facts of one subject and where they come from."""
+    """Facts about one subject, with their origin."""
 
     title: str
     origin: str

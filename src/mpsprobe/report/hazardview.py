@@ -128,7 +128,7 @@ def waiting_lines(made: Predicted) -> list[tuple[str, str, int]]:
 
 
 def waits_cost(time: Timing | None) -> str:
-    """State the time that the waits of a sample take, `"62.2 ms of 227 ms a sample"`; empty where it is not known."""
+    """Return the time that the waits of a sample take, as in `62.2 ms of 227 ms a sample`; empty where unknown."""
     if time is None or time.wait_seconds is None:
         return ""
     expected = time.per_sample.expected if time.per_sample is not None else None
@@ -136,7 +136,7 @@ def waits_cost(time: Timing | None) -> str:
 
 
 def waits_text(made: Predicted, time: Timing | None) -> str:
-    """State in sentences what a wait does, what was run while they were counted, and their cost."""
+    """Return sentences on what a wait does, what was run while the waits were counted, and what they cost."""
     cost = waits_cost(time)
     costs = (
         f"They take {cost} on {time.hardware} (predicted)." if time and cost else "Their cost is not known."

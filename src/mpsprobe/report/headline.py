@@ -66,7 +66,7 @@ def _strength(evidence: Evidence) -> int:
 
 
 def _place(run: Run, learnt: list[Check], evidence: Evidence) -> str:
-    """State where the target computed and how that is known; only the latter when it never computed."""
+    """Return the clause on where the target computed and how that is known."""
     devices = _devices(learnt)
     basis = _basis(run, evidence, on_mps=_measured_on_mps(learnt))
     if not devices:
@@ -121,7 +121,7 @@ def _caveat(run: Run, learnt: list[Check]) -> str:
 
 
 def _limits(run: Run, learnt: list[Check]) -> list[str]:
-    """List what the evidence does not show, in addition to the device's own limits (`Run.limits`)."""
+    """Return sentences on what the evidence does not show, beside the device's own limits (`Run.limits`)."""
     host, sentences = run.host, []
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
     if not is_mac(run):
@@ -156,7 +156,7 @@ _CAUSES: dict[str, Status] = {"crashed": Status.CRASHED, "timeout": Status.TIMEO
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict of a run and everything that qualifies it.
+    """The verdict of a run, with everything that qualifies it.
 
     Attributes:
         outcome: What happened, on which device, and how that is known.
@@ -230,7 +230,7 @@ def _recipe(checks: list[Check]) -> str:
 
 
 def is_prediction(run: Run) -> bool:
-    """Check whether nothing was run: the document has op uses and no checks."""
+    """Return whether the document is a prediction: it has op uses but no checks."""
     return bool(run.op_uses) and not run.checks and run.interruption is None
 
 
@@ -241,7 +241,7 @@ def all_checks(run: Run) -> list[Check]:
 
 
 def in_flight(run: Run) -> Check | None:
-    """Build the check that never ended from the interruption; None when there is none to add."""
+    """Return a check for the one that the interruption ended; None when there is none."""
     cut = run.interruption
     if cut is None or not cut.check or any(check.id == cut.check for check in run.checks):
         return None
@@ -300,7 +300,7 @@ def _of_prediction(run: Run) -> Headline:
 
 
 def of_calls(run: Run, *, brief: bool = False) -> str:
-    """State how many op calls of a prediction run on the GPU of the target Mac, and what happens to the others.
+    """Return a sentence on how many op calls of a prediction run on the GPU, and what happens to the others.
 
     Args:
         run: A prediction.
@@ -323,7 +323,7 @@ def of_calls(run: Run, *, brief: bool = False) -> str:
 
 
 def _unloaded(run: Run) -> str:
-    """State that a quantised checkpoint yields no usable model, so that its op calls are those of plain weights."""
+    """Return a sentence if a quantised checkpoint does not load, so that the op calls are those of plain weights."""
     found = run.predicted.quantisation if run.predicted is not None else None
     what = _UNLOADED.get(found.outcome) if found is not None else None
     return f"The checkpoint ({found.method}) {what}. With plain weights" if found is not None and what else ""
@@ -405,7 +405,7 @@ def _outcome(run: Run, checks: list[Check], footing: VerdictBasis) -> str:
 
 
 def _ending(run: Run, died: list[Check]) -> str:
-    """State how the process ended, or during which check it died."""
+    """Return the clause on how the process ended, or during which check it died."""
     name, cut = run.target.name, run.interruption
     if cut is None:
         first = died[0]
@@ -426,7 +426,7 @@ def _ending(run: Run, died: list[Check]) -> str:
 
 
 def _before(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """State what the phases before the interruption had shown."""
+    """Return a sentence on what the stages before the interruption had shown."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     failed = [check for check in checks if check.status is Status.FAIL]
     parts = [
@@ -455,7 +455,7 @@ def _blocked(at: dict[Phase, Status]) -> str:
 
 
 def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
-    """State which stages passed, and how the per-op checks and benchmarks ended."""
+    """Return a sentence on the stages that passed, and on how the per-op checks and benchmarks ended."""
     passed = [phase for phase in _NUMBERED if at.get(phase) in _PASSED]
     rest = [phase for phase in _OUTSIDE if phase in at]
     failed = [check for check in checks if check.phase in rest and check.status is Status.FAIL]
@@ -474,7 +474,7 @@ def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
 
 
 def _reservations(checks: list[Check]) -> str:
-    """Mention warnings and open questions, which a plain "passed" would hide."""
+    """Return a sentence on warnings and open questions, which a plain "passed" would hide."""
     warnings = sum(check.status is Status.WARN for check in checks)
     unknown = sum(check.status is Status.UNKNOWN for check in checks)
     parts = [

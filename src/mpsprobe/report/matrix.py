@@ -20,7 +20,7 @@ from mpsprobe.run import Evidence, Run, Status
 
 
 class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
-    """One run of the matrix.
+    """One run, with its place in the matrix.
 
     Attributes:
         target: The name of the target.
@@ -131,7 +131,7 @@ def column(entry: MatrixEntry) -> str:
 
 
 def markdown(matrix: Matrix) -> str:
-    """Draw the matrix as Markdown, for a job summary or a pull request."""
+    """Return the matrix as Markdown, for a job summary or a pull request."""
     return fill("matrix.md.j2", matrix=_view(matrix))
 
 
@@ -141,7 +141,7 @@ def document(matrix: Matrix) -> bytes:
 
 
 def html(matrix: Matrix) -> str:
-    """Draw the matrix as one self-contained page."""
+    """Return the matrix as one self-contained HTML page."""
     return fill("matrix.html.j2", matrix=_view(matrix))
 
 

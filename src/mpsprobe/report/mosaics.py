@@ -44,7 +44,7 @@ class MosaicRow:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Cells by row and column.
+    """Coloured cells by row and column, as a chart.
 
     Attributes:
         title: The title of the chart.
@@ -70,7 +70,7 @@ def _mosaic(
     rows: Iterable[tuple[str, Mapping[int, tuple[str, str, str]]]],
     note: str,
 ) -> Mosaic:
-    """Place cells of (key, text, title) by column."""
+    """Return a chart of cells; each row maps the number of a column to a (key, text, title)."""
     step = 100 / len(heads)
 
     def cell(column: int, key: str, text: str, words: str) -> MosaicCell:

@@ -25,7 +25,7 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op as called from one line, with one signature or with several sizes, in one or several layers."""
+    """The calls of one op from one line of code, in one or several layers and sizes."""
 
     verdict: Word
     op: str
@@ -60,7 +60,7 @@ class OpTable:
 
 
 def op_table(title: str, rows: tuple[OpRow, ...]) -> OpTable:
-    """Return a table of `rows`."""
+    """Return a table of op uses with those columns that any of its rows fills."""
     return OpTable(
         title, rows, any(row.module for row in rows), any(row.via or row.advisories for row in rows)
     )
@@ -68,7 +68,7 @@ def op_table(title: str, rows: tuple[OpRow, ...]) -> OpTable:
 
 @dataclass(frozen=True)
 class OpUses:
-    """All op uses of a run.
+    """The op uses of a run as a template prints them.
 
     Attributes:
         summary: The number of op uses, in one sentence.
@@ -140,7 +140,7 @@ def _sizes(metas: list[TensorMeta]) -> list[str]:
 
 
 def _grouped(uses: list[OpUse]) -> list[list[OpUse]]:
-    """Group uses that differ only in numbers of their module path (stacked layers) or in sizes (a growing cache)."""
+    """Group uses whose signature or module path differs only in numbers: stacked layers, a growing cache."""
     groups: dict[tuple[object, ...], list[OpUse]] = defaultdict(list)
     for use in uses:
         key = (

@@ -35,7 +35,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class TitledGrid:
-    """A table with its title."""
+    """A table with the line that stands above it."""
 
     title: str
     grid: Grid
@@ -70,7 +70,7 @@ class FoldView:
 
 @dataclass(frozen=True)
 class AdviceView:
-    """The recommendation. `route` is empty when the evidence supports none."""
+    """The recommendation as a template prints it; `route` is empty when the evidence supports none."""
 
     route: str
     sentence: str
@@ -82,7 +82,7 @@ class AdviceView:
 
 @dataclass(frozen=True)
 class RouteView:
-    """One route; `chosen` marks the recommended one."""
+    """One route as a template prints it; `chosen` marks the recommended one."""
 
     name: str
     chosen: bool
@@ -95,7 +95,7 @@ class RouteView:
 
 @dataclass(frozen=True)
 class MemoryView:
-    """Memory on the target Mac."""
+    """The memory forecast for the target Mac as a template prints it."""
 
     fit: Word
     reason: str
@@ -171,7 +171,7 @@ def _rate(value: float) -> str:
 
 
 def outlook_view(outlook: Outlook | None) -> OutlookView | None:
-    """Return the view of an outlook; None when it is empty."""
+    """Return the outlook as templates print it; None when it has neither a forecast nor routes."""
     if outlook is None or (
         outlook.forecast is None and not outlook.routes and outlook.recommendation is None
     ):
@@ -262,7 +262,7 @@ def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
 
 
 def advice_view(outlook: Outlook | None) -> AdviceView | None:
-    """Return the view of the recommendation; None when there is none."""
+    """Return the recommendation as templates print it; None when there is none."""
     advice = outlook.recommendation if outlook is not None else None
     if advice is None:
         return None
@@ -277,7 +277,7 @@ def advice_view(outlook: Outlook | None) -> AdviceView | None:
 
 
 def stops_view(outlook: Outlook | None) -> TitledGrid | None:
-    """Return what stands in the way of MPS with its fixes; None where nothing does."""
+    """Return the blockers of MPS with their fixes; None where nothing blocks it."""
     routes = outlook.routes if outlook is not None else []
     tables = next((one.tables for one in routes if one.name == "mps"), {})
     return next((TitledGrid(clean(title), grid(table)) for title, table in tables.items()), None)

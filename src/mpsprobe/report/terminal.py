@@ -59,7 +59,7 @@ def text(run: Run, *, verbose: bool = False) -> str:
 
 
 def _answer(run: Run, made: Predicted) -> str:
-    """Return the advice, and the verdict on the ops."""
+    """Return the first lines: what to do, and how many op calls run on the GPU."""
     advice = run.outlook.recommendation if run.outlook is not None else None
     outcome = f"{of_calls(run)}."
     lines = [warning(run), advice.sentence if advice is not None else "", outcome]
@@ -97,7 +97,7 @@ def _counted(noun: str, what: str, lines: Sequence[str]) -> str:
 
 
 def _of_newest(made: Predicted) -> str:
-    """Return the verdict on the newest release; the older ones are for information."""
+    """Return the verdict on the newest release, which decides over those before it."""
     newest = made.releases[-1]
     if newest.fully_native:
         return f"Fully native from torch {made.first_fully_native} on."
@@ -171,7 +171,7 @@ def _quantisation(made: Predicted) -> str:
 
 @dataclass
 class _Sum:
-    """Sums over op uses."""
+    """Calls, FLOPs and bytes, summed over op uses."""
 
     op_uses: int = 0
     calls: int = 0
@@ -205,7 +205,7 @@ def _verdicts(uses: Sequence[OpUse]) -> str:
 
 
 def _not_native(uses: Iterable[OpUse]) -> str:
-    """List op uses that do not run on the GPU, one line for each op, line of code and kind of module."""
+    """Return a line for each op, line of code and kind of module that does not run on the GPU."""
     groups: dict[tuple[OpVerdict, str, str, str, str], list[OpUse]] = {}
     for use in uses:
         if use.verdict not in _FINE:
@@ -223,7 +223,7 @@ def _not_native(uses: Iterable[OpUse]) -> str:
 
 
 def _refusals(uses: Iterable[OpUse], made: Predicted) -> str:
-    """List the refusals that no op use has: those while building the model, of memory and of devices."""
+    """Return the refusals that belong to no op use: of building the model, of memory and of devices."""
     refused = {(use.op, use.source) for use in uses if use.verdict not in _FINE}
     lines = [
         f"{one.kind} [{one.grade}]{f' {one.op}' if one.op else ''}{f' at {one.source}' if one.source else ''}"
@@ -261,7 +261,7 @@ def _hazard(one: Hazard) -> str:
 
 
 def _host_waits(made: Predicted, outlook: Outlook, *, verbose: bool) -> str:
-    """State where the host waits for the GPU, and what that costs."""
+    """Return the lines on where the host waits for the GPU, and what that costs."""
     ranked = waiting_lines(made)
     if not ranked:
         return ""

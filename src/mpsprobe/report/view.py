@@ -82,7 +82,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Barrier:
-    """Stages that did not run at all, for one reason."""
+    """Stages that did not run, with the one reason for all of them."""
 
     title: str
     reason: str
@@ -91,7 +91,7 @@ class Barrier:
 
 @dataclass(frozen=True)
 class PhaseView:
-    """A stage, with its tile in the strip and its section."""
+    """A stage as a template prints it: its tile in the strip, and its section."""
 
     anchor: str
     number: str
@@ -107,13 +107,13 @@ class PhaseView:
 
     @property
     def ran(self) -> bool:
-        """Check whether the stage has anything to show beyond its tile."""
+        """Return whether the stage has anything to show beyond its tile."""
         return bool(self.checks or self.blocked or self.folded)
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """How a run was cut off."""
+    """How and during which check a run was cut off."""
 
     title: str
     signal: str
@@ -124,7 +124,7 @@ class CutOff:
 
 @dataclass(frozen=True)
 class Count:
-    """The number of checks with one status."""
+    """How many checks ended with one status."""
 
     status: Word
     text: str
@@ -356,7 +356,7 @@ def _in_phase(check: Check, view: CheckView) -> CheckView:
 
 
 def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
-    """Group the checks that an earlier phase kept from running, one line for each reason."""
+    """Return the checks that an earlier phase kept from running, grouped by reason."""
     groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
     for check in present:
         if check.status is Status.BLOCKED:

@@ -12,7 +12,7 @@ from mpsprobe.run import Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, St
 
 @dataclass(frozen=True)
 class Word:
-    """How reports show a status, an evidence level or a verdict.
+    """The word, symbol and explanation with which reports show a status, an evidence level or a verdict.
 
     Attributes:
         key: The value in run.json, which is also the name of the icon and the CSS class.
@@ -124,7 +124,7 @@ def phase_numbers(phases: Sequence[Phase]) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """A value as text.
+    """A measured value as text.
 
     Attributes:
         text: The value for readers, with its unit.
@@ -160,7 +160,7 @@ def value(measurement: Measurement) -> Value:
 
 
 def _exact(number: float, unit: str, text: str) -> str:
-    """Return the number as it was recorded; empty when `text` shows exactly that."""
+    """Return a number with all its digits; empty when `text` shows them already."""
     full = f"{number:,} {unit}".rstrip() if isinstance(number, int) else f"{number!r} {unit}".rstrip()
     return "" if full == text else full
 

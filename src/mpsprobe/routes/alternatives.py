@@ -21,7 +21,7 @@ _MIXTURE = 0.6
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of one engine with one quantisation.
+    """The expected speed of one engine with one quantisation.
 
     Attributes:
         engine: The name of the engine.
@@ -113,7 +113,7 @@ def _mac_of(case: Case) -> tuple[float, float | None] | None:
 
 
 def table(found: list[Speed]) -> Table:
-    """Return the table that a report shows."""
+    """Return the speeds as the table that a report shows."""
     rows: list[list[str | int | float | bool | None]] = [
         [
             one.engine,

@@ -49,7 +49,7 @@ class UnrecordedRefusal:
 
 @dataclass(frozen=True)
 class OnRelease:
-    """The target on one torch release.
+    """What a torch release other than the run's does with the target.
 
     Attributes:
         torch: The minor release.
@@ -70,7 +70,7 @@ class OnRelease:
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that a verdict on a route rests on.
+    """What every route is judged by: a run, its forecast and its prices.
 
     Attributes:
         run: The run with its target, Mac and op uses, and with checks where any ran.
@@ -101,7 +101,7 @@ class Case:
 
     @property
     def mac(self) -> Mac:
-        """Return the target Mac."""
+        """Return the Mac that the run or prediction is about."""
         assert self.run.mac is not None, "a case is made for a run that knows its Mac"
         return self.run.mac
 
@@ -210,7 +210,7 @@ class Case:
 
     @property
     def over_bytes(self) -> int | None:
-        """Return the bytes that the target needs beyond Metal's recommended working set, from which on macOS swaps."""
+        """Return the bytes beyond Metal's recommended working set, from which on macOS swaps; None when unknown."""
         memory = self.forecast.memory if self.forecast else None
         if memory is None or memory.needed_bytes is None or memory.working_set_bytes is None:
             return None
@@ -218,6 +218,6 @@ class Case:
 
 
 def weakest(levels: Iterable[Evidence]) -> Evidence:
-    """Return the weakest of some evidence levels; `predicted` when there are none."""
+    """Return the weakest of several evidence levels; `predicted` for none."""
     order = list(Evidence)
     return min(levels, key=order.index, default=Evidence.PREDICTED)

@@ -18,7 +18,7 @@ YES, NO, OPEN = "yes", "no", "unknown"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with its grounds.
+    """The answer to one question of the checklist, with its grounds.
 
     Attributes:
         word: `yes`, `no` or `unknown`.
@@ -34,7 +34,7 @@ class Answer:
 
 
 def table(case: Case) -> Table:
-    """Return the checklist."""
+    """Return the checklist as a table: question, answer, evidence and grounds."""
     rows: list[list[str | int | float | bool | None]] = []
     for question, ask, only in _QUESTIONS:
         if only and only not in case.run.target.asks:
@@ -167,7 +167,7 @@ _QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
 
 
 def _of_outputs(case: Case, otherwise: str) -> Answer:
-    """Answer from the checks of the shape and meaning of the outputs only."""
+    """Return the answer that the checks of the outputs' shape and meaning give, or `otherwise` without them."""
     answers = [
         answer
         for name in ("inference.outputs", "inference.meaning")

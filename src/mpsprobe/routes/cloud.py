@@ -22,7 +22,7 @@ _TIGHT = 0.90
 
 @dataclass(frozen=True)
 class Quote:
-    """One offer for this target and plan.
+    """The time and the price of the owner's plan on one offer.
 
     Attributes:
         offer: The offer, with its GPU.
@@ -50,7 +50,7 @@ class Quote:
 
 
 def quotes(case: Case) -> list[Quote]:
-    """Return every offer of the file, in its order."""
+    """Return the quote of every offer in the price file, in its order."""
     return [_quote(case, offer) for offer in case.cloud.offers]
 
 
@@ -120,7 +120,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
 
 
 def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
-    """Return the time of a sample on that GPU in seconds, and whether it is only a floor."""
+    """Return the seconds of a sample on an offer's GPU, and whether they are only a floor."""
     for timing in case.forecast.elsewhere if case.forecast else ():
         if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
             expected = timing.per_sample.expected

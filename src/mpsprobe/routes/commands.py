@@ -59,7 +59,7 @@ _PIP_WORDS = ("python", "-m", "pip", "install", "-U", "--upgrade", "--no-build-i
 
 @dataclass(frozen=True)
 class Changes:
-    """The changes that are required before the target runs.
+    """The changes of settings without which the target does not run.
 
     Attributes:
         release: A torch release in which nothing stops the target; empty when there is none.
@@ -111,7 +111,7 @@ def words_of_line(line: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def in_words(fix: str) -> str:
-    """Return a fix for a sentence: of pip commands, which stand below it, only what they install."""
+    """Return a fix for the inside of a sentence: of a pip command only what it installs."""
     if not _COMMAND.match(fix):
         return fix
     try:

@@ -21,7 +21,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Region:
-    """A module, or a line outside any module, that should run on the CPU.
+    """A module, or a line outside any module, whose ops should run on the CPU.
 
     Attributes:
         module: The path of the module, with `*` for layer numbers; empty for code outside modules.
@@ -41,7 +41,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """Return the name of what a user would move to the CPU."""
+        """Return the module or line that a user would move to the CPU."""
         return self.module or self.source or "code outside modules"
 
 

@@ -29,7 +29,7 @@ _NEARLY = 0.9995
 
 
 class Grade(str, enum.Enum):
-    """How much of the op time runs on the GPU."""
+    """How much of the op time is spent on the GPU, in words."""
 
     MOST = "most"
     PART = "part"
@@ -78,7 +78,7 @@ class Judgement:
 
     @property
     def certain_stops(self) -> tuple[Blocker, ...]:
-        """Return the stops that are certain to happen."""
+        """Return the blockers that are certain, without those that only may occur."""
         return tuple(stop for stop in self.stops if stop.certain)
 
 
@@ -95,7 +95,7 @@ def share_of_time(share: float) -> str:
 
 
 def judge(case: Case) -> Judgement:
-    """Return the verdict from stops, memory and time."""
+    """Return the verdict on the MPS route from the blockers, the memory and the time."""
     stops = tuple(_stops(case))
     found = grade(case.native_time)
     return Judgement(_viability(case, stops, found), found, stops, case.fit, _without(case, stops))
@@ -126,7 +126,7 @@ def route(case: Case, judgement: Judgement) -> Route:
 
 
 def _changes(judgement: Judgement) -> commands.Changes:
-    """Return what the commands have to change first: the variable or one release where they help, else each fix."""
+    """Return the changes that come before the commands: the variable or one release where they help, else each fix."""
     stops = judgement.certain_stops
     helped = [stop for stop in stops if stop.fallback or stop.release]
     fallback = bool(helped) and all(stop.fallback for stop in helped)
@@ -214,7 +214,7 @@ def _memory(case: Case) -> str:
 
 
 def _stops(case: Case) -> list[Blocker]:
-    """Return everything that stops the target: certain stops first, then by calls."""
+    """Return everything that blocks the target: certain blockers first, then by calls."""
     stops = [
         *_closed(case),
         *_broken(case),
@@ -238,7 +238,7 @@ def _remedies(case: Case) -> list[str]:
 
 
 def _swapping(case: Case) -> list[Blocker]:
-    """Return a stop for a target that needs more than Metal recommends: it runs, but at the speed of the disk."""
+    """Return a blocker for a target that needs more than Metal recommends and so runs at the speed of the disk."""
     over = case.over_bytes
     if not over or case.fit is Fit.NO:
         return []
@@ -254,7 +254,7 @@ def _closed(case: Case) -> list[Blocker]:
 
 
 def _broken(case: Case) -> list[Blocker]:
-    """Return a stop for each failed check of the target under MPS's rules or on MPS itself."""
+    """Return a blocker for each failed check of the target under MPS's rules or on MPS itself."""
     if case.run.device.used not in ("mps", "emulated"):
         return []
     remedies = {f"{check.id}: {check.message}": check.remedy for check in case.run.checks}
@@ -298,7 +298,7 @@ def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
 
 
 def _native_from(case: Case, uses: list[OpUse]) -> str | None:
-    """Return the first later release that runs all of them on the GPU and supports this macOS; None for none."""
+    """Return the first later release that supports this macOS and runs all these ops on the GPU; None for none."""
     for release in _later(case):
         judged = judge_uses(uses, msgspec.structs.replace(case.mac, torch=release))
         if all(one.use.verdict in NATIVE for one in judged):
@@ -307,14 +307,14 @@ def _native_from(case: Case, uses: list[OpUse]) -> str | None:
 
 
 def _later(case: Case) -> list[str]:
-    """Return the releases after the one asked about in which this macOS opens MPS."""
+    """Return the releases newer than the target Mac's that support MPS on its macOS."""
     releases, macos = ops.releases(), case.mac.macos
     later = releases[releases.index(ops.resolve_release(case.mac.torch)) + 1 :]
     return [one for one in later if macos is None or environment.macos_allows(one, macos).ok is not False]
 
 
 def _without(case: Case, stops: tuple[Blocker, ...]) -> str:
-    """Return the first later release in which every op call runs on the GPU, where that ends any stop."""
+    """Return the first later release with every op call on the GPU, if a release ends a blocker; empty for none."""
     helped = [stop for stop in stops if stop.certain and stop.release]
     if not helped or case.fit is Fit.NO:
         return ""
@@ -327,7 +327,7 @@ def _without(case: Case, stops: tuple[Blocker, ...]) -> str:
 
 
 def _wrong(case: Case) -> list[Blocker]:
-    """Return a stop for each advisory about wrong values whose conditions are all met."""
+    """Return a blocker for each advisory about wrong values whose conditions are all met."""
     calls: dict[str, int] = {}
     bare = 0
     for use in case.uses:
@@ -349,7 +349,7 @@ def _wrong(case: Case) -> list[Blocker]:
 
 
 def _deadly(case: Case) -> list[Blocker]:
-    """Return a stop for each advisory about an abort or a hang; only certain matches make a certain stop."""
+    """Return a blocker for each advisory about an abort or a hang, certain where the match is."""
     calls: dict[tuple[str, bool], int] = {}
     for use in case.uses:
         if not use.advisories:
@@ -395,7 +395,7 @@ def _refused(case: Case) -> list[Blocker]:
 
 
 def _ended(case: Case) -> Blocker:
-    """Return the stop of an error in the target's own code. A dtype mismatch can be fixed with a local cast.
+    """Return the blocker for an error in the target's own code; a dtype mismatch can be fixed by a local cast.
 
     The stop is not certain where an assumed value or a made-up input may be the cause.
     """

@@ -45,7 +45,7 @@ _A_NIGHT_S = 12 * 3600.0
 
 @dataclass(frozen=True)
 class RouteFacts:
-    """The input of every rule.
+    """The facts from which the rules choose a route.
 
     Attributes:
         case: The target, the Mac and the forecast.
@@ -76,7 +76,7 @@ class RouteFacts:
 
 @dataclass(frozen=True)
 class Advice:
-    """The advice of a rule: a route (empty for none), the sentence, and the decisive reason."""
+    """What a rule advises: a route (empty for none), the sentence, and the decisive reason."""
 
     route: str
     sentence: str
@@ -196,7 +196,7 @@ def _unknown(grounds: RouteFacts) -> Advice | None:
         return Advice(
             "",
             "No advice yet: nothing certain speaks against MPS, but whether it fits is not known: name a Mac.",
-            "Without a Mac's memory, as --mac m1-max-64 gives it, no route can be told from another.",
+            "Without a Mac's memory, as --mac m1-max-64 gives it, the routes cannot be compared.",
         )
     return Advice(
         "",

@@ -64,7 +64,7 @@ class HostWait(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def waits(self) -> bool:
-        """Return whether the host waits here; else it is the data of a copy."""
+        """Return whether the host waits at this line; False for the data of a copy."""
         return self.kind not in ("to-device", "to-host")
 
 
@@ -200,7 +200,7 @@ SCHEMA_VERSION = 1
 
 
 class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything that one invocation learnt.
+    """Everything that one invocation found out about a target.
 
     Attributes:
         schema: The version of this document's schema; see `SCHEMA_VERSION`.

@@ -64,13 +64,13 @@ class CheckEnded(_OfRun, tag="check"):
 
 
 class Progress(_OfRun, tag="progress"):
-    """A line of progress within a long step, for a person who waits."""
+    """A line about the progress of a long step, for a person who waits."""
 
     text: str
 
 
 class FileTransfer(msgspec.Struct, frozen=True):
-    """The progress of one file of a download.
+    """How many bytes of one file of a download have arrived.
 
     Attributes:
         name: The path of the file in its repository.
@@ -86,7 +86,7 @@ class FileTransfer(msgspec.Struct, frozen=True):
 
 
 class Transfer(_OfRun, tag="transfer"):
-    """The progress of a download.
+    """How many bytes of a download have arrived.
 
     Attributes:
         done: The number of bytes of all files that have arrived.
@@ -138,7 +138,7 @@ def new_run_id(now: str) -> str:
 
 
 class Journal:
-    """Append events to a file.
+    """Append the events of a run to a file, one JSON line each.
 
     Each event is one `write` to a descriptor opened for appending. An event that `write` has accepted is in the
     kernel's hands: it survives the death of this process, but not that of the machine. The target runs in the same
@@ -162,13 +162,13 @@ class Journal:
             self._file.write(_encoder.encode(event) + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the journal's file; later events are not written."""
         self._file.close()
 
 
 @dataclass
 class Reading:
-    """The state of a journal as far as it has been read.
+    """The run as far as its journal has been read.
 
     When two runs wrote into one file, the events of the second are ignored.
 
@@ -239,13 +239,13 @@ class Reading:
 
     @property
     def missing(self) -> list[Planned]:
-        """Return the planned checks that have no answer, in order."""
+        """Return the planned checks that have not ended, in the order of the plan."""
         done = {check.id for check in self.run.checks} if self.run is not None else set()
         return [planned for planned in self.plan or [] if planned.id not in done]
 
     @property
     def whole(self) -> bool:
-        """Check whether the run came to its end and every planned check was answered."""
+        """Return whether the run ended by itself and every planned check has a result."""
         return self.run is not None and bool(self.run.ended) and self.plan is not None and not self.missing
 
 

@@ -45,7 +45,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Fed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The sizes of the input that a run really received.
+    """The sizes of the input that a run really received: tokens, pictures, sound and rows.
 
     Attributes:
         rows: The number of prompts, images or clips that are processed at once.
@@ -72,7 +72,7 @@ class Fit(str, enum.Enum):
 
     @property
     def label(self) -> str:
-        """Return the phrase for it that stands in a sentence, such as `fits easily`."""
+        """Return the phrase for the fit inside a sentence, such as `fits easily`."""
         return {"comfortable": "fits easily", "no": "does not fit"}.get(self.value, self.value)
 
 
@@ -132,7 +132,7 @@ class RemedyKind(str, enum.Enum):
 
 
 class MemoryRemedy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change that saves memory.
+    """A change after which the target needs less memory.
 
     Attributes:
         kind: Where the target runs after the change.
@@ -176,7 +176,7 @@ class Memory(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One stage of a sample.
+    """The time of one stage of a sample.
 
     Attributes:
         name: `"prefill"`, `"decode"`, `"flow step"`, `"download"` and so on.
@@ -199,7 +199,7 @@ class TimePart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A forecast in the unit in which people compare models.
+    """A forecast speed in the unit in which people compare models.
 
     Attributes:
         name: `"decode"`, `"prefill"`, `"time to first token"`, `"unet"`, `"real-time factor"` or `"throughput"`.
@@ -262,7 +262,7 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Memory and time on the target Mac.
+    """The forecast memory and time of a sample on the target Mac.
 
     Attributes:
         mac: The target Mac. Its `chip` and `memory_gb` are known wherever numbers are given.
@@ -287,7 +287,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Component(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One part of the target on the MLX route.
+    """The verdict on one part of the target on the MLX route.
 
     Attributes:
         name: The path of the module in the target, or the role of the part.
@@ -305,7 +305,7 @@ class Component(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Route(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One way to run the target.
+    """The verdict on one way to run the target.
 
     Attributes:
         name: `"mps"`, `"hybrid"`, `"mlx"` or `"cloud"`.

@@ -324,7 +324,7 @@ class TrainingStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The model that was probed.
+    """The model that was probed, as far as it is known.
 
     Attributes:
         name: The model as the user named it: a repo id, a folder, or the name of the default target.
@@ -358,7 +358,7 @@ class Target(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The device that a run used.
+    """The device that a run used, and why.
 
     Attributes:
         requested: The device that the user asked for, or `auto`.

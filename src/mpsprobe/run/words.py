@@ -45,7 +45,7 @@ class Phase(str, enum.Enum):
 
 
 class Status(str, enum.Enum):
-    """How a check ended."""
+    """How a check ended: passed, failed, or without an answer."""
 
     PASS = "pass"
     WARN = "warn"
@@ -67,7 +67,7 @@ class Evidence(str, enum.Enum):
 
 
 class OpVerdict(str, enum.Enum):
-    """What happens to an op use on a Mac."""
+    """What a Mac does with an op use."""
 
     NATIVE = "native"
     COMPOSITE = "composite"

@@ -16,7 +16,7 @@ from mpsprobe.errors import UsageError
 
 
 class Level(str, enum.Enum):
-    """The effect of a hazard on a user with a Mac, worst first. The names are SARIF's levels."""
+    """How much a hazard affects a user with a Mac, worst first; the names are SARIF's levels."""
 
     ERROR = "error"  #: raises, aborts or never ends when it is reached
     WARNING = "warning"  #: silently different or slow, or an error unless a caller decides otherwise
@@ -24,7 +24,7 @@ class Level(str, enum.Enum):
 
     @property
     def rank(self) -> int:
-        """Return the rank of the level: 0 for the worst."""
+        """Return the position in order of harm: 0 for the worst."""
         return list(Level).index(self)
 
     def reaches(self, limit: Level) -> bool:
@@ -81,7 +81,7 @@ class Unreadable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All results of one scan.
+    """The results of a scan: its findings and the files that could not be read.
 
     Attributes:
         target: The target as the user named it.
@@ -118,7 +118,7 @@ DATA = Path(__file__).parent / "data"
 
 
 class ScanRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One kind of hazard.
+    """A rule of `data/rules.toml`: a kind of hazard that the scan reports.
 
     Attributes:
         code: `MPS` and three digits, of which the first is its group. A code is never reused.

@@ -70,7 +70,7 @@ _MULTIPLY_INSIDE = {
 
 @lru_cache(maxsize=4)
 def torch_release(torch: str) -> TorchRelease:
-    """Return the table of a release, which is built once.
+    """Return the ops of a release by the names that source code uses, read once.
 
     Raises:
         UnknownReleaseError: There is no data on the release.

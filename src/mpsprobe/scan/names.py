@@ -17,7 +17,7 @@ class Names:
         self._meaning: dict[str, str] = {}
 
     def learn(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Record one import statement."""
+        """Record the names that an import statement binds."""
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.asname:

@@ -1,4 +1,4 @@
-"""The position of the walk in a module, and the registry of the detectors that are shown its nodes.
+"""The position of the walk in a module, and the registry of the detectors that are called with its nodes.
 
 Most nodes are calls, and most detectors look for a few names. Calls are therefore looked up by the last part of the
 callee's name, which keeps the walk at one dictionary access a call.
@@ -117,7 +117,7 @@ class Position:
 
 
 def _is_probe(attempt: ast.Try) -> bool:
-    """Return whether a `try` tests if a feature works; one around a whole program only logs the failure."""
+    """Return whether a `try` tests for a feature; one around a whole program does not."""
     return len(attempt.body) <= _PROBE_STATEMENTS
 
 
@@ -157,7 +157,7 @@ D = TypeVar("D", bound=Detector)
 
 @dataclass(frozen=True)
 class Registry:
-    """All registered detectors.
+    """The detectors, by the node types and names for which they are called.
 
     Attributes:
         nodes: Detectors by kind of node.
@@ -188,7 +188,7 @@ def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
 
 
 def on_call(*names: str) -> Callable[[D], D]:
-    """Register a function that is shown calls of functions and methods of these names."""
+    """Return a decorator that registers a detector of calls of functions and methods with these names."""
 
     def register(detector: D) -> D:
         for name in names:
@@ -199,12 +199,12 @@ def on_call(*names: str) -> Callable[[D], D]:
 
 
 def on_torch_call(detector: D) -> D:
-    """Register a function that is shown every call of `torch.*`."""
+    """Register a detector of calls of any function below `torch`."""
     REGISTRY.torch_calls.append(detector)
     return detector
 
 
 def on_in_place_call(detector: D) -> D:
-    """Register a function that is shown every call of a method that ends in `_`."""
+    """Register a detector of calls of methods whose names end in `_`."""
     REGISTRY.in_place_calls.append(detector)
     return detector

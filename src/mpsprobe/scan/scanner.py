@@ -90,7 +90,7 @@ def read(path: Path, shown: str) -> Source | Unreadable:
 
 @dataclass(frozen=True)
 class Options:
-    """The release and the rules that a scan uses.
+    """What a scan looks for: the torch release and the rules.
 
     Attributes:
         torch: The release whose op table and advisories are used.
@@ -104,7 +104,7 @@ class Options:
 
 
 def scan(sources: Sources, options: Options) -> Report:
-    """Scan files.
+    """Scan files with every rule of the options.
 
     Raises:
         UsageError: A code matches no rule, or there is no data on the torch release.

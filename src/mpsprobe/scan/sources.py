@@ -25,7 +25,7 @@ _TEST_FILE = re.compile(r"test_.*\.py$|.*_test\.py$|conftest\.py$")
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of one target.
+    """The Python files of one target, and what was left out.
 
     Attributes:
         target: The target as the user named it, with its interpretation.

@@ -51,7 +51,7 @@ def is_cuda_text(text: object) -> bool:
 
 
 class Truth:
-    """The truth values of the conditions in one module.
+    """Decide conditions of one module as they turn out on a Mac.
 
     Attributes:
         learnt: The values of module-level names on a Mac, such as `HAS_FLASH` after a failed import.
@@ -232,7 +232,7 @@ class Truth:
         return {"sys.platform": "darwin", "os.name": "posix"}.get(self._names.of(node))
 
     def _is_device(self, node: ast.expr, scope: Scope) -> bool:
-        """Return whether an expression looks like a device or its type."""
+        """Return whether an expression is named like a device or a device's type."""
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id == "str" and node.args:
                 return self._is_device(node.args[0], scope)

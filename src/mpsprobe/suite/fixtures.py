@@ -146,7 +146,7 @@ def mps_prediction(mps_session: RunInProgress, mps_batch: Prepared) -> Inferred:
 
 @pytest.fixture(scope=_lifetime)
 def mps_refused(request: pytest.FixtureRequest, mps_session: RunInProgress, mps_batch: Prepared) -> Refused:
-    """Provide what the Mac refused until phase 6 ended, or until an error ended it."""
+    """Provide the ops that the Mac refused up to the end of phase 6, or up to the error that ended it."""
     from mpsprobe.phases.check import LinkFailed
     from mpsprobe.recipe import refused
 

@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker `ops`."""
     config.addinivalue_line("markers", "each_op_use: mpsprobe: one test for each op use")
 
 
@@ -98,7 +98,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test for each op use."""
+    """Make one test for each op use that has a check."""
     if metafunc.definition.get_closest_marker("each_op_use") is not None:
         specs = _specs_of_ops(metafunc.config)
         metafunc.parametrize("check", specs, ids=[spec.name for spec in specs])

@@ -72,13 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers of the phases and stages."""
     for phase in Phase:
         config.addinivalue_line("markers", f"{phase.marker}: mpsprobe {phase.label}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Make a supervised run independent of its stdout, and its imports few."""
+    """Keep a supervised run independent of its stdout, and keep it from importing libraries that it does not need."""
     if session.config.getoption("--mpsprobe-journal"):
         from mpsprobe.models import late_imports
 
@@ -87,10 +87,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """The stream that pytest prints to.
+    """A stream for pytest's output that survives a target that closes stdout.
 
-    A target that closes stdout must not end the run, and must not find pytest's lines in a file of its own: a file
-    that is opened after `os.close(1)` gets the number 1.
+    Such a target must not end the run, and must not find pytest's lines in a file of its own: a file that is opened
+    after `os.close(1)` gets the number 1.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -204,7 +204,11 @@ def _spec(item: pytest.Item) -> CheckSpec[Any]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the run when tests of the suite were collected."""
+    """Begin the run when tests of the suite were collected.
+
+    Raises:
+        UsageError: The options, the target's name or an expectation file cannot be used.
+    """
     specs = [spec for item in session.items if (spec := spec_of(item)) is not None]
     config = session.config
     if not specs or config.option.collectonly:
@@ -265,14 +269,14 @@ def pytest_runtest_makereport(
 
 
 def _settled(item: pytest.Item) -> bool:
-    """Return whether a check gave its own result, which an exception then only carries."""
+    """Return whether the check had set its result before it raised, so that the exception only reports it."""
     return _result in item.stash
 
 
 def _what_happened(
     spec: CheckSpec[Any], call: pytest.CallInfo[None], session: RunInProgress | None
 ) -> Result:
-    """Return the result that an exception represents."""
+    """Return the result of a check whose test raised: blocked, timed out, failed by the target, or an error of ours."""
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
     from mpsprobe.trace import flight
@@ -306,7 +310,7 @@ def _what_happened(
 
 
 def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
-    """Give pytest's report the outcome and the text of a result."""
+    """Set the outcome and the text of pytest's report from a result."""
     report.mpsprobe_status = result.status.value  # type: ignore[attr-defined]  # plain, for pytest-xdist
     text = printable(f"{result.status.value}: {result.message}" if result.message else result.status.value)
     if result.status in (Status.BLOCKED, Status.UNKNOWN, Status.SKIPPED):
@@ -373,7 +377,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the headline of the run."""
+    """Print the headline of the run, and where its reports are."""
     ours = config.stash.get(session_key, None)
     if ours is not None and ours.run.checks:
         from mpsprobe.report import verdict

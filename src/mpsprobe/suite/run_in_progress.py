@@ -117,12 +117,12 @@ class RunInProgress:
         return self.expectations
 
     def begin(self, spec: CheckSpec[Any], limit_s: float) -> None:
-        """Record that a check begins."""
+        """Record in the journal that a check begins, with its time limit in seconds."""
         self._started = time.perf_counter()
         self._emit(CheckStarted(spec.id, limit_s))
 
     def end(self, spec: CheckSpec[Any], result: Result) -> None:
-        """Record the result of a check."""
+        """Record the result of a check in the run and in the journal."""
         self._emit(CheckEnded(spec.check(result, time.perf_counter() - self._started)))
 
     @contextmanager
@@ -154,11 +154,11 @@ class RunInProgress:
         self._emit(RunFacts(**facts))
 
     def progress(self, text: str) -> None:
-        """Report the progress of a long step."""
+        """Record a line about the progress of a long step, for the terminal."""
         self._emit(Progress(text))
 
     def transferred(self, progress: DownloadProgress) -> None:
-        """Record the progress of a download."""
+        """Record how many bytes of a download have arrived."""
         active = [
             FileTransfer(file.name, file.done, file.total, file.stage)
             for file in progress.files
@@ -167,7 +167,7 @@ class RunInProgress:
         self._emit(Transfer(progress.done, progress.total, progress.rate, progress.left_s, active))
 
     def _look_ahead(self) -> None:
-        """Record forecast and routes, if the op uses of a whole target are known as a Mac dispatches them."""
+        """Add the forecast and the routes, if the op uses of a whole target are known as a Mac dispatches them."""
         mac, device = self.run.mac, self.run.device.used
         if self.settings.shrink or device not in ("mps", "emulated"):
             return

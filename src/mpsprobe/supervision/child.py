@@ -44,7 +44,7 @@ except OSError: pass
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended.
+    """How a child process ended.
 
     Attributes:
         returncode: The return code as in `subprocess`: negative for a signal.
@@ -126,7 +126,7 @@ class UserInterrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def is_behind(self, problem: BaseException) -> bool:
-        """Return whether an exception is the user's interrupt."""
+        """Return whether the user's interrupt caused an exception."""
         return self.received and isinstance(problem, KeyboardInterrupt)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

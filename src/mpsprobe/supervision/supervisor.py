@@ -96,7 +96,7 @@ class NotBegunError(MpsprobeError):
 
 
 class Supervisor:
-    """One supervised run of the suite.
+    """Run the suite in a child process, and follow its journal.
 
     Attributes:
         folder: The existing folder in which the journal, child.out and child.err are written.
@@ -152,7 +152,7 @@ class Supervisor:
         return limit - (time.monotonic() - self._last_event)
 
     def _read(self) -> None:
-        """Fold in the new events of the journal."""
+        """Take over the events that were added to the journal since the last call."""
         if not self.journal.exists():
             return
         with self.journal.open("rb") as file:

@@ -78,7 +78,7 @@ def eager() -> Iterator[None]:
 
 
 class _EagerOnceImported(OnImport):
-    """A finder that makes the compiler run everything eagerly as soon as it is imported."""
+    """Make the compiler run everything eagerly as soon as somebody imports it."""
 
     def __init__(self) -> None:
         super().__init__("torch._dynamo", self._told)
@@ -91,7 +91,7 @@ class _EagerOnceImported(OnImport):
         self._imported = True
 
     def end(self) -> None:
-        """Let the compiler compile again, unless a context around this one waited for it too."""
+        """Let the compiler compile again, unless an outer context still needs it eager."""
         if not self._imported:
             return
         around = [finder for finder in sys.meta_path if isinstance(finder, _EagerOnceImported)]
@@ -272,7 +272,7 @@ class HostEvent:
 
 
 class RecorderObserver:
-    """Pass the reports of the virtual device's kernel to a recorder.
+    """Record what the virtual device's kernel reports.
 
     Attributes:
         recorder: The recorder; its `paths.following()` must be active for module paths.
@@ -295,7 +295,7 @@ class RecorderObserver:
         self._note(direction, nbytes)
 
     def finding(self, finding: Any) -> None:
-        """Record that something fails or falls back."""
+        """Record a failure or a fallback at the line that is running."""
         self.findings.append(finding)
 
     def host_events(self) -> list[HostEvent]:

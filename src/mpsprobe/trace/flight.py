@@ -39,7 +39,7 @@ _maps: list[mmap.mmap] = []
 
 @dataclass(frozen=True)
 class FlightOp:
-    """An op as recorded in the ring.
+    """An op as the flight recorder's file holds it.
 
     Attributes:
         number: The running number in the process, from 1.

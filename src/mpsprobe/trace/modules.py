@@ -49,11 +49,9 @@ class ModulePaths:
     Names are computed on request; a call only adds to a tree of modules.
 
     Args:
-        model: The model whose `named_modules()` give the paths, or several by name (`{"unet": ..., "vae":
-            ...}`), which
-            becomes a prefix. With None, each model is found when it is first called from outside any module,
-            and its class
-            name is the prefix.
+        model: The model whose `named_modules()` give the paths, or several by name (`{"unet": ..., "vae": ...}`),
+            which becomes a prefix. With None, each model is found when it is first called from outside any
+            module, and its class name is the prefix.
     """
 
     def __init__(self, model: nn.Module | Mapping[str, nn.Module] | None = None) -> None:
@@ -69,7 +67,7 @@ class ModulePaths:
             self._add(name, root)
 
     def nodes(self) -> Iterator[CallNode]:
-        """Yield all nodes of all threads."""
+        """Yield the module calls that were seen in any thread, each with its place in the call tree."""
         waiting = list(self._threads)
         while waiting:
             node = waiting.pop()

@@ -53,7 +53,7 @@ class _Log:
 
 
 def read(path: Path) -> list[LoggedFallback]:
-    """Return the fallbacks that a file of a process's stderr tells; nothing where it cannot be read."""
+    """Return the fallbacks that PyTorch logged in a file of a process's stderr; empty where it cannot be read."""
     try:
         with path.open("rb") as file:
             return fallbacks(line.decode(errors="replace") for line in _bounded(file))
@@ -62,7 +62,7 @@ def read(path: Path) -> list[LoggedFallback]:
 
 
 def fallbacks(lines: Iterable[str]) -> list[LoggedFallback]:
-    """Return the fallbacks that a log tells, the one that took longest or ran most often first.
+    """Return the fallbacks that the lines of a log state, by time or by number of runs, largest first.
 
     Where it has both the lines of runs and the table, they tell the same runs: the larger number of runs counts.
     """

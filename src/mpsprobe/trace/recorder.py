@@ -112,7 +112,7 @@ class Recorder:
 
     @property
     def dropped(self) -> int:
-        """Return the number of calls of uses beyond `limit`, which are counted but not itemised."""
+        """Return the number of calls that were counted but not itemised, because there were more than `limit` uses."""
         return self._overflow.count
 
     def enter(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Use:
@@ -359,7 +359,7 @@ class Recorder:
         return node, site
 
     def _recount(self, use: Use, outputs: Any) -> Use:
-        """Move a call to the use with these outputs: the same arguments gave another shape."""
+        """Count a call under the use with these outputs, because the same arguments gave another shape than before."""
         if outputs == use.outputs:
             return use
         use.count -= 1

@@ -27,7 +27,7 @@ from mpsprobe.run import OpUse, TensorMeta
 
 
 class RecordingPlan:
-    """Facts of an overload that decide how a call of it is recorded.
+    """How calls of an overload are recorded, which depends on its schema.
 
     Attributes:
         func: The overload (kept alive, so that its id stays unique), a higher-order op, or None.
@@ -51,7 +51,7 @@ PLANS: dict[int, RecordingPlan] = {}
 
 
 def make_plan(func: Any) -> RecordingPlan:
-    """Make and store the facts of an overload that has none yet."""
+    """Work out and store how calls of an overload are recorded."""
     plan = PLANS[id(func)] = RecordingPlan(func)
     return plan
 
@@ -66,10 +66,10 @@ def op_name(func: Any) -> str:
 
 
 def overload(name: str) -> torch._ops.OpOverload:
-    """Return the installed overload with this name.
+    """Return the overload of this name in the installed PyTorch.
 
     Raises:
-        LookupError: There is none.
+        LookupError: The installed PyTorch has no such overload.
     """
     namespace, _, rest = name.partition("::")
     base, _, variant = rest.partition(".")
@@ -148,7 +148,7 @@ def unflatten(flat: Sequence[Any]) -> list[Any]:
 
 
 def is_frozen_tensor(value: Any) -> bool:
-    """Return whether a frozen value is a tensor."""
+    """Return whether a value that `freeze` made stands for a tensor."""
     return type(value) is tuple and len(value) == 4 and type(value[0]) is torch.dtype
 
 

@@ -120,7 +120,7 @@ def _standard(entry: Path) -> bool:
 
 @functools.cache
 def short_path(filename: str) -> str:
-    """Shorten a path for readers.
+    """Shorten the path of a source file for readers.
 
     The result is relative to its site-packages, else to the working directory, else to the import path on which it
     was found (the Hub's remote code), else absolute.

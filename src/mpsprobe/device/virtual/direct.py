@@ -50,11 +50,11 @@ def kernel(
     """Return the kernel of an op that computes on the CPU's memory.
 
     Args:
-        op: one that `applies`.
-        contract: the rules in force.
+        op: An op for which `applies` returns True.
+        contract: The active rules.
         observer: An observer that is called with each call; None for none.
-        wrap: makes a device tensor of the result.
-        full: runs the calls that cannot take the direct way.
+        wrap: A function that makes a device tensor of the result.
+        full: The kernel of calls that cannot take the direct way.
     """
     clean: set[tuple[Any, ...]] = set()
     checked, by_dtype = bool(contract.checks(op)), contract.checks_dtypes_only(op)

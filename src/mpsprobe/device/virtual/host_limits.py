@@ -52,17 +52,17 @@ def allocation(problem: BaseException) -> int | None:
 
 
 def is_missing_dtype(problem: BaseException) -> bool:
-    """Return whether a kernel of the host refused a dtype."""
+    """Return whether an error says that a kernel of the host lacks a dtype."""
     return isinstance(problem, (RuntimeError, NotImplementedError)) and bool(_NO_DTYPE.search(str(problem)))
 
 
 def is_missing_kernel(problem: BaseException) -> bool:
-    """Return whether the host has no kernel at all for such tensors (sparse ones; empty ones in MKL's transforms)."""
+    """Return whether an error says that the host has no kernel for such tensors: sparse ones, or empty ones in MKL."""
     return isinstance(problem, (RuntimeError, NotImplementedError)) and bool(_NO_KERNEL.search(str(problem)))
 
 
 def out_of_reach(op: str, problem: BaseException) -> OutOfReachError:
-    """Return the error that states what the emulation cannot do, with the host's reason."""
+    """Return the error for a call that the emulation cannot compute, with the host's reason."""
     reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
     failed = allocation(problem)
     if failed is not None:

@@ -56,7 +56,7 @@ class Kernels:
     """Run what reaches the MPS key, over host memory.
 
     Attributes:
-        overlaps_count: Whether the host computes on the tensors' own memory, where what overlaps can be seen.
+        overlaps_count: Whether the host computes on the tensors' own memory, so that PyTorch's checks see overlaps.
         contract: The rules of the chosen release, which decide what raises and what falls back.
         memory: The modelled unified memory, in which results are counted.
         observer: The observer, or None, which costs nothing.
@@ -97,7 +97,7 @@ class Kernels:
 
         Args:
             port: The port to the installed build's dispatcher.
-            names: The ops that the chosen release registers for MPS; those that the installed PyTorch lacks are
+            names: The ops that the chosen release registers for MPS; ops that the installed PyTorch lacks are
                 left out.
             autograd: Kernels, above autograd, of composite ops that are implemented differently on a Mac
                 (`redirect.py`).
@@ -120,7 +120,7 @@ class Kernels:
                 port.libraries("_").fallback(self._sparse(key), key)
 
     def _asked(self, overload: OpOverload, key: str) -> Kernel:
-        """Return a kernel that decomposes an op as usual, after asking the other releases, which may have a kernel."""
+        """Return a kernel that decomposes an op as usual, after `Contract.ask` about releases with a kernel of it."""
         op = schema.facts(overload)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
@@ -130,7 +130,7 @@ class Kernels:
         return kernel
 
     def _sparse(self, key: str) -> Kernel:
-        """Return the kernel of an op on sparse tensors of the device, which the emulation does not support."""
+        """Return a kernel that refuses an op on sparse tensors of the device, which the emulation does not support."""
 
         def kernel(overload: OpOverload, *_args: Any, **_kwargs: Any) -> Any:
             op = schema.facts(overload)
@@ -182,7 +182,7 @@ class Kernels:
         return self._direct(op, kernel)
 
     def _direct(self, op: Op, full: Kernel) -> Kernel:
-        """Return the kernel of an op that may run directly, which requires memory of the CPU and real values."""
+        """Return the short kernel of an op where the values are in CPU memory; elsewhere return `full`."""
         if self.host_device.type != "cpu":
             return full
         return direct.kernel(op, self.contract, self.observer, self.wrap, full)
@@ -261,7 +261,7 @@ class Kernels:
         return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _on_host(self, call: OpCall, kernel: Kernel) -> Any:
-        """Call the host's kernel; compute a call differently if only the host refuses it.
+        """Call the host's kernel; if only the host refuses the call, compute it differently.
 
         Raises:
             OutOfReachError: The host cannot compute it, and whether the Mac can is unknown.
@@ -323,7 +323,7 @@ class Kernels:
     def unwrap(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments as host tensors. CPU tensors among them are an error unless they are scalars."""
+        """Return the arguments as host tensors; a CPU tensor among them is an error unless it is a scalar."""
         host, strangers = list(args), False
         refused = self.contract.questioned
         count = len(host)
@@ -365,7 +365,7 @@ class Kernels:
         return host, host_kwargs
 
     def _refuse(self, op: Op, tensor: Tensor) -> None:
-        """Refuse an operand; where failures are collected, record that the host has to compute in another dtype."""
+        """Refuse an operand; where failures are collected, note that the host computes it in another dtype."""
         if self.contract.check_operand(op, tensor):
             self._refused_operands = True
 
@@ -403,7 +403,7 @@ class Kernels:
         return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
-        """Return results as device tensors, counted in the modelled memory and checked for the release's dtypes."""
+        """Return results as device tensors, counted and checked for their dtypes; OutOfReachError for sparse ones."""
         if isinstance(result, Tensor):
             if result.is_mps:
                 return result

@@ -33,17 +33,17 @@ class Patches:
         self._undo: list[tuple[Any, str, Any]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute, whether or not it exists."""
+        """Set an attribute, whether or not it exists, and remember the old value."""
         self._undo.append((owner, name, vars(owner).get(name, _MISSING)))
         setattr(owner, name, value)
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute if this PyTorch has it."""
+        """Set an attribute if it exists in this PyTorch, and remember the old value."""
         if hasattr(owner, name):
             self.set(owner, name, value)
 
     def undo(self) -> None:
-        """Restore all attributes."""
+        """Restore all attributes, the last one first."""
         while self._undo:
             owner, name, old = self._undo.pop()
             if old is _MISSING:
@@ -53,7 +53,7 @@ class Patches:
 
 
 class Answers:
-    """Install the answers and remove them.
+    """Replace the Python functions that query the device by ones that answer as on a Mac.
 
     Args:
         contract: The rules of the release and macOS.
@@ -81,7 +81,7 @@ class Answers:
         self._eager = False
 
     def install(self) -> None:
-        """Answer as on a Mac from here on."""
+        """Replace the functions, so that they answer as on a Mac."""
         patches, memory = self._patches, self._memory
         patches.set(torch._C, "_has_mps", True)
         for name, answer in {
@@ -134,13 +134,13 @@ class Answers:
         forget_answers()
 
     def remove(self) -> None:
-        """Restore everything."""
+        """Restore every replaced function."""
         self._patches.undo()
         self._eager = False
         forget_answers()
 
     def _allocators(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what the allocator answers: any question starts it."""
+        """Wrap a function of `torch.mps` about memory, because any call of one starts the allocator."""
 
         def ask(*args: Any) -> Any:
             self._memory.start()
@@ -163,13 +163,13 @@ class Answers:
         self._events[event] = time.perf_counter()
 
     def _elapsed(self, start: int, end: int) -> float:
-        """Return the host's time between two events in ms, which is the time here and not on a Mac."""
+        """Return the milliseconds between two events on the host's clock, which say nothing about a Mac."""
         return 1e3 * (self._events[end] - self._events[start])
 
     def _share(
         self, original: Callable[..., Any], when: Callable[[Contract], bool] = lambda _: True
     ) -> Callable[..., Any]:
-        """Refuse to share device memory between processes, with the message of a Mac (which shares by file name)."""
+        """Wrap a function so that it refuses to share device memory between processes, with a Mac's message."""
 
         @functools.wraps(original)
         def share(storage: Any, *args: Any, **kwargs: Any) -> Any:
@@ -185,7 +185,7 @@ class Answers:
         return share
 
     def _compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Run compiled functions eagerly and report that, because Inductor's Metal code is out of reach."""
+        """Wrap `torch.compile` so that functions run eagerly and are reported: Inductor's kernels need Metal."""
 
         @functools.wraps(original)
         def compile(*args: Any, **kwargs: Any) -> Any:
@@ -237,7 +237,7 @@ class Answers:
 
 
 def _shares_by_name(contract: Contract) -> bool:
-    """Return whether `share_memory_` fails on device memory; torch/storage.py of later wheels does nothing there."""
+    """Return whether `share_memory_` raises for device memory: torch/storage.py of 2.13 and later does nothing."""
     return contract.version < (2, 13)
 
 
@@ -298,7 +298,7 @@ _CACHES = {
 
 
 def forget_answers() -> None:
-    """Clear the cached answers of libraries about the machine, if they are loaded."""
+    """Clear the caches in which loaded libraries keep facts about the machine."""
     for module, names in _CACHES.items():
         for name in names:
             clear = getattr(getattr(sys.modules.get(module), name, None), "cache_clear", None)

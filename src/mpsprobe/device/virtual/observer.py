@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 
 
 class OpFlag(enum.IntFlag):
-    """How one op use ended; 0 if a native kernel ran (or would have)."""
+    """How one op use ended; 0 if a native kernel ran, or would run on a Mac."""
 
     NATIVE = 0
     FALLBACK = 1  #: computed by the CPU, with copies there and back on a Mac
@@ -52,7 +52,7 @@ class Finding:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Receive the one stream of a virtual device. All calls come from inside the kernel, so they must be short.
+    """Receive every event of a virtual device. All calls come from inside the kernel, so they must be short.
 
     The arguments of `op` are the device's own tensors (`mps:0`), as they reached the MPS dispatch key: below
     composite ops and autograd, and the same under `no_grad` and `inference_mode`. They must not be kept alive.
@@ -81,10 +81,10 @@ class Observer(Protocol):
         """Receive a wait of the host: `"item"`, `"copy"`, `"data-dependent"`, `"fallback"` or `"synchronize"`."""
 
     def crossing(self, nbytes: int, direction: str) -> None:
-        """Receive a copy between host and device: `"to-device"` or `"to-host"`."""
+        """Receive a copy of `nbytes` bytes between host and device; the direction is `"to-device"` or `"to-host"`."""
 
     def finding(self, finding: Finding) -> None:
-        """Receive a failure or a fallback on the Mac."""
+        """Receive a failure or a fallback that the Mac would show."""
 
 
 class Quiet:

@@ -60,7 +60,7 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         _used[_address(self)] = 0
 
     def manual_seed(self, seed: int) -> Generator:
-        """Set the seed, and the offset to 0."""
+        """Set the seed, start its stream of random numbers again, and return the generator."""
         _used[_address(self)] = 0
         super().manual_seed(seed)
         return self
@@ -79,7 +79,7 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
 
 
 class CudaGenerator(Generator):
-    """A `Generator` over CUDA memory."""
+    """A `Generator` whose values are in CUDA memory."""
 
     memory = "cuda"
 
@@ -110,7 +110,7 @@ def _set_device(generator: torch._C.Generator, kind: int, index: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _offset() -> int:
-    """Return the offset of a generator's device in its C++ object."""
+    """Return the byte offset of the device field in a generator's C++ object."""
     probe = torch._C.Generator(torch.device("cpu"))
     for offset in range(2 * ctypes.sizeof(ctypes.c_void_p), _LOOKED_AT):
         field = (ctypes.c_int8 * 2).from_address(_address(probe) + offset)

@@ -13,7 +13,7 @@ _TENSORS = ("List[Tensor]", "List[Optional[Tensor]]", "Optional[List[Tensor]]")
 
 
 class Op:
-    """An ATen overload.
+    """The facts of an ATen overload that its schema states.
 
     Attributes:
         name: The name as in PyTorch's messages without the namespace: `"add.Tensor"`, `"mm"`.

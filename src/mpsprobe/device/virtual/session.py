@@ -30,7 +30,7 @@ from mpsprobe.knowledge import variables
 
 @dataclass(frozen=True)
 class EmulationSettings:
-    """The Mac to emulate; `emulate` describes each field."""
+    """The Mac to emulate; the fields are the arguments of `emulate`."""
 
     torch: str | None
     macos: str
@@ -45,7 +45,7 @@ _active = threading.Lock()
 
 
 def _binary_units(contract: Contract) -> bool:
-    """Return whether the release writes GiB in its errors."""
+    """Return whether the release's error messages write GiB instead of GB."""
     return contract.version >= (2, 7)
 
 
@@ -101,7 +101,7 @@ class Session:
 
     @property
     def findings(self) -> list[Finding]:
-        """Return what failed or fell back so far, in order."""
+        """Return the findings so far, in order: failures, fallbacks and ops that behave differently on a Mac."""
         return self.contract.findings
 
     def __enter__(self) -> Session:
@@ -186,7 +186,7 @@ def emulate(
 
 
 def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
-    """Return the class of kernels and of generators for a storage.
+    """Return the kernels' class and the generators' class for a storage.
 
     Raises:
         VirtualDeviceError: There is no such storage, or it is unavailable here.

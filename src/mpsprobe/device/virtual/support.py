@@ -83,7 +83,7 @@ def _refuse_x86() -> NoReturn:
 
 
 def unconfirmed() -> str:
-    """State what was never tested about prediction on this kind of installation; empty where tests run it."""
+    """Return a sentence on what no test has covered for prediction on this installation; empty where tests run it."""
     if not has_mps():
         return ""
     return (

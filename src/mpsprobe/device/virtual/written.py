@@ -18,7 +18,7 @@ RESIZE = schema.facts(torch.ops.aten.resize_.default)
 
 
 def fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
-    """Replace outputs on the host by empty tensors with their own memory; return which were replaced."""
+    """Replace outputs on the host by new, empty tensors, and return the (position, name) of each."""
     fresh = set()
     for position, name in call.op.writes:
         value = call.host_argument(position, name)
@@ -44,8 +44,8 @@ def share_storages(call: OpCall, host: Callable[[Tensor], Tensor]) -> None:
     elements of the input tensor and the written-to tensor refer to a single memory location") compare storages.
 
     Args:
-        call: its host arguments are replaced.
-        host: gives the host's view of a device tensor.
+        call: The call, whose host arguments are replaced.
+        host: A function that returns the host's view of a device tensor.
     """
     if call.op.base in _UNCHECKED:
         return
@@ -83,7 +83,7 @@ def _storage_of(tensor: Tensor) -> int:
 
 
 def _whole_storage(tensor: Tensor, host: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the bytes of a device tensor's storage, on the host."""
+    """Return a host tensor of all bytes in a device tensor's storage."""
     storage = tensor.untyped_storage()
     whole = relabel.device(torch.empty(0, dtype=torch.uint8, device="cpu"))
     _set_storage.redispatch(_CPU_KEYS, whole, storage, 0, [storage.nbytes()], [1])

@@ -63,7 +63,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def notes(self) -> list[str]:
-        """Return sentences about files that were replaced."""
+        """Return sentences about files of the target that were replaced by substitutes."""
         notes = list(self._backbone.notes)
         if (self.snapshot / published.MARK).is_file():
             notes.insert(0, published.NOTE)
@@ -81,7 +81,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """Return a description of `infer` for readers."""
+        """Return what `infer` does in a few words, with the numbers of samples and steps."""
         inference = self._inference()
         return (
             f"sample_trajectories_from_data_with_vlm_rollout: {inference['num_traj_samples']} trajectory, "
@@ -266,7 +266,7 @@ class AlpamayoAdapter(Adapter):
 
     @cached_property
     def _config(self) -> Any:
-        """Make the config once, because its constructor reads the whole tokenizer."""
+        """Return the config, made once, because its constructor reads the whole tokenizer."""
         cls = published.model_class().config_class
         processor.register()
         raw = {**self._raw, "vlm_name_or_path": str(self._backbone.folder)}

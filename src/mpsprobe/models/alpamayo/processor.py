@@ -211,7 +211,7 @@ def _processor_class() -> type[ProcessorMixin]:
             self.vision_start_token, self.vision_end_token = "<|vision_start|>", "<|vision_end|>"
 
         def __repr__(self) -> str:
-            """Return only the class name, because transformers formats the object for a log line at each load."""
+            """Return only the class name, because transformers writes the object to its log at each load."""
             return f"{_CLASS}()"
 
     return MpsprobeQwen3VLImagesProcessor

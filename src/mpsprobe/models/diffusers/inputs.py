@@ -64,7 +64,7 @@ def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> di
 
 
 class _Maker:
-    """Make each argument from a config."""
+    """Make the arguments of a single model's forward pass from its config."""
 
     def __init__(self, config: Any) -> None:
         self._config = config

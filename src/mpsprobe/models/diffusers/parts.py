@@ -37,7 +37,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model",
 
 @dataclass(frozen=True)
 class PipelinePart:
-    """One component of a pipeline.
+    """One component of a pipeline, as model_index.json names it.
 
     Attributes:
         name: The name of the pipeline's argument, such as `"unet"`.
@@ -255,7 +255,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _without_weights(index: Index, part: PipelinePart, notes: list[str]) -> Any:
-    """Build a scheduler, image processor or tokenizer."""
+    """Build a component that has no weights: a scheduler, an image processor or a tokenizer."""
     if "tokenizer" in part.name and not any((part.folder / name).is_file() for name in _TOKENIZER_FILES):
         encoder = part.name.replace("tokenizer", "text_encoder")
         config = next((one.config for one in index.parts if one.name == encoder), None)

@@ -114,7 +114,7 @@ class DiffusersAdapter(Adapter):
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Return the latents after two denoising steps; PixArt's pipeline treats one step as a distilled model's."""
+        """Return the latents after two denoising steps; a single step means something else to PixArt's pipeline."""
         short = {"num_inference_steps": 2, "output_type": "latent"}
         return self.extract(
             self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})
@@ -135,7 +135,7 @@ class DiffusersAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """Return a description of `infer` for readers."""
+        """Return what `infer` does in a few words, with the number of denoising steps."""
         steps = self.profile.inference.get("num_inference_steps", 2)
         return f"the pipeline's own call, {steps} denoising steps"
 
@@ -156,7 +156,7 @@ class DiffusersAdapter(Adapter):
             return model.pipeline(**options)
 
     def _smaller(self) -> dict[str, Any]:
-        """Return arguments for a smaller image, where the pipeline takes them."""
+        """Return the arguments that request a smaller image, where the pipeline's `__call__` takes them."""
         wishes = {"height": _SIDE, "width": _SIDE, "num_frames": _FRAMES, "use_resolution_binning": False}
         return {name: value for name, value in wishes.items() if name in self._parameters}
 

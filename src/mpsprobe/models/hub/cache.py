@@ -95,7 +95,7 @@ class RepoCache:
 
     @property
     def folder(self) -> Path:
-        """Return `models--OWNER--NAME` in the Hub's cache."""
+        """Return the repository's folder in the Hub's cache, `models--OWNER--NAME`."""
         return hub_cache() / f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, checksum: str) -> Path:
@@ -111,7 +111,7 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def commit(self, revision: str | None) -> str | None:
-        """Return the commit of a revision when it was last fetched; None when unknown."""
+        """Return the commit that a revision had when it was last fetched; None when unknown."""
         named = revision or "main"
         if COMMIT.fullmatch(named):
             return named if self.snapshot(named).is_dir() else None

@@ -87,12 +87,12 @@ class Preflight:
 
     @property
     def repo(self) -> str:
-        """Return the id of the repository."""
+        """Return the id of the repository as the user spells it."""
         return self.info.repo
 
     @property
     def revision(self) -> str:
-        """Return the commit."""
+        """Return the commit that every later request names, in 40 hexadecimal digits."""
         return self.info.commit
 
     @property
@@ -108,7 +108,7 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A complete snapshot.
+    """A snapshot whose files are all in the cache, with the cost of bringing them there.
 
     Attributes:
         folder: The commit's folder in the Hub's cache.

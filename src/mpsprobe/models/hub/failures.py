@@ -23,7 +23,7 @@ from mpsprobe.errors import TargetError
 
 
 class HubError(TargetError):
-    """A repository or its files cannot be fetched."""
+    """A repository or its files cannot be fetched from the Hub."""
 
     exit_code = 3
 
@@ -41,7 +41,7 @@ class TokenError(HubError):
 
 
 class RateLimitError(HubError):
-    """The Hub asks to wait.
+    """The Hub answers that requests come too fast, and asks to wait.
 
     Attributes:
         seconds: The requested time in seconds; None where it is not stated.
@@ -76,7 +76,7 @@ class LockHeldError(HubError):
 
 @dataclass(frozen=True)
 class About:
-    """The subject of a request, for the message of its failure.
+    """The repository and file that a request is about, for the message of its failure.
 
     Attributes:
         repo: The id of the repository.
@@ -89,7 +89,7 @@ class About:
     file: str = ""
 
     def __str__(self) -> str:
-        """Return `owner/name, file`."""
+        """Return the repository and, where there is one, the file: `owner/name, file`."""
         return f"{self.repo}, {self.file}" if self.file else self.repo
 
 
@@ -194,7 +194,7 @@ def _is_bad_json(problem: BaseException) -> bool:
 
 
 def is_passing(problem: BaseException) -> bool:
-    """Return whether a network error is a transient one: a broken connection, not a refused one."""
+    """Return whether a network error may pass when the request is repeated: a broken connection, not a refused one."""
     text = str(problem)
     return "imeout" not in type(problem).__name__ and not any(
         word in text
@@ -251,7 +251,7 @@ _TOKENS = "https://huggingface.co/settings/tokens"
 
 
 def _of_status(about: About, response: Any) -> HubError:
-    """Return the error for a reply of status 400 or more."""
+    """Return the error that a reply with a status of 400 or more stands for."""
     status = int(response.status_code)
     code = response.headers.get("X-Error-Code") or ""
     message = " ".join((response.headers.get("X-Error-Message") or "").split())[:200]

@@ -42,7 +42,7 @@ _WINDOW = 10.0
 
 @dataclass(frozen=True)
 class FileProgress:
-    """The progress of one file.
+    """How many bytes of one file are in the cache, and what is being done with it.
 
     Attributes:
         name: The path of the file in the repository.
@@ -59,7 +59,7 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """The progress of a download.
+    """How far a download is: its bytes, its rate and its files.
 
     Attributes:
         files: The files with more than a few bytes, largest first.
@@ -77,11 +77,11 @@ class DownloadProgress:
 
 
 class _StoppedError(Exception):
-    """Another file failed, or the user interrupted, so that this file need not continue."""
+    """The download of a file stops because another file failed or the user interrupted it."""
 
 
 class Download:
-    """Fetch the files of one commit.
+    """Fetch the files of one commit into the Hub's cache, several at a time.
 
     Args:
         info: The repository at its commit.
@@ -146,7 +146,7 @@ class Download:
         return sum(max(0, (file.size or 0) - self._there(file)) for file in self.files)
 
     def _there(self, file: RepoFile) -> int:
-        """Return how many bytes of a file the cache holds, judged by sizes."""
+        """Return how many bytes of a file the cache holds, from file sizes only."""
         for path in (self.cache.snapshot(self.info.commit) / file.name, *self._blobs(file)):
             with contextlib.suppress(OSError):
                 if path.stat().st_size == (file.size or path.stat().st_size):
@@ -165,7 +165,7 @@ class Download:
     def _first_failure(
         futures: list[concurrent.futures.Future[None]], problem: BaseException
     ) -> BaseException:
-        """Return the failure that stopped the others."""
+        """Return the error that made the other downloads stop."""
         if not isinstance(problem, _StoppedError):
             return problem
         for future in futures:
@@ -232,7 +232,7 @@ class Download:
         return RepoFile(file.name, found.size if file.size is None else file.size, checksum)
 
     def _is_whole(self, blob: Path, file: RepoFile) -> bool:
-        """Return whether a blob has the right size and checksum; a blob that was verified before is not read again."""
+        """Return whether a blob has the right size and checksum; an earlier verification of the same blob counts."""
         if _size(blob) != file.size or not blob.is_file():
             return False
         if not integrity.is_checksum(file.checksum) or self._verified.knows(blob, file.checksum):
@@ -352,7 +352,7 @@ class Download:
             raise _StoppedError
 
     def _request(self, file: RepoFile, partial: Path, begin: int, checksum: RunningChecksum | None) -> None:
-        """Append the bytes of one request to the incomplete file."""
+        """Request the bytes of a file from `begin` on, and append them to the incomplete file."""
         size = file.size or 0
         with transport.get(self.info.url(file.name), begin) as reply:
             stated = reply.headers.get("Content-Range") or ""

@@ -52,7 +52,7 @@ def checksum_of(path: Path, like: str, read: Callable[[int], None] = lambda _: N
 
 
 class RunningChecksum:
-    """The checksum of a file that is still arriving, so that no byte has to be read again.
+    """A checksum that is computed while a file arrives, so that no byte has to be read again.
 
     Args:
         checksum: The checksum that the Hub states.
@@ -88,13 +88,13 @@ class RunningChecksum:
                 read(count)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Include the next bytes."""
+        """Include the next bytes of the file."""
         self._digest.update(data)
         self._position += len(data)
 
     @property
     def is_right(self) -> bool:
-        """Return whether all bytes are included, and their checksum is the one that the Hub states."""
+        """Return whether all bytes have been included and their checksum is the one that the Hub states."""
         return self._position == self._size and self._digest.hexdigest() == self._like
 
 
@@ -103,7 +103,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Verified:
-    """The blobs of a repository whose checksums were verified and that have not changed since.
+    """Remember the blobs of a repository whose checksums were verified, until they change.
 
     A blob is identified by its checksum, and counts as unchanged if its size and modification time are the same.
     """
@@ -121,7 +121,7 @@ class Verified:
             return stamp is not None and self._known.get(checksum) == stamp
 
     def add(self, path: Path, checksum: str) -> None:
-        """Record that a file was verified."""
+        """Record that the checksum of a file was verified, with its size and modification time."""
         stamp = self._stamp(path)
         with self._lock:
             if stamp is not None and self._known.get(checksum) != stamp:

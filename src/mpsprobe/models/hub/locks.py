@@ -26,7 +26,7 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds a lock.
+    """A process that holds the lock of a file.
 
     Attributes:
         pid: The id of the process.

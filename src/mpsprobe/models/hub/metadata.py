@@ -73,7 +73,7 @@ WORKERS = 8
 
 @dataclass(frozen=True)
 class RepoFile:
-    """One file of a repository at one commit.
+    """One file of a repository at one commit, as the Hub lists it.
 
     Attributes:
         name: The path in the repository.
@@ -110,13 +110,13 @@ class RepoInfo:
     renamed: str = ""
 
     def url(self, name: str) -> str:
-        """Return the address of a file at this commit."""
+        """Return the address from which a file is fetched at this commit."""
         return f"{failures.endpoint()}/{self.repo}/resolve/{self.commit}/{quote(name)}"
 
 
 @dataclass(frozen=True)
 class Headers:
-    """The contents of the headers of weight files.
+    """What the headers of weight files say: parameters, bytes and dtypes.
 
     Attributes:
         parameters: The number of elements of all tensors.
@@ -131,7 +131,7 @@ class Headers:
 
 @dataclass(frozen=True)
 class Selection:
-    """The files of a repository that loading reads.
+    """The files of a repository, divided into those that loading reads and the rest.
 
     Attributes:
         files: The files to fetch, by name.
@@ -163,7 +163,7 @@ def pinned(repo: str, revision: str | None = None) -> RepoInfo:
     Every later request names that commit, so that a branch that moves in the meantime does not mix files.
 
     Raises:
-        HubError: There is no such repository or revision, no access, or no answer.
+        HubError: There is no such repository or revision, no access, or no answer (`HubUnreachableError`).
     """
     about = About(repo, revision)
     failures.check_endpoint(about)

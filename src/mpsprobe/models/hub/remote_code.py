@@ -109,7 +109,7 @@ def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, off
 
 
 def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> TargetError:
-    """Return the error for a user who did not agree, which lists what would run."""
+    """Return the error for a repository whose code would run without consent; it lists that code."""
     by_folder: dict[Path, list[str]] = {}
     for file in files(folder, config, offline=offline):
         by_folder.setdefault(file.folder, []).append(file.short)
@@ -167,7 +167,7 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
 
 
 def _name(folder: Path) -> str:
-    """Return a repository's id where the folder is in the Hub's cache, else the folder."""
+    """Return the repository's id for a folder in the Hub's cache; for any other folder its path."""
     return choose.repo_of(folder) or str(folder)
 
 
@@ -263,7 +263,7 @@ def _missing(folder: Path, name: str) -> TargetError:
 
 
 def _parsed(path: Path) -> str:
-    """Return the text of a Python file.
+    """Return the text of a Python file that can be parsed.
 
     Raises:
         TargetError: The text is not Python; the message gives the line.

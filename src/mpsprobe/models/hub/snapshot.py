@@ -23,7 +23,7 @@ from mpsprobe.models import peft
 
 
 class SnapshotError(TargetError):
-    """The folder is not a usable model."""
+    """The folder does not hold a model that can be used."""
 
 
 class ConfigError(SnapshotError):
@@ -31,7 +31,7 @@ class ConfigError(SnapshotError):
 
 
 class ShardError(SnapshotError):
-    """The index and the existing weight files do not agree."""
+    """The index of the weights and the weight files in the folder contradict each other."""
 
 
 class WeightsError(SnapshotError):
@@ -94,13 +94,13 @@ class StoredTensor:
 
     @property
     def elements(self) -> int:
-        """Return the number of elements."""
+        """Return the number of elements, which is the product of the shape."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The contents of a model folder, from its config and the headers of its weights.
+    """What a model folder holds, from its config and the headers of its weights.
 
     Attributes:
         path: The folder.
@@ -123,10 +123,11 @@ class Snapshot:
 
 
 def inspect(folder: Path) -> Snapshot:
-    """Read and validate a model folder without reading its tensors.
+    """Validate a model folder and describe its weights without reading its tensors.
 
     Raises:
         SnapshotError: The path is not a folder, or a file in it is wrong; the subclass and the message say how.
+            `NoWeightsError` also stands for weight files without tensors.
     """
     if not folder.is_dir():
         raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
@@ -334,7 +335,7 @@ def is_dtype(name: str) -> bool:
 
 
 def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
-    """Return the size of loaded weights in bytes.
+    """Return the bytes that the weights take once they are loaded.
 
     Args:
         dtypes: The number of elements by stored dtype.
@@ -348,7 +349,7 @@ def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
 
 
 def architecture(config: dict[str, Any]) -> str | None:
-    """Return the class that a config names first; None when it names none."""
+    """Return the first name in `architectures` of a config; None when it names none."""
     named = config.get("architectures")
     return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
 

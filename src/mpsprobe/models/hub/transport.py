@@ -32,7 +32,7 @@ class NotTheHubError(Exception):
 
 
 class UnusableTokenError(Exception):
-    """The token cannot be sent, because it holds characters that no token has."""
+    """The token holds characters that no token has, so it cannot be sent."""
 
 
 class StalledTransferError(TimeoutError):
@@ -45,7 +45,7 @@ class BrokenTransferError(ConnectionError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, whose body has not been read.
+    """A reply to a request, whose body has not been read yet.
 
     Attributes:
         status: The HTTP status, 200 or 206.
@@ -79,7 +79,7 @@ def seconds_of(variable: str, otherwise: float) -> float:
 
 
 def library() -> Any:
-    """Return the module of the HTTP library that huggingface_hub uses."""
+    """Return the module of the HTTP client that the installed huggingface_hub uses: `requests` or `httpx`."""
     from huggingface_hub import errors
 
     name = errors.HTTPError.__module__.partition(".")[0]  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def library() -> Any:
 
 
 def network_errors() -> tuple[type[BaseException], ...]:
-    """Return the exceptions of a connection that cannot be made, breaks, or stalls."""
+    """Return the exception types of connections that cannot be made, break or stall, for an `except` clause."""
     module = library()
     if hasattr(module, "RequestException"):
         return (module.RequestException, ConnectionError, TimeoutError)
@@ -106,6 +106,7 @@ def get(url: str, begin: int = 0, end: int | None = None, limit_s: float = 0.0) 
             longer.
 
     Raises:
+        UnusableTokenError: The token holds characters that no token has.
         Exception: An exception of huggingface_hub or its HTTP library, which `failures.translate` translates.
     """
     from huggingface_hub import constants, utils

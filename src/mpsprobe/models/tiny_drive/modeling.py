@@ -159,7 +159,7 @@ def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: i
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """The output of one plain forward pass.
+    """The named outputs of one forward pass without sampling.
 
     Attributes:
         logits: The logits (B, L, vocabulary), in the weights' dtype.

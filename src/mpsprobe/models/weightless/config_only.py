@@ -228,7 +228,7 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
 def random_init(
     blueprint: Blueprint, profile: Profile, weights: Weights, *, shrink: bool = False
 ) -> tuple[RandomInitAdapter, list[str]]:
-    """Make the adapter of a class and config, and list what `shrink` changed."""
+    """Make the adapter of a class and config, and return it with sentences about what `shrink` changed."""
     blueprint, changes = shrunk(blueprint) if shrink else (blueprint, [])
     adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
     adapter.weights = weights
@@ -266,7 +266,7 @@ def _names(profile: Profile, repo: str) -> bool:
 
 
 def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:
-    """Make the adapter that the profile names."""
+    """Make the adapter that the target's profile names, without stored weights."""
     adapter = make_adapter(ref.profile, folder)
     adapter.weights = weights
     changes = adapter.shrink() if ref.shrink else []

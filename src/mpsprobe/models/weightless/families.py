@@ -14,7 +14,7 @@ VIDEO = "video classifier"
 
 @dataclass(frozen=True)
 class Family:
-    """Models that take the same inputs and run the same way.
+    """A group of models that take the same inputs and run the same way.
 
     Attributes:
         name: The name for readers.

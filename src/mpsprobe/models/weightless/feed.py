@@ -15,7 +15,7 @@ KEY = "mpsprobe"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The description of a made-up tensor.
+    """What a config states of one tensor of the input: its shape and its values.
 
     Attributes:
         shape: The shape.
@@ -43,7 +43,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The call that is a model's inference.
+    """The input that a config states, and the method that takes it.
 
     Attributes:
         inputs: The arguments by name: the description of a tensor, or a plain value.

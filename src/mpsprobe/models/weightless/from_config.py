@@ -38,7 +38,7 @@ _HUGE = 1 << 28
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The class and the config from which a model is built.
+    """A class with its config, from which a model can be built.
 
     Attributes:
         name: The target as the user named it.
@@ -231,14 +231,18 @@ def _constructed(
 def _in_another(
     drawn: nn.Module, cls: type[nn.Module], config: Any, dtype: torch.dtype, attention: str
 ) -> nn.Module:
-    """Return the same model with the same weights in another dtype, as if a checkpoint held them."""
+    """Return the model with its weights cast to another dtype, as if a checkpoint had stored them in it."""
     model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
     model.load_state_dict(drawn.state_dict())
     return model
 
 
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
-    """Return the dtype of the weights: the requested one, else the config's, else float32 as in `from_pretrained`."""
+    """Return the dtype of the weights: the requested one, else the config's, else float32 as in `from_pretrained`.
+
+    Raises:
+        UsageError: The requested name is none of torch's dtypes.
+    """
     if dtype != "auto":
         found = getattr(torch, dtype, None)
         if not isinstance(found, torch.dtype):
@@ -326,7 +330,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 
 
 def prepared(config: Any) -> tuple[Any, list[str]]:
-    """Return a config ready to be built, and a list of the changes."""
+    """Return a config from which a model can be built here, and sentences about what was changed in it."""
     notes = []
     quantised = quantisation.find(config.to_dict())
     for part in (config, getattr(config, "text_config", None)):
@@ -422,7 +426,7 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def _settle(model: nn.Module) -> None:
-    """Give small parameters values: 1 for scales, 0 for offsets, else small numbers that differ."""
+    """Fill small parameters of a memoryless model: 1 for scales, 0 for offsets, distinct small numbers for others."""
     for name, parameter in model.named_parameters():
         if parameter.numel() > _SMALL or not parameter.is_floating_point():
             continue
@@ -466,7 +470,7 @@ def _imported(spec: str) -> type[nn.Module]:
 
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
-    """Turn any exception of the class or its config into an error of one line."""
+    """Turn an exception of a model's class or config into a `TargetError` of one line while the block runs."""
     try:
         yield
     except (TargetError, UsageError):

@@ -40,7 +40,7 @@ _MOST = 1 << 24
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a GGUF file.
+    """What the header of a GGUF file says of the model.
 
     Attributes:
         path: The path of the file.
@@ -65,7 +65,7 @@ class Header:
 
     @property
     def quantised(self) -> Quantised:
-        """Return how its weights are stored."""
+        """Return how the weights of the file are quantised."""
         method = next(one for one in quantisation.methods() if one.id == "gguf")
         bits = self.nbytes * 8 / self.parameters if self.parameters else 0.0
         most = next(iter(self.types), "")
@@ -73,7 +73,7 @@ class Header:
 
 
 def read(path: Path) -> Header:
-    """Return the header of a GGUF file.
+    """Read the header of a GGUF file, without its tensors.
 
     Raises:
         TargetError: The file is not a GGUF file, or is truncated.

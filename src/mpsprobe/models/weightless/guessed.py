@@ -59,7 +59,7 @@ _SMALL = 200_000_000
 
 @dataclass(frozen=True)
 class Guess:
-    """Inputs that a forward pass accepted.
+    """Inputs that a model's forward pass accepted.
 
     Attributes:
         inputs: The arguments of `forward` by name.
@@ -72,7 +72,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class RequiredArgument:
-    """An argument that a forward pass requires.
+    """An argument that a forward pass cannot do without.
 
     Attributes:
         name: The name of the argument.
@@ -136,7 +136,7 @@ def may_run(model: nn.Module) -> bool:
 
 
 class _Sizes:
-    """The sizes of a sample, from the constructor's values and the first layers."""
+    """The sizes to guess with, from the constructor's values and the model's first layers."""
 
     def __init__(self, model: nn.Module, values: dict[str, Any]) -> None:
         self._values = values
@@ -165,7 +165,7 @@ class _Sizes:
 
     @property
     def channels(self) -> int:
-        """Return the number of channels of an image."""
+        """Return the number of channels that the model's images have."""
         conv = next((one for one in self.first if isinstance(one, nn.Conv2d)), None)
         return conv.in_channels * 1 if conv is not None else self._of(_CHANNELS) or 3
 
@@ -321,7 +321,7 @@ def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
 def _conditions(
     forward: Any, values: dict[str, Any], needs: Sequence[RequiredArgument]
 ) -> list[RequiredArgument]:
-    """Return optional arguments that a constructor's value makes necessary: `global_cond` with `global_cond_dim`."""
+    """Return optional arguments that a constructor's value makes necessary, as `global_cond_dim` does `global_cond`."""
     taken = {need.name for need in needs}
     found = []
     for name, parameter in inspect.signature(forward).parameters.items():
@@ -335,7 +335,7 @@ def _conditions(
 
 
 def _described(cls: type, name: str, *, first: bool = False) -> str:
-    """Return the sentence about an argument in the docstring of a class or of its forward pass."""
+    """Return the sentence of a docstring that describes an argument; empty where there is none."""
     texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
     if first and name != "x" and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
         name = "x"  # docstrings often call the first argument so, whatever its name

@@ -67,11 +67,14 @@ def at_hand(cls: type[nn.Module], values: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """Return an object of a class, or of a factory, made from a JSON object.
+    """Make an object from a class or a factory and the values of a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`), they
     become that object: the dataclass of its annotation, the only dataclass of its module with these fields, or a
     script's options.
+
+    Raises:
+        TypeError: A factory made something else than a module.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
@@ -179,7 +182,7 @@ def made_dense(model: nn.Module, *, change: bool = False) -> list[str]:
 
 
 def _somehow(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """Build the model without values where its constructor needs none, else on the CPU."""
+    """Build a model without values where its constructor computes with none; otherwise build it on the CPU."""
     try:
         with torch.device("meta"):
             return construct(cls, copy.deepcopy(values))
@@ -236,7 +239,7 @@ def _in_dataclasses(cls: type[nn.Module], values: dict[str, Any]) -> dict[str, A
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
-    """Return whether a dataclass has all these fields."""
+    """Return whether a dataclass has a field for every value."""
     return (
         dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
     )

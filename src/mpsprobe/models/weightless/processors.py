@@ -21,7 +21,7 @@ _SECONDS = 1
 
 
 class Processors:
-    """The processors in a folder that make inputs of its model.
+    """The tokenizer and processors of a folder, which make inputs for its model.
 
     Args:
         folder: The folder of the model.

@@ -205,7 +205,7 @@ class RandomInitAdapter(Adapter):
 
 
 def _called(model: nn.Module, method: str, batch: Batch) -> Any:
-    """Call a method of the model."""
+    """Call a method of the model with the batch, and return what it returns."""
     if method == "forward":
         return model(**batch)
     found = getattr(model, method, None)
@@ -217,7 +217,7 @@ def _called(model: nn.Module, method: str, batch: Batch) -> Any:
 
 
 def _fitting(model: nn.Module, batch: Batch) -> Batch:
-    """Return the batch with floating-point inputs in the dtype of the model's weights."""
+    """Return the batch with its floating-point tensors cast to the dtype of the model's weights."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return {
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -116,7 +116,7 @@ def _shrink_experts(path: str, config: Any, changes: list[str]) -> None:
 
 
 def _stored(config: Any, name: str) -> str:
-    """Return the name under which a config keeps a value."""
+    """Return the attribute name under which a config stores a value that has several names."""
     found: str = getattr(config, "attribute_map", {}).get(name, name)
     return found
 

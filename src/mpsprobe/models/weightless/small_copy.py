@@ -30,7 +30,7 @@ _GROUP = 4
 
 @dataclass(frozen=True)
 class SmallCopy:
-    """A saved checkpoint and the inputs for it.
+    """A small checkpoint on disk, with inputs for it.
 
     Attributes:
         folder: The folder with config.json and model.safetensors in float32.
@@ -128,7 +128,7 @@ def _moved(value: Any, size: int, moved: dict[int, int]) -> Any:
 
 @torch.no_grad()
 def _drawn(blueprint: Blueprint) -> Any:
-    """Build the model in float32, with weights that all affect the result."""
+    """Build the model in float32 and draw weights of which all affect the result."""
     cls, config = blueprint.model_class, copy.deepcopy(blueprint.config)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = torch.float32  # each part is built in the dtype that its own config states
@@ -144,7 +144,7 @@ def _drawn(blueprint: Blueprint) -> Any:
 
 
 def _feeds(blueprint: Blueprint) -> dict[str, dict[str, Tensor]]:
-    """Make inputs, including one with text only where there are images too."""
+    """Make the inputs by name: one with images where the model takes them, and one with text only."""
     family = family_of(blueprint.model_class.__name__)
     whole = synthetic.Inputs(blueprint.model_class, blueprint.config, family, torch.float32).make()
     tensors = {name: value for name, value in whole.items() if isinstance(value, Tensor)}

@@ -22,7 +22,7 @@ PROMPT, SHORTER = 32, 20
 
 
 class Inputs(SoundInputs, SeriesInputs):
-    """Make each argument of a forward pass by its name.
+    """Make the arguments of a transformers model's forward pass, one method for each name.
 
     Attributes:
         model_class: A class of transformers.
@@ -171,7 +171,7 @@ class Inputs(SoundInputs, SeriesInputs):
     # ---------------------------------------------------------------------------------------------- config
 
     def _config(self, name: str, default: Any = None) -> Any:
-        """Return a value of the config, or of the part of it that describes text."""
+        """Return a value of the config or, where it is missing there, of the config's part for text."""
         value = getattr(self.config, name, None)
         if value is None:
             text = synthetic_images.text_part(self.config)
@@ -256,11 +256,11 @@ class Inputs(SoundInputs, SeriesInputs):
         return (ids * length)[:length] if ids else [0] * length
 
     def qformer_input_ids(self) -> Tensor:
-        """Return the text that InstructBLIP's querying transformer reads."""
+        """Return token ids for InstructBLIP's querying transformer: `(rows, tokens)`."""
         return torch.tensor([list(range(1000, 1000 + SHORTER))])
 
     def inputs(self) -> Tensor:
-        """Return Perceiver's main input under its own name."""
+        """Return token ids under the name that Perceiver's main input has: `(rows, tokens)`."""
         return self.input_ids()
 
     # ---------------------------------------------------------------------------------------------- images
@@ -279,7 +279,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.pixels(self.config, self._parameters, self.family.rows, self.notes)
 
     def pixel_values_videos(self) -> Tensor:
-        """Return `(1, frames, channels, height, width)`."""
+        """Return the pixel values of a video: `(1, frames, channels, height, width)`."""
         return synthetic_images.video(self.config, self.notes)
 
     def image_attention_mask(self) -> Tensor:
@@ -392,7 +392,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return ramp(1, 32, self._config("hidden_size", 768))
 
     def task_inputs(self) -> Tensor:
-        """Return OneFormer's tokens of "the task is semantic"."""
+        """Return the token ids of OneFormer's text "the task is semantic"."""
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
 
 

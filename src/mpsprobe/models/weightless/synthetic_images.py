@@ -70,7 +70,7 @@ def image_size(config: Any) -> tuple[int, int]:
 
 
 def channels(config: Any) -> int:
-    """Return the number of channels of an image."""
+    """Return the number of channels that images have according to a config."""
     vision = vision_part(config)
     for part in (vision, config):
         for name in ("num_channels", "in_channels", "in_chans"):
@@ -231,7 +231,7 @@ def _first(part: Any, *names: str) -> Any:
 
 
 def _image(*shape: int) -> Tensor:
-    """Return a ramp from -1 to 1 of the given shape."""
+    """Return an image whose values rise from -1 to 1, in the given shape."""
     return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
 
 
@@ -273,7 +273,7 @@ def _asked(model_class: Any, config: Any, image: dict[str, Any], place: torch.de
 
 
 def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
-    """Move pixels to the device; sizes stay and keep their values, because code reads them."""
+    """Move pixel values to the device; return sizes unchanged, because the model's code reads their values."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(place, dtype)
     return value

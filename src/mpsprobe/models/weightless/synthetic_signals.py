@@ -27,7 +27,7 @@ _FRAMES = 200
 
 
 class SoundInputs:
-    """The arguments of a forward pass that hold sound; `synthetic.Inputs` has the others.
+    """Make the arguments of a forward pass that hold sound; `synthetic.Inputs` makes the others.
 
     Attributes:
         model_class: A class of transformers.
@@ -45,7 +45,7 @@ class SoundInputs:
         raise NotImplementedError
 
     def _sound(self, *names: str) -> Any:
-        """Return the first of several values in the config, or in its part about sound."""
+        """Return the value of the first of several names in the config, or in its part about sound."""
         parts = [self.config, *(getattr(self.config, name, None) for name in _PARTS)]
         found = (getattr(part, name, None) for part in parts if part is not None for name in names)
         return next((value for value in found if value is not None), None)
@@ -100,7 +100,7 @@ class SoundInputs:
         return ramp(1, channels, SAMPLING_RATE) if channels else ramp(1, SAMPLING_RATE)
 
     def decoder_input_values(self) -> Tensor | None:
-        """Return two groups of SpeechT5's previous output frames."""
+        """Return two groups of SpeechT5's previous output frames: `(1, 2 * reduction factor, mel bins)`."""
         bins, group = self._config("num_mel_bins"), self._config("reduction_factor", 1)
         return None if bins is None else ramp(1, 2 * group, bins)
 
@@ -126,7 +126,7 @@ def ramp(*shape: int) -> Tensor:
 
 
 class SeriesInputs:
-    """The arguments of a forward pass that hold time series, states and actions; `synthetic.Inputs` has the others."""
+    """Make the arguments of a forward pass that hold time series, states and actions."""
 
     def _config(self, name: str, default: Any = None) -> Any:
         raise NotImplementedError

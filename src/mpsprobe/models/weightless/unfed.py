@@ -70,7 +70,7 @@ def next_step(problem: BaseException) -> str:
 
 
 def kind_of(raw: dict[str, Any]) -> str:
-    """Return the library of a config that names no class of transformers; empty where unknown."""
+    """Return the library that a config without a transformers class belongs to; empty where unknown."""
     if isinstance(raw.get("type"), str) and ("input_features" in raw or "n_action_steps" in raw):
         return f"a lerobot policy ({raw['type']!r})"
     if isinstance(raw.get("architecture"), str) and ("pretrained_cfg" in raw or "num_classes" in raw):

@@ -19,7 +19,7 @@ class FaultShown(Exception):  # noqa: N818 - what a probe looks for, not an erro
 
 @dataclass
 class Lab:
-    """The tools of a probe.
+    """What a probe works with: a device, and ways to compare results.
 
     Attributes:
         device: The device to test.
@@ -79,7 +79,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class FaultProbe:
-    """One probe.
+    """A test for one known fault, as an advisory names it.
 
     Attributes:
         name: The name, as in `advisory.probe`.
@@ -97,7 +97,12 @@ PROBES: dict[str, FaultProbe] = {}
 
 
 def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
-    """Register the decorated function as a probe."""
+    """Return a decorator that registers a function as the probe `name`.
+
+    Args:
+        name: The name that advisories use.
+        title: What is true where the fault is absent, in one sentence.
+    """
 
     def register(look: Callable[[Lab], None]) -> Callable[[Lab], None]:
         assert name not in PROBES, name
@@ -108,7 +113,7 @@ def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[
 
 
 def run(name: str, place: Place) -> ProbeAnswer:
-    """Test a device for the fault.
+    """Run a probe on a device, and return whether the fault is there.
 
     Only the GPU of a Mac can answer. All other devices, including the virtual one, have other kernels.
     """
@@ -120,7 +125,7 @@ def run(name: str, place: Place) -> ProbeAnswer:
 
 
 def look(probe: FaultProbe, lab: Lab) -> ProbeAnswer:
-    """Return the answer of a probe on the lab's device."""
+    """Run a probe with the tools of `lab`, and return its answer."""
     try:
         with torch.no_grad():
             probe.look(lab)

@@ -152,7 +152,7 @@ _MACHINERY = re.compile(
 
 @dataclass
 class Part:
-    """A part of a target before it is judged.
+    """A part of a target, found but not yet judged.
 
     Attributes:
         name: The path of the module, or the file.
@@ -194,7 +194,7 @@ def _folder(file: str) -> str:
 
 
 def _merged(found: list[Part]) -> list[Part]:
-    """Merge parts of one architecture only (`model` and `lm_head`), and the code of a folder."""
+    """Return the parts with those merged that one architecture or one folder of code has."""
     alike: dict[str, Part] = {}
     for part in found:
         if len(part.families) == 1 and not part.own:
@@ -217,7 +217,7 @@ def _merged(found: list[Part]) -> list[Part]:
 def components(
     found: Sequence[Part], libraries: Sequence[MlxLibrary], proofs: Sequence[Proof]
 ) -> list[Component]:
-    """Return the verdict on each part."""
+    """Return each part with its verdict: reuse, wrap or write, and the days that this takes."""
     counted: set[tuple[str, int]] = set()
     return [_component(part, libraries, proofs, counted) for part in found]
 
@@ -338,7 +338,7 @@ def _sentence(what: str, reasons: Sequence[str]) -> str:
 
 
 def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, int]]) -> int:
-    """Count the lines of the functions that op uses come from, and of the constructors of their classes.
+    """Return how many lines of code the op uses come from: their functions, and the constructors of their classes.
 
     Args:
         files: The files whose functions count.

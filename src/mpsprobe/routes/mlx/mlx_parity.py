@@ -38,7 +38,7 @@ _ROPE_KEYS = ("rope_theta",)
 
 
 class Feed(msgspec.Struct, kw_only=True):
-    """The comparison on one input.
+    """The input of a parity run, with the results on it.
 
     Attributes:
         name: `"text"` or `"image and text"`.
@@ -58,7 +58,7 @@ class Feed(msgspec.Struct, kw_only=True):
 
 
 class Control(msgspec.Struct, kw_only=True):
-    """A copy that is wrong on purpose.
+    """A copy that is wrong on purpose, and whether the comparison noticed.
 
     Attributes:
         name: What was changed.
@@ -72,7 +72,7 @@ class Control(msgspec.Struct, kw_only=True):
 
 
 class Parity(msgspec.Struct, kw_only=True):
-    """The outcome of a parity run.
+    """The results of a parity run on every input and every wrong copy.
 
     Attributes:
         model_type: The `model_type` of the checkpoint.
@@ -189,7 +189,7 @@ def run(
 
 
 def require(package: str) -> None:
-    """Make sure that MLX and the library can be imported, without importing them.
+    """Check that MLX and the library are installed, without importing them.
 
     Raises:
         UsageError: One of them is not installed.
@@ -218,7 +218,7 @@ def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
 
 
 def _telling(folder: Path) -> dict[str, str]:
-    """Return the name of a weight matrix in the first layer of each tower."""
+    """Return the names of weight matrices whose change must show: one in the first layer of each tower."""
     from safetensors import safe_open
 
     found: dict[str, str] = {}
@@ -232,7 +232,7 @@ def _telling(folder: Path) -> dict[str, str]:
 
 
 def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
-    """Write a copy in which one matrix is changed by a share of its standard deviation."""
+    """Copy a checkpoint with one matrix changed by a share of its standard deviation, and return the copy's folder."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -246,7 +246,7 @@ def _with_weights(folder: Path, target: Path, tensor: str) -> Path:
 
 
 def _with_base(folder: Path, target: Path) -> Path | None:
-    """Write a copy with another rotary base; return None when its config names none."""
+    """Copy a checkpoint with another rotary base, and return its folder; None when its config names none."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     changed = 0
     for part in _parts(config):
@@ -324,7 +324,7 @@ def _narrowed(value: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _child(job: Path, limit_s: float) -> str:
-    """Run the MLX side; return how it ended, or `""` when it ended normally."""
+    """Run the MLX side in a child process, and return how it ended; empty for a normal end."""
     command = launch.python("mpsprobe.routes.mlx.parity_child", str(job))
     environment = {**launch.environment(), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
@@ -376,7 +376,7 @@ def _control(
     single: Mapping[str, np.ndarray[Any, Any]],
     gates: Mapping[str, float],
 ) -> Control:
-    """Judge a control by the input with the largest error, because text does not reach a vision tower."""
+    """Return whether a wrong copy was noticed, on the input that shows it most (text does not reach a vision tower)."""
     if answer.get("problem"):
         return Control(name=name, error=None, caught=False)
     errors = {feed: _furthest(_loaded(folder, feed), single[feed]) for feed in single}

@@ -82,7 +82,7 @@ _LLAMA_CPP = frozenset(
 
 @dataclass(frozen=True)
 class Effort:
-    """The effort of the MLX route.
+    """The days that a port to MLX takes.
 
     Attributes:
         days: The least and the greatest number of days by the rule; None when the target's parts are unknown.
@@ -101,7 +101,7 @@ class Effort:
 
 
 def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
-    """Estimate the effort in days, part by part."""
+    """Estimate the days that a port to MLX takes, part by part."""
     found = components(parts(case.uses), packages, [*case.proofs, *mlx.proofs()])
     if not found:
         return Effort(None, False, ())
@@ -115,7 +115,7 @@ def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
 
 
 def route(case: Case) -> tuple[Route, Effort]:
-    """Return the route, and its effort."""
+    """Return the verdict on MLX as a report shows it, and the effort behind it."""
     packages = libraries()
     if case.run.target.training is not None:
         return _of_training(case, case.run.target.training, packages)

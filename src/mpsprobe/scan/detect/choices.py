@@ -28,7 +28,7 @@ _DEVICE_WORDS = re.compile(r"device|^dev$", re.IGNORECASE)
 
 @on(ast.Call)
 def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `Pipeline(path, "cuda")`: a CUDA device that is handed to other code by position."""
+    """Report a CUDA device that is passed to other code by position: `Pipeline(path, "cuda")`."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if last in _READERS or _ERRORS.search(last) or position.failure_is_handled:
         return
@@ -44,7 +44,7 @@ def handed_on(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.If)
 def turned_away(node: ast.If, _position: Position) -> Iterator[Hit]:
-    """Report `if device == "mps": device = "cpu"`."""
+    """Report code that replaces MPS by the CPU: `if device == "mps": device = "cpu"`."""
     if not _asks_for_mps(node.test):
         return
     for statement in node.body:
@@ -73,7 +73,7 @@ def _asks_for_mps(test: ast.expr) -> bool:
 
 
 def _inner(node: ast.expr) -> ast.expr:
-    """Return the text inside `torch.device("mps")`, or the node itself."""
+    """Return the argument of `torch.device("mps")`; any other node unchanged."""
     return node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
 
 
@@ -83,7 +83,7 @@ def _is_cpu(node: ast.expr) -> bool:
 
 @on(ast.Compare)
 def list_without_mps(node: ast.Compare, position: Position) -> Iterator[Hit]:
-    """Report `if device not in ("cuda", "cpu"): raise`, `assert device in ["cuda", "cpu"]`."""
+    """Report a list of devices that rejects MPS: `if device not in ("cuda", "cpu"): raise`."""
     if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.In, ast.NotIn)):
         return
     texts = _texts(position.value(node.comparators[0]))

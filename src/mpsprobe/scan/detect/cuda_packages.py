@@ -59,7 +59,7 @@ def _is_flash(node: ast.expr | None) -> bool:
 
 @on(ast.keyword)
 def asked_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """Report `from_pretrained(..., attn_implementation="flash_attention_2")`."""
+    """Report an argument that selects flash attention: `attn_implementation="flash_attention_2"`."""
     if node.arg in _NAMES and _is_flash(node.value) and not position.failed_import_is_handled:
         yield Hit("MPS403", node, f"{ast.unparse(node)} needs flash_attn.")
     elif node.arg and _FLAGS.fullmatch(node.arg) and _true(node.value) and not position.conditions:
@@ -68,7 +68,7 @@ def asked_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
 
 @on_call("get", "pop", "getattr")
 def asked_by_fallback(node: ast.Call, _position: Position) -> Iterator[Hit]:
-    """Report `kwargs.get("attn_implementation", "flash_attention_2")`."""
+    """Report flash attention as a default value: `kwargs.get("attn_implementation", "flash_attention_2")`."""
     if len(node.args) >= 2:
         name = text_of(node.args[-2])
         if name in _NAMES and _is_flash(node.args[-1]):
@@ -77,7 +77,7 @@ def asked_by_fallback(node: ast.Call, _position: Position) -> Iterator[Hit]:
 
 @on(ast.Assign)
 def asked_in_assignment(node: ast.Assign, position: Position) -> Iterator[Hit]:
-    """Report `config._attn_implementation = "flash_attention_2"`."""
+    """Report an assignment that selects flash attention: `config._attn_implementation = "flash_attention_2"`."""
     for target in node.targets:
         name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
         if name in _NAMES and _is_flash(node.value) and not position.conditions:
@@ -86,7 +86,7 @@ def asked_in_assignment(node: ast.Assign, position: Position) -> Iterator[Hit]:
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
 def asked_by_default(node: Function, _position: Position) -> Iterator[Hit]:
-    """Report `def __init__(self, use_flash_attn=True)`."""
+    """Report a parameter whose default selects flash attention: `def __init__(self, use_flash_attn=True)`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs: list[tuple[ast.arg, ast.expr | None]] = [
         *zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True),
@@ -103,7 +103,7 @@ def asked_by_default(node: Function, _position: Position) -> Iterator[Hit]:
 
 @on_call("CUDAExtension", "load", "load_inline")
 def cuda_build(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.utils.cpp_extension.load(sources=["kernel.cu"])` and `CUDAExtension(...)`."""
+    """Report an extension that is compiled with CUDA: `load(sources=["kernel.cu"])`, `CUDAExtension(...)`."""
     called = position.called
     if called == "torch.utils.cpp_extension.CUDAExtension":
         if not position.conditions:

@@ -22,7 +22,7 @@ _CUDA_FORWARDS = {"cuda", "to_cuda", "to_gpu"}
 
 
 def places(name: str) -> bool:
-    """Return whether a variable of this name places tensors."""
+    """Return whether a variable with this name, such as `device`, says where tensors are placed."""
     return _PLACE.search(name) is not None
 
 
@@ -56,14 +56,14 @@ def _is_forwarded(position: Position) -> bool:
 
 @on_call("cuda")
 def cuda_method(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.cuda()`."""
+    """Report `x.cuda()`, which raises in a PyTorch without CUDA."""
     if isinstance(node.func, ast.Attribute) and not _is_forwarded(position):
         yield Hit("MPS101", node, ".cuda() places it on a CUDA device.")
 
 
 @on_call("to", "device", "set_default_device", "load")
 def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.to("cuda")`, `torch.device("cuda")`, `torch.load(file, "cuda")`."""
+    """Report a CUDA device in a call that places tensors: `x.to("cuda")`, `torch.load(file, "cuda")`."""
     called = position.called
     last = called.rpartition(".")[2] or "to"
     if last == "load":
@@ -81,7 +81,7 @@ def placement(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("type", "set_default_tensor_type")
 def tensor_type(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.type("torch.cuda.FloatTensor")`."""
+    """Report a conversion to a CUDA type: `x.type("torch.cuda.FloatTensor")`."""
     kind = (text_of(node.args[0]) or position.name(node.args[0])) if node.args else ""
     if _TENSOR_TYPE.match(kind) and not _is_forwarded(position):
         yield Hit("MPS101", node, f"{kind} makes CUDA tensors.")
@@ -89,7 +89,7 @@ def tensor_type(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def placed_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """Report `torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
+    """Report a CUDA device in a keyword: `torch.zeros(2, device="cuda")`, `device_map={"": "cuda"}`."""
     call = position.parents[-1]
     if not node.arg or not places(node.arg) or not isinstance(call, ast.Call) or _is_forwarded(position):
         return
@@ -102,7 +102,7 @@ def placed_by_keyword(node: ast.keyword, position: Position) -> Iterator[Hit]:
 
 @on_call("get", "pop", "getattr", "setdefault", "getenv")
 def fallback_value(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `kwargs.get("device", "cuda")`."""
+    """Report CUDA as the value of a missing entry: `kwargs.get("device", "cuda")`."""
     if len(node.args) >= 2:
         name, default = text_of(node.args[-2]), cuda_text(node.args[-1], position)
         if default is not None and name is not None and places(name):
@@ -111,7 +111,7 @@ def fallback_value(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("add_argument", "option", "Option", "Argument", "Field", "field")
 def option(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `parser.add_argument("--device", default="cuda")`."""
+    """Report a command-line option whose default is CUDA: `add_argument("--device", default="cuda")`."""
     text = cuda_text(argument(node, "default"), position)
     if text is not None:
         name = next((name for name in map(text_of, node.args) if name), "it")
@@ -127,7 +127,7 @@ def _in_dict(node: ast.expr, position: Position) -> str | None:
 
 @on(ast.FunctionDef, ast.AsyncFunctionDef)
 def defaults(node: Function, position: Position) -> Iterator[Hit]:
-    """Report `def f(x, device="cuda")`."""
+    """Report a parameter whose default is CUDA: `def f(x, device="cuda")`."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     pairs = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
     pairs += [
@@ -149,7 +149,7 @@ def _device_call(node: ast.expr, position: Position) -> str | None:
 
 @on(ast.Assign, ast.AnnAssign)
 def assignments(node: ast.Assign | ast.AnnAssign, position: Position) -> Iterator[Hit]:
-    """Report `device = "cuda"`, as a statement or as a field of a class."""
+    """Report CUDA as the value of a variable or field: `device = "cuda"`."""
     if node.value is None:
         return
     text = cuda_text(node.value, position)
@@ -167,7 +167,7 @@ def assignments(node: ast.Assign | ast.AnnAssign, position: Position) -> Iterato
 
 @on(ast.Dict)
 def entries(node: ast.Dict, position: Position) -> Iterator[Hit]:
-    """Report `{"device": "cuda"}`."""
+    """Report CUDA as the value in a dict: `{"device": "cuda"}`."""
     for key, value in zip(node.keys, node.values, strict=True):
         name, text = text_of(key), cuda_text(value, position)
         if name and text is not None and places(name):
@@ -176,7 +176,7 @@ def entries(node: ast.Dict, position: Position) -> Iterator[Hit]:
 
 @on(ast.IfExp)
 def choice(node: ast.IfExp, position: Position) -> Iterator[Hit]:
-    """Report `"cuda" if torch.cuda.is_available() else "cpu"`."""
+    """Report a choice that never takes MPS: `"cuda" if torch.cuda.is_available() else "cpu"`."""
     if id(node) in position.reported or not _asks_for_cuda(node.test, position):
         return
     taken, left = _leaf(node, position), _leaf_of_cuda(node, position)
@@ -199,7 +199,7 @@ def _asks_for_cuda(test: ast.expr, position: Position) -> bool:
 
 
 def _leaf(node: ast.expr, position: Position) -> str | None:
-    """Return the value of a chain of conditional expressions on a Mac, if it is the CPU."""
+    """Return the value that a chain of conditional expressions has on a Mac, if it is the CPU; else None."""
     while isinstance(node, ast.IfExp):
         taken = position.truth.choose(node, position.scope)
         if taken is None:
@@ -215,7 +215,7 @@ def _leaf(node: ast.expr, position: Position) -> str | None:
 
 
 def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
-    """Return the arm that names CUDA, or device 0 as in pipelines."""
+    """Return the branch that names CUDA, or device 0 as in pipelines; None without one."""
     for arm in (node.body, node.orelse):
         inner = arm.args[0] if isinstance(arm, ast.Call) and arm.args else arm
         text = cuda_text(inner, position)
@@ -230,7 +230,7 @@ def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
 
 @on(ast.If)
 def branch_choice(node: ast.If, position: Position) -> Iterator[Hit]:
-    """Report `if torch.cuda.is_available(): device = "cuda"` / `else: device = "cpu"`."""
+    """Report an `if` that chooses between CUDA and the CPU, so that MPS is never taken."""
     if position.truth.of(node.test, position.scope) is not False or not _asks_for_cuda(node.test, position):
         return
     body, orelse = _assigned(node.body), _assigned(node.orelse)
@@ -258,14 +258,14 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
 
 @on(ast.Assert)
 def demand(node: ast.Assert, position: Position) -> Iterator[Hit]:
-    """Report `assert torch.cuda.is_available()`."""
+    """Report an assertion that fails on a Mac: `assert torch.cuda.is_available()`."""
     if position.truth.of(node.test, position.scope) is False and "cuda" in ast.unparse(node.test).lower():
         yield Hit("MPS106", node, "This assertion fails for tensors on MPS, and without CUDA.")
 
 
 @on(ast.If)
 def refusal(node: ast.If, position: Position) -> Iterator[Hit]:
-    """Report `if not torch.cuda.is_available(): raise ...`."""
+    """Report code that raises without CUDA: `if not torch.cuda.is_available(): raise ...`."""
     if (
         node.body
         and isinstance(node.body[-1], ast.Raise)
@@ -277,7 +277,7 @@ def refusal(node: ast.If, position: Position) -> Iterator[Hit]:
 
 @on_call("Generator")
 def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.Generator(device="cuda")`."""
+    """Report a random generator on CUDA: `torch.Generator(device="cuda")`."""
     if position.called == "torch.Generator" and not position.failure_is_handled:
         text = cuda_text(argument(node, "device", 0), position)
         if text is not None:
@@ -286,7 +286,7 @@ def cuda_generator(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def cpu_generator(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """Report `torch.randn(2, generator=g, device=device)` with a generator that is on the CPU."""
+    """Report a CPU generator for values on another device: `torch.randn(2, generator=g, device=device)`."""
     call = position.parents[-1]
     if node.arg != "generator" or not isinstance(call, ast.Call):
         return
@@ -316,7 +316,7 @@ def _is_on_cpu(node: ast.expr, position: Position) -> bool:
 
 @on_torch_call
 def torch_cuda_call(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report every `torch.cuda.*` call that a Mac would make."""
+    """Report each call of a `torch.cuda` function that runs on a Mac, where it raises or has no effect."""
     called = position.called
     if not called.startswith("torch.cuda."):
         return
@@ -353,21 +353,21 @@ def default_generators(node: ast.Subscript, position: Position) -> Iterator[Hit]
 
 @on(ast.keyword)
 def pinned_by_keyword(node: ast.keyword, _position: Position) -> Iterator[Hit]:
-    """Report `DataLoader(pin_memory=True)`."""
+    """Report `DataLoader(pin_memory=True)`, which warns on a Mac and has no effect."""
     if node.arg == "pin_memory" and isinstance(node.value, ast.Constant) and node.value.value is True:
         yield Hit("MPS108", node, "pin_memory=True gains nothing on a Mac.")
 
 
 @on_call("pin_memory")
 def pinned(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.pin_memory()`."""
+    """Report `x.pin_memory()`, which raises in some releases and gains nothing in a Mac's shared memory."""
     if isinstance(node.func, ast.Attribute) and position.names.knows("torch"):
         yield Hit("MPS108", node, ".pin_memory() gains nothing on a Mac, and raises in older releases.")
 
 
 @on_call("init_process_group", "new_group", "init_distributed")
 def process_group(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `init_process_group("nccl")`."""
+    """Report a process group with NCCL, which macOS does not have: `init_process_group("nccl")`."""
     last = position.called.rpartition(".")[2]
     backend = argument(node, "backend", 2 if last == "new_group" else 0)
     text = text_of(position.value(backend)) if backend is not None else None

@@ -155,7 +155,7 @@ def wide(node: ast.expr | None, position: Position) -> str | None:
 
 @on_call("to", "type", "double", "cdouble")
 def conversion(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.double()`, `x.to(torch.float64)`, `x.type(torch.double)`."""
+    """Report a conversion to float64, which MPS lacks: `x.double()`, `x.to(torch.float64)`."""
     if not isinstance(node.func, ast.Attribute):
         return
     method, receiver = node.func.attr, node.func.value
@@ -207,7 +207,7 @@ def creation(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("from_numpy", "tensor", "as_tensor", "asarray")
 def from_numpy(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.from_numpy(np.linspace(0, 1, 8)).to(device)`."""
+    """Report a float64 array that becomes a device tensor: `torch.from_numpy(np.linspace(0, 1, 8)).to(device)`."""
     called = position.called
     if (
         called not in _FROM_NUMPY

@@ -14,7 +14,7 @@ _EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 
 @on(ast.While)
 def endless(node: ast.While, position: Position) -> Iterator[Hit]:
-    """Report `while not done: try: ... except RuntimeError: ...`."""
+    """Report a loop that repeats after every RuntimeError, so that a missing op makes it endless."""
     if not position.names.knows("torch"):
         return
     for attempt in _own(node.body, (ast.Try,)):
@@ -109,7 +109,7 @@ def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
 
 @on(ast.Try)
 def out_of_memory(node: ast.Try, position: Position) -> Iterator[Hit]:
-    """Report `except torch.cuda.OutOfMemoryError`."""
+    """Report a handler of `torch.cuda.OutOfMemoryError`, which MPS does not raise."""
     for handler in node.handlers:
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         names = [position.name(kind) for kind in types if kind is not None]

@@ -90,7 +90,7 @@ def _on_cpu(node: ast.expr, position: Position) -> bool:
 
 @on_call("grid_sample")
 def sampled_beyond_the_border(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `F.grid_sample(x, grid, padding_mode="border")`, and bicubic interpolation."""
+    """Report `F.grid_sample` with border padding or bicubic interpolation, which raises on some releases."""
     if not position.called.startswith("torch.nn.functional"):
         return
     padding = (
@@ -111,7 +111,7 @@ def sampled_beyond_the_border(node: ast.Call, position: Position) -> Iterator[Hi
 
 @on_in_place_call
 def in_place_on_view(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.t().normal_()`, `x[:, 0].masked_fill_(...)`."""
+    """Report an in-place op on a view, which some releases compute wrongly: `x.t().normal_()`."""
     if not isinstance(node.func, ast.Attribute):
         return
     advisory = position.release.in_place_on_views.get(node.func.attr)

@@ -14,14 +14,14 @@ _VARIABLE = re.compile(r"PYTORCH_(ENABLE_MPS_FALLBACK|MPS_\w+|DEBUG_MPS_\w+)$")
 
 @on_call("fork")
 def bare_fork(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `os.fork()`."""
+    """Report `os.fork()`, after which Metal cannot be used in the child."""
     if position.called == "os.fork" and position.names.knows("torch"):
         yield Hit("MPS601", node, "os.fork() in a program that uses torch.")
 
 
 @on_call("set_start_method", "get_context")
 def start_method(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `multiprocessing.set_start_method("fork")`."""
+    """Report a start method that forks: `multiprocessing.set_start_method("fork")`."""
     method = argument(node, "method", 0)
     if method is not None and text_of(position.value(method)) == "fork":
         yield Hit("MPS601", node, f'{ast.unparse(node.func)} chooses "fork".')
@@ -29,14 +29,14 @@ def start_method(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on(ast.keyword)
 def forked_workers(node: ast.keyword, position: Position) -> Iterator[Hit]:
-    """Report `DataLoader(..., multiprocessing_context="fork")`."""
+    """Report a data loader with forked workers: `DataLoader(..., multiprocessing_context="fork")`."""
     if node.arg in _CONTEXTS and text_of(position.value(node.value)) == "fork":
         yield Hit("MPS601", node, f'{node.arg}="fork" starts workers by fork.')
 
 
 @on_call("share_memory_", "share_memory")
 def shared(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `model.share_memory()`."""
+    """Report `model.share_memory()`, which raises for tensors on MPS."""
     if (
         isinstance(node.func, ast.Attribute)
         and position.names.knows("torch")
@@ -58,7 +58,7 @@ def shared(node: ast.Call, position: Position) -> Iterator[Hit]:
     "submit",
 )
 def sent_to_worker(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `mp.Process(target=f, args=(x.to(device),))`, `queue.put(x.to("mps"))`."""
+    """Report a device tensor that is sent to another process: `queue.put(x.to("mps"))`."""
     if not (position.names.knows("torch.multiprocessing") or position.names.knows("multiprocessing")):
         return
     given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg in ("args", "kwargs"))]
@@ -120,7 +120,7 @@ def _moves_to_cpu(node: ast.AST, name: str) -> bool:
 
 @on(ast.Assign)
 def late_variable(node: ast.Assign, position: Position) -> Iterator[Hit]:
-    """Report `os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"` below `import torch`."""
+    """Report an MPS variable that is set after torch has read it: `os.environ[...] = "1"` below `import torch`."""
     for target in node.targets:
         if isinstance(target, ast.Subscript) and position.name(target.value) in ("os.environ", "environ"):
             yield from _late(target, text_of(target.slice), position)
@@ -128,7 +128,7 @@ def late_variable(node: ast.Assign, position: Position) -> Iterator[Hit]:
 
 @on_call("setdefault", "putenv", "update")
 def late_call(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `os.environ.setdefault(...)`, `os.putenv(...)` and `os.environ.update(...)`."""
+    """Report a call that sets an MPS variable after torch has read it: `os.environ.setdefault`, `os.putenv`."""
     called = position.called
     if called in ("os.environ.setdefault", "environ.setdefault", "os.putenv"):
         yield from _late(node, text_of(node.args[0]) if node.args else None, position)

@@ -17,7 +17,7 @@ _RANDOM_COPIES = "2.5"
 
 @on_call("GradScaler")
 def scaler_before_its_release(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.amp.GradScaler("mps")` for a release whose scaler computes in float64."""
+    """Report `torch.amp.GradScaler("mps")` where the release's scaler computes in float64 and raises."""
     if not position.called.startswith(("torch.amp", "torch.GradScaler")):
         return
     device = argument(node, "device", 0)
@@ -92,7 +92,7 @@ def copy_that_does_not_wait(node: ast.Call, position: Position) -> Iterator[Hit]
 
 @on(ast.FunctionDef)
 def compiled_step(node: ast.FunctionDef, position: Position) -> Iterator[Hit]:
-    """Report a training step under `@torch.compile`."""
+    """Report a function under `@torch.compile` that takes a training step."""
     for decorator in node.decorator_list:
         call = decorator.func if isinstance(decorator, ast.Call) else decorator
         if position.name(call) == "torch.compile" and not _is_eager(decorator) and _goes_back(node):
@@ -185,7 +185,7 @@ _QUERIES = {
 
 @on_call("autocast", "maybe_autocast")
 def region(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.autocast(device, enabled=...)` in all its spellings."""
+    """Report an autocast region for CUDA: `torch.autocast("cuda")` in all its spellings."""
     called = position.called
     if called in _CUDA_ONLY:
         spelt = f"{called}()"
@@ -254,7 +254,7 @@ def _device_type(node: ast.expr, position: Position, line: int, depth: int = 0) 
 
 @on_call("GradScaler")
 def scaler(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `GradScaler()` and `GradScaler("cuda")`."""
+    """Report a gradient scaler for CUDA: `GradScaler()`, `GradScaler("cuda")`."""
     called = position.called
     if not called.startswith(("torch.", "GradScaler")):
         return
@@ -272,7 +272,7 @@ def scaler(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call(*(name.rpartition(".")[2] for name in _QUERIES))
 def query(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.is_autocast_enabled()` without a device, and the `gpu` functions."""
+    """Report a question about CUDA's autocast: `torch.is_autocast_enabled()` without a device, the `gpu` functions."""
     called = position.called
     if called not in _QUERIES:
         return

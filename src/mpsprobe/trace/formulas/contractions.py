@@ -136,7 +136,7 @@ def _forward(use: OpUse) -> int | None:
     "mps_convolution_backward",
 )
 def _backward(use: OpUse) -> int:
-    """Count the gradients of input and weight that the mask requests; the bias's sum is not counted."""
+    """Count the gradients of input and weight that the mask requests; the sum for the bias is not counted."""
     grad, x, weight = use.inputs[:3] if "mps" not in use.op else (use.inputs[1], use.inputs[0], use.inputs[2])
     wanted = sum(bool(flag) for flag in use.scalars["output_mask"][:2])
     return wanted * multiply_adds(x, weight, grad, bool(use.scalars.get("transposed")))

@@ -21,7 +21,7 @@ def _batched(matrix: TensorMeta, once: float) -> int:
 
 @formula(OpFamily.LINALG, "cholesky", "linalg_cholesky", "linalg_cholesky_ex")
 def _cholesky(use: OpUse) -> int:
-    """Count n^3 / 3."""
+    """Count n^3 / 3 FLOPs for each matrix of the batch."""
     matrix = use.inputs[0]
     return _batched(matrix, matrix.shape[-1] ** 3 / 3)
 
@@ -90,7 +90,7 @@ def _solve(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_inv", "linalg_inv_ex")
 def _inverse(use: OpUse) -> int:
-    """Count 2 n^3."""
+    """Count 2 n^3 FLOPs: an LU decomposition and n solutions."""
     matrix = use.inputs[0]
     return _batched(matrix, 2 * matrix.shape[-1] ** 3)
 
@@ -162,13 +162,13 @@ def _eigh(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_eig")
 def _eig(use: OpUse) -> int:
-    """Count 25 n^3."""
+    """Count 25 n^3 FLOPs: the QR algorithm with vectors."""
     return _batched(use.inputs[0], 25 * use.inputs[0].shape[-1] ** 3)
 
 
 @formula(OpFamily.LINALG, "linalg_eigvals", "_linalg_eigvals")
 def _eigvals(use: OpUse) -> int:
-    """Count 10 n^3."""
+    """Count 10 n^3 FLOPs: the QR algorithm without vectors."""
     return _batched(use.inputs[0], 10 * use.inputs[0].shape[-1] ** 3)
 
 

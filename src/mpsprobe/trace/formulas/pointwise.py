@@ -112,7 +112,7 @@ def on_floats(use: OpUse) -> bool:
 
 
 def _an_element(cost: int, name: str) -> Formula:
-    """Return a formula that counts a complex product as 4 products and 2 sums, and other complex operations twice."""
+    """Return a formula of `steps` FLOPs for each element; complex products count as 4 products and 2 sums."""
 
     def count(use: OpUse) -> int:
         result = result_of(use)

@@ -43,7 +43,7 @@ ITEM_BYTES = {
 
 
 def formula(family: OpFamily, *names: str) -> Callable[[Formula], Formula]:
-    """Register the FLOPs of one call of each named op.
+    """Return a decorator that registers the FLOPs of one call of each named op.
 
     Args:
         family: The kind of work of the ops.
@@ -86,7 +86,7 @@ def overload_name(op: str) -> str:
 
 
 def numel(tensor: TensorMeta) -> int:
-    """Return the number of elements of a tensor by its shape."""
+    """Return the number of elements, which is the product of the shape."""
     return prod(tensor.shape)
 
 
@@ -96,7 +96,7 @@ def is_floating(tensor: TensorMeta) -> bool:
 
 
 def is_complex(tensor: TensorMeta) -> bool:
-    """Return whether the tensor is complex."""
+    """Return whether the elements of a recorded tensor are complex numbers."""
     return tensor.dtype.startswith("complex")
 
 

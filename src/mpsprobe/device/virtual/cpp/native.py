@@ -60,7 +60,11 @@ def installed_release() -> tuple[int, int]:
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
-    """Load one of the shared libraries inside the torch package, such as `"libc10.so"`."""
+    """Load one of the shared libraries inside the torch package, such as `"libc10.so"`.
+
+    Raises:
+        UnsupportedInstallError: The package lacks the library, or it cannot be loaded.
+    """
     path = Path(torch.__file__).parent / "lib" / name
     try:
         return ctypes.CDLL(str(path))
@@ -123,7 +127,7 @@ def _executable(code: bytes) -> int:
 
 
 def _who_forbids() -> str:
-    """Return the policy that keeps this process from making memory executable, as far as Linux shows it."""
+    """Return the name of the policy that keeps this process from making memory executable, as far as Linux shows it."""
     status = _text("/proc/self/status")
     if _text("/sys/fs/selinux/enforce").strip() == "1":
         domain = _text("/proc/self/attr/current").strip("\0\n ") or "this process's domain"
@@ -182,6 +186,9 @@ def virtual_functions(header: str, struct: str) -> list[tuple[str, bool]]:
     """Return the functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
 
     A virtual destructor takes the two slots that the Itanium ABI gives it.
+
+    Raises:
+        UnsupportedInstallError: The header does not declare `struct` as expected.
     """
     path = Path(torch.__file__).parent / "include" / header
     try:

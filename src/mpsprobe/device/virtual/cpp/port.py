@@ -41,7 +41,7 @@ class Port(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Undo `install`."""
+        """Undo `install`, so that `mps:0` is no device of the process any more."""
 
     @abstractmethod
     def take_over_rest(self, fallback: Kernel) -> None:
@@ -49,7 +49,7 @@ class Port(ABC):
 
     @abstractmethod
     def start_autograd_thread(self) -> None:
-        """Make sure that the autograd engine has a queue for `mps:0`; the device and its kernels are installed."""
+        """Give the autograd engine a queue for `mps:0`, after the device and its kernels are installed."""
 
     @abstractmethod
     def patch(self, patches: Patcher) -> None:
@@ -80,7 +80,7 @@ class Port(ABC):
             self._libraries.popitem()[1]._destroy()
 
     def libraries(self, namespace: str) -> Any:
-        """Return the library through which kernels of a namespace are registered."""
+        """Return the `torch.library.Library` through which kernels of a namespace, such as `"aten"`, are registered."""
         if namespace not in self._libraries:
             self._libraries[namespace] = torch.library.Library(namespace, "IMPL")
         return self._libraries[namespace]

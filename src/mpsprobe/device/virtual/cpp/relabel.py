@@ -86,7 +86,7 @@ _NOWHERE = 64
 
 
 def _library() -> str:
-    """Return the file name of PyTorch's library."""
+    """Return the file name of the shared library that exports AOTInductor's C ABI."""
     return "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
 

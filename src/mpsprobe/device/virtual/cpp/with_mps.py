@@ -33,7 +33,11 @@ class WithMps(Port):
         self._fallback: Kernel | None = None
 
     def install(self) -> None:
-        """Refuse a process that holds Metal tensors, whose addresses these kernels would read as plain memory."""
+        """Refuse a process that holds Metal tensors, whose addresses these kernels would read as plain memory.
+
+        Raises:
+            UnsupportedInstallError: Metal tensors are alive.
+        """
         held = torch._C._mps_currentAllocatedMemory() if torch._C._mps_is_available() else 0
         if held:
             raise UnsupportedInstallError(
@@ -80,7 +84,7 @@ class WithMps(Port):
         super().take_over(kernels, above, fallback)
 
     def _followed(self, original: Kernel) -> Kernel:
-        """Wrap a function that may add new ops, and give these ops kernels after it."""
+        """Wrap a function that may register new ops, so that these ops get kernels of the session afterwards."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
@@ -93,7 +97,7 @@ class WithMps(Port):
         return wrapped
 
     def _sweep(self) -> None:
-        """Give a kernel to every op that has none of the session's and would reach Metal or its fallback."""
+        """Give a kernel of the session to every op that lacks one and would otherwise reach Metal or its fallback."""
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         for name in torch._C._dispatch_get_all_op_names():
             for key in _OTHER_KEYS:

@@ -101,7 +101,7 @@ _BASE = "ATen/detail/AcceleratorHooksInterface.h", "AcceleratorHooksInterface"
 
 @dataclass(frozen=True, eq=False)
 class _Hooks:
-    """One hooks object.
+    """One C++ hooks object whose functions are patched.
 
     Attributes:
         getter: The mangled name of the function that returns it.
@@ -122,7 +122,7 @@ class _Hooks:
         return names + [name for name, overrides in own if not overrides and name not in names]
 
     def object(self) -> int:
-        """Return the address of the object."""
+        """Return the address of the C++ object."""
         getter = native.library("libtorch_cpu.so")[self.getter]
         getter.restype = ctypes.c_void_p
         address: int = getter()

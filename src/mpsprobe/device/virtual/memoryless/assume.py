@@ -21,8 +21,8 @@ class Assumption:
         op: The op whose result it is.
         source: The line that called the op, as `file:line`.
         count: The number of times that it was assumed there.
-        dependents: `"op at file:line"` of what read it on the host or took its shape from it: branches, loops,
-            sizes.
+        dependents: Each branch, loop or size that read the value on the host or took its shape from it, as `"op at
+            file:line"`.
     """
 
     value: str
@@ -60,7 +60,7 @@ class Assumptions:
         return assumption
 
     def hold(self, tensor: Tensor, assumption: Assumption) -> None:
-        """Record that a tensor's values rest on an assumption."""
+        """Record that the values of a tensor were computed from an assumption."""
         storage = tensor.untyped_storage()
         self._held.setdefault(storage._cdata, (weak_reference(storage), assumption))
 
@@ -77,7 +77,7 @@ class Assumptions:
 
     @staticmethod
     def depend(assumption: Assumption, what: str) -> None:
-        """Record that something outside tensors depends on an assumption."""
+        """Record that a branch, a loop or a size depends on an assumption."""
         text = f"{what} at {innermost_source()}"
         if text not in assumption.dependents:
             assumption.dependents.append(text)

@@ -151,7 +151,7 @@ class MemorylessKernels(Kernels):
         return written
 
     def _overwrite_with_unknown(self, op: Op, target: Tensor) -> None:
-        """Replace the values of a real tensor by ones that were not computed."""
+        """Replace the values of a real tensor that an op overwrites with unknown ones: no memory, or assumed zeros."""
         whole = target.untyped_storage().nbytes() == target.numel() * target.element_size()
         if target.dtype not in _INTEGERS and whole:
             replace(target, self.memoryless.new(tuple(target.shape), target.stride(), target.dtype))
@@ -188,7 +188,7 @@ class MemorylessKernels(Kernels):
         return tensor
 
     def _all(self, op: Op, result: Tensor) -> Tensor:
-        """Assume True: models test whether all values are valid and raise if not, or whether a mask hides nothing."""
+        """Return an assumed True: models ask whether all values are valid and raise if not."""
         super().host(result).fill_(True)
         self.assumptions.assume("True", op.qualified, result)
         return result

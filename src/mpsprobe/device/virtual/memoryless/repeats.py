@@ -38,8 +38,8 @@ _LIMIT = 20_000
 class KnownCall:
     """One kind of call: an op with arguments of certain shapes and dtypes. Equal calls share the object.
 
-    One of the attributes says how to make the result; with none, the op returns its first argument, a memoryless
-    tensor.
+    At most one of the attributes is set, and says how to make the result; without any, the op returns its first
+    argument, a memoryless tensor.
 
     Attributes:
         template: The template of the result.
@@ -64,7 +64,7 @@ class KnownCall:
 
 
 class Repeats:
-    """Find the calls that repeat, for the kernels.
+    """Remember the results of memoryless calls, so that equal calls need not be computed again.
 
     Args:
         kernels: The kernels.
@@ -201,7 +201,7 @@ class Repeats:
         args: Any,
         kwargs: dict[str, Any],
     ) -> Any:
-        """Run the first call of a kind, and remember its result unless every such call has to be reported."""
+        """Run the first call of a kind, and remember its result unless each such call has to be reported."""
         findings = self._kernels.contract.findings
         before, given = len(findings), {one.data_ptr() for one in args if isinstance(one, Tensor)}
         result = in_full(*args, **kwargs)
@@ -215,7 +215,15 @@ class Repeats:
         return result
 
     def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> KnownCall | None:
-        """Return the result of a call if every equal call has it. `given` holds the addresses of its tensors."""
+        """Return how to make the result of every call equal to this one; None where equal calls may differ.
+
+        Args:
+            op: The op.
+            form: The key of the arguments.
+            first: The first argument.
+            result: The result of this call.
+            given: The addresses of the call's tensors.
+        """
         has = self._memoryless.has
         if op.writes:
             if result is not first or not has(result):

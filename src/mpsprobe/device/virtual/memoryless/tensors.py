@@ -110,7 +110,7 @@ class TensorTemplate:
 
 
 class MemorylessTensors:
-    """A range of reserved address space and the memoryless tensors in it.
+    """A reserved range of addresses, from which memoryless tensors are made.
 
     Attributes:
         start: The first address.

@@ -61,7 +61,7 @@ def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
 
 
 class AttentionKernel(enum.Enum):
-    """An implementation of attention."""
+    """The implementation that computes one call of attention."""
 
     EARLY = enum.auto()  #: as before 2.5
     PLAIN = enum.auto()  #: by its composite op
@@ -100,7 +100,7 @@ def way(
 
 
 def _repeated(heads: Tensor, count: int) -> Tensor:
-    """Repeat grouped heads once for each query head that shares them."""
+    """Repeat each grouped head for all the query heads that share it."""
     *batch, own, length, width = heads.shape
     return (
         heads.unsqueeze(-3)

@@ -19,14 +19,14 @@ aten = torch.ops.aten
 def conv(
     x: Tensor, w: Tensor, b: Tensor | None, padding: Any, stride: Any, dilation: Any, groups: int
 ) -> Tensor:
-    """Compute `_mps_convolution`."""
+    """Compute `aten::_mps_convolution` with the CPU's convolution, for inputs (N, C, *)."""
     return aten.convolution.default(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[no-any-return]
 
 
 def conv_transpose(
     x: Tensor, w: Tensor, padding: Any, output_padding: Any, stride: Any, dilation: Any, groups: int
 ) -> Tensor:
-    """Compute `_mps_convolution_transpose`."""
+    """Compute `aten::_mps_convolution_transpose` with the CPU's transposed convolution, for inputs (N, C, *)."""
     return aten.convolution.default(x, w, None, stride, padding, dilation, True, output_padding, groups)  # type: ignore[no-any-return]
 
 
@@ -50,7 +50,7 @@ def conv_backward(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute `mps_convolution_backward`."""
+    """Compute `aten::mps_convolution_backward`: the gradients of input, weight and bias that `mask` selects."""
     sizes = [w.size(0)] if mask[2] else None
     zeros = [0] * len(stride)
     return aten.convolution_backward.default(  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ def conv_transpose_backward(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """Compute `mps_convolution_transpose_backward`."""
+    """Compute `aten::mps_convolution_transpose_backward`: the gradients of input and weight that `mask` selects."""
     dx, dw, _ = aten.convolution_backward.default(
         grad, x, w, None, stride, padding, dilation, True, output_padding, groups, [*mask, False]
     )
@@ -106,7 +106,7 @@ def _random_from(x: Tensor, low: int, high: int | None = None, *, generator: Any
 
 
 def _random_to(x: Tensor, high: int, *, generator: Any = None) -> Tensor:
-    """Compute `random_.to`."""
+    """Compute `random_.to`: integers from 0 up to `high`, which is excluded."""
     return _random_from(x, 0, high, generator=generator)
 
 

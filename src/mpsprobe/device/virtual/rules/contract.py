@@ -90,7 +90,7 @@ class Contract:
     # ----------------------------------------------------------------------------------------- other releases
 
     def follow(self, others: Iterable[Contract]) -> None:
-        """Track which of these releases give the same answers from here on."""
+        """Set `alike` to other releases, and drop from it those whose answers differ from here on."""
         self.alike = list(others)
         self.questioned = self.questioned.union(*(one.refused for one in self.alike))
 
@@ -131,7 +131,7 @@ class Contract:
         return frozenset(name.removeprefix("aten::") for name in self.release.mps_ops)
 
     def kernel_of(self, op: Op) -> int | str:
-        """Return what handles an op at the MPS key: `"kernel"`, `"CPU"`, `"composite"`, or a missing op's flags."""
+        """Return what runs an op at the MPS key: `"kernel"`, `"CPU"` or `"composite"`, or the flags of a missing op."""
         if op.name in self._registered:
             return "CPU" if self.runs_on_cpu(op.name) else "kernel"
         return "composite" if schema.composite_key(op.qualified) else self._missing(op)
@@ -141,7 +141,7 @@ class Contract:
         return f"aten::{name}" in self._on_cpu
 
     def missing(self, op: Op) -> int:
-        """Judge an op that has no kernel at the MPS key.
+        """Decide what happens to an op without a kernel at the MPS key: it raises, or the CPU computes it.
 
         Returns:
             The flags of the op use.
@@ -189,7 +189,7 @@ class Contract:
         return error
 
     def note_compiled(self) -> None:
-        """Record code that was passed to torch.compile. It runs eagerly here, so Inductor's kernels are unknown."""
+        """Record a finding for code that was passed to torch.compile and runs eagerly here."""
         source = innermost_source()
         if source not in self._compiled:
             self._compiled.add(source)
@@ -221,11 +221,11 @@ class Contract:
         return found
 
     def checks_dtypes_only(self, op: Op) -> bool:
-        """Return whether the dtypes of a call's tensors decide what the checks of an op say."""
+        """Return whether all checks of an op read only the dtypes of a call's tensors."""
         return all(check.by_dtype for check in self.checks(op))
 
     def checks_refuse(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-        """Return whether a check of an op's kernel refuses the arguments, or leaves them to the CPU; note nothing."""
+        """Return whether a kernel's check refuses these arguments or leaves them to the CPU, without recording it."""
         checks = self.checks(op)
         return bool(checks) and _first(checks, limits.Call(args, kwargs)) is not None
 
@@ -261,13 +261,21 @@ class Contract:
         return 0
 
     def mixed_devices(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse CPU tensors together with device tensors, with the op's own message."""
+        """Refuse CPU tensors among device tensors, with the op's own message.
+
+        Raises:
+            RuntimeError: Always, unless failures are collected.
+        """
         self.ask(lambda one: messages.mixed_devices(op, args, kwargs, one.version))
         text, grade = messages.mixed_devices(op, args, kwargs, self.version)
         self.fail("device", op.qualified, RuntimeError(text), grade)
 
     def wrong_generator(self, op: Op) -> None:
-        """Refuse the CPU's random generator (check_generator, aten/src/ATen/Utils.h)."""
+        """Refuse the CPU's random generator, as check_generator does (aten/src/ATen/Utils.h).
+
+        Raises:
+            RuntimeError: Always, unless failures are collected.
+        """
         text = "Expected a 'mps' device type for generator but found 'cpu'"
         self.fail("generator", op.qualified, RuntimeError(text), FindingGrade.CERTAIN)
 
@@ -382,7 +390,7 @@ class Contract:
     # --------------------------------------------------------------------------------------------- failures
 
     def fail(self, kind: str, op: str, error: Exception, grade: FindingGrade) -> None:
-        """Record a failure and raise it, or continue when collecting."""
+        """Record a failure, and raise `error` unless failures are collected."""
         self._note(Finding(kind, op, str(error), grade, innermost_source()))
         if self._on_fail == "raise":
             raise error
@@ -440,13 +448,13 @@ _NEAREST: dict[torch.dtype, torch.dtype] = {
 
 
 def nearest(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that replaces one that MPS refuses, where failures are collected."""
+    """Return the dtype that MPS supports and that is nearest to a refused one."""
     return _NEAREST.get(dtype, torch.float32)
 
 
 @functools.lru_cache(maxsize=1)
 def _not_users() -> tuple[str, ...]:
-    """Return prefixes of the paths of code that only passes ops on. Models may be in this package."""
+    """Return path prefixes of code that only passes ops on: PyTorch's and mpsprobe's, except its models."""
     package = Path(__file__).parents[3]
     rooms = (str(one) for one in package.iterdir() if one.name != "models")
     return str(Path(torch.__file__).parent), *rooms, "<frozen", "<string>"

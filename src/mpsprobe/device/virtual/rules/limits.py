@@ -62,7 +62,7 @@ _FIRST, _LAST = (2, 1), (99, 0)
 
 @dataclass(frozen=True)
 class KernelCheck:
-    """One check of a kernel.
+    """A condition on the arguments that a kernel checks, with PyTorch's message for it.
 
     Attributes:
         ops: The base names of the ops that make it.
@@ -400,7 +400,7 @@ def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelChec
 
 
 def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
-    """Yield rules that the arguments alone decide. Rules for every op concern dtypes and ranks of memory (`wrap`).
+    """Yield the rules for an op that need nothing but its arguments; rules for every op are applied in `wrap`.
 
     A message that begins with a colon follows a name in checks of PyTorch's common code, and the CPU's op gives it
     too.

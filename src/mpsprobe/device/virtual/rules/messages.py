@@ -61,7 +61,7 @@ def scalar_type(dtype: torch.dtype) -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name without the `torch.` prefix."""
+    """Return a dtype's name without the `torch.` prefix: `"float16"`."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -130,7 +130,7 @@ _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
 def _one_element(value: Any) -> Any:
-    """Return an argument with its tensors reduced to one element, on the same device, in new memory."""
+    """Copy an argument, with each tensor in it reduced to one element on the same device."""
     if isinstance(value, Tensor):
         small = torch.ones([1] * value.dim(), dtype=value.dtype, device="cpu")
         return relabel.device(small) if value.is_mps else small

@@ -30,14 +30,18 @@ aten = torch.ops.aten
 def lstm(
     x: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `lstm.input` (aten/src/ATen/native/RNN.cpp), which is one op on MPS."""
+    """Run `lstm.input` (aten/src/ATen/native/RNN.cpp), which is one op on MPS.
+
+    Raises:
+        RuntimeError: There are not two hidden states; the message is PyTorch's.
+    """
     if len(hx) != 2:
         raise RuntimeError("lstm expects two hidden states")
     return aten._lstm_mps.default(x, list(hx), list(params), *options)[:3]  # type: ignore[no-any-return]
 
 
 class RootMeanSquareNorm:
-    """`rms_norm` of a release, as in aten/src/ATen/native/layer_norm.cpp.
+    """Run `rms_norm` as a release does, by aten/src/ATen/native/layer_norm.cpp.
 
     MPS has a fused kernel without a backward from 2.8 on (2.7 calls its code, but it is no op there). A Mac takes it
     with a weight and without gradients only, and the composite otherwise; a Linux build of 2.9 or later takes the
@@ -60,7 +64,7 @@ class RootMeanSquareNorm:
         weight: Tensor | None = None,
         eps: float | None = None,
     ) -> Tensor:
-        """Run `rms_norm`."""
+        """Run `rms_norm` on `x`, over the last dimensions of sizes `normalized_shape`."""
         as_installed = functools.partial(
             schema.decomposed, aten.rms_norm.default, schema.ABOVE_AUTOGRAD, x, normalized_shape, weight, eps
         )
@@ -96,7 +100,7 @@ def _takes_fused_norm(version: tuple[int, int], x: Tensor, weight: Tensor | None
 
 
 class Convolution:
-    """`convolution` and its backward, as in aten/src/ATen/native/Convolution.cpp with `ConvBackend::Mps`."""
+    """Run `convolution` and its backward as aten/src/ATen/native/Convolution.cpp does with `ConvBackend::Mps`."""
 
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
@@ -179,7 +183,7 @@ class Convolution:
         groups: int,
         mask: Sequence[bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Run `convolution_backward`."""
+        """Run `convolution_backward`, and return the gradients of input, weight and bias that `mask` selects."""
         flat = weight.dim() == 3
         if flat:
             grad, x, weight = grad.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2)
@@ -208,7 +212,7 @@ class Convolution:
 
 
 def _type_name(tensor: Tensor) -> str:
-    """Return a tensor's type as this message writes it: `"MPSFloatType"`, or `"torch.FloatTensor"` for the host."""
+    """Return the name of a tensor's type in PyTorch's message: `"MPSFloatType"`; `"torch.FloatTensor"` on the CPU."""
     name = scalar_type(tensor.dtype)
     return f"MPS{name}Type" if tensor.is_mps else f"torch.{name}Tensor"
 

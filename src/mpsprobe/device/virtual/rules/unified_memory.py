@@ -39,7 +39,7 @@ class UnifiedMemory:
     """Count the storages of device tensors without keeping any of them alive.
 
     The end of a storage cannot be observed, only queried (weak references), so the running sum is an upper bound.
-    It is corrected when that matters: before an error, for an answer, or when it indicates a new peak.
+    It is corrected before an error, before a caller gets it, and when it indicates a new peak.
 
     Threads take turns: the one that samples memory sweeps while that of the model allocates, and a weak reference
     that both released would corrupt the heap.
@@ -91,17 +91,17 @@ class UnifiedMemory:
         self.limit = None if ratio == 0.0 else int(ratio * self.recommended)
 
     def start(self) -> None:
-        """Use the allocator, which starts it.
+        """Start the allocator, as the first use of it on a Mac does.
 
         Raises:
-            RuntimeError: "invalid high watermark ratio 3": it does not start with the ratios of the environment.
+            RuntimeError: The watermark ratios in the environment are invalid; the message is PyTorch's.
         """
         if self.refusal:
             self._full("memory", RuntimeError(self.refusal))
             self.refusal = ""  # a run that goes on has reported it
 
     def restart_peak(self) -> None:
-        """Let the peak begin anew with what is in use."""
+        """Set the peak to the bytes in use."""
         with self._lock:
             self.peak = self._bound = self.allocated()
 
@@ -188,7 +188,7 @@ class UnifiedMemory:
             return max(self._cached, self.allocated())
 
     def empty_cache(self) -> None:
-        """Free what is not in use."""
+        """Give cached memory back to the system, so that the driver's figure falls to the bytes in use."""
         with self._lock:
             self.restart_peak()
             self._cached = self._in_use
@@ -274,5 +274,5 @@ def weak_reference(storage: torch.UntypedStorage) -> int:
 
 
 def free_reference(reference: int) -> None:
-    """Free a weak reference."""
+    """Free a reference that `weak_reference` made, and with it the address of the storage's object."""
     torch.UntypedStorage._free_weak_ref(reference)
