@@ -117,7 +117,7 @@ class Results:
             self._forget({line["test"] for line in self.lines if line.get("outcome") == _LOST})
 
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Append lines."""
+        """Append outcomes to the file, one JSON line each."""
         with self._lock, self.path.open("a") as file:
             for line in lines:
                 self.lines.append(line)

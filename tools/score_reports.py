@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Positive(msgspec.Struct, frozen=True):
-    """One statement that something works."""
+    """A statement in a public thread that something works."""
 
     id: str
     subject: str

@@ -53,7 +53,7 @@ class Group(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a run.
+    """An option of a run, with its type, default, help and group.
 
     Attributes:
         name: The field of `Settings`.

@@ -381,7 +381,7 @@ def plain_behind_https(play: Play) -> str:
 
 
 def proxy_refuses(play: Play) -> str:
-    """Use a proxy that requires a password."""
+    """Download through a proxy that requires a password, and return what is wrong with the outcome."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
         address = f"http://127.0.0.1:{proxy.server_address[1]}"

@@ -117,7 +117,7 @@ def _forget(stream: Any) -> None:
 
 
 class Sink:
-    """The output of a command.
+    """Where a command writes its answer and its remarks, and in which form.
 
     Attributes:
         as_json: Whether results are JSON on stdout and remarks go to stderr.

@@ -119,7 +119,7 @@ class Cpu:
 
 
 class Cuda:
-    """The current CUDA device."""
+    """The current CUDA device as the device of a run."""
 
     name = "cuda"
     evidence = Evidence.MEASURED
@@ -151,7 +151,7 @@ class Cuda:
 
 
 class Mps:
-    """The GPU of this Mac."""
+    """The GPU of this Mac as the device of a run."""
 
     name = "mps"
     torch_device = torch.device("mps", 0)

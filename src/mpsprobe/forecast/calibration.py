@@ -21,7 +21,7 @@ _READABLE = (2, VERSION)
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One timed piece of work.
+    """A piece of work with the time that one call of it takes on a device.
 
     Attributes:
         kind: The kind of work as in `kinds.kind_of`.
@@ -41,7 +41,7 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The measurements of a device.
+    """What `mpsprobe calibrate` measured of a device.
 
     Attributes:
         version: The version of the schema.

@@ -27,7 +27,7 @@ _PRIVATE = re.compile(r"hf_[A-Za-z0-9]{8,}|[\w.]+@[\w.]+|(?:^|[\s\"'])[/~][\w.]|
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One measured time or rate.
+    """A measured time, rate or size, with its unit.
 
     Attributes:
         what: The quantity, such as `"matmul float16"`, `"time per sample"` or `"weights"`.

@@ -140,7 +140,7 @@ _MODEL = "model"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run.
+    """A stage of a run, with the iterations that it consists of.
 
     Attributes:
         name: `"prefill"`, `"decode"`, `"expert step"`, `"forward"` and so on.

@@ -190,7 +190,7 @@ def _file() -> _File:
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Return every rule of the file.
+    """Return every restriction of `data/ops/limits.toml`.
 
     Raises:
         DataError: The file does not fit its schema.

@@ -37,11 +37,11 @@ Pool = tuple[str, str]
 
 @dataclass
 class Noise:
-    """The noise run of a stage, with the worst call of each tensor.
+    """How far rounding alone moves each tensor of a stage, in the call where it moves most.
 
     Attributes:
-        errors: The error and the worst part.
-        problems: What a number cannot express, such as NaN because of the dtype's range.
+        errors: The largest relative error, and the largest error of a part, by tensor.
+        problems: Differences that are no number, such as a NaN because of the dtype's range, by tensor.
     """
 
     errors: dict[Pool, tuple[float, float]] = field(default_factory=dict)

@@ -115,7 +115,7 @@ class JobDiedError(MpsprobeError):
 
 
 class JobInterruptedError(MpsprobeError):
-    """The user ended the job."""
+    """The user interrupted the job, so there is no answer."""
 
     exit_code = 130
 

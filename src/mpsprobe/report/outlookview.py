@@ -332,7 +332,7 @@ def _memory(memory: Memory) -> MemoryView:
 
 
 def _margin(memory: Memory) -> int | None:
-    """Return physical memory minus every part; None unless all parts are known."""
+    """Return the bytes of physical memory that no part takes; None unless all parts are known."""
     taken = [part.bytes for part in memory.parts]
     if memory.available_bytes is None or not taken or None in taken:
         return None

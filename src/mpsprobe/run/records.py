@@ -129,7 +129,7 @@ class RecipeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 
 
 class ReplayRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One replayed op use.
+    """The outcome of replaying one op use, as the document stores it.
 
     Attributes:
         id: The id of its own check.

@@ -27,7 +27,7 @@ _NOQA = re.compile(r"#\s*noqa\s*:\s*(?P<codes>[A-Z][A-Z0-9]+(?:[\s,]+[A-Z][A-Z0-
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was parsed.
+    """A Python file that was read and parsed.
 
     Attributes:
         path: The path as reports show it.

@@ -208,7 +208,7 @@ def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
 
 
 class MemorylessSession(Session):
-    """A session over memoryless tensors."""
+    """A session whose large tensors have no memory and no values."""
 
     memoryless = True
 

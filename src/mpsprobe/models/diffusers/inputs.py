@@ -105,7 +105,7 @@ class _Maker:
         return None if wanted is None else torch.zeros(1, dtype=torch.int64)
 
     def image_ids(self) -> Tensor:
-        """Return row and column of each patch: `(patches, 3)`."""
+        """Return 0, row and column of each patch: `(patches, 3)` float32."""
         patches = self.latents().shape[1]
         side = math.isqrt(patches)
         places = torch.arange(patches)

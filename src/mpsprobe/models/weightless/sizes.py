@@ -52,7 +52,7 @@ def sized(batch: Mapping[str, Any], wanted: Workload) -> tuple[dict[str, Any], l
 
 
 def fed(batch: Mapping[str, Any]) -> Fed:
-    """Return the sizes of an input, whatever made it."""
+    """Return the sizes of an input, as far as the names and shapes of its tensors show them."""
     tokens, seconds, rows = 0, 0.0, 0
     image: tuple[int, ...] = ()
     for name, value in batch.items():

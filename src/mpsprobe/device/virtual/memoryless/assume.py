@@ -14,7 +14,7 @@ from mpsprobe.device.virtual.rules.unified_memory import free_reference, weak_re
 
 @dataclass
 class Assumption:
-    """One value that was assumed.
+    """A value that nothing computed, with what was assumed and what depends on it.
 
     Attributes:
         value: The assumption in a few words: `"0"`, `"False"`, `"index n // 2"`.

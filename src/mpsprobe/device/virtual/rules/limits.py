@@ -24,7 +24,7 @@ Minor = tuple[int, int]
 
 
 class Call:
-    """The arguments of one call.
+    """The arguments of a call, as the checks of kernels read them.
 
     Args:
         args: The positional arguments.
