@@ -51,6 +51,23 @@ class Sized(nn.Module):
         return self.head(self.conv(x).flatten(1, 2).transpose(1, 2))
 
 
+class Spoken(nn.Module):
+    """As VITS: values within bounds are transformed, and a sum of durations is the length of the sound."""
+
+    def __init__(self):
+        super().__init__()
+        self.durations, self.sound = nn.Linear(1024, 1), nn.Linear(1024, 4)
+
+    def forward(self, x):
+        found = self.durations(x)
+        inside = (found >= -5) & (found <= 5)
+        if torch.min(found[inside]) < -5:
+            raise ValueError("not within its domain")
+        length = torch.clamp_min(found.exp().sum((1, 2)), 1).long()
+        frames = torch.arange(length.max(), device=x.device)
+        return self.sound(x[:, torch.clamp(frames, max=x.shape[1] - 1)])
+
+
 class Odd(nn.Module):
     def __init__(self):
         super().__init__()
@@ -95,6 +112,16 @@ def test_class_that_computes_without_reading_values(zoo: str, tmp_path: Path) ->
     document = _predicted(f"{zoo}:Sized", "--config", str(stated))
     assert document["predicted"]["refusals"] == []
     assert any("Its sparse heads is taken for dense" in one for one in document["predicted"]["notes"])
+
+
+def test_sizes_by_values_are_assumed_again(zoo: str, tmp_path: Path) -> None:
+    stated = tmp_path / "spoken.json"
+    stated.write_text('{"mpsprobe": {"inputs": {"x": {"shape": [1, 512, 1024]}}}}')
+    document = _predicted(f"{zoo}:Spoken", "--config", str(stated))
+    assert document["predicted"]["stopped"] == ""
+    assert any("taken to be 128" in one for one in document["predicted"]["notes"])
+    assumed = {one["value"] for one in document["predicted"]["assumptions"]}
+    assert {"True", "128"} <= assumed
 
 
 def test_sparse_buffers_are_refused_where_a_mac_does(zoo: str, tmp_path: Path) -> None:

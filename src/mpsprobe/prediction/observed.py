@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from mpsprobe.device.virtual.memoryless.assume import Assumption
+from mpsprobe.device.virtual.memoryless.engine import ASSUMED_LENGTH
 from mpsprobe.device.virtual.observer import Finding, Quiet
 from mpsprobe.device.virtual.session import predict as memoryless
 from mpsprobe.errors import MpsprobeError, TargetError, first_line
@@ -116,6 +117,7 @@ class Observed:
         notes: The decisions that were made for the user.
         stopped: The reason why the run ended early; `""` when it did not.
         next_step: The advice for a stop that the made-up input may have caused; empty without one.
+        on_assumption: Whether an assumed value may have caused the stop.
         dropped: The number of calls of op uses beyond the recorder's limit.
         trace: The calls in order, with the memory in use; packed weights count with their real bits.
         loading: What loading the quantised checkpoint does; None for one that is not quantised.
@@ -147,6 +149,7 @@ class Observed:
     checkpoint_bytes: int = 0
     token_limit: int | None = None
     autocast: bool = False
+    on_assumption: bool = False
     alike: dict[str, Observed] = field(default_factory=dict)
 
 
@@ -186,6 +189,24 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         MpsprobeError: The target cannot be built or given an input. What its own code raises later becomes
             `stopped`.
     """
+    seen = _observe(target, mac, others)
+    if not seen.on_assumption:
+        return seen
+    again = _observe(target, mac, others, full_masks=True)
+    if again.stopped:
+        return seen
+    note = (
+        "Values that nobody computes decide sizes here: elements that its code selects by value are all taken, and a "
+        f"length that it computes is taken to be {ASSUMED_LENGTH}. Memory and time are those of that length."
+    )
+    for one in (again, *again.alike.values()):
+        one.notes.append(note)
+    return again
+
+
+def _observe(
+    target: WeightlessTarget, mac: Mac, others: Sequence[str], *, full_masks: bool = False
+) -> Observed:
     adapter = target.adapter
     device = torch.device("mps", 0)
     gate = _Gate()
@@ -196,6 +217,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         sizes = msgspec.structs.replace(sizes, batches=adapter.plan.accumulate)
     inputs = describe(batch)  # before the model runs, because some models remove arguments from the batch
     stopped = step = ""
+    on_assumption = False
     with (
         _quietly(),
         memoryless(
@@ -208,6 +230,8 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         ) as session,
         adapter.grad_mode,
     ):
+        if full_masks:
+            session.assume_full_masks()
         model = _loaded(adapter, device, target.dtype)
         tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
         parameters = {id(parameter): parameter for parameter in model.parameters()}.values()
@@ -240,7 +264,8 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
             step = unfed.next_step(problem)
             assumed = session.assumptions[built:]
             emptied = assumed and re.search(r"numel\(\) == 0|\b(non-)?empty\b", stopped)
-            if step and (emptied or any(one.dependents for one in assumed)):
+            on_assumption = bool(emptied or any(one.dependents for one in assumed))
+            if step and on_assumption:
                 step = (
                     "A value that had to be assumed decided it: "
                     f"mpsprobe run {target.name} --random-init --device emulated has real ones"
@@ -283,6 +308,7 @@ def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> O
         notes=[*target.notes, *adapter.notes],
         stopped=stopped,
         next_step=step,
+        on_assumption=on_assumption,
         dropped=recorder.dropped,
         fed=sizes,
     )

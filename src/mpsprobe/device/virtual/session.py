@@ -219,6 +219,11 @@ class MemorylessSession(Session):
         assert isinstance(kernels, MemorylessKernels)
         return kernels.assumptions.list
 
+    def assume_full_masks(self) -> None:
+        """Assume from now on that comparisons of unknown values hold for all elements, which else they do for none."""
+        assert isinstance(self.kernels, MemorylessKernels)
+        self.kernels.full_masks = True
+
 
 @contextlib.contextmanager
 def predict(

@@ -39,6 +39,10 @@ _INDEX_RESULTS = dict.fromkeys(
 ) | {"topk": "indices in turn, from n // 2 on", "sort": "the order as it is"}
 
 
+#: Ops whose result is a mask of the elements in some range.
+_COMPARISONS = frozenset({"ge", "gt", "le", "lt"})
+#: The length that is assumed with `full_masks` where a model computes one, and the greatest number of such lengths.
+ASSUMED_LENGTH, _FEW_LENGTHS = 128, 8
 _FUSED_ATTENTION = "_scaled_dot_product_attention_math_for_mps"
 
 
@@ -49,6 +53,8 @@ class MemorylessKernels(Kernels):
         assumptions: Every value that was assumed.
         memoryless: The maker of memoryless tensors.
         float_limit: The greatest number of elements of floating-point tensors with values.
+        full_masks: Whether comparisons of several values hold for all of them, instead of for none, and lengths
+            that a model computes are not 0.
     """
 
     overlaps_count = False
@@ -57,6 +63,7 @@ class MemorylessKernels(Kernels):
         super().__init__(*args, **kwargs)
         self.assumptions = Assumptions()
         self.float_limit = FLOAT_LIMIT
+        self.full_masks = False
         self.memoryless = memoryless_tensors()
         self._shapes = Shapes()
         self._seen = Repeats(self, self.memoryless, self.assumptions)
@@ -173,7 +180,8 @@ class MemorylessKernels(Kernels):
         return result
 
     def _result(self, op: Op, spec: ResultShape) -> Tensor:
-        if op.base == "all":
+        full = self.full_masks and op.base in _COMPARISONS and spec.numel > 1
+        if op.base == "all" or full:
             return self._all(op, self.wrap(op, torch.ones(spec.shape, dtype=spec.dtype, device=_CPU)))
         if spec.dtype in _INTEGERS and spec.numel <= INTEGER_LIMIT:
             tensor = self.wrap(op, _untouched_zeros(spec))
@@ -295,7 +303,10 @@ class MemorylessKernels(Kernels):
                 self.assumptions.hold(dst, assumed)
             return result
         self.contract.check_copy(COPY, dst, src)
-        if known_dst and dst.is_mps:
+        if self.full_masks and known_dst and dst.dtype in _INTEGERS and 0 < dst.numel() <= _FEW_LENGTHS:
+            super().host(dst).fill_(ASSUMED_LENGTH)
+            self.assumptions.assume(str(ASSUMED_LENGTH), COPY.qualified, dst)
+        elif known_dst and dst.is_mps:
             self._overwrite_with_unknown(COPY, dst)
         elif known_dst:
             _fill_with_zeros(dst)
