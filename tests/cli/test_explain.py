@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from mpsprobe.cli.explain import NOTHING_KNOWN, command
 from mpsprobe.cli.sink import Sink
+from mpsprobe.errors import UsageError
 
 MISSING = (
     "NotImplementedError: The operator 'aten::isin.Tensor_Tensor_out' is not currently implemented for the MPS "
@@ -78,3 +79,33 @@ def test_a_wrong_call_is_a_usage_error(words: tuple[str, ...]) -> None:
 def test_a_long_text_is_not_taken_for_a_file_name() -> None:
     assert run("x" * 300 + " " + MISSING).exit_code == 0
     assert run(MISSING + "\x00").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "says"),
+    [
+        (("-",), "", "There is no text"),
+        (("/no/such/file.log",), None, "There is no file"),
+        (("run.log",), None, "There is no file"),
+        (("/usr/",), None, "is a folder"),
+    ],
+)
+def test_a_missing_text_or_file_gets_one_clear_line(
+    words: tuple[str, ...], stdin: str | None, says: str
+) -> None:
+    result = run(*words, stdin=stdin)
+    assert isinstance(result.exception, UsageError)
+    assert says in str(result.exception)
+
+
+def test_a_line_of_metal_is_a_text_and_no_option() -> None:
+    line = (
+        "-[MTLHeap x]:1: failed assertion `Heap Descriptor Validation Placement heap type is not supported.'"
+    )
+    assert "metal-assertion" in run(line, "--torch", "2.8.0").output
+
+
+def test_a_log_of_windows_lines_and_colours_is_read() -> None:
+    log = f"\x1b[31mFehler:\x1b[0m 运行时出错\r\nUserWarning: x\r\n\x1b[1m{MISSING}\x1b[0m\r\n"
+    result = run("-", stdin=log.encode())
+    assert result.output.startswith("missing-op: aten::isin.Tensor_Tensor_out")

@@ -136,7 +136,7 @@ TEXTS = [
     ),
     (
         "ERROR: Could not build wheels for tokenizers, which is required to install pyproject.toml-based projects",
-        "build-of-wheel-failed",
+        "wheel-of-old-release",
     ),
     ("RuntimeError: Dynamo is not supported on Python 3.12+", "dynamo-python"),
     ("OSError: [Errno 24] Too many open files", "too-many-files"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +13,9 @@ from mpsprobe.cli.sink import Sink, pass_sink, width
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.explain import Explained, Explanation, explain
+
+#: A single word that can only be the name of a file.
+_NAMES_A_FILE = re.compile(r"(?:~|\.{1,2})?/[^\s:'\"]+|[\w./-]+\.(?:log|txt|out|err|md|json)")
 
 #: The exit code when nothing in the text is known.
 NOTHING_KNOWN = 1
@@ -45,26 +49,46 @@ def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | N
     old = f"{_too_old(result)}\n" if result.too_old else ""
     sink.result(
         f"{old}mpsprobe knows no message in this text.\n"
-        "It looks for what torch, Metal and MPSGraph write on MPS. Paste the whole traceback with its last lines.",
+        "It looks for what torch, Metal, macOS, pip and the libraries around them write on Macs. Paste the whole "
+        "traceback with its last lines.",
         result,
     )
     sys.exit(NOTHING_KNOWN)
 
 
 def _read(words: tuple[str, ...]) -> str:
-    if words == ("-",):
-        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
-    if len(words) == 1 and _is_file(words[0]):
-        return Path(words[0]).read_bytes().decode("utf-8", errors="replace")
-    text = " ".join(words)
+    """Return the text that the words give, name or pipe.
+
+    Raises:
+        UsageError: There is no text, or no file of that name.
+    """
+    source = words[0] if len(words) == 1 else ""
+    if source == "-":
+        text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    elif _is_file(source):
+        text = _content(Path(source))
+    elif _NAMES_A_FILE.fullmatch(source):
+        raise UsageError(f"There is no file {source}.", "Give the text itself in quotes, or pipe it to -.")
+    else:
+        text = " ".join(words)
     if not text.strip():
         raise UsageError("There is no text to explain.", "Give it in quotes, or as a file, or pipe it to -.")
     return text
 
 
+def _content(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", "Pipe the text to -.") from error
+
+
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).is_file()
+        path = Path(text)
+        if path.is_dir() and "/" in text:
+            raise UsageError(f"{text} is a folder.", "Give a file, the text in quotes, or pipe it to -.")
+        return path.is_file()
     except (OSError, ValueError):  # a text may be too long for a file name, or hold a zero byte
         return False
 
