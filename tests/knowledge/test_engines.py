@@ -56,3 +56,9 @@ def test_a_mixture_reads_its_experts_more_slowly() -> None:
     engine = engines.engine("MLX")
     dense, mixture = (engine.seconds_per_token(4e11, 3e9, 4.5, mixture=flag) for flag in (False, True))
     assert dense < mixture < 2.5 * dense
+
+
+def test_experts_of_16_bits_are_read_no_more_slowly() -> None:
+    engine = engines.engine("llama.cpp")
+    dense, mixture = (engine.seconds_per_token(4e11, 3e9, 16, mixture=flag) for flag in (False, True))
+    assert mixture == dense

@@ -16,6 +16,8 @@ from mpsprobe import toml
 
 _DATA = Path(__file__).parent / "data"
 _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
+#: Weights of so many bits are not quantised.
+_WHOLE = 16
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +27,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: `"MLX"` or `"llama.cpp"`.
         share: The share of the memory bandwidth that decoding reaches, from 0 to 1.
         overhead_ms: The fixed cost of a token in milliseconds.
-        mixture: The factor by which a mixture of experts takes longer for the weights that it reads.
+        mixture: The factor by which a mixture of experts takes longer for the quantised weights that it reads.
         low: The lower bound of measured rate over expected rate; four in five points lie between `low` and
             `high`.
         high: The upper bound of measured rate over expected rate.
@@ -58,7 +60,8 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             mixture: Whether the parameters are those of experts chosen among many.
         """
         reading = parameters * bits / 8 / (self.share * bandwidth)
-        return reading * (self.mixture if mixture else 1.0) + self.overhead_ms * 1e-3
+        slower = self.mixture if mixture and bits < _WHOLE else 1.0
+        return reading * slower + self.overhead_ms * 1e-3
 
 
 class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
