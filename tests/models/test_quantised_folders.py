@@ -59,12 +59,12 @@ def _checkpoint(method: str, plain: Path, folder: Path) -> Path:
         return made.write(folder, made.parts(plain)[0], stated)
     if method == "compressed-tensors":
         return made.by_compressed_tensors(plain, folder, "W4A16")
-    if method in made.MADE_BY:
-        return made.by_transformers(plain, folder, method)
     if method == "hqq" and Version(transformers.__version__).major > 4:  # it saves none any more
         tensors, linear = made.parts(plain)
         tensors |= {f"{name}.W_q": one[:128].byte() for name, one in linear.items()}
         return made.write(folder, tensors, stated)
+    if method in made.MADE_BY:
+        return made.by_transformers(plain, folder, method)
     if method in CONFIG_ONLY:
         from safetensors.torch import load_file
 

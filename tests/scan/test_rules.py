@@ -212,6 +212,31 @@ def test_in_place_ops_on_views_by_the_advisories_of_the_release() -> None:
     assert codes("x.t().normal_()", "2.13") == []  # fixed in 2.10
 
 
+def test_copies_into_views_need_gaps_in_both() -> None:
+    """Advisory copy-equal-strides-not-dense-wrong: equal strides with gaps, which no slice of a cache shows."""
+    assert codes("self.keys[:, :, start:end].copy_(states)", "2.13") == []
+
+
+def test_code_for_nccl_and_cuda_graphs_is_not_reached() -> None:
+    chosen = """
+    def flag(backend):
+        if "nccl" in backend:
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
+    """
+    assert codes(chosen) == []
+    assert codes(chosen.replace('"nccl" in backend', 'backend == "nccl"')) == []
+    assert codes(chosen.replace('"nccl" in backend', "backend")) == ["MPS101", "MPS103"]
+    captured = "def {}(call):\n    with torch.cuda.graph(torch.cuda.CUDAGraph()):\n        call()\n"
+    assert codes(captured.format("_capture_cuda_graph")) == []
+    assert codes(captured.format("capture")) != []
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_llm", "pycuda.driver"])
+def test_engines_of_nvidia_do_not_import(name: str) -> None:
+    assert codes(f"import {name} as engine") == ["MPS401"]
+
+
 def test_seeds_count_only_where_nothing_else_seeds() -> None:
     assert codes("def f(s):\n    torch.cuda.manual_seed(s)\n") == ["MPS703"]
     assert codes("def f(s):\n    torch.manual_seed(s)\n    torch.cuda.manual_seed(s)\n") == []

@@ -155,11 +155,19 @@ class TorchRelease:
 def _in_place_on_views(torch: str) -> dict[str, advisories.Advisory]:
     found: dict[str, advisories.Advisory] = {}
     for match in advisories.applicable(torch):
-        conditions = [tensor for case in match.advisory.when for tensor in case.tensors]
+        # a case that also asks for gaps in what is read is not known from the written view
+        cases = [
+            case.tensors
+            for case in match.advisory.when
+            if not any(
+                isinstance(one.arg, int) and one.arg and one.contiguous is False for one in case.tensors
+            )
+        ]
         strided = any(
             tensor.contiguous is False
             and (tensor.arg in ("any", "all", 0) or (isinstance(tensor.arg, list) and 0 in tensor.arg))
-            for tensor in conditions
+            for tensors in cases
+            for tensor in tensors
         )
         if strided:
             for op in match.advisory.ops:

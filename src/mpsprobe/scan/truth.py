@@ -209,7 +209,7 @@ class Truth:
         said = self._platform(left)
         if said is not None:
             return said.startswith(text)
-        if is_cuda_text(text) or _OTHER_DEVICES.match(text) or _FLASH.match(text):
+        if is_cuda_text(text) or _OTHER_DEVICES.match(text) or _FLASH.match(text) or text == "nccl":
             return False
         if not self._is_device(left, scope):
             return None

@@ -33,8 +33,8 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _IMPORTS_TORCH = {
     "torch", "torchvision", "torchaudio", "diffusers", "accelerate", "peft", "timm", "sentence_transformers",
 }  # fmt: skip
-#: Names of code that exists for flash_attn or cuDNN, which no Mac can install.
-_IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn", re.IGNORECASE)
+#: Names of code that exists for flash_attn, cuDNN or CUDA graphs, which no Mac has.
+_IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn|cuda_?graph", re.IGNORECASE)
 
 
 def walk(tree: ast.Module, release: TorchRelease) -> list[Hit]:
