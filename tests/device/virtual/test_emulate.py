@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mpsprobe.device.virtual.cpp.native import installed_release
 from mpsprobe.device.virtual.observer import Quiet
-from mpsprobe.device.virtual.session import Session, emulate
+from mpsprobe.device.virtual.session import Session, emulate, predict
 from mpsprobe.errors import AlreadyActiveError, VirtualDeviceError
 from mpsprobe.knowledge.ops import UnknownReleaseError
 from tests.device.virtual.llama import tiny_llama
@@ -400,3 +400,33 @@ def test_the_direct_way_looks_at_each_call(under: Callable[[], Any]) -> None:
             assert (x * 2 + 1).dtype is torch.float32
             assert (x.half() + 1.5).dtype is torch.float16  # a wrapped number
             assert torch.cat((x, x.half())).dtype is torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # PyTorch's own decompositions
+@pytest.mark.parametrize("engine", [emulate, predict])
+def test_tensors_of_zeros_without_memory(engine: Callable[..., Any]) -> None:
+    """Forward-mode AD makes them for zero tangents; read as they are, they end the process."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return (x.sin() * x).sum()
+
+    expected = torch.func.hessian(f)(torch.arange(3.0))
+    with engine("2.13"):
+        x = torch.arange(3.0, device="mps")
+        torch.testing.assert_close(torch.func.hessian(f)(x).cpu(), expected)
+        zeros = torch._efficientzerotensor((2, 3), device="mps")
+        assert (zeros + x).tolist() == [[0, 1, 2]] * 2
+        assert zeros.clone().sum().item() == 0
+
+
+def test_storages_of_the_device() -> None:
+    with emulate():
+        storage = torch.arange(4, dtype=torch.uint8, device="mps").untyped_storage()
+        other = torch.UntypedStorage(4, device="mps").copy_(storage)
+        assert other.device.type == "mps"
+        assert torch.UntypedStorage([1, 2], device="mps").cpu().tolist() == [1, 2]
+        assert torch.empty(0, dtype=torch.uint8, device="mps").set_(other).tolist() == [0, 1, 2, 3]
+        assert storage.clone().cpu().tolist() == [0, 1, 2, 3]
+    assert torch.UntypedStorage(2).device.type == "cpu"
+    with pytest.raises(RuntimeError, match="not recognized"):
+        torch.UntypedStorage(2, device="mps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,3 +149,18 @@ def test_frequencies_are_the_cpus() -> None:
     expected = torch.fft.fftfreq(5)
     with emulate():
         assert torch.equal(torch.fft.fftfreq(5, device="mps").cpu(), expected)
+
+
+@pytest.mark.parametrize("engine", [emulate, predict])
+def test_metal_code_is_out_of_reach(engine: Callable[..., Any], tmp_path: Path) -> None:
+    """A build without MPS says "MPS is not available", which is no answer of a Mac."""
+    with engine():
+        with pytest.raises(OutOfReachError, match="no Metal"):
+            torch.mps.compile_shader("kernel void f() {}")
+        if hasattr(torch.mps.profiler, "metal_capture"):
+            assert not torch.mps.profiler.is_metal_capture_enabled()
+            with (
+                pytest.raises(OutOfReachError, match="no Metal"),
+                torch.mps.profiler.metal_capture(str(tmp_path)),
+            ):
+                pass

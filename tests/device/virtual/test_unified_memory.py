@@ -106,6 +106,22 @@ def test_answers() -> None:
         assert torch.mps.recommended_max_memory() == session.memory.recommended
 
 
+@pytest.mark.skipif(
+    not hasattr(torch, "accelerator") or not hasattr(torch.accelerator, "memory_allocated"), reason="new"
+)
+def test_the_accelerators_memory_by_release() -> None:
+    """PyTorch's pull request 186748, in the headers of 2.13: the allocator of MPS answers torch.accelerator."""
+    with emulate("2.13", memory_gb=16) as session:
+        torch.accelerator.empty_cache()
+        x = torch.empty(1024, device="mps")
+        assert torch.accelerator.memory_allocated() == torch.accelerator.max_memory_allocated() == x.nbytes
+        assert torch.accelerator.memory_reserved() >= x.nbytes
+        torch.accelerator.reset_peak_memory_stats()
+        assert torch.accelerator.get_memory_info()[1] == session.memory.recommended
+    with emulate("2.12"), pytest.raises(RuntimeError, match="is not a DeviceAllocator"):
+        torch.accelerator.memory_allocated()
+
+
 @pytest.mark.parametrize(
     ("ratio", "share"),
     [("0.0", None), ("1.5", 1.5), ("2", 2.0), ("much", None), ("", None), ("0,7", None), ("1,9", 1.0)],

@@ -12,18 +12,25 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from mpsprobe.device.virtual.cpp import relabel
 from mpsprobe.device.virtual.cpp.port import Port
 from mpsprobe.device.virtual.observer import FindingGrade, Observer
 from mpsprobe.device.virtual.random import Generator
 from mpsprobe.device.virtual.rules.contract import Contract, parse_macos
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
+from mpsprobe.errors import OutOfReachError
 
 _MISSING = object()
 _MPS = torch.device("mps", 0)
+
+#: Functions of torch._C that need Metal itself.
+_METAL = ("_mps_compileShader", "_mps_loadMetalllib", "_mps_loadMetallibFromPath", "_mps_startCapture")
+#: The first release whose allocator answers torch.accelerator (IMPSAllocator inherits c10::DeviceAllocator, PR 186748).
+_ACCELERATOR_MEMORY = (2, 13)
 
 
 class Patches:
@@ -61,6 +68,7 @@ class Answers:
         generator: The device's default random generator.
         observer: The observer that is called with `torch.mps.synchronize()`.
         port: The port, which has further answers that depend on the build.
+        values: Whether all tensors have values in memory.
     """
 
     def __init__(
@@ -70,8 +78,11 @@ class Answers:
         generator: Generator,
         observer: Observer | None,
         port: Port,
+        *,
+        values: bool = True,
     ) -> None:
         self._contract = contract
+        self._values = values
         self._memory = memory
         self._generator = generator
         self._observer = observer
@@ -109,6 +120,14 @@ class Answers:
             "_accelerator_emptyCache": self._allocators(memory.empty_cache),
         }.items():
             patches.replace(torch._C, name, answer)
+        for name in ("_mps_isCaptureEnabled", "_mps_isCapturing"):  # without MTL_CAPTURE_ENABLED
+            patches.set(torch._C, name, lambda: False)
+        for name in _METAL:  # a build without MPS has no such names, and says that MPS is not available
+            patches.set(torch._C, name, _no_metal)
+        patches.set(torch._C, "_mps_stopCapture", _nothing)
+        patches.set(torch._C, "_mps_host_alias_storage", _host_alias if self._values else _no_metal)
+        if self._contract.version >= _ACCELERATOR_MEMORY:
+            self._accelerator_memory()
         backend = torch.backends.mps
         patches.set(backend, "is_available", _like(backend.is_available, True))
         patches.set(backend, "is_built", _like(backend.is_built, True))
@@ -117,6 +136,7 @@ class Answers:
         patches.set(torch.mps, "_default_mps_generator", self._generator)
         patches.set(torch, "Generator", type(self._generator))
         patches.set(torch.UntypedStorage, "mps", _storage_to_mps)
+        patches.set(torch.UntypedStorage, "__new__", _storage_on(torch.UntypedStorage.__new__))
         for name in ("_share_filename_cpu_", "_share_fd_cpu_"):
             patches.set(torch.UntypedStorage, name, self._share(getattr(torch.UntypedStorage, name)))
         contracts = (self._contract, *self._contract.alike)
@@ -138,6 +158,28 @@ class Answers:
         self._patches.undo()
         self._eager = False
         forget_answers()
+
+    def _accelerator_memory(self) -> None:
+        """Answer `torch.accelerator.memory_allocated()` and the like (MPSHeapAllocatorImpl::getDeviceStats)."""
+        memory = self._memory
+
+        def stats(_device: int) -> dict[str, Any]:
+            in_use, driver = memory.allocated(), memory.driver_allocated()
+            used = {"all": {"current": in_use, "peak": memory.peak}}
+            reserved = {"all": {"current": driver, "peak": driver}}
+            return {"allocated_bytes": used, "reserved_bytes": reserved}
+
+        def info(_device: int) -> tuple[int, int]:
+            return max(0, memory.recommended - memory.driver_allocated()), memory.recommended
+
+        for name, answer in {
+            "_accelerator_isAllocatorInitialized": lambda: True,
+            "_accelerator_getDeviceStats": self._allocators(stats),
+            "_accelerator_resetAccumulatedStats": _nothing,
+            "_accelerator_resetPeakStats": lambda _device: memory.restart_peak(),
+            "_accelerator_getMemoryInfo": self._allocators(info),
+        }.items():
+            self._patches.replace(torch._C, name, answer)
 
     def _allocators(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a function of `torch.mps` about memory, because any call of one starts the allocator."""
@@ -279,6 +321,38 @@ def _storage_to_mps(storage: torch.UntypedStorage) -> torch.UntypedStorage:
         return storage
     source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
     return source.to(_MPS).untyped_storage()
+
+
+def _host_alias(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    """Return a storage of the host over the memory of the device's."""
+    return relabel.host(torch.empty(0, dtype=torch.uint8, device=_MPS).set_(storage)).untyped_storage()
+
+
+def _storage_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `UntypedStorage(n, device="mps")` make memory of the device, for which a build without MPS has no case."""
+
+    @functools.wraps(original)
+    def new(cls: type, *args: Any, device: Any = None, **kwargs: Any) -> Any:
+        if device is None or torch.device(device).type != "mps":
+            return original(cls, *args, **({} if device is None else {"device": device}), **kwargs)
+        given = args[0] if args else kwargs.get("size", kwargs.get("sequence", 0))
+        if isinstance(given, int):
+            return torch.empty(given, dtype=torch.uint8, device=_MPS).untyped_storage()
+        return torch.tensor(list(given), dtype=torch.uint8, device=_MPS).untyped_storage()
+
+    return new
+
+
+def _no_metal(*_args: Any, **_kwargs: Any) -> NoReturn:
+    """Stand in for functions of Metal.
+
+    Raises:
+        OutOfReachError: Always.
+    """
+    raise OutOfReachError(
+        "The virtual device compiles and captures no Metal.",
+        "Whether the shader compiles and what it computes is unknown here; run it on the Mac itself.",
+    )
 
 
 def _no_cuda() -> None:

@@ -90,7 +90,12 @@ class Session:
         self._generator = generator("mps")
         self.kernels = make_kernels(self.contract, self.memory, settings.observer, self._generator)
         self._answers = library.Answers(
-            self.contract, self.memory, self._generator, settings.observer, self._port
+            self.contract,
+            self.memory,
+            self._generator,
+            settings.observer,
+            self._port,
+            values=not self.memoryless,
         )
         self._undo = contextlib.ExitStack()
 

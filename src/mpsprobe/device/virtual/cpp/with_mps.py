@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 
 from mpsprobe.device.virtual import schema
 from mpsprobe.device.virtual.cpp.port import Kernel, Patcher, Port, implement
-from mpsprobe.errors import UnsupportedInstallError, VirtualDeviceError
+from mpsprobe.errors import UnsupportedInstallError
 
 #: Keys of MPS tensors that the virtual device lacks. PyTorch registers nothing at those of quantised and
 #: nested tensors, and torch.library has no names for them.
@@ -57,8 +57,6 @@ class WithMps(Port):
             "_mps_is_available": lambda: True,
             "_mps_is_in_bad_fork": lambda: False,
             "_accelerator_getAccelerator": lambda: torch.device("mps"),
-            "_mps_compileShader": _no_metal,
-            "_mps_startCapture": _no_metal,
         }.items():
             patches.replace(torch._C, name, value)
         # loading a library of C++ ops, or defining one in Python, adds ops that would reach Metal
@@ -169,9 +167,3 @@ def _plain_copy(tensor: torch.Tensor, _device: Any = None) -> torch.Tensor:
 
 def _not_pinned(_tensor: torch.Tensor, _device: Any = None) -> bool:
     return False
-
-
-def _no_metal(*_args: Any, **_kwargs: Any) -> NoReturn:
-    raise VirtualDeviceError(
-        "The virtual device compiles and captures no Metal.", "Run it on the Mac itself."
-    )

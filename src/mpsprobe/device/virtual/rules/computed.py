@@ -245,6 +245,12 @@ def _fused_rms_norm(x: Tensor, normalized_dims: int, weight: Tensor, eps: float)
     return aten.rms_norm.default(x, x.shape[x.dim() - normalized_dims :], weight, eps)  # type: ignore[no-any-return]
 
 
+def _zeros(size: Sequence[int], **options: Any) -> Tensor:
+    """Compute `_efficientzerotensor` in memory: relabelled, its result would be read where there is none."""
+    options.pop("layout", None)
+    return torch.zeros(size, **options)
+
+
 COMPUTED_BY: dict[str, Kernel] = {
     "_convert_weight_to_int4pack": _pack_int4,
     "_weight_int4pack_mm": _int4_mm,
@@ -255,6 +261,7 @@ COMPUTED_BY: dict[str, Kernel] = {
     "_scaled_dot_product_attention_math_for_mps": _attention_math,
     "_lstm_mps": _lstm,
     "lstm_mps_backward": _lstm_backward,
+    "_efficientzerotensor": _zeros,
     "bincount": _bincount,
     "linear_backward": _linear_backward,
     "max_pool2d_backward": _max_pool2d_backward,
