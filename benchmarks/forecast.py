@@ -183,7 +183,7 @@ def h200(cache: Path | None, fit: bool) -> list[Row]:
 
 
 def h200_calibrated() -> list[tuple[str, list[Row]]]:
-    """Return the rows of `--live` on two days: each calibration, before the models ran and after, in words."""
+    """Return the rows of `--live` in three sessions: each calibration, before the models ran and after, in words."""
     lines = (HERE / "measured" / "h200_calibrated.jsonl").read_text().splitlines()
     sets: list[tuple[str, list[Row]]] = []
     for told in map(json.loads, lines[1:]):
