@@ -366,8 +366,10 @@ def test_the_observer_keeps_nothing_alive() -> None:
         lambda x: torch.cat((x[:2], x[2:4]), out=x[1:5]),
         lambda x: torch.gather(x, 0, torch.zeros(2, dtype=torch.int64, device=x.device), out=x[:2]),
         lambda x: torch.masked_select(x, x > 2, out=x),
+        lambda x: x[1:].copy_(x[:-1]),  # copy_impl of Copy.cpp asks before mps_copy_ is called
+        lambda x: x.view(2, 3).copy_(x[:3]),
     ],
-    ids=["add_", "mul", "cat", "gather", "masked_select"],
+    ids=["add_", "mul", "cat", "gather", "masked_select", "copy_", "copy_ of rows"],
 )
 def test_writing_over_what_is_read_is_refused(write: Callable[[torch.Tensor], object]) -> None:
     with pytest.raises(RuntimeError, match="refer to a single memory location") as on_cpu:
@@ -380,6 +382,7 @@ def test_writing_over_what_is_read_is_refused(write: Callable[[torch.Tensor], ob
         assert x.tolist() == [0, 1, 2, 3, 4, 5]
         assert torch.add(x, x, out=x).tolist() == [0, 2, 4, 6, 8, 10]
         assert x[:3].mul_(x[3:]).tolist() == [0, 16, 40]
+        assert x.copy_(x.view(-1))[3:].copy_(x[:3]).tolist() == [0, 16, 40]
 
 
 @pytest.mark.parametrize("under", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -430,3 +433,25 @@ def test_storages_of_the_device() -> None:
     assert torch.UntypedStorage(2).device.type == "cpu"
     with pytest.raises(RuntimeError, match="not recognized"):
         torch.UntypedStorage(2, device="mps")
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # no batching rule for MPS's own ops
+@pytest.mark.parametrize("release", ["2.6", "2.13"])
+def test_transforms_of_ops_with_a_way_of_their_own(release: str) -> None:
+    """Under torch.func, composite ops run at the transform's key, not at the device's."""
+
+    def results(device: str) -> list[torch.Tensor]:
+        x = torch.arange(24.0, device=device).view(2, 1, 3, 4) / 24
+        found = []
+        for f in (
+            lambda a: nn.functional.scaled_dot_product_attention(a, a, a),
+            lambda a: nn.functional.rms_norm(a, (4,)),
+        ):
+            g = torch.func.grad(lambda a, f=f: f(a).square().sum())
+            found += [torch.func.vmap(f)(x), g(x), torch.func.vmap(g)(x)]
+        return [one.cpu() for one in found]
+
+    expected = results("cpu")
+    with emulate(release, fallback=False):
+        torch.testing.assert_close(results("mps"), expected)
+        torch.testing.assert_close(results("cpu"), expected)

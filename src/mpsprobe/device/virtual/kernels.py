@@ -22,7 +22,14 @@ from mpsprobe.device.virtual.observer import Observer, OpFlag
 from mpsprobe.device.virtual.rules.contract import Contract, nearest, note_forward
 from mpsprobe.device.virtual.rules.unified_memory import UnifiedMemory
 from mpsprobe.device.virtual.schema import Op, OpCall
-from mpsprobe.device.virtual.written import Outputs, fresh_outputs, replace, set_memory, share_storages
+from mpsprobe.device.virtual.written import (
+    Outputs,
+    check_in_storage,
+    fresh_outputs,
+    replace,
+    set_memory,
+    share_storages,
+)
 from mpsprobe.errors import OutOfReachError
 
 Kernel = Callable[..., Any]
@@ -202,7 +209,7 @@ class Kernels:
                 note_forward()
             result = redispatch(keys, *args, **kwargs)
             if meta:
-                _check_in_storage(result)
+                check_in_storage(result)
             if observer is not None:
                 observer.op(op.overload, args, kwargs, result, 0)
             return result
@@ -427,7 +434,10 @@ class Kernels:
         """Run `copy_`, the one op that copies between host and device."""
         note_forward()
         self.contract.check_copy(COPY, dst, src)
-        COPY.call(self.host(dst) if dst.is_mps else dst, self.host(src) if src.is_mps else src, non_blocking)
+        on_host = [self.host(one) if one.is_mps else one for one in (dst, src)]
+        if self.overlaps_count and dst.is_mps and src.is_mps:
+            share_storages(OpCall(COPY, (dst, src), {}, on_host, {}), self.host)
+        COPY.call(*on_host, non_blocking)
         self._told_copy(dst, src, non_blocking)
         return dst
 
@@ -465,24 +475,6 @@ class Kernels:
             self.observer.op(ITEM.overload, (tensor,), {}, None, 0)
             self.observer.sync("item")
         return self.host(tensor).item()
-
-
-def _check_in_storage(tensor: Tensor) -> None:
-    """Refuse a view beyond its storage, as checkInBoundsForStorage (aten/native/Resize.h); meta kernels do not.
-
-    Raises:
-        RuntimeError: The view exceeds the storage; the message is PyTorch's.
-    """
-    if not tensor.numel():
-        return
-    offset, size = int(tensor.storage_offset()), tensor.element_size()
-    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    needed, there = (offset + last + 1) * size, tensor.untyped_storage().nbytes()
-    if needed > there:
-        raise RuntimeError(
-            f"setStorage: sizes {list(tensor.shape)}, strides {list(tensor.stride())}, storage offset {offset}, and "
-            f"itemsize {size} requiring a storage size of {needed} are out of bounds for storage of size {there}"
-        )
 
 
 def _device_bytes(values: Iterable[Any]) -> int:

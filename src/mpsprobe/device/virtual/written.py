@@ -14,6 +14,7 @@ from mpsprobe.device.virtual.schema import Op, OpCall
 
 _CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _set_storage = torch.ops.aten.set_.source_Storage_storage_offset
+COPY = schema.facts(torch.ops.aten.copy_.default)
 RESIZE = schema.facts(torch.ops.aten.resize_.default)
 
 
@@ -48,6 +49,8 @@ def share_storages(call: OpCall, host: Callable[[Tensor], Tensor]) -> None:
         host: A function that returns the host's view of a device tensor.
     """
     if call.op.base in _UNCHECKED:
+        return
+    if call.op is COPY and _storage_of(call.args[0]) != _storage_of(call.args[1]):
         return
     places: list[tuple[Any, Any, Tensor]] = []
     arguments: list[tuple[Any, Iterable[tuple[Any, Any]]]] = [
@@ -88,6 +91,24 @@ def _whole_storage(tensor: Tensor, host: Callable[[Tensor], Tensor]) -> Tensor:
     whole = relabel.device(torch.empty(0, dtype=torch.uint8, device="cpu"))
     _set_storage.redispatch(_CPU_KEYS, whole, storage, 0, [storage.nbytes()], [1])
     return host(whole)
+
+
+def check_in_storage(tensor: Tensor) -> None:
+    """Refuse a view beyond its storage, as checkInBoundsForStorage (aten/native/Resize.h); meta kernels do not.
+
+    Raises:
+        RuntimeError: The view exceeds the storage; the message is PyTorch's.
+    """
+    if not tensor.numel():
+        return
+    offset, size = int(tensor.storage_offset()), tensor.element_size()
+    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed, there = (offset + last + 1) * size, tensor.untyped_storage().nbytes()
+    if needed > there:
+        raise RuntimeError(
+            f"setStorage: sizes {list(tensor.shape)}, strides {list(tensor.stride())}, storage offset {offset}, and "
+            f"itemsize {size} requiring a storage size of {needed} are out of bounds for storage of size {there}"
+        )
 
 
 class Outputs:

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
+from mpsprobe.device.virtual import schema
+
 Kernel = Callable[..., Any]
 
 
@@ -72,6 +74,8 @@ class Port(ABC):
             for name, kernel in above.items():
                 implement(aten, name, kernel, "AutogradMPS")
                 implement(aten, name, kernel, "MPS")
+                for key in _TRANSFORMS:
+                    implement(aten, name, _of_device(name, kernel), key)
             self.take_over_rest(fallback)
 
     def give_back(self) -> None:
@@ -84,6 +88,26 @@ class Port(ABC):
         if namespace not in self._libraries:
             self._libraries[namespace] = torch.library.Library(namespace, "IMPL")
         return self._libraries[namespace]
+
+
+#: Keys at which torch.func's transforms run a composite op instead of at the tensor's own key.
+_TRANSFORMS = ("FuncTorchVmapMode", "FuncTorchBatched", "AutogradOther")
+
+
+def _of_device(name: str, kernel: Kernel) -> Kernel:
+    """Return a kernel for all devices, which decomposes the op as usual unless its first tensor is on MPS.
+
+    PyTorch's composite kernel cannot: without MPS in the build it meets "An unexpected device type was provided mps".
+    """
+    overload = schema.overload_named(name)
+
+    def chosen(first: Any, *args: Any, **kwargs: Any) -> Any:
+        if first.is_mps:
+            return kernel(first, *args, **kwargs)
+        assert overload is not None
+        return schema.decomposed(overload, schema.ABOVE_AUTOGRAD, first, *args, **kwargs)
+
+    return chosen
 
 
 def implement(library: Any, name: str, kernel: Kernel, key: str) -> None:
