@@ -331,6 +331,11 @@ def test_types_of_gguf_have_ggmls_sizes() -> None:
         ({"torch_dtype": "auto"}, "states the dtype 'auto'"),
         ({"torch_dtype": "float8_e4m3fn"}, "--dtype bfloat16"),
         ({"rope_scaling": "none", "transformers_version": "4.30.0"}, "written by transformers 4.30.0"),
+        ({"hidden_act": "none", "transformers_version": "4.40.1"}, "written by transformers 4.40.1"),
+        (
+            {"model_type": "parler_tts", "architectures": ["ParlerTTS"]},
+            "mpsprobe predict PACKAGE:ParlerTTS --config",
+        ),
     ],
 )
 def test_configs_that_cannot_be_read_have_a_next_step(

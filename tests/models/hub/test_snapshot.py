@@ -157,6 +157,13 @@ def test_no_such_folder(tmp_path: Path) -> None:
         ("adapter_config.json", "PEFT"),
         ("model_index.json", "diffusers"),
         ("unet/config.json", "Did you mean"),
+        ("parakeet.nemo", "restore_from"),
+        ("hyperparams.yaml", "SpeechBrain"),
+        ("model.onnx", "ONNX Runtime"),
+        ("Model.mlpackage/Manifest.json", "Core ML"),
+        ("program.pt2", "torch.export.load"),
+        ("best.pt", "predict package.module:Class"),
+        ("notes.txt", "Name a folder"),
     ],
 )
 def test_folder_without_config_says_what_it_is(tmp_path: Path, file: str, hint: str) -> None:
@@ -202,6 +209,13 @@ def test_remarks_say_what_would_not_load(single: Path) -> None:
     pickled, missing, _ = snapshot.remarks(single)
     assert "with torch 2.6 or later" in pickled
     assert "1 of 2 shards missing: pytorch_model-00002-of-00002.bin" in missing
+
+
+def test_remarks_on_weights_of_other_frameworks(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    assert snapshot.remarks(tmp_path) == []
+    (tmp_path / "flax_model.msgpack").touch()
+    assert "no weights of PyTorch, only flax_model.msgpack" in snapshot.remarks(tmp_path)[0]
 
 
 def test_remarks_on_shards(sharded: Path) -> None:

@@ -258,7 +258,8 @@ def _no_code(folder: Path, config: dict[str, Any]) -> TargetError:
 def _missing(folder: Path, name: str) -> TargetError:
     return TargetError(
         f"{_name(folder)}: its code is not complete: no {name}.",
-        "Tell its author, or give the class by its path: package.module:Class --config config.json.",
+        "Its code lies beside the config in its repository: hf download OWNER/NAME --include '*.py' "
+        f"--local-dir {folder}. Or give the class by its path: package.module:Class --config config.json.",
     )
 
 

@@ -366,7 +366,38 @@ def _hint_without_config(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return "This is a diffusers pipeline: name one of its models, such as its unet or transformer folder."
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    return f"Did you mean {folder / inside[0]}?" if inside else "Name a folder with config.json and weights."
+    if inside:
+        return f"Did you mean {folder / inside[0]}?"
+    held = next((what for pattern, what in _WITHOUT_CONFIG if any(folder.glob(pattern))), "")
+    return held or "Name a folder with config.json and weights."
+
+
+#: What a folder without config.json holds, by the files that show it, and the next step.
+_MADE_BY_HAND = "make its model in a target.py, as its users do: docs/targets.md shows one"
+_WITHOUT_CONFIG = (
+    ("*.nemo", f"It holds a NeMo checkpoint: {_MADE_BY_HAND} (nemo's restore_from)."),
+    ("hyperparams.yaml", f"It is a SpeechBrain model: {_MADE_BY_HAND} (speechbrain.inference)."),
+    (
+        "*.mlpackage",
+        "It holds a Core ML model, which macOS runs by itself; PyTorch's models are judged here.",
+    ),
+    ("*.mlmodel", "It holds a Core ML model, which macOS runs by itself; PyTorch's models are judged here."),
+    (
+        "*.onnx",
+        "It holds an ONNX model: ONNX Runtime runs it (CoreMLExecutionProvider); PyTorch's are judged here.",
+    ),
+    ("*.pt2", f"It holds an exported program: {_MADE_BY_HAND} (torch.export.load(FILE).module())."),
+    ("*.torchscript", f"It holds a TorchScript program: {_MADE_BY_HAND} (torch.jit.load)."),
+    *(
+        (
+            f"*{suffix}",
+            "It holds weights, and nothing that names their class: mpsprobe predict package.module:Class --config "
+            f"FILE.json, or {_MADE_BY_HAND}.",
+        )
+        for suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+    ),
+    ("*.yaml", f"Its configuration is a YAML file of its own project: {_MADE_BY_HAND}."),
+)
 
 
 def _gguf_files(folder: Path) -> list[Path]:
@@ -399,7 +430,11 @@ def remarks(folder: Path) -> list[str]:
         if index.is_file():
             found += _unless_whole(index)
     except NoWeightsError:  # only a config, which is what is judged
-        pass
+        others = [one for one in sorted(folder.iterdir()) if one.name.endswith(_OTHER_FORMATS[1:])]
+        if others:
+            found.append(
+                f"The folder holds no weights of PyTorch, only {_some(others)}: from_pretrained raises."
+            )
     except ShardError as problem:
         index = folder / INDEX
         if not index.is_file() or any(folder.glob("*.safetensors")):  # else nothing was downloaded

@@ -208,7 +208,7 @@ def _constructed(
     elif dtype.itemsize == 1:  # no default dtype, in which from_pretrained builds
         step = f"from_pretrained raises the same for {dtype}. Give another dtype: --dtype bfloat16"
     else:
-        step = _correction(config.to_dict())
+        step = _correction({"transformers_version": getattr(config, "transformers_version", None)})
     with worded(f"{cls.__name__} cannot be built from its config", TargetError, step):
         if draw:
             torch.manual_seed(SEED)
@@ -298,17 +298,24 @@ def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
 
     if not isinstance(raw.get("model_type"), str):
         raise unfed.refusal(folder, raw, str(folder))
-    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError, _correction(raw)):
+    step = _correction(raw, folder / "config.json")
+    with worded(f"{folder / 'config.json'}: transformers cannot read it", TargetError, step):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _correction(raw: dict[str, Any]) -> str:
+def _correction(raw: dict[str, Any], file: Path | None = None) -> str:
     """Return the next step for a config that transformers cannot read."""
     import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     stated = raw.get("dtype", raw.get("torch_dtype"))
     if isinstance(stated, str) and not isinstance(getattr(torch, stated, None), torch.dtype):
         return f'It states the dtype {stated!r}. Write the plain name of one of torch: "dtype": "bfloat16".'
+    if file is not None and raw.get("model_type") not in CONFIG_MAPPING_NAMES:
+        return (
+            f"Its class comes with a later transformers, or with a package of its own: mpsprobe predict "
+            f"PACKAGE:{architecture(raw) or 'CLASS'} --config {file} builds it once that is installed."
+        )
     wrote = raw.get("transformers_version")
     by = f"It was written by transformers {wrote}, and " if isinstance(wrote, str) else ""
     here = f"{transformers.__version__} is installed"
