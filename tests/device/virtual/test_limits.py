@@ -278,6 +278,19 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         lambda: F.interpolate(_ones(1, 3, 4, 4, dtype=torch.uint8), (2, 2), mode="bicubic"),
         None,
     ),
+    # the samples of add, addmm and lerp in complex numbers, which PyTorch 2.6 expects to fail
+    (
+        "2.6",
+        "value cannot be converted to type double without overflow",
+        lambda: torch.addmm(_complex(2, 2), _complex(2, 2), _complex(2, 2), alpha=1j),
+        "2.7",
+    ),
+    (
+        "2.6",
+        "value cannot be converted to type double without overflow",
+        lambda: torch.lerp(_complex(2), _complex(2), 0.5 + 1j),
+        "2.7",
+    ),
     # "3-D warps by nearest neighbours": check_grid_sampler and the switch of grid_sampler_3d_mps_impl
     (
         "2.12",

@@ -163,6 +163,17 @@ def _fused_sgd_scaler(call: Call) -> str | None:
     return "grad_scale and found_inf are not supported on MPS" if scaled else None
 
 
+def _complex_scalar(*names: str, position: int = 99) -> Test:
+    """Refuse a number with an imaginary part that the kernel reads with `Scalar::toDouble`."""
+
+    def test(call: Call) -> str | None:
+        values = [call.get(position, name) for name in names]
+        refused = any(isinstance(one, complex) and one.imag for one in values)
+        return "value cannot be converted to type double without overflow" if refused else None
+
+    return test
+
+
 def _attention_dropout(call: Call) -> str | None:
     dropout = call.get(4, "dropout_p", 0.0)
     return "scaled_dot_product_attention for MPS does not support dropout." if dropout else None
@@ -333,6 +344,22 @@ _CHECKS: tuple[KernelCheck, ...] = (
     ),
     KernelCheck(("grid_sampler_2d",), _grid_border, until=(2, 10)),
     KernelCheck(("grid_sampler_2d",), _grid_bicubic, until=(2, 10)),
+    # BinaryOps.mm, LinearAlgebra.mm, Blas.mm, PointwiseOps.mm and Pad.mm of 2.6, the only release read for them
+    KernelCheck(("add", "add_", "sub", "sub_"), _complex_scalar("alpha"), since=(2, 6), until=(2, 6)),
+    KernelCheck(("lerp", "lerp_"), _complex_scalar("weight", position=2), since=(2, 6), until=(2, 6)),
+    KernelCheck(
+        ("addcmul", "addcmul_", "addcdiv", "addcdiv_"), _complex_scalar("value"), since=(2, 6), until=(2, 6)
+    ),
+    KernelCheck(("constant_pad_nd",), _complex_scalar("value", position=2), since=(2, 6), until=(2, 6)),
+    KernelCheck(
+        (
+            *("addmm", "addmm_", "addmv", "addmv_", "addr", "addr_"),
+            *("addbmm", "addbmm_", "baddbmm", "baddbmm_"),
+        ),
+        _complex_scalar("alpha", "beta"),
+        since=(2, 6),
+        until=(2, 6),
+    ),
     KernelCheck(("grid_sampler_3d",), _grid_nearest, since=(2, 9), until=(2, 12)),
     KernelCheck(("_fused_sgd_",), _fused_sgd_scaler, since=(2, 5), until=(2, 7)),
     KernelCheck(
