@@ -220,9 +220,7 @@ def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
     """
     if time is not None and len(time.share_by_kind) > 1:
         shares = sorted(time.share_by_kind.items(), key=lambda item: -item[1])
-        return _families(
-            "Expected op time by kind", [(name, share, f"{share:.1%}") for name, share in shares]
-        )
+        return _families("Expected op time by kind", [(name, share, _share(share)) for name, share in shares])
     moved: dict[str, int] = defaultdict(int)
     for use in uses:
         if use.bytes:
@@ -232,8 +230,12 @@ def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
     rows, total = sorted(moved.items(), key=lambda item: -item[1]), sum(moved.values())
     return _families(
         "Bytes read and written by kind of op, at least",
-        [(name, n, f"{quantities.decimal_size(n)} ({n / total:.1%})") for name, n in rows],
+        [(name, n, f"{quantities.decimal_size(n)} ({_share(n / total)})") for name, n in rows],
     )
+
+
+def _share(part: float) -> str:
+    return f"{part:.1%}" if part >= 0.0005 or not part else "< 0.1%"
 
 
 def _families(title: str, found: Sequence[tuple[str, float, str]]) -> BarChart:
