@@ -7,6 +7,8 @@ and install what it imports (`mpsprobe.models.alpamayo.published.NEEDED`).
 
 from __future__ import annotations
 
+import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _KEPT = ("report.html", "report.md")
+#: Paths of this machine, and what stands for them in an example.
+_PATHS = {
+    f"{ROOT}/": "",
+    os.environ.get("MPSPROBE_CACHE") or str(Path.home() / ".cache" / "mpsprobe"): "~/.cache/mpsprobe",
+    f"{site.getsitepackages()[0]}/": "",
+}
 
 
 def draw(name: str) -> bool:
@@ -43,8 +51,11 @@ def draw(name: str) -> bool:
     for path in made:
         if path.name not in _KEPT:
             path.unlink()
-        else:  # a traceback holds the path of this checkout, which is useless to a reader
-            path.write_text(path.read_text(encoding="utf-8").replace(f"{ROOT}/", ""), encoding="utf-8")
+        else:  # paths of this machine are useless to a reader
+            text = path.read_text(encoding="utf-8")
+            for here, there in _PATHS.items():
+                text = text.replace(here, there)
+            path.write_text(text, encoding="utf-8")
     return {path.name for path in made}.issuperset(_KEPT)
 
 
