@@ -93,6 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my-package", "my_model"):
         (folder / name).mkdir()
         (folder / name / "hazard.py").write_text('import torch\n\nx = torch.zeros(2, device="cuda")\n')
+    shutil.copy(CHECKOUT / "src/mpsprobe/models/profiles/transformers.toml", folder / "model.toml")
     (folder / "run.log").write_text(
         "RuntimeError: Placeholder storage has not been allocated on MPS device!\n"
     )

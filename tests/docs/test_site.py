@@ -23,4 +23,6 @@ def test_the_schema_is_published_under_its_version(tmp_path: Path) -> None:
 def test_the_site_asks_no_other_host() -> None:
     config = (CHECKOUT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "\n  font: false" in config
-    assert "\nrepo_url:" not in config  # mkdocs-material then asks GitHub for stars and releases, on every page
+    assert (
+        "\nrepo_url:" not in config
+    )  # mkdocs-material then asks GitHub for stars and releases, on every page

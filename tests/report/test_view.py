@@ -15,6 +15,7 @@ from mpsprobe.run import (
     Phase,
     Predicted,
     Range,
+    RecipeRecord,
     Status,
     Table,
     Timing,
@@ -160,4 +161,16 @@ def test_a_failure_without_routes_puts_its_remedy_first() -> None:
     advice = page(run).advice
     assert advice is not None
     assert advice.sentence == page(run).problems[0].remedy != ""
+    recipe = RecipeRecord({"fallback": "1"}, tried=True, left=0)
+    run.checks.append(
+        Check(
+            id="inference.recipe",
+            phase=Phase.INFERENCE,
+            title="t",
+            status=Status.PASS,
+            message="Set it.",
+            data=recipe,
+        )
+    )
+    assert page(run).advice is None  # the banner has the recipe
     assert page(examples.crashed()).advice is None

@@ -104,7 +104,8 @@ def next_step(run: Run, found: Headline, problems: Sequence[CheckView]) -> Advic
     if is_prediction(run) or run.interruption is not None or not run.ended:
         return None
     if problems:
-        remedy = next((one.remedy for one in problems if one.remedy), "")
+        # a recipe stands in the banner, and is worth more than the remedy of one check
+        remedy = "" if found.recipe else next((one.remedy for one in problems if one.remedy), "")
         return AdviceView("", remedy, known, (), (), "") if remedy else None
     words = words_of_line(run.command)
     if words is None or run.device.used == "mps" or found.status not in (Status.PASS, Status.WARN):
