@@ -144,7 +144,7 @@ def is_noticed(module: str, text: str, limit_s: float) -> bool:
 
 
 def main() -> int:
-    """Print each survivor; exit 1 when there is one."""
+    """Print each mutant that no test notices; return 1 when there is one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

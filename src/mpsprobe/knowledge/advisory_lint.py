@@ -163,7 +163,7 @@ def _examples(advisory: Advisory) -> Iterator[str]:
 
 
 def answer_to(advisory: Advisory, example: Example) -> Certainty | None:
-    """Return the public matcher's answer for `example`; without an op, whether the advisory applies to the Mac."""
+    """Return what the matcher answers about an example; without an op, whether the advisory applies to the Mac."""
     macos, chip = example.macos or None, example.chip or None
     if example.op:
         modes = None if example.modes is None else frozenset(example.modes)

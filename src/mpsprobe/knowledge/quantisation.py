@@ -253,7 +253,7 @@ def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> Loading
 
 
 def _missing_error(loading: Loading, missing: list[Requirement]) -> str:
-    """Return a method's error for its missing packages: `alone` where the first one is installed."""
+    """Return the error that a method raises: its second text, if only packages after the first one are missing."""
     first = Requirement(loading.needs[0]).name
     return (
         loading.missing if not loading.alone or any(one.name == first for one in missing) else loading.alone

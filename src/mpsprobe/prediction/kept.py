@@ -144,7 +144,7 @@ def _path(ingredients: dict[str, str]) -> Path:
 
 
 def _make_folder() -> None:
-    """Make the folder, for this user alone: with a umask of 002 its group could write answers."""
+    """Make the folder so that only this user can write to it: with a umask of 002 its group could write answers."""
     folder().mkdir(parents=True, exist_ok=True)
     folder().chmod(0o700)
 

@@ -48,7 +48,7 @@ def cuda_text(node: ast.expr | None, position: Position) -> str | None:
 
 
 def _is_forwarded(position: Position) -> bool:
-    """Return whether the node is inside `def cuda(self)`, which passes a request on, or failure is caught."""
+    """Return whether a call is in a method `cuda` that passes a user's request on, or where its failure is handled."""
     return position.failure_is_handled or any(
         function.name in _CUDA_FORWARDS for function in position.functions
     )
