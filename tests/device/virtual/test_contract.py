@@ -264,3 +264,21 @@ def test_a_macos_too_old_for_the_release() -> None:
         emulate("2.15", "14.7"),
     ):
         pass
+
+
+@pytest.mark.parametrize("release", ["2.6", "2.15"])
+def test_a_stub_without_a_kernel_of_mps(release: str) -> None:
+    """A build without MPS says "An unexpected device type was provided mps", which no Mac does."""
+    with emulate(release, fallback=False):
+        for call in (
+            lambda: torch.kaiser_window(4, device="mps"),
+            lambda: torch.kaiser_window(4, True, 8.0, device="mps"),
+        ):
+            with pytest.raises(RuntimeError, match="DispatchStub: missing kernel for mps"):
+                call()
+        assert torch.kaiser_window(1, device="mps").tolist() == [1]
+    with emulate(release, fallback=False, on_fail="collect") as session:
+        torch.testing.assert_close(
+            torch.kaiser_window(4, False, device="mps").cpu(), torch.kaiser_window(4, False)
+        )
+    assert [(one.kind, one.op) for one in session.findings] == [("limit", "aten::kaiser_window")]

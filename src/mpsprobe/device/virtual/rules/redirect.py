@@ -211,6 +211,22 @@ class Convolution:
         return dx, dw, db
 
 
+def _kaiser(kernels: Kernels) -> Kernel:
+    """Return `kaiser_window`, which calls a stub that no release registers a kernel of MPS for.
+
+    No name of one is in the wheels of 2.6 to 2.15, so DispatchStub.cpp raises; a build without MPS has other words.
+    """
+
+    def window(length: int, periodic: bool = True, beta: float = 12.0, **options: Any) -> Tensor:
+        if length > 1:
+            error = RuntimeError("DispatchStub: missing kernel for mps")
+            kernels.contract.fail("limit", "aten::kaiser_window", error, FindingGrade.LIKELY)
+        options = {**options, "device": "cpu"}
+        return torch.kaiser_window(length, periodic, beta, **options).to("mps")
+
+    return window
+
+
 def _type_name(tensor: Tensor) -> str:
     """Return the name of a tensor's type in PyTorch's message: `"MPSFloatType"`; `"torch.FloatTensor"` on the CPU."""
     name = scalar_type(tensor.dtype)
@@ -236,6 +252,9 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     kernels.special["convolution"] = convolution.forward
     kernels.special["_convolution"] = convolution.forward
     kernels.special["convolution_backward"] = convolution.backward
+    kernels.special |= dict.fromkeys(
+        ("kaiser_window", "kaiser_window.periodic", "kaiser_window.beta"), _kaiser(kernels)
+    )
     ours = attention(version, macos)
 
     def attention_of_release(*args: Any, **kwargs: Any) -> Tensor:
