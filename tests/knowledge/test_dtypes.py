@@ -38,6 +38,41 @@ def test_a_rules_text_is_in_its_releases_binaries_only(rule: dtypes.Rule) -> Non
     assert found == claimed
 
 
+#: Ops that reach a rule's text and are not refused by it: in common code before MPS's (which every device has), by an
+#: earlier check of their own, or only without `dim`, which a rule cannot say.
+_NOT_REFUSED = {
+    "linalg-half": {"_linalg_svd", "linalg_lu_solve", "linalg_matrix_exp", "linalg_polar", "linalg_qr"}
+    | {"linalg_vector_norm"},
+    "lu-factor-complex": {"linalg_inv_ex"},
+    "solve-complex": {"linalg_inv_ex"},
+    "unique-dtypes": {"unique_consecutive", "unique_dim_consecutive"},
+}
+
+
+def test_every_op_that_reaches_a_rules_text_has_a_rule() -> None:
+    """`scatter_add` has the kernel of `scatter`; backward passes are left out, as their forward pass is refused."""
+    order = ops.releases()
+    for minor in order:
+        at = order.index(minor)
+        active = [
+            rule
+            for rule in dtypes.all_rules()
+            if rule.dtypes and (not rule.since or order.index(rule.since) <= at)
+            if not rule.until or at <= order.index(rule.until)
+        ]
+        for support in ops.release(minor).ops():
+            name = base(support.op).removeprefix("aten::").rstrip("_")
+            saying = [rule for rule in active if _says_one_of(rule, support.messages)]
+            named = {one.split(".")[0].rstrip("_") for rule in saying for one in rule.ops}
+            stated = [rule.id for rule in saying if not rule.source]
+            if stated and name not in named and not name.endswith(("_backward", "_backward_data")):
+                assert name in _NOT_REFUSED.get(stated[0], ()), f"{minor}: {stated[0]} and {name}"
+
+
+def _says_one_of(rule: dtypes.Rule, texts: tuple[str, ...]) -> bool:
+    return "*" not in rule.ops and _says(rule, texts)
+
+
 def test_rules_name_dtypes_ops_and_releases_that_exist() -> None:
     known = {base(op).removeprefix("aten::") for op in ops.known_ops()}
     known |= {op.removeprefix("aten::") for op in ops.known_ops()} | {"*"}

@@ -253,6 +253,18 @@ CASES: list[tuple[str, str, Callable[[], object], str | None]] = [
         lambda: F.smooth_l1_loss(_ones(2, dtype=torch.int64), _ones(2, dtype=torch.int64)),
         None,
     ),
+    (
+        "2.7",
+        "linalg.lu_factor(): MPS doesn't support complex types.",
+        lambda: torch.linalg.solve(_complex(1, 1), _complex(1, 1)),
+        None,
+    ),
+    (
+        "2.14",
+        "linalg.lu_factor(): MPS doesn't support complex types.",
+        lambda: torch.linalg.solve(_complex(1, 1), _complex(1, 1)),
+        "2.15",
+    ),
     # linalg.cross and bicubic interpolate of uint8 in the expected failures of PyTorch 2.6's test/test_mps.py
     (
         "2.11",
