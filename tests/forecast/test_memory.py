@@ -53,6 +53,8 @@ def test_heaps_of_the_allocator() -> None:
     assert heap_bytes([5 * MIB] * 7) == 64 * MIB
     assert heap_bytes([100 * MIB]) == 1024 * MIB
     assert heap_bytes([600 * MIB + 1]) == 602 * MIB  # a heap of its own, rounded up to 2 MiB
+    # Rooms of 5 and 14 are left: the buffer of 5 takes the tighter, so that two of 7 fill the other.
+    assert heap_bytes([size * MIB for size in (9, 9, 9, 9, 9, 5, 7, 7)]) == 64 * MIB
 
 
 def _generation() -> Trace:

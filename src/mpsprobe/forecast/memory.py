@@ -7,6 +7,8 @@ step of `decode` to the next.
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,18 +41,21 @@ def heap_bytes(buffers: Iterable[int]) -> int:
         if heap is None:
             taken += -(-size // _ROUND) * _ROUND
             continue
-        rooms = free[heap]
-        fitting = [k for k, room in enumerate(rooms) if room >= size]
-        if fitting:
-            k = min(fitting, key=lambda k: rooms[k])
+        rooms = free[heap]  # ascending, so that the tightest that fits is the first of them
+        at = bisect_left(rooms, size)
+        if at < len(rooms):
+            room = rooms.pop(at)
         else:
             taken += heap
-            rooms.append(heap)
-            k = len(rooms) - 1
-        rooms[k] -= size
-        if not rooms[k]:
-            del rooms[k]
+            room = heap
+        if room > size:
+            insort(rooms, room - size)
     return taken
+
+
+@functools.lru_cache(maxsize=4)  # one trace is judged for every Mac of the catalogue
+def _unused(buffers: tuple[int, ...]) -> int:
+    return max(0, heap_bytes(buffers) - sum(buffers))
 
 
 def _heap_of(size: int) -> int | None:
@@ -174,7 +179,7 @@ def memory(
         grown = replace(grown, cache=round(grown.cache * share)) if grown is not None else None
     working_set, seen = chips.working_set(memory_bytes, macos)
     limit = int(chips.HIGH_WATERMARK * working_set)
-    heaps = max(0, heap_bytes(trace.storages) - sum(trace.storages))
+    heaps = _unused(tuple(trace.storages))
     needed = held.total + heaps
     gradients = min(trace.gradients, held.activations)
     by_dtype = ", ".join(f"{name} {billions(count)}" for name, count in dtypes.items())
