@@ -282,3 +282,23 @@ def test_a_stub_without_a_kernel_of_mps(release: str) -> None:
             torch.kaiser_window(4, False, device="mps").cpu(), torch.kaiser_window(4, False)
         )
     assert [(one.kind, one.op) for one in session.findings] == [("limit", "aten::kaiser_window")]
+
+
+@pytest.mark.parametrize("release", ["2.8", "2.15"])
+def test_a_stub_that_is_asked_for_first(release: str) -> None:
+    """`ldexp` multiplies where its stub has no kernel; a build without MPS raises when it asks."""
+    x, exponent = torch.tensor([1.0, 2.5]), torch.tensor([3, -1])
+    plain = x.clone().requires_grad_()
+    torch.ldexp(plain, exponent).sum().backward()
+    with emulate(release, fallback=False) as session:
+        on_device, power = x.to("mps").requires_grad_(), exponent.to("mps")
+        result = torch.ldexp(on_device, power)
+        result.sum().backward()
+        assert result.tolist() == torch.ldexp(x, exponent).tolist()
+        assert on_device.grad is not None
+        assert plain.grad is not None
+        assert on_device.grad.tolist() == plain.grad.tolist()
+        assert x.to("mps").ldexp_(power).tolist() == result.tolist()
+        assert torch.ldexp(x.to("mps"), power, out=torch.empty(2, device="mps")).tolist() == result.tolist()
+        assert torch.ldexp(x, exponent).tolist() == result.tolist()
+        assert session.findings == []

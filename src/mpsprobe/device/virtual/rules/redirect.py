@@ -211,6 +211,30 @@ class Convolution:
         return dx, dw, db
 
 
+#: From this release on `ldexp` takes the power in the dtype of half precisions (`ldexp_stub` is in the wheels).
+_POWER_IN_HALF = (2, 11)
+
+
+def _ldexp(version: tuple[int, int]) -> dict[str, Kernel]:
+    """Return `ldexp` (BinaryOps.cpp), whose stub has no kernel of MPS; a build without MPS cannot ask."""
+
+    def power(x: Tensor, exponent: Tensor) -> Tensor:
+        if version < _POWER_IN_HALF or not x.is_floating_point() or x.dtype is torch.float32:
+            return torch.pow(2.0, exponent)
+        return torch.full((), 2.0, dtype=x.dtype, device=x.device).pow(exponent)
+
+    def ldexp(x: Tensor, exponent: Tensor) -> Tensor:
+        return x * power(x, exponent)
+
+    def ldexp_(x: Tensor, exponent: Tensor) -> Tensor:
+        return x.mul_(power(x, exponent))
+
+    def ldexp_out(x: Tensor, exponent: Tensor, *, out: Tensor) -> Tensor:
+        return torch.mul(x, power(x, exponent), out=out)
+
+    return {"ldexp.Tensor": ldexp, "ldexp_": ldexp_, "ldexp.out": ldexp_out}
+
+
 def _kaiser(kernels: Kernels) -> Kernel:
     """Return `kaiser_window`, which calls a stub that no release registers a kernel of MPS for.
 
@@ -252,6 +276,8 @@ def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) 
     kernels.special["convolution"] = convolution.forward
     kernels.special["_convolution"] = convolution.forward
     kernels.special["convolution_backward"] = convolution.backward
+    if schema.composite_key("aten::ldexp.Tensor") != schema.ABOVE_AUTOGRAD:  # else there is no stub to ask
+        kernels.special |= _ldexp(version)
     kernels.special |= dict.fromkeys(
         ("kaiser_window", "kaiser_window.periodic", "kaiser_window.beta"), _kaiser(kernels)
     )
