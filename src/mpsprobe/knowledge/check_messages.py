@@ -99,6 +99,12 @@ _RAISED = re.compile(
 _OTHER_BACKEND = re.compile(
     r"\b(?:XPU|XLA|HPU|NPU|IPU|Vulkan|HIP|CUDA|cuda|xpu|xla|vulkan)(?: |:\d )?(?:device|backend|tensor)"
 )
+#: The beginning of a line whose exception PyTorch's checks do not raise.
+_NOT_OF_A_CHECK = re.compile(
+    r"^\s*(?:[\w.]+\.)?(?:ValueError|TypeError|AssertionError|KeyError|ImportError|OSError)\b: "
+)
+#: The length up to which a text is too common to be known by itself in such a line.
+_COMMON = 40
 _BEGINS = re.compile(r"\w*(?:Error|Exception|Warning)\b: ")
 #: Findings further apart than this many characters are of two messages.
 _NEAR = 500
@@ -124,6 +130,8 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
         match = re.search(flexible(re.escape(check.flat).replace("\\ ", " ")), text)
         line = "" if match is None else _line(text, match.start())
         if match is None or not _RAISED.search(line):
+            continue
+        if len(check.flat) < _COMMON and _NOT_OF_A_CHECK.match(line):
             continue
         if _OTHER_BACKEND.search(line) and not re.search("mps|metal", line, re.IGNORECASE):
             continue
