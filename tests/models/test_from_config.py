@@ -394,3 +394,11 @@ def test_extension_that_is_not_built_is_no_missing_package(
     with pytest.raises(UsageError) as raised:
         from_config.of_class("aligner:Model", None)
     assert "holds the sources of aligner.core" in raised.value.hint
+
+
+def test_config_that_a_class_refuses_has_a_next_step(tmp_path: Path) -> None:
+    stated = tmp_path / "config.json"
+    stated.write_text('{"hidden_size": {}, "num_attention_heads": "many", "rope_scaling": "none"}')
+    with pytest.raises(UsageError) as raised:
+        from_config.of_class("transformers:LlamaForCausalLM", stated)
+    assert f"{transformers.__version__} is installed" in raised.value.hint

@@ -8,6 +8,7 @@ import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,11 @@ def of_class(spec: str, config_file: Path | None) -> Blueprint:
         quantised = quantisation.find(values)
         values, notes = plain_module.at_hand(cls, values)
         return Blueprint(spec, cls, values, folder, notes, stated, quantised)
-    with worded(f"{config_file or spec}: not a config of {cls.__name__}"):
+    hint = (
+        f"Give the config.json of a checkpoint of it (--config FILE), with the transformers that {cls.__module__} is "
+        f"written for, which its requirements name: {metadata.version('transformers')} is installed."
+    )
+    with worded(f"{config_file or spec}: not a config of {cls.__name__}", hint=hint):
         config, notes = prepared(config_class.from_dict(values))
     return Blueprint(spec, cls, config, folder, notes, stated, quantisation.find(values))
 
