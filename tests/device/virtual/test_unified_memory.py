@@ -107,7 +107,8 @@ def test_answers() -> None:
 
 
 @pytest.mark.skipif(
-    not hasattr(torch, "accelerator") or not hasattr(torch.accelerator, "memory_allocated"), reason="new"
+    not hasattr(torch, "accelerator") or not hasattr(torch.accelerator, "memory_allocated"),
+    reason="torch.accelerator has no memory functions before 2.9",
 )
 def test_the_accelerators_memory_by_release() -> None:
     """PyTorch's pull request 186748, in the headers of 2.13: the allocator of MPS answers torch.accelerator."""
