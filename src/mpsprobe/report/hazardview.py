@@ -20,7 +20,7 @@ _WAITS = {
     "synchronize": "torch.mps.synchronize()",
 }
 #: The number of lines of code that are listed.
-_WAIT_LINES = 12
+_WAIT_LINES = 60
 
 
 @dataclass(frozen=True)
