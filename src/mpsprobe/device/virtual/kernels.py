@@ -7,7 +7,7 @@ decompose as on the CPU, and the stream of ops would not be the Mac's.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -122,9 +122,15 @@ class Kernels:
                 (above if key == schema.ABOVE_AUTOGRAD else kernels)[name] = self._asked(overload, key)
         self._port = port
         port.take_over(kernels, above, self.fallback)
-        for key in _SPARSE_KEYS:
-            with contextlib.suppress(RuntimeError):  # torch 2.6 cannot parse these keys
+        try:
+            for key in _SPARSE_KEYS:
                 port.libraries("_").fallback(self._sparse(key), key)
+        except (
+            RuntimeError
+        ):  # up to 2.8 these keys have no name: such a tensor can only be refused where it is made
+            maker = "_sparse_coo_tensor_with_dims_and_tensors"
+            kernel = functools.partial(self._sparse(_SPARSE_KEYS[0]), schema.overload_named(maker))
+            port.libraries("aten").impl(maker, kernel, "CompositeExplicitAutograd")
 
     def _asked(self, overload: OpOverload, key: str) -> Kernel:
         """Return a kernel that decomposes an op as usual, after `Contract.ask` about releases with a kernel of it."""
