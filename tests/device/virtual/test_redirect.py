@@ -87,3 +87,13 @@ def test_rms_norm_takes_its_fused_op(release: str, case: str, fused: bool) -> No
     assert ("aten._fused_rms_norm.default" in seen.names) is fused
     if case == "two dtypes" and schema.composite_key("aten::_fused_rms_norm"):
         assert any("Mismatch dtype" in str(one.message) for one in caught) is not fused
+
+
+@pytest.mark.parametrize("release", ["2.6", "2.13"])
+def test_a_gradient_without_memory_has_some(release: str) -> None:
+    """The gradient of `sgn` is an `_efficientzerotensor`, whose memory is none; reading it ended the process."""
+    with emulate(release, fallback=False):
+        x = torch.randn(1000, device="mps", requires_grad=True)
+        (gradient,) = torch.autograd.grad(x.sgn(), x, torch.ones_like(x))
+        assert gradient.untyped_storage().nbytes() == 4000
+        assert not gradient.cpu().any()
