@@ -161,50 +161,57 @@ class Settings:
         metavar="DTYPE", choices=WEIGHT_DTYPES,
     )  # fmt: skip
     new_tokens: int | None = _option(
-        None, "Tokens to generate.  [default: the profile's, or 8]", Group.TARGET, metavar="N", least=1
+        None,
+        "Tokens that the run generates.  [default: the profile's, or 8]",
+        Group.TARGET,
+        metavar="N",
+        least=1,
     )
     prompt_tokens: int | None = _option(
-        None, "Tokens of the prompt, or of each text.", Group.TARGET, metavar="N", least=1
+        None, "Tokens of each prompt or text that goes in.", Group.TARGET, metavar="N", least=1
     )
     batch: int | None = _option(
-        None, "Prompts, pictures or clips at once.", Group.TARGET, metavar="N", least=1
+        None, "Batch size: prompts, images or clips at once.", Group.TARGET, metavar="N", least=1
     )
     image_size: int | None = _option(
         None,
-        "Side of a square picture, pixels.  [default: the model's own]",
+        "Side of a square image, in pixels.  [default: the model's own]",
         Group.TARGET,
         metavar="N",
         least=8,
     )
-    frames: int | None = _option(None, "Frames of a video.", Group.TARGET, metavar="N", least=1)
+    frames: int | None = _option(None, "Number of video frames.", Group.TARGET, metavar="N", least=1)
     steps: int | None = _option(
-        None, "Steps of a diffusion.  [default: the profile's]", Group.TARGET, metavar="N", least=1
+        None, "Diffusion steps.  [default: the profile's]", Group.TARGET, metavar="N", least=1
     )
-    audio_seconds: int | None = _option(None, "Seconds of sound.", Group.TARGET, metavar="N", least=1)
+    audio_seconds: int | None = _option(None, "Audio length in seconds.", Group.TARGET, metavar="N", least=1)
     kv_dtype: str | None = _option(
-        None, "Dtype of the key-value cache in forecasts of memory.  [default: that of the weights]", Group.TARGET,
+        None, "Dtype of the key-value cache in memory forecasts.  [default: that of the weights]", Group.TARGET,
         metavar="DTYPE", choices=tuple(KV_BITS),
     )  # fmt: skip
     samples: int | None = _option(
-        None, "How many such workloads you want in all: the plan that routes are judged by.  [default: 1]",
+        None, "Total samples you plan to run; used to compare routes.  [default: 1]",
         Group.TARGET, metavar="N", least=1,
     )  # fmt: skip
     train: str | None = _option(
-        None, "Judge one optimisation step instead of the inference: full, or lora.", Group.TARGET,
+        None, "Judge one training step instead of inference: full or lora.", Group.TARGET,
         metavar="METHOD", choices=TRAININGS,
     )  # fmt: skip
     optimizer: str | None = _option(
-        None, "Optimiser of --train.  [default: adamw]", Group.TARGET, metavar="NAME", choices=OPTIMIZERS
+        None, "Optimiser for --train.  [default: adamw]", Group.TARGET, metavar="NAME", choices=OPTIMIZERS
     )
     gradient_checkpointing: bool = _option(
-        False, "With --train: recompute activations in the backward instead of keeping them.", Group.TARGET
+        False,
+        "With --train: recompute activations in the backward pass instead of keeping them.",
+        Group.TARGET,
     )
     accumulate: int | None = _option(
-        None, "Batches of --train that add up their gradients before a step.  [default: 1]", Group.TARGET,
+        None, "With --train: batches whose gradients are accumulated before each step.  [default: 1]", Group.TARGET,
         metavar="N", least=1,
     )  # fmt: skip
     autocast: str | None = _option(
-        None, "none, DTYPE, cpu:DTYPE or parts:DTYPE (bfloat16, float16).  [default: the profile's]",
+        None, "Autocast dtype, bfloat16 or float16; none for no autocast; cpu:DTYPE for autocast on the CPU only; "
+        "parts:DTYPE for autocast only around the parts that the profile names.  [default: the profile's]",
         Group.TARGET, metavar="CHOICE",
     )  # fmt: skip
     mac: str | None = _option(None, "Name of the target Mac, e.g. m1-max-64.", Group.MAC, metavar="NAME")
@@ -215,7 +222,7 @@ class Settings:
     fallback: bool | None = _option(
         None, "Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set on the target Mac.", Group.MAC
     )
-    ignore_pins: bool = _option(False, "Continue although requirements are not met.", Group.RUN)
+    ignore_pins: bool = _option(False, "Continue even if requirements are not met.", Group.RUN)
     keep_going: bool = _option(
         False, "Emulated device: continue past refusals, list them all, and look for a recipe.", Group.RUN
     )

@@ -95,6 +95,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def times_in_words(count: int) -> str:
+    """Format how often something happens: `once`, `1,204 times`."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def enumerate_words(words: Sequence[str]) -> str:
     """Join words: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -126,15 +126,17 @@ def test_what_cannot_be_understood_is_one_clear_line(arguments: list[str], messa
     ("known", "maybe", "words"),
     [
         ("==2.13.*", None, "2.13.x only"),
-        ("==2.13.*", "!=2.13.*", "2.13.x, perhaps others"),
-        (">=2.7,<2.9", ">=2.9", "2.7 to 2.8.x, perhaps 2.9 or newer"),
+        ("==2.13.*", "!=2.13.*", "2.13.x (possibly also others)"),
+        (">=2.7,<2.9", ">=2.9", "2.7 to 2.8.x (possibly also 2.9 or newer)"),
         ("<2.6,>=2.1", None, "2.1 to 2.5.x"),
         (">=2.2,<2.3", None, "2.2.x only"),
         (">=26,<27", None, "26.x only"),
         ("!=2.10.*,!=2.11.*", None, "any but 2.10.x and 2.11.x"),
-        ("<15.2", ">=15.2,<15.4", "older than 15.2, perhaps 15.2 to 15.3.x"),
+        ("<15.2", ">=15.2,<15.4", "older than 15.2 (possibly also 15.2 to 15.3.x)"),
         ("", None, "any"),
-        (None, "", "perhaps any"),
+        (None, "", "possibly any"),
+        (">=2.8,<2.9", ">=2.7,<2.8", "2.8.x (possibly also 2.7.x)"),
+        (">=2.10,<2.11", ">=2.8,<2.13", "2.10.x (possibly also 2.8 to 2.12.x)"),
     ],
 )
 def test_ranges_are_written_in_words(known: str | None, maybe: str | None, words: str) -> None:

@@ -32,9 +32,9 @@ from mpsprobe.errors import (
 #: Commands by name: the module of this package with the name of its `click.Command`, and the help line.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run:command", "Run the suite on a model and write its report."),
-    "report": ("report:rebuild", "Draw the reports of a finished run again."),
+    "report": ("report:rebuild", "Regenerate the reports of a finished run."),
     "predict": ("predict:predict", "Predict what a Mac does with a model: no weights, no download."),
-    "cache": ("predict:cache", "Say where predictions are kept, or delete them."),
+    "cache": ("predict:cache", "Show where predictions are cached, or delete them."),
     "macs": ("predict:macs", "List the Macs that a model fits, with its expected speed."),
     "calibrate": ("machine:calibrate", "Measure this machine's device, for its own forecasts."),
     "parity": ("diverge:parity", "Compare MLX with torch on a small random copy of a model."),

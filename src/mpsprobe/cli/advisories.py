@@ -90,7 +90,8 @@ def _counted(found: list[tuple[Advisory, Match | None]]) -> str:
     if not matches:
         return total
     certain = sum(match.certainty is Certainty.CERTAIN for match in matches)
-    return f"{total}: {certain} certain for what was named, {len(matches) - certain} possible"
+    verb = "applies" if certain == 1 else "apply"
+    return f"{total}: {certain} {verb} for certain to these versions, {len(matches) - certain} possibly"
 
 
 def _in_brief(advisory: Advisory, match: Match | None) -> str:
@@ -157,18 +158,19 @@ def _filled(text: str, first: str, rest: str) -> list[str]:
 
 
 def range_in_words(known: str | None, maybe: str | None) -> str:
-    """Format the versions of an advisory: `2.13.x only`, `2.7 to 2.8.x, perhaps 2.9 or newer`.
+    """Format the versions of an advisory: `2.13.x only`, `2.7 to 2.8.x (possibly also 2.9 or newer)`.
 
     Args:
         known: A version specifier; empty for all versions, None when the sources name none.
         maybe: A version specifier for versions that the sources do not cover; None when there are none.
     """
-    parts = [] if known is None else [_in_words(known)]
-    if known and maybe is not None and maybe in ("", known.replace("==", "!=")):
-        parts = [parts[0].removesuffix(" only"), "perhaps others"]
-    elif maybe is not None:
-        parts.append(f"perhaps {_in_words(maybe)}")
-    return ", ".join(parts)
+    if maybe is None:
+        return "" if known is None else _in_words(known)
+    if known is None:
+        return f"possibly {_in_words(maybe)}"
+    others = known and maybe in ("", known.replace("==", "!="))
+    also = "others" if others else _in_words(maybe).removesuffix(" only")
+    return f"{_in_words(known).removesuffix(' only')} (possibly also {also})"
 
 
 def _in_words(specifier: str) -> str:

@@ -39,6 +39,7 @@ _SHOWN = (Change.WORSE, Change.BETTER, Change.OTHER)
     "--worse-by",
     default=WORSE_BY,
     show_default=True,
+    metavar="RATIO",
     type=click.FloatRange(min=1, min_open=True),
     help="Ratio from which a number without known scatter counts as worse.",
 )

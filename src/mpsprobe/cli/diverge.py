@@ -61,8 +61,8 @@ def diverge(
     file that `mpsprobe baseline` wrote. The first module that diverges beyond the noise floor is named first, with
     the ops it calls; then follow all modules, worst first.
 
-    Exit codes: 0 nothing diverges, 1 something does, 2 usage or a baseline that does not fit, 3 the target's code
-    raised, 5 crashed or hung.
+    Exit codes: 0 nothing diverges, 1 something does, 2 usage, or the baseline belongs to another model, 3 the device
+    or the target is not available, or its code raised, 4 mpsprobe failed, 5 crashed or hung, 130 interrupted.
     """
     job = make_job(settings, stages, against=None if against == "cpu" else _file(against), local=local)
     answer = do(sink, job)

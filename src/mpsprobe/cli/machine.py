@@ -229,8 +229,8 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     lines += [
         f"  weights from memory  {calibration.weights_bandwidth / 1e9:.3g} GB/s",
         "  host, within a model: "
-        + ", ".join(f"{kind} {calibration.host_seconds[kind] * 1e6:.3g} us" for kind in _SHOWN),
-        f"  least kernel  {calibration.kernel_seconds * 1e6:.3g} us, a wait {calibration.wait_seconds * 1e6:.3g} us",
+        + ", ".join(f"{kind} {calibration.host_seconds[kind] * 1e6:.3g} µs" for kind in _SHOWN),
+        f"  least kernel  {calibration.kernel_seconds * 1e6:.3g} µs, a wait {calibration.wait_seconds * 1e6:.3g} µs",
         f"  copy  {calibration.copy_bandwidth / 1e9:.3g} GB/s",
         *([line] if (line := remark(calibration.unsteady)) else []),
         f"written to {file}",

@@ -41,7 +41,7 @@ def takes(
         groups: The groups; with `Group.TARGET` the command takes the argument MODEL.
         model_required: Whether the command has no default target.
         every_release: Whether `--torch all` is accepted; the command is then also called with `every_release`.
-        implied: Settings that this command always has.
+        implied: Settings that this command always has; it accepts their options, and its help leaves them out.
     """
     taken = options.in_groups(*groups)
 
@@ -57,23 +57,40 @@ def takes(
             return function(*args, settings=settings, **kwargs)
 
         for one in reversed(taken):
-            call = _add(call, one, model_required=model_required, every_release=every_release)
+            call = _add(
+                call, one, model_required=model_required, every_release=every_release, implied=implied or {}
+            )
         return call  # type: ignore[return-value]
 
     return decorate
 
 
-def _add(call: Function, one: Option, *, model_required: bool, every_release: bool) -> Function:
+def _add(
+    call: Function,
+    one: Option,
+    *,
+    model_required: bool,
+    every_release: bool,
+    implied: Mapping[str, options.Value],
+) -> Function:
+    """Give a function the argument or option `one`; the help leaves out what the command implies."""
+    help_ = one.help
+    for name in implied:
+        head, prefix, rest = help_.partition(f"With --{name.replace('_', '-')}: ")
+        help_ = f"{rest[:1].upper()}{rest[1:]}" if prefix and not head else help_
+    hidden = one.name in implied
     if one.name == "model":
         return click.argument(one.name, required=model_required, shell_complete=_files)(call)
     if one.type is bool:
         cls = _Switch if one.is_switch else click.Option
-        return click.option(f"--{one.dashed}/--no-{one.dashed}", default=None, help=one.help, cls=cls)(call)
+        return click.option(
+            f"--{one.dashed}/--no-{one.dashed}", default=None, help=help_, hidden=hidden, cls=cls
+        )(call)
     metavar = f"{one.metavar}|{EVERY_RELEASE}" if one.name == "torch" and every_release else one.metavar
     kind = click.IntRange(one.least) if one.type is int else one.type
     complete = _files if one.is_file else functools.partial(_values, one)
     return click.option(
-        f"--{one.dashed}", metavar=metavar, type=kind, help=one.help, shell_complete=complete
+        f"--{one.dashed}", metavar=metavar, type=kind, help=help_, hidden=hidden, shell_complete=complete
     )(call)
 
 

@@ -27,8 +27,9 @@ NOT_ASKED = SurroundingsError.exit_code
 @takes(Group.TARGET, Group.MAC, every_release=True, implied={"random_init": True})
 @click.option(
     "--tokens",
+    metavar="N",
     type=click.IntRange(1),
-    help="Forecast memory and time for this many new tokens, extrapolated from those generated.",
+    help="Forecast memory and time for N new tokens, extrapolated from the --new-tokens that are run.",
 )
 @click.option(
     "--calibration",
@@ -56,8 +57,9 @@ def predict(
     """Predict every op that MODEL calls on a Mac, and what happens to it there.
 
     MODEL is a repo id, a local folder with config.json, a class package.module:Class with --config FILE, a file
-    ./target.py of your own (which runs), or nothing for the default target. No weights are read or downloaded and
-    nothing is computed. With --mac, memory and time on that Mac are forecast as well, and each route is judged.
+    ./target.py of your own (which runs), or nothing for the default target. No weights are read or downloaded: the
+    model's code runs on tensors without memory, and only small tensors, such as masks and positions, have real
+    values. With --mac, memory and time on that Mac are forecast as well, and each route is judged.
 
     Exit codes: 0 every op runs on the GPU, 1 something falls back, raises, is wrong or unknown, 2 usage, 3 nothing
     could be predicted: no network, no such repository, no config that can be built. With --torch all, the newest
@@ -125,7 +127,7 @@ def macs(sink: Sink, settings: Settings) -> None:
 
     For every Mac of the catalogue: whether it fits easily, is tight or does not fit, the margin to Metal's
     recommended working set, the expected speed with its range, and the largest number of bits at which MLX's
-    weights fit easily. No weights are read or downloaded and nothing is computed. --mac has no effect here.
+    weights fit easily. No weights are read or downloaded. --mac has no effect here.
 
     Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted, or the model's code
     stopped.

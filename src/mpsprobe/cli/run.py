@@ -183,7 +183,8 @@ def command(
     MODEL is a repo id, a local folder, a class package.module:Class with --random-init, a file ./target.py of your
     own (which runs), or nothing for the default target.
 
-    Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed, timed out or interrupted.
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 blocked, 4 harness error, 5 crashed, timed out or interrupted,
+    130 interrupted before the first check.
     """
     # Bad input is reported here, before a child is started.
     from mpsprobe import report

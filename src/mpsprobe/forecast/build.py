@@ -161,7 +161,7 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list
         "Inside an op nothing is seen: workspaces of MPSGraph and of matmul kernels, and passes over memory beyond "
         "the least.",
         "Memory that the allocator keeps for reuse, and buffers still in flight on the GPU, are not counted.",
-        "The host's own memory (Python, torch, the files while they are read) is not counted: some 1 GiB.",
+        "The host's own memory (Python, torch, the files while they are read) is not counted: about 1 GB.",
     ]
     if wish.mac is not None:
         texts.append(
@@ -171,7 +171,8 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list
         if any(kind_of(use.op) == "conv" for use in trace.uses):
             texts.append("Convolutions are taken to reach what matmuls reach: nobody published theirs.")
         texts.append(
-            "Download and load are the bytes of the weights over assumed rates, in a wide range: measure your line."
+            "Download and load are the bytes of the weights over assumed rates, in a wide range. "
+            "Measure your connection."
         )
     fallbacks = sum(use.count for use in trace.uses if use.verdict is OpVerdict.FALLBACK)
     if fallbacks:

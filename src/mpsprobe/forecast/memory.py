@@ -193,7 +193,7 @@ def memory(
         MemoryPart(
             "activations",
             held.activations - gradients,
-            "storages alive at the highest moment beside the others",
+            "peak live tensors besides those above",
             _P,
         ),
     ]
@@ -201,7 +201,7 @@ def memory(
         parts.append(MemoryPart("optimiser states", trace.states, "held from step to step", _P))
     if gradients:
         parts.append(
-            MemoryPart("gradients", gradients, "of the trained parameters, at the end of a backward", _P)
+            MemoryPart("gradients", gradients, "of the trained parameters, at the end of a backward pass", _P)
         )
     if held.cache:
         parts.append(MemoryPart("KV cache", held.cache, cache, _P))
@@ -212,7 +212,7 @@ def memory(
         )
     parts += [
         MemoryPart("data", held.inputs, "the input on the device", _P),
-        MemoryPart("allocator", heaps, "what the weights leave free in the heaps that they lie in", _P),
+        MemoryPart("allocator", heaps, "unused space in the weights' heaps", _P),
         MemoryPart(
             "OS and other",
             memory_bytes - working_set,

@@ -29,7 +29,7 @@ class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Mac of the catalogue. Every figure is predicted from `knowledge/data/chips.toml`.
 
     Attributes:
-        name: The full name, such as `"m1-max-32c-64"`.
+        name: The name, such as `"m1-max-24c-64"`, or `"m1-max-64"` where it was named without the cores.
         chip: The name of the chip as macOS writes it, such as `"Apple M1 Max"`.
         family: The Apple GPU family, such as `"apple7"`.
         gpu_cores: The number of GPU cores.
@@ -124,7 +124,9 @@ def named(name: str, macos: str | None = None) -> NamedMac:
     if not fitting:
         sold = [_full(chip, variant, gib) for variant in chip.variants for gib in variant.memory_gib]
         raise UsageError(f"{chip.name} is not sold as {name!r}.", f"Known: {', '.join(sold)}.")
-    return _build(chip, max(fitting, key=lambda variant: variant.gpu_cores), memory, macos)
+    variant = max(fitting, key=lambda variant: variant.gpu_cores)
+    as_named = _full(chip, variant, memory) if match["cores"] else f"{chip.key}-{memory}"
+    return _build(as_named, chip, variant, memory, macos)
 
 
 def _plain(name: str) -> str:
@@ -135,11 +137,11 @@ def _plain(name: str) -> str:
     return re.sub("-+", "-", words).strip("-")
 
 
-def _build(chip: Chip, variant: Variant, memory_gib: int, macos: str | None) -> NamedMac:
+def _build(name: str, chip: Chip, variant: Variant, memory_gib: int, macos: str | None) -> NamedMac:
     memory = memory_gib * 2**30
     working_set, observed = chips.working_set(memory, macos)
     return NamedMac(
-        name=_full(chip, variant, memory_gib),
+        name=name,
         chip=chip.name,
         family=chip.family,
         gpu_cores=variant.gpu_cores,

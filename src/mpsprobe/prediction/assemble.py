@@ -281,7 +281,7 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
     if text := unconfirmed():
         texts.append(text)
     if mac.macos is None:
-        texts.append(f"No macOS was given: where rules differ by macOS, those of {MACOS} hold.")
+        texts.append(f"No macOS was given: where rules differ by macOS, {MACOS} is assumed.")
     if mac.memory_gb is None:
         texts.append("No Mac was given: nothing is said of memory.")
     if seen.loading is not None and not seen.loading.dense:

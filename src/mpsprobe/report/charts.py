@@ -134,7 +134,7 @@ def memory_bar(memory: Memory) -> StackedBar | None:
         (name, count)
         for name, count in (
             ("recommended working set", memory.working_set_bytes),
-            (f"physical memory (sold as {available / 2**30:.3g} GB)", available),
+            (f"physical memory ({available / 2**30:.3g} GiB)", available),
             ("allocator limit", memory.limit_bytes),
         )
         if count

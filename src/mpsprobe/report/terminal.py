@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsprobe.quantities import billions, decimal_size, plural
+from mpsprobe.quantities import billions, decimal_size, plural, times_in_words
 from mpsprobe.report.hazardview import waiting_lines, waits_cost, waits_text, warning
 from mpsprobe.report.headline import of_calls
 from mpsprobe.report.wording import FIT, epoch_time
@@ -250,14 +250,16 @@ def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:
     elif possible:
         lines.append(f"{len(possible):,} possible, where the workload, macOS or chip decides: -v lists them.")
     if rest:
-        harmless = "need circumstances that no recording shows, or do little harm"
-        lines.append(f"{plural(len(rest), 'other')} {harmless}; --json lists them.")
+        more = plural(len(rest), "other fault" if lines else "known fault")
+        verbs = "needs", "does" if len(rest) == 1 else "need", "do"
+        harmless = "{} circumstances that no recording shows, or {} little harm".format(*verbs)
+        lines.append(f"{more} {harmless}; --json lists {'it' if len(rest) == 1 else 'them'}.")
     return _listed("Known faults of these ops", lines)
 
 
 def _hazard(one: Hazard) -> str:
     why = f" [{one.why}]" if one.why else ""
-    return f"{one.title} ({one.advisory}, {one.calls:,} calls){why}"
+    return f"{one.title} ({one.advisory}, {plural(one.calls, 'call')}){why}"
 
 
 def _host_waits(made: Predicted, outlook: Outlook, *, verbose: bool) -> str:
@@ -269,13 +271,13 @@ def _host_waits(made: Predicted, outlook: Outlook, *, verbose: bool) -> str:
     waits = sum(count for _, _, count in ranked)
     if not verbose:
         cost = f", {cost}" if (cost := waits_cost(time)) else ""
-        return f"{plural(waits, 'wait')} of the host for the GPU{cost}: -v."
+        return f"The host waits for the GPU {times_in_words(waits)}{cost}. -v lists where."
     lines = [f"{count:,} at {source} ({what})" for source, what, count in ranked[:_SHOWN_WAITS]]
     rest = ranked[_SHOWN_WAITS:]
     if rest:
         left = sum(count for _, _, count in rest)
         lines.append(f"{left:,} at {plural(len(rest), 'other line')}; --json lists them.")
-    return _listed(f"The host waits for the GPU {waits:,} times", [*lines, waits_text(made, time)])
+    return _listed(f"The host waits for the GPU {times_in_words(waits)}", [*lines, waits_text(made, time)])
 
 
 def _assumptions(made: Predicted, *, verbose: bool) -> str:
@@ -377,7 +379,7 @@ def _memory(memory: Memory) -> str:
     rows.append(["needed by the GPU", _size(needed), "all but the OS and other"])
     if memory.working_set_bytes is not None:
         rows.append(["Metal's recommendation", _size(memory.working_set_bytes), "at most, for the GPU"])
-    sold = f", sold as {whole / 2**30:g} GB" if whole is not None else ""
+    sold = f" ({whole / 2**30:g} GiB)" if whole is not None else ""
     rows.append(["available", _size(whole), f"physical memory{sold}"])
     if memory.largest_buffer_bytes is not None and memory.buffer_limit_bytes is not None:
         limit = f"of at most {_size(memory.buffer_limit_bytes)} in one buffer"
@@ -443,7 +445,7 @@ def _seconds(value: float) -> str:
     for least, factor, unit in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms")):
         if value >= least:
             return f"{value * factor:.3g} {unit}"
-    return f"{value * 1e6:.3g} us"
+    return f"{value * 1e6:.3g} µs"
 
 
 def _size(count: int | None) -> str:

@@ -126,7 +126,7 @@ def of_mps(case: Case, changes: Changes | None = None) -> list[str]:
     changes = changes or Changes()
     fallback = changes.fallback or bool(case.calls.get(OpVerdict.FALLBACK))
     newer = changes.release and not changes.fallback
-    lines = [f"pip install 'torch=={changes.release}.*' mpsprobe" if newer else _pip(case)]
+    lines = [f"pip install 'torch=={changes.release}.*'" if newer else _pip(case)]
     lines += [
         text if _COMMAND.match(text) else f"# change first: {text}" for text in dict.fromkeys(changes.left)
     ]
@@ -141,8 +141,8 @@ def of_hybrid(case: Case, gpu: str) -> list[str]:
     """Return the commands for developing on the Mac and comparing with the same computation on a rented GPU."""
     return [
         *of_mps(case),
-        f"# on the rented {gpu}",
-        _pip(case),
+        f"# on the rented {gpu}, in a checkout of mpsprobe",
+        _pip(case, "."),
         _line("baseline", case, "--output", "baseline.safetensors"),
         "# back on the Mac, with that file",
         _line("diverge", case, "--against", "baseline.safetensors"),
@@ -151,7 +151,11 @@ def of_hybrid(case: Case, gpu: str) -> list[str]:
 
 def of_cloud(case: Case, gpu: str) -> list[str]:
     """Return the commands that run the target on a rented GPU."""
-    return [f"# on the rented {gpu}", _pip(case), _line("run", case, "--device", "cuda")]
+    return [
+        f"# on the rented {gpu}, in a checkout of mpsprobe",
+        _pip(case, "."),
+        _line("run", case, "--device", "cuda"),
+    ]
 
 
 def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
@@ -172,9 +176,10 @@ def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
     return [f"pip install {library}", *note, _MLX[library].format(**values)]
 
 
-def _pip(case: Case) -> str:
+def _pip(case: Case, *more: str) -> str:
+    """Return the command that installs the release of torch, and `more` on a machine without mpsprobe."""
     release = case.mac.torch.partition("+")[0]  # no index has a build such as 2.13.0+cpu under that name
-    return f"pip install torch=={release} mpsprobe"
+    return shlex.join(["pip", "install", f"torch=={release}", *more])
 
 
 def _line(command: str, case: Case, *more: str) -> str:
