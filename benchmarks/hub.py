@@ -78,7 +78,7 @@ print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1
 
 
 def write_model(folder: Path, gigabytes: float) -> None:
-    """Write a Llama of about so many gigabytes as four weight files with an index, and its config."""
+    """Write a bfloat16 Llama of about `gigabytes` times 10^9 bytes: its config, index and `FILES` weight files."""
     hidden, inner, layers = 2048, 5632, max(1, round(gigabytes * 1e9 / (2 * (4 * 2048**2 + 3 * 2048 * 5632))))
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
               "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": 16,

@@ -171,7 +171,7 @@ def compare(a: Run, b: Run, worse_by: float = WORSE_BY) -> Comparison:
     Args:
         a: The older run, or the one to live up to.
         b: The run to judge.
-        worse_by: The ratio from which on a number without known scatter counts as worse.
+        worse_by: The ratio at or above which a number without known scatter counts as worse.
     """
     checks = [_check(one, other) for one, other in _paired(_by_id(a.checks), _by_id(b.checks))]
     numbers = _numbers(a, b, worse_by)

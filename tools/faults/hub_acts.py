@@ -295,7 +295,11 @@ _NO_EXFAT = "not tried: no exFAT volume can be mounted here (packages exfat-fuse
 
 
 def case_on_exfat(play: Play) -> str:
-    """Download names that differ only in case to a volume that takes them for one file."""
+    """Download files whose names differ only in case to an exFAT volume, where they would be one file.
+
+    Returns:
+        What went wrong, empty for nothing, or that no exFAT volume can be mounted here.
+    """
     with _exfat(play) as mounted:
         return play.finish(play.start(), play.situation.ends) if mounted else _NO_EXFAT
 

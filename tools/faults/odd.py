@@ -64,7 +64,14 @@ _ALTERS = {
 
 
 def _prefixed(*words: str, load: str = _WHOLE) -> Callable[[Path], None]:
-    """Return a function that repeats the command behind other words (`nohup`, `timeout`) and stores its exit status."""
+    """Return a `prepare` that runs mpsprobe under another command, such as `nohup` or `timeout 8`.
+
+    The exit status and the end of stderr are written to `behind.txt` in the case's folder, which `_behind` reads.
+
+    Args:
+        words: The other command with its arguments.
+        load: The source of the target's `load` function.
+    """
 
     def prepare(folder: Path) -> None:
         target(load=load)(folder)

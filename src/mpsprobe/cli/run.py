@@ -59,7 +59,7 @@ def _point_latest_to(folder: Path) -> None:
 
 
 def _forget_former(folder: Path) -> None:
-    """Move the report of an earlier run away, which would be taken for that of a run that cannot start."""
+    """Move an earlier run's report into `former/`: nobody shall take it for that of a run that cannot start."""
     from mpsprobe.report import FILES
 
     former = folder / "former"
@@ -83,7 +83,9 @@ def _written(run: Run, folder: Path, sink: Sink) -> Path:
 
 
 def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> None:
-    """Show the command that satisfies unmet requirements, and run it if the user agrees.
+    """Print the pip command that satisfies the target's unmet requirements, and run it if the user agrees.
+
+    Nothing is installed when every requirement is met or the user says no.
 
     Args:
         settings: The options of the run.
@@ -91,7 +93,8 @@ def _install_what_is_missing(settings: Settings, sink: Sink, *, yes: bool) -> No
         yes: Whether the user has already agreed.
 
     Raises:
-        UsageError: There is no terminal to ask on, or the installation failed.
+        UsageError: No versions satisfy the requirements, there is no terminal to ask on, pip may not change
+            this environment, or the installation failed.
     """
     from mpsprobe.mac import catalogue, facts
     from mpsprobe.models import targets

@@ -40,13 +40,14 @@ _FROM_PYTHON = 12
 
 @dataclass(frozen=True)
 class _Cost:
-    """The cost of one call of one op use in seconds.
+    """The time that one call of an op takes, split by where it is spent.
 
     Attributes:
-        host: The dispatch on the host.
-        device: The kernel on the device.
-        apart: The computation on the CPU, including copies to it and back.
-        by: What determines the kernel's time: `"compute"`, `"bandwidth"` or `"launch"`.
+        host: The seconds in which the host dispatches the call; the device may compute meanwhile.
+        device: The seconds that the kernel takes on the device.
+        apart: The seconds of a fallback: the copies to the CPU and back and the computation there. Both the host and
+            the device wait for them. 0 for a call on the device.
+        by: The bound of the kernel's time: `"compute"`, `"bandwidth"` or `"launch"`.
     """
 
     host: float

@@ -1,7 +1,7 @@
 """The condition language of advisories: small, declarative, typed and three-valued.
 
 The value of a condition for an op use is `True`, `False` or `None`; `None` means that the recording does not show
-it. A lower bound on a size that grows with the workload also yields the size from which on it holds; see
+it. A lower bound on a size that grows with the workload also yields the smallest size at which it holds; see
 `Threshold`. No text is ever evaluated as code. `docs/advisories.md` describes the language for authors of
 advisories.
 """
@@ -52,7 +52,7 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Threshold(msgspec.Struct, frozen=True, order=True):
-    """The size from which on a condition holds that a call does not meet yet.
+    """The smallest size at which a condition holds that a call does not meet yet.
 
     Attributes:
         needed: The smallest size that meets it.
@@ -88,7 +88,7 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: Growing | None = None
 
     def threshold(self, shape: tuple[int, ...]) -> Threshold | None:
-        """Return the size from which on a tensor of this shape meets it; None when it already does or never will."""
+        """Return the smallest size at which such a tensor meets it; None when this one does, or none ever will."""
         if self.grows is None or self.min is None or not -len(shape) <= self.index < len(shape):
             return None
         size = shape[self.index]

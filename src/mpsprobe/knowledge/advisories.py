@@ -42,14 +42,14 @@ DATA = Path(__file__).parent / "data" / "advisories"
 
 
 class Match(msgspec.Struct, frozen=True):
-    """An advisory whose conditions an op use meets, or may meet.
+    """An advisory that concerns a call: one that meets its conditions, may meet them, or would in a larger workload.
 
     Attributes:
         advisory: The advisory.
-        certainty: `certain` only when every condition was seen to hold.
-        unknown: The unknown facts in words, such as macOS, the chip, or an argument that was not recorded.
-        circumstances: Further conditions in words that no recording shows, such as values or earlier calls.
-        later: The sizes from which on a larger workload meets it; empty when this call already does.
+        certainty: `certain` when every condition is known to hold, otherwise `possible`.
+        unknown: Phrases that name what is not known, such as macOS, the chip, or an argument that was not recorded.
+        circumstances: Phrases for conditions that no recording shows, such as values or earlier calls.
+        later: The smallest sizes at which a larger workload meets it; empty when this call already does.
     """
 
     advisory: Advisory

@@ -73,7 +73,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         fixed: The first torch release without it, where `texts` does not show that.
         ops: The ops that it is about, where the text does not name them.
         dtypes: The dtypes that it is about, where the text does not name them.
-        macos: The macOS version from which on it no longer occurs.
+        macos: The first macOS version in which it no longer occurs.
         hides: The ids of less specific messages at the same place.
         generic: Whether it is shown only where nothing else explains the place.
         links: The sources.

@@ -75,7 +75,7 @@ class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         means: What happened.
         fix: What to do.
         releases: The releases whose wheels hold this very text, such as `2.1.0 to 2.7.1`; "" when unknown.
-        fixed_in: The torch release from which on it does not happen; "" when unknown, or when there is none.
+        fixed_in: The first torch release in which it no longer happens; "" when unknown, or when there is none.
         fixed: The same as a sentence, including what is unknown.
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
         fallback_why: The reason why it does not help.
@@ -408,7 +408,7 @@ def _fixed_op(history: OpHistory | None, name: str, torch: str, fallback_warning
 
 
 def _fixed_backend(op: str, backend: str) -> tuple[str, str]:
-    """Return the release from which on SparseMPS or SparseCsrMPS has a kernel of the op, and a sentence about it."""
+    """Return the release since which SparseMPS or SparseCsrMPS has a kernel of the op, and a sentence about it."""
     first = ""
     for minor in reversed(ops.releases()):
         if op not in ops.release(minor).sparse.get(backend, ()):

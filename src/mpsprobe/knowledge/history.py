@@ -1,4 +1,4 @@
-"""Find the torch release from which on an op or dtype works on MPS, and whether the fallback variable helps."""
+"""Find the first torch release with which an op or dtype works on MPS, and whether the fallback variable helps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         op: The overload name as in the op table.
         by_release: The support by minor release, oldest first.
-        first_good: The minor release from which on it runs without the variable; "" when the newest does not.
+        first_good: The earliest minor release since which it runs without the variable; "" when the newest does not.
         how: Its support in `first_good`: `native`, `composite` or `fallback`.
         oldest: Whether `first_good` is the oldest release of the table, so that older releases may run it too.
     """
@@ -116,7 +116,7 @@ def _works(support: Support) -> bool:
 
 
 class LibraryOp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """C++ ops of another library, with the release from which on they have MPS kernels, where a source states it."""
+    """C++ ops of another library, with the first release that has MPS kernels for them, where a source states it."""
 
     names: tuple[str, ...]
     library: str

@@ -44,7 +44,7 @@ __all__ = [
 
 #: A function that returns the version of an installed distribution by its name; None when it is not installed.
 Installed = Callable[[str], "str | None"]
-#: The release of torch from which on MPS computes with float8 tensors.
+#: The first torch release in which MPS computes with float8 tensors.
 _FLOAT8 = "2.15"
 
 
@@ -253,7 +253,16 @@ def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> Loading
 
 
 def _missing_error(loading: Loading, missing: list[Requirement]) -> str:
-    """Return the error that a method raises: its second text, if only packages after the first one are missing."""
+    """Return the text of the error with which a quantisation method fails to load.
+
+    Args:
+        loading: The method's facts. Its `needs` lists the packages that it imports, in the order of import.
+        missing: The packages that are not installed.
+
+    Returns:
+        `loading.missing` where the first of these packages is missing, or where the method has one text only;
+        otherwise `loading.alone`.
+    """
     first = Requirement(loading.needs[0]).name
     return (
         loading.missing if not loading.alone or any(one.name == first for one in missing) else loading.alone

@@ -106,15 +106,15 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The distance of measurements from forecasts: four in five held-out ones lie between `low` and `high`.
+    """A range of the ratio of measured to forecast time that holds four in five held-out measurements.
 
     Attributes:
         kind: The kind of device.
         basis: `"specification"` or `"calibrated"`.
         bound: The resource that limits the stage, as in `run.TimePart`; empty for all others.
-        low: The lower bound of measured time over expected time.
-        high: The upper bound of measured time over expected time.
-        points: The number of held-out points behind it.
+        low: The lower end of the ratio; below 1 where measurements were faster than forecast.
+        high: The upper end of the ratio.
+        points: The number of held-out measurements.
     """
 
     kind: str
@@ -322,7 +322,7 @@ def regime(op: str, release: str) -> Regime | None:
 
 
 def became_metal(op: str) -> str | None:
-    """Return the first release from which on an op never goes through MPSGraph again; None if it still does."""
+    """Return the first torch release since which an op never uses MPSGraph; None if it does in the newest."""
     row = _regime_file().ops.get(op.removeprefix("aten::"))
     if row is None:
         return None

@@ -112,7 +112,12 @@ def build_snapshot(profile: Profile) -> Path:
 
 
 def resolve(profile: Profile, key: str, spec: str) -> Any:
-    """Return the object that `spec` (`package.module:attribute`), the value of the profile's `key`, names.
+    """Import the object that a profile names, such as its adapter or its builder.
+
+    Args:
+        profile: The profile, for the text of an error.
+        key: The key of the profile that names the object, for the text of an error.
+        spec: The value of that key: `package.module:attribute`.
 
     Raises:
         ProfileError: The text has another format, its module cannot be imported, or there is no such attribute.

@@ -382,7 +382,7 @@ def _labels(model: nn.Module, batch: Batch) -> tuple[Tensor, str] | None:
 
 
 def _texts(batch: Batch, length: int, config: Any) -> Tensor:
-    """Return made-up token ids, one row for each of the batch."""
+    """Return made-up token ids from 1 up as labels, `(rows of the batch, length)` int64, within the vocabulary."""
     first = next(one for one in batch.values() if isinstance(one, Tensor) and one.ndim > 1)
     vocabulary = int(getattr(config, "vocab_size", 0) or 3)
     row = torch.arange(length, device=first.device) % max(1, vocabulary - 2) + 1

@@ -260,7 +260,18 @@ def _outcome(answer: Replay, inputs: ReplayInputs) -> ReplayOutcome:
 
 
 def _raised(answer: Replay, error: BaseException, on_the_cpu: BaseException | None) -> Replay:
-    """Judge an exception of the device: a failure, unless the CPU raises for the same inputs too."""
+    """Store an exception of the device in the answer, with the outcome that follows from it, and return the answer.
+
+    Args:
+        answer: The answer to complete.
+        error: The exception that the device raised.
+        on_the_cpu: The exception that the CPU raised for the same inputs; None when it raised none.
+
+    Returns:
+        The answer, with the outcome `raises`; `unknown` when the CPU raises the same type of exception and `error`
+        names no device, because the rebuilt inputs are then at fault. For lack of memory, a new `raises` answer
+        whose process is spoilt.
+    """
     if _out_of_memory(error):
         return _unfit(error)
     answer.error = _text(error)

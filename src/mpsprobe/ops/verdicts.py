@@ -178,7 +178,7 @@ def _is_listed(match: Match) -> bool:
 
 
 def _is_near(match: Match, longest: int | None) -> bool:
-    """Return whether an ordinary workload may reach the sizes from which on an advisory is met.
+    """Return whether an ordinary workload may be large enough for an advisory's conditions.
 
     A size in tokens is compared with the model's own maximum. Where that is unknown, and for other units, it is
     compared with a workload that is 64 times as large.

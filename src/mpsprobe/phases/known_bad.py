@@ -34,7 +34,15 @@ class SeenUses(msgspec.Struct, frozen=True):
 
 
 def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) -> None:
-    """Store what a run or a prediction of a target saw, for the pins of later runs with the same workload."""
+    """Cache a target's distinct op uses, so that checks of later runs can name releases that compute them right.
+
+    Only runs with the same target and workload read them. Nothing is stored where there are no op uses.
+
+    Args:
+        ref: The target.
+        uses: The op uses that a run or a prediction recorded.
+        longest: The greatest number of tokens that the model takes; None where its config states no limit.
+    """
     if distinct := _distinct(uses):
         seen = SeenUses(distinct, longest)
         Notes(_key(ref)).write(_name(ref), msgspec.to_builtins(seen))

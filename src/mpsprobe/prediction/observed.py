@@ -418,9 +418,9 @@ def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[s
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the warnings of model code and of transformers; the important ones become findings.
+    """Silence Python warnings and transformers' log below errors, and send what model code prints to stderr.
 
-    Output that model code prints goes to stderr, because stdout carries the document.
+    stdout carries the document, and what matters of the warnings is reported as findings.
     """
     from transformers.utils import logging
 

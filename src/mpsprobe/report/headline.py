@@ -340,7 +340,7 @@ _UNLOADED = {
 def _becomes(verdict: OpVerdict, run: Run) -> str:
     """Return the clause that says what happens to op calls with a verdict.
 
-    When only longer workloads meet wrong values, the clause states the number of tokens from which on they occur.
+    When only longer workloads meet wrong values, the clause states the smallest number of tokens at which they occur.
     """
     faults = run.predicted.hazards if run.predicted is not None else []
     met = [one for one in faults if one.symptom in ("wrong", "nan") and one.is_met]

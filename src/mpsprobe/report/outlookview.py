@@ -35,7 +35,12 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class TitledGrid:
-    """A table with the line that stands above it."""
+    """A table with its heading.
+
+    Attributes:
+        title: The text of the heading, in one line.
+        grid: The cells of the table.
+    """
 
     title: str
     grid: Grid

@@ -210,7 +210,7 @@ class Case:
 
     @property
     def over_bytes(self) -> int | None:
-        """Return the bytes beyond Metal's recommended working set, from which on macOS swaps; None when unknown."""
+        """Return by how many bytes the target exceeds Metal's recommended working set; None when unknown."""
         memory = self.forecast.memory if self.forecast else None
         if memory is None or memory.needed_bytes is None or memory.working_set_bytes is None:
             return None

@@ -14,7 +14,7 @@ from mpsprobe.run import Fit, Route, Table, Viability
 
 _GIB = 2**30
 _MONTH_H = 30 * 24
-#: The age in months from which on reports warn about a price.
+#: The age in months above which reports warn about a price.
 _OLD_MONTHS = 6.0
 #: The share of a GPU's memory beyond which the fit is tight, because the CUDA context and cuDNN need memory too.
 _TIGHT = 0.90
@@ -34,8 +34,8 @@ class Quote:
         hours: The time of the whole plan in hours, transfers included; None when `per_sample` is.
         cost: The cost of the plan in US dollars; None when `hours` is. A subscription counts by started months.
         one_sample: The cost of one inference in US dollars, once the target is loaded; None for a subscription.
-        break_even: The number of inferences from which on the GPU finishes sooner than the Mac; None when it never
-            does, or when that is unknown.
+        break_even: The fewest inferences with which the GPU finishes sooner than the Mac; None when it never does, or
+            when that is unknown.
     """
 
     offer: Offer
@@ -136,7 +136,7 @@ def _fit(needed: int | None, offer: Offer) -> Fit:
 
 
 def _break_even(case: Case, start: float | None, per_sample: float | None) -> int | None:
-    """Return the number of inferences from which on the GPU finishes sooner than the Mac; None for never or unknown.
+    """Return the fewest inferences with which the GPU finishes sooner than the Mac; None for never or unknown.
 
     The download to the Mac is left out, because the weights are needed on both sides.
     """

@@ -173,8 +173,8 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         stopped: The reason why the model's code ended early; empty when it did not.
         next_step: The advice for a stop that the made-up input may have caused; empty without one.
         releases: The prediction for each torch release, oldest first; empty when only one release was requested.
-        first_fully_native: The first release from which on every release is fully native; None when there is
-            none.
+        first_fully_native: The earliest release that is fully native together with every later one; None when
+            there is none.
         kept_since: The time at which it was made, when it was taken from the cache of predictions; empty otherwise.
     """
 

@@ -261,7 +261,10 @@ class AlpamayoAdapter(Adapter):
         )
 
     def config(self) -> Any:
-        """Return a new `AlpamayoR1Config` with a folder in place of the repo id; models change their config."""
+        """Return a copy of the model's `AlpamayoR1Config`, because a model changes the config that it is built from.
+
+        In it, the folder of the backbone's files stands in place of its repo id, so that nothing is downloaded.
+        """
         return copy.deepcopy(self._config)
 
     @cached_property

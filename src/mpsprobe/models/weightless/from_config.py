@@ -33,7 +33,7 @@ SEED = 20251031
 #: them (scales, gates), and uninitialised memory would differ from run to run.
 _SMALL = 1 << 16
 _CPU = torch.device("cpu")
-#: The number of elements from which on an empty tensor is not made on the CPU: 1 GiB in float32.
+#: Empty tensors of this many elements or more are not made on the CPU. In float32 it is 1 GiB.
 _HUGE = 1 << 28
 
 

@@ -344,7 +344,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.spatial_shapes(self.family.rows)
 
     def aspect_ratio_ids(self) -> Tensor:
-        """Return the id of one image with one tile: `(1, 1)`."""
+        """Return the id of an aspect ratio of one tile, for one text with one image: `(1, 1)` int64, which is 1."""
         return torch.ones(1, 1, dtype=torch.int64)
 
     def aspect_ratio_mask(self) -> Tensor:

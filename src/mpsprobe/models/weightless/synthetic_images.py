@@ -117,12 +117,12 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
 
 
 def tiles(config: Any) -> int:
-    """Return the largest number of tiles into which an image is cut (Llama 3.2)."""
+    """Return the most tiles into which a model (Llama 3.2 Vision) cuts one image; 1 where its config states none."""
     return int(getattr(vision_part(config), "max_num_tiles", None) or 1)
 
 
 def tiled_size(config: Any) -> tuple[int, int] | None:
-    """Return height and width of a tiled image, the first that is listed; None for other models."""
+    """Return the first height and width in pixels that the config lists for tiled images; None where it lists none."""
     sizes = getattr(config, "image_grid_pinpoints", None)
     return (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
 

@@ -170,7 +170,11 @@ class Part:
 
 
 def parts(uses: Iterable[OpUse]) -> list[Part]:
-    """Split a target into parts: transformers' code by the first element of the module path, other code by folder."""
+    """Group op uses into the parts of a target, each of which MLX has or lacks as a whole.
+
+    A part is a top-level module, such as `vision_tower`; ops outside of any module belong to the folder of their
+    source file. Parts of one architecture, or of one folder, are then joined. Ops of the generation loop are left out.
+    """
     found: dict[str, Part] = {}
     for use in uses:
         file = use.source.rpartition(":")[0]
@@ -194,7 +198,7 @@ def _folder(file: str) -> str:
 
 
 def _merged(found: list[Part]) -> list[Part]:
-    """Return the parts with those merged that one architecture or one folder of code has."""
+    """Return the parts after joining those whose code is of one architecture, or lies in one folder."""
     alike: dict[str, Part] = {}
     for part in found:
         if len(part.families) == 1 and not part.own:

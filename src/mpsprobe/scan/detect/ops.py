@@ -56,7 +56,10 @@ _DRAWN_BY = {
 
 @on_call(*_DRAWN_BY)
 def distribution(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.distributions.Beta(a, b)`, whose samples are drawn on the device of its parameters."""
+    """Report a distribution, such as `torch.distributions.Beta`, whose sampling op MPS lacks in the release (MPS802).
+
+    Samples are drawn on the device of the parameters, so a call whose parameters are all on the CPU is left out.
+    """
     kind = position.called.rpartition(".")[2]
     if not position.called.startswith("torch.distributions"):
         return

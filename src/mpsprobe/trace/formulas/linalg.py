@@ -120,14 +120,17 @@ def _qr(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_householder_product")
 def _householder_product(use: OpUse) -> int:
-    """Count the product Q from as many reflectors as there are factors `tau`."""
+    """Count the FLOPs of forming Q from its Householder reflectors, one for each factor in `tau`."""
     matrix, tau = use.inputs[:2]
     return _batched(matrix, _reflectors(matrix.shape[-2], matrix.shape[-1], tau.shape[-1]))
 
 
 @formula(OpFamily.LINALG, "ormqr")
 def _multiply_by_q(use: OpUse) -> int:
-    """Count a matrix of m rows times Q, which k reflectors make: 2 k (2 m - k) FLOPs for each column."""
+    """Count the FLOPs of applying Q, a product of k Householder reflectors, to a matrix of m rows.
+
+    They are 2 k (2 m - k) per column.
+    """
     _, tau, other = use.inputs[:3]
     rows, columns = other.shape[-2:]
     if not use.scalars.get("left", True):

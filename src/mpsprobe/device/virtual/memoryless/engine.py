@@ -1,4 +1,4 @@
-"""The kernel of `predict`: real values in small tensors, no memory in large ones.
+"""Compute the ops of a prediction: with real values where tensors are small, with shapes only where they are large.
 
 Ints, bools and small tensors keep real values, so that masks, grids, counters and `.item()` work as in a real run.
 The result of an op on a memoryless tensor is memoryless if it is floating-point, and an assumed value if the
