@@ -59,6 +59,33 @@ def test_missing_package_is_the_one_change(tmp_path: Path) -> None:
     assert "optimum" in document["outlook"]["recommendation"]["sentence"]
 
 
+@pytest.mark.parametrize("options", [(), ("--mac", "m1-max-32")])
+def test_packed_weights_get_no_promise_of_mps(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """transformers 4.57.1 needs no package for BitNet, and its BitLinear unpacks the weights in each forward pass."""
+    folder = _folder(tmp_path, quantization_config={"quant_method": "bitnet"})
+    code, document = _predicted(folder, *options)
+    found = document["predicted"]["quantisation"]
+    assert (code, found["outcome"], found["packed"]) == (1, "packed", True)
+    text = CliRunner().invoke(cli, ["predict", str(folder), "--torch", "2.13", *options]).output
+    said = " ".join(text.split())
+    assert "the ops of packed weights are not predicted. With plain weights, all" in said
+    assert " All " not in said.partition("LlamaForCausalLM (")[0]
+    assert "Use MPS" not in said
+    if options:
+        routes = {one["name"]: one["viability"] for one in document["outlook"]["routes"]}
+        assert routes["mps"] == "unknown"
+        assert "would run" in document["outlook"]["routes"][0]["reasons"][0]
+
+
+def test_releases_promise_nothing_of_packed_weights(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, quantization_config={"quant_method": "bitnet"})
+    result = CliRunner().invoke(cli, ["predict", str(folder), "--torch", "all", "--json"])
+    assert result.exit_code == 1
+    made = json.loads(result.stdout)["predicted"]
+    assert made["first_fully_native"] is None
+    assert not any(one["fully_native"] for one in made["releases"])
+
+
 def test_packed_weights_count_by_their_bits(tmp_path: Path) -> None:
     """Seven linear layers of a block of 64 x 64, 64 x 32, 64 x 128 weights; embeddings and lm_head stay bfloat16."""
     folder = _folder(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 64})

@@ -412,6 +412,7 @@ def _quantisation(seen: Observed) -> Quantisation | None:
         sentences=list(loading.sentences),
         routes=loading.routes,
         mlx_loads=loading.quantised.mlx and not loading.part,
+        packed=not loading.dense,
     )
 
 

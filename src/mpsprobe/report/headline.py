@@ -323,14 +323,18 @@ def of_calls(run: Run, *, brief: bool = False) -> str:
 
 
 def _unloaded(run: Run) -> str:
-    """Return a sentence if a quantised checkpoint does not load, so that the op calls are those of plain weights."""
+    """Return a sentence if a checkpoint does not load or stays packed: the op calls are those of plain weights."""
     found = run.predicted.quantisation if run.predicted is not None else None
     what = _UNLOADED.get(found.outcome) if found is not None else None
-    return f"The checkpoint ({found.method}) {what}. With plain weights" if found is not None and what else ""
+    if found is None or not what:
+        return ""
+    then = ", and the ops of packed weights are not predicted" if found.packed else ""
+    return f"The checkpoint ({found.method}) {what}{then}. With plain weights"
 
 
 #: Clauses about a quantised checkpoint, by the outcome of loading it.
 _UNLOADED = {
+    "packed": "stays packed",
     "raises": "does not load here",
     "ignored": "loads with wrong weights",
     "unknown": "may load with wrong weights: its method is not known",

@@ -101,6 +101,8 @@ def _of_newest(made: Predicted) -> str:
     newest = made.releases[-1]
     if newest.fully_native:
         return f"Fully native from torch {made.first_fully_native} on."
+    if made.quantisation is not None and made.quantisation.packed:
+        return "Not known on any release: the ops of packed weights are not predicted."
     return f"Not fully native on any release up to {newest.torch}."
 
 

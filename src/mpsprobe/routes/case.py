@@ -166,6 +166,12 @@ class Case:
         return memory.fit if memory else Fit.UNKNOWN
 
     @property
+    def packed(self) -> bool:
+        """Return whether the weights stay packed once they load, so that the op uses are those of plain weights."""
+        found = self.run.predicted.quantisation if self.run.predicted is not None else None
+        return found is not None and found.packed
+
+    @property
     def broken(self) -> list[str]:
         """Return the messages of those failed checks that are about the target itself."""
         return [

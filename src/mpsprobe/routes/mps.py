@@ -117,7 +117,7 @@ def route(case: Case, judgement: Judgement) -> Route:
     return Route(
         name="mps",
         viability=judgement.viability,
-        sentence=_sentence(judgement),
+        sentence=_sentence(judgement, packed=case.packed),
         reasons=_reasons(case, judgement),
         evidence=case.evidence,
         tables=tables,
@@ -144,6 +144,8 @@ def _viability(case: Case, stops: tuple[Blocker, ...], found: Grade) -> Viabilit
         return Viability.CHANGES if _remedies(case) else Viability.NO
     if not case.uses or case.calls.get(OpVerdict.UNKNOWN) or (case.stopped and not certain):
         return Viability.UNKNOWN
+    if case.packed:  # the ops of packed weights are not among those that were judged
+        return Viability.UNKNOWN
     if certain:
         return Viability.CHANGES
     if case.fit is Fit.UNKNOWN or found is Grade.UNKNOWN:
@@ -151,12 +153,14 @@ def _viability(case: Case, stops: tuple[Blocker, ...], found: Grade) -> Viabilit
     return Viability.YES
 
 
-def _sentence(judgement: Judgement) -> str:
+def _sentence(judgement: Judgement, *, packed: bool) -> str:
     if judgement.viability is Viability.YES:
         return "It runs on the Mac's GPU as it is."
     if judgement.viability is Viability.CHANGES:
         count = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
         return f"It runs on the Mac's GPU after {plural(count, 'change')}."
+    if judgement.viability is Viability.UNKNOWN and packed:
+        return "Its weights stay packed, and the ops of packed weights are not predicted."
     if judgement.viability is Viability.UNKNOWN:
         return "Nothing certain speaks against MPS, but not enough is known to promise it."
     if judgement.grade is Grade.LITTLE:
@@ -177,11 +181,14 @@ def _ops(case: Case) -> str:
     if share is None:
         return "No op uses are known, so nothing is said of support."
     total = sum(case.calls.values())
+    run_there = "with plain weights would run" if case.packed else "run"
     if share == 1:
-        return f"All {plural(total, 'op call')} run on the GPU."
+        return f"All {plural(total, 'op call')} {run_there} on the GPU."
     others = {verdict: count for verdict, count in case.calls.items() if verdict not in NATIVE}
     listed = ", ".join(f"{verdict.value}: {count:,}" for verdict, count in others.items())
-    return f"{total - sum(others.values()):,} of {plural(total, 'op call')} run on the GPU ({listed})."
+    return (
+        f"{total - sum(others.values()):,} of {plural(total, 'op call')} {run_there} on the GPU ({listed})."
+    )
 
 
 def _time(case: Case) -> str:

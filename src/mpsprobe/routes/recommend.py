@@ -177,6 +177,23 @@ def _cannot(grounds: RouteFacts) -> Advice | None:
     return Advice("", "No route of those looked at is known to lead anywhere.", because)
 
 
+def _packed(grounds: RouteFacts) -> Advice | None:
+    """Promise nothing of MPS for weights that stay packed; advise MLX where it loads the checkpoint as it is."""
+    made = grounds.case.run.predicted
+    if made is None or made.quantisation is None or not grounds.case.packed:
+        return None
+    found, changes = made.quantisation, [one.fix for one in grounds.judgement.certain_stops]
+    because = (
+        f"The weights ({found.method}) stay packed, and the ops that compute with them are not predicted: what was "
+        "predicted is the model with plain weights."
+    )
+    if grounds.work.reused and found.mlx_loads:
+        return Advice("mlx", "Use MLX, which loads this checkpoint as it is; MPS is not predicted.", because)
+    first = "; ".join(dict.fromkeys(map(commands.in_words, changes))).rstrip(".")
+    after = f", after this: {first}" if first else ""
+    return Advice("", f"No advice on MPS: a run on the Mac would show whether it works{after}.", because)
+
+
 def _partly(grounds: RouteFacts) -> Advice | None:
     if grounds.judgement.grade is not Grade.PART:
         return None
@@ -244,6 +261,7 @@ _RULES: tuple[Callable[[RouteFacts], Advice | None], ...] = (
     _nothing_known,
     _too_large,
     _cannot,
+    _packed,
     _partly,
     _unknown,
     _mps,

@@ -81,6 +81,8 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         sentences: Sentences that state what loading does, and which packages it needs.
         routes: Ways to compute with such bits natively on a Mac.
         mlx_loads: Whether mlx-lm loads the checkpoint as it is, as far as its config shows.
+        packed: Whether its weights stay packed once it loads, so that the ops which compute with them are not
+            among the op uses and are not predicted.
     """
 
     method: str
@@ -91,6 +93,7 @@ class Quantisation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sentences: list[str]
     routes: list[str]
     mlx_loads: bool = False
+    packed: bool = False
 
 
 class ReleaseSummary(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -246,7 +249,8 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def fully_native(self) -> bool:
         """Check whether a prediction says that every op runs on the GPU and nothing but memory is refused.
 
-        For a prediction over several torch releases, only the newest release decides.
+        Weights that stay packed take ops that are not predicted, so the answer is no for them. For a prediction over
+        several torch releases, only the newest release decides.
         """
         made = self.predicted
         if made is None:
@@ -254,6 +258,7 @@ class Run(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if made.releases:
             return made.releases[-1].fully_native
         native = all(use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE) for use in self.op_uses)
+        native = native and (made.quantisation is None or not made.quantisation.packed)
         return native and not made.stopped and all(one.kind == "memory" for one in made.refusals)
 
     def of_phase(self, phase: Phase) -> list[Check]:
