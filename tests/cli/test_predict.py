@@ -60,7 +60,7 @@ def test_people_read_verdicts_and_what_is_not_known(folder: Path) -> None:
     assert "LlamaForCausalLM" in result.stdout
     assert "generate, 3 new tokens" in result.stdout
     assert "Predicted for torch 2.13, macOS not given" in result.stdout
-    assert "Nothing was computed" in result.stdout
+    assert "No result was computed" in result.stdout
     assert "the installed torch" in result.stdout
 
 

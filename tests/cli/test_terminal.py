@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
@@ -9,6 +11,8 @@ from mpsprobe.cli import COMMANDS, cli
 from mpsprobe.cli.sink import Sink, Styled, uses_colour, wrapped
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
+from mpsprobe.report import terminal
+from mpsprobe.run import Hazard
 
 
 def test_prose_is_wrapped_under_its_first_word() -> None:
@@ -98,3 +102,42 @@ def test_a_shell_completes_commands_and_values(words: str, found: set[str]) -> N
     }
     said = CliRunner(env=shell).invoke(cli, prog_name="mpsprobe").output
     assert found <= set(said.split())
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_no_help_shows_a_type_of_click(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"], obj=Sink()).output
+    assert not re.findall(r"--[\w-]+ (?:TEXT|INTEGER|FLOAT)\b", shown)
+
+
+@pytest.mark.parametrize("name", ["predict", "macs"])
+def test_help_leaves_out_what_a_command_implies(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"], obj=Sink()).output
+    assert "--random-init" not in shown
+    assert "Keep fewer layers" in shown
+
+
+@pytest.mark.parametrize(
+    ("met", "rest", "words"),
+    [
+        (0, 1, "1 known fault needs circumstances that no recording shows, or does little harm; --json lists it."),
+        (0, 2, "2 known faults need circumstances that no recording shows, or do little harm; --json lists them."),
+        (1, 2, "2 other faults need circumstances that no recording shows, or do little harm; --json lists them."),
+    ],
+)  # fmt: skip
+def test_faults_that_are_not_listed_are_counted(met: int, rest: int, words: str) -> None:
+    def fault(certainty: str, *, listed: bool) -> Hazard:
+        return Hazard(
+            advisory="a",
+            title="It fails",
+            severity="low",
+            symptom="wrong",
+            certainty=certainty,
+            calls=1,
+            listed=listed,
+        )
+
+    faults = [fault("certain", listed=True)] * met + [fault("possible", listed=False)] * rest
+    shown = terminal._hazards(faults, verbose=False).splitlines()
+    assert shown[-1].strip() == words
+    assert [line.strip() for line in shown[1:-1]] == ["low, certain: It fails (a, 1 call)"] * met

@@ -255,6 +255,9 @@ def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], 
 
     The file (safetensors, no pickle) holds the processed input, the results, a sketch of every module's
     outputs, the noise floor, and what identifies weights and versions. It holds no weights.
+
+    Exit codes: 0 written, 2 usage, 3 the device or the target is not available, or its code raised, 4 mpsprobe
+    failed, 5 crashed or hung, 130 interrupted.
     """
     if output.exists() and not output.is_file():
         raise UsageError(f"{output}: exists and is no file.")
@@ -283,7 +286,9 @@ def baseline(sink: Sink, /, output: Path, device: str, stages: tuple[str, ...], 
     type=click.Choice(["mlx-lm", "mlx-vlm"]),
     help="The library of models.  [default: mlx-vlm for images, else mlx-lm]",
 )
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds that the MLX side may take.")
+@click.option(
+    "--timeout", metavar="SECONDS", default=300.0, show_default=True, help="Time limit of the MLX side."
+)
 @pass_sink
 def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) -> None:
     """Compare MODEL in MLX with MODEL in torch, without its weights.
@@ -293,7 +298,8 @@ def parity(sink: Sink, package: str | None, timeout: float, settings: Settings) 
     float32 and float64. Copies that are wrong on purpose must be detected. The command needs the extra `mlx`; on
     Linux it runs on the CPU, which says nothing about Metal's kernels.
 
-    Exit codes: 0 agrees, 1 does not (or MLX cannot load it), 2 usage.
+    Exit codes: 0 agrees, 1 does not (or MLX cannot load it, or the target cannot be used), 2 usage, or MLX is not
+    installed, 3 the hub does not give the target's files, 4 mpsprobe failed.
     """
     from mpsprobe.models import targets
     from mpsprobe.models.weightless import config_only, small_copy

@@ -42,7 +42,7 @@ NOT_ASKED = SurroundingsError.exit_code
 @click.option(
     "--cache/--no-cache",
     default=True,
-    help="Use a cached prediction if nothing has changed, and cache this one (docs/predict.md).",
+    help="Use a cached prediction if nothing that it depends on has changed, and cache this one.",
 )
 @pass_sink
 def predict(

@@ -42,7 +42,7 @@ _FORMATS = ("text", "json", "sarif", "github")
     "--exclude", multiple=True, metavar="GLOB", help="Leave out files below the target; repeatable."
 )
 @click.option("--tests", is_flag=True, help="Look at test files too.")
-@click.option("--revision", help="Revision of a repository in the hub's cache.")
+@click.option("--revision", metavar="REV", help="Commit, tag or branch of a repository in the hub's cache.")
 @click.option("--brief", is_flag=True, help="Findings only, without what their rules mean.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules and exit.")
 @pass_sink

@@ -435,7 +435,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
         import peft
     except ImportError as problem:
         raise UsageError(
-            "--train lora: needs the package peft.", "python -m pip install 'mpsprobe[lora]'"
+            "--train lora: needs the package peft.", "python -m pip install 'peft>=0.15'"
         ) from problem
     from transformers.pytorch_utils import Conv1D
 

@@ -271,7 +271,7 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
     """Return sentences on what a prediction cannot show, and what it took from the installed packages."""
     versions = installed()
     texts = [
-        "Nothing was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
+        "No result was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
         "time.",
         f"Which ops a composite op is made of, and their strides, are those of the installed torch "
         f"{versions['torch']}; which of them have an MPS kernel, and what it refuses, are those of the target "

@@ -289,7 +289,7 @@ def _of_prediction(run: Run) -> Headline:
     footing = ground(run, [])
     return Headline(
         outcome=outcome,
-        caveat="predicted from its config: nothing was computed, and nothing ran on a Mac",
+        caveat="predicted from its config: no result was computed, and nothing ran on a Mac",
         status=status,
         word=word,
         evidence=Evidence.PREDICTED,

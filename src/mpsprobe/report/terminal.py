@@ -253,9 +253,10 @@ def _hazards(hazards: Sequence[Hazard], *, verbose: bool) -> str:
         lines.append(f"{len(possible):,} possible, where the workload, macOS or chip decides: -v lists them.")
     if rest:
         more = plural(len(rest), "other fault" if lines else "known fault")
-        verbs = "needs", "does" if len(rest) == 1 else "need", "do"
-        harmless = "{} circumstances that no recording shows, or {} little harm".format(*verbs)
-        lines.append(f"{more} {harmless}; --json lists {'it' if len(rest) == 1 else 'them'}.")
+        need, do, them = ("needs", "does", "it") if len(rest) == 1 else ("need", "do", "them")
+        lines.append(
+            f"{more} {need} circumstances that no recording shows, or {do} little harm; --json lists {them}."
+        )
     return _listed("Known faults of these ops", lines)
 
 

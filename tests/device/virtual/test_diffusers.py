@@ -11,7 +11,7 @@ import torch
 
 from tests.device.virtual.engines import check_both_engines
 
-diffusers: Any = pytest.importorskip("diffusers", reason="an extra: pip install 'mpsprobe[diffusers]'")
+diffusers: Any = pytest.importorskip("diffusers", reason="an extra: pip install '.[diffusers]'")
 
 pytestmark = [
     pytest.mark.own_process,

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -194,11 +195,12 @@ def require(package: str) -> None:
     Raises:
         UsageError: One of them is not installed.
     """
+    mlx = "'mlx>=0.32'" if sys.platform == "darwin" else "'mlx[cpu]>=0.32'"
     for name in ("mlx", LIBRARIES[package]):
         if importlib.util.find_spec(name) is None:
             raise UsageError(
                 f"{name.replace('_', '-')} is not installed.",
-                f"pip install 'mpsprobe[mlx]', then pip install --no-deps mlx-lm mlx-vlm: {docs('routes.md')}",
+                f"pip install {mlx}, then pip install --no-deps mlx-lm mlx-vlm: {docs('routes.md')}",
             )
 
 
